@@ -1,0 +1,92 @@
+"""What a loader yields: one small dataclass per modality, and the masks and flow that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Movable:
+    """Moves every tensor of a dataclass, nested ones too."""
+
+    def _map(self, function: Any) -> Self:
+        changed = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                value = function(value)
+            elif is_dataclass(value) and isinstance(value, Movable):
+                value = value._map(function)
+            changed[f.name] = value
+        return type(self)(**changed)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same batch with its tensors on `device`."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch with its tensors in page-locked memory, for asynchronous copies to a CUDA device."""
+        return self._map(lambda t: t.pin_memory())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskBatch(Movable):
+    """Which tokens the encoder does not see and which the decoder reconstructs.
+
+    masked: bool (B, N), True = hidden from the encoder. visible: int64 (B, V), sorted, the tokens where masked is False.
+    target: int64 (B, M), sorted, the tokens that the decoder reconstructs. weight: float32 (B, M), what each target
+    counts in the loss (0 for a target that the encoder saw). V and M are equal for all samples of a batch.
+    """
+
+    masked: Tensor
+    visible: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow(Movable):
+    """Backward flow between the sampled frames of a clip.
+
+    vectors: float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
+    p + vectors[:, t] of frame t. (h, w) is the flow's own grid; cell (i, j) covers a 1/h x 1/w part of the frame.
+    valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled from neighbours.
+    """
+
+    vectors: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoBatch(Movable):
+    """A batch of clips.
+
+    video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or None
+    where the loader was built without a mask. flow: Flow or None. label: int64 (B,), -1 where there is none. key:
+    B strings. pts_s: float64 (B, T), each frame's time in seconds from the start of its video.
+    """
+
+    video: Tensor
+    mask: MaskBatch | None
+    flow: Flow | None
+    label: Tensor
+    key: list[str]
+    pts_s: Tensor
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def pixel_values(
+        self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The clips as float (B, T, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        x = self.video.permute(0, 1, 4, 2, 3).to(dtype)
+        m = torch.tensor(mean, dtype=dtype, device=x.device).view(3, 1, 1)
+        s = torch.tensor(std, dtype=dtype, device=x.device).view(3, 1, 1)
+        return x.div_(255.0).sub_(m).div_(s).contiguous()
