@@ -1,0 +1,41 @@
+"""Random: tokens anywhere, without structure in space or time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .base import Mask
+from .grid import TokenGrid
+from .ratio import Ratio, Rounding, as_law, check_rounding, visible_count
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Random(Mask):
+    """Uniformly random tokens of any grid, exactly as many as the ratio says.
+
+    At ratio 0.9 on 8 x 14 x 14 tokens 156 of 1568 stay visible. Source: MAE-ST (Feichtenhofer et al. 2022), where it is
+    called spacetime-agnostic; on the grid of an image it is MAE's.
+    """
+
+    ratio: Ratio = 0.9
+    rounding: Rounding = "floor_visible"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    def hide(
+        self, grid: TokenGrid, rng: np.random.Generator, *, flow: npt.NDArray[np.float32] | None, progress: float
+    ) -> npt.NDArray[np.bool_]:
+        visible = visible_count(grid.size, as_law(self.ratio).draw(rng, progress), self.rounding)
+        return random_tokens(grid.size, visible, rng)
+
+
+def random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """All of `n` tokens hidden but `visible` of them, chosen uniformly: bool (n,)."""
+    hidden = np.ones(n, dtype=np.bool_)
+    hidden[rng.permutation(n)[:visible]] = False
+    return hidden

@@ -1,0 +1,73 @@
+"""Laws say how much is hidden; roundings turn a ratio into an exact number of tokens.
+
+Published code computes these numbers in floats and in three ways, which differ by a token at one ratio. Here the
+arithmetic is decimal and exact (0.9 is 9/10), and the way is named:
+
+    rounding         what is rounded                     0.9 of 196    0.9 of 1568    used by
+    floor_masked     masked  = floor(ratio n)            20 visible    157 visible    VideoMAE, VideoMAE V2
+    floor_visible    visible = floor((1 - ratio) n)      19 visible    156 visible    MAE, MAE-ST, Audio-MAE, MGMAE
+    ceil_masked      masked  = ceil(ratio n)             19 visible    156 visible    MAGE
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, floor
+from typing import Literal, get_args
+
+import numpy as np
+
+Rounding = Literal["floor_masked", "floor_visible", "ceil_masked"]
+
+
+class Law(ABC):
+    """How much of a sample is hidden."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, progress: float) -> float:
+        """The masked ratio in [0, 1] for one sample, from its own generator, at `progress` of training in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fixed(Law):
+    """The same ratio for every sample; it takes nothing from the generator."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1:
+            raise ValueError(f"a masked ratio lies in [0, 1], got {self.ratio}")
+
+    def draw(self, rng: np.random.Generator, progress: float) -> float:
+        return self.ratio
+
+
+Ratio = float | Law
+"""What a pattern accepts as `ratio`: a number means `Fixed`."""
+
+
+def as_law(ratio: Ratio) -> Law:
+    """The law that `ratio` means; ValueError where a number is outside [0, 1]."""
+    return ratio if isinstance(ratio, Law) else Fixed(ratio=ratio)
+
+
+def check_rounding(rounding: str) -> None:
+    """ValueError unless `rounding` is one of the three."""
+    if rounding not in get_args(Rounding):
+        raise ValueError(f"rounding is one of {', '.join(get_args(Rounding))}, got {rounding!r}")
+
+
+@lru_cache(maxsize=1024)
+def visible_count(n: int, ratio: float, rounding: Rounding) -> int:
+    """How many of `n` tokens stay visible at a masked `ratio`, in exact decimal arithmetic."""
+    masked = Fraction(str(ratio)) * n
+    if rounding == "floor_masked":
+        return n - floor(masked)
+    if rounding == "floor_visible":
+        return floor(n - masked)
+    return n - ceil(masked)
