@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -69,7 +69,8 @@ class VideoBatch(Movable):
 
     video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or None
     where the loader was built without a mask. flow: Flow or None. label: int64 (B,), -1 where there is none. key:
-    B strings. pts_s: float64 (B, T), each frame's time in seconds from the start of its video.
+    B strings. pts_s: float64 (B, T), each frame's time in seconds from the start of its video. weight: float32 (B,), 0 for
+    a clip that only pads the last batch of a validation, or None where every clip counts.
     """
 
     video: Tensor
@@ -78,9 +79,16 @@ class VideoBatch(Movable):
     label: Tensor
     key: list[str]
     pts_s: Tensor
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def weighted(self, weight: Tensor) -> VideoBatch:
+        """The batch with a weight per sample, float32 (B / views,); targets of a clip of weight 0 count nothing in the loss."""
+        weight = weight.repeat_interleave(len(self) // len(weight))
+        mask = self.mask and replace(self.mask, weight=self.mask.weight * weight[:, None])
+        return replace(self, weight=weight, mask=mask)
 
     def pixel_values(
         self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD, dtype: torch.dtype = torch.float32

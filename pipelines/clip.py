@@ -1,0 +1,49 @@
+"""Which frames of a video make a clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoClip:
+    """`frames` frames, `stride` frames apart, at `size` x `size` pixels.
+
+    start: "random" draws the first frame uniformly, "center" takes the middle of the video. align: the first frame is a
+    multiple of it; None lets the loader choose 4 on shards of the `train` profile when the stride is a multiple of 4 (then
+    every B-frame stays undecoded and motion vectors are optical flow), else 1.
+
+    A video that is too short for the clip gives its frames at the stride and repeats the last of them, as VideoMAE does.
+    """
+
+    frames: int = 16
+    stride: int = 4
+    size: int = 224
+    start: Literal["random", "center"] = "random"
+    align: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "stride", "size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"VideoClip({name}={getattr(self, name)}): it must be 1 or more")
+        if self.align is not None and self.align < 1:
+            raise ValueError(f"VideoClip(align={self.align}): it must be 1 or more, or None")
+        if self.start not in ("random", "center"):
+            raise ValueError(f"VideoClip(start={self.start!r}): legal are 'random' and 'center'")
+
+    @property
+    def span(self) -> int:
+        """Frames from the first to the last, both counted."""
+        return (self.frames - 1) * self.stride + 1
+
+    def numbers(self, n_frames: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """The clip's frame numbers, int64 (frames,), non-decreasing, in a video of `n_frames` frames."""
+        align = self.align or 1
+        last_start = max(n_frames - self.span, 0) // align
+        start = (int(rng.integers(last_start + 1)) if self.start == "random" else last_start // 2) * align
+        reachable = start + (n_frames - 1 - start) // self.stride * self.stride
+        return np.minimum(start + np.arange(self.frames, dtype=np.int64) * self.stride, reachable)

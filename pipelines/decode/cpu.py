@@ -1,0 +1,212 @@
+"""Decode the frames of a clip with PyAV and bring them to the model's size, without leaving YUV until the end.
+
+Only the packets that the clip needs enter the decoder (packets.py). Crop and resize happen on the Y, U and V planes, so
+colour conversion touches output pixels only. A decoder is kept per thread and stream form: opening one costs
+as much as decoding two frames.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.codec.context import Flags2
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from ..augment.crop import Crop
+from .packets import Int64Array, PacketError, Track, read_fragments, read_header, wanted_packets
+
+UInt8Array = npt.NDArray[np.uint8]
+
+_DECODERS_PER_THREAD = 4
+_FULL_RANGE, _BT709 = 2, 1
+_PLANAR_420 = ("yuv420p", "yuvj420p")
+# Y, U, V in [0, 255] to R, G, B: the rows of ITU-R BT.601 and BT.709, for limited and full range.
+_KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+
+
+class DecodeError(Exception):
+    """The decoder refused the bytes, or did not give the frames that the index promises."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedFrames:
+    """Frames in the order asked for (a repeated number is the same object), their times and motion vectors.
+
+    frames: T decoded frames. pts_s: float64 (T,), seconds from the start of the video. vectors: per frame the decoder's
+    motion vectors (structured array) or None, empty where they were not asked for.
+    """
+
+    frames: list[VideoFrame]
+    pts_s: npt.NDArray[np.float64]
+    vectors: list[npt.NDArray[Any] | None]
+
+
+class _Decoders(threading.local):
+    """The open decoders of one thread, least recently used first."""
+
+    def __init__(self) -> None:
+        self.open: OrderedDict[tuple[str, bytes, bool], VideoCodecContext] = OrderedDict()
+
+    def take(self, track: Track, motion_vectors: bool) -> VideoCodecContext:
+        """A decoder in its initial state; it is out of the pool until it is given back."""
+        found = self.open.pop((track.codec, track.extradata, motion_vectors), None)
+        if found is not None:
+            return found
+        context = av.CodecContext.create(track.codec, "r")
+        if not isinstance(context, VideoCodecContext):
+            raise DecodeError(f"{track.codec} is no video codec")
+        context.extradata = track.extradata or None
+        context.thread_count = 1
+        context.thread_type = "NONE"
+        if motion_vectors:
+            context.flags2 |= Flags2.export_mvs
+        return context
+
+    def give_back(self, track: Track, motion_vectors: bool, context: VideoCodecContext) -> None:
+        context.flush_buffers()
+        self.open[track.codec, track.extradata, motion_vectors] = context
+        while len(self.open) > _DECODERS_PER_THREAD:
+            self.open.popitem(last=False)
+
+
+_decoders = _Decoders()
+
+
+def decode_frames(
+    header: bytes, fragments: memoryview, first_frame: int, numbers: Int64Array, *, motion_vectors: bool = False
+) -> DecodedFrames:
+    """The frames `numbers` (display order of the whole video) out of a run of fragments that starts at `first_frame`.
+
+    Errors: PacketError where the bytes are not such fragments, DecodeError where a frame does not come out of them.
+    """
+    track = read_header(header)
+    packets = read_fragments(fragments, track)
+    shown = np.sort(packets.pts[packets.pts >= packets.pts[0]])
+    places = numbers - first_frame
+    if places.min() < 0 or places.max() >= len(shown):
+        raise PacketError(f"frames {numbers.min()}..{numbers.max()} are not among the {len(shown)} frames from {first_frame}")
+    pts = shown[places]
+    by_pts = _decode(track, fragments, packets, pts, motion_vectors)
+    frames = [by_pts[int(p)] for p in pts]
+    return DecodedFrames(
+        frames=frames,
+        pts_s=pts / track.timescale,
+        vectors=[_motion_vectors(f) for f in frames] if motion_vectors else [],
+    )
+
+
+def _decode(track: Track, data: memoryview, packets: Any, pts: Int64Array, motion_vectors: bool) -> dict[int, VideoFrame]:
+    """Each wanted frame by its pts."""
+    wanted = {int(p) for p in pts}
+    found: dict[int, VideoFrame] = {}
+    decoder = _decoders.take(track, motion_vectors)
+    try:
+        for i in wanted_packets(data, track, packets, pts).tolist():
+            start = int(packets.start[i])
+            packet = av.Packet(data[start : start + int(packets.size[i])])
+            packet.pts = int(packets.pts[i])
+            _keep(decoder.decode(packet), wanted, found)
+        _keep(decoder.decode(None), wanted, found)
+    except av.error.FFmpegError as error:
+        raise DecodeError(f"{track.codec} decoder: {error}") from error
+    missing = wanted - found.keys()
+    if missing:
+        raise DecodeError(f"{len(missing)} of {len(wanted)} frames did not come out of the {track.codec} decoder")
+    _decoders.give_back(track, motion_vectors, decoder)
+    return found
+
+
+def _keep(frames: list[VideoFrame], wanted: set[int], found: dict[int, VideoFrame]) -> None:
+    for frame in frames:
+        if frame.pts in wanted:
+            if frame.is_corrupt:
+                raise DecodeError(f"the decoder marked the frame at pts {frame.pts} as corrupt")
+            found[frame.pts] = frame
+
+
+def _motion_vectors(frame: VideoFrame) -> npt.NDArray[Any] | None:
+    data = frame.side_data.get("MOTION_VECTORS")
+    return None if data is None else data.to_ndarray()  # type: ignore[attr-defined]
+
+
+def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:
+    """Crop, resize and convert each frame into `out`, uint8 (T, H, W, 3) with (H, W) = `size`.
+
+    `crop` is in pixels of the frames, with even offsets and sizes (4:2:0 chroma); a flip is applied last. Bilinear,
+    pixel centres at half; where the crop is at least twice the output, pixels are averaged instead.
+    """
+    done: dict[int, int] = {}
+    for t, frame in enumerate(frames):
+        if id(frame) in done:
+            out[t] = out[done[id(frame)]]
+            continue
+        done[id(frame)] = t
+        _frame_to_rgb(frame, crop, size, out[t])
+        if crop.flip:
+            out[t] = cv2.flip(out[t], 1)
+
+
+def _frame_to_rgb(frame: VideoFrame, crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:
+    if frame.format.name not in _PLANAR_420:
+        frame = frame.reformat(format="yuv420p")
+    full = frame.color_range == _FULL_RANGE
+    standard = "bt709" if frame.colorspace == _BT709 else "bt601"
+    height, width = size
+    even = height % 2 == 0 and width % 2 == 0
+    if even and not full and standard == "bt601":
+        stacked = np.empty((height * 3 // 2, width), dtype=np.uint8)
+        quarter = height * width // 4
+        flat = stacked.reshape(-1)
+        _resize(_plane(frame, 0, crop, 1), flat[: 4 * quarter].reshape(height, width))
+        _resize(_plane(frame, 1, crop, 2), flat[4 * quarter : 5 * quarter].reshape(height // 2, width // 2))
+        _resize(_plane(frame, 2, crop, 2), flat[5 * quarter :].reshape(height // 2, width // 2))
+        cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420, dst=out)
+        return
+    planes = [np.empty((height, width), dtype=np.uint8) for _ in range(3)]
+    for i, plane in enumerate(planes):
+        _resize(_plane(frame, i, crop, 1 if i == 0 else 2), plane)
+    cv2.transform(cv2.merge(planes), yuv_to_rgb(standard, full), dst=out)
+
+
+def _plane(frame: VideoFrame, index: int, crop: Crop, subsampling: int) -> UInt8Array:
+    """A view of the crop in plane `index`, without a copy."""
+    plane = frame.planes[index]
+    pixels = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
+    y, x = crop.y // subsampling, crop.x // subsampling
+    rows, columns = -(-crop.height // subsampling), -(-crop.width // subsampling)
+    view: UInt8Array = pixels[y : y + rows, x : x + columns]
+    return view
+
+
+def _resize(source: UInt8Array, out: UInt8Array) -> None:
+    height, width = out.shape
+    if source.shape == out.shape:
+        out[...] = source
+        return
+    small = source.shape[0] >= 2 * height or source.shape[1] >= 2 * width
+    cv2.resize(source, (width, height), dst=out, interpolation=cv2.INTER_AREA if small else cv2.INTER_LINEAR)
+
+
+def yuv_to_rgb(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
+    """The 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients."""
+    kr, kb = _KR_KB[standard]
+    kg = 1 - kr - kb
+    y_gain, c_gain, black = (1.0, 1.0, 0.0) if full_range else (255 / 219, 255 / 224, 16.0)
+    columns = np.array(
+        [
+            [y_gain, 0.0, 2 * (1 - kr) * c_gain],
+            [y_gain, -2 * (1 - kb) * kb / kg * c_gain, -2 * (1 - kr) * kr / kg * c_gain],
+            [y_gain, 2 * (1 - kb) * c_gain, 0.0],
+        ]
+    )
+    shift = columns @ np.array([black, 128.0, 128.0])
+    return np.concatenate([columns, -shift[:, None]], axis=1)

@@ -1,0 +1,108 @@
+"""The order of samples: a pure function of the dataset, the seed and the epoch, the same for every topology.
+
+Shards are dealt to lanes once (balanced by samples); in each epoch a lane's shards are shuffled, grouped into blocks, and the
+samples of a block shuffled. Global batch b takes the same number of samples from each lane, lane after lane, so with
+as many lanes as nodes each node reads its own shards only; with one lane and one block the whole dataset is shuffled.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .rng import sample_rng
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """The order of a dataset whose shards hold `shard_sizes` samples each (sample indexes run through the shards in turn).
+
+    global_batch: samples of a batch over all ranks. lanes: it must divide global_batch. block: shards whose samples are
+    shuffled together, None for all of a lane. shuffle=False is the order for validation: every sample once, in the
+    dataset's order, the last batch smaller.
+    """
+
+    shard_sizes: tuple[int, ...]
+    global_batch: int
+    seed: int = 0
+    lanes: int = 1
+    block: int | None = None
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        if self.global_batch < 1:
+            raise ValueError(f"global batch of {self.global_batch} samples; it must be 1 or more")
+        if self.lanes < 1 or self.global_batch % self.lanes:
+            raise ValueError(f"{self.lanes} lanes do not divide the global batch of {self.global_batch} samples evenly")
+        if self.lanes > max(len(self.shard_sizes), 1):
+            raise ValueError(f"{self.lanes} lanes for {len(self.shard_sizes)} shards; at most one lane a shard is possible")
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"block of {self.block} shards; it must be 1 or more, or None for all of a lane")
+        if self.shuffle and self.n_batches == 0:
+            raise ValueError(
+                f"{self.n_samples} samples do not fill one global batch of {self.global_batch}"
+                + (f" from {self.lanes} lanes" if self.lanes > 1 else "")
+                + "; lower batch_size, or pass shuffle=False to see every sample once"
+            )
+
+    @property
+    def n_samples(self) -> int:
+        return sum(self.shard_sizes)
+
+    @property
+    def n_batches(self) -> int:
+        """Batches in an epoch: whole ones when shuffled, else as many as cover every sample."""
+        if not self.shuffle:
+            return -(-self.n_samples // self.global_batch)
+        return min(sum(self.shard_sizes[s] for s in lane) for lane in self._lanes()) // (self.global_batch // self.lanes)
+
+    def epoch(self, epoch: int) -> Int64Array:
+        """Sample indexes in the order of the epoch, batch after batch: int64, (n_batches * global_batch,) when shuffled.
+
+        Which few samples are left out, because they do not fill a batch or make lanes uneven, changes with the epoch.
+        """
+        if not self.shuffle:
+            return np.arange(self.n_samples, dtype=np.int64)
+        share = self.global_batch // self.lanes
+        n = self.n_batches
+        lanes = [self._lane(shards, epoch, i)[: n * share].reshape(n, share) for i, shards in enumerate(self._lanes())]
+        return np.concatenate(lanes, axis=1).reshape(-1)
+
+    def _lanes(self) -> list[list[int]]:
+        """Shards to lanes: each shard, largest first, to the lane that has the fewest samples; independent of the epoch."""
+        heap = [(0, lane) for lane in range(self.lanes)]
+        lanes: list[list[int]] = [[] for _ in range(self.lanes)]
+        for shard in sorted(range(len(self.shard_sizes)), key=lambda s: (-self.shard_sizes[s], s)):
+            samples, lane = heapq.heappop(heap)
+            lanes[lane].append(shard)
+            heapq.heappush(heap, (samples + self.shard_sizes[shard], lane))
+        return lanes
+
+    def _lane(self, shards: list[int], epoch: int, lane: int) -> Int64Array:
+        rng = sample_rng(self.seed, epoch, f"lane {lane}", 0, "order")
+        starts = np.concatenate([[0], np.cumsum(self.shard_sizes)])
+        shuffled = rng.permutation(np.asarray(sorted(shards), dtype=np.int64))
+        step = self.block or len(shuffled)
+        blocks = []
+        for at in range(0, len(shuffled), step):
+            samples = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in shuffled[at : at + step]])
+            blocks.append(rng.permutation(samples))
+        return np.concatenate(blocks).astype(np.int64)
+
+
+def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Array, npt.NDArray[np.float32]]:
+    """Rank's part of a global batch, and each sample's weight.
+
+    A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples, whose
+    weight is 0, so that every rank has as many samples and as many steps as every other.
+    """
+    share = -(-len(batch) // world_size)
+    padded = np.resize(batch, share * world_size)
+    weight = (np.arange(share * world_size) < len(batch)).astype(np.float32)
+    mine = slice(rank * share, (rank + 1) * share)
+    return padded[mine], weight[mine]

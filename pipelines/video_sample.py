@@ -1,0 +1,191 @@
+"""One video sample on its way to a batch: draw the clip, read its GOPs, decode, crop, flow, mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..shards.errors import SampleError, StoreError
+from ..shards.manifest import Manifest
+from ..shards.sample import VideoIndex
+from ..shards.store import LocalStore
+from .augment import Augmentation
+from .augment.crop import Crop
+from .batch import Flow, MaskBatch, VideoBatch
+from .clip import VideoClip
+from .decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
+from .decode.packets import PacketError
+from .flow import FlowSource
+from .flow.base import ClipFlow
+from .masks import Mask, TokenGrid
+from .rng import sample_rng
+from .stats import Stats
+
+COMPONENT = "mp4"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipRequest:
+    """What was drawn for a sample before a byte was read: frame numbers int64 (T,) and a crop per view."""
+
+    index: int
+    key: str
+    video: VideoIndex
+    numbers: npt.NDArray[np.int64]
+    crops: list[Crop]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipBytes:
+    """The header and the run of fragments that hold a clip; `first_frame` is the number of the run's first frame."""
+
+    header: bytes
+    fragments: bytes
+    first_frame: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoSample:
+    """The views of one sample: video uint8 (views, T, H, W, 3), and the rest as in VideoBatch."""
+
+    video: npt.NDArray[np.uint8]
+    mask: MaskBatch | None
+    flow: Flow | None
+    label: int
+    key: str
+    pts_s: npt.NDArray[np.float64]
+    stats: Stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSampler:
+    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+
+    Every random choice is a function of (seed, epoch, key, view): the clip is shared by the views of a sample, each view has
+    a crop and a mask of its own.
+    """
+
+    manifest: Manifest
+    clip: VideoClip
+    grid: TokenGrid
+    augment: Augmentation
+    mask: Mask | None
+    flow: FlowSource | None
+    seed: int
+    views: int = 1
+    store: LocalStore = field(default_factory=LocalStore)
+
+    def request(self, index: int, epoch: int) -> ClipRequest:
+        """Draws the clip and the crops of sample `index`."""
+        key = self.manifest.key(index)
+        video = self.manifest.video(index)
+        crops = [
+            self.augment.draw(video.width, video.height, self.clip.size, sample_rng(self.seed, epoch, key, view, "crop"))
+            for view in range(self.views)
+        ]
+        return ClipRequest(
+            index=index,
+            key=key,
+            video=video,
+            numbers=self.clip.numbers(video.n_frames, sample_rng(self.seed, epoch, key, 0, "clip")),
+            crops=[even(crop, video.width, video.height) for crop in crops],
+        )
+
+    def read(self, request: ClipRequest) -> ClipBytes:
+        """The bytes of the GOPs that hold the clip, and no others."""
+        video, path = request.video, self.manifest.shard_path(request.index)
+        base = int(self.manifest.component(COMPONENT).offset[request.index])
+        first, stop = video.gops_of(request.numbers)
+        begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
+        if begin == video.header_size:
+            data = self.store.read(path, base, end)
+            header, fragments = data[:begin], data[begin:]
+        else:
+            header = self.store.read(path, base, video.header_size)
+            fragments = self.store.read(path, base + begin, end - begin)
+        return ClipBytes(header=header, fragments=fragments, first_frame=int(video.first_frame[first]))
+
+    def make(self, index: int, epoch: int) -> VideoSample:
+        """Sample `index` as the epoch shows it; SampleError where it cannot be read or decoded."""
+        stats = Stats(samples=1)
+        request = self.request(index, epoch)
+        try:
+            with stats.stage("read"):
+                data = self.read(request)
+            stats.read_bytes = len(data.header) + len(data.fragments)
+            with stats.stage("decode"):
+                decoded = decode_frames(
+                    data.header,
+                    memoryview(data.fragments),
+                    data.first_frame,
+                    request.numbers,
+                    motion_vectors=self.flow is not None and self.flow.needs_vectors,
+                )
+        except (StoreError, PacketError, DecodeError) as error:
+            shard = self.manifest.shard_path(index).name
+            raise SampleError(shard=shard, key=request.key, component=COMPONENT, reason=str(error)) from error
+        size = (self.clip.size, self.clip.size)
+        video = np.empty((self.views, self.clip.frames, *size, 3), dtype=np.uint8)
+        with stats.stage("convert"):
+            for view, crop in enumerate(request.crops):
+                to_rgb(decoded.frames, crop, size, video[view])
+        with stats.stage("flow"):
+            flow = self._flow(video, decoded, request)
+        with stats.stage("mask"):
+            mask = self.draw_mask(request.key, epoch, flow)
+        return VideoSample(
+            video=video,
+            mask=mask,
+            flow=flow,
+            label=int(self.manifest.label[index]),
+            key=request.key,
+            pts_s=decoded.pts_s,
+            stats=stats,
+        )
+
+    def draw_mask(self, key: str, epoch: int, flow: Flow | None) -> MaskBatch | None:
+        """The masks of a sample's views."""
+        if self.mask is None:
+            return None
+        rngs = [sample_rng(self.seed, epoch, key, view, "mask") for view in range(self.views)]
+        return self.mask.draw(self.grid, rngs, flow=flow)
+
+    def _flow(self, video: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest) -> Flow | None:
+        if self.flow is None:
+            return None
+        flows: list[ClipFlow] = [
+            self.flow.clip_flow(video[view], decoded.vectors, crop, (request.video.width, request.video.height))
+            for view, crop in enumerate(request.crops)
+        ]
+        return Flow(
+            vectors=torch.from_numpy(np.stack([f.vectors for f in flows])),
+            valid=torch.from_numpy(np.stack([f.valid for f in flows])),
+        )
+
+    def collate(self, samples: list[VideoSample]) -> VideoBatch:
+        """Samples to a batch, the views of a sample one after the other."""
+        masks = [s.mask for s in samples if s.mask is not None]
+        flows = [s.flow for s in samples if s.flow is not None]
+        return VideoBatch(
+            video=torch.from_numpy(np.concatenate([s.video for s in samples])),
+            mask=MaskBatch(**{n: torch.cat([getattr(m, n) for m in masks]) for n in MaskBatch.__slots__}) if masks else None,
+            flow=Flow(**{n: torch.cat([getattr(f, n) for f in flows]) for n in Flow.__slots__}) if flows else None,
+            label=torch.tensor([s.label for s in samples for _ in range(self.views)], dtype=torch.int64),
+            key=[s.key for s in samples for _ in range(self.views)],
+            pts_s=torch.from_numpy(np.stack([s.pts_s for s in samples for _ in range(self.views)])),
+        )
+
+
+def even(crop: Crop, width: int, height: int) -> Crop:
+    """The crop on the chroma grid of 4:2:0 video: even offsets and sizes, inside the frame, moved by at most one pixel."""
+    x, y = crop.x & ~1, crop.y & ~1
+    return Crop(
+        x=x,
+        y=y,
+        width=max(2, min(crop.x + crop.width + 1 & ~1, width & ~1) - x),
+        height=max(2, min(crop.y + crop.height + 1 & ~1, height & ~1) - y),
+        flip=crop.flip,
+    )
