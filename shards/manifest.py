@@ -1,0 +1,288 @@
+"""The manifest of a split: all that a loader knows before it reads a byte of a tar, as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .columns import (
+    COMPONENT_COLUMNS,
+    DIGEST,
+    DIGEST_BYTES,
+    FORMAT,
+    GOP_COLUMNS,
+    OFFSET,
+    SAMPLE_COLUMNS,
+    SIZE,
+    VIDEO_COLUMNS,
+)
+from .dataset import MANIFEST, read_dataset_json
+from .errors import ShardError
+from .sample import VideoIndex
+
+Int64s = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Float64s = npt.NDArray[np.float64]
+
+_CONTAINERS = ("mp4", "webm", "mkv", "mov", "avi")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Component:
+    """Where one component of each of N samples lies; offset and size are 0 where a sample lacks it.
+
+    offset int64 (N,) of the data in the tar and size int64 (N,), in bytes; digest uint8 (N, 16), the xxh3_128.
+    """
+
+    offset: Int64s
+    size: Int64s
+    digest: npt.NDArray[np.uint8]
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Bool (N,): which samples have it (no data lies at offset 0: there is a header before it)."""
+        return self.offset > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class VideoColumns:
+    """The `VideoIndex` of N samples: arrays (N,), and the GOPs of all samples in flat arrays.
+
+    The GOPs of sample i are `start[i]:start[i + 1]` of first_frame, offset, size and lead; samples without video have
+    none and 0 in every array. `codec` is a number into `codec_names` (-1 for none).
+    """
+
+    codec_names: list[str]
+    codec: Int32s
+    fps: Float64s
+    n_frames: Int64s
+    width: Int64s
+    height: Int64s
+    header_size: Int64s
+    start: Int64s
+    first_frame: Int32s
+    offset: Int64s
+    size: Int64s
+    lead: Int32s
+
+    def __getitem__(self, i: int) -> VideoIndex:
+        gops = slice(int(self.start[i]), int(self.start[i + 1]))
+        return VideoIndex(
+            codec=self.codec_names[self.codec[i]],
+            fps=float(self.fps[i]),
+            n_frames=int(self.n_frames[i]),
+            width=int(self.width[i]),
+            height=int(self.height[i]),
+            header_size=int(self.header_size[i]),
+            first_frame=self.first_frame[gops].astype(np.int64),
+            offset=self.offset[gops],
+            size=self.size[gops],
+            lead=self.lead[gops].astype(np.int64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Manifest:
+    """The samples of a split, numbered 0 to N - 1 in the order of the shards and of each tar.
+
+    folder: of the split. info: the contents of dataset.json. label int64 (N,), -1 for none. shard int32 (N,), a number
+    into shard_names. video_columns: None in a split without video. The arrays are read-only. It pickles as its folder.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    shard_names: list[str]
+    shard: Int32s
+    label: Int64s
+    video_columns: VideoColumns | None
+    _keys: pa.StringArray
+    _components: dict[str, Component]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Manifest:
+        """Read dataset.json and manifest.parquet of a finished split; raises ShardError where that cannot be done."""
+        folder = Path(folder)
+        info = read_dataset_json(folder)
+        path = folder / MANIFEST
+        try:
+            with pq.ParquetFile(path, memory_map=True) as file:
+                manifest = _read(cls, folder, info, _Columns(path, file))
+        except FileNotFoundError as error:
+            raise ShardError(f"no {MANIFEST} in {folder}, though dataset.json is there; {_REMEDY}") from error
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{path} is unreadable ({error}); {_REMEDY}") from error
+        if len(manifest) != info["counts"]["samples"]:
+            raise ShardError(
+                f"{path} has {len(manifest)} samples, but dataset.json says {info['counts']['samples']}; {_REMEDY}"
+            )
+        return manifest
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __reduce__(self) -> tuple[Callable[[Path], Manifest], tuple[Path]]:
+        return Manifest.load, (self.folder,)
+
+    def key(self, i: int) -> str:
+        """The key of sample i."""
+        return str(self._keys[int(i)].as_py())
+
+    def keys(self, indexes: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
+        """The keys of many samples."""
+        keys: list[str] = self._keys.take(pa.array(np.asarray(indexes, dtype=np.int64))).to_pylist()
+        return keys
+
+    def sources(self) -> pa.StringArray:
+        """What each sample was made of (read from disk at each call)."""
+        path = self.folder / MANIFEST
+        with pq.ParquetFile(path, memory_map=True) as file:
+            return _Columns(path, file).read("source", SAMPLE_COLUMNS["source"])
+
+    def shard_path(self, i: int) -> Path:
+        """The tar that holds sample i."""
+        name: str = self.shard_names[self.shard[i]]
+        return self.folder / name
+
+    @property
+    def component_names(self) -> list[str]:
+        """The components that samples of this split have, sorted."""
+        return list(self._components)
+
+    def component(self, name: str) -> Component:
+        """Where component `name` of every sample lies; raises ValueError where no sample has it."""
+        if name not in self._components:
+            raise ValueError(f"no component {name!r} in {self.folder}; it has {', '.join(self._components) or 'none'}")
+        return self._components[name]
+
+    @property
+    def video_component(self) -> str:
+        """The component that `video` is about: "mp4" in splits that maskstream encoded."""
+        for name in _CONTAINERS:
+            if name in self._components:
+                return name
+        raise ValueError(f"no component of {', '.join(_CONTAINERS)} in {self.folder}, so it has no video")
+
+    def video(self, i: int) -> VideoIndex:
+        """Where the frames of sample i lie in its member."""
+        return self._video[i]
+
+    @property
+    def n_frames(self) -> Int64s:
+        """Int64 (N,)."""
+        return self._video.n_frames
+
+    @property
+    def fps(self) -> Float64s:
+        """Float64 (N,), frames per second."""
+        return self._video.fps
+
+    @property
+    def width(self) -> Int64s:
+        """Int64 (N,), pixels as displayed."""
+        return self._video.width
+
+    @property
+    def height(self) -> Int64s:
+        """Int64 (N,), pixels as displayed."""
+        return self._video.height
+
+    @property
+    def fingerprint(self) -> str:
+        """What a resume compares: 32 hex digits of the sha256 of the shards' names and checksums."""
+        lines = "".join(f"{shard['name']} {shard['sha256']}\n" for shard in self.info["shards"])
+        return hashlib.sha256(lines.encode()).hexdigest()[:32]
+
+    @property
+    def _video(self) -> VideoColumns:
+        if self.video_columns is None:
+            raise ValueError(f"{self.folder} holds {self.info['modality']} without video frames")
+        return self.video_columns
+
+
+_REMEDY = "run `maskstream shards` again to write it anew"
+
+
+class _Columns:
+    """The columns of an open manifest, read one at a time so that little stands in memory twice."""
+
+    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
+        self._path = path
+        self._file = file
+        self._schema: pa.Schema = file.schema_arrow
+        found = (self._schema.metadata or {}).get(b"maskstream", b"nothing").decode(errors="replace")
+        if found != FORMAT:
+            raise ShardError(
+                f"{path} is not a manifest of this version: its format is {found!r}, not {FORMAT!r}; {_REMEDY}"
+            )
+        self.names: list[str] = self._schema.names
+
+    def read(self, name: str, kind: pa.DataType) -> pa.Array:
+        if name not in self.names:
+            raise ShardError(f"{self._path} has no column {name!r}; {_REMEDY}")
+        if self._schema.field(name).type != kind:
+            raise ShardError(f"{self._path}: column {name!r} is {self._schema.field(name).type}, not {kind}; {_REMEDY}")
+        column = self._file.read(columns=[name]).column(0)
+        return column.chunk(0) if column.num_chunks == 1 else column.unify_dictionaries().combine_chunks()
+
+    def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Nulls become 0."""
+        values = self.read(name, kind)
+        array = (values.fill_null(0) if values.null_count else values).to_numpy(zero_copy_only=False)
+        return np.asarray(array, dtype=dtype)
+
+
+def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], columns: _Columns) -> Manifest:
+    shard = columns.read("shard", SAMPLE_COLUMNS["shard"])
+    names = [name.removesuffix(DIGEST) for name in columns.names if name.endswith(DIGEST)]
+    return cls(
+        folder=folder,
+        info=info,
+        shard_names=shard.dictionary.to_pylist(),
+        shard=shard.indices.to_numpy(),
+        label=columns.numbers("label", SAMPLE_COLUMNS["label"], np.int64),
+        video_columns=_read_video(columns) if "n_frames" in columns.names else None,
+        _keys=columns.read("key", SAMPLE_COLUMNS["key"]),
+        _components={name: _read_component(columns, name) for name in names},
+    )
+
+
+def _read_component(columns: _Columns, name: str) -> Component:
+    digests = columns.read(name + DIGEST, COMPONENT_COLUMNS[DIGEST])
+    if digests.null_count:
+        digests = digests.fill_null(bytes(DIGEST_BYTES))
+    flat = np.frombuffer(digests.buffers()[1], dtype=np.uint8)
+    start = digests.offset * DIGEST_BYTES
+    return Component(
+        offset=columns.numbers(name + OFFSET, COMPONENT_COLUMNS[OFFSET], np.int64),
+        size=columns.numbers(name + SIZE, COMPONENT_COLUMNS[SIZE], np.int64),
+        digest=flat[start : start + len(digests) * DIGEST_BYTES].reshape(-1, DIGEST_BYTES),
+    )
+
+
+def _read_video(columns: _Columns) -> VideoColumns:
+    codec = columns.read("codec", VIDEO_COLUMNS["codec"])
+    arrays = {
+        name: columns.numbers(name, kind, np.float64 if name == "fps" else np.int64)
+        for name, kind in VIDEO_COLUMNS.items()
+        if name != "codec"
+    }
+    lists = {name.removeprefix("gop_"): columns.read(name, pa.list_(kind)) for name, kind in GOP_COLUMNS.items()}
+    start = lists["offset"].offsets.to_numpy()
+    for name, array in lists.items():
+        if not np.array_equal(array.offsets.to_numpy(), start):
+            raise ShardError(f"{columns._path}: the lists gop_offset and gop_{name} differ in length; {_REMEDY}")
+    return VideoColumns(
+        codec_names=codec.dictionary.to_pylist(),
+        codec=codec.indices.fill_null(-1).to_numpy(zero_copy_only=False),
+        **arrays,
+        start=start.astype(np.int64),
+        **{name: array.values.to_numpy() for name, array in lists.items()},
+    )

@@ -1,0 +1,46 @@
+"""A file appears whole or not at all: temp file in the same folder, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[BinaryIO]:
+    """A stream to write `path` through; leaving the block publishes it, an exception leaves no trace.
+
+    After a kill the temp file `.NAME.RANDOM.tmp` may stay; `remove_leftovers` deletes those.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` (a rename, a removal) survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete the temp files that killed writers left in `folder`, while nothing writes there. Returns how many."""
+    leftovers = list(folder.glob(".*.tmp"))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)

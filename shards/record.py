@@ -1,0 +1,82 @@
+"""What is known about a finished shard: its checksum and, for each sample, where its bytes lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .sample import VideoIndex
+
+Json = dict[str, Any]
+
+_VIDEO_SCALARS = ("codec", "fps", "n_frames", "width", "height", "header_size")
+_VIDEO_ARRAYS = ("first_frame", "offset", "size", "lead")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample of a shard.
+
+    `components` maps a name to (offset, size, digest): offset of the member's data in the tar and size, in bytes, and
+    the 16 bytes of its xxh3_128; in the order of the tar.
+    """
+
+    key: str
+    label: int
+    source: str
+    components: dict[str, tuple[int, int, bytes]]
+    video: VideoIndex | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "key": self.key,
+            "label": self.label,
+            "source": self.source,
+            "components": {
+                name: [offset, size, digest.hex()] for name, (offset, size, digest) in self.components.items()
+            },
+            "video": None if self.video is None else _video_to_json(self.video),
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Row:
+        components = {
+            name: (offset, size, bytes.fromhex(digest)) for name, (offset, size, digest) in data["components"].items()
+        }
+        video = None if data["video"] is None else _video_from_json(data["video"])
+        return cls(data["key"], data["label"], data["source"], components, video)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """One finished shard: file name (`NAME-000000.tar`), sha256 in hex, size in bytes, and its rows in tar order."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> Json:
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> ShardRecord:
+        return cls(data["name"], data["sha256"], data["size_bytes"], tuple(Row.from_json(row) for row in data["rows"]))
+
+
+def _video_to_json(video: VideoIndex) -> Json:
+    scalars = {name: getattr(video, name) for name in _VIDEO_SCALARS}
+    return scalars | {name: getattr(video, name).tolist() for name in _VIDEO_ARRAYS}
+
+
+def _video_from_json(data: Json) -> VideoIndex:
+    fields: Json = {name: data[name] for name in _VIDEO_SCALARS}
+    fields |= {name: np.asarray(data[name], dtype=np.int64) for name in _VIDEO_ARRAYS}
+    return VideoIndex(**fields)
