@@ -1,0 +1,90 @@
+# maskstream: `make demo` shows it all, `make test` checks it; both set everything up by themselves.
+PYTHON  ?= python3
+VENV    ?= .venv
+DATASET ?= sample
+RECIPE  ?= mgmae-tiny
+PROFILE ?= train
+MASK    ?= motion-guided
+ROOT    ?= data/raw/$(DATASET)
+OUT     ?= data/shards/$(DATASET)
+DATA    ?= data/shards/sample/train
+DEMO    := runs/demo
+# DALI for CUDA 13 needs driver 580 or newer; without a driver none is installed.
+EXTRA   ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
+             | awk -F. 'NR==1 {print ($$1 >= 580) ? "gpu" : "gpu-cu12"}')
+BIN     := $(VENV)/bin
+RUN     := $(BIN)/maskstream
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo shards train preview verify inspect bench test lint typecheck format clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "maskstream needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); \
+	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $@ install -q pip; }
+
+$(VENV)/.pip: | $(BIN)/python
+	@$(PIP) install -q --upgrade 'pip>=25.1' && touch $@
+
+$(VENV)/.done: pyproject.toml $(VENV)/.pip
+	@echo "installing maskstream (the first time takes a minute or two)"
+	@$(PIP) install -q -e '.$(if $(EXTRA),[$(EXTRA)])' && touch $@
+
+$(VENV)/.dev: $(VENV)/.done
+	@echo "installing what the tests and checks need"
+	@$(PIP) install -q --group dev -e . && touch $@
+
+$(VENV)/.bench: $(VENV)/.done
+	@echo "installing the readers to compare with"
+	@$(PIP) install -q -e '.[bench]' && touch $@
+
+setup: $(VENV)/.done  ## a virtual environment with maskstream in it
+setup-dev: $(VENV)/.dev
+
+demo: $(VENV)/.done  ## real clips to a motion-guided VideoMAE that learns, and a page that shows it
+	$(RUN) shards sample --root data/raw/sample --out data/shards/sample
+	$(RUN) train mgmae-tiny --data data/shards/sample/train --out $(DEMO)
+	$(RUN) report $(DEMO) --data data/shards/sample/val
+	@echo "open $(DEMO)/report.html"
+
+shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS=]: raw data to verified shards
+	$(RUN) shards $(DATASET) --root $(ROOT) --out $(OUT) --profile $(PROFILE) $(if $(WORKERS),--workers $(WORKERS))
+
+train: $(VENV)/.done  ## RECIPE=videomae-small DATA=data/shards/k400/train [STEPS= RUN_DIR=]: train on shards
+	$(RUN) train $(RECIPE) --data $(DATA) --out $(or $(RUN_DIR),runs/$(RECIPE)) $(if $(STEPS),--steps $(STEPS))
+
+preview: $(VENV)/.done  ## DATA=... [MASK=motion-guided]: a page with frames, flow and masks
+	$(RUN) preview $(DATA) --mask $(MASK) --out preview.html
+
+verify: $(VENV)/.done  ## DATA=...: check every byte of a set of shards
+	$(RUN) verify $(DATA)
+
+inspect: $(VENV)/.done  ## DATA=...: what is in a set of shards
+	$(RUN) inspect $(DATA)
+
+bench: $(VENV)/.bench  ## CPU ms per clip of this loader and of its peers, in one run
+	$(BIN)/python benchmarks/loader.py --out runs/bench/loader.json
+
+test: $(VENV)/.dev  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the virtual environment, caches, and runs (data stays)
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
