@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.distributed
 
@@ -91,7 +92,7 @@ def video_loader(
         views=views,
     )
     order = Order(
-        shard_sizes=manifest.shard_sizes,
+        shard_sizes=tuple(np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()),
         global_batch=batch_size * world_size,
         seed=seed,
         lanes=lanes,

@@ -1,0 +1,185 @@
+"""The `maskstream` command: one sub-command per step, raw media to shards to batches to a trained model.
+
+Exit codes: 0 all is well; 1 the data is not (a message says what); 2 the command was not understood; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from . import __version__
+from .shards.errors import MaskstreamError
+
+app = typer.Typer(
+    name="maskstream",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+Data = Annotated[Path, typer.Argument(help="The folder of one split, such as data/shards/k400/train.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.print(f"maskstream {__version__}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)])
+
+
+@app.command()
+def shards(
+    dataset: Annotated[str, typer.Argument(help="k400, ssv2, ucf101, hmdb51, folder or sample.", show_default=False)],
+    root: Annotated[Path | None, typer.Option(help="Where the raw data lies [default: data/raw/DATASET]", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the shards go [default: data/shards/DATASET]", show_default=False)] = None,
+    profile: Annotated[str, typer.Option(help="train, copy or fps: see docs/shard-format.md.")] = "train",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)] = None,
+    samples_per_shard: Annotated[int | None, typer.Option(min=1, help="Sources per shard.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over where OUT was written with other settings.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn raw data, as its publishers lay it out, into verified shards that are ready to train on.
+
+    An interrupted run goes on where it stopped. What cannot be decoded lands in rejects.parquet with its reason.
+    """
+    from .preprocess import shard_command
+
+    report = shard_command(
+        dataset,
+        root or Path("data/raw") / dataset,
+        out or Path("data/shards") / dataset,
+        profile=profile,
+        workers=workers,
+        samples_per_shard=samples_per_shard,
+        overwrite=overwrite,
+        quiet=as_json,
+    )
+    _show(report, as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Such as videomae-small, mgmae-small, videomae2-small, or -tiny of each.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="The folder of the training split.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order, the crops and the masks.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 decodes in threads.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint if there is one.")] = True,
+) -> None:
+    """Train a recipe on shards; writes metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
+    from .train import train as run
+
+    run(recipe, data, out or Path("runs") / recipe, steps=steps, batch_size=batch_size, seed=seed, device=device, workers=workers, resume=resume)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="The split whose clips are reconstructed, best the validation split.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The page [default: RUN/report.html]", show_default=False)] = None,
+) -> None:
+    """Write one page about a run: loss, throughput, reconstructions, and the clips with their masks."""
+    from .train.report import write_report
+
+    console.print(f"wrote {write_report(run, data, out)}", highlight=False)
+
+
+@app.command()
+def preview(
+    data: Data,
+    mask: Annotated[str, typer.Option(help="random, tube, motion-guided or videomae2.")] = "motion-guided",
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
+    clips: Annotated[int, typer.Option(min=1, max=64, help="How many clips.")] = 8,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
+    stride: Annotated[int, typer.Option(min=1, help="Frames from one to the next.")] = 4,
+    size: Annotated[int, typer.Option(min=16, help="Pixels of a side.")] = 224,
+    ratio: Annotated[float | None, typer.Option(help="Masked share [default: the mask's own]", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of the order, the crops and the masks.")] = 0,
+) -> None:
+    """Write one self-contained page: frames, the mask over them, the flow, and which tokens stay visible."""
+    from .pipelines.clip import VideoClip
+    from .pipelines.masks import named_mask
+    from .pipelines.preview import preview as write
+
+    clip = VideoClip(frames=frames, stride=stride, size=size)
+    console.print(f"wrote {write(data, mask=named_mask(mask, ratio=ratio), out=out, clips=clips, clip=clip, seed=seed)}", highlight=False)
+
+
+@app.command()
+def verify(
+    data: Data,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every video too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a split against its checksums and index; exit 1 where something is wrong."""
+    from .shards.verify import verify as check
+
+    result = check(data, decode=decode)
+    if as_json:
+        print(json.dumps(result.as_dict()))
+    else:
+        for problem in result.problems:
+            errors.print(f"[red]problem[/] {escape(problem)}", highlight=False)
+        console.print(
+            f"{data}: {result.samples} samples in {result.shards} shards, {result.size_bytes / 1e6:.1f} MB: "
+            + ("[green]all well[/]" if result.ok else f"[red]{len(result.problems)} problems[/]"),
+            highlight=False,
+        )
+    raise typer.Exit(0 if result.ok else 1)
+
+
+@app.command()
+def inspect(data: Data, as_json: Json = False) -> None:
+    """Say what is in a split: samples, hours, resolutions, frame rates, bytes, rejects by reason."""
+    from .shards.inspect import inspect as look
+
+    _show(look(data), as_json)
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        console.print(f"  {name:<{width}}  {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Runs the command; errors about data and settings become one line and an exit code instead of a traceback."""
+    try:
+        app()
+    except MaskstreamError as error:
+        errors.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except ValueError as error:
+        errors.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("interrupted", highlight=False)
+        sys.exit(130)
