@@ -91,7 +91,10 @@ class VideoBatch(Movable):
         return replace(self, weight=weight, mask=mask)
 
     def pixel_values(
-        self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD, dtype: torch.dtype = torch.float32
+        self,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """The clips as float (B, T, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
         x = self.video.permute(0, 1, 4, 2, 3).to(dtype)

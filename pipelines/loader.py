@@ -102,10 +102,16 @@ class Loader(Generic[BatchT]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved position; ResumeError where that cannot give the same batches."""
         mine = self._identity()
-        wrong = [f"{name}: saved {state.get(name)!r}, here {value!r}" for name, value in mine.items() if state.get(name) != value]
+        wrong = [
+            f"{name}: saved {state.get(name)!r}, here {value!r}"
+            for name, value in mine.items()
+            if state.get(name) != value
+        ]
         if wrong:
             raise ResumeError(
-                "this position cannot be continued exactly (" + "; ".join(wrong) + "). Use the same dataset, seed, lanes, block and "
+                "this position cannot be continued exactly ("
+                + "; ".join(wrong)
+                + "). Use the same dataset, seed, lanes, block and "
                 "batch_size x world_size, or start a new run"
             )
         self._epoch, self._batch = int(state["epoch"]), int(state["batch"])

@@ -40,7 +40,9 @@ class Order:
         if self.lanes < 1 or self.global_batch % self.lanes:
             raise ValueError(f"{self.lanes} lanes do not divide the global batch of {self.global_batch} samples evenly")
         if self.lanes > max(len(self.shard_sizes), 1):
-            raise ValueError(f"{self.lanes} lanes for {len(self.shard_sizes)} shards; at most one lane a shard is possible")
+            raise ValueError(
+                f"{self.lanes} lanes for {len(self.shard_sizes)} shards; at most one lane a shard is possible"
+            )
         if self.block is not None and self.block < 1:
             raise ValueError(f"block of {self.block} shards; it must be 1 or more, or None for all of a lane")
         if self.shuffle and self.n_batches == 0:
@@ -59,7 +61,9 @@ class Order:
         """Batches in an epoch: whole ones when shuffled, else as many as cover every sample."""
         if not self.shuffle:
             return -(-self.n_samples // self.global_batch)
-        return min(sum(self.shard_sizes[s] for s in lane) for lane in self._lanes()) // (self.global_batch // self.lanes)
+        return min(sum(self.shard_sizes[s] for s in lane) for lane in self._lanes()) // (
+            self.global_batch // self.lanes
+        )
 
     def epoch(self, epoch: int) -> Int64Array:
         """Sample indexes in the order of the epoch, batch after batch: int64, (n_batches * global_batch,) when shuffled.

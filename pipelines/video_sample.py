@@ -83,7 +83,9 @@ class VideoSampler:
         key = self.manifest.key(index)
         video = self.manifest.video(index)
         crops = [
-            self.augment.draw(video.width, video.height, self.clip.size, sample_rng(self.seed, epoch, key, view, "crop"))
+            self.augment.draw(
+                video.width, video.height, self.clip.size, sample_rng(self.seed, epoch, key, view, "crop")
+            )
             for view in range(self.views)
         ]
         return ClipRequest(
@@ -171,7 +173,9 @@ class VideoSampler:
         flows = [s.flow for s in samples if s.flow is not None]
         return VideoBatch(
             video=torch.from_numpy(np.concatenate([s.video for s in samples])),
-            mask=MaskBatch(**{n: torch.cat([getattr(m, n) for m in masks]) for n in MaskBatch.__slots__}) if masks else None,
+            mask=MaskBatch(**{n: torch.cat([getattr(m, n) for m in masks]) for n in MaskBatch.__slots__})
+            if masks
+            else None,
             flow=Flow(**{n: torch.cat([getattr(f, n) for f in flows]) for n in Flow.__slots__}) if flows else None,
             label=torch.tensor([s.label for s in samples for _ in range(self.views)], dtype=torch.int64),
             key=[s.key for s in samples for _ in range(self.views)],

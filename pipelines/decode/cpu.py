@@ -93,7 +93,9 @@ def decode_frames(
     shown = np.sort(packets.pts[packets.pts >= packets.pts[0]])
     places = numbers - first_frame
     if places.min() < 0 or places.max() >= len(shown):
-        raise PacketError(f"frames {numbers.min()}..{numbers.max()} are not among the {len(shown)} frames from {first_frame}")
+        raise PacketError(
+            f"frames {numbers.min()}..{numbers.max()} are not among the {len(shown)} frames from {first_frame}"
+        )
     pts = shown[places]
     by_pts = _decode(track, fragments, packets, pts, motion_vectors)
     frames = [by_pts[int(p)] for p in pts]
@@ -104,7 +106,9 @@ def decode_frames(
     )
 
 
-def _decode(track: Track, data: memoryview, packets: Any, pts: Int64Array, motion_vectors: bool) -> dict[int, VideoFrame]:
+def _decode(
+    track: Track, data: memoryview, packets: Any, pts: Int64Array, motion_vectors: bool
+) -> dict[int, VideoFrame]:
     """Each wanted frame by its pts."""
     wanted = {int(p) for p in pts}
     found: dict[int, VideoFrame] = {}

@@ -188,7 +188,10 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, wanted_pts:
     if track.codec != "h264":
         return np.arange(last)
     length_size = (track.extradata[4] & 3) + 1
-    kinds = [_h264_kind(data, int(a), int(n), length_size) for a, n in zip(packets.start[:last], packets.size[:last], strict=True)]
+    kinds = [
+        _h264_kind(data, int(a), int(n), length_size)
+        for a, n in zip(packets.start[:last], packets.size[:last], strict=True)
+    ]
     keep: list[int] = []
     needed = False
     for i in range(last - 1, -1, -1):

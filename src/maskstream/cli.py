@@ -30,7 +30,9 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-Data = Annotated[Path, typer.Argument(help="The folder of one split, such as data/shards/k400/train.", show_default=False)]
+Data = Annotated[
+    Path, typer.Argument(help="The folder of one split, such as data/shards/k400/train.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
@@ -42,21 +44,33 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)])
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
+    )
 
 
 @app.command()
 def shards(
     dataset: Annotated[str, typer.Argument(help="k400, ssv2, ucf101, hmdb51, folder or sample.", show_default=False)],
-    root: Annotated[Path | None, typer.Option(help="Where the raw data lies [default: data/raw/DATASET]", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the shards go [default: data/shards/DATASET]", show_default=False)] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where the raw data lies [default: data/raw/DATASET]", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the shards go [default: data/shards/DATASET]", show_default=False)
+    ] = None,
     profile: Annotated[str, typer.Option(help="train, copy or fps: see docs/shard-format.md.")] = "train",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)
+    ] = None,
     samples_per_shard: Annotated[int | None, typer.Option(min=1, help="Sources per shard.", show_default=False)] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over where OUT was written with other settings.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over where OUT was written with other settings.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Turn raw data, as its publishers lay it out, into verified shards that are ready to train on.
@@ -80,11 +94,22 @@ def shards(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Such as videomae-small, mgmae-small, videomae2-small, or -tiny of each.", show_default=False)],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="Such as videomae-small, mgmae-small, videomae2-small, or -tiny of each.", show_default=False
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="The folder of the training split.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order, the crops and the masks.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 decodes in threads.")] = 0,
@@ -93,13 +118,26 @@ def train(
     """Train a recipe on shards; writes metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
     from .train import train as run
 
-    run(recipe, data, out or Path("runs") / recipe, steps=steps, batch_size=batch_size, seed=seed, device=device, workers=workers, resume=resume)
+    run(
+        recipe,
+        data,
+        out or Path("runs") / recipe,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+    )
 
 
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
-    data: Annotated[Path, typer.Option(help="The split whose clips are reconstructed, best the validation split.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Option(help="The split whose clips are reconstructed, best the validation split.", show_default=False),
+    ],
     out: Annotated[Path | None, typer.Option(help="The page [default: RUN/report.html]", show_default=False)] = None,
 ) -> None:
     """Write one page about a run: loss, throughput, reconstructions, and the clips with their masks."""
@@ -117,7 +155,9 @@ def preview(
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
     stride: Annotated[int, typer.Option(min=1, help="Frames from one to the next.")] = 4,
     size: Annotated[int, typer.Option(min=16, help="Pixels of a side.")] = 224,
-    ratio: Annotated[float | None, typer.Option(help="Masked share [default: the mask's own]", show_default=False)] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Masked share [default: the mask's own]", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the order, the crops and the masks.")] = 0,
 ) -> None:
     """Write one self-contained page: frames, the mask over them, the flow, and which tokens stay visible."""
@@ -126,7 +166,10 @@ def preview(
     from .pipelines.preview import preview as write
 
     clip = VideoClip(frames=frames, stride=stride, size=size)
-    console.print(f"wrote {write(data, mask=named_mask(mask, ratio=ratio), out=out, clips=clips, clip=clip, seed=seed)}", highlight=False)
+    console.print(
+        f"wrote {write(data, mask=named_mask(mask, ratio=ratio), out=out, clips=clips, clip=clip, seed=seed)}",
+        highlight=False,
+    )
 
 
 @app.command()
