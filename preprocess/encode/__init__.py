@@ -1,0 +1,1 @@
+"""One encoder a modality: raw media to the members of a sample."""

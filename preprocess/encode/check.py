@@ -1,0 +1,121 @@
+"""Decoding what was written, slice by slice, as a loader will."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from av.video.frame import VideoFrame
+
+from .fragments import Fragments
+from .reject import RejectError
+from .source import reason_of
+
+
+def check_slices(parsed: Fragments, width: int, height: int) -> None:
+    """Every fragment decodes by itself to exactly its frames, in the right size; RejectError("check") where not.
+
+    For closed GOPs, whose fragments hold their own frames and no others.
+    """
+    for f in range(len(parsed.key_rank)):
+        expected = parsed.pts[parsed.fragment == f]
+        try:
+            frames = list(_decode(parsed.slice(f, f + 1)))
+        except av.FFmpegError as error:
+            raise RejectError("check", f"GOP {f} does not decode by itself: {reason_of(error)}") from error
+        got = np.array([frame.pts for frame in frames], np.int64)
+        if not np.array_equal(got, expected):
+            raise RejectError("check", f"GOP {f} decodes to {len(got)} frames, not to its {len(expected)}")
+        if any(frame.is_corrupt or (frame.width, frame.height) != (width, height) for frame in frames):
+            raise RejectError("check", f"GOP {f} decodes to damaged frames or to another size than {width}x{height}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FullDecode:
+    """One decode of a whole file: checksums of the frames in display order, their sizes, and the first frame."""
+
+    digests: list[bytes]
+    first: VideoFrame
+    sizes: set[tuple[int, int]]
+    interlaced: bool
+    corrupt: bool
+
+
+def full_decode(parsed: Fragments) -> FullDecode:
+    """All frames of the file at once; RejectError("decode") where it does not decode to exactly its frames."""
+    digests: list[bytes] = []
+    sizes: set[tuple[int, int]] = set()
+    first: VideoFrame | None = None
+    interlaced = corrupt = False
+    try:
+        for frame in _decode(parsed.data):
+            first = first or frame
+            digests.append(_digest(frame))
+            sizes.add((frame.width, frame.height))
+            interlaced |= frame.interlaced_frame
+            corrupt |= frame.is_corrupt
+    except av.FFmpegError as error:
+        raise RejectError("decode", f"is damaged: {len(digests)} frames decode, then {reason_of(error)}") from error
+    if first is None or len(digests) != len(parsed.pts):
+        raise RejectError(
+            "decode",
+            f"{len(parsed.pts)} packets decode to {len(digests)} frames, which cannot be indexed; use profile train",
+        )
+    return FullDecode(digests=digests, first=first, sizes=sizes, interlaced=interlaced, corrupt=corrupt)
+
+
+def exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
+    """The fragments at which decoding can begin so that every frame from its keyframe on equals the full decode.
+
+    A fragment that is no such entry belongs to the entry before it, whose slice is then checked again with it.
+    """
+    n_fragments = len(parsed.key_rank)
+    entries: list[int] = []
+    for f in range(n_fragments):
+        entries.append(f)
+        while not _is_exact(parsed, digests, entries[-1], f + 1):
+            if len(entries) == 1:
+                raise RejectError("check", f"the first {f + 1} GOPs do not decode by themselves; use profile train")
+            entries.pop()
+    return entries
+
+
+def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) -> bool:
+    start = int(parsed.key_rank[first])
+    end = int(parsed.key_rank[stop]) if stop < len(parsed.key_rank) else len(parsed.pts)
+    reach = stop + 1 if stop < len(parsed.key_rank) and parsed.lead(stop) else stop
+    wanted = parsed.fragment[start:end]
+    if ((wanted < first) | (wanted >= reach)).any():
+        return False
+    key_pts = int(parsed.pts[start])
+    try:
+        got = [(frame.pts, _digest(frame)) for frame in _decode(parsed.slice(first, reach))]
+    except av.FFmpegError:
+        return False
+    served = [pair for pair in got if pair[0] is not None and key_pts <= pair[0] < _pts_at(parsed.pts, end)]
+    return served == list(zip(parsed.pts[start:end].tolist(), digests[start:end], strict=True))
+
+
+def _pts_at(pts: npt.NDArray[np.int64], rank: int) -> int:
+    return int(pts[rank]) if rank < len(pts) else int(pts[-1]) + 1
+
+
+def _decode(data: bytes) -> Iterator[VideoFrame]:
+    with av.open(io.BytesIO(data), "r") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        yield from container.decode(stream)
+
+
+def _digest(frame: VideoFrame) -> bytes:
+    digest = xxhash.xxh3_128()
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        row_bytes = plane.width * ((frame.format.components[0].bits + 7) // 8)
+        digest.update(rows[: plane.height, :row_bytes].tobytes())
+    return digest.digest()

@@ -1,0 +1,68 @@
+"""How videos are stored: the profiles `train`, `copy` and `fps`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+MIN_SIDE = 16
+"""The smallest side in pixels, after scaling, of a video that is kept."""
+
+_X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoProfile:
+    """How a video is stored.
+
+    `train`: H.264 in closed GOPs of 32 with a fixed hierarchy: every 4th frame is I or P, the three between are never
+    referenced, so a clip of stride 4 decodes a quarter of the frames, and with one reference frame the motion vectors
+    of a P-frame point exactly 4 frames back. `fps`: the same, resampled to a low rate and without the hierarchy.
+    `copy`: the packets of the source, untouched (the numbers below are not used).
+
+    Fields: `short_side` in pixels (never upscaled), `crf` and `preset` of x264, `keyint` in frames, `fps` in frames per
+    second (None keeps the source's rate).
+    """
+
+    name: Literal["train", "copy", "fps"] = "train"
+    short_side: int = 256
+    crf: int = 21
+    preset: str = "medium"
+    keyint: int = 32
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ("train", "copy", "fps"):
+            raise ValueError(f"profile {self.name!r} is not one of 'train', 'copy', 'fps'")
+        if self.short_side < MIN_SIDE or self.short_side % 2:
+            raise ValueError(f"short_side={self.short_side} must be even and at least {MIN_SIDE} pixels")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf={self.crf} is not in 0 (lossless) to 51 (worst)")
+        if self.preset not in _X264_PRESETS:
+            raise ValueError(f"preset={self.preset!r} is not one of {', '.join(_X264_PRESETS)}")
+        if self.keyint < 4 or self.keyint % 4:
+            raise ValueError(f"keyint={self.keyint} must be a positive multiple of 4 frames (the hierarchy's period)")
+        if (self.name == "fps") != (self.fps is not None):
+            raise ValueError(
+                f"fps={self.fps} with profile {self.name!r}: profile 'fps' takes a rate, the others take None"
+            )
+        if self.fps is not None and not 0.1 <= self.fps <= 240:
+            raise ValueError(f"fps={self.fps} is not in 0.1 to 240 frames per second")
+
+    @property
+    def x264_params(self) -> str:
+        """The x264 options of this profile (one encoder thread: the bytes depend on nothing but the frames)."""
+        gop = f"keyint={self.keyint}:min-keyint={self.keyint}:scenecut=0:open-gop=0:ref=1:threads=1"
+        return gop if self.name == "fps" else f"bframes=3:b-adapt=0:b-pyramid=none:{gop}"
+
+    def settings(self) -> dict[str, Any]:
+        """What the output depends on, JSON-able."""
+        return {"name": self.name} if self.name == "copy" else asdict(self)
+
+
+PROFILES: dict[str, VideoProfile] = {
+    "train": VideoProfile(),
+    "copy": VideoProfile(name="copy"),
+    "fps": VideoProfile(name="fps", fps=7.5, keyint=16, crf=24),
+}
+"""The profiles with their default numbers; `dataclasses.replace(PROFILES["train"], crf=18)` changes one."""

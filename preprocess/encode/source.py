@@ -1,0 +1,179 @@
+"""Reading any video that FFmpeg reads: its facts from one pass over the packets, then its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from .reject import RejectError
+from .timing import frame_rate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFacts:
+    """What the packets of a source say, without decoding them.
+
+    `rate` is the constant rate in frames per second that the source has or (`variable`) is resampled to;
+    `n_frames` counts packets; `last_interval` is how long the last frame lasts, in seconds.
+    """
+
+    codec: str
+    rate: Fraction
+    average_rate: Fraction
+    variable: bool
+    n_frames: int
+    last_interval: Fraction
+
+
+@contextmanager
+def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first real video stream (cover art is none); RejectError where there is none."""
+    try:
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        raise RejectError("open", f"cannot be read ({error.strerror})") from error
+    if not path.is_file() or size_bytes == 0:
+        raise RejectError("open", "is an empty file (0 bytes)" if path.is_file() else "is not a file")
+    try:
+        container = av.open(str(path), metadata_errors="ignore", options=options)
+    except (av.FFmpegError, ValueError) as error:
+        raise RejectError("open", f"is no video that FFmpeg can open, or is truncated ({reason_of(error)})") from error
+    with container:
+        if container.format.name == "tty":
+            raise RejectError("open", "is a text file")
+        found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not found:
+            others = sorted({s.type for s in container.streams})
+            art = ", its only picture is cover art" if container.streams.video else ""
+            raise RejectError("open", f"has no video stream (only {', '.join(others) or 'nothing'}{art})")
+        stream = found[0]
+        if stream.codec_context is None:
+            raise RejectError("open", "FFmpeg has no decoder for its video stream")
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def probe(path: Path) -> SourceFacts:
+    """The facts of a source from its packets; RejectError where packets are missing, damaged, or there are none."""
+    with open_video(path) as (container, stream):
+        is_mov = "mov" in container.format.name
+        expected = len(stream.index_entries) if is_mov else (stream.frames if container.format.name == "avi" else 0)
+        pts: list[int | None] = []
+        try:
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise RejectError("decode", _truncated(len(pts), expected, "a packet is incomplete"))
+                if packet.size and not packet.is_discard:
+                    pts.append(packet.pts)
+                elif packet.is_discard:
+                    expected -= 1
+        except av.FFmpegError as error:
+            raise RejectError("decode", _truncated(len(pts), expected, reason_of(error))) from error
+        if len(pts) < expected:
+            raise RejectError("decode", _truncated(len(pts), expected, "the rest is missing"))
+        if not pts:
+            raise RejectError("decode", "has a video stream without frames")
+        return _facts(stream, pts)
+
+
+def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
+    declared = stream.average_rate or stream.guessed_rate or stream.base_rate
+    known = np.array(sorted(p for p in pts if p is not None), np.int64)
+    if len(known) == len(pts) and stream.time_base is not None:
+        rate, variable = frame_rate(known, stream.time_base, declared)
+        span = Fraction(int(known[-1] - known[0])) * stream.time_base
+        average = (len(known) - 1) / span if span else rate
+        last = Fraction(int(np.median(np.diff(known)))) * stream.time_base if variable else 1 / rate
+    else:
+        rate = average = declared or Fraction(25)
+        variable, last = False, 1 / rate
+    return SourceFacts(
+        codec=stream.codec_context.name,
+        rate=rate,
+        average_rate=average,
+        variable=variable,
+        n_frames=len(pts),
+        last_interval=last,
+    )
+
+
+def _truncated(n_read: int, n_expected: int, why: str) -> str:
+    of = f" of {n_expected}" if n_expected > 0 else ""
+    return f"is truncated or damaged: {n_read}{of} frames can be read, then {why}"
+
+
+def decode(path: Path) -> Iterator[VideoFrame]:
+    """All frames in display order; RejectError with the count so far where one cannot be decoded or is damaged."""
+    n_decoded = 0
+    with open_video(path) as (container, stream):
+        try:
+            for packet in container.demux(stream):
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise RejectError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
+                    n_decoded += 1
+                    yield frame
+        except (av.FFmpegError, ValueError) as error:
+            raise RejectError("decode", _truncated(n_decoded, 0, reason_of(error))) from error
+
+
+def timed(frames: Iterator[VideoFrame], facts: SourceFacts) -> Iterator[tuple[Fraction, VideoFrame]]:
+    """Each frame with its start in seconds from the first one (by count where the rate is constant)."""
+    first: int | None = None
+    for n, frame in enumerate(frames):
+        if facts.variable and frame.pts is not None and frame.time_base is not None:
+            first = frame.pts if first is None else first
+            yield Fraction(frame.pts - first) * frame.time_base, frame
+        else:
+            yield n / facts.rate, frame
+
+
+def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> Iterator[VideoFrame]:
+    """The frames [first, stop) of `window`; RejectError where there are fewer."""
+    if window is None:
+        yield from frames
+        return
+    n = 0
+    for frame in frames:
+        if n >= window[0]:
+            yield frame
+        n += 1
+        if n == window[1]:
+            return
+    raise RejectError("decode", f"has {n} frames, but the window is frames {window[0]} to {window[1]}")
+
+
+def reason_of(error: Exception) -> str:
+    """FFmpeg's words without the file's name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def symmetry_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """How the display matrix turns a frame: (transpose, then flip left-right, then flip top-down).
+
+    The matrix maps (x, y) to (a x + c y, b x + d y); angles between the quarter turns go to the nearest one.
+    """
+    raw = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(raw, Buffer):
+        return False, False, False
+    a, b, _, c, d, *_ = np.frombuffer(memoryview(raw), np.int32, 9).astype(np.float64)
+    transpose = abs(b) + abs(c) > abs(a) + abs(d)
+    x_scale, y_scale = (c, b) if transpose else (a, d)
+    return transpose, bool(x_scale < 0), bool(y_scale < 0)
+
+
+def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height in square pixels after rotation."""
+    width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
+    return (frame.height, width) if symmetry_of(frame)[0] else (width, frame.height)

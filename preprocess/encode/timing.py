@@ -1,0 +1,63 @@
+"""From time stamps to a constant frame rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+FrameT = TypeVar("FrameT")
+
+_STANDARD = tuple(Fraction(n) for n in (1, 2, 5, 6, 8, 10, 12, 15, 18, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120))
+_NTSC = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
+MAX_RATE = Fraction(120)
+
+
+def frame_rate(pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fraction | None) -> tuple[Fraction, bool]:
+    """The constant rate of a video in frames per second, and whether its own rate is variable.
+
+    `pts` are the sorted time stamps in units of `time_base` (seconds). The rate is constant where every frame lies
+    within half a frame of its place at `declared` (the container's rate) or at the average rate. A variable rate
+    becomes the usual one (from the median interval) where that is near the average rate, else the average rate, rounded
+    to a standard rate or a whole number, at most 120.
+    """
+    fallback = declared or Fraction(25)
+    span = Fraction(int(pts[-1] - pts[0])) * time_base if len(pts) > 1 else Fraction(0)
+    if span == 0:
+        return fallback, False
+    average = (len(pts) - 1) / span
+    seconds = (pts - pts[0]).astype(np.float64) * float(time_base)
+    for rate in (declared, _nearest_standard(average, 0.001), average.limit_denominator(1001)):
+        if rate and np.abs(seconds * float(rate) - np.arange(len(pts))).max() < 0.5:
+            return rate, False
+    usual = 1 / float(np.median(np.diff(seconds)) or 1 / average)
+    wanted = Fraction(usual) if abs(usual / float(average) - 1) < 0.1 else average
+    rounded = _nearest_standard(wanted, 0.01) or Fraction(max(1, round(wanted)))
+    return min(rounded, MAX_RATE), True
+
+
+def _nearest_standard(rate: Fraction, tolerance: float) -> Fraction | None:
+    best = min(_STANDARD + _NTSC, key=lambda r: abs(r / rate - 1))
+    return best if abs(best / rate - 1) <= tolerance else None
+
+
+def resample(timed: Iterable[tuple[Fraction, FrameT]], rate: Fraction, interval: Fraction) -> Iterator[FrameT]:
+    """Frames at a constant rate: output k is the last frame that starts at or before k / rate seconds.
+
+    `timed` are (start in seconds from the first frame, frame) in display order; the last one lasts `interval` seconds.
+    Starts may be late by a quarter of an output interval (containers round time stamps), so a video that already has
+    this rate comes out unchanged.
+    """
+    tolerance = 1 / (4 * rate)
+    k, last, start = 0, None, Fraction(0)
+    for start, frame in timed:
+        while last is not None and k / rate + tolerance < start:
+            yield last
+            k += 1
+        last = frame
+    while last is not None and (k == 0 or k / rate + tolerance < start + interval):
+        yield last
+        k += 1
