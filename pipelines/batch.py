@@ -39,9 +39,9 @@ class Movable:
 class MaskBatch(Movable):
     """Which tokens the encoder does not see and which the decoder reconstructs.
 
-    masked: bool (B, N), True = hidden from the encoder. visible: int64 (B, V), sorted, the tokens where masked is False.
-    target: int64 (B, M), sorted, the tokens that the decoder reconstructs. weight: float32 (B, M), what each target
-    counts in the loss (0 for a target that the encoder saw). V and M are equal for all samples of a batch.
+    masked: bool (B, N), True = hidden from the encoder. visible: int64 (B, V), sorted, the tokens where masked is
+    False. target: int64 (B, M), sorted, the tokens that the decoder reconstructs. weight: float32 (B, M), what each
+    target counts in the loss (0 for a target that the encoder saw). V and M are equal for all samples of a batch.
     """
 
     masked: Tensor
@@ -67,10 +67,10 @@ class Flow(Movable):
 class VideoBatch(Movable):
     """A batch of clips.
 
-    video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or None
-    where the loader was built without a mask. flow: Flow or None. label: int64 (B,), -1 where there is none. key:
-    B strings. pts_s: float64 (B, T), each frame's time in seconds from the start of its video. weight: float32 (B,), 0 for
-    a clip that only pads the last batch of a validation, or None where every clip counts.
+    video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or
+    None where the loader was built without a mask. flow: Flow or None. label: int64 (B,), -1 where there is none.
+    key: B strings. pts_s: float64 (B, T), each frame's time in seconds from the start of its video. weight: float32
+    (B,), 0 for a clip that only pads the last batch of a validation, or None where every clip counts.
     """
 
     video: Tensor
@@ -85,7 +85,9 @@ class VideoBatch(Movable):
         return len(self.key)
 
     def weighted(self, weight: Tensor) -> VideoBatch:
-        """The batch with a weight per sample, float32 (B / views,); targets of a clip of weight 0 count nothing in the loss."""
+        """The batch with a weight per sample, float32 (B / views,); targets of a clip of weight 0 count nothing in
+        the loss.
+        """
         weight = weight.repeat_interleave(len(self) // len(weight))
         mask = self.mask and replace(self.mask, weight=self.mask.weight * weight[:, None])
         return replace(self, weight=weight, mask=mask)

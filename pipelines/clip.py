@@ -13,11 +13,12 @@ import numpy.typing as npt
 class VideoClip:
     """`frames` frames, `stride` frames apart, at `size` x `size` pixels.
 
-    start: "random" draws the first frame uniformly, "center" takes the middle of the video. align: the first frame is a
-    multiple of it; None lets the loader choose 4 on shards of the `train` profile when the stride is a multiple of 4 (then
-    every B-frame stays undecoded and motion vectors are optical flow), else 1.
+    start: "random" draws the first frame uniformly, "center" takes the middle of the video. align: the first frame is
+    a multiple of it; None lets the loader choose 4 on shards of the `train` profile when the stride is a multiple of
+    4 (then every B-frame stays undecoded and motion vectors are optical flow), else 1.
 
-    A video that is too short for the clip gives its frames at the stride and repeats the last of them, as VideoMAE does.
+    A video that is too short for the clip gives its frames at the stride and repeats the last of them, as VideoMAE
+    does.
     """
 
     frames: int = 16

@@ -1,7 +1,8 @@
-"""The loader of every modality: order to samples to batches, in threads or in worker processes, with a state that resumes.
+"""The loader of every modality: order to samples to batches, in threads or in worker processes, with a state that
+resumes.
 
-A modality brings a sampler (`make(index, epoch)` and `collate(samples)`); order, position, ranks, workers and replacement of bad
-samples are here, once.
+A modality brings a sampler (`make(index, epoch)` and `collate(samples)`); order, position, ranks, workers and
+replacement of bad samples are here, once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _TRIES = 16
 
 
 class Sampler(Protocol[BatchT]):
-    """What a modality brings. Samples have a `stats` attribute; `make` raises SampleError for one that cannot be used."""
+    """What a modality brings. Samples have a `stats` attribute; `make` raises SampleError for one that cannot be
+    used.
+    """
 
     seed: int
 
@@ -51,9 +54,10 @@ class BatchPlan:
 class Loader(Generic[BatchT]):
     """Batches of one rank, one epoch an iteration, in the same order at every topology.
 
-    Iterating goes on from the current position (epoch, batch), which counts the batches handed out: after a `break` the next
-    loop continues where the last one stopped, and `state_dict()` taken at any time resumes with the very next batch.
-    `seek(epoch)` goes elsewhere. Batches come from `threads` threads here, or in each of `workers` processes.
+    Iterating goes on from the current position (epoch, batch), which counts the batches handed out: after a `break`
+    the next loop continues where the last one stopped, and `state_dict()` taken at any time resumes with the very
+    next batch. `seek(epoch)` goes elsewhere. Batches come from `threads` threads here, or in each of `workers`
+    processes.
     """
 
     def __init__(
@@ -180,8 +184,9 @@ class Loader(Generic[BatchT]):
                 shard="this dataset",
                 key="*",
                 component="*",
-                reason=f"{bad} of {seen} samples could not be read or decoded, more than max_bad_fraction={self._max_bad_fraction} "
-                "allows; the log names each. `maskstream verify` says what is wrong with the shards",
+                reason=f"{bad} of {seen} samples could not be read or decoded, more than "
+                f"max_bad_fraction={self._max_bad_fraction} allows; the log names each, and `maskstream verify` says what "
+                "is wrong with the shards",
             )
 
 

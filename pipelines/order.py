@@ -1,8 +1,9 @@
 """The order of samples: a pure function of the dataset, the seed and the epoch, the same for every topology.
 
-Shards are dealt to lanes once (balanced by samples); in each epoch a lane's shards are shuffled, grouped into blocks, and the
-samples of a block shuffled. Global batch b takes the same number of samples from each lane, lane after lane, so with
-as many lanes as nodes each node reads its own shards only; with one lane and one block the whole dataset is shuffled.
+Shards are dealt to lanes once (balanced by samples); in each epoch a lane's shards are shuffled, grouped into blocks,
+and the samples of a block shuffled. Global batch b takes the same number of samples from each lane, lane after lane,
+so with as many lanes as nodes each node reads its own shards only; with one lane and one block the whole dataset is
+shuffled.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """The order of a dataset whose shards hold `shard_sizes` samples each (sample indexes run through the shards in turn).
+    """The order of a dataset whose shards hold `shard_sizes` samples each (sample indexes run through the shards in
+    turn).
 
     global_batch: samples of a batch over all ranks. lanes: it must divide global_batch. block: shards whose samples are
     shuffled together, None for all of a lane. shuffle=False is the order for validation: every sample once, in the
@@ -66,7 +68,8 @@ class Order:
         )
 
     def epoch(self, epoch: int) -> Int64Array:
-        """Sample indexes in the order of the epoch, batch after batch: int64, (n_batches * global_batch,) when shuffled.
+        """Sample indexes in the order of the epoch, batch after batch: int64, (n_batches * global_batch,) when
+        shuffled.
 
         Which few samples are left out, because they do not fill a batch or make lanes uneven, changes with the epoch.
         """
@@ -78,7 +81,9 @@ class Order:
         return np.concatenate(lanes, axis=1).reshape(-1)
 
     def _lanes(self) -> list[list[int]]:
-        """Shards to lanes: each shard, largest first, to the lane that has the fewest samples; independent of the epoch."""
+        """Shards to lanes: each shard, largest first, to the lane that has the fewest samples; independent of the
+        epoch.
+        """
         heap = [(0, lane) for lane in range(self.lanes)]
         lanes: list[list[int]] = [[] for _ in range(self.lanes)]
         for shard in sorted(range(len(self.shard_sizes)), key=lambda s: (-self.shard_sizes[s], s)):
@@ -102,8 +107,8 @@ class Order:
 def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Array, npt.NDArray[np.float32]]:
     """Rank's part of a global batch, and each sample's weight.
 
-    A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples, whose
-    weight is 0, so that every rank has as many samples and as many steps as every other.
+    A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples,
+    whose weight is 0, so that every rank has as many samples and as many steps as every other.
     """
     share = -(-len(batch) // world_size)
     padded = np.resize(batch, share * world_size)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 class Stats:
     """Counts and times of one sample, one batch or one loader; they add up.
 
-    seconds: per stage ("read", "decode", "convert", "flow", "mask"), summed over threads; "wait" is the consumer's. bad: samples
-    replaced by another one.
+    seconds: per stage ("read", "decode", "convert", "flow", "mask"), summed over threads; "wait" is the consumer's.
+    bad: samples replaced by another one.
     """
 
     samples: int = 0

@@ -60,12 +60,13 @@ def video_loader(
 ) -> VideoLoader:
     """A loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
 
-    batch_size is samples per rank; with `views=k` each is decoded once and gives k clips with crops and masks of their own, so a
-    batch has batch_size * k clips. mask: a pattern of `maskstream.pipelines.masks`, or None. augment: by default the
-    multi-scale crop of VideoMAE when shuffled, the central crop otherwise; nothing is flipped unless it says so. flow: where
-    motion comes from; "auto" is no flow for masks that need none, the codec's motion vectors where the shards
-    allow it, else DIS. shuffle=False is validation: every sample once, padding marked by weight 0. rank and world_size
-    default to torch.distributed's. workers: processes (0: threads of this one), threads: decoding threads of each.
+    batch_size is samples per rank; with `views=k` each is decoded once and gives k clips with crops and masks of
+    their own, so a batch has batch_size * k clips. mask: a pattern of `maskstream.pipelines.masks`, or None. augment:
+    by default the multi-scale crop of VideoMAE when shuffled, the central crop otherwise; nothing is flipped unless
+    it says so. flow: where motion comes from; "auto" is no flow for masks that need none, the codec's motion vectors
+    where the shards allow it, else DIS. shuffle=False is validation: every sample once, padding marked by weight 0.
+    rank and world_size default to torch.distributed's. workers: processes (0: threads of this one), threads: decoding
+    threads of each.
 
     Errors: ValueError for settings, ShardError where the location holds no finished split.
     """
@@ -153,7 +154,7 @@ def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) ->
     usable = profile == "train" and clip.stride == ANCHOR_STRIDE and (clip.align or 1) % ANCHOR_STRIDE == 0
     if flow == "codec" and not usable:
         raise ValueError(
-            f"flow='codec' with shards of profile {profile!r}, stride {clip.stride}, align {clip.align}: motion vectors are flow "
-            f"only in the profile 'train' at stride {ANCHOR_STRIDE}, align {ANCHOR_STRIDE}; use flow='dis'"
+            f"flow='codec' with shards of profile {profile!r}, stride {clip.stride}, align {clip.align}: motion vectors "
+            f"are flow only in the profile 'train' at stride {ANCHOR_STRIDE}, align {ANCHOR_STRIDE}; use flow='dis'"
         )
     return FLOW_SOURCES["codec" if flow == "codec" or (flow == "auto" and usable) else "dis"]()

@@ -64,8 +64,8 @@ class VideoSample:
 class VideoSampler:
     """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
 
-    Every random choice is a function of (seed, epoch, key, view): the clip is shared by the views of a sample, each view has
-    a crop and a mask of its own.
+    Every random choice is a function of (seed, epoch, key, view): the clip is shared by the views of a sample, each
+    view has a crop and a mask of its own.
     """
 
     manifest: Manifest
@@ -184,7 +184,9 @@ class VideoSampler:
 
 
 def even(crop: Crop, width: int, height: int) -> Crop:
-    """The crop on the chroma grid of 4:2:0 video: even offsets and sizes, inside the frame, moved by at most one pixel."""
+    """The crop on the chroma grid of 4:2:0 video: even offsets and sizes, inside the frame, moved by at most one
+    pixel.
+    """
     x, y = crop.x & ~1, crop.y & ~1
     return Crop(
         x=x,

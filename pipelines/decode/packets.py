@@ -1,9 +1,10 @@
-"""From the bytes of a few GOPs to the packets that a clip needs: no file is opened, nothing is probed, nothing is sought.
+"""From the bytes of a few GOPs to the packets that a clip needs: no file is opened, nothing is probed, nothing is
+sought.
 
-A shard's video member is `ftyp moov (moof mdat)*` with one fragment per GOP (docs/shard-format.md), so a clip's bytes are the
-header and a run of fragments. This file reads the boxes itself: the header gives codec, extradata and time scale, a
-fragment gives each packet's place and time. Opening the same bytes with libavformat costs more than decoding a GOP's
-reference frames.
+A shard's video member is `ftyp moov (moof mdat)*` with one fragment per GOP (docs/shard-format.md), so a clip's bytes
+are the header and a run of fragments. This file reads the boxes itself: the header gives codec, extradata and time
+scale, a fragment gives each packet's place and time. Opening the same bytes with libavformat costs more than decoding
+a GOP's reference frames.
 """
 
 from __future__ import annotations
@@ -180,8 +181,8 @@ def _read_trun(
 def wanted_packets(data: memoryview, track: Track, packets: Packets, wanted_pts: Int64Array) -> Int64Array:
     """Indexes (decoding order) of the packets that must be decoded for the frames shown at `wanted_pts`.
 
-    H.264 only: frames that nothing refers to (nal_ref_idc 0) are left out unless they are wanted, and so is what follows
-    the last wanted frame before the next IDR frame. Every other codec: all packets up to the last wanted one.
+    H.264 only: frames that nothing refers to (nal_ref_idc 0) are left out unless they are wanted, and so is what
+    follows the last wanted frame before the next IDR frame. Every other codec: all packets up to the last wanted one.
     """
     wanted = np.isin(packets.pts, wanted_pts)
     last = int(np.flatnonzero(wanted)[-1]) + 1
