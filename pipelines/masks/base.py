@@ -37,7 +37,7 @@ class Mask(ABC):
         flow: npt.NDArray[np.float32] | None,
         progress: float,
     ) -> npt.NDArray[np.bool_]:
-        """The hidden tokens of one sample, bool (N,). `flow` is that sample's part of `Flow.vectors`, (T-1, h, w, 2)."""
+        """The hidden tokens of one sample, bool (N,). `flow` is its part of `Flow.vectors`, (T-1, h, w, 2)."""
 
     def draw(
         self,
@@ -64,7 +64,7 @@ class Mask(ABC):
             raise ValueError(f"{type(self).__name__} is guided by motion: give draw(flow=...), got None")
         if flow.vectors.ndim != 5 or len(flow.vectors) != samples or flow.vectors.shape[-1] != 2:
             raise ValueError(
-                f"flow.vectors has the shape (B, T-1, h, w, 2) with B={samples} samples, got {tuple(flow.vectors.shape)}"
+                f"flow.vectors is (B, T-1, h, w, 2) for the B={samples} samples, got {tuple(flow.vectors.shape)}"
             )
         vectors: npt.NDArray[np.float32] = flow.vectors.numpy(force=True)
         return list(vectors)
