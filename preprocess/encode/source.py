@@ -19,6 +19,12 @@ from av.video.stream import VideoStream
 from .reject import RejectError
 from .timing import frame_rate
 
+_TIMED_FORMATS = ("matroska", "flv", "asf")
+"""Containers whose header holds the duration."""
+
+_TEXT_FORMATS = ("tty", "hls", "dash", "concat")
+"""Text that FFmpeg draws as pictures, and lists of other files."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFacts:
@@ -50,8 +56,8 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
     except (av.FFmpegError, ValueError) as error:
         raise RejectError("open", f"is no video that FFmpeg can open, or is truncated ({reason_of(error)})") from error
     with container:
-        if container.format.name == "tty":
-            raise RejectError("open", "is a text file")
+        if container.format.name in _TEXT_FORMATS:
+            raise RejectError("open", f"is a text file (FFmpeg's {container.format.name!r}), not a video")
         found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not found:
             others = sorted({s.type for s in container.streams})
@@ -67,24 +73,51 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
 def probe(path: Path) -> SourceFacts:
     """The facts of a source from its packets; RejectError where packets are missing, damaged, or there are none."""
     with open_video(path) as (container, stream):
-        is_mov = "mov" in container.format.name
-        expected = len(stream.index_entries) if is_mov else (stream.frames if container.format.name == "avi" else 0)
+        expected = _packets_expected(container, stream)
         pts: list[int | None] = []
+        end_s = 0.0
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux():
+                if packet.pts is not None and packet.time_base is not None:
+                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index != stream.index:
+                    continue
                 if packet.is_corrupt:
                     raise RejectError("decode", _truncated(len(pts), expected, "a packet is incomplete"))
-                if packet.size and not packet.is_discard:
-                    pts.append(packet.pts)
-                elif packet.is_discard:
+                if packet.is_discard:
                     expected -= 1
+                elif packet.size:
+                    pts.append(packet.pts)
         except av.FFmpegError as error:
             raise RejectError("decode", _truncated(len(pts), expected, reason_of(error))) from error
         if len(pts) < expected:
             raise RejectError("decode", _truncated(len(pts), expected, "the rest is missing"))
         if not pts:
             raise RejectError("decode", "has a video stream without frames")
+        _check_length(container, len(pts), end_s)
         return _facts(stream, pts)
+
+
+def _packets_expected(container: InputContainer, stream: VideoStream) -> int:
+    """How many packets the file's index promises, 0 where the container has no such index."""
+    if "mov" in container.format.name:
+        return len(stream.index_entries)
+    return stream.frames if container.format.name == "avi" else 0
+
+
+def _check_length(container: InputContainer, n_read: int, end_s: float) -> None:
+    """Containers without an index of frames say a duration, which the packets of a truncated file do not reach.
+
+    Streams without either (MPEG-TS, GIF) are taken to where they end.
+    """
+    if container.duration is None or not set(_TIMED_FORMATS) & set(container.format.name.split(",")):
+        return
+    start_s = (container.start_time or 0) / av.time_base
+    length_s = container.duration / av.time_base
+    if end_s - start_s < 0.98 * length_s - 0.25:
+        raise RejectError(
+            "decode", _truncated(n_read, 0, f"at {end_s - start_s:.2f} of {length_s:.2f} s the file ends")
+        )
 
 
 def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
@@ -99,7 +132,7 @@ def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
         rate = average = declared or Fraction(25)
         variable, last = False, 1 / rate
     return SourceFacts(
-        codec=stream.codec_context.name,
+        codec=stream.codec_context.codec.canonical_name,
         rate=rate,
         average_rate=average,
         variable=variable,

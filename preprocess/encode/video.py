@@ -13,6 +13,7 @@ import av
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
 
 from ...shards.sample import VideoIndex
 from .check import check_slices, exact_entries, full_decode
@@ -140,26 +141,35 @@ def _copied(path: Path) -> EncodedVideo:
 
 
 def _remuxed(path: Path) -> bytes:
-    """The source's packets from its first keyframe on (all of them, also those that an edit list hides)."""
+    """The source's packets from its first keyframe on (all of them, also those that an edit list hides).
+
+    Decoding times, which some containers lack, are made anew from the presentation times.
+    """
     buffer = io.BytesIO()
-    key_pts: int | None = None
     with open_video(path, ignore_editlist="1") as (source, stream), mp4_writer(buffer) as container:
         try:
-            copy = container.add_stream_from_template(stream)
-            for packet in source.demux(stream):
-                if not packet.size:
-                    continue
-                if packet.pts is None or packet.dts is None:
-                    raise RejectError("encode", "has packets without time stamps; use profile train")
-                if key_pts is None and packet.is_keyframe:
-                    key_pts = packet.pts
-                if key_pts is None or packet.pts < key_pts:
-                    continue
+            packets = _displayable([packet for packet in source.demux(stream) if packet.size])
+            copy = container.add_stream_from_template(stream, opaque=True)
+            pts = [packet.pts or 0 for packet in packets]
+            delay = max(early - shown for early, shown in zip(sorted(pts), pts, strict=True))
+            for packet, dts in zip(packets, sorted(pts), strict=True):
+                packet.dts = dts - delay
                 packet.stream = copy
                 container.mux(packet)
         except (av.FFmpegError, ValueError) as error:
             raise RejectError("encode", f"cannot be muxed as MP4 ({reason_of(error)}); use profile train") from error
     return buffer.getvalue()
+
+
+def _displayable(packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
+    """The packets that decode by themselves: the first keyframe and what is stored and shown after it."""
+    first = next((n for n, packet in enumerate(packets) if packet.is_keyframe), len(packets))
+    if first == len(packets):
+        raise RejectError("decode", "has no keyframe")
+    if any(packet.pts is None for packet in packets):
+        raise RejectError("encode", "has packets without time stamps; use profile train")
+    shown = packets[first].pts or 0
+    return [packet for packet in packets[first:] if (packet.pts or 0) >= shown]
 
 
 def _meta(
