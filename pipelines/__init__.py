@@ -1,1 +1,33 @@
+"""Streams of masked batches out of shards.
 
+    from maskstream.pipelines import VideoClip, masks, video_loader
+
+    loader = video_loader("data/shards/k400/train", clip=VideoClip(frames=16, stride=4, size=224),
+                          mask=masks.MotionGuided(ratio=0.9), batch_size=32, seed=0)
+    for batch in loader:            # one epoch; len(loader) batches
+        batch.video, batch.mask.visible, batch.mask.target
+    state = loader.state_dict()     # JSON-able; resumes at any number of ranks and workers
+
+order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.md follows one clip through the files.
+"""
+
+from . import augment, flow, masks
+from .batch import Flow, MaskBatch, VideoBatch
+from .clip import VideoClip
+from .loader import Loader
+from .masks import TokenGrid
+from .video import VideoLoader, video_loader
+
+__all__ = [
+    "Flow",
+    "Loader",
+    "MaskBatch",
+    "TokenGrid",
+    "VideoBatch",
+    "VideoClip",
+    "VideoLoader",
+    "augment",
+    "flow",
+    "masks",
+    "video_loader",
+]

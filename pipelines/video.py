@@ -154,7 +154,7 @@ def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) ->
     usable = profile == "train" and clip.stride == ANCHOR_STRIDE and (clip.align or 1) % ANCHOR_STRIDE == 0
     if flow == "codec" and not usable:
         raise ValueError(
-            f"flow='codec' with shards of profile {profile!r}, stride {clip.stride}, align {clip.align}: motion vectors "
-            f"are flow only in the profile 'train' at stride {ANCHOR_STRIDE}, align {ANCHOR_STRIDE}; use flow='dis'"
+            f"flow='codec' with shards of profile {profile!r}, stride {clip.stride}, align {clip.align}: motion "
+            f"vectors are flow only in the profile 'train' at stride {ANCHOR_STRIDE}, align {ANCHOR_STRIDE}; use flow='dis'"
         )
     return FLOW_SOURCES["codec" if flow == "codec" or (flow == "auto" and usable) else "dis"]()

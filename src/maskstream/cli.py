@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,12 +163,11 @@ def preview(
 ) -> None:
     """Write one self-contained page: frames, the mask over them, the flow, and which tokens stay visible."""
     from .pipelines.clip import VideoClip
-    from .pipelines.masks import named_mask
     from .pipelines.preview import preview as write
 
     clip = VideoClip(frames=frames, stride=stride, size=size)
     console.print(
-        f"wrote {write(data, mask=named_mask(mask, ratio=ratio), out=out, clips=clips, clip=clip, seed=seed)}",
+        f"wrote {write(data, mask=_mask(mask, ratio), out=out, clips=clips, clip=clip, seed=seed)}",
         highlight=False,
     )
 
@@ -201,6 +201,19 @@ def inspect(data: Data, as_json: Json = False) -> None:
     from .shards.inspect import inspect as look
 
     _show(look(data), as_json)
+
+
+def _mask(name: str, ratio: float | None) -> Any:
+    from .pipelines.masks import MASKS
+
+    if name not in MASKS:
+        raise ValueError(f"mask {name!r}; legal are {', '.join(MASKS)}")
+    mask: Any = MASKS[name]()
+    if ratio is None:
+        return mask
+    if not hasattr(mask, "ratio"):
+        raise ValueError(f"mask {name!r} has no single ratio; leave --ratio out")
+    return replace(mask, ratio=ratio)
 
 
 def _show(facts: dict[str, Any], as_json: bool) -> None:
