@@ -24,6 +24,8 @@ MANIFEST = "manifest.parquet"
 REJECTS = "rejects.parquet"
 
 _KEYS = ("dataset", "split", "modality", "profile", "settings", "label_names", "counts", "manifest_sha256", "shards")
+_COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "frames", "bytes"), int)
+_SHARD: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha256": str}
 
 
 def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord], rejects: Sequence[Reject]) -> None:
@@ -86,7 +88,14 @@ def read_dataset_json(folder: str | Path) -> dict[str, Any]:
         raise ShardError(f"{path} has format {found!r}; this version of maskstream reads {FORMAT!r}")
     if missing := [key for key in _KEYS if key not in data]:
         raise ShardError(f"{path} lacks {', '.join(missing)}; run `maskstream shards` again to write it anew")
+    shards = data["shards"] if isinstance(data["shards"], list) else [None]
+    if not _has_shape(data["counts"], _COUNTS) or not all(_has_shape(shard, _SHARD) for shard in shards):
+        raise ShardError(f"{path}: counts or shards are not as {FORMAT!r} has them; run `maskstream shards` again")
     return dict(data)
+
+
+def _has_shape(value: object, types: dict[str, type]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in types.items())
 
 
 def _not_a_split(folder: Path) -> str:

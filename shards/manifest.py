@@ -168,7 +168,7 @@ class Manifest:
         for name in _CONTAINERS:
             if name in self._components:
                 return name
-        raise ValueError(f"no component of {', '.join(_CONTAINERS)} in {self.folder}, so it has no video")
+        raise ShardError(f"no component of {', '.join(_CONTAINERS)} in {self.folder}, so it has no video")
 
     def video(self, i: int) -> VideoIndex:
         """Where the frames of sample i lie in its member."""
