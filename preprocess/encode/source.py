@@ -201,7 +201,7 @@ def symmetry_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
     if not isinstance(raw, Buffer):
         return False, False, False
     a, b, _, c, d, *_ = np.frombuffer(memoryview(raw), np.int32, 9).astype(np.float64)
-    transpose = abs(b) + abs(c) > abs(a) + abs(d)
+    transpose = bool(abs(b) + abs(c) > abs(a) + abs(d))
     x_scale, y_scale = (c, b) if transpose else (a, d)
     return transpose, bool(x_scale < 0), bool(y_scale < 0)
 
