@@ -1,0 +1,1 @@
+"""Raw datasets, one file each."""
