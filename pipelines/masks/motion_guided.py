@@ -121,7 +121,7 @@ def bumps(patches: int, cells: int) -> Floats:
     """exp(-d^2) along one axis, d from a patch's centre to a cell's, in patches: (patches, patches * cells)."""
     places = (np.arange(patches * cells) + 0.5) / cells
     centres = np.arange(patches) + 0.5
-    table = np.exp(-np.square(places - centres[:, None])).astype(np.float32)
+    table = np.maximum(np.exp(-np.square(places - centres[:, None])), 1e-12).astype(np.float32)  # no slow denormals
     table.setflags(write=False)
     return table
 

@@ -1,0 +1,146 @@
+"""Crops: which part of a video's frames a clip shows, drawn once per clip before anything is decoded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import exp, log, sqrt
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crop:
+    """A rectangle of the source frame, in source pixels; the clip is it resized, and mirrored left to right if `flip`.
+
+    It covers the columns x to x + width - 1 and the rows y to y + height - 1.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    flip: bool = False
+
+
+class Augmentation(ABC):
+    """A rule that draws crops. Subclasses are frozen dataclasses: picklable, and their repr rebuilds them."""
+
+    __slots__ = ()
+
+    flip: float
+
+    @abstractmethod
+    def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """x, y, width and height of a crop of a frame of width x height pixels that becomes size x size."""
+
+    def draw(self, width: int, height: int, size: int, rng: np.random.Generator) -> Crop:
+        """A crop of a frame of `width` x `height` pixels for an output of `size` x `size`, from the sample's generator.
+
+        Raises ValueError where one of the three is less than 1.
+        """
+        if min(width, height, size) < 1:
+            raise ValueError(
+                f"a crop needs a frame and an output of at least 1 pixel, got {width=}, {height=}, {size=}"
+            )
+        x, y, crop_width, crop_height = self.rectangle(width, height, size, rng)
+        flip = self.flip > 0 and bool(rng.random() < self.flip)
+        return Crop(x=x, y=y, width=crop_width, height=crop_height, flip=flip)
+
+
+def check_flip(flip: float) -> None:
+    """ValueError unless `flip` is a probability."""
+    if not 0 <= flip <= 1:
+        raise ValueError(f"flip is a probability in [0, 1], got {flip}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiScaleCrop(Augmentation):
+    """Width and height from a few fractions of the short side, at one of 13 fixed places.
+
+    Width and height are independent picks from `scales`, at most `max_distort` places apart in that list; a length
+    within 3 pixels of the output's becomes exactly that, so that nothing is resampled. The places are the corners, the
+    centre, the centres of the edges and the quarter points. `flip` is the probability of mirroring. Source: the
+    pre-training of VideoMAE (Tong et al. 2022), without a flip, after TSN (Wang et al. 2016).
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    max_distort: int = 1
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_flip(self.flip)
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ValueError(f"scales are fractions of the short side in (0, 1], at least one, got {self.scales}")
+        if self.max_distort < 0:
+            raise ValueError(f"max_distort is 0 (square crops only) or more, got {self.max_distort}")
+
+    def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        short = min(width, height)
+        lengths = [max(int(short * scale), 1) for scale in self.scales]
+        lengths = [min(size, short) if abs(length - size) < 3 else length for length in lengths]
+        steps = range(len(lengths))
+        pairs = [(i, j) for i in steps for j in steps if abs(i - j) <= self.max_distort]
+        i, j = pairs[rng.integers(len(pairs))]
+        column, row = PLACES[rng.integers(len(PLACES))]
+        x, y = (width - lengths[i]) // 4 * column, (height - lengths[j]) // 4 * row
+        return x, y, lengths[i], lengths[j]
+
+
+PLACES = (
+    *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
+"""MultiScaleCrop's offsets (x, y), in quarters of what the crop leaves free."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomResizedCrop(Augmentation):
+    """A random share of the frame's area at a random aspect, anywhere in it.
+
+    `scale`: bounds of the area's share, uniform. `ratio`: bounds of width / height, uniform in its logarithm. After 10
+    draws that do not fit into the frame: the largest centred crop within `ratio`. `flip` is the probability of
+    mirroring. Source: MAE-ST (Feichtenhofer et al. 2022), which mirrors with probability 0.5.
+    """
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_flip(self.flip)
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale is the area's share from low to high in (0, 1], got {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio is width / height from low to high, positive, got {self.ratio}")
+
+    def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        for _ in range(10):
+            area = width * height * rng.uniform(*self.scale)
+            aspect = exp(rng.uniform(log(self.ratio[0]), log(self.ratio[1])))
+            crop_width, crop_height = round(sqrt(area * aspect)), round(sqrt(area / aspect))
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                x, y = rng.integers(width - crop_width + 1), rng.integers(height - crop_height + 1)
+                return int(x), int(y), crop_width, crop_height
+        aspect = min(max(width / height, self.ratio[0]), self.ratio[1])
+        return centred(width, height, round(height * aspect), round(width / aspect))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CenterCrop(Augmentation):
+    """The largest centred square: nothing is drawn but the flip, if its probability is not 0."""
+
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_flip(self.flip)
+
+    def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        return centred(width, height, height, width)
+
+
+def centred(width: int, height: int, crop_width: int, crop_height: int) -> tuple[int, int, int, int]:
+    """x, y, width and height of a centred crop, cut to between one pixel and the frame's width x height."""
+    crop_width, crop_height = max(min(crop_width, width), 1), max(min(crop_height, height), 1)
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height

@@ -1,0 +1,27 @@
+"""Flow: where each part of a frame was in the frame sampled before it.
+
+    source      file        costs                what it needs
+    codec_flow  codec.py    next to nothing      the `train` profile, stride 4 from a multiple of 4 (codec_flow_fits)
+    dis_flow    dis.py      some 0.2 ms a pair   the clip's pixels
+
+Both give a `ClipFlow`, backward flow in pixels of the output clip on a grid of cells; `stack_flow` makes a batch's
+`Flow` of them.
+"""
+
+from __future__ import annotations
+
+from .base import ClipFlow, fill_holes, grid_shape, stack_flow
+from .codec import ask_for_vectors, codec_flow, codec_flow_fits, motion_vectors
+from .dis import dis_flow
+
+__all__ = [
+    "ClipFlow",
+    "ask_for_vectors",
+    "codec_flow",
+    "codec_flow_fits",
+    "dis_flow",
+    "fill_holes",
+    "grid_shape",
+    "motion_vectors",
+    "stack_flow",
+]

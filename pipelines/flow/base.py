@@ -1,0 +1,64 @@
+"""What all sources of flow share: the flow of one clip, its grid, and how holes in it are filled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..batch import Flow
+
+
+class ClipFlow(NamedTuple):
+    """Backward flow of one clip, as in `Flow` but without the batch.
+
+    vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
+    p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` is a substitute.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+
+
+def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
+    """The Flow of a batch, from the flow of its clips, which all have one shape."""
+    return Flow(
+        vectors=torch.from_numpy(np.stack([clip.vectors for clip in clips])),
+        valid=torch.from_numpy(np.stack([clip.valid for clip in clips])),
+    )
+
+
+def grid_shape(height: int, width: int, cell: int) -> tuple[int, int]:
+    """Rows and columns of the flow grid of a frame of height x width pixels, in cells of about `cell` pixels."""
+    if cell < 1:
+        raise ValueError(f"cell is the side of a flow cell in pixels, at least 1, got {cell}")
+    return max(round(height / cell), 1), max(round(width / cell), 1)
+
+
+def fill_holes(vectors: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """`vectors` (K, h, w, 2) with the cells where `valid` (K, h, w) is False replaced by their neighbours' mean.
+
+    The mean is that of the valid cells in the smallest box around the cell that holds one, of radius 1, 2, 4, ... A
+    field without a valid cell becomes 0.
+    """
+    filled = np.where(valid[..., None], vectors, np.float32(0))
+    chosen = np.flatnonzero(valid.any(axis=(1, 2)) & ~valid.all(axis=(1, 2)))
+    _, height, width = valid.shape
+    sums = np.zeros((len(chosen), height + 1, width + 1, 3))
+    np.concatenate([filled[chosen], valid[chosen, ..., None]], axis=-1, out=sums[:, 1:, 1:])
+    sums = sums.cumsum(axis=1).cumsum(axis=2)
+    frame, row, column = np.nonzero(~valid[chosen])
+    radius = 1
+    while len(frame):
+        top, bottom = np.maximum(row - radius, 0), np.minimum(row + radius + 1, height)
+        left, right = np.maximum(column - radius, 0), np.minimum(column + radius + 1, width)
+        box = sums[frame, bottom, right] - sums[frame, top, right] - sums[frame, bottom, left] + sums[frame, top, left]
+        reached = box[:, 2] > 0.5
+        mean = box[reached, :2] / box[reached, 2:]
+        filled[chosen[frame[reached]], row[reached], column[reached]] = mean
+        frame, row, column = frame[~reached], row[~reached], column[~reached]
+        radius *= 2
+    return filled

@@ -1,0 +1,150 @@
+"""Flow that costs nothing to compute: the motion vectors of the video stream.
+
+They are backward flow between two sampled frames where each sampled frame is predicted from the one sampled before it:
+in the `train` profile (x264, ref=1, 3 B-frames, which are never referenced) the P-frame at t is predicted from t-4, so
+this holds for clips of stride 4 that start at a multiple of 4 (`codec_flow_fits`). Frames that start a GOP and blocks
+coded without prediction have no vectors; what stands in for them is marked as not valid.
+
+    ask_for_vectors(codec_context)                       # before the first packet is decoded
+    vectors = [motion_vectors(frame) for frame in sampled]
+    flow = codec_flow(vectors, crop, source=(340, 256), size=224, clip=clip)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.codec.context import Flags2
+
+from ..augment.crop import Crop
+from .base import ClipFlow, fill_holes, grid_shape
+from .dis import dis_flow
+
+Vectors = npt.NDArray[np.void]
+"""FFmpeg's AVMotionVector as a structured array (K,): source, w, h, dst_x, dst_y, motion_x, motion_y, motion_scale."""
+
+ANCHOR_STRIDE = 4
+"""In the `train` profile every 4th frame is predicted from the one 4 before it."""
+
+UNIT = 8
+"""The side in pixels of the smallest block that H.264 decoders export, and of a cell of the source grid here."""
+
+
+def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
+    """Whether motion vectors of the `train` profile are the flow between these frame numbers (T,) of a video.
+
+    They have to be multiples of 4 in steps of 4; a frame may be repeated.
+    """
+    steps = frames[1:] - frames[:-1]
+    return bool((frames % ANCHOR_STRIDE == 0).all() and ((steps == ANCHOR_STRIDE) | (steps == 0)).all())
+
+
+def ask_for_vectors(context: av.VideoCodecContext) -> None:
+    """Makes a decoder export motion vectors; to be called before its first packet."""
+    context.flags2 |= Flags2.export_mvs
+
+
+def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
+    """The vectors that came with a decoded frame, or None; a copy, which does not keep the frame alive."""
+    data = frame.side_data.get("MOTION_VECTORS")
+    return None if data is None else data.to_ndarray().copy()
+
+
+def codec_flow(
+    vectors: Sequence[Vectors | None],
+    crop: Crop,
+    *,
+    source: tuple[int, int],
+    size: int,
+    cell: int = 8,
+    frames: npt.NDArray[np.int64] | None = None,
+    clip: npt.NDArray[np.uint8] | None = None,
+) -> ClipFlow:
+    """The backward flow of a clip of size x size pixels, in cells of about `cell` x `cell` pixels.
+
+    `vectors`: what `motion_vectors` gave for each of the T sampled frames (the first one's are not used). `crop`: what
+    the clip shows of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
+    `frames`: the T frame numbers; a frame that repeats the one before it has flow 0. `clip`: the clip's pixels, uint8
+    (T, size, size, 3); with them a pair without any vector takes its flow from the pixels (DIS), without them from the
+    pair before it. Raises ValueError where a vector lies outside `source`, where the crop does, or where shapes differ.
+    """
+    width, height = source
+    if crop.x < 0 or crop.y < 0 or crop.x + crop.width > width or crop.y + crop.height > height:
+        raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels")
+    if clip is not None and clip.shape[:3] != (len(vectors), size, size):
+        raise ValueError(f"clip is uint8 ({len(vectors)}, {size}, {size}, 3) for these vectors, got {clip.shape}")
+    rows, columns = grid_shape(size, size, cell)
+    points = cell_centres(rows, columns, crop)
+    sampled = np.empty((len(vectors) - 1, rows, columns, 3), dtype=np.float32)
+    for pair, of_frame in enumerate(vectors[1:]):
+        blocks = block_grid(of_frame, width, height)
+        cv2.remap(blocks, points, None, cv2.INTER_LINEAR, sampled[pair], cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    flow = np.divide(sampled[..., :2], np.maximum(sampled[..., 2:], 1e-6))
+    flow[..., 0] *= (-1 if crop.flip else 1) * size / crop.width
+    flow[..., 1] *= size / crop.height
+    valid = sampled[..., 2] >= 0.5
+    if frames is not None:
+        still = np.equal(frames[1:], frames[:-1])
+        flow[still], valid[still] = 0.0, True
+    return ClipFlow(with_substitutes(fill_holes(flow, valid), valid, cell, clip), valid)
+
+
+def block_grid(vectors: Vectors | None, width: int, height: int) -> npt.NDArray[np.float32]:
+    """One frame's vectors on the grid of its 8 x 8 units: float32 (rows, columns, 3), each (x, y, 1) or (0, 0, 0).
+
+    x and y are pixels of the source, towards the earlier frame. The grid covers whole macroblocks of 16 x 16 pixels,
+    also where the frame does not. Vectors to a later frame are left out.
+    """
+    rows, columns = 2 * -(-height // 16), 2 * -(-width // 16)
+    if vectors is None:
+        return np.zeros((rows, columns, 3), dtype=np.float32)
+    vectors = vectors[vectors["source"] < 0]
+    wide, tall = vectors["w"] > UNIT, vectors["h"] > UNIT
+    left = (vectors["dst_x"] - (vectors["w"] >> 1)) // UNIT
+    top = (vectors["dst_y"] - (vectors["h"] >> 1)) // UNIT
+    place = top.astype(np.int64) * columns + left
+    if len(place) and not 0 <= place.min() <= place.max() < rows * columns:
+        raise ValueError(f"motion vectors lie outside a frame of {width} x {height} pixels; is `source` its size?")
+    owner = np.zeros(rows * columns, dtype=np.int64)
+    number = np.arange(1, len(vectors) + 1)
+    owner[place] = number
+    owner[place[wide] + 1] = number[wide]
+    owner[place[tall] + columns] = number[tall]
+    both = wide & tall
+    owner[place[both] + columns + 1] = number[both]
+    values = np.zeros((len(vectors) + 1, 3), dtype=np.float32)
+    values[1:, 0] = vectors["motion_x"] / vectors["motion_scale"]
+    values[1:, 1] = vectors["motion_y"] / vectors["motion_scale"]
+    values[1:, 2] = 1
+    return values[owner].reshape(rows, columns, 3)
+
+
+def cell_centres(rows: int, columns: int, crop: Crop) -> npt.NDArray[np.float32]:
+    """Where the centres of the output's cells lie on the source's grid of 8 x 8 units: float32 (rows, columns, 2)."""
+    x = (crop.x + (np.arange(columns) + 0.5) * (crop.width / columns)) / UNIT - 0.5
+    y = (crop.y + (np.arange(rows) + 0.5) * (crop.height / rows)) / UNIT - 0.5
+    if crop.flip:
+        x = x[::-1]
+    return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+
+def with_substitutes(
+    flow: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], cell: int, clip: npt.NDArray[np.uint8] | None
+) -> npt.NDArray[np.float32]:
+    """`flow` with the pairs that have no valid cell computed from the pixels, or else taken from the pair before.
+
+    Without pixels, pairs at the clip's start take the flow of the first pair that has some.
+    """
+    known: npt.NDArray[np.bool_] = valid.any(axis=(1, 2))
+    if clip is not None:
+        for pair in np.flatnonzero(~known):
+            flow[pair] = dis_flow(clip[pair : pair + 2], cell=cell).vectors[0]
+        return flow
+    if not known.any():
+        return flow
+    latest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))
+    return flow[np.where(latest < 0, known.argmax(), latest)]
