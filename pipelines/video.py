@@ -17,14 +17,11 @@ from .augment import Augmentation, CenterCrop, MultiScaleCrop
 from .batch import VideoBatch
 from .clip import VideoClip
 from .decode.backend import choose_backend
-from .flow import FLOW_SOURCES, FlowSource
+from .flow.codec import ANCHOR_STRIDE
 from .loader import Loader, default_threads
 from .masks import Mask, TokenGrid
 from .order import Order
 from .video_sample import VideoSampler
-
-ANCHOR_STRIDE = 4
-"""In the `train` profile every 4th frame is an I- or P-frame; the frames between are never referred to."""
 
 
 class VideoLoader(Loader[VideoBatch]):
@@ -143,9 +140,9 @@ def _device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
-def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) -> FlowSource | None:
-    if flow not in ("auto", "none", *FLOW_SOURCES):
-        raise ValueError(f"flow={flow!r}; legal are 'auto', 'none', {', '.join(map(repr, FLOW_SOURCES))}")
+def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) -> Literal["codec", "dis"] | None:
+    if flow not in ("auto", "none", "codec", "dis"):
+        raise ValueError(f"flow={flow!r}; legal are 'auto', 'codec', 'dis' and 'none'")
     needed = mask is not None and mask.needs_flow
     if flow == "none" and needed:
         raise ValueError(f"{mask} needs flow, and flow='none' was given; use 'auto', 'codec' or 'dis'")
@@ -157,4 +154,4 @@ def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) ->
             f"flow='codec' with shards of profile {profile!r}, stride {clip.stride}, align {clip.align}: motion "
             f"vectors are flow only in the profile 'train' at stride {ANCHOR_STRIDE}, align {ANCHOR_STRIDE}; use flow='dis'"
         )
-    return FLOW_SOURCES["codec" if flow == "codec" or (flow == "auto" and usable) else "dis"]()
+    return "codec" if usable and flow != "dis" else "dis"

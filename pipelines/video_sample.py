@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,7 @@ from .batch import Flow, MaskBatch, VideoBatch
 from .clip import VideoClip
 from .decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
 from .decode.packets import PacketError
-from .flow import FlowSource
-from .flow.base import ClipFlow
+from .flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
 from .masks import Mask, TokenGrid
 from .rng import sample_rng
 from .stats import Stats
@@ -73,7 +73,7 @@ class VideoSampler:
     grid: TokenGrid
     augment: Augmentation
     mask: Mask | None
-    flow: FlowSource | None
+    flow: Literal["codec", "dis"] | None
     seed: int
     views: int = 1
     store: LocalStore = field(default_factory=LocalStore)
@@ -124,7 +124,7 @@ class VideoSampler:
                     memoryview(data.fragments),
                     data.first_frame,
                     request.numbers,
-                    motion_vectors=self.flow is not None and self.flow.needs_vectors,
+                    motion_vectors=self.flow == "codec",
                 )
         except (StoreError, PacketError, DecodeError) as error:
             shard = self.manifest.shard_path(index).name
@@ -156,15 +156,23 @@ class VideoSampler:
         return self.mask.draw(self.grid, rngs, flow=flow)
 
     def _flow(self, video: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest) -> Flow | None:
+        """The flow of each view."""
         if self.flow is None:
             return None
-        flows: list[ClipFlow] = [
-            self.flow.clip_flow(video[view], decoded.vectors, crop, (request.video.width, request.video.height))
-            for view, crop in enumerate(request.crops)
-        ]
-        return Flow(
-            vectors=torch.from_numpy(np.stack([f.vectors for f in flows])),
-            valid=torch.from_numpy(np.stack([f.valid for f in flows])),
+        return stack_flow([self._view_flow(video[v], decoded, request, crop) for v, crop in enumerate(request.crops)])
+
+    def _view_flow(
+        self, clip: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest, crop: Crop
+    ) -> ClipFlow:
+        if self.flow == "dis" or not codec_flow_fits(request.numbers):
+            return dis_flow(clip)
+        return codec_flow(
+            decoded.vectors,
+            crop,
+            source=(request.video.width, request.video.height),
+            size=self.clip.size,
+            frames=request.numbers,
+            clip=clip,
         )
 
     def collate(self, samples: list[VideoSample]) -> VideoBatch:

@@ -46,7 +46,16 @@ def test_the_import_check_sees_what_it_should(tmp_path):
 
 
 def test_no_pickle_and_no_global_random_state():
-    banned = {"pickle.load", "pickle.loads", "torch.load", "np.random.seed", "random.seed", "torch.manual_seed", "eval", "exec"}
+    banned = {
+        "pickle.load",
+        "pickle.loads",
+        "torch.load",
+        "np.random.seed",
+        "random.seed",
+        "torch.manual_seed",
+        "eval",
+        "exec",
+    }
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):

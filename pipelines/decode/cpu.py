@@ -17,11 +17,12 @@ import av.error
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.codec.context import Flags2
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from ..augment.crop import Crop
+from ..flow.codec import Vectors, ask_for_vectors
+from ..flow.codec import motion_vectors as motion_vectors_of
 from .packets import Int64Array, PacketError, Track, read_fragments, read_header, wanted_packets
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -47,7 +48,7 @@ class DecodedFrames:
 
     frames: list[VideoFrame]
     pts_s: npt.NDArray[np.float64]
-    vectors: list[npt.NDArray[Any] | None]
+    vectors: list[Vectors | None]
 
 
 class _Decoders(threading.local):
@@ -68,7 +69,7 @@ class _Decoders(threading.local):
         context.thread_count = 1
         context.thread_type = "NONE"
         if motion_vectors:
-            context.flags2 |= Flags2.export_mvs
+            ask_for_vectors(context)
         return context
 
     def give_back(self, track: Track, motion_vectors: bool, context: VideoCodecContext) -> None:
@@ -102,7 +103,7 @@ def decode_frames(
     return DecodedFrames(
         frames=frames,
         pts_s=pts / track.timescale,
-        vectors=[_motion_vectors(f) for f in frames] if motion_vectors else [],
+        vectors=[motion_vectors_of(f) for f in frames] if motion_vectors else [],
     )
 
 
@@ -135,11 +136,6 @@ def _keep(frames: list[VideoFrame], wanted: set[int], found: dict[int, VideoFram
             if frame.is_corrupt:
                 raise DecodeError(f"the decoder marked the frame at pts {frame.pts} as corrupt")
             found[frame.pts] = frame
-
-
-def _motion_vectors(frame: VideoFrame) -> npt.NDArray[Any] | None:
-    data = frame.side_data.get("MOTION_VECTORS")
-    return None if data is None else data.to_ndarray()  # type: ignore[attr-defined]
 
 
 def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:

@@ -16,7 +16,8 @@ from av.container import OutputContainer
 from ...shards.sample import VideoIndex
 from .reject import RejectError
 
-_MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer", "fflags": "+bitexact"}
+# negative_cts_offsets: the first frame is shown at time 0, so a reader of one fragment knows its times in the video.
+_MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer", "fflags": "+bitexact"}
 
 
 @contextmanager
