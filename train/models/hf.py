@@ -1,0 +1,173 @@
+"""Weights and configs to and from `transformers.VideoMAEForPreTraining`.
+
+Nothing here imports transformers: a model is its config as a dict and its state dict. What differs in form:
+transformers has one linear layer each for query, key and value, a 3-D convolution where this package has a linear layer
+over a cube's (t h w c) pixels, and a mask token of shape (1, 1, E).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
+from .video_tokens import VideoTokens, VideoTokensConfig
+
+HF_DECODER_EPS = 1e-5
+"""transformers has no setting for the epsilon of the decoder's last norm; it is always this."""
+
+_ROOT = {
+    "embed.bias": "videomae.embeddings.patch_embeddings.projection.bias",
+    "encoder_norm.weight": "videomae.layernorm.weight",
+    "encoder_norm.bias": "videomae.layernorm.bias",
+    "bridge.weight": "encoder_to_decoder.weight",
+    "decoder_norm.weight": "decoder.norm.weight",
+    "decoder_norm.bias": "decoder.norm.bias",
+    "head.weight": "decoder.head.weight",
+    "head.bias": "decoder.head.bias",
+}
+_BLOCK = {
+    "norm1": "layernorm_before",
+    "attention.out": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+}
+_EMBED = "videomae.embeddings.patch_embeddings.projection.weight"
+_QKV = "attention.attention"
+_STACKS = {"encoder": "videomae.encoder.layer", "decoder": "decoder.decoder_layers"}
+
+
+def to_hf_config(model: MaskedAutoencoder) -> dict[str, Any]:
+    """The keyword arguments of the `transformers.VideoMAEConfig` of a video model."""
+    c, tokens = model.config, _tokens(model).config
+    return {
+        "num_frames": tokens.frames,
+        "image_size": tokens.size,
+        "tubelet_size": tokens.tubelet,
+        "patch_size": tokens.patch,
+        "num_channels": 3,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.width * c.mlp_ratio,
+        "decoder_hidden_size": c.decoder_width,
+        "decoder_num_hidden_layers": c.decoder_depth,
+        "decoder_num_attention_heads": c.decoder_heads,
+        "decoder_intermediate_size": c.decoder_width * c.mlp_ratio,
+        "layer_norm_eps": c.eps,
+        "hidden_act": "gelu",
+        "norm_pix_loss": True,
+        "use_mean_pooling": False,
+    }
+
+
+def to_hf(model: MaskedAutoencoder) -> dict[str, Tensor]:
+    """The state dict of `VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(model)))` with the model's weights."""
+    state, tokens = model.state_dict(), _tokens(model).config
+    hf = {theirs: state[ours] for ours, theirs in _ROOT.items()}
+    hf["mask_token"] = state["mask_token"][None, None]
+    cubes = state["embed.weight"].unflatten(1, (tokens.tubelet, tokens.patch, tokens.patch, 3))
+    hf[_EMBED] = cubes.permute(0, 4, 1, 2, 3)
+    for ours, theirs in _block_names(model.config).items():
+        for part, name in _BLOCK.items():
+            for kind in ("weight", "bias"):
+                hf[f"{theirs}.{name}.{kind}"] = state[f"{ours}.{part}.{kind}"]
+        query, key, value = state[f"{ours}.attention.qkv.weight"].chunk(3)
+        hf[f"{theirs}.{_QKV}.query.weight"] = query
+        hf[f"{theirs}.{_QKV}.key.weight"] = key
+        hf[f"{theirs}.{_QKV}.value.weight"] = value
+        hf[f"{theirs}.{_QKV}.query.bias"] = state[f"{ours}.attention.q_bias"]
+        hf[f"{theirs}.{_QKV}.value.bias"] = state[f"{ours}.attention.v_bias"]
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in hf.items()}
+
+
+def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAutoencoder:
+    """This package's model with the weights of a VideoMAEForPreTraining.
+
+    config: its `config.to_dict()`, or the content of a config.json. state: its state dict, or the content of a
+    model.safetensors. ValueError where the architecture is another one.
+    """
+    _check(config)
+    autoencoder = AutoencoderConfig(
+        width=config["hidden_size"],
+        depth=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        decoder_width=config["decoder_hidden_size"],
+        decoder_depth=config["decoder_num_hidden_layers"],
+        decoder_heads=config["decoder_num_attention_heads"],
+        mlp_ratio=config["intermediate_size"] // config["hidden_size"],
+        eps=config["layer_norm_eps"],
+        decoder_eps=HF_DECODER_EPS,
+    )
+    tokens = VideoTokensConfig(
+        frames=config["num_frames"],
+        size=config["image_size"],
+        tubelet=config["tubelet_size"],
+        patch=config["patch_size"],
+    )
+    model = MaskedAutoencoder(autoencoder, VideoTokens(tokens))
+    ours = {name: state[theirs] for name, theirs in _ROOT.items()}
+    ours["mask_token"] = state["mask_token"].flatten()
+    ours["embed.weight"] = state[_EMBED].permute(0, 2, 3, 4, 1).flatten(1)
+    for name, theirs in _block_names(autoencoder).items():
+        for part, their_part in _BLOCK.items():
+            for kind in ("weight", "bias"):
+                ours[f"{name}.{part}.{kind}"] = state[f"{theirs}.{their_part}.{kind}"]
+        qkv = [state[f"{theirs}.{_QKV}.{part}.weight"] for part in ("query", "key", "value")]
+        ours[f"{name}.attention.qkv.weight"] = torch.cat(qkv)
+        ours[f"{name}.attention.q_bias"] = state[f"{theirs}.{_QKV}.query.bias"]
+        ours[f"{name}.attention.v_bias"] = state[f"{theirs}.{_QKV}.value.bias"]
+    model.load_state_dict(ours)
+    return model
+
+
+def export_hf(model: MaskedAutoencoder, folder: str | Path) -> None:
+    """Writes config.json and model.safetensors, which `VideoMAEForPreTraining.from_pretrained(folder)` reads."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"architectures": ["VideoMAEForPreTraining"], "model_type": "videomae", **to_hf_config(model)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(to_hf(model), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _block_names(config: AutoencoderConfig) -> dict[str, str]:
+    depth = {"encoder": config.depth, "decoder": config.decoder_depth}
+    return {f"{ours}.{i}": f"{theirs}.{i}" for ours, theirs in _STACKS.items() for i in range(depth[ours])}
+
+
+def _tokens(model: MaskedAutoencoder) -> VideoTokens:
+    if not isinstance(model.tokens, VideoTokens):
+        raise ValueError(f"transformers.VideoMAE takes video tokens, the model has {type(model.tokens).__name__}")
+    return model.tokens
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    legal = {
+        "num_channels": 3,
+        "qv_bias": True,
+        "qkv_bias": True,
+        "norm_pix_loss": True,
+        "use_mean_pooling": False,
+        "hidden_act": "gelu",
+    }
+    wrong = [
+        f"{name}={config[name]!r} (legal: {value!r})"
+        for name, value in legal.items()
+        if config.get(name) not in (value, None)
+    ]
+    ratio, decoder_ratio = (
+        config[f"{part}intermediate_size"] / config[f"{part}hidden_size"] for part in ("", "decoder_")
+    )
+    if ratio != decoder_ratio or ratio % 1:
+        wrong.append(
+            f"intermediate_size / hidden_size = {ratio:g}, in the decoder {decoder_ratio:g} (legal: one whole number)"
+        )
+    if wrong:
+        raise ValueError("this VideoMAE config has no counterpart here: " + "; ".join(wrong))
