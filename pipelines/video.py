@@ -152,6 +152,7 @@ def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) ->
     if flow == "codec" and not usable:
         raise ValueError(
             f"flow='codec' with shards of profile {profile!r}, stride {clip.stride}, align {clip.align}: motion "
-            f"vectors are flow only in the profile 'train' at stride {ANCHOR_STRIDE}, align {ANCHOR_STRIDE}; use flow='dis'"
+            f"vectors are flow only in the profile 'train' at stride {ANCHOR_STRIDE} and align {ANCHOR_STRIDE}; "
+            "use flow='dis'"
         )
     return "codec" if usable and flow != "dis" else "dis"

@@ -6,13 +6,13 @@ import av
 import numpy as np
 import pytest
 
+from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import DecodeError, decode_frames, to_rgb, yuv_to_rgb
 from maskstream.pipelines.decode.packets import PacketError, read_fragments, read_header, wanted_packets
-from maskstream.pipelines.augment.crop import Crop
 from maskstream.preprocess.encode.video import PROFILES, encode_video
 
-MOVING = {"train": {}, "ordinary": {"x264-params": "keyint=24:bframes=2:scenecut=0"}, "open": {"x264-params":
-"keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0"}}
+ORDINARY = {"x264-params": "keyint=24:bframes=2:scenecut=0"}
+OPEN = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0"}
 
 
 def write_video(path, *, codec="libx264", frames=90, width=96, height=64, options=None):
@@ -45,8 +45,8 @@ def encoded(request, tmp_path_factory):
     options = {
         "hevc": {"x265-params": "keyint=20:bframes=2:log-level=none"},
         "vp9": {"g": "20", "deadline": "realtime", "cpu-used": "8"},
-        "open": MOVING["open"],
-    }.get(kind, MOVING["ordinary"])
+        "open": OPEN,
+    }.get(kind, ORDINARY)
     path = write_video(folder / ("v.webm" if kind == "vp9" else "v.mp4"), codec=codec, options=options)
     return request.param, encode_video(path, PROFILES[request.param.partition("-")[0]])
 
@@ -128,14 +128,19 @@ def test_flipped_bytes_in_a_header_are_a_packet_error():
             read_header(rng.bytes(size))
 
 
-        @pytest.mark.parametrize(("standard", "full"), [("bt601", False), ("bt709", False), ("bt601", True), ("bt709",
-        True)]) def test_the_colour_matrix_is_swscale_s(standard, full): rng = np.random.default_rng(2) grey =
-        rng.integers(30, 220, (48, 64, 3), dtype=np.uint8) smooth = np.repeat(np.repeat(grey[::16, ::16], 16, 0), 16,
-        1) frame = av.VideoFrame.from_ndarray(smooth, format="rgb24").reformat( format="yuv444p",
-        dst_colorspace="ITU709" if standard == "bt709" else "ITU601", dst_color_range="JPEG" if full else "MPEG" )
-        planes = np.stack([np.frombuffer(p, np.uint8).reshape(48, -1)[:, :64] for p in frame.planes],
-        -1).astype(float) rgb = planes @ yuv_to_rgb(standard, full)[:, :3].T + yuv_to_rgb(standard, full)[:, 3] assert
-        np.abs(rgb - smooth).max() < 4
+@pytest.mark.parametrize(("standard", "full"), [("bt601", False), ("bt709", False), ("bt601", True), ("bt709", True)])
+def test_the_colour_matrix_is_swscale_s(standard, full):
+    rng = np.random.default_rng(2)
+    grey = rng.integers(30, 220, (48, 64, 3), dtype=np.uint8)
+    smooth = np.repeat(np.repeat(grey[::16, ::16], 16, 0), 16, 1)
+    frame = av.VideoFrame.from_ndarray(smooth, format="rgb24").reformat(
+        format="yuv444p",
+        dst_colorspace="ITU709" if standard == "bt709" else "ITU601",
+        dst_color_range="JPEG" if full else "MPEG",
+    )
+    planes = np.stack([np.frombuffer(p, np.uint8).reshape(48, -1)[:, :64] for p in frame.planes], -1).astype(float)
+    rgb = planes @ yuv_to_rgb(standard, full)[:, :3].T + yuv_to_rgb(standard, full)[:, 3]
+    assert np.abs(rgb - smooth).max() < 4
 
 
 @pytest.mark.parametrize("tag", ["bt601", "bt709", "full"])
