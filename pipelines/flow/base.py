@@ -44,7 +44,8 @@ def fill_holes(vectors: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -
     The mean is that of the valid cells in the smallest box around the cell that holds one, of radius 1, 2, 4, ... A
     field without a valid cell becomes 0.
     """
-    filled = np.where(valid[..., None], vectors, np.float32(0))
+    filled = vectors.copy()
+    filled[~valid] = 0
     chosen = np.flatnonzero(valid.any(axis=(1, 2)) & ~valid.all(axis=(1, 2)))
     _, height, width = valid.shape
     sums = np.zeros((len(chosen), height + 1, width + 1, 3))

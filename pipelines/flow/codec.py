@@ -51,7 +51,10 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
 def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
     """The vectors that came with a decoded frame, or None; a copy, which does not keep the frame alive."""
     data = frame.side_data.get("MOTION_VECTORS")
-    return None if data is None else data.to_ndarray().copy()
+    if data is None:
+        return None
+    vectors = data.to_ndarray()
+    return vectors.view(np.uint8).copy().view(vectors.dtype)
 
 
 def codec_flow(
@@ -80,56 +83,63 @@ def codec_flow(
     rows, columns = grid_shape(size, size, cell)
     points = cell_centres(rows, columns, crop)
     sampled = np.empty((len(vectors) - 1, rows, columns, 3), dtype=np.float32)
-    for pair, of_frame in enumerate(vectors[1:]):
-        blocks = block_grid(of_frame, width, height)
+    for pair, blocks in enumerate(block_grids(vectors[1:], width, height)):
         cv2.remap(blocks, points, None, cv2.INTER_LINEAR, sampled[pair], cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    flow = np.divide(sampled[..., :2], np.maximum(sampled[..., 2:], 1e-6))
-    flow[..., 0] *= (-1 if crop.flip else 1) * size / crop.width
-    flow[..., 1] *= size / crop.height
-    valid = sampled[..., 2] >= 0.5
+    share = sampled[..., 2]
+    scale = size / np.maximum(share, 1e-6)
+    flow = np.empty((*share.shape, 2), dtype=np.float32)
+    np.multiply(sampled[..., 0], scale * np.float32((-1 if crop.flip else 1) / crop.width), out=flow[..., 0])
+    np.multiply(sampled[..., 1], scale * np.float32(1 / crop.height), out=flow[..., 1])
+    valid = share >= 0.5
     if frames is not None:
-        still = np.equal(frames[1:], frames[:-1])
+        still = np.flatnonzero(frames[1:] == frames[:-1])
         flow[still], valid[still] = 0.0, True
     return ClipFlow(with_substitutes(fill_holes(flow, valid), valid, cell, clip), valid)
 
 
-def block_grid(vectors: Vectors | None, width: int, height: int) -> npt.NDArray[np.float32]:
-    """One frame's vectors on the grid of its 8 x 8 units: float32 (rows, columns, 3), each (x, y, 1) or (0, 0, 0).
+def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> npt.NDArray[np.float32]:
+    """The vectors of K frames on the grid of their 8 x 8 units: float32 (K, rows, columns, 3), (x, y, 1) or (0, 0, 0).
 
     x and y are pixels of the source, towards the earlier frame. The grid covers whole macroblocks of 16 x 16 pixels,
     also where the frame does not. Vectors to a later frame are left out.
     """
     rows, columns = 2 * -(-height // 16), 2 * -(-width // 16)
-    if vectors is None:
-        return np.zeros((rows, columns, 3), dtype=np.float32)
-    vectors = vectors[vectors["source"] < 0]
-    wide, tall = vectors["w"] > UNIT, vectors["h"] > UNIT
-    left = (vectors["dst_x"] - (vectors["w"] >> 1)) // UNIT
-    top = (vectors["dst_y"] - (vectors["h"] >> 1)) // UNIT
-    place = top.astype(np.int64) * columns + left
-    if len(place) and not 0 <= place.min() <= place.max() < rows * columns:
+    owner = np.zeros(len(frames) * rows * columns, dtype=np.int64)
+    given = [(number, vectors) for number, vectors in enumerate(frames) if vectors is not None and len(vectors)]
+    if not given:
+        return np.zeros((len(frames), rows, columns, 3), dtype=np.float32)
+    raw = np.concatenate([vectors.view(np.uint8) for _, vectors in given])  # bytes: structs would be copied by field
+    joined = raw.view(given[0][1].dtype)
+    first = np.repeat([number * rows * columns for number, _ in given], [len(vectors) for _, vectors in given])
+    source, w, h = joined["source"], joined["w"], joined["h"]
+    column = (joined["dst_x"] - (w >> 1)) >> 3
+    row = (joined["dst_y"] - (h >> 1)) >> 3
+    if column.min() < 0 or row.min() < 0 or column.max() >= columns or row.max() >= rows:
         raise ValueError(f"motion vectors lie outside a frame of {width} x {height} pixels; is `source` its size?")
-    owner = np.zeros(rows * columns, dtype=np.int64)
-    number = np.arange(1, len(vectors) + 1)
-    owner[place] = number
-    owner[place[wide] + 1] = number[wide]
-    owner[place[tall] + columns] = number[tall]
-    both = wide & tall
-    owner[place[both] + columns + 1] = number[both]
-    values = np.zeros((len(vectors) + 1, 3), dtype=np.float32)
-    values[1:, 0] = vectors["motion_x"] / vectors["motion_scale"]
-    values[1:, 1] = vectors["motion_y"] / vectors["motion_scale"]
+    place, number = first + row * columns + column, np.arange(1, len(joined) + 1)
+    earlier, wide, tall = source < 0, w > UNIT, h > UNIT
+    for step, chosen in (
+        (0, earlier),
+        (1, earlier & wide),
+        (columns, earlier & tall),
+        (columns + 1, earlier & wide & tall),
+    ):
+        owner[place[chosen] + step] = number[chosen]
+    values = np.zeros((len(joined) + 1, 3), dtype=np.float32)
+    values[1:, 0] = joined["motion_x"] / joined["motion_scale"]
+    values[1:, 1] = joined["motion_y"] / joined["motion_scale"]
     values[1:, 2] = 1
-    return values[owner].reshape(rows, columns, 3)
+    return values.take(owner, axis=0).reshape(len(frames), rows, columns, 3)
 
 
 def cell_centres(rows: int, columns: int, crop: Crop) -> npt.NDArray[np.float32]:
     """Where the centres of the output's cells lie on the source's grid of 8 x 8 units: float32 (rows, columns, 2)."""
     x = (crop.x + (np.arange(columns) + 0.5) * (crop.width / columns)) / UNIT - 0.5
     y = (crop.y + (np.arange(rows) + 0.5) * (crop.height / rows)) / UNIT - 0.5
-    if crop.flip:
-        x = x[::-1]
-    return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+    points = np.empty((rows, columns, 2), dtype=np.float32)
+    points[..., 0] = x[::-1] if crop.flip else x
+    points[..., 1] = y[:, None]
+    return points
 
 
 def with_substitutes(
@@ -139,7 +149,7 @@ def with_substitutes(
 
     Without pixels, pairs at the clip's start take the flow of the first pair that has some.
     """
-    known: npt.NDArray[np.bool_] = valid.any(axis=(1, 2))
+    known = np.asarray(valid.any(axis=(1, 2)))
     if clip is not None:
         for pair in np.flatnonzero(~known):
             flow[pair] = dis_flow(clip[pair : pair + 2], cell=cell).vectors[0]
