@@ -1,0 +1,7 @@
+"""Pages to look at: what a loader yields, as one HTML file without any outside reference."""
+
+from .build import preview, write_page
+from .page import preview_page
+from .pictures import Grid
+
+__all__ = ["Grid", "preview", "preview_page", "write_page"]

@@ -1,0 +1,77 @@
+"""Arrays into pictures: small frames, the mask over them, and image data that an HTML file can hold."""
+
+from __future__ import annotations
+
+import base64
+from typing import Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+WEBP_QUALITY = 62
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+class Grid(Protocol):
+    """The token grid of a clip: `shape` (t, h, w) tokens of `patch` (pt, ph, pw) frames, rows and columns of pixels."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def patch(self) -> tuple[int, ...]: ...
+
+
+def check_grid(grid: Grid, frames: int, height: int, width: int) -> None:
+    """Raises ValueError unless the tokens of `grid` cover clips of `frames` x `height` x `width` exactly."""
+    if len(grid.shape) != 3 or len(grid.patch) != 3:
+        raise ValueError(f"a clip's grid has the axes t h w, got shape {grid.shape} and patch {grid.patch}")
+    covered = tuple(n * p for n, p in zip(grid.shape, grid.patch, strict=True))
+    if covered != (frames, height, width):
+        raise ValueError(
+            f"a grid of {grid.shape} tokens of {grid.patch} covers {covered} (frames, height, width), but the clips "
+            f"are {(frames, height, width)}; use the grid that the loader draws its masks on"
+        )
+
+
+def cell_size(grid: Grid, side_px: float) -> tuple[int, int]:
+    """Height and width in pixels of one token in a picture whose longer side is about `side_px`: whole numbers, so that
+    tokens have sharp edges in the small picture too."""
+    (_, h, w), (_, ph, pw) = grid.shape, grid.patch
+    scale = side_px / max(h * ph, w * pw)
+    return max(1, round(ph * scale)), max(1, round(pw * scale))
+
+
+def resize(frames: UInt8, height: int, width: int) -> UInt8:
+    """The frames (T, H, W, 3) as (T, height, width, 3), averaged over area where they shrink."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    way = cv2.INTER_AREA if height <= frames.shape[1] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(f, (width, height), interpolation=way) for f in frames]).astype(np.uint8)
+
+
+def token_pixels(tokens: Bool, grid: Grid, cell: tuple[int, int]) -> Bool:
+    """Token flags (N,), in (t h w) order, as pixels (T, h * cell[0], w * cell[1]): each token covers its pt frames."""
+    volume = tokens.reshape(grid.shape)
+    for axis, size in enumerate((grid.patch[0], *cell)):
+        volume = volume.repeat(size, axis=axis)
+    return volume
+
+
+def darken(frames: UInt8, hidden: Bool) -> UInt8:
+    """The frames (T, H, W, 3) with their `hidden` pixels (T, H, W) grey and dark, and all others as they were."""
+    grey = 18.0 + 0.24 * (frames @ LUMA)
+    return np.where(hidden[..., None], grey[..., None], frames).astype(np.uint8)
+
+
+def data_uri(image: UInt8, *, lossless: bool = False) -> str:
+    """An RGB image (H, W, 3) or RGBA image (H, W, 4) as a WebP `data:` address."""
+    turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    ok, data = cv2.imencode(".webp", turned, [cv2.IMWRITE_WEBP_QUALITY, 101 if lossless else WEBP_QUALITY])
+    if not ok:
+        raise ValueError(f"an image of shape {image.shape} cannot be written as WebP (at most 16383 pixels a side)")
+    return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode("ascii")
