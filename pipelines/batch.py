@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -13,15 +14,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Movable:
-    """Moves every tensor of a dataclass, nested ones too."""
+    """Does one thing to every tensor of a dataclass, nested ones too."""
 
-    def _map(self, function: Any) -> Self:
-        changed = {}
-        for f in fields(self):  # type: ignore[arg-type]
+    __slots__ = ()
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
+        for f in fields(cast(Any, self)):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
                 value = function(value)
-            elif is_dataclass(value) and isinstance(value, Movable):
+            elif isinstance(value, Movable):
                 value = value._map(function)
             changed[f.name] = value
         return type(self)(**changed)
@@ -33,6 +36,11 @@ class Movable:
     def pin_memory(self) -> Self:
         """The same batch with its tensors in page-locked memory, for asynchronous copies to a CUDA device."""
         return self._map(lambda t: t.pin_memory())
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Self]) -> Self:
+        """One of all: each field's tensors joined along the batch."""
+        return cls(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,10 +27,12 @@ from .stats import Stats
 log = logging.getLogger(__name__)
 
 BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
 _TRIES = 16
+_LEAST_SEEN = 100  # samples before a fraction of them means something
 
 
-class Sampler(Protocol[BatchT]):
+class Sampler(Protocol[BatchT_co]):
     """What a modality brings. Samples have a `stats` attribute; `make` raises SampleError for one that cannot be
     used.
     """
@@ -39,7 +41,7 @@ class Sampler(Protocol[BatchT]):
 
     def make(self, index: int, epoch: int) -> Any: ...
 
-    def collate(self, samples: list[Any]) -> BatchT: ...
+    def collate(self, samples: list[Any]) -> BatchT_co: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +181,7 @@ class Loader(Generic[BatchT]):
 
     def _check_bad(self) -> None:
         bad, seen = self._stats.bad, self._stats.samples
-        if bad > max(1.0, self._max_bad_fraction * max(seen, 100)):
+        if bad > self._max_bad_fraction * max(seen, _LEAST_SEEN):
             raise SampleError(
                 shard="this dataset",
                 key="*",

@@ -181,10 +181,8 @@ class VideoSampler:
         flows = [s.flow for s in samples if s.flow is not None]
         return VideoBatch(
             video=torch.from_numpy(np.concatenate([s.video for s in samples])),
-            mask=MaskBatch(**{n: torch.cat([getattr(m, n) for m in masks]) for n in MaskBatch.__slots__})
-            if masks
-            else None,
-            flow=Flow(**{n: torch.cat([getattr(f, n) for f in flows]) for n in Flow.__slots__}) if flows else None,
+            mask=MaskBatch.concatenated(masks) if masks else None,
+            flow=Flow.concatenated(flows) if flows else None,
             label=torch.tensor([s.label for s in samples for _ in range(self.views)], dtype=torch.int64),
             key=[s.key for s in samples for _ in range(self.views)],
             pts_s=torch.from_numpy(np.stack([s.pts_s for s in samples for _ in range(self.views)])),

@@ -117,7 +117,7 @@ def _decode(
     try:
         for i in wanted_packets(data, track, packets, pts).tolist():
             start = int(packets.start[i])
-            packet = av.Packet(data[start : start + int(packets.size[i])])
+            packet = av.Packet(data[start : start + int(packets.size[i])])  # type: ignore[arg-type]
             packet.pts = int(packets.pts[i])
             _keep(decoder.decode(packet), wanted, found)
         _keep(decoder.decode(None), wanted, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -183,7 +183,7 @@ def verify(
 
     result = check(data, decode=decode)
     if as_json:
-        print(json.dumps(result.as_dict()))
+        print(json.dumps(asdict(result) | {"ok": result.ok}))
     else:
         for problem in result.problems:
             errors.print(f"[red]problem[/] {escape(problem)}", highlight=False)

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_ranks_and_threads_change_nothing(split, mask):
             shares = [list(each) for each in ranks]
             assert len({len(s) for s in shares}) == 1
             got = [contents([share[b]]) for b in range(2) for share in shares]
-            assert sum(got, []) == wanted
+            assert list(chain.from_iterable(got)) == wanted
 
 
 def test_worker_processes_change_nothing_and_flow_crosses_whole(split):
@@ -149,12 +150,12 @@ def test_validation_covers_every_sample_once_on_uneven_ranks_with_equal_steps(sp
     batches = [list(each) for each in ranks]
     assert len(batches[0]) == len(batches[1]) == len(ranks[0]) == 3
     counted = []
-    for batch in sum(batches, []):
+    for batch in chain.from_iterable(batches):
         weight = torch.ones(len(batch)) if batch.weight is None else batch.weight
         counted += [key for key, w in zip(batch.key, weight, strict=True) if w]
         assert torch.equal(batch.mask.weight.amax(dim=1), weight)
     assert sorted(counted) == sorted(f"clip{i}" for i in range(11))
-    assert sum(b.weight is not None for b in sum(batches, [])) >= 1
+    assert sum(b.weight is not None for b in chain.from_iterable(batches)) >= 1
 
 
 def test_only_the_bytes_of_the_gops_are_read(split):
@@ -188,8 +189,7 @@ def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(split, tmp_
     assert contents(loader(broken, max_bad_fraction=0.5, shuffle=False, threads=1)) == got
     strict = loader(broken, max_bad_fraction=0.0, shuffle=False)
     with pytest.raises(SampleError, match="max_bad_fraction"):
-        for _ in range(3):
-            list(strict)
+        list(strict)
 
 
 def test_a_missing_shard_is_an_error_that_names_it(split, tmp_path):
