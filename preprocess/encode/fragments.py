@@ -17,7 +17,10 @@ from ...shards.sample import VideoIndex
 from .reject import RejectError
 
 # negative_cts_offsets: the first frame is shown at time 0, so a reader of one fragment knows its times in the video.
-_MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer", "fflags": "+bitexact"}
+_MUXER = {
+    "movflags": "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer",
+    "fflags": "+bitexact",
+}
 
 
 @contextmanager

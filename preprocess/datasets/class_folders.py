@@ -1,0 +1,49 @@
+"""Videos in one folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+
+from .dataset import Source, video_paths
+
+SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
+    "train": ("train", "training", "videos_train"),
+    "val": ("val", "valid", "validate", "validation", "videos_val"),
+    "test": ("test", "testing", "videos_test"),
+}
+"""The names of the folders that hold a split."""
+
+
+def class_folders(root: Path) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
+    """The label names, sorted, and the sources of each split, none where there is none.
+
+    The splits are the folders of `SPLIT_FOLDERS` that are there, else all of `root` is train. A video's label is the
+    first folder on its way below the split; a video that lies in no folder has the label -1.
+    """
+    folders = {
+        split: folder
+        for split, names in SPLIT_FOLDERS.items()
+        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
+    }
+    folders = folders if "train" in folders else {"train": root}
+    found = {
+        split: [(path, path.relative_to(folder).parts[:-1]) for path in video_paths(folder)]
+        for split, folder in folders.items()
+    }
+    label_names = sorted({below[0] for files in found.values() for _, below in files if below})
+    numbers = {name: number for number, name in enumerate(label_names)}
+    listed = {
+        split: [
+            Source(id=_readable(path.relative_to(root)), path=path, label=numbers[below[0]] if below else -1)
+            for path, below in files
+        ]
+        for split, files in found.items()
+        if files
+    }
+    return tuple(label_names), listed
+
+
+def _readable(path: PurePath) -> str:
+    """The path as text that every file format can hold, also where its bytes are no UTF-8."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

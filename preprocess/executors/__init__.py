@@ -1,0 +1,1 @@
+"""Where the work of a job runs: in processes of this machine."""

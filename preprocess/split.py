@@ -1,0 +1,125 @@
+"""One split on its way to disk: what is there already, the journal, the end."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+
+from ..shards.dataset import DATASET_JSON, MANIFEST, REJECTS, finish_split, read_dataset_json
+from ..shards.errors import DatasetError, ResumeError, ShardError
+from ..shards.journal import JOURNAL, Journal
+from ..shards.publish import remove_leftovers
+from ..shards.record import ShardRecord
+from ..shards.sample import DatasetInfo, Reject
+from ..shards.verify import verify
+from .plan import ShardTask
+
+_SHARD_FILE = re.compile(r".+-\d{6}\.(tar|idx)")
+
+
+class SplitJob:
+    """The shards of one split that are to be written into `folder`, and those that are.
+
+    `info` names the settings; `missing` are sources that the dataset's lists name but that are not there.
+    """
+
+    def __init__(self, folder: Path, info: DatasetInfo, tasks: list[ShardTask], missing: list[Reject]) -> None:
+        self.folder = folder
+        self.info = info
+        self.tasks = tasks
+        self.continued = 0
+        """How many shards an earlier run has written."""
+        self._rejects = list(missing)
+        self._records: dict[str, ShardRecord] = {}
+        self._journal: Journal | None = None
+
+    def is_finished(self) -> bool:
+        """Whether the split stands on disk, verified, with these settings; ResumeError where it has others."""
+        if not (self.folder / DATASET_JSON).is_file() or (self.folder / JOURNAL).is_file():
+            return False
+        written = read_dataset_json(self.folder)
+        there = {"dataset": written["dataset"], **written["settings"]}
+        wanted = {"dataset": self.info.dataset, **self.info.settings}
+        differing = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
+        if differing:
+            changes = "; ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in differing)
+            raise ResumeError(
+                f"{self.folder} was written with other settings ({changes}); choose another output folder, or start "
+                "over with overwrite"
+            )
+        return True
+
+    def begin(self) -> list[ShardTask]:
+        """Open the journal and return the tasks that are still to do; ResumeError where it is of other settings."""
+        libraries = {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())}
+        settings = {
+            "dataset": self.info.dataset,
+            "split": self.info.split,
+            **self.info.settings,
+            "libraries": libraries,
+        }
+        self._journal = Journal(self.folder, settings)
+        remove_leftovers(self.folder)
+        names = {task.path.name for task in self.tasks}
+        if strange := sorted(path.name for path in self.folder.glob("*.tar") if path.name not in names):
+            raise DatasetError(
+                f"{self.folder} holds {len(strange)} tars that are not of this run, such as {strange[0]}; choose "
+                "another output folder"
+            )
+        for name, (record, rejects) in self._journal.finished().items():
+            if name in names:
+                self._records[name] = record
+                self._rejects += rejects
+        self.continued = len(self._records)
+        return [task for task in self.tasks if task.path.name not in self._records]
+
+    def done(self, record: ShardRecord | None, rejects: list[Reject]) -> None:
+        """A shard was written (or, with no record, had nothing but rejects)."""
+        if record is not None and self._journal is not None:
+            self._journal.record(record, rejects)
+            self._records[record.name] = record
+        self._rejects += rejects
+
+    def finish(self) -> None:
+        """Write manifest, rejects and dataset.json; DatasetError where nothing is left to write."""
+        if not self._records:
+            common = Counter(f"{reject.stage}: {reject.reason}" for reject in self._rejects).most_common(3)
+            reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
+            raise DatasetError(f"{self.folder}: none of {len(self._rejects)} sources can be used. {reasons}")
+        finish_split(self.folder, self.info, list(self._records.values()), self._rejects)
+
+    def verify(self, progress: Callable[[int, int], None]) -> None:
+        """Read everything back and compare; discards the journal, or raises ShardError with the problems."""
+        report = verify(self.folder, progress=progress)
+        if not report.ok:
+            problems = "; ".join(report.problems[:3])
+            raise ShardError(
+                f"{self.folder}: {len(report.problems)} problems right after writing ({problems}). The disk or the "
+                "memory is at fault; start over with overwrite"
+            )
+        if self._journal is not None:
+            self._journal.discard()
+
+    def close(self) -> None:
+        """Let go of the journal; what it holds stays."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def clear(self) -> None:
+        """Delete the split's files, and no others."""
+        self.close()
+        for name in (DATASET_JSON, MANIFEST, REJECTS, JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm"):
+            (self.folder / name).unlink(missing_ok=True)
+        for path in self.folder.glob("*"):
+            if _SHARD_FILE.fullmatch(path.name):
+                path.unlink()
+
+    def counts(self) -> dict[str, Any]:
+        """The counts of the finished split, the rejects by the stage at which they failed."""
+        stages = Counter(reject.stage for reject in self._rejects)
+        return dict(read_dataset_json(self.folder)["counts"]) | ({"rejected": dict(stages)} if stages else {})
