@@ -10,17 +10,27 @@ import torch
 from ..video_sample import VideoSampler
 
 
-def choose_backend(backend: str, sampler: VideoSampler, device: torch.device, threads: int) -> Any:
-    """The sampler that the loader runs; "auto" is DALI on a CUDA device where it is installed and no flow is needed."""
+def choose_backend(backend: str, sampler: VideoSampler, device: torch.device, threads: int, workers: int = 0) -> Any:
+    """The sampler that the loader runs.
+
+    "auto" is DALI on a CUDA device where it is installed and decodes the shards' codecs, where no flow is needed and
+    no worker processes are asked for. ValueError where "dali" is asked for and cannot serve.
+    """
     if backend not in ("auto", "cpu", "dali"):
         raise ValueError(f"backend={backend!r}; legal are 'auto', 'cpu' and 'dali'")
     there = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
-    if backend == "auto":
-        backend = "dali" if device.type == "cuda" and there and sampler.flow is None else "cpu"
-    if backend == "cpu":
+    suits = there and device.type == "cuda" and sampler.flow is None and workers == 0
+    if backend == "cpu" or (backend == "auto" and not suits):
         return sampler
     if not there:
         raise ValueError("backend='dali' needs DALI: pip install 'maskstream[gpu]' (CUDA 13) or 'maskstream[gpu-cu12]'")
-    from .dali import DaliSampler
+    if workers:
+        raise ValueError(
+            f"backend='dali' with workers={workers}: it decodes whole batches in this process, whose threads read and "
+            "draw; use workers=0, or backend='cpu'"
+        )
+    from .dali import DaliSampler, undecodable
 
+    if backend == "auto" and undecodable(sampler, device):
+        return sampler
     return DaliSampler(sampler, device, threads)
