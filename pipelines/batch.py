@@ -34,8 +34,8 @@ class Movable:
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """The same batch with its tensors in page-locked memory, for asynchronous copies to a CUDA device."""
-        return self._map(lambda t: t.pin_memory())
+        """The same batch with its CPU tensors in page-locked memory, for asynchronous copies to a CUDA device."""
+        return self._map(lambda t: t if t.is_cuda else t.pin_memory())
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:

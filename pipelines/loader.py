@@ -206,18 +206,20 @@ class _Producer(Generic[BatchT]):
 
     def batches(self) -> Iterator[tuple[BatchT, Stats]]:
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="maskstream")
+        finisher = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
         try:
-            ahead: deque[tuple[BatchPlan, list[Future[Any]]]] = deque()
+            ahead: deque[Future[tuple[BatchT, Stats]]] = deque()
             plans = iter(self.plans)
             while True:
                 while len(ahead) < self.prefetch and (plan := next(plans, None)) is not None:
-                    ahead.append((plan, [pool.submit(self._sample, int(i), plan.epoch) for i in plan.indexes]))
+                    samples = [pool.submit(self._sample, int(i), plan.epoch) for i in plan.indexes]
+                    ahead.append(finisher.submit(self._finish, plan, samples))
                 if not ahead:
                     return
-                plan, futures = ahead.popleft()
-                yield self._finish(plan, [f.result() for f in futures])
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            finisher.shutdown(wait=True, cancel_futures=True)
 
     def _sample(self, index: int, epoch: int) -> tuple[Any, int]:
         """The sample, or the next one in its reserve order that can be used, and how many could not."""
@@ -232,8 +234,9 @@ class _Producer(Generic[BatchT]):
                 index = int(rng.integers(self.n_samples))
         raise last
 
-    def _finish(self, plan: BatchPlan, made: list[tuple[Any, int]]) -> tuple[BatchT, Stats]:
+    def _finish(self, plan: BatchPlan, samples: list[Future[tuple[Any, int]]]) -> tuple[BatchT, Stats]:
         stats = Stats()
+        made = [sample.result() for sample in samples]
         for sample, bad in made:
             stats.add(sample.stats)
             stats.bad += bad

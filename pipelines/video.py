@@ -98,7 +98,7 @@ def video_loader(
         shuffle=shuffle,
     )
     loader = VideoLoader(
-        choose_backend(backend, sampler, target, threads or default_threads(workers)),
+        choose_backend(backend, sampler, target, threads or default_threads(workers), workers),
         order,
         manifest.fingerprint,
         rank=rank,
