@@ -53,8 +53,9 @@ def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
     data = frame.side_data.get("MOTION_VECTORS")
     if data is None:
         return None
-    vectors = data.to_ndarray()
-    return vectors.view(np.uint8).copy().view(vectors.dtype)
+    vectors: Vectors = data.to_ndarray()
+    copied: Vectors = vectors.view(np.uint8).copy().view(vectors.dtype)
+    return copied
 
 
 def codec_flow(
@@ -112,8 +113,8 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
     joined = raw.view(given[0][1].dtype)
     first = np.repeat([number * rows * columns for number, _ in given], [len(vectors) for _, vectors in given])
     source, w, h = joined["source"], joined["w"], joined["h"]
-    column = (joined["dst_x"] - (w >> 1)) >> 3
-    row = (joined["dst_y"] - (h >> 1)) >> 3
+    column = (joined["dst_x"] - (w >> 1)) >> 3  # in units
+    row = ((joined["dst_y"] - (h >> 1)) >> 3).astype(np.int64)  # int16 would overflow in `place`
     if column.min() < 0 or row.min() < 0 or column.max() >= columns or row.max() >= rows:
         raise ValueError(f"motion vectors lie outside a frame of {width} x {height} pixels; is `source` its size?")
     place, number = first + row * columns + column, np.arange(1, len(joined) + 1)

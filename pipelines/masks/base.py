@@ -89,9 +89,10 @@ def mask_batch(masked: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_] | No
 def _positions(chosen: npt.NDArray[np.bool_], what: str) -> Tensor:
     """The sorted int64 (B, count) positions of the True tokens of each row."""
     counts = chosen.sum(axis=1)
-    if len(counts) and (counts != counts[0]).any():
+    count = int(counts[0]) if len(counts) else 0
+    if (counts != count).any():
         raise ValueError(
             f"the samples of a batch need equally many {what}, got from {counts.min()} to {counts.max()}; "
             "use a law that gives one ratio to the whole batch"
         )
-    return torch.from_numpy(np.nonzero(chosen)[1].reshape(len(chosen), -1).astype(np.int64, copy=False))
+    return torch.from_numpy(np.nonzero(chosen)[1].reshape(len(chosen), count).astype(np.int64, copy=False))
