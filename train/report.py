@@ -47,6 +47,8 @@ def report_page(
     frames = sum(len(batch) * batch.video.shape[1] for batch in batches)
     pairs = list(zip(batches, reconstructions, strict=True))
     side = picture_side(frames)
+    clips = [view for batch in batches for view in clip_views(batch, grid, label_names=label_names, frames=frames)]
+    made = [view for batch, pictures in pairs for view in reconstruction_views(batch, pictures, grid, side)]
     return render(
         environment(__package__),
         "report.html.j2",
@@ -54,8 +56,8 @@ def report_page(
         facts=facts,
         grid=GridWords.of(grid),
         curves=run_curves(metrics),
-        clips=[view for batch in batches for view in clip_views(batch, grid, label_names=label_names, frames=frames)],
-        reconstructions=[view for batch, made in pairs for view in reconstruction_views(batch, made, grid, side)],
+        clips=clips,
+        reconstructions=made,
     )
 
 
@@ -82,14 +84,14 @@ def write_report(
     made, loss = reconstruct(load_model(weights), batch)
     facts = {
         "recipe": recipe.name,
-        "mask": repr(recipe.mask),
         "clip": f"{recipe.clip.frames} frames, stride {recipe.clip.stride}, {recipe.clip.size} px",
         "samples per step": settings.get("samples_per_step", "unknown"),
         "device": settings.get("device", "unknown"),
         "seed": settings.get("seed", "unknown"),
         "weights": f"step {_step(weights)}",
         "clips below": str(data),
-        "their loss": f"{loss:.3f}",
+        "loss on these clips": f"{loss:.3f}",
+        "mask": repr(recipe.mask),
     }
     page = report_page(
         metrics,
@@ -97,7 +99,7 @@ def write_report(
         [made],
         facts,
         grid=loader.grid,
-        title=f"{recipe.name} in {run.name}",
+        title=f"{run.resolve().name}: {recipe.name}",
         label_names=tuple(map(str, manifest.info.get("label_names", ()))),
     )
     return write_page(page, Path(out) if out is not None else run / "report.html")

@@ -53,9 +53,12 @@ def preview(
         "location": str(location),
         "samples": f"{len(manifest):,}",
         "profile": str(manifest.info["profile"]),
-        "mask": repr(mask) if mask else "none",
         "clip": f"{clip.frames} frames, stride {clip.stride}, {clip.size} px",
         "seed": str(seed),
+        "flow": "guides the mask"
+        if mask is not None and mask.needs_flow
+        else "DIS, shown only; the mask does not use it",
+        "mask": repr(mask) if mask else "none",
     }
     names = tuple(map(str, manifest.info.get("label_names", ())))
     title = f"{type(mask).__name__ if mask else 'No'} mask on {split}"

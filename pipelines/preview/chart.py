@@ -42,7 +42,7 @@ class Chart:
 
 
 def line_chart(x: Series, y: Series, *, include: Sequence[float] = (), window: int = 0, x_ticks: int = 6) -> Chart:
-    """The chart of `y` over increasing `x`, both float64 (n,), n >= 1, with about `x_ticks` ticks along x.
+    """The chart of `y` over increasing whole numbers `x`, both float64 (n,), n >= 1, with about `x_ticks` ticks along x.
 
     The y axis covers the finite values and those of `include`. `window` > 1 adds the mean of so many points around
     each. Values that are not finite break the line. More than 1200 points are drawn as the lowest and highest of each
@@ -54,7 +54,7 @@ def line_chart(x: Series, y: Series, *, include: Sequence[float] = (), window: i
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     y_values = axis_ticks(low, high, 4)
     x_range, y_range = (float(x[0]), float(x[-1])), (y_values[0], y_values[-1])
-    x_values = [v for v in axis_ticks(*x_range, x_ticks) if x_range[0] <= v <= x_range[1]]
+    x_values = [v for v in axis_ticks(*x_range, x_ticks, least=1.0) if x_range[0] <= v <= x_range[1]]
     return Chart(
         x_range=x_range,
         y_range=y_range,
@@ -80,10 +80,10 @@ def running_mean(y: Series, window: int) -> Series:
     return np.where(n > 0, (total[stop] - total[start]) / np.maximum(n, 1), np.nan)
 
 
-def axis_ticks(low: float, high: float, about: int) -> list[float]:
-    """About so many round numbers, at least two, from the last one <= `low` to the first one >= `high`."""
+def axis_ticks(low: float, high: float, about: int, *, least: float = 0.0) -> list[float]:
+    """About so many round numbers, at least two and `least` apart, from the last <= `low` to the first >= `high`."""
     extent = high - low or abs(high) or 1.0
-    rough = extent / about
+    rough = max(extent / about, least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(s for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -52,14 +52,8 @@ def preview_page(
     outside itself: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy). About 2 MB for
     128 frames; more frames are drawn smaller. Raises ValueError where `grid` does not cover the clips.
     """
-    return render(
-        environment(),
-        "preview.html.j2",
-        title=title,
-        facts=facts,
-        grid=GridWords.of(grid),
-        clips=clip_views(batch, grid, label_names=label_names),
-    )
+    clips = clip_views(batch, grid, label_names=label_names)
+    return render(environment(), "preview.html.j2", title=title, facts=facts, grid=GridWords.of(grid), clips=clips)
 
 
 def clip_views(batch: VideoBatch, grid: Grid, *, label_names: Sequence[str] = (), frames: int = 0) -> list[ClipView]:
