@@ -167,8 +167,8 @@ def _verify(name: str, split: SplitJob, progress: Progress) -> None:
     def advance(done_bytes: int, total_bytes: int) -> None:
         nonlocal seen
         if not seen:
-            progress.phase(f"verify {name}", total_bytes >> 20, unit="MiB")
-        progress.advance((done_bytes >> 20) - (seen >> 20))
+            progress.phase(f"verify {name}", total_bytes // 1000, unit="kB")
+        progress.advance(done_bytes // 1000 - seen // 1000)
         seen = done_bytes
 
     split.verify(advance)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-import numpy.typing as npt
 import xxhash
 from av.video.frame import VideoFrame
 
@@ -20,18 +19,21 @@ from .source import reason_of
 def check_slices(parsed: Fragments, width: int, height: int) -> None:
     """Every fragment decodes by itself to exactly its frames, in the right size; RejectError("check") where not.
 
-    For closed GOPs, whose fragments hold their own frames and no others.
+    For closed GOPs at a constant rate: frame n is shown at n units of time, and in the fragment that its GOP is.
     """
+    units = parsed.pts // max(1, int(parsed.pts[-1]) // max(1, len(parsed.pts) - 1))
+    if not np.array_equal(units, np.arange(len(units))):
+        raise RejectError("check", "the frames are not shown at a constant rate from 0 on")
     for f in range(len(parsed.key_rank)):
         expected = parsed.pts[parsed.fragment == f]
         try:
-            frames = list(_decode(parsed.slice(f, f + 1)))
+            shown = list(_shown(parsed.slice(f, f + 1)))
         except av.FFmpegError as error:
             raise RejectError("check", f"GOP {f} does not decode by itself: {reason_of(error)}") from error
-        got = np.array([frame.pts for frame in frames], np.int64)
-        if not np.array_equal(got, expected):
+        got = np.array([pts for pts, _ in shown], np.int64)
+        if not np.array_equal(got - got[:1], expected - expected[:1]):
             raise RejectError("check", f"GOP {f} decodes to {len(got)} frames, not to its {len(expected)}")
-        if any(frame.is_corrupt or (frame.width, frame.height) != (width, height) for frame in frames):
+        if any(frame.is_corrupt or (frame.width, frame.height) != (width, height) for _, frame in shown):
             raise RejectError("check", f"GOP {f} decodes to damaged frames or to another size than {width}x{height}")
 
 
@@ -53,7 +55,7 @@ def full_decode(parsed: Fragments) -> FullDecode:
     first: VideoFrame | None = None
     interlaced = corrupt = False
     try:
-        for frame in _decode(parsed.data):
+        for _, frame in _shown(parsed.data):
             first = first or frame
             digests.append(_digest(frame))
             sizes.add((frame.width, frame.height))
@@ -86,30 +88,30 @@ def exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
 
 
 def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) -> bool:
-    start = int(parsed.key_rank[first])
-    end = int(parsed.key_rank[stop]) if stop < len(parsed.key_rank) else len(parsed.pts)
-    reach = stop + 1 if stop < len(parsed.key_rank) and parsed.lead(stop) else stop
-    wanted = parsed.fragment[start:end]
-    if ((wanted < first) | (wanted >= reach)).any():
+    is_last = stop == len(parsed.key_rank)
+    start, end = int(parsed.key_rank[first]), len(parsed.pts) if is_last else int(parsed.key_rank[stop])
+    reach = stop if is_last or not parsed.lead(stop) else stop + 1
+    held = parsed.fragment[start:end]
+    if held.min() < first or held.max() >= reach:
         return False
-    key_pts = int(parsed.pts[start])
     try:
-        got = [(frame.pts, _digest(frame)) for frame in _decode(parsed.slice(first, reach))]
+        got = [_digest(frame) for _, frame in _shown(parsed.slice(first, reach))]
     except av.FFmpegError:
         return False
-    served = [pair for pair in got if pair[0] is not None and key_pts <= pair[0] < _pts_at(parsed.pts, end)]
-    return served == list(zip(parsed.pts[start:end].tolist(), digests[start:end], strict=True))
+    return got[: end - start] == digests[start:end] and (reach > stop or len(got) == end - start)
 
 
-def _pts_at(pts: npt.NDArray[np.int64], rank: int) -> int:
-    return int(pts[rank]) if rank < len(pts) else int(pts[-1]) + 1
-
-
-def _decode(data: bytes) -> Iterator[VideoFrame]:
+def _shown(data: bytes) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames of an MP4 with their times, without those that are shown before its first keyframe."""
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        yield from container.decode(stream)
+        first: int | None = None
+        for packet in container.demux(stream):
+            first = packet.pts if first is None else first
+            for frame in packet.decode():
+                if frame.pts is not None and first is not None and frame.pts >= first:
+                    yield frame.pts, frame
 
 
 def _digest(frame: VideoFrame) -> bytes:

@@ -1,26 +1,23 @@
-"""Fragmented MP4 (ISO 14496-12): muxing one fragment per GOP, and finding where they lie."""
+"""Fragmented MP4: muxing one fragment per GOP, and finding which frames lie in which fragment."""
 
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.container import OutputContainer
 
 from ...shards.sample import VideoIndex
+from .mp4_boxes import Int64Array, boxes, shown_at
 from .reject import RejectError
 
 # negative_cts_offsets: the first frame is shown at time 0, so a reader of one fragment knows its times in the video.
-_MUXER = {
-    "movflags": "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer",
-    "fflags": "+bitexact",
-}
+_FLAGS = "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer"
+_MUXER = {"movflags": _FLAGS, "fflags": "+bitexact"}
 
 
 @contextmanager
@@ -32,19 +29,22 @@ def mp4_writer(buffer: io.BytesIO) -> Iterator[OutputContainer]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fragments:
-    """A fragmented MP4 by its bytes and packets.
+    """A fragmented MP4 and its frames.
 
     `data` is header and fragments without anything behind them; fragment f is `data[start[f] : start[f + 1]]` (int64,
-    one more than there are fragments), `start[0]` is the size of the header. `pts` (int64, sorted) are the frames in
-    display order, `fragment` (int64) the fragment that holds each; `key_rank` (int64) is the frame number of each
-    fragment's first packet, its keyframe.
+    one more than there are fragments), `start[0]` is the size of the header. `pts` (int64, sorted, in the track's time
+    scale) are the frames in display order, `fragment` (int64) the fragment that holds each; `key_rank` (int64) is the
+    frame number of each fragment's first packet, its keyframe.
+
+    These times are the file's own, from 0 on. FFmpeg's demuxer shifts them by what it has seen of the file, which
+    differs from slice to slice: there, frames are told by their order from the slice's keyframe on.
     """
 
     data: bytes
-    start: npt.NDArray[np.int64]
-    pts: npt.NDArray[np.int64]
-    fragment: npt.NDArray[np.int64]
-    key_rank: npt.NDArray[np.int64]
+    start: Int64Array
+    pts: Int64Array
+    fragment: Int64Array
+    key_rank: Int64Array
 
     def slice(self, first: int, stop: int) -> bytes:
         """The header and the fragments [first, stop): a valid MP4 of its own."""
@@ -52,48 +52,43 @@ class Fragments:
 
     def lead(self, fragment: int) -> int:
         """How many frames of `fragment` are displayed before its keyframe."""
-        return int(((self.fragment == fragment) & (self.pts < self.pts[self.key_rank[fragment]])).sum())
-
-
-def boxes(data: bytes) -> Iterator[tuple[str, int, int]]:
-    """The top-level boxes as (type, offset, size in bytes); ValueError where one is cut."""
-    offset = 0
-    while offset < len(data):
-        if offset + 8 > len(data):
-            raise ValueError(f"a box header is cut at byte {offset}")
-        size, kind = struct.unpack_from(">I4s", data, offset)
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", data, offset + 8)
-        elif size == 0:
-            size = len(data) - offset
-        if size < 8 or offset + size > len(data):
-            raise ValueError(f"box {kind!r} at byte {offset} says {size} bytes, {len(data) - offset} are left")
-        yield kind.decode("latin-1"), offset, size
-        offset += size
+        return int((self.fragment[: self.key_rank[fragment]] == fragment).sum())
 
 
 def parse_fragments(data: bytes) -> Fragments:
     """Where the fragments of `data` lie and which frames they hold; ValueError where it is no fragmented MP4."""
     found = list(boxes(data))
-    kinds = [kind for kind, _, _ in found]
+    kinds = [kind for kind, *_ in found]
     n_fragments = kinds.count("moof")
     stop = 2 + 2 * n_fragments
-    if not n_fragments or kinds[:stop] != ["ftyp", "moov"] + ["moof", "mdat"] * n_fragments or "moof" in kinds[stop:]:
+    if not n_fragments or kinds[:stop] != ["ftyp", "moov"] + ["moof", "mdat"] * n_fragments:
         raise ValueError(f"boxes are {' '.join(kinds[:12])} ..., not ftyp moov (moof mdat)*")
-    end = found[stop - 1][1] + found[stop - 1][2]
-    start = np.array([offset for kind, offset, _ in found if kind == "moof"] + [end], np.int64)
-    data = data[:end]
-    with av.open(io.BytesIO(data), "r") as container:
-        packets = [(p.pts, p.pos) for p in container.demux(container.streams.video[0]) if p.size]
-    pts = np.array([p for p, _ in packets], np.int64)
-    fragment = np.searchsorted(start, np.array([q for _, q in packets], np.int64), side="right") - 1
-    first_packet = np.searchsorted(fragment, np.arange(n_fragments))
+    moofs = [(start, payload, end) for kind, start, payload, end in found if kind == "moof"]
+    times = [shown_at(data, (payload, end)) for _, payload, end in moofs]
+    counts = np.array([len(shown) for shown in times], np.int64)
+    pts = np.concatenate(times)
     order = np.argsort(pts, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(pts))
+    last_byte = found[stop - 1][3]
     return Fragments(
-        data=data, start=start, pts=pts[order], fragment=fragment[order].astype(np.int64), key_rank=rank[first_packet]
+        data=data[:last_byte],
+        start=np.array([start for start, _, _ in moofs] + [last_byte], np.int64),
+        pts=pts[order],
+        fragment=np.repeat(np.arange(n_fragments), counts)[order],
+        key_rank=rank[np.cumsum(counts) - counts],
     )
+
+
+def parsed_output(data: bytes) -> Fragments:
+    """`parse_fragments` of what the muxer wrote; RejectError where its frames are not in a proper order."""
+    try:
+        parsed = parse_fragments(data)
+    except ValueError as error:
+        raise RejectError("encode", f"the muxed file is no fragmented MP4: {error}") from error
+    if (np.diff(parsed.pts) <= 0).any() or (np.diff(parsed.key_rank) <= 0).any():
+        raise RejectError("encode", "time stamps of the frames repeat or run backwards")
+    return parsed
 
 
 def video_index(
@@ -114,14 +109,3 @@ def video_index(
         size=np.diff(bounds),
         lead=np.array([parsed.lead(f) for f in entries], np.int64),
     )
-
-
-def parsed_output(data: bytes) -> Fragments:
-    """`parse_fragments` of what the muxer wrote; RejectError where it is not as it should be."""
-    try:
-        parsed = parse_fragments(data)
-    except (ValueError, av.FFmpegError) as error:
-        raise RejectError("encode", f"the muxed file is no fragmented MP4: {error}") from error
-    if len(np.unique(parsed.pts)) != len(parsed.pts) or (np.diff(parsed.key_rank) <= 0).any():
-        raise RejectError("encode", "time stamps of the frames repeat or run backwards")
-    return parsed

@@ -6,12 +6,13 @@ task goes to a fresh process, up to `RETRIES` times. (Pools of the standard libr
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import pickle
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -103,9 +104,7 @@ def _start(
         busy[worker.pipe] = worker
 
 
-def _in_process(
-    work: Callable[[TaskT, Report], ResultT], tasks: Sequence[TaskT]
-) -> Generator[Event[TaskT, ResultT], None, None]:
+def _in_process(work: Callable[[TaskT, Report], ResultT], tasks: Sequence[TaskT]) -> Iterator[Event[TaskT, ResultT]]:
     for task in tasks:
         notes: list[str] = []
         result = work(task, notes.append)
@@ -143,7 +142,7 @@ class _Worker(Generic[TaskT, ResultT]):
             error.add_note(f"in a worker process:\n{where}")
             raise error
         if kind == "note":
-            self._note = value
+            self._note = value or self._note
             return Progressed(self.task, value)
         return Finished(self.task, value)
 
@@ -188,8 +187,9 @@ def _serve(work: Callable[[TaskT, Report], ResultT], pipe: Connection) -> None:
 
 
 def _picklable(error: Exception) -> Exception:
+    """The error, or its text where it cannot go through the pipe (what it holds, or how it is built, forbids it)."""
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.dumps(error)
+        return copy.copy(error)
     except (pickle.PicklingError, TypeError, AttributeError):
         return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
