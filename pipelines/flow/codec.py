@@ -109,7 +109,8 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
     given = [(number, vectors) for number, vectors in enumerate(frames) if vectors is not None and len(vectors)]
     if not given:
         return np.zeros((len(frames), rows, columns, 3), dtype=np.float32)
-    raw = np.concatenate([vectors.view(np.uint8) for _, vectors in given])  # bytes: structs would be copied by field
+    # As bytes: numpy would copy structs field by field.
+    raw = np.concatenate([np.ascontiguousarray(vectors).view(np.uint8) for _, vectors in given])
     joined = raw.view(given[0][1].dtype)
     first = np.repeat([number * rows * columns for number, _ in given], [len(vectors) for _, vectors in given])
     source, w, h = joined["source"], joined["w"], joined["h"]
