@@ -42,7 +42,7 @@ class Chart:
 
 
 def line_chart(x: Series, y: Series, *, include: Sequence[float] = (), window: int = 0, x_ticks: int = 6) -> Chart:
-    """The chart of `y` over increasing whole numbers `x`, both float64 (n,), n >= 1, with about `x_ticks` ticks along x.
+    """The chart of `y` over increasing whole numbers `x`, both float64 (n,), n >= 1; about `x_ticks` ticks along x.
 
     The y axis covers the finite values and those of `include`. `window` > 1 adds the mean of so many points around
     each. Values that are not finite break the line. More than 1200 points are drawn as the lowest and highest of each
