@@ -22,6 +22,8 @@ from .sample import DatasetInfo, Reject
 DATASET_JSON = "dataset.json"
 MANIFEST = "manifest.parquet"
 REJECTS = "rejects.parquet"
+ROW_GROUP = 1 << 16
+"""Rows that are written, and while reading are decompressed, at a time."""
 
 _KEYS = ("dataset", "split", "modality", "profile", "settings", "label_names", "counts", "manifest_sha256", "shards")
 _COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "frames", "bytes"), int)
@@ -129,7 +131,7 @@ def _check_keys(shards: Sequence[ShardRecord]) -> None:
 
 def _parquet_bytes(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=max(1, len(table)))
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
     return buffer.getvalue()
 
 

@@ -13,17 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .columns import (
-    COMPONENT_COLUMNS,
-    DIGEST,
-    DIGEST_BYTES,
-    FORMAT,
-    GOP_COLUMNS,
-    OFFSET,
-    SAMPLE_COLUMNS,
-    SIZE,
-    VIDEO_COLUMNS,
-)
+from .column_reader import REMEDY, ColumnReader
+from .columns import COMPONENT_COLUMNS, DIGEST, GOP_COLUMNS, OFFSET, SAMPLE_COLUMNS, SIZE, VIDEO_COLUMNS
 from .dataset import MANIFEST, read_dataset_json
 from .errors import ShardError
 from .sample import VideoIndex
@@ -57,7 +48,8 @@ class VideoColumns:
     """The `VideoIndex` of N samples: arrays (N,), and the GOPs of all samples in flat arrays.
 
     The GOPs of sample i are `start[i]:start[i + 1]` of first_frame, offset, size and lead; samples without video have
-    none and 0 in every array. `codec` is a number into `codec_names` (-1 for none).
+    none and 0 in every array. `codec` is a number into `codec_names` (-1 for none). The flat arrays are as narrow as
+    their values allow (int8 to int64), for they are most of what a manifest holds.
     """
 
     codec_names: list[str]
@@ -68,12 +60,15 @@ class VideoColumns:
     height: Int64s
     header_size: Int64s
     start: Int64s
-    first_frame: Int32s
-    offset: Int64s
-    size: Int64s
-    lead: Int32s
+    first_frame: npt.NDArray[np.signedinteger]
+    offset: npt.NDArray[np.signedinteger]
+    size: npt.NDArray[np.signedinteger]
+    lead: npt.NDArray[np.signedinteger]
 
     def __getitem__(self, i: int) -> VideoIndex:
+        i = range(len(self.codec))[i]
+        if self.codec[i] < 0:
+            raise ValueError(f"sample {i} has no video")
         gops = slice(int(self.start[i]), int(self.start[i + 1]))
         return VideoIndex(
             codec=self.codec_names[self.codec[i]],
@@ -83,8 +78,8 @@ class VideoColumns:
             height=int(self.height[i]),
             header_size=int(self.header_size[i]),
             first_frame=self.first_frame[gops].astype(np.int64),
-            offset=self.offset[gops],
-            size=self.size[gops],
+            offset=self.offset[gops].astype(np.int64),
+            size=self.size[gops].astype(np.int64),
             lead=self.lead[gops].astype(np.int64),
         )
 
@@ -114,14 +109,14 @@ class Manifest:
         path = folder / MANIFEST
         try:
             with pq.ParquetFile(path, memory_map=True) as file:
-                manifest = _read(cls, folder, info, _Columns(path, file))
+                manifest = _read(cls, folder, info, ColumnReader(path, file))
         except FileNotFoundError as error:
-            raise ShardError(f"no {MANIFEST} in {folder}, though dataset.json is there; {_REMEDY}") from error
+            raise ShardError(f"no {MANIFEST} in {folder}, though dataset.json is there; {REMEDY}") from error
         except (pa.ArrowException, OSError) as error:
-            raise ShardError(f"{path} is unreadable ({error}); {_REMEDY}") from error
+            raise ShardError(f"{path} is unreadable ({error}); {REMEDY}") from error
         if len(manifest) != info["counts"]["samples"]:
             raise ShardError(
-                f"{path} has {len(manifest)} samples, but dataset.json says {info['counts']['samples']}; {_REMEDY}"
+                f"{path} has {len(manifest)} samples, but dataset.json says {info['counts']['samples']}; {REMEDY}"
             )
         return manifest
 
@@ -144,7 +139,7 @@ class Manifest:
         """What each sample was made of (read from disk at each call)."""
         path = self.folder / MANIFEST
         with pq.ParquetFile(path, memory_map=True) as file:
-            return _Columns(path, file).read("source", SAMPLE_COLUMNS["source"])
+            return ColumnReader(path, file).strings("source")
 
     def shard_path(self, i: int) -> Path:
         """The tar that holds sample i."""
@@ -171,7 +166,7 @@ class Manifest:
         raise ShardError(f"no component of {', '.join(_CONTAINERS)} in {self.folder}, so it has no video")
 
     def video(self, i: int) -> VideoIndex:
-        """Where the frames of sample i lie in its member."""
+        """Where the frames of sample i lie in its member; raises ValueError where it has none."""
         return self._video[i]
 
     @property
@@ -207,82 +202,40 @@ class Manifest:
         return self.video_columns
 
 
-_REMEDY = "run `maskstream shards` again to write it anew"
-
-
-class _Columns:
-    """The columns of an open manifest, read one at a time so that little stands in memory twice."""
-
-    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
-        self._path = path
-        self._file = file
-        self._schema: pa.Schema = file.schema_arrow
-        found = (self._schema.metadata or {}).get(b"maskstream", b"nothing").decode(errors="replace")
-        if found != FORMAT:
-            raise ShardError(
-                f"{path} is not a manifest of this version: its format is {found!r}, not {FORMAT!r}; {_REMEDY}"
-            )
-        self.names: list[str] = self._schema.names
-
-    def read(self, name: str, kind: pa.DataType) -> pa.Array:
-        if name not in self.names:
-            raise ShardError(f"{self._path} has no column {name!r}; {_REMEDY}")
-        if self._schema.field(name).type != kind:
-            raise ShardError(f"{self._path}: column {name!r} is {self._schema.field(name).type}, not {kind}; {_REMEDY}")
-        column = self._file.read(columns=[name]).column(0)
-        return column.chunk(0) if column.num_chunks == 1 else column.unify_dictionaries().combine_chunks()
-
-    def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Nulls become 0."""
-        values = self.read(name, kind)
-        array = (values.fill_null(0) if values.null_count else values).to_numpy(zero_copy_only=False)
-        return np.asarray(array, dtype=dtype)
-
-
-def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], columns: _Columns) -> Manifest:
-    shard = columns.read("shard", SAMPLE_COLUMNS["shard"])
-    names = [name.removesuffix(DIGEST) for name in columns.names if name.endswith(DIGEST)]
+def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: ColumnReader) -> Manifest:
+    shard_names, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])
+    names = [name.removesuffix(DIGEST) for name in reader.names if name.endswith(DIGEST)]
     return cls(
         folder=folder,
         info=info,
-        shard_names=shard.dictionary.to_pylist(),
-        shard=shard.indices.to_numpy(),
-        label=columns.numbers("label", SAMPLE_COLUMNS["label"], np.int64),
-        video_columns=_read_video(columns) if "n_frames" in columns.names else None,
-        _keys=columns.read("key", SAMPLE_COLUMNS["key"]),
-        _components={name: _read_component(columns, name) for name in names},
+        shard_names=shard_names,
+        shard=shard,
+        label=reader.numbers("label", SAMPLE_COLUMNS["label"], np.int64),
+        video_columns=_read_video(reader) if "n_frames" in reader.names else None,
+        _keys=reader.strings("key"),
+        _components={name: _read_component(reader, name) for name in names},
     )
 
 
-def _read_component(columns: _Columns, name: str) -> Component:
-    digests = columns.read(name + DIGEST, COMPONENT_COLUMNS[DIGEST])
-    if digests.null_count:
-        digests = digests.fill_null(bytes(DIGEST_BYTES))
-    flat = np.frombuffer(digests.buffers()[1], dtype=np.uint8)
-    start = digests.offset * DIGEST_BYTES
+def _read_component(reader: ColumnReader, name: str) -> Component:
     return Component(
-        offset=columns.numbers(name + OFFSET, COMPONENT_COLUMNS[OFFSET], np.int64),
-        size=columns.numbers(name + SIZE, COMPONENT_COLUMNS[SIZE], np.int64),
-        digest=flat[start : start + len(digests) * DIGEST_BYTES].reshape(-1, DIGEST_BYTES),
+        offset=reader.numbers(name + OFFSET, COMPONENT_COLUMNS[OFFSET], np.int64),
+        size=reader.numbers(name + SIZE, COMPONENT_COLUMNS[SIZE], np.int64),
+        digest=reader.digests(name + DIGEST, COMPONENT_COLUMNS[DIGEST]),
     )
 
 
-def _read_video(columns: _Columns) -> VideoColumns:
-    codec = columns.read("codec", VIDEO_COLUMNS["codec"])
-    arrays = {
-        name: columns.numbers(name, kind, np.float64 if name == "fps" else np.int64)
+def _read_video(reader: ColumnReader) -> VideoColumns:
+    codec_names, codec = reader.codes("codec", VIDEO_COLUMNS["codec"])
+    arrays: dict[str, Any] = {
+        name: reader.numbers(name, kind, np.float64 if name == "fps" else np.int64)
         for name, kind in VIDEO_COLUMNS.items()
         if name != "codec"
     }
-    lists = {name.removeprefix("gop_"): columns.read(name, pa.list_(kind)) for name, kind in GOP_COLUMNS.items()}
-    start = lists["offset"].offsets.to_numpy()
-    for name, array in lists.items():
-        if not np.array_equal(array.offsets.to_numpy(), start):
-            raise ShardError(f"{columns._path}: the lists gop_offset and gop_{name} differ in length; {_REMEDY}")
-    return VideoColumns(
-        codec_names=codec.dictionary.to_pylist(),
-        codec=codec.indices.fill_null(-1).to_numpy(zero_copy_only=False),
-        **arrays,
-        start=start.astype(np.int64),
-        **{name: array.values.to_numpy() for name, array in lists.items()},
-    )
+    lists = {name.removeprefix("gop_"): reader.lists(name, kind) for name, kind in GOP_COLUMNS.items()}
+    lengths = lists["offset"][0]
+    if not all(np.array_equal(others, lengths) for others, _ in lists.values()):
+        raise ShardError(f"{reader.path}: the four lists of GOPs of a sample differ in length; {REMEDY}")
+    arrays |= {name: values for name, (_, values) in lists.items()}
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    return VideoColumns(codec_names=codec_names, codec=codec, start=start, **arrays)

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
 
 import numpy as np
 import xxhash
 
+from .errors import ShardError
 from .idx import idx_text
 from .manifest import Manifest
+from .ustar import CHUNK_BYTES, HashedReader, walk
 from .video_check import box_problems, decode_problems, table_problems
-
-_CHUNK_BYTES = 1 << 20
-
-
-class _HashedReader:
-    """Passes a file's bytes on in their order, keeping their sha256 and number, and says each time how many."""
-
-    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
-        self._file = file
-        self._advance = advance
-        self.sha256 = hashlib.sha256()
-        self.size_bytes = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self.sha256.update(data)
-        self.size_bytes += len(data)
-        self._advance(len(data))
-        return data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +42,9 @@ class ShardCheck:
         }
         try:
             with path.open("rb") as file:
-                reader = _HashedReader(file, self.advance)
+                reader = HashedReader(file, self.advance)
                 yield from self._tar_problems(reader, expected)
-                while reader.read(_CHUNK_BYTES):
+                while reader.read(CHUNK_BYTES):
                     pass
         except OSError as error:
             yield f"cannot be read ({error.strerror or error})"
@@ -81,26 +62,22 @@ class ShardCheck:
                 spans[name] = (offset, int(component.size[row]))
         return dict(sorted(spans.items(), key=lambda item: item[1]))
 
-    def _tar_problems(self, reader: _HashedReader, expected: dict[str, tuple[int, str, str]]) -> Iterator[str]:
+    def _tar_problems(self, reader: HashedReader, expected: dict[str, tuple[int, str, str]]) -> Iterator[str]:
         """Walk the tar as its headers say, taking each member that is found out of `expected`."""
         try:
-            # bufsize: the stream reads whole blocks of this many bytes, so that hashing is not done in crumbs.
-            with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r|", bufsize=_CHUNK_BYTES) as tar:
-                for member in tar:
-                    if member.isdir():
-                        continue
-                    row, key, name = expected.pop(member.name, (-1, "", ""))
-                    if row < 0:
-                        yield f"member {member.name!r} is not in the manifest, or comes a second time"
-                    elif not member.isreg() or (data := tar.extractfile(member)) is None:
-                        yield f"sample {key!r}, component {name!r}: is not a regular file in the tar"
-                    else:
-                        for problem in self._member_problems(row, name, member, data):
-                            yield f"sample {key!r}, component {name!r}: {problem}"
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            yield f"is not a tar from about byte {reader.size_bytes} on ({error})"
+            for member in walk(reader):
+                row, key, name = expected.pop(member.name, (-1, "", ""))
+                if row < 0:
+                    yield f"member {member.name!r} is not in the manifest, or comes a second time"
+                elif not member.isreg():
+                    yield f"sample {key!r}, component {name!r}: is not a regular file in the tar"
+                else:
+                    for problem in self._member_problems(row, name, member, reader):
+                        yield f"sample {key!r}, component {name!r}: {problem}"
+        except ShardError as error:
+            yield str(error)
 
-    def _member_problems(self, row: int, name: str, member: tarfile.TarInfo, data: IO[bytes]) -> Iterator[str]:
+    def _member_problems(self, row: int, name: str, member: tarfile.TarInfo, reader: HashedReader) -> Iterator[str]:
         component = self.manifest.component(name)
         if member.offset_data != component.offset[row]:
             yield f"is at byte {member.offset_data} of the tar, not {component.offset[row]}"
@@ -109,9 +86,9 @@ class ShardCheck:
             return
         columns = self.manifest.video_columns
         is_video = columns is not None and name == self.video and columns.codec[row] >= 0
-        body = data.read() if is_video else b""
+        body = reader.read(member.size) if is_video else b""
         digest = xxhash.xxh3_128(body)
-        while chunk := data.read(_CHUNK_BYTES):
+        for chunk in reader.chunks(0 if is_video else member.size):
             digest.update(chunk)
         if digest.digest() != component.digest[row].tobytes():
             yield "its bytes are not those that were written (xxh3_128 differs)"
@@ -122,12 +99,12 @@ class ShardCheck:
             if self.decode:
                 yield from decode_problems(index, body)
 
-    def _checksum_problems(self, name: str, reader: _HashedReader) -> Iterator[str]:
+    def _checksum_problems(self, name: str, reader: HashedReader) -> Iterator[str]:
         promised = next((shard for shard in self.manifest.info["shards"] if shard["name"] == name), None)
         if promised is None:
             return
-        if reader.size_bytes != promised["size_bytes"]:
-            yield f"has {reader.size_bytes} bytes, not {promised['size_bytes']}"
+        if reader.position != promised["size_bytes"]:
+            yield f"has {reader.position} bytes, not {promised['size_bytes']}"
         if reader.sha256.hexdigest() != promised["sha256"]:
             yield "its sha256 is not the one in dataset.json"
 

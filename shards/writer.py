@@ -14,10 +14,10 @@ from .idx import idx_text
 from .publish import publishing
 from .record import Row, ShardRecord
 from .sample import Sample
+from .ustar import BLOCK_BYTES
 
 __all__ = ["Row", "ShardRecord", "write_shard"]
 
-BLOCK_BYTES = 512
 MAX_MEMBER_BYTES = 8 * 2**30 - 1
 """What the size field of a USTAR header holds; more needs extensions that DALI's reader does not know."""
 

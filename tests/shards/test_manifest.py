@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from maskstream.shards import dataset
 from maskstream.shards.dataset import finish_split, read_dataset_json
 from maskstream.shards.errors import ShardError
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.record import Row, ShardRecord
 from maskstream.shards.sample import DatasetInfo, Reject, Sample
+from maskstream.shards.verify import verify
 from maskstream.shards.writer import write_shard
 
 MakeSplit = Callable[..., list[ShardRecord]]
@@ -78,6 +80,36 @@ def test_samples_may_lack_components_and_video(samples: list[Sample], tmp_path: 
     assert manifest.video_columns is not None
     assert manifest.video_columns.codec.tolist() == [-1, 0, -1]
     assert_video_equal(manifest, 1, record.rows[1])
+    assert manifest.video(-2).n_frames == 6
+    with pytest.raises(ValueError, match="sample 2 has no video"):
+        manifest.video(2)
+    with pytest.raises(IndexError):
+        manifest.video(3)
+
+
+def test_a_split_may_be_empty(tmp_path: Path) -> None:
+    finish_split(tmp_path, AUDIO, [], [Reject(source="a", stage="probe", reason="r")])
+    manifest = Manifest.load(tmp_path)
+    assert (len(manifest), manifest.shard_names, manifest.component_names) == (0, [], [])
+    assert verify(tmp_path).ok
+
+
+def test_row_groups_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_split: MakeSplit) -> None:
+    whole = tmp_path / "whole"
+    pieces = tmp_path / "pieces"
+    for folder, rows in ((whole, 1 << 16), (pieces, 2)):
+        monkeypatch.setattr(dataset, "ROW_GROUP", rows)
+        folder.mkdir()
+        make_split(folder)
+    assert pq.ParquetFile(pieces / "manifest.parquet").num_row_groups == 4
+    one, other = Manifest.load(whole), Manifest.load(pieces)
+    assert one.shard_names == other.shard_names
+    assert one.keys(range(8)) == other.keys(range(8))
+    np.testing.assert_array_equal(one.shard, other.shard)
+    np.testing.assert_array_equal(one.component("mp4").digest, other.component("mp4").digest)
+    for i in range(8):
+        np.testing.assert_array_equal(one.video(i).offset, other.video(i).offset)
+        np.testing.assert_array_equal(one.video(i).first_frame, other.video(i).first_frame)
 
 
 def test_a_split_without_video_says_so(tmp_path: Path) -> None:

@@ -72,12 +72,35 @@ def test_a_tar_cut_at_a_member_boundary(split: Path, end: bytes) -> None:
     assert f"{SHARD}: sample 'toy/0005', component 'mp4': is not in the tar" in found
     assert f"{SHARD}: sample 'toy/0005', component 'json': is not in the tar" in found
     assert f"{SHARD}: has {cut + len(end)} bytes, not" in found
+    assert ("without an end-of-archive block" in found) == (not end)
 
 
 def test_a_tar_cut_inside_a_member(split: Path) -> None:
     data = (split / SHARD).read_bytes()
     (split / SHARD).write_bytes(data[: len(data) // 2])
-    assert "is not a tar from about byte" in problems(split)
+    found = problems(split)
+    assert f"{SHARD}: the member 'toy/0004.mp4' at byte" in found
+    assert f"{SHARD}: sample 'toy/0005', component 'json': is not in the tar" in found
+
+
+HEADER_PLACES = st.sampled_from([*range(4), *range(124, 136), 156, *range(257, 265)])
+HEADER_VALUES = st.sampled_from([*b"01234567xgLKSVD/ ", 0, 1, 0x80, 0xFF])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(member=st.integers(0, 5), changes=st.dictionaries(HEADER_PLACES, HEADER_VALUES, min_size=1, max_size=4))
+def test_lying_headers_with_a_right_checksum_are_found(member: int, changes: dict[int, int], split: Path) -> None:
+    good = (split / SHARD).read_bytes()
+    with tarfile.open(split / SHARD) as tar:
+        start = tar.getmembers()[member].offset
+    header = bytearray(good[start : start + 512])
+    for place, value in changes.items():
+        header[place] = value
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    (split / SHARD).write_bytes(good[:start] + header + good[start + 512 :])
+    report = verify(split)
+    (split / SHARD).write_bytes(good)
+    assert report.ok == (header == good[start : start + 512])
 
 
 def test_a_stray_member(split: Path) -> None:
