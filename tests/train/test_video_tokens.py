@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from maskstream.train.models import VideoTokens, VideoTokensConfig
+
+CONFIG = VideoTokensConfig(frames=4, size=32, tubelet=2, patch=8)
+
+
+def cube(video, token):
+    """Token `token` of one clip uint8 (T, H, W, 3), cut out by slicing."""
+    t, rest = divmod(token, 16)
+    h, w = divmod(rest, 4)
+    return video[2 * t : 2 * t + 2, 8 * h : 8 * h + 8, 8 * w : 8 * w + 8].numpy()
+
+
+def test_tokens_are_the_cubes_in_t_h_w_order(noise):
+    cubes = VideoTokens(CONFIG).split(noise.video)
+    assert cubes.dtype == torch.uint8
+    assert cubes.shape == (4, 32, 2 * 8 * 8 * 3)
+    for b in range(4):
+        for token in range(32):
+            assert np.array_equal(cubes[b, token], cube(noise.video[b], token).reshape(-1))
+
+
+def test_inputs_are_pixel_values_normalised_as_the_batch_does(noise):
+    tokens = VideoTokens(CONFIG)
+    mine = tokens.inputs(tokens.split(noise.video))
+    theirs = noise.pixel_values().permute(0, 1, 3, 4, 2)
+    assert torch.allclose(mine, cut(theirs), atol=1e-5)
+
+
+def cut(video):
+    """The cubes of float clips (B, T, H, W, 3)."""
+    return torch.stack([torch.stack([torch.from_numpy(cube(clip, n)).flatten() for n in range(32)]) for clip in video])
+
+
+def test_targets_have_mean_zero_and_unbiased_variance_one_per_channel(noise):
+    tokens = VideoTokens(CONFIG)
+    targets = tokens.targets(tokens.split(noise.video))
+    assert targets.dtype == torch.float32
+    for token in (0, 7, 31):
+        pixels = cube(noise.video[1], token).reshape(-1, 3).astype(np.float64) / 255
+        expected = (pixels - pixels.mean(0)) / (pixels.std(0, ddof=1) + 1e-6)
+        assert np.allclose(targets[1, token].reshape(-1, 3), expected, atol=1e-4)
+
+
+def test_a_flat_cube_has_the_target_zero():
+    tokens = VideoTokens(CONFIG)
+    flat = tokens.targets(torch.full((1, 1, 384), 77, dtype=torch.uint8))
+    assert flat.abs().max() < 0.2
+    assert torch.isfinite(flat).all()
+
+
+def test_painting_the_true_targets_gives_the_clip_back(noise):
+    tokens = VideoTokens(CONFIG)
+    index = noise.mask.target
+    cubes = tokens.split(noise.video)
+    truth = tokens.targets(cubes[torch.arange(4)[:, None], index])
+    assert torch.equal(tokens.paint(noise.video, index, truth), noise.video)
+    grey = tokens.paint(noise.video, index, torch.zeros_like(truth))
+    changed = (tokens.split(grey) != cubes).any(dim=2)
+    assert torch.equal(changed, noise.mask.masked)
+
+
+def test_other_clips_are_refused(noise):
+    with pytest.raises(ValueError, match=r"takes \(B, 4, 32, 32, 3\)"):
+        VideoTokens(CONFIG).split(noise.video[:, :2])
+    with pytest.raises(ValueError, match="does not divide"):
+        VideoTokensConfig(frames=5, size=32)
