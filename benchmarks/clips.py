@@ -1,0 +1,140 @@
+"""The videos of the benchmark: files as a dataset like Kinetics-400 has them, and the shards made of them.
+
+Real footage of the `sample` dataset becomes files of 10 s, 340 x 256 pixels, 30 frames a second, encoded as such files
+are found: x264 medium, crf 21, a keyframe every 250 frames. Footage that is too short runs forth and back, without a
+cut. From these files `maskstream shards folder` makes the profiles `copy`, `train` and `fps`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskstream.preprocess.datasets.sample import sample
+from maskstream.preprocess.encode.profile import PROFILES
+from maskstream.preprocess.job import make_shards
+from maskstream.shards.manifest import Manifest
+from maskstream.shards.store import LocalStore
+
+UInt8Array = npt.NDArray[np.uint8]
+
+FOOTAGE = ("WolfgangLanger_Pexels", "bigbuckbunny", "bikes", "carphone_pristine", "demo")
+"""What the sample dataset has that moves and is not too small."""
+
+DONE = "done.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """What the files are: `files` of them, `frames` frames of width x height pixels each, coded with x264."""
+
+    files: int = 20
+    frames: int = 300
+    width: int = 340
+    height: int = 256
+    fps: int = 30
+    preset: str = "medium"
+    crf: int = 21
+    keyint: int = 250
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """The same videos in one form: shards, and sample i as a plain file `files[i]` for readers that open files.
+
+    The plain files of `copy` are the original ones, whose packets it holds.
+    """
+
+    name: str
+    manifest: Manifest
+    files: list[Path]
+
+
+def build(folder: Path, media: Path, form: Form) -> dict[str, Variant]:
+    """The variants `copy`, `train` and `fps` under `folder`, from the sample dataset in `media`; made once."""
+    found = folder / "found"
+    settings = json.dumps(asdict(form))
+    done = found / DONE
+    if not done.exists() or done.read_text() != settings:
+        found.mkdir(parents=True, exist_ok=True)
+        for old in found.glob("*.mp4"):
+            old.unlink()
+        _write_found(found, media, form)
+        done.write_text(settings)
+    return {profile: _variant(profile, folder, found) for profile in ("copy", "train", "fps")}
+
+
+def _write_found(found: Path, media: Path, form: Form) -> None:
+    """Several files of each piece of footage, that begin at other frames and show other parts of the picture."""
+    paths = {source.path.stem: source.path for split in sample(media).splits.values() for source in split}
+    per_source = -(-form.files // len(FOOTAGE))
+    for i in range(form.files):
+        name, nth = FOOTAGE[i % len(FOOTAGE)], i // len(FOOTAGE)
+        pictures = _pictures(paths[name], form, nth / max(per_source - 1, 1))
+        numbers = _forth_and_back(len(pictures), start=nth * len(pictures) // per_source, count=form.frames)
+        _encode(found / f"{i:02d}-{name}.mp4", (pictures[n] for n in numbers), form)
+
+
+def _pictures(path: Path, form: Form, place: float) -> list[UInt8Array]:
+    """All frames in the form's size, cut to its shape: `place` 0 is the left or upper end of a frame, 1 the other."""
+    pictures: list[Any] = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            rgb = frame.to_ndarray(format="rgb24")
+            height, width = rgb.shape[:2]
+            w, h = min(width, height * form.width // form.height), min(height, width * form.height // form.width)
+            x, y = round((width - w) * place), round((height - h) * place)
+            size = (form.width, form.height)
+            pictures.append(cv2.resize(rgb[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA))
+    return pictures
+
+
+def _forth_and_back(length: int, *, start: int, count: int) -> list[int]:
+    period = 2 * (length - 1)
+    return [min(k % period, period - k % period) for k in range(start, start + count)]
+
+
+def _encode(path: Path, pictures: Iterator[UInt8Array], form: Form) -> None:
+    options = {"preset": form.preset, "crf": str(form.crf), "x264-params": f"keyint={form.keyint}:threads=1"}
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream: Any = container.add_stream("libx264", rate=form.fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = form.width, form.height, "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _variant(profile: str, folder: Path, found: Path) -> Variant:
+    report = make_shards("folder", found, folder / profile, profile=PROFILES[profile], overwrite=True)
+    manifest = Manifest.load(report.splits["train"].folder)
+    originals = [found / Path(source).name for source in manifest.sources().to_pylist()]
+    if profile == "copy":
+        return Variant(name=profile, manifest=manifest, files=originals)
+    plain = folder / profile / "files"
+    plain.mkdir(exist_ok=True)
+    store, members = LocalStore(), manifest.component("mp4")
+    for i, original in enumerate(originals):
+        data = store.read(manifest.shard_path(i), int(members.offset[i]), int(members.size[i]))
+        _remux(data, plain / original.name)
+    return Variant(name=profile, manifest=manifest, files=[plain / original.name for original in originals])
+
+
+def _remux(data: bytes, path: Path) -> None:
+    """The same packets as an ordinary MP4 that begins at 0, its index in front: what other readers seek best in."""
+    with av.open(io.BytesIO(data), "r") as source, av.open(str(path), "w", options={"movflags": "faststart"}) as target:
+        packets = [packet for packet in source.demux(source.streams.video[0]) if packet.size]
+        first = min(packet.pts or 0 for packet in packets)
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in packets:
+            packet.pts, packet.dts = (packet.pts or 0) - first, (packet.dts or 0) - first
+            packet.stream = stream
+            target.mux(packet)

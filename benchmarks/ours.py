@@ -1,0 +1,144 @@
+"""maskstream's own readers, and what decoding alone costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.context import ThreadType
+from av.video.codeccontext import VideoCodecContext
+from clips import Variant
+from readers import Clip, Reader, each
+
+from maskstream.pipelines.augment import MultiScaleCrop
+from maskstream.pipelines.clip import VideoClip
+from maskstream.pipelines.decode.packets import read_fragments, read_header, wanted_packets
+from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
+from maskstream.pipelines.video import video_loader
+from maskstream.pipelines.video_sample import VideoSampler
+from maskstream.shards.manifest import Manifest
+
+SEED = 0
+BATCH = 4
+
+
+def clip_of(profile: str) -> VideoClip:
+    """16 frames, 4 apart at 30 a second (1 apart where they are stored so), at 224 x 224 pixels."""
+    if profile == "fps":
+        return VideoClip(stride=1, align=1)
+    return VideoClip(align=4 if profile == "train" else 1)
+
+
+def sampler_of(manifest: Manifest, mask: Mask | None = None) -> VideoSampler:
+    """The sampler that `video_loader` builds for these shards."""
+    clip = clip_of(manifest.info["profile"])
+    return VideoSampler(
+        manifest=manifest,
+        clip=clip,
+        grid=TokenGrid.video(clip.frames, clip.size, clip.size, tubelet=2, patch=16),
+        augment=MultiScaleCrop(),
+        mask=mask,
+        flow="codec" if mask is not None and mask.needs_flow else None,
+        seed=SEED,
+    )
+
+
+def readers_of(manifest: Manifest) -> list[Reader]:
+    """maskstream on the shards of one profile; with masks, and as a whole loader, where the profile is `train`."""
+    readers = [
+        _decode_only(sampler_of(manifest)),
+        _maskstream("maskstream", sampler_of(manifest), "uint8"),
+        _maskstream("maskstream", sampler_of(manifest), "float"),
+    ]
+    if manifest.info["profile"] == "train":
+        readers += [
+            _maskstream("maskstream+tube", sampler_of(manifest, Tube()), "uint8"),
+            _maskstream("maskstream+motion-guided", sampler_of(manifest, MotionGuided()), "uint8"),
+            _loader(manifest),
+        ]
+    return readers
+
+
+def clips_of(variant: Variant, epochs: int) -> list[Clip]:
+    """The clips that the sampler draws in its first epochs, one of each sample in each."""
+    sampler = sampler_of(variant.manifest)
+    clips = []
+    for epoch in range(epochs):
+        for index, file in enumerate(variant.files):
+            request = sampler.request(index, epoch)
+            clips.append(
+                Clip(
+                    file=file,
+                    numbers=request.numbers,
+                    fps=request.video.fps,
+                    crop=request.crops[0],
+                    size=sampler.clip.size,
+                    index=index,
+                    epoch=epoch,
+                )
+            )
+    return clips
+
+
+def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
+    def read(clip: Clip) -> Any:
+        sample = sampler.make(clip.index, clip.epoch)
+        return sample.video[0] if output == "uint8" else sampler.collate([sample]).pixel_values()[0]
+
+    return Reader(name=name, output=output, run=each(read))
+
+
+def _loader(manifest: Manifest) -> Reader:
+    """All of `video_loader` with one thread: order, batches, collation; the same clips in another order."""
+    loader = video_loader(
+        manifest.folder,
+        clip=clip_of(manifest.info["profile"]),
+        batch_size=BATCH,
+        seed=SEED,
+        device="cpu",
+        threads=1,
+    )
+
+    def run(clips: Sequence[Clip]) -> None:
+        for epoch in sorted({clip.epoch for clip in clips}):
+            loader.seek(epoch)
+            for _ in loader:
+                pass
+
+    return Reader(name="maskstream-loader", output="uint8", run=run, comparable=False)
+
+
+def _decode_only(sampler: VideoSampler) -> Reader:
+    """PyAV decoding the packets that the clip needs, found and cut out beforehand, and nothing else."""
+    contexts: dict[bytes, VideoCodecContext] = {}
+
+    @cache
+    def prepared(index: int, epoch: int) -> tuple[str, bytes, list[bytes]]:
+        request = sampler.request(index, epoch)
+        data = sampler.read(request)
+        track = read_header(data.header)
+        fragments = memoryview(data.fragments)
+        packets = read_fragments(fragments, track)
+        shown = np.sort(packets.pts[packets.pts >= packets.pts[0]])
+        needed = wanted_packets(fragments, track, packets, shown[request.numbers - data.first_frame])
+        spans = ((int(packets.start[i]), int(packets.size[i])) for i in needed)
+        return track.codec, track.extradata, [bytes(fragments[start : start + size]) for start, size in spans]
+
+    def read(clip: Clip) -> None:
+        codec, extradata, packets = prepared(clip.index, clip.epoch)
+        context = contexts.get(extradata)
+        if context is None:
+            created = av.CodecContext.create(codec, "r")
+            if not isinstance(created, VideoCodecContext):
+                raise TypeError(f"{codec} is no video codec")
+            context = contexts[extradata] = created
+            context.extradata, context.thread_count, context.thread_type = extradata, 1, ThreadType.NONE
+        for packet in packets:
+            context.decode(av.Packet(packet))
+        context.decode(None)
+        context.flush_buffers()
+
+    return Reader(name="decode-only", output="yuv", run=each(read), comparable=False)
