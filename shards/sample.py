@@ -43,7 +43,9 @@ class VideoIndex:
         """The run of GOPs [start, stop) whose bytes hold all of `frames` (display order, any order, non-empty)."""
         first, last = int(frames.min()), int(frames.max())
         if first < 0 or last >= self.n_frames:
-            raise ValueError(f"frames {first}..{last} of a video that has {self.n_frames} frames (0 to {self.n_frames - 1})")
+            raise ValueError(
+                f"frames {first}..{last} of a video that has {self.n_frames} frames (0 to {self.n_frames - 1})"
+            )
         start = int(np.searchsorted(self.first_frame, first, side="right")) - 1
         stop = int(np.searchsorted(self.first_frame, last, side="right"))
         if stop < len(self.lead) and self.lead[stop] and last >= int(self.first_frame[stop]) - int(self.lead[stop]):
@@ -56,7 +58,8 @@ class Sample:
     """One sample on its way into a shard.
 
     `components` maps a member's ending ("mp4", "json") to its bytes, in the order in which they are written; `source`
-    names the raw file (and window) that it was made of; `label` is an index into the dataset's label names, -1 for none.
+    names the raw file (and window) that it was made of; `label` is an index into the dataset's label names, -1 for
+    none.
     """
 
     key: str
@@ -67,7 +70,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not KEY_PATTERN.fullmatch(self.key):
-            raise ValueError(f"key {self.key!r} is not of the form {KEY_PATTERN.pattern} (no dots, at most 80 characters)")
+            raise ValueError(
+                f"key {self.key!r} is not of the form {KEY_PATTERN.pattern} (no dots, at most 80 characters)"
+            )
         if not self.components:
             raise ValueError(f"sample {self.key!r} has no components; it needs at least one, such as 'mp4'")
         for name in self.components:
