@@ -62,7 +62,7 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
         if not found:
             others = sorted({s.type for s in container.streams})
             art = ", its only picture is cover art" if container.streams.video else ""
-            raise RejectError("open", f"has no video stream (only {', '.join(others) or 'nothing'}{art})")
+            raise RejectError("open", f"has no video stream (it holds: {', '.join(others) or 'nothing'}{art})")
         stream = found[0]
         if stream.codec_context is None:
             raise RejectError("open", "FFmpeg has no decoder for its video stream")
@@ -112,12 +112,9 @@ def _check_length(container: InputContainer, n_read: int, end_s: float) -> None:
     """
     if container.duration is None or not set(_TIMED_FORMATS) & set(container.format.name.split(",")):
         return
-    start_s = (container.start_time or 0) / av.time_base
     length_s = container.duration / av.time_base
-    if end_s - start_s < 0.98 * length_s - 0.25:
-        raise RejectError(
-            "decode", _truncated(n_read, 0, f"at {end_s - start_s:.2f} of {length_s:.2f} s the file ends")
-        )
+    if end_s < 0.98 * length_s - 0.25:
+        raise RejectError("decode", _truncated(n_read, 0, f"at {end_s:.2f} of {length_s:.2f} s the file ends"))
 
 
 def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:

@@ -48,10 +48,10 @@ def resample(timed: Iterable[tuple[Fraction, FrameT]], rate: Fraction, interval:
     """Frames at a constant rate: output k is the last frame that starts at or before k / rate seconds.
 
     `timed` are (start in seconds from the first frame, frame) in display order; the last one lasts `interval` seconds.
-    Starts may be late by a quarter of an output interval (containers round time stamps), so a video that already has
+    Starts may be late by a quarter of the shorter interval (containers round time stamps), so a video that already has
     this rate comes out unchanged.
     """
-    tolerance = 1 / (4 * rate)
+    tolerance = min(interval, 1 / rate) / 4
     k, last, start = 0, None, Fraction(0)
     for start, frame in timed:
         while last is not None and k / rate + tolerance < start:
