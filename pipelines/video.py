@@ -25,10 +25,11 @@ from .video_sample import VideoSampler
 
 
 class VideoLoader(Loader[VideoBatch]):
-    """A `Loader` of VideoBatch; `grid` is the token grid that its masks are drawn on."""
+    """A `Loader` of VideoBatch: `grid` is the token grid of its masks, `flow` the source that was chosen."""
 
     grid: TokenGrid
     clip: VideoClip
+    flow: Literal["codec", "dis"] | None
 
 
 def video_loader(
@@ -109,7 +110,7 @@ def video_loader(
         max_bad_fraction=max_bad_fraction,
         device=target,
     )
-    loader.grid, loader.clip = sampler.grid, clip
+    loader.grid, loader.clip, loader.flow = sampler.grid, clip, source
     return loader
 
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from ..pipelines.augment import CenterCrop
 from ..pipelines.batch import VideoBatch
-from ..pipelines.preview.build import shown_flow, write_page
+from ..pipelines.preview.build import flow_words, shown_flow, write_page
 from ..pipelines.preview.page import GridWords, clip_views, environment, picture_side, render
 from ..pipelines.preview.pictures import Grid, UInt8
 from ..pipelines.video import VideoLoader, video_loader
@@ -91,6 +91,7 @@ def write_report(
         "weights": f"step {_step(weights)}",
         "clips below": str(data),
         "loss on these clips": f"{loss:.3f}",
+        "flow": flow_words(loader.flow, guides=recipe.mask.needs_flow),
         "mask": repr(recipe.mask),
     }
     page = report_page(

@@ -55,9 +55,7 @@ def preview(
         "profile": str(manifest.info["profile"]),
         "clip": f"{clip.frames} frames, stride {clip.stride}, {clip.size} px",
         "seed": str(seed),
-        "flow": "guides the mask"
-        if mask is not None and mask.needs_flow
-        else "DIS, shown only; the mask does not use it",
+        "flow": flow_words(loader.flow, guides=mask is not None and mask.needs_flow),
         "mask": repr(mask) if mask else "none",
     }
     names = tuple(map(str, manifest.info.get("label_names", ())))
@@ -70,6 +68,12 @@ def shown_flow(mask: Mask | None, clip: VideoClip, chosen: FlowChoice = "auto") 
     if mask is not None and mask.needs_flow:
         return chosen
     return "dis" if clip.frames > 1 else "none"
+
+
+def flow_words(source: Literal["codec", "dis"] | None, *, guides: bool) -> str:
+    """Where the flow of a page comes from, and whether the mask follows it."""
+    name = {"codec": "the codec's motion vectors", "dis": "DIS", None: "none"}[source]
+    return f"{name}, guides the mask" if guides else f"{name}, shown only; the mask does not use it"
 
 
 def write_page(page: str, out: Path) -> Path:
