@@ -36,6 +36,9 @@ def _samples(task: ShardTask, rejects: list[Reject], report: Callable[[str], Non
             sample = video_sample(source, task.profile)
         except RejectError as error:
             rejects.append(Reject(source=source.id, stage=error.stage, reason=error.reason))
+        except Exception as error:
+            error.add_note(f"while working on the source {source.id!r}, {source.path}")
+            raise
         else:
             yield sample
         report("")

@@ -31,7 +31,8 @@ class SourceFacts:
     """What the packets of a source say, without decoding them.
 
     `rate` is the constant rate in frames per second that the source has or (`variable`) is resampled to;
-    `n_frames` counts packets; `last_interval` is how long the last frame lasts, in seconds.
+    `n_frames` counts packets; `last_interval` is how long the last frame lasts, in seconds; `pixel_aspect` is a pixel's
+    width by its height, None for square or unknown.
     """
 
     codec: str
@@ -40,6 +41,7 @@ class SourceFacts:
     variable: bool
     n_frames: int
     last_interval: Fraction
+    pixel_aspect: Fraction | None
 
 
 @contextmanager
@@ -135,6 +137,7 @@ def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
         variable=variable,
         n_frames=len(pts),
         last_interval=last,
+        pixel_aspect=stream.sample_aspect_ratio or None,
     )
 
 

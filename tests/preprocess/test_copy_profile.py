@@ -92,11 +92,8 @@ def test_time_stamps_survive(make_video):
 
 
 def test_av1(make_video, planes):
-    try:
-        path = make_video("av1.mkv", 30, codec="libsvtav1", options=SVT)
-    except av.codec.codec.UnknownCodecError:
-        return
-    encoded = encode_video(path, COPY)
+    encoded = encode_video(make_video("av1.mkv", 50, codec="libsvtav1", options=SVT), COPY)
+    assert len(encoded.index.first_frame) == 3
     assert encoded.index.codec == "av1"
     assert_every_frame_comes_from_its_gops(encoded, planes, planes(encoded.data))
 

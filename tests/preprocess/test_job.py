@@ -1,0 +1,272 @@
+"""Raw folders to finished splits: the same bytes however they come about, interruptions, rejects, refusals."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from maskstream.preprocess import PROFILES, make_shards, shard_command
+from maskstream.preprocess import job as job_module
+from maskstream.preprocess.plan import default_samples_per_shard, sample_key
+from maskstream.preprocess.progress import Progress
+from maskstream.shards.errors import DatasetError, ResumeError
+from maskstream.shards.journal import JOURNAL
+from maskstream.shards.manifest import Manifest
+from maskstream.shards.sample import KEY_PATTERN
+from maskstream.shards.verify import verify
+
+FAST = replace(PROFILES["train"], preset="ultrafast")
+
+
+@pytest.fixture
+def raw(make_video, tmp_path):
+    """Ten videos in two classes for training, two for validation, and two that are none."""
+    for number in range(10):
+        make_video(f"raw/train/{'ab'[number % 2]}/clip {number}.mp4", 4 + number)
+    for number in range(2):
+        make_video(f"raw/val/a/clip {number}.mkv", 5)
+    (tmp_path / "raw/train/a/text.mp4").write_text("not a video")
+    (tmp_path / "raw/train/b/empty.mp4").touch()
+    return tmp_path / "raw"
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class Told(Progress):
+    """Keeps what it is told; `stop_after` clips it interrupts."""
+
+    def __init__(self, stop_after=None):
+        self.clips, self.phases, self.words, self.stop_after = 0, [], [], stop_after
+
+    def phase(self, name, total, done=0, unit="clips"):
+        self.phases.append((name, total, done))
+
+    def advance(self, units):
+        if self.phases[-1][0] == "encode":
+            self.clips += units
+            if self.clips == self.stop_after:
+                raise KeyboardInterrupt
+
+    def say(self, text):
+        self.words.append(text)
+
+
+def run(raw, out, **settings):
+    return make_shards("folder", raw, out, **{"profile": FAST, "samples_per_shard": 3, "workers": 0, **settings})
+
+
+def test_a_split_is_verified_and_complete(raw, tmp_path):
+    told = Told()
+    report = run(raw, tmp_path / "out", progress=told)
+    train = report.splits["train"]
+    assert train.state == "written"
+    assert (train.counts["samples"], train.counts["rejects"], train.counts["frames"]) == (10, 2, 85)
+    assert train.counts["rejected"] == {"open": 2}
+    assert report.clips == told.clips == 14
+    assert told.phases == [("encode", 14, 0), *[(name, size, 0) for name, size, _ in told.phases[1:]]]
+
+    manifest = Manifest.load(train.folder)
+    assert verify(train.folder, decode=True).ok
+    assert not (train.folder / JOURNAL).exists()
+    assert manifest.info["label_names"] == ["a", "b"]
+    rejects = pq.read_table(train.folder / "rejects.parquet").to_pylist()
+    assert [reject["source"] for reject in rejects] == ["train/a/text.mp4", "train/b/empty.mp4"]
+    assert sorted(manifest.n_frames.tolist()) == list(range(4, 14))
+    for number in range(10):
+        key = manifest.key(number)
+        with tarfile.open(manifest.shard_path(number)) as tar:
+            described = json.loads(tar.extractfile(f"{key}.json").read())
+        assert described["label"] == manifest.label[number] == "ab".index(described["source"].split("/")[1])
+        assert described["n_frames"] == manifest.n_frames[number]
+        assert sample_key(described["source"]) == key
+    for path in tmp_path.rglob("*.json"):
+        assert str(tmp_path) not in path.read_text()
+
+
+def test_workers_change_no_byte(raw, tmp_path):
+    run(raw, tmp_path / "one", workers=1)
+    run(raw, tmp_path / "two", workers=2)
+    run(raw, tmp_path / "here")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "here")
+    assert len(contents(tmp_path / "one")) == 16
+
+
+def test_interrupted_and_continued(raw, tmp_path):
+    run(raw, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, tmp_path / "out", progress=Told(stop_after=8))
+    assert (tmp_path / "out/train" / JOURNAL).exists()
+    assert not (tmp_path / "out/train/dataset.json").exists()
+    told = Told()
+    report = run(raw, tmp_path / "out", progress=told)
+    assert report.splits["train"].state == "continued"
+    assert told.phases[0] == ("encode", 14, 6)
+    assert told.clips == 8
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_killed_anywhere(raw, tmp_path):
+    """SIGKILL to the command and its workers; what stays behind goes on to the same bytes."""
+    run(raw, tmp_path / "whole", profile=PROFILES["train"])
+    script = (
+        "import sys\nfrom maskstream.preprocess import make_shards\n"
+        "if __name__ == '__main__':\n"
+        "    make_shards('folder', sys.argv[1], sys.argv[2], workers=1, samples_per_shard=3)\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "main.py"), str(raw), str(tmp_path / "out")]
+    process = subprocess.Popen(command, start_new_session=True)
+    journal = tmp_path / "out/train" / JOURNAL
+    while process.poll() is None and not _recorded(journal):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (tmp_path / "out/train/.folder-000003.tar.00000000.tmp").write_bytes(b"half a shard")
+    report = run(raw, tmp_path / "out", profile=PROFILES["train"])
+    assert {split.state for split in report.splits.values()} <= {"continued", "written", "already finished"}
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def _recorded(journal: Path) -> bool:
+    if not journal.exists():
+        return False
+    try:
+        with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database:
+            return bool(database.execute("SELECT COUNT(*) FROM shards").fetchone()[0])
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        database.close()
+
+
+def test_a_worker_that_is_killed_costs_nothing(raw, tmp_path, monkeypatch):
+    run(raw, tmp_path / "whole")
+    original = job_module.run_local
+    killed = []
+
+    def sabotaged(work, tasks, *, workers):
+        for event in original(work, tasks, workers=workers):
+            if not killed:
+                import multiprocessing
+
+                [child] = multiprocessing.active_children()
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+            yield event
+
+    monkeypatch.setattr(job_module, "run_local", sabotaged)
+    told = Told()
+    run(raw, tmp_path / "out", workers=1, progress=told)
+    assert killed
+    assert ["SIGKILL" in word for word in told.words] == [True]
+    assert told.clips == 14
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_finished_is_finished(raw, tmp_path):
+    run(raw, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    report = run(raw, tmp_path / "out")
+    assert {split.state for split in report.splits.values()} == {"already finished"}
+    assert report.clips == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_other_settings_are_refused_unless_overwrite(raw, tmp_path):
+    out = tmp_path / "out"
+    run(raw, out)
+    (out / "train/notes.txt").write_text("mine")
+    with pytest.raises(ResumeError, match=r"samples_per_shard: 3 there, 5 now.*overwrite"):
+        run(raw, out, samples_per_shard=5)
+    shutil.rmtree(raw / "train/b")
+    with pytest.raises(ResumeError, match="sources: 12 there, 6 now"):
+        run(raw, out)
+    report = run(raw, out, samples_per_shard=5, overwrite=True)
+    assert report.splits["train"].counts["shards"] == 1
+    assert [path.name for path in sorted((out / "train").glob("*.tar"))] == ["folder-000000.tar"]
+    assert (out / "train/notes.txt").read_text() == "mine"
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, tmp_path / "half", progress=Told(stop_after=4))
+    with pytest.raises(ResumeError, match="samples_per_shard"):
+        run(raw, tmp_path / "half", samples_per_shard=2)
+    run(raw, tmp_path / "half", samples_per_shard=2, overwrite=True)
+    run(raw, tmp_path / "whole", samples_per_shard=2)
+    assert contents(tmp_path / "half") == contents(tmp_path / "whole")
+
+
+def test_foreign_tars_are_not_mixed_with_ours(raw, tmp_path):
+    (tmp_path / "out/train").mkdir(parents=True)
+    (tmp_path / "out/train/theirs.tar").touch()
+    with pytest.raises(DatasetError, match=r"theirs\.tar"):
+        run(raw, tmp_path / "out")
+
+
+def test_nothing_usable(tmp_path):
+    (tmp_path / "raw/a").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / f"raw/a/{number}.mp4").touch()
+    with pytest.raises(DatasetError, match=r"none of 3 sources can be used\. open: is an empty file \(0 bytes\) \(3\)"):
+        run(tmp_path / "raw", tmp_path / "out")
+
+
+def test_a_shard_of_rejects_is_not_written(raw, tmp_path):
+    report = run(raw, tmp_path / "out", samples_per_shard=1)
+    assert report.splits["train"].counts["shards"] == 10
+    assert verify(tmp_path / "out/train").ok
+
+
+def test_missing_files_are_rejects(make_video, tmp_path):
+    make_video("raw/x.mp4", 4)
+    (tmp_path / "raw/videos.csv").write_text("path,label\nx.mp4,cat\ny.mp4,cat\n")
+    counts = run(tmp_path / "raw", tmp_path / "out").splits["train"].counts
+    assert (counts["samples"], counts["rejected"]) == (1, {"missing": 1})
+
+
+def test_arguments(tmp_path):
+    with pytest.raises(ValueError, match=r"'k600' is not one of .*k400"):
+        make_shards("k600", tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="at least"):
+        make_shards("folder", tmp_path, tmp_path, workers=-1)
+    with pytest.raises(ValueError, match="'best' is not one of train, copy, fps"):
+        shard_command("folder", tmp_path, tmp_path, profile="best")
+
+
+def test_the_command_shows_a_bar_and_returns_facts(raw, tmp_path, capfd):
+    facts = shard_command("folder", raw, tmp_path / "out", profile="fps", workers=1)
+    assert json.loads(json.dumps(facts))["train"]["samples"] == 10
+    assert facts["train"]["open"] == 2
+    shown = capfd.readouterr().err
+    assert "encode" in shown
+    assert "14/14" in shown
+    shard_command("folder", raw, tmp_path / "out", profile="fps", quiet=True)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 8), (41, 8), (1000, 63), (240_000, 256)])
+def test_default_shard_size(n, size):
+    assert default_samples_per_shard(n) == size
+
+
+def test_keys():
+    ids = ["a/b c.mp4", "a/b_c.mp4", "ü" * 90, "", "-" * 100, "x" * 200, "x" * 201]
+    keys = [sample_key(name) for name in ids]
+    assert len(set(keys)) == len(ids)
+    assert all(KEY_PATTERN.fullmatch(key) for key in keys)
+    assert keys[0].startswith("a_b_c_mp4-")
