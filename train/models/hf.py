@@ -2,7 +2,8 @@
 
 Nothing here imports transformers: a model is its config as a dict and its state dict. What differs in form:
 transformers has one linear layer each for query, key and value, a 3-D convolution where this package has a linear layer
-over a cube's (t h w c) pixels, and a mask token of shape (1, 1, E).
+over a cube's pixels, a mask token of shape (1, 1, E), and predicts a cube's values in (t h w c) order where this
+package has (c t h w).
 """
 
 from __future__ import annotations
@@ -29,8 +30,6 @@ _ROOT = {
     "bridge.weight": "encoder_to_decoder.weight",
     "decoder_norm.weight": "decoder.norm.weight",
     "decoder_norm.bias": "decoder.norm.bias",
-    "head.weight": "decoder.head.weight",
-    "head.bias": "decoder.head.bias",
 }
 _BLOCK = {
     "norm1": "layernorm_before",
@@ -40,6 +39,7 @@ _BLOCK = {
     "down": "output.dense",
 }
 _EMBED = "videomae.embeddings.patch_embeddings.projection.weight"
+_HEAD = "decoder.head"
 _QKV = "attention.attention"
 _STACKS = {"encoder": "videomae.encoder.layer", "decoder": "decoder.decoder_layers"}
 
@@ -73,8 +73,10 @@ def to_hf(model: MaskedAutoencoder) -> dict[str, Tensor]:
     state, tokens = model.state_dict(), _tokens(model).config
     hf = {theirs: state[ours] for ours, theirs in _ROOT.items()}
     hf["mask_token"] = state["mask_token"][None, None]
-    cubes = state["embed.weight"].unflatten(1, (tokens.tubelet, tokens.patch, tokens.patch, 3))
-    hf[_EMBED] = cubes.permute(0, 4, 1, 2, 3)
+    hf[_EMBED] = state["embed.weight"].reshape(-1, 3, tokens.tubelet, tokens.patch, tokens.patch)
+    for kind in ("weight", "bias"):
+        head = state[f"head.{kind}"]
+        hf[f"{_HEAD}.{kind}"] = head.reshape(3, -1, *head.shape[1:]).transpose(0, 1).reshape(head.shape)
     for ours, theirs in _block_names(model.config).items():
         for part, name in _BLOCK.items():
             for kind in ("weight", "bias"):
@@ -115,7 +117,10 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     model = MaskedAutoencoder(autoencoder, VideoTokens(tokens))
     ours = {name: state[theirs] for name, theirs in _ROOT.items()}
     ours["mask_token"] = state["mask_token"].flatten()
-    ours["embed.weight"] = state[_EMBED].permute(0, 2, 3, 4, 1).flatten(1)
+    ours["embed.weight"] = state[_EMBED].flatten(1)
+    for kind in ("weight", "bias"):
+        head = state[f"{_HEAD}.{kind}"]
+        ours[f"head.{kind}"] = head.reshape(-1, 3, *head.shape[1:]).transpose(0, 1).reshape(head.shape)
     for name, theirs in _block_names(autoencoder).items():
         for part, their_part in _BLOCK.items():
             for kind in ("weight", "bias"):

@@ -158,7 +158,7 @@ class MaskedAutoencoder(nn.Module):
         with torch.no_grad():
             expected = self.tokens.targets(tokens[row, target])
         predicted = self._predict(tokens[row, visible], visible, target)
-        error = (predicted.float() - expected).square().mean(dim=2)
+        error = F.mse_loss(predicted.float(), expected, reduction="none").mean(dim=2)
         return (error * weight).sum() / weight.sum()
 
     def predict(self, data: Tensor, visible: Tensor, target: Tensor) -> Tensor:

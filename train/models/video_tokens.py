@@ -30,9 +30,10 @@ class VideoTokensConfig:
 
 
 class VideoTokens(nn.Module):
-    """Cuts clips into (t h w)-ordered cubes of `tubelet * patch * patch` pixels, in (t h w c) order within a cube.
+    """Cuts clips into (t h w)-ordered cubes of `tubelet * patch * patch` pixels, in (c t h w) order within a cube.
 
     The cubes stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
+    Channels come first in them because a channel's moments are then sums over contiguous values.
     """
 
     mean: Tensor
@@ -46,8 +47,9 @@ class VideoTokens(nn.Module):
         self.n_tokens = self.grid[0] * side * side
         self.n_pixels = config.tubelet * config.patch**2
         self.n_inputs = self.n_targets = 3 * self.n_pixels
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).mul(255.0).repeat(self.n_pixels), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).mul(255.0).repeat(self.n_pixels), persistent=False)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            per_value = torch.tensor(values).mul(255.0).repeat_interleave(self.n_pixels)
+            self.register_buffer(name, per_value, persistent=False)
 
     def split(self, video: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to its cubes, uint8 (B, N, n_inputs)."""
@@ -58,7 +60,7 @@ class VideoTokens(nn.Module):
                 f"video has the shape {tuple(video.shape)}, the model takes (B, {c.frames}, {c.size}, {c.size}, 3); "
                 "use one clip setting for the loader and the model"
             )
-        cubes = video.reshape(-1, t, c.tubelet, h, c.patch, w, c.patch, 3).permute(0, 1, 3, 5, 2, 4, 6, 7)
+        cubes = video.reshape(-1, t, c.tubelet, h, c.patch, w, c.patch, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
         return cubes.reshape(-1, self.n_tokens, self.n_inputs)
 
     def inputs(self, cubes: Tensor) -> Tensor:
@@ -70,8 +72,8 @@ class VideoTokens(nn.Module):
 
         VideoMAE's form: pixels in [0, 1], unbiased variance over the cube's pixels, division by sqrt(var) + 1e-6.
         """
-        pixels, mean, std = self._moments(cubes)
-        return ((pixels - mean) / std).flatten(2)
+        centred, _, deviation = self._moments(cubes)
+        return centred.mul_(deviation.reciprocal()).flatten(2)
 
     def paint(self, video: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
         """The clips with the cubes `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, T, H, W, 3).
@@ -82,15 +84,19 @@ class VideoTokens(nn.Module):
         c = self.config
         cubes = self.split(video)
         row = torch.arange(len(cubes), device=cubes.device)[:, None]
-        _, mean, std = self._moments(cubes[row, index])
-        pixels = predicted.float().reshape(*index.shape, self.n_pixels, 3) * std + mean
-        painted = cubes.clone()
-        painted[row, index] = pixels.mul(255.0).round_().clamp_(0, 255).to(torch.uint8).flatten(2)
-        painted = painted.reshape(-1, t, h, w, c.tubelet, c.patch, c.patch, 3).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        _, mean, deviation = self._moments(cubes[row, index])
+        pixels = predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean
+        cubes[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8).flatten(2)
+        painted = cubes.reshape(-1, t, h, w, 3, c.tubelet, c.patch, c.patch).permute(0, 1, 5, 2, 6, 3, 7, 4)
         return painted.reshape(video.shape)
 
     def _moments(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The cubes' pixels in [0, 1], (B, M, n_pixels, 3), their means and their sqrt(var) + 1e-6, (B, M, 1, 3)."""
-        pixels = cubes.float().div(255.0).reshape(*cubes.shape[:2], self.n_pixels, 3)
-        variance, mean = torch.var_mean(pixels, dim=2, correction=1, keepdim=True)
-        return pixels, mean, variance.sqrt() + 1e-6
+        """The cubes' pixels less their mean, float32 (B, M, 3, n_pixels) in [-255, 255], the mean, and the deviation.
+
+        The latter two are (B, M, 3, 1). torch.var_mean would give the same, an order of magnitude slower on a CPU.
+        """
+        pixels = cubes.float().reshape(*cubes.shape[:2], 3, self.n_pixels)
+        mean = pixels.mean(dim=3, keepdim=True)
+        centred = pixels.sub_(mean)
+        norm = torch.linalg.vector_norm(centred, dim=3, keepdim=True)
+        return centred, mean, norm / (self.n_pixels - 1) ** 0.5 + 255e-6
