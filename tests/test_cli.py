@@ -1,0 +1,153 @@
+"""The command line: raw files to a verified split to a page, exit codes, and errors of one line."""
+
+import json
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from maskstream.cli import main
+
+
+def run(monkeypatch, *words):
+    """The exit code of `maskstream words`."""
+    monkeypatch.setattr("sys.argv", ["maskstream", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0
+
+
+def write_video(path, *, frames, width=96, height=64):
+    picture = np.random.default_rng(frames).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p" if width > 1 else "yuv444p"
+        for i in range(frames):
+            moved = np.ascontiguousarray(np.roll(picture, 2 * i, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_bad_files(folder):
+    """Five files that cannot be used, and how each is spoken of."""
+    whole = write_video(folder / "whole.mp4", frames=60).read_bytes()
+    (folder / "whole.mp4").unlink()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    (folder / "text.mp4").write_text("this is no video\n" * 50)
+    write_video(folder / "onepixel.mp4", frames=40, width=1, height=1)
+    (folder / "empty.mp4").write_bytes(b"")
+    with av.open(str(folder / "noframes.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+    return {"truncated", "text", "onepixel", "empty", "noframes"}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """A raw folder of two classes with good, short and bad files, through `maskstream shards folder`."""
+    root, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("out")
+    for i in range(3):
+        write_video(root / "wave" / f"w{i}.mp4", frames=70 + i)
+    write_video(root / "jump" / "short.mp4", frames=9)
+    bad = write_bad_files(root / "jump")
+    with pytest.MonkeyPatch.context() as patch:
+        code = run(patch, "shards", "folder", "--root", root, "--out", out, "--workers", 1, "--json")
+    assert code == 0
+    return root, out, bad
+
+
+def test_bad_files_are_named_with_reasons_and_the_rest_becomes_samples(shards):
+    _, out, bad = shards
+    rejects = pq.read_table(out / "train" / "rejects.parquet").to_pylist()
+    assert (
+        {next(name for name in bad if name in row["source"]) for row in rejects}
+        == bad
+        == {name for row in rejects for name in bad if name in row["source"]}
+    )
+    assert all(row["stage"] and len(row["reason"]) > 5 for row in rejects)
+    assert json.loads((out / "train" / "dataset.json").read_text())["counts"]["samples"] == 4
+
+
+def test_a_clip_shorter_than_the_span_is_loaded_with_its_last_frame_repeated(shards):
+    from maskstream.pipelines import VideoClip, masks, video_loader
+
+    _, out, _ = shards
+    loader = video_loader(
+        out / "train",
+        clip=VideoClip(frames=8, stride=4, size=32),
+        mask=masks.MotionGuided(),
+        batch_size=4,
+        shuffle=False,
+    )
+    batch = next(iter(loader))
+    at = next(i for i, key in enumerate(batch.key) if "short" in key)
+    assert np.allclose(batch.pts_s[at].numpy() * 30, [0, 4, 8, 8, 8, 8, 8, 8])
+    assert (batch.video[at, 2] == batch.video[at, 7]).all()
+
+
+def test_a_finished_split_is_not_made_again(monkeypatch, capsys, shards):
+    root, out, _ = shards
+    before = (out / "train" / "dataset.json").stat().st_mtime_ns
+    assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["train"]["state"] == "already finished"
+    assert (out / "train" / "dataset.json").stat().st_mtime_ns == before
+
+
+def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeypatch, capsys, shards, tmp_path):
+    import shutil
+
+    _, out, _ = shards
+    assert run(monkeypatch, "verify", out / "train", "--decode", "--json") == 0
+    assert json.loads(capsys.readouterr().out) | {"size_bytes": 0} == {
+        "samples": 4, "shards": 1, "size_bytes": 0, "problems": [], "ok": True
+    }  # fmt: skip
+    assert run(monkeypatch, "inspect", out / "train", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["samples"] == 4
+    broken = shutil.copytree(out / "train", tmp_path / "broken")
+    tar = next(broken.glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 1
+    tar.write_bytes(data)
+    assert run(monkeypatch, "verify", broken) == 1
+    captured = capsys.readouterr()
+    assert "problem" in captured.err
+    assert tar.name in captured.err
+
+
+def test_preview_writes_a_page(monkeypatch, capsys, shards, tmp_path):
+    _, out, _ = shards
+    page = tmp_path / "page.html"
+    words = ["--mask", "tube", "--frames", 4, "--size", 32, "--clips", 2, "--ratio", 0.75, "--out", page]
+    assert run(monkeypatch, "preview", out / "train", *words) == 0
+    assert "Tube(ratio=0.75" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["shards", "nothing"], 2, "'nothing' is not one of"),
+        (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
+        (["shards", "sample", "--profile", "best"], 2, "profile 'best' is not one of"),
+        (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),
+        (["verify", "/nowhere"], 1, "no folder /nowhere"),
+        (["preview", "/nowhere"], 1, "no folder /nowhere"),
+        (["preview", "/nowhere", "--mask", "all"], 2, "motion-guided"),
+        (["preview", "/nowhere", "--mask", "videomae2", "--ratio", "0.5"], 2, "no single ratio"),
+        (["report", "/nowhere", "--data", "/nowhere"], 2, "/nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_an_exit_code(monkeypatch, capsys, words, code, says):
+    assert run(monkeypatch, *words) == code
+    captured = capsys.readouterr()
+    assert says in captured.err.replace("\n", " ")
+    assert "Traceback" not in captured.err
+
+
+def test_help_and_version(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    assert run(monkeypatch, "shards", "--help") == 0
+    assert "rejects.parquet" in capsys.readouterr().out
