@@ -6,11 +6,10 @@ import io
 from pathlib import Path
 
 import av
-from av.video.stream import VideoStream
 
 from .fragments import mp4_writer
 from .reject import RejectError
-from .source import open_video, reason_of
+from .source import displayable, open_video, reason_of
 
 
 def remuxed(path: Path) -> bytes:
@@ -22,7 +21,10 @@ def remuxed(path: Path) -> bytes:
     buffer = io.BytesIO()
     with open_video(path, ignore_editlist="1") as (source, stream), mp4_writer(buffer) as container:
         try:
-            packets = _displayable([packet for packet in source.demux(stream) if packet.size])
+            packets = [packet for packet in source.demux(stream) if packet.size]
+            packets = [packets[n] for n in displayable([(packet.pts, packet.is_keyframe) for packet in packets])]
+            if any(packet.pts is None for packet in packets):
+                raise RejectError("encode", "has packets without time stamps; use profile train")
             copy = container.add_stream_from_template(stream, opaque=True)
             pts = [packet.pts or 0 for packet in packets]
             delay = max(early - shown for early, shown in zip(sorted(pts), pts, strict=True))
@@ -33,14 +35,3 @@ def remuxed(path: Path) -> bytes:
         except (av.FFmpegError, ValueError) as error:
             raise RejectError("encode", f"cannot be muxed as MP4 ({reason_of(error)}); use profile train") from error
     return buffer.getvalue()
-
-
-def _displayable(packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
-    """The packets that decode by themselves: the first keyframe and what is stored and shown after it."""
-    first = next((n for n, packet in enumerate(packets) if packet.is_keyframe), len(packets))
-    if first == len(packets):
-        raise RejectError("decode", "has no keyframe")
-    if any(packet.pts is None for packet in packets):
-        raise RejectError("encode", "has packets without time stamps; use profile train")
-    shown = packets[first].pts or 0
-    return [packet for packet in packets[first:] if (packet.pts or 0) >= shown]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from .reject import RejectError
 from .timing import frame_rate
 
-_TIMED_FORMATS = ("matroska", "flv", "asf")
+_TIMED_FORMATS = ("matroska", "flv", "asf", "avi")
 """Containers whose header holds the duration."""
 
 _TEXT_FORMATS = ("tty", "hls", "dash", "concat")
@@ -30,9 +30,9 @@ _TEXT_FORMATS = ("tty", "hls", "dash", "concat")
 class SourceFacts:
     """What the packets of a source say, without decoding them.
 
-    `rate` is the constant rate in frames per second that the source has or (`variable`) is resampled to;
-    `n_frames` counts packets; `last_interval` is how long the last frame lasts, in seconds; `pixel_aspect` is a pixel's
-    width by its height, None for square or unknown.
+    `rate` is the constant rate in frames per second that the source has or (`variable`) is resampled to; `n_frames`
+    counts packets that are shown and decode by themselves; `last_interval` is how long the last frame lasts, in
+    seconds; `pixel_aspect` is a pixel's width by its height, None for square or unknown.
     """
 
     codec: str
@@ -75,48 +75,57 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
 def probe(path: Path) -> SourceFacts:
     """The facts of a source from its packets; RejectError where packets are missing, damaged, or there are none."""
     with open_video(path) as (container, stream):
-        expected = _packets_expected(container, stream)
-        pts: list[int | None] = []
-        end_s = 0.0
+        n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
+        packets: list[tuple[int | None, bool]] = []
+        hidden: set[int] = set()
+        n_packets, end_s = 0, 0.0
         try:
             for packet in container.demux():
-                if packet.pts is not None and packet.time_base is not None:
-                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet.stream_index != stream.index:
+                time = packet.dts if packet.pts is None else packet.pts
+                if time is not None and packet.time_base is not None:
+                    end_s = max(end_s, float((time + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index != stream.index or not (packet.size or time is not None):
                     continue
                 if packet.is_corrupt:
-                    raise RejectError("decode", _truncated(len(pts), expected, "a packet is incomplete"))
+                    raise RejectError("decode", _truncated(n_packets, n_expected, "a packet is incomplete"))
+                n_packets += 1
                 if packet.is_discard:
-                    expected -= 1
-                elif packet.size:
-                    pts.append(packet.pts)
+                    hidden.add(len(packets))
+                if packet.size:
+                    packets.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError as error:
-            raise RejectError("decode", _truncated(len(pts), expected, reason_of(error))) from error
-        if len(pts) < expected:
-            raise RejectError("decode", _truncated(len(pts), expected, "the rest is missing"))
-        if not pts:
+            raise RejectError("decode", _truncated(n_packets, n_expected, reason_of(error))) from error
+        _check_length(container, n_packets, n_expected, end_s)
+        shown = [packets[n][0] for n in displayable(packets) if n not in hidden]
+        if not shown:
             raise RejectError("decode", "has a video stream without frames")
-        _check_length(container, len(pts), end_s)
-        return _facts(stream, pts)
+        return _facts(stream, shown)
 
 
-def _packets_expected(container: InputContainer, stream: VideoStream) -> int:
-    """How many packets the file's index promises, 0 where the container has no such index."""
-    if "mov" in container.format.name:
-        return len(stream.index_entries)
-    return stream.frames if container.format.name == "avi" else 0
+def _check_length(container: InputContainer, n_packets: int, n_expected: int, end_s: float) -> None:
+    """Whether the packets are as many as the file's index says, or reach as far as the duration in its header.
 
-
-def _check_length(container: InputContainer, n_read: int, end_s: float) -> None:
-    """Containers without an index of frames say a duration, which the packets of a truncated file do not reach.
-
-    Streams without either (MPEG-TS, GIF) are taken to where they end.
+    Streams with neither (MPEG-TS, GIF) are taken to where they end.
     """
+    if n_packets < n_expected:
+        raise RejectError("decode", _truncated(n_packets, n_expected, "the rest is missing"))
     if container.duration is None or not set(_TIMED_FORMATS) & set(container.format.name.split(",")):
         return
     length_s = container.duration / av.time_base
     if end_s < 0.98 * length_s - 0.25:
-        raise RejectError("decode", _truncated(n_read, 0, f"at {end_s:.2f} of {length_s:.2f} s the file ends"))
+        raise RejectError("decode", _truncated(n_packets, 0, f"at {end_s:.2f} of {length_s:.2f} s the file ends"))
+
+
+def displayable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
+    """Which packets, as (pts, keyframe) in decoding order, decode without others before them.
+
+    Those are the first keyframe and what is stored behind and shown after it; all where no keyframe is flagged.
+    """
+    first = next((n for n, (_, is_keyframe) in enumerate(packets) if is_keyframe), None)
+    if first is None:
+        return list(range(len(packets)))
+    start = packets[first][0]
+    return [n for n in range(first, len(packets)) if start is None or (pts := packets[n][0]) is None or pts >= start]
 
 
 def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:

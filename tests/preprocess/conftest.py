@@ -78,6 +78,22 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def recut(tmp_path: Path) -> Callable[..., Path]:
+    """recut(path, name, skip=0, shift=0) copies packets to tmp_path/name without the first `skip`, times moved."""
+
+    def copy(path: Path, name: str, *, skip: int = 0, shift: int = 0) -> Path:
+        with av.open(str(path)) as source, av.open(str(tmp_path / name), "w") as target:
+            stream = source.streams.video[0]
+            ours = target.add_stream_from_template(stream, opaque=True)
+            for packet in [packet for packet in source.demux(stream) if packet.size][skip:]:
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, ours
+                target.mux(packet)
+        return tmp_path / name
+
+    return copy
+
+
+@pytest.fixture
 def rgb() -> Callable[[bytes | Path], Pixels]:
     """All frames of a video as RGB uint8 (T, H, W, 3)."""
 

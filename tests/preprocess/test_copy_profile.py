@@ -109,3 +109,28 @@ def test_what_it_refuses_names_train(make_video):
         assert "use profile train" in caught.value.reason
     with pytest.raises(RejectError, match="use profile train"):
         encode_video(make_video("d.mp4", 30), COPY, (0, 10))
+
+
+@pytest.mark.parametrize("name", ["cut.mkv", "cut.mp4"])
+def test_a_start_without_a_keyframe_is_left_out(make_video, recut, name):
+    """As cut by tools that do not look for keyframes; of an open GOP, also what is shown before its keyframe."""
+    options = {"x264-params": "keyint=20:min-keyint=20:scenecut=0:open-gop=1:bframes=3:b-adapt=0"}
+    whole = make_video("whole.mkv", 60, options=options)
+    for skip, n_shown in ((5, 40), (17, 40), (20, 20)):
+        path = recut(make_video("whole.mp4", 60, options=options), name, skip=skip)
+        for profile in ("copy", "train"):
+            encoded = encode_video(path, PROFILES[profile])
+            assert encoded.index.n_frames == encoded.meta["original"]["n_frames"] == n_shown
+            assert (encoded.index.fps, encoded.meta["vfr"]) == (25.0, False)
+    assert encode_video(whole, COPY).index.lead.tolist() == [0, 3, 3]
+
+
+def test_frames_that_an_edit_list_hides_are_copied_but_not_encoded(make_video, recut):
+    path = make_video("whole.mp4", 50, options={"g": "25", "sc_threshold": "0", "bf": "0"})
+    tick = 512
+    cut = recut(path, "cut.mp4", shift=-10 * tick)
+    with av.open(str(cut)) as container:
+        assert sum(packet.is_discard for packet in container.demux(video=0)) == 10
+    train, copy = (encode_video(cut, PROFILES[name]) for name in ("train", "copy"))
+    assert train.index.n_frames == train.meta["original"]["n_frames"] == 40
+    assert copy.index.n_frames == 50
