@@ -102,9 +102,9 @@ def peers(variant: str) -> tuple[list[Reader], list[str]]:
 
 def as_float(video: UInt8Array) -> Tensor:
     """uint8 (T, H, W, 3) to normalised float32 (T, 3, H, W)."""
-    x = torch.from_numpy(video).permute(0, 3, 1, 2).to(torch.float32)
+    x = torch.from_numpy(video).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return x.div_(255.0).sub_(mean).div_(std).contiguous()
+    return x.mul_(1 / (255.0 * std)).sub_(mean / std)
 
 
 def as_uint8(pixels: UInt8Array | Tensor) -> UInt8Array:
@@ -160,7 +160,7 @@ def torchcodec(output: str) -> Reader:
         resized = _resized(F, frames, clip)
         if output == "uint8":
             return channels_last(resized)
-        scaled = F.to_dtype(resized, torch.float32, scale=True)
+        scaled = F.to_dtype(resized.contiguous(), torch.float32, scale=True)
         normalised: Tensor = F.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
         return normalised
 
