@@ -15,11 +15,12 @@ from readers import Clip, Reader, each
 
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.clip import VideoClip
-from maskstream.pipelines.decode.packets import read_fragments, read_header, wanted_packets
+from maskstream.pipelines.decode.packets import wanted_packets
 from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
 from maskstream.pipelines.video import video_loader
 from maskstream.pipelines.video_sample import VideoSampler
 from maskstream.shards.manifest import Manifest
+from maskstream.shards.mp4 import read_fragments, read_header
 
 SEED = 0
 BATCH = 4
@@ -108,7 +109,7 @@ def _loader(manifest: Manifest) -> Reader:
             for _ in loader:
                 pass
 
-    return Reader(name="maskstream-loader", output="uint8", run=run, comparable=False)
+    return Reader(name="maskstream-loader", output="uint8", run=run, divisible=False, comparable=False)
 
 
 def _decode_only(sampler: VideoSampler) -> Reader:

@@ -11,6 +11,7 @@ import torch
 
 from ..shards.errors import SampleError, StoreError
 from ..shards.manifest import Manifest
+from ..shards.mp4 import Mp4Error
 from ..shards.sample import VideoIndex
 from ..shards.store import LocalStore
 from .augment import Augmentation
@@ -18,7 +19,6 @@ from .augment.crop import Crop
 from .batch import Flow, MaskBatch, VideoBatch
 from .clip import VideoClip
 from .decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
-from .decode.packets import PacketError
 from .flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
 from .masks import Mask, TokenGrid
 from .rng import sample_rng
@@ -126,7 +126,7 @@ class VideoSampler:
                     request.numbers,
                     motion_vectors=self.flow == "codec",
                 )
-        except (StoreError, PacketError, DecodeError) as error:
+        except (StoreError, Mp4Error, DecodeError) as error:
             shard = self.manifest.shard_path(index).name
             raise SampleError(shard=shard, key=request.key, component=COMPONENT, reason=str(error)) from error
         size = (self.clip.size, self.clip.size)

@@ -20,10 +20,11 @@ import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from ...shards.mp4 import Int64Array, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..flow.codec import Vectors, ask_for_vectors
 from ..flow.codec import motion_vectors as motion_vectors_of
-from .packets import Int64Array, PacketError, Track, read_fragments, read_header, wanted_packets
+from .packets import wanted_packets, wanted_pts
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -87,17 +88,11 @@ def decode_frames(
 ) -> DecodedFrames:
     """The frames `numbers` (display order of the whole video) out of a run of fragments that starts at `first_frame`.
 
-    Errors: PacketError where the bytes are not such fragments, DecodeError where a frame does not come out of them.
+    Errors: Mp4Error where the bytes are not such fragments, DecodeError where a frame does not come out of them.
     """
     track = read_header(header)
     packets = read_fragments(fragments, track)
-    shown = np.sort(packets.pts[packets.pts >= packets.pts[0]])
-    places = numbers - first_frame
-    if places.min() < 0 or places.max() >= len(shown):
-        raise PacketError(
-            f"frames {numbers.min()}..{numbers.max()} are not among the {len(shown)} frames from {first_frame}"
-        )
-    pts = shown[places]
+    pts = wanted_pts(packets, first_frame, numbers)
     by_pts = _decode(track, fragments, packets, pts, motion_vectors)
     frames = [by_pts[int(p)] for p in pts]
     return DecodedFrames(

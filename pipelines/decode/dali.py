@@ -24,11 +24,12 @@ import torch
 from torch import Tensor
 
 from ...shards.errors import SampleError, StoreError
+from ...shards.mp4 import Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..batch import VideoBatch
 from ..stats import Stats
 from ..video_sample import COMPONENT, ClipBytes, ClipRequest, VideoSample, VideoSampler
-from .packets import Int64Array, PacketError, Packets, read_fragments, read_header, wanted_packets
+from .packets import wanted_packets, wanted_pts
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class DaliSampler:
             with stats.stage("read"):
                 data = sampler.read(request)
                 clip = encoded_clip(data, request)
-        except (StoreError, PacketError) as error:
+        except (StoreError, Mp4Error) as error:
             shard = sampler.manifest.shard_path(index).name
             raise SampleError(shard=shard, key=request.key, component=COMPONENT, reason=str(error)) from error
         stats.read_bytes = len(data.header) + len(data.fragments)
@@ -207,43 +208,37 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
 
 
 def encoded_clip(data: ClipBytes, request: ClipRequest) -> EncodedClip:
-    """The packets that the clip needs, packed; PacketError where the bytes are not what the index says."""
+    """The packets that the clip needs, packed; Mp4Error where the bytes are not what the index says."""
     track = read_header(data.header)
     packets = read_fragments(memoryview(data.fragments), track)
-    after_key = packets.pts >= packets.pts[0]
-    shown = np.sort(packets.pts[after_key])
-    places = request.numbers - data.first_frame
-    if places.min() < 0 or places.max() >= len(shown):
-        raise PacketError(f"frames {places.min()}..{places.max()} are not among the {len(shown)} frames of these GOPs")
-    pts = shown[places]
+    pts = wanted_pts(packets, data.first_frame, request.numbers)
     kept = wanted_packets(memoryview(data.fragments), track, packets, pts)
-    kept = kept[after_key[kept]]  # what leads the first keyframe refers to frames that are not there
+    kept = kept[packets.pts[kept] >= packets.pts[0]]  # what leads the first keyframe would be counted as frames
     different, order = np.unique(pts, return_inverse=True)
     return EncodedClip(
-        mp4=np.frombuffer(packed(data, packets, kept), dtype=np.uint8),
+        mp4=np.frombuffer(packed(data, track, packets, kept), dtype=np.uint8),
         frames=np.searchsorted(np.sort(packets.pts[kept]), different).astype(np.int32),
         order=order.astype(np.int32),
         pts_s=pts / track.timescale,
     )
 
 
-def packed(data: ClipBytes, packets: Packets, kept: Int64Array) -> bytes:
+def packed(data: ClipBytes, track: Track, packets: Packets, kept: Int64Array) -> bytes:
     """An MP4 of the header and one fragment (ISO 14496-12, 8.8) of the packets `kept`, one frame a tick."""
     rank = np.argsort(np.argsort(packets.pts[kept]))
     late = rank - np.arange(len(kept))
     flags = np.where(packets.keyframe[kept], _SYNC, _NON_SYNC)
     table = np.stack([np.ones_like(late), packets.size[kept], flags, late - late.min()], axis=1).astype(">u4").tobytes()
-    track_id = struct.unpack_from(">I", data.header, data.header.index(b"trex") + 8)[0]
     head = _box(b"mfhd", struct.pack(">II", 0, 1))
-    track = _box(b"tfhd", struct.pack(">II", 0x020000, track_id)) + _box(b"tfdt", struct.pack(">II", 0, 0))
+    ids = _box(b"tfhd", struct.pack(">II", 0x020000, track.track_id)) + _box(b"tfdt", struct.pack(">II", 0, 0))
     # From the moof's first byte to mdat's payload: the headers of moof, traf, trun and mdat, and trun's fixed fields.
-    offset = len(head) + len(track) + len(table) + 4 * 8 + 12
+    offset = len(head) + len(ids) + len(table) + 4 * 8 + 12
     run = _box(b"trun", struct.pack(">III", 0x000F01, len(kept), offset) + table)
     body = b"".join(
         data.fragments[start : start + size]
         for start, size in zip(packets.start[kept].tolist(), packets.size[kept].tolist(), strict=True)
     )
-    return data.header + _box(b"moof", head + _box(b"traf", track + run)) + _box(b"mdat", body)
+    return data.header + _box(b"moof", head + _box(b"traf", ids + run)) + _box(b"mdat", body)
 
 
 def _box(kind: bytes, payload: bytes) -> bytes:

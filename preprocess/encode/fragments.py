@@ -11,8 +11,8 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
+from ...shards.mp4 import Int64Array, boxes, read_fragments, read_header
 from ...shards.sample import VideoIndex
-from .mp4_boxes import Int64Array, boxes, shown_at
 from .reject import RejectError
 
 # negative_cts_offsets: the first frame is shown at time 0, so a reader of one fragment knows its times in the video.
@@ -57,23 +57,27 @@ class Fragments:
 
 def parse_fragments(data: bytes) -> Fragments:
     """Where the fragments of `data` lie and which frames they hold; ValueError where it is no fragmented MP4."""
-    found = list(boxes(data))
+    view = memoryview(data)
+    found = [(kind.decode("latin-1"), start, payload, end) for kind, start, payload, end in boxes(view, 0, len(data))]
     kinds = [kind for kind, *_ in found]
     n_fragments = kinds.count("moof")
     stop = 2 + 2 * n_fragments
     if not n_fragments or kinds[:stop] != ["ftyp", "moov"] + ["moof", "mdat"] * n_fragments:
         raise ValueError(f"boxes are {' '.join(kinds[:12])} ..., not ftyp moov (moof mdat)*")
-    moofs = [(start, payload, end) for kind, start, payload, end in found if kind == "moof"]
-    times = [shown_at(data, (payload, end)) for _, payload, end in moofs]
+    starts = [start for kind, start, _, _ in found if kind == "moof"]
+    last_byte = found[stop - 1][3]
+    track = read_header(data[: starts[0]])
+    times = [
+        read_fragments(view[start:end], track).pts for start, end in zip(starts, [*starts[1:], last_byte], strict=True)
+    ]
     counts = np.array([len(shown) for shown in times], np.int64)
     pts = np.concatenate(times)
     order = np.argsort(pts, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(pts))
-    last_byte = found[stop - 1][3]
     return Fragments(
         data=data[:last_byte],
-        start=np.array([start for start, _, _ in moofs] + [last_byte], np.int64),
+        start=np.array([*starts, last_byte], np.int64),
         pts=pts[order],
         fragment=np.repeat(np.arange(n_fragments), counts)[order],
         key_rank=rank[np.cumsum(counts) - counts],

@@ -20,13 +20,13 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.backend import choose_backend
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.decode.dali import DaliSampler, clip_pipeline, encoded_clip, region
-from maskstream.pipelines.decode.packets import read_fragments, read_header
 from maskstream.pipelines.masks import TokenGrid, Tube
 from maskstream.pipelines.video_sample import ClipBytes, ClipRequest, VideoSampler
 from maskstream.preprocess.encode.video import PROFILES, encode_video
 from maskstream.shards.dataset import finish_split
 from maskstream.shards.errors import SampleError
 from maskstream.shards.manifest import Manifest
+from maskstream.shards.mp4 import read_fragments, read_header
 from maskstream.shards.sample import DatasetInfo, Sample
 from maskstream.shards.writer import write_shard
 

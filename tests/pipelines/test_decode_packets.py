@@ -8,8 +8,9 @@ import pytest
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import DecodeError, decode_frames, to_rgb, yuv_to_rgb
-from maskstream.pipelines.decode.packets import PacketError, read_fragments, read_header, wanted_packets
+from maskstream.pipelines.decode.packets import wanted_packets
 from maskstream.preprocess.encode.video import PROFILES, encode_video
+from maskstream.shards.mp4 import Mp4Error, read_fragments, read_header
 
 ORDINARY = {"x264-params": "keyint=24:bframes=2:scenecut=0"}
 OPEN = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0"}
@@ -108,7 +109,7 @@ def test_damaged_bytes_are_named_and_never_decoded_silently(tmp_path, damage):
     video = encode_video(write_video(tmp_path / "v.mp4"), PROFILES["train"])
     header, fragments, first = read_clip(video, np.array([0, 4]))
     if damage == "other frames":
-        with pytest.raises(PacketError, match="are not among"):
+        with pytest.raises(Mp4Error, match="are not among"):
             decode_frames(header, memoryview(fragments), first, np.array([40]))
         return
     broken = {
@@ -117,14 +118,14 @@ def test_damaged_bytes_are_named_and_never_decoded_silently(tmp_path, damage):
         "empty": b"",
         "noise": np.random.default_rng(0).bytes(len(fragments)),
     }[damage]
-    with pytest.raises((PacketError, DecodeError)):
+    with pytest.raises((Mp4Error, DecodeError)):
         decode_frames(header, memoryview(broken), first, np.array([0, 4]))
 
 
 def test_flipped_bytes_in_a_header_are_a_packet_error():
     rng = np.random.default_rng(1)
     for size in (0, 5, 40, 700):
-        with pytest.raises(PacketError):
+        with pytest.raises(Mp4Error):
             read_header(rng.bytes(size))
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.fragments import parse_fragments
-from maskstream.preprocess.encode.mp4_boxes import boxes
 from maskstream.preprocess.encode.video import PROFILES, RejectError, VideoProfile, encode_video
+from maskstream.shards.mp4 import boxes
 
 TRAIN = PROFILES["train"]
 
@@ -57,8 +57,8 @@ def test_gop_slices_equal_the_whole(make_video, planes):
 
 def test_layout_of_the_bytes(make_video):
     encoded = encode_video(make_video("a.mp4", 40, audio=True), TRAIN)
-    kinds = [kind for kind, *_ in boxes(encoded.data)]
-    assert kinds == ["ftyp", "moov", "moof", "mdat", "moof", "mdat"]
+    kinds = [kind for kind, *_ in boxes(memoryview(encoded.data), 0, len(encoded.data))]
+    assert kinds == [b"ftyp", b"moov", b"moof", b"mdat", b"moof", b"mdat"]
     assert encoded.data.count(b"trak") == 1  # no audio
     assert encoded.index.offset[0] == encoded.index.header_size
     assert encoded.index.offset[-1] + encoded.index.size[-1] == len(encoded.data)
