@@ -2,7 +2,8 @@
 
 A clip is 16 frames, 4 apart at 30 frames a second, from a random start, and a multi-scale crop of them at 224 x 224
 pixels, out of 10 s of 340 x 256 pixels (clips.py). In every round every reader (readers.py, ours.py) reads the same
-clips with one thread, so that what else the machine does hits all of them. Given are medians over the rounds.
+clips with one thread, a few at a time, so that what else the machine does hits all of them. Given are medians over the
+rounds.
 
     found   the original files, as other readers open them
     copy    the same packets in shards
@@ -35,7 +36,7 @@ def main() -> None:
     import torch
     from clips import Form, build
     from machine import facts
-    from rows import check, peak_mb, rows_of
+    from rows import check, measure_round, peak_mb, rows_of
     from table import show
 
     cv2.setNumThreads(1)
@@ -49,9 +50,7 @@ def main() -> None:
             row.peak_mb = peak_mb(row)
     notes += check(rows)
     for n in range(arguments.rounds):
-        first = n * len(rows) // arguments.rounds
-        for row in (*rows[first:], *rows[:first]):
-            row.measure()
+        measure_round(rows, first=n * len(rows) // arguments.rounds)
         print(f"round {n + 1} of {arguments.rounds}", flush=True)
     depends_on = facts(PACKAGES)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

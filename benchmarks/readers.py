@@ -56,12 +56,13 @@ class Clip:
 class Reader:
     """A name, the output it gives, and how it reads clips: `run` reads them all and returns the pixels of the last.
 
-    `comparable` is False where those are not pixels of this clip.
+    `divisible` is False for a reader of whole epochs, `comparable` where what it returns are not the clip's pixels.
     """
 
     name: str
     output: str
     run: Callable[[Sequence[Clip]], Any]
+    divisible: bool = True
     comparable: bool = True
 
 
