@@ -107,7 +107,7 @@ class VideoBatch(Movable):
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """The clips as float (B, T, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
-        x = self.video.permute(0, 1, 4, 2, 3).to(dtype)
+        x = self.video.permute(0, 1, 4, 2, 3).to(dtype, memory_format=torch.contiguous_format)
         m = torch.tensor(mean, dtype=dtype, device=x.device).view(3, 1, 1)
         s = torch.tensor(std, dtype=dtype, device=x.device).view(3, 1, 1)
-        return x.div_(255.0).sub_(m).div_(s).contiguous()
+        return x.div_(255.0).sub_(m).div_(s)
