@@ -9,7 +9,7 @@ import av
 
 from .fragments import mp4_writer
 from .reject import RejectError
-from .source import displayable, open_video, reason_of
+from .source import displayable, open_video, packets_of, reason_of
 
 
 def remuxed(path: Path) -> bytes:
@@ -21,7 +21,7 @@ def remuxed(path: Path) -> bytes:
     buffer = io.BytesIO()
     with open_video(path, ignore_editlist="1") as (source, stream), mp4_writer(buffer) as container:
         try:
-            packets = [packet for packet in source.demux(stream) if packet.size]
+            packets = [packet for packet in packets_of(source, stream) if packet.size]
             packets = [packets[n] for n in displayable([(packet.pts, packet.is_keyframe) for packet in packets])]
             if any(packet.pts is None for packet in packets):
                 raise RejectError("encode", "has packets without time stamps; use profile train")

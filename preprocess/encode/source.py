@@ -12,7 +12,8 @@ import av
 import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -21,6 +22,9 @@ from .timing import frame_rate
 
 _TIMED_FORMATS = ("matroska", "flv", "asf", "avi")
 """Containers whose header holds the duration."""
+
+MIN_RATE = Fraction(1, 60)
+"""Fewer frames per second, on average, are taken for damage."""
 
 _TEXT_FORMATS = ("tty", "hls", "dash", "concat")
 """Text that FFmpeg draws as pictures, and lists of other files."""
@@ -72,6 +76,17 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
         yield container, stream
 
 
+def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
+    """The packets of some streams, and an empty one at the end of each.
+
+    PyAV ends with an IndexError where a stream was added while reading, after all packets have been given out.
+    """
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        return
+
+
 def probe(path: Path) -> SourceFacts:
     """The facts of a source from its packets; RejectError where packets are missing, damaged, or there are none."""
     with open_video(path) as (container, stream):
@@ -80,7 +95,7 @@ def probe(path: Path) -> SourceFacts:
         hidden: set[int] = set()
         n_packets, end_s = 0, 0.0
         try:
-            for packet in container.demux():
+            for packet in packets_of(container, *container.streams):
                 time = packet.dts if packet.pts is None else packet.pts
                 if time is not None and packet.time_base is not None:
                     end_s = max(end_s, float((time + (packet.duration or 0)) * packet.time_base))
@@ -135,6 +150,8 @@ def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
         rate, variable = frame_rate(known, stream.time_base, declared)
         span = Fraction(int(known[-1] - known[0])) * stream.time_base
         average = (len(known) - 1) / span if span else rate
+        if average < MIN_RATE:
+            raise RejectError("decode", f"has damaged time stamps: {len(known)} frames in {float(span):.0f} s")
         last = Fraction(int(np.median(np.diff(known)))) * stream.time_base if variable else 1 / rate
     else:
         rate = average = declared or Fraction(25)
@@ -160,8 +177,8 @@ def decode(path: Path) -> Iterator[VideoFrame]:
     n_decoded = 0
     with open_video(path) as (container, stream):
         try:
-            for packet in container.demux(stream):
-                for frame in packet.decode():
+            for packet in packets_of(container, stream):
+                for frame in stream.decode(packet):
                     if frame.is_corrupt:
                         raise RejectError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
                     n_decoded += 1

@@ -22,7 +22,7 @@ def frame_rate(pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fracti
     `pts` are the sorted time stamps in units of `time_base` (seconds). The rate is constant where every frame lies
     within half a frame of its place at `declared` (the container's rate) or at the average rate. A variable rate
     becomes the usual one (from the median interval) where that is near the average rate, else the average rate, rounded
-    to a standard rate or a whole number, at most 120.
+    to a standard rate, a whole number or the inverse of one, at most 120.
     """
     fallback = declared or Fraction(25)
     span = Fraction(int(pts[-1] - pts[0])) * time_base if len(pts) > 1 else Fraction(0)
@@ -35,8 +35,13 @@ def frame_rate(pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fracti
             return rate, False
     usual = 1 / float(np.median(np.diff(seconds)) or 1 / average)
     wanted = Fraction(usual) if abs(usual / float(average) - 1) < 0.1 else average
-    rounded = _nearest_standard(wanted, 0.01) or Fraction(max(1, round(wanted)))
+    rounded = _nearest_standard(wanted, 0.01) or (Fraction(round(wanted)) if wanted >= 1 else _seldom(wanted))
     return min(rounded, MAX_RATE), True
+
+
+def _seldom(rate: Fraction) -> Fraction:
+    """Less than one frame a second: one frame in so many whole seconds."""
+    return Fraction(1, round(1 / rate))
 
 
 def _nearest_standard(rate: Fraction, tolerance: float) -> Fraction | None:

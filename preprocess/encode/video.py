@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,7 +56,8 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     convert = Converter(profile.short_side, facts.pixel_aspect)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
     timeline = timed(deinterlaced(windowed(decode(path), window)), facts)
-    data = encode_x264(resample(timeline, rate, facts.last_interval), convert, rate, profile)
+    frames = _bounded(resample(timeline, rate, facts.last_interval), 2 * facts.n_frames + 32)
+    data = encode_x264(frames, convert, rate, profile)
     if convert.first is None:
         raise RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
     width, height = convert.size
@@ -66,6 +68,16 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     return EncodedVideo(
         data=parsed.data, index=index, meta=_meta(index, profile, facts, convert.first, vfr=facts.variable)
     )
+
+
+def _bounded(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
+    """The frames; RejectError for more than `limit`, which only damaged time stamps make."""
+    for n, frame in enumerate(frames):
+        if n == limit:
+            raise RejectError(
+                "decode", f"has damaged time stamps: more than {limit} frames would be needed to fill gaps"
+            )
+        yield frame
 
 
 def _copied(path: Path) -> EncodedVideo:

@@ -122,6 +122,13 @@ def test_dropped_frames_are_filled(make_video):
     assert (encoded.index.fps, encoded.index.n_frames, encoded.meta["vfr"]) == (30.0, 60, True)
 
 
+def test_a_jump_of_hours_is_damage(make_video):
+    pts = [*range(20), *range(10**7, 10**7 + 20)]
+    for profile in PROFILES.values():
+        with pytest.raises(RejectError, match="40 frames in 400001 s"):
+            encode_video(make_video("jump.mkv", 40, pts=pts, options={"bf": "0"}), profile)
+
+
 def test_start_offset_is_no_gap(make_video):
     path = make_video("late.mkv", 30, pts=list(range(1000, 1030)))
     encoded = encode_video(path, TRAIN)

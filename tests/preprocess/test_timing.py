@@ -43,6 +43,10 @@ def test_mixed_rates_take_the_average():
     assert rate == 17  # 99 frames in 5.98 s, to the nearest whole number
 
 
+def test_less_than_a_frame_a_second_is_not_blown_up():
+    assert frame_rate(np.array([0, 3000, 6000, 14000, 15000]), MS, None) == (Fraction(1, 4), True)
+
+
 def test_a_burst_does_not_give_an_endless_rate():
     assert frame_rate(np.r_[np.arange(60), 70], MS, None)[0] <= 120
 
