@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..shards.errors import MaskstreamError
+from ..shards.errors import MaskstreamError, ResumeError
 from ..shards.sample import DatasetInfo
 from .datasets import DATASETS
 from .encode.profile import PROFILES, VideoProfile
@@ -154,7 +154,7 @@ def _write(splits: dict[str, SplitJob], workers: int, progress: Progress, *, ove
 def _begin(split: SplitJob, *, overwrite: bool) -> list[ShardTask]:
     try:
         return split.begin()
-    except MaskstreamError:
+    except ResumeError:
         if not overwrite:
             raise
         split.clear()

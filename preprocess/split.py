@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pyarrow.parquet as pq
 
 from ..shards.dataset import DATASET_JSON, MANIFEST, REJECTS, finish_split, read_dataset_json
 from ..shards.errors import DatasetError, ResumeError, ShardError
@@ -111,7 +112,7 @@ class SplitJob:
             self._journal.close()
 
     def clear(self) -> None:
-        """Delete the split's files, and no others."""
+        """Delete the files of a split that a run began or finished here (dataset.json or a journal says so)."""
         self.close()
         for name in (DATASET_JSON, MANIFEST, REJECTS, JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm"):
             (self.folder / name).unlink(missing_ok=True)
@@ -121,5 +122,5 @@ class SplitJob:
 
     def counts(self) -> dict[str, Any]:
         """The counts of the finished split, the rejects by the stage at which they failed."""
-        stages = Counter(reject.stage for reject in self._rejects)
+        stages = Counter(pq.read_table(self.folder / REJECTS, columns=["stage"])["stage"].to_pylist())
         return dict(read_dataset_json(self.folder)["counts"]) | ({"rejected": dict(stages)} if stages else {})

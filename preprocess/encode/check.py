@@ -19,10 +19,11 @@ from .source import reason_of
 def check_slices(parsed: Fragments, width: int, height: int) -> None:
     """Every fragment decodes by itself to exactly its frames, in the right size; RejectError("check") where not.
 
-    For closed GOPs at a constant rate: frame n is shown at n units of time, and in the fragment that its GOP is.
+    For closed GOPs at a constant rate: frame n is shown n intervals after time 0, and lies in the fragment of its GOP.
     """
-    units = parsed.pts // max(1, int(parsed.pts[-1]) // max(1, len(parsed.pts) - 1))
-    if not np.array_equal(units, np.arange(len(units))):
+    n_frames = len(parsed.pts)
+    interval = int(parsed.pts[-1]) // max(1, n_frames - 1)
+    if not np.array_equal(parsed.pts, interval * np.arange(n_frames)):
         raise RejectError("check", "the frames are not shown at a constant rate from 0 on")
     for f in range(len(parsed.key_rank)):
         expected = parsed.pts[parsed.fragment == f]

@@ -155,7 +155,7 @@ class _Worker(Generic[TaskT, ResultT]):
         )
         if self.deaths >= RETRIES:
             raise WorkerDiedError(
-                f"{reason}; that was the {self.deaths + 1}rd time at {self.task}. Memory runs out (SIGKILL) or a file "
+                f"{reason}; {self.task} was tried {self.deaths + 1} times. Memory runs out (SIGKILL) or a file "
                 "crashes its decoder (SIGSEGV): use fewer workers, or take the file away, and run the command again"
             )
         return Restarted(self.task, reason)

@@ -186,6 +186,7 @@ def test_finished_is_finished(raw, tmp_path):
     report = run(raw, tmp_path / "out")
     assert {split.state for split in report.splits.values()} == {"already finished"}
     assert report.clips == 0
+    assert report.splits["train"].counts["rejected"] == {"open": 2}
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
@@ -213,9 +214,12 @@ def test_other_settings_are_refused_unless_overwrite(raw, tmp_path):
 
 def test_foreign_tars_are_not_mixed_with_ours(raw, tmp_path):
     (tmp_path / "out/train").mkdir(parents=True)
-    (tmp_path / "out/train/theirs.tar").touch()
-    with pytest.raises(DatasetError, match=r"theirs\.tar"):
-        run(raw, tmp_path / "out")
+    theirs = tmp_path / "out/train/theirs-000000.tar"
+    theirs.touch()
+    for overwrite in (False, True):
+        with pytest.raises(DatasetError, match=r"theirs-000000\.tar"):
+            run(raw, tmp_path / "out", overwrite=overwrite)
+    assert theirs.exists()
 
 
 def test_nothing_usable(tmp_path):

@@ -36,7 +36,7 @@ def test_a_killed_process_costs_only_its_task(work, tmp_path):
 
 
 def test_a_task_that_kills_every_process_ends_the_run(work):
-    with pytest.raises(WorkerDiedError, match=r"ended with code 7.*'at 1'.*3rd time"):
+    with pytest.raises(WorkerDiedError, match=r"ended with code 7.*'at 1'.*tried 3 times"):
         list(run_local(work, [("die", 1)], workers=1))
 
 

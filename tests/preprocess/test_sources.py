@@ -129,6 +129,12 @@ def test_a_jump_of_hours_is_damage(make_video):
             encode_video(make_video("jump.mkv", 40, pts=pts, options={"bf": "0"}), profile)
 
 
+def test_a_frame_every_few_seconds(make_video):
+    path = make_video("slides.mkv", 5, pts=[0, 3000, 6000, 14000, 15000], time_base=Fraction(1, 1000))
+    index = encode_video(path, TRAIN).index
+    assert (index.fps, index.n_frames) == (0.25, 5)
+
+
 def test_start_offset_is_no_gap(make_video):
     path = make_video("late.mkv", 30, pts=list(range(1000, 1030)))
     encoded = encode_video(path, TRAIN)
