@@ -12,8 +12,8 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
@@ -51,6 +51,34 @@ class BatchPlan:
     epoch: int
     indexes: Int64Array
     weight: np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochPlans(Sequence[BatchPlan]):
+    """A rank's plans for batches `batches` of an epoch whose order is `order`; each is made when it is asked for."""
+
+    epoch: int
+    order: Int64Array
+    global_batch: int
+    rank: int
+    world_size: int
+    batches: range
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @overload
+    def __getitem__(self, i: int) -> BatchPlan: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> EpochPlans: ...
+
+    def __getitem__(self, i: int | slice) -> BatchPlan | EpochPlans:
+        if isinstance(i, slice):
+            return replace(self, batches=self.batches[i])
+        at = self.batches[i] * self.global_batch
+        indexes, weight = rank_share(self.order[at : at + self.global_batch], self.rank, self.world_size)
+        return BatchPlan(epoch=self.epoch, indexes=indexes, weight=weight)
 
 
 class Loader(Generic[BatchT]):
@@ -164,14 +192,15 @@ class Loader(Generic[BatchT]):
                 self._epoch, self._batch = self._epoch + 1, 0
             yield self._to_device(batch)
 
-    def _plans(self) -> list[BatchPlan]:
-        order = self._order.epoch(self._epoch)
-        size = self._order.global_batch
-        plans = []
-        for b in range(self._batch, len(self)):
-            indexes, weight = rank_share(order[b * size : (b + 1) * size], self._rank, self._world_size)
-            plans.append(BatchPlan(epoch=self._epoch, indexes=indexes, weight=weight))
-        return plans
+    def _plans(self) -> EpochPlans:
+        return EpochPlans(
+            epoch=self._epoch,
+            order=self._order.epoch(self._epoch),
+            global_batch=self._order.global_batch,
+            rank=self._rank,
+            world_size=self._world_size,
+            batches=range(self._batch, len(self)),
+        )
 
     def _to_device(self, batch: BatchT) -> BatchT:
         if self._device.type == "cpu":

@@ -9,7 +9,7 @@ shuffled.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ class Order:
     lanes: int = 1
     block: int | None = None
     shuffle: bool = True
+    _dealt: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    _n_batches: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.global_batch < 1:
@@ -47,6 +49,8 @@ class Order:
             )
         if self.block is not None and self.block < 1:
             raise ValueError(f"block of {self.block} shards; it must be 1 or more, or None for all of a lane")
+        object.__setattr__(self, "_dealt", _dealt(self.shard_sizes, self.lanes))
+        object.__setattr__(self, "_n_batches", self._count_batches())
         if self.shuffle and self.n_batches == 0:
             raise ValueError(
                 f"{self.n_samples} samples do not fill one global batch of {self.global_batch}"
@@ -61,11 +65,7 @@ class Order:
     @property
     def n_batches(self) -> int:
         """Batches in an epoch: whole ones when shuffled, else as many as cover every sample."""
-        if not self.shuffle:
-            return -(-self.n_samples // self.global_batch)
-        return min(sum(self.shard_sizes[s] for s in lane) for lane in self._lanes()) // (
-            self.global_batch // self.lanes
-        )
+        return self._n_batches
 
     def epoch(self, epoch: int) -> Int64Array:
         """Sample indexes in the order of the epoch, batch after batch: int64, (n_batches * global_batch,) when
@@ -77,31 +77,39 @@ class Order:
             return np.arange(self.n_samples, dtype=np.int64)
         share = self.global_batch // self.lanes
         n = self.n_batches
-        lanes = [self._lane(shards, epoch, i)[: n * share].reshape(n, share) for i, shards in enumerate(self._lanes())]
-        return np.concatenate(lanes, axis=1).reshape(-1)
+        starts = np.concatenate([[0], np.cumsum(self.shard_sizes, dtype=np.int64)])
+        indexes = np.empty((n, self.lanes, share), dtype=np.int64)
+        for lane in range(self.lanes):
+            indexes[:, lane] = self._lane(starts, epoch, lane)[: n * share].reshape(n, share)
+        return indexes.reshape(-1)
 
-    def _lanes(self) -> list[list[int]]:
-        """Shards to lanes: each shard, largest first, to the lane that has the fewest samples; independent of the
-        epoch.
-        """
-        heap = [(0, lane) for lane in range(self.lanes)]
-        lanes: list[list[int]] = [[] for _ in range(self.lanes)]
-        for shard in sorted(range(len(self.shard_sizes)), key=lambda s: (-self.shard_sizes[s], s)):
-            samples, lane = heapq.heappop(heap)
-            lanes[lane].append(shard)
-            heapq.heappush(heap, (samples + self.shard_sizes[shard], lane))
-        return lanes
+    def _count_batches(self) -> int:
+        if not self.shuffle:
+            return -(-self.n_samples // self.global_batch)
+        fewest = min(sum(self.shard_sizes[s] for s in lane) for lane in self._dealt)
+        return fewest // (self.global_batch // self.lanes)
 
-    def _lane(self, shards: list[int], epoch: int, lane: int) -> Int64Array:
+    def _lane(self, starts: Int64Array, epoch: int, lane: int) -> Int64Array:
         rng = sample_rng(self.seed, epoch, f"lane {lane}", 0, "order")
-        starts = np.concatenate([[0], np.cumsum(self.shard_sizes)])
-        shuffled = rng.permutation(np.asarray(sorted(shards), dtype=np.int64))
+        shuffled = rng.permutation(np.asarray(self._dealt[lane], dtype=np.int64))
         step = self.block or len(shuffled)
         blocks = []
         for at in range(0, len(shuffled), step):
             samples = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in shuffled[at : at + step]])
-            blocks.append(rng.permutation(samples))
-        return np.concatenate(blocks).astype(np.int64)
+            rng.shuffle(samples)
+            blocks.append(samples)
+        return np.concatenate(blocks)
+
+
+def _dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ...]:
+    """Shards to lanes: each shard, largest first, to the lane that has the fewest samples; independent of the epoch."""
+    heap = [(0, lane) for lane in range(lanes)]
+    dealt: list[list[int]] = [[] for _ in range(lanes)]
+    for shard in sorted(range(len(shard_sizes)), key=lambda s: (-shard_sizes[s], s)):
+        samples, lane = heapq.heappop(heap)
+        dealt[lane].append(shard)
+        heapq.heappush(heap, (samples + shard_sizes[shard], lane))
+    return tuple(tuple(sorted(shards)) for shards in dealt)
 
 
 def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Array, npt.NDArray[np.float32]]:
