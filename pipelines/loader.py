@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -151,8 +152,8 @@ class Loader(Generic[BatchT]):
         self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
 
     def stats(self) -> dict[str, object]:
-        """Counts and seconds per stage since the loader was made (see Stats)."""
-        return self._stats.as_dict()
+        """Counts and seconds per stage since the loader was made (see Stats), and the threads that made the samples."""
+        return {**self._stats.as_dict(), "threads": self._threads * max(self._workers, 1)}
 
     def _identity(self) -> dict[str, Any]:
         order = self._order
@@ -190,7 +191,11 @@ class Loader(Generic[BatchT]):
             self._batch += 1
             if self._batch == len(self):
                 self._epoch, self._batch = self._epoch + 1, 0
-            yield self._to_device(batch)
+            with self._stats.stage("copy"):
+                batch = self._to_device(batch)
+            left = time.perf_counter()
+            yield batch
+            self._stats.seconds["consumer"] += time.perf_counter() - left
 
     def _plans(self) -> EpochPlans:
         return EpochPlans(
@@ -269,7 +274,8 @@ class _Producer(Generic[BatchT]):
         for sample, bad in made:
             stats.add(sample.stats)
             stats.bad += bad
-        batch = self.sampler.collate([sample for sample, _ in made])
+        with stats.stage("collate"):
+            batch = self.sampler.collate([sample for sample, _ in made])
         if not plan.weight.all():
             batch = batch.weighted(torch.from_numpy(plan.weight))  # type: ignore[attr-defined]
         return batch, stats

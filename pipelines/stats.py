@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+SAMPLE_STAGES = ("read", "decode", "convert", "flow", "mask")
+"""Stages of one sample, in the threads that make samples."""
+BATCH_STAGES = ("collate", "copy")
+"""Stages of one batch: joining its samples, and starting its way to the device."""
+WAITS = ("wait", "consumer")
+"""The consumer waits for a batch; the loader waits for the consumer to come back for the next one."""
+STAGES = (*SAMPLE_STAGES, *BATCH_STAGES, *WAITS)
+
+
+def _zeros() -> defaultdict[str, float]:
+    return defaultdict(float)
 
 
 @dataclass(kw_only=True, slots=True)
 class Stats:
     """Counts and times of one sample, one batch or one loader; they add up.
 
-    seconds: per stage ("read", "decode", "convert", "flow", "mask"), summed over threads; "wait" is the consumer's.
-    bad: samples replaced by another one.
+    seconds: wall time per stage of STAGES, summed over the threads of all workers. "wait" and "consumer" are of the
+    consuming thread: it waited for a batch, it was away with one. cpu_seconds: what of that time a processor worked for
+    it. The two differ where a thread waits: for a disk, a device, a core or another thread. bad: samples replaced by
+    another one.
     """
 
     samples: int = 0
     read_bytes: int = 0
     bad: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: defaultdict[str, float] = field(default_factory=_zeros)
+    cpu_seconds: defaultdict[str, float] = field(default_factory=_zeros)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to the stage."""
-        start = time.perf_counter()
+        cpu, start = time.thread_time(), time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] += time.perf_counter() - start
+            self.cpu_seconds[name] += time.thread_time() - cpu
 
     def add(self, other: Stats) -> None:
         """Adds another's counts and times to this one's."""
         self.samples += other.samples
         self.read_bytes += other.read_bytes
         self.bad += other.bad
-        for name, value in other.seconds.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + value
+        for mine, theirs in ((self.seconds, other.seconds), (self.cpu_seconds, other.cpu_seconds)):
+            for name, value in theirs.items():
+                mine[name] += value
 
     def as_dict(self) -> dict[str, object]:
         """The same as plain, JSON-able values."""
@@ -45,4 +63,5 @@ class Stats:
             "read_bytes": self.read_bytes,
             "bad": self.bad,
             "seconds": {name: round(value, 6) for name, value in sorted(self.seconds.items())},
+            "cpu_seconds": {name: round(value, 6) for name, value in sorted(self.cpu_seconds.items())},
         }
