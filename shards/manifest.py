@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +24,26 @@ from .sample import VideoIndex
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 Float64s = npt.NDArray[np.float64]
+UInt8s = npt.NDArray[np.uint8]
 
 _CONTAINERS = ("mp4", "webm", "mkv", "mov", "avi")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Component:
     """Where one component of each of N samples lies; offset and size are 0 where a sample lacks it.
 
-    offset int64 (N,) of the data in the tar and size int64 (N,), in bytes; digest uint8 (N, 16), the xxh3_128.
+    offset int64 (N,) of the data in the tar and size int64 (N,), in bytes.
     """
 
     offset: Int64s
     size: Int64s
-    digest: npt.NDArray[np.uint8]
+    read_digest: Callable[[], UInt8s] = field(repr=False)
+
+    @cached_property
+    def digest(self) -> UInt8s:
+        """Uint8 (N, 16), the xxh3_128 of each, 0 where a sample lacks it; read from disk when it is first asked for."""
+        return self.read_digest()
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -106,17 +114,12 @@ class Manifest:
         """Read dataset.json and manifest.parquet of a finished split; raises ShardError where that cannot be done."""
         folder = Path(folder)
         info = read_dataset_json(folder)
-        path = folder / MANIFEST
-        try:
-            with pq.ParquetFile(path, memory_map=True) as file:
-                manifest = _read(cls, folder, info, ColumnReader(path, file))
-        except FileNotFoundError as error:
-            raise ShardError(f"no {MANIFEST} in {folder}, though dataset.json is there; {REMEDY}") from error
-        except (pa.ArrowException, OSError) as error:
-            raise ShardError(f"{path} is unreadable ({error}); {REMEDY}") from error
+        with _columns(folder) as reader:
+            manifest = _read(cls, folder, info, reader)
         if len(manifest) != info["counts"]["samples"]:
             raise ShardError(
-                f"{path} has {len(manifest)} samples, but dataset.json says {info['counts']['samples']}; {REMEDY}"
+                f"{folder / MANIFEST} has {len(manifest)} samples, but dataset.json says {info['counts']['samples']}; "
+                f"{REMEDY}"
             )
         return manifest
 
@@ -137,9 +140,8 @@ class Manifest:
 
     def sources(self) -> pa.StringArray:
         """What each sample was made of (read from disk at each call)."""
-        path = self.folder / MANIFEST
-        with pq.ParquetFile(path, memory_map=True) as file:
-            return ColumnReader(path, file).strings("source")
+        with _columns(self.folder) as reader:
+            return reader.strings("source")
 
     def shard_path(self, i: int) -> Path:
         """The tar that holds sample i."""
@@ -202,6 +204,19 @@ class Manifest:
         return self.video_columns
 
 
+@contextmanager
+def _columns(folder: Path) -> Iterator[ColumnReader]:
+    """The columns of the manifest in `folder`; ShardError where they cannot be read."""
+    path = folder / MANIFEST
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield ColumnReader(path, file)
+    except FileNotFoundError as error:
+        raise ShardError(f"no {MANIFEST} in {folder}, though dataset.json is there; {REMEDY}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path} is unreadable ({error}); {REMEDY}") from error
+
+
 def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: ColumnReader) -> Manifest:
     shard_names, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])
     names = [name.removesuffix(DIGEST) for name in reader.names if name.endswith(DIGEST)]
@@ -221,8 +236,13 @@ def _read_component(reader: ColumnReader, name: str) -> Component:
     return Component(
         offset=reader.numbers(name + OFFSET, COMPONENT_COLUMNS[OFFSET], np.int64),
         size=reader.numbers(name + SIZE, COMPONENT_COLUMNS[SIZE], np.int64),
-        digest=reader.digests(name + DIGEST, COMPONENT_COLUMNS[DIGEST]),
+        read_digest=partial(_read_digest, reader.path.parent, name),
     )
+
+
+def _read_digest(folder: Path, name: str) -> UInt8s:
+    with _columns(folder) as reader:
+        return reader.digests(name + DIGEST, COMPONENT_COLUMNS[DIGEST])
 
 
 def _read_video(reader: ColumnReader) -> VideoColumns:
