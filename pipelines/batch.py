@@ -38,6 +38,15 @@ class Movable:
         """The same batch with its CPU tensors in page-locked memory, for asynchronous copies to a CUDA device."""
         return self._map(lambda t: t if t.is_cuda else t.pin_memory())
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keeps the memory of CUDA tensors that another stream filled until the work queued on `stream` is done."""
+
+        def record(t: Tensor) -> Tensor:
+            t.record_stream(stream)
+            return t
+
+        self._map(record)
+
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
         """One of all: each field's tensors joined along the batch."""

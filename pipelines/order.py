@@ -9,7 +9,9 @@ shuffled.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,14 @@ import numpy.typing as npt
 from .rng import sample_rng
 
 Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GlobalBatch:
+    """The samples of a batch over all ranks, int64 (G,), and the epoch that each is shown in, int64 (G,)."""
+
+    indexes: Int64Array
+    epochs: Int64Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +92,27 @@ class Order:
         for lane in range(self.lanes):
             indexes[:, lane] = self._lane(starts, epoch, lane)[: n * share].reshape(n, share)
         return indexes.reshape(-1)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
+        """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
+        samples = self.epoch(epoch)
+        for at in range(first * self.global_batch, len(samples), self.global_batch):
+            indexes = samples[at : at + self.global_batch]
+            yield GlobalBatch(indexes=indexes, epochs=np.full_like(indexes, epoch))
+
+    def reserve(self, index: int, rng: np.random.Generator) -> int:
+        """A sample in place of `index`, which cannot be used: any of the dataset."""
+        return int(rng.integers(self.n_samples))
+
+    def identity(self) -> dict[str, Any]:
+        """What makes the order, and so what a saved position depends on; JSON-able."""
+        return {
+            "seed": self.seed,
+            "global_batch": self.global_batch,
+            "lanes": self.lanes,
+            "block": self.block,
+            "shuffle": self.shuffle,
+        }
 
     def _count_batches(self) -> int:
         if not self.shuffle:

@@ -1,0 +1,149 @@
+"""From plans to batches: what a batch holds is decided by its plan; threads make its samples."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..shards.errors import SampleError
+from .order import GlobalBatch, Int64Array, rank_share
+from .rng import sample_rng
+from .stats import Stats
+
+log = logging.getLogger(__name__)
+
+BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+_TRIES = 16
+
+Made = tuple[Any, int]
+"""A sample, and how many before it could not be used."""
+
+
+class Sampler(Protocol[BatchT_co]):
+    """What a modality brings. Samples have a `stats` attribute; `make` raises SampleError for one that cannot be
+    used.
+    """
+
+    seed: int
+
+    def make(self, index: int, epoch: int) -> Any: ...
+
+    def collate(self, samples: list[Any]) -> BatchT_co: ...
+
+
+class BatchOrder(Protocol):
+    """What comes when: `Order` for one dataset, `MixOrder` for several. A pure function of its settings.
+
+    batches(epoch, first) are the global batches of an epoch from number `first` on; reserve is another sample in place
+    of `index`, of the same dataset; identity is, JSON-able, what a saved position depends on.
+    """
+
+    @property
+    def n_batches(self) -> int: ...
+
+    @property
+    def global_batch(self) -> int: ...
+
+    @property
+    def shuffle(self) -> bool: ...
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]: ...
+
+    def reserve(self, index: int, rng: np.random.Generator) -> int: ...
+
+    def identity(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPlan:
+    """One rank's part of global batch `number` = (epoch, batch): indexes and epochs of its samples, int64 (B,), and the
+    weight of each, float32 (B,), 0 for padding.
+    """
+
+    number: tuple[int, int]
+    indexes: Int64Array
+    epochs: Int64Array
+    weight: npt.NDArray[np.float32]
+
+
+def plans(
+    order: BatchOrder, epoch: int, first: int, rank: int, world_size: int, *, endless: bool = False
+) -> Iterator[BatchPlan]:
+    """A rank's plans of an epoch from batch `first` on, and with `endless` those of all epochs after it; each is made
+    when it is asked for.
+    """
+    while True:
+        for b, whole in enumerate(order.batches(epoch, first), start=first):
+            mine, weight = rank_share(np.arange(len(whole.indexes)), rank, world_size)
+            yield BatchPlan(number=(epoch, b), indexes=whole.indexes[mine], epochs=whole.epochs[mine], weight=weight)
+        if not endless or order.n_batches == 0:
+            return
+        epoch, first = epoch + 1, 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchMaker(Generic[BatchT]):
+    """Makes the batch of a plan; holds settings only, so that it can be sent to worker processes."""
+
+    sampler: Sampler[BatchT]
+    order: BatchOrder
+
+    def start(self, pool: Executor, plan: BatchPlan) -> list[Future[Made]]:
+        """Hands the samples of a batch to `pool`."""
+        pairs = zip(plan.indexes.tolist(), plan.epochs.tolist(), strict=True)
+        return [pool.submit(self._sample, index, epoch) for index, epoch in pairs]
+
+    def finish(self, plan: BatchPlan, samples: list[Future[Made]]) -> tuple[BatchT, Stats]:
+        """The batch and what it cost, once its samples are there."""
+        stats = Stats()
+        made = [sample.result() for sample in samples]
+        for sample, bad in made:
+            stats.add(sample.stats)
+            stats.bad += bad
+        with stats.stage("collate"):
+            batch = self.sampler.collate([sample for sample, _ in made])
+        if not plan.weight.all():
+            batch = batch.weighted(torch.from_numpy(plan.weight))  # type: ignore[attr-defined]
+        return batch, stats
+
+    def _sample(self, index: int, epoch: int) -> Made:
+        """The sample, or the next one in its reserve order that can be used, and how many could not."""
+        rng = None
+        for bad in range(_TRIES):
+            try:
+                return self.sampler.make(index, epoch), bad
+            except SampleError as error:
+                log.warning("replaced %s", error)
+                last = error
+                rng = rng or sample_rng(self.sampler.seed, epoch, str(index), 0, "reserve")
+                index = self.order.reserve(index, rng)
+        raise last
+
+
+def batches_from_threads(
+    maker: BatchMaker[BatchT], wanted: Iterable[BatchPlan], threads: int, prefetch: int
+) -> Generator[tuple[BatchT, Stats]]:
+    """The batches of some plans in their order, made by threads of this process `prefetch` batches ahead."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
+    finisher = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
+    try:
+        ahead: deque[Future[tuple[BatchT, Stats]]] = deque()
+        plans_left = iter(wanted)
+        while True:
+            while len(ahead) < prefetch and (plan := next(plans_left, None)) is not None:
+                ahead.append(finisher.submit(maker.finish, plan, maker.start(pool, plan)))
+            if not ahead:
+                return
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        finisher.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,135 @@
+"""Worker processes that stay from epoch to epoch and are told batch by batch what to make.
+
+They are PyTorch's (a DataLoader's), so batches come back through shared memory that has no name left once it is open.
+The plans travel with the requests: a worker knows nothing of epochs, and the order is the DataLoader's, which takes
+from its workers in turn.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..shards.errors import MaskstreamError
+from .produce import BatchMaker, BatchPlan, Made
+from .stats import Stats
+
+BatchT = TypeVar("BatchT")
+_PARENT_CHECK_S = 0.5
+
+_Task = tuple[BatchPlan, BatchPlan | None]
+"""The batch to make now, and the one that the same worker is going to be asked for next."""
+
+
+class WorkerPool(Generic[BatchT]):
+    """`workers` spawned processes with `threads` threads each, which make batches up to `prefetch` ahead per worker."""
+
+    def __init__(self, maker: BatchMaker[BatchT], *, workers: int, threads: int, prefetch: int) -> None:
+        self._tasks = _Tasks(workers)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Batches(maker, threads),
+            batch_size=None,
+            sampler=self._tasks,
+            num_workers=workers,
+            prefetch_factor=prefetch,
+            persistent_workers=True,
+            multiprocessing_context="spawn",
+            worker_init_fn=_begin_worker,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),
+        )
+
+    def batches(self, plans: Iterable[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
+        """The batches of the plans in their order. Calling it again ends the earlier iteration; the processes stay."""
+        self._tasks.plans = plans
+        for item in self._loader:
+            if isinstance(item, MaskstreamError):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Ends the processes."""
+        iterator: Any = self._loader._iterator
+        if iterator is not None:
+            self._loader._iterator = None
+            iterator._shutdown_workers()
+
+
+class _Tasks(Sampler[_Task]):
+    """Plans as tasks: worker i gets tasks i, i + workers, ..., so a task names the one that comes `workers` later."""
+
+    def __init__(self, workers: int) -> None:
+        self.plans: Iterable[BatchPlan] = ()
+        self._workers = workers
+
+    def __iter__(self) -> Iterator[_Task]:
+        ahead: deque[BatchPlan] = deque()
+        for plan in self.plans:
+            ahead.append(plan)
+            if len(ahead) > self._workers:
+                yield ahead.popleft(), plan
+        for plan in ahead:
+            yield plan, None
+
+
+class _Batches(Dataset[Any]):
+    """In a worker: makes the batch that is asked for while its threads begin the next one."""
+
+    def __init__(self, maker: BatchMaker[Any], threads: int) -> None:
+        self._maker, self._threads = maker, threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._begun: tuple[tuple[int, int], list[Future[Made]]] | None = None
+
+    def __getitem__(self, task: _Task) -> Any:
+        """The batch and its stats; an error of the tree of MaskstreamError comes as a value, to be raised as what it
+        is on the other side.
+        """
+        plan, then = task
+        self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="maskstream")
+        samples = self._taken(plan) or self._maker.start(self._pool, plan)
+        if then is not None:
+            self._begun = (then.number, self._maker.start(self._pool, then))
+        try:
+            return self._maker.finish(plan, samples)
+        except MaskstreamError as error:
+            return error
+
+    def _taken(self, plan: BatchPlan) -> list[Future[Made]] | None:
+        """The samples that were begun ahead, if they are this plan's; others (after a jump) are dropped."""
+        begun, self._begun = self._begun, None
+        if begun is None or begun[0] == plan.number:
+            return begun and begun[1]
+        for sample in begun[1]:
+            sample.cancel()
+        return None
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _begin_worker(worker: int) -> None:
+    """A worker's parallelism is its decoding threads; Ctrl-C is its parent's to handle, and it ends with its parent."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+
+
+def _end_with(parent: int | None) -> None:
+    """Ends this process when its parent is gone, also after SIGKILL."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_S)
+    os._exit(1)
