@@ -3,7 +3,8 @@
 Every sample: `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none), `source`. Every component NAME
 of the split: `NAME.offset` and `NAME.size` int64 (bytes; offset of the data in the tar) and `NAME.xxh3_128` (16 bytes),
 null in samples without it. Splits with video: `codec`, `fps`, `n_frames`, `width`, `height`, `header_size` and the
-lists `gop_first_frame`, `gop_offset`, `gop_size`, `gop_lead` of `VideoIndex`, null in samples without video.
+lists `gop_first_frame`, `gop_offset`, `gop_size`, `gop_lead` of `VideoIndex`, null in samples without video; splits
+over tars that others wrote also have `table_offset` and `gop_packets`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ GOP_COLUMNS: dict[str, pa.DataType] = {
     "gop_size": pa.int64(),
     "gop_lead": pa.int32(),
 }
+TABLE_OFFSET, GOP_PACKETS = "table_offset", "gop_packets"
+TABLE_COLUMNS: dict[str, pa.DataType] = {TABLE_OFFSET: pa.int64(), GOP_PACKETS: pa.int32()}
+"""A number and a list, only where a packet table stands beside each shard."""
 
 
 def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
@@ -68,13 +72,16 @@ def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
 def _video_columns(rows: Sequence[Row]) -> dict[str, pa.Array]:
     videos = [row.video for row in rows]
     columns: dict[str, pa.Array] = {}
-    for name, kind in VIDEO_COLUMNS.items():
+    tables = any(video is not None and video.foreign for video in videos)
+    scalars = VIDEO_COLUMNS | ({TABLE_OFFSET: TABLE_COLUMNS[TABLE_OFFSET]} if tables else {})
+    lists = GOP_COLUMNS | ({GOP_PACKETS: TABLE_COLUMNS[GOP_PACKETS]} if tables else {})
+    for name, kind in scalars.items():
         values = [None if video is None else getattr(video, name) for video in videos]
         columns[name] = pa.array(values, kind)
     lengths = (0 if video is None else len(video.first_frame) for video in videos)
     starts = pa.array(accumulate(lengths, initial=0), pa.int32())
     absent = pa.array([video is None for video in videos], pa.bool_())
-    for name, kind in GOP_COLUMNS.items():
+    for name, kind in lists.items():
         arrays = [getattr(video, name.removeprefix("gop_")) for video in videos if video is not None]
         columns[name] = pa.ListArray.from_arrays(starts, pa.array(np.concatenate(arrays), kind), mask=absent)
     return columns

@@ -22,6 +22,8 @@ from .sample import DatasetInfo, Reject
 DATASET_JSON = "dataset.json"
 MANIFEST = "manifest.parquet"
 REJECTS = "rejects.parquet"
+FOREIGN = "foreign"
+"""The profile of a split over tars that others wrote."""
 ROW_GROUP = 1 << 16
 """Rows that are written, and while reading are decompressed, at a time."""
 
@@ -64,10 +66,7 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
         },
         "label_names": list(info.label_names),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
-        "shards": [
-            {"name": shard.name, "samples": len(shard.rows), "size_bytes": shard.size_bytes, "sha256": shard.sha256}
-            for shard in shards
-        ],
+        "shards": [_shard_facts(shard) for shard in shards],
     }
     text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
     _publish(folder / DATASET_JSON, (text + "\n").encode())
@@ -94,6 +93,11 @@ def read_dataset_json(folder: str | Path) -> dict[str, Any]:
     if not _has_shape(data["counts"], _COUNTS) or not all(_has_shape(shard, _SHARD) for shard in shards):
         raise ShardError(f"{path}: counts or shards are not as {FORMAT!r} has them; run `maskstream shards` again")
     return dict(data)
+
+
+def _shard_facts(shard: ShardRecord) -> dict[str, Any]:
+    facts = {"name": shard.name, "samples": len(shard.rows), "size_bytes": shard.size_bytes, "sha256": shard.sha256}
+    return facts if shard.packets_sha256 is None else facts | {"packets_sha256": shard.packets_sha256}
 
 
 def _has_shape(value: object, types: dict[str, type]) -> bool:

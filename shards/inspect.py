@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from .dataset import REJECTS
 from .errors import ShardError
-from .manifest import Manifest, VideoColumns
+from .manifest import CONTAINERS, Manifest, VideoColumns
 
 TOP = 10
 
@@ -47,7 +47,8 @@ def _video(manifest: Manifest, columns: VideoColumns | None) -> dict[str, Any] |
     has = columns.codec >= 0
     timed = columns.fps > 0
     seconds = float((columns.n_frames[timed] / columns.fps[timed]).sum())
-    sizes = int(manifest.component(manifest.video_component).size[has].sum())
+    names = [name for name in CONTAINERS if name in manifest.component_names]
+    sizes = sum(int(manifest.component(name).size[has].sum()) for name in names)
     pixels = Counter(zip(columns.width[has].tolist(), columns.height[has].tolist(), strict=True))
     return {
         "hours": seconds / 3600,

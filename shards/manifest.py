@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .column_reader import REMEDY, ColumnReader
-from .columns import COMPONENT_COLUMNS, DIGEST, GOP_COLUMNS, OFFSET, SAMPLE_COLUMNS, SIZE, VIDEO_COLUMNS
+from .columns import (
+    COMPONENT_COLUMNS,
+    DIGEST,
+    GOP_COLUMNS,
+    GOP_PACKETS,
+    OFFSET,
+    SAMPLE_COLUMNS,
+    SIZE,
+    TABLE_COLUMNS,
+    TABLE_OFFSET,
+    VIDEO_COLUMNS,
+)
 from .dataset import MANIFEST, read_dataset_json
 from .errors import ShardError
 from .sample import VideoIndex
@@ -26,7 +37,8 @@ Int32s = npt.NDArray[np.int32]
 Float64s = npt.NDArray[np.float64]
 UInt8s = npt.NDArray[np.uint8]
 
-_CONTAINERS = ("mp4", "webm", "mkv", "mov", "avi")
+CONTAINERS = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
+"""Components that hold a video; of a sample that has several, the first one counts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +69,8 @@ class VideoColumns:
 
     The GOPs of sample i are `start[i]:start[i + 1]` of first_frame, offset, size and lead; samples without video have
     none and 0 in every array. `codec` is a number into `codec_names` (-1 for none). The flat arrays are as narrow as
-    their values allow (int8 to int64), for they are most of what a manifest holds.
+    their values allow (int8 to int64), for they are most of what a manifest holds. table_offset and packets are None
+    but for tars that others wrote.
     """
 
     codec_names: list[str]
@@ -72,6 +85,8 @@ class VideoColumns:
     offset: npt.NDArray[np.signedinteger]
     size: npt.NDArray[np.signedinteger]
     lead: npt.NDArray[np.signedinteger]
+    table_offset: Int64s | None
+    packets: npt.NDArray[np.signedinteger] | None
 
     def __getitem__(self, i: int) -> VideoIndex:
         i = range(len(self.codec))[i]
@@ -89,6 +104,8 @@ class VideoColumns:
             offset=self.offset[gops].astype(np.int64),
             size=self.size[gops].astype(np.int64),
             lead=self.lead[gops].astype(np.int64),
+            table_offset=None if self.table_offset is None else int(self.table_offset[i]),
+            packets=None if self.packets is None else self.packets[gops].astype(np.int64),
         )
 
 
@@ -162,10 +179,17 @@ class Manifest:
     @property
     def video_component(self) -> str:
         """The component that `video` is about: "mp4" in splits that maskstream encoded."""
-        for name in _CONTAINERS:
+        for name in CONTAINERS:
             if name in self._components:
                 return name
-        raise ShardError(f"no component of {', '.join(_CONTAINERS)} in {self.folder}, so it has no video")
+        raise ShardError(f"no component of {', '.join(CONTAINERS)} in {self.folder}, so it has no video")
+
+    def video_member(self, i: int) -> tuple[str, int]:
+        """The component that holds the video of sample i, and the offset of its data in the tar, in bytes."""
+        for name in CONTAINERS:
+            if name in self._components and (offset := int(self._components[name].offset[i])):
+                return name, offset
+        raise ShardError(f"sample {self.key(i)!r} of {self.folder} has no component of {', '.join(CONTAINERS)}")
 
     def video(self, i: int) -> VideoIndex:
         """Where the frames of sample i lie in its member; raises ValueError where it has none."""
@@ -252,10 +276,15 @@ def _read_video(reader: ColumnReader) -> VideoColumns:
         for name, kind in VIDEO_COLUMNS.items()
         if name != "codec"
     }
-    lists = {name.removeprefix("gop_"): reader.lists(name, kind) for name, kind in GOP_COLUMNS.items()}
+    kinds = dict(GOP_COLUMNS)
+    arrays |= {TABLE_OFFSET: None, "packets": None}
+    if TABLE_OFFSET in reader.names:
+        arrays[TABLE_OFFSET] = reader.numbers(TABLE_OFFSET, TABLE_COLUMNS[TABLE_OFFSET], np.int64)
+        kinds[GOP_PACKETS] = TABLE_COLUMNS[GOP_PACKETS]
+    lists = {name.removeprefix("gop_"): reader.lists(name, kind) for name, kind in kinds.items()}
     lengths = lists["offset"][0]
     if not all(np.array_equal(others, lengths) for others, _ in lists.values()):
-        raise ShardError(f"{reader.path}: the four lists of GOPs of a sample differ in length; {REMEDY}")
+        raise ShardError(f"{reader.path}: the lists of GOPs of a sample differ in length; {REMEDY}")
     arrays |= {name: values for name, (_, values) in lists.items()}
     start = np.concatenate([[0], np.cumsum(lengths)])
     return VideoColumns(codec_names=codec_names, codec=codec, start=start, **arrays)

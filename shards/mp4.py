@@ -44,12 +44,16 @@ Run = tuple[Int64Array, Int64Array, Int64Array, npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Packets:
-    """Packets in decoding order: start and size in bytes of the data given, pts in the track's time scale, keyframe."""
+    """Packets in decoding order: start and size in bytes of the data given, pts in the track's time scale, keyframe.
+
+    shown: which of them become frames of the video (an edit list may hide some); None for all.
+    """
 
     start: Int64Array
     size: Int64Array
     pts: Int64Array
     keyframe: npt.NDArray[np.bool_]
+    shown: npt.NDArray[np.bool_] | None = None
 
 
 def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int, int, int]]:

@@ -51,12 +51,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """One finished shard: file name (`NAME-000000.tar`), sha256 in hex, size in bytes, and its rows in tar order."""
+    """One finished shard: file name (`NAME-000000.tar`), sha256 in hex, size in bytes, and its rows in tar order.
+
+    A tar that others wrote is named by its path from the split's folder, and has a file of packets beside the manifest
+    (packet_table.py), whose sha256 in hex is `packets_sha256`.
+    """
 
     name: str
     sha256: str
     size_bytes: int
     rows: tuple[Row, ...]
+    packets_sha256: str | None = None
 
     def to_json(self) -> Json:
         return {
@@ -64,19 +69,23 @@ class ShardRecord:
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
             "rows": [row.to_json() for row in self.rows],
-        }
+        } | ({} if self.packets_sha256 is None else {"packets_sha256": self.packets_sha256})
 
     @classmethod
     def from_json(cls, data: Json) -> ShardRecord:
-        return cls(data["name"], data["sha256"], data["size_bytes"], tuple(Row.from_json(row) for row in data["rows"]))
+        rows = tuple(Row.from_json(row) for row in data["rows"])
+        return cls(data["name"], data["sha256"], data["size_bytes"], rows, data.get("packets_sha256"))
 
 
 def _video_to_json(video: VideoIndex) -> Json:
     scalars = {name: getattr(video, name) for name in _VIDEO_SCALARS}
-    return scalars | {name: getattr(video, name).tolist() for name in _VIDEO_ARRAYS}
+    table = {} if video.packets is None else {"table_offset": video.table_offset, "packets": video.packets.tolist()}
+    return scalars | {name: getattr(video, name).tolist() for name in _VIDEO_ARRAYS} | table
 
 
 def _video_from_json(data: Json) -> VideoIndex:
     fields: Json = {name: data[name] for name in _VIDEO_SCALARS}
     fields |= {name: np.asarray(data[name], dtype=np.int64) for name in _VIDEO_ARRAYS}
+    if "packets" in data:
+        fields |= {"table_offset": data["table_offset"], "packets": np.asarray(data["packets"], dtype=np.int64)}
     return VideoIndex(**fields)

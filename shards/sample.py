@@ -17,15 +17,19 @@ COMPONENT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_.]{0,15}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoIndex:
-    """Where the frames of a fragmented MP4 lie, so that a clip needs only the bytes of its GOPs.
+    """Where the frames of a video lie, so that a clip needs only the bytes of its GOPs.
 
     The member is `header fragment fragment ...`; `header` (ftyp and moov) followed by any run of whole fragments is
     itself a valid MP4. GOP g serves the frames `first_frame[g] <= frame < first_frame[g + 1]` in display order; its
     bytes are `offset[g] : offset[g] + size[g]` of the member. Where `lead[g + 1]` is not 0, that many of them are
     stored behind the next GOP's keyframe (an open GOP), so reading GOP g takes the fragment of GOP g + 1 too.
 
+    A member that others wrote (`foreign`) may have any container. What its header and fragments would say stands in the
+    file of packets of its shard (packet_table.py): at `table_offset` a header of `header_size` bytes, and behind it one
+    record per packet, of which GOP g has `packets[g]`. Its GOPs are the bytes from their first packet to their last.
+
     Fields: fps in frames per second (the average one when `variable`), width and height in pixels as displayed,
-    header_size in bytes, and int64 arrays of one length: first_frame, offset, size, lead.
+    header_size in bytes, and int64 arrays of one length: first_frame, offset, size, lead, and packets where `foreign`.
     """
 
     codec: str
@@ -38,6 +42,17 @@ class VideoIndex:
     offset: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
     lead: npt.NDArray[np.int64]
+    table_offset: int | None = None
+    packets: npt.NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.table_offset is None) != (self.packets is None):
+            raise ValueError("table_offset and packets belong together: give both, or none for a fragmented MP4")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the packets are listed beside the tar, not in the member."""
+        return self.table_offset is not None
 
     def gops_of(self, frames: npt.NDArray[np.int64]) -> tuple[int, int]:
         """The run of GOPs [start, stop) whose bytes hold all of `frames` (display order, any order, non-empty)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -13,27 +15,31 @@ import xxhash
 from .errors import ShardError
 from .idx import idx_text
 from .manifest import Manifest
+from .member_name import indexed_name
+from .packet_table import beside, packets_path
 from .ustar import CHUNK_BYTES, HashedReader, walk
 from .video_check import box_problems, decode_problems, table_problems
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCheck:
-    """The check of shard `number` of a manifest whose video component is `video` (None in splits without video)."""
+    """The check of shard `number` of a manifest."""
 
     manifest: Manifest
     number: int
-    video: str | None
     decode: bool
     advance: Callable[[int], None]
 
     def problems(self) -> Iterator[str]:
         """What is wrong, without the shard's name; everything is checked that can still be read."""
-        path = self.manifest.folder / self.manifest.shard_names[self.number]
+        shard = self.manifest.shard_names[self.number]
+        path = self.manifest.folder / shard
         rows = np.flatnonzero(self.manifest.shard == self.number)
         keys = self.manifest.keys(rows)
         spans = [self._spans(row) for row in rows.tolist()]
-        yield from _idx_problems(path.with_suffix(".idx"), idx_text(zip(keys, spans, strict=True)))
+        index = beside(self.manifest.folder, shard, ".idx")
+        yield from _idx_problems(index, idx_text(zip(keys, spans, strict=True)))
+        yield from self._table_problems(shard)
 
         expected = {
             f"{key}.{name}": (row, key, name)
@@ -51,7 +57,7 @@ class ShardCheck:
             return
         for _, key, name in expected.values():
             yield f"sample {key!r}, component {name!r}: is not in the tar"
-        yield from self._checksum_problems(path.name, reader)
+        yield from self._checksum_problems(shard, reader)
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
         """The components of a sample in the order of the tar."""
@@ -65,8 +71,10 @@ class ShardCheck:
     def _tar_problems(self, reader: HashedReader, expected: dict[str, tuple[int, str, str]]) -> Iterator[str]:
         """Walk the tar as its headers say, taking each member that is found out of `expected`."""
         try:
-            for member in walk(reader):
-                row, key, name = expected.pop(member.name, (-1, "", ""))
+            for member in walk(reader, foreign=self._foreign):
+                row, key, name = expected.pop(indexed_name(member.name), (-1, "", ""))
+                if row < 0 and self._foreign:
+                    continue  # it is among the rejects; the shard's sha256 covers it
                 if row < 0:
                     yield f"member {member.name!r} is not in the manifest, or comes a second time"
                 elif not member.isreg():
@@ -85,7 +93,8 @@ class ShardCheck:
             yield f"has {member.size} bytes, not {component.size[row]}"
             return
         columns = self.manifest.video_columns
-        is_video = columns is not None and name == self.video and columns.codec[row] >= 0
+        has_video = columns is not None and columns.codec[row] >= 0
+        is_video = has_video and name == self.manifest.video_member(row)[0]
         body = reader.read(member.size) if is_video else b""
         digest = xxhash.xxh3_128(body)
         for chunk in reader.chunks(0 if is_video else member.size):
@@ -99,9 +108,31 @@ class ShardCheck:
             if self.decode:
                 yield from decode_problems(index, body)
 
+    @property
+    def _foreign(self) -> bool:
+        """Whether others wrote the tar."""
+        return self._promised(self.manifest.shard_names[self.number]).get("packets_sha256") is not None
+
+    def _promised(self, name: str) -> dict[str, Any]:
+        """What dataset.json says of the shard."""
+        return next((shard for shard in self.manifest.info["shards"] if shard["name"] == name), {})
+
+    def _table_problems(self, name: str) -> Iterator[str]:
+        path, expected = packets_path(self.manifest.folder, name), self._promised(name).get("packets_sha256")
+        if expected is None:
+            return
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            yield f"its packet table {path.name} cannot be read ({error.strerror or error})"
+            return
+        if found != expected:
+            yield f"the sha256 of its packet table {path.name} is not the one in dataset.json"
+
     def _checksum_problems(self, name: str, reader: HashedReader) -> Iterator[str]:
-        promised = next((shard for shard in self.manifest.info["shards"] if shard["name"] == name), None)
-        if promised is None:
+        promised = self._promised(name)
+        if not promised:
             return
         if reader.position != promised["size_bytes"]:
             yield f"has {reader.position} bytes, not {promised['size_bytes']}"

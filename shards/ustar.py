@@ -1,4 +1,6 @@
-"""The members of a USTAR tar, in one pass, with nothing that its headers say believed beyond the file's own size.
+"""The members of a tar, in one pass, with nothing that its headers say believed beyond the file's own size.
+
+Shards are USTAR, and nothing else is taken for one. Tars that others wrote may also be of GNU, PAX or the oldest form.
 
 `tarfile` is not used for walking: a damaged header with a huge or negative size keeps it busy for ever.
 """
@@ -17,6 +19,11 @@ BLOCK_BYTES = 512
 CHUNK_BYTES = 1 << 20
 
 _MAGIC = b"ustar\x0000"
+_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS = b"L", b"K", b"x", b"g", b"X"
+_EXTENSIONS = (_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS)
+_GZIP = b"\x1f\x8b"
+MAX_EXTENSION_BYTES = 1 << 20
+"""What is read of a header that only adds to the next one."""
 
 
 class HashedReader:
@@ -48,11 +55,13 @@ class HashedReader:
             yield data
 
 
-def walk(reader: HashedReader) -> Iterator[tarfile.TarInfo]:
+def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.TarInfo]:
     """Yield each member with `offset_data`, the reader standing at its data, of which as much may be read as one likes.
 
     Ends at the end-of-archive block; raises ShardError where the file ends before it, or a header is none of USTAR's.
+    With `foreign`, GNU and PAX tars are read too: long names and sizes are taken from the headers that carry them.
     """
+    extended: dict[str, str] = {}
     while True:
         start = reader.position
         header = reader.read(BLOCK_BYTES)
@@ -63,17 +72,60 @@ def walk(reader: HashedReader) -> Iterator[tarfile.TarInfo]:
         try:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise ShardError(f"the tar has no header at byte {start} ({error})") from error
-        if header[257:265] != _MAGIC:
+            hint = "; it is compressed, so unpack it with gunzip first" if header.startswith(_GZIP) else ""
+            raise ShardError(f"the tar has no header at byte {start} ({error}){hint}") from error
+        if not foreign and header[257:265] != _MAGIC:
             raise ShardError(f"the header at byte {start} is not of USTAR but {header[257:265]!r}")
         member.offset, member.offset_data = start, reader.position
+        is_extension = foreign and member.type in _EXTENSIONS
+        if not is_extension:
+            _extend(member, extended)
+            extended = {}
         room = reader.size_bytes - reader.position
         if not 0 <= member.size <= room:
             raise ShardError(
                 f"the member {member.name!r} at byte {start} claims {member.size} bytes, the file has {room}"
             )
-        yield member
-        stored = member.size if member.isreg() else 0
+        if is_extension:
+            extended |= _extension(member, reader)
+        else:
+            yield member
+        stored = member.size if is_extension or member.isreg() else 0
         end = member.offset_data + -(-stored // BLOCK_BYTES) * BLOCK_BYTES
         for _ in reader.chunks(end - reader.position):
             pass
+
+
+def _extension(member: tarfile.TarInfo, reader: HashedReader) -> dict[str, str]:
+    """What a GNU or PAX header says of the member behind it: its `path`, its `size`, and what else it names."""
+    if member.size > MAX_EXTENSION_BYTES:
+        raise ShardError(
+            f"the header at byte {member.offset} has {member.size} bytes, at most {MAX_EXTENSION_BYTES} are read"
+        )
+    data = reader.read(member.size)
+    if member.type == _GNU_LONG_NAME:
+        return {"path": data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")}
+    if member.type in (_GNU_LONG_LINK, _PAX_GLOBAL):
+        return {}
+    found, at = {}, 0
+    while at < len(data):
+        length, _, _ = data[at : at + 20].partition(b" ")
+        record = data[at : at + int(length)] if length.isdigit() else b""
+        name, equals, value = record[len(length) + 1 : -1].partition(b"=")
+        if not equals or not record.endswith(b"\n"):
+            raise ShardError(f"the PAX header at byte {member.offset} is damaged")
+        found[name.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        at += len(record)
+    return found
+
+
+def _extend(member: tarfile.TarInfo, extended: dict[str, str]) -> None:
+    if member.type == tarfile.GNUTYPE_SPARSE or any(name.startswith("GNU.sparse") for name in extended):
+        raise ShardError(
+            f"the member {member.name!r} at byte {member.offset} is sparse; pack it again without --sparse"
+        )
+    member.name = extended.get("path", member.name)
+    size = extended.get("size", str(member.size))
+    if not size.lstrip("-").isdigit():
+        raise ShardError(f"the PAX header before byte {member.offset} says a size of {size!r}")
+    member.size = int(size)

@@ -18,19 +18,30 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     lengths = np.diff(index.first_frame, append=index.n_frames)
     if index.first_frame[0] != 0 or (lengths <= 0).any():
         yield f"first frames {_short(index.first_frame)} of GOPs do not rise from 0 to below {index.n_frames} frames"
+    if (index.lead < 0).any() or (index.lead[1:] > lengths[:-1]).any():
+        yield f"leading frames {_short(index.lead)} are more than the frames of the GOPs before them"
     ends = index.offset + index.size
+    if index.foreign:
+        if (
+            index.offset[0] < 0
+            or ends[-1] > size_bytes
+            or (index.offset[1:] < ends[:-1]).any()
+            or index.size.min() <= 0
+        ):
+            yield f"GOPs from {_short(index.offset)} to {_short(ends)} do not follow each other in {size_bytes} bytes"
+        return
     starts = np.concatenate([[index.header_size], ends[:-1]])
     if wrong := np.flatnonzero((index.offset != starts) | (index.size <= 0)).tolist():
         gop = wrong[0]
         yield f"GOP {gop} is at bytes {index.offset[gop]} to {ends[gop]}, but should begin at {starts[gop]}"
     if ends[-1] != size_bytes:
         yield f"the GOPs end at byte {ends[-1]} of a member of {size_bytes} bytes"
-    if (index.lead < 0).any() or (index.lead[1:] > lengths[:-1]).any():
-        yield f"leading frames {_short(index.lead)} are more than the frames of the GOPs before them"
 
 
 def box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     """Where a GOP of a fragmented MP4 does not begin with a fragment; other containers are not looked into."""
+    if index.foreign:
+        return
     fragment = [data[offset + 4 : offset + 8] == b"moof" for offset in index.offset.tolist()]
     if data[4:8] == b"ftyp" and any(fragment) and not all(fragment):
         gop = fragment.index(False)
@@ -61,7 +72,9 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     if len(shown) != index.n_frames:
         yield f"has {len(shown)} frames, not {index.n_frames}"
     elif wrong := [
-        frame for frame in index.first_frame.tolist() if frame >= len(shown) or shown[frame] not in keyframes
+        frame
+        for frame in index.first_frame.tolist()[1 if index.foreign else 0 :]  # an edit list may hide the first keyframe
+        if frame >= len(shown) or shown[frame] not in keyframes
     ]:
         yield f"frame {wrong[0]} opens a GOP but is no keyframe"
     if sizes - {(index.width, index.height)}:
