@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from ..pipelines import VideoClip, VideoLoader, video_loader
-from ..pipelines.augment import Augmentation, MultiScaleCrop
+from ..pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from ..pipelines.masks import Dual, Mask, MotionGuided, Tube
 from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
 from .models.video_tokens import VideoTokens, VideoTokensConfig
@@ -120,10 +120,46 @@ def videomae2_small() -> Recipe:
     )
 
 
+def tiny(recipe: Recipe) -> Recipe:
+    """The same method for two CPU cores: 196 tokens of 8 frames at 112 pixels, a 2.5 M parameter model, 900 steps.
+
+    Measured on some 40 clips of the `sample` dataset: the central crop and one view fall fastest (docs/benchmarks.md).
+    """
+    return replace(
+        recipe,
+        name=recipe.name.replace("small", "tiny"),
+        clip=VideoClip(frames=8, stride=4, size=112),
+        augment=CenterCrop(),
+        batch_size=8,
+        views=1,
+        model=AutoencoderConfig(width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
+        optimiser=OptimiserConfig(max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=900),
+    )
+
+
+def videomae_tiny() -> Recipe:
+    """VideoMAE's tube masks, in minutes."""
+    return tiny(videomae_small())
+
+
+def mgmae_tiny() -> Recipe:
+    """MGMAE's motion-guided masks, in minutes: what `make demo` trains."""
+    return tiny(mgmae_small())
+
+
+def videomae2_tiny() -> Recipe:
+    """VideoMAE V2's dual masks, in minutes; running cells need an even grid, so patches of 14 pixels (8 x 8)."""
+    return replace(tiny(videomae2_small()), patch=14)
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "videomae-small": videomae_small,
+    "videomae-tiny": videomae_tiny,
     "mgmae-small": mgmae_small,
+    "mgmae-tiny": mgmae_tiny,
     "videomae2-small": videomae2_small,
+    "videomae2-tiny": videomae2_tiny,
 }
 
 

@@ -1,0 +1,54 @@
+"""Recipes: the papers' token counts and sizes, and that each builds its masks on its own grid."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines.batch import Flow
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.train.models.video_tokens import VideoTokens
+from maskstream.train.recipes import RECIPES, named_recipe
+
+COUNTS = {  # visible, target
+    "videomae-small": (160, 1408),
+    "videomae-tiny": (4 * (49 - 44), 4 * 44),
+    "mgmae-small": (152, 1416),
+    "mgmae-tiny": (4 * 4, 4 * 45),
+    "videomae2-small": (160, 784),
+    "videomae2-tiny": (4 * (64 - 57), 4 * 32),
+}
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_recipe_s_mask_fits_its_model(name):
+    recipe = named_recipe(name)
+    assert recipe.name == name
+    size = recipe.clip.size
+    grid = TokenGrid.video(recipe.clip.frames, size, size, tubelet=recipe.tubelet, patch=recipe.patch)
+    shape = (1, recipe.clip.frames - 1, 4, 4)
+    flow = Flow(vectors=torch.ones(*shape, 2), valid=torch.ones(shape, dtype=torch.bool))
+    mask = recipe.mask.draw(grid, [np.random.default_rng(0)], flow=flow)
+    assert (mask.visible.shape[1], mask.target.shape[1]) == COUNTS[name]
+    assert VideoTokens(recipe.tokens()).n_tokens == grid.size
+
+
+@pytest.mark.parametrize("name", ["videomae-small", "mgmae-tiny"])
+def test_a_recipe_builds_a_model_of_its_size(name):
+    model = named_recipe(name).build_model()
+    parameters = sum(p.numel() for p in model.parameters())
+    wanted = {"videomae-small": (23e6, 27e6), "mgmae-tiny": (2e6, 3e6)}[name]
+    assert wanted[0] < parameters < wanted[1]
+
+
+def test_the_small_recipes_have_their_papers_numbers():
+    small = named_recipe("videomae-small")
+    assert (small.model.width, small.model.depth, small.model.heads) == (384, 12, 6)
+    assert (small.model.decoder_width, small.model.decoder_depth, small.model.decoder_heads) == (192, 4, 3)
+    assert small.optimiser.betas == (0.9, 0.95)
+    assert small.optimiser.weight_decay == 0.05
+    assert named_recipe("videomae2-small").optimiser.max_grad_norm == 0.02
+
+
+def test_an_unknown_recipe_is_refused_with_the_legal_names():
+    with pytest.raises(ValueError, match="mgmae-tiny"):
+        named_recipe("mgmae-huge")
