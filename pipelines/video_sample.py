@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 
 from ..shards.errors import SampleError, StoreError
 from ..shards.manifest import Manifest
-from ..shards.mp4 import Mp4Error
+from ..shards.mp4 import Mp4Error, Packets
+from ..shards.packet_table import RECORD, packets_path, read_table, records_of
 from ..shards.sample import VideoIndex
 from ..shards.store import LocalStore
 from .augment import Augmentation
@@ -19,12 +21,11 @@ from .augment.crop import Crop
 from .batch import Flow, MaskBatch, VideoBatch
 from .clip import VideoClip
 from .decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
+from .decode.packets import wanted_pts
 from .flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
 from .masks import Mask, TokenGrid
 from .rng import sample_rng
 from .stats import Stats
-
-COMPONENT = "mp4"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +41,25 @@ class ClipRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipBytes:
-    """The header and the run of fragments that hold a clip; `first_frame` is the number of the run's first frame."""
+    """The header and the run of fragments that hold a clip; `first_frame` is the number of the run's first frame.
+
+    Of tars that others wrote, `fragments` is a stretch of the member, up to the last packet that is needed, and
+    `packets` says what lies in it.
+    """
 
     header: bytes
     fragments: bytes
     first_frame: int
+    packets: Packets | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """How much was read."""
+        return (
+            len(self.header)
+            + len(self.fragments)
+            + (0 if self.packets is None else RECORD.itemsize * len(self.packets.start))
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +114,9 @@ class VideoSampler:
     def read(self, request: ClipRequest) -> ClipBytes:
         """The bytes of the GOPs that hold the clip, and no others."""
         video, path = request.video, self.manifest.shard_path(request.index)
-        base = int(self.manifest.component(COMPONENT).offset[request.index])
+        _, base = self.manifest.video_member(request.index)
+        if video.foreign:
+            return self._read_foreign(request, path, base)
         first, stop = video.gops_of(request.numbers)
         begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
         if begin == video.header_size:
@@ -110,6 +127,28 @@ class VideoSampler:
             fragments = self.store.read(path, base + begin, end - begin)
         return ClipBytes(header=header, fragments=fragments, first_frame=int(video.first_frame[first]))
 
+    def _read_foreign(self, request: ClipRequest, path: Path, base: int) -> ClipBytes:
+        """The packet table says, before a byte of the tar is read, where the last packet that is needed ends."""
+        video = request.video
+        first, stop = video.gops_of(request.numbers)
+        table = packets_path(self.manifest.folder, self.manifest.shard_names[self.manifest.shard[request.index]])
+        header = self.store.read(table, video.table_offset or 0, video.header_size)
+        begin, first_frame = int(video.offset[first]), int(video.first_frame[first])
+        packets = read_table(self.store.read(table, *records_of(video, first, stop)), begin)
+        last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, request.numbers)))[-1]
+        size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
+        data = self.store.read(path, base + begin, size)
+        return ClipBytes(header=header, fragments=data, first_frame=first_frame, packets=packets)
+
+    def sample_error(self, request: ClipRequest, error: Exception) -> SampleError:
+        """What is raised for a sample that cannot be read or decoded."""
+        return SampleError(
+            shard=self.manifest.shard_path(request.index).name,
+            key=request.key,
+            component=self.manifest.video_member(request.index)[0],
+            reason=str(error),
+        )
+
     def make(self, index: int, epoch: int) -> VideoSample:
         """Sample `index` as the epoch shows it; SampleError where it cannot be read or decoded."""
         stats = Stats(samples=1)
@@ -117,18 +156,18 @@ class VideoSampler:
         try:
             with stats.stage("read"):
                 data = self.read(request)
-            stats.read_bytes = len(data.header) + len(data.fragments)
+            stats.read_bytes = data.size_bytes
             with stats.stage("decode"):
                 decoded = decode_frames(
                     data.header,
                     memoryview(data.fragments),
                     data.first_frame,
                     request.numbers,
+                    packets=data.packets,
                     motion_vectors=self.flow == "codec",
                 )
         except (StoreError, Mp4Error, DecodeError) as error:
-            shard = self.manifest.shard_path(index).name
-            raise SampleError(shard=shard, key=request.key, component=COMPONENT, reason=str(error)) from error
+            raise self.sample_error(request, error) from error
         size = (self.clip.size, self.clip.size)
         video = np.empty((self.views, self.clip.frames, *size, 3), dtype=np.uint8)
         with stats.stage("convert"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import av
 import av.error
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from ...shards.mp4 import Int64Array, Track, read_fragments, read_header
+from ...shards.mp4 import Int64Array, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..flow.codec import Vectors, ask_for_vectors
 from ..flow.codec import motion_vectors as motion_vectors_of
@@ -84,14 +83,23 @@ _decoders = _Decoders()
 
 
 def decode_frames(
-    header: bytes, fragments: memoryview, first_frame: int, numbers: Int64Array, *, motion_vectors: bool = False
+    header: bytes,
+    fragments: memoryview,
+    first_frame: int,
+    numbers: Int64Array,
+    *,
+    packets: Packets | None = None,
+    motion_vectors: bool = False,
 ) -> DecodedFrames:
     """The frames `numbers` (display order of the whole video) out of a run of fragments that starts at `first_frame`.
+
+    `packets` lists what lies in `fragments` where these are no fragments but a stretch of another container, which may
+    end with the last packet that is needed.
 
     Errors: Mp4Error where the bytes are not such fragments, DecodeError where a frame does not come out of them.
     """
     track = read_header(header)
-    packets = read_fragments(fragments, track)
+    packets = packets or read_fragments(fragments, track)
     pts = wanted_pts(packets, first_frame, numbers)
     by_pts = _decode(track, fragments, packets, pts, motion_vectors)
     frames = [by_pts[int(p)] for p in pts]
@@ -103,7 +111,7 @@ def decode_frames(
 
 
 def _decode(
-    track: Track, data: memoryview, packets: Any, pts: Int64Array, motion_vectors: bool
+    track: Track, data: memoryview, packets: Packets, pts: Int64Array, motion_vectors: bool
 ) -> dict[int, VideoFrame]:
     """Each wanted frame by its pts."""
     wanted = {int(p) for p in pts}

@@ -23,12 +23,12 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
-from ...shards.errors import SampleError, StoreError
+from ...shards.errors import StoreError
 from ...shards.mp4 import Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..batch import VideoBatch
 from ..stats import Stats
-from ..video_sample import COMPONENT, ClipBytes, ClipRequest, VideoSample, VideoSampler
+from ..video_sample import ClipBytes, ClipRequest, VideoSample, VideoSampler
 from .packets import wanted_packets, wanted_pts
 
 log = logging.getLogger(__name__)
@@ -103,8 +103,7 @@ class DaliSampler:
                 data = sampler.read(request)
                 clip = encoded_clip(data, request)
         except (StoreError, Mp4Error) as error:
-            shard = sampler.manifest.shard_path(index).name
-            raise SampleError(shard=shard, key=request.key, component=COMPONENT, reason=str(error)) from error
+            raise sampler.sample_error(request, error) from error
         stats.read_bytes = len(data.header) + len(data.fragments)
         with stats.stage("mask"):
             mask = sampler.draw_mask(request.key, epoch, None)
@@ -210,7 +209,7 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
 def encoded_clip(data: ClipBytes, request: ClipRequest) -> EncodedClip:
     """The packets that the clip needs, packed; Mp4Error where the bytes are not what the index says."""
     track = read_header(data.header)
-    packets = read_fragments(memoryview(data.fragments), track)
+    packets = data.packets or read_fragments(memoryview(data.fragments), track)
     pts = wanted_pts(packets, data.first_frame, request.numbers)
     kept = wanted_packets(memoryview(data.fragments), track, packets, pts)
     kept = kept[packets.pts[kept] >= packets.pts[0]]  # what leads the first keyframe would be counted as frames

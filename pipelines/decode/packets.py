@@ -12,9 +12,11 @@ _H264_SLICE, _H264_IDR = 1, 5
 def wanted_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64Array:
     """When the frames `numbers` of the video are shown, in a run of GOPs that starts at frame `first_frame`.
 
-    Frames that lead the first keyframe belong to the GOP before and do not count. Mp4Error where one is not there.
+    Frames that lead the first keyframe belong to the GOP before and do not count, nor do hidden ones. Mp4Error where
+    one is not there.
     """
-    shown = np.sort(packets.pts[packets.pts >= packets.pts[0]])
+    counts = packets.pts >= packets.pts[0]
+    shown = np.sort(packets.pts[counts if packets.shown is None else counts & packets.shown])
     places = numbers - first_frame
     if places.min() < 0 or places.max() >= len(shown):
         raise Mp4Error(
