@@ -1,0 +1,115 @@
+"""A million samples in ten thousand shards: what opening, the first batch and a resume cost.
+
+    python benchmarks/big_index.py [--shards 10000] [--per-shard 100]
+
+Two splits are made once. `spread` has an index as a real one is: ten groups of pictures a sample, offsets and checksums
+that do not repeat; it has no tars, and is opened only. `linked` can be read: each of its shards is a link to one real
+tar, so its bytes come from the page cache. Each figure is the median of fresh processes, imports not counted; all are
+printed and written as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = 5
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.measure:
+        print(json.dumps(MEASURES[arguments.measure](arguments.data)))
+        return
+    from big_split import make_splits
+    from machine import facts
+
+    make_splits(arguments.data, arguments.shards, arguments.per_shard)
+    rows = {}
+    for name, folder in (("open", "spread"), ("loader", "linked")):
+        rows[name] = [_in_a_fresh_process(name, arguments.data / folder) for _ in range(RUNS)]
+        for figure in rows[name][0]:
+            values = sorted(float(row[figure]) for row in rows[name])
+            print(f"  {figure:<44} {values[RUNS // 2]:>9.3f}  ({values[0]:.3f} to {values[-1]:.3f})", flush=True)
+    depends_on = facts(("numpy", "pyarrow", "torch"))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": depends_on, **rows}, indent=1) + "\n")
+    for key, value in depends_on.items():
+        print(f"  {key}: {value}")
+    print(f"wrote {arguments.out}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--shards", type=int, default=10_000)
+    parser.add_argument("--per-shard", type=int, default=100)
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/big_index", help="where the splits are kept")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/big_index.json", help="where the figures go")
+    parser.add_argument("--measure", choices=("open", "loader"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _in_a_fresh_process(what: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--measure", what, "--data", str(folder)]
+    figures: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return figures
+
+
+def measure_open(folder: Path) -> dict[str, float]:
+    """Opening the index alone, in a process that imports nothing but the shards' part."""
+    from maskstream.shards.manifest import Manifest
+
+    before = _rss_mb()
+    wall, cpu = time.perf_counter(), time.process_time()
+    opened = Manifest.load(folder)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "open, wall s": wall,
+        "open, CPU s": cpu,
+        "open, MB that stay": _rss_mb() - before,
+        "open, MB at the peak, all of the process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "manifest.parquet, MB": (folder / "manifest.parquet").stat().st_size / 1e6,
+        "samples": len(opened),
+    }
+
+
+def measure_loader(folder: Path) -> dict[str, float]:
+    """From nothing to a first batch, at the start of an epoch and in its middle, and what a position costs."""
+    from maskstream.pipelines import VideoClip, masks, video_loader
+
+    settings: dict[str, Any] = {"clip": VideoClip(), "mask": masks.Tube(), "batch_size": 8, "device": "cpu"}
+    figures = {}
+    start = time.perf_counter()
+    loader = video_loader(folder, **settings)
+    figures["loader made, wall s"] = time.perf_counter() - start
+    next(iter(loader))
+    figures["first batch since nothing, wall s"] = time.perf_counter() - start
+    for name, at in (("start", 0), ("middle", len(loader) // 2), ("end", len(loader) - 4)):
+        loader.seek(1, at)
+        state = json.loads(json.dumps(loader.state_dict()))
+        start = time.perf_counter()
+        loader.load_state_dict(state)
+        next(iter(loader))
+        figures[f"resume at the {name} of an epoch, wall s"] = time.perf_counter() - start
+    figures["state, bytes of JSON"] = len(json.dumps(loader.state_dict()))
+    figures["MB at the peak, all of the process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return figures
+
+
+def _rss_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+MEASURES = {"open": measure_open, "loader": measure_loader}
+
+
+if __name__ == "__main__":
+    main()
