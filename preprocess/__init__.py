@@ -1,8 +1,20 @@
 """From raw media to shards: datasets, encoders, and the job that runs them."""
 
-from .command import shard_command
+from .command import index_command, shard_command
 from .datasets import DATASETS
 from .encode.profile import PROFILES, VideoProfile
+from .index import IndexReport, index_tars
 from .job import JobReport, SplitReport, make_shards
 
-__all__ = ["DATASETS", "PROFILES", "JobReport", "SplitReport", "VideoProfile", "make_shards", "shard_command"]
+__all__ = [
+    "DATASETS",
+    "PROFILES",
+    "IndexReport",
+    "JobReport",
+    "SplitReport",
+    "VideoProfile",
+    "index_command",
+    "index_tars",
+    "make_shards",
+    "shard_command",
+]

@@ -1,12 +1,14 @@
-"""The command `maskstream shards`."""
+"""The commands `maskstream shards` and `maskstream index`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from .encode.profile import PROFILES
+from .index import index_tars
 from .job import JobReport, make_shards
 from .progress import Progress, ProgressBar
 
@@ -41,6 +43,19 @@ def shard_command(
             progress=shown,
         )
     return _facts(report)
+
+
+def index_command(
+    tars: Sequence[Path], out: Path | None, *, fast: bool = False, workers: int | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """`index_tars` with a bar on stderr unless `quiet`; returns its report, JSON-able.
+
+    Raises what `index_tars` raises.
+    """
+    shown: Progress | None
+    with nullcontext() if quiet else ProgressBar() as shown:
+        report = index_tars(tars, out, fast=fast, workers=workers, progress=shown)
+    return {"folder": str(report.folder), "tars": report.tars, "samples": report.samples, "rejects": report.rejects}
 
 
 def _facts(report: JobReport) -> dict[str, Any]:

@@ -20,6 +20,9 @@ _CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"
 _EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C"}
 _VISUAL_ENTRY_SIZE = 78
 
+DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d"}
+"""FFmpeg's decoder of each codec that works on any CPU (its own of AV1 needs a GPU)."""
+
 
 class Mp4Error(ValueError):
     """The bytes are not what the index says: not boxes, not these boxes, or fewer of them."""

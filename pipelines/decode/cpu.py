@@ -19,7 +19,7 @@ import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from ...shards.mp4 import Int64Array, Packets, Track, read_fragments, read_header
+from ...shards.mp4 import DECODERS, Int64Array, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..flow.codec import Vectors, ask_for_vectors
 from ..flow.codec import motion_vectors as motion_vectors_of
@@ -62,7 +62,7 @@ class _Decoders(threading.local):
         found = self.open.pop((track.codec, track.extradata, motion_vectors), None)
         if found is not None:
             return found
-        context = av.CodecContext.create(track.codec, "r")
+        context = av.CodecContext.create(DECODERS[track.codec], "r")
         if not isinstance(context, VideoCodecContext):
             raise DecodeError(f"{track.codec} is no video codec")
         context.extradata = track.extradata or None

@@ -58,7 +58,7 @@ def full_decode(parsed: Fragments) -> FullDecode:
     try:
         for _, frame in _shown(parsed.data):
             first = first or frame
-            digests.append(_digest(frame))
+            digests.append(frame_digest(frame))
             sizes.add((frame.width, frame.height))
             interlaced |= frame.interlaced_frame
             corrupt |= frame.is_corrupt
@@ -96,7 +96,7 @@ def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) ->
     if held.min() < first or held.max() >= reach:
         return False
     try:
-        got = [_digest(frame) for _, frame in _shown(parsed.slice(first, reach))]
+        got = [frame_digest(frame) for _, frame in _shown(parsed.slice(first, reach))]
     except av.FFmpegError:
         return False
     return got[: end - start] == digests[start:end] and (reach > stop or len(got) == end - start)
@@ -115,7 +115,8 @@ def _shown(data: bytes) -> Iterator[tuple[int, VideoFrame]]:
                     yield frame.pts, frame
 
 
-def _digest(frame: VideoFrame) -> bytes:
+def frame_digest(frame: VideoFrame) -> bytes:
+    """The checksum of a frame's pixels, without the padding of its rows."""
     digest = xxhash.xxh3_128()
     for plane in frame.planes:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)

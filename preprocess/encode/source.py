@@ -64,16 +64,21 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
     with container:
         if container.format.name in _TEXT_FORMATS:
             raise RejectError("open", f"is a text file (FFmpeg's {container.format.name!r}), not a video")
-        found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not found:
-            others = sorted({s.type for s in container.streams})
-            art = ", its only picture is cover art" if container.streams.video else ""
-            raise RejectError("open", f"has no video stream (it holds: {', '.join(others) or 'nothing'}{art})")
-        stream = found[0]
-        if stream.codec_context is None:
-            raise RejectError("open", "FFmpeg has no decoder for its video stream")
-        stream.codec_context.thread_count = 1
-        yield container, stream
+        yield container, first_video(container)
+
+
+def first_video(container: InputContainer) -> VideoStream:
+    """The first real video stream, its decoder set to one thread; RejectError where there is none."""
+    found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not found:
+        others = sorted({s.type for s in container.streams})
+        art = ", its only picture is cover art" if container.streams.video else ""
+        raise RejectError("open", f"has no video stream (it holds: {', '.join(others) or 'nothing'}{art})")
+    stream = found[0]
+    if stream.codec_context is None:
+        raise RejectError("open", "FFmpeg has no decoder for its video stream")
+    stream.codec_context.thread_count = 1
+    return stream
 
 
 def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
@@ -110,14 +115,14 @@ def probe(path: Path) -> SourceFacts:
                     packets.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError as error:
             raise RejectError("decode", _truncated(n_packets, n_expected, reason_of(error))) from error
-        _check_length(container, n_packets, n_expected, end_s)
+        check_length(container, n_packets, n_expected, end_s)
         shown = [packets[n][0] for n in displayable(packets) if n not in hidden]
         if not shown:
             raise RejectError("decode", "has a video stream without frames")
         return _facts(stream, shown)
 
 
-def _check_length(container: InputContainer, n_packets: int, n_expected: int, end_s: float) -> None:
+def check_length(container: InputContainer, n_packets: int, n_expected: int, end_s: float) -> None:
     """Whether the packets are as many as the file's index says, or reach as far as the duration in its header.
 
     Streams with neither (MPEG-TS, GIF) are taken to where they end.
