@@ -17,7 +17,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview verify inspect bench test lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview verify inspect bench bench-data test lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ inspect: $(VENV)/.done  ## DATA=...: what is in a set of shards
 
 bench: $(VENV)/.bench  ## CPU ms per clip of this loader and of its peers, in one run
 	$(BIN)/python benchmarks/loader.py --out runs/bench/loader.json
+
+bench-data: $(VENV)/.done  ## DATA=... [MASK=motion-guided]: the loader on your shards, and what limits it
+	$(RUN) bench $(DATA) --mask $(MASK)
 
 test: $(VENV)/.dev  ## the test suite
 	$(BIN)/python -m pytest

@@ -126,6 +126,34 @@ def test_preview_writes_a_page(monkeypatch, capsys, shards, tmp_path):
     assert "Tube(ratio=0.75" in page.read_text()
 
 
+SMALL = ["--frames", 4, "--size", 32, "--batch-size", 2, "--seconds", 0.05, "--device", "cpu"]
+
+
+def test_bench_says_where_the_time_goes_and_what_limits(monkeypatch, capsys, shards):
+    _, out, _ = shards
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--mask", "motion-guided", "--threads", 1, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["clips"] >= 2
+    assert {"read", "decode", "convert", "flow", "mask", "collate", "wait", "consumer"} <= set(result["stages"])
+    assert result["stages"]["flow"]["cpu_ms"] > 0
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--mask", "none") == 0
+    shown = capsys.readouterr().out
+    assert "consumer waits for data" in shown
+    assert "clips/s" in shown
+    assert shown.splitlines()[-1].endswith((".", ")"))
+
+
+def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
+    _, out, _ = shards
+    monkeypatch.setattr("maskstream.pipelines.bench.candidates", lambda cores: [(0, 1), (0, 2)])
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--sweep", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["best"] == result["tried"][0]
+    assert {row["threads"] for row in result["tried"]} == {1, 2}
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--sweep") == 0
+    assert "Fastest here: workers=0, threads=" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -137,6 +165,8 @@ def test_preview_writes_a_page(monkeypatch, capsys, shards, tmp_path):
         (["preview", "/nowhere"], 1, "no folder /nowhere"),
         (["preview", "/nowhere", "--mask", "all"], 2, "motion-guided"),
         (["preview", "/nowhere", "--mask", "videomae2", "--ratio", "0.5"], 2, "no single ratio"),
+        (["bench", "/nowhere"], 1, "no folder /nowhere"),
+        (["bench", "/nowhere", "--mask", "all"], 2, "legal are none,"),
         (["report", "/nowhere", "--data", "/nowhere"], 2, "/nowhere"),
     ],
 )

@@ -173,6 +173,56 @@ def preview(
 
 
 @app.command()
+def bench(
+    data: Data,
+    mask: Annotated[str, typer.Option(help="none, random, tube, motion-guided or videomae2.")] = "tube",
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
+    stride: Annotated[int, typer.Option(min=1, help="Frames from one to the next.")] = 4,
+    size: Annotated[int, typer.Option(min=16, help="Pixels of a side.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips of a batch.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 decodes in threads.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each [default: one a core]", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 10.0,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many clips, if that is earlier.", show_default=False)
+    ] = None,
+    step_ms: Annotated[float, typer.Option(min=0, help="Time that a training step would take for each batch.")] = 0.0,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Try several workers and threads, for SECONDS each, and say what is fastest."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the loader on this machine: clips a second, where the time goes, and what limits it.
+
+    Bytes that were read before come from memory: for the speed of a disk, use data larger than it, or a cold start.
+    """
+    from .pipelines import bench as loader_bench
+    from .pipelines.clip import VideoClip
+
+    settings: dict[str, Any] = {
+        "clip": VideoClip(frames=frames, stride=stride, size=size),
+        "mask": None if mask == "none" else _mask(mask, None, also=("none",)),
+        "batch_size": batch_size,
+        "device": device,
+    }
+    if sweep:
+        rows = loader_bench.sweep(data, seconds=seconds, **settings)
+        result: dict[str, Any] = {"best": rows[0], "tried": rows}
+    else:
+        result = loader_bench.measure(
+            data, seconds=seconds, clips=clips, step_s=step_ms / 1e3, workers=workers, threads=threads, **settings
+        )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        loader_bench.show(result, console)
+
+
+@app.command()
 def verify(
     data: Data,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every video too.")] = False,
@@ -203,11 +253,11 @@ def inspect(data: Data, as_json: Json = False) -> None:
     _show(look(data), as_json)
 
 
-def _mask(name: str, ratio: float | None) -> Any:
+def _mask(name: str, ratio: float | None, also: tuple[str, ...] = ()) -> Any:
     from .pipelines.masks import MASKS
 
     if name not in MASKS:
-        raise ValueError(f"mask {name!r}; legal are {', '.join(MASKS)}")
+        raise ValueError(f"mask {name!r}; legal are {', '.join((*also, *MASKS))}")
     mask: Any = MASKS[name]()
     if ratio is None:
         return mask

@@ -1,0 +1,138 @@
+"""How fast a loader is on this machine, where its time goes, and which threads and workers are fastest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .loader import default_threads
+from .stalls import limit, shares
+from .stats import WAITS
+from .video import video_loader
+
+ROUNDS = 3
+PREFETCH = 3
+"""The loader's default."""
+_LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
+
+
+def measure(
+    location: str | Path,
+    *,
+    seconds: float,
+    clips: int | None = None,
+    step_s: float = 0.0,
+    workers: int = 0,
+    threads: int | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What `video_loader` with these settings does for `seconds`, or until so many clips; JSON-able.
+
+    The consumer takes each batch and is away for `step_s` seconds. What is made while everything starts is not counted.
+    """
+    loader = video_loader(location, workers=workers, threads=threads, **settings)
+    ahead = settings.get("prefetch", PREFETCH) * max(workers, 1)
+    before: dict[str, Any] = {}
+    start = 0.0
+    for n, _ in enumerate(loader.repeat()):
+        if n <= ahead:
+            before, start = loader.stats(), time.perf_counter()
+            continue
+        time.sleep(step_s)
+        wall = time.perf_counter() - start
+        spent = difference(loader.stats(), before)
+        if wall >= seconds or (clips is not None and spent["samples"] >= clips):
+            break
+    loader.close()
+    return _result(spent, wall, workers)
+
+
+def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What was counted between two `loader.stats()`."""
+    spent: dict[str, Any] = {name: after[name] - before[name] for name in ("samples", "read_bytes", "bad")}
+    for name in ("seconds", "cpu_seconds"):
+        spent[name] = {stage: value - before[name].get(stage, 0.0) for stage, value in after[name].items()}
+    return {**spent, "threads": after["threads"]}
+
+
+def sweep(
+    location: str | Path, *, seconds: float, cores: int | None = None, rounds: int = ROUNDS, **settings: Any
+) -> list[dict[str, Any]]:
+    """Clips a second with several numbers of workers and threads, the fastest first; `seconds` for each of them.
+
+    `rounds` is how often it comes back to each setting, so that noise of the machine hits all alike.
+    """
+    tried: dict[tuple[int, int], list[float]] = {}
+    for _ in range(rounds):
+        for workers, threads in candidates(cores or default_threads(0)):
+            result = measure(location, seconds=seconds / rounds, workers=workers, threads=threads, **settings)
+            tried.setdefault((workers, threads), []).append(result["clips_per_s"])
+    rows = [
+        {"workers": workers, "threads": threads, "clips_per_s": round(median(speeds), 2), "rounds": speeds}
+        for (workers, threads), speeds in tried.items()
+    ]
+    return sorted(rows, key=lambda row: -float(row["clips_per_s"]))
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """Prints what `measure` gave, or `{"best": ..., "tried": ...}` of a sweep."""
+    if "tried" in result:
+        table = Table("workers", "threads of each", "clips/s", "rounds")
+        for row in result["tried"]:
+            rounds = ", ".join(f"{speed:.1f}" for speed in row["rounds"])
+            table.add_row(str(row["workers"]), str(row["threads"]), f"{row['clips_per_s']:.1f}", rounds)
+        console.print(table)
+        best = result["best"]
+        console.print(f"Fastest here: workers={best['workers']}, threads={best['threads']}.", highlight=False)
+        return
+    table = Table("stage", "wall ms/clip", "CPU ms/clip", "share")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in result["stages"].items():
+        if name == WAITS[0]:
+            table.add_section()
+        table.add_row(_LABELS.get(name, name), f"{row['wall_ms']:.2f}", f"{row['cpu_ms']:.2f}", f"{row['share']:.0%}")
+    console.print(table)
+    made_by = f"{result['threads']} thread(s)" + (
+        f" in each of {result['workers']} workers" if result["workers"] else ""
+    )
+    for line in (
+        f"{result['clips_per_s']:.1f} clips/s, {result['mb_per_s']:.2f} MB/s read, {result['kb_per_clip']:.0f} kB each",
+        f"{result['clips']} clips in {result['wall_s']:.1f} s, made by {made_by}; {result['cores']} cores, "
+        f"load {result['load']}",
+        result["limit"],
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def candidates(cores: int) -> list[tuple[int, int]]:
+    """Numbers of workers and of threads in each that may be fastest on so many cores; the default is among them."""
+    pairs = [(0, cores // 2), (0, cores), (0, cores * 2), (2, cores // 2), (cores // 4, 4), (cores, 1)]
+    return list(dict.fromkeys((workers, max(threads, 1)) for workers, threads in pairs if workers <= cores))
+
+
+def _result(stats: Mapping[str, Any], wall: float, workers: int) -> dict[str, Any]:
+    cores = default_threads(0)
+    clips = max(stats["samples"], 1)
+    return {
+        "clips": stats["samples"],
+        "wall_s": round(wall, 3),
+        "clips_per_s": round(stats["samples"] / wall, 2),
+        "mb_per_s": round(stats["read_bytes"] / wall / 1e6, 3),
+        "kb_per_clip": round(stats["read_bytes"] / clips / 1e3, 1),
+        "cpu_ms_per_clip": round(sum(stats["cpu_seconds"].values()) / clips * 1e3, 3),
+        "stages": shares(stats),
+        "bad": stats["bad"],
+        "workers": workers,
+        "threads": stats["threads"] // max(workers, 1),
+        "cores": cores,
+        "load": round(os.getloadavg()[0], 2),
+        "limit": limit(stats, cores),
+    }

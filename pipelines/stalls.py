@@ -1,0 +1,95 @@
+"""What holds a loader up: the shares of its stages, and one sentence that names what limits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .stats import BATCH_STAGES, SAMPLE_STAGES, WAITS
+
+_RARELY = 0.1  # of the time: a consumer that waits less has a loader that keeps up
+_ALL_BUSY = 0.8  # of the cores' time, spent in the loader's own stages
+_MOSTLY = 0.5
+
+_NAMES = {
+    "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
+    "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),
+    "convert": ("Conversion to RGB", "a smaller output, or a GPU with DALI would help"),
+    "flow": ("Flow", "codec flow, which shards of the profile train allow, costs least"),
+    "mask": ("Drawing masks", "a mask without flow costs least"),
+    "collate": ("Joining batches", "on a GPU with DALI this is where it decodes; on a CPU use workers"),
+}
+
+
+def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of `loader.stats()`, per stage: wall_ms and cpu_ms per sample, and its share.
+
+    The stages of samples and batches share the time of the loader's threads; "wait" and "consumer" share the
+    consumer's.
+    """
+    seconds, cpu = stats["seconds"], stats["cpu_seconds"]
+    samples = max(stats["samples"], 1)
+    rows: dict[str, dict[str, float]] = {}
+    for group in ((*SAMPLE_STAGES, *BATCH_STAGES), WAITS):
+        total = sum(seconds.get(name, 0.0) for name in group)
+        for name in group:
+            if name in seconds:
+                rows[name] = {
+                    "wall_ms": round(seconds[name] / samples * 1e3, 3),
+                    "cpu_ms": round(cpu.get(name, 0.0) / samples * 1e3, 3),
+                    "share": round(seconds[name] / total, 4) if total else 0.0,
+                }
+    return rows
+
+
+def limit(stats: Mapping[str, Any], cores: int) -> str:
+    """One sentence about `loader.stats()` on a machine of `cores` cores: what limits, and what would help.
+
+    The consumer's own time decides first: a loader that it never waits for limits nothing. Else the loader's processor
+    time tells whether the cores are busy with it, and the difference of wall and processor time what threads wait for.
+    """
+    seconds, cpu = stats["seconds"], stats["cpu_seconds"]
+    wall = seconds.get("wait", 0.0) + seconds.get("consumer", 0.0)
+    if wall <= 0 or not stats["samples"]:
+        return "Nothing was loaded, so nothing can be said."
+    waits = seconds.get("wait", 0.0) / wall
+    if waits < _RARELY:
+        return f"The consumer limits: it waits for data {waits:.0%} of the time, the loader keeps up."
+    stages = {name: (seconds.get(name, 0.0), cpu.get(name, 0.0)) for name in _NAMES}
+    return f"{_of_the_loader(stages, wall, int(stats['threads']), cores)} (The consumer waits {waits:.0%} of the time.)"
+
+
+def _of_the_loader(stages: Mapping[str, tuple[float, float]], wall: float, threads: int, cores: int) -> str:
+    worked = sum(cpu for _, cpu in stages.values())
+    name, (_, most) = max(stages.items(), key=lambda stage: stage[1][1])
+    what, remedy = _NAMES[name]
+    if worked >= _ALL_BUSY * cores * wall:
+        return (
+            f"{what} limits: it is {most / worked:.0%} of the loader's processor time, and all {cores} cores are busy "
+            f"with the loader; {remedy}."
+        )
+    spent = sum(stages[name][0] for name in SAMPLE_STAGES)
+    read, read_cpu = stages["read"]
+    if read >= _MOSTLY * spent and read_cpu < _MOSTLY * read:
+        return (
+            f"Reading limits: threads wait for the disk or the network {(read - read_cpu) / spent:.0%} of their time; "
+            "more threads read more at once, a faster disk or a cache would help."
+        )
+    collate = stages["collate"][0]
+    if spent < _MOSTLY * threads * wall:
+        if collate >= _MOSTLY * wall:
+            return f"{_NAMES['collate'][0]} limits: it takes {collate / wall:.0%} of the time; {_NAMES['collate'][1]}."
+        idle = 1 - spent / (threads * wall)
+        return f"The threads are idle {idle:.0%} of the time: raise prefetch, or use fewer of them with more workers."
+    running = sum(stages[name][1] for name in SAMPLE_STAGES) / spent
+    if running < 1 - _MOSTLY / 2:
+        return (
+            f"Other work limits: the loader's threads get a core {running:.0%} of the time that they want one; other "
+            "processes, the consumer's own computing, or threads beyond the number of cores take the rest."
+        )
+    if threads < cores:
+        return (
+            f"Too few threads limit: {threads} of them for {cores} cores; threads={cores}, or workers, would use all. "
+            f"{what} takes most of their time."
+        )
+    return f"{what} limits: it is {most / worked:.0%} of the loader's processor time; {remedy}."
