@@ -16,6 +16,7 @@ from .batch import Flow, MaskBatch, VideoBatch
 from .clip import VideoClip
 from .loader import Loader
 from .masks import TokenGrid
+from .mix import mix
 from .video import VideoLoader, video_loader
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "augment",
     "flow",
     "masks",
+    "mix",
     "video_loader",
 ]

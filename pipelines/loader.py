@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 import torch
 
@@ -53,10 +53,11 @@ class Loader(Generic[BatchT]):
     ) -> None:
         if order.shuffle and order.global_batch % world_size:
             raise ValueError(_indivisible(order.global_batch, world_size))
-        self._sampler = sampler
-        self._order = order
-        self._fingerprint = fingerprint
-        self._rank, self._world_size = rank, world_size
+        self.sampler = sampler
+        self.order = order
+        self.fingerprint = fingerprint
+        self.world_size = world_size
+        self._rank = rank
         self._workers, self._threads, self._prefetch = workers, threads, prefetch
         self._max_bad_fraction = max_bad_fraction
         self._device = device
@@ -67,7 +68,7 @@ class Loader(Generic[BatchT]):
 
     def __len__(self) -> int:
         """Batches in an epoch, the same on every rank."""
-        return self._order.n_batches
+        return self.order.n_batches
 
     @property
     def epoch(self) -> int:
@@ -83,7 +84,7 @@ class Loader(Generic[BatchT]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position, JSON-able and the same on every rank; another world size or worker count may load it."""
-        return {**self._identity(), "epoch": self._epoch, "batch": self._batch}
+        return {**self._identity(), **self.order.position(self._epoch, self._batch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved position; ResumeError where that cannot give the same batches."""
@@ -126,6 +127,21 @@ class Loader(Generic[BatchT]):
         if pool is not None:
             pool.close()
 
+    def over(self, sampler: Sampler[BatchT], order: BatchOrder, fingerprint: str) -> Self:
+        """A loader of other samples with this one's ranks, workers, threads and device, at the beginning."""
+        return type(self)(
+            sampler,
+            order,
+            fingerprint,
+            rank=self._rank,
+            world_size=self.world_size,
+            workers=self._workers,
+            threads=self._threads,
+            prefetch=self._prefetch,
+            max_bad_fraction=self._max_bad_fraction,
+            device=self._device,
+        )
+
     def _iterate(self, *, endless: bool) -> Generator[BatchT]:
         self._iteration += 1
         mine = self._iteration
@@ -148,8 +164,8 @@ class Loader(Generic[BatchT]):
 
     def _made(self, endless: bool) -> Generator[tuple[BatchT, Stats]]:
         """The batches from the current position on, as threads or worker processes make them."""
-        maker = BatchMaker(sampler=self._sampler, order=self._order)
-        wanted = plans(self._order, self._epoch, self._batch, self._rank, self._world_size, endless=endless)
+        maker = BatchMaker(sampler=self.sampler, order=self.order)
+        wanted = plans(self.order, self._epoch, self._batch, self._rank, self.world_size, endless=endless)
         if not self._workers:
             return batches_from_threads(maker, wanted, self._threads, self._prefetch)
         if self._pool is None:
@@ -166,14 +182,14 @@ class Loader(Generic[BatchT]):
             raise
 
     def _identity(self) -> dict[str, Any]:
-        return {**self._order.identity(), "dataset": self._fingerprint}
+        return {**self.order.identity(), "dataset": self.fingerprint}
 
     def _remedy(self, state: dict[str, Any]) -> str:
         saved = state.get("global_batch")
-        if isinstance(saved, int) and saved != self._order.global_batch:
-            if saved % self._world_size:
-                return _indivisible(saved, self._world_size)
-            return f"With {self._world_size} ranks use batch_size={saved // self._world_size}"
+        if isinstance(saved, int) and saved != self.order.global_batch:
+            if saved % self.world_size:
+                return _indivisible(saved, self.world_size)
+            return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
         return "Use the same dataset, seed, lanes, block and batch_size x world_size"
 
     def _check_bad(self) -> None:

@@ -104,6 +104,10 @@ class Order:
         """A sample in place of `index`, which cannot be used: any of the dataset."""
         return int(rng.integers(self.n_samples))
 
+    def position(self, epoch: int, batch: int) -> dict[str, Any]:
+        """The state when a batch begins, without the identity; JSON-able."""
+        return {"epoch": epoch, "batch": batch}
+
     def identity(self) -> dict[str, Any]:
         """What makes the order, and so what a saved position depends on; JSON-able."""
         return {

@@ -33,7 +33,8 @@ class Sampler(Protocol[BatchT_co]):
     used.
     """
 
-    seed: int
+    @property
+    def seed(self) -> int: ...
 
     def make(self, index: int, epoch: int) -> Any: ...
 
@@ -44,7 +45,7 @@ class BatchOrder(Protocol):
     """What comes when: `Order` for one dataset, `MixOrder` for several. A pure function of its settings.
 
     batches(epoch, first) are the global batches of an epoch from number `first` on; reserve is another sample in place
-    of `index`, of the same dataset; identity is, JSON-able, what a saved position depends on.
+    of `index`, of the same dataset; identity (what it depends on) and position are a saved state, JSON-able.
     """
 
     @property
@@ -61,6 +62,8 @@ class BatchOrder(Protocol):
     def reserve(self, index: int, rng: np.random.Generator) -> int: ...
 
     def identity(self) -> dict[str, Any]: ...
+
+    def position(self, epoch: int, batch: int) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

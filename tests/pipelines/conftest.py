@@ -49,3 +49,37 @@ def split(tmp_path_factory):
     )
     finish_split(out, info, records, [])
     return out
+
+
+UNEVEN_SIZES = (7, 2, 11, 1, 9, 13, 10)
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory):
+    """The folder of a split of 53 samples in seven shards of odd sizes, made of four videos under many keys."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("uneven")
+    videos = [
+        encode_video(write_moving_texture(raw / f"{i}.mp4", seed=50 + i, frames=24 + 5 * i), PROFILES["train"])
+        for i in range(4)
+    ]
+    records, number = [], 0
+    for shard, size in enumerate(UNEVEN_SIZES):
+        samples = []
+        for _ in range(size):
+            video = videos[number % len(videos)]
+            members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
+            samples.append(
+                Sample(key=f"u{number}", components=members, source=f"{number}", label=number, video=video.index)
+            )
+            number += 1
+        records.append(write_shard(out / f"u-{shard:06d}.tar", samples))
+    info = DatasetInfo(
+        dataset="u",
+        split="train",
+        modality="video",
+        profile="train",
+        label_names=tuple(f"class{i}" for i in range(number)),
+        settings={},
+    )
+    finish_split(out, info, records, [])
+    return out
