@@ -94,6 +94,31 @@ def shards(
 
 
 @app.command()
+def index(
+    tars: Annotated[
+        list[Path], typer.Argument(help="WebDataset tars that others wrote, or their folder.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the index goes [default: the folder of the tars]", show_default=False)
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Believe the containers' keyframes; decode nothing else.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Index plain WebDataset tars with mp4, mov, mkv or webm members, without rewriting them.
+
+    The folder is then a split like any other. What cannot be used lands in rejects.parquet with its reason.
+    """
+    from .preprocess import index_command
+
+    _show(index_command(tars, out, fast=fast, workers=workers, quiet=as_json), as_json)
+
+
+@app.command()
 def train(
     recipe: Annotated[
         str,
