@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .loader import default_threads
 from .stats import BATCH_STAGES, SAMPLE_STAGES, WAITS
 
 _RARELY = 0.1  # of the time: a consumer that waits less has a loader that keeps up
@@ -40,6 +41,11 @@ def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
                     "share": round(seconds[name] / total, 4) if total else 0.0,
                 }
     return rows
+
+
+def summary(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """`loader.stats()` with the shares of the stages and the sentence about what limited them here; JSON-able."""
+    return {**stats, "stages": shares(stats), "limit": limit(stats, default_threads(0))}
 
 
 def limit(stats: Mapping[str, Any], cores: int) -> str:

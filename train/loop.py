@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..pipelines.batch import VideoBatch
+from ..pipelines.stalls import summary
 from ..shards.errors import ResumeError
 from .checkpoint import Position, discard_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from .distributed import barrier, rank, sum_over_ranks, world_size
@@ -46,6 +47,15 @@ class VideoBatches(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class EndlessBatches(Protocol):
+    """A loader that goes from epoch to epoch without a pause; the trainer prefers that to an epoch an iteration."""
+
+    def repeat(self) -> Iterator[VideoBatch]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +89,8 @@ class _Launched:
 class Trainer:
     """Trains a recipe's model on a loader's batches in the folder `out`.
 
-    Written there: run.json, metrics.jsonl, checkpoints/, and model.safetensors when the last step is done. With
+    Written there: run.json, metrics.jsonl, checkpoints/, loader_stats.json (where the loader's time went on rank 0, and
+    what limited it) when `run` ends, and model.safetensors when the last step is done. With
     `resume` the run goes on from the latest checkpoint, exactly: on a CPU its weights equal, bit by bit, those of a run
     that never stopped. Without it the folder's earlier run is overwritten. `steps` is the length of the whole run, over
     which the learning rate is planned. SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint.
@@ -129,6 +140,8 @@ class Trainer:
         goal = self.steps if until is None else min(until, self.steps)
         with StopRequest() as stop, self._bar, closing(self._log()) as metrics:
             self._advance(goal, stop, metrics)
+        if rank() == 0:
+            write_durably(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
         if rank() == 0 and self.step >= self.steps:
             save_model(self.model, self.out / "model.safetensors", self._about())
         barrier()
@@ -169,11 +182,11 @@ class Trainer:
     def _batches(self) -> Iterator[tuple[int, VideoBatch, float]]:
         """Epoch, batch, and the seconds that it was waited for, without end."""
         while True:
-            epoch = self.loader.epoch
-            start = time.perf_counter()
-            for batch in self.loader:
+            source = self.loader.repeat() if isinstance(self.loader, EndlessBatches) else iter(self.loader)
+            epoch, start = self.loader.epoch, time.perf_counter()
+            for batch in source:
                 yield epoch, batch, time.perf_counter() - start
-                start = time.perf_counter()
+                epoch, start = self.loader.epoch, time.perf_counter()
 
     def _train_step(self, batch: VideoBatch, lr: float, asked_to_stop: bool) -> Tensor:
         """One optimiser step; its loss, gradient norm and stop requests, float32 (3,), summed over the ranks."""

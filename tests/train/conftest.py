@@ -12,6 +12,7 @@ import torch
 
 from maskstream.pipelines import TokenGrid, VideoBatch, VideoClip
 from maskstream.pipelines.masks import Mask, Tube
+from maskstream.pipelines.stats import Stats
 from maskstream.shards.errors import ResumeError
 from maskstream.train.models import AutoencoderConfig
 from maskstream.train.optimiser import OptimiserConfig
@@ -44,6 +45,9 @@ class SyntheticLoader:
         if state["seed"] != self.seed:
             raise ResumeError(f"saved with seed {state['seed']}, here {self.seed}")
         self.epoch, self.batch = state["epoch"], state["batch"]
+
+    def stats(self) -> dict[str, Any]:
+        return {**Stats(samples=self.made * self.size).as_dict(), "threads": 1}
 
     def __iter__(self) -> Iterator[VideoBatch]:
         for b in range(self.batch, self.batches):

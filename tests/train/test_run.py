@@ -1,5 +1,6 @@
 """From shards to a trained model with the real loader."""
 
+import json
 from dataclasses import replace
 
 import av
@@ -48,6 +49,11 @@ def test_shards_become_a_model_with_every_kind_of_mask(recipe, split, tmp_path, 
     assert [m.epoch for m in metrics] == [0, 0, 0, 1]
     assert [m.lr for m in metrics] == pytest.approx([recipe.schedule.lr(step, 4, 2) for step in range(4)])
     assert load_model(tmp_path / "model.safetensors").tokens.grid == (2, 4, 4)
+    loaded = json.loads((tmp_path / "loader_stats.json").read_text())
+    assert loaded["samples"] == 8
+    assert {"read", "decode", "convert", "mask", "collate", "wait", "consumer"} <= set(loaded["stages"])
+    assert loaded["stages"]["consumer"]["wall_ms"] > 0
+    assert loaded["limit"].endswith((".", ".)"))
 
 
 def test_a_run_on_shards_resumes_bit_by_bit(recipe, split, tmp_path):
