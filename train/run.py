@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,8 +39,10 @@ def train(
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     if batch_size is not None:
         chosen = replace(chosen, batch_size=batch_size)
-    with process_group(device) as own:
-        loader = chosen.build_loader(data, seed=seed, device=own, workers=workers, threads=threads)
+    with (
+        process_group(device) as own,
+        closing(chosen.build_loader(data, seed=seed, device=own, workers=workers, threads=threads)) as loader,
+    ):
         trainer = Trainer(
             chosen,
             loader,

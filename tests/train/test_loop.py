@@ -86,6 +86,22 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(trainer, synthet
     assert equal(weights(resumed.run().out), weights(trainer("whole", steps=10).run().out))
 
 
+def test_a_loader_without_end_trains_the_same_and_is_not_asked_for_epochs(trainer, synthetic_loader):
+    class Endless(synthetic_loader):
+        def repeat(self):
+            while True:
+                yield from super().__iter__()
+
+        def __iter__(self):
+            raise AssertionError("repeat() is there")
+
+    whole = trainer("whole", steps=12).run()
+    trainer("endless", loader=Endless(batches=5), steps=12).run(until=7)
+    endless = trainer("endless", loader=Endless(batches=5), steps=12).run()
+    assert equal(weights(whole.out), weights(endless.out))
+    assert [m.epoch for m in read_metrics(endless.out / "metrics.jsonl")] == [0] * 5 + [1] * 5 + [2] * 2
+
+
 def test_a_finished_run_is_left_as_it_is(trainer):
     first = trainer("run", steps=3).run()
     before = weights(first.out)
@@ -139,7 +155,7 @@ def test_the_loss_falls(trainer, synthetic_loader):
     loader = synthetic_loader(batches=1)
     make = loader.make
     loader.make = lambda epoch, b: make(0, 0)
-    result = trainer("run", loader=loader, steps=60).run()
+    result = trainer("run", loader=loader, steps=100).run()
     assert result.loss < 0.85 < read_metrics(result.out / "metrics.jsonl")[0].loss
 
 
