@@ -112,7 +112,7 @@ def _extension(member: tarfile.TarInfo, reader: HashedReader) -> dict[str, str]:
         length, _, _ = data[at : at + 20].partition(b" ")
         record = data[at : at + int(length)] if length.isdigit() else b""
         name, equals, value = record[len(length) + 1 : -1].partition(b"=")
-        if not equals or not record.endswith(b"\n"):
+        if not equals or not record.endswith(b"\n") or len(record) != int(length):
             raise ShardError(f"the PAX header at byte {member.offset} is damaged")
         found[name.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         at += len(record)
