@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -18,6 +19,8 @@ from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.video_sample import ClipRequest, VideoSampler
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.index.entries import candidates, decoded, exact_entries
+from maskstream.preprocess.index.packets import listed
 from maskstream.preprocess.index.video import index_video
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.manifest import Manifest
@@ -247,15 +250,15 @@ def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(ta
     assert verify(tmp_path / "moved/index0").ok
 
 
-def test_a_keyframe_that_is_none_is_merged_unless_fast(tmp_path):
-    data = bytearray(write_video(tmp_path / "p.mp4", "libx264", {**H264, "bf": "0"}, {}))
-    at = data.index(b"stss") + 8  # the table of keyframes: count, then packet numbers from 1
-    numbers = np.frombuffer(bytes(data[at + 4 : at + 20]), ">u4")
-    assert numbers.tolist() == [1, 17, 33, 49]
-    data[at + 8 : at + 12] = (25).to_bytes(4, "big")  # a P-frame
-    exact, fast = (index_video(bytes(data), check=check).index for check in (True, False))
-    assert exact.first_frame.tolist() == [0, 16, 32, 48]  # FFmpeg's parser knows the keyframe 16 without the table
-    assert fast.first_frame.tolist() == [0, 16, 24, 32, 48]
+def test_a_keyframe_that_is_none_is_no_entry(tmp_path):
+    data = write_video(tmp_path / "p.mp4", "libx264", {**H264, "bf": "0"}, {})
+    video = listed(data)
+    keyframe = video.packets.keyframe.copy()
+    keyframe[24] = True  # a P-frame
+    video = replace(video, packets=replace(video.packets, keyframe=keyframe))
+    assert candidates(video.packets, N_FRAMES).tolist() == [0, 16, 24, 32, 48]
+    digests = decoded(data, only_first=False).digests
+    assert exact_entries(data, video, digests).tolist() == [0, 16, 32, 48]
 
 
 def test_rejects_name_what_is_wrong(media, tmp_path):
