@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags2
+from av.sidedata.sidedata import SideDataContainer
 
 from ..augment.crop import Crop
 from .base import ClipFlow, fill_holes, grid_shape
@@ -50,7 +51,8 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
 
 def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
     """The vectors that came with a decoded frame, or None; a copy, which does not keep the frame alive."""
-    data = frame.side_data.get("MOTION_VECTORS")
+    # Not frame.side_data: it is kept in the frame and refers to it, a cycle that only a full garbage collection frees.
+    data = SideDataContainer(frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
     if data is None:
         return None
     vectors: Vectors = data.to_ndarray()

@@ -11,6 +11,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -221,3 +222,16 @@ def test_loading_leaves_torchs_random_state_alone(uneven):
     next(iter(run))
     run.close()
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_decoded_frames_are_gone_with_their_batch_without_a_garbage_collection(split):
+    run = loader(split, mask=masks.MotionGuided(ratio=0.75), flow="codec", batch_size=2)
+    gc.collect()
+    gc.disable()
+    try:
+        seen = [batch.flow is not None for batch in islice(run.repeat(), 10)]
+        frames = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert all(seen)
+    assert frames == 0
