@@ -69,14 +69,20 @@ def sweep(
 
     `rounds` is how often it comes back to each setting, so that noise of the machine hits all alike.
     """
-    tried: dict[tuple[int, int], list[float]] = {}
+    tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for workers, threads in candidates(cores or default_threads(0)):
             result = measure(location, seconds=seconds / rounds, workers=workers, threads=threads, **settings)
-            tried.setdefault((workers, threads), []).append(result["clips_per_s"])
+            tried.setdefault((workers, threads), []).append(result)
     rows = [
-        {"workers": workers, "threads": threads, "clips_per_s": round(median(speeds), 2), "rounds": speeds}
-        for (workers, threads), speeds in tried.items()
+        {
+            "workers": workers,
+            "threads": threads,
+            "clips_per_s": round(median(result["clips_per_s"] for result in results), 2),
+            "cpu_ms_per_clip": round(median(result["cpu_ms_per_clip"] for result in results), 3),
+            "rounds": [result["clips_per_s"] for result in results],
+        }
+        for (workers, threads), results in tried.items()
     ]
     return sorted(rows, key=lambda row: -float(row["clips_per_s"]))
 
@@ -84,10 +90,11 @@ def sweep(
 def show(result: Mapping[str, Any], console: Console) -> None:
     """Prints what `measure` gave, or `{"best": ..., "tried": ...}` of a sweep."""
     if "tried" in result:
-        table = Table("workers", "threads of each", "clips/s", "rounds")
+        table = Table("workers", "threads of each", "clips/s", "CPU ms/clip", "clips/s in each round")
         for row in result["tried"]:
             rounds = ", ".join(f"{speed:.1f}" for speed in row["rounds"])
-            table.add_row(str(row["workers"]), str(row["threads"]), f"{row['clips_per_s']:.1f}", rounds)
+            speeds = (f"{row['clips_per_s']:.1f}", f"{row['cpu_ms_per_clip']:.1f}", rounds)
+            table.add_row(str(row["workers"]), str(row["threads"]), *speeds)
         console.print(table)
         best = result["best"]
         console.print(f"Fastest here: workers={best['workers']}, threads={best['threads']}.", highlight=False)
