@@ -21,7 +21,7 @@ def label_of(members: Mapping[str, bytes]) -> Label:
     if "json" in members:
         try:
             described = json.loads(members["json"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RejectError("label", f"its json is damaged ({error})") from error
         label = described.get("label") if isinstance(described, dict) else None
         if label is not None:
@@ -31,13 +31,14 @@ def label_of(members: Mapping[str, bytes]) -> Label:
             text = members["cls"].decode().strip()
         except UnicodeDecodeError as error:
             raise RejectError("label", f"its cls is no text ({error})") from error
-        return _checked(int(text) if text.isascii() and text.isdigit() else text, "its cls says")
+        is_number = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LABEL))
+        return _checked(int(text) if is_number else text, "its cls says")
     return None
 
 
 def _checked(label: object, where: str) -> Label:
     is_number = isinstance(label, int) and not isinstance(label, bool) and 0 <= label <= MAX_LABEL
-    if is_number or (isinstance(label, str) and label):
+    if is_number or (isinstance(label, str) and label and label.isprintable()):
         return label  # type: ignore[return-value]
     raise RejectError("label", f"{where} {label!r}; legal are numbers from 0 on and names")
 

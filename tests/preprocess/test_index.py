@@ -20,6 +20,7 @@ from maskstream.pipelines.video_sample import ClipRequest, VideoSampler
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.index.entries import candidates, decoded, exact_entries
+from maskstream.preprocess.index.labels import label_of
 from maskstream.preprocess.index.packets import listed
 from maskstream.preprocess.index.video import index_video
 from maskstream.shards.errors import DatasetError, ResumeError
@@ -314,6 +315,29 @@ def test_rejects_name_what_is_wrong(media, tmp_path):
     assert all(words in found[source] for source, words in expected.items()), found
     assert sum(report.rejects.values()) == len(expected)
     assert verify(tmp_path, decode=True).problems == []
+
+
+@pytest.mark.parametrize(
+    ("members", "label"),
+    [
+        ({"json": b'{"label": 3}', "cls": b"4"}, 3),
+        ({"json": b'{"caption": "a cat"}', "cls": b" 4\n"}, 4),
+        ({"json": b"[1]"}, None),
+        ({"cls": "caf\u00e9".encode()}, "caf\u00e9"),
+        ({"json": b'{"label": -1}'}, RejectError),
+        ({"json": b'{"label": "\\ud800"}'}, RejectError),
+        ({"json": b"[" * 100_000}, RejectError),
+        ({"cls": b"\xff"}, RejectError),
+        ({"cls": b""}, RejectError),
+        ({"cls": b"9" * 19}, RejectError),
+    ],
+)
+def test_labels_of_every_form(members, label):
+    if label is RejectError:
+        with pytest.raises(RejectError, match="label"):
+            label_of(members)
+    else:
+        assert label_of(members) == label
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
