@@ -11,6 +11,7 @@ import torch
 from .distributed import process_group
 from .loop import Trainer, TrainResult
 from .recipes import Recipe, named_recipe
+from .threads import compute_threads
 
 
 def train(
@@ -41,6 +42,7 @@ def train(
         chosen = replace(chosen, batch_size=batch_size)
     with (
         process_group(device) as own,
+        compute_threads(own),
         closing(chosen.build_loader(data, seed=seed, device=own, workers=workers, threads=threads)) as loader,
     ):
         trainer = Trainer(
