@@ -123,7 +123,9 @@ def videomae2_small() -> Recipe:
 def tiny(recipe: Recipe) -> Recipe:
     """The same method for two CPU cores: 196 tokens of 8 frames at 112 pixels, a 2.5 M parameter model, 900 steps.
 
-    Measured on some 40 clips of the `sample` dataset: the central crop and one view fall fastest (docs/benchmarks.md).
+    On the 41 training clips of the `sample` dataset the loss is 0.84 to 0.87 after 450 steps and 0.76 to 0.79 at the
+    end; 1.0 is a cube guessed by its mean. With the paper's crops and two views it was 0.94 at the end. So few clips in
+    so few steps are learnt by heart: on clips that were not trained on the loss stays near 1.0.
     """
     return replace(
         recipe,
