@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.util import Finalize
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from .stats import Stats
 
 BatchT = TypeVar("BatchT")
 _PARENT_CHECK_S = 0.5
+_AFTER_ALL_OTHERS = -100
 
 _Task = tuple[BatchPlan, BatchPlan | None]
 """The batch to make now, and the one that the same worker is going to be asked for next."""
@@ -52,7 +54,8 @@ class WorkerPool(Generic[BatchT]):
     def batches(self, plans: Iterable[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
         """The batches of the plans in their order. Calling it again ends the earlier iteration; the processes stay."""
         self._tasks.plans = plans
-        for item in self._loader:
+        made = iter(self._loader)
+        while (item := _received(made)) is not None:
             if isinstance(item, MaskstreamError):
                 raise item
             yield item
@@ -114,16 +117,29 @@ class _Batches(Dataset[Any]):
         return None
 
 
+def _received(made: Iterator[Any]) -> Any:
+    """The next item, or None at the end. A worker that dies while its batch is handed over shows as a lost connection."""
+    try:
+        return next(made, None)
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        raise RuntimeError(f"a worker process exited unexpectedly while it handed over a batch ({error})") from error
+
+
 def _unchanged(item: Any) -> Any:
     return item
 
 
 def _begin_worker(worker: int) -> None:
-    """A worker's parallelism is its decoding threads; Ctrl-C is its parent's to handle, and it ends with its parent."""
+    """A worker's parallelism is its decoding threads; Ctrl-C is its parent's to handle, and it ends with its parent.
+
+    When it has sent all, it leaves at once: destructors of native libraries that run while their threads still do can
+    abort a process that has done its work.
+    """
     import cv2
 
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Finalize(None, os._exit, args=(0,), exitpriority=_AFTER_ALL_OTHERS)
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 

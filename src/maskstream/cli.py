@@ -142,11 +142,8 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint if there is one.")] = True,
 ) -> None:
     """Train a recipe on shards; writes metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
-    import torch
-
     from .train import train as run
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the other half decodes
     run(
         recipe,
         data,

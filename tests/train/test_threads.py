@@ -10,7 +10,10 @@ from maskstream.train.threads import compute_threads
 def four_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
     torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_on_the_cpu_one_core_is_left_to_the_loader_and_the_setting_comes_back(four_cores):
