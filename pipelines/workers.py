@@ -118,7 +118,7 @@ class _Batches(Dataset[Any]):
 
 
 def _received(made: Iterator[Any]) -> Any:
-    """The next item, or None at the end. A worker that dies while its batch is handed over shows as a lost connection."""
+    """The next item, or None at the end; a worker that dies while it hands a batch over shows as a lost connection."""
     try:
         return next(made, None)
     except (ConnectionError, EOFError, FileNotFoundError) as error:
