@@ -90,7 +90,7 @@ def write_report(
         "seed": settings.get("seed", "unknown"),
         "weights": f"step {_step(weights)}",
         "clips below": str(data),
-        "loss on these clips": f"{loss:.3f}",
+        "loss on these clips": f"{loss:.3f}" + ("" if loss < 1 else ": what was learned does not carry over to them"),
         "flow": flow_words(loader.flow, guides=recipe.mask.needs_flow),
         "mask": repr(recipe.mask),
     }
