@@ -54,11 +54,17 @@ class WorkerPool(Generic[BatchT]):
     def batches(self, plans: Iterable[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
         """The batches of the plans in their order. Calling it again ends the earlier iteration; the processes stay."""
         self._tasks.plans = plans
+        if not self._all_alive():
+            self.close()
         made = iter(self._loader)
         while (item := _received(made)) is not None:
             if isinstance(item, MaskstreamError):
                 raise item
             yield item
+
+    def _all_alive(self) -> bool:
+        iterator: Any = self._loader._iterator
+        return iterator is None or all(worker.is_alive() for worker in iterator._workers)
 
     def close(self) -> None:
         """Ends the processes."""

@@ -138,7 +138,7 @@ def test_a_worker_that_is_killed_is_an_error_and_the_loader_goes_on_where_it_was
     wanted = keys(islice(loader(uneven).repeat(), 13))
     run = loader(uneven, workers=1)
     got = []
-    with pytest.raises(RuntimeError, match="exited unexpectedly"):  # noqa: PT012
+    with pytest.raises(RuntimeError, match="exited unexpectedly|killed by signal"):  # noqa: PT012
         for batch in run.repeat():
             got.append(batch.key)
             if len(got) == 2:
@@ -229,9 +229,10 @@ def test_decoded_frames_are_gone_with_their_batch_without_a_garbage_collection(s
     gc.collect()
     gc.disable()
     try:
+        before = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
         seen = [batch.flow is not None for batch in islice(run.repeat(), 10)]
         frames = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
     finally:
         gc.enable()
     assert all(seen)
-    assert frames == 0
+    assert frames <= before
