@@ -138,7 +138,7 @@ def test_a_worker_that_is_killed_is_an_error_and_the_loader_goes_on_where_it_was
     wanted = keys(islice(loader(uneven).repeat(), 13))
     run = loader(uneven, workers=1)
     got = []
-    with pytest.raises(RuntimeError, match="exited unexpectedly|killed by signal"):  # noqa: PT012
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):  # noqa: PT012
         for batch in run.repeat():
             got.append(batch.key)
             if len(got) == 2:
