@@ -42,7 +42,7 @@ def sampler_of(manifest: Manifest, mask: Mask | None = None) -> VideoSampler:
         grid=TokenGrid.video(clip.frames, clip.size, clip.size, tubelet=2, patch=16),
         augment=MultiScaleCrop(),
         mask=mask,
-        flow="codec" if mask is not None and mask.needs_flow else None,
+        flow="codec" if mask is not None and "flow" in mask.needs else None,
         seed=SEED,
     )
 

@@ -35,6 +35,9 @@ class Loader(Generic[BatchT]):
 
     A loader has one position, so it has one iteration at a time: after `seek`, `load_state_dict` or the start of
     another loop an earlier one raises RuntimeError. Errors of a sample are SampleError, wherever it was made.
+
+    `steps` is the length of the run in batches, for masks whose ratio changes over it; what a batch holds is then a
+    function of its number and of `steps`, and never of who asks for it.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Loader(Generic[BatchT]):
         prefetch: int,
         max_bad_fraction: float,
         device: torch.device,
+        steps: int | None = None,
     ) -> None:
         if order.shuffle and order.global_batch % world_size:
             raise ValueError(_indivisible(order.global_batch, world_size))
@@ -57,6 +61,7 @@ class Loader(Generic[BatchT]):
         self.order = order
         self.fingerprint = fingerprint
         self.world_size = world_size
+        self.steps = steps
         self._rank = rank
         self._workers, self._threads, self._prefetch = workers, threads, prefetch
         self._max_bad_fraction = max_bad_fraction
@@ -140,6 +145,7 @@ class Loader(Generic[BatchT]):
             prefetch=self._prefetch,
             max_bad_fraction=self._max_bad_fraction,
             device=self._device,
+            steps=self.steps,
         )
 
     def _iterate(self, *, endless: bool) -> Generator[BatchT]:
@@ -165,7 +171,14 @@ class Loader(Generic[BatchT]):
     def _made(self, endless: bool) -> Generator[tuple[BatchT, Stats]]:
         """The batches from the current position on, as threads or worker processes make them."""
         maker = BatchMaker(sampler=self.sampler, order=self.order)
-        wanted = plans(self.order, self._epoch, self._batch, self._rank, self.world_size, endless=endless)
+        if self.sampler.needs_progress and self.steps is None:
+            raise ValueError(
+                "the mask's ratio changes over the run, so the loader has to know how long that is: give steps=, the "
+                "number of batches from first to last"
+            )
+        wanted = plans(
+            self.order, self._epoch, self._batch, self._rank, self.world_size, endless=endless, steps=self.steps
+        )
         if not self._workers:
             return batches_from_threads(maker, wanted, self._threads, self._prefetch)
         if self._pool is None:
@@ -182,7 +195,8 @@ class Loader(Generic[BatchT]):
             raise
 
     def _identity(self) -> dict[str, Any]:
-        return {**self.order.identity(), "dataset": self.fingerprint}
+        run = {"steps": self.steps} if self.sampler.needs_progress else {}
+        return {**self.order.identity(), **run, "dataset": self.fingerprint}
 
     def _remedy(self, state: dict[str, Any]) -> str:
         saved = state.get("global_batch")
@@ -190,7 +204,7 @@ class Loader(Generic[BatchT]):
             if saved % self.world_size:
                 return _indivisible(saved, self.world_size)
             return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
-        return "Use the same dataset, seed, lanes, block and batch_size x world_size"
+        return "Use the same dataset, seed, lanes, block, steps and batch_size x world_size"
 
     def _check_bad(self) -> None:
         bad, seen = self._stats.bad, self._stats.samples

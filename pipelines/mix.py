@@ -19,6 +19,7 @@ import numpy as np
 
 from .batch import VideoBatch
 from .order import GlobalBatch, Int64Array, Order
+from .place import Place
 from .rng import sample_rng
 from .video import VideoLoader
 from .video_sample import VideoSample, VideoSampler
@@ -170,10 +171,15 @@ class MixSampler:
     order: MixOrder
     seed: int
 
-    def make(self, index: int, epoch: int) -> VideoSample:
+    @property
+    def needs_progress(self) -> bool:
+        """Whether their masks change over the run."""
+        return self.samplers[0].needs_progress
+
+    def make(self, index: int, epoch: int, place: Place) -> VideoSample:
         """Sample `index` of the mixture as its part's `epoch` shows it."""
         part, own = self.order.find(index)
-        return self.samplers[part].make(own, epoch)
+        return self.samplers[part].make(own, epoch, place)
 
     def collate(self, samples: list[VideoSample]) -> VideoBatch:
         """Samples to a batch; labels are the datasets' own."""

@@ -15,6 +15,7 @@ import torch
 
 from ..shards.errors import SampleError
 from .order import GlobalBatch, Int64Array, rank_share
+from .place import Place, progress_of
 from .rng import sample_rng
 from .stats import Stats
 
@@ -30,13 +31,16 @@ Made = tuple[Any, int]
 
 class Sampler(Protocol[BatchT_co]):
     """What a modality brings. Samples have a `stats` attribute; `make` raises SampleError for one that cannot be
-    used.
+    used. needs_progress: whether what it makes changes over the run.
     """
 
     @property
     def seed(self) -> int: ...
 
-    def make(self, index: int, epoch: int) -> Any: ...
+    @property
+    def needs_progress(self) -> bool: ...
+
+    def make(self, index: int, epoch: int, place: Place) -> Any: ...
 
     def collate(self, samples: list[Any]) -> BatchT_co: ...
 
@@ -68,26 +72,42 @@ class BatchOrder(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan:
-    """One rank's part of global batch `number` = (epoch, batch): indexes and epochs of its samples, int64 (B,), and the
-    weight of each, float32 (B,), 0 for padding.
+    """One rank's part of global batch `number` = (epoch, batch): of each of its samples the index, the epoch, the place
+    in the run, and the weight, float32 (B,), 0 for padding.
     """
 
     number: tuple[int, int]
     indexes: Int64Array
     epochs: Int64Array
+    places: list[Place]
     weight: npt.NDArray[np.float32]
 
 
 def plans(
-    order: BatchOrder, epoch: int, first: int, rank: int, world_size: int, *, endless: bool = False
+    order: BatchOrder,
+    epoch: int,
+    first: int,
+    rank: int,
+    world_size: int,
+    *,
+    endless: bool = False,
+    steps: int | None = None,
 ) -> Iterator[BatchPlan]:
     """A rank's plans of an epoch from batch `first` on, and with `endless` those of all epochs after it; each is made
-    when it is asked for.
+    when it is asked for. `steps` is the length of the run in batches, which progress is measured by.
     """
     while True:
         for b, whole in enumerate(order.batches(epoch, first), start=first):
             mine, weight = rank_share(np.arange(len(whole.indexes)), rank, world_size)
-            yield BatchPlan(number=(epoch, b), indexes=whole.indexes[mine], epochs=whole.epochs[mine], weight=weight)
+            step = epoch * order.n_batches + b
+            progress = progress_of(step, steps)
+            yield BatchPlan(
+                number=(epoch, b),
+                indexes=whole.indexes[mine],
+                epochs=whole.epochs[mine],
+                places=[Place(step=step, row=r, rows=len(whole.indexes), progress=progress) for r in mine.tolist()],
+                weight=weight,
+            )
         if not endless or order.n_batches == 0:
             return
         epoch, first = epoch + 1, 0
@@ -102,8 +122,8 @@ class BatchMaker(Generic[BatchT]):
 
     def start(self, pool: Executor, plan: BatchPlan) -> list[Future[Made]]:
         """Hands the samples of a batch to `pool`."""
-        pairs = zip(plan.indexes.tolist(), plan.epochs.tolist(), strict=True)
-        return [pool.submit(self._sample, index, epoch) for index, epoch in pairs]
+        samples = zip(plan.indexes.tolist(), plan.epochs.tolist(), plan.places, strict=True)
+        return [pool.submit(self._sample, *sample) for sample in samples]
 
     def finish(self, plan: BatchPlan, samples: list[Future[Made]]) -> tuple[BatchT, Stats]:
         """The batch and what it cost, once its samples are there."""
@@ -118,12 +138,12 @@ class BatchMaker(Generic[BatchT]):
             batch = batch.weighted(torch.from_numpy(plan.weight))  # type: ignore[attr-defined]
         return batch, stats
 
-    def _sample(self, index: int, epoch: int) -> Made:
+    def _sample(self, index: int, epoch: int, place: Place) -> Made:
         """The sample, or the next one in its reserve order that can be used, and how many could not."""
         rng = None
         for bad in range(_TRIES):
             try:
-                return self.sampler.make(index, epoch), bad
+                return self.sampler.make(index, epoch, place), bad
             except SampleError as error:
                 log.warning("replaced %s", error)
                 last = error

@@ -55,6 +55,7 @@ def video_loader(
     threads: int | None = None,
     prefetch: int = 3,
     max_bad_fraction: float = 0.01,
+    steps: int | None = None,
 ) -> VideoLoader:
     """A loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
 
@@ -64,7 +65,7 @@ def video_loader(
     it says so. flow: where motion comes from; "auto" is no flow for masks that need none, the codec's motion vectors
     where the shards allow it, else DIS. shuffle=False is validation: every sample once, padding marked by weight 0.
     rank and world_size default to torch.distributed's. workers: processes (0: threads of this one), threads: decoding
-    threads of each.
+    threads of each. steps: the length of the run in batches, for masks whose ratio changes over it.
 
     Errors: ValueError for settings, ShardError where the location holds no finished split.
     """
@@ -109,6 +110,7 @@ def video_loader(
         prefetch=prefetch,
         max_bad_fraction=max_bad_fraction,
         device=target,
+        steps=steps,
     )
     loader.grid, loader.clip, loader.flow = sampler.grid, clip, source
     return loader
@@ -144,7 +146,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) -> Literal["codec", "dis"] | None:
     if flow not in ("auto", "none", "codec", "dis"):
         raise ValueError(f"flow={flow!r}; legal are 'auto', 'codec', 'dis' and 'none'")
-    needed = mask is not None and mask.needs_flow
+    needed = mask is not None and "flow" in mask.needs
     if flow == "none" and needed:
         raise ValueError(f"{mask} needs flow, and flow='none' was given; use 'auto', 'codec' or 'dis'")
     if flow == "none" or (flow == "auto" and not needed):

@@ -23,7 +23,8 @@ from .clip import VideoClip
 from .decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
 from .decode.packets import wanted_pts
 from .flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
-from .masks import Mask, TokenGrid
+from .masks import Cues, Draw, Mask, TokenGrid
+from .place import START, Place
 from .rng import sample_rng
 from .stats import Stats
 
@@ -93,6 +94,11 @@ class VideoSampler:
     views: int = 1
     store: LocalStore = field(default_factory=LocalStore)
 
+    @property
+    def needs_progress(self) -> bool:
+        """Whether its mask changes over the run."""
+        return self.mask is not None and self.mask.needs_progress
+
     def request(self, index: int, epoch: int) -> ClipRequest:
         """Draws the clip and the crops of sample `index`."""
         key = self.manifest.key(index)
@@ -149,8 +155,8 @@ class VideoSampler:
             reason=str(error),
         )
 
-    def make(self, index: int, epoch: int) -> VideoSample:
-        """Sample `index` as the epoch shows it; SampleError where it cannot be read or decoded."""
+    def make(self, index: int, epoch: int, place: Place = START) -> VideoSample:
+        """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be decoded."""
         stats = Stats(samples=1)
         request = self.request(index, epoch)
         try:
@@ -176,7 +182,7 @@ class VideoSampler:
         with stats.stage("flow"):
             flow = self._flow(video, decoded, request)
         with stats.stage("mask"):
-            mask = self.draw_mask(request.key, epoch, flow)
+            mask = self.draw_mask(request.key, epoch, place, flow)
         return VideoSample(
             video=video,
             mask=mask,
@@ -187,12 +193,13 @@ class VideoSampler:
             stats=stats,
         )
 
-    def draw_mask(self, key: str, epoch: int, flow: Flow | None) -> MaskBatch | None:
+    def draw_mask(self, key: str, epoch: int, place: Place, flow: Flow | None) -> MaskBatch | None:
         """The masks of a sample's views."""
         if self.mask is None:
             return None
-        rngs = [sample_rng(self.seed, epoch, key, view, "mask") for view in range(self.views)]
-        return self.mask.draw(self.grid, rngs, flow=flow)
+        cues = [Cues()] * self.views if flow is None else [Cues(flow=v) for v in flow.vectors.numpy()]
+        draws = [Draw.of(self.seed, epoch, key, view, place, cues[view]) for view in range(self.views)]
+        return self.mask.draw(self.grid, draws)
 
     def _flow(self, video: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest) -> Flow | None:
         """The flow of each view."""

@@ -91,7 +91,7 @@ def write_report(
         "weights": f"step {_step(weights)}",
         "clips below": str(data),
         "loss on these clips": f"{loss:.3f}" + ("" if loss < 1 else ": what was learned does not carry over to them"),
-        "flow": flow_words(loader.flow, guides=recipe.mask.needs_flow),
+        "flow": flow_words(loader.flow, guides="flow" in recipe.mask.needs),
         "mask": repr(recipe.mask),
     }
     page = report_page(

@@ -27,6 +27,7 @@ from ...shards.errors import StoreError
 from ...shards.mp4 import Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..batch import VideoBatch
+from ..place import START, Place
 from ..stats import Stats
 from ..video_sample import ClipBytes, ClipRequest, VideoSample, VideoSampler
 from .packets import wanted_packets, wanted_pts
@@ -62,6 +63,7 @@ class DaliSample:
 
     index: int
     epoch: int
+    place: Place
     clip: EncodedClip
     regions: npt.NDArray[np.float32]
     rest: VideoSample
@@ -89,12 +91,12 @@ class DaliSampler:
                 f"backend='dali' decodes {legal} on the device {device.type!r}, and {sampler.manifest.folder} holds "
                 f"{', '.join(other)}; use backend='cpu'"
             )
-        self.seed = sampler.seed
+        self.seed, self.needs_progress = sampler.seed, sampler.needs_progress
         self._sampler, self._device, self._threads = sampler, device, threads
         self._pipeline: Any = None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def make(self, index: int, epoch: int) -> DaliSample:
+    def make(self, index: int, epoch: int, place: Place = START) -> DaliSample:
         """Sample `index` as the epoch shows it, not yet decoded; SampleError where its bytes are not as indexed."""
         sampler, stats = self._sampler, Stats(samples=1)
         request = sampler.request(index, epoch)
@@ -106,7 +108,7 @@ class DaliSampler:
             raise sampler.sample_error(request, error) from error
         stats.read_bytes = len(data.header) + len(data.fragments)
         with stats.stage("mask"):
-            mask = sampler.draw_mask(request.key, epoch, None)
+            mask = sampler.draw_mask(request.key, epoch, place, None)
         rest = VideoSample(
             video=np.empty((sampler.views, 0, 0, 0, 3), dtype=np.uint8),
             mask=mask,
@@ -117,7 +119,7 @@ class DaliSampler:
             stats=stats,
         )
         regions = np.stack([region(crop, sampler.clip.size) for crop in request.crops])
-        return DaliSample(index=index, epoch=epoch, clip=clip, regions=regions, rest=rest)
+        return DaliSample(index=index, epoch=epoch, place=place, clip=clip, regions=regions, rest=rest)
 
     def collate(self, samples: list[DaliSample]) -> VideoBatch:
         """Decodes the batch; `video` is on the device, the rest on the CPU.
@@ -129,7 +131,7 @@ class DaliSampler:
         except RuntimeError as error:
             log.warning("DALI failed, so this batch is decoded on the CPU: %s", " ".join(str(error).split()))
             self._pipeline = None
-            batch = self._sampler.collate([self._sampler.make(s.index, s.epoch) for s in samples])
+            batch = self._sampler.collate([self._sampler.make(s.index, s.epoch, s.place) for s in samples])
             return replace(batch, video=batch.video.to(self._device))
         return replace(self._sampler.collate([s.rest for s in samples]), video=video)
 

@@ -4,13 +4,13 @@ A mask is a small frozen config, built once and used for every batch:
 
     grid = TokenGrid.video(16, 224, 224)                       # 8 x 14 x 14 tokens of 2 x 16 x 16
     mask = MotionGuided(ratio=0.9)
-    batch = mask.draw(grid, rngs, flow=flow)                   # one numpy generator per sample
+    batch = mask.draw(grid, draws)                             # a Draw per sample: its generator, and what it shows
 
 `batch` is a `MaskBatch`: masked bool (B, N), True = hidden; visible, target int64 (B, count), sorted; weight float32.
-A sample's mask depends only on its own generator and its own flow, so it is the same in any batch.
+A sample's mask depends only on its own `Draw` (draw.py), so it is the same in any batch.
 
-Two questions, two parts. How much is a law's (ratio.py): a number, or an object that draws one from the sample's
-generator and the progress of training; counts are exact (see there for the roundings). Where is a pattern's:
+Two questions, two parts. How much is a law's: a number, or an object that draws one for a view, a sample, a frame or a
+batch, or follows the progress of the run; counts are exact (see ratio.py for the roundings). Where is a pattern's:
 
     pattern        file              visible of 8 x 14 x 14 at the defaults    source
     Random         random.py         156                                       MAE-ST
@@ -19,8 +19,8 @@ generator and the progress of training; counts are exact (see there for the roun
     RunningCell    running_cell.py   784, 98 of every slice                    VideoMAE V2, the decoder's part
     Dual           dual.py           160; the decoder reconstructs 784         VideoMAE V2
 
-A new pattern is a subclass of `Mask` with one method, `hide`, which says for one sample which tokens are hidden, and a
-line in `MASKS`, the names that the command line knows.
+A new pattern is a subclass of `Mask` with one method, `hide`, which says for one view of a sample which tokens are
+hidden, and a line in `MASKS`, the names that the command line knows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .base import Mask, mask_batch
+from .draw import Cues, Draw, Scope
 from .dual import Dual
 from .grid import TokenGrid
 from .motion_guided import MotionGuided
+from .padded import Padded
 from .random import Random
 from .ratio import Fixed, Law, Ratio, Rounding, visible_count
 from .running_cell import RunningCell
@@ -46,15 +48,19 @@ MASKS: dict[str, Callable[[], Mask]] = {
 
 __all__ = [
     "MASKS",
+    "Cues",
+    "Draw",
     "Dual",
     "Fixed",
     "Law",
     "Mask",
     "MotionGuided",
+    "Padded",
     "Random",
     "Ratio",
     "Rounding",
     "RunningCell",
+    "Scope",
     "TokenGrid",
     "Tube",
     "mask_batch",

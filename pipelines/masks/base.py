@@ -3,96 +3,121 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from ..batch import Flow, MaskBatch
+from ..batch import MaskBatch
+from .draw import Draw
 from .grid import TokenGrid
+from .ratio import Law
 
 
 class Mask(ABC):
-    """A rule that draws masks. A pattern says in `hide` what happens to one sample; `draw` makes the batch.
+    """A rule that draws masks. A pattern says in `hide` what happens to one view of a sample; `draw` makes the batch.
 
-    A sample's mask depends on its own generator (and its own flow) and on nothing else: neither on the batch that it is
-    drawn in nor on any global state. Subclasses are frozen dataclasses: picklable, and their repr rebuilds them.
+    A mask depends on its draw alone (the sample's own generators, what it shows, its place in the run): neither on the
+    other samples that it is drawn with nor on any global state. Subclasses are frozen dataclasses: picklable, and their
+    repr rebuilds them.
     """
 
     __slots__ = ()
 
     @property
-    def needs_flow(self) -> bool:
-        """Whether `draw` must be given the clips' flow."""
-        return False
+    def needs(self) -> frozenset[str]:
+        """Names of the cues (see `Cues`) that each draw must bring; by default those of the masks in its fields."""
+        return frozenset[str]().union(*(part.needs for part in self._parts() if isinstance(part, Mask)))
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether a law of it changes over the run, so that the loader has to know the run's length."""
+        return any(part.needs_progress for part in self._parts())
 
     @abstractmethod
-    def hide(
-        self,
-        grid: TokenGrid,
-        rng: np.random.Generator,
-        *,
-        flow: npt.NDArray[np.float32] | None,
-        progress: float,
-    ) -> npt.NDArray[np.bool_]:
-        """The hidden tokens of one sample, bool (N,). `flow` is its part of `Flow.vectors`, (T-1, h, w, 2)."""
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        """The hidden tokens of one view of a sample, bool (N,).
 
-    def draw(
-        self,
-        grid: TokenGrid,
-        rngs: Sequence[np.random.Generator],
-        *,
-        flow: Flow | None = None,
-        progress: float = 0.0,
-    ) -> MaskBatch:
-        """Masks for len(rngs) samples, on the CPU.
-
-        `flow` holds the flow of the same samples in the same order (ignored unless `needs_flow`); `progress` is how far
-        training has come, in [0, 1], for laws that change with it. Raises ValueError where the grid has not the axes or
-        the lengths that the pattern needs, where flow is missing, and where samples got different counts.
+        ValueError where the grid has not the axes or the lengths that the pattern needs, or a cue is missing.
         """
-        masked = np.empty((len(rngs), grid.size), dtype=np.bool_)
-        vectors = self._vectors(flow, len(rngs)) if self.needs_flow else [None] * len(rngs)
-        for i, rng in enumerate(rngs):
-            masked[i] = self.hide(grid, rng, flow=vectors[i], progress=progress)
+
+    def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
+        """Masks of len(draws) samples, on the CPU; a bare generator is a draw without cues at the start of a run.
+
+        Raises ValueError as `hide` does, and where samples got different counts (see `Padded`).
+        """
+        masked = np.empty((len(draws), grid.size), dtype=np.bool_)
+        for i, draw in enumerate(draws):
+            masked[i] = self.hide(grid, as_draw(draw))
         return mask_batch(masked)
 
-    def _vectors(self, flow: Flow | None, samples: int) -> Sequence[npt.NDArray[np.float32]]:
-        if flow is None:
-            raise ValueError(f"{type(self).__name__} is guided by motion: give draw(flow=...), got None")
-        if flow.vectors.ndim != 5 or len(flow.vectors) != samples or flow.vectors.shape[-1] != 2:
-            raise ValueError(
-                f"flow.vectors is (B, T-1, h, w, 2) for the B={samples} samples, got {tuple(flow.vectors.shape)}"
-            )
-        vectors: npt.NDArray[np.float32] = flow.vectors.numpy(force=True)
-        return list(vectors)
+    def _parts(self) -> Iterator[Mask | Law]:
+        """The masks and laws among the fields."""
+        for f in fields(cast(Any, self)):
+            value = getattr(self, f.name)
+            if isinstance(value, Mask | Law):
+                yield value
 
 
-def mask_batch(masked: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_] | None = None) -> MaskBatch:
+def as_draw(draw: Draw | np.random.Generator) -> Draw:
+    """A draw from a bare generator."""
+    return draw if isinstance(draw, Draw) else Draw(rng=draw)
+
+
+def mask_batch(
+    masked: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_] | None = None, *, ragged: int | None = None
+) -> MaskBatch:
     """The MaskBatch of `masked` bool (B, N), True = hidden from the encoder, and `target` bool (B, N).
 
     Without `target` every masked token is reconstructed and counts 1. With it, those tokens are, and one that the
-    encoder saw counts 0. Raises ValueError where the samples' counts differ: index tensors are rectangular.
+    encoder saw counts 0. Index tensors are rectangular: where the samples' counts differ ValueError is raised, or with
+    `ragged` they are padded to a multiple of it (see MaskBatch).
     """
-    weight = masked if target is None else masked & target
-    target_index = _positions(masked if target is None else target, "targets")
+    target_map = masked if target is None else target
+    visible, n_visible = _positions(~masked, "visible tokens", ragged)
+    targets, n_target = _positions(target_map, "targets", ragged)
+    weight = np.take_along_axis(masked, targets, axis=1).astype(np.float32)
+    if n_target is not None:
+        weight *= np.arange(targets.shape[1]) < n_target[:, None]
     return MaskBatch(
         masked=torch.from_numpy(masked),
-        visible=_positions(~masked, "visible tokens"),
-        target=target_index,
-        weight=torch.from_numpy(weight).gather(1, target_index).to(torch.float32),
+        visible=torch.from_numpy(visible),
+        target=torch.from_numpy(targets),
+        weight=torch.from_numpy(weight),
+        n_visible=None if n_visible is None else torch.from_numpy(n_visible),
+        n_target=None if n_target is None else torch.from_numpy(n_target),
     )
 
 
-def _positions(chosen: npt.NDArray[np.bool_], what: str) -> Tensor:
-    """The sorted int64 (B, count) positions of the True tokens of each row."""
-    counts = chosen.sum(axis=1)
-    count = int(counts[0]) if len(counts) else 0
-    if (counts != count).any():
+def _positions(
+    chosen: npt.NDArray[np.bool_], what: str, ragged: int | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+    """The sorted positions of the True tokens of each row, int64 (B, count), and if `ragged` how many are real."""
+    samples, n = chosen.shape
+    flat = np.flatnonzero(chosen)
+    count = len(flat) // max(samples, 1)
+    counts = None
+    if ragged is not None or not _even(chosen, len(flat), count):
+        counts = chosen.sum(axis=1, dtype=np.int64)
+    if counts is not None and ragged is None:
         raise ValueError(
-            f"the samples of a batch need equally many {what}, got from {counts.min()} to {counts.max()}; "
-            "use a law that gives one ratio to the whole batch"
+            f"the samples of a batch need equally many {what}, got from {counts.min()} to {counts.max()}; use a law "
+            "that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
         )
-    return torch.from_numpy(np.nonzero(chosen)[1].reshape(len(chosen), count).astype(np.int64, copy=False))
+    if counts is None:
+        return (flat.reshape(samples, count) % max(n, 1)).astype(np.int64, copy=False), None
+    assert ragged is not None
+    width = -(-int(counts.max(initial=0)) // ragged) * ragged
+    padded = np.zeros((samples, width), dtype=np.int64)
+    padded[np.arange(width) < counts[:, None]] = flat % max(n, 1)
+    return padded, counts
+
+
+def _even(chosen: npt.NDArray[np.bool_], total: int, count: int) -> bool:
+    """Whether each row has `count` of the `total` True tokens."""
+    if len(chosen) < 2:
+        return True
+    return total == count * len(chosen) and bool((chosen.sum(axis=1) == count).all())

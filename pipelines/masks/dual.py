@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..batch import Flow, MaskBatch
-from .base import Mask, mask_batch
+from ..batch import MaskBatch
+from .base import Mask, as_draw, mask_batch
+from .draw import Draw
 from .grid import TokenGrid
 from .running_cell import RunningCell
 from .tube import Tube
@@ -26,23 +27,10 @@ class Dual(Mask):
     encoder: Mask = field(default_factory=Tube)
     decoder: Mask = field(default_factory=RunningCell)
 
-    @property
-    def needs_flow(self) -> bool:
-        return self.encoder.needs_flow or self.decoder.needs_flow
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.encoder.hide(grid, draw)
 
-    def hide(
-        self, grid: TokenGrid, rng: np.random.Generator, *, flow: npt.NDArray[np.float32] | None, progress: float
-    ) -> npt.NDArray[np.bool_]:
-        return self.encoder.hide(grid, rng, flow=flow, progress=progress)
-
-    def draw(
-        self,
-        grid: TokenGrid,
-        rngs: Sequence[np.random.Generator],
-        *,
-        flow: Flow | None = None,
-        progress: float = 0.0,
-    ) -> MaskBatch:
-        hidden = self.encoder.draw(grid, rngs, flow=flow, progress=progress).masked
-        left_out = self.decoder.draw(grid, rngs, flow=flow, progress=progress).masked
-        return mask_batch(hidden.numpy(), target=~left_out.numpy())
+    def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
+        pairs = [(self.encoder.hide(grid, d), self.decoder.hide(grid, d)) for d in map(as_draw, draws)]
+        both = np.array(pairs, dtype=np.bool_).reshape(len(draws), 2, grid.size)
+        return mask_batch(both[:, 0].copy(), target=~both[:, 1])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Mask
+from .draw import Draw
 from .grid import TokenGrid
 from .ratio import Ratio, as_law, visible_count
 from .warp import Floats, carry
@@ -65,19 +66,19 @@ class MotionGuided(Mask):
             raise ValueError(f"exposure is a standard deviation, 0 or more, got {self.exposure}")
 
     @property
-    def needs_flow(self) -> bool:
-        return True
+    def needs(self) -> frozenset[str]:
+        return frozenset({"flow"})
 
-    def hide(
-        self, grid: TokenGrid, rng: np.random.Generator, *, flow: npt.NDArray[np.float32] | None, progress: float
-    ) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, h, w = grid.need("t", "h", "w", by="MotionGuided")
         tubelet, patch_h, patch_w = grid.patch
         frames = t * tubelet
-        if flow is None or len(flow) != frames - 1:
-            got = "none" if flow is None else len(flow)
-            raise ValueError(f"a grid of {frames} frames needs {frames - 1} flow fields between them, got {got}")
-        ratio = as_law(self.ratio).draw(rng, progress)
+        flow, rng = draw.cues.need("flow", by="MotionGuided"), draw.rng
+        if flow.ndim != 4 or len(flow) != frames - 1 or flow.shape[-1] != 2:
+            raise ValueError(
+                f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {flow.shape}"
+            )
+        ratio = as_law(self.ratio).draw(draw)
         start = start_map(self.start, (h, w), self.cells, ratio, rng)
         base = {"middle": frames // 2, "first": 0}.get(self.base)
         maps = carry(

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Mask
+from .draw import Draw
 from .grid import TokenGrid
-from .ratio import Ratio, Rounding, as_law, check_rounding, visible_count
+from .ratio import Ratio, Rounding, as_law, check_rounding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +28,9 @@ class Random(Mask):
         as_law(self.ratio)
         check_rounding(self.rounding)
 
-    def hide(
-        self, grid: TokenGrid, rng: np.random.Generator, *, flow: npt.NDArray[np.float32] | None, progress: float
-    ) -> npt.NDArray[np.bool_]:
-        visible = visible_count(grid.size, as_law(self.ratio).draw(rng, progress), self.rounding)
-        return random_tokens(grid.size, visible, rng)
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        visible = as_law(self.ratio).visible(draw, grid.size, self.rounding)
+        return random_tokens(grid.size, visible, draw.rng)
 
 
 def random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Laws say how much is hidden; roundings turn a ratio into an exact number of tokens.
+"""Roundings turn a ratio into an exact number of tokens; a law says what the ratio is (laws.py).
 
 Published code computes these numbers in floats and in three ways, which differ by a token at one ratio. Here the
 arithmetic is decimal and exact (0.9 is 9/10), and the way is named:
@@ -18,19 +18,32 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Literal, get_args
 
-import numpy as np
+from .draw import Draw
 
 Rounding = Literal["floor_masked", "floor_visible", "ceil_masked"]
 
 
 class Law(ABC):
-    """How much of a sample is hidden."""
+    """How much of a sample is hidden. Laws are frozen dataclasses; laws.py has those of the papers."""
 
     __slots__ = ()
 
+    @property
+    def needs_progress(self) -> bool:
+        """Whether the ratio changes over the run, so that the run's length has to be known."""
+        return False
+
     @abstractmethod
-    def draw(self, rng: np.random.Generator, progress: float) -> float:
-        """The masked ratio in [0, 1] for one sample, from its own generator, at `progress` of training in [0, 1]."""
+    def draw(self, draw: Draw) -> float:
+        """The masked ratio in [0, 1] of one view of a sample."""
+
+    def per_frame(self, draw: Draw, frames: int) -> list[float]:
+        """The ratio of each of `frames` frames; they differ where the law draws frame by frame."""
+        return [self.draw(draw)] * frames
+
+    def visible(self, draw: Draw, n: int, rounding: Rounding) -> int:
+        """How many of `n` tokens stay visible."""
+        return visible_count(n, self.draw(draw), rounding)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,10 +53,9 @@ class Fixed(Law):
     ratio: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio <= 1:
-            raise ValueError(f"a masked ratio lies in [0, 1], got {self.ratio}")
+        check_ratio(self.ratio)
 
-    def draw(self, rng: np.random.Generator, progress: float) -> float:
+    def draw(self, draw: Draw) -> float:
         return self.ratio
 
 
@@ -54,6 +66,12 @@ Ratio = float | Law
 def as_law(ratio: Ratio) -> Law:
     """The law that `ratio` means; ValueError where a number is outside [0, 1]."""
     return ratio if isinstance(ratio, Law) else Fixed(ratio=ratio)
+
+
+def check_ratio(ratio: float, name: str = "a masked ratio") -> None:
+    """ValueError unless `ratio` lies in [0, 1]."""
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"{name} lies in [0, 1], got {ratio}")
 
 
 def check_rounding(rounding: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Mask
+from .draw import Draw
 from .grid import TokenGrid
 
 
@@ -26,13 +27,11 @@ class RunningCell(Mask):
         if self.ratio not in (0.25, 0.5, 0.75):
             raise ValueError(f"a cell of 4 tokens is masked at a ratio of 0.25, 0.5 or 0.75, got {self.ratio}")
 
-    def hide(
-        self, grid: TokenGrid, rng: np.random.Generator, *, flow: npt.NDArray[np.float32] | None, progress: float
-    ) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, h, w = grid.need("t", "h", "w", by="RunningCell")
         if h % 2 or w % 2:
             raise ValueError(f"RunningCell tiles the plane with 2 x 2 cells: h and w are even, got h={h}, w={w}")
         queue = np.arange(4) < 4 * self.ratio
-        turn = int(rng.integers(4)) + 1 + np.arange(t)
+        turn = int(draw.rng.integers(4)) + 1 + np.arange(t)
         cells = queue[(turn[:, None] + np.arange(4)) % 4].reshape(t, 2, 2)
         return np.tile(cells, (1, h // 2, w // 2)).reshape(-1)

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Mask
+from .draw import Draw
 from .grid import TokenGrid
 from .random import random_tokens
-from .ratio import Ratio, Rounding, as_law, check_rounding, visible_count
+from .ratio import Ratio, Rounding, as_law, check_rounding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +29,7 @@ class Tube(Mask):
         as_law(self.ratio)
         check_rounding(self.rounding)
 
-    def hide(
-        self, grid: TokenGrid, rng: np.random.Generator, *, flow: npt.NDArray[np.float32] | None, progress: float
-    ) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, h, w = grid.need("t", "h", "w", by="Tube")
-        visible = visible_count(h * w, as_law(self.ratio).draw(rng, progress), self.rounding)
-        return np.tile(random_tokens(h * w, visible, rng), t)
+        visible = as_law(self.ratio).visible(draw, h * w, self.rounding)
+        return np.tile(random_tokens(h * w, visible, draw.rng), t)

@@ -55,7 +55,7 @@ def preview(
         "profile": str(manifest.info["profile"]),
         "clip": f"{clip.frames} frames, stride {clip.stride}, {clip.size} px",
         "seed": str(seed),
-        "flow": flow_words(loader.flow, guides=mask is not None and mask.needs_flow),
+        "flow": flow_words(loader.flow, guides=mask is not None and "flow" in mask.needs),
         "mask": repr(mask) if mask else "none",
     }
     names = tuple(map(str, manifest.info.get("label_names", ())))
@@ -65,7 +65,7 @@ def preview(
 
 def shown_flow(mask: Mask | None, clip: VideoClip, chosen: FlowChoice = "auto") -> FlowChoice:
     """The flow that a page shows: the one that guides the mask, as `chosen`; DIS flow where the mask needs none."""
-    if mask is not None and mask.needs_flow:
+    if mask is not None and "flow" in mask.needs:
         return chosen
     return "dis" if clip.frames > 1 else "none"
 

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from maskstream.pipelines.batch import Flow, MaskBatch
 from maskstream.pipelines.masks import (
     MASKS,
+    Cues,
+    Draw,
     Dual,
     Fixed,
     Law,
     Mask,
     MotionGuided,
+    Padded,
     Random,
     RunningCell,
     TokenGrid,
@@ -25,6 +28,7 @@ from maskstream.pipelines.masks import (
     mask_batch,
     visible_count,
 )
+from maskstream.pipelines.place import Place
 
 VIDEO = TokenGrid.video(16, 224, 224)
 ALL = [Random(), Tube(), RunningCell(), Dual(), MotionGuided(), Dual(encoder=MotionGuided())]
@@ -37,6 +41,12 @@ def rngs(count: int, seed: int = 0) -> list[np.random.Generator]:
 def some_flow(samples: int, frames: int = 16, seed: int = 0) -> Flow:
     vectors = np.random.default_rng(seed).normal(0, 6, (samples, frames - 1, 7, 7, 2)).astype(np.float32)
     return Flow(vectors=torch.from_numpy(vectors), valid=torch.ones(vectors.shape[:-1], dtype=torch.bool))
+
+
+def draws(count: int, flow: Flow | None = None, seed: int = 0, progress: float = 0.0) -> list[Draw]:
+    cues = [Cues()] * count if flow is None else [Cues(flow=v) for v in flow.vectors.numpy()]
+    place = Place(progress=progress)
+    return [Draw(rng=r, cues=c, place=place) for r, c in zip(rngs(count, seed), cues, strict=True)]
 
 
 def check_consistent(batch: MaskBatch, grid: TokenGrid, samples: int) -> None:
@@ -55,7 +65,7 @@ def check_consistent(batch: MaskBatch, grid: TokenGrid, samples: int) -> None:
 @pytest.mark.parametrize("mask", ALL, ids=repr)
 def test_batches_are_consistent_and_touch_no_global_generator(mask: Mask) -> None:
     before = np.random.get_state()[1].copy(), torch.get_rng_state(), stdlib_random.getstate()
-    batch = mask.draw(VIDEO, rngs(3), flow=some_flow(3))
+    batch = mask.draw(VIDEO, draws(3, some_flow(3)))
     check_consistent(batch, VIDEO, 3)
     assert (np.random.get_state()[1] == before[0]).all()
     assert torch.equal(torch.get_rng_state(), before[1])
@@ -65,10 +75,9 @@ def test_batches_are_consistent_and_touch_no_global_generator(mask: Mask) -> Non
 @pytest.mark.parametrize("mask", ALL, ids=repr)
 def test_a_sample_has_the_same_mask_in_every_batch(mask: Mask) -> None:
     flow = some_flow(4)
-    together = mask.draw(VIDEO, rngs(4), flow=flow)
+    together = mask.draw(VIDEO, draws(4, flow))
     order = [2, 0, 3]
-    picked = Flow(vectors=flow.vectors[order], valid=flow.valid[order])
-    apart = mask.draw(VIDEO, [rngs(4)[i] for i in order], flow=picked)
+    apart = mask.draw(VIDEO, [draws(4, flow)[i] for i in order])
     for name in ("masked", "visible", "target", "weight"):
         assert torch.equal(getattr(together, name)[order], getattr(apart, name))
     assert not torch.equal(together.masked[0], together.masked[1])
@@ -91,7 +100,7 @@ def test_masks_pickle_and_their_repr_rebuilds_them(mask: Mask) -> None:
     ],
 )
 def test_counts_of_the_papers(name: str, visible: int, target: int, counted: int | None) -> None:
-    batch = MASKS[name]().draw(VIDEO, rngs(2), flow=some_flow(2))
+    batch = MASKS[name]().draw(VIDEO, draws(2, some_flow(2)))
     assert batch.visible.shape == (2, visible)
     assert batch.target.shape == (2, target)
     assert counted is None or batch.weight.sum(1).tolist() == [counted] * 2
@@ -99,7 +108,7 @@ def test_counts_of_the_papers(name: str, visible: int, target: int, counted: int
 
 def test_every_command_line_name_is_drawn_above() -> None:
     assert set(MASKS) == {"random", "tube", "motion-guided", "videomae2"}
-    assert [name for name, mask in MASKS.items() if mask().needs_flow] == ["motion-guided"]
+    assert [name for name, mask in MASKS.items() if "flow" in mask().needs] == ["motion-guided"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +161,7 @@ def test_counts_hold_on_any_grid_and_ratio(grid: TokenGrid, ratio: float, roundi
     assert (slices == slices[:, :1]).all()
     assert ((~slices).sum(2) == visible_count(h * w, ratio, rounding)).all()
     for per in ("slice", "clip"):
-        guided = MotionGuided(ratio=ratio, per=per).draw(grid, rngs(2, seed), flow=some_flow(2, 2 * t, seed))
+        guided = MotionGuided(ratio=ratio, per=per).draw(grid, draws(2, some_flow(2, 2 * t, seed), seed))
         check_consistent(guided, grid, 2)
         assert guided.visible.shape[1] == t * visible_count(h * w, ratio, "floor_visible")
         if per == "slice":
@@ -170,13 +179,13 @@ def chi_square(counts: np.ndarray, expected: float) -> float:
 )
 def test_every_place_is_equally_likely(mask: Mask) -> None:
     grid = TokenGrid.video(4, 96, 96)
-    draws = 3000
-    still = Flow(vectors=torch.zeros(draws, 3, 6, 6, 2), valid=torch.ones(draws, 3, 6, 6, dtype=torch.bool))
-    hits = (~mask.draw(grid, rngs(draws), flow=still).masked).sum(0).numpy()[:36]
+    count = 3000
+    still = Flow(vectors=torch.zeros(count, 3, 6, 6, 2), valid=torch.ones(count, 3, 6, 6, dtype=torch.bool))
+    hits = (~mask.draw(grid, draws(count, still)).masked).sum(0).numpy()[:36]
     # Without replacement, a place's count varies by a binomial variance times (1 - k/n): scaled to a multinomial's.
-    share = hits.sum() / (36 * draws)
-    scaled = draws * share + (hits - draws * share) / np.sqrt((1 - share) * 36 / 35)
-    assert abs(chi_square(scaled, draws * share)) < 4
+    share = hits.sum() / (36 * count)
+    scaled = count * share + (hits - count * share) / np.sqrt((1 - share) * 36 / 35)
+    assert abs(chi_square(scaled, count * share)) < 4
 
 
 def test_random_tokens_are_uncorrelated() -> None:
@@ -217,23 +226,23 @@ def test_dual_weighs_what_the_encoder_saw_with_zero() -> None:
     assert all(seen)
     other = Dual(encoder=Random(), decoder=Tube(ratio=0.5))
     check_consistent(other.draw(VIDEO, rngs(2)), VIDEO, 2)
-    assert not other.needs_flow
-    assert Dual(encoder=MotionGuided()).needs_flow
+    assert other.needs == frozenset()
+    assert Dual(encoder=MotionGuided()).needs == {"flow"}
 
 
 class Changing(Law):
     """A law for the tests: what a law may do with progress and with the sample's generator."""
 
-    def draw(self, rng: np.random.Generator, progress: float) -> float:
-        return 0.5 if progress < 0.5 else float(rng.choice([0.25, 0.75]))
+    def draw(self, draw: Draw) -> float:
+        return 0.5 if draw.place.progress < 0.5 else float(draw.rng.choice([0.25, 0.75]))
 
 
 def test_laws_see_progress_and_ragged_batches_are_refused() -> None:
     mask = Random(ratio=Changing())
     assert mask.draw(VIDEO, rngs(4)).visible.shape == (4, 784)
-    assert {mask.draw(VIDEO, [r], progress=1.0).visible.shape[1] for r in rngs(16)} == {392, 1176}
-    with pytest.raises(ValueError, match="equally many targets, got from 392 to 1176"):
-        mask.draw(VIDEO, rngs(16), progress=1.0)
+    assert {mask.draw(VIDEO, [d]).visible.shape[1] for d in draws(16, progress=1.0)} == {392, 1176}
+    with pytest.raises(ValueError, match="equally many visible tokens, got from 392 to 1176"):
+        mask.draw(VIDEO, draws(16, progress=1.0))
     assert torch.equal(
         Random(ratio=Fixed(ratio=0.8)).draw(VIDEO, rngs(2)).masked, Random(ratio=0.8).draw(VIDEO, rngs(2)).masked
     )
@@ -288,12 +297,34 @@ def test_wrong_grids_and_flows_are_refused() -> None:
     assert Random().draw(audio, rngs(1)).masked.shape == (1, 512)
     for mask in (Tube(), RunningCell(), MotionGuided()):
         with pytest.raises(ValueError, match=r"works on a grid with axes \('t', 'h', 'w'\), got \('time', 'freq'\)"):
-            mask.draw(audio, rngs(1), flow=some_flow(1))
+            mask.draw(audio, draws(1, some_flow(1)))
     with pytest.raises(ValueError, match="h and w are even, got h=7, w=7"):
         RunningCell().draw(TokenGrid.video(16, 112, 112), rngs(1))
-    with pytest.raises(ValueError, match="MotionGuided is guided by motion"):
+    with pytest.raises(ValueError, match="MotionGuided is guided by flow"):
         MotionGuided().draw(VIDEO, rngs(1))
-    with pytest.raises(ValueError, match="16 frames needs 15 flow fields between them, got 7"):
-        MotionGuided().draw(VIDEO, rngs(1), flow=some_flow(1, frames=8))
-    with pytest.raises(ValueError, match="for the B=2 samples"):
-        MotionGuided().draw(VIDEO, rngs(2), flow=some_flow(3))
+    with pytest.raises(ValueError, match=r"16 frames needs the flow between them, \(15, h, w, 2\), got \(7, 7, 7, 2\)"):
+        MotionGuided().draw(VIDEO, draws(1, some_flow(1, frames=8)))
+
+
+def test_padded_masks_say_what_is_real() -> None:
+    mask = Padded(mask=Random(ratio=Changing()), bucket=100)
+    apart = [mask.draw(VIDEO, [d]) for d in draws(16, progress=1.0)]
+    for batch in (mask.draw(VIDEO, draws(16, progress=1.0)), MaskBatch.concatenated(apart)):
+        assert batch.visible.shape == (16, 1200)
+        assert batch.target.shape == batch.weight.shape == (16, 1200)
+        assert set(batch.n_visible.tolist()) == {392, 1176}
+        assert (batch.n_visible + batch.n_target == 1568).all()
+        for i in range(16):
+            hidden = batch.masked[i].nonzero()[:, 0].tolist()
+            assert batch.target[i][batch.target_valid[i]].tolist() == hidden
+            assert batch.visible[i][batch.visible_valid[i]].tolist() == (~batch.masked[i]).nonzero()[:, 0].tolist()
+        assert batch.weight.sum(1).tolist() == batch.n_target.tolist()
+    plain = [Random(ratio=r).draw(VIDEO, draws(1)) for r in (0.5, 0.9)]
+    with pytest.raises(ValueError, match=r"got from 156 to 784; .*masks.Padded"):
+        MaskBatch.concatenated(plain)
+
+
+def test_restore_undoes_visible_then_hidden() -> None:
+    batch = Random(ratio=0.75).draw(VIDEO, draws(3))
+    together = torch.cat([batch.visible, batch.target], dim=1)
+    assert torch.equal(together.gather(1, batch.restore), torch.arange(1568).expand(3, -1))

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import grid_sample
 
 from maskstream.pipelines.batch import Flow
-from maskstream.pipelines.masks import MotionGuided, TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.pipelines.masks.motion_guided import start_map
 from maskstream.pipelines.masks.warp import inverse
 
@@ -18,6 +18,10 @@ GRID = TokenGrid.video(FRAMES, SIDE, SIDE, tubelet=1)
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed))
+
+
+def drawn(flow: Flow, seeds: list[int]) -> list[Draw]:
+    return [Draw(rng=rng(s), cues=Cues(flow=v)) for s, v in zip(seeds, flow.vectors.numpy(), strict=True)]
 
 
 def flow_of(vectors: np.ndarray) -> Flow:
@@ -32,7 +36,7 @@ def pan(x: float, y: float = 0.0, frames: int = FRAMES) -> Flow:
 
 def shown(mask: MotionGuided, flow: Flow, seed: int = 0, grid: TokenGrid = GRID) -> np.ndarray:
     """True = visible, (t, h, w)."""
-    return ~mask.draw(grid, [rng(seed)], flow=flow).masked[0].reshape(grid.shape).numpy()
+    return ~mask.draw(grid, drawn(flow, [seed])).masked[0].reshape(grid.shape).numpy()
 
 
 def shift(plane: np.ndarray, columns: int, rows: int, entering: np.ndarray) -> np.ndarray:
@@ -97,7 +101,7 @@ def test_still_content_is_masked_as_a_tube() -> None:
 def test_the_base_is_drawn_per_sample() -> None:
     """A token start is sharp only in its base frame once the motion is by half patches."""
     mask = MotionGuided(start="token", base="random")
-    batch = mask.draw(GRID, [rng(i) for i in range(40)], flow=repeated(pan(8), 40))
+    batch = mask.draw(GRID, drawn(repeated(pan(8), 40), list(range(40))))
     visible = ~batch.masked.reshape(40, FRAMES, 14, 14).numpy()
     bases = set()
     for i in range(40):

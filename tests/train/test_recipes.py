@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
-from maskstream.pipelines.batch import Flow
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.masks import Cues, Draw, TokenGrid
 from maskstream.train.models.video_tokens import VideoTokens
 from maskstream.train.recipes import RECIPES, named_recipe
 
@@ -25,9 +23,8 @@ def test_a_recipe_s_mask_fits_its_model(name):
     assert recipe.name == name
     size = recipe.clip.size
     grid = TokenGrid.video(recipe.clip.frames, size, size, tubelet=recipe.tubelet, patch=recipe.patch)
-    shape = (1, recipe.clip.frames - 1, 4, 4)
-    flow = Flow(vectors=torch.ones(*shape, 2), valid=torch.ones(shape, dtype=torch.bool))
-    mask = recipe.mask.draw(grid, [np.random.default_rng(0)], flow=flow)
+    cues = Cues(flow=np.ones((recipe.clip.frames - 1, 4, 4, 2), np.float32))
+    mask = recipe.mask.draw(grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
     assert (mask.visible.shape[1], mask.target.shape[1]) == COUNTS[name]
     assert VideoTokens(recipe.tokens()).n_tokens == grid.size
 

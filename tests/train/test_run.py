@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import Flow, TokenGrid, VideoClip
-from maskstream.pipelines.masks import Dual, MotionGuided, Tube
+from maskstream.pipelines import TokenGrid, VideoClip
+from maskstream.pipelines.masks import Cues, Draw, Dual, MotionGuided, Tube
 from maskstream.preprocess.encode.video import PROFILES, encode_video
 from maskstream.shards.dataset import finish_split
 from maskstream.shards.sample import DatasetInfo, Sample
@@ -87,8 +87,8 @@ def test_recipes_are_named_and_others_refused():
 def test_the_small_recipes_have_their_papers_token_counts(name, visible, targets):
     recipe = RECIPES[name]()
     grid = TokenGrid.video(recipe.clip.frames, recipe.clip.size, recipe.clip.size, recipe.tubelet, recipe.patch)
-    still = Flow(vectors=torch.zeros(1, 15, 14, 14, 2), valid=torch.ones(1, 15, 14, 14, dtype=torch.bool))
-    mask = recipe.mask.draw(grid, [np.random.default_rng(0)], flow=still)
+    cues = Cues(flow=np.zeros((15, 14, 14, 2), np.float32))
+    mask = recipe.mask.draw(grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
     assert (mask.visible.shape[1], mask.target.shape[1]) == (visible, targets)
     model = recipe.model
     assert (model.width, model.depth, model.heads) == (384, 12, 6)
