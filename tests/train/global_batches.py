@@ -1,23 +1,37 @@
 """A tiny training run for torchrun that writes down, step by step, which samples each rank trained on.
 
-    torchrun ... global_batches.py DATA OUT LOG STEPS BATCH_SIZE DIES_AT MAX_BAD
+    torchrun ... global_batches.py DATA OUT LOG STEPS BATCH_SIZE DIES_AT MAX_BAD SLOW_S
 
 LOG.RANK gets a line a step: epoch, batch, keys. With DIES_AT >= 0 rank 1 kills itself when it has that many batches.
+Each read of rank 1 takes SLOW_S seconds longer.
 """
 
 import os
 import signal
 import sys
+import time
+from dataclasses import replace
 
 import torch
 
 from maskstream.pipelines import VideoClip, masks, video_loader
+from maskstream.shards.store import LocalStore
 from maskstream.train import Trainer
 from maskstream.train.distributed import process_group, rank
 from maskstream.train.models import AutoencoderConfig
 from maskstream.train.optimiser import OptimiserConfig
 from maskstream.train.recipes import Recipe
 from maskstream.train.schedule import ScheduleConfig
+
+
+class SlowStore(LocalStore):
+    """Local files as a busy network gives them."""
+
+    seconds = 0.0
+
+    def read(self, path, offset, size):
+        time.sleep(self.seconds)
+        return super().read(path, offset, size)
 
 
 class Logged:
@@ -80,6 +94,9 @@ def main():
             device=device,
             max_bad_fraction=float(sys.argv[7]),
         )
+        if rank() == 1:
+            SlowStore.seconds = float(sys.argv[8])
+            loader.sampler = replace(loader.sampler, store=SlowStore())
         Trainer(recipe, Logged(loader, file, dies_at), out, steps=steps, save_every=2, progress=False).run()
 
 

@@ -53,12 +53,16 @@ def eleven(tmp_path_factory):
     return folder
 
 
-def torchrun(ranks, data, out, log, *, dies_at=-1, max_bad=0.0, steps=STEPS):
-    """Runs the script on `ranks` gloo ranks; its exit status and output. A hang ends in TimeoutExpired."""
-    arguments = [data, out, log, steps, GLOBAL_BATCH // ranks, dies_at, max_bad]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", SCRIPT]
+def trained(ranks, data, out, log, *, dies_at=-1, max_bad=0.0, slow_s=0.0):
+    """A training run on `ranks` gloo ranks; its exit status and output."""
+    return torchrun(ranks, SCRIPT, data, out, log, STEPS, GLOBAL_BATCH // ranks, dies_at, max_bad, slow_s)
+
+
+def torchrun(ranks, script, *arguments):
+    """Runs a script on `ranks` ranks; its exit status and output. A hang ends in TimeoutExpired."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", script]
     process = subprocess.Popen(
-        [str(part) for part in command + arguments],
+        [str(part) for part in (*command, *arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -93,7 +97,7 @@ def test_a_killed_rank_and_restarts_on_one_and_two_ranks_change_no_global_batch(
     wanted = uninterrupted(eleven)
     assert len({epoch for epoch, _ in wanted}) > 2
     out, log = tmp_path / "out", tmp_path / "log"
-    status, output = torchrun(2, eleven, out, log, dies_at=6)
+    status, output = trained(2, eleven, out, log, dies_at=6)
     assert status != 0, output
     assert "Signal 9" in output, output
     before = steps_of(log, 2)
@@ -103,7 +107,7 @@ def test_a_killed_rank_and_restarts_on_one_and_two_ranks_change_no_global_batch(
     for ranks in (1, 2):
         again, log_again = tmp_path / f"out{ranks}", tmp_path / f"log{ranks}"
         shutil.copytree(out, again)
-        status, output = torchrun(ranks, eleven, again, log_again)
+        status, output = trained(ranks, eleven, again, log_again)
         assert status == 0, output
         after = steps_of(log_again, ranks)
         assert list(after.items()) == list(wanted.items())[4:]
@@ -111,11 +115,15 @@ def test_a_killed_rank_and_restarts_on_one_and_two_ranks_change_no_global_batch(
         assert (state["loader"]["epoch"], state["loader"]["batch"]) == divmod(STEPS, 2)
 
 
-def test_bad_samples_on_one_rank_keep_the_ranks_in_step(eleven, tmp_path):
-    """Corrupt, truncated and missing: whoever meets one takes its replacement, and no rank waits for another."""
-    broken = tmp_path / "split"
-    shutil.copytree(eleven, broken)
-    manifest = Manifest.load(broken)
+BAD = {f"clip{i}" for i in (1, 5, 6, 10)}
+
+
+@pytest.fixture(scope="module")
+def broken(eleven, tmp_path_factory):
+    """The same split with samples that are corrupt, truncated and missing: those of BAD."""
+    folder = tmp_path_factory.mktemp("broken") / "split"
+    shutil.copytree(eleven, folder)
+    manifest = Manifest.load(folder)
     mp4 = manifest.component("mp4")
     with open(manifest.shard_path(1), "r+b") as file:  # sample 1: noise in place of its frames
         start = manifest.video(1).header_size
@@ -123,18 +131,41 @@ def test_bad_samples_on_one_rank_keep_the_ranks_in_step(eleven, tmp_path):
         file.write(np.random.default_rng(0).bytes(int(mp4.size[1]) - start))
     manifest.shard_path(5).unlink()  # samples 5 and 6: the shard is missing
     os.truncate(manifest.shard_path(10), int(mp4.offset[10]) + 1000)  # sample 10: the tar ends in it
-    bad = {f"clip{i}" for i in (1, 5, 6, 10)}
+    return folder
+
+
+def bad_of_ranks(steps):
+    """How many bad samples each of two ranks has in each step."""
+    return [[sum(key in BAD for key in keys[2 * r : 2 * r + 2]) for r in range(2)] for keys in steps.values()]
+
+
+def test_bad_and_slow_samples_on_one_rank_keep_the_ranks_in_step(eleven, broken, tmp_path):
+    """Whoever meets a bad one takes its replacement, and no rank waits for another for ever; rank 1 reads slowly."""
     wanted = uninterrupted(eleven)
-    hit = [[sum(key in bad for key in keys[2 * r : 2 * r + 2]) for r in range(2)] for keys in wanted.values()]
-    assert any(one != other for one, other in hit), "some step has more bad samples on one rank than on the other"
-    status, output = torchrun(2, broken, tmp_path / "out", tmp_path / "log", max_bad=1.0)
+    assert any(one != other for one, other in bad_of_ranks(wanted)), "some step is worse for one rank than the other"
+    status, output = trained(2, broken, tmp_path / "out", tmp_path / "log", max_bad=1.0, slow_s=0.1)
     assert status == 0, output
     assert "replaced" in output, output
     got = steps_of(tmp_path / "log", 2)
     assert list(got) == list(wanted)
     for step, keys in wanted.items():
-        assert [g if k not in bad else None for g, k in zip(got[step], keys, strict=True)] == [
-            k if k not in bad else None for k in keys
+        assert [g if k not in BAD else None for g, k in zip(got[step], keys, strict=True)] == [
+            k if k not in BAD else None for k in keys
         ]
-    assert not bad & {key for keys in got.values() for key in keys}
+    assert not BAD & {key for keys in got.values() for key in keys}
     assert got == uninterrupted(broken, max_bad_fraction=1.0)
+
+
+def test_ranks_that_skip_bad_samples_hang_and_ranks_that_replace_them_do_not(eleven, broken, tmp_path):
+    """The control of the test above: DDP over the same samples, once replaced and once skipped."""
+    left = [STEPS * 2 - bad for bad in np.sum(bad_of_ranks(uninterrupted(eleven)), axis=0).tolist()]
+    assert -(-left[0] // 2) != -(-left[1] // 2), f"skipping must leave one rank a batch more than the other: {left}"
+    script = SCRIPT.with_name("skipping_ranks.py")
+    status, output = torchrun(2, script, eleven, broken, tmp_path / "log", STEPS, ",".join(sorted(BAD)))
+    logs = [(tmp_path / f"log.{r}").read_text().split() for r in range(2)]
+    assert [log.count("replaced") for log in logs] == [STEPS] * 2, output
+    assert "skipped" in logs[0]
+    assert "skipped" in logs[1]
+    assert "finished" not in logs[0] + logs[1]
+    assert status != 0
+    assert "Timed out" in output, output
