@@ -21,8 +21,9 @@ from typing import Any
 
 from ..shards.errors import MaskstreamError, ResumeError
 from ..shards.sample import DatasetInfo
-from .datasets import DATASETS
-from .encode.profile import PROFILES, VideoProfile
+from .datasets import DATASETS, Dataset
+from .encode.encoder import Encoder, encoder_of
+from .encode.profile import VideoProfile
 from .executors.local import Finished, Restarted, run_local
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
@@ -63,6 +64,7 @@ def make_shards(
 ) -> JobReport:
     """Turn the raw data of `dataset` (a name in `DATASETS`) below `root` into shards, one folder per split below `out`.
 
+    `profile` is for datasets of video, by default `train`.
     `workers` processes (default: the cores; 0 works in this process); `samples_per_shard` counts sources and by default
     depends on how many there are. A run that was stopped goes on; one that is finished with the same settings does
     nothing; other settings raise ResumeError, unless `overwrite`, which deletes the split's files first. Raises
@@ -75,8 +77,9 @@ def make_shards(
         raise ValueError(f"{workers=} must be at least 0, {samples_per_shard=} at least 1")
     start_s = time.monotonic()
     progress = progress or Progress()
-    profile = profile or PROFILES["train"]
-    splits = _splits(dataset, Path(root), Path(out), profile, samples_per_shard)
+    raw = DATASETS[dataset](Path(root))
+    encoder = encoder_of(raw.modality, profile)
+    splits = _splits(raw, Path(out), encoder, samples_per_shard)
     todo = {name: split for name, split in splits.items() if not _is_finished(split, overwrite=overwrite)}
     with ExitStack() as stack:
         for split in todo.values():
@@ -87,29 +90,26 @@ def make_shards(
             _verify(name, split, progress)
     return JobReport(
         dataset=dataset,
-        profile=profile.name,
+        profile=encoder.profile,
         splits={name: _report(split, written=name in todo) for name, split in splits.items()},
         clips=n_clips,
         wall_s=time.monotonic() - start_s,
     )
 
 
-def _splits(
-    dataset: str, root: Path, out: Path, profile: VideoProfile, samples_per_shard: int | None
-) -> dict[str, SplitJob]:
-    raw = DATASETS[dataset](root)
+def _splits(raw: Dataset, out: Path, encoder: Encoder, samples_per_shard: int | None) -> dict[str, SplitJob]:
     splits = {}
     for name, sources in raw.splits.items():
         size = samples_per_shard or default_samples_per_shard(len(sources))
         info = DatasetInfo(
             dataset=raw.name,
             split=name,
-            modality="video",
-            profile=profile.name,
+            modality=raw.modality,
+            profile=encoder.profile,
             label_names=raw.label_names,
-            settings=settings_of(sources, profile, size),
+            settings=settings_of(sources, encoder, size),
         )
-        tasks = plan(raw.name, out / name, sources, profile, size)
+        tasks = plan(raw.name, out / name, sources, encoder, size)
         splits[name] = SplitJob(out / name, info, tasks, raw.missing.get(name, []))
     return splits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import xxhash
 
 from ..shards.errors import DatasetError
 from .datasets.dataset import Source
-from .encode.profile import VideoProfile
+from .encode.encoder import Encoder
 
 MAX_SAMPLES_PER_SHARD = 256
 _MIN_SAMPLES_PER_SHARD = 8
@@ -26,7 +27,7 @@ class ShardTask:
 
     path: Path
     sources: tuple[Source, ...]
-    profile: VideoProfile
+    encoder: Encoder
 
     def __str__(self) -> str:
         return f"{self.path.parent.name}/{self.path.name}"
@@ -38,7 +39,7 @@ def default_samples_per_shard(n_sources: int) -> int:
 
 
 def plan(
-    dataset: str, folder: Path, sources: Sequence[Source], profile: VideoProfile, samples_per_shard: int
+    dataset: str, folder: Path, sources: Sequence[Source], encoder: Encoder, samples_per_shard: int
 ) -> list[ShardTask]:
     """The shards of a split: shard i holds the sources [i n, (i + 1) n) in the order of a hash of their ids.
 
@@ -52,7 +53,7 @@ def plan(
         ShardTask(
             path=folder / f"{dataset}-{number:06d}.tar",
             sources=tuple(ordered[number * samples_per_shard : (number + 1) * samples_per_shard]),
-            profile=profile,
+            encoder=encoder,
         )
         for number in range(-(-len(ordered) // samples_per_shard))
     ]
@@ -64,14 +65,18 @@ def sample_key(source_id: str) -> str:
     return f"{readable}-{xxhash.xxh3_64_hexdigest(source_id.encode())}"
 
 
-def settings_of(sources: Sequence[Source], profile: VideoProfile, samples_per_shard: int) -> dict[str, Any]:
-    """What the bytes of a split depend on: the profile, the shards' size, and the list of sources."""
+def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int) -> dict[str, Any]:
+    """What the bytes of a split depend on: the encoder's settings, the shards' size, and the list of sources."""
     digest = xxhash.xxh3_128()
-    for line in sorted(f"{source.id}\t{source.label}\t{source.window}\n" for source in sources):
+    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_meta(source)}\n" for source in sources):
         digest.update(line.encode())
     return {
-        "profile": profile.settings(),
+        "profile": encoder.settings(),
         "samples_per_shard": samples_per_shard,
         "sources": len(sources),
         "sources_xxh3_128": digest.hexdigest(),
     }
+
+
+def _meta(source: Source) -> str:
+    return f"\t{json.dumps(source.meta, sort_keys=True)}" if source.meta else ""

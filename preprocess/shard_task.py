@@ -10,9 +10,8 @@ from ..shards.record import ShardRecord
 from ..shards.sample import Reject, Sample
 from ..shards.writer import write_shard
 from .datasets.dataset import Source
-from .encode.profile import VideoProfile
+from .encode.encoder import Encoder
 from .encode.reject import RejectError
-from .encode.video import encode_video
 from .plan import ShardTask, sample_key
 
 
@@ -33,7 +32,7 @@ def _samples(task: ShardTask, rejects: list[Reject], report: Callable[[str], Non
     for source in task.sources:
         report(source.id)
         try:
-            sample = video_sample(source, task.profile)
+            sample = encoded_sample(source, task.encoder)
         except RejectError as error:
             rejects.append(Reject(source=source.id, stage=error.stage, reason=error.reason))
         except Exception as error:
@@ -44,14 +43,15 @@ def _samples(task: ShardTask, rejects: list[Reject], report: Callable[[str], Non
         report("")
 
 
-def video_sample(source: Source, profile: VideoProfile) -> Sample:
-    """One source as a sample of the members `mp4` and `json`; RejectError where it cannot become one."""
-    encoded = encode_video(source.path, profile, source.window)
-    described = {"label": source.label, "source": source.id, **encoded.meta}
+def encoded_sample(source: Source, encoder: Encoder) -> Sample:
+    """One source as a sample: the encoder's members and `json`; RejectError where it cannot become one."""
+    encoded = encoder.encode(source)
+    described = {"label": source.label, "source": source.id, **source.meta, **encoded.meta}
     return Sample(
         key=sample_key(source.id),
-        components={"mp4": encoded.data, "json": json.dumps(described).encode()},
+        components={**encoded.members, "json": json.dumps(described).encode()},
         source=source.id,
         label=source.label,
-        video=encoded.index,
+        video=encoded.video,
+        facts=encoded.facts,
     )

@@ -4,7 +4,8 @@ Every sample: `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 f
 of the split: `NAME.offset` and `NAME.size` int64 (bytes; offset of the data in the tar) and `NAME.xxh3_128` (16 bytes),
 null in samples without it. Splits with video: `codec`, `fps`, `n_frames`, `width`, `height`, `header_size` and the
 lists `gop_first_frame`, `gop_offset`, `gop_size`, `gop_lead` of `VideoIndex`, null in samples without video; splits
-over tars that others wrote also have `table_offset` and `gop_packets`.
+over tars that others wrote also have `table_offset` and `gop_packets`. Every fact (facts.py) that a sample has: a
+column of its name, int64 or float64, null in samples without it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 
+from .facts import FACTS
 from .record import Row, ShardRecord
 from .sample import Reject
 
@@ -44,6 +46,9 @@ GOP_COLUMNS: dict[str, pa.DataType] = {
     "gop_size": pa.int64(),
     "gop_lead": pa.int32(),
 }
+FACT_COLUMNS: dict[str, pa.DataType] = {
+    name: pa.int64() if kind is int else pa.float64() for name, kind in FACTS.items()
+}
 TABLE_OFFSET, GOP_PACKETS = "table_offset", "gop_packets"
 TABLE_COLUMNS: dict[str, pa.DataType] = {TABLE_OFFSET: pa.int64(), GOP_PACKETS: pa.int32()}
 """A number and a list, only where a packet table stands beside each shard."""
@@ -66,6 +71,8 @@ def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
             columns[name + ending] = pa.array([span[part] for span in spans], kind)
     if any(row.video is not None for row in rows):
         columns |= _video_columns(rows)
+    used = {name for row in rows for name in row.facts}
+    columns |= {n: pa.array([row.facts.get(n) for row in rows], kind) for n, kind in FACT_COLUMNS.items() if n in used}
     return pa.table(columns, metadata={"maskstream": FORMAT})
 
 

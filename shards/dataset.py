@@ -28,7 +28,7 @@ ROW_GROUP = 1 << 16
 """Rows that are written, and while reading are decompressed, at a time."""
 
 _KEYS = ("dataset", "split", "modality", "profile", "settings", "label_names", "counts", "manifest_sha256", "shards")
-_COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "frames", "bytes"), int)
+_COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "bytes"), int)
 _SHARD: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha256": str}
 
 
@@ -57,13 +57,7 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
         "modality": info.modality,
         "profile": info.profile,
         "settings": info.settings,
-        "counts": {
-            "samples": sum(len(shard.rows) for shard in shards),
-            "rejects": len(rejects),
-            "shards": len(shards),
-            "frames": sum(row.video.n_frames for shard in shards for row in shard.rows if row.video is not None),
-            "bytes": sum(shard.size_bytes for shard in shards),
-        },
+        "counts": _counts(shards, len(rejects)),
         "label_names": list(info.label_names),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
         "shards": [_shard_facts(shard) for shard in shards],
@@ -93,6 +87,13 @@ def read_dataset_json(folder: str | Path) -> dict[str, Any]:
     if not _has_shape(data["counts"], _COUNTS) or not all(_has_shape(shard, _SHARD) for shard in shards):
         raise ShardError(f"{path}: counts or shards are not as {FORMAT!r} has them; run `maskstream shards` again")
     return dict(data)
+
+
+def _counts(shards: Sequence[ShardRecord], rejects: int) -> dict[str, int]:
+    """Samples, rejects, shards, bytes, and the frames of video where there is any."""
+    frames = [row.video.n_frames for shard in shards for row in shard.rows if row.video is not None]
+    counts = {"samples": sum(len(shard.rows) for shard in shards), "rejects": rejects, "shards": len(shards)}
+    return counts | ({"frames": sum(frames)} if frames else {}) | {"bytes": sum(shard.size_bytes for shard in shards)}
 
 
 def _shard_facts(shard: ShardRecord) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def inspect(folder: str | Path) -> dict[str, Any]:
 
     Always: dataset, split, modality, profile, settings, fingerprint, counts, bytes_per_component, samples_per_label and
     rejects_per_stage (the ten most frequent, then "others"). `video`, or None: hours, bytes_per_second, and how many
-    samples have which codec, resolution and fps, and the mean, least and most frames of videos and of GOPs.
+    samples have which codec, resolution and fps, and the mean, least and most frames of videos and of GOPs. `facts`:
+    mean, least and most of every fact that samples have (facts.py). `audio`, or None: hours, and how many samples have
+    which rate and how many channels.
     Raises ShardError where the split cannot be read.
     """
     manifest = Manifest.load(folder)
@@ -38,6 +40,8 @@ def inspect(folder: str | Path) -> dict[str, Any]:
         "samples_per_label": _top(labels),
         "rejects_per_stage": _top(Counter(_reject_stages(manifest.folder))),
         "video": _video(manifest, manifest.video_columns),
+        "audio": _audio(manifest.facts),
+        "facts": {name: _spread(values) for name, values in manifest.facts.items()},
     }
 
 
@@ -61,6 +65,19 @@ def _video(manifest: Manifest, columns: VideoColumns | None) -> dict[str, Any] |
     }
 
 
+def _audio(facts: dict[str, npt.NDArray[Any]]) -> dict[str, Any] | None:
+    if "n_samples" not in facts:
+        return None
+    has = facts["sample_rate"] > 0
+    seconds = facts["n_samples"][has] / facts["sample_rate"][has]
+    return {
+        "hours": float(seconds.sum()) / 3600,
+        "seconds_per_sample": _spread(seconds),
+        "sample_rate": _top({str(rate): n for rate, n in _count(facts["sample_rate"][has]).items()}),
+        "channels": _top({str(channels): n for channels, n in _count(facts["channels"][has]).items()}),
+    }
+
+
 def _gop_lengths(columns: VideoColumns) -> npt.NDArray[np.int64]:
     """Frames of every GOP: to the next one's first frame, and for the last one of a video to the video's end."""
     ends = np.roll(columns.first_frame, -1).astype(np.int64)
@@ -69,8 +86,8 @@ def _gop_lengths(columns: VideoColumns) -> npt.NDArray[np.int64]:
     return ends - columns.first_frame
 
 
-def _spread(values: npt.NDArray[np.int64]) -> dict[str, float]:
-    return {"mean": float(values.mean()), "min": int(values.min()), "max": int(values.max())}
+def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
+    return {"mean": float(values.mean()), "min": values.min().item(), "max": values.max().item()}
 
 
 def _count(values: npt.NDArray[Any]) -> dict[Any, int]:

@@ -19,6 +19,7 @@ from .column_reader import REMEDY, ColumnReader
 from .columns import (
     COMPONENT_COLUMNS,
     DIGEST,
+    FACT_COLUMNS,
     GOP_COLUMNS,
     GOP_PACKETS,
     OFFSET,
@@ -114,7 +115,8 @@ class Manifest:
     """The samples of a split, numbered 0 to N - 1 in the order of the shards and of each tar.
 
     folder: of the split. info: the contents of dataset.json. label int64 (N,), -1 for none. shard int32 (N,), a number
-    into shard_names. video_columns: None in a split without video. The arrays are read-only. It pickles as its folder.
+    into shard_names. video_columns: None in a split without video. facts: an array (N,), int64 or float64, for each
+    fact that samples have (facts.py), 0 in those without it. The arrays are read-only. It pickles as its folder.
     """
 
     folder: Path
@@ -123,6 +125,7 @@ class Manifest:
     shard: Int32s
     label: Int64s
     video_columns: VideoColumns | None
+    facts: dict[str, npt.NDArray[Any]]
     _keys: pa.StringArray
     _components: dict[str, Component]
 
@@ -175,6 +178,15 @@ class Manifest:
         if name not in self._components:
             raise ValueError(f"no component {name!r} in {self.folder}; it has {', '.join(self._components) or 'none'}")
         return self._components[name]
+
+    def member(self, i: int, name: str) -> tuple[Path, int, int]:
+        """The tar of sample i, and offset and size in bytes of its component `name` there; ShardError where it has
+        none.
+        """
+        component = self._components.get(name)
+        if component is None or not component.offset[i]:
+            raise ShardError(f"sample {self.key(i)!r} of {self.folder} has no component {name!r}")
+        return self.shard_path(i), int(component.offset[i]), int(component.size[i])
 
     @property
     def video_component(self) -> str:
@@ -251,6 +263,11 @@ def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: Colum
         shard=shard,
         label=reader.numbers("label", SAMPLE_COLUMNS["label"], np.int64),
         video_columns=_read_video(reader) if "n_frames" in reader.names else None,
+        facts={
+            name: reader.numbers(name, kind, np.int64 if kind == pa.int64() else np.float64)
+            for name, kind in FACT_COLUMNS.items()
+            if name in reader.names
+        },
         _keys=reader.strings("key"),
         _components={name: _read_component(reader, name) for name in names},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ class Row:
     """One sample of a shard.
 
     `components` maps a name to (offset, size, digest): offset of the member's data in the tar and size, in bytes, and
-    the 16 bytes of its xxh3_128; in the order of the tar.
+    the 16 bytes of its xxh3_128; in the order of the tar. `video` and `facts` as in `Sample`.
     """
 
     key: str
@@ -28,6 +28,7 @@ class Row:
     source: str
     components: dict[str, tuple[int, int, bytes]]
     video: VideoIndex | None = None
+    facts: dict[str, int | float] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         return {
@@ -38,6 +39,7 @@ class Row:
                 name: [offset, size, digest.hex()] for name, (offset, size, digest) in self.components.items()
             },
             "video": None if self.video is None else _video_to_json(self.video),
+            "facts": self.facts,
         }
 
     @classmethod
@@ -46,7 +48,7 @@ class Row:
             name: (offset, size, bytes.fromhex(digest)) for name, (offset, size, digest) in data["components"].items()
         }
         video = None if data["video"] is None else _video_from_json(data["video"])
-        return cls(data["key"], data["label"], data["source"], components, video)
+        return cls(data["key"], data["label"], data["source"], components, video, data.get("facts", {}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .facts import check_facts
+
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_/-]{1,80}")
 """A key has no dot: WebDataset readers cut a member's name at its first dot."""
 
@@ -74,7 +76,7 @@ class Sample:
 
     `components` maps a member's ending ("mp4", "json") to its bytes, in the order in which they are written; `source`
     names the raw file (and window) that it was made of; `label` is an index into the dataset's label names, -1 for
-    none.
+    none; `video` says where the frames lie, `facts` are the other numbers of the manifest (facts.py).
     """
 
     key: str
@@ -82,8 +84,10 @@ class Sample:
     source: str
     label: int = -1
     video: VideoIndex | None = None
+    facts: dict[str, int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_facts(self.key, self.facts)
         if not KEY_PATTERN.fullmatch(self.key):
             raise ValueError(
                 f"key {self.key!r} is not of the form {KEY_PATTERN.pattern} (no dots, at most 80 characters)"

@@ -15,10 +15,10 @@ import xxhash
 from .errors import ShardError
 from .idx import idx_text
 from .manifest import Manifest
+from .member_checks import check_of
 from .member_name import indexed_name
 from .packet_table import beside, packets_path
 from .ustar import CHUNK_BYTES, HashedReader, walk
-from .video_check import box_problems, decode_problems, table_problems
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,21 +92,15 @@ class ShardCheck:
         if member.size != component.size[row]:
             yield f"has {member.size} bytes, not {component.size[row]}"
             return
-        columns = self.manifest.video_columns
-        has_video = columns is not None and columns.codec[row] >= 0
-        is_video = has_video and name == self.manifest.video_member(row)[0]
-        body = reader.read(member.size) if is_video else b""
+        check = check_of(self.manifest, row, name)
+        body = b"" if check is None else reader.read(member.size)
         digest = xxhash.xxh3_128(body)
-        for chunk in reader.chunks(0 if is_video else member.size):
+        for chunk in reader.chunks(member.size if check is None else 0):
             digest.update(chunk)
         if digest.digest() != component.digest[row].tobytes():
             yield "its bytes are not those that were written (xxh3_128 differs)"
-        if is_video:
-            index = self.manifest.video(row)
-            yield from table_problems(index, len(body))
-            yield from box_problems(index, body)
-            if self.decode:
-                yield from decode_problems(index, body)
+        if check is not None:
+            yield from check(self.manifest, row, body, self.decode)
 
     @property
     def _foreign(self) -> bool:

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .manifest import Manifest
 from .sample import VideoIndex
+
+
+def video_problems(manifest: Manifest, row: int, body: bytes, decode: bool) -> Iterator[str]:
+    """All of the below for the video of sample `row`; it is decoded only if that is asked for."""
+    index = manifest.video(row)
+    yield from table_problems(index, len(body))
+    yield from box_problems(index, body)
+    if decode:
+        yield from decode_problems(index, body)
 
 
 def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:

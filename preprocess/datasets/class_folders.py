@@ -1,11 +1,11 @@
-"""Videos in one folder per class."""
+"""Files in one folder per class."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from .dataset import Source, video_paths
+from .dataset import VIDEO_SUFFIXES, Source, media_paths
 
 SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
     "train": ("train", "training", "videos_train"),
@@ -15,11 +15,14 @@ SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
 """The names of the folders that hold a split."""
 
 
-def class_folders(root: Path) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
+def class_folders(
+    root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES
+) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
     """The label names, sorted, and the sources of each split, none where there is none.
 
-    The splits are the folders of `SPLIT_FOLDERS` that are there, else all of `root` is train. A video's label is the
-    first folder on its way below the split; a video that lies in no folder has the label -1.
+    The splits are the folders of `SPLIT_FOLDERS` that are there, else all of `root` is train. A file's label is the
+    first folder on its way below the split; a file that lies in no folder has the label -1. Files are those with one of
+    the endings, by default the videos.
     """
     folders = {
         split: folder
@@ -28,7 +31,7 @@ def class_folders(root: Path) -> tuple[tuple[str, ...], dict[str, list[Source]]]
     }
     folders = folders if "train" in folders else {"train": root}
     found = {
-        split: [(path, path.relative_to(folder).parts[:-1]) for path in video_paths(folder)]
+        split: [(path, path.relative_to(folder).parts[:-1]) for path in media_paths(folder, suffixes)]
         for split, folder in folders.items()
     }
     label_names = sorted({below[0] for files in found.values() for _, below in files if below})

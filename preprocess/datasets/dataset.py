@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...shards.errors import DatasetError
 from ...shards.sample import Reject
@@ -21,23 +22,30 @@ class Source:
     """One raw file, or a window of it, that becomes one sample.
 
     `id` names it within the dataset, independent of where the dataset lies; `label` indexes the label names, -1 for
-    none; `window` is [first, stop) in frames of the source in display order, None for the whole file.
+    none; `window` is [first, stop), None for the whole file: in frames of a video (in display order), in milliseconds
+    of a sound, in what a modality's encoder says of others. `meta` is what else the dataset's lists say of it
+    (JSON-able); it goes into the sample's `json`.
     """
 
     id: str
     path: Path
     label: int = -1
     window: tuple[int, int] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """The sources of each split, and per split those that its lists name but the disk does not hold."""
+    """The sources of each split, and per split those that its lists name but the disk does not hold.
+
+    `modality` says what they are and so how they are encoded: a name of `encode/encoder.py`.
+    """
 
     name: str
     label_names: tuple[str, ...]
     splits: dict[str, list[Source]]
     missing: dict[str, list[Reject]] = field(default_factory=dict)
+    modality: str = "video"
 
 
 def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], list[Reject]]:
@@ -54,7 +62,13 @@ def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], l
 
 
 def dataset_of(
-    name: str, label_names: Iterable[str], listed: dict[str, list[Source]], *, root: Path, obtain: str
+    name: str,
+    label_names: Iterable[str],
+    listed: dict[str, list[Source]],
+    *,
+    root: Path,
+    obtain: str,
+    modality: str = "video",
 ) -> Dataset:
     """The dataset whose lists name the sources `listed`; DatasetError where a split has none of its files."""
     splits: dict[str, list[Source]] = {}
@@ -64,28 +78,36 @@ def dataset_of(
         if not splits[split]:
             example = f", such as {sources[0].id}" if sources else ""
             raise DatasetError(
-                f"{name}: of the {len(sources)} videos of split {split!r}{example}, none is below {root}. {obtain}"
+                f"{name}: of the {len(sources)} {files_of(modality)} of split {split!r}{example}, none is below "
+                f"{root}. {obtain}"
             )
-    return Dataset(name=name, label_names=tuple(label_names), splits=splits, missing=missing)
+    return Dataset(name=name, label_names=tuple(label_names), splits=splits, missing=missing, modality=modality)
 
 
-def video_paths(folder: Path) -> list[Path]:
-    """All video files below a folder by their endings, sorted; links are followed, hidden files left out."""
+def files_of(modality: str) -> str:
+    """What messages call the raw files."""
+    return "videos" if modality == "video" else f"{modality} files"
+
+
+def media_paths(folder: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> list[Path]:
+    """All files below a folder with one of the endings (in lower case, with their dot; by default those of video),
+    sorted; links are followed, hidden files left out.
+    """
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         shown = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in shown if path.suffix.lower() in VIDEO_SUFFIXES]
+        found += [path for path in shown if path.suffix.lower() in suffixes]
     return sorted(found)
 
 
-class VideoFiles:
-    """The video files below a folder, found by name."""
+class MediaFiles:
+    """The files below a folder with one of the endings, found by name."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> None:
         self._root = root
         self._found: dict[str, list[Path]] = {}
-        for path in video_paths(root):
+        for path in media_paths(root, suffixes):
             self._found.setdefault(path.stem.lower(), []).append(path)
 
     def find(self, stem: str, prefer: Callable[[Path], bool]) -> Path:

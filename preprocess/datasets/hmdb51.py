@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...shards.errors import DatasetError
-from .dataset import Dataset, Source, VideoFiles, dataset_of, require_folder
+from .dataset import Dataset, MediaFiles, Source, dataset_of, require_folder
 
 OBTAIN = (
     "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"
@@ -30,7 +30,7 @@ def hmdb51(root: Path, fold: int = 1) -> Dataset:
     lists = {path.name.removesuffix(ending): path for path in [*root.glob(f"*{ending}"), *root.glob(f"*/*{ending}")]}
     if not lists:
         raise DatasetError(f"{name}: there is no list CLASS{ending} in {root} or a folder in it. {OBTAIN}")
-    files = VideoFiles(root)
+    files = MediaFiles(root)
     listed: dict[str, list[Source]] = {"train": [], "val": []}
     for number, label in enumerate(sorted(lists)):
         for line in lists[label].read_text(encoding="utf-8").split("\n"):

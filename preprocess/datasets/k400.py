@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...shards.errors import DatasetError
 from .class_folders import class_folders
-from .dataset import Dataset, Source, VideoFiles, dataset_of, first_existing, require_folder
+from .dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
@@ -44,7 +44,7 @@ def k400(root: Path) -> Dataset:
 def _listed(root: Path, rows: dict[str, list[dict[str, str]]]) -> Dataset:
     label_names = sorted({row["label"] for split in rows.values() for row in split if row["label"]})
     numbers = {name: number for number, name in enumerate(label_names)}
-    files = VideoFiles(root)
+    files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for split, entries in rows.items():
         listed[split] = []

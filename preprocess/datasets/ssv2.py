@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...shards.errors import DatasetError
-from .dataset import Dataset, Source, VideoFiles, dataset_of, first_existing, require_folder
+from .dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get it from qualcomm.com/developer/software/something-something-v-2-dataset (a login is needed), join and unpack "
@@ -30,14 +30,14 @@ def ssv2(root: Path) -> Dataset:
     label_names = sorted(numbers, key=numbers.__getitem__)
     if [numbers[name] for name in label_names] != list(range(len(numbers))):
         raise DatasetError(f"ssv2: the numbers in labels.json are not 0 to {len(numbers) - 1}. {OBTAIN}")
-    files = VideoFiles(root)
+    files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for split, name in (("train", "train"), ("val", "validation")):
         listed[split] = [_source(files, entry, numbers) for entry in _read(root, name, list)]
     return dataset_of("ssv2", label_names, listed, root=root, obtain=OBTAIN)
 
 
-def _source(files: VideoFiles, entry: Any, numbers: dict[str, int]) -> Source:
+def _source(files: MediaFiles, entry: Any, numbers: dict[str, int]) -> Source:
     try:
         number, template = str(entry["id"]), str(entry["template"]).replace("[", "").replace("]", "")
         return Source(id=number, path=files.find(number, Path.is_file), label=numbers[template])

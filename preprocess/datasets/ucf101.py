@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from ...shards.errors import DatasetError
-from .dataset import Dataset, Source, VideoFiles, dataset_of, first_existing, require_folder
+from .dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and lay them out "
@@ -30,7 +30,7 @@ def ucf101(root: Path, fold: int = 1) -> Dataset:
             raise DatasetError(f"{name}: classInd.txt has the line {line!r}, not such as '1 ApplyEyeMakeup'. {OBTAIN}")
         numbers[label.strip()] = int(number) - 1
     label_names = sorted(numbers, key=numbers.__getitem__)
-    files = VideoFiles(root)
+    files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for split, text in (("train", f"trainlist{fold:02d}.txt"), ("val", f"testlist{fold:02d}.txt")):
         listed[split] = []

@@ -1,0 +1,22 @@
+"""Which check looks into which member: a line for each modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .manifest import Manifest
+from .video_check import video_problems
+
+Check = Callable[[Manifest, int, bytes, bool], Iterator[str]]
+"""Called with the manifest, the number of a sample, the member's bytes, and whether to decode; yields problems."""
+
+CHECKS: dict[str, Check] = {}
+"""Checks by the name of the component."""
+
+
+def check_of(manifest: Manifest, row: int, name: str) -> Check | None:
+    """The check for component `name` of sample `row`, or None where only its checksum is compared."""
+    columns = manifest.video_columns
+    if columns is not None and columns.codec[row] >= 0 and name == manifest.video_member(row)[0]:
+        return video_problems
+    return CHECKS.get(name)
