@@ -1,11 +1,13 @@
-"""A loader of synthetic clips with the real loader's contract, and a recipe that is small enough for tests."""
+"""A loader of synthetic clips with the real loader's contract, a recipe that is small enough for tests, and a split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,11 @@ import torch
 from maskstream.pipelines import TokenGrid, VideoBatch, VideoClip
 from maskstream.pipelines.masks import Mask, Tube
 from maskstream.pipelines.stats import Stats
+from maskstream.preprocess.encode.video import PROFILES, encode_video
+from maskstream.shards.dataset import finish_split
 from maskstream.shards.errors import ResumeError
+from maskstream.shards.sample import DatasetInfo, Sample
+from maskstream.shards.writer import write_shard
 from maskstream.train.models import AutoencoderConfig
 from maskstream.train.optimiser import OptimiserConfig
 from maskstream.train.recipes import Recipe
@@ -120,3 +126,32 @@ def noise() -> VideoBatch:
     """A batch of which no pixel can be told from others."""
     clips = torch.randint(0, 256, (4, FRAMES, SIZE, SIZE, 3), generator=torch.Generator().manual_seed(0))
     return replace(SyntheticLoader().make(0, 0), video=clips.to(torch.uint8))
+
+
+@pytest.fixture(scope="session")
+def eleven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a split of 11 clips in shards of 5, 2 and 4."""
+    folder, number, records = tmp_path_factory.mktemp("eleven"), 0, []
+    for shard, size in enumerate((5, 2, 4)):
+        samples = []
+        for _ in range(size):
+            path = folder / "raw.mp4"
+            pattern = (
+                np.random.default_rng(number).integers(0, 255, (8, 12, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            )
+            with av.open(str(path), "w") as container:
+                stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast"})
+                stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+                for i in range(20):
+                    frame = np.ascontiguousarray(np.roll(pattern, (i, 2 * i), (0, 1)))
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+                container.mux(stream.encode(None))
+            video = encode_video(path, PROFILES["train"])
+            path.unlink()
+            samples.append(
+                Sample(key=f"clip{number}", components={"mp4": video.data}, source=str(number), video=video.index)
+            )
+            number += 1
+        records.append(write_shard(folder / f"t-{shard:06d}.tar", samples))
+    finish_split(folder, DatasetInfo(dataset="t", split="train", modality="video", profile="train"), records, [])
+    return folder

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 
-TIMEOUT = timedelta(seconds=4)
+TIMEOUT = timedelta(seconds=3)
 
 
 def batches_of(data, steps):

@@ -8,49 +8,15 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from maskstream.pipelines import VideoClip, masks, video_loader
-from maskstream.preprocess.encode.video import PROFILES, encode_video
-from maskstream.shards.dataset import finish_split
 from maskstream.shards.manifest import Manifest
-from maskstream.shards.sample import DatasetInfo, Sample
-from maskstream.shards.writer import write_shard
 
 SCRIPT = Path(__file__).with_name("global_batches.py")
 STEPS, GLOBAL_BATCH = 9, 4
 LIMIT_S = 100
-
-
-@pytest.fixture(scope="module")
-def eleven(tmp_path_factory):
-    """The folder of a split of 11 clips in shards of 5, 2 and 4."""
-    folder, number, records = tmp_path_factory.mktemp("eleven"), 0, []
-    for shard, size in enumerate((5, 2, 4)):
-        samples = []
-        for _ in range(size):
-            path = folder / "raw.mp4"
-            pattern = (
-                np.random.default_rng(number).integers(0, 255, (8, 12, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-            )
-            with av.open(str(path), "w") as container:
-                stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast"})
-                stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-                for i in range(20):
-                    frame = np.ascontiguousarray(np.roll(pattern, (i, 2 * i), (0, 1)))
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-                container.mux(stream.encode(None))
-            video = encode_video(path, PROFILES["train"])
-            path.unlink()
-            samples.append(
-                Sample(key=f"clip{number}", components={"mp4": video.data}, source=str(number), video=video.index)
-            )
-            number += 1
-        records.append(write_shard(folder / f"t-{shard:06d}.tar", samples))
-    finish_split(folder, DatasetInfo(dataset="t", split="train", modality="video", profile="train"), records, [])
-    return folder
 
 
 def trained(ranks, data, out, log, *, dies_at=-1, max_bad=0.0, slow_s=0.0):
