@@ -69,6 +69,8 @@ class MaskBatch(Movable):
     Where samples have different counts (masks.Padded), n_visible and n_target, int64 (B,), say how many of a row's
     entries are real; the rest are 0, and such targets have weight 0. Elsewhere they are None and every entry is real.
     version: int64 (B,), the version of the feedback that a mask was drawn with, None where it follows none.
+    mask_token: bool (B, N), the tokens that enter the encoder as the mask token: they are among `visible`, but their
+    content is not seen, and as targets they have weight 1. None where every visible token is itself.
     """
 
     masked: Tensor
@@ -78,6 +80,7 @@ class MaskBatch(Movable):
     n_visible: Tensor | None = None
     n_target: Tensor | None = None
     version: Tensor | None = None
+    mask_token: Tensor | None = None
 
     @property
     def visible_valid(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,19 @@ from ..batch import MaskBatch
 from .draw import Draw
 from .grid import TokenGrid
 from .ratio import Law
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maps:
+    """What was drawn for one view of a sample, bool (N,) each.
+
+    hidden: the tokens that do not enter the encoder. target: those that are reconstructed; None: the hidden ones.
+    mask_token: those that enter the encoder as the mask token, none of them hidden; None: none.
+    """
+
+    hidden: npt.NDArray[np.bool_]
+    target: npt.NDArray[np.bool_] | None = None
+    mask_token: npt.NDArray[np.bool_] | None = None
 
 
 class Mask(ABC):
@@ -44,15 +57,16 @@ class Mask(ABC):
         ValueError where the grid has not the axes or the lengths that the pattern needs, or a cue is missing.
         """
 
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        """What `hide` hides, and for patterns that say more about a view than that, the rest."""
+        return Maps(hidden=self.hide(grid, draw))
+
     def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
         """Masks of len(draws) samples, on the CPU; a bare generator is a draw without cues at the start of a run.
 
         Raises ValueError as `hide` does, and where samples got different counts (see `Padded`).
         """
-        masked = np.empty((len(draws), grid.size), dtype=np.bool_)
-        for i, draw in enumerate(draws):
-            masked[i] = self.hide(grid, as_draw(draw))
-        return mask_batch(masked)
+        return batch_of([self.maps(grid, as_draw(draw)) for draw in draws], grid)
 
     def _parts(self) -> Iterator[Mask | Law]:
         """The masks and laws among the fields."""
@@ -67,19 +81,41 @@ def as_draw(draw: Draw | np.random.Generator) -> Draw:
     return draw if isinstance(draw, Draw) else Draw(rng=draw)
 
 
+def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
+    """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
+    hidden = _table([m.hidden for m in maps], grid)
+    target = mask_token = None
+    if any(m.target is not None for m in maps):
+        target = _table([m.hidden if m.target is None else m.target for m in maps], grid)
+    if any(m.mask_token is not None for m in maps):
+        none = np.zeros(grid.size, dtype=np.bool_)
+        mask_token = _table([none if m.mask_token is None else m.mask_token for m in maps], grid)
+    return mask_batch(hidden, target, mask_token=mask_token, ragged=ragged)
+
+
+def _table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+    return np.array(rows, dtype=np.bool_).reshape(len(rows), grid.size)
+
+
 def mask_batch(
-    masked: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_] | None = None, *, ragged: int | None = None
+    masked: npt.NDArray[np.bool_],
+    target: npt.NDArray[np.bool_] | None = None,
+    *,
+    mask_token: npt.NDArray[np.bool_] | None = None,
+    ragged: int | None = None,
 ) -> MaskBatch:
     """The MaskBatch of `masked` bool (B, N), True = hidden from the encoder, and `target` bool (B, N).
 
     Without `target` every masked token is reconstructed and counts 1. With it, those tokens are, and one that the
-    encoder saw counts 0. Index tensors are rectangular: where the samples' counts differ ValueError is raised, or with
-    `ragged` they are padded to a multiple of it (see MaskBatch).
+    encoder saw counts 0; what entered it as the mask token, `mask_token` bool (B, N), it did not see. Index tensors are
+    rectangular: where the samples' counts differ ValueError is raised, or with `ragged` they are padded to a multiple
+    of it (see MaskBatch).
     """
     target_map = masked if target is None else target
     visible, n_visible = _positions(~masked, "visible tokens", ragged)
     targets, n_target = _positions(target_map, "targets", ragged)
-    weight = np.take_along_axis(masked, targets, axis=1).astype(np.float32)
+    unseen = masked if mask_token is None else masked | mask_token
+    weight = np.take_along_axis(unseen, targets, axis=1).astype(np.float32)
     if n_target is not None:
         weight *= np.arange(targets.shape[1]) < n_target[:, None]
     return MaskBatch(
@@ -89,6 +125,7 @@ def mask_batch(
         weight=torch.from_numpy(weight),
         n_visible=None if n_visible is None else torch.from_numpy(n_visible),
         n_target=None if n_target is None else torch.from_numpy(n_target),
+        mask_token=None if mask_token is None else torch.from_numpy(mask_token),
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ..batch import MaskBatch
-from .base import Mask, as_draw, mask_batch
+from .base import Maps, Mask
 from .draw import Draw
 from .grid import TokenGrid
 from .running_cell import RunningCell
@@ -30,7 +28,5 @@ class Dual(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.encoder.hide(grid, draw)
 
-    def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
-        pairs = [(self.encoder.hide(grid, d), self.decoder.hide(grid, d)) for d in map(as_draw, draws)]
-        both = np.array(pairs, dtype=np.bool_).reshape(len(draws), 2, grid.size)
-        return mask_batch(both[:, 0].copy(), target=~both[:, 1])
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        return Maps(hidden=self.encoder.hide(grid, draw), target=~self.decoder.hide(grid, draw))

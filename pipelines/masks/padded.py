@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..batch import MaskBatch
-from .base import Mask, as_draw, mask_batch
+from .base import Maps, Mask, as_draw, batch_of
 from .draw import Draw
 from .grid import TokenGrid
 
@@ -32,6 +32,8 @@ class Padded(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.mask.hide(grid, draw)
 
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        return self.mask.maps(grid, draw)
+
     def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
-        masked = np.array([self.mask.hide(grid, as_draw(draw)) for draw in draws], dtype=np.bool_)
-        return mask_batch(masked.reshape(len(draws), grid.size), ragged=self.bucket)
+        return batch_of([self.maps(grid, as_draw(draw)) for draw in draws], grid, ragged=self.bucket)
