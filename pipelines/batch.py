@@ -71,6 +71,9 @@ class MaskBatch(Movable):
     version: int64 (B,), the version of the feedback that a mask was drawn with, None where it follows none.
     mask_token: bool (B, N), the tokens that enter the encoder as the mask token: they are among `visible`, but their
     content is not seen, and as targets they have weight 1. None where every visible token is itself.
+
+    Masks of text bring more: tokens int64 (B, N), the ids that the encoder reads, corrupted where masked
+    (masks.Replace); attend bool (B, N, N), which tokens each position of a decoder attends to (masks.DecoderRows).
     """
 
     masked: Tensor
@@ -81,6 +84,8 @@ class MaskBatch(Movable):
     n_target: Tensor | None = None
     version: Tensor | None = None
     mask_token: Tensor | None = None
+    tokens: Tensor | None = None
+    attend: Tensor | None = None
 
     @property
     def visible_valid(self) -> Tensor:

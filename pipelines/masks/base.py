@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ..batch import MaskBatch
 from .draw import Draw
@@ -23,11 +24,16 @@ class Maps:
 
     hidden: the tokens that do not enter the encoder. target: those that are reconstructed; None: the hidden ones.
     mask_token: those that enter the encoder as the mask token, none of them hidden; None: none.
+
+    version, tokens int64 (N,) and attend bool (N, N) are those of MaskBatch; every sample of a batch has them, or none.
     """
 
     hidden: npt.NDArray[np.bool_]
     target: npt.NDArray[np.bool_] | None = None
     mask_token: npt.NDArray[np.bool_] | None = None
+    version: int | None = None
+    tokens: npt.NDArray[np.int64] | None = None
+    attend: npt.NDArray[np.bool_] | None = None
 
 
 class Mask(ABC):
@@ -90,7 +96,15 @@ def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None
     if any(m.mask_token is not None for m in maps):
         none = np.zeros(grid.size, dtype=np.bool_)
         mask_token = _table([none if m.mask_token is None else m.mask_token for m in maps], grid)
-    return mask_batch(hidden, target, mask_token=mask_token, ragged=ragged)
+    batch = mask_batch(hidden, target, mask_token=mask_token, ragged=ragged)
+    return replace(
+        batch, **{name: _stacked([getattr(m, name) for m in maps]) for name in ("version", "tokens", "attend")}
+    )
+
+
+def _stacked(values: list[Any]) -> Tensor | None:
+    """The values of a batch's samples as one tensor; None where they have none."""
+    return torch.from_numpy(np.array(values)) if values and values[0] is not None else None
 
 
 def _table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:

@@ -27,9 +27,10 @@ class Cues:
 
     flow: float32 (T-1, h, w, 2), backward flow in pixels (see `batch.Flow`). occupied: bool (N,), whether anything lies
     in a token's part of space. box: float (4,), x0, y0, x1, y1 as shares of the picture. words: int64 (N,), the word
-    that a token belongs to, ascending, -1 for special tokens. classes: int64 (N,), a token's class, such as its part of
-    speech, -1 for none. scores: float32 (N,), a token's importance. hidden: bool (N,), tokens that an earlier level
-    hid. edges: int64 (2, E), pairs of nodes. kinds: int64 (N,), a node's type. tokens: int64 (N,), token ids.
+    that a token belongs to, ascending, -1 for special tokens, -2 for padding. classes: int64 (N,), a token's class,
+    such as its part of speech, -1 for none. scores: float32 (N,), a token's importance. hidden: bool (N,), tokens that
+    an earlier level hid. edges: int64 (2, E), pairs of nodes. kinds: int64 (N,), a node's type. tokens: int64 (N,),
+    token ids.
     """
 
     flow: npt.NDArray[np.float32] | None = None

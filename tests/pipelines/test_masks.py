@@ -277,7 +277,7 @@ def test_grids() -> None:
     [
         (lambda: Random(ratio=1.5), r"lies in \[0, 1\], got 1.5"),
         (lambda: Tube(ratio=-0.1), r"lies in \[0, 1\], got -0.1"),
-        (lambda: Tube(rounding="nearest"), "one of floor_masked, floor_visible, ceil_masked, got 'nearest'"),
+        (lambda: Tube(rounding="nearest"), "one of floor_masked, floor_visible, ceil_masked, nearest_masked, got 'nearest'"),
         (lambda: RunningCell(ratio=0.9), "0.25, 0.5 or 0.75, got 0.9"),
         (lambda: MotionGuided(start="gauss"), "start is one of mix_gauss, pixel, token, got 'gauss'"),
         (lambda: MotionGuided(base="last"), "base is one of middle, first, random"),
