@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from ..shards.errors import ResumeError
 from .durable import flush_folder, write_durably
 from .export import save_model
-from .models.masked_autoencoder import MaskedAutoencoder
 
 LATEST = "latest"
 MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
@@ -50,7 +49,7 @@ class Position:
 
 def save_checkpoint(
     folder: Path,
-    model: MaskedAutoencoder,
+    model: nn.Module,
     optimiser: torch.optim.Optimizer,
     position: Position,
     *,

@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save
+from torch import nn
 
 from .durable import write_durably
-from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
+from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
 from .models.video_tokens import VideoTokens, VideoTokensConfig
 
 
-def save_model(model: MaskedAutoencoder, path: str | Path, about: Mapping[str, str] | None = None) -> None:
-    """Writes a video model's weights to `path`, with its configs and `about` (such as recipe and step) as metadata."""
-    if not isinstance(model.tokens, VideoTokens):
-        raise ValueError(f"models of video tokens can be saved, got one of {type(model.tokens).__name__}")
-    metadata = {
-        **(about or {}),
-        "format": "pt",
-        "model": json.dumps(asdict(model.config)),
-        "tokens": json.dumps(asdict(model.tokens.config)),
-    }
+@runtime_checkable
+class Described(Protocol):
+    """A model that can be rebuilt: `metadata` says its kind (a name of `KINDS`) and its configs, as JSON."""
+
+    def metadata(self) -> dict[str, str]: ...
+
+
+def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
+    """Writes a model's weights to `path`, with its metadata and `about` (such as recipe and step)."""
+    if not isinstance(model, Described) or model.metadata().get("kind") not in KINDS:
+        raise ValueError(f"models of the kinds {', '.join(KINDS)} can be saved, got {type(model).__name__}")
+    metadata = {**(about or {}), "format": "pt", **model.metadata()}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_durably(Path(path), save(weights, metadata=metadata))
 
 
-def load_model(path: str | Path) -> MaskedAutoencoder:
+def load_model(path: str | Path) -> nn.Module:
     """The model that `save_model` wrote, on the CPU, in eval mode. ValueError where the file is not of that kind."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    if not {"model", "tokens"} <= metadata.keys():
+    if "model" not in metadata:
         raise ValueError(f"{path} has no model config in its metadata; it was not written by `save_model`")
-    tokens = VideoTokens(VideoTokensConfig(**json.loads(metadata["tokens"])))
-    model = MaskedAutoencoder(AutoencoderConfig(**json.loads(metadata["model"])), tokens)
+    kind = metadata.get("kind", "video")
+    if kind not in KINDS:
+        raise ValueError(f"{path} holds a model of the kind {kind!r}; this version knows {', '.join(KINDS)}")
+    model = KINDS[kind](metadata)
     model.load_state_dict(load_file(path))
     return model.eval()
+
+
+def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], about: Mapping[str, str]) -> nn.Module:
+    """A masked autoencoder of one kind of token."""
+    cut = tokens(config(**json.loads(about["tokens"])))
+    return MaskedAutoencoder(AutoencoderConfig(**json.loads(about["model"])), cut)
+
+
+KINDS: dict[str, Callable[[Mapping[str, str]], nn.Module]] = {
+    "video": partial(_autoencoder, VideoTokensConfig, VideoTokens),
+}
+"""How a model of each kind is rebuilt from the metadata of its file."""

@@ -1,4 +1,4 @@
-"""The training loop: batches of masked clips to weights, metrics and checkpoints."""
+"""The training loop: batches of any modality to weights, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..pipelines.batch import VideoBatch
 from ..pipelines.stalls import summary
 from ..shards.errors import ResumeError
 from .checkpoint import Position, discard_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -34,7 +33,15 @@ from .recipes import Recipe
 log = logging.getLogger(__name__)
 
 
-class VideoBatches(Protocol):
+class Batch(Protocol):
+    """What the trainer asks of a batch; the recipe knows the rest."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self: ...
+
+
+class Batches(Protocol):
     """What the trainer asks of a loader: an epoch an iteration, from its current position, which is its state."""
 
     @property
@@ -42,7 +49,7 @@ class VideoBatches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[VideoBatch]: ...
+    def __iter__(self) -> Iterator[Batch]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -55,7 +62,7 @@ class VideoBatches(Protocol):
 class EndlessBatches(Protocol):
     """A loader that goes from epoch to epoch without a pause; the trainer prefers that to an epoch an iteration."""
 
-    def repeat(self) -> Iterator[VideoBatch]: ...
+    def repeat(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +110,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        loader: VideoBatches,
+        loader: Batches,
         out: str | Path,
         *,
         steps: int | None = None,
@@ -179,7 +186,7 @@ class Trainer:
                 self._save()
                 clock = time.perf_counter()
 
-    def _batches(self) -> Iterator[tuple[int, VideoBatch, float]]:
+    def _batches(self) -> Iterator[tuple[int, Batch, float]]:
         """Epoch, batch, and the seconds that it was waited for, without end."""
         while True:
             source = self.loader.repeat() if isinstance(self.loader, EndlessBatches) else iter(self.loader)
@@ -188,15 +195,13 @@ class Trainer:
                 yield epoch, batch, time.perf_counter() - start
                 epoch, start = self.loader.epoch, time.perf_counter()
 
-    def _train_step(self, batch: VideoBatch, lr: float, asked_to_stop: bool) -> Tensor:
+    def _train_step(self, batch: Batch, lr: float, asked_to_stop: bool) -> Tensor:
         """One optimiser step; its loss, gradient norm and stop requests, float32 (3,), summed over the ranks."""
         batch = batch.to(self.device, non_blocking=True)
-        mask = batch.mask
-        if mask is None:
-            raise ValueError("the loader gives no masks, and a masked autoencoder needs them; build it with mask=")
+        inputs = self.recipe.inputs(batch)
         set_lr(self.optimiser, lr)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            loss: Tensor = self._train_model(batch.video, mask.visible, mask.target, mask.weight)
+            loss: Tensor = self._train_model(*inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = limit_gradients(self.model, self.recipe.optimiser)
         self.optimiser.step()

@@ -1,4 +1,4 @@
-"""The report of a run: how the loss fell, how fast the steps were, and what the model reconstructs."""
+"""The report of a run: how the loss fell, how fast the steps were, and what the model makes of samples."""
 
 from __future__ import annotations
 
@@ -9,62 +9,40 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ..pipelines.augment import CenterCrop
-from ..pipelines.batch import VideoBatch
-from ..pipelines.preview.build import flow_words, shown_flow, write_page
-from ..pipelines.preview.page import GridWords, clip_views, environment, picture_side, render
-from ..pipelines.preview.pictures import Grid, UInt8
-from ..pipelines.video import VideoLoader, video_loader
+from ..pipelines.preview.build import write_page
+from ..pipelines.preview.page import environment, render
 from ..shards.manifest import Manifest
 from .checkpoint import latest_checkpoint
 from .curves import run_curves
 from .export import load_model
 from .metrics import StepMetrics, read_metrics
-from .recipes import Recipe, named_recipe
-from .reconstruction import reconstruct, reconstruction_views
+from .recipes import Pictures, Recipe, named_recipe
 
 MODEL = "model.safetensors"
+_OF_TRAINING = ("name", "schedule", "optimiser")
 
 
-def report_page(
-    metrics: Sequence[StepMetrics],
-    batches: Sequence[VideoBatch],
-    reconstructions: Sequence[UInt8],
-    facts: Mapping[str, str],
-    *,
-    grid: Grid,
-    title: str,
-    label_names: Sequence[str] = (),
-) -> str:
+def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mapping[str, str], *, title: str) -> str:
     """The report as one HTML file, complete in itself.
 
-    metrics: of every step. batches: clips with masks over `grid`. reconstructions: for each batch uint8 (B, T, H, W,
-    3), the clips with the model's predictions in place of the target tokens. facts: shown under the title, in their
-    order. Raises ValueError where there is no step or the arrays do not fit together.
+    metrics: of every step. pictures: of the model's work. facts: shown under the title, in their order, before those of
+    the pictures. Raises ValueError where there is no step.
     """
-    if len(batches) != len(reconstructions):
-        raise ValueError(f"got {len(batches)} batches and {len(reconstructions)} reconstructions; each batch needs one")
-    frames = sum(len(batch) * batch.video.shape[1] for batch in batches)
-    pairs = list(zip(batches, reconstructions, strict=True))
-    side = picture_side(frames)
-    clips = [view for batch in batches for view in clip_views(batch, grid, label_names=label_names, frames=frames)]
-    made = [view for batch, pictures in pairs for view in reconstruction_views(batch, pictures, grid, side)]
     return render(
         environment(__package__),
         "report.html.j2",
         title=title,
-        facts=facts,
-        grid=GridWords.of(grid),
+        facts={**facts, **pictures.facts},
         curves=run_curves(metrics),
-        clips=clips,
-        reconstructions=made,
+        pictures=pictures.template,
+        **pictures.context,
     )
 
 
 def write_report(
     run: str | Path, data: str | Path, out: str | Path | None = None, *, recipe: Recipe | None = None, clips: int = 8
 ) -> Path:
-    """Writes the report of the run in the folder `run`, with clips of the split at `data`, best a validation split.
+    """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
 
     `clips` of them are shown. The weights are those of the run's latest checkpoint, on the CPU. recipe: the run's own;
     by default the one whose name stands in run.json. Writes `out` (run/report.html by default) and returns it. Raises
@@ -77,53 +55,21 @@ def write_report(
         raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
     settings = _settings(run)
     recipe = recipe or _recipe(run, settings)
-    manifest = Manifest.load(data)
-    loader = _open(recipe, data, min(clips, len(manifest)))
-    batch = next(iter(loader))
+    shown = min(clips, len(Manifest.load(data)))
+    if shown < 1:
+        raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
     weights = _weights(run)
-    made, loss = reconstruct(load_model(weights), batch)
+    pictures = recipe.pictures(load_model(weights), data, shown)
     facts = {
         "recipe": recipe.name,
-        "clip": f"{recipe.clip.frames} frames, stride {recipe.clip.stride}, {recipe.clip.size} px",
         "samples per step": settings.get("samples_per_step", "unknown"),
         "device": settings.get("device", "unknown"),
         "seed": settings.get("seed", "unknown"),
         "weights": f"step {_step(weights)}",
-        "clips below": str(data),
-        "loss on these clips": f"{loss:.3f}" + ("" if loss < 1 else ": what was learned does not carry over to them"),
-        "flow": flow_words(loader.flow, guides="flow" in recipe.mask.needs),
-        "mask": repr(recipe.mask),
+        "shown below": str(data),
     }
-    page = report_page(
-        metrics,
-        [batch],
-        [made],
-        facts,
-        grid=loader.grid,
-        title=f"{run.resolve().name}: {recipe.name}",
-        label_names=tuple(map(str, manifest.info.get("label_names", ()))),
-    )
+    page = report_page(metrics, pictures, facts, title=f"{run.resolve().name}: {recipe.name}")
     return write_page(page, Path(out) if out is not None else run / "report.html")
-
-
-def _open(recipe: Recipe, data: str | Path, clips: int) -> VideoLoader:
-    """The recipe's masks on central crops of a mixed choice of the split's samples, the same each time."""
-    if clips < 1:
-        raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
-    return video_loader(
-        data,
-        clip=recipe.clip,
-        mask=recipe.mask,
-        batch_size=clips,
-        seed=0,
-        device="cpu",
-        augment=CenterCrop(),
-        flow=shown_flow(recipe.mask, recipe.clip, recipe.flow),
-        tubelet=recipe.tubelet,
-        patch=recipe.patch,
-        rank=0,
-        world_size=1,
-    )
 
 
 def _settings(run: Path) -> dict[str, str]:
@@ -144,7 +90,8 @@ def _recipe(run: Path, settings: Mapping[str, str]) -> Recipe:
         raise ValueError(
             f"the recipe of {run} is not known by its name ({error}); pass write_report(recipe=...)"
         ) from error
-    changed = [name for name in ("clip", "mask", "tubelet", "patch") if recipe.settings()[name] != settings.get(name)]
+    own = recipe.settings()
+    changed = [name for name in own if name not in _OF_TRAINING and own[name] != settings.get(name)]
     if changed:
         raise ValueError(
             f"{run} was trained with other settings than the recipe {recipe.name!r} has now ({', '.join(changed)}); "

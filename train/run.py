@@ -45,11 +45,13 @@ def train(
         compute_threads(own),
         closing(chosen.build_loader(data, seed=seed, device=own, workers=workers, threads=threads)) as loader,
     ):
+        planned = chosen.schedule.total_steps(len(loader)) if steps is None else steps
+        loader.steps = max(planned, 1)
         trainer = Trainer(
             chosen,
             loader,
             out,
-            steps=steps,
+            steps=planned,
             seed=seed,
             device=own,
             compile_model=own.type == "cuda" if compile_model is None else compile_model,

@@ -22,7 +22,7 @@ from maskstream.shards.sample import DatasetInfo, Sample
 from maskstream.shards.writer import write_shard
 from maskstream.train.models import AutoencoderConfig
 from maskstream.train.optimiser import OptimiserConfig
-from maskstream.train.recipes import Recipe
+from maskstream.train.recipes import VideoRecipe
 from maskstream.train.schedule import ScheduleConfig
 
 FRAMES, SIZE = 4, 32
@@ -98,8 +98,8 @@ def synthetic_loader() -> type[SyntheticLoader]:
     return SyntheticLoader
 
 
-def small_recipe() -> Recipe:
-    return Recipe(
+def small_recipe() -> VideoRecipe:
+    return VideoRecipe(
         name="test",
         clip=VideoClip(frames=FRAMES, stride=1, size=SIZE),
         mask=Tube(ratio=0.75),
@@ -112,7 +112,7 @@ def small_recipe() -> Recipe:
 
 
 @pytest.fixture
-def recipe() -> Recipe:
+def recipe() -> VideoRecipe:
     return small_recipe()
 
 

@@ -20,7 +20,7 @@ from maskstream.train import Trainer
 from maskstream.train.distributed import process_group, rank
 from maskstream.train.models import AutoencoderConfig
 from maskstream.train.optimiser import OptimiserConfig
-from maskstream.train.recipes import Recipe
+from maskstream.train.recipes import VideoRecipe
 from maskstream.train.schedule import ScheduleConfig
 
 
@@ -72,7 +72,7 @@ def main():
     data, out, log = sys.argv[1:4]
     steps, batch_size, dies_at = map(int, sys.argv[4:7])
     torch.set_num_threads(1)
-    recipe = Recipe(
+    recipe = VideoRecipe(
         name="test",
         clip=VideoClip(frames=4, stride=4, size=32),
         mask=masks.Tube(ratio=0.75),

@@ -23,9 +23,11 @@ from maskstream.shards.writer import write_shard
 from maskstream.train.curves import run_curves
 from maskstream.train.metrics import StepMetrics
 from maskstream.train.models.masked_autoencoder import AutoencoderConfig
-from maskstream.train.recipes import RECIPES, Recipe
-from maskstream.train.reconstruction import complete, reconstruct, reconstruction_views
-from maskstream.train.report import report_page, write_report
+from maskstream.train.pictures.video import video_pictures
+from maskstream.train.pictures.video_reconstruction import complete, reconstruct, reconstruction_views
+from maskstream.train.recipes import RECIPES, VideoRecipe
+from maskstream.train.report import report_page as any_page
+from maskstream.train.report import write_report
 from maskstream.train.run import train
 from maskstream.train.schedule import ScheduleConfig
 
@@ -34,7 +36,7 @@ SIZES = AutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_
 
 
 def tiny(mask):
-    return Recipe(
+    return VideoRecipe(
         name="report-test",
         clip=VideoClip(frames=4, stride=4, size=32),
         mask=mask,
@@ -71,6 +73,10 @@ def clips(n=2, mask=None, key="clip"):
         key=[f"{key}{i}" for i in range(n)],
         pts_s=torch.arange(4, dtype=torch.float64).mul(0.5).expand(n, 4).contiguous(),
     )
+
+
+def report_page(metrics, batches, made, facts, *, title, **settings):
+    return any_page(metrics, video_pictures(batches, made, {}, **settings), facts, title=title)
 
 
 class Tags(HTMLParser):

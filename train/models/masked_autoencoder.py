@@ -13,8 +13,9 @@ VideoMAE V2 (Wang et al., 2023) is the same core with fewer mask tokens and a we
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, cast
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,13 @@ from torch import Tensor, nn
 
 
 class Tokens(Protocol):
-    """What the core asks of a kind of token; a module, so that its buffers follow the model to its device."""
+    """What the core asks of a kind of token; a module, so that its buffers follow the model to its device.
 
+    kind: its name in `export.KINDS`, which rebuilds it from config (a dataclass of plain values).
+    """
+
+    kind: str
+    config: Any
     n_tokens: int
     n_inputs: int
     n_targets: int
@@ -160,6 +166,14 @@ class MaskedAutoencoder(nn.Module):
         predicted = self._predict(tokens[row, visible], visible, target)
         error = F.mse_loss(predicted.float(), expected, reduction="none").mean(dim=2)
         return (error * weight).sum() / weight.sum()
+
+    def metadata(self) -> dict[str, str]:
+        """The kind of tokens and the configs, as `load_model` reads them."""
+        return {
+            "kind": self.tokens.kind,
+            "model": json.dumps(asdict(self.config)),
+            "tokens": json.dumps(asdict(self.tokens.config)),
+        }
 
     def predict(self, data: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """What the decoder says of the tokens `target`, (B, M, n_targets), having seen only the tokens `visible`."""

@@ -36,6 +36,7 @@ class VideoTokens(nn.Module):
     Channels come first in them because a channel's moments are then sums over contiguous values.
     """
 
+    kind = "video"
     mean: Tensor
     std: Tensor
 

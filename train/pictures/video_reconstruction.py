@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..pipelines.batch import VideoBatch
-from ..pipelines.preview.pictures import (
+from ...pipelines.batch import VideoBatch
+from ...pipelines.preview.pictures import (
     Bool,
     Grid,
     UInt8,
@@ -20,9 +20,9 @@ from ..pipelines.preview.pictures import (
     resize,
     token_pixels,
 )
-from ..pipelines.preview.tokens import ClipTokens
-from .models.masked_autoencoder import MaskedAutoencoder
-from .models.video_tokens import VideoTokens
+from ...pipelines.preview.tokens import ClipTokens
+from ..models.masked_autoencoder import MaskedAutoencoder
+from ..models.video_tokens import VideoTokens
 
 SHOWN_FRAMES = 4
 

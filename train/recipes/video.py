@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training run except its data, as functions that return one frozen config.
+"""Recipes of video: VideoMAE, MGMAE and VideoMAE V2.
 
 The small ones have their paper's settings with the ViT-S encoder; the tiny ones keep the method and are sized to learn
 in minutes on two CPU cores.
@@ -6,45 +6,46 @@ in minutes on two CPU cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Unpack
 
-import torch
+from torch import Tensor, nn
 
-from ..pipelines import VideoClip, VideoLoader, video_loader
-from ..pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
-from ..pipelines.masks import Dual, Mask, MotionGuided, Tube
-from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from .models.video_tokens import VideoTokens, VideoTokensConfig
-from .optimiser import OptimiserConfig
-from .schedule import ScheduleConfig
+from ...pipelines import VideoClip, VideoLoader, video_loader
+from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
+from ...pipelines.batch import VideoBatch
+from ...pipelines.masks import Dual, Mask, MotionGuided, Tube
+from ..models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
+from ..models.video_tokens import VideoTokens, VideoTokensConfig
+from ..optimiser import OptimiserConfig
+from ..schedule import ScheduleConfig
+from .masked import masked_inputs
+from .recipe import LoaderSettings, Pictures, Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """A run's settings. batch_size: samples per rank and step; each gives `views` clips, so a step has their product.
+class VideoRecipe(Recipe):
+    """A masked autoencoder of video. Each sample gives `views` clips, so a step has batch_size * views of them.
 
     tubelet (frames) and patch (pixels) are the extent of a token. flow: where motion comes from, as in `video_loader`.
     """
 
-    name: str
+    modality: ClassVar[str] = "video"
+
     clip: VideoClip
     mask: Mask
-    schedule: ScheduleConfig
-    batch_size: int
     views: int = 1
     tubelet: int = 2
     patch: int = 16
     augment: Augmentation = field(default_factory=MultiScaleCrop)
     flow: Literal["auto", "codec", "dis", "none"] = "auto"
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.views < 1:
-            raise ValueError(f"batch_size and views are at least 1, got {self.batch_size} and {self.views}")
+        Recipe.__post_init__(self)
+        if self.views < 1:
+            raise ValueError(f"views is at least 1, got {self.views}")
         self.tokens()
 
     def tokens(self) -> VideoTokensConfig:
@@ -55,40 +56,35 @@ class Recipe:
         """The model with its initial weights, on the CPU."""
         return MaskedAutoencoder(self.model, VideoTokens(self.tokens()), seed=seed)
 
-    def build_loader(
-        self,
-        data: str | Path,
-        *,
-        seed: int = 0,
-        device: str | torch.device = "auto",
-        workers: int = 0,
-        threads: int | None = None,
-    ) -> VideoLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> VideoLoader:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return video_loader(
             data,
             clip=self.clip,
             mask=self.mask,
             batch_size=self.batch_size,
-            seed=seed,
-            device=device,
             augment=self.augment,
             flow=self.flow,
             views=self.views,
             tubelet=self.tubelet,
             patch=self.patch,
-            workers=workers,
-            threads=threads,
+            **settings,
         )
 
-    def settings(self) -> dict[str, str]:
-        """What a resumed run must share with the saved one; batch_size may change with the number of ranks."""
-        return {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.name != "batch_size"}
+    def inputs(self, batch: VideoBatch) -> tuple[Tensor, ...]:
+        """The clips and their masks."""
+        return masked_inputs(batch.video, batch.mask)
+
+    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+        """Frames as they were, as the encoder saw them, and as the model completes them."""
+        from ..pictures.video import report_pictures
+
+        return report_pictures(self, model, data, shown)
 
 
-def videomae_small() -> Recipe:
+def videomae_small() -> VideoRecipe:
     """VideoMAE (Tong et al., 2022): tube masks at 0.9, 800 epochs with 40 of warm-up; 64 ranks make a batch of 2048."""
-    return Recipe(
+    return VideoRecipe(
         name="videomae-small",
         clip=VideoClip(frames=16, stride=4, size=224),
         mask=Tube(ratio=0.9),
@@ -97,7 +93,7 @@ def videomae_small() -> Recipe:
     )
 
 
-def mgmae_small() -> Recipe:
+def mgmae_small() -> VideoRecipe:
     """MGMAE (Huang et al., 2023): motion-guided masks at 0.9, four views of a sample, 200 epochs with 20 of warm-up."""
     return replace(
         videomae_small(),
@@ -109,7 +105,7 @@ def mgmae_small() -> Recipe:
     )
 
 
-def videomae2_small() -> Recipe:
+def videomae2_small() -> VideoRecipe:
     """VideoMAE V2 (Wang et al., 2023): tube masks for the encoder, running cells for the decoder, four views."""
     return replace(
         mgmae_small(),
@@ -120,7 +116,7 @@ def videomae2_small() -> Recipe:
     )
 
 
-def tiny(recipe: Recipe) -> Recipe:
+def tiny(recipe: VideoRecipe) -> VideoRecipe:
     """The same method for two CPU cores: 196 tokens of 8 frames at 112 pixels, a 2.5 M parameter model, 900 steps.
 
     On the 41 training clips of the `sample` dataset the loss is 0.84 to 0.87 after 450 steps and 0.76 to 0.79 at the
@@ -140,33 +136,16 @@ def tiny(recipe: Recipe) -> Recipe:
     )
 
 
-def videomae_tiny() -> Recipe:
+def videomae_tiny() -> VideoRecipe:
     """VideoMAE's tube masks, in minutes."""
     return tiny(videomae_small())
 
 
-def mgmae_tiny() -> Recipe:
+def mgmae_tiny() -> VideoRecipe:
     """MGMAE's motion-guided masks, in minutes: what `make demo` trains."""
     return tiny(mgmae_small())
 
 
-def videomae2_tiny() -> Recipe:
+def videomae2_tiny() -> VideoRecipe:
     """VideoMAE V2's dual masks, in minutes; running cells need an even grid, so patches of 14 pixels (8 x 8)."""
     return replace(tiny(videomae2_small()), patch=14)
-
-
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "videomae-small": videomae_small,
-    "videomae-tiny": videomae_tiny,
-    "mgmae-small": mgmae_small,
-    "mgmae-tiny": mgmae_tiny,
-    "videomae2-small": videomae2_small,
-    "videomae2-tiny": videomae2_tiny,
-}
-
-
-def named_recipe(name: str) -> Recipe:
-    """The recipe of that name; ValueError with the legal names for another."""
-    if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}; legal are {', '.join(RECIPES)}")
-    return RECIPES[name]()

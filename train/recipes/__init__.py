@@ -1,0 +1,35 @@
+"""Recipes by name: functions that return one frozen config each. A new one is a function, and a line in `RECIPES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .recipe import Pictures, Recipe
+from .video import (
+    VideoRecipe,
+    mgmae_small,
+    mgmae_tiny,
+    videomae2_small,
+    videomae2_tiny,
+    videomae_small,
+    videomae_tiny,
+)
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "videomae-small": videomae_small,
+    "videomae-tiny": videomae_tiny,
+    "mgmae-small": mgmae_small,
+    "mgmae-tiny": mgmae_tiny,
+    "videomae2-small": videomae2_small,
+    "videomae2-tiny": videomae2_tiny,
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of that name; ValueError with the legal names for another."""
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; legal are {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+__all__ = ["RECIPES", "Pictures", "Recipe", "VideoRecipe", "named_recipe"]
