@@ -17,7 +17,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview verify inspect bench bench-data test lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench bench-data test lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ train: $(VENV)/.done  ## RECIPE=videomae-small DATA=data/shards/k400/train [STEP
 
 preview: $(VENV)/.done  ## DATA=... [MASK=motion-guided]: a page with frames, flow and masks
 	$(RUN) preview $(DATA) --mask $(MASK) --out preview.html
+
+gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real data
+	$(RUN) gallery --out runs/gallery.html
 
 verify: $(VENV)/.done  ## DATA=...: check every byte of a set of shards
 	$(RUN) verify $(DATA)

@@ -1,0 +1,38 @@
+"""The page: every scheme, by the kind of data, with what could not be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..preview.build import write_page
+from ..preview.page import environment, render
+from . import video
+from .media import Media
+from .scheme import Scheme, Section
+
+SECTIONS: tuple[Callable[[Media, int], Section], ...] = (video.section,)
+SCHEMES: tuple[Scheme, ...] = (*video.SCHEMES,)
+
+
+def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:
+    """One HTML file, complete in itself, with a picture of every scheme on `media`.
+
+    `missing` says why a name of Media has no data. Pictures are those that a loader with `seed` draws.
+    """
+    sections = [section(media, seed) for section in SECTIONS]
+    n = sum(len(section.cards) for section in sections)
+    return render(
+        environment(__package__),
+        "gallery.html.j2",
+        title="Masks of the papers",
+        facts={},
+        sections=sections,
+        n_schemes=n,
+        missing=dict(missing or {}),
+    )
+
+
+def gallery(media: Media, out: str | Path, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Path:
+    """Writes `gallery_page` to `out`; returns it."""
+    return write_page(gallery_page(media, missing=missing, seed=seed), Path(out))

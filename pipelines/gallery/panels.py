@@ -1,0 +1,118 @@
+"""What a card of the gallery shows, as the template sees it: pictures, line drawings, words and charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..preview.chart import Chart
+from ..preview.pictures import UInt8, darken, data_uri, resize
+from ..preview.tokens import outline_path, runs_path
+
+Bool = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """An image as a `data:` address, a path over it in units of a grid of `columns` x `rows`, and words under it."""
+
+    uri: str
+    alt: str
+    outline: str = ""
+    columns: int = 1
+    rows: int = 1
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """Images in rows of `across`, with words above."""
+
+    items: tuple[Picture, ...]
+    across: int
+    title: str = ""
+    kind: str = "pictures"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """Paths in a box of `width` x `height` units, each with the class that colours it, and words above."""
+
+    paths: tuple[tuple[str, str], ...]
+    width: float
+    height: float
+    alt: str
+    title: str = ""
+    keys: tuple[tuple[str, str], ...] = ()
+    kind: str = "drawing"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """Pieces of text, each with the class that says what happened to it and whether a space stands before it."""
+
+    pieces: tuple[tuple[str, str, bool], ...]
+    title: str = ""
+    keys: tuple[tuple[str, str], ...] = ()
+    kind: str = "words"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """A line chart with words above and the name of its x axis."""
+
+    chart: Chart
+    title: str
+    x_name: str
+    alt: str
+    kind: str = "curve"
+
+
+Panel = Pictures | Drawing | Words | Curve
+
+
+def masked_picture(picture: UInt8, hidden: Bool, *, alt: str, caption: str = "", lossless: bool = False) -> Picture:
+    """`picture` (H, W, 3), or one that is resized to whole pixels per token, with the `hidden` tokens (rows, columns)
+    grey and dark and a line around the others."""
+    rows, columns = hidden.shape
+    cell = max(round(picture.shape[0] / rows), 1), max(round(picture.shape[1] / columns), 1)
+    fitted = resize(picture[None], rows * cell[0], columns * cell[1])
+    pixels = hidden.repeat(cell[0], axis=0).repeat(cell[1], axis=1)
+    return Picture(
+        uri=data_uri(darken(fitted, pixels[None])[0], lossless=lossless),
+        alt=alt,
+        outline=outline_path(~hidden),
+        columns=columns,
+        rows=rows,
+        caption=caption,
+    )
+
+
+def sheet(planes: Bool, across: int) -> Bool:
+    """The planes (n, h, w) side by side in rows of `across`, one empty line between them."""
+    n, h, w = planes.shape
+    lines = -(-n // across)
+    out = np.zeros((lines * (h + 1) - 1, across * (w + 1) - 1), dtype=np.bool_)
+    for i, plane in enumerate(planes):
+        y, x = i // across * (h + 1), i % across * (w + 1)
+        out[y : y + h, x : x + w] = plane
+    return out
+
+
+def token_maps(layers: Sequence[tuple[str, Bool]], across: int, *, title: str, keys: Sequence[str]) -> Drawing:
+    """Maps of tokens (n, h, w) in rows of `across`: each layer is a class and where it lies, `keys` its words."""
+    sheets = [(name, sheet(planes, across)) for name, planes in layers]
+    height, width = sheets[0][1].shape
+    return Drawing(
+        paths=tuple((name, runs_path(flags)) for name, flags in sheets),
+        width=width,
+        height=height,
+        alt=title,
+        title=title,
+        keys=tuple(zip((name for name, _ in layers), keys, strict=True)),
+    )

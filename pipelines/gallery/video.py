@@ -1,0 +1,98 @@
+"""Schemes for video, drawn on a clip."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..batch import MaskBatch
+from ..flow import dis_flow
+from ..masks import Cues, Dual, MotionGuided, Random, RunningCell, TokenGrid, Tube
+from ..preview.pictures import UInt8, resize
+from .media import Media
+from .panels import Panel, Pictures, masked_picture, token_maps
+from .scheme import Scene, Scheme, Section, cards
+
+SIDE_PX = 224
+SHOWN_PX = 112
+ACROSS = 4
+TITLE = "Video"
+LEDE = (
+    "A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The first frame of "
+    "each step is shown; bright tokens are what the encoder sees."
+)
+
+SCHEMES = (
+    Scheme(
+        name="Tube",
+        source="VideoMAE, sec. 3.3",
+        says="One map of the picture for the whole clip, so that nothing can be copied from another frame.",
+        call="masks.Tube(ratio=0.9)",
+        make=lambda: Tube(ratio=0.9),
+        on="clip",
+        command="tube",
+    ),
+    Scheme(
+        name="Random",
+        source="MAE-ST, sec. 3",
+        says="Tokens anywhere in space and time, without structure.",
+        call="masks.Random(ratio=0.9)",
+        make=lambda: Random(ratio=0.9),
+        on="clip",
+        command="random",
+    ),
+    Scheme(
+        name="Motion-guided",
+        source="MGMAE, sec. 3.2",
+        says="A map of the middle frame, carried along the optical flow: what is visible stays on the things it shows.",
+        call="masks.MotionGuided(ratio=0.9)",
+        make=lambda: MotionGuided(ratio=0.9),
+        on="clip",
+        command="motion-guided",
+    ),
+    Scheme(
+        name="Dual",
+        source="VideoMAE V2, sec. 3.2",
+        says="A tube for the encoder; the decoder skips running cells, which turn by one place from step to step.",
+        call="masks.Dual(encoder=masks.Tube(ratio=0.9), decoder=masks.RunningCell(ratio=0.5))",
+        make=lambda: Dual(encoder=Tube(ratio=0.9), decoder=RunningCell(ratio=0.5)),
+        on="clip",
+        command="videomae2",
+    ),
+)
+
+
+def section(media: Media, seed: int) -> Section:
+    """The cards, or why there are none."""
+    if media.video is None:
+        return Section(title=TITLE, lede=LEDE, cards=(), missing="the clip")
+    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(media.video), seed))
+
+
+def scenes(video: UInt8) -> dict[str, Scene]:
+    """The clip (T, S, S, 3) in cubes, with its flow."""
+    clip = resize(video, SIDE_PX, SIDE_PX)
+    grid = TokenGrid.video(len(clip), SIDE_PX, SIDE_PX)
+
+    def paint(mask: MaskBatch, grid: TokenGrid) -> tuple[Panel, ...]:
+        return paint_clip(clip, mask, grid)
+
+    return {"clip": Scene(grid=grid, cues=Cues(flow=dis_flow(clip).vectors), paint=paint)}
+
+
+def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid) -> tuple[Panel, ...]:
+    """The first frame of each step with what is hidden, and where the targets are others than that, a map of them."""
+    hidden = mask.masked[0].numpy().reshape(grid.shape)
+    frames = resize(clip[:: grid.patch[0]], SHOWN_PX, SHOWN_PX)
+    items = tuple(
+        masked_picture(frame, plane, alt=f"time step {step + 1}")
+        for step, (frame, plane) in enumerate(zip(frames, hidden, strict=True))
+    )
+    panels: list[Panel] = [Pictures(items=items, across=ACROSS)]
+    target = np.zeros(hidden.size, dtype=np.bool_)
+    target[mask.target[0][mask.target_valid[0]].numpy()] = True
+    planes = target.reshape(grid.shape)
+    if not np.array_equal(planes, hidden):
+        layers = (("visible", ~hidden), ("target", planes & hidden), ("skipped", ~planes & hidden))
+        keys = ("visible", "reconstructed", "hidden, not reconstructed")
+        panels.append(token_maps(layers, 2 * ACROSS, title="What the decoder reconstructs, by time step", keys=keys))
+    return tuple(panels)
