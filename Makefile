@@ -8,7 +8,12 @@ MASK    ?= motion-guided
 ROOT    ?= data/raw/$(DATASET)
 OUT     ?= data/shards/$(DATASET)
 DATA    ?= data/shards/sample/train
-DEMO    := runs/demo
+# The demo of each modality: make demo MODALITY=video|audio|audiovisual|points|mesh
+MODALITY ?= video
+DEMO_SET    := sample$(if $(filter video,$(MODALITY)),,-$(MODALITY))
+DEMO        := runs/demo$(if $(filter video,$(MODALITY)),,-$(MODALITY))
+DEMO_RECIPE_video := mgmae-tiny
+DEMO_RECIPE  = $(or $(DEMO_RECIPE_$(MODALITY)),$(error there is no demo of MODALITY=$(MODALITY)))
 # DALI for CUDA 13 needs driver 580 or newer; without a driver none is installed.
 EXTRA   ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
              | awk -F. 'NR==1 {print ($$1 >= 580) ? "gpu" : "gpu-cu12"}')
@@ -47,10 +52,10 @@ $(VENV)/.bench: $(VENV)/.done
 setup: $(VENV)/.done  ## a virtual environment with maskstream in it
 setup-dev: $(VENV)/.dev
 
-demo: $(VENV)/.done  ## real clips to a motion-guided VideoMAE that learns, and a page that shows it
-	$(RUN) shards sample --root data/raw/sample --out data/shards/sample
-	$(RUN) train mgmae-tiny --data data/shards/sample/train --out $(DEMO)
-	$(RUN) report $(DEMO) --data data/shards/sample/val
+demo: $(VENV)/.done  ## [MODALITY=video]: real clips to a masked autoencoder that learns, and a page that shows it
+	$(RUN) shards $(DEMO_SET) --root data/raw/$(DEMO_SET) --out data/shards/$(DEMO_SET)
+	$(RUN) train $(DEMO_RECIPE) --data data/shards/$(DEMO_SET)/train --out $(DEMO)
+	$(RUN) report $(DEMO) --data data/shards/$(DEMO_SET)/val
 	@echo "open $(DEMO)/report.html"
 
 shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS=]: raw data to verified shards

@@ -57,14 +57,16 @@ def root(
 
 @app.command()
 def shards(
-    dataset: Annotated[str, typer.Argument(help="k400, ssv2, ucf101, hmdb51, folder or sample.", show_default=False)],
+    dataset: Annotated[
+        str, typer.Argument(help="Such as k400, ssv2, folder or sample; another name lists all.", show_default=False)
+    ],
     root: Annotated[
         Path | None, typer.Option(help="Where the raw data lies [default: data/raw/DATASET]", show_default=False)
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the shards go [default: data/shards/DATASET]", show_default=False)
     ] = None,
-    profile: Annotated[str, typer.Option(help="train, copy or fps: see docs/shard-format.md.")] = "train",
+    profile: Annotated[str, typer.Option(help="Of video: train, copy or fps, see docs/shard-format.md.")] = "train",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)
     ] = None,
@@ -278,7 +280,7 @@ def bench(
 @app.command()
 def verify(
     data: Data,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every video too.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every sample too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check every byte of a split against its checksums and index; exit 1 where something is wrong."""

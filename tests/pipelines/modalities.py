@@ -1,0 +1,99 @@
+"""A small split and a loader of every modality, for the tests that hold for all of them; a new one adds a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskstream.pipelines import VideoClip, augment, masks, video_loader
+from maskstream.pipelines.loader import Loader
+from maskstream.preprocess.encode.video import PROFILES, encode_video
+from maskstream.shards.dataset import finish_split
+from maskstream.shards.sample import DatasetInfo, Sample
+from maskstream.shards.writer import write_shard
+
+from .conftest import write_moving_texture
+
+SHARD_SIZES = (5, 3, 7)
+SAMPLES = sum(SHARD_SIZES)
+
+
+def sample_rows(batch: Any) -> list[list[Any]]:
+    """What a batch holds of each sample, as comparable values: every field, nested ones too."""
+    rows: list[list[Any]] = [[] for _ in range(len(batch))]
+    for f in fields(batch):
+        value = getattr(batch, f.name)
+        for i, row in enumerate(rows):
+            if isinstance(value, torch.Tensor):
+                row.append((f.name, tuple(value[i].shape), value[i].numpy().tobytes()))
+            elif isinstance(value, list):
+                row.append((f.name, value[i]))
+        if hasattr(value, "__dataclass_fields__"):
+            for row, inner in zip(rows, sample_rows(Sized(value, len(batch))), strict=True):
+                row += inner
+    return rows
+
+
+class Sized:
+    """A nested part of a batch with the batch's length."""
+
+    def __init__(self, part: Any, length: int) -> None:
+        self.__dataclass_fields__ = part.__dataclass_fields__
+        self.__dict__.update({f.name: getattr(part, f.name) for f in fields(part)})
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """samples(folder) makes SAMPLES samples with raw files in `folder`; loader opens a split with the options that all
+    loaders take; component is the member that holds the data; rows are the comparable values of each sample of a batch.
+    """
+
+    samples: Callable[[Path], list[Sample]]
+    loader: Callable[..., Loader[Any]]
+    component: str
+    rows: Callable[[Any], list[list[Any]]] = sample_rows
+
+
+def write_split(modality: str, folder: Path) -> Path:
+    """A finished split of the modality's samples, in shards of odd sizes."""
+    raw, out = folder / "raw", folder / "split"
+    raw.mkdir(parents=True)
+    out.mkdir()
+    left = iter(MODALITIES[modality].samples(raw))
+    shards = [[next(left) for _ in range(size)] for size in SHARD_SIZES]
+    records = [write_shard(out / f"t-{i:06d}.tar", shard) for i, shard in enumerate(shards)]
+    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
+    finish_split(out, info, records, [])
+    return out
+
+
+def video_samples(raw: Path) -> list[Sample]:
+    path = write_moving_texture(raw / "v.mp4", seed=3, frames=40)
+    video = encode_video(path, PROFILES["train"])
+    members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
+    return [Sample(key=f"s{i}", components=members, source=f"{i}", video=video.index) for i in range(SAMPLES)]
+
+
+def open_video(split: Path, **options: Any) -> Loader[Any]:
+    return video_loader(
+        split,
+        clip=VideoClip(frames=2, stride=4, size=32),
+        mask=masks.MotionGuided(ratio=0.75),
+        augment=augment.RandomResizedCrop(flip=0.5),
+        patch=8,
+        **options,
+    )
+
+
+MODALITIES: dict[str, Modality] = {
+    "video": Modality(samples=video_samples, loader=open_video, component="mp4"),
+}

@@ -1,0 +1,130 @@
+"""What every loader promises, whatever its modality: one order at every topology, exact resume, bad samples replaced."""
+
+import json
+import logging
+import pickle
+import shutil
+from itertools import chain, islice
+
+import numpy as np
+import pytest
+
+from maskstream.pipelines.produce import BatchMaker
+from maskstream.shards.errors import ResumeError, ShardError
+from maskstream.shards.manifest import Manifest
+from maskstream.shards.verify import verify
+
+from .modalities import MODALITIES, SAMPLES, write_split
+
+GLOBAL_BATCH = 6
+PER_EPOCH = SAMPLES // GLOBAL_BATCH
+EPOCHS = 2
+
+
+@pytest.fixture(scope="module", params=list(MODALITIES))
+def kind(request, tmp_path_factory):
+    """A modality and the folder of its split."""
+    return MODALITIES[request.param], write_split(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(kind):
+    """The global batches of some epochs at one rank."""
+    run = opened(kind)
+    return [kind[0].rows(batch) for batch in islice(run.repeat(), EPOCHS * len(run))]
+
+
+def opened(kind, ranks=1, rank=0, **options):
+    settings = {"seed": 5, "threads": 1, "device": "cpu", "batch_size": GLOBAL_BATCH // ranks} | options
+    return kind[0].loader(kind[1], rank=rank, world_size=ranks, **settings)
+
+
+def together(kind, iterators):
+    """Global batches: what the ranks give in a step, one after the other."""
+    return [list(chain.from_iterable(map(kind[0].rows, step))) for step in zip(*iterators, strict=True)]
+
+
+def test_samples_differ_within_a_batch_and_from_epoch_to_epoch(uninterrupted):
+    rows = [row for batch in uninterrupted for row in batch]
+    assert len(uninterrupted) == EPOCHS * PER_EPOCH
+    assert len({str(row) for row in rows}) == len(rows)
+    assert all(len(row) > 2 for row in rows)
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (3, 0), (1, 2)])
+def test_the_same_global_batches_at_every_topology(kind, uninterrupted, ranks, workers):
+    loaders = [opened(kind, ranks, rank, workers=workers) for rank in range(ranks)]
+    got = together(kind, [islice(each.repeat(), EPOCHS * len(each)) for each in loaders])
+    assert got == uninterrupted
+    assert len({json.dumps(each.state_dict()) for each in loaders}) == 1
+    for each in loaders:
+        each.close()
+
+
+@pytest.mark.parametrize("stop", range(1, EPOCHS * PER_EPOCH))
+def test_a_stop_and_a_resume_elsewhere_is_the_uninterrupted_run(kind, uninterrupted, stop):
+    total = len(uninterrupted)
+    run = opened(kind)
+    head = [kind[0].rows(batch) for batch in islice(run.repeat(), stop)]
+    state = json.loads(json.dumps(run.state_dict()))
+    for ranks in (1, 2):
+        others = [opened(kind, ranks, rank) for rank in range(ranks)]
+        for each in others:
+            each.load_state_dict(state)
+        tail = together(kind, [islice(each.repeat(), total - stop) for each in others])
+        assert head + tail == uninterrupted
+    with pytest.raises(ResumeError, match="seed: saved"):
+        opened(kind, seed=6).load_state_dict(state)
+
+
+def test_validation_shows_every_sample_once(kind):
+    counted = []
+    for rank in range(2):
+        for batch in opened(kind, 2, rank, shuffle=False):
+            weight = [1.0] * len(batch) if batch.weight is None else batch.weight.tolist()
+            counted += [key for key, w in zip(batch.key, weight, strict=True) if w]
+    assert sorted(counted) == sorted(Manifest.load(kind[1]).keys(range(SAMPLES)))
+
+
+def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(kind, tmp_path, caplog):
+    modality, split = kind
+    shutil.copytree(split, tmp_path / "split")
+    broken = (modality, tmp_path / "split")
+    manifest = Manifest.load(broken[1])
+    path, offset, size = manifest.member(3, modality.component)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(np.random.default_rng(0).bytes(size))
+    with caplog.at_level(logging.WARNING):
+        run = opened(broken, shuffle=False, max_bad_fraction=0.5)
+        keys = [key for batch in run for key in batch.key]
+    assert run.stats()["bad"] == 1
+    assert f"{manifest.key(3)!r} in {path.name}, component {modality.component!r}" in caplog.text
+    assert manifest.key(3) not in keys
+    again = opened(broken, shuffle=False, max_bad_fraction=0.5, threads=3)
+    assert [key for batch in again for key in batch.key] == keys
+    assert any("xxh3_128 differs" in problem for problem in verify(broken[1]).problems)
+
+
+def test_what_a_worker_is_sent_is_small_and_makes_the_same(kind, uninterrupted):
+    run = opened(kind)
+    sent = pickle.dumps(BatchMaker(sampler=run.sampler, order=run.order))
+    assert len(sent) < 100_000
+    run.sampler = pickle.loads(sent).sampler
+    assert kind[0].rows(next(iter(run))) == uninterrupted[0]
+
+
+def test_its_shards_are_whole(kind):
+    assert verify(kind[1], decode=True).problems == []
+
+
+def test_another_modality_and_impossible_settings_are_refused(kind, tmp_path):
+    shutil.copytree(kind[1], tmp_path / "split")
+    about = tmp_path / "split" / "dataset.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"modality": "smell"}))
+    with pytest.raises(ShardError, match="smell"):
+        opened((kind[0], tmp_path / "split"))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        opened(kind, batch_size=0)
+    with pytest.raises(ValueError, match="a folder is read"):
+        kind[0].loader("pipe:cat x.tar")
