@@ -27,42 +27,91 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .base import Mask, mask_batch
+from .base import Maps, Mask, mask_batch
+from .block import Block
+from .box import Box
 from .draw import Cues, Draw, Scope
+from .drop_and_mask import DropAndMask
 from .dual import Dual
+from .frames import Context, Frames, PerFrame
 from .grid import TokenGrid
+from .laws import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
+from .laws_progress import Linear, Piecewise, RatioDecay, SquaredCosine
 from .motion_guided import MotionGuided
+from .multi_block import MultiBlock
 from .padded import Padded
 from .random import Random
 from .ratio import Fixed, Law, Ratio, Rounding, visible_count
 from .running_cell import RunningCell
+from .strips import FilledStrips, Strips
 from .tube import Tube
+from .views import ByView, Complementary, Shared
 
 MASKS: dict[str, Callable[[], Mask]] = {
+    "audio-mae": lambda: Random(ratio=0.8),
+    "audio-mae-strips": Strips,
+    "avsiam-audio": lambda: Padded(mask=FilledStrips(ratio=MultiRatio(name="audio"))),
+    "avsiam-image": lambda: Padded(mask=Random(ratio=MultiRatio(name="image"))),
+    "beit": lambda: Block(ratio=UniformCount(low=75, high=75)),
+    "complementary": Complementary,
+    "cropmae": lambda: Padded(mask=ByView(masks=(None, Random(ratio=0.985)))),
+    "diffmavil": lambda: Random(ratio=Linear(start=0.9, end=0.8)),
+    "dmae": lambda: Shared(mask=Random(ratio=0.75)),
+    "frames": Frames,
+    "lmd": lambda: Random(ratio=SquaredCosine()),
+    "mae": lambda: Random(ratio=0.75),
+    "mage": DropAndMask,
+    "maskgit": lambda: Padded(mask=Random(ratio=MaskGIT())),
+    "maskvit": lambda: Padded(mask=Context(mask=PerFrame(ratio=Uniform()))),
     "motion-guided": MotionGuided,
+    "oneref": lambda: Padded(mask=Box()),
     "random": Random,
+    "rgb-depth": lambda: Tube(ratio=0.75, axis="modality"),
     "tube": Tube,
+    "v-jepa": lambda: Padded(mask=ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7))))),
     "videomae2": Dual,
 }
 """Masks by name, each with its paper's defaults."""
 
 __all__ = [
     "MASKS",
+    "Block",
+    "Box",
+    "ByView",
+    "Complementary",
+    "Context",
     "Cues",
     "Draw",
+    "DropAndMask",
     "Dual",
+    "FilledStrips",
     "Fixed",
+    "Frames",
     "Law",
+    "Linear",
+    "Maps",
     "Mask",
+    "MaskGIT",
     "MotionGuided",
+    "MultiBlock",
+    "MultiRatio",
     "Padded",
+    "PerFrame",
+    "Piecewise",
     "Random",
     "Ratio",
+    "RatioDecay",
     "Rounding",
     "RunningCell",
     "Scope",
+    "Shared",
+    "SquaredCosine",
+    "Strips",
     "TokenGrid",
+    "TruncatedNormal",
     "Tube",
+    "Uniform",
+    "UniformCount",
     "mask_batch",
     "visible_count",
 ]

@@ -41,6 +41,16 @@ class TokenGrid:
             raise ValueError(f"{by} works on a grid with axes {axes}, got {self.axes}")
         return self.shape
 
+    def need_axis(self, axis: str, by: str) -> int:
+        """The place of `axis` among the axes, for a pattern (named `by`) that works along it; else ValueError."""
+        if axis not in self.axes:
+            raise ValueError(f"{by} works on a grid with an axis {axis!r}, got {self.axes}")
+        return self.axes.index(axis)
+
+    def across(self, axis: str, by: str) -> int:
+        """How many tokens one slice across `axis` has, for a pattern (named `by`) that works along it."""
+        return self.size // self.shape[self.need_axis(axis, by)]
+
     @classmethod
     def video(cls, frames: int, height: int, width: int, tubelet: int = 2, patch: int = 16) -> Self:
         """The (t, h, w) grid of a clip of `frames` x `height` x `width` pixels in cubes tubelet x patch x patch."""

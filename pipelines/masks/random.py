@@ -38,3 +38,13 @@ def random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray
     hidden = np.ones(n, dtype=np.bool_)
     hidden[rng.permutation(n)[:visible]] = False
     return hidden
+
+
+def adjusted(hidden: npt.NDArray[np.bool_], visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """The map bool (n,) with random tokens shown or hidden, so that `visible` are visible."""
+    missing = len(hidden) - int(np.count_nonzero(hidden)) - visible
+    if missing:
+        changed = np.flatnonzero(~hidden if missing > 0 else hidden)
+        hidden = hidden.copy()
+        hidden[rng.permutation(changed)[: abs(missing)]] = missing > 0
+    return hidden

@@ -12,24 +12,27 @@ from .draw import Draw
 from .grid import TokenGrid
 from .random import random_tokens
 from .ratio import Ratio, Rounding, as_law, check_rounding
+from .slices import repeated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tube(Mask):
-    """A random map of the h x w plane repeated over t, so that a hidden place stays hidden for the whole clip.
+    """A random map repeated along `axis`, so that a hidden place is hidden in every slice of it, such as all frames.
 
-    At ratio 0.9 on 8 x 14 x 14 tokens 20 of each slice's 196 stay visible, 160 in all. The grid's axes are (t, h, w).
-    Source: VideoMAE (Tong et al. 2022).
+    At ratio 0.9 on 8 x 14 x 14 tokens 20 of each slice's 196 stay visible, 160 in all. The grid's axes are any with
+    `axis` among them. Along the axis "modality" of a stack of pictures (RGB and depth) it hides the same places in
+    each. Source: VideoMAE (Tong et al. 2022, sec. 3.3).
     """
 
     ratio: Ratio = 0.9
     rounding: Rounding = "floor_masked"
+    axis: str = "t"
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
         check_rounding(self.rounding)
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        t, h, w = grid.need("t", "h", "w", by="Tube")
-        visible = as_law(self.ratio).visible(draw, h * w, self.rounding)
-        return np.tile(random_tokens(h * w, visible, draw.rng), t)
+        plane = grid.across(self.axis, by="Tube")
+        visible = as_law(self.ratio).visible(draw, plane, self.rounding)
+        return repeated(random_tokens(plane, visible, draw.rng), grid, self.axis)

@@ -1,0 +1,21 @@
+"""Slices across a named axis of a grid: the frames of a clip, the columns of a spectrogram, stacked modalities."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .grid import TokenGrid
+
+
+def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
+    """One slice's map, bool (size of a slice,), in every slice across `axis`: bool (N,)."""
+    return in_slices(np.broadcast_to(plane, (grid.shape[grid.axes.index(axis)], len(plane))), grid, axis)
+
+
+def in_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
+    """Maps of the slices across `axis`, bool (slices, size of a slice or 1), in the grid's own order: bool (N,)."""
+    place = grid.axes.index(axis)
+    others = grid.shape[:place] + grid.shape[place + 1 :]
+    full = np.broadcast_to(maps, (len(maps), grid.size // len(maps))).reshape(len(maps), *others)
+    return np.moveaxis(full, 0, place).reshape(-1)
