@@ -14,8 +14,10 @@ import torch.distributed
 from ..shards.errors import ShardError
 from ..shards.manifest import Manifest
 from .loader import Loader, default_threads
+from .masks import Mask, TokenGrid
 from .order import Order
 from .produce import Sampler
+from .token_budget import BudgetOrder, budget_order
 
 LoaderT = TypeVar("LoaderT", bound=Loader[Any])
 
@@ -48,6 +50,9 @@ class LoaderOptions(TypedDict, total=False):
     """The share of samples that may be replaced because they cannot be used, by default 0.01."""
     steps: int | None
     """The length of the run in batches, for masks whose ratio changes over it."""
+    token_budget: int | None
+    """Visible tokens of a batch over all ranks: its size follows the mask's ratio, in multiples of batch_size x
+    world_size; see `BudgetOrder`. None (the default): every batch has batch_size samples a rank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +76,7 @@ class Build:
     prefetch: int = 3
     max_bad_fraction: float = 0.01
     steps: int | None = None
+    token_budget: int | None = None
 
     @classmethod
     def of(cls, location: str | Path, modality: str, options: LoaderOptions) -> Self:
@@ -82,9 +88,11 @@ class Build:
             raise ShardError(f"{location} holds {found} shards; {modality}_loader reads {modality}")
         return cls(manifest=manifest, **_resolved(**options))
 
-    def loader(self, kind: type[LoaderT], sampler: Sampler[Any]) -> LoaderT:
-        """A loader of the class `kind` whose samples `sampler` makes."""
-        order = Order(
+    def loader(
+        self, kind: type[LoaderT], sampler: Sampler[Any], *, mask: Mask | None = None, grid: TokenGrid | None = None
+    ) -> LoaderT:
+        """A loader of the class `kind` whose samples `sampler` makes, with `mask` on `grid` for a token budget."""
+        order: Order | BudgetOrder = Order(
             shard_sizes=tuple(np.bincount(self.manifest.shard, minlength=len(self.manifest.shard_names)).tolist()),
             global_batch=self.batch_size * self.world_size,
             seed=self.seed,
@@ -92,6 +100,8 @@ class Build:
             block=self.block,
             shuffle=self.shuffle,
         )
+        if self.token_budget is not None:
+            order = budget_order(order, mask, grid, self.token_budget, self.steps)
         return kind(
             sampler,
             order,

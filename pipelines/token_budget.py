@@ -94,12 +94,14 @@ class BudgetOrder:
         return int(self.starts[step - beyond]) + beyond * int(self.starts[-1] - self.starts[-2])
 
 
-def budget_order(order: Order, mask: Mask | None, grid: TokenGrid, budget: int, steps: int | None) -> BudgetOrder:
+def budget_order(
+    order: Order, mask: Mask | None, grid: TokenGrid | None, budget: int, steps: int | None
+) -> BudgetOrder:
     """The order of `order`'s samples in batches of `budget` visible tokens.
 
     ValueError where the number of visible tokens is not a function of the progress alone, or the run's length unknown.
     """
-    if mask is None or steps is None:
+    if mask is None or grid is None or steps is None:
         raise ValueError(
             f"a token budget needs mask= and steps=, the length of the run, got mask={mask}, steps={steps}"
         )

@@ -68,7 +68,8 @@ def video_loader(
         seed=build.seed,
         views=views,
     )
-    loader = build.loader(VideoLoader, choose_backend(backend, sampler, build.device, build.threads, build.workers))
+    made_by = choose_backend(backend, sampler, build.device, build.threads, build.workers)
+    loader = build.loader(VideoLoader, made_by, mask=mask, grid=sampler.grid)
     loader.grid, loader.clip, loader.flow = sampler.grid, clip, source
     return loader
 

@@ -43,7 +43,11 @@ def train(
     with (
         process_group(device) as own,
         compute_threads(own),
-        closing(chosen.build_loader(data, seed=seed, device=own, workers=workers, threads=threads)) as loader,
+        closing(
+            chosen.build_loader(
+                data, seed=seed, device=own, workers=workers, threads=threads, steps=steps or chosen.schedule.steps
+            )
+        ) as loader,
     ):
         planned = chosen.schedule.total_steps(len(loader)) if steps is None else steps
         loader.steps = max(planned, 1)

@@ -1,14 +1,18 @@
 """Token budgets: batches grow as the ratio does, hold the budget, and go through the samples as the order says."""
 
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from maskstream.pipelines import VideoClip, VideoLoader, video_loader
 from maskstream.pipelines.masks import Draw, Law, MotionGuided, Random, TokenGrid
 from maskstream.pipelines.order import Order
 from maskstream.pipelines.place import Place
 from maskstream.pipelines.token_budget import BudgetOrder, budget_order, visible_by_step
+from maskstream.shards.errors import ResumeError
 
 GRID = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
 STEPS = 3000
@@ -20,6 +24,10 @@ class Falling(Law):
 
     start: float = 0.9
     end: float = 0.8
+
+    @property
+    def needs_progress(self) -> bool:
+        return True
 
     def draw(self, draw: Draw) -> float:
         return round(self.start + (self.end - self.start) * draw.place.progress, 6)
@@ -81,3 +89,43 @@ def test_what_cannot_be_held_to_a_budget_is_refused() -> None:
         budget_order(order, Random(ratio=1.0), GRID, 3000, 10)
     with pytest.raises(ValueError, match="shuffle=True"):
         budget_order(Order(shard_sizes=(9,), global_batch=2, shuffle=False), Random(), GRID, 3000, 10)
+
+
+def budget_loader(split: Path, *, batch_size: int, rank: int, world_size: int, workers: int = 0) -> VideoLoader:
+    return video_loader(
+        split,
+        clip=VideoClip(frames=4, stride=4, size=32),
+        mask=Random(ratio=Falling(start=0.9, end=0.5)),
+        patch=8,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        seed=3,
+        threads=2,
+        steps=6,
+        token_budget=64,
+    )
+
+
+def rows(loader: VideoLoader, batches: int) -> list[list[tuple[str, list[bool]]]]:
+    taken = islice(loader.repeat(), batches)
+    return [list(zip(b.key, b.mask.masked.tolist(), strict=True)) for b in taken]
+
+
+def test_a_loader_keeps_the_budget_on_any_ranks_and_after_a_resume(split: Path) -> None:
+    alone = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    assert len(alone) == 6
+    whole = rows(alone, 6)
+    assert len(whole[0]) > len(whole[-1]) >= 4
+    two = [rows(budget_loader(split, batch_size=2, rank=r, world_size=2), 6) for r in range(2)]
+    assert [a + b for a, b in zip(*two, strict=True)] == whole
+    stopped = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    assert rows(stopped, 2) == whole[:2]
+    resumed = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    resumed.load_state_dict(stopped.state_dict())
+    assert rows(resumed, 4) == whole[2:]
+    other = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    other.steps = 7
+    with pytest.raises(ResumeError, match="steps: saved 6, here 7"):
+        other.load_state_dict(stopped.state_dict())

@@ -23,6 +23,7 @@ class LoaderSettings(TypedDict, total=False):
     device: str | torch.device
     workers: int
     threads: int | None
+    steps: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
