@@ -92,7 +92,7 @@ class Build:
         self, kind: type[LoaderT], sampler: Sampler[Any], *, mask: Mask | None = None, grid: TokenGrid | None = None
     ) -> LoaderT:
         """A loader of the class `kind` whose samples `sampler` makes, with `mask` on `grid` for a token budget."""
-        order: Order | BudgetOrder = Order(
+        samples = Order(
             shard_sizes=tuple(np.bincount(self.manifest.shard, minlength=len(self.manifest.shard_names)).tolist()),
             global_batch=self.batch_size * self.world_size,
             seed=self.seed,
@@ -100,8 +100,9 @@ class Build:
             block=self.block,
             shuffle=self.shuffle,
         )
+        order: Order | BudgetOrder = samples
         if self.token_budget is not None:
-            order = budget_order(order, mask, grid, self.token_budget, self.steps)
+            order = budget_order(samples, mask, grid, self.token_budget, self.steps)
         return kind(
             sampler,
             order,
