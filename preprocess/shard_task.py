@@ -54,4 +54,5 @@ def encoded_sample(source: Source, encoder: Encoder) -> Sample:
         label=source.label,
         video=encoded.video,
         facts=encoded.facts,
+        sums=encoded.sums,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
         "label_names": list(info.label_names),
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
         "shards": [_shard_facts(shard) for shard in shards],
-    }
+    } | ({"sums": sums} if (sums := _sums(shards)) else {})
     text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
     _publish(folder / DATASET_JSON, (text + "\n").encode())
 
@@ -94,6 +95,16 @@ def _counts(shards: Sequence[ShardRecord], rejects: int) -> dict[str, int]:
     frames = [row.video.n_frames for shard in shards for row in shard.rows if row.video is not None]
     counts = {"samples": sum(len(shard.rows) for shard in shards), "rejects": rejects, "shards": len(shards)}
     return counts | ({"frames": sum(frames)} if frames else {}) | {"bytes": sum(shard.size_bytes for shard in shards)}
+
+
+def _sums(shards: Sequence[ShardRecord]) -> dict[str, list[float]]:
+    """The sums of all samples (see `Sample`), whatever the order that they come in."""
+    parts: dict[str, list[list[float]]] = {}
+    for shard in shards:
+        for row in shard.rows:
+            for name, values in row.sums.items():
+                parts.setdefault(name, []).append(values)
+    return {name: [math.fsum(column) for column in zip(*rows, strict=True)] for name, rows in sorted(parts.items())}
 
 
 def _shard_facts(shard: ShardRecord) -> dict[str, Any]:

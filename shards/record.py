@@ -20,7 +20,7 @@ class Row:
     """One sample of a shard.
 
     `components` maps a name to (offset, size, digest): offset of the member's data in the tar and size, in bytes, and
-    the 16 bytes of its xxh3_128; in the order of the tar. `video` and `facts` as in `Sample`.
+    the 16 bytes of its xxh3_128; in the order of the tar. `video`, `facts` and `sums` as in `Sample`.
     """
 
     key: str
@@ -29,6 +29,7 @@ class Row:
     components: dict[str, tuple[int, int, bytes]]
     video: VideoIndex | None = None
     facts: dict[str, int | float] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         return {
@@ -40,7 +41,7 @@ class Row:
             },
             "video": None if self.video is None else _video_to_json(self.video),
             "facts": self.facts,
-        }
+        } | ({"sums": self.sums} if self.sums else {})
 
     @classmethod
     def from_json(cls, data: Json) -> Row:
@@ -48,7 +49,9 @@ class Row:
             name: (offset, size, bytes.fromhex(digest)) for name, (offset, size, digest) in data["components"].items()
         }
         video = None if data["video"] is None else _video_from_json(data["video"])
-        return cls(data["key"], data["label"], data["source"], components, video, data.get("facts", {}))
+        return cls(
+            data["key"], data["label"], data["source"], components, video, data.get("facts", {}), data.get("sums", {})
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,9 @@ class Sample:
 
     `components` maps a member's ending ("mp4", "json") to its bytes, in the order in which they are written; `source`
     names the raw file (and window) that it was made of; `label` is an index into the dataset's label names, -1 for
-    none; `video` says where the frames lie, `facts` are the other numbers of the manifest (facts.py).
+    none; `video` says where the frames lie, `facts` are the other numbers of the manifest (facts.py). `sums` are added
+    over all samples of a split, name by name and place by place, into dataset.json: what means and deviations of the
+    whole split are made of.
     """
 
     key: str
@@ -85,6 +87,7 @@ class Sample:
     label: int = -1
     video: VideoIndex | None = None
     facts: dict[str, int | float] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_facts(self.key, self.facts)

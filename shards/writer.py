@@ -64,7 +64,9 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
                     tar.write({"__key__": sample.key, name: data})
                     components[name] = (position + BLOCK_BYTES, len(data), xxhash.xxh3_128_digest(data))
                     position += BLOCK_BYTES + -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES
-                rows[sample.key] = Row(sample.key, sample.label, sample.source, components, sample.video, sample.facts)
+                rows[sample.key] = Row(
+                    sample.key, sample.label, sample.source, components, sample.video, sample.facts, sample.sums
+                )
         if not rows:
             raise ShardError(f"{path.name}: no samples to write; a shard holds at least one")
         _write_idx(path, rows.values())

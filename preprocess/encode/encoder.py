@@ -15,13 +15,14 @@ from .video import encode_video
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
     """A source as it goes into a shard: members by their ending (all but `json`), what `json` says of them, and the
-    numbers of the manifest: `video` and `facts` as in `Sample`.
+    numbers of the manifest: `video`, `facts` and `sums` as in `Sample`.
     """
 
     members: dict[str, bytes]
     meta: dict[str, Any]
     video: VideoIndex | None = None
     facts: dict[str, int | float] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
