@@ -57,7 +57,8 @@ class Draw:
     """One view of one sample.
 
     rng: its own generator. place: where in the run the sample is shown. seed, epoch, key: what its generators are keyed
-    by; without a key only what belongs to a single view can be drawn.
+    by; without a key only what belongs to a single view can be drawn. part: the part of the sample that the draw is
+    for, such as its text, where parts have masks of their own (see `Joint`).
     """
 
     rng: np.random.Generator
@@ -67,12 +68,13 @@ class Draw:
     seed: int = 0
     epoch: int = 0
     key: str | None = None
+    part: str = ""
 
     @classmethod
-    def of(cls, seed: int, epoch: int, key: str, view: int, place: Place, cues: Cues) -> Draw:
+    def of(cls, seed: int, epoch: int, key: str, view: int, place: Place, cues: Cues, part: str = "") -> Draw:
         """The draw of a view of sample `key`, as every loader makes it."""
-        rng = sample_rng(seed, epoch, key, view, "mask")
-        return cls(rng=rng, view=view, place=place, cues=cues, seed=seed, epoch=epoch, key=key)
+        rng = sample_rng(seed, epoch, key, view, f"mask {part}".strip())
+        return cls(rng=rng, view=view, place=place, cues=cues, seed=seed, epoch=epoch, key=key, part=part)
 
     def generator(self, scope: Scope, purpose: str) -> np.random.Generator:
         """The generator of a decision that is the same for all of `scope`; a view's is `rng` itself.

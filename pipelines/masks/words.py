@@ -50,11 +50,12 @@ class WholeWords(Mask):
 class Words:
     """The W words of a text of N tokens.
 
-    number: int64 (N,), each token's word, counted from 0; W for special tokens and padding. lengths: int64 (W,), the
-    tokens of each. length: the tokens that are not padding.
+    number: int64 (N,), each token's word, counted from 0; W for special tokens and padding. first: int64 (W,), the
+    first token of each word. lengths: int64 (W,), the tokens of each. length: the tokens that are not padding.
     """
 
     number: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     length: int
 
@@ -62,17 +63,16 @@ class Words:
     def of(cls, grid: TokenGrid, draw: Draw, by: str) -> Words:
         """The words of a draw, for the pattern `by`; ValueError where the cue does not fit the grid."""
         given = word_cue(grid, draw, by)
-        inside = given >= 0
-        words = given[inside]
-        steps = np.diff(words)
-        if steps.size and steps.min() < 0:
-            raise ValueError(f"{by} reads words that ascend along the text, got {words.tolist()[:20]} ...")
-        number = np.zeros(len(words), dtype=np.int64)
-        np.cumsum(steps != 0, out=number[1:])
-        lengths = np.bincount(number)
-        numbers = np.full(len(given), len(lengths), dtype=np.int64)
-        numbers[inside] = number
-        return cls(number=numbers, lengths=lengths, length=len(given) - int((given == PADDING).sum()))
+        places = np.flatnonzero(given >= 0)
+        steps = np.diff(given[places], prepend=-1)
+        if len(steps) and steps.min() < 0:
+            raise ValueError(f"{by} reads words that ascend along the text, got {given.tolist()}")
+        begins = np.flatnonzero(steps)
+        lengths = np.diff(begins, append=len(places))
+        number = np.full(len(given), len(lengths), dtype=np.int64)
+        number[places] = np.repeat(np.arange(len(lengths)), lengths)
+        length = len(given) - int((given == PADDING).sum())
+        return cls(number=number, first=places[begins], lengths=lengths, length=length)
 
     def hidden_count(self, law: Law, draw: Draw, rounding: Rounding) -> int:
         """How many tokens `law` hides."""

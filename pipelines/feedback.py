@@ -1,0 +1,130 @@
+"""Feedback: class scores on their way from the trainer back to the loader, for masks that follow them.
+
+    feedback = Feedback(classes=17)
+    mask = masks.ByClass(feedback=feedback)                    # goes into the loader, and to its worker processes
+    ...
+    for batch in loader:                                       # batch.mask.version: the scores that it was drawn with
+        loss, classes = ...                                    # of the tokens at batch.mask.target
+        feedback.publish(smoothed(feedback.read().scores, loss, classes))
+
+What the loader makes ahead is drawn with the scores of the time when it is made, so a batch's version lags behind by
+the depth of the prefetch. Where several ranks train, each has a channel of its own: publish the same scores on all of
+them (reduce the losses first), or each rank's masks follow its own losses.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.context import assert_spawning
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xxhash
+from torch import Tensor
+
+_TRIES = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """One version of the scores, float64 (classes,). Version 0 is what a new channel starts with."""
+
+    version: int
+    scores: npt.NDArray[np.float64]
+
+
+class Feedback:
+    """Scores of `classes` classes, which the process that made the channel publishes and everybody reads.
+
+    They lie in a torch tensor in shared memory, which worker processes get by file descriptor when they are started
+    (spawned or forked): it has no name, so nothing is left over, whatever is killed. Two places are written in turn,
+    each with its version and a checksum; a reader takes the newest whose checksum is right. So there is no lock to
+    wait for, and what is only half written is never read.
+
+    scores and version: where to start from, by default 0 for all classes; after a resume, what `read` had said.
+    """
+
+    def __init__(
+        self, classes: int, scores: Sequence[float] | npt.NDArray[Any] | None = None, version: int = 0
+    ) -> None:
+        if classes < 1 or version < 0:
+            raise ValueError(
+                f"a channel has 1 or more classes and a version of 0 or more, got {classes=} and {version=}"
+            )
+        self.classes = classes
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._memory = torch.zeros(2, 8 * (classes + 2), dtype=torch.uint8).share_memory_()
+        self._write(version, self._checked(np.zeros(classes) if scores is None else scores))
+
+    def publish(self, scores: Sequence[float] | npt.NDArray[Any] | Tensor) -> int:
+        """Makes `scores`, (classes,), what is read from now on; the new version.
+
+        ValueError for another shape or values that are not finite, RuntimeError in a process that did not make the
+        channel.
+        """
+        if os.getpid() != self._owner:
+            raise RuntimeError("feedback goes one way: only the process that made the channel publishes")
+        checked = self._checked(scores.detach().cpu().numpy() if isinstance(scores, Tensor) else scores)
+        with self._lock:
+            version = self.read().version + 1
+            self._write(version, checked)
+        return version
+
+    def read(self) -> Published:
+        """The newest scores that are complete, from any process and thread."""
+        for _ in range(_TRIES):
+            found = [p for p in map(self._slot, (0, 1)) if p is not None]
+            if found:
+                return max(found, key=lambda p: p.version)
+        raise RuntimeError("the shared memory of the feedback holds no complete scores; something else wrote into it")
+
+    def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        values = np.asarray(scores, dtype=np.float64)
+        if values.shape != (self.classes,) or not np.isfinite(values).all():
+            raise ValueError(f"the scores are {self.classes} finite numbers, got {scores!r}")
+        return values
+
+    def _write(self, version: int, scores: npt.NDArray[np.float64]) -> None:
+        data = version.to_bytes(8, "little") + scores.tobytes()
+        self._memory[version % 2].numpy()[:] = np.frombuffer(data + xxhash.xxh3_64_digest(data), dtype=np.uint8)
+
+    def _slot(self, place: int) -> Published | None:
+        """What stands in one of the two places, None where it is not complete."""
+        copy = self._memory[place].numpy().tobytes()
+        if xxhash.xxh3_64_digest(copy[:-8]) != copy[-8:]:
+            return None
+        return Published(version=int.from_bytes(copy[:8], "little"), scores=np.frombuffer(copy[8:-8]))
+
+    def __getstate__(self) -> tuple[int, int, Tensor]:
+        assert_spawning(self)  # plain pickling would copy the memory, and the copy would never change
+        return self.classes, self._owner, self._memory
+
+    def __setstate__(self, state: tuple[int, int, Tensor]) -> None:
+        self.classes, self._owner, self._memory = state
+        self._lock = threading.Lock()
+
+
+def smoothed(
+    scores: npt.NDArray[np.float64], loss: Tensor, classes: Tensor, momentum: float = 0.999
+) -> npt.NDArray[np.float64]:
+    """The moving averages `scores`, (C,), after one more batch: momentum * score + (1 - momentum) * mean loss.
+
+    loss: float (M,), the loss of each masked token. classes: int64 (M,), their classes, below 0 for none. A class
+    that does not occur keeps its score. On a CUDA device this waits for it once. Source: Yang et al. 2023, POS-tagging
+    weighted masking.
+    """
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum lies in [0, 1], got {momentum}")
+    places = torch.where(classes < 0, len(scores), classes).flatten()
+    sums = torch.zeros(2, len(scores) + 1, dtype=torch.float64, device=loss.device)
+    ones = torch.ones_like(places, dtype=torch.float64)
+    sums.index_add_(1, places, torch.stack([loss.detach().flatten().double(), ones]))
+    total, count = sums[:, :-1].cpu().numpy()
+    mean = total / np.maximum(count, 1)
+    return np.where(count > 0, momentum * scores + (1 - momentum) * mean, scores)

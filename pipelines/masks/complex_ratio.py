@@ -1,0 +1,83 @@
+"""The ideal complex ratio mask: what a mixture's spectrum is multiplied with to give the clean one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Bound = Literal["parts", "magnitude", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComplexRatio:
+    """The mask M = S / Y of a clean spectrum S and a mixture Y, as a bounded target for a model, and back.
+
+    Spectra are complex tensors of one shape (..., F, T): any microphones and batch before, numpy arrays through
+    torch.from_numpy. M is S conj(Y) / max(|Y|^2, eps), so that M Y = S exactly wherever |Y|^2 is eps or more; this is
+    the true complex product, which also turns the phase.
+
+    bound: "parts", the real and the imaginary part each become limit * tanh(steepness / 2 * part), published as
+        K (1 - exp(-C x)) / (1 + exp(-C x)) with K = 10 and C = 0.1 (Williamson et al. 2016, sec. III); "magnitude", the
+        magnitude does and the phase stays (Choi et al. 2019, Deep Complex U-Net, with a limit of 1 and a steepness of
+        2); "none".
+
+    Used by the Channel-Attention Dense U-Net (Tolooshams et al. 2020) on each microphone.
+    """
+
+    bound: Bound = "parts"
+    limit: float = 10.0
+    steepness: float = 0.1
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if self.bound not in get_args(Bound):
+            raise ValueError(f"bound is one of {', '.join(get_args(Bound))}, got {self.bound!r}")
+        if not (self.limit > 0 and self.steepness > 0 and self.eps > 0):
+            raise ValueError(
+                f"limit, steepness and eps are above 0, got limit={self.limit}, steepness={self.steepness}, "
+                f"eps={self.eps}"
+            )
+
+    def target(self, mixture: Tensor, clean: Tensor) -> Tensor:
+        """The bounded mask of a mixture and its clean spectrum: complex, of their shape."""
+        if mixture.shape != clean.shape or not (mixture.is_complex() and clean.is_complex()):
+            raise ValueError(
+                f"mixture and clean are complex spectra of one shape, got {tuple(mixture.shape)} {mixture.dtype} and "
+                f"{tuple(clean.shape)} {clean.dtype}"
+            )
+        power = mixture.real.square() + mixture.imag.square()
+        mask = clean * mixture.conj() / power.clamp_min(self.eps)
+        if self.bound == "parts":
+            return torch.complex(self._squeezed(mask.real), self._squeezed(mask.imag))
+        if self.bound == "magnitude":
+            return _with_magnitude(mask, self._squeezed(mask.abs()))
+        return mask
+
+    def unbounded(self, mask: Tensor) -> Tensor:
+        """The mask without its bound: the inverse of what `target` did. At the limit itself it is the largest that the
+        mask's precision can tell from it.
+        """
+        if self.bound == "parts":
+            return torch.complex(self._stretched(mask.real), self._stretched(mask.imag))
+        if self.bound == "magnitude":
+            return _with_magnitude(mask, self._stretched(mask.abs()))
+        return mask
+
+    def apply(self, mask: Tensor, mixture: Tensor) -> Tensor:
+        """The enhanced spectrum: the unbounded mask times the mixture. Differentiable."""
+        return self.unbounded(mask) * mixture
+
+    def _squeezed(self, x: Tensor) -> Tensor:
+        return self.limit * torch.tanh(self.steepness / 2 * x)
+
+    def _stretched(self, x: Tensor) -> Tensor:
+        most = 1 - torch.finfo(x.dtype).eps
+        return 2 / self.steepness * torch.atanh((x / self.limit).clamp(-most, most))
+
+
+def _with_magnitude(mask: Tensor, magnitude: Tensor) -> Tensor:
+    """The same phase with another magnitude; 0 stays 0."""
+    return mask * (magnitude / mask.abs().clamp_min(torch.finfo(magnitude.dtype).tiny))
