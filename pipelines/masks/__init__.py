@@ -30,22 +30,35 @@ from collections.abc import Callable
 from .base import Maps, Mask, mask_batch
 from .block import Block
 from .box import Box
+from .by_class import ByClass, class_weights
+from .complex_ratio import ComplexRatio
+from .decoder_rows import DecoderRows
 from .draw import Cues, Draw, Scope
 from .drop_and_mask import DropAndMask
 from .dual import Dual
 from .frames import Context, Frames, PerFrame
 from .grid import TokenGrid
+from .joint import Joint
+from .joints import H36M_LIMB_PAIRS, H36M_LIMBS, Joints, Limbs
 from .laws import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
 from .laws_progress import Linear, Piecewise, RatioDecay, SquaredCosine
+from .mesh_nodes import MeshNodes, Submesh, submesh
 from .motion_guided import MotionGuided
 from .multi_block import MultiBlock
 from .padded import Padded
 from .random import Random
 from .ratio import Fixed, Law, Ratio, Rounding, visible_count
+from .replace import Replace
 from .running_cell import RunningCell
+from .scored_first import ScoredFirst
+from .spikes import Spikes
 from .strips import FilledStrips, Strips
+from .tokens import Tokens
+from .top_scores import TopScores
 from .tube import Tube
 from .views import ByView, Complementary, Shared
+from .voxel_aware import VoxelAware
+from .words import PADDING, SPECIAL, WholeWords
 
 MASKS: dict[str, Callable[[], Mask]] = {
     "audio-mae": lambda: Random(ratio=0.8),
@@ -57,16 +70,29 @@ MASKS: dict[str, Callable[[], Mask]] = {
     "cropmae": lambda: Padded(mask=ByView(masks=(None, Random(ratio=0.985)))),
     "diffmavil": lambda: Random(ratio=Linear(start=0.9, end=0.8)),
     "dmae": lambda: Shared(mask=Random(ratio=0.75)),
+    "fastdit-3d": lambda: Padded(mask=VoxelAware()),
     "frames": Frames,
     "lmd": lambda: Random(ratio=SquaredCosine()),
+    "m3ae-image": lambda: Random(ratio=0.75),
+    "m3ae-text": lambda: Padded(mask=WholeWords(ratio=0.15)),
     "mae": lambda: Random(ratio=0.75),
     "mage": DropAndMask,
     "maskgit": lambda: Padded(mask=Random(ratio=MaskGIT())),
     "maskvit": lambda: Padded(mask=Context(mask=PerFrame(ratio=Uniform()))),
+    "mesh-mask": MeshNodes,
+    "mosaicbert": lambda: Padded(mask=Tokens(ratio=0.3, each=True)),
     "motion-guided": MotionGuided,
+    "mpm": Joints,
+    "mpm-limbs": Limbs,
+    "mrd": lambda: Padded(mask=Tokens(ratio=RatioDecay(), each=True)),
     "oneref": lambda: Padded(mask=Box()),
+    "oneref-text": lambda: Padded(mask=ScoredFirst()),
+    "pmlm": lambda: Padded(mask=Tokens(ratio=UniformCount())),
+    "ptw": lambda: Padded(mask=ByClass()),
     "random": Random,
+    "retromae": lambda: Padded(mask=DecoderRows()),
     "rgb-depth": lambda: Tube(ratio=0.75, axis="modality"),
+    "roar": lambda: Padded(mask=TopScores()),
     "tube": Tube,
     "v-jepa": lambda: Padded(mask=ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7))))),
     "videomae2": Dual,
@@ -74,24 +100,35 @@ MASKS: dict[str, Callable[[], Mask]] = {
 """Masks by name, each with its paper's defaults."""
 
 __all__ = [
+    "H36M_LIMBS",
+    "H36M_LIMB_PAIRS",
     "MASKS",
+    "PADDING",
+    "SPECIAL",
     "Block",
     "Box",
+    "ByClass",
     "ByView",
     "Complementary",
+    "ComplexRatio",
     "Context",
     "Cues",
+    "DecoderRows",
     "Draw",
     "DropAndMask",
     "Dual",
     "FilledStrips",
     "Fixed",
     "Frames",
+    "Joint",
+    "Joints",
     "Law",
+    "Limbs",
     "Linear",
     "Maps",
     "Mask",
     "MaskGIT",
+    "MeshNodes",
     "MotionGuided",
     "MultiBlock",
     "MultiRatio",
@@ -101,17 +138,27 @@ __all__ = [
     "Random",
     "Ratio",
     "RatioDecay",
+    "Replace",
     "Rounding",
     "RunningCell",
     "Scope",
+    "ScoredFirst",
     "Shared",
+    "Spikes",
     "SquaredCosine",
     "Strips",
+    "Submesh",
     "TokenGrid",
+    "Tokens",
+    "TopScores",
     "TruncatedNormal",
     "Tube",
     "Uniform",
     "UniformCount",
+    "VoxelAware",
+    "WholeWords",
+    "class_weights",
     "mask_batch",
+    "submesh",
     "visible_count",
 ]
