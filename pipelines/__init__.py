@@ -12,17 +12,20 @@ order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.m
 """
 
 from . import augment, flow, masks
-from .batch import Flow, MaskBatch, VideoBatch
+from .batch import Flow, MaskBatch, PointsBatch, VideoBatch
 from .clip import VideoClip
 from .loader import Loader
 from .masks import TokenGrid
 from .mix import mix
+from .points import PointsLoader, points_loader
 from .video import VideoLoader, video_loader
 
 __all__ = [
     "Flow",
     "Loader",
     "MaskBatch",
+    "PointsBatch",
+    "PointsLoader",
     "TokenGrid",
     "VideoBatch",
     "VideoClip",
@@ -31,5 +34,6 @@ __all__ = [
     "flow",
     "masks",
     "mix",
+    "points_loader",
     "video_loader",
 ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .manifest import Manifest
+from .points_check import points_problems
 from .video_check import video_problems
 
 Check = Callable[[Manifest, int, bytes, bool], Iterator[str]]
 """Called with the manifest, the number of a sample, the member's bytes, and whether to decode; yields problems."""
 
-CHECKS: dict[str, Check] = {}
+CHECKS: dict[str, Check] = {
+    "points.npy": points_problems,
+}
 """Checks by the name of the component."""
 
 

@@ -8,10 +8,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from maskstream.pipelines import VideoClip, augment, masks, video_loader
+from maskstream.pipelines import VideoClip, augment, masks, points_loader, video_loader
+from maskstream.pipelines.diffusion import LinearNoise
 from maskstream.pipelines.loader import Loader
+from maskstream.pipelines.points_augment import PointAugment
+from maskstream.pipelines.points_read import PointSelection
+from maskstream.pipelines.points_tokens import VoxelTokens
+from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.encode.points import PointEncoder
 from maskstream.preprocess.encode.video import PROFILES, encode_video
 from maskstream.shards.dataset import finish_split
 from maskstream.shards.sample import DatasetInfo, Sample
@@ -94,6 +101,29 @@ def open_video(split: Path, **options: Any) -> Loader[Any]:
     )
 
 
+def points_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for i in range(SAMPLES):
+        np.save(raw / f"{i}.npy", np.random.default_rng(i).normal(size=(80 + 5 * i, 4)))
+        made = PointEncoder().encode(Source(id=f"{i}", path=raw / f"{i}.npy"))
+        members = {**made.members, "json": json.dumps(made.meta).encode()}
+        samples.append(Sample(key=f"s{i}", components=members, source=f"{i}", facts=made.facts))
+    return samples
+
+
+def open_points(split: Path, **options: Any) -> Loader[Any]:
+    return points_loader(
+        split,
+        select=PointSelection(points=100, features=1),
+        augment=PointAugment(scale=(0.5, 2), rotate="any", jitter=0.01),
+        tokens=VoxelTokens(resolution=16, patch=4),
+        mask=masks.Random(ratio=0.75),
+        noise=LinearNoise(),
+        **options,
+    )
+
+
 MODALITIES: dict[str, Modality] = {
+    "points": Modality(samples=points_samples, loader=open_points, component="points.npy"),
     "video": Modality(samples=video_samples, loader=open_video, component="mp4"),
 }
