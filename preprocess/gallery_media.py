@@ -94,13 +94,14 @@ def read_clip(
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number % stride == 0:
-                whole = frame.to_ndarray(format="rgb24")
+                whole = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
                 chosen.append(whole[:side, left : left + side])
             if len(chosen) == frames:
                 break
     step = side // size
-    picture = np.stack(chosen).reshape(frames, size, step, size, step, 3).mean(axis=(2, 4))
-    return np.rint(picture).astype(np.uint8)
+    picture = np.rint(np.stack(chosen).reshape(frames, size, step, size, step, 3).mean(axis=(2, 4)))
+    out: npt.NDArray[np.uint8] = picture.astype(np.uint8)
+    return out
 
 
 def read_sound(path: Path) -> npt.NDArray[np.float32]:

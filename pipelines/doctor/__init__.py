@@ -1,0 +1,39 @@
+"""The mask doctor: which mask makes a linear autoencoder learn what the labels need, before anything is trained.
+
+    moments = Moments.of(labelled_frames("data/shards/k400/train", size=16))
+    rows = examine(moments, shapes_of(16), ratios=(0.25, 0.5, 0.75, 0.9))
+
+One pass over the samples collects second moments; after that each (shape, ratio) is a closed form, so the whole table
+takes seconds. A linear model of small pictures says nothing certain about a deep one of large pictures: it is a cheap
+first opinion. Source: Learning by Reconstruction Produces Uninformative Features For Perception (Balestriero & LeCun
+2024, linear denoising autoencoders with masks).
+
+    file          what is in it
+    moments.py    sums over a stream of samples
+    shapes.py     what a mask hides together: squares, rows, columns
+    alignment.py  the closed form
+    examine.py    all pairs, best first
+    frames.py     labelled pictures out of shards of video
+    table.py      the table for people
+"""
+
+from .alignment import Alignment, masked_alignment, plain_alignment, supervised_alignment
+from .examine import Finding, examine
+from .frames import labelled_frames
+from .moments import Moments
+from .shapes import Shape, shapes_of
+from .table import show
+
+__all__ = [
+    "Alignment",
+    "Finding",
+    "Moments",
+    "Shape",
+    "examine",
+    "labelled_frames",
+    "masked_alignment",
+    "plain_alignment",
+    "shapes_of",
+    "show",
+    "supervised_alignment",
+]

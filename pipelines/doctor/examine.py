@@ -1,0 +1,72 @@
+"""All pairs of a shape and a ratio, judged by what their features say of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .alignment import masked_alignment, plain_alignment, supervised_alignment
+from .moments import Floats, Moments
+from .shapes import Shape
+
+FEATURES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A mask and what it does. shape None: no mask. alignment: by number of features, the share of what supervised
+    features explain. change: of the alignment relative to no mask, by number of features; mean_change is their mean.
+    """
+
+    shape: str | None
+    ratio: float
+    alignment: dict[int, float]
+    change: dict[int, float]
+
+    @property
+    def mean_change(self) -> float:
+        return float(np.mean(list(self.change.values())))
+
+
+def examine(
+    moments: Moments,
+    shapes: Sequence[Shape],
+    ratios: Sequence[float],
+    *,
+    features: Sequence[int] = FEATURES,
+    exact: bool = False,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Finding]:
+    """No mask first, then every (shape, ratio), the largest mean change first.
+
+    Numbers of `features` above the values of a sample or half the number of samples, which say nothing, are left out.
+    `progress` is called after each pair.
+    """
+    most_features = min(len(moments.covariance), moments.count // 2)
+    wanted = sorted({k for k in features if 1 <= k <= most_features})
+    if not wanted or not shapes or not ratios:
+        raise ValueError(
+            f"give at least one shape, one ratio and one number of features from 1 to {most_features} (half the "
+            f"samples at most), got {len(shapes)} shapes, ratios {tuple(ratios)}, features {tuple(features)}"
+        )
+    most = supervised_alignment(moments, wanted[-1])
+    plain = plain_alignment(moments, wanted[-1]).share / most
+    findings = [_finding(None, 0.0, plain, plain, wanted)]
+    for shape in shapes:
+        for ratio in ratios:
+            share = masked_alignment(moments, shape, ratio, wanted[-1], exact=exact).share
+            findings.append(_finding(shape.name, ratio, share / most, plain, wanted))
+            progress()
+    return findings[:1] + sorted(findings[1:], key=lambda finding: -finding.mean_change)
+
+
+def _finding(shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]) -> Finding:
+    change = alignment / np.maximum(plain, 1e-12) - 1
+    return Finding(
+        shape=shape,
+        ratio=ratio,
+        alignment={k: float(alignment[k - 1]) for k in features},
+        change={k: float(change[k - 1]) for k in features},
+    )
