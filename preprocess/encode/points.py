@@ -27,6 +27,9 @@ PUBLISHED_ORDER = "published"
 """The value of a source's meta["rows"] that keeps the rows as they are: where the publisher shuffled them, and papers
 speak of the first 10,000."""
 
+POINT_SUMS = "points"
+"""The sums of a split over all points: their number, x, y, z, and x^2 + y^2 + z^2."""
+
 _FAR = 64.0  # how many times its extent a cloud may be away from its origin before it is moved
 _EXTENTS = (1e-15, 1e15)
 
@@ -60,12 +63,14 @@ class PointEncoder:
         points = _cut(cloud.points, source)
         check_points(points)
         points, origin = _near(points)
+        stored = points.astype(np.float32).astype(np.float64)[:, :3]
         if source.meta.get("rows") != PUBLISHED_ORDER and not isinstance(found, Surface):
             points = points[rng.permutation(len(points))]
         return Encoded(
             members={"points.npy": npy_bytes(points)},
             meta={"n_points": len(points), "columns": list(cloud.columns), "origin": origin, **facts},
             facts={"n_points": len(points)},
+            sums={POINT_SUMS: [float(len(stored)), *stored.sum(axis=0).tolist(), float(np.square(stored).sum())]},
         )
 
 

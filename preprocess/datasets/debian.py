@@ -1,0 +1,53 @@
+"""Folders out of Debian packages, which apt checks against the archive's signed index."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ...shards.errors import DatasetError
+
+TIMEOUT_S = 600
+
+
+def debian_folder(package: str, inside: str, root: Path) -> Path:
+    """The folder `inside` (such as usr/share/ldraw) of a package, kept as ROOT/package; downloaded where it is not
+    there yet, in the version that this machine's apt offers.
+
+    It appears only when it is complete. DatasetError where there is no apt, or no such package.
+    """
+    kept = root / package
+    if kept.is_dir():
+        return kept
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise DatasetError(
+            f"there is no apt-get on this machine to download {package} with; get the package's .deb from Debian, "
+            f"unpack it (dpkg-deb -x, or ar and tar), and put its {inside} at {kept}"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as download:
+        folder = Path(download)
+        _run(["apt-get", "download", "-qq", package], folder, package)
+        files = sorted(folder.glob("*.deb"))
+        if not files:
+            raise DatasetError(f"apt-get downloaded no file of {package}")
+        _run(["dpkg-deb", "-x", str(files[0]), "content"], folder, package)
+        if not (folder / "content" / inside).is_dir():
+            raise DatasetError(f"{files[0].name} holds no folder {inside}")
+        (folder / "content" / inside).rename(kept)
+    return kept
+
+
+def _run(command: list[str], folder: Path, package: str) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise DatasetError(f"{command[0]} took more than {TIMEOUT_S} s for {package}; try again later") from error
+    if done.returncode:
+        words = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb: error"))]
+        raise DatasetError(
+            f"{package} could not be had from Debian ({words[-1] if words else 'apt says nothing'}). Run apt-get "
+            "update, check the network, and run the command again"
+        )
