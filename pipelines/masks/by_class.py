@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,6 @@ class ByClass(Mask):
 
 def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """sigmoid(2 (score - mean) / std) of each class, (C,); 0.5 for all where the scores are equal. std is unbiased."""
-    above = scores - scores.mean()
-    spread = scores.std(ddof=1) if len(scores) > 1 else 0.0
-    return 1 / (1 + np.exp(-2 * above / spread)) if spread > 0 else np.full(len(scores), 0.5)
+    above = scores - scores.sum() / len(scores)
+    variance = float(above @ above) / max(len(scores) - 1, 1)
+    return 1 / (1 + np.exp(above * (-2 / sqrt(variance)))) if variance > 0 else np.full(len(scores), 0.5)

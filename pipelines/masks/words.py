@@ -64,15 +64,18 @@ class Words:
         """The words of a draw, for the pattern `by`; ValueError where the cue does not fit the grid."""
         given = word_cue(grid, draw, by)
         places = np.flatnonzero(given >= 0)
-        steps = np.diff(given[places], prepend=-1)
-        if len(steps) and steps.min() < 0:
+        words = given[places]
+        new = words[1:] != words[:-1]
+        if (words[1:] < words[:-1]).any():
             raise ValueError(f"{by} reads words that ascend along the text, got {given.tolist()}")
-        begins = np.flatnonzero(steps)
-        lengths = np.diff(begins, append=len(places))
+        inside = np.zeros(len(places), dtype=np.int64)
+        np.cumsum(new, out=inside[1:])
+        lengths = np.bincount(inside)
         number = np.full(len(given), len(lengths), dtype=np.int64)
-        number[places] = np.repeat(np.arange(len(lengths)), lengths)
-        length = len(given) - int((given == PADDING).sum())
-        return cls(number=number, first=places[begins], lengths=lengths, length=length)
+        number[places] = inside
+        first = np.concatenate((places[:1], places[1:][new]))
+        length = len(given) - int(np.count_nonzero(given == PADDING))
+        return cls(number=number, first=first, lengths=lengths, length=length)
 
     def hidden_count(self, law: Law, draw: Draw, rounding: Rounding) -> int:
         """How many tokens `law` hides."""
@@ -81,30 +84,32 @@ class Words:
     def fitting(self, order: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
         """Which words are taken when those of each row of `order` (rows, W) are tried in turn: bool (rows, W).
 
-        A word that would make it more than `count` tokens is skipped. This is the loop over a row's words, for all rows
-        at once: those before the first that exceeds are taken together; behind it the same goes on with the room left.
+        A word that would make it more than `count` tokens is skipped. Those before the first that would are taken
+        together, for all rows at once; the few that fit behind it one by one.
         """
-        lengths = self.lengths.astype(np.int32)
-        taken = np.zeros((len(order), len(lengths)), dtype=np.bool_)
-        head = order[:, :count]  # count words have count tokens or more
-        total = np.cumsum(lengths[head], axis=1, dtype=np.int32)
+        taken = np.zeros((len(order), len(self.lengths)), dtype=np.bool_)
+        lengths = self.lengths.astype(np.int32)[order]
+        total = np.cumsum(lengths[:, :count], axis=1, dtype=np.int32)  # count words have count tokens or more
         begun = total <= count
-        taken[np.arange(len(order))[:, None], head] = begun
+        taken[np.arange(len(order))[:, None], order[:, :count]] = begun
         room = count - (total * begun).max(axis=1, initial=0)
-        rows = np.flatnonzero((room > 0) & (begun.sum(axis=1) < order.shape[1]))
-        order, room = order[rows], room[rows]
-        rest = lengths[order]
-        rest[:, : begun.shape[1]][begun[rows]] = count + 1
-        while len(rows):
-            fits = rest <= room[:, None]
-            new = fits & (np.cumsum(rest * fits, axis=1, dtype=np.int32) <= room[:, None])
-            at, place = np.nonzero(new)
-            taken[rows[at], order[at, place]] = True
-            room = room - (rest * new).sum(axis=1, dtype=np.int32)
-            rest[new | ~fits] = count + 1
-            more = (rest <= room[:, None]).any(axis=1)
-            rows, order, room, rest = rows[more], order[more], room[more], rest[more]
+        for row in np.flatnonzero(room).tolist():
+            place = int(np.count_nonzero(begun[row]))
+            self._fill(taken[row], order[row, place:], lengths[row, place:], int(room[row]))
         return taken
+
+    @staticmethod
+    def _fill(
+        taken: npt.NDArray[np.bool_], order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32], room: int
+    ) -> None:
+        """Takes words in `order` that fit into `room` tokens."""
+        small = np.flatnonzero(lengths <= room)
+        for word, length in zip(order[small].tolist(), lengths[small].tolist(), strict=True):
+            if length <= room:
+                taken[word] = True
+                room -= length
+                if not room:
+                    return
 
     def spread(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """From words (rows, W) to their tokens: bool (rows, N)."""
