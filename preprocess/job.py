@@ -22,7 +22,8 @@ from typing import Any
 from ..shards.errors import MaskstreamError, ResumeError
 from ..shards.sample import DatasetInfo
 from .datasets import DATASETS, Dataset
-from .encode.encoder import Encoder, encoder_of
+from .encode.encoder import Encoder
+from .encode.encoders import encoder_of
 from .encode.profile import VideoProfile
 from .executors.local import Finished, Restarted, run_local
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of

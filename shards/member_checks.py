@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from .audio_check import audio_problems
 from .manifest import Manifest
+from .mesh_check import fields_problems, mesh_problems
+from .mesh_members import FIELDS, MESH
 from .points_check import points_problems
 from .video_check import video_problems
 
@@ -12,7 +15,10 @@ Check = Callable[[Manifest, int, bytes, bool], Iterator[str]]
 """Called with the manifest, the number of a sample, the member's bytes, and whether to decode; yields problems."""
 
 CHECKS: dict[str, Check] = {
+    "flac": audio_problems,
     "points.npy": points_problems,
+    MESH: mesh_problems,
+    FIELDS: fields_problems,
 }
 """Checks by the name of the component."""
 

@@ -38,7 +38,7 @@ class Source:
 class Dataset:
     """The sources of each split, and per split those that its lists name but the disk does not hold.
 
-    `modality` says what they are and so how they are encoded: a name of `encode/encoder.py`.
+    `modality` says what they are and so how they are encoded: a name of `encode/encoders.py`.
     """
 
     name: str

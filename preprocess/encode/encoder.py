@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...shards.sample import VideoIndex
 from ..datasets.dataset import Source
-from .profile import PROFILES, VideoProfile
+from .profile import VideoProfile
 from .video import encode_video
 
 
@@ -61,18 +60,3 @@ class VideoEncoder:
         """The video, or its window, as `encode_video` makes it."""
         made = encode_video(source.path, self.video, source.window)
         return Encoded(members={"mp4": made.data}, meta=made.meta, video=made.index)
-
-
-ENCODERS: dict[str, Callable[[], Encoder]] = {}
-"""Encoders by modality; video has profiles besides."""
-
-
-def encoder_of(modality: str, profile: VideoProfile | None) -> Encoder:
-    """The encoder of a modality; ValueError for a profile (other than the default one) where it is not video."""
-    if modality == "video":
-        return VideoEncoder(profile or PROFILES["train"])
-    if profile not in (None, PROFILES["train"]):
-        raise ValueError(f"profile {profile.name!r} is of video, and this dataset is {modality}; leave it out")
-    if modality not in ENCODERS:
-        raise ValueError(f"modality {modality!r} is not one of video, {', '.join(ENCODERS)}")
-    return ENCODERS[modality]()

@@ -1,0 +1,29 @@
+"""The encoders of the modalities: a line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .audio import AudioEncoder
+from .encoder import Encoder, VideoEncoder
+from .mesh import MeshEncoder
+from .points import PointEncoder
+from .profile import PROFILES, VideoProfile
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    "audio": AudioEncoder,
+    "mesh": MeshEncoder,
+    "points": PointEncoder,
+}
+"""Encoders by modality; video has profiles besides."""
+
+
+def encoder_of(modality: str, profile: VideoProfile | None) -> Encoder:
+    """The encoder of a modality; ValueError for a profile (other than the default one) where it is not video."""
+    if modality == "video":
+        return VideoEncoder(profile or PROFILES["train"])
+    if profile not in (None, PROFILES["train"]):
+        raise ValueError(f"profile {profile.name!r} is of video, and this dataset is {modality}; leave it out")
+    if modality not in ENCODERS:
+        raise ValueError(f"modality {modality!r} is not one of video, {', '.join(ENCODERS)}")
+    return ENCODERS[modality]()
