@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -128,8 +129,11 @@ def mask_batch(
     target_map = masked if target is None else target
     visible, n_visible = _positions(~masked, "visible tokens", ragged)
     targets, n_target = _positions(target_map, "targets", ragged)
-    unseen = masked if mask_token is None else masked | mask_token
-    weight = np.take_along_axis(unseen, targets, axis=1).astype(np.float32)
+    if target is None:
+        weight = np.ones(targets.shape, dtype=np.float32)
+    else:
+        unseen = masked if mask_token is None else masked | mask_token
+        weight = np.take_along_axis(unseen, targets, axis=1).astype(np.float32)
     if n_target is not None:
         weight *= np.arange(targets.shape[1]) < n_target[:, None]
     return MaskBatch(
@@ -159,11 +163,12 @@ def _positions(
             "that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
         )
     if counts is None:
-        return (flat.reshape(samples, count) % max(n, 1)).astype(np.int64, copy=False), None
+        return (flat.reshape(samples, count) - (np.arange(samples) * n)[:, None]).astype(np.int64, copy=False), None
     assert ragged is not None
     width = -(-int(counts.max(initial=0)) // ragged) * ragged
     padded = np.zeros((samples, width), dtype=np.int64)
-    padded[np.arange(width) < counts[:, None]] = flat % max(n, 1)
+    for i, (start, stop) in enumerate(pairwise([0, *np.cumsum(counts).tolist()])):
+        np.subtract(flat[start:stop], i * n, out=padded[i, : stop - start])
     return padded, counts
 
 

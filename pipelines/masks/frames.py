@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from .draw import Draw
 from .grid import TokenGrid
 from .random import random_tokens
 from .ratio import Ratio, Rounding, as_law, check_rounding
+from .shuffles import random_orders
 from .slices import in_slices
 
 
@@ -58,8 +60,8 @@ class PerFrame(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="PerFrame")
         visible = as_law(self.ratio).visible_per_frame(draw, grid.size // plane, plane, self.rounding)
-        maps = np.arange(plane) >= np.array(visible)[:, None]
-        return in_slices(draw.rng.permuted(maps, axis=1), grid, self.axis)
+        orders = random_orders(len(visible), plane, draw.rng)
+        return in_slices(orders >= np.array(visible)[:, None], grid, self.axis)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +89,7 @@ class Context(Mask):
                 f"Context works on a grid whose first axis is t, with more than its {self.frames} context frames, got "
                 f"axes {grid.axes} of {grid.shape} tokens"
             )
-        rest = replace(grid, shape=(grid.shape[0] - self.frames, *grid.shape[1:]))
+        rest = later(grid, self.frames)
         seen = np.zeros(grid.size - rest.size, dtype=np.bool_)
         maps = self.mask.maps(rest, draw)
         return Maps(
@@ -95,3 +97,9 @@ class Context(Mask):
             target=None if maps.target is None else np.concatenate([seen, maps.target]),
             mask_token=None if maps.mask_token is None else np.concatenate([seen, maps.mask_token]),
         )
+
+
+@lru_cache(maxsize=64)
+def later(grid: TokenGrid, frames: int) -> TokenGrid:
+    """The grid without its first `frames` slices."""
+    return replace(grid, shape=(grid.shape[0] - frames, *grid.shape[1:]))

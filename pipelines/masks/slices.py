@@ -16,6 +16,8 @@ def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.ND
 def in_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
     """Maps of the slices across `axis`, bool (slices, size of a slice or 1), in the grid's own order: bool (N,)."""
     place = grid.axes.index(axis)
-    others = grid.shape[:place] + grid.shape[place + 1 :]
-    full = np.broadcast_to(maps, (len(maps), grid.size // len(maps))).reshape(len(maps), *others)
-    return np.moveaxis(full, 0, place).reshape(-1)
+    if maps.shape[1] == 1:
+        maps = np.broadcast_to(maps, (len(maps), grid.size // len(maps)))
+    if place == 0:
+        return maps.reshape(-1)
+    return np.moveaxis(maps.reshape(len(maps), *grid.shape[:place], *grid.shape[place + 1 :]), 0, place).reshape(-1)
