@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5
+WORKERS = 2
 
 
 def main() -> None:
@@ -34,7 +36,7 @@ def main() -> None:
 
     make_splits(arguments.data, arguments.shards, arguments.per_shard)
     rows = {}
-    for name, folder in (("open", "spread"), ("loader", "linked")):
+    for name, folder in (("open", "spread"), ("loader", "linked"), ("workers", "linked")):
         rows[name] = [_in_a_fresh_process(name, arguments.data / folder) for _ in range(RUNS)]
         for figure in rows[name][0]:
             values = sorted(float(row[figure]) for row in rows[name])
@@ -53,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--per-shard", type=int, default=100)
     parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/big_index", help="where the splits are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/big_index.json", help="where the figures go")
-    parser.add_argument("--measure", choices=("open", "loader"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=tuple(MEASURES), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -104,11 +106,38 @@ def measure_loader(folder: Path) -> dict[str, float]:
     return figures
 
 
+def measure_workers(folder: Path) -> dict[str, float]:
+    """What worker processes hold, once each of them has made a batch."""
+    from maskstream.pipelines import VideoClip, masks, video_loader
+
+    settings: dict[str, Any] = {"clip": VideoClip(), "mask": masks.Tube(), "batch_size": 8, "device": "cpu"}
+    start = time.perf_counter()
+    loader = video_loader(folder, workers=WORKERS, threads=1, **settings)
+    batches = iter(loader)
+    next(batches)
+    figures = {f"first batch of {WORKERS} workers since nothing, wall s": time.perf_counter() - start}
+    for _ in range(2 * WORKERS):
+        next(batches)
+    workers = [process.pid for process in multiprocessing.active_children() if process.pid is not None]
+    own = [sum(_memory_mb(pid, kind) for kind in ("Private_Clean", "Private_Dirty")) for pid in workers]
+    figures["a worker's own memory, MB"] = max(own)
+    figures[f"all {1 + len(workers)} processes, what they share counted once, MB"] = sum(
+        _memory_mb(pid, "Pss") for pid in (os.getpid(), *workers)
+    )
+    loader.close()
+    return figures
+
+
+def _memory_mb(pid: int, kind: str) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:"))
+
+
 def _rss_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-MEASURES = {"open": measure_open, "loader": measure_loader}
+MEASURES = {"open": measure_open, "loader": measure_loader, "workers": measure_workers}
 
 
 if __name__ == "__main__":

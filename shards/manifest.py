@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from .columns import (
 from .dataset import MANIFEST, read_dataset_json
 from .errors import ShardError
 from .sample import VideoIndex
+from .shared_arrays import Shared, can_share
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -116,7 +117,8 @@ class Manifest:
 
     folder: of the split. info: the contents of dataset.json. label int64 (N,), -1 for none. shard int32 (N,), a number
     into shard_names. video_columns: None in a split without video. facts: an array (N,), int64 or float64, for each
-    fact that samples have (facts.py), 0 in those without it. The arrays are read-only. It pickles as its folder.
+    fact that samples have (facts.py), 0 in those without it. The arrays are read-only. It pickles as its folder,
+    and for a process that is being started as memory that both then have in common.
     """
 
     folder: Path
@@ -128,6 +130,7 @@ class Manifest:
     facts: dict[str, npt.NDArray[Any]]
     _keys: pa.StringArray
     _components: dict[str, Component]
+    _shared: Shared | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
@@ -146,8 +149,17 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.label)
 
-    def __reduce__(self) -> tuple[Callable[[Path], Manifest], tuple[Path]]:
-        return Manifest.load, (self.folder,)
+    def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
+        return (_of_parts, (self._in_shared_memory(),)) if can_share() else (Manifest.load, (self.folder,))
+
+    def _in_shared_memory(self) -> Shared:
+        """All of it in memory that processes share; from the first time on, the arrays here are those there."""
+        if self._shared is None:
+            shared = Shared({f.name: getattr(self, f.name) for f in fields(self)})
+            for name, value in {**shared.tree(), "_shared": shared}.items():
+                object.__setattr__(self, name, value)
+            return shared
+        return self._shared
 
     def key(self, i: int) -> str:
         """The key of sample i."""
@@ -238,6 +250,10 @@ class Manifest:
         if self.video_columns is None:
             raise ValueError(f"{self.folder} holds {self.info['modality']} without video frames")
         return self.video_columns
+
+
+def _of_parts(parts: dict[str, Any]) -> Manifest:
+    return Manifest(**parts)
 
 
 @contextmanager

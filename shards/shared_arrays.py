@@ -1,0 +1,123 @@
+"""Arrays that worker processes read where they are, instead of a copy in each.
+
+They lie in a file without a name (memfd), whose descriptor a process is born with: nothing is to be found in /dev/shm,
+and the memory is free when the last process that has it is gone, however that ends.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+_ALIGNMENT = 64
+
+
+def can_share() -> bool:
+    """Whether what is pickled now goes to a process that is being started, on a system where that can be given files
+    without a name.
+    """
+    return get_spawning_popen() is not None and hasattr(os, "memfd_create")
+
+
+class Shared:
+    """A tree (dicts and dataclasses) whose arrays lie in shared memory; pickled for a new process, it is small.
+
+    Numpy arrays (one dimension, or more in C order) and arrow's string arrays without nulls are moved; every other leaf
+    stays what it is.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        self._descriptor = os.memfd_create("maskstream", os.MFD_CLOEXEC)
+        self._size = 0
+        self._tree = _walked(tree, self._put)
+        os.ftruncate(self._descriptor, max(self._size, 1))
+
+    def tree(self) -> Any:
+        """The tree, its arrays in the shared memory and read-only."""
+        return _mapped(self._descriptor, self._tree)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """In the new process it is the tree itself."""
+        return _received, (DupFd(self._descriptor), self._tree)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def _put(self, leaf: Any) -> Any:
+        if isinstance(leaf, pa.StringArray) and leaf.null_count == 0:
+            whole = pa.concat_arrays([leaf]) if leaf.offset else leaf
+            _, offsets, text = whole.buffers()
+            return _Strings(len(whole), self._write(_bytes_of(offsets)), self._write(_bytes_of(text)))
+        return self._write(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+    def _write(self, array: npt.NDArray[Any]) -> _Numbers:
+        begin = -(-self._size // _ALIGNMENT) * _ALIGNMENT
+        rest = memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B") if array.size else memoryview(b"")
+        self._size = begin + len(rest)
+        at = begin
+        while rest:
+            written = os.pwrite(self._descriptor, rest, at)
+            rest, at = rest[written:], at + written
+        return _Numbers(begin, array.dtype.str, array.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Where an array lies in the memory."""
+
+    begin: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def at(self, memory: memoryview) -> npt.NDArray[Any]:
+        count = int(np.prod(self.shape))
+        dtype = np.dtype(self.dtype)
+        return np.frombuffer(memory[self.begin : self.begin + count * dtype.itemsize], dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Strings:
+    """Where the two buffers of an array of strings lie."""
+
+    length: int
+    offsets: _Numbers
+    text: _Numbers
+
+    def at(self, memory: memoryview) -> pa.StringArray:
+        buffers = [None, *(pa.py_buffer(part.at(memory)) for part in (self.offsets, self.text))]
+        return pa.Array.from_buffers(pa.string(), self.length, buffers)
+
+
+def _bytes_of(buffer: pa.Buffer | None) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(buffer or b"", np.uint8)
+
+
+def _received(descriptor: Any, tree: Any) -> Any:
+    own = descriptor.detach()
+    try:
+        return _mapped(own, tree)
+    finally:
+        os.close(own)
+
+
+def _mapped(descriptor: int, tree: Any) -> Any:
+    memory = memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+    return _walked(tree, lambda leaf: leaf.at(memory) if isinstance(leaf, _Numbers | _Strings) else leaf)
+
+
+def _walked(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The tree with each leaf changed."""
+    if isinstance(value, dict):
+        return {key: _walked(entry, change) for key, entry in value.items()}
+    if is_dataclass(value) and not isinstance(value, type | _Numbers | _Strings):
+        return replace(value, **{f.name: _walked(getattr(value, f.name), change) for f in fields(value)})
+    return change(value)
