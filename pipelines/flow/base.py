@@ -44,22 +44,9 @@ def fill_holes(vectors: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -
     The mean is that of the valid cells in the smallest box around the cell that holds one, of radius 1, 2, 4, ... A
     field without a valid cell becomes 0.
     """
-    filled = vectors.copy()
-    filled[~valid] = 0
-    chosen = np.flatnonzero(valid.any(axis=(1, 2)) & ~valid.all(axis=(1, 2)))
-    _, height, width = valid.shape
-    sums = np.zeros((len(chosen), height + 1, width + 1, 3))
-    np.concatenate([filled[chosen], valid[chosen, ..., None]], axis=-1, out=sums[:, 1:, 1:])
-    sums = sums.cumsum(axis=1).cumsum(axis=2)
-    frame, row, column = np.nonzero(~valid[chosen])
-    radius = 1
-    while len(frame):
-        top, bottom = np.maximum(row - radius, 0), np.minimum(row + radius + 1, height)
-        left, right = np.maximum(column - radius, 0), np.minimum(column + radius + 1, width)
-        box = sums[frame, bottom, right] - sums[frame, top, right] - sums[frame, bottom, left] + sums[frame, top, left]
-        reached = box[:, 2] > 0.5
-        mean = box[reached, :2] / box[reached, 2:]
-        filled[chosen[frame[reached]], row[reached], column[reached]] = mean
-        frame, row, column = frame[~reached], row[~reached], column[~reached]
-        radius *= 2
+    from .cells import fill
+
+    filled = np.array(vectors, dtype=np.float32, order="C")
+    for field, known in zip(filled, np.require(valid, np.bool_, ["C", "W"]), strict=True):
+        fill(field, known)
     return filled

@@ -13,26 +13,38 @@ coded without prediction have no vectors; what stands in for them is marked as n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import av
-import cv2
 import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags2
 from av.sidedata.sidedata import SideDataContainer
 
 from ..augment.crop import Crop
-from .base import ClipFlow, fill_holes, grid_shape
+from .base import ClipFlow, grid_shape
 from .dis import dis_flow
 
+if TYPE_CHECKING:
+    from .cells import Fields
+
 Vectors = npt.NDArray[np.void]
-"""FFmpeg's AVMotionVector as a structured array (K,): source, w, h, dst_x, dst_y, motion_x, motion_y, motion_scale."""
+"""FFmpeg's AVMotionVector as a structured array (K,) of VECTOR."""
+
+VECTOR = np.dtype(
+    {
+        "names": ["source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale"],
+        "formats": ["i4", "u1", "u1", "i2", "i2", "i4", "i4", "u2"],
+        "offsets": [0, 4, 5, 10, 12, 24, 28, 32],
+        "itemsize": 40,
+    }
+)
+"""What is read of the struct: sizes and places in pixels of the frame, motion in 1 / motion_scale pixels."""
 
 ANCHOR_STRIDE = 4
 """In the `train` profile every 4th frame is predicted from the one 4 before it."""
 
-UNIT = 8
-"""The side in pixels of the smallest block that H.264 decoders export, and of a cell of the source grid here."""
+_NONE = np.empty(0, dtype=np.uint8)
 
 
 def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
@@ -50,14 +62,10 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
 
 
 def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
-    """The vectors that came with a decoded frame, or None; a copy, which does not keep the frame alive."""
+    """The vectors that came with a decoded frame, or None; a view into the frame, which keeps it alive."""
     # Not frame.side_data: it is kept in the frame and refers to it, a cycle that only a full garbage collection frees.
     data = SideDataContainer(frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
-    if data is None:
-        return None
-    vectors: Vectors = data.to_ndarray()
-    copied: Vectors = vectors.view(np.uint8).copy().view(vectors.dtype)
-    return copied
+    return None if data is None else np.frombuffer(data, dtype=VECTOR)
 
 
 def codec_flow(
@@ -83,21 +91,23 @@ def codec_flow(
         raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels")
     if clip is not None and clip.shape[:3] != (len(vectors), size, size):
         raise ValueError(f"clip is uint8 ({len(vectors)}, {size}, {size}, 3) for these vectors, got {clip.shape}")
+    from .cells import UNIT, cell_flow, sides
+
     rows, columns = grid_shape(size, size, cell)
-    points = cell_centres(rows, columns, crop)
-    sampled = np.empty((len(vectors) - 1, rows, columns, 3), dtype=np.float32)
-    for pair, blocks in enumerate(block_grids(vectors[1:], width, height)):
-        cv2.remap(blocks, points, None, cv2.INTER_LINEAR, sampled[pair], cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    share = sampled[..., 2]
-    scale = size / np.maximum(share, 1e-6)
-    flow = np.empty((*share.shape, 2), dtype=np.float32)
-    np.multiply(sampled[..., 0], scale * np.float32((-1 if crop.flip else 1) / crop.width), out=flow[..., 0])
-    np.multiply(sampled[..., 1], scale * np.float32(1 / crop.height), out=flow[..., 1])
-    valid = share >= 0.5
+    fields, ends = joined(vectors[1:])
+    units = unit_grid(width, height)
+    step_x, step_y = crop.width / columns / UNIT, crop.height / rows / UNIT
+    across = sides(crop.x / UNIT + step_x / 2 - 0.5, step_x, columns, units.shape[2], crop.flip)
+    down = sides(crop.y / UNIT + step_y / 2 - 0.5, step_y, rows, units.shape[1], False)
+    scale = size / crop.width * (-1 if crop.flip else 1), size / crop.height
+    flow = np.empty((len(ends), rows, columns, 2), dtype=np.float32)
+    valid = np.empty((len(ends), rows, columns), dtype=np.bool_)
+    if not cell_flow(fields, ends, units, across, down, scale, flow, valid):
+        raise _outside(width, height)
     if frames is not None:
         still = np.flatnonzero(frames[1:] == frames[:-1])
         flow[still], valid[still] = 0.0, True
-    return ClipFlow(with_substitutes(fill_holes(flow, valid), valid, cell, clip), valid)
+    return ClipFlow(with_substitutes(flow, valid, cell, clip), valid)
 
 
 def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> npt.NDArray[np.float32]:
@@ -106,44 +116,31 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
     x and y are pixels of the source, towards the earlier frame. The grid covers whole macroblocks of 16 x 16 pixels,
     also where the frame does not. Vectors to a later frame are left out.
     """
-    rows, columns = 2 * -(-height // 16), 2 * -(-width // 16)
-    owner = np.zeros(len(frames) * rows * columns, dtype=np.int64)
-    given = [(number, vectors) for number, vectors in enumerate(frames) if vectors is not None and len(vectors)]
-    if not given:
-        return np.zeros((len(frames), rows, columns, 3), dtype=np.float32)
-    # As bytes: numpy would copy structs field by field.
-    raw = np.concatenate([np.ascontiguousarray(vectors).view(np.uint8) for _, vectors in given])
-    joined = raw.view(given[0][1].dtype)
-    first = np.repeat([number * rows * columns for number, _ in given], [len(vectors) for _, vectors in given])
-    source, w, h = joined["source"], joined["w"], joined["h"]
-    column = (joined["dst_x"] - (w >> 1)) >> 3  # in units
-    row = ((joined["dst_y"] - (h >> 1)) >> 3).astype(np.int64)  # int16 would overflow in `place`
-    if column.min() < 0 or row.min() < 0 or column.max() >= columns or row.max() >= rows:
-        raise ValueError(f"motion vectors lie outside a frame of {width} x {height} pixels; is `source` its size?")
-    place, number = first + row * columns + column, np.arange(1, len(joined) + 1)
-    earlier, wide, tall = source < 0, w > UNIT, h > UNIT
-    for step, chosen in (
-        (0, earlier),
-        (1, earlier & wide),
-        (columns, earlier & tall),
-        (columns + 1, earlier & wide & tall),
-    ):
-        owner[place[chosen] + step] = number[chosen]
-    values = np.zeros((len(joined) + 1, 3), dtype=np.float32)
-    values[1:, 0] = joined["motion_x"] / joined["motion_scale"]
-    values[1:, 1] = joined["motion_y"] / joined["motion_scale"]
-    values[1:, 2] = 1
-    return values.take(owner, axis=0).reshape(len(frames), rows, columns, 3)
+    from .cells import rasterise
+
+    fields, ends = joined(frames)
+    grids = np.empty((len(frames), *unit_grid(width, height).shape), dtype=np.float32)
+    for grid, first, end in zip(grids, [0, *ends[:-1]], ends, strict=True):
+        if not rasterise(fields, first, end, grid):
+            raise _outside(width, height)
+    return grids.transpose(0, 2, 3, 1)
 
 
-def cell_centres(rows: int, columns: int, crop: Crop) -> npt.NDArray[np.float32]:
-    """Where the centres of the output's cells lie on the source's grid of 8 x 8 units: float32 (rows, columns, 2)."""
-    x = (crop.x + (np.arange(columns) + 0.5) * (crop.width / columns)) / UNIT - 0.5
-    y = (crop.y + (np.arange(rows) + 0.5) * (crop.height / rows)) / UNIT - 0.5
-    points = np.empty((rows, columns, 2), dtype=np.float32)
-    points[..., 0] = x[::-1] if crop.flip else x
-    points[..., 1] = y[:, None]
-    return points
+def joined(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
+    """The vectors of all frames one after the other, and where those of each frame end: int64 (K,)."""
+    parts = [_NONE if v is None else np.ascontiguousarray(v).view(np.uint8) for v in frames]
+    octets = np.concatenate(parts).reshape(-1, VECTOR.itemsize)
+    ends = np.cumsum([len(part) // VECTOR.itemsize for part in parts])
+    return (octets.view(np.int32), octets.view(np.int16), octets), ends
+
+
+def unit_grid(width: int, height: int) -> npt.NDArray[np.float32]:
+    """Memory for the grid of units of a frame: float32 (3, rows, columns)."""
+    return np.empty((3, 2 * -(-height // 16), 2 * -(-width // 16)), dtype=np.float32)
+
+
+def _outside(width: int, height: int) -> ValueError:
+    return ValueError(f"motion vectors lie outside a frame of {width} x {height} pixels; is `source` its size?")
 
 
 def with_substitutes(

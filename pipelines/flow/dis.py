@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from math import log2
 from typing import Any, Literal
 
 import cv2
@@ -18,6 +20,8 @@ _PRESETS = {
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
 _LEAST_SIDE = 12
+_PATCH = 8
+_kept = threading.local()
 
 
 def dis_flow(
@@ -42,11 +46,15 @@ def dis_flow(
         )
     rows, columns = grid_shape(height, width, cell)
     vectors = np.empty((frames - 1, rows, columns, 2), dtype=np.float32)
-    search = cv2.DISOpticalFlow.create(_PRESETS[preset])
+    if _reaches_its_finest_level(preset, work_height, work_width):
+        # The search would halve the frames first, and not look at the larger ones again.
+        work_height, work_width = round(work_height / 2), round(work_width / 2)
+        search = _kept_search(preset)
+    else:
+        search = cv2.DISOpticalFlow.create(_PRESETS[preset])  # small frames change its settings
     before: Any = None
     for t, frame in enumerate(clip):
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        grey = cv2.resize(grey, (work_width, work_height), interpolation=cv2.INTER_AREA)
+        grey = _shrunk(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), work_height, work_width)
         if t:
             dense = search.calc(grey, before, None)  # type: ignore[call-overload]
             vectors[t - 1] = cv2.resize(dense, (columns, rows), interpolation=cv2.INTER_AREA)
@@ -54,3 +62,27 @@ def dis_flow(
     vectors[..., 0] *= width / work_width
     vectors[..., 1] *= height / work_height
     return ClipFlow(vectors, np.ones(vectors.shape[:-1], dtype=np.bool_))
+
+
+def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
+    """This thread's search for frames that are halved already: making one and its memory costs a third of a pair."""
+    search: cv2.DISOpticalFlow | None = getattr(_kept, preset, None)
+    if search is None:
+        search = cv2.DISOpticalFlow.create(_PRESETS[preset])
+        search.setFinestScale(search.getFinestScale() - 1)
+        setattr(_kept, preset, search)
+    return search
+
+
+def _reaches_its_finest_level(preset: Preset, height: int, width: int) -> bool:
+    """Whether frames of this size are large enough for the preset's finest level, as OpenCV decides it."""
+    finest = 1 if preset == "medium" else 2
+    return min(log2(max(height, width) / (4 * _PATCH)) + 0.5, log2(min(height, width) / _PATCH)) >= finest
+
+
+def _shrunk(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:
+    """Averaged down; by two as often as that is exact, for which OpenCV has a much faster way."""
+    while grey.shape[0] % 2 == grey.shape[1] % 2 == 0 and grey.shape[0] >= 2 * height and grey.shape[1] >= 2 * width:
+        half = (grey.shape[1] // 2, grey.shape[0] // 2)
+        grey = cv2.resize(grey, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,8 +13,8 @@ from .base import Mask
 from .draw import Draw
 from .grid import TokenGrid
 from .ratio import Ratio, as_law, visible_count
-from .warp import Floats, carry
 
+Floats = npt.NDArray[np.float32]
 Start = Literal["mix_gauss", "pixel", "token"]
 Base = Literal["middle", "first", "random"]
 Per = Literal["slice", "clip"]
@@ -78,6 +77,9 @@ class MotionGuided(Mask):
             raise ValueError(
                 f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {flow.shape}"
             )
+        from .maps import all_but_highest, token_sums
+        from .warp import carry
+
         ratio = as_law(self.ratio).draw(draw)
         start = start_map(self.start, (h, w), self.cells, ratio, rng)
         base = {"middle": frames // 2, "first": 0}.get(self.base)
@@ -89,13 +91,14 @@ class MotionGuided(Mask):
             fill=self.fill == "base",
             compat=self.compat,
         )
-        scores = token_sums(maps, grid)
+        scores = token_sums(maps, tubelet, self.cells)
         if self.exposure:
+            scores *= patch_h * patch_w / self.cells**2  # to sums over pixels
             scores[rng.integers(t)] += rng.normal(0.0, self.exposure, h * w)
         visible = visible_count(h * w, ratio, "floor_visible")
         if self.per == "clip":
             scores, visible = scores.reshape(1, -1), visible * t
-        return all_but_highest(scores, visible, rng).reshape(-1)
+        return all_but_highest(scores, visible, rng.permutation(scores.shape[1])).reshape(-1)
 
 
 def start_map(start: Start, plane: tuple[int, int], cells: int, ratio: float, rng: np.random.Generator) -> Floats:
@@ -111,10 +114,9 @@ def start_map(start: Start, plane: tuple[int, int], cells: int, ratio: float, rn
         tokens = np.full(h * w, FAINT, dtype=np.float32)
         tokens[chosen] = 1.0
         return tokens.reshape(h, w).repeat(cells, axis=0).repeat(cells, axis=1)
-    rows, columns = bumps(h, cells)[chosen // w], bumps(w, cells)[chosen % w]
-    mixed = (rows[:, :, None] * columns[:, None, :]).max(axis=0)
-    normalised: Floats = np.maximum(mixed / mixed.max(), FAINT)
-    return normalised
+    from .maps import highest_bump
+
+    return highest_bump(bumps(h, cells)[chosen // w], bumps(w, cells)[chosen % w], FAINT)
 
 
 @lru_cache(maxsize=32)
@@ -125,21 +127,3 @@ def bumps(patches: int, cells: int) -> Floats:
     table = np.maximum(np.exp(-np.square(places - centres[:, None])), 1e-12).astype(np.float32)  # no slow denormals
     table.setflags(write=False)
     return table
-
-
-def token_sums(maps: Floats, grid: TokenGrid) -> Floats:
-    """The sum of maps (T, H, W) over each token's pixels and frames: (t, h * w)."""
-    (t, h, w), (tubelet, patch_h, patch_w) = grid.shape, grid.patch
-    slices = maps.reshape(t, tubelet, -1).sum(axis=1).reshape(-1, maps.shape[2])
-    means = cv2.resize(slices, (w, t * h), interpolation=cv2.INTER_AREA)
-    sums: Floats = means.reshape(t, h * w) * np.float32(patch_h * patch_w)
-    return sums
-
-
-def all_but_highest(scores: Floats, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Hides all of each row's tokens but its `visible` highest: bool, of scores' shape (rows, N); equals by chance."""
-    shuffled = rng.permutation(scores.shape[1])
-    order = np.argpartition(-scores[:, shuffled], min(visible, len(shuffled) - 1), axis=1)
-    hidden = np.ones(scores.shape, dtype=np.bool_)
-    np.put_along_axis(hidden, shuffled[order[:, :visible]], False, axis=1)
-    return hidden

@@ -1,0 +1,143 @@
+"""From a codec's blocks to cells of the output: rasterised, resampled, and holes filled from their neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..jit import kernel
+
+Floats = npt.NDArray[np.float32]
+Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
+"""Along one axis: the units before and behind each cell's centre, and how far it is from the first to the second."""
+Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
+"""AVMotionVector structs of 40 bytes: the same memory as int32 (N, 10), int16 (N, 20) and uint8 (N, 40)."""
+
+UNIT = 8
+"""The side in pixels of the smallest block that H.264 decoders export, and of a unit of the source grid."""
+_SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # of int32
+_DST_X, _DST_Y, _MOTION_SCALE = 5, 6, 16  # of int16
+_WIDTH, _HEIGHT = 4, 5  # of uint8
+
+
+@kernel
+def cell_flow(
+    fields: Fields,
+    ends: npt.NDArray[np.int64],
+    units: Floats,
+    across: Sides,
+    down: Sides,
+    scale: tuple[float, float],
+    flow: Floats,
+    valid: npt.NDArray[np.bool_],
+) -> bool:
+    """Flow (K, h, w, 2) and valid (K, h, w) from the blocks of K frames, which end at `ends` (K,); holes are filled.
+
+    `units` (3, rows, columns) is scratch, `scale` goes from source to output pixels. False where a block lies outside.
+    """
+    first = 0
+    for k in range(len(ends)):
+        if not rasterise(fields, first, ends[k], units):
+            return False
+        first = ends[k]
+        resample(units, across, down, scale, flow[k], valid[k])
+        fill(flow[k], valid[k])
+    return True
+
+
+@kernel
+def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
+    """Blocks first to end - 1 on the grid of 8 x 8 units: planes x, y, 1 or 0, 0, 0. False where one lies outside.
+
+    Blocks that were predicted from a later frame are left out.
+    """
+    numbers, halves, octets = fields
+    _, rows, columns = units.shape
+    flat = units.reshape(-1)
+    for n in range(flat.size):
+        flat[n] = 0.0
+    for n in range(first, end):
+        width, height = np.int64(octets[n, _WIDTH]), np.int64(octets[n, _HEIGHT])
+        left, top = (halves[n, _DST_X] - (width >> 1)) >> 3, (halves[n, _DST_Y] - (height >> 1)) >> 3
+        right, bottom = left + np.int64(width > UNIT), top + np.int64(height > UNIT)
+        if left < 0 or top < 0 or right >= columns or bottom >= rows:
+            return False
+        if numbers[n, _SOURCE] >= 0:
+            continue
+        x = np.float32(numbers[n, _MOTION_X] / halves[n, _MOTION_SCALE])
+        y = np.float32(numbers[n, _MOTION_Y] / halves[n, _MOTION_SCALE])
+        for row in range(top, bottom + 1):
+            for column in range(left, right + 1):
+                units[0, row, column], units[1, row, column], units[2, row, column] = x, y, 1.0
+    return True
+
+
+@kernel
+def resample(
+    units: Floats, across: Sides, down: Sides, scale: tuple[float, float], flow: Floats, valid: npt.NDArray[np.bool_]
+) -> None:
+    """The mean of the blocks around each cell's centre, weighted bilinearly; valid where they weigh at least half."""
+    left, right, along = across
+    top, bottom, share = down
+    columns = units.shape[2]
+    mixed = np.empty((3, columns), dtype=np.float32)
+    for r in range(top.size):
+        for plane in range(3):
+            line, high, low, part = mixed[plane], units[plane, top[r]], units[plane, bottom[r]], share[r]
+            for c in range(columns):
+                line[c] = high[c] + (low[c] - high[c]) * part
+        xs, ys, weights = mixed[0], mixed[1], mixed[2]
+        for c in range(left.size):
+            i, j, part = left[c], right[c], along[c]
+            weight = weights[i] + (weights[j] - weights[i]) * part
+            each = np.float32(1.0) / max(weight, np.float32(1e-6))
+            flow[r, c, 0] = (xs[i] + (xs[j] - xs[i]) * part) * (each * np.float32(scale[0]))
+            flow[r, c, 1] = (ys[i] + (ys[j] - ys[i]) * part) * (each * np.float32(scale[1]))
+            valid[r, c] = weight >= np.float32(0.5)
+
+
+@kernel
+def fill(flow: Floats, valid: npt.NDArray[np.bool_]) -> None:
+    """Replaces the cells of one field where `valid` is False; see `fill_holes`."""
+    height, width = valid.shape
+    holes = 0
+    for r in range(height):
+        for c in range(width):
+            if not valid[r, c]:
+                holes += 1
+                flow[r, c, 0], flow[r, c, 1] = 0.0, 0.0
+    if holes in (0, height * width):
+        return
+    sums = np.zeros((height + 1, width + 1, 3), dtype=np.float64)  # of all cells above and to the left
+    for r in range(height):
+        x, y, count = 0.0, 0.0, 0.0
+        for c in range(width):
+            if valid[r, c]:
+                x, y, count = x + flow[r, c, 0], y + flow[r, c, 1], count + 1
+            sums[r + 1, c + 1, 0] = sums[r, c + 1, 0] + x
+            sums[r + 1, c + 1, 1] = sums[r, c + 1, 1] + y
+            sums[r + 1, c + 1, 2] = sums[r, c + 1, 2] + count
+    for r in range(height):
+        for c in range(width):
+            radius, count = 1, 0.0
+            while not valid[r, c] and count == 0:
+                top, bottom = max(r - radius, 0), min(r + radius + 1, height)
+                left, right = max(c - radius, 0), min(c + radius + 1, width)
+                a, b, above, over = sums[bottom, right], sums[top, left], sums[top, right], sums[bottom, left]
+                count = np.rint(a[2] + b[2] - above[2] - over[2])
+                if count > 0:
+                    flow[r, c, 0] = (a[0] + b[0] - above[0] - over[0]) / count
+                    flow[r, c, 1] = (a[1] + b[1] - above[1] - over[1]) / count
+                radius *= 2
+
+
+@kernel
+def sides(first: float, step: float, cells: int, units: int, mirrored: bool) -> Sides:
+    """The units around `cells` places first, first + step, ... on an axis of `units`; outside it is its ends."""
+    before, behind = np.empty(cells, dtype=np.uint64), np.empty(cells, dtype=np.uint64)
+    share = np.empty(cells, dtype=np.float32)
+    for n in range(cells):
+        place = min(max(first + step * n, 0.0), units - 1.0)
+        unit, at = int(place), cells - 1 - n if mirrored else n
+        before[at], behind[at], share[at] = unit, min(unit + 1, units - 1), place - unit
+    return before, behind, share
