@@ -25,11 +25,17 @@ class WholeWords(Mask):
 
     A word that would exceed the number is skipped and the next one is tried, so that at most this many tokens are
     hidden; counts differ from text to text (see `Padded`). The length counts special tokens, which are never hidden,
-    and not padding. The grid's axes are (token,); the cue is `words`. Source: BERT's whole word masking; RetroMAE's
-    encoder (Xiao et al. 2022, sec. 3.1) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
+    and not padding.
+
+    each: every word is hidden with probability `ratio`, independently of the others, as Hugging Face's collator does
+        since transformers 5; `rounding` plays no part.
+
+    The grid's axes are (token,); the cue is `words`. Source: BERT's whole word masking, as in transformers until 4;
+    RetroMAE's encoder (Xiao et al. 2022, sec. 3.1) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
     """
 
     ratio: Ratio = 0.3
+    each: bool = False
     rounding: Rounding = "nearest_masked"
 
     def __post_init__(self) -> None:
@@ -42,6 +48,8 @@ class WholeWords(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = Words.of(grid, draw, by="WholeWords")
+        if self.each:
+            return words.spread(draw.rng.random((1, len(words.lengths))) < as_law(self.ratio).draw(draw))[0]
         count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
         return words.spread(words.fitting(draw.rng.permutation(len(words.lengths))[None], count))[0]
 
