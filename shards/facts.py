@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 FACTS: dict[str, type[int] | type[float]] = {
-    # sound: hertz, channels, samples of one channel, what the stored samples are multiplied by to be as loud as the
-    # source, and mean, deviation and frames of its filterbank (fbank.py)
+    # sound: hertz, channels, samples of one channel, what stored samples are multiplied by to be as loud as the source
     "sample_rate": int,
     "channels": int,
     "n_samples": int,
     "gain": float,
-    "fbank_mean": float,
-    "fbank_std": float,
-    "fbank_frames": int,
     # sound that goes with a video: when it begins, in seconds after the video's first frame
     "audio_start_s": float,
     # point clouds

@@ -4,17 +4,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from .audio_folder import audio_folder
+from .audioset import audioset
 from .cylinder_flow import cylinder_flow
 from .dataset import Dataset, Source
+from .esc50 import esc50
 from .folder import folder
 from .hmdb51 import hmdb51
 from .k400 import k400
 from .las import las
+from .librispeech import librispeech
 from .mesh_folder import mesh_folder
 from .meshgraphnets import meshgraphnets
+from .microphones import microphones
 from .modelnet40 import modelnet40
 from .points_folder import points_folder
 from .sample import sample
+from .sample_audio import sample_audio
 from .sample_mesh import sample_mesh
 from .sample_points import sample_points
 from .shapenet import shapenet
@@ -32,6 +38,17 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "hmdb51-2": partial(hmdb51, fold=2),
     "hmdb51-3": partial(hmdb51, fold=3),
     "folder": folder,
+    "audioset": audioset,
+    "audioset-balanced": partial(audioset, balanced=True),
+    "esc50": esc50,
+    "esc50-2": partial(esc50, fold=2),
+    "esc50-3": partial(esc50, fold=3),
+    "esc50-4": partial(esc50, fold=4),
+    "esc50-5": partial(esc50, fold=5),
+    "librispeech": librispeech,
+    "microphones": microphones,
+    "audio-folder": audio_folder,
+    "sample-audio": sample_audio,
     "modelnet40": modelnet40,
     "shapenet": shapenet,
     "las": las,

@@ -24,7 +24,8 @@ class Source:
     `id` names it within the dataset, independent of where the dataset lies; `label` indexes the label names, -1 for
     none; `window` is [first, stop), None for the whole file: in frames of a video (in display order), in milliseconds
     of a sound, in what a modality's encoder says of others. `meta` is what else the dataset's lists say of it
-    (JSON-able); it goes into the sample's `json`.
+    (JSON-able); it goes into the sample's `json`. `parts` are further files of the same sample, such as those of other
+    microphones.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Source:
     label: int = -1
     window: tuple[int, int] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    parts: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

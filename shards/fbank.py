@@ -1,0 +1,106 @@
+"""Kaldi's filterbank, vectorised over any number of waveforms, on the CPU or a GPU.
+
+It is the feature of Audio-MAE and of the speech toolkits, and part of the format: dataset.json says its mean and
+deviation over a split, so that a loader can normalise it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .errors import ShardError
+
+PREEMPHASIS = 0.97
+_FLOOR = torch.finfo(torch.float32).eps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fbank:
+    """Log energies of `n_bins` triangles on the mel scale, of Hann windows of `window_ms` every `shift_ms`.
+
+    Numerically Kaldi's (feature-fbank, htk-compatible, no energy, no dither, windows that lie inside the waveform):
+    each window loses its mean, is pre-emphasised by 0.97, and its power spectrum is summed in float32.
+    """
+
+    sample_rate: int = 16000
+    n_bins: int = 128
+    window_ms: float = 25.0
+    shift_ms: float = 10.0
+    low_hz: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.n_bins < 1 or self.shift < 1 or self.window < 2:
+            raise ValueError(f"{self}: n_bins and shift are at least 1, a window has at least 2 samples")
+        if not 0 <= self.low_hz < self.sample_rate / 2:
+            raise ValueError(f"low_hz={self.low_hz} must lie below half of sample_rate={self.sample_rate}")
+
+    @property
+    def window(self) -> int:
+        """Samples of a window."""
+        return int(self.sample_rate * self.window_ms / 1000)
+
+    @property
+    def shift(self) -> int:
+        """Samples from one window to the next."""
+        return int(self.sample_rate * self.shift_ms / 1000)
+
+    def n_frames(self, n_samples: int) -> int:
+        """How many whole windows a waveform holds."""
+        return max(0, 1 + (n_samples - self.window) // self.shift)
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Waveforms float32 (..., n) to float32 (..., n_frames(n), n_bins)."""
+        if waveform.shape[-1] < self.window:
+            return waveform.new_zeros((*waveform.shape[:-1], 0, self.n_bins))
+        window, banks = _constants(self, waveform.device)
+        frames = waveform.unfold(-1, self.window, self.shift)
+        frames = frames - frames.mean(dim=-1, keepdim=True)
+        previous = torch.cat((frames[..., :1], frames[..., :-1]), dim=-1)
+        frames = torch.sub(frames, previous, alpha=PREEMPHASIS).mul_(window)
+        spectrum = torch.fft.rfft(frames, n=_fft_size(self.window))
+        power = spectrum.real.square() + spectrum.imag.square()
+        return torch.matmul(power, banks).clamp_(min=_FLOOR).log_()
+
+
+def _fft_size(window: int) -> int:
+    return 1 << (window - 1).bit_length()
+
+
+@lru_cache(maxsize=16)
+def _constants(bank: Fbank, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The window, float32 (window,), and the triangles over the bins of the spectrum, float32 (bins, n_bins)."""
+    window = torch.hann_window(bank.window, periodic=False, dtype=torch.float64)
+    size = _fft_size(bank.window)
+    hertz = torch.arange(size // 2 + 1, dtype=torch.float64) * bank.sample_rate / size
+    edges = torch.linspace(_mel(bank.low_hz), _mel(bank.sample_rate / 2), bank.n_bins + 2, dtype=torch.float64)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    mel = 1127.0 * torch.log1p(hertz / 700.0)[:, None]
+    triangles = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp_(min=0)
+    triangles[-1] = 0  # Kaldi leaves out the highest frequency
+    return window.float().to(device), triangles.float().to(device)
+
+
+def _mel(hertz: float) -> float:
+    return float(1127.0 * torch.log1p(torch.tensor(hertz / 700.0, dtype=torch.float64)))
+
+
+STATISTICS = Fbank()
+"""The filterbank whose sums dataset.json of an audio split holds: of the mean of all channels, at 16 kHz."""
+SUMS = "fbank"
+"""Their name there: how many values, their sum, and the sum of their squares."""
+
+
+def fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float]:
+    """Mean and deviation over a split, from its dataset.json; ShardError where it has none."""
+    values, total, squares = sums.get(SUMS, [0.0, 0.0, 0.0])
+    if values < 1:
+        raise ShardError(
+            "dataset.json of this split says nothing of its filterbank; give statistics=(mean, deviation), or write the "
+            "shards again"
+        )
+    mean = total / values
+    return mean, max(squares / values - mean * mean, 1e-12) ** 0.5

@@ -1,0 +1,137 @@
+"""FLAC streams as audio shards hold them: a header that says where the frames lie, so that a part needs only its bytes.
+
+The member is `fLaC`, a STREAMINFO, a SEEKTABLE with a point every half second, and the frames (RFC 9639, sections 8 and
+9). Any reader plays it. A run of whole frames is decoded with the 34 bytes of STREAMINFO alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+MARKER = b"fLaC"
+STREAMINFO, SEEKTABLE = 0, 3
+STREAMINFO_BYTES, POINT_BYTES, BLOCK_HEAD = 34, 18, 4
+POINTS_PER_S = 2
+PLACEHOLDER = 0xFFFFFFFFFFFFFFFF
+READ_AHEAD = 4096
+"""Bytes that hold the header of a sound of up to 110 s; a longer one's is read in two reads."""
+
+
+class FlacError(Exception):
+    """Bytes that are not a FLAC stream of the form above."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlacHeader:
+    """What a stream's header says. size_bytes: of the header, the frames begin behind it.
+
+    stream_info: the 34 bytes that a decoder is set up with. points: int64 (P, 2), sorted: a sample's number, and the
+    offset of the frame that begins with it, in bytes from the start of the member.
+    """
+
+    sample_rate: int
+    channels: int
+    bits: int
+    n_samples: int
+    md5: bytes
+    stream_info: bytes
+    size_bytes: int
+    points: npt.NDArray[np.int64]
+
+    def part(self, first: int, stop: int, size_bytes: int) -> tuple[int, int, int]:
+        """Bytes [begin, end) of a member of `size_bytes` whose frames hold the samples [first, stop), and the number of
+        the first sample in them.
+        """
+        at = max(int(np.searchsorted(self.points[:, 0], first, side="right")) - 1, 0)
+        past = int(np.searchsorted(self.points[:, 0], stop, side="left"))
+        end = size_bytes if past == len(self.points) else int(self.points[past, 1])
+        return int(self.points[at, 1]), end, int(self.points[at, 0])
+
+
+def flac_stream(
+    frames: Sequence[tuple[int, bytes]], *, sample_rate: int, bits: int, samples: npt.NDArray[np.int32]
+) -> bytes:
+    """Encoded frames, each with its number of samples, as one stream; samples int32 (n, channels) are what they hold."""
+    block, largest = max(frames[0][0], 16), max(len(data) for _, data in frames)
+    smallest = min(len(data) for _, data in frames)
+    info = block.to_bytes(2, "big") * 2 + smallest.to_bytes(3, "big") + largest.to_bytes(3, "big")
+    facts = sample_rate << 44 | (samples.shape[1] - 1) << 41 | (bits - 1) << 36 | len(samples)
+    info += facts.to_bytes(8, "big") + _md5(samples, bits)
+    points = b""
+    wanted = sample = offset = 0
+    for length, data in frames:
+        if sample >= wanted:
+            points += sample.to_bytes(8, "big") + offset.to_bytes(8, "big") + length.to_bytes(2, "big")
+            wanted = (sample * POINTS_PER_S // sample_rate + 1) * sample_rate // POINTS_PER_S
+        sample, offset = sample + length, offset + len(data)
+    blocks = _block(STREAMINFO, info, last=False) + _block(SEEKTABLE, points, last=True)
+    return MARKER + blocks + b"".join(data for _, data in frames)
+
+
+def flac_header(data: bytes) -> FlacHeader:
+    """The header of a stream that begins with `data`; FlacError where it is none, or longer than `data`."""
+    if data[:4] != MARKER:
+        raise FlacError("does not begin with fLaC")
+    position, last = len(MARKER), False
+    found: dict[int, bytes] = {}
+    while not last:
+        head = data[position : position + BLOCK_HEAD]
+        size = int.from_bytes(head[1:], "big")
+        body = data[position + BLOCK_HEAD : position + BLOCK_HEAD + size]
+        if len(head) < BLOCK_HEAD or len(body) < size:
+            raise FlacError(f"its header is cut off after {len(data)} bytes")
+        found[head[0] & 0x7F] = body
+        position, last = position + BLOCK_HEAD + size, bool(head[0] & 0x80)
+    info = found.get(STREAMINFO, b"")
+    if len(info) != STREAMINFO_BYTES:
+        raise FlacError("has no STREAMINFO")
+    facts = int.from_bytes(info[10:18], "big")
+    return FlacHeader(
+        sample_rate=facts >> 44,
+        channels=(facts >> 41 & 7) + 1,
+        bits=(facts >> 36 & 31) + 1,
+        n_samples=facts & (1 << 36) - 1,
+        md5=info[18:],
+        stream_info=info,
+        size_bytes=position,
+        points=_points(found.get(SEEKTABLE, b""), position),
+    )
+
+
+def header_bytes(data: bytes) -> int:
+    """How long the header of a stream is at least, as far as its first bytes `data` tell; FlacError where it is none."""
+    if data[:4] != MARKER:
+        raise FlacError("does not begin with fLaC")
+    position, last = len(MARKER), False
+    while not last and position + BLOCK_HEAD <= len(data):
+        last = bool(data[position] & 0x80)
+        position += BLOCK_HEAD + int.from_bytes(data[position + 1 : position + 4], "big")
+    return position if last else position + BLOCK_HEAD
+
+
+def md5_matches(header: FlacHeader, samples: npt.NDArray[np.int32]) -> bool:
+    """Whether int32 (n, channels) are the samples that the stream was made of."""
+    return _md5(samples, header.bits) == header.md5
+
+
+def _block(kind: int, body: bytes, *, last: bool) -> bytes:
+    return bytes([kind | last << 7]) + len(body).to_bytes(3, "big") + body
+
+
+def _points(table: bytes, begin: int) -> npt.NDArray[np.int64]:
+    records = np.frombuffer(table, dtype=[("sample", ">u8"), ("offset", ">u8"), ("length", ">u2")])
+    records = records[records["sample"] != PLACEHOLDER]
+    points = np.stack([records["sample"].astype(np.int64), records["offset"].astype(np.int64) + begin], axis=1)
+    return points if len(points) and points[0, 0] == 0 else np.concatenate([[[0, begin]], points])
+
+
+def _md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
+    """Of the samples as signed little-endian numbers of whole bytes, channels interleaved."""
+    width = -(-bits // 8)
+    data = np.ascontiguousarray(samples, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :width]
+    return hashlib.md5(data.tobytes(), usedforsecurity=False).digest()
