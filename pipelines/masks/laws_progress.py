@@ -124,9 +124,7 @@ class SquaredCosine(ProgressLaw):
         check_ratio(self.start, "the ratio at the start")
         check_ratio(self.end, "the ratio at the end")
         if not 0 < self.hold <= 1:
-            raise ValueError(
-                f"hold is the progress, above 0 and at most 1, from which the ratio stays, got {self.hold}"
-            )
+            raise ValueError(f"hold is the progress from which the ratio stays, in (0, 1], got {self.hold}")
 
     def at(self, progress: float) -> float:
         left = _squared_cosine(min(progress / self.hold, 1.0)) / _squared_cosine(0.0)
