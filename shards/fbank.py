@@ -99,8 +99,8 @@ def fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float]:
     values, total, squares = sums.get(SUMS, [0.0, 0.0, 0.0])
     if values < 1:
         raise ShardError(
-            "dataset.json of this split says nothing of its filterbank; give statistics=(mean, deviation), or write the "
-            "shards again"
+            "dataset.json of this split says nothing of its filterbank; give statistics=(mean, deviation), or write "
+            "the shards again"
         )
     mean = total / values
     return mean, max(squares / values - mean * mean, 1e-12) ** 0.5

@@ -56,7 +56,7 @@ class FlacHeader:
 def flac_stream(
     frames: Sequence[tuple[int, bytes]], *, sample_rate: int, bits: int, samples: npt.NDArray[np.int32]
 ) -> bytes:
-    """Encoded frames, each with its number of samples, as one stream; samples int32 (n, channels) are what they hold."""
+    """Encoded frames, each with its number of samples, as one stream; samples: int32 (n, channels), what they hold."""
     block, largest = max(frames[0][0], 16), max(len(data) for _, data in frames)
     smallest = min(len(data) for _, data in frames)
     info = block.to_bytes(2, "big") * 2 + smallest.to_bytes(3, "big") + largest.to_bytes(3, "big")
@@ -104,7 +104,7 @@ def flac_header(data: bytes) -> FlacHeader:
 
 
 def header_bytes(data: bytes) -> int:
-    """How long the header of a stream is at least, as far as its first bytes `data` tell; FlacError where it is none."""
+    """How long the header of a stream is at least, as its first bytes `data` tell; FlacError where it is none."""
     if data[:4] != MARKER:
         raise FlacError("does not begin with fLaC")
     position, last = len(MARKER), False

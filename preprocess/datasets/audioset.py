@@ -1,9 +1,9 @@
 """AudioSet as Google publishes it: lists of segments, and the sound that one has fetched for them.
 
 Looked for below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
-`eval_segments.csv` (val), `class_labels_indices.csv`; and the segments, anywhere, already cut to their 10 seconds, as wav
-or any other sound or video file called YTID, YYTID, YTID_START or YTID_START_END with the times in seconds or
-milliseconds. A segment's label is the first of its classes; `json` has all of them as `labels`.
+`eval_segments.csv` (val), `class_labels_indices.csv`; and the segments, anywhere, already cut to their 10 seconds, as
+sound or video files called YTID, YYTID, YTID_START or YTID_START_END with the times in seconds or milliseconds. A
+segment's label is the first of its classes; `json` has all of them as `labels`.
 
 J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 """
@@ -78,11 +78,8 @@ def _source(
     labels = [numbers[mid] for mid in mids if mid in numbers]
     if not labels:
         raise DatasetError(f"{path}: the classes {', '.join(mids)} of {video} are not in {CLASSES}. {OBTAIN}")
-    names = [
-        f"{video}_{start:g}_{end:g}",
-        f"{video}_{start:.3f}_{end:.3f}",
-        f"{video}_{start * 1000:.0f}_{end * 1000:.0f}",
-    ]
-    names += [f"{video}_{start:g}", f"{video}_{start:.3f}", f"{video}_{start * 1000:.0f}", f"{video}_{start:06.0f}"]
-    found = next((files[name] for name in (*names, video, f"Y{video}") if name in files), root / f"{video}.wav")
+    times = [f"{start:g}_{end:g}", f"{start:.3f}_{end:.3f}", f"{start * 1000:.0f}_{end * 1000:.0f}"]
+    times += [f"{start:g}", f"{start:.3f}", f"{start * 1000:.0f}", f"{start:06.0f}"]
+    names = [*(f"{video}_{time}" for time in times), video, f"Y{video}"]
+    found = next((files[name] for name in names if name in files), root / f"{video}.wav")
     return Source(id=f"{video}_{start:g}_{end:g}", path=found, label=labels[0], meta={"labels": labels})

@@ -1,8 +1,8 @@
 """Recordings with one file per microphone, as CHiME-3 lays them out: `NAME.CH1.wav`, `NAME.CH2.wav`, ...
 
 The files of one name, in one folder, are the channels of one sample, in the order of their numbers; CH0, which CHiME-3
-uses for the speaker's own close microphone, is left out. A folder whose name begins with tr, dt or et (as `tr05_bus_simu`)
-is of the split train, val or test; else the folders train, val and test are, or all is train. The label is the folder.
+uses for the speaker's own close microphone, is left out. A folder called as `tr05_bus_simu`, with tr, dt or et, is of
+the split train, val or test; else the folders train, val and test are, or all is train. The label is the folder.
 
 J. Barker et al., The third CHiME speech separation and recognition challenge, ASRU 2015.
 """

