@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..preview.build import write_page
 from ..preview.page import environment, render
-from . import video
+from . import audio, image, pose, solids, video
 from .media import Media
-from .scheme import Scheme, Section
+from .scheme import Scheme
 
-SECTIONS: tuple[Callable[[Media, int], Section], ...] = (video.section,)
-SCHEMES: tuple[Scheme, ...] = (*video.SCHEMES,)
+KINDS = (video, image, audio, solids, pose)
+SCHEMES: tuple[Scheme, ...] = tuple(scheme for kind in KINDS for scheme in kind.SCHEMES)
+"""Every scheme of the page, in its order."""
 
 
 def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:
@@ -20,7 +21,7 @@ def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed
 
     `missing` says why a name of Media has no data. Pictures are those that a loader with `seed` draws.
     """
-    sections = [section(media, seed) for section in SECTIONS]
+    sections = [kind.section(media, seed) for kind in KINDS]
     n = sum(len(section.cards) for section in sections)
     return render(
         environment(__package__),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..preview.chart import Chart
+from ..preview.flow_colours import hatch
 from ..preview.pictures import UInt8, darken, data_uri, resize
 from ..preview.tokens import outline_path, runs_path
 
@@ -41,7 +42,8 @@ class Pictures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """Paths in a box of `width` x `height` units, each with the class that colours it, and words above."""
+    """Paths in a box of `width` x `height` units, each with the class that colours it, and words above. `crisp`: its
+    lines are edges of cells."""
 
     paths: tuple[tuple[str, str], ...]
     width: float
@@ -49,6 +51,7 @@ class Drawing:
     alt: str
     title: str = ""
     keys: tuple[tuple[str, str], ...] = ()
+    crisp: bool = False
     kind: str = "drawing"
 
 
@@ -76,21 +79,30 @@ class Curve:
 Panel = Pictures | Drawing | Words | Curve
 
 
-def masked_picture(picture: UInt8, hidden: Bool, *, alt: str, caption: str = "", lossless: bool = False) -> Picture:
-    """`picture` (H, W, 3), or one that is resized to whole pixels per token, with the `hidden` tokens (rows, columns)
-    grey and dark and a line around the others."""
+def masked_picture(
+    picture: UInt8, hidden: Bool, *, alt: str, caption: str = "", token: Bool | None = None, lossless: bool = False
+) -> Picture:
+    """`picture` (H, W, 3), resized to whole pixels per token, with the `hidden` tokens (rows, columns) grey and dark
+    and a line around the others; those of `token` enter as the mask token and are hatched."""
     rows, columns = hidden.shape
     cell = max(round(picture.shape[0] / rows), 1), max(round(picture.shape[1] / columns), 1)
-    fitted = resize(picture[None], rows * cell[0], columns * cell[1])
-    pixels = hidden.repeat(cell[0], axis=0).repeat(cell[1], axis=1)
+    size = rows * cell[0], columns * cell[1]
+    shown = darken(resize(picture[None], *size), pixels(hidden, cell)[None])[0]
+    if token is not None:
+        shown = np.where(pixels(token, cell)[..., None], hatch(size)[..., None], shown).astype(np.uint8)
     return Picture(
-        uri=data_uri(darken(fitted, pixels[None])[0], lossless=lossless),
+        uri=data_uri(shown, lossless=lossless),
         alt=alt,
-        outline=outline_path(~hidden),
+        outline=outline_path(~hidden if token is None else ~(hidden | token)),
         columns=columns,
         rows=rows,
         caption=caption,
     )
+
+
+def pixels(tokens: Bool, cell: tuple[int, int]) -> Bool:
+    """Flags of tokens (rows, columns) as flags of pixels."""
+    return tokens.repeat(cell[0], axis=0).repeat(cell[1], axis=1)
 
 
 def sheet(planes: Bool, across: int) -> Bool:
@@ -114,5 +126,6 @@ def token_maps(layers: Sequence[tuple[str, Bool]], across: int, *, title: str, k
         height=height,
         alt=title,
         title=title,
+        crisp=True,
         keys=tuple(zip((name for name, _ in layers), keys, strict=True)),
     )

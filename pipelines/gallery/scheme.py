@@ -2,62 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ..batch import MaskBatch
-from ..masks import Cues, Draw, Mask, TokenGrid
+from ..masks import MASKS, Cues, Draw, TokenGrid
 from ..place import Place
 from .panels import Panel
 
-Paint = Callable[[MaskBatch, TokenGrid], tuple[Panel, ...]]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shot:
+    """One drawing of a mask: of which view, at which place of the run and of the batch, and what is written with it."""
+
+    caption: str = ""
+    view: int = 0
+    progress: float = 0.0
+    row: int = 0
+    rows: int = 1
+    epoch: int = 0
+
+
+Drawn = tuple[Shot, MaskBatch]
+Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Panel, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
     """A scheme of a paper.
 
-    source: paper and section, or words for one that no paper has. says: one sentence. call: how a user builds it; make
-    builds the same. on: the name of the scene that it is drawn on. command: its name on the command line, if it has
-    one. progress: the place in the run that is shown.
+    source: paper and section, or words for one that no paper has. says: a sentence. call: how a user builds it, after
+    `from maskstream.pipelines import masks`. command: its name in MASKS, if it has one; else make builds what the call
+    does. on: the scene that it is drawn on. shots: what is drawn; nothing for what is no mask of tokens.
     """
 
     name: str
     source: str
     says: str
     call: str
-    make: Callable[[], Mask]
     on: str
     command: str | None = None
-    progress: float = 0.0
+    make: Callable[[], Any] | None = None
+    shots: tuple[Shot, ...] = (Shot(),)
+
+    def mask(self) -> Any:
+        """What the call gives."""
+        return MASKS[str(self.command)]() if self.make is None else self.make()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """Real data with the grid of its tokens, what it shows of itself, and how a mask over it is drawn."""
+    """Real data with the grid of its tokens, what it shows of itself, and how masks over it are drawn.
+
+    cues: of view 0, 1, ..., counted around.
+    """
 
     grid: TokenGrid
     paint: Paint
-    cues: Cues = field(default_factory=Cues)
-    key: str = "gallery"
+    cues: tuple[Cues, ...] = (Cues(),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
     """One entry of the page. counts: what is hidden, in words."""
 
-    name: str
-    source: str
-    says: str
-    call: str
+    scheme: Scheme
     panels: tuple[Panel, ...]
-    counts: str = ""
-    command: str | None = None
+    counts: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """The cards of one kind of data, a sentence about the data, or why there are none."""
+    """The cards of one kind of data, a sentence about the data, or what it would take to have them."""
 
     title: str
     lede: str
@@ -65,38 +82,39 @@ class Section:
     missing: str = ""
 
 
-def draw(scheme: Scheme, scene: Scene, seed: int) -> MaskBatch:
-    """The scheme's mask over the scene, as a loader with this seed would draw it."""
-    place = Place(progress=scheme.progress)
-    one = Draw.of(seed, 0, scene.key, 0, place, scene.cues)
-    return scheme.make().draw(scene.grid, [one])
-
-
-def card(scheme: Scheme, scene: Scene, seed: int) -> Card:
-    """The scheme's card, drawn on the scene."""
-    mask = draw(scheme, scene, seed)
-    return Card(
-        name=scheme.name,
-        source=scheme.source,
-        says=scheme.says,
-        call=scheme.call,
-        panels=scene.paint(mask, scene.grid),
-        counts=counts(mask),
-        command=scheme.command,
-    )
-
-
-def cards(schemes: Iterable[Scheme], scenes: dict[str, Scene], seed: int) -> tuple[Card, ...]:
+def cards(schemes: Iterable[Scheme], scenes: Mapping[str, Scene], seed: int) -> tuple[Card, ...]:
     """A card for each scheme, on its scene."""
     return tuple(card(scheme, scenes[scheme.on], seed) for scheme in schemes)
 
 
-def counts(mask: MaskBatch) -> str:
-    """What one sample's mask does, in words: `1,408 of 1,568 hidden, 160 visible`."""
-    n, visible = mask.masked.shape[1], int((~mask.masked[0]).sum())
-    words = f"{n - visible:,} of {n:,} hidden, {visible:,} visible"
+def card(scheme: Scheme, scene: Scene, seed: int) -> Card:
+    """The scheme's card: its masks as a loader with this seed would draw them."""
+    drawn = [(shot, shoot(scheme.mask(), shot, scene, seed)) for shot in scheme.shots]
+    return Card(scheme=scheme, panels=scene.paint(drawn, scene.grid), counts=counts([mask for _, mask in drawn]))
+
+
+def shoot(mask: Any, shot: Shot, scene: Scene, seed: int) -> MaskBatch:
+    """The mask of one view of the scene."""
+    place = Place(progress=shot.progress, row=shot.row, rows=shot.rows)
+    cues = scene.cues[shot.view % len(scene.cues)]
+    batch: MaskBatch = mask.draw(scene.grid, [Draw.of(seed, shot.epoch, "gallery", shot.view, place, cues)])
+    return batch
+
+
+def counts(masks: Sequence[MaskBatch]) -> str:
+    """What the masks of a card do, in words: `1,408 of 1,568 hidden, 160 visible`."""
+    if not masks:
+        return ""
+    n = masks[0].masked.shape[1]
+    visible = [int((~mask.masked[0]).sum()) for mask in masks]
+    if len(set(visible)) > 1:
+        return f"{n:,} tokens; visible: {', '.join(f'{v:,}' for v in visible[:-1])} and {visible[-1]:,}"
+    words = f"{n - visible[0]:,} of {n:,} hidden, {visible[0]:,} visible"
+    mask = masks[0]
     target = int(mask.target_valid[0].sum())
-    if target == n - visible:
+    if target == n - visible[0]:
         return words
+    if mask.mask_token is not None:
+        words += f", {int(mask.mask_token[0].sum()):,} of them as the mask token"
     weightless = int((mask.weight[0][mask.target_valid[0]] == 0).sum())
     return f"{words}; {target:,} reconstructed" + (f", {weightless:,} of them without weight" if weightless else "")
