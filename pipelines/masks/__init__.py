@@ -10,14 +10,32 @@ A mask is a small frozen config, built once and used for every batch:
 A sample's mask depends only on its own `Draw` (draw.py), so it is the same in any batch.
 
 Two questions, two parts. How much is a law's: a number, or an object that draws one for a view, a sample, a frame or a
-batch, or follows the progress of the run; counts are exact (see ratio.py for the roundings). Where is a pattern's:
+batch (laws.py), or follows the progress of the run (laws_progress.py); counts are exact (see ratio.py for the
+roundings). Where is a pattern's, one family a file:
 
-    pattern        file              visible of 8 x 14 x 14 at the defaults    source
-    Random         random.py         156                                       MAE-ST
-    Tube           tube.py           160, 20 of every slice                    VideoMAE
-    MotionGuided   motion_guided.py  152, 19 of every slice; needs flow        MGMAE
-    RunningCell    running_cell.py   784, 98 of every slice                    VideoMAE V2, the decoder's part
-    Dual           dual.py           160; the decoder reconstructs 784         VideoMAE V2
+    file               patterns                           axes of the grid         source
+    random.py          Random                             any                      MAE, MAE-ST, Audio-MAE
+    tube.py            Tube                               any, along one           VideoMAE; RGB and depth
+    motion_guided.py   MotionGuided                       t h w; needs flow        MGMAE
+    running_cell.py    RunningCell                        t h w                    VideoMAE V2, the decoder's part
+    frames.py          Frames, PerFrame, Context          any, along one; t first  MAE-ST (time only), MaskViT
+    block.py           Block                              h w; t h w               BEiT
+    multi_block.py     MultiBlock                         t h w                    V-JEPA
+    strips.py          Strips, FilledStrips               time freq; freq time     Audio-MAE, AVSiam
+    box.py             Box                                h w; needs box           OneRef
+    drop_and_mask.py   DropAndMask                        any                      MAGE
+    voxel_aware.py     VoxelAware                         x y z; needs occupied    FastDiT-3D
+    mesh_nodes.py      MeshNodes                          node                     MeshMask
+    joints.py          Joints, Limbs                      frame joint              MPM
+    tokens.py          Tokens                             token; needs words       MosaicBERT, PMLM
+    words.py           WholeWords                         token; needs words       M3AE, RetroMAE
+    by_class.py        ByClass                            token; words, classes    Learning Better Masking
+    scored_first.py    ScoredFirst                        token; words, scores     OneRef
+    top_scores.py      TopScores                          any; needs scores        Recursive ROAR
+
+and masks made of masks: Dual (dual.py, VideoMAE V2), Padded (padded.py, for counts that differ), ByView, Shared and
+Complementary (views.py: CropMAE, DMAE), Replace (replace.py, 80/10/10), DecoderRows (decoder_rows.py, RetroMAE), Joint
+(joint.py, M3AE).
 
 A new pattern is a subclass of `Mask` with one method, `hide`, which says for one view of a sample which tokens are
 hidden, and a line in `MASKS`, the names that the command line knows.

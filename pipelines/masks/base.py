@@ -99,7 +99,10 @@ def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None
         mask_token = _table([none if m.mask_token is None else m.mask_token for m in maps], grid)
     batch = mask_batch(hidden, target, mask_token=mask_token, ragged=ragged)
     return replace(
-        batch, **{name: _stacked([getattr(m, name) for m in maps]) for name in ("version", "tokens", "attend")}
+        batch,
+        version=_stacked([m.version for m in maps]),
+        tokens=_stacked([m.tokens for m in maps]),
+        attend=_stacked([m.attend for m in maps]),
     )
 
 
