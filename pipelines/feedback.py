@@ -121,10 +121,16 @@ def smoothed(
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum lies in [0, 1], got {momentum}")
-    places = torch.where(classes < 0, len(scores), classes).flatten()
-    sums = torch.zeros(2, len(scores) + 1, dtype=torch.float64, device=loss.device)
+    if loss.shape != classes.shape:
+        raise ValueError(f"each loss has a class, got losses {tuple(loss.shape)} and classes {tuple(classes.shape)}")
+    n = len(scores)
+    places = torch.where(classes < 0, n + 1, classes.clamp(max=n)).flatten()
+    sums = torch.zeros(2, n + 2, dtype=torch.float64, device=loss.device)
     ones = torch.ones_like(places, dtype=torch.float64)
     sums.index_add_(1, places, torch.stack([loss.detach().flatten().double(), ones]))
-    total, count = sums[:, :-1].cpu().numpy()
+    known = sums.cpu().numpy()
+    if known[1, n]:
+        raise ValueError(f"there are scores for the classes 0 to {n - 1}, got {int(known[1, n])} losses of higher ones")
+    total, count = known[:, :n]
     mean = total / np.maximum(count, 1)
     return np.where(count > 0, momentum * scores + (1 - momentum) * mean, scores)
