@@ -85,7 +85,7 @@ class Complementary(Mask):
 
 def for_all_views(draw: Draw, purpose: str) -> Draw:
     """The draw of a sample's first view, with a generator that all its views have for `purpose`."""
-    return replace(draw, rng=draw.generator("sample", purpose), view=0)
+    return replace(draw, rng=draw.generator("sample", f"{purpose} {draw.part}".strip()), view=0)
 
 
 def check_for_all_views(mask: Mask, by: str) -> None:

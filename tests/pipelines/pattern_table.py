@@ -21,7 +21,9 @@ from maskstream.pipelines.masks import (
     Dual,
     FilledStrips,
     Frames,
+    Joints,
     Mask,
+    MeshNodes,
     MotionGuided,
     MultiBlock,
     PerFrame,
@@ -31,10 +33,12 @@ from maskstream.pipelines.masks import (
     Shared,
     Strips,
     TokenGrid,
+    TopScores,
     Tube,
+    VoxelAware,
 )
 
-from .mask_table import any_flow, grid_of, no_cues, quarter_box
+from .mask_table import a_fifth_occupied, any_flow, grid_of, no_cues, quarter_box
 
 Count = Callable[[int], int]
 """How many of n tokens stay visible."""
@@ -94,10 +98,6 @@ def per_slice(grid: TokenGrid, count: Count) -> int:
     return grid.shape[0] * count(grid.size // grid.shape[0])
 
 
-def one_plane(grid: TokenGrid, count: Count) -> int:
-    return count(grid.size)
-
-
 def inside_and_outside(grid: TokenGrid, count: Count) -> int:
     """Of `quarter_box` without a margin."""
     inner = (grid.shape[0] // 2) * (grid.shape[1] // 2)
@@ -149,7 +149,7 @@ PATTERNS = [
         name="Block",
         build=lambda r, c: Block(ratio=r, rounding=c, least=4),
         grids=lengths("h w"),
-        visible=one_plane,
+        visible=all_tokens,
         uniform=False,
         **PLANE,
     ),
@@ -249,5 +249,43 @@ PATTERNS = [
         uniform=False,
         cues=any_flow,
         roundings=("floor_visible",),
+    ),
+    Pattern(
+        name="MeshNodes",
+        build=lambda r, c: MeshNodes(ratio=r, rounding=c),
+        grids=lengths("node"),
+        visible=all_tokens,
+        example=grid_of(40, axes="node"),
+        smallest=grid_of(1, axes="node"),
+    ),
+    Pattern(
+        name="TopScores",
+        build=lambda r, c: TopScores(ratio=r, rounding=c),
+        grids=ANY,
+        visible=all_tokens,
+        cues=lambda grid, rng: Cues(scores=rng.random(grid.size, dtype=np.float32)),
+    ),
+    Pattern(
+        name="VoxelAware",
+        build=lambda r, c: VoxelAware(foreground=r, background=r),
+        grids=lengths("x y z"),
+        visible=lambda grid, count: (
+            max(count(grid.size // 5), min(grid.size // 5, 1)) + count(grid.size - grid.size // 5)
+        ),
+        counts=False,
+        uniform=False,
+        cues=a_fifth_occupied,
+        example=grid_of(4, 4, 4, axes="x y z"),
+        smallest=grid_of(1, 1, 1, axes="x y z"),
+        roundings=("floor_masked",),
+    ),
+    Pattern(
+        name="Joints",
+        build=lambda r, c: Joints(frames=r, joints=0),
+        grids=lengths("frame joint"),
+        visible=lambda grid, count: count(grid.shape[0]) * grid.shape[1],
+        example=grid_of(12, 3, axes="frame joint"),
+        smallest=grid_of(1, 1, axes="frame joint"),
+        roundings=("floor_masked",),
     ),
 ]
