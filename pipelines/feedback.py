@@ -79,9 +79,12 @@ class Feedback:
     def read(self) -> Published:
         """The newest scores that are complete, from any process and thread."""
         for _ in range(_TRIES):
-            found = [p for p in map(self._slot, (0, 1)) if p is not None]
-            if found:
-                return max(found, key=lambda p: p.version)
+            first, second = self._slot(0), self._slot(1)
+            if second is not None:
+                return second if first is None or first.version < second.version else first
+            again = self._slot(0)
+            if first is not None and again is not None and first.version == again.version:
+                return first  # or else the second is incomplete because the first was already written anew
         raise RuntimeError("the shared memory of the feedback holds no complete scores; something else wrote into it")
 
     def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:

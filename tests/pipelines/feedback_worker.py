@@ -21,6 +21,7 @@ from maskstream.pipelines.stats import Stats
 from maskstream.pipelines.workers import WorkerPool
 
 N = 32
+LARGE = 200_000
 GRID = TokenGrid(axes=("token",), shape=(N,), patch=(1,))
 
 
@@ -76,13 +77,13 @@ def read_all(feedback: Feedback, ready: Any, wrong: Any, last: int) -> None:
 def torn() -> None:
     """Publishes as fast as it can to a spawned reader; prints how many reads were wrong."""
     spawn = multiprocessing.get_context("spawn")
-    feedback, last = Feedback(5000), 4000
+    feedback, last = Feedback(LARGE), 1000
     ready, wrong = spawn.Event(), spawn.Value("i", 0)
     reader = spawn.Process(target=read_all, args=(feedback, ready, wrong, last))
     reader.start()
     ready.wait()
     for version in range(1, last + 1):
-        feedback.publish(np.full(5000, float(version)))
+        feedback.publish(np.full(LARGE, float(version)))
     reader.join()
     print(json.dumps([wrong.value, reader.exitcode]))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.feedback import Feedback, smoothed
+from maskstream.pipelines.feedback import Feedback, Published, smoothed
 from maskstream.pipelines.masks import ByClass, Draw, Padded, Replace
 from maskstream.pipelines.place import Place
 
@@ -78,6 +78,21 @@ def test_what_is_half_written_is_not_read(written: int) -> None:
     assert (now.version, now.scores.tolist()) in [(2, [3.0, 4.0])] + ([(3, [5.0, 6.0])] if written >= 32 else [])
     assert feedback.publish([7.0, 8.0]) == now.version + 1
     assert feedback.read().scores.tolist() == [7.0, 8.0]
+
+
+def test_a_slow_reader_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a reader's looks at the two places the writer filled the first anew and is writing the second."""
+    versions = {v: Published(version=v, scores=np.zeros(1)) for v in (10, 12, 13)}
+    looks = iter([(0, 10), (1, None), (0, 12), (0, 12), (1, 13)])
+
+    def slot(self: Feedback, place: int) -> Published | None:
+        expected, version = next(looks)
+        assert place == expected
+        return None if version is None else versions[version]
+
+    feedback = Feedback(1)
+    monkeypatch.setattr(Feedback, "_slot", slot)
+    assert feedback.read().version == 13
 
 
 def test_memory_that_something_else_wrote_into_is_an_error() -> None:
