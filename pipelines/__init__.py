@@ -12,27 +12,37 @@ order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.m
 """
 
 from . import augment, flow, masks
-from .batch import Flow, MaskBatch, PointsBatch, VideoBatch
+from .audio import AudioLoader, audio_loader
+from .audio_clip import AudioClip
+from .batch import AudioBatch, Flow, MaskBatch, MeshBatch, PointsBatch, VideoBatch
 from .clip import VideoClip
 from .loader import Loader
 from .masks import TokenGrid
+from .mesh import MeshLoader, mesh_loader
 from .mix import mix
 from .points import PointsLoader, points_loader
 from .video import VideoLoader, video_loader
 
 __all__ = [
+    "AudioBatch",
+    "AudioClip",
+    "AudioLoader",
     "Flow",
     "Loader",
     "MaskBatch",
+    "MeshBatch",
+    "MeshLoader",
     "PointsBatch",
     "PointsLoader",
     "TokenGrid",
     "VideoBatch",
     "VideoClip",
     "VideoLoader",
+    "audio_loader",
     "augment",
     "flow",
     "masks",
+    "mesh_loader",
     "mix",
     "points_loader",
     "video_loader",

@@ -221,3 +221,87 @@ class PointsBatch(Movable):
         weight = weight.repeat_interleave(len(self) // len(weight))
         mask = self.mask and replace(self.mask, weight=self.mask.weight * weight[:, None])
         return replace(self, weight=weight, mask=mask)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshBatch(Movable):
+    """A batch of meshes, put together as one graph of N nodes in which nothing joins one mesh to another.
+
+    node_offset, edge_offset: int64 (B + 1,), the nodes and edges of mesh i are those from offset i to offset i + 1.
+    positions: float32 (N, 2 or 3), as stored. kinds: int64 (N,), node types (0 normal, 4 inflow, 5 outflow, 6 wall as
+    in MeshGraphNets; 0 throughout on surfaces). edges: int64 (2, E), senders and receivers, each side of a cell in both
+    directions; edge_features: float32 (E, d + 1), from the receiver to the sender and the distance, in mean edge
+    lengths of the dataset.
+
+    fields: float32 (N, D), normalised by the dataset's mean and deviation (the unit normals of a surface as they are),
+    with noise where the loader adds some; next_fields: the same one step later, without noise, None for surfaces.
+    change: float32 (D,), the deviation of a step's change in the units of fields. step: int64 (B,), which step it is.
+    counts: float32 (N,), what a node counts in a loss: 1 where the field is free (normal and outflow nodes, all nodes
+    of a surface), 0 where it is given.
+
+    mask: MaskBatch of one row over the N nodes, or None; a target's weight is its `counts`. visible_edges: int64
+    (2, K), the edges between visible nodes, numbered as in mask.visible; kept_edges: int64 (K,), their places among
+    `edges`. label, key, weight: as in VideoBatch.
+    """
+
+    positions: Tensor
+    kinds: Tensor
+    node_offset: Tensor
+    edges: Tensor
+    edge_features: Tensor
+    edge_offset: Tensor
+    fields: Tensor
+    next_fields: Tensor | None
+    change: Tensor
+    counts: Tensor
+    mask: MaskBatch | None
+    visible_edges: Tensor | None
+    kept_edges: Tensor | None
+    label: Tensor
+    step: Tensor
+    key: list[str]
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def weighted(self, weight: Tensor) -> MeshBatch:
+        """As VideoBatch.weighted; nodes of a mesh of weight 0 count nothing."""
+        weight = weight.repeat_interleave(len(self) // len(weight))
+        of_node = weight.repeat_interleave(self.node_offset.diff())
+        mask = self.mask and replace(self.mask, weight=self.mask.weight * of_node[self.mask.target])
+        return replace(self, weight=weight, counts=self.counts * of_node, mask=mask)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioBatch(Movable):
+    """A batch of sounds.
+
+    waveform: float32 (B, C, n), of which the first `length` int64 (B,) samples are sound and the others 0.
+    spectrogram: float32 (B, T, F), normalised, of the mean of the channels; None before a loader with on_device has
+    made it. mask: MaskBatch over the (time, freq) token grid, or None; tokens behind the end of a sound have weight 0.
+    label, key, weight: as in VideoBatch. start_s: float64 (B,), where in its source a clip begins. strips: int64
+    (B, 4), frames and bins that SpecAugment took away, or None. mixed_label int64 (B,) and share float32 (B,): of
+    mixup, the label of the other sound and the share of the own one (1 where nothing was mixed in), or None.
+    """
+
+    waveform: Tensor
+    length: Tensor
+    spectrogram: Tensor | None
+    mask: MaskBatch | None
+    label: Tensor
+    key: list[str]
+    start_s: Tensor
+    strips: Tensor | None = None
+    mixed_label: Tensor | None = None
+    share: Tensor | None = None
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def weighted(self, weight: Tensor) -> AudioBatch:
+        """As VideoBatch.weighted."""
+        weight = weight.repeat_interleave(len(self) // len(weight))
+        mask = self.mask and replace(self.mask, weight=self.mask.weight * weight[:, None])
+        return replace(self, weight=weight, mask=mask)

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskstream.pipelines import VideoClip, augment, masks, points_loader, video_loader
+from maskstream.pipelines import AudioClip, VideoClip, audio_loader, augment, masks, points_loader, video_loader
+from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.diffusion import LinearNoise
 from maskstream.pipelines.loader import Loader
 from maskstream.pipelines.points_augment import PointAugment
 from maskstream.pipelines.points_read import PointSelection
 from maskstream.pipelines.points_tokens import VoxelTokens
 from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.encode.audio import encoded_sound
 from maskstream.preprocess.encode.points import PointEncoder
+from maskstream.preprocess.encode.sound import Sound
 from maskstream.preprocess.encode.video import PROFILES, encode_video
 from maskstream.shards.dataset import finish_split
 from maskstream.shards.sample import DatasetInfo, Sample
@@ -123,7 +126,34 @@ def open_points(split: Path, **options: Any) -> Loader[Any]:
     )
 
 
+def audio_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for i in range(SAMPLES):
+        rng = np.random.default_rng(i)
+        n, channels = 9000 + 700 * i, 1 + i % 2
+        time = np.arange(n)[:, None] / 22050
+        wave = np.sin(2 * np.pi * rng.uniform(200, 3000, channels) * time) * 9000 + rng.normal(0, 900, (n, channels))
+        sound = Sound(samples=wave.astype(np.int32), bits=16, sample_rate=22050, codec="pcm_s16le", container="wav")
+        made = encoded_sound(sound)
+        members = {**made.members, "json": json.dumps(made.meta).encode()}
+        samples.append(Sample(key=f"s{i}", components=members, source=f"{i}", facts=made.facts, sums=made.sums))
+    return samples
+
+
+def open_audio(split: Path, **options: Any) -> Loader[Any]:
+    return audio_loader(
+        split,
+        clip=AudioClip(seconds=0.32),
+        mask=masks.Strips(time=0.5, freq=0.5),
+        roll_gain=RollGain(),
+        spec_augment=SpecAugment(time=5, freq=9),
+        mixup=Mixup(p=0.5),
+        **options,
+    )
+
+
 MODALITIES: dict[str, Modality] = {
+    "audio": Modality(samples=audio_samples, loader=open_audio, component="flac"),
     "points": Modality(samples=points_samples, loader=open_points, component="points.npy"),
     "video": Modality(samples=video_samples, loader=open_video, component="mp4"),
 }

@@ -1,0 +1,111 @@
+"""The loader of masked sounds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Unpack
+
+from ..shards.fbank import STATISTICS, Fbank, fbank_statistics
+from .audio_clip import AudioClip
+from .audio_sample import AudioSampler
+from .augment.sound import Mixup, RollGain, SpecAugment
+from .batch import AudioBatch
+from .build import Build, LoaderOptions
+from .loader import Loader
+from .masks import Mask, TokenGrid
+from .spectrogram import Features, Spectrogram
+
+
+class AudioLoader(Loader[AudioBatch]):
+    """A `Loader` of AudioBatch: `grid` is the token grid of its masks, `spectrogram` what makes the spectrograms.
+
+    on_device: they are made of whole batches where those are, not of samples where they are decoded.
+    """
+
+    grid: TokenGrid
+    clip: AudioClip
+    spectrogram: Spectrogram
+    on_device: bool = False
+
+    def _iterate(self, *, endless: bool) -> Generator[AudioBatch]:
+        for batch in super()._iterate(endless=endless):
+            if self.on_device:
+                made = self.spectrogram(batch.waveform.mean(dim=1), batch.length, batch.strips)
+                batch = replace(batch, spectrogram=made)
+            yield batch
+
+
+def audio_loader(
+    location: str | Path,
+    *,
+    clip: AudioClip | None = None,
+    mask: Mask | None = None,
+    features: Features | None = None,
+    statistics: tuple[float, float] | None = None,
+    on_device: bool | Literal["auto"] = "auto",
+    roll_gain: RollGain | None = None,
+    spec_augment: SpecAugment | None = None,
+    mixup: Mixup | None = None,
+    patch: tuple[int, int] = (16, 16),
+    views: int = 1,
+    **options: Unpack[LoaderOptions],
+) -> AudioLoader:
+    """A loader of masked sounds from a folder of shards (one split, such as `data/shards/audioset/train`).
+
+    clip: by default 10.24 s of mono at 16 kHz, 1,024 frames. features: Kaldi's filterbank of 128 bins (`Fbank`) or
+    `LogMel`; statistics: their mean and deviation, by default what dataset.json says of the default filterbank, and to
+    be given for others. patch: frames and bins of a token; the grid has the axes (time, freq). on_device: spectrograms
+    are made of whole batches on their device; "auto" does so on CUDA. roll_gain, spec_augment, mixup: see
+    `augment/sound.py`, none by default. With `views=k` each sound is decoded once and gives k views. options:
+    batch_size, seed, shuffle, workers and what else all loaders take (`build.LoaderOptions`).
+
+    Errors: ValueError for settings, ShardError where the location holds no finished split of sounds.
+    """
+    clip, features = clip or AudioClip(), features or Fbank()
+    if views < 1:
+        raise ValueError(f"views={views}: it must be 1 or more")
+    if features.sample_rate != clip.sample_rate:
+        raise ValueError(f"the clip is at {clip.sample_rate} Hz and features at {features.sample_rate}; use one rate")
+    frames = round(clip.seconds * features.sample_rate / features.shift)
+    grid = spectrogram_grid(frames, features.n_bins, patch)
+    build = Build.of(location, "audio", options)
+    if not build.shuffle and clip.start == "random":
+        clip = replace(clip, start="center")
+    mean, deviation = statistics or _statistics(build, features)
+    spectrogram = Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation)
+    sampler = AudioSampler(
+        manifest=build.manifest,
+        clip=clip,
+        spectrogram=spectrogram,
+        grid=grid,
+        mask=mask,
+        roll_gain=roll_gain,
+        spec_augment=spec_augment,
+        mixup=mixup,
+        seed=build.seed,
+        views=views,
+        on_device=build.device.type == "cuda" if on_device == "auto" else on_device,
+    )
+    loader = build.loader(AudioLoader, sampler, mask=mask, grid=grid)
+    loader.grid, loader.clip, loader.spectrogram, loader.on_device = grid, clip, spectrogram, sampler.on_device
+    return loader
+
+
+def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
+    """The (time, freq) grid of a spectrogram in tokens of `patch` frames and bins; ValueError where they do not fit."""
+    if min(patch) < 1 or frames < patch[0] or frames % patch[0] or bins % patch[1] or bins < patch[1]:
+        raise ValueError(
+            f"a spectrogram of {frames} frames and {bins} bins does not divide into tokens of {patch[0]} x {patch[1]}; "
+            "change the clip's seconds, the features' n_bins or patch"
+        )
+    return TokenGrid(axes=("time", "freq"), shape=(frames // patch[0], bins // patch[1]), patch=patch)
+
+
+def _statistics(build: Build, features: Features) -> tuple[float, float]:
+    if features != STATISTICS:
+        raise ValueError(
+            f"dataset.json knows the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
+        )
+    return fbank_statistics(build.manifest.info.get("sums", {}))

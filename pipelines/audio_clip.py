@@ -1,0 +1,54 @@
+"""Which stretch of a sound a clip shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioClip:
+    """`seconds` of sound at `sample_rate`, and what becomes of its channels.
+
+    start: "random" draws where it begins, "center" takes the middle, "begin" the beginning. channels: "mono" is the
+    mean of all, a number keeps so many (a sound with fewer cannot be used). A sound shorter than the clip is taken
+    whole and filled up with zeros behind.
+    """
+
+    seconds: float = 10.24
+    sample_rate: int = 16000
+    start: Literal["random", "center", "begin"] = "random"
+    channels: Literal["mono"] | int = "mono"
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.sample_rate < 1:
+            raise ValueError(f"seconds and sample_rate are above 0, got {self.seconds} and {self.sample_rate}")
+        if self.start not in ("random", "center", "begin"):
+            raise ValueError(f"AudioClip(start={self.start!r}): legal are 'random', 'center' and 'begin'")
+        if self.channels != "mono" and not (isinstance(self.channels, int) and self.channels >= 1):
+            raise ValueError(f"AudioClip(channels={self.channels!r}): legal are 'mono' and numbers from 1")
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of one channel at the clip's rate."""
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels that come out."""
+        return 1 if self.channels == "mono" else self.channels
+
+    def stretch(self, n_samples: int, sample_rate: int, rng: np.random.Generator) -> tuple[int, int]:
+        """The samples [first, stop) of a sound of `n_samples` at `sample_rate`.
+
+        The first is where a sample of the clip's rate lies too, so that a resampled stretch is a stretch of the
+        resampled sound.
+        """
+        step = sample_rate // gcd(sample_rate, self.sample_rate)
+        wanted = -(-self.n_samples * sample_rate // self.sample_rate)
+        last = max(n_samples - wanted, 0) // step
+        start = int(rng.integers(last + 1)) if self.start == "random" else (last // 2 if self.start == "center" else 0)
+        return start * step, min(start * step + wanted, n_samples)

@@ -1,0 +1,72 @@
+"""Augmentations of sound, as Audio-MAE and AST have them: of the waveform, of the spectrogram, of two sounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RollGain:
+    """A circular shift by a uniform offset, and a gain of 0.5 + Beta(alpha, alpha), 0.5 to 1.5.
+
+    Source: Audio-MAE (Huang et al. 2022), which pre-trains with nothing else; alpha is 10 there.
+    """
+
+    alpha: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise ValueError(f"alpha is above 0, got {self.alpha}")
+
+    def __call__(self, waveform: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """A waveform float32 (n, channels); all channels are moved alike."""
+        offset, gain = int(rng.integers(max(len(waveform), 1))), 0.5 + rng.beta(self.alpha, self.alpha)
+        return np.roll(waveform, offset, axis=0) * np.float32(gain)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecAugment:
+    """One strip of up to `time` frames and one of up to `freq` bins of a spectrogram set to its dataset's mean.
+
+    Widths and places are uniform. Source: Park et al. 2019; AST fine-tunes AudioSet with time 192, freq 48.
+    """
+
+    time: int = 192
+    freq: int = 48
+
+    def __post_init__(self) -> None:
+        if min(self.time, self.freq) < 0:
+            raise ValueError(f"time and freq are at least 0, got {self.time} and {self.freq}")
+
+    def draw(self, frames: int, bins: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """The strips as int64 (4,): frames [t0, t1) and bins [f0, f1)."""
+        edges = []
+        for most, length in ((self.time, frames), (self.freq, bins)):
+            width = int(rng.integers(min(most, length) + 1))
+            start = int(rng.integers(length - width + 1))
+            edges += [start, start + width]
+        return np.array(edges, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixup:
+    """With probability `p` another sound of the dataset is mixed in: share * own + (1 - share) * other.
+
+    share is Beta(alpha, alpha). Both waveforms have lost their mean. Source: AST and Audio-MAE's fine-tuning (Beta of
+    10, 10).
+    """
+
+    p: float = 0.5
+    alpha: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1 or self.alpha <= 0:
+            raise ValueError(f"p lies in [0, 1] and alpha is above 0, got {self.p} and {self.alpha}")
+
+    def draw(self, n_samples: int, rng: np.random.Generator) -> tuple[int, float] | None:
+        """The index of the other sample, of `n_samples`, and the share of the own one; None for no mixing."""
+        other, share = int(rng.integers(n_samples)), float(rng.beta(self.alpha, self.alpha))
+        return (other, share) if rng.random() < self.p else None

@@ -1,0 +1,84 @@
+"""The log-mel spectrogram of music and speech libraries (librosa's), vectorised over any number of waveforms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogMel:
+    """Decibels of `n_bins` mel bands of windows of `n_fft` samples every `hop`, as librosa makes them of power spectra.
+
+    Slaney's mel scale and normalisation, a periodic Hann window, centred with zeros on both sides, power 2. top_db: how
+    far below its loudest value a waveform's are cut off, None for no limit.
+    """
+
+    sample_rate: int = 16000
+    n_bins: int = 128
+    n_fft: int = 1024
+    hop: int = 160
+    low_hz: float = 0.0
+    top_db: float | None = 80.0
+
+    def __post_init__(self) -> None:
+        if min(self.n_bins, self.n_fft, self.hop) < 1:
+            raise ValueError(f"{self}: n_bins, n_fft and hop are at least 1")
+        if not 0 <= self.low_hz < self.sample_rate / 2:
+            raise ValueError(f"low_hz={self.low_hz} must lie below half of sample_rate={self.sample_rate}")
+
+    @property
+    def shift(self) -> int:
+        """Samples from one window to the next."""
+        return self.hop
+
+    def n_frames(self, n_samples: int) -> int:
+        """How many windows a waveform gives."""
+        return 1 + n_samples // self.hop if n_samples else 0
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Waveforms float32 (..., n) to float32 (..., n_frames(n), n_bins), in decibels."""
+        if waveform.shape[-1] == 0:
+            return waveform.new_zeros((*waveform.shape[:-1], 0, self.n_bins))
+        window, banks = _constants(self, waveform.device)
+        flat = waveform.reshape(-1, waveform.shape[-1])
+        spectrum = torch.stft(
+            flat, self.n_fft, self.hop, window=window, center=True, pad_mode="constant", return_complex=True
+        )
+        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        decibels = torch.matmul(power, banks).clamp_(min=1e-10).log10_().mul_(10)
+        if self.top_db is not None:
+            decibels = torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - self.top_db)
+        return decibels.reshape(*waveform.shape[:-1], *decibels.shape[1:])
+
+
+@lru_cache(maxsize=16)
+def _constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The window, float32 (n_fft,), and the triangles over the bins of the spectrum, float32 (bins, n_bins)."""
+    window = torch.hann_window(mel.n_fft, periodic=True, dtype=torch.float64)
+    hertz = torch.arange(mel.n_fft // 2 + 1, dtype=torch.float64)[:, None] * mel.sample_rate / mel.n_fft
+    low, high = _mel(torch.tensor([mel.low_hz, mel.sample_rate / 2], dtype=torch.float64)).tolist()
+    edges = _hertz(torch.linspace(low, high, mel.n_bins + 2, dtype=torch.float64))
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    triangles = torch.minimum((hertz - left) / (centre - left), (right - hertz) / (right - centre)).clamp_(min=0)
+    triangles *= 2 / (right - left)
+    return window.float().to(device), triangles.float().to(device)
+
+
+_LINEAR_HZ, _BREAK_HZ = 200 / 3, 1000.0
+_LOG_STEP = torch.log(torch.tensor(6.4, dtype=torch.float64)) / 27
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    """Slaney's scale: linear up to 1 kHz, then logarithmic."""
+    log = _BREAK_HZ / _LINEAR_HZ + torch.log(hertz.clamp(min=1e-9) / _BREAK_HZ) / _LOG_STEP
+    return torch.where(hertz >= _BREAK_HZ, log, hertz / _LINEAR_HZ)
+
+
+def _hertz(mel: Tensor) -> Tensor:
+    linear = mel * _LINEAR_HZ
+    log = _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_HZ / _LINEAR_HZ))
+    return torch.where(mel >= _BREAK_HZ / _LINEAR_HZ, log, linear)
