@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..preview.build import write_page
 from ..preview.page import environment, render
-from . import audio, image, pose, solids, video
+from . import audio, image, laws, pairs, pose, solids, text, video
 from .media import Media
 from .scheme import Scheme
 
-KINDS = (video, image, audio, solids, pose)
+KINDS = (video, image, audio, solids, pose, text, pairs, laws)
 SCHEMES: tuple[Scheme, ...] = tuple(scheme for kind in KINDS for scheme in kind.SCHEMES)
 """Every scheme of the page, in its order."""
 

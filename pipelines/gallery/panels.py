@@ -67,16 +67,24 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """A line chart with words above and the name of its x axis."""
+    """A line chart with words above."""
 
     chart: Chart
     title: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curves:
+    """Charts in rows of `across`, and the name of their x axis."""
+
+    items: tuple[Curve, ...]
+    across: int
     x_name: str
-    alt: str
-    kind: str = "curve"
+    title: str = ""
+    kind: str = "curves"
 
 
-Panel = Pictures | Drawing | Words | Curve
+Panel = Pictures | Drawing | Words | Curves
 
 
 def masked_picture(

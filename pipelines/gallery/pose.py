@@ -14,7 +14,7 @@ from .project import Floats, dots, lines
 from .scheme import Drawn, Scene, Scheme, Section, Shot, cards
 
 SHOWN, STEP, FIRST = 12, 12, 60
-WIDTH, GAP = 720.0, 60.0
+ACROSS, GAP, TALL = 6, 96.0, 150.0
 TITLE = "Skeletons"
 LEDE = (
     "A motion capture of somebody who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. Large "
@@ -62,8 +62,10 @@ def scenes(walk: Motion) -> dict[str, Scene]:
     poses = positions[FIRST : FIRST + SHOWN * STEP : STEP, [names.index(joint) for joint in JOINTS]]
     flat = np.stack([poses[..., 2] - poses[:, :1, 2], -poses[..., 1]], axis=-1)
     flat[..., 1] -= flat[..., 1].min()
-    scale = 150.0 / flat[..., 1].max()
-    placed = flat * scale + np.stack([GAP * (np.arange(SHOWN) + 0.5), np.full(SHOWN, 6.0)], axis=1)[:, None]
+    scale = (TALL - 12) / flat[..., 1].max()
+    frame = np.arange(SHOWN)
+    corner = np.stack([GAP * (frame % ACROSS + 0.5), TALL * (frame // ACROSS) + 6], axis=1)
+    placed = flat * scale + corner[:, None]
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
         return tuple(
@@ -88,8 +90,8 @@ def skeletons(placed: Floats, hidden: npt.NDArray[np.bool_], title: str) -> Draw
             ("dot-hidden", dots(placed[hidden])),
             ("dot-visible", dots(placed[~hidden])),
         ),
-        width=WIDTH,
-        height=162.0,
+        width=ACROSS * GAP,
+        height=TALL * -(-SHOWN // ACROSS),
         alt="skeletons with visible joints",
         title=title,
         keys=(("dot-visible", "visible joints"), ("dot-hidden", "hidden")),

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..batch import MaskBatch
-from ..masks import MASKS, Cues, Draw, TokenGrid
+from ..masks import MASKS, Cues, Draw, Mask, TokenGrid
 from ..place import Place
 from .panels import Panel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shot:
-    """One drawing of a mask: of which view, at which place of the run and of the batch, and what is written with it."""
+    """One drawing of a mask: of which view, at which place of the run and of the batch, and what is written with it;
+    of another mask than the scheme's where there is `make`."""
 
     caption: str = ""
     view: int = 0
@@ -22,6 +23,7 @@ class Shot:
     row: int = 0
     rows: int = 1
     epoch: int = 0
+    make: Callable[[], Mask] | None = None
 
 
 Drawn = tuple[Shot, MaskBatch]
@@ -89,7 +91,7 @@ def cards(schemes: Iterable[Scheme], scenes: Mapping[str, Scene], seed: int) -> 
 
 def card(scheme: Scheme, scene: Scene, seed: int) -> Card:
     """The scheme's card: its masks as a loader with this seed would draw them."""
-    drawn = [(shot, shoot(scheme.mask(), shot, scene, seed)) for shot in scheme.shots]
+    drawn = [(shot, shoot((shot.make or scheme.mask)(), shot, scene, seed)) for shot in scheme.shots]
     return Card(scheme=scheme, panels=scene.paint(drawn, scene.grid), counts=counts([mask for _, mask in drawn]))
 
 
