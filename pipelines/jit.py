@@ -1,7 +1,7 @@
 """Small loops over a clip's few numbers, compiled with numba: numpy needs a call for each step of them.
 
 Importing numba takes half a second, so only files of kernels import this one, and whoever calls a kernel imports its
-file within the function that does. A kernel is compiled at its first call (a second or two) and kept on disk beside its
+file within the function that does. A kernel is compiled at its first call (a few seconds for all) and kept on disk beside its
 file, or under the user's cache folder where that cannot be written; other processes load it from there in milliseconds.
 Where neither can be written each process compiles for itself. NUMBA_CACHE_DIR names another place.
 """

@@ -1,7 +1,13 @@
 """Randomness of a sample: a pure function of (seed, epoch, sample key, view, purpose), the same on every machine."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import xxhash
+from numpy.random.bit_generator import ISeedSequence
 
 
 def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.random.Generator:
@@ -11,4 +17,15 @@ def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.r
     composition, nor the order of calls matters.
     """
     name = f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode()
-    return np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(name)))
+    return np.random.Generator(np.random.Philox(_Key(xxhash.xxh3_128_digest(name))))
+
+
+class _Key(ISeedSequence):
+    """128 bits as Philox's key: Philox(key=...) would first draw a seed from the operating system, for nothing."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.words = np.frombuffer(digest, dtype=">u8")[::-1].astype(np.uint64)
+
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
+        """The key, two words of 64 bits; Philox asks for no more."""
+        return self.words

@@ -18,12 +18,12 @@ from ..shards.sample import VideoIndex
 from ..shards.store import LocalStore
 from .augment import Augmentation
 from .augment.crop import Crop
-from .batch import Flow, MaskBatch, VideoBatch
+from .batch import VideoBatch
 from .clip import VideoClip
 from .decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
 from .decode.packets import wanted_pts
 from .flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
-from .masks import Cues, Draw, Mask, TokenGrid
+from .masks import Cues, Draw, Maps, Mask, TokenGrid
 from .place import START, Place
 from .rng import sample_rng
 from .stats import Stats
@@ -65,11 +65,14 @@ class ClipBytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoSample:
-    """The views of one sample: video uint8 (views, T, H, W, 3), and the rest as in VideoBatch."""
+    """The views of one sample: video uint8 (views, T, H, W, 3), the maps of each one's mask, and the flow of each.
+
+    The rest is as in VideoBatch.
+    """
 
     video: npt.NDArray[np.uint8]
-    mask: MaskBatch | None
-    flow: Flow | None
+    maps: list[Maps] | None
+    flows: list[ClipFlow] | None
     label: int
     key: str
     pts_s: npt.NDArray[np.float64]
@@ -180,32 +183,34 @@ class VideoSampler:
             for view, crop in enumerate(request.crops):
                 to_rgb(decoded.frames, crop, size, video[view])
         with stats.stage("flow"):
-            flow = self._flow(video, decoded, request)
+            flows = self._flows(video, decoded, request)
         with stats.stage("mask"):
-            mask = self.draw_mask(request.key, epoch, place, flow)
+            maps = self.draw_maps(request.key, epoch, place, flows)
         return VideoSample(
             video=video,
-            mask=mask,
-            flow=flow,
+            maps=maps,
+            flows=flows,
             label=int(self.manifest.label[index]),
             key=request.key,
             pts_s=decoded.pts_s,
             stats=stats,
         )
 
-    def draw_mask(self, key: str, epoch: int, place: Place, flow: Flow | None) -> MaskBatch | None:
-        """The masks of a sample's views."""
+    def draw_maps(self, key: str, epoch: int, place: Place, flows: list[ClipFlow] | None) -> list[Maps] | None:
+        """What the masks of a sample's views are."""
         if self.mask is None:
             return None
-        cues = [Cues()] * self.views if flow is None else [Cues(flow=v) for v in flow.vectors.numpy()]
+        cues = [Cues()] * self.views if flows is None else [Cues(flow=flow.vectors) for flow in flows]
         draws = [Draw.of(self.seed, epoch, key, view, place, cues[view]) for view in range(self.views)]
-        return self.mask.draw(self.grid, draws)
+        return [self.mask.maps(self.grid, draw) for draw in draws]
 
-    def _flow(self, video: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest) -> Flow | None:
+    def _flows(
+        self, video: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest
+    ) -> list[ClipFlow] | None:
         """The flow of each view."""
         if self.flow is None:
             return None
-        return stack_flow([self._view_flow(video[v], decoded, request, crop) for v, crop in enumerate(request.crops)])
+        return [self._view_flow(video[v], decoded, request, crop) for v, crop in enumerate(request.crops)]
 
     def _view_flow(
         self, clip: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest, crop: Crop
@@ -223,12 +228,12 @@ class VideoSampler:
 
     def collate(self, samples: list[VideoSample]) -> VideoBatch:
         """Samples to a batch, the views of a sample one after the other."""
-        masks = [s.mask for s in samples if s.mask is not None]
-        flows = [s.flow for s in samples if s.flow is not None]
+        maps = [m for s in samples for m in s.maps or ()]
+        flows = [flow for s in samples for flow in s.flows or ()]
         return VideoBatch(
             video=torch.from_numpy(np.concatenate([s.video for s in samples])),
-            mask=MaskBatch.concatenated(masks) if masks else None,
-            flow=Flow.concatenated(flows) if flows else None,
+            mask=self.mask.joined(self.grid, maps) if self.mask is not None else None,
+            flow=stack_flow(flows) if flows else None,
             label=torch.tensor([s.label for s in samples for _ in range(self.views)], dtype=torch.int64),
             key=[s.key for s in samples for _ in range(self.views)],
             pts_s=torch.from_numpy(np.stack([s.pts_s for s in samples for _ in range(self.views)])),

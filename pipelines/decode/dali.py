@@ -108,11 +108,11 @@ class DaliSampler:
             raise sampler.sample_error(request, error) from error
         stats.read_bytes = len(data.header) + len(data.fragments)
         with stats.stage("mask"):
-            mask = sampler.draw_mask(request.key, epoch, place, None)
+            maps = sampler.draw_maps(request.key, epoch, place, None)
         rest = VideoSample(
             video=np.empty((sampler.views, 0, 0, 0, 3), dtype=np.uint8),
-            mask=mask,
-            flow=None,
+            maps=maps,
+            flows=None,
             label=int(sampler.manifest.label[index]),
             key=request.key,
             pts_s=clip.pts_s,

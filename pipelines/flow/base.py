@@ -47,6 +47,8 @@ def fill_holes(vectors: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -
     from .cells import fill
 
     filled = np.array(vectors, dtype=np.float32, order="C")
+    _, height, width = valid.shape
+    sums = np.zeros((height + 1, width + 1, 3))
     for field, known in zip(filled, np.require(valid, np.bool_, ["C", "W"]), strict=True):
-        fill(field, known)
+        fill(field, known, sums)
     return filled

@@ -24,24 +24,39 @@ _WIDTH, _HEIGHT = 4, 5  # of uint8
 def cell_flow(
     fields: Fields,
     ends: npt.NDArray[np.int64],
-    units: Floats,
-    across: Sides,
-    down: Sides,
-    scale: tuple[float, float],
+    still: npt.NDArray[np.bool_],
+    grid: tuple[int, int],
+    window: tuple[float, float, float, float],
+    mirrored: bool,
     flow: Floats,
     valid: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_],
 ) -> bool:
     """Flow (K, h, w, 2) and valid (K, h, w) from the blocks of K frames, which end at `ends` (K,); holes are filled.
 
-    `units` (3, rows, columns) is scratch, `scale` goes from source to output pixels. False where a block lies outside.
+    grid: rows and columns of the source's units. window: x, y, width and height of what the clip shows, in units. The
+    flow is in units, and 0 where `still`. known (K,): whether anything is valid. False where a block lies outside.
     """
+    rows, columns = flow.shape[1:3]
+    x, y, width, height = window
+    across = sides(x + width / columns / 2 - 0.5, width / columns, columns, grid[1], mirrored)
+    down = sides(y + height / rows / 2 - 0.5, height / rows, rows, grid[0], False)
+    units = np.empty((3, grid[0], grid[1]), dtype=np.float32)
+    mixed = np.empty((3, grid[1]), dtype=np.float32)
+    sums = np.zeros((rows + 1, columns + 1, 3), dtype=np.float64)
     first = 0
     for k in range(len(ends)):
         if not rasterise(fields, first, ends[k], units):
             return False
         first = ends[k]
-        resample(units, across, down, scale, flow[k], valid[k])
-        fill(flow[k], valid[k])
+        if still[k]:
+            for r in range(rows):
+                for c in range(columns):
+                    flow[k, r, c, 0], flow[k, r, c, 1], valid[k, r, c] = 0.0, 0.0, True
+            known[k] = True
+        else:
+            resample(units, across, down, mixed, flow[k], valid[k])
+            known[k] = fill(flow[k], valid[k], sums)
     return True
 
 
@@ -74,31 +89,35 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
 
 @kernel
 def resample(
-    units: Floats, across: Sides, down: Sides, scale: tuple[float, float], flow: Floats, valid: npt.NDArray[np.bool_]
+    units: Floats, across: Sides, down: Sides, mixed: Floats, flow: Floats, valid: npt.NDArray[np.bool_]
 ) -> None:
-    """The mean of the blocks around each cell's centre, weighted bilinearly; valid where they weigh at least half."""
+    """The mean of the blocks around each cell's centre, weighted bilinearly; valid where they weigh at least half.
+
+    `mixed` (3, columns) is scratch.
+    """
     left, right, along = across
     top, bottom, share = down
-    columns = units.shape[2]
-    mixed = np.empty((3, columns), dtype=np.float32)
+    xs, ys, weights = mixed
     for r in range(top.size):
         for plane in range(3):
             line, high, low, part = mixed[plane], units[plane, top[r]], units[plane, bottom[r]], share[r]
-            for c in range(columns):
+            for c in range(line.size):
                 line[c] = high[c] + (low[c] - high[c]) * part
-        xs, ys, weights = mixed[0], mixed[1], mixed[2]
         for c in range(left.size):
             i, j, part = left[c], right[c], along[c]
             weight = weights[i] + (weights[j] - weights[i]) * part
             each = np.float32(1.0) / max(weight, np.float32(1e-6))
-            flow[r, c, 0] = (xs[i] + (xs[j] - xs[i]) * part) * (each * np.float32(scale[0]))
-            flow[r, c, 1] = (ys[i] + (ys[j] - ys[i]) * part) * (each * np.float32(scale[1]))
+            flow[r, c, 0] = (xs[i] + (xs[j] - xs[i]) * part) * each
+            flow[r, c, 1] = (ys[i] + (ys[j] - ys[i]) * part) * each
             valid[r, c] = weight >= np.float32(0.5)
 
 
 @kernel
-def fill(flow: Floats, valid: npt.NDArray[np.bool_]) -> None:
-    """Replaces the cells of one field where `valid` is False; see `fill_holes`."""
+def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float64]) -> bool:
+    """Replaces the cells of one field where `valid` is False (see `fill_holes`); whether there is a valid one.
+
+    `sums` (h + 1, w + 1, 3) is scratch, whose first row and column are 0.
+    """
     height, width = valid.shape
     holes = 0
     for r in range(height):
@@ -106,14 +125,14 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_]) -> None:
             if not valid[r, c]:
                 holes += 1
                 flow[r, c, 0], flow[r, c, 1] = 0.0, 0.0
-    if holes in (0, height * width):
-        return
-    sums = np.zeros((height + 1, width + 1, 3), dtype=np.float64)  # of all cells above and to the left
+    if holes == 0 or holes == height * width:
+        return holes == 0
     for r in range(height):
         x, y, count = 0.0, 0.0, 0.0
         for c in range(width):
             if valid[r, c]:
                 x, y, count = x + flow[r, c, 0], y + flow[r, c, 1], count + 1
+            # Of all cells above and to the left.
             sums[r + 1, c + 1, 0] = sums[r, c + 1, 0] + x
             sums[r + 1, c + 1, 1] = sums[r, c + 1, 1] + y
             sums[r + 1, c + 1, 2] = sums[r, c + 1, 2] + count
@@ -129,6 +148,7 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_]) -> None:
                     flow[r, c, 0] = (a[0] + b[0] - above[0] - over[0]) / count
                     flow[r, c, 1] = (a[1] + b[1] - above[1] - over[1]) / count
                 radius *= 2
+    return True
 
 
 @kernel

@@ -13,6 +13,7 @@ coded without prediction have no vectors; what stands in for them is marked as n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import av
@@ -28,8 +29,8 @@ from .dis import dis_flow
 if TYPE_CHECKING:
     from .cells import Fields
 
-Vectors = npt.NDArray[np.void]
-"""FFmpeg's AVMotionVector as a structured array (K,) of VECTOR."""
+Vectors = npt.NDArray[np.uint8]
+"""FFmpeg's AVMotionVector structs as bytes (K, 40); `vectors.view(VECTOR)[:, 0]` are their fields."""
 
 VECTOR = np.dtype(
     {
@@ -44,7 +45,7 @@ VECTOR = np.dtype(
 ANCHOR_STRIDE = 4
 """In the `train` profile every 4th frame is predicted from the one 4 before it."""
 
-_NONE = np.empty(0, dtype=np.uint8)
+_NONE = np.empty((0, VECTOR.itemsize), dtype=np.uint8)
 
 
 def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
@@ -52,8 +53,9 @@ def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
 
     They have to be multiples of 4 in steps of 4; a frame may be repeated.
     """
-    steps = frames[1:] - frames[:-1]
-    return bool((frames % ANCHOR_STRIDE == 0).all() and ((steps == ANCHOR_STRIDE) | (steps == 0)).all())
+    numbers = frames.tolist()
+    steps = {after - before for before, after in pairwise(numbers)}
+    return steps <= {0, ANCHOR_STRIDE} and all(number % ANCHOR_STRIDE == 0 for number in numbers)
 
 
 def ask_for_vectors(context: av.VideoCodecContext) -> None:
@@ -65,7 +67,7 @@ def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
     """The vectors that came with a decoded frame, or None; a view into the frame, which keeps it alive."""
     # Not frame.side_data: it is kept in the frame and refers to it, a cycle that only a full garbage collection frees.
     data = SideDataContainer(frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
-    return None if data is None else np.frombuffer(data, dtype=VECTOR)
+    return None if data is None else np.frombuffer(data, dtype=np.uint8).reshape(-1, VECTOR.itemsize)
 
 
 def codec_flow(
@@ -91,23 +93,18 @@ def codec_flow(
         raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels")
     if clip is not None and clip.shape[:3] != (len(vectors), size, size):
         raise ValueError(f"clip is uint8 ({len(vectors)}, {size}, {size}, 3) for these vectors, got {clip.shape}")
-    from .cells import UNIT, cell_flow, sides
+    from .cells import UNIT, cell_flow
 
-    rows, columns = grid_shape(size, size, cell)
+    pairs = len(vectors) - 1
+    flow = np.empty((pairs, *grid_shape(size, size, cell), 2), dtype=np.float32)
+    valid, known = np.empty(flow.shape[:3], dtype=np.bool_), np.empty(pairs, dtype=np.bool_)
+    still = np.zeros(pairs, dtype=np.bool_) if frames is None else frames[1:] == frames[:-1]
+    window = (crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT)
     fields, ends = joined(vectors[1:])
-    units = unit_grid(width, height)
-    step_x, step_y = crop.width / columns / UNIT, crop.height / rows / UNIT
-    across = sides(crop.x / UNIT + step_x / 2 - 0.5, step_x, columns, units.shape[2], crop.flip)
-    down = sides(crop.y / UNIT + step_y / 2 - 0.5, step_y, rows, units.shape[1], False)
-    scale = size / crop.width * (-1 if crop.flip else 1), size / crop.height
-    flow = np.empty((len(ends), rows, columns, 2), dtype=np.float32)
-    valid = np.empty((len(ends), rows, columns), dtype=np.bool_)
-    if not cell_flow(fields, ends, units, across, down, scale, flow, valid):
+    if not cell_flow(fields, ends, still, unit_grid(width, height), window, crop.flip, flow, valid, known):
         raise _outside(width, height)
-    if frames is not None:
-        still = np.flatnonzero(frames[1:] == frames[:-1])
-        flow[still], valid[still] = 0.0, True
-    return ClipFlow(with_substitutes(flow, valid, cell, clip), valid)
+    flow *= np.array([size / crop.width * (-1 if crop.flip else 1), size / crop.height], dtype=np.float32)
+    return ClipFlow(flow if known.all() else with_substitutes(flow, known, cell, clip), valid)
 
 
 def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> npt.NDArray[np.float32]:
@@ -119,7 +116,7 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
     from .cells import rasterise
 
     fields, ends = joined(frames)
-    grids = np.empty((len(frames), *unit_grid(width, height).shape), dtype=np.float32)
+    grids = np.empty((len(frames), 3, *unit_grid(width, height)), dtype=np.float32)
     for grid, first, end in zip(grids, [0, *ends[:-1]], ends, strict=True):
         if not rasterise(fields, first, end, grid):
             raise _outside(width, height)
@@ -128,15 +125,14 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
 
 def joined(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
     """The vectors of all frames one after the other, and where those of each frame end: int64 (K,)."""
-    parts = [_NONE if v is None else np.ascontiguousarray(v).view(np.uint8) for v in frames]
-    octets = np.concatenate(parts).reshape(-1, VECTOR.itemsize)
-    ends = np.cumsum([len(part) // VECTOR.itemsize for part in parts])
+    octets = np.concatenate([_NONE if vectors is None else vectors for vectors in frames])
+    ends = np.array(list(accumulate(0 if vectors is None else len(vectors) for vectors in frames)), dtype=np.int64)
     return (octets.view(np.int32), octets.view(np.int16), octets), ends
 
 
-def unit_grid(width: int, height: int) -> npt.NDArray[np.float32]:
-    """Memory for the grid of units of a frame: float32 (3, rows, columns)."""
-    return np.empty((3, 2 * -(-height // 16), 2 * -(-width // 16)), dtype=np.float32)
+def unit_grid(width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of the grid of 8 x 8 units of a frame, which covers whole macroblocks."""
+    return 2 * -(-height // 16), 2 * -(-width // 16)
 
 
 def _outside(width: int, height: int) -> ValueError:
@@ -144,16 +140,16 @@ def _outside(width: int, height: int) -> ValueError:
 
 
 def with_substitutes(
-    flow: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], cell: int, clip: npt.NDArray[np.uint8] | None
+    flow: npt.NDArray[np.float32], known: npt.NDArray[np.bool_], cell: int, clip: npt.NDArray[np.uint8] | None
 ) -> npt.NDArray[np.float32]:
-    """`flow` with the pairs that have no valid cell computed from the pixels, or else taken from the pair before.
+    """`flow` with the pairs that are not `known` (K,) computed from the pixels, or else taken from the pair before.
 
     Without pixels, pairs at the clip's start take the flow of the first pair that has some.
     """
-    known = np.asarray(valid.any(axis=(1, 2)))
     if clip is not None:
-        for pair in np.flatnonzero(~known):
-            flow[pair] = dis_flow(clip[pair : pair + 2], cell=cell).vectors[0]
+        for pair, has_vectors in enumerate(known.tolist()):
+            if not has_vectors:
+                flow[pair] = dis_flow(clip[pair : pair + 2], cell=cell).vectors[0]
         return flow
     if not known.any():
         return flow

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..batch import MaskBatch
-from .base import Maps, Mask, as_draw, batch_of
+from .base import Maps, Mask, batch_of
 from .draw import Draw
 from .grid import TokenGrid
 
@@ -35,5 +35,5 @@ class Padded(Mask):
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         return self.mask.maps(grid, draw)
 
-    def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
-        return batch_of([self.maps(grid, as_draw(draw)) for draw in draws], grid, ragged=self.bucket)
+    def joined(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
+        return batch_of(maps, grid, ragged=self.bucket)

@@ -27,17 +27,10 @@ def carry(start: Floats, flow: Floats, base: int, *, cell: tuple[float, float], 
     outside the frame take the value of `start`, which has to be positive everywhere. `compat` takes the flow itself,
     not its inverse, before the base.
     """
-    (height, width), (_, rows, columns, _) = start.shape, flow.shape
     flow = np.require(flow, np.float32, ["C", "W"])  # one kind of array, one compilation
-    maps = np.empty((len(flow) + 1, height, width), dtype=np.float32)
+    maps = np.empty((len(flow) + 1, *start.shape), dtype=np.float32)
     maps[base] = start
-    steps = np.empty((len(flow), 2, rows, columns), dtype=np.float32)
-    turned = 0 if compat else base
-    invert(flow[:turned], columns / width / cell[0], rows / height / cell[1], steps)
-    steps[:turned] *= np.array([width / columns, height / rows], dtype=np.float32).reshape(2, 1, 1)
-    steps[turned:, 0] = flow[turned:, ..., 0] * np.float32(1 / cell[0])
-    steps[turned:, 1] = flow[turned:, ..., 1] * np.float32(1 / cell[1])
-    carry_on(maps, steps, base, fill)
+    carry_on(maps, flow, base, 1 / cell[0], 1 / cell[1], fill, compat)
     return maps
 
 
@@ -84,10 +77,23 @@ def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> No
 
 
 @kernel
-def carry_on(maps: Floats, steps: Floats, base: int, fill: bool) -> None:
-    """Fills `maps` (T, H, W) from that of frame `base`; steps (T-1, 2, h, w) lead to the neighbour, in map cells."""
+def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bool, compat: bool) -> None:
+    """Fills `maps` (T, H, W) from that of frame `base`; (x, y) goes from pixels to map cells."""
     frames, height, width = maps.shape
-    rows, columns = steps.shape[2:]
+    rows, columns = flow.shape[1:3]
+    steps = np.empty((frames - 1, 2, rows, columns), dtype=_F)
+    inverted = 0 if compat else base
+    invert(flow[:inverted], x * columns / width, y * rows / height, steps)
+    for k in range(frames - 1):
+        scale_x, scale_y = _F(width / columns), _F(height / rows)
+        for r in range(rows):
+            for c in range(columns):
+                if k < inverted:
+                    steps[k, 0, r, c] *= scale_x
+                    steps[k, 1, r, c] *= scale_y
+                else:
+                    steps[k, 0, r, c] = flow[k, r, c, 0] * _F(x)
+                    steps[k, 1, r, c] = flow[k, r, c, 1] * _F(y)
     points, places = np.empty((2, height * width), dtype=_F), positions(height, width, _F(1.0))
     whole, share = np.empty(points.shape, dtype=_I), np.empty(points.shape, dtype=_F)
     framed = np.zeros((height + 2, width + 2), dtype=_F)  # with the zeros outside

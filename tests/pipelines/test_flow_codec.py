@@ -7,10 +7,11 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.sidedata.sidedata import SideDataContainer
 
 from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.flow import ask_for_vectors, codec_flow, codec_flow_fits, dis_flow, motion_vectors
-from maskstream.pipelines.flow.codec import block_grids
+from maskstream.pipelines.flow.codec import VECTOR, block_grids
 
 WIDTH, HEIGHT = 340, 256
 FRAMES = np.arange(0, 40, 4)  # ten sampled frames over one boundary between GOPs, at 32
@@ -42,6 +43,10 @@ def decode(data: bytes, *, vectors: bool = True) -> tuple[list[np.ndarray | None
         for frame in container.decode(video=0):
             found[round(float(frame.pts * frame.time_base) * 30)] = frame
     return [motion_vectors(found[n]) for n in FRAMES], np.stack([found[n].to_ndarray(format="rgb24") for n in FRAMES])
+
+
+def fields(vectors: np.ndarray) -> np.ndarray:
+    return vectors.view(VECTOR)[:, 0]
 
 
 def texture() -> np.ndarray:
@@ -174,7 +179,7 @@ def test_blocks_land_where_the_codec_says(zoom: tuple[list, np.ndarray]) -> None
     expected = np.zeros((9, 256, 352, 3), dtype=np.float32)
     kinds = set()
     for pair, vectors in enumerate(zoom[0][1:]):
-        for v in vectors if vectors is not None else []:
+        for v in fields(vectors) if vectors is not None else []:
             left, top = int(v["dst_x"]) - int(v["w"]) // 2, int(v["dst_y"]) - int(v["h"]) // 2
             values = (v["motion_x"] / v["motion_scale"], v["motion_y"] / v["motion_scale"], 1)
             expected[pair, top : top + int(v["h"]), left : left + int(v["w"])] = values
@@ -187,7 +192,7 @@ def test_blocks_land_where_the_codec_says(zoom: tuple[list, np.ndarray]) -> None
 
 def test_vectors_to_a_later_frame_are_left_out(pan: tuple[list, np.ndarray]) -> None:
     forward = pan[0][1].copy()
-    forward["source"][::2] = 1
+    fields(forward)["source"][::2] = 1
     both, past = block_grids([forward], WIDTH, HEIGHT), block_grids([forward[1::2]], WIDTH, HEIGHT)
     np.testing.assert_array_equal(both, past)
     assert past[..., 2].any()
@@ -196,20 +201,32 @@ def test_vectors_to_a_later_frame_are_left_out(pan: tuple[list, np.ndarray]) -> 
 
 def test_blocks_of_large_frames(pan: tuple[list, np.ndarray]) -> None:
     one = pan[0][1][:1].copy()
-    one["w"] = one["h"] = 16
-    one["dst_x"], one["dst_y"] = 3840 - 8, 2160 - 8
+    fields(one)["w"] = fields(one)["h"] = 16
+    fields(one)["dst_x"], fields(one)["dst_y"] = 3840 - 8, 2160 - 8
     rows, columns = np.nonzero(block_grids([one], 3840, 2160)[0, ..., 2])
     assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == {(268, 478), (268, 479), (269, 478), (269, 479)}
 
 
 def test_holes_are_filled_from_their_neighbours(pan: tuple[list, np.ndarray]) -> None:
     vectors = list(pan[0])
-    kept = (vectors[2]["dst_x"] < 96) | (vectors[2]["dst_x"] > 160)
+    kept = (fields(vectors[2])["dst_x"] < 96) | (fields(vectors[2])["dst_x"] > 160)
     vectors[2] = vectors[2][kept]
     flow = codec_flow(vectors, Crop(x=0, y=0, width=256, height=256), source=(WIDTH, HEIGHT), size=256)
     assert not flow.valid[1, :, 13:19].any()
     assert flow.valid[1, 4:-4, 4:11].all()
     assert endpoint_error(flow.vectors, np.array([12.0, -4.0]))[1] < 0.5
+
+
+def test_the_fields_of_a_vector_are_where_pyav_finds_them() -> None:
+    data = encode(lambda t: texture()[t : t + HEIGHT, 3 * t : 3 * t + WIDTH], frames=8)
+    with av.open(io.BytesIO(data)) as container:
+        ask_for_vectors(container.streams.video[0].codec_context)
+        frame = list(container.decode(video=0))[4]
+    expected = SideDataContainer(frame).get("MOTION_VECTORS").to_ndarray()
+    found = fields(motion_vectors(frame))
+    assert len(found) == len(expected) > 100
+    for name in VECTOR.names or ():
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_vectors_come_only_where_they_were_asked_for() -> None:
