@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -53,7 +54,7 @@ class ComplexRatio:
         if self.bound == "parts":
             return torch.complex(self._squeezed(mask.real), self._squeezed(mask.imag))
         if self.bound == "magnitude":
-            return _with_magnitude(mask, self._squeezed(mask.abs()))
+            return _with_magnitude(mask, self._squeezed)
         return mask
 
     def unbounded(self, mask: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class ComplexRatio:
         if self.bound == "parts":
             return torch.complex(self._stretched(mask.real), self._stretched(mask.imag))
         if self.bound == "magnitude":
-            return _with_magnitude(mask, self._stretched(mask.abs()))
+            return _with_magnitude(mask, self._stretched)
         return mask
 
     def apply(self, mask: Tensor, mixture: Tensor) -> Tensor:
@@ -78,6 +79,7 @@ class ComplexRatio:
         return 2 / self.steepness * torch.atanh((x / self.limit).clamp(-most, most))
 
 
-def _with_magnitude(mask: Tensor, magnitude: Tensor) -> Tensor:
-    """The same phase with another magnitude; 0 stays 0."""
-    return mask * (magnitude / mask.abs().clamp_min(torch.finfo(magnitude.dtype).tiny))
+def _with_magnitude(mask: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """The same phase with `function` of the magnitude; 0 stays 0 and has a gradient."""
+    magnitude = mask.abs().clamp_min(1e-12)
+    return mask * (function(magnitude) / magnitude)

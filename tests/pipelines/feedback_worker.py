@@ -77,7 +77,7 @@ def read_all(feedback: Feedback, ready: Any, wrong: Any, last: int) -> None:
 def torn() -> None:
     """Publishes as fast as it can to a spawned reader; prints how many reads were wrong."""
     spawn = multiprocessing.get_context("spawn")
-    feedback, last = Feedback(LARGE), 1000
+    feedback, last = Feedback(LARGE), 400
     ready, wrong = spawn.Event(), spawn.Value("i", 0)
     reader = spawn.Process(target=read_all, args=(feedback, ready, wrong, last))
     reader.start()
