@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from ...shards.fbank import Fbank
+from ..audio import spectrogram_grid
 from ..masks import ComplexRatio, TokenGrid
 from ..preview.pictures import UInt8, data_uri, resize
 from .media import Media
 from .panels import Panel, Picture, Pictures, masked_picture
 from .scheme import Drawn, Paint, Scene, Scheme, Section, Shot, cards
-from .spectrum import RATE_HZ, log_mel, picture, spectrum
+from .spectrum import RATE_HZ, picture, spectrum
 
 FRAMES, BINS, PATCH = 1024, 128, 16
 TITLE = "Sound"
@@ -68,19 +72,15 @@ def section(media: Media, seed: int) -> Section:
 
 def scenes(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, Scene]:
     """The speech on the two token orders, and its mixture with the crowd."""
-    bands = log_mel(speech)[:FRAMES]
+    bands = Fbank()(torch.from_numpy(speech - speech.mean())).numpy()[:FRAMES]
     low, high = np.percentile(bands, (5, 99.5))
     padded = np.full((FRAMES, BINS), low)
     padded[: len(bands)] = bands
     image = picture(padded.T, float(low), float(high))
-    t, f = FRAMES // PATCH, BINS // PATCH
+    grid = spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
     return {
-        "speech": Scene(
-            grid=TokenGrid(axes=("time", "freq"), shape=(t, f), patch=(PATCH, PATCH)), paint=painter(image)
-        ),
-        "upright": Scene(
-            grid=TokenGrid(axes=("freq", "time"), shape=(f, t), patch=(PATCH, PATCH)), paint=painter(image)
-        ),
+        "speech": Scene(grid=grid, paint=painter(image)),
+        "upright": Scene(grid=replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1]), paint=painter(image)),
         "mixture": Scene(grid=TokenGrid(axes=("freq", "time"), shape=(1, 1), patch=(1, 1)), paint=mixed(speech, crowd)),
     }
 
@@ -111,7 +111,7 @@ def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> Pa
         clean, noise = speech[:n], crowd[:n]
         noise = noise * np.sqrt(clean.var() / noise.var())
         ratio = ComplexRatio()
-        s, y = (spectrum(x, fft=1024, window=1024, hop=256) for x in (clean, clean + noise))
+        s, y = (spectrum(x) for x in (clean, clean + noise))
         mask = ratio.target(y, s)
         s_db, y_db, enhanced = (20 * np.log10(x.abs().numpy() + 1e-5) for x in (s, y, ratio.apply(mask, y)))
         size = ratio.unbounded(mask).abs().numpy()

@@ -145,9 +145,8 @@ def scenes(video: UInt8, box: tuple[float, float, float, float], seed: int) -> d
     """The last frame on the grids of the papers."""
     frame = resize(video[-1:], 384, 384)[0]
     part = frame[20:210, 180:370]
-    boxed = cv2.rectangle(
-        frame.copy(), *[(round(384 * x), round(384 * y)) for x, y in (box[:2], box[2:])], (255, 160, 60), 2
-    ).astype(np.uint8)
+    x0, y0, x1, y1 = (round(384 * share) for share in box)
+    boxed: UInt8 = np.asarray(cv2.rectangle(frame.copy(), (x0, y0), (x1, y1), (255, 160, 60), 2), dtype=np.uint8)
     cues = (Cues(box=np.array(box)),)
     return {
         "picture": Scene(grid=plane(14), paint=painter(frame)),

@@ -168,7 +168,7 @@ def words(
         if marked is not None and marked[i]:
             state += " first"
         shown.append((text, state, spaced))
-    keys = (("gone", "hidden"),)
+    keys: tuple[tuple[str, str], ...] = (("gone", "hidden"),)
     if tokens is not None:
         keys = (("gone", "[MASK]"), ("random", "a random token"), ("same", "as it is, but predicted"))
     return Words(pieces=tuple(shown), title=title, keys=keys)
