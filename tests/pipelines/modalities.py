@@ -11,10 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskstream.pipelines import AudioClip, VideoClip, audio_loader, augment, masks, points_loader, video_loader
+from maskstream.pipelines import (
+    AudioClip,
+    VideoClip,
+    audio_loader,
+    augment,
+    masks,
+    mesh_loader,
+    points_loader,
+    video_loader,
+)
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.diffusion import LinearNoise
 from maskstream.pipelines.loader import Loader
+from maskstream.pipelines.mesh_noise import MeshNoise
 from maskstream.pipelines.points_augment import PointAugment
 from maskstream.pipelines.points_read import PointSelection
 from maskstream.pipelines.points_tokens import VoxelTokens
@@ -28,6 +38,8 @@ from maskstream.shards.sample import DatasetInfo, Sample
 from maskstream.shards.writer import write_shard
 
 from .conftest import write_moving_texture
+from .small_simulations import mesh_rows, simulation
+from .small_simulations import sample as mesh_sample
 
 SHARD_SIZES = (5, 3, 7)
 SAMPLES = sum(SHARD_SIZES)
@@ -152,8 +164,17 @@ def open_audio(split: Path, **options: Any) -> Loader[Any]:
     )
 
 
+def mesh_samples(raw: Path) -> list[Sample]:
+    return [mesh_sample(f"s{i}", simulation(i, columns=5 + i % 3)) for i in range(SAMPLES)]
+
+
+def open_mesh(split: Path, **options: Any) -> Loader[Any]:
+    return mesh_loader(split, mask=masks.MeshNodes(ratio=0.4, protect=(4,)), noise=MeshNoise(), **options)
+
+
 MODALITIES: dict[str, Modality] = {
     "audio": Modality(samples=audio_samples, loader=open_audio, component="flac"),
+    "mesh": Modality(samples=mesh_samples, loader=open_mesh, component="mesh.npz", rows=mesh_rows),
     "points": Modality(samples=points_samples, loader=open_points, component="points.npy"),
     "video": Modality(samples=video_samples, loader=open_video, component="mp4"),
 }
