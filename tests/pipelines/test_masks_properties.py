@@ -29,6 +29,7 @@ from maskstream.pipelines.masks import (
 
 from .mask_table import SCHEMES, Scheme, draws_of
 from .pattern_table import PATTERNS, Pattern, count_of
+from .pattern_table_text import TEXT_PATTERNS
 
 KEYS = ["dog", "cat", "eel", "owl", "bee"]
 
@@ -48,7 +49,7 @@ LAWS: list[Law] = [
 """Laws whose number a test can draw again, because it does not come from the view's own generator."""
 
 schemes = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
-patterns = pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
+patterns = pytest.mark.parametrize("pattern", [*PATTERNS, *TEXT_PATTERNS], ids=lambda p: p.name)
 
 
 def check_parts(batch: MaskBatch, grid: TokenGrid, samples: int, dual: bool = False) -> None:
@@ -169,7 +170,7 @@ def test_the_smallest_grid(pattern: Pattern, ratio: float | Law) -> None:
         check_parts(batch, pattern.smallest, len(KEYS), dual=pattern.dual)
 
 
-@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.uniform], ids=lambda p: p.name)
+@pytest.mark.parametrize("pattern", [p for p in (*PATTERNS, *TEXT_PATTERNS) if p.uniform], ids=lambda p: p.name)
 @pytest.mark.parametrize("ratio", [0.3, 0.75])
 def test_every_place_is_equally_likely(pattern: Pattern, ratio: float) -> None:
     """Each place's number of hits is binomial, and one visible token of each draw is a fair die."""
