@@ -7,14 +7,17 @@ from its workers in turn.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.util import Finalize
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +31,7 @@ from .stats import Stats
 BatchT = TypeVar("BatchT")
 _PARENT_CHECK_S = 0.5
 _AFTER_ALL_OTHERS = -100
+_OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 
 _Task = tuple[BatchPlan, BatchPlan | None]
 """The batch to make now, and the one that the same worker is going to be asked for next."""
@@ -37,6 +41,7 @@ class WorkerPool(Generic[BatchT]):
     """`workers` spawned processes with `threads` threads each, which make batches up to `prefetch` ahead per worker."""
 
     def __init__(self, maker: BatchMaker[BatchT], *, workers: int, threads: int, prefetch: int) -> None:
+        _POOLS.add(self)
         self._tasks = _Tasks(workers)
         self._loader: DataLoader[Any] = DataLoader(
             _Batches(maker, threads),
@@ -56,11 +61,25 @@ class WorkerPool(Generic[BatchT]):
         self._tasks.plans = plans
         if not self._all_alive():
             self.close()
-        made = iter(self._loader)
+        made = self._started()
         while (item := _received(made)) is not None:
             if isinstance(item, MaskstreamError):
                 raise item
             yield item
+
+    def _started(self) -> Iterator[Any]:
+        """Begins to iterate, with new processes where there are none. They are born with SIGTERM and Ctrl-C blocked, so
+        that one which comes at once is no end either, and what ends them from here on is SIGKILL.
+        """
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
+        try:
+            made = iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for worker in self._loader._iterator._workers:  # type: ignore[union-attr]
+            worker._popen.terminate = worker._popen.kill
+        return made
 
     def _all_alive(self) -> bool:
         iterator: Any = self._loader._iterator
@@ -72,6 +91,16 @@ class WorkerPool(Generic[BatchT]):
         if iterator is not None:
             self._loader._iterator = None
             iterator._shutdown_workers()
+
+
+_POOLS: weakref.WeakSet[WorkerPool[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Where nobody closed a loader, its workers end here, while PyTorch can still tell them to."""
+    for pool in list(_POOLS):
+        pool.close()
 
 
 class _Tasks(Sampler[_Task]):
@@ -136,15 +165,17 @@ def _unchanged(item: Any) -> Any:
 
 
 def _begin_worker(worker: int) -> None:
-    """A worker's parallelism is its decoding threads; Ctrl-C is its parent's to handle, and it ends with its parent.
+    """A worker's parallelism is its decoding threads; it ends when its parent says so, or with its parent.
 
-    When it has sent all, it leaves at once: destructors of native libraries that run while their threads still do can
-    abort a process that has done its work.
+    SIGTERM and Ctrl-C, which schedulers and terminals send to every process of a job, are the parent's to handle: it
+    may want more batches before a last checkpoint. When a worker has sent all, it leaves at once: destructors of native
+    libraries that run while their threads still do can abort a process that has done its work.
     """
     import cv2
 
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _OF_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
     Finalize(None, os._exit, args=(0,), exitpriority=_AFTER_ALL_OTHERS)
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()

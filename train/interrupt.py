@@ -9,8 +9,9 @@ from typing import Any
 
 
 class StopRequest:
-    """Inside the `with`, the first SIGTERM or SIGINT sets `asked`; a second one acts as it did before.
+    """Inside the `with`, SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C acts as it did before.
 
+    SIGTERM may come more than once for one end: from a scheduler to all processes, and from torchrun to its ranks.
     Signals can be handled in the main thread only; elsewhere `asked` stays False.
     """
 
@@ -31,7 +32,8 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        if number == signal.SIGINT:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
