@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from .errors import ShardError
@@ -23,27 +24,30 @@ from .ustar import CHUNK_BYTES, HashedReader, walk
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCheck:
-    """The check of shard `number` of a manifest."""
+    """The check of the shard called `name`: `rows` int64 (n,) are its samples in the manifest, and `promised` is what
+    dataset.json says of it, nothing where it is not named there.
+    """
 
     manifest: Manifest
-    number: int
+    name: str
+    rows: npt.NDArray[np.int64]
+    promised: Mapping[str, Any]
     decode: bool
     advance: Callable[[int], None]
 
     def problems(self) -> Iterator[str]:
         """What is wrong, without the shard's name; everything is checked that can still be read."""
-        shard = self.manifest.shard_names[self.number]
-        path = self.manifest.folder / shard
-        rows = np.flatnonzero(self.manifest.shard == self.number)
-        keys = self.manifest.keys(rows)
-        spans = [self._spans(row) for row in rows.tolist()]
-        index = beside(self.manifest.folder, shard, ".idx")
+        path = self.manifest.folder / self.name
+        rows = self.rows.tolist()
+        keys = self.manifest.keys(self.rows)
+        spans = [self._spans(row) for row in rows]
+        index = beside(self.manifest.folder, self.name, ".idx")
         yield from _idx_problems(index, idx_text(zip(keys, spans, strict=True)))
-        yield from self._table_problems(shard)
+        yield from self._table_problems()
 
         expected = {
             f"{key}.{name}": (row, key, name)
-            for row, key, names in zip(rows.tolist(), keys, spans, strict=True)
+            for row, key, names in zip(rows, keys, spans, strict=True)
             for name in names
         }
         try:
@@ -57,7 +61,7 @@ class ShardCheck:
             return
         for _, key, name in expected.values():
             yield f"sample {key!r}, component {name!r}: is not in the tar"
-        yield from self._checksum_problems(shard, reader)
+        yield from self._checksum_problems(reader)
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
         """The components of a sample in the order of the tar."""
@@ -105,14 +109,10 @@ class ShardCheck:
     @property
     def _foreign(self) -> bool:
         """Whether others wrote the tar."""
-        return self._promised(self.manifest.shard_names[self.number]).get("packets_sha256") is not None
+        return self.promised.get("packets_sha256") is not None
 
-    def _promised(self, name: str) -> dict[str, Any]:
-        """What dataset.json says of the shard."""
-        return next((shard for shard in self.manifest.info["shards"] if shard["name"] == name), {})
-
-    def _table_problems(self, name: str) -> Iterator[str]:
-        path, expected = packets_path(self.manifest.folder, name), self._promised(name).get("packets_sha256")
+    def _table_problems(self) -> Iterator[str]:
+        path, expected = packets_path(self.manifest.folder, self.name), self.promised.get("packets_sha256")
         if expected is None:
             return
         try:
@@ -124,13 +124,12 @@ class ShardCheck:
         if found != expected:
             yield f"the sha256 of its packet table {path.name} is not the one in dataset.json"
 
-    def _checksum_problems(self, name: str, reader: HashedReader) -> Iterator[str]:
-        promised = self._promised(name)
-        if not promised:
+    def _checksum_problems(self, reader: HashedReader) -> Iterator[str]:
+        if not self.promised:
             return
-        if reader.position != promised["size_bytes"]:
-            yield f"has {reader.position} bytes, not {promised['size_bytes']}"
-        if reader.sha256.hexdigest() != promised["sha256"]:
+        if reader.position != self.promised["size_bytes"]:
+            yield f"has {reader.position} bytes, not {self.promised['size_bytes']}"
+        if reader.sha256.hexdigest() != self.promised["sha256"]:
             yield "its sha256 is not the one in dataset.json"
 
 

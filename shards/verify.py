@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -61,12 +62,22 @@ def verify(folder: str | Path, *, decode: bool = False, progress: Progress | Non
             progress(done, counts["bytes"])
 
     problems = list(_split_problems(manifest))
-    for number, name in enumerate(manifest.shard_names):
-        check = ShardCheck(manifest=manifest, number=number, decode=decode, advance=advance)
+    promised = {shard["name"]: shard for shard in manifest.info["shards"]}
+    for name, rows in zip(manifest.shard_names, _rows_of_shards(manifest), strict=True):
+        check = ShardCheck(
+            manifest=manifest, name=name, rows=rows, promised=promised.get(name, {}), decode=decode, advance=advance
+        )
         problems += [f"{name}: {problem}" for problem in _capped(check.problems())]
     return VerifyReport(
         samples=counts["samples"], shards=counts["shards"], size_bytes=counts["bytes"], problems=problems
     )
+
+
+def _rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
+    """The samples of each shard, int64 (n,), in their order, from one pass over the manifest."""
+    counts = np.bincount(manifest.shard, minlength=len(manifest.shard_names))
+    rows = np.split(np.argsort(manifest.shard, kind="stable"), np.cumsum(counts[:-1]))
+    return rows[: len(counts)]
 
 
 def _check_manifest(folder: Path) -> None:
