@@ -141,8 +141,8 @@ def mask_batch(
     else:
         unseen = masked if mask_token is None else masked | mask_token
         weight = np.take_along_axis(unseen, targets, axis=1).astype(np.float32)
-    if n_target is not None:
-        weight *= np.arange(targets.shape[1]) < n_target[:, None]
+    for i, count in enumerate([] if n_target is None else n_target.tolist()):
+        weight[i, count:] = 0
     return MaskBatch(
         masked=torch.from_numpy(masked),
         visible=torch.from_numpy(visible),
@@ -160,27 +160,18 @@ def _positions(
     """The sorted positions of the True tokens of each row, int64 (B, count), and if `ragged` how many are real."""
     samples, n = chosen.shape
     flat = np.flatnonzero(chosen)
-    count = len(flat) // max(samples, 1)
-    counts = None
-    if ragged is not None or not _even(chosen, len(flat), count):
-        counts = chosen.sum(axis=1, dtype=np.int64)
-    if counts is not None and ragged is None:
-        raise ValueError(
-            f"the samples of a batch need equally many {what}, got from {counts.min()} to {counts.max()}; use a law "
-            "that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
-        )
-    if counts is None:
-        return (flat.reshape(samples, count) - (np.arange(samples) * n)[:, None]).astype(np.int64, copy=False), None
-    assert ragged is not None
+    first = np.arange(samples) * n
+    stops = np.searchsorted(flat, first + n)
+    counts = np.diff(stops, prepend=0)
+    if ragged is None:
+        if (counts != counts[:1]).any():
+            raise ValueError(
+                f"the samples of a batch need equally many {what}, got from {counts.min()} to {counts.max()}; use a "
+                "law that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
+            )
+        return flat.reshape(samples, len(flat) // max(samples, 1)) - first[:, None], None
     width = -(-int(counts.max(initial=0)) // ragged) * ragged
     padded = np.zeros((samples, width), dtype=np.int64)
-    for i, (start, stop) in enumerate(pairwise([0, *np.cumsum(counts).tolist()])):
+    for i, (start, stop) in enumerate(pairwise([0, *stops.tolist()])):
         np.subtract(flat[start:stop], i * n, out=padded[i, : stop - start])
     return padded, counts
-
-
-def _even(chosen: npt.NDArray[np.bool_], total: int, count: int) -> bool:
-    """Whether each row has `count` of the `total` True tokens."""
-    if len(chosen) < 2:
-        return True
-    return total == count * len(chosen) and bool((chosen.sum(axis=1) == count).all())
