@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from ..shards.dataset import read_dataset_json
+from ..shards.errors import ShardError
 
 Float32s = npt.NDArray[np.float32]
 
@@ -25,6 +30,19 @@ class PointStats:
         if not self.deviation > 0:
             raise ValueError(f"a deviation is above 0, got {self.deviation}")
 
+    @classmethod
+    def of(cls, location: str | Path) -> Self:
+        """Those of the split in a folder, from the sums that `make shards` left in its dataset.json; use the training
+        split's for the others. ShardError where it has none.
+        """
+        sums = read_dataset_json(Path(location)).get("sums", {}).get("points")
+        if not sums:
+            raise ShardError(f"{location} has no sums of points in its dataset.json; make it again from the raw data")
+        n, *total, squares = sums
+        mean = [value / n for value in total]
+        variance = squares / n / 3 - sum(value * value for value in mean) / 3
+        return cls(mean=(mean[0], mean[1], mean[2]), deviation=math.sqrt(max(variance, 0.0)))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointAugment:
@@ -32,7 +50,7 @@ class PointAugment:
 
     normalise: "ball" centres a cloud at its mean and divides by the greatest norm; "deviation" divides by the
     root mean square of its coordinates, one number for all axes; a PointStats subtracts and divides by the dataset's
-    (see `dataset_stats`); "none" leaves the points as they are. A cloud whose points all coincide is only centred.
+    (see `PointStats.of`); "none" leaves the points as they are. A cloud whose points all coincide is only centred.
     scale: from and to, of the factor that a view is multiplied with. rotate: about an axis ("any": about all, uniform
     over rotations), by a uniform angle. jitter: deviation of the normal noise that is added to every coordinate, cut at
     `jitter_most`.

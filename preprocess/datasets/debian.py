@@ -33,7 +33,7 @@ def debian_folder(package: str, inside: str, root: Path) -> Path:
         files = sorted(folder.glob("*.deb"))
         if not files:
             raise DatasetError(f"apt-get downloaded no file of {package}")
-        _run(["dpkg-deb", "-x", str(files[0]), "content"], folder, package)
+        _run(["dpkg-deb", "-x", files[0].name, "content"], folder, package)
         if not (folder / "content" / inside).is_dir():
             raise DatasetError(f"{files[0].name} holds no folder {inside}")
         (folder / "content" / inside).rename(kept)

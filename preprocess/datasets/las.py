@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...shards.errors import DatasetError
-from ..encode.point_files import LAS_SUFFIXES
+from ..encode.point_files import LAS_SUFFIXES, check_las_header
 from .dataset import Dataset, Source
 from .folder import folder
 
@@ -37,6 +37,7 @@ def blocks(tile: Source, most_points: int) -> Iterator[Source]:
     except ImportError as error:
         raise DatasetError("LAS files are read with laspy: pip install 'maskstream[points]'") from error
     try:
+        check_las_header(tile.path)
         with laspy.open(tile.path) as reader:
             n, low, high = reader.header.point_count, reader.header.mins.tolist(), reader.header.maxs.tolist()
     except Exception:  # the encoder will meet it again, and rejects the source with its reason

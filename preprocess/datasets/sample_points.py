@@ -53,7 +53,7 @@ def sample_points(root: Path) -> Dataset:
 def _parts(library: Path) -> dict[str, list[Source]]:
     """The chosen parts of each split."""
     by_category: dict[str, list[Path]] = {name: [] for name in CATEGORIES}
-    for path in sorted((library / "parts").glob("*.dat"), key=lambda path: xxhash.xxh3_64_intdigest(path.name)):
+    for path in sorted((library / "parts").glob("*.dat"), key=_hash):
         wanted = by_category.get(category) if (category := _category(path)) else None
         if wanted is not None and len(wanted) < sum(PARTS.values()):
             wanted.append(path)
@@ -66,6 +66,10 @@ def _parts(library: Path) -> dict[str, list[Source]]:
             source = Source(id=f"ldraw/{path.name}", path=path, label=label)
             splits["val" if i < n_val else "train"].append(source)
     return splits
+
+
+def _hash(path: Path) -> int:
+    return xxhash.xxh3_64_intdigest(path.name.encode())
 
 
 def _category(path: Path) -> str | None:

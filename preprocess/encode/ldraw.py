@@ -63,6 +63,8 @@ def _corners(words: list[str]) -> Float64:
 def _placed(words: list[str], library: Path, depth: int) -> Float64:
     """The triangles of the file that a line of type 1 places."""
     transform = np.array(words[2:14], dtype=np.float64)
+    if len(words) < 15:
+        raise ValueError(words)
     name = " ".join(words[14:]).replace("\\", "/").lower()
     below = (library / folder / name for folder in ("parts", "p"))
     path = next((path for path in below if path.is_file()), None)

@@ -7,6 +7,7 @@ in float32 (points.py moves them first).
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,9 @@ LDRAW_SUFFIX = ".dat"
 
 _LAS_NOISE = (7, 18)
 """Classes of points that are no surface, such as birds, by the ASPRS's table."""
+
+
+_MOST_COMPRESSION = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +107,32 @@ def _ply(path: Path) -> Cloud:
     return Cloud(points=joined, columns=("x", "y", "z", "red", "green", "blue"))
 
 
+def check_las_header(path: Path) -> None:
+    """RejectError where the header of a LAS or LAZ file announces more than the file can hold.
+
+    laspy believes it: a false number of records keeps it busy for hours. Fields as in the LAS specification 1.4.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(375)
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    if len(head) < 227 or head[:4] != b"LASF":
+        raise RejectError("open", f"is no LAS file: it has {size} bytes and begins with {head[:4]!r}")
+    header, begin, records = struct.unpack_from("<HII", head, 94)
+    row_bytes, points = struct.unpack_from("<HI", head, 105)
+    compressed = bool(head[104] & 0x80)
+    if head[25] >= 4 and len(head) >= 375:
+        extended_at, extended, points = struct.unpack_from("<QIQ", head, 235)
+        if extended and extended_at + 60 * extended > size:
+            raise RejectError("open", f"announces {extended} extended records in a file of {size} bytes")
+    if header > begin or begin > size or 54 * records > begin - header:
+        raise RejectError("open", f"announces {records} records between bytes {header} and {begin} of {size}")
+    if points * row_bytes > (size - begin) * (_MOST_COMPRESSION if compressed else 1):
+        raise RejectError("open", f"is cut short: {size} bytes cannot hold the {points} points that its header says")
+
+
 @lru_cache(maxsize=1)
 def read_las(path: Path) -> Cloud:
     """The points of a tile, with intensity and colours in [0, 1] and the class, less those of the classes of noise.
@@ -113,6 +143,7 @@ def read_las(path: Path) -> Cloud:
         import laspy
     except ImportError as error:
         raise DatasetError("LAS files are read with laspy: pip install 'maskstream[points]'") from error
+    check_las_header(path)
     try:
         with laspy.open(path) as reader:
             announced = reader.header.point_count
