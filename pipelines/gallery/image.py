@@ -39,7 +39,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Inside and outside a box",
-        source="OneRef, sec. 3.3",
+        source="OneRef, referring-aware masking",
         says="Three quarters of the box that a phrase refers to are hidden, a third of the rest. 24 x 24 patches.",
         call="masks.Padded(mask=masks.Box(inside=0.75, outside=0.35, margin=1))",
         command="oneref",
@@ -47,7 +47,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Second view only",
-        source="CropMAE, sec. 3",
+        source="CropMAE",
         says="A crop, and a crop of that crop: the first is all visible, of the second two patches are.",
         call="masks.Padded(mask=masks.ByView(masks=(None, masks.Random(ratio=0.985))))",
         command="cropmae",
@@ -56,7 +56,7 @@ SCHEMES = (
     ),
     Scheme(
         name="One mask for two models",
-        source="DMAE, sec. 3",
+        source="DMAE",
         says="Teacher and student see the same patches.",
         call="masks.Shared(mask=masks.Random(ratio=0.75))",
         command="dmae",
@@ -121,7 +121,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Spikes",
-        source="Masked Spiking Transformer, sec. 3.3",
+        source="Masked Spiking Transformer, random spike masking",
         says=(
             "No mask of tokens: single elements of activations are dropped, the same ones whenever a sample is shown. "
             "Here the elements are pixels."

@@ -20,7 +20,7 @@ LEDE = "A picture in 18 x 18 patches and a text, as one sample: each part has a 
 SCHEMES = (
     Scheme(
         name="Image and text",
-        source="M3AE, sec. 3",
+        source="M3AE",
         says="Three quarters of the picture are hidden, and 15 % of the text in whole words.",
         call=(
             'masks.Joint(parts={"image": masks.Random(ratio=0.75), '

@@ -34,7 +34,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Any number of tokens",
-        source="PMLM, sec. 3",
+        source="PMLM",
         says="First a number, each equally likely from one token to all of them; then so many tokens.",
         call="masks.Padded(mask=masks.Tokens(ratio=masks.UniformCount()))",
         command="pmlm",
