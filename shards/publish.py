@@ -29,6 +29,12 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def publish(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    with publishing(path) as stream:
+        stream.write(data)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` (a rename, a removal) survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -40,7 +46,7 @@ def sync_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> int:
     """Delete the temp files that killed writers left in `folder`, while nothing writes there. Returns how many."""
-    leftovers = list(folder.glob(".*.tmp"))
+    leftovers = [path for path in folder.glob(".*.tmp") if not path.is_dir()]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..shards.errors import ResumeError
-from .durable import flush_folder, write_durably
+from ..shards.publish import publish, sync_folder
 from .export import save_model
 
 LATEST = "latest"
@@ -63,11 +63,11 @@ def save_checkpoint(
         shutil.rmtree(stale, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_model(model, temporary / MODEL, about)
-    write_durably(temporary / OPTIMISER, save(_moments(model, optimiser)))
-    write_durably(temporary / STATE, json.dumps(asdict(position), indent=2).encode())
+    publish(temporary / OPTIMISER, save(_moments(model, optimiser)))
+    publish(temporary / STATE, json.dumps(asdict(position), indent=2).encode())
     os.rename(temporary, final)
-    flush_folder(folder)
-    write_durably(folder / LATEST, final.name.encode())
+    sync_folder(folder)
+    publish(folder / LATEST, final.name.encode())
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if old != final:
             shutil.rmtree(old)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from .durable import write_durably
+from ..shards.publish import publish
 from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
 from .models.video_tokens import VideoTokens, VideoTokensConfig
 
@@ -30,7 +30,7 @@ def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | No
         raise ValueError(f"models of the kinds {', '.join(KINDS)} can be saved, got {type(model).__name__}")
     metadata = {**(about or {}), "format": "pt", **model.metadata()}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_durably(Path(path), save(weights, metadata=metadata))
+    publish(Path(path), save(weights, metadata=metadata))
 
 
 def load_model(path: str | Path) -> nn.Module:

@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..pipelines.stalls import summary
 from ..shards.errors import ResumeError
+from ..shards.publish import publish, remove_leftovers
 from .checkpoint import Position, discard_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from .distributed import barrier, rank, sum_over_ranks, world_size
-from .durable import write_durably
 from .export import save_model
 from .interrupt import StopRequest
 from .metrics import MetricsLog, StepMetrics
@@ -148,7 +148,7 @@ class Trainer:
         with StopRequest() as stop, self._bar, closing(self._log()) as metrics:
             self._advance(goal, stop, metrics)
         if rank() == 0:
-            write_durably(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
+            publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
         if rank() == 0 and self.step >= self.steps:
             save_model(self.model, self.out / "model.safetensors", self._about())
         barrier()
@@ -255,10 +255,11 @@ class Trainer:
             )
         if rank() == 0:
             self.out.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.out)
             if not resume:
                 discard_checkpoints(folder)
             about = {**self._settings, "steps": str(self.steps), "device": str(self.device), "bf16": str(self._bf16)}
-            write_durably(self.out / "run.json", json.dumps(about, indent=2).encode())
+            publish(self.out / "run.json", json.dumps(about, indent=2).encode())
         barrier()
 
     def _wrapped(self, compile_model: bool) -> nn.Module:

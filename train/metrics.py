@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .durable import write_durably
+from ..shards.publish import publish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class MetricsLog:
         if path is None:
             return
         kept = [line for line in _whole_lines(path) if line["step"] <= step]
-        write_durably(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        publish(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed by close()
 
     def write(self, metrics: StepMetrics) -> None:
