@@ -13,6 +13,7 @@ MODALITY ?= video
 DEMO_SET    := sample$(if $(filter video,$(MODALITY)),,-$(MODALITY))
 DEMO        := runs/demo$(if $(filter video,$(MODALITY)),,-$(MODALITY))
 DEMO_RECIPE_video := mgmae-tiny
+DEMO_RECIPE_audio := audiomae-tiny
 DEMO_RECIPE  = $(or $(DEMO_RECIPE_$(MODALITY)),$(error there is no demo of MODALITY=$(MODALITY)))
 # DALI for CUDA 13 needs driver 580 or newer; without a driver none is installed.
 EXTRA   ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \

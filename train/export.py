@@ -14,6 +14,7 @@ from torch import nn
 
 from ..shards.publish import publish
 from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
+from .models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .models.video_tokens import VideoTokens, VideoTokensConfig
 
 
@@ -54,6 +55,7 @@ def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], ab
 
 
 KINDS: dict[str, Callable[[Mapping[str, str]], nn.Module]] = {
+    "audio": partial(_autoencoder, SpectrogramTokensConfig, SpectrogramTokens),
     "video": partial(_autoencoder, VideoTokensConfig, VideoTokens),
 }
 """How a model of each kind is rebuilt from the metadata of its file."""

@@ -2,11 +2,14 @@
 
 from .hf import export_hf, from_hf, to_hf, to_hf_config
 from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
+from .spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .video_tokens import VideoTokens, VideoTokensConfig
 
 __all__ = [
     "AutoencoderConfig",
     "MaskedAutoencoder",
+    "SpectrogramTokens",
+    "SpectrogramTokensConfig",
     "Tokens",
     "VideoTokens",
     "VideoTokensConfig",

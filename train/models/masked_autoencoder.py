@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .window_decoder import WindowDecoder
 
 
 class Tokens(Protocol):
@@ -44,10 +46,23 @@ class Tokens(Protocol):
         """Tokens as the decoder predicts them, float32 (B, M, n_targets)."""
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """Tokens that lie in a `grid` of their own and have positions for it, instead of those along a line."""
+
+    grid: tuple[int, ...]
+
+    def positions(self, width: int) -> Tensor:
+        """float32 (N, width)."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig:
     """Sizes of the encoder and the decoder, and the epsilons of their layer norms.
 
+    `decoder_window`: tokens of a window in time and frequency, for a decoder that attends only within windows
+    (window_decoder.py); None for one that attends to everything.
     `eps` is the blocks' and the encoder's, `decoder_eps` that of the decoder's last norm. 1e-6 is the authors' value;
     transformers uses 1e-12 and 1e-5.
     """
@@ -61,8 +76,11 @@ class AutoencoderConfig:
     mlp_ratio: int = 4
     eps: float = 1e-6
     decoder_eps: float = 1e-6
+    decoder_window: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.decoder_window is not None:
+            object.__setattr__(self, "decoder_window", tuple(self.decoder_window))
         for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
             if width < 1 or heads < 1 or width % heads or width % 2:
                 raise ValueError(
@@ -84,7 +102,7 @@ def sinusoid_positions(n_tokens: int, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention of (B, L, D) with a bias for query and value and none for key."""
+    """Self-attention of (..., L, D) with a bias for query and value and none for key; a mask says who may attend."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -94,15 +112,16 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        return cast(Tensor, self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2).unbind(0)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return cast(Tensor, self.out(seen.transpose(-3, -2).flatten(-2)))
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: attention and a GELU perceptron, each added to its input (B, L, D)."""
+    """A pre-norm transformer block: attention and a GELU perceptron, each added to its input (..., L, D)."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
         super().__init__()
@@ -112,8 +131,8 @@ class Block(nn.Module):
         self.up = nn.Linear(width, mlp_ratio * width)
         self.down = nn.Linear(mlp_ratio * width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), mask)
         return cast(Tensor, x + self.down(F.gelu(self.up(self.norm2(x)))))
 
 
@@ -130,10 +149,11 @@ class MaskedAutoencoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build(config, tokens)
-        self.register_buffer("encoder_positions", sinusoid_positions(tokens.n_tokens, config.width), persistent=False)
-        self.register_buffer(
-            "decoder_positions", sinusoid_positions(tokens.n_tokens, config.decoder_width), persistent=False
-        )
+        for part, width in (("encoder", config.width), ("decoder", config.decoder_width)):
+            known = (
+                tokens.positions(width) if isinstance(tokens, Placed) else sinusoid_positions(tokens.n_tokens, width)
+            )
+            self.register_buffer(f"{part}_positions", known, persistent=False)
 
     def _build(self, c: AutoencoderConfig, tokens: Tokens) -> None:
         self.embed = nn.Linear(tokens.n_inputs, c.width)
@@ -141,9 +161,8 @@ class MaskedAutoencoder(nn.Module):
         self.encoder_norm = nn.LayerNorm(c.width, eps=c.eps)
         self.bridge = nn.Linear(c.width, c.decoder_width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(c.decoder_width))
-        self.decoder = nn.ModuleList(
-            Block(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps) for _ in range(c.decoder_depth)
-        )
+        blocks = [Block(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps) for _ in range(c.decoder_depth)]
+        self.decoder = nn.ModuleList(blocks) if c.decoder_window is None else self._windows(blocks, c.decoder_window)
         self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.decoder_eps)
         self.head = nn.Linear(c.decoder_width, tokens.n_targets)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
@@ -152,6 +171,11 @@ class MaskedAutoencoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def _windows(self, blocks: list[Block], window: tuple[int, int]) -> WindowDecoder:
+        if not isinstance(self.tokens, Placed):
+            raise ValueError(f"decoder_window={window} is for tokens in a grid of time and frequency; leave it out")
+        return WindowDecoder(blocks, self.tokens.grid, window)
 
     def forward(self, data: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """The loss, a float32 scalar: sum(weight * error) / sum(weight), a token's error being its mean squared error.
@@ -192,11 +216,23 @@ class MaskedAutoencoder(nn.Module):
         return cast(Tensor, self.encoder_norm(x))
 
     def _predict(self, tokens: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        seen = self.bridge(self._encode(tokens, visible)) + self.decoder_positions[visible]
-        x = torch.cat((seen, self.mask_token + self.decoder_positions[target]), dim=1)
-        for block in self.decoder:
-            x = block(x)
-        return cast(Tensor, self.head(self.decoder_norm(x[:, visible.shape[1] :])))
+        seen = self.bridge(self._encode(tokens, visible))
+        if isinstance(self.decoder, WindowDecoder):
+            x = self._decode_grid(self.decoder, seen, visible, target)
+        else:
+            seen = seen + self.decoder_positions[visible]
+            x = torch.cat((seen, self.mask_token + self.decoder_positions[target]), dim=1)
+            for block in self.decoder:
+                x = block(x)
+            x = x[:, visible.shape[1] :]
+        return cast(Tensor, self.head(self.decoder_norm(x)))
+
+    def _decode_grid(self, decoder: WindowDecoder, seen: Tensor, visible: Tensor, target: Tensor) -> Tensor:
+        """All tokens in their places, mask tokens where none was seen, (B, M, E) of them after the decoder."""
+        grid = self.mask_token.to(seen.dtype).expand(len(seen), self.tokens.n_tokens, -1)
+        grid = grid.scatter(1, visible[..., None].expand_as(seen), seen)
+        x = decoder(grid + self.decoder_positions)
+        return cast(Tensor, x.gather(1, target[..., None].expand(-1, -1, x.shape[2])))
 
 
 def _rows(tokens: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .audio import AudioRecipe, audiomae_base, audiomae_tiny
 from .recipe import Pictures, Recipe
 from .video import (
     VideoRecipe,
@@ -22,6 +23,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "mgmae-tiny": mgmae_tiny,
     "videomae2-small": videomae2_small,
     "videomae2-tiny": videomae2_tiny,
+    "audiomae-base": audiomae_base,
+    "audiomae-tiny": audiomae_tiny,
 }
 
 
@@ -32,4 +35,4 @@ def named_recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "Pictures", "Recipe", "VideoRecipe", "named_recipe"]
+__all__ = ["RECIPES", "AudioRecipe", "Pictures", "Recipe", "VideoRecipe", "named_recipe"]

@@ -1,0 +1,48 @@
+"""A decoder whose blocks attend within windows of the token grid, every second one within shifted windows.
+
+Source: Audio-MAE (Huang et al., 2022, section 3.3): windows of 4 x 4 over 64 x 8 tokens, shifted by 2 along time, find
+the local patterns of a spectrogram better than global attention. The shift wraps around (Swin, Liu et al., 2021), and
+a mask keeps the two ends of the grid from attending to each other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class WindowDecoder(nn.Module):
+    """`blocks` over a grid (T, F) in windows (w, v) that divide it; a block takes (B, windows, w * v, E) and a mask."""
+
+    outside: Tensor
+
+    def __init__(self, blocks: list[nn.Module], grid: tuple[int, ...], window: tuple[int, int]) -> None:
+        super().__init__()
+        if len(grid) != 2 or grid[0] % window[0] or grid[1] % window[1]:
+            raise ValueError(f"windows of {window} tokens do not divide a grid of {grid}; choose decoder_window to fit")
+        self.grid, self.window = grid, window
+        self.shift = window[0] // 2 if grid[0] > window[0] else 0
+        self.blocks = nn.ModuleList(blocks)
+        self.register_buffer("outside", self._allowed(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All tokens of the grid (B, N, E) in, the same out."""
+        (t, f), (w, v) = self.grid, self.window
+        batch, _, width = x.shape
+        for i, block in enumerate(self.blocks):
+            shift = self.shift if i % 2 else 0
+            if shift:
+                x = x.roll(-shift * f, dims=1)
+            windows = x.reshape(batch, t // w, w, f // v, v, width).transpose(2, 3).reshape(batch, -1, w * v, width)
+            windows = block(windows, self.outside if shift else None)
+            x = windows.reshape(batch, t // w, f // v, w, v, width).transpose(2, 3).reshape(batch, t * f, width)
+            if shift:
+                x = x.roll(shift * f, dims=1)
+        return x
+
+    def _allowed(self) -> Tensor:
+        """Who may attend to whom in the shifted windows: bool (windows, 1, w * v, w * v)."""
+        (t, f), (w, v) = self.grid, self.window
+        wrapped = (torch.arange(t) >= t - self.shift).long()[:, None].expand(t, f)
+        part = wrapped.reshape(t // w, w, f // v, v).transpose(1, 2).reshape(-1, w * v)
+        return (part[:, None, :] == part[:, :, None])[:, None]
