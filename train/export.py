@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
 from ..shards.publish import publish
 from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
+from .models.mesh_network import MeshNetwork, MeshNetworkConfig
 from .models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .models.video_tokens import VideoTokens, VideoTokensConfig
 
@@ -48,6 +49,24 @@ def load_model(path: str | Path) -> nn.Module:
     return model.eval()
 
 
+def begin_with(model: nn.Module, path: str | Path) -> list[str]:
+    """Gives a model the weights in a safetensors file that it has under the same names and in the same shapes; the
+    names of its parameters that keep their own. ValueError where the file cannot be read or nothing fits.
+    """
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"initial weights {path} cannot be read ({error}); give a model.safetensors") from error
+    own = model.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    if not fitting:
+        raise ValueError(
+            f"none of the weights in {path} fit a {type(model).__name__} of these sizes; use those of another run"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
+
+
 def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], about: Mapping[str, str]) -> nn.Module:
     """A masked autoencoder of one kind of token."""
     cut = tokens(config(**json.loads(about["tokens"])))
@@ -56,6 +75,7 @@ def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], ab
 
 KINDS: dict[str, Callable[[Mapping[str, str]], nn.Module]] = {
     "audio": partial(_autoencoder, SpectrogramTokensConfig, SpectrogramTokens),
+    "mesh": lambda about: MeshNetwork(MeshNetworkConfig(**json.loads(about["model"]))),
     "video": partial(_autoencoder, VideoTokensConfig, VideoTokens),
 }
 """How a model of each kind is rebuilt from the metadata of its file."""

@@ -22,7 +22,7 @@ from ..shards.errors import ResumeError
 from ..shards.publish import publish, remove_leftovers
 from .checkpoint import Position, discard_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from .distributed import barrier, rank, sum_over_ranks, world_size
-from .export import save_model
+from .export import begin_with, save_model
 from .interrupt import StopRequest
 from .metrics import MetricsLog, StepMetrics
 from .optimiser import build_optimiser, limit_gradients, set_lr
@@ -100,7 +100,8 @@ class Trainer:
     what limited it) when `run` ends, and model.safetensors when the last step is done. With
     `resume` the run goes on from the latest checkpoint, exactly: on a CPU its weights equal, bit by bit, those of a run
     that never stopped. Without it the folder's earlier run is overwritten. `steps` is the length of the whole run, over
-    which the learning rate is planned. SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint.
+    which the learning rate is planned; `initial` is a file of weights to begin with (see `begin_with`). SIGTERM and
+    Ctrl-C end `run` after the current step, with a checkpoint.
 
     Under torch.distributed each rank trains on its own loader's batches with DistributedDataParallel.
     Errors: ValueError for settings, ResumeError where a checkpoint does not fit, FloatingPointError for a loss that is
@@ -114,6 +115,7 @@ class Trainer:
         out: str | Path,
         *,
         steps: int | None = None,
+        initial: str | Path | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         compile_model: bool = False,
@@ -131,11 +133,15 @@ class Trainer:
         self.device = torch.device(device)
         self.steps = recipe.schedule.total_steps(len(loader)) if steps is None else steps
         self.step = 0
-        self.model = recipe.build_model(seed=seed).to(self.device)
+        self.model = recipe.build_model(seed=seed)
+        if initial is not None and (own := begin_with(self.model, initial)):
+            log.info("of %s all is taken but %s", initial, ", ".join(own))
+        self.model.to(self.device)
         self.optimiser = build_optimiser(self.model, recipe.optimiser)
         self._bf16 = bf16_helps(self.device)
         self._samples = recipe.batch_size * world_size()
         self._settings = {**recipe.settings(), "seed": str(seed), "samples_per_step": str(self._samples)}
+        self._settings |= {} if initial is None else {"initial": str(initial)}
         self._save_every = save_every
         self._begin(resume)
         self._train_model = self._wrapped(compile_model)

@@ -20,6 +20,7 @@ def train(
     out: str | Path,
     *,
     steps: int | None = None,
+    initial: str | Path | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -32,10 +33,12 @@ def train(
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
 
-    steps: length of the run (the recipe's by default). batch_size: samples per rank instead of the recipe's. seed: of
-    the weights, the order, the crops and the masks. workers, threads: the loader's. compile_model: torch.compile; by
-    default on CUDA only, where the minute that it takes pays. save_every: steps from one checkpoint to the next. See
-    `Trainer` for what is written, for resuming, and for errors. Started by torchrun it trains on all ranks.
+    steps: length of the run (the recipe's by default). initial: a model.safetensors to begin with; of it the weights
+    are taken that the model has under the same names and in the same shapes, such as those of a pre-training.
+    batch_size: samples per rank instead of the recipe's. seed: of the weights, the order, the crops and the masks.
+    workers, threads: the loader's. compile_model: torch.compile; by default on CUDA only, where the minute that it
+    takes pays. save_every: steps from one checkpoint to the next. See `Trainer` for what is written, for resuming, and
+    for errors. Started by torchrun it trains on all ranks.
     """
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     if batch_size is not None:
@@ -56,6 +59,7 @@ def train(
             loader,
             out,
             steps=planned,
+            initial=initial,
             seed=seed,
             device=own,
             compile_model=own.type == "cuda" if compile_model is None else compile_model,

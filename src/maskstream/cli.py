@@ -135,6 +135,10 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(help="A model.safetensors to begin with, such as a pre-training's.", show_default=False),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)
     ] = None,
@@ -151,6 +155,7 @@ def train(
         data,
         out or Path("runs") / recipe,
         steps=steps,
+        initial=initial,
         batch_size=batch_size,
         seed=seed,
         device=device,

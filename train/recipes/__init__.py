@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
+from .mesh import MeshRecipe, meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
 from .recipe import Pictures, Recipe
 from .video import (
     VideoRecipe,
@@ -25,6 +26,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "videomae2-tiny": videomae2_tiny,
     "audiomae-base": audiomae_base,
     "audiomae-tiny": audiomae_tiny,
+    "meshmask-small": meshmask_small,
+    "meshmask-small-next": meshmask_small_next,
+    "meshmask-tiny": meshmask_tiny,
+    "meshmask-tiny-next": meshmask_tiny_next,
 }
 
 
@@ -35,4 +40,4 @@ def named_recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "AudioRecipe", "Pictures", "Recipe", "VideoRecipe", "named_recipe"]
+__all__ = ["RECIPES", "AudioRecipe", "MeshRecipe", "Pictures", "Recipe", "VideoRecipe", "named_recipe"]

@@ -1,0 +1,140 @@
+"""Recipes of simulations on meshes: MeshMask's pre-training, and the prediction of the next step that follows it.
+
+maskstream train meshmask-tiny      --data .../train --out runs/masked
+maskstream train meshmask-tiny-next --data .../train --out runs/next --initial runs/masked/model.safetensors
+maskstream rollout runs/next        --data .../val
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+from torch import Tensor, nn
+
+from ...pipelines import MeshBatch, MeshLoader, mesh_loader
+from ...pipelines.masks import Mask, MeshNodes
+from ...pipelines.mesh_noise import MeshNoise
+from ..models.mesh_network import MeshNetwork, MeshNetworkConfig
+from ..optimiser import OptimiserConfig
+from ..schedule import ScheduleConfig
+from .recipe import LoaderSettings, Pictures, Recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshRecipe(Recipe):
+    """A network on meshes, of the task that `model` says: with a mask it reconstructs fields, without one it predicts
+    the next step. noise: on what it sees. views: steps of each trajectory in a batch.
+    """
+
+    modality: ClassVar[str] = "mesh"
+
+    mask: Mask | None = None
+    noise: MeshNoise | None = None
+    views: int = 1
+    model: MeshNetworkConfig = field(default_factory=MeshNetworkConfig)
+
+    def __post_init__(self) -> None:
+        Recipe.__post_init__(self)
+        if self.views < 1:
+            raise ValueError(f"views is at least 1, got {self.views}")
+        if (self.mask is not None) != (self.model.task == "masked"):
+            raise ValueError(
+                f"the task 'masked' needs a mask and 'next' has none, got {self.model.task!r}, {self.mask}"
+            )
+
+    def build_model(self, *, seed: int = 0) -> MeshNetwork:
+        """The model with its initial weights, on the CPU."""
+        return MeshNetwork(self.model, seed=seed)
+
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> MeshLoader:
+        """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
+        return mesh_loader(
+            data, mask=self.mask, noise=self.noise, views=self.views, batch_size=self.batch_size, **settings
+        )
+
+    def inputs(self, batch: MeshBatch) -> tuple[Tensor, ...]:
+        """The graph with its mask, or with its next step; ValueError where the batch has neither, or is of another kind
+        of mesh than the model.
+        """
+        found, wanted = (batch.fields.shape[1], batch.positions.shape[1]), (self.model.channels, self.model.dims)
+        if found != wanted:
+            raise ValueError(
+                f"these meshes have {found[0]} channels in {found[1]} dimensions, and the model of {self.name!r} is "
+                f"for {wanted[0]} in {wanted[1]}; use a recipe with model=MeshNetworkConfig(channels=, dims=)"
+            )
+        return masked_inputs(batch) if self.model.task == "masked" else next_inputs(batch)
+
+    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+        """Fields as they were, as the encoder saw them and as the model completes them; or rollouts."""
+        from ..pictures.mesh import report_pictures
+
+        return report_pictures(self, model, data, shown)
+
+
+def masked_inputs(batch: MeshBatch) -> tuple[Tensor, ...]:
+    """What `MeshNetwork.masked_loss` takes."""
+    mask, visible_edges, kept_edges = batch.mask, batch.visible_edges, batch.kept_edges
+    if mask is None or visible_edges is None or kept_edges is None:
+        raise ValueError("the loader gives no masks, and masked pre-training needs them; build it with mask=")
+    hidden = (mask.visible[0], mask.target[0], mask.weight[0], visible_edges, kept_edges)
+    return (batch.fields, batch.kinds, batch.edges, batch.edge_features, *hidden)
+
+
+def next_inputs(batch: MeshBatch) -> tuple[Tensor, ...]:
+    """What `MeshNetwork.next_loss` takes."""
+    if batch.next_fields is None:
+        raise ValueError("these meshes are surfaces without steps in time; the next step is of simulations")
+    graph = (batch.kinds, batch.edges, batch.edge_features)
+    return (batch.fields, batch.next_fields, *graph, batch.change, batch.counts)
+
+
+def meshmask_small() -> MeshRecipe:
+    """MeshMask (Garnier et al., 2025): 40 % of the nodes hidden, 15 rounds of messages at width 128.
+
+    How its rounds are shared by encoder and decoder is not published; here 10 and 5. Learning rates are 1e-4 to 1e-6.
+    """
+    return MeshRecipe(
+        name="meshmask-small",
+        mask=MeshNodes(ratio=0.4),
+        batch_size=2,
+        schedule=ScheduleConfig(base_lr=1.28e-2, min_lr=1.28e-4, steps=100_000),
+        optimiser=OptimiserConfig(weight_decay=1e-4, max_grad_norm=1.0),
+    )
+
+
+def meshmask_small_next() -> MeshRecipe:
+    """The next step, with noise of 0.02 m/s on a velocity whose deviation is about 0.5 m/s (MeshGraphNets, A.2.2)."""
+    return next_step(meshmask_small())
+
+
+def meshmask_tiny() -> MeshRecipe:
+    """MeshMask's pre-training in a minute on two CPU cores: what `make demo MODALITY=mesh` trains first."""
+    return replace(
+        meshmask_small(),
+        name="meshmask-tiny",
+        model=MeshNetworkConfig(width=64, hidden=64, encoder_rounds=4, decoder_rounds=2),
+        schedule=ScheduleConfig(base_lr=0.256, min_lr=2.56e-3, steps=TINY_MASKED_STEPS),
+    )
+
+
+def meshmask_tiny_next() -> MeshRecipe:
+    """The next step in a few minutes, after `meshmask_tiny` or without it."""
+    tiny = next_step(meshmask_tiny())
+    return replace(tiny, schedule=replace(tiny.schedule, steps=TINY_NEXT_STEPS))
+
+
+def next_step(masked: MeshRecipe) -> MeshRecipe:
+    """The training that follows a pre-training, with the same network."""
+    return replace(
+        masked,
+        name=f"{masked.name}-next",
+        mask=None,
+        noise=MeshNoise(deviation=0.04),
+        model=replace(masked.model, task="next"),
+    )
+
+
+TINY_MASKED_STEPS = 800
+TINY_NEXT_STEPS = 1600
