@@ -59,7 +59,8 @@ class Feedback:
         self.classes = classes
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._memory = torch.zeros(2, 8 * (classes + 2), dtype=torch.uint8).share_memory_()
+        self._memory = torch.zeros(2, 8 * (classes + 2), dtype=torch.uint8)
+        self._memory.share_memory_()  # type: ignore[no-untyped-call]
         self._write(version, self._checked(np.zeros(classes) if scores is None else scores))
 
     def publish(self, scores: Sequence[float] | npt.NDArray[Any] | Tensor) -> int:

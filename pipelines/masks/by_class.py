@@ -59,9 +59,8 @@ class ByClass(Mask):
             raise ValueError(f"there are scores for the classes 0 to {len(weights) - 1}, got class {classes.max()}")
         chances = np.where(classes < 0, 0.5, weights[classes])
         count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
-        order = draw.rng.permutation(len(chances))
-        accepted = order[draw.rng.random(len(chances)) < chances[order]]
-        hidden = words.spread(words.fitting(accepted[None], count))[0]
+        accepted = np.flatnonzero(draw.rng.random(len(chances)) < chances)
+        hidden = words.spread(words.taken(1, count, draw.rng, accepted)[0])
         return Maps(hidden=hidden, version=None if published is None else published.version)
 
 

@@ -49,9 +49,9 @@ class WholeWords(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = Words.of(grid, draw, by="WholeWords")
         if self.each:
-            return words.spread(draw.rng.random((1, len(words.lengths))) < as_law(self.ratio).draw(draw))[0]
+            return words.spread(draw.rng.random(len(words.lengths)) < as_law(self.ratio).draw(draw))
         count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
-        return words.spread(words.fitting(draw.rng.permutation(len(words.lengths))[None], count))[0]
+        return words.spread(words.taken(1, count, draw.rng)[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,40 +89,25 @@ class Words:
         """How many tokens `law` hides."""
         return self.length - law.visible(draw, self.length, rounding)
 
-    def fitting(self, order: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
-        """Which words are taken when those of each row of `order` (rows, W) are tried in turn: bool (rows, W).
+    def taken(
+        self, rows: int, count: int, rng: np.random.Generator, candidates: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Words in a random order of each row until they have `count` tokens: bool (rows, W).
 
-        A word that would make it more than `count` tokens is skipped. Those before the first that would are taken
-        together, for all rows at once; the few that fit behind it one by one.
+        A word that would make it more is skipped. candidates: the words that are tried, by default all.
         """
-        taken = np.zeros((len(order), len(self.lengths)), dtype=np.bool_)
-        lengths = self.lengths.astype(np.int32)[order]
-        total = np.cumsum(lengths[:, :count], axis=1, dtype=np.int32)  # count words have count tokens or more
-        begun = total <= count
-        taken[np.arange(len(order))[:, None], order[:, :count]] = begun
-        room = count - (total * begun).max(axis=1, initial=0)
-        for row in np.flatnonzero(room).tolist():
-            place = int(np.count_nonzero(begun[row]))
-            self._fill(taken[row], order[row, place:], lengths[row, place:], int(room[row]))
+        from .word_loop import take_words
+
+        taken = np.zeros((rows, len(self.lengths)), dtype=np.bool_)
+        tried = np.arange(len(self.lengths)) if candidates is None else candidates
+        seed = rng.integers(0xFFFF_FFFF_FFFF_FFFF, dtype=np.uint64, endpoint=True)
+        take_words(self.lengths, tried, count, seed, taken)
         return taken
 
-    @staticmethod
-    def _fill(
-        taken: npt.NDArray[np.bool_], order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32], room: int
-    ) -> None:
-        """Takes words in `order` that fit into `room` tokens."""
-        small = np.flatnonzero(lengths <= room)
-        for word, length in zip(order[small].tolist(), lengths[small].tolist(), strict=True):
-            if length <= room:
-                taken[word] = True
-                room -= length
-                if not room:
-                    return
-
     def spread(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """From words (rows, W) to their tokens: bool (rows, N)."""
-        none = np.zeros((len(taken), 1), dtype=np.bool_)
-        tokens: npt.NDArray[np.bool_] = np.concatenate([taken, none], axis=1)[:, self.number]
+        """From words (..., W) to their tokens: bool (..., N)."""
+        none = np.zeros((*taken.shape[:-1], 1), dtype=np.bool_)
+        tokens: npt.NDArray[np.bool_] = np.concatenate([taken, none], axis=-1)[..., self.number]
         return tokens
 
 

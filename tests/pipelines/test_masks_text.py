@@ -26,11 +26,10 @@ from maskstream.pipelines.masks import (
     WholeWords,
     class_weights,
 )
-from maskstream.pipelines.masks.shuffles import random_orders
 from maskstream.pipelines.masks.words import Words
 from maskstream.pipelines.place import Place
 
-from .texts import groups, published_rows, text, token_grid, words_in_turn
+from .texts import groups, published_rows, shuffled, splitmix, text, token_grid, words_in_turn
 
 MASK_ID = 103
 TEXT_MASKS = [
@@ -53,6 +52,10 @@ def draws(cues: list[Cues], seed: int = 0, view: int = 0) -> list[Draw]:
 def texts(count: int, n: int = 40, **settings: float) -> list[Cues]:
     rng = np.random.default_rng(0)
     return [text(n, rng, padding=int(rng.integers(n // 2)), **settings) for _ in range(count)]
+
+
+def first_number(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**64 - 1, dtype=np.uint64, endpoint=True))
 
 
 def hidden_of(mask: Mask, n: int, given: list[Draw]) -> np.ndarray:
@@ -99,11 +102,11 @@ def test_words_are_taken_as_the_published_loop_takes_them(lengths: list[int], co
     if not ids:
         return
     given_words = Words.of(token_grid(len(ids)), draws([Cues(words=np.array(ids))])[0], by="a test")
-    order = random_orders(5, len(lengths), np.random.default_rng(seed))
-    hidden = given_words.spread(given_words.fitting(order, count))
-    for row, words in zip(hidden, order, strict=True):
-        expected = words_in_turn([groups(ids)[w] for w in words], count)
-        assert set(np.flatnonzero(row).tolist()) == expected
+    hidden = given_words.spread(given_words.taken(5, count, np.random.default_rng(seed)))
+    numbers = splitmix(first_number(np.random.default_rng(seed)))
+    order = groups(ids)
+    for row in hidden:
+        assert set(np.flatnonzero(row).tolist()) == words_in_turn(shuffled(order, numbers), count)
 
 
 @settings(max_examples=60, deadline=None)
@@ -214,14 +217,11 @@ def test_decoder_rows_are_those_of_a_plain_loop(padding: int) -> None:
     length, words = n - padding, groups(cues.words.tolist())
     got = DecoderRows(pool=pool).attend(token_grid(n), draws([cues])[0])
     rng = draws([cues])[0].rng
-    orders = random_orders(pool, len(words), rng)
+    numbers = splitmix(first_number(rng))
+    masks = [words_in_turn(shuffled(words, numbers), max(1, round(length * 0.5))) for _ in range(pool)]
     picks = rng.integers(pool, size=length)
     for i in range(n):
-        if i >= length:
-            expected = {0}
-        else:
-            hidden = words_in_turn([words[w] for w in orders[picks[i]]], max(1, round(length * 0.5)))
-            expected = set(range(length)) - hidden - {i}
+        expected = set(range(length)) - masks[picks[i]] - {i} if i < length else {0}
         assert set(np.flatnonzero(got[i]).tolist()) == expected
     assert got[1:length, 0].all()
     assert not got[0, 0]
@@ -252,14 +252,14 @@ def test_decoder_rows_go_with_the_encoders_mask() -> None:
     assert type(batch).concatenated([batch, batch]).attend.shape == (6, 40, 40)
 
 
-def test_random_orders_are_orders_and_uniform() -> None:
-    orders = random_orders(6000, 4, np.random.default_rng(0))
-    names, counts = np.unique(orders, axis=0, return_counts=True)
-    assert len(names) == 24
-    assert ((counts - 250) ** 2 / 250).sum() < 23 + 4.5 * np.sqrt(46)
-    assert (np.sort(random_orders(3, 3000, np.random.default_rng(0))) == np.arange(3000)).all()
-    assert random_orders(2, 1, np.random.default_rng(0)).tolist() == [[0], [0]]
-    assert random_orders(2, 0, np.random.default_rng(0)).shape == (2, 0)
+def test_orders_of_words_are_uniform_and_each_rows_own() -> None:
+    """Of five words of one token the two that are taken are any pair, whatever the row before took."""
+    words = Words.of(token_grid(5), draws([Cues(words=np.arange(5))])[0], by="a test")
+    taken = words.taken(20001, 2, np.random.default_rng(0))
+    pairs = np.unique(taken, axis=0, return_inverse=True)[1].ravel()
+    assert pairs.max() == 9
+    both = np.bincount(pairs[:-1] * 10 + pairs[1:], minlength=100)
+    assert ((both - 200) ** 2 / 200).sum() < 99 + 4.5 * np.sqrt(2 * 99)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Texts for the tests of text masks, and the published rule of whole words as a plain loop."""
 
 import random
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -35,16 +36,31 @@ def groups(words: Row) -> list[Row]:
     return list(found.values())
 
 
-def words_in_turn(candidates: list[Row], count: int) -> set[int]:
+def words_in_turn(candidates: Iterable[Row], count: int) -> set[int]:
     """The places that are hidden when words are tried in turn and one that would exceed `count` is skipped."""
     hidden: list[int] = []
-    for word in candidates:
-        if len(hidden) >= count:
-            break
-        if len(hidden) + len(word) > count:
-            continue
-        hidden += word
+    left = iter(candidates)
+    while len(hidden) < count and (word := next(left, None)) is not None:
+        if len(hidden) + len(word) <= count:
+            hidden += word
     return set(hidden)
+
+
+def splitmix(seed: int) -> Iterator[int]:
+    """SplitMix64's numbers, the upper 32 bits of each."""
+    while True:
+        seed = (seed + 0x9E3779B97F4A7C15) % 2**64
+        x = (seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        yield (x ^ (x >> 31)) >> 32
+
+
+def shuffled(order: list[Row], numbers: Iterator[int]) -> Iterator[Row]:
+    """The words in a random order, each drawn when it is asked for; `order` is left as it then is."""
+    for i in range(len(order)):
+        j = i + (next(numbers) * (len(order) - i) >> 32)
+        order[i], order[j] = order[j], order[i]
+        yield order[i]
 
 
 def published_rows(words: Row, ratio: float, pool: int, rng: random.Random) -> list[Row]:
