@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...shards.manifest import Manifest
+from ..augment import CenterCrop
 from ..clip import VideoClip
 from ..video import video_loader
 from .moments import Labelled
 
+BATCH = 64
+
 
 def labelled_frames(location: str | Path, *, size: int = 16, samples: int | None = None) -> Iterator[Labelled]:
-    """The central square of the middle frame of the first `samples` videos of a split (None: of all), in batches.
+    """The central square of the middle frame of `samples` videos of a split, chosen at random (None: of all).
 
     Pictures are float64 (B, size, size, 3) in [0, 1], labels int64 (B,); videos without a label are left out.
     """
     clip = VideoClip(frames=1, stride=1, size=size, start="center")
+    some = samples is not None and samples < len(Manifest.load(location))
     loader = video_loader(
-        location, clip=clip, batch_size=64, shuffle=False, device="cpu", flow="none", tubelet=1, patch=1
+        location,
+        clip=clip,
+        augment=CenterCrop(),
+        batch_size=min(samples or BATCH, BATCH),
+        shuffle=some,
+        device="cpu",
+        flow="none",
+        tubelet=1,
+        patch=1,
     )
-    left = samples
+    left = samples or len(loader) * BATCH
     for batch in loader:
         keep = batch.label >= 0
         if batch.weight is not None:
             keep &= batch.weight > 0
-        pictures, labels = batch.video[keep][:left, 0].numpy() / 255.0, batch.label[keep][:left].numpy()
-        yield pictures, labels
-        if left is not None:
-            left -= len(labels)
-            if left <= 0:
-                return
+        yield batch.video[keep][:left, 0].numpy() / 255.0, batch.label[keep][:left].numpy()
+        left -= len(batch)
+        if left <= 0:
+            return

@@ -5,12 +5,17 @@ from itertools import product
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 
 from maskstream.cli import main
 from maskstream.pipelines.doctor import (
     Moments,
     Shape,
     examine,
+    labelled_frames,
     masked_alignment,
     plain_alignment,
     shapes_of,
@@ -164,6 +169,29 @@ def test_what_cannot_be_examined_is_said():
             shapes_of(4, [name])
     with pytest.raises(ValueError, match="from 1 to 5"):
         examine(moments, [each_pixel(12)], [0.5], features=(6,))
+
+
+def test_real_digits_against_scikit_learn():
+    digits = load_digits()
+    moments = Moments.of((digits.images[i : i + 200], digits.target[i : i + 200]) for i in range(0, 1797, 200))
+    x, one_hot = digits.data, np.eye(10)[digits.target]
+    score = {"multioutput": "variance_weighted"}
+    for k in (2, 10):
+        scores = PCA(k, svd_solver="full").fit_transform(x)
+        expected = r2_score(one_hot, LinearRegression().fit(scores, one_hot).predict(scores), **score)
+        assert plain_alignment(moments, k).share[-1] == pytest.approx(expected, abs=1e-4)
+    best = r2_score(one_hot, LinearRegression().fit(x, one_hot).predict(x), **score)
+    assert supervised_alignment(moments, 9)[-1] == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("samples", [None, 5, 100])
+def test_pictures_out_of_shards(split, samples):
+    batches = list(labelled_frames(split, size=8, samples=samples))
+    pictures, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    assert pictures.shape == (min(samples or 11, 11), 8, 8, 3)
+    assert 0 <= pictures.min() < pictures.max() <= 1
+    assert len({p.tobytes() for p in pictures}) == len(labels)
+    assert set(labels.tolist()) <= {0, 1, 2}
 
 
 def test_the_command_on_shards(split, monkeypatch, capsys):

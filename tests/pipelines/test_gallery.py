@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from maskstream.cli import main
 from maskstream.pipelines import masks
 from maskstream.pipelines.gallery import SCHEMES, Media, gallery, gallery_page
 from maskstream.pipelines.gallery.panels import sheet, token_maps
@@ -165,3 +166,17 @@ def test_pieces_of_a_text():
     assert pieces.spaced[3:5] == (False, True)
     assert pieces.cues.tokens[2] == pieces.cues.tokens[5]
     assert pieces.cues.scores[6] > pieces.cues.scores[2] > pieces.cues.scores[0]
+
+
+def test_the_command_shows_a_clip_of_a_split(split, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    words = ["gallery", split, "--root", tmp_path / "raw", "--out", tmp_path / "page.html"]
+    monkeypatch.setattr("sys.argv", ["maskstream", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    page = (tmp_path / "page.html").read_text()
+    assert "1,408 of 1,568 hidden, 160 visible" in page
+    assert "Not shown: a sound could not be had" in page
+    assert "pyvista==0.47.1 could not be downloaded" in page
+    assert "pyvista" in capsys.readouterr().err
