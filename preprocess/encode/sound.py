@@ -15,7 +15,7 @@ from .reject import RejectError
 
 MAX_SECONDS = 2 * 3600
 """A sound is held in memory as a whole; longer ones must be cut into windows."""
-_EXACT_LENGTH = frozenset({"wav", "w64", "flac", "aiff", "au", "caf"})
+_EXACT_LENGTH = frozenset({"w64", "flac", "aiff", "au", "caf"})
 """Containers that say how many samples there are, so that one that was cut off shows."""
 
 
@@ -39,9 +39,28 @@ def read_sound(path: Path, window_ms: tuple[int, int] | None = None) -> Sound:
         with av.open(str(path), "r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise RejectError("open", "has no audio track")
+            if container.format.name == "wav" and (lacking := missing_bytes(path)) > 0:
+                raise RejectError("decode", f"is cut off: its header promises {lacking} bytes more")
             return _decoded(container, window_ms)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise RejectError("open", f"cannot be opened or decoded ({_words(error)})") from error
+
+
+def missing_bytes(path: Path) -> int:
+    """How many bytes of its data chunk a RIFF file lacks; FFmpeg does not mind. 0 for other files and for streams,
+    whose headers promise nothing.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return 0
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return 0 if length in (0, 0xFFFFFFFF) else max(0, file.tell() + length - size)
+            file.seek(length + length % 2, 1)
+    return 0
 
 
 def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> Sound:
