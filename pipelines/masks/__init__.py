@@ -35,7 +35,7 @@ roundings). Where is a pattern's, one family a file:
 
 and masks made of masks: Dual (dual.py, VideoMAE V2), Padded (padded.py, for counts that differ), ByView, Shared and
 Complementary (views.py: CropMAE, DMAE), Replace (replace.py, 80/10/10), DecoderRows (decoder_rows.py, RetroMAE), Joint
-(joint.py, M3AE). Two are no masks of a grid: Spikes (spikes.py, elements of activations, Masked Spiking Transformer) and
+(joint.py, M3AE). Two are no masks of a grid: Spikes (spikes.py, elements of activations, Masked Spiking Transformer),
 ComplexRatio (complex_ratio.py, a target for speech enhancement).
 
 A new pattern is a subclass of `Mask` with one method, `hide`, which says for one view of a sample which tokens are
