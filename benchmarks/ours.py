@@ -85,11 +85,17 @@ def clips_of(variant: Variant, epochs: int) -> list[Clip]:
 
 
 def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
-    def read(clip: Clip) -> Any:
-        sample = sampler.make(clip.index, clip.epoch)
-        return sample.video[0] if output == "uint8" else sampler.collate([sample]).pixel_values()[0]
+    def run(clips: Sequence[Clip]) -> Any:
+        pixels, maps = None, []
+        for clip in clips:
+            sample = sampler.make(clip.index, clip.epoch)
+            maps += sample.maps or []
+            pixels = sample.video[0] if output == "uint8" else sampler.collate([sample]).pixel_values()[0]
+        if sampler.mask is not None:
+            sampler.mask.joined(sampler.grid, maps)
+        return pixels
 
-    return Reader(name=name, output=output, run=each(read))
+    return Reader(name=name, output=output, run=run)
 
 
 def _loader(manifest: Manifest) -> Reader:

@@ -162,6 +162,10 @@ class VideoSampler:
         """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be decoded."""
         stats = Stats(samples=1)
         request = self.request(index, epoch)
+        maps = None
+        if self.mask is not None and not self.mask.needs:
+            with stats.stage("mask"):  # now, since what draws is in the processor's cache; decoding displaces it
+                maps = self.draw_maps(request.key, epoch, place, None)
         try:
             with stats.stage("read"):
                 data = self.read(request)
@@ -184,8 +188,9 @@ class VideoSampler:
                 to_rgb(decoded.frames, crop, size, video[view])
         with stats.stage("flow"):
             flows = self._flows(video, decoded, request)
-        with stats.stage("mask"):
-            maps = self.draw_maps(request.key, epoch, place, flows)
+        if self.mask is not None and self.mask.needs:
+            with stats.stage("mask"):
+                maps = self.draw_maps(request.key, epoch, place, flows)
         return VideoSample(
             video=video,
             maps=maps,

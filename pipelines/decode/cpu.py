@@ -102,7 +102,7 @@ def decode_frames(
     packets = packets or read_fragments(fragments, track)
     pts = wanted_pts(packets, first_frame, numbers)
     by_pts = _decode(track, fragments, packets, pts, motion_vectors)
-    frames = [by_pts[int(p)] for p in pts]
+    frames = [by_pts[p] for p in pts.tolist()]
     return DecodedFrames(
         frames=frames,
         pts_s=pts / track.timescale,
@@ -114,14 +114,15 @@ def _decode(
     track: Track, data: memoryview, packets: Packets, pts: Int64Array, motion_vectors: bool
 ) -> dict[int, VideoFrame]:
     """Each wanted frame by its pts."""
-    wanted = {int(p) for p in pts}
+    wanted = set(pts.tolist())
     found: dict[int, VideoFrame] = {}
     decoder = _decoders.take(track, motion_vectors)
     try:
-        for i in wanted_packets(data, track, packets, pts).tolist():
-            start = int(packets.start[i])
-            packet = av.Packet(data[start : start + int(packets.size[i])])  # type: ignore[arg-type]
-            packet.pts = int(packets.pts[i])
+        needed = wanted_packets(data, track, packets, pts)
+        columns = (packets.start[needed].tolist(), packets.size[needed].tolist(), packets.pts[needed].tolist())
+        for start, size, shown_at in zip(*columns, strict=True):
+            packet = av.Packet(data[start : start + size])  # type: ignore[arg-type]
+            packet.pts = shown_at
             _keep(decoder.decode(packet), wanted, found)
         _keep(decoder.decode(None), wanted, found)
     except av.error.FFmpegError as error:
@@ -147,47 +148,49 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
     `crop` is in pixels of the frames, with even offsets and sizes (4:2:0 chroma); a flip is applied last. Bilinear,
     pixel centres at half; where the crop is at least twice the output, pixels are averaged instead.
     """
+    scratch = np.empty(3 * size[0] * size[1], dtype=np.uint8)  # one for all frames: it stays in the processor's cache
     done: dict[int, int] = {}
     for t, frame in enumerate(frames):
         if id(frame) in done:
             out[t] = out[done[id(frame)]]
             continue
         done[id(frame)] = t
-        _frame_to_rgb(frame, crop, size, out[t])
+        _frame_to_rgb(frame, crop, scratch, out[t])
         if crop.flip:
             out[t] = cv2.flip(out[t], 1)
 
 
-def _frame_to_rgb(frame: VideoFrame, crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:
+def _frame_to_rgb(frame: VideoFrame, crop: Crop, scratch: UInt8Array, out: UInt8Array) -> None:
     if frame.format.name not in _PLANAR_420:
         frame = frame.reformat(format="yuv420p")
     full = frame.color_range == _FULL_RANGE
     standard = "bt709" if frame.colorspace == _BT709 else "bt601"
-    height, width = size
+    height, width, _ = out.shape
     even = height % 2 == 0 and width % 2 == 0
     if even and not full and standard == "bt601":
-        stacked = np.empty((height * 3 // 2, width), dtype=np.uint8)
-        quarter = height * width // 4
-        flat = stacked.reshape(-1)
-        _resize(_plane(frame, 0, crop, 1), flat[: 4 * quarter].reshape(height, width))
-        _resize(_plane(frame, 1, crop, 2), flat[4 * quarter : 5 * quarter].reshape(height // 2, width // 2))
-        _resize(_plane(frame, 2, crop, 2), flat[5 * quarter :].reshape(height // 2, width // 2))
+        area = height * width
+        chroma = scratch[area : area + area // 2].reshape(2, height // 2, width // 2)
+        for plane, to in zip(_planes(frame, crop), (scratch[:area].reshape(height, width), *chroma), strict=True):
+            _resize(plane, to)
+        stacked = scratch[: area + area // 2].reshape(height * 3 // 2, width)
         cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420, dst=out)
         return
-    planes = [np.empty((height, width), dtype=np.uint8) for _ in range(3)]
-    for i, plane in enumerate(planes):
-        _resize(_plane(frame, i, crop, 1 if i == 0 else 2), plane)
-    cv2.transform(cv2.merge(planes), yuv_to_rgb(standard, full), dst=out)
+    planes = scratch.reshape(3, height, width)
+    for plane, to in zip(_planes(frame, crop), planes, strict=True):
+        _resize(plane, to)
+    cv2.transform(cv2.merge(list(planes)), yuv_to_rgb(standard, full), dst=out)
 
 
-def _plane(frame: VideoFrame, index: int, crop: Crop, subsampling: int) -> UInt8Array:
-    """A view of the crop in plane `index`, without a copy."""
-    plane = frame.planes[index]
-    pixels = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
-    y, x = crop.y // subsampling, crop.x // subsampling
-    rows, columns = -(-crop.height // subsampling), -(-crop.width // subsampling)
-    view: UInt8Array = pixels[y : y + rows, x : x + columns]
-    return view
+def _planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
+    """Views of the crop in the planes Y, U and V, without a copy."""
+    views = []
+    y, x, rows, columns = crop.y, crop.x, crop.height, crop.width
+    for plane in frame.planes:
+        line = plane.line_size
+        views.append(np.ndarray((rows, columns), np.uint8, plane, y * line + x, (line, 1)))  # type: ignore[arg-type]
+        if len(views) == 1:
+            y, x, rows, columns = y // 2, x // 2, -(-rows // 2), -(-columns // 2)
+    return views
 
 
 def _resize(source: UInt8Array, out: UInt8Array) -> None:

@@ -32,21 +32,19 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
     H.264 only: frames that nothing refers to (nal_ref_idc 0) are left out unless they are wanted, and so is what
     follows the last wanted frame before the next IDR frame. Every other codec: all packets up to the last wanted one.
     """
-    wanted = np.isin(packets.pts, pts)
-    last = int(np.flatnonzero(wanted)[-1]) + 1
+    wanted = set(pts.tolist())
+    is_wanted = [p in wanted for p in packets.pts.tolist()]
+    last = len(is_wanted) - is_wanted[::-1].index(True)
     if track.codec != "h264":
         return np.arange(last)
     length_size = (track.extradata[4] & 3) + 1
-    kinds = [
-        _h264_kind(data, int(a), int(n), length_size)
-        for a, n in zip(packets.start[:last], packets.size[:last], strict=True)
-    ]
+    starts, sizes = packets.start[:last].tolist(), packets.size[:last].tolist()
     keep: list[int] = []
     needed = False
     for i in range(last - 1, -1, -1):
-        needed = needed or bool(wanted[i])
-        is_reference, is_idr = kinds[i]
-        if needed and (is_reference or wanted[i]):
+        needed = needed or is_wanted[i]
+        is_reference, is_idr = _h264_kind(data, starts[i], sizes[i], length_size)
+        if needed and (is_reference or is_wanted[i]):
             keep.append(i)
         if is_idr:
             needed = False

@@ -28,14 +28,16 @@ def cell_flow(
     grid: tuple[int, int],
     window: tuple[float, float, float, float],
     mirrored: bool,
+    scale: tuple[float, float],
     flow: Floats,
     valid: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
 ) -> bool:
     """Flow (K, h, w, 2) and valid (K, h, w) from the blocks of K frames, which end at `ends` (K,); holes are filled.
 
-    grid: rows and columns of the source's units. window: x, y, width and height of what the clip shows, in units. The
-    flow is in units, and 0 where `still`. known (K,): whether anything is valid. False where a block lies outside.
+    grid: rows and columns of the source's units. window: x, y, width and height of what the clip shows, in units.
+    scale: from pixels of the source to the clip's. The flow is 0 where `still`. known (K,): whether anything is valid.
+    False where a block lies outside.
     """
     rows, columns = flow.shape[1:3]
     x, y, width, height = window
@@ -55,7 +57,7 @@ def cell_flow(
                     flow[k, r, c, 0], flow[k, r, c, 1], valid[k, r, c] = 0.0, 0.0, True
             known[k] = True
         else:
-            resample(units, across, down, mixed, flow[k], valid[k])
+            resample(units, across, down, scale, mixed, flow[k], valid[k])
             known[k] = fill(flow[k], valid[k], sums)
     return True
 
@@ -68,9 +70,9 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
     """
     numbers, halves, octets = fields
     _, rows, columns = units.shape
-    flat = units.reshape(-1)
-    for n in range(flat.size):
-        flat[n] = 0.0
+    xs, ys, weights = units.reshape(3, -1)
+    for n in range(xs.size):
+        xs[n], ys[n], weights[n] = 0.0, 0.0, 0.0
     for n in range(first, end):
         width, height = np.int64(octets[n, _WIDTH]), np.int64(octets[n, _HEIGHT])
         left, top = (halves[n, _DST_X] - (width >> 1)) >> 3, (halves[n, _DST_Y] - (height >> 1)) >> 3
@@ -82,14 +84,21 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
         x = np.float32(numbers[n, _MOTION_X] / halves[n, _MOTION_SCALE])
         y = np.float32(numbers[n, _MOTION_Y] / halves[n, _MOTION_SCALE])
         for row in range(top, bottom + 1):
-            for column in range(left, right + 1):
-                units[0, row, column], units[1, row, column], units[2, row, column] = x, y, 1.0
+            for place in range(row * columns + left, row * columns + right + 1):
+                cell = np.uint64(place)  # numba takes no negative ones from the end
+                xs[cell], ys[cell], weights[cell] = x, y, 1.0
     return True
 
 
 @kernel
 def resample(
-    units: Floats, across: Sides, down: Sides, mixed: Floats, flow: Floats, valid: npt.NDArray[np.bool_]
+    units: Floats,
+    across: Sides,
+    down: Sides,
+    scale: tuple[float, float],
+    mixed: Floats,
+    flow: Floats,
+    valid: npt.NDArray[np.bool_],
 ) -> None:
     """The mean of the blocks around each cell's centre, weighted bilinearly; valid where they weigh at least half.
 
@@ -98,6 +107,7 @@ def resample(
     left, right, along = across
     top, bottom, share = down
     xs, ys, weights = mixed
+    scale_x, scale_y = np.float32(scale[0]), np.float32(scale[1])
     for r in range(top.size):
         for plane in range(3):
             line, high, low, part = mixed[plane], units[plane, top[r]], units[plane, bottom[r]], share[r]
@@ -107,8 +117,8 @@ def resample(
             i, j, part = left[c], right[c], along[c]
             weight = weights[i] + (weights[j] - weights[i]) * part
             each = np.float32(1.0) / max(weight, np.float32(1e-6))
-            flow[r, c, 0] = (xs[i] + (xs[j] - xs[i]) * part) * each
-            flow[r, c, 1] = (ys[i] + (ys[j] - ys[i]) * part) * each
+            flow[r, c, 0] = (xs[i] + (xs[j] - xs[i]) * part) * (each * scale_x)
+            flow[r, c, 1] = (ys[i] + (ys[j] - ys[i]) * part) * (each * scale_y)
             valid[r, c] = weight >= np.float32(0.5)
 
 

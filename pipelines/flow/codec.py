@@ -20,7 +20,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags2
-from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import SideDataContainer, Type
 
 from ..augment.crop import Crop
 from .base import ClipFlow, grid_shape
@@ -66,8 +66,12 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
 def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
     """The vectors that came with a decoded frame, or None; a view into the frame, which keeps it alive."""
     # Not frame.side_data: it is kept in the frame and refers to it, a cycle that only a full garbage collection frees.
-    data = SideDataContainer(frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
-    return None if data is None else np.frombuffer(data, dtype=np.uint8).reshape(-1, VECTOR.itemsize)
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]
+    try:
+        data = side_data[Type.MOTION_VECTORS]
+    except KeyError:
+        return None
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, VECTOR.itemsize)
 
 
 def codec_flow(
@@ -101,9 +105,9 @@ def codec_flow(
     still = np.zeros(pairs, dtype=np.bool_) if frames is None else frames[1:] == frames[:-1]
     window = (crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT)
     fields, ends = joined(vectors[1:])
-    if not cell_flow(fields, ends, still, unit_grid(width, height), window, crop.flip, flow, valid, known):
+    scale = (size / crop.width * (-1 if crop.flip else 1), size / crop.height)
+    if not cell_flow(fields, ends, still, unit_grid(width, height), window, crop.flip, scale, flow, valid, known):
         raise _outside(width, height)
-    flow *= np.array([size / crop.width * (-1 if crop.flip else 1), size / crop.height], dtype=np.float32)
     return ClipFlow(flow if known.all() else with_substitutes(flow, known, cell, clip), valid)
 
 

@@ -10,14 +10,17 @@ from .warp import Floats
 
 
 @kernel
-def highest_bump(rows: Floats, columns: Floats, faint: float) -> Floats:
-    """The maximum of bumps, rows (n, H) times columns (n, W), over their greatest value, at least `faint`: (H, W)."""
-    height, width = rows.shape[1], columns.shape[1]
+def highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], faint: float) -> Floats:
+    """The maximum of the chosen patches' bumps over its greatest value, at least `faint`: (H, W).
+
+    A patch's bump is a row of down (h, H) times a row of across (w, W); patches are numbered row by row.
+    """
+    patches, height, width = len(across), down.shape[1], across.shape[1]
     mixed = np.zeros((height, width), dtype=np.float32)
-    for n in range(len(rows)):
-        column = columns[n]
+    for patch in chosen:
+        rows, column = down[patch // patches], across[patch % patches]
         for r in range(height):
-            line, row = mixed[r], rows[n, r]
+            line, row = mixed[r], rows[r]
             for c in range(width):
                 line[c] = max(line[c], row * column[c])
     flat, greatest = mixed.reshape(-1), np.float32(0.0)

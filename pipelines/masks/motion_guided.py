@@ -116,7 +116,7 @@ def start_map(start: Start, plane: tuple[int, int], cells: int, ratio: float, rn
         return tokens.reshape(h, w).repeat(cells, axis=0).repeat(cells, axis=1)
     from .maps import highest_bump
 
-    return highest_bump(bumps(h, cells)[chosen // w], bumps(w, cells)[chosen % w], FAINT)
+    return highest_bump(bumps(h, cells), bumps(w, cells), chosen, FAINT)
 
 
 @lru_cache(maxsize=32)
