@@ -29,7 +29,7 @@ class ByClass(Mask):
     feedback: the scores, from the trainer (see feedback.py). scores: fixed ones, where there is no feedback.
 
     The grid's axes are (token,); the cues are `words` and `classes`. Source: POS-tagging weighted masking of Yang et
-    al. 2023, Learning Better Masking for Better Language Model Pre-training (sec. 3.2), with 17 universal tags.
+    al. 2023, Learning Better Masking for Better Language Model Pre-training, with 17 universal tags.
     """
 
     ratio: Ratio = 0.15

@@ -21,7 +21,7 @@ class ComplexRatio:
     the true complex product, which also turns the phase.
 
     bound: "parts", the real and the imaginary part each become limit * tanh(steepness / 2 * part), published as
-        K (1 - exp(-C x)) / (1 + exp(-C x)) with K = 10 and C = 0.1 (Williamson et al. 2016, sec. III); "magnitude", the
+        K (1 - exp(-C x)) / (1 + exp(-C x)) with K = 10 and C = 0.1 (Williamson et al. 2016); "magnitude", the
         magnitude does and the phase stays (Choi et al. 2019, Deep Complex U-Net, with a limit of 1 and a steepness of
         2); "none".
 

@@ -22,7 +22,7 @@ class DecoderRows(Mask):
     picks one of them at random and attends to what it leaves and is not i itself. So the first column ([CLS]) is True
     in all rows but the first, as is that of every other special token outside its own row. Padding is attended to by
     nobody, and its rows see the first token alone. True = attends, as scaled_dot_product_attention has it. Source:
-    RetroMAE (Xiao et al. 2022, sec. 3.2), with ratios from 0.5 to 0.7.
+    RetroMAE (Xiao et al. 2022, enhanced decoding), with ratios from 0.5 to 0.7.
 
     The matrix takes N^2 bytes of a sample. It takes about 1 ms at N = 512.
     """

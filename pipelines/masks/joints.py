@@ -40,7 +40,7 @@ class Joints(Mask):
     scope: what shares a mask: a "view" (none is shared), all views of a "sample", or a "batch" over all ranks, as
         published.
 
-    The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023, sec. 3.2), which draws it for 2-D and for 3-D
+    The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), which draws it for 2-D and for 3-D
     skeletons (see `Joint`).
     """
 

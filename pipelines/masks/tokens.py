@@ -25,7 +25,7 @@ class Tokens(Mask):
 
     The grid's axes are (token,); the cue is `words`. Sources: BERT (Devlin et al. 2019) at 0.15; PMLM (Liao et al.
     2020) with the law UniformCount; MosaicBERT (Portes et al. 2023) with `each` at 0.3; with `each` and a law of
-    progress, masking ratio decay (Yang et al. 2023, sec. 3.1).
+    progress, masking ratio decay (Yang et al. 2023).
     """
 
     ratio: Ratio = 0.15

@@ -21,7 +21,7 @@ class TopScores(Mask):
     Those are the tokens whose score is not -inf and, where the cue `words` is given, that are neither special nor
     padding. Tokens that an earlier level hid (cue `hidden`, optional) stay hidden and count: a level adds to the one
     before it. Of equal scores the earlier token goes first; nothing is drawn, so that all epochs see the same. Any
-    grid; the cue is `scores`. Source: Recursive ROAR (Madsen et al. 2022, sec. 4): give each level the scores of the
+    grid; the cue is `scores`. Source: Recursive ROAR (Madsen et al. 2022): give each level the scores of the
     model that was trained at the level before, as a side file of the same keys.
     """
 

@@ -31,7 +31,7 @@ class WholeWords(Mask):
         since transformers 5; `rounding` plays no part.
 
     The grid's axes are (token,); the cue is `words`. Source: BERT's whole word masking, as in transformers until 4;
-    RetroMAE's encoder (Xiao et al. 2022, sec. 3.1) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
+    RetroMAE's encoder (Xiao et al. 2022) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
     """
 
     ratio: Ratio = 0.3
