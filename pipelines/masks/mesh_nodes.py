@@ -22,7 +22,8 @@ class MeshNodes(Mask):
     protect: node types (cue `kinds`) that are never hidden, such as inflow, outflow and wall; the ratio is then of the
         other nodes. Without it no cue is needed, and all nodes can be hidden, as published.
 
-    The grid's axes are (node,). Source: MeshMask (Garnier et al. 2025), which hides up to 40 % of the nodes; the group's code takes 0.15 by default.
+    The grid's axes are (node,). Source: MeshMask (Garnier et al. 2025), which hides up to 40 % of the nodes;
+    the group's code takes 0.15 by default.
     """
 
     ratio: Ratio = 0.4
