@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..shards.errors import MaskstreamError, ResumeError
+from ..shards.errors import MaskstreamError, ResumeError, ShardError
 from ..shards.sample import DatasetInfo
+from ..shards.sole_writer import sole_writer
 from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder
 from .encode.encoders import encoder_of
@@ -70,7 +71,8 @@ def make_shards(
     depends on how many there are. A run that was stopped goes on; one that is finished with the same settings does
     nothing; other settings raise ResumeError, unless `overwrite`, which deletes the split's files first. Raises
     ValueError for arguments, DatasetError for raw data that is not as its publishers lay it out or of which nothing can
-    be used, ShardError where what was written does not read back the same.
+    be used, BusyError where another run writes to the same folder, ShardError where what was written does not read back
+    the same.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset {dataset!r} is not one of {', '.join(DATASETS)}")
@@ -81,10 +83,8 @@ def make_shards(
     raw = DATASETS[dataset](Path(root))
     encoder = encoder_of(raw.modality, profile)
     splits = _splits(raw, Path(out), encoder, samples_per_shard)
-    todo = {name: split for name, split in splits.items() if not _is_finished(split, overwrite=overwrite)}
     with ExitStack() as stack:
-        for split in todo.values():
-            stack.callback(split.close)
+        todo = _todo(splits, stack, overwrite=overwrite)
         n_clips = _write(todo, _cores() if workers is None else workers, progress, overwrite=overwrite)
         for name, split in todo.items():
             split.finish()
@@ -115,13 +115,26 @@ def _splits(raw: Dataset, out: Path, encoder: Encoder, samples_per_shard: int | 
     return splits
 
 
+def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool) -> dict[str, SplitJob]:
+    """The splits that are not finished, each of them locked and, with what it holds open, let go by `stack`."""
+    todo = {}
+    for name, split in splits.items():
+        if _is_finished(split, overwrite=overwrite):
+            continue
+        stack.enter_context(sole_writer(split.folder))
+        stack.callback(split.close)
+        if not _is_finished(split, overwrite=overwrite):
+            todo[name] = split
+    return todo
+
+
 def _is_finished(split: SplitJob, *, overwrite: bool) -> bool:
+    """ResumeError or ShardError where the folder holds something else that is not to be overwritten."""
     try:
         return split.is_finished()
     except MaskstreamError:
         if not overwrite:
             raise
-        split.clear()
         return False
 
 
@@ -153,11 +166,12 @@ def _write(splits: dict[str, SplitJob], workers: int, progress: Progress, *, ove
 
 
 def _begin(split: SplitJob, *, overwrite: bool) -> list[ShardTask]:
-    try:
+    if not overwrite:
         return split.begin()
-    except ResumeError:
-        if not overwrite:
-            raise
+    try:
+        split.is_finished()
+        return split.begin()
+    except (ResumeError, ShardError):
         split.clear()
         return split.begin()
 

@@ -5,6 +5,7 @@ MaskstreamError
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
 ├── StoreError      a store did not answer, after retries
 ├── ResumeError     a state that cannot be resumed exactly
+├── BusyError       another run writes to the same folder
 └── DatasetError    raw data is not laid out as its publishers do (names what was looked for, where, how to get it)
 """
 
@@ -41,6 +42,10 @@ class StoreError(MaskstreamError):
 
 class ResumeError(MaskstreamError):
     """A saved position cannot be continued exactly; the message says which part differs."""
+
+
+class BusyError(MaskstreamError):
+    """Another run writes to the folder; the message says which process that is, and what to do."""
 
 
 class DatasetError(MaskstreamError):

@@ -15,6 +15,7 @@ from ...shards.packet_table import beside, packets_path
 from ...shards.publish import publishing
 from ...shards.record import Row, ShardRecord
 from ...shards.sample import DatasetInfo, Reject
+from ...shards.sole_writer import sole_writer
 from ..executors.local import Finished, Progressed, Restarted, run_local
 from ..progress import Progress
 from .labels import Label, numbered
@@ -46,16 +47,22 @@ def index_tars(
     cannot be used is a row in rejects.parquet. The result does not depend on `workers` (processes; default all cores).
 
     Raises ValueError for tars that are missing, lie in several folders without `out`, or share a name, and for an `out`
-    with shards that maskstream wrote; DatasetError where no tar holds a usable video.
+    with shards that maskstream wrote; DatasetError where no tar holds a usable video; BusyError where another run
+    writes to `out`.
     """
     paths = _found(tars)
     folder = _folder(paths, out)
+    with sole_writer(folder):
+        return _index(paths, folder, fast, workers, progress or Progress())
+
+
+def _index(paths: Sequence[Path], folder: Path, fast: bool, workers: int | None, progress: Progress) -> IndexReport:
     tasks = [
         TarTask(out=folder, name=Path(os.path.relpath(path, folder.resolve())).as_posix(), check=not fast)
         for path in paths
     ]
     (folder / DATASET_JSON).unlink(missing_ok=True)
-    results = _indexed(tasks, workers, progress or Progress())
+    results = _indexed(tasks, workers, progress)
     shards, rejects, label_names = _merged([results[task] for task in tasks])
     if not shards:
         example = f"; such as {rejects[0].source}: {rejects[0].reason}" if rejects else ""

@@ -20,10 +20,11 @@ from maskstream.preprocess import PROFILES, make_shards, shard_command
 from maskstream.preprocess import job as job_module
 from maskstream.preprocess.plan import default_samples_per_shard, sample_key
 from maskstream.preprocess.progress import Progress
-from maskstream.shards.errors import DatasetError, ResumeError
+from maskstream.shards.errors import BusyError, DatasetError, ResumeError
 from maskstream.shards.journal import JOURNAL
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.sample import KEY_PATTERN
+from maskstream.shards.sole_writer import sole_writer
 from maskstream.shards.verify import verify
 
 FAST = replace(PROFILES["train"], preset="ultrafast")
@@ -210,6 +211,15 @@ def test_other_settings_are_refused_unless_overwrite(raw, tmp_path):
     run(raw, tmp_path / "half", samples_per_shard=2, overwrite=True)
     run(raw, tmp_path / "whole", samples_per_shard=2)
     assert contents(tmp_path / "half") == contents(tmp_path / "whole")
+
+
+def test_a_folder_that_another_run_writes_to_is_left_alone(raw, tmp_path):
+    run(raw, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    for out, overwrite in (("out", True), ("new", True), ("new", False)):
+        with sole_writer(tmp_path / out / "train"), pytest.raises(BusyError, match="another run writes to"):
+            run(raw, tmp_path / out, samples_per_shard=5, overwrite=overwrite)
+    assert contents(tmp_path / "out") == before
 
 
 def test_foreign_tars_are_not_mixed_with_ours(raw, tmp_path):
