@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .audio import AudioEncoder
+from .audiovisual import AudioVisualEncoder
 from .encoder import Encoder, VideoEncoder
 from .mesh import MeshEncoder
 from .points import PointEncoder
@@ -15,15 +16,21 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "mesh": MeshEncoder,
     "points": PointEncoder,
 }
-"""Encoders by modality; video has profiles besides."""
+"""Encoders by modality."""
+
+WITH_PROFILE: dict[str, Callable[[VideoProfile], Encoder]] = {
+    "audiovisual": AudioVisualEncoder,
+    "video": VideoEncoder,
+}
+"""Encoders of what holds video, which is stored in a profile."""
 
 
 def encoder_of(modality: str, profile: VideoProfile | None) -> Encoder:
-    """The encoder of a modality; ValueError for a profile (other than the default one) where it is not video."""
-    if modality == "video":
-        return VideoEncoder(profile or PROFILES["train"])
+    """The encoder of a modality; ValueError for a profile (other than the default one) where it holds no video."""
+    if modality in WITH_PROFILE:
+        return WITH_PROFILE[modality](profile or PROFILES["train"])
     if profile not in (None, PROFILES["train"]):
         raise ValueError(f"profile {profile.name!r} is of video, and this dataset is {modality}; leave it out")
     if modality not in ENCODERS:
-        raise ValueError(f"modality {modality!r} is not one of video, {', '.join(ENCODERS)}")
+        raise ValueError(f"modality {modality!r} is not one of {', '.join(sorted({*ENCODERS, *WITH_PROFILE}))}")
     return ENCODERS[modality]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -43,7 +44,7 @@ def read_sound(path: Path, window_ms: tuple[int, int] | None = None) -> Sound:
                 raise RejectError("decode", f"is cut off: its header promises {lacking} bytes more")
             return _decoded(container, window_ms)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise RejectError("open", f"cannot be opened or decoded ({_words(error)})") from error
+        raise RejectError("open", f"cannot be opened or decoded ({words_of(error)})") from error
 
 
 def missing_bytes(path: Path) -> int:
@@ -71,37 +72,37 @@ def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> So
     try:
         for frame in container.decode(stream):
             if form is None:
-                form = _form(frame)
+                form = form_of(frame)
                 wanted = None if window_ms is None else window_ms[1] * frame.sample_rate // 1000
-            if _form(frame) != form:
-                raise RejectError("decode", f"changes its form from {form} to {_form(frame)}")
-            parts.append(_samples(frame))
+            if form_of(frame) != form:
+                raise RejectError("decode", f"changes its form from {form} to {form_of(frame)}")
+            parts.append(samples_of(frame))
             n += frame.samples
             if n > MAX_SECONDS * frame.sample_rate:
                 raise RejectError("decode", f"is longer than {MAX_SECONDS} s; cut it into windows")
             if wanted is not None and n >= wanted:
                 break
     except av.FFmpegError as error:
-        raise RejectError("decode", f"is damaged after {n} samples ({_words(error)})") from error
+        raise RejectError("decode", f"is damaged after {n} samples ({words_of(error)})") from error
     if form is None or n == 0:
         raise RejectError("decode", "is empty")
     name = container.format.name
     _check_whole(container, name, n if wanted is None else None, form[1])
-    samples = np.concatenate(parts)
+    samples: npt.NDArray[Any] = np.concatenate(parts)
     if window_ms is not None:
         samples = samples[window_ms[0] * form[1] // 1000 : wanted]
     bits = 0
     if samples.dtype == np.int32:
-        samples, bits = _integers(form[0], samples)
+        samples, bits = integers(form[0], samples)
     return Sound(samples=samples, bits=bits, sample_rate=form[1], codec=stream.codec_context.name, container=name)
 
 
-def _form(frame: AudioFrame) -> tuple[str, int, int]:
+def form_of(frame: AudioFrame) -> tuple[str, int, int]:
     """Sample format (planar or not is one), rate, channels."""
     return frame.format.name.removesuffix("p"), frame.sample_rate, frame.layout.nb_channels
 
 
-def _samples(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
+def samples_of(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
     """A frame as int32 or float32 (n, channels)."""
     array = frame.to_ndarray()
     channels = frame.layout.nb_channels
@@ -112,11 +113,11 @@ def _samples(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float3
     if kind in ("flt", "dbl"):
         return array.astype(np.float32)
     if kind == "s64":
-        return (array >> 32).astype(np.int32)
+        return (array.astype(np.int64) >> 32).astype(np.int32)
     return array.astype(np.int32)
 
 
-def _integers(kind: str, samples: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
+def integers(kind: str, samples: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
     """The samples and their bits: FFmpeg holds 24 bits in the upper ones of 32."""
     if kind in ("u8", "s16"):
         return samples, 8 if kind == "u8" else 16
@@ -133,5 +134,5 @@ def _check_whole(container: InputContainer, name: str, n: int | None, rate: int)
         raise RejectError("decode", f"is cut off: {n / rate:.2f} s of {promised:.2f} s are there")
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

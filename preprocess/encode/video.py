@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 
 from ...shards.sample import VideoIndex
 from .check import check_slices, exact_entries, full_decode
+from .clock import noted, start_of
 from .convert import Converter, deinterlaced
 from .fragments import parsed_output, video_index
 from .profile import PROFILES, VideoProfile
@@ -28,11 +29,15 @@ _COPIED = ("h264", "hevc", "vp9", "av1")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedVideo:
-    """A sample's `mp4` member, where its frames lie, and what its `json` member says."""
+    """A sample's `mp4` member, where its frames lie, and what its `json` member says.
+
+    start_s: the time of the first frame on the source's clock; None where it is not known (profile copy, no stamps).
+    """
 
     data: bytes
     index: VideoIndex
     meta: dict[str, Any]
+    start_s: float | None = None
 
 
 def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | None = None) -> EncodedVideo:
@@ -55,7 +60,8 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     facts = probe(path)
     convert = Converter(profile.short_side, facts.pixel_aspect)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
-    timeline = timed(deinterlaced(windowed(decode(path), window)), facts)
+    times: list[Fraction | None] = []
+    timeline = timed(deinterlaced(noted(windowed(decode(path), window), times)), facts)
     frames = _bounded(resample(timeline, rate, facts.last_interval), 2 * facts.n_frames + 32)
     data = encode_x264(frames, convert, rate, profile)
     if convert.first is None:
@@ -66,7 +72,10 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     entries = list(range(len(parsed.key_rank)))
     index = video_index(parsed, entries, codec="h264", fps=float(rate), width=width, height=height)
     return EncodedVideo(
-        data=parsed.data, index=index, meta=_meta(index, profile, facts, convert.first, vfr=facts.variable)
+        data=parsed.data,
+        index=index,
+        meta=_meta(index, profile, facts, convert.first, vfr=facts.variable),
+        start_s=start_of(times, None if facts.variable else facts.rate),
     )
 
 
