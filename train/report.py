@@ -58,7 +58,7 @@ def write_report(
     shown = min(clips, len(Manifest.load(data)))
     if shown < 1:
         raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
-    weights = _weights(run)
+    weights = run_weights(run)
     pictures = recipe.pictures(load_model(weights), data, shown)
     facts = {
         "recipe": recipe.name,
@@ -100,7 +100,8 @@ def _recipe(run: Path, settings: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-def _weights(run: Path) -> Path:
+def run_weights(run: Path) -> Path:
+    """The newest weights of the run in a folder; ValueError where it has none."""
     checkpoint = latest_checkpoint(run / "checkpoints")
     path = run / MODEL if checkpoint is None else checkpoint / MODEL
     if not path.exists():

@@ -1,0 +1,71 @@
+"""Meshes as pictures: triangles in the colours of their corners, hidden nodes in grey."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .pictures import Bool, UInt8
+
+Float32s = npt.NDArray[np.float32]
+
+MARGIN_PX = 4
+_SUBPIXEL_BITS = 4
+_HIDDEN = np.array([0x55, 0x55, 0x5A], dtype=np.float32)
+_PAPER = 255
+_VIEW = np.array([[0.86, -0.5, 0.0], [0.25, 0.43, -0.87], [0.43, 0.75, 0.5]], dtype=np.float32)
+"""For meshes in space: right, down and away from the eye, in coordinates of the mesh."""
+
+
+def field_colours(values: Float32s, low: float, high: float) -> UInt8:
+    """Numbers float32 (V,) as RGB uint8 (V, 3): viridis from `low` to `high`."""
+    level = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    coloured = cv2.applyColorMap((level * 255).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
+    return np.ascontiguousarray(coloured[:, 0, ::-1])
+
+
+def mesh_picture(
+    positions: Float32s,
+    cells: npt.NDArray[np.int32],
+    colours: UInt8,
+    *,
+    hidden: Bool | None = None,
+    side_px: int = 420,
+) -> UInt8:
+    """A picture uint8 (H, W, 3), its longer side `side_px`, of cells (C, 3 or 4) over nodes at float32 (V, 2 or 3).
+
+    colours: uint8 (V, 3). hidden: bool (V,), nodes whose colour is not known: a cell with one is grey, and darker the
+    more of its corners are hidden. In space farther cells are drawn first.
+    """
+    places, depth = _projected(positions)
+    low, high = places.min(axis=0), places.max(axis=0)
+    scale = (side_px - 2 * MARGIN_PX) / max(float((high - low).max()), 1e-12)
+    width, height = np.ceil((high - low) * scale + 2 * MARGIN_PX).astype(int).tolist()
+    picture = np.full((max(height, 1), max(width, 1), 3), _PAPER, dtype=np.uint8)
+    pixels = np.round(((places - low) * scale + MARGIN_PX) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    triangles = _triangles(cells)
+    if depth is not None:
+        triangles = triangles[np.argsort(-depth[triangles].mean(axis=1), kind="stable")]
+    shades = colours.astype(np.float32)[triangles].mean(axis=1)
+    if hidden is not None:
+        share = hidden[triangles].mean(axis=1, keepdims=True)
+        shades = np.where(share > 0, _HIDDEN + (1 - share) * 120, shades)
+    for corners, shade in zip(pixels[triangles], shades.astype(np.uint8).tolist(), strict=True):
+        cv2.fillConvexPoly(picture, corners, shade, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return picture
+
+
+def _projected(positions: Float32s) -> tuple[Float32s, Float32s | None]:
+    """Places in the picture's plane, y downwards, and in space how far each node is from the eye."""
+    if positions.shape[1] == 2:
+        return positions * np.array([1, -1], dtype=np.float32), None
+    turned = positions @ _VIEW.T
+    return turned[:, :2], turned[:, 2]
+
+
+def _triangles(cells: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Cells as triangles; a tetrahedron as its four faces."""
+    if cells.shape[1] == 3:
+        return cells
+    return np.concatenate([np.delete(cells, corner, axis=1) for corner in range(4)])
