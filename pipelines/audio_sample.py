@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +136,9 @@ class AudioSampler:
         The other is the stretch that the epoch shows of it. Where nothing is mixed in, or the other cannot be used, the
         index is its own and the share 1.
         """
-        drawn = self.mixup and self.mixup.draw(len(self.manifest), sample_rng(self.seed, epoch, key, view, "mixup"))
+        if self.mixup is None:
+            return sound, index, 1.0
+        drawn = self.mixup.draw(len(self.manifest), sample_rng(self.seed, epoch, key, view, "mixup"))
         if drawn is None:
             return sound, index, 1.0
         other, share = drawn
@@ -169,7 +172,9 @@ def joined(parts: list[AudioBatch]) -> AudioBatch:
     """One batch of all."""
     tensors = ("waveform", "length", "spectrogram", "label", "start_s", "strips", "mixed_label", "share")
     first = parts[0]
-    cat = {n: None if getattr(first, n) is None else torch.cat([getattr(p, n) for p in parts]) for n in tensors}
+    cat: dict[str, Any] = {
+        n: None if getattr(first, n) is None else torch.cat([getattr(p, n) for p in parts]) for n in tensors
+    }
     masks = [part.mask for part in parts if part.mask is not None]
     return AudioBatch(
         **cat, mask=MaskBatch.concatenated(masks) if masks else None, key=[key for part in parts for key in part.key]

@@ -81,7 +81,7 @@ def _decoded(header: FlacHeader, frames: list[bytes]) -> npt.NDArray[np.int32]:
     parts = []
     try:
         for packet in [*map(av.Packet, frames), None]:
-            for frame in decoder.decode(packet):  # type: ignore[attr-defined]
+            for frame in decoder.decode(packet):
                 array = frame.to_ndarray()
                 parts.append(array.T if frame.format.is_planar else array.reshape(-1, header.channels))
     except (av.FFmpegError, ValueError) as error:

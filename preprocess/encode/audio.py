@@ -133,17 +133,17 @@ def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) ->
     channels = samples.shape[1]
     kind, packed = ("s16", samples.astype(np.int16)) if bits == 16 else ("s32", samples << 8)
     context = av.CodecContext.create("flac", "w")
-    context.sample_rate, context.format, context.layout = rate, kind, _LAYOUTS[channels - 1]  # type: ignore[attr-defined]
+    context.sample_rate, context.format, context.layout = rate, kind, _LAYOUTS[channels - 1]
     context.options = {"compression_level": str(level)}
     context.thread_count = 1
     context.open()
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed).reshape(1, -1), kind, _LAYOUTS[channels - 1])
     frame.sample_rate, frame.pts = rate, 0
     try:
-        packets = [*context.encode(frame), *context.encode(None)]  # type: ignore[attr-defined]
+        packets = [*context.encode(frame), *context.encode(None)]
     except av.FFmpegError as error:
         raise RejectError("encode", f"cannot be encoded ({error})") from error
-    size = context.frame_size  # type: ignore[attr-defined]
+    size = context.frame_size
     found = [bytes(packet) for packet in packets if packet.size]
     lengths = [min(size, len(samples) - first) for first in range(0, len(samples), size)]
     return list(zip(lengths, found, strict=True))

@@ -115,7 +115,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2).unbind(0)
+        q, k, v = qkv.reshape(*x.shape[:-1], 3, self.heads, -1).movedim(-3, 0).transpose(-3, -2).unbind(0)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return cast(Tensor, self.out(seen.transpose(-3, -2).flatten(-2)))
 

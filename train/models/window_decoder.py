@@ -7,6 +7,8 @@ a mask keeps the two ends of the grid from attending to each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ class WindowDecoder(nn.Module):
 
     outside: Tensor
 
-    def __init__(self, blocks: list[nn.Module], grid: tuple[int, ...], window: tuple[int, int]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], grid: tuple[int, ...], window: tuple[int, int]) -> None:
         super().__init__()
         if len(grid) != 2 or grid[0] % window[0] or grid[1] % window[1]:
             raise ValueError(f"windows of {window} tokens do not divide a grid of {grid}; choose decoder_window to fit")
