@@ -42,7 +42,7 @@ def _law(name: str, source: str, says: str, call: str, make: Callable[[], Any]) 
 SCHEMES = (
     _law("Linear", "DiffMAViL", "From one ratio to another.", "masks.Linear(start=0.9, end=0.8)",
          lambda: Linear(start=0.9, end=0.8)),
-    _law("Ratio decay", "Learning Better Masking, sec. 3.1 and ablations", "Eight shapes around a mean of 15 %.",
+    _law("Ratio decay", "Learning Better Masking", "Eight shapes around a mean of 15 %.",
          'masks.RatioDecay(shape="cosine", ratio=0.15)', lambda: RatioDecay(shape="cosine", ratio=0.15)),
     _law("Squared cosine", "LMD", "A ramp that is done at two thirds of the run.", "masks.SquaredCosine()",
          SquaredCosine),

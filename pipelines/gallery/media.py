@@ -14,7 +14,7 @@ from ..video import video_loader
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 Motion = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], tuple[str, ...]]
 
-BOX = (0.55, 0.14, 0.99, 0.92)
+BOX = (0.2, 0.04, 0.87, 0.9)
 """Where the animal is in the last frame of the default clip: x0, y0, x1, y1 as shares of the picture."""
 
 

@@ -31,7 +31,7 @@ BONES = np.array(list(enumerate(LINKED_TO)))[1:]
 SCHEMES = (
     Scheme(
         name="Joints and frames",
-        source="MPM, sec. 3.2",
+        source="MPM, pre-training",
         says="Whole frames are hidden, and five joints of each other frame.",
         call="masks.Joints(frames=0.6, joints=5)",
         command="mpm",

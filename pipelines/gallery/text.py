@@ -59,7 +59,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Decoder rows",
-        source="RetroMAE, sec. 3.2",
+        source="RetroMAE, enhanced decoding",
         says="Whole words for the encoder; and each position of the decoder attends to a random half of its own.",
         call="masks.Padded(mask=masks.DecoderRows(encoder=masks.WholeWords(ratio=0.3), ratio=0.5))",
         command="retromae",
@@ -67,7 +67,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Ratio decay",
-        source="Learning Better Masking, sec. 3.1",
+        source="Learning Better Masking, ratio decay",
         says="The ratio falls along a cosine while the model learns.",
         call='masks.Padded(mask=masks.Tokens(ratio=masks.RatioDecay(shape="cosine"), each=True))',
         command="mrd",
@@ -76,7 +76,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Weighted by class",
-        source="Learning Better Masking, sec. 3.2",
+        source="Learning Better Masking, by part of speech",
         says=(
             "Words of a class with a high loss are hidden more often; the trainer sends the losses (masks follow a "
             "Feedback). Here content words are the harder class, words of grammar the easier one."
@@ -96,7 +96,7 @@ SCHEMES = (
     ),
     Scheme(
         name="Most important first, level by level",
-        source="Recursive ROAR, sec. 4",
+        source="Recursive ROAR",
         says="The top of a score is hidden, and stays hidden at the next level. The score here: rare and long words.",
         call="masks.Padded(mask=masks.TopScores(ratio=0.1))",
         command="roar",
