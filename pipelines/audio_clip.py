@@ -15,13 +15,14 @@ class AudioClip:
 
     start: "random" draws where it begins, "center" takes the middle, "begin" the beginning. channels: "mono" is the
     mean of all, a number keeps so many (a sound with fewer cannot be used). A sound shorter than the clip is taken
-    whole and filled up with zeros behind.
+    whole; short: "zeros" fills up behind it, as Audio-MAE does, "repeat" begins it again.
     """
 
     seconds: float = 10.24
     sample_rate: int = 16000
     start: Literal["random", "center", "begin"] = "random"
     channels: Literal["mono"] | int = "mono"
+    short: Literal["zeros", "repeat"] = "zeros"
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.sample_rate < 1:
@@ -30,6 +31,8 @@ class AudioClip:
             raise ValueError(f"AudioClip(start={self.start!r}): legal are 'random', 'center' and 'begin'")
         if self.channels != "mono" and not (isinstance(self.channels, int) and self.channels >= 1):
             raise ValueError(f"AudioClip(channels={self.channels!r}): legal are 'mono' and numbers from 1")
+        if self.short not in ("zeros", "repeat"):
+            raise ValueError(f"AudioClip(short={self.short!r}): legal are 'zeros' and 'repeat'")
 
     @property
     def n_samples(self) -> int:

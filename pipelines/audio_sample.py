@@ -88,10 +88,11 @@ class AudioSampler:
             stats.read_bytes += stretch.read_bytes
             with stats.stage("decode"):
                 sound = decode_stretch(stretch, rate=rate, gain=float(self.manifest.facts["gain"][index]))
-                return self._channels(sound)[: self.clip.n_samples]
+                sound = self._channels(sound)[: self.clip.n_samples]
         except (StoreError, ShardError, SoundError) as error:
             shard = self.manifest.shard_path(index).name
             raise SampleError(shard=shard, key=self.manifest.key(index), component=MEMBER, reason=str(error)) from error
+        return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 
     def _channels(self, sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self.clip.channels == "mono":

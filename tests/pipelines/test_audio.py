@@ -247,6 +247,13 @@ def test_spec_augment_draws_within_bounds():
     assert (draws[:, 3] <= 20).all()
 
 
+def test_a_short_sound_may_begin_again(split):
+    (batch,) = loader(split, clip=AudioClip(seconds=1.28, short="repeat"), shuffle=False)
+    assert batch.length.tolist() == [20480] * 6
+    assert torch.equal(batch.waveform[4, 0, 4800:9600], batch.waveform[4, 0, :4800])
+    assert torch.equal(batch.waveform[4, 0, 19200:], batch.waveform[4, 0, :1280])
+
+
 def test_views_share_the_stretch(split):
     batch = next(iter(loader(split, views=2, roll_gain=RollGain(), mask=masks.Strips())))
     assert batch.key[0] == batch.key[1]
@@ -279,7 +286,7 @@ def test_channels_are_kept_or_refused(split):
 def test_impossible_settings_are_refused(split, changes, says):
     with pytest.raises(ValueError, match=says):
         loader(split, **changes)
-    for wrong in ({"seconds": 0}, {"start": "end"}, {"channels": 0}):
+    for wrong in ({"seconds": 0}, {"start": "end"}, {"channels": 0}, {"short": "loop"}):
         with pytest.raises(ValueError, match=r"legal|above 0"):
             AudioClip(**wrong)
 

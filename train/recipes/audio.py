@@ -102,7 +102,7 @@ def audiomae_tiny() -> AudioRecipe:
     return replace(
         audiomae_base(),
         name="audiomae-tiny",
-        clip=AudioClip(seconds=1.28),
+        clip=AudioClip(seconds=1.28, short="repeat"),
         batch_size=32,
         model=AutoencoderConfig(
             width=192,
