@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .audio_folder import audio_folder
 from .audioset import audioset
+from .audiovisual_folder import audiovisual_folder
 from .cylinder_flow import cylinder_flow
 from .dataset import Dataset, Source
 from .esc50 import esc50
@@ -21,11 +22,13 @@ from .modelnet40 import modelnet40
 from .points_folder import points_folder
 from .sample import sample
 from .sample_audio import sample_audio
+from .sample_audiovisual import sample_audiovisual
 from .sample_mesh import sample_mesh
 from .sample_points import sample_points
 from .shapenet import shapenet
 from .ssv2 import ssv2
 from .ucf101 import ucf101
+from .vggsound import vggsound
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "sample": sample,
@@ -49,6 +52,11 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "microphones": microphones,
     "audio-folder": audio_folder,
     "sample-audio": sample_audio,
+    "audioset-video": partial(audioset, videos=True),
+    "audioset-video-balanced": partial(audioset, videos=True, balanced=True),
+    "vggsound": vggsound,
+    "audiovisual-folder": audiovisual_folder,
+    "sample-audiovisual": sample_audiovisual,
     "modelnet40": modelnet40,
     "shapenet": shapenet,
     "las": las,

@@ -2,8 +2,8 @@
 
 Looked for below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
 `eval_segments.csv` (val), `class_labels_indices.csv`; and the segments, anywhere, already cut to their 10 seconds, as
-sound or video files called YTID, YYTID, YTID_START or YTID_START_END with the times in seconds or milliseconds. A
-segment's label is the first of its classes; `json` has all of them as `labels`.
+sound or video files called YTID, YYTID, YTID_START or YTID_START_END with the times in seconds or milliseconds. With
+`videos`, video files with their sound. A segment's label is the first of its classes; `json` has all of them as `labels`.
 
 J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...shards.errors import DatasetError
 from .audio_folder import SOUND_SUFFIXES
-from .dataset import Dataset, Source, dataset_of, media_paths, require_folder
+from .dataset import VIDEO_SUFFIXES, Dataset, Source, dataset_of, media_paths, require_folder
 
 LISTS = {
     "train": ("balanced_train_segments.csv", "unbalanced_train_segments.csv"),
@@ -29,13 +29,15 @@ OBTAIN = (
 )
 
 
-def audioset(root: Path, *, balanced: bool = False) -> Dataset:
-    """The published lists, of train only the balanced one if `balanced`; DatasetError for another layout."""
-    name = "audioset-balanced" if balanced else "audioset"
+def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dataset:
+    """The published lists, of train only the balanced one if `balanced`, of sounds or of `videos` with them;
+    DatasetError for another layout.
+    """
+    name = f"audioset{'-video' if videos else ''}{'-balanced' if balanced else ''}"
     require_folder(root, name=name, obtain=OBTAIN)
     numbers, label_names = _classes(root, name)
     files: dict[str, Path] = {}
-    for path in media_paths(root, SOUND_SUFFIXES):
+    for path in media_paths(root, VIDEO_SUFFIXES if videos else SOUND_SUFFIXES):
         files.setdefault(path.stem, path)
     listed: dict[str, list[Source]] = {}
     for split, lists in LISTS.items():
@@ -45,7 +47,8 @@ def audioset(root: Path, *, balanced: bool = False) -> Dataset:
         for path in wanted:
             for segment in _segments(path):
                 listed.setdefault(split, []).append(_source(segment, files, numbers, root, path))
-    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, modality="audio")
+    modality = "audiovisual" if videos else "audio"
+    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, modality=modality)
 
 
 def _classes(root: Path, name: str) -> tuple[dict[str, int], list[str]]:
