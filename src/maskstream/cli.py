@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.progress import Progress
 
 from . import __version__
 from .shards.errors import MaskstreamError
@@ -283,7 +284,10 @@ def doctor(
 
     moments = clinic.Moments.of(clinic.labelled_frames(data, size=size, samples=samples))
     wanted = clinic.shapes_of(size, None if shapes is None else shapes.split(","))
-    findings = clinic.examine(moments, wanted, _numbers(ratios), exact=exact)
+    tried = _numbers(ratios)
+    with Progress(console=errors, transient=True, disable=as_json) as bar:
+        task = bar.add_task("scoring masks", total=len(wanted) * len(tried))
+        findings = clinic.examine(moments, wanted, tried, exact=exact, progress=lambda: bar.advance(task))
     if as_json:
         print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
     else:
