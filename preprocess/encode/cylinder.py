@@ -211,7 +211,7 @@ def _at_points(basis: Any) -> list[Any]:
     for i in range(basis.Nbfun):
         function = basis.basis[i][0]
         slope = np.broadcast_to(function.grad, (2, n_elements, n_points))
-        values = (np.broadcast_to(function.value, (n_elements, n_points)), slope[0], slope[1])
+        values = (np.broadcast_to(np.asarray(function), (n_elements, n_points)), slope[0], slope[1])
         for of_all, value in zip(found, values, strict=True):
             of_all.append(value.ravel())
     columns = np.concatenate([np.repeat(basis.element_dofs[i], n_points) for i in range(basis.Nbfun)])
