@@ -17,14 +17,14 @@ def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.r
     composition, nor the order of calls matters.
     """
     name = f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode()
-    return np.random.Generator(np.random.Philox(_Key(xxhash.xxh3_128_digest(name))))
+    return np.random.Generator(np.random.Philox(_Key(xxhash.xxh3_128_intdigest(name))))
 
 
 class _Key(ISeedSequence):
     """128 bits as Philox's key: Philox(key=...) would first draw a seed from the operating system, for nothing."""
 
-    def __init__(self, digest: bytes) -> None:
-        self.words = np.frombuffer(digest, dtype=">u8")[::-1].astype(np.uint64)
+    def __init__(self, key: int) -> None:
+        self.words = np.array([key & 0xFFFF_FFFF_FFFF_FFFF, key >> 64], dtype=np.uint64)
 
     def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
         """The key, two words of 64 bits; Philox asks for no more."""

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..jit import kernel
+from .codec import UNIT
 
 Floats = npt.NDArray[np.float32]
 Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
@@ -13,8 +14,6 @@ Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
 Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
 """AVMotionVector structs of 40 bytes: the same memory as int32 (N, 10), int16 (N, 20) and uint8 (N, 40)."""
 
-UNIT = 8
-"""The side in pixels of the smallest block that H.264 decoders export, and of a unit of the source grid."""
 _SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # of int32
 _DST_X, _DST_Y, _MOTION_SCALE = 5, 6, 16  # of int16
 _WIDTH, _HEIGHT = 4, 5  # of uint8
@@ -24,7 +23,7 @@ _WIDTH, _HEIGHT = 4, 5  # of uint8
 def cell_flow(
     fields: Fields,
     ends: npt.NDArray[np.int64],
-    still: npt.NDArray[np.bool_],
+    numbers: npt.NDArray[np.int64],
     grid: tuple[int, int],
     window: tuple[float, float, float, float],
     mirrored: bool,
@@ -32,12 +31,12 @@ def cell_flow(
     flow: Floats,
     valid: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
-) -> bool:
+) -> int:
     """Flow (K, h, w, 2) and valid (K, h, w) from the blocks of K frames, which end at `ends` (K,); holes are filled.
 
     grid: rows and columns of the source's units. window: x, y, width and height of what the clip shows, in units.
-    scale: from pixels of the source to the clip's. The flow is 0 where `still`. known (K,): whether anything is valid.
-    False where a block lies outside.
+    scale: from pixels of the source to the clip's. numbers (K + 1,): a frame that repeats the one before has flow 0.
+    known (K,): whether anything is valid; returned is in how many nothing is, or -1 where a block lies outside.
     """
     rows, columns = flow.shape[1:3]
     x, y, width, height = window
@@ -46,12 +45,12 @@ def cell_flow(
     units = np.empty((3, grid[0], grid[1]), dtype=np.float32)
     mixed = np.empty((3, grid[1]), dtype=np.float32)
     sums = np.zeros((rows + 1, columns + 1, 3), dtype=np.float64)
-    first = 0
+    first = unknown = 0
     for k in range(len(ends)):
         if not rasterise(fields, first, ends[k], units):
-            return False
+            return -1
         first = ends[k]
-        if still[k]:
+        if numbers[k + 1] == numbers[k]:
             for r in range(rows):
                 for c in range(columns):
                     flow[k, r, c, 0], flow[k, r, c, 1], valid[k, r, c] = 0.0, 0.0, True
@@ -59,7 +58,8 @@ def cell_flow(
         else:
             resample(units, across, down, scale, mixed, flow[k], valid[k])
             known[k] = fill(flow[k], valid[k], sums)
-    return True
+            unknown += not known[k]
+    return unknown
 
 
 @kernel

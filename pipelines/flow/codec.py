@@ -13,14 +13,17 @@ coded without prediction have no vectors; what stands in for them is marked as n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate, pairwise
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags2
-from av.sidedata.sidedata import SideDataContainer, Type
+from av.sidedata.motionvectors import MotionVectors
+from av.sidedata.sidedata import SideDataContainer
 
 from ..augment.crop import Crop
 from .base import ClipFlow, grid_shape
@@ -29,8 +32,8 @@ from .dis import dis_flow
 if TYPE_CHECKING:
     from .cells import Fields
 
-Vectors = npt.NDArray[np.uint8]
-"""FFmpeg's AVMotionVector structs as bytes (K, 40); `vectors.view(VECTOR)[:, 0]` are their fields."""
+Vectors = MotionVectors | npt.NDArray[np.uint8]
+"""FFmpeg's AVMotionVector structs, a buffer of VECTOR: as PyAV has them, or as bytes (K, 40)."""
 
 VECTOR = np.dtype(
     {
@@ -42,10 +45,11 @@ VECTOR = np.dtype(
 )
 """What is read of the struct: sizes and places in pixels of the frame, motion in 1 / motion_scale pixels."""
 
+UNIT = 8
+"""The side in pixels of the smallest block that H.264 decoders export, and of a unit of the source grid."""
+
 ANCHOR_STRIDE = 4
 """In the `train` profile every 4th frame is predicted from the one 4 before it."""
-
-_NONE = np.empty((0, VECTOR.itemsize), dtype=np.uint8)
 
 
 def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
@@ -63,15 +67,13 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
     context.flags2 |= Flags2.export_mvs
 
 
-def motion_vectors(frame: av.VideoFrame) -> Vectors | None:
-    """The vectors that came with a decoded frame, or None; a view into the frame, which keeps it alive."""
+def motion_vectors(frame: av.VideoFrame) -> MotionVectors | None:
+    """The vectors that came with a decoded frame, or None; they lie in the frame and keep it alive."""
     # Not frame.side_data: it is kept in the frame and refers to it, a cycle that only a full garbage collection frees.
-    side_data = SideDataContainer(frame)  # type: ignore[call-arg]
-    try:
-        data = side_data[Type.MOTION_VECTORS]
-    except KeyError:
-        return None
-    return np.frombuffer(data, dtype=np.uint8).reshape(-1, VECTOR.itemsize)
+    for data in SideDataContainer(frame):  # type: ignore[call-arg]
+        if isinstance(data, MotionVectors):
+            return data
+    return None
 
 
 def codec_flow(
@@ -97,18 +99,19 @@ def codec_flow(
         raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels")
     if clip is not None and clip.shape[:3] != (len(vectors), size, size):
         raise ValueError(f"clip is uint8 ({len(vectors)}, {size}, {size}, 3) for these vectors, got {clip.shape}")
-    from .cells import UNIT, cell_flow
-
     pairs = len(vectors) - 1
     flow = np.empty((pairs, *grid_shape(size, size, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:3], dtype=np.bool_), np.empty(pairs, dtype=np.bool_)
-    still = np.zeros(pairs, dtype=np.bool_) if frames is None else frames[1:] == frames[:-1]
+    numbers = np.arange(len(vectors)) if frames is None else frames
     window = (crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT)
     fields, ends = joined(vectors[1:])
     scale = (size / crop.width * (-1 if crop.flip else 1), size / crop.height)
-    if not cell_flow(fields, ends, still, unit_grid(width, height), window, crop.flip, scale, flow, valid, known):
+    unknown = kernels().cell_flow(
+        fields, ends, numbers, unit_grid(width, height), window, crop.flip, scale, flow, valid, known
+    )
+    if unknown < 0:
         raise _outside(width, height)
-    return ClipFlow(flow if known.all() else with_substitutes(flow, known, cell, clip), valid)
+    return ClipFlow(with_substitutes(flow, known, cell, clip) if unknown else flow, valid)
 
 
 def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> npt.NDArray[np.float32]:
@@ -117,19 +120,26 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
     x and y are pixels of the source, towards the earlier frame. The grid covers whole macroblocks of 16 x 16 pixels,
     also where the frame does not. Vectors to a later frame are left out.
     """
-    from .cells import rasterise
-
     fields, ends = joined(frames)
     grids = np.empty((len(frames), 3, *unit_grid(width, height)), dtype=np.float32)
     for grid, first, end in zip(grids, [0, *ends[:-1]], ends, strict=True):
-        if not rasterise(fields, first, end, grid):
+        if not kernels().rasterise(fields, first, end, grid):
             raise _outside(width, height)
     return grids.transpose(0, 2, 3, 1)
 
 
+@cache
+def kernels() -> ModuleType:
+    """The module of kernels; imported at the first use, and an import statement would look for it at every one."""
+    from . import cells
+
+    return cells
+
+
 def joined(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
     """The vectors of all frames one after the other, and where those of each frame end: int64 (K,)."""
-    octets = np.concatenate([_NONE if vectors is None else vectors for vectors in frames])
+    octets = np.frombuffer(b"".join([b"" if vectors is None else vectors for vectors in frames]), dtype=np.uint8)
+    octets = octets.reshape(-1, VECTOR.itemsize)
     ends = np.array(list(accumulate(0 if vectors is None else len(vectors) for vectors in frames)), dtype=np.int64)
     return (octets.view(np.int32), octets.view(np.int16), octets), ends
 

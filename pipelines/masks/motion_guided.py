@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -77,13 +78,11 @@ class MotionGuided(Mask):
             raise ValueError(
                 f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {flow.shape}"
             )
-        from .maps import all_but_highest, token_sums
-        from .warp import carry
-
+        maps, warp = kernels()
         ratio = as_law(self.ratio).draw(draw)
         start = start_map(self.start, (h, w), self.cells, ratio, rng)
         base = {"middle": frames // 2, "first": 0}.get(self.base)
-        maps = carry(
+        seen = warp.carry(
             start,
             flow,
             int(rng.integers(frames)) if base is None else base,
@@ -91,14 +90,23 @@ class MotionGuided(Mask):
             fill=self.fill == "base",
             compat=self.compat,
         )
-        scores = token_sums(maps, tubelet, self.cells)
+        scores = maps.token_sums(seen, tubelet, self.cells)
         if self.exposure:
             scores *= patch_h * patch_w / self.cells**2  # to sums over pixels
             scores[rng.integers(t)] += rng.normal(0.0, self.exposure, h * w)
         visible = visible_count(h * w, ratio, "floor_visible")
         if self.per == "clip":
             scores, visible = scores.reshape(1, -1), visible * t
-        return all_but_highest(scores, visible, rng.permutation(scores.shape[1])).reshape(-1)
+        hidden: npt.NDArray[np.bool_] = maps.all_but_highest(scores, visible, rng.permutation(scores.shape[1]))
+        return hidden.reshape(-1)
+
+
+@cache
+def kernels() -> tuple[ModuleType, ModuleType]:
+    """Maps and warp, imported at the first use; an import statement would look for them at every one."""
+    from . import maps, warp
+
+    return maps, warp
 
 
 def start_map(start: Start, plane: tuple[int, int], cells: int, ratio: float, rng: np.random.Generator) -> Floats:
@@ -114,9 +122,8 @@ def start_map(start: Start, plane: tuple[int, int], cells: int, ratio: float, rn
         tokens = np.full(h * w, FAINT, dtype=np.float32)
         tokens[chosen] = 1.0
         return tokens.reshape(h, w).repeat(cells, axis=0).repeat(cells, axis=1)
-    from .maps import highest_bump
-
-    return highest_bump(bumps(h, cells), bumps(w, cells), chosen, FAINT)
+    mixed: Floats = kernels()[0].highest_bump(bumps(h, cells), bumps(w, cells), chosen, FAINT)
+    return mixed
 
 
 @lru_cache(maxsize=32)

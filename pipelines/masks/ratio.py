@@ -72,7 +72,12 @@ Ratio = float | Law
 
 def as_law(ratio: Ratio) -> Law:
     """The law that `ratio` means; ValueError where a number is outside [0, 1]."""
-    return ratio if isinstance(ratio, Law) else Fixed(ratio=ratio)
+    return ratio if isinstance(ratio, Law) else _fixed(ratio)
+
+
+@lru_cache(maxsize=256)
+def _fixed(ratio: float) -> Fixed:
+    return Fixed(ratio=ratio)
 
 
 def check_ratio(ratio: float, name: str = "a masked ratio") -> None:
