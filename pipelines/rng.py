@@ -17,7 +17,7 @@ def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.r
     composition, nor the order of calls matters.
     """
     name = f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode()
-    return np.random.Generator(np.random.Philox(_Key(xxhash.xxh3_128_intdigest(name))))
+    return np.random.Generator(np.random.Philox(_Key(xxhash.xxh3_128_intdigest(name))))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):

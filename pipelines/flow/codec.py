@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate, pairwise
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -138,8 +138,8 @@ def kernels() -> ModuleType:
 
 def joined(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
     """The vectors of all frames one after the other, and where those of each frame end: int64 (K,)."""
-    octets = np.frombuffer(b"".join([b"" if vectors is None else vectors for vectors in frames]), dtype=np.uint8)
-    octets = octets.reshape(-1, VECTOR.itemsize)
+    parts: list[Any] = [b"" if vectors is None else vectors for vectors in frames]
+    octets = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, VECTOR.itemsize)
     ends = np.array(list(accumulate(0 if vectors is None else len(vectors) for vectors in frames)), dtype=np.int64)
     return (octets.view(np.int32), octets.view(np.int16), octets), ends
 

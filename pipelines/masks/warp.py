@@ -120,7 +120,7 @@ def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bo
 
 
 @kernel
-def positions(height: int, width: int, offset: float) -> Floats:
+def positions(height: int, width: int, offset: np.float32) -> Floats:
     """Each cell's column and row plus `offset`: (2, height * width)."""
     places = np.empty((2, height * width), dtype=_F)
     for r in range(height):

@@ -52,11 +52,14 @@ def test_dis_scales_with_a_clip_that_is_not_square() -> None:
     np.testing.assert_allclose(np.median(flow.vectors, axis=(0, 1, 2)), [-4, -2], atol=0.5)
 
 
-def test_dis_is_the_same_from_many_threads() -> None:
-    clips = [panned(3, i - 3) for i in range(6)]
+@pytest.mark.parametrize("side", [160, 240])
+def test_dis_is_the_same_from_many_threads_and_after_other_clips(side: int) -> None:
+    """At 240 pixels a thread uses its search again; at 160 that would change what it finds."""
+    clips = [panned(3, i - 3, side=side) for i in range(6)]
     alone = [dis_flow(clip).vectors for clip in clips]
     with ThreadPoolExecutor(4) as pool:
         for expected, found in zip(alone, pool.map(dis_flow, clips), strict=True):
+            assert np.abs(expected).max() > 1
             np.testing.assert_array_equal(found.vectors, expected)
 
 
