@@ -30,7 +30,7 @@ def test_without_a_place_for_the_cache_a_kernel_is_compiled_in_memory(monkeypatc
         return result
 
     assert total(np.arange(5.0)) == 10.0
-    assert asked == [True, False]
+    assert asked[:2] == [True, False]  # numba compiles parts of itself with it too
 
 
 def test_loaders_are_imported_without_numba() -> None:
