@@ -14,7 +14,8 @@ order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.m
 from . import augment, flow, masks
 from .audio import AudioLoader, audio_loader
 from .audio_clip import AudioClip
-from .batch import AudioBatch, Flow, MaskBatch, MeshBatch, PointsBatch, VideoBatch
+from .audiovisual import AudioVisualLoader, audiovisual_loader
+from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, PointsBatch, VideoBatch
 from .clip import VideoClip
 from .loader import Loader
 from .masks import TokenGrid
@@ -27,6 +28,8 @@ __all__ = [
     "AudioBatch",
     "AudioClip",
     "AudioLoader",
+    "AudioVisualBatch",
+    "AudioVisualLoader",
     "Flow",
     "Loader",
     "MaskBatch",
@@ -39,6 +42,7 @@ __all__ = [
     "VideoClip",
     "VideoLoader",
     "audio_loader",
+    "audiovisual_loader",
     "augment",
     "flow",
     "masks",

@@ -73,7 +73,7 @@ def audio_loader(
     build = Build.of(location, "audio", options)
     if not build.shuffle and clip.start == "random":
         clip = replace(clip, start="center")
-    mean, deviation = statistics or _statistics(build, features)
+    mean, deviation = statistics or statistics_of(build, features)
     spectrogram = Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation)
     sampler = AudioSampler(
         manifest=build.manifest,
@@ -103,7 +103,8 @@ def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGri
     return TokenGrid(axes=("time", "freq"), shape=(frames // patch[0], bins // patch[1]), patch=patch)
 
 
-def _statistics(build: Build, features: Features) -> tuple[float, float]:
+def statistics_of(build: Build, features: Features) -> tuple[float, float]:
+    """Mean and deviation that dataset.json says of the features; ValueError where it says nothing of such."""
     if features != STATISTICS:
         raise ValueError(
             f"dataset.json knows the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"

@@ -50,8 +50,18 @@ class AudioClip:
         The first is where a sample of the clip's rate lies too, so that a resampled stretch is a stretch of the
         resampled sound.
         """
-        step = sample_rate // gcd(sample_rate, self.sample_rate)
-        wanted = -(-self.n_samples * sample_rate // self.sample_rate)
-        last = max(n_samples - wanted, 0) // step
+        step, wanted, last = self._grid(n_samples, sample_rate)
         start = int(rng.integers(last + 1)) if self.start == "random" else (last // 2 if self.start == "center" else 0)
         return start * step, min(start * step + wanted, n_samples)
+
+    def stretch_at(self, n_samples: int, sample_rate: int, begin_s: float) -> tuple[int, int]:
+        """The samples [first, stop) of such a stretch that begins as near to `begin_s` as one inside the sound can."""
+        step, wanted, last = self._grid(n_samples, sample_rate)
+        start = min(max(round(begin_s * sample_rate / step), 0), last)
+        return start * step, min(start * step + wanted, n_samples)
+
+    def _grid(self, n_samples: int, sample_rate: int) -> tuple[int, int, int]:
+        """Samples from one possible first sample to the next, samples of a stretch, and the number of the last one."""
+        step = sample_rate // gcd(sample_rate, self.sample_rate)
+        wanted = -(-self.n_samples * sample_rate // self.sample_rate)
+        return step, wanted, max(n_samples - wanted, 0) // step

@@ -39,7 +39,7 @@ class AudioSampler:
 
     Every random choice is a function of (seed, epoch, key, view): the stretch is shared by the views of a sample; each
     view has a shift, a gain, a partner to mix with, strips and a mask of its own. on_device: the spectrogram is left to
-    the loader, which makes it for whole batches.
+    the loader, which makes it for whole batches. part: as in `Draw`, where the sound is a part of a sample.
     """
 
     manifest: Manifest
@@ -53,6 +53,7 @@ class AudioSampler:
     seed: int
     views: int = 1
     on_device: bool = False
+    part: str = ""
     store: LocalStore = field(default_factory=LocalStore)
 
     @property
@@ -62,9 +63,12 @@ class AudioSampler:
 
     def make(self, index: int, epoch: int, place: Place = START) -> AudioSample:
         """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be used."""
+        return self.make_of(index, epoch, place, *self._stretch(index, epoch, self.manifest.key(index)))
+
+    def make_of(self, index: int, epoch: int, place: Place, first: int, stop: int) -> AudioSample:
+        """The same of its samples [first, stop), counted at the rate that it is stored at."""
         stats = Stats(samples=1)
         key = self.manifest.key(index)
-        first, stop = self._stretch(index, epoch, key)
         sound = self._sound(index, first, stop, stats)
         views = [self._view(index, epoch, key, view, place, sound, stats) for view in range(self.views)]
         start_s = torch.full((1,), first / int(self.manifest.facts["sample_rate"][index]), dtype=torch.float64)
@@ -87,19 +91,14 @@ class AudioSampler:
                 stretch = read_stretch(self.store, self.manifest.member(index, MEMBER), first, stop, rate=rate)
             stats.read_bytes += stretch.read_bytes
             with stats.stage("decode"):
-                sound = decode_stretch(stretch, rate=rate, gain=float(self.manifest.facts["gain"][index]))
-                sound = self._channels(sound)[: self.clip.n_samples]
+                gain = float(self.manifest.facts["gain"][index])
+                sound = decode_stretch(stretch, rate=rate, gain=gain, channels=self.clip.channels)[
+                    : self.clip.n_samples
+                ]
         except (StoreError, ShardError, SoundError) as error:
             shard = self.manifest.shard_path(index).name
             raise SampleError(shard=shard, key=self.manifest.key(index), component=MEMBER, reason=str(error)) from error
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
-
-    def _channels(self, sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if self.clip.channels == "mono":
-            return sound if sound.shape[1] == 1 else sound.mean(axis=1, keepdims=True)
-        if sound.shape[1] < self.clip.channels:
-            raise SoundError(f"has {sound.shape[1]} channels, wanted are {self.clip.channels}")
-        return sound[:, : self.clip.channels]
 
     def _view(
         self, index: int, epoch: int, key: str, view: int, place: Place, sound: npt.NDArray[np.float32], stats: Stats
@@ -163,7 +162,7 @@ class AudioSampler:
         """The view's mask; targets that lie wholly behind the end of the sound count nothing."""
         if self.mask is None:
             return None
-        mask = self.mask.draw(self.grid, [Draw.of(self.seed, epoch, key, view, place, Cues())])
+        mask = self.mask.draw(self.grid, [Draw.of(self.seed, epoch, key, view, place, Cues(), self.part)])
         column = mask.target // self.grid.shape[1]
         real = column * self.grid.patch[0] < self.spectrogram.n_frames(length).clamp(min=1)
         return replace(mask, weight=mask.weight * real)

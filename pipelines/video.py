@@ -54,10 +54,8 @@ def video_loader(
         raise ValueError(f"views={views}: it must be 1 or more")
     build = Build.of(location, "video", options)
     profile = build.manifest.info["profile"]
-    if clip.align is None:
-        anchored = profile == "train" and clip.stride % ANCHOR_STRIDE == 0
-        clip = replace(clip, align=ANCHOR_STRIDE if anchored else 1)
-    source = _flow_source(flow, mask, clip, profile)
+    clip = aligned(clip, profile)
+    source = flow_source(flow, mask, clip, profile)
     sampler = VideoSampler(
         manifest=build.manifest,
         clip=clip,
@@ -74,7 +72,16 @@ def video_loader(
     return loader
 
 
-def _flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) -> Literal["codec", "dis"] | None:
+def aligned(clip: VideoClip, profile: str) -> VideoClip:
+    """The clip with what `align=None` means on shards of a profile."""
+    if clip.align is not None:
+        return clip
+    anchored = profile == "train" and clip.stride % ANCHOR_STRIDE == 0
+    return replace(clip, align=ANCHOR_STRIDE if anchored else 1)
+
+
+def flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) -> Literal["codec", "dis"] | None:
+    """Where the flow of clips comes from (see `video_loader`); ValueError where it cannot."""
     if flow not in ("auto", "none", "codec", "dis"):
         raise ValueError(f"flow={flow!r}; legal are 'auto', 'codec', 'dis' and 'none'")
     needed = mask is not None and "flow" in mask.needs

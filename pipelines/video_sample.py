@@ -116,9 +116,13 @@ class VideoSampler:
             index=index,
             key=key,
             video=video,
-            numbers=self.clip.numbers(video.n_frames, sample_rng(self.seed, epoch, key, 0, "clip")),
+            numbers=self.numbers(index, video, sample_rng(self.seed, epoch, key, 0, "clip")),
             crops=[even(crop, video.width, video.height) for crop in crops],
         )
+
+    def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """The frame numbers of a clip of sample `index`."""
+        return self.clip.numbers(video.n_frames, rng)
 
     def read(self, request: ClipRequest) -> ClipBytes:
         """The bytes of the GOPs that hold the clip, and no others."""

@@ -3,7 +3,8 @@
 Looked for below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
 `eval_segments.csv` (val), `class_labels_indices.csv`; and the segments, anywhere, already cut to their 10 seconds, as
 sound or video files called YTID, YYTID, YTID_START or YTID_START_END with the times in seconds or milliseconds. With
-`videos`, video files with their sound. A segment's label is the first of its classes; `json` has all of them as `labels`.
+`videos`, video files with their sound. A segment's label is the first of its classes; `json` has all of them as
+`labels`.
 
 J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 """

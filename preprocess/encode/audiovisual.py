@@ -58,14 +58,14 @@ class AudioVisualEncoder:
         """The video, or its window in frames, and its sound."""
         made = encode_video(source.path, self.video, source.window)
         if made.start_s is None:
-            raise RejectError("decode", "its frames have no time stamps, so that sound cannot be put beside them")
+            raise RejectError("decode", "its frames have no time stamps in their order, so that sound cannot be put beside them")
         duration_s = made.index.n_frames / made.index.fps
         track = read_track(source.path, made.start_s, made.start_s + duration_s)
         sound = track.sound
         check_sound(sound)
         share, level_db = len(sound.samples) / sound.sample_rate / duration_s, _level_db(sound)
         if level_db < SILENT_DB:
-            raise RejectError("check", f"its sound is silent: {level_db:.0f} dB, below {SILENT_DB:.0f} dB of full scale")
+            raise RejectError("check", f"its sound is silent: {level_db:.0f} dB of full scale, below {SILENT_DB:.0f}")
         if share < MIN_SHARE:
             raise RejectError("check", f"has sound in only {share:.0%} of its time; {MIN_SHARE:.0%} are needed")
         audio = encoded_sound(sound, self.level)

@@ -77,7 +77,8 @@ class _Timeline:
 def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
     """The first sound track from `begin_s` to `end_s`, or as much of that as it has.
 
-    FFmpeg has then taken edit lists into account, and left out what an encoder put before the first sample (priming).
+    FFmpeg has then taken edit lists into account, and left out what an encoder put before the first sample (priming),
+    or given it times of its own.
     RejectError where there is no track, none in that time, where it is damaged, or changes its form.
     """
     begin, end = Fraction(begin_s), Fraction(end_s)

@@ -18,13 +18,14 @@ def noted(frames: Iterator[VideoFrame], times: list[Fraction | None]) -> Iterato
 
 
 def start_of(times: Sequence[Fraction | None], rate: Fraction | None) -> float | None:
-    """The time of the first frame in seconds; None where frames have no time stamps.
+    """The time of the first frame in seconds; None where frames have no time stamps, or such as run backwards (as those
+    of H.264 with B-frames in AVI do).
 
     rate: of frames that come at a constant one, whose stamps may be up to half a frame off each: the first one's time
     is then the median of what all of them say of it. None takes the first stamp.
     """
     stamps = [float(time) for time in times if time is not None]
-    if not stamps or len(stamps) < len(times):
+    if not stamps or len(stamps) < len(times) or stamps != sorted(stamps):
         return None
     if rate is None:
         return stamps[0]

@@ -15,6 +15,7 @@ from maskstream.pipelines import (
     AudioClip,
     VideoClip,
     audio_loader,
+    audiovisual_loader,
     augment,
     masks,
     mesh_loader,
@@ -30,6 +31,7 @@ from maskstream.pipelines.points_read import PointSelection
 from maskstream.pipelines.points_tokens import VoxelTokens
 from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.audio import encoded_sound
+from maskstream.preprocess.encode.audiovisual import AudioVisualEncoder
 from maskstream.preprocess.encode.points import PointEncoder
 from maskstream.preprocess.encode.sound import Sound
 from maskstream.preprocess.encode.video import PROFILES, encode_video
@@ -37,6 +39,7 @@ from maskstream.shards.dataset import finish_split
 from maskstream.shards.sample import DatasetInfo, Sample
 from maskstream.shards.writer import write_shard
 
+from .. import flash_and_beep
 from .conftest import write_moving_texture
 from .small_simulations import mesh_rows, simulation
 from .small_simulations import sample as mesh_sample
@@ -164,6 +167,32 @@ def open_audio(split: Path, **options: Any) -> Loader[Any]:
     )
 
 
+def audiovisual_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for number in range(3):
+        path = flash_and_beep.write(raw / f"{number}.mp4", (9 + 5 * number,), frames=40, late=3 * number)
+        made = AudioVisualEncoder().encode(Source(id=f"{number}", path=path))
+        members = {**made.members, "json": json.dumps(made.meta).encode()}
+        facts = {"video": made.video, "facts": made.facts, "sums": made.sums}
+        samples += [Sample(key=f"s{i}", components=members, source=f"{i}", **facts) for i in range(number, SAMPLES, 3)]
+    return samples
+
+
+def open_audiovisual(split: Path, **options: Any) -> Loader[Any]:
+    return audiovisual_loader(
+        split,
+        clip=VideoClip(frames=4, stride=4, size=32),
+        seconds=0.64,
+        video_mask=masks.Random(ratio=0.75),
+        audio_mask=masks.FilledStrips(ratio=0.6),
+        augment=augment.RandomResizedCrop(flip=0.5),
+        spec_augment=SpecAugment(time=5, freq=9),
+        noise=LinearNoise(),
+        patch=8,
+        **options,
+    )
+
+
 def mesh_samples(raw: Path) -> list[Sample]:
     return [mesh_sample(f"s{i}", simulation(i, columns=5 + i % 3)) for i in range(SAMPLES)]
 
@@ -174,6 +203,7 @@ def open_mesh(split: Path, **options: Any) -> Loader[Any]:
 
 MODALITIES: dict[str, Modality] = {
     "audio": Modality(samples=audio_samples, loader=open_audio, component="flac"),
+    "audiovisual": Modality(samples=audiovisual_samples, loader=open_audiovisual, component="flac"),
     "mesh": Modality(samples=mesh_samples, loader=open_mesh, component="mesh.npz", rows=mesh_rows),
     "points": Modality(samples=points_samples, loader=open_points, component="points.npy"),
     "video": Modality(samples=video_samples, loader=open_video, component="mp4"),
