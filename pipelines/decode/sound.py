@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -63,18 +64,30 @@ def read_stretch(store: LocalStore, member: tuple[Path, int, int], first: int, s
     return Stretch(header=header, frames=frames, at=at, first=first, stop=stop, low=low, high=high, read_bytes=read)
 
 
-def decode_stretch(stretch: Stretch, *, rate: int, gain: float) -> npt.NDArray[np.float32]:
-    """The samples that are wanted, float32 (n, channels), times `gain`, resampled to `rate`; SoundError as above."""
+def decode_stretch(
+    stretch: Stretch, *, rate: int, gain: float, channels: int | Literal["mono"] | None = None
+) -> npt.NDArray[np.float32]:
+    """The samples that are wanted, float32 (n, channels), times `gain`, resampled to `rate`.
+
+    channels: the first so many, "mono" for the mean of all, None for all. SoundError where they cannot be decoded, or
+    there are fewer channels.
+    """
     header = stretch.header
     samples = _decoded(header, stretch.frames)[stretch.low - stretch.at : stretch.high - stretch.at]
     if len(samples) != stretch.high - stretch.low:
         raise SoundError(f"has only {len(samples)} of the samples {stretch.low} to {stretch.high}")
-    scaled = samples * np.float32(gain / (1 << header.bits - 1))
+    if channels == "mono":
+        scaled = samples.mean(axis=1, keepdims=True, dtype=np.float32)
+    elif channels is not None and channels > header.channels:
+        raise SoundError(f"has {header.channels} channels, wanted are {channels}")
+    else:
+        scaled = samples[:, :channels].astype(np.float32)
+    scaled *= gain / (1 << header.bits - 1)
     return _resampled(scaled, header.sample_rate, rate, stretch.first - stretch.low, stretch.stop - stretch.first)
 
 
-def _decoded(header: FlacHeader, frames: list[bytes]) -> npt.NDArray[np.int32]:
-    """All samples of some frames, int32 (n, channels)."""
+def _decoded(header: FlacHeader, frames: list[bytes]) -> npt.NDArray[np.signedinteger]:
+    """All samples of some frames, int16 or int32 (n, channels)."""
     decoder = av.CodecContext.create("flac", "r")
     decoder.extradata = header.stream_info
     decoder.thread_count = 1
@@ -90,7 +103,7 @@ def _decoded(header: FlacHeader, frames: list[bytes]) -> npt.NDArray[np.int32]:
         raise SoundError("holds no frame that can be decoded")
     if any(part.shape[1] != header.channels for part in parts):
         raise SoundError(f"has frames that are not of {header.channels} channels")
-    samples: npt.NDArray[np.int32] = np.concatenate(parts).astype(np.int32)
+    samples: npt.NDArray[Any] = np.concatenate(parts)
     return samples >> 8 if header.bits == 24 else samples
 
 
