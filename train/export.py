@@ -15,8 +15,10 @@ from torch import nn
 from ..shards.publish import publish
 from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
 from .models.mesh_network import MeshNetwork, MeshNetworkConfig
+from .models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
 from .models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .models.video_tokens import VideoTokens, VideoTokensConfig
+from .models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
 
 
 @runtime_checkable
@@ -76,6 +78,8 @@ def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], ab
 KINDS: dict[str, Callable[[Mapping[str, str]], nn.Module]] = {
     "audio": partial(_autoencoder, SpectrogramTokensConfig, SpectrogramTokens),
     "mesh": lambda about: MeshNetwork(MeshNetworkConfig(**json.loads(about["model"]))),
+    "voxel-diffusion": lambda about: VoxelDiffusion(VoxelDiffusionConfig(**json.loads(about["model"]))),
+    "points": lambda about: PointAutoencoder(PointAutoencoderConfig(**json.loads(about["model"]))),
     "video": partial(_autoencoder, VideoTokensConfig, VideoTokens),
 }
 """How a model of each kind is rebuilt from the metadata of its file."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
 from .mesh import MeshRecipe, meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
+from .points import GroupRecipe, VoxelRecipe, fastdit3d_small, fastdit3d_tiny, pointmae_small, pointmae_tiny
 from .recipe import Pictures, Recipe
 from .video import (
     VideoRecipe,
@@ -26,6 +27,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "videomae2-tiny": videomae2_tiny,
     "audiomae-base": audiomae_base,
     "audiomae-tiny": audiomae_tiny,
+    "fastdit3d-small": fastdit3d_small,
+    "fastdit3d-tiny": fastdit3d_tiny,
+    "pointmae-small": pointmae_small,
+    "pointmae-tiny": pointmae_tiny,
     "meshmask-small": meshmask_small,
     "meshmask-small-next": meshmask_small_next,
     "meshmask-tiny": meshmask_tiny,
@@ -40,4 +45,14 @@ def named_recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "AudioRecipe", "MeshRecipe", "Pictures", "Recipe", "VideoRecipe", "named_recipe"]
+__all__ = [
+    "RECIPES",
+    "AudioRecipe",
+    "GroupRecipe",
+    "MeshRecipe",
+    "Pictures",
+    "Recipe",
+    "VideoRecipe",
+    "VoxelRecipe",
+    "named_recipe",
+]

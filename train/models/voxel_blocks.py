@@ -1,0 +1,138 @@
+"""The parts of a diffusion transformer over voxels: conditioned blocks, experts, windows, positions.
+
+Shapes: B clouds, L tokens, D channels, S tokens along an edge of the cube.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .masked_autoencoder import Attention
+
+
+def sinusoid_cube(side: int, width: int) -> Tensor:
+    """Positions of side^3 tokens in C order of (x, y, z), float32 (side^3, width): a third of the channels an axis,
+    sines then cosines. `width` is a multiple of 6. As DiT-3D has them.
+    """
+    rate = torch.pow(10000.0, -torch.arange(width // 6, dtype=torch.float64) / (width // 6))
+    angle = torch.arange(side, dtype=torch.float64)[:, None] * rate
+    line = torch.cat((angle.sin(), angle.cos()), dim=1)
+    axes = torch.meshgrid(*[torch.arange(side)] * 3, indexing="ij")
+    return torch.cat([line[axis.flatten()] for axis in axes], dim=1).float()
+
+
+class TimeEmbedding(nn.Module):
+    """Times int64 (B,) as float (B, width): sines and cosines of 128 rates, and a perceptron."""
+
+    rate: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.exp(-torch.arange(128) / 128 * 9.210340371976184), persistent=False)
+        self.up = nn.Linear(256, width)
+        self.down = nn.Linear(width, width)
+
+    def forward(self, time: Tensor) -> Tensor:
+        angle = time[:, None].float() * self.rate
+        return cast(Tensor, self.down(F.silu(self.up(torch.cat((angle.cos(), angle.sin()), dim=1)))))
+
+
+class Perceptron(nn.Module):
+    """The feed-forward part of a block, (B, L, D)."""
+
+    def __init__(self, width: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, mlp_ratio * width)
+        self.down = nn.Linear(mlp_ratio * width, width)
+
+    def forward(self, x: Tensor, category: Tensor) -> Tensor:
+        return cast(Tensor, self.down(F.gelu(self.up(x))))
+
+
+class Experts(nn.Module):
+    """Perceptrons of which a router chooses one for each cloud, by its category: y = share * expert(x).
+
+    All tokens of a cloud take the same expert, so a category learns on parameters that other categories leave alone.
+    The router is linear in the category's embedding (B, D); the share is the softmax's, which is what it learns by
+    (Fedus et al., 2021). FastDiT-3D's layers route by category too; how is not published.
+    """
+
+    def __init__(self, width: int, mlp_ratio: int, experts: int) -> None:
+        super().__init__()
+        inner = mlp_ratio * width
+        self.router = nn.Linear(width, experts, bias=False)
+        self.up = nn.Parameter(torch.empty(experts, inner, width))
+        self.up_bias = nn.Parameter(torch.zeros(experts, inner))
+        self.down = nn.Parameter(torch.empty(experts, width, inner))
+        self.down_bias = nn.Parameter(torch.zeros(experts, width))
+        for weight in (self.up, self.down):
+            for expert in weight:
+                nn.init.xavier_uniform_(expert)
+
+    def route(self, category: Tensor) -> tuple[Tensor, Tensor]:
+        """The expert of each cloud, int64 (B,), and its share in (0, 1], float32 (B,)."""
+        shares = torch.softmax(self.router(category).float(), dim=1)
+        share, chosen = shares.max(dim=1)
+        return chosen, share
+
+    def forward(self, x: Tensor, category: Tensor) -> Tensor:
+        chosen, share = self.route(category)
+        inner = F.gelu(torch.baddbmm(self.up_bias[chosen][:, None], x, self.up[chosen].transpose(1, 2)))
+        out = torch.baddbmm(self.down_bias[chosen][:, None], inner, self.down[chosen].transpose(1, 2))
+        return out * share.to(out.dtype)[:, None, None]
+
+
+class ConditionedBlock(nn.Module):
+    """A transformer block whose norms are moved, scaled and gated by a condition (B, C), at first by 0.
+
+    This is DiT's adaLN-Zero (Peebles and Xie, 2022). The feed-forward part is a `Perceptron`, or `Experts` where there
+    are several.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, condition: int, experts: int = 1) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.mlp = Experts(width, mlp_ratio, experts) if experts > 1 else Perceptron(width, mlp_ratio)
+        self.modulation = nn.Linear(condition, 6 * width)
+
+    def forward(self, x: Tensor, condition: Tensor, category: Tensor, window: int = 0, moved: bool = False) -> Tensor:
+        """window: tokens along an edge of the windows that attention stays in, 0 for all tokens; x is then a whole
+        cube. moved: the windows begin half a window on, and go around the cube's faces.
+        """
+        parts = self.modulation(F.silu(condition))[:, None].chunk(6, dim=2)
+        move1, scale1, gate1, move2, scale2, gate2 = parts
+        y = self.norm1(x) * (1 + scale1) + move1
+        if window:
+            y = from_windows(self.attention(to_windows(y, window, moved)), len(x), window, moved)
+        else:
+            y = self.attention(y)
+        x = x + gate1 * y
+        return cast(Tensor, x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + move2, category))
+
+
+def to_windows(x: Tensor, window: int, moved: bool) -> Tensor:
+    """A cube of tokens (B, S^3, D) as its windows of window^3 tokens: (B (S / window)^3, window^3, D)."""
+    side = round(x.shape[1] ** (1 / 3))
+    cube = x.view(len(x), side, side, side, -1)
+    if moved:
+        cube = cube.roll((-(window // 2),) * 3, dims=(1, 2, 3))
+    n = side // window
+    cube = cube.view(len(x), n, window, n, window, n, window, -1).permute(0, 1, 3, 5, 2, 4, 6, 7)
+    return cube.reshape(len(x) * n**3, window**3, -1)
+
+
+def from_windows(windows: Tensor, batch: int, window: int, moved: bool) -> Tensor:
+    """The cubes (B, S^3, D) that `to_windows` cut."""
+    n = round((len(windows) // batch) ** (1 / 3))
+    side = n * window
+    cube = windows.view(batch, n, n, n, window, window, window, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
+    cube = cube.reshape(batch, side, side, side, -1)
+    if moved:
+        cube = cube.roll((window // 2,) * 3, dims=(1, 2, 3))
+    return cube.reshape(batch, side**3, -1)

@@ -1,0 +1,192 @@
+"""A masked diffusion transformer over the voxels of point clouds: it says what noise was added to each point.
+
+Noised points are voxelised; the cube is cut into tokens of p^3 voxels. An encoder with attention over all reads only
+the tokens that a mask leaves visible; a decoder with attention in windows reads the whole cube, with a mask token where
+none was seen, and predicts the noise of every voxel, which is interpolated at the points. So a step's cost is that of a
+few tokens in the deep part and of a narrow, local part over all of them. Samples are made with every token visible.
+
+Sources: DiT-3D (Mo et al., 2023) for voxels, tokens, positions, conditions and the loss; FastDiT-3D (Mo et al., 2023)
+for masks, the windowed decoder and experts by category; its code is not published. Of our own: windows of every second
+decoder block are moved by half a window; the mean of what the encoder says conditions the decoder, so that windows
+without a visible token know the rest; and the grid holds velocities v (Salimans and Ho, 2022), of which the noise is
+sqrt(1 - a) x + sqrt(a) v: voxels are too coarse for the noise itself, of which x says nearly all at late times. A model
+that says v = 0 is the best one that knows nothing but that points have mean 0 and variance 1 (see `known_loss`).
+
+Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...pipelines.diffusion import LinearNoise
+from ...pipelines.voxels import devoxelise, voxel_grid, voxelise
+from .voxel_blocks import ConditionedBlock, TimeEmbedding, sinusoid_cube
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxelDiffusionConfig:
+    """Sizes. `resolution` voxels along an edge, tokens of `patch`^3 of them, `window` tokens along an edge of the
+    decoder's windows; labels 0 ... categories - 1 (-1: none) choose among `experts` in every second block of the
+    encoder. The noise is `LinearNoise(times, first, last)`. The defaults are DiT-3D's S/4 at 32^3, with a decoder of
+    our own size.
+    """
+
+    resolution: int = 32
+    patch: int = 4
+    categories: int = 64
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    experts: int = 4
+    decoder_width: int = 192
+    decoder_depth: int = 4
+    decoder_heads: int = 3
+    window: int = 4
+    mlp_ratio: int = 4
+    times: int = 1000
+    first: float = 1e-4
+    last: float = 0.02
+
+    def __post_init__(self) -> None:
+        side = voxel_grid(self.resolution, self.patch).shape[0]
+        if self.window < 1 or side % self.window:
+            raise ValueError(f"windows of {self.window} tokens along an edge do not fill the {side} of the cube")
+        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
+            if width < 6 or width % 6 or heads < 1 or width % heads:
+                raise ValueError(
+                    f"{part}width is a multiple of 6 and of {part}heads, got {part}width={width}, {part}heads={heads}"
+                )
+        least = min(self.depth, self.decoder_depth, self.experts, self.mlp_ratio, self.categories)
+        if least < 1:
+            raise ValueError(f"depths, experts, mlp_ratio and categories are at least 1, got {self}")
+        LinearNoise(times=self.times, first=self.first, last=self.last)
+
+    def noise(self) -> LinearNoise:
+        """The noise that the loader adds and the model knows."""
+        return LinearNoise(times=self.times, first=self.first, last=self.last)
+
+
+class VoxelDiffusion(nn.Module):
+    """The model. `seed` alone decides the initial weights, with which all velocities are 0."""
+
+    positions: Tensor
+    decoder_positions: Tensor
+
+    def __init__(self, config: VoxelDiffusionConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.side = config.resolution // config.patch
+        self.noise = config.noise()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(config)
+        self.register_buffer("positions", sinusoid_cube(self.side, config.width), persistent=False)
+        self.register_buffer("decoder_positions", sinusoid_cube(self.side, config.decoder_width), persistent=False)
+
+    def _build(self, c: VoxelDiffusionConfig) -> None:
+        values = 3 * c.patch**3
+        self.embed = nn.Linear(values, c.width)
+        self.time = TimeEmbedding(c.width)
+        self.category = nn.Embedding(c.categories + 1, c.width)
+        self.encoder = nn.ModuleList(
+            ConditionedBlock(c.width, c.heads, c.mlp_ratio, c.width, c.experts if number % 2 else 1)
+            for number in range(c.depth)
+        )
+        self.encoder_norm = nn.LayerNorm(c.width, eps=1e-6)
+        self.bridge = nn.Linear(c.width, c.decoder_width)
+        self.whole = nn.Linear(c.width, c.width)
+        self.mask_token = nn.Parameter(torch.zeros(c.decoder_width))
+        self.decoder = nn.ModuleList(
+            ConditionedBlock(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.width) for _ in range(c.decoder_depth)
+        )
+        self.norm = nn.LayerNorm(c.decoder_width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Linear(c.width, 2 * c.decoder_width)
+        self.head = nn.Linear(c.decoder_width, values)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.category.weight, std=0.02)
+        for block in (*self.encoder, *self.decoder):
+            nn.init.zeros_(cast(ConditionedBlock, block).modulation.weight)
+        for last in (self.modulation, self.head):
+            nn.init.zeros_(last.weight)
+
+    def forward(
+        self, points: Tensor, noise: Tensor, time: Tensor, label: Tensor, visible: Tensor, weight: Tensor
+    ) -> Tensor:
+        """The loss, a float32 scalar: the mean squared error of the noise over all points, a cloud counting `weight`.
+
+        points float32 (B, N, 3 or more), noise float32 (B, N, 3), time, label int64 (B,): the fields of a PointsBatch.
+        visible int64 (B, V): of its mask. weight float32 (B,).
+        """
+        noised = self.noise.noised(points[..., :3], noise, time)
+        predicted = self.predict(noised, time, label, visible)
+        error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2))
+        return (error * weight).sum() / weight.sum()
+
+    def predict(self, noised: Tensor, time: Tensor, label: Tensor, visible: Tensor | None = None) -> Tensor:
+        """The noise in the points float32 (B, N, 3), of their shape; `visible` tokens are seen, by default all."""
+        voxels = voxelise(noised, self.config.resolution)
+        tokens = self.split(voxels.features)
+        if visible is None:
+            visible = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        category = self.category(label + 1)
+        condition = self.time(time) + category
+        seen = self._encode(tokens.gather(1, index_of(visible, tokens)), visible, condition, category)
+        values = self._decode(seen, visible, condition, category)
+        velocity = devoxelise(self.join(values), voxels.places)
+        kept = self.noise.kept().to(noised.device)[time, None, None]
+        return (1 - kept).sqrt().float() * noised + kept.sqrt().float() * velocity.float()
+
+    def known_loss(self, time: Tensor) -> Tensor:
+        """The loss, float32 (B,), of who knows only that points have mean 0 and variance 1: (a at each time)."""
+        return self.noise.kept().to(time.device)[time].float()
+
+    def _encode(self, tokens: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
+        """What the encoder says of the visible tokens: (B, V, D)."""
+        x = self.embed(tokens) + self.positions[visible]
+        for block in self.encoder:
+            x = block(x, condition, category)
+        return cast(Tensor, self.encoder_norm(x))
+
+    def _decode(self, seen: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
+        """The noise of all voxels, token by token: (B, T, 3 p^3)."""
+        condition = condition + self.whole(seen.mean(dim=1))
+        start = self.mask_token.expand(len(seen), self.side**3, -1)
+        known = self.bridge(seen)
+        x = start.to(known.dtype).scatter(1, index_of(visible, known), known) + self.decoder_positions
+        for number, block in enumerate(self.decoder):
+            x = block(x, condition, category, self.config.window, number % 2 == 1 and self.side > self.config.window)
+        move, scale = self.modulation(F.silu(condition))[:, None].chunk(2, dim=2)
+        return cast(Tensor, self.head(self.norm(x) * (1 + scale) + move))
+
+    def split(self, grid: Tensor) -> Tensor:
+        """A grid (B, 3, R, R, R) as tokens (B, T, 3 p^3), in C order of (x, y, z, channel) within one."""
+        s, p = self.side, self.config.patch
+        cut = grid.reshape(len(grid), 3, s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
+        return cut.reshape(len(grid), s**3, -1)
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, 3 p^3) as a grid (B, R, R, R, 3)."""
+        s, p, r = self.side, self.config.patch, self.config.resolution
+        cut = tokens.reshape(len(tokens), s, s, s, p, p, p, 3).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        return cut.reshape(len(tokens), r, r, r, 3)
+
+    def metadata(self) -> dict[str, str]:
+        """The kind and the config, as `load_model` reads them."""
+        return {"kind": "voxel-diffusion", "model": json.dumps(asdict(self.config))}
+
+
+def index_of(positions: Tensor, values: Tensor) -> Tensor:
+    """Positions (B, K) as an index for gather and scatter along the tokens of values (B, L, C)."""
+    return positions[..., None].expand(-1, -1, values.shape[2])
