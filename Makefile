@@ -14,6 +14,9 @@ DEMO_SET    := sample$(if $(filter video,$(MODALITY)),,-$(MODALITY))
 DEMO        := runs/demo$(if $(filter video,$(MODALITY)),,-$(MODALITY))
 DEMO_RECIPE_video := mgmae-tiny
 DEMO_RECIPE_audio := audiomae-tiny
+DEMO_RECIPE_mesh  := meshmask-tiny
+# What a demo needs beyond the package itself: extras of pyproject.toml.
+DEMO_EXTRAS_mesh  := meshes
 DEMO_RECIPE  = $(or $(DEMO_RECIPE_$(MODALITY)),$(error there is no demo of MODALITY=$(MODALITY)))
 # DALI for CUDA 13 needs driver 580 or newer; without a driver none is installed.
 EXTRA   ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
@@ -44,20 +47,33 @@ $(VENV)/.done: pyproject.toml $(VENV)/.pip
 
 $(VENV)/.dev: $(VENV)/.done
 	@echo "installing what the tests and checks need"
-	@$(PIP) install -q --group dev -e . && touch $@
+	@$(PIP) install -q --group dev -e '.[meshes]' && touch $@
 
 $(VENV)/.bench: $(VENV)/.done
 	@echo "installing the readers to compare with"
 	@$(PIP) install -q -e '.[bench]' && touch $@
 
+$(VENV)/.extra-%: $(VENV)/.done
+	@echo "installing the extra $*"
+	@$(PIP) install -q -e '.[$*]' && touch $@
+
 setup: $(VENV)/.done  ## a virtual environment with maskstream in it
 setup-dev: $(VENV)/.dev
 
-demo: $(VENV)/.done  ## [MODALITY=video]: real clips to a masked autoencoder that learns, and a page that shows it
+demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video]: real clips to a masked autoencoder that learns, and a page that shows it
 	$(RUN) shards $(DEMO_SET) --root data/raw/$(DEMO_SET) --out data/shards/$(DEMO_SET)
 	$(RUN) train $(DEMO_RECIPE) --data data/shards/$(DEMO_SET)/train --out $(DEMO)
 	$(RUN) report $(DEMO) --data data/shards/$(DEMO_SET)/val
+	$(DEMO_MORE_$(MODALITY))
 	@echo "open $(DEMO)/report.html"
+
+# The pre-trained model learns the next step; beside it one that has as many steps and was not pre-trained.
+define DEMO_MORE_mesh
+$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/pre-trained --initial $(DEMO)/model.safetensors
+$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/from-scratch --steps 1500
+$(RUN) rollout $(DEMO)/pre-trained $(DEMO)/from-scratch --data data/shards/sample-mesh/val --out $(DEMO)/rollout.html
+@echo "open $(DEMO)/rollout.html"
+endef
 
 shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS=]: raw data to verified shards
 	$(RUN) shards $(DATASET) --root $(ROOT) --out $(OUT) --profile $(PROFILE) $(if $(WORKERS),--workers $(WORKERS))

@@ -71,7 +71,8 @@ def _grid(centre: tuple[float, float], reach: float, length: float, height: floa
     points = np.stack([x.ravel(), y.ravel()], axis=1) + moved
     clear = np.hypot(*(points - centre).T) > reach - 0.3 * spacing
     inside = (points[:, 0] < length - 0.4 * spacing) & (points[:, 1] < height - 0.4 * spacing)
-    return points[clear & inside]
+    chosen: Float64s = points[clear & inside]
+    return chosen
 
 
 def _area(points: Float64s, triangles: npt.NDArray[np.int64]) -> Float64s:
