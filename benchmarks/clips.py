@@ -2,13 +2,16 @@
 
 Real footage of the `sample` dataset becomes files of 10 s, 340 x 256 pixels, 30 frames a second, encoded as such files
 are found: x264 medium, crf 21, a keyframe every 250 frames. Footage that is too short runs forth and back, without a
-cut. From these files `maskstream shards folder` makes the profiles `copy`, `train` and `fps`.
+cut. From these files `maskstream shards folder` makes the profiles `copy`, `train` and `fps`. The files as they are, in
+a plain WebDataset tar, are what `maskstream index` reads: the variant `found`.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +24,9 @@ import numpy.typing as npt
 
 from maskstream.preprocess.datasets.sample import sample
 from maskstream.preprocess.encode.profile import PROFILES
+from maskstream.preprocess.index.job import index_tars
 from maskstream.preprocess.job import make_shards
+from maskstream.shards.dataset import DATASET_JSON
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.store import LocalStore
 
@@ -51,7 +56,7 @@ class Form:
 class Variant:
     """The same videos in one form: shards, and sample i as a plain file `files[i]` for readers that open files.
 
-    The plain files of `copy` are the original ones, whose packets it holds.
+    The plain files of `found` and `copy` are the original ones. Sample i is the same video, under the same key, in all.
     """
 
     name: str
@@ -60,17 +65,19 @@ class Variant:
 
 
 def build(folder: Path, media: Path, form: Form) -> dict[str, Variant]:
-    """The variants `copy`, `train` and `fps` under `folder`, from the sample dataset in `media`; made once."""
+    """The variants `found`, `copy`, `train` and `fps` under `folder`, from the sample dataset in `media`; made once."""
     found = folder / "found"
     settings = json.dumps(asdict(form))
     done = found / DONE
     if not done.exists() or done.read_text() != settings:
         found.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / "indexed", ignore_errors=True)
         for old in found.glob("*.mp4"):
             old.unlink()
         _write_found(found, media, form)
         done.write_text(settings)
-    return {profile: _variant(profile, folder, found) for profile in ("copy", "train", "fps")}
+    ours = {profile: _variant(profile, folder, found) for profile in ("copy", "train", "fps")}
+    return {"found": _indexed(folder / "indexed", ours["copy"]), **ours}
 
 
 def _write_found(found: Path, media: Path, form: Form) -> None:
@@ -126,6 +133,20 @@ def _variant(profile: str, folder: Path, found: Path) -> Variant:
         data = store.read(manifest.shard_path(i), int(members.offset[i]), int(members.size[i]))
         _remux(data, plain / original.name)
     return Variant(name=profile, manifest=manifest, files=[plain / original.name for original in originals])
+
+
+def _indexed(folder: Path, copy: Variant) -> Variant:
+    """The original files under the keys of `copy` in a tar that others could have written, and its index."""
+    if not (folder / DATASET_JSON).exists():
+        folder.mkdir(exist_ok=True)
+        with tarfile.open(folder / "found-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for key, file in zip(copy.manifest.keys(range(len(copy.files))), copy.files, strict=True):
+                tar.add(file, arcname=f"{key}.mp4")
+        index_tars([folder / "found-000000.tar"])
+    manifest, same = Manifest.load(folder), range(len(copy.files))
+    if len(manifest) != len(copy.files) or manifest.keys(same) != copy.manifest.keys(same):
+        raise SystemExit(f"{folder} does not hold the videos of {copy.manifest.folder} in their order; delete it")
+    return Variant(name="found", manifest=manifest, files=copy.files)
 
 
 def _remux(data: bytes, path: Path) -> None:

@@ -37,6 +37,12 @@ def start_with_pyav_libraries(folder: Path) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def why_missing(name: str, error: Exception) -> str:
+    """What is said of a reader that cannot be used."""
+    reason = str(error).strip().splitlines()[0]
+    return f"{name}: {reason}" + (f" ({REMEDY})" if "lib" in reason.lower() or "ffmpeg" in reason.lower() else "")
+
+
 def loaded_libavcodecs() -> list[str]:
     """The files of libavcodec in this process: PyAV's, which torchcodec and SPDL share, and what others bring along."""
     maps = Path("/proc/self/maps")

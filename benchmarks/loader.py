@@ -5,15 +5,19 @@ pixels, out of 10 s of 340 x 256 pixels (clips.py). In every round every reader 
 clips with one thread, a few at a time, so that what else the machine does hits all of them. Given are medians over the
 rounds.
 
-    found   the original files, as other readers open them
+    found   the original files: in a plain tar with an index (`maskstream index`), and as other readers open them
     copy    the same packets in shards
     train   encoded anew in shards (profile `train`); other readers get the same packets as plain files
     fps     the same at 7.5 frames a second
 
-Rows of the JSON: variant, reader, output ("uint8", "float"; "yuv" for decoding alone), cpu_ms_per_clip (user and
-system time of all threads), wall_clips_per_s (one reader at a time), bytes_per_clip (what read system calls gave),
-peak_mb (how far the memory of a copy of this process rises while it reads 4 clips), cpu_ms_rounds (each round's
-figure). Machine, versions and commit are in the file beside it.
+The reader `floor` is PyAV decoding the packets that a clip needs, found and cut out beforehand, without any conversion.
+Readers whose name ends in -all-cores have a thread or a process for each core; their wall time is what counts.
+webdataset and hf-datasets read whole tars, as they do.
+
+Rows of the JSON: variant, reader, output ("uint8", "float"; "yuv" for the floor), cpu_ms_per_clip (user and system time
+of all threads and worker processes), wall_clips_per_s (one reader at a time), bytes_per_clip (what read system calls
+gave), gop_bytes_per_clip (what the GOPs of the clips hold), peak_mb (how far the memory of a copy of this process rises
+while it reads 4 clips), cpu_ms_rounds (each round's figure). Machine, versions and commit are in the file beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +30,19 @@ from pathlib import Path
 from libraries import start_with_pyav_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("av", "decord", "torchcodec", "spdl", "spdl-io", "opencv-python-headless", "torch", "torchvision", "pillow")
+PACKAGES = (
+    "av",
+    "datasets",
+    "decord",
+    "opencv-python-headless",
+    "pillow",
+    "spdl",
+    "spdl-io",
+    "torch",
+    "torchcodec",
+    "torchvision",
+    "webdataset",
+)
 
 
 def main() -> None:
@@ -67,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--media", type=Path, default=ROOT / "data/raw/sample", help="the sample dataset's folder")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--epochs", type=int, default=1, help="clips of each of the 20 files that a round reads")
-    parser.add_argument("--only", default="", help="readers to run beside maskstream, commas between")
+    parser.add_argument("--only", default="", help="other readers to run (such as spdl,floor), commas between")
     return parser.parse_args()
 
 

@@ -15,7 +15,7 @@ from readers import Clip, Reader, each
 
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.clip import VideoClip
-from maskstream.pipelines.decode.packets import wanted_packets
+from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
 from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
 from maskstream.pipelines.video import video_loader
 from maskstream.pipelines.video_sample import VideoSampler
@@ -48,9 +48,11 @@ def sampler_of(manifest: Manifest, mask: Mask | None = None) -> VideoSampler:
 
 
 def readers_of(manifest: Manifest) -> list[Reader]:
-    """maskstream on the shards of one profile; with masks, and as a whole loader, where the profile is `train`."""
+    """maskstream on the shards of one profile, and the floor; with masks, and as a whole loader, where the profile is
+    `train`.
+    """
     readers = [
-        _decode_only(sampler_of(manifest)),
+        _floor(sampler_of(manifest)),
         _maskstream("maskstream", sampler_of(manifest), "uint8"),
         _maskstream("maskstream", sampler_of(manifest), "float"),
     ]
@@ -77,6 +79,7 @@ def clips_of(variant: Variant, epochs: int) -> list[Clip]:
                     fps=request.video.fps,
                     crop=request.crops[0],
                     size=sampler.clip.size,
+                    key=request.key,
                     index=index,
                     epoch=epoch,
                 )
@@ -118,7 +121,17 @@ def _loader(manifest: Manifest) -> Reader:
     return Reader(name="maskstream-loader", output="uint8", run=run, divisible=False, comparable=False)
 
 
-def _decode_only(sampler: VideoSampler) -> Reader:
+def gop_bytes(manifest: Manifest, clips: Sequence[Clip]) -> float:
+    """Bytes of the GOPs that hold a clip, mean over the clips."""
+    sizes = []
+    for clip in clips:
+        video = manifest.video(clip.index)
+        first, stop = video.gops_of(clip.numbers)
+        sizes.append(int(video.size[first:stop].sum()))
+    return float(np.mean(sizes))
+
+
+def _floor(sampler: VideoSampler) -> Reader:
     """PyAV decoding the packets that the clip needs, found and cut out beforehand, and nothing else."""
     contexts: dict[bytes, VideoCodecContext] = {}
 
@@ -128,9 +141,9 @@ def _decode_only(sampler: VideoSampler) -> Reader:
         data = sampler.read(request)
         track = read_header(data.header)
         fragments = memoryview(data.fragments)
-        packets = read_fragments(fragments, track)
-        shown = np.sort(packets.pts[packets.pts >= packets.pts[0]])
-        needed = wanted_packets(fragments, track, packets, shown[request.numbers - data.first_frame])
+        packets = data.packets or read_fragments(fragments, track)
+        pts = wanted_pts(packets, data.first_frame, request.numbers)
+        needed = wanted_packets(fragments, track, packets, pts)
         spans = ((int(packets.start[i]), int(packets.size[i])) for i in needed)
         return track.codec, track.extradata, [bytes(fragments[start : start + size]) for start, size in spans]
 
@@ -148,4 +161,4 @@ def _decode_only(sampler: VideoSampler) -> Reader:
         context.decode(None)
         context.flush_buffers()
 
-    return Reader(name="decode-only", output="yuv", run=each(read), comparable=False)
+    return Reader(name="floor", output="yuv", run=each(read), comparable=False)

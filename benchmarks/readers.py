@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from libraries import REMEDY
+from libraries import why_missing
 from torch import Tensor
 
 from maskstream.pipelines.augment import Crop
@@ -31,7 +31,7 @@ HALF = Fraction(1, 2)
 class Clip:
     """What every reader is asked for: frames `numbers` (int64, (T,)) of a video, `crop` of them at size x size pixels.
 
-    `file` is the video as a plain file, (`index`, `epoch`) what the same clip is called in the shards.
+    `file` is the video as a plain file, `key` its name in the shards, (`index`, `epoch`) what the clip is called there.
     """
 
     file: Path
@@ -39,6 +39,7 @@ class Clip:
     fps: float
     crop: Crop
     size: int
+    key: str
     index: int
     epoch: int
 
@@ -56,7 +57,8 @@ class Clip:
 class Reader:
     """A name, the output it gives, and how it reads clips: `run` reads them all and returns the pixels of the last.
 
-    `divisible` is False for a reader of whole epochs, `comparable` where what it returns are not the clip's pixels.
+    `divisible` is False for a reader of whole epochs, `comparable` where what it returns are not the clip's pixels,
+    `all_cores` is True where the reader has as many threads or processes as there are cores.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Reader:
     run: Callable[[Sequence[Clip]], Any]
     divisible: bool = True
     comparable: bool = True
+    all_cores: bool = False
 
 
 def each(read: Callable[[Clip], Any]) -> Callable[[Sequence[Clip]], Any]:
@@ -79,7 +82,7 @@ def each(read: Callable[[Clip], Any]) -> Callable[[Sequence[Clip]], Any]:
 
 
 def peers(variant: str) -> tuple[list[Reader], list[str]]:
-    """The other readers for a variant of the files, and for each that cannot be used the reason.
+    """The other readers of plain files for a variant, and for each that cannot be used the reason.
 
     `copy` holds the packets of `found`, so only SPDL reads both.
     """
@@ -90,6 +93,7 @@ def peers(variant: str) -> tuple[list[Reader], list[str]]:
     else:
         wanted = [(spdl, "uint8"), (spdl, "float"), (torchcodec, "uint8"), (torchcodec, "float")]
         wanted += [(opencv, "uint8"), (opencv, "float"), (decord_v2, "uint8"), (decord_official, "float")]
+        wanted += [(torchvision, "uint8")]
     if variant == "train":
         wanted += [(spdl_noref, "uint8"), (spdl_noref, "float")]
     readers, missing = [], []
@@ -97,7 +101,7 @@ def peers(variant: str) -> tuple[list[Reader], list[str]]:
         try:
             readers.append(make(output))
         except (ImportError, RuntimeError, OSError) as error:
-            missing.append(f"{make.__name__}: {str(error).strip().splitlines()[0]} ({REMEDY})")
+            missing.append(why_missing(make.__name__, error))
     return readers, missing
 
 
@@ -166,6 +170,21 @@ def torchcodec(output: str) -> Reader:
         return normalised
 
     return Reader(name="torchcodec", output=output, run=each(read))
+
+
+def torchvision(output: str) -> Reader:
+    """torchvision's own video reader, in versions that have one."""
+    io = importlib.import_module("torchvision.io")
+    if not hasattr(io, "read_video"):
+        raise RuntimeError("this version of torchvision has no video reader any more; torchcodec took its place")
+    from torchvision.transforms.v2 import functional as F
+
+    def read(clip: Clip) -> UInt8Array:
+        begin, end = (float(clip.numbers[i] / clip.fps) for i in (0, -1))
+        frames, _, _ = io.read_video(str(clip.file), begin, end, pts_unit="sec", output_format="TCHW")
+        return channels_last(_resized(F, frames[:: clip.stride], clip))
+
+    return Reader(name="torchvision", output=output, run=each(read))
 
 
 def _resized(functional: Any, frames: Tensor, clip: Clip) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import time
 from collections.abc import Collection, Sequence
@@ -11,9 +12,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from all_cores import EPOCHS, others_on_all_cores, ours_on_all_cores
 from clips import Variant
-from ours import clips_of, readers_of
+from ours import clips_of, gop_bytes, readers_of
 from readers import Clip, Reader, as_uint8, peers
+from streams import tar_readers
 
 OURS = "maskstream"
 LARGEST_DIFFERENCE = 6.0
@@ -26,7 +29,8 @@ PARTS = 5
 class Row:
     """What was measured of one reader, round by round: CPU and wall time per clip; the rest once.
 
-    `difference` is the mean over a clip, in levels of 255, from maskstream's pixels of the same clip.
+    `gop_bytes_per_clip` is what the GOPs of the clips hold, for readers of maskstream. `difference` is the mean over a
+    clip, in levels of 255, from maskstream's pixels of the same clip.
     """
 
     variant: str
@@ -35,16 +39,19 @@ class Row:
     cpu_ms: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
     bytes_per_clip: float | None = None
+    gop_bytes_per_clip: float | None = None
     peak_mb: float | None = None
     difference: float | None = None
 
     def measure(self, part: int, parts: int) -> None:
         """One part of a round: every `parts`-th clip. A reader of whole epochs does its round in the first part."""
-        clips = self.clips[part::parts] if self.reader.divisible else self.clips if part == 0 else []
+        if part > 0 and not self.reader.divisible:
+            return
+        clips = self.clips[part::parts] if self.reader.divisible else self.clips
         gc.collect()
-        read, wall, cpu = _bytes_read(), time.perf_counter(), time.process_time()
+        read, wall, cpu = _bytes_read(), time.perf_counter(), _cpu_s()
         self.reader.run(clips)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        cpu, wall = _cpu_s() - cpu, time.perf_counter() - wall
         if part == 0:
             self.cpu_ms.append(0.0)
             self.wall_s.append(0.0)
@@ -62,6 +69,7 @@ class Row:
             "cpu_ms_per_clip": round(median(self.cpu_ms), 3),
             "wall_clips_per_s": round(1 / median(self.wall_s), 2),
             "bytes_per_clip": None if self.bytes_per_clip is None else round(self.bytes_per_clip),
+            "gop_bytes_per_clip": None if self.gop_bytes_per_clip is None else round(self.gop_bytes_per_clip),
             "peak_mb": None if self.peak_mb is None else round(self.peak_mb, 1),
             "cpu_ms_rounds": [round(value, 3) for value in self.cpu_ms],
         }
@@ -71,14 +79,26 @@ def rows_of(variants: dict[str, Variant], epochs: int, only: Collection[str]) ->
     """A row for every reader of every variant (of those in `only`, if any), and why other readers cannot be used."""
     rows: list[Row] = []
     missing: list[str] = []
-    for name in ("found", *variants):
-        variant = variants["copy" if name == "found" else name]
+    for name, variant in variants.items():
         clips = clips_of(variant, epochs)
-        others, lacking = peers(name)
-        missing += [reason for reason in lacking if reason not in missing]
-        mine = [] if name == "found" else readers_of(variant.manifest)
-        rows += [Row(variant=name, reader=reader, clips=clips) for reader in (*others, *mine)]
-    return [row for row in rows if not only or row.reader.name in (*only, OURS)], missing
+        many = [clip for _ in range(EPOCHS) for clip in clips]
+        mine = readers_of(variant.manifest)
+        whole: list[Reader] = []
+        found = [peers(name)]
+        if name in ("found", "train"):
+            found.append(tar_readers(variant.manifest))
+            whole = [ours_on_all_cores(variant, output) for output in ("uint8", "float")]
+        if name == "found":
+            others, lacking = others_on_all_cores(many)
+            whole, missing = [*whole, *others], [*missing, *lacking]
+        missing += [reason for _, lacking in found for reason in lacking if reason not in missing]
+        readers = [reader for some, _ in found for reader in some] + mine
+        rows += [Row(variant=name, reader=reader, clips=clips) for reader in readers]
+        rows += [Row(variant=name, reader=reader, clips=many) for reader in whole]
+        for row in rows:
+            if row.variant == name and row.reader.name.startswith(OURS):
+                row.gop_bytes_per_clip = gop_bytes(variant.manifest, clips)
+    return [row for row in rows if not only or row.reader.name in only or row.reader.name.startswith(OURS)], missing
 
 
 def check(rows: Sequence[Row]) -> list[str]:
@@ -88,7 +108,6 @@ def check(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if (row.reader.name, row.reader.output) == (OURS, "uint8")
     }
-    reference["found"] = reference["copy"]
     complaints = []
     for row in rows:
         pixels = row.reader.run(row.clips[:1])
@@ -115,8 +134,10 @@ def measure_round(rows: Sequence[Row], first: int) -> None:
 
 
 def peak_mb(row: Row) -> float | None:
-    """How far resident memory rises in a copy of this process that reads the row's first clips; Linux only."""
-    if not Path("/proc/self/status").exists():
+    """How far resident memory rises in a copy of this process that reads the row's first clips; Linux only, and not for
+    readers with processes of their own.
+    """
+    if row.reader.all_cores or not Path("/proc/self/status").exists():
         return None
     receive, send = os.pipe()
     child = os.fork()
@@ -134,10 +155,20 @@ def peak_mb(row: Row) -> float | None:
     return int(rise) / 1024 if rise else None
 
 
+def _cpu_s() -> float:
+    """Processor time of this process and of its workers so far."""
+    ticks = 0
+    for worker in multiprocessing.active_children():
+        fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _bytes_read() -> int | None:
-    """Bytes that read system calls gave this process so far; None where the system does not say."""
+    """Bytes that read system calls gave this process and its workers so far; None where the system does not say."""
+    pids = ["self", *(str(worker.pid) for worker in multiprocessing.active_children())]
     try:
-        return int(Path("/proc/self/io").read_text().split()[1])
+        return sum(int(Path(f"/proc/{pid}/io").read_text().split()[1]) for pid in pids)
     except OSError:
         return None
 
