@@ -1,8 +1,8 @@
 """Flow: where each part of a frame was in the frame sampled before it.
 
     source      file        a pair of frames at 224 costs    what it needs
-    codec_flow  codec.py    about 0.05 ms                    the `train` profile, stride 4 from a multiple of 4
-    dis_flow    dis.py      about 0.15 ms                    the clip's pixels
+    codec_flow  codec.py    about 0.01 ms                    the `train` profile, stride 4 from a multiple of 4
+    dis_flow    dis.py      about 0.12 ms                    the clip's pixels
 
 Both give a `ClipFlow`, backward flow in pixels of the output clip on a grid of cells; `stack_flow` makes a batch's
 `Flow` of them.
