@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.batch import PointsBatch
@@ -14,7 +15,7 @@ from maskstream.preprocess.encode.points import PointEncoder
 from maskstream.shards.dataset import finish_split
 from maskstream.shards.sample import DatasetInfo, Sample
 from maskstream.shards.writer import write_shard
-from maskstream.train import train
+from maskstream.train import Trainer, train
 from maskstream.train.export import load_model, save_model
 from maskstream.train.metrics import read_metrics
 from maskstream.train.models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
@@ -117,7 +118,7 @@ def tiny(name):
 
 
 @pytest.mark.parametrize("name", ["fastdit3d-tiny", "pointmae-tiny"])
-def test_a_run_learns_resumes_exactly_and_its_report_says_what_it_is_worth(splits, tmp_path, name):
+def test_a_run_learns_and_its_report_says_what_it_is_worth(splits, tmp_path, name):
     recipe = tiny(name)
     whole = train(recipe, splits / "train", tmp_path / "whole", device="cpu", progress=False)
     losses = [step.loss for step in read_metrics(tmp_path / "whole" / "metrics.jsonl")]
@@ -134,6 +135,17 @@ def test_a_run_learns_resumes_exactly_and_its_report_says_what_it_is_worth(split
     else:
         assert "1-NNA" in page
         assert "GFLOP" in page
+
+
+@pytest.mark.parametrize("name", ["fastdit3d-tiny", "pointmae-tiny"])
+def test_a_stopped_run_goes_on_exactly(splits, tmp_path, name):
+    recipe = tiny(name)
+    for stops, folder in (((6,), "whole"), ((2, 6), "stopped")):
+        for until in stops:
+            loader = recipe.build_loader(splits / "train", device="cpu", threads=1)
+            Trainer(recipe, loader, tmp_path / folder, steps=6, progress=False).run(until)
+    whole, stopped = (load_file(tmp_path / folder / "model.safetensors") for folder in ("whole", "stopped"))
+    assert all(torch.equal(whole[key], stopped[key]) for key in whole)
 
 
 def test_labels_that_the_model_does_not_know_are_refused(splits):
