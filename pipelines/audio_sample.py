@@ -9,20 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..shards.errors import SampleError, ShardError, StoreError
+from ..shards.errors import SampleError
 from ..shards.manifest import Manifest
 from ..shards.store import LocalStore
 from .audio_clip import AudioClip
 from .augment.sound import Mixup, RollGain, SpecAugment
 from .batch import AudioBatch, MaskBatch
-from .decode.sound import SoundError, decode_stretch, read_stretch
 from .masks import Cues, Draw, Mask, TokenGrid
 from .place import START, Place
 from .rng import sample_rng
+from .sound_reader import SoundReader
 from .spectrogram import Spectrogram
 from .stats import Stats
-
-MEMBER = "flac"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,15 +59,20 @@ class AudioSampler:
         """Whether its mask changes over the run."""
         return self.mask is not None and self.mask.needs_progress
 
+    @property
+    def sounds(self) -> SoundReader:
+        """What reads them."""
+        return SoundReader(manifest=self.manifest, clip=self.clip, seed=self.seed, store=self.store)
+
     def make(self, index: int, epoch: int, place: Place = START) -> AudioSample:
         """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be used."""
-        return self.make_of(index, epoch, place, *self._stretch(index, epoch, self.manifest.key(index)))
+        return self.make_of(index, epoch, place, *self.sounds.stretch(index, epoch))
 
     def make_of(self, index: int, epoch: int, place: Place, first: int, stop: int) -> AudioSample:
         """The same of its samples [first, stop), counted at the rate that it is stored at."""
         stats = Stats(samples=1)
         key = self.manifest.key(index)
-        sound = self._sound(index, first, stop, stats)
+        sound = self.sounds.sound(index, first, stop, stats)
         views = [self._view(index, epoch, key, view, place, sound, stats) for view in range(self.views)]
         start_s = torch.full((1,), first / int(self.manifest.facts["sample_rate"][index]), dtype=torch.float64)
         return AudioSample(batch=joined([replace(view, start_s=start_s) for view in views]), stats=stats)
@@ -77,28 +80,6 @@ class AudioSampler:
     def collate(self, samples: list[AudioSample]) -> AudioBatch:
         """Samples to a batch, the views of a sample one after the other."""
         return joined([sample.batch for sample in samples])
-
-    def _stretch(self, index: int, epoch: int, key: str) -> tuple[int, int]:
-        facts = self.manifest.facts
-        rng = sample_rng(self.seed, epoch, key, 0, "clip")
-        return self.clip.stretch(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), rng)
-
-    def _sound(self, index: int, first: int, stop: int, stats: Stats) -> npt.NDArray[np.float32]:
-        """Samples [first, stop) at the clip's rate and with its channels, float32 (n, C), n at most the clip's."""
-        rate = self.clip.sample_rate
-        try:
-            with stats.stage("read"):
-                stretch = read_stretch(self.store, self.manifest.member(index, MEMBER), first, stop, rate=rate)
-            stats.read_bytes += stretch.read_bytes
-            with stats.stage("decode"):
-                gain = float(self.manifest.facts["gain"][index])
-                sound = decode_stretch(stretch, rate=rate, gain=gain, channels=self.clip.channels)[
-                    : self.clip.n_samples
-                ]
-        except (StoreError, ShardError, SoundError) as error:
-            shard = self.manifest.shard_path(index).name
-            raise SampleError(shard=shard, key=self.manifest.key(index), component=MEMBER, reason=str(error)) from error
-        return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 
     def _view(
         self, index: int, epoch: int, key: str, view: int, place: Place, sound: npt.NDArray[np.float32], stats: Stats
@@ -143,7 +124,7 @@ class AudioSampler:
             return sound, index, 1.0
         other, share = drawn
         try:
-            partner = self._sound(other, *self._stretch(other, epoch, self.manifest.key(other)), stats)
+            partner = self.sounds.sound(other, *self.sounds.stretch(other, epoch), stats)
         except SampleError:
             return sound, index, 1.0
         out = np.zeros((max(len(sound), len(partner)), sound.shape[1]), dtype=np.float32)

@@ -1,0 +1,53 @@
+"""The sounds of a split: which stretch an epoch shows of one, and its samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..shards.errors import SampleError, ShardError, StoreError
+from ..shards.manifest import Manifest
+from ..shards.store import LocalStore
+from .audio_clip import AudioClip
+from .decode.sound import SoundError, decode_stretch, read_stretch
+from .rng import sample_rng
+from .stats import Stats
+
+MEMBER = "flac"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundReader:
+    """Reads the clips of one dataset; holds settings only."""
+
+    manifest: Manifest
+    clip: AudioClip
+    seed: int
+    store: LocalStore = field(default_factory=LocalStore)
+
+    def stretch(self, index: int, epoch: int) -> tuple[int, int]:
+        """The samples [first, stop) of sound `index` that the epoch shows, counted at the rate that it is stored at."""
+        facts = self.manifest.facts
+        rng = sample_rng(self.seed, epoch, self.manifest.key(index), 0, "clip")
+        return self.clip.stretch(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), rng)
+
+    def sound(self, index: int, first: int, stop: int, stats: Stats) -> npt.NDArray[np.float32]:
+        """Samples [first, stop) at the clip's rate and with its channels, float32 (n, C), n at most the clip's.
+
+        SampleError where they cannot be read or decoded.
+        """
+        rate = self.clip.sample_rate
+        try:
+            with stats.stage("read"):
+                stretch = read_stretch(self.store, self.manifest.member(index, MEMBER), first, stop, rate=rate)
+            stats.read_bytes += stretch.read_bytes
+            with stats.stage("decode"):
+                gain = float(self.manifest.facts["gain"][index])
+                sound = decode_stretch(stretch, rate=rate, gain=gain, channels=self.clip.channels)
+        except (StoreError, ShardError, SoundError) as error:
+            shard = self.manifest.shard_path(index).name
+            raise SampleError(shard=shard, key=self.manifest.key(index), component=MEMBER, reason=str(error)) from error
+        sound = sound[: self.clip.n_samples]
+        return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
