@@ -15,8 +15,10 @@ DEMO        := runs/demo$(if $(filter video,$(MODALITY)),,-$(MODALITY))
 DEMO_RECIPE_video := mgmae-tiny
 DEMO_RECIPE_audio := audiomae-tiny
 DEMO_RECIPE_mesh  := meshmask-tiny
+DEMO_RECIPE_points := fastdit3d-tiny
 # What a demo needs beyond the package itself: extras of pyproject.toml.
 DEMO_EXTRAS_mesh  := meshes
+DEMO_EXTRAS_points := points
 DEMO_RECIPE  = $(or $(DEMO_RECIPE_$(MODALITY)),$(error there is no demo of MODALITY=$(MODALITY)))
 # DALI for CUDA 13 needs driver 580 or newer; without a driver none is installed.
 EXTRA   ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
@@ -47,7 +49,7 @@ $(VENV)/.done: pyproject.toml $(VENV)/.pip
 
 $(VENV)/.dev: $(VENV)/.done
 	@echo "installing what the tests and checks need"
-	@$(PIP) install -q --group dev -e '.[meshes]' && touch $@
+	@$(PIP) install -q --group dev -e '.[meshes,points]' && touch $@
 
 $(VENV)/.bench: $(VENV)/.done
 	@echo "installing the readers to compare with"
