@@ -70,7 +70,8 @@ class PointSelection:
 
     def _drawn(self, member: _Member, first: int, n: int, rng: np.random.Generator) -> Float32s:
         if self.replace:
-            return member.run(first, n)[rng.integers(n, size=self.points)]
+            rows: Float32s = member.run(first, n)[rng.integers(n, size=self.points)]
+            return rows
         if n <= self.points:
             extra = rng.integers(n, size=self.points - n)
             return member.run(first, n)[np.concatenate([rng.permutation(n), extra])]

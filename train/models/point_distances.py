@@ -43,7 +43,8 @@ def chamfer_table(a: Tensor, b: Tensor) -> Tensor:
     if not a.numel() or not b.numel():
         raise ValueError(f"both sets need clouds, got the shapes {tuple(a.shape)} and {tuple(b.shape)}")
     step = max(1, _AT_ONCE // (a.shape[1] * b.shape[1]))
-    rows = [torch.cat([chamfer(cloud.expand(len(part), -1, -1), part) for part in b.split(step)]) for cloud in a]
+    parts = [b[i : i + step] for i in range(0, len(b), step)]
+    rows = [torch.cat([chamfer(cloud.expand(len(part), -1, -1), part) for part in parts]) for cloud in a]
     return torch.stack(rows)
 
 
@@ -68,7 +69,7 @@ def compare_sets(made: Tensor, real: Tensor) -> SetDistances:
     is_made = torch.arange(len(whole)) < len(made)
     nearest = whole.argmin(dim=1).cpu()
     return SetDistances(
-        coverage=across.argmin(dim=1).unique().numel() / len(real),
+        coverage=len(set(across.argmin(dim=1).tolist())) / len(real),
         matching=float(across.amin(dim=0).mean()),
         accuracy=float((is_made[nearest] == is_made).float().mean()),
     )
