@@ -61,7 +61,7 @@ class Shared:
 
     def _write(self, array: npt.NDArray[Any]) -> _Numbers:
         begin = -(-self._size // _ALIGNMENT) * _ALIGNMENT
-        rest = memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B") if array.size else memoryview(b"")
+        rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         self._size = begin + len(rest)
         at = begin
         while rest:
