@@ -15,12 +15,13 @@ from . import augment, flow, masks
 from .audio import AudioLoader, audio_loader
 from .audio_clip import AudioClip
 from .audiovisual import AudioVisualLoader, audiovisual_loader
-from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, PointsBatch, VideoBatch
+from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, NoisyBatch, PointsBatch, VideoBatch
 from .clip import VideoClip
 from .loader import Loader
 from .masks import TokenGrid
 from .mesh import MeshLoader, mesh_loader
 from .mix import mix
+from .noisy import NoisyLoader, noisy_loader
 from .points import PointsLoader, points_loader
 from .video import VideoLoader, video_loader
 
@@ -35,6 +36,8 @@ __all__ = [
     "MaskBatch",
     "MeshBatch",
     "MeshLoader",
+    "NoisyBatch",
+    "NoisyLoader",
     "PointsBatch",
     "PointsLoader",
     "TokenGrid",
@@ -48,6 +51,7 @@ __all__ = [
     "masks",
     "mesh_loader",
     "mix",
+    "noisy_loader",
     "points_loader",
     "video_loader",
 ]

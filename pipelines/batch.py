@@ -350,3 +350,26 @@ class AudioVisualBatch(Movable):
         weight = weight.repeat_interleave(len(self) // len(weight))
         video, audio = (m and replace(m, weight=m.weight * weight[:, None]) for m in (self.video_mask, self.audio_mask))
         return replace(self, weight=weight, video_mask=video, audio_mask=audio)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoisyBatch(Movable):
+    """A batch of noisy sounds and what they were before.
+
+    mixture, clean: float32 (B, M, n), of M microphones. snr_db: float32 (B,), the power of `clean` over that of the
+    noise in decibels. label, key, weight: as in VideoBatch, of the clean sounds.
+    """
+
+    mixture: Tensor
+    clean: Tensor
+    snr_db: Tensor
+    label: Tensor
+    key: list[str]
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def weighted(self, weight: Tensor) -> NoisyBatch:
+        """The batch with a weight per sample, float32 (B,)."""
+        return replace(self, weight=weight)

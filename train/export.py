@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from ..shards.publish import publish
+from .models.dense_unet import DenseUNet, DenseUNetConfig
 from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
 from .models.mesh_network import MeshNetwork, MeshNetworkConfig
 from .models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
@@ -75,11 +76,16 @@ def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], ab
     return MaskedAutoencoder(AutoencoderConfig(**json.loads(about["model"])), cut)
 
 
+def _dense_unet(about: Mapping[str, str]) -> nn.Module:
+    return DenseUNet(DenseUNetConfig(**json.loads(about["model"])))
+
+
 KINDS: dict[str, Callable[[Mapping[str, str]], nn.Module]] = {
     "audio": partial(_autoencoder, SpectrogramTokensConfig, SpectrogramTokens),
     "mesh": lambda about: MeshNetwork(MeshNetworkConfig(**json.loads(about["model"]))),
     "voxel-diffusion": lambda about: VoxelDiffusion(VoxelDiffusionConfig(**json.loads(about["model"]))),
     "points": lambda about: PointAutoencoder(PointAutoencoderConfig(**json.loads(about["model"]))),
+    "dense-unet": _dense_unet,
     "video": partial(_autoencoder, VideoTokensConfig, VideoTokens),
 }
 """How a model of each kind is rebuilt from the metadata of its file."""

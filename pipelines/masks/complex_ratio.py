@@ -50,7 +50,10 @@ class ComplexRatio:
                 f"{tuple(clean.shape)} {clean.dtype}"
             )
         power = mixture.real.square() + mixture.imag.square()
-        mask = clean * mixture.conj() / power.clamp_min(self.eps)
+        return self.bounded(clean * mixture.conj() / power.clamp_min(self.eps))
+
+    def bounded(self, mask: Tensor) -> Tensor:
+        """A mask with its bound: complex, of its shape."""
         if self.bound == "parts":
             return torch.complex(self._squeezed(mask.real), self._squeezed(mask.imag))
         if self.bound == "magnitude":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
+from .enhance import EnhanceRecipe, ca_dense_unet_tiny
 from .mesh import MeshRecipe, meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
 from .points import GroupRecipe, VoxelRecipe, fastdit3d_small, fastdit3d_tiny, pointmae_small, pointmae_tiny
 from .recipe import Pictures, Recipe
@@ -27,6 +28,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "videomae2-tiny": videomae2_tiny,
     "audiomae-base": audiomae_base,
     "audiomae-tiny": audiomae_tiny,
+    "ca-dense-unet-tiny": ca_dense_unet_tiny,
     "fastdit3d-small": fastdit3d_small,
     "fastdit3d-tiny": fastdit3d_tiny,
     "pointmae-small": pointmae_small,
@@ -48,6 +50,7 @@ def named_recipe(name: str) -> Recipe:
 __all__ = [
     "RECIPES",
     "AudioRecipe",
+    "EnhanceRecipe",
     "GroupRecipe",
     "MeshRecipe",
     "Pictures",

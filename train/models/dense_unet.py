@@ -1,0 +1,208 @@
+"""The Channel-Attention Dense U-Net: several microphones in, a complex ratio mask for each out.
+
+Source: Tolooshams et al., 2020 (arXiv 2001.11542): a U-Net of dense blocks over the spectra of all microphones, with
+attention between the channels of every level; the estimate is the true complex product of mask and mixture. Sizes here
+are compact choices of this project; the paper's own are not known to it.
+
+Shapes: B samples, M microphones, n samples of sound, C channels of features, F frequencies, T frames.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...pipelines.masks import ComplexRatio
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseUNetConfig:
+    """microphones, n_samples: of the input. n_fft, hop: of the spectra, samples. width: channels of the first level.
+
+    depth: halvings of frequency and time. layers, growth: of a dense block. attention: the length of queries and keys.
+    target: what is compared, the enhanced sound or the bounded complex ratio mask (`masks.ComplexRatio`).
+    """
+
+    microphones: int = 4
+    n_samples: int = 16384
+    n_fft: int = 512
+    hop: int = 128
+    width: int = 16
+    depth: int = 3
+    layers: int = 3
+    growth: int = 12
+    attention: int = 20
+    target: Literal["sound", "ratio"] = "sound"
+
+    def __post_init__(self) -> None:
+        if self.target not in ("sound", "ratio"):
+            raise ValueError(f"target={self.target!r}: legal are 'sound' and 'ratio'")
+        numbers = {name: value for name, value in asdict(self).items() if name != "target"}
+        if min(numbers.values()) < 1:
+            raise ValueError(f"all of a Dense U-Net's sizes are at least 1, got {numbers}")
+        if self.n_samples % self.hop or self.n_fft % (2 << self.depth) or self.frames % (1 << self.depth):
+            raise ValueError(
+                f"{self.frames} frames of n_samples={self.n_samples} and {self.n_fft // 2} frequencies must be whole "
+                f"multiples of 2 ** depth = {1 << self.depth}; change n_samples, hop, n_fft or depth"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Frames that the network works on (the last one, over the end, is left out)."""
+        return self.n_samples // self.hop
+
+
+class ChannelAttention(nn.Module):
+    """At each frequency, channels (B, C, F, T) look at each other: queries and keys are linear maps of their frames."""
+
+    def __init__(self, frames: int, length: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(frames, length)
+        self.key = nn.Linear(frames, length)
+        self.share = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x plus a learnt share of what it attends to."""
+        rows = x.transpose(1, 2)
+        seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), rows)
+        return x + self.share * seen.transpose(1, 2)
+
+
+class DenseBlock(nn.Module):
+    """Convolutions that each see all channels before them (B, C, F, T), joined to `out` channels; then attention."""
+
+    def __init__(self, channels: int, out: int, frames: int, config: DenseUNetConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.GroupNorm(1, channels + i * config.growth),
+                nn.Conv2d(channels + i * config.growth, config.growth, 3, padding=1),
+                nn.ELU(),
+            )
+            for i in range(config.layers)
+        )
+        self.join = nn.Conv2d(channels + config.layers * config.growth, out, 1)
+        self.attention = ChannelAttention(frames, config.attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat((x, layer(x)), dim=1)
+        return cast(Tensor, self.attention(self.join(x)))
+
+
+class Up(nn.Module):
+    """Twice as many frequencies and frames, joined with what the way down had there."""
+
+    def __init__(self, channels: int, out: int, frames: int, config: DenseUNetConfig) -> None:
+        super().__init__()
+        self.grow = nn.ConvTranspose2d(channels, out, 2, stride=2)
+        self.join = DenseBlock(2 * out, out, frames, config)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return cast(Tensor, self.join(torch.cat((self.grow(x), skip), dim=1)))
+
+
+class DenseUNet(nn.Module):
+    """Mixtures to masks and estimates. `seed` alone decides the initial weights; at first every mask is 1."""
+
+    window: Tensor
+
+    def __init__(self, config: DenseUNetConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.ratio = ComplexRatio()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(config)
+        self.register_buffer("window", torch.hann_window(config.n_fft).sqrt(), persistent=False)
+
+    def _build(self, c: DenseUNetConfig) -> None:
+        widths = [c.width << level for level in range(c.depth + 1)]
+        frames = [c.frames >> level for level in range(c.depth + 1)]
+        self.enter = DenseBlock(2 * c.microphones, widths[0], frames[0], c)
+        self.down = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(widths[level], widths[level], 2, stride=2),
+                DenseBlock(widths[level], widths[level + 1], frames[level + 1], c),
+            )
+            for level in range(c.depth)
+        )
+        self.up = nn.ModuleList(
+            Up(widths[level + 1], widths[level], frames[level], c) for level in reversed(range(c.depth))
+        )
+        self.leave = nn.Conv2d(widths[0], 2 * c.microphones, 1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast(Tensor, self.leave.bias))
+
+    def forward(self, mixture: Tensor, clean: Tensor) -> Tensor:
+        """The loss, a float32 scalar: the error of the estimate over that of the mixture itself, each sample alike.
+
+        mixture, clean: float32 (B, M, n). The error is the mean absolute one of the sounds, or with the target "ratio"
+        the squared one of the bounded masks, weighted by the mixture's magnitude. 1 is what a mask of 1 gives.
+        """
+        spectrum = self.spectra(mixture)
+        mask = self.mask(spectrum)
+        if self.config.target == "sound":
+            error = (self._sound(mask * spectrum) - clean).abs().mean(dim=(1, 2))
+            alone = (mixture - clean).abs().mean(dim=(1, 2))
+        else:
+            target, weight = self.ratio.target(spectrum, self.spectra(clean)), spectrum.abs()
+            error = ((self.ratio.bounded(mask) - target).abs().square() * weight).mean(dim=(1, 2, 3))
+            alone = ((self.ratio.bounded(torch.ones_like(mask)) - target).abs().square() * weight).mean(dim=(1, 2, 3))
+        return (error / alone.clamp_min(1e-8)).mean()
+
+    def enhance(self, mixture: Tensor) -> Tensor:
+        """The estimated clean sounds, float32 (B, M, n)."""
+        spectrum = self.spectra(mixture)
+        return self._sound(self.mask(spectrum) * spectrum)
+
+    def spectra(self, sound: Tensor) -> Tensor:
+        """Complex (B, M, F, T) of float32 (B, M, n), without the highest frequency and the last frame."""
+        c = self.config
+        if sound.shape[1:] != (c.microphones, c.n_samples):
+            raise ValueError(
+                f"sounds have the shape {tuple(sound.shape)}, the model takes (B, {c.microphones}, {c.n_samples}); use "
+                "one setting for the loader and the model"
+            )
+        flat = sound.reshape(-1, c.n_samples).float()
+        full = torch.stft(flat, c.n_fft, c.hop, window=self.window, pad_mode="constant", return_complex=True)
+        return full[:, :-1, :-1].reshape(-1, c.microphones, c.n_fft // 2, c.frames)
+
+    def mask(self, spectrum: Tensor) -> Tensor:
+        """The complex mask of mixtures' spectra, (B, M, F, T), which they are to be multiplied with."""
+        level = spectrum.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
+        scaled = spectrum / level
+        squeezed = scaled / scaled.abs().clamp_min(1e-4).sqrt()
+        x = self.enter(torch.cat((squeezed.real, squeezed.imag), dim=1))
+        skips = []
+        for down in self.down:
+            skips.append(x)
+            x = down(x)
+        for up in self.up:
+            x = up(x, skips.pop())
+        real, imag = self.leave(x).float().chunk(2, dim=1)
+        return torch.complex(real + 1.0, imag)
+
+    def _sound(self, spectrum: Tensor) -> Tensor:
+        c = self.config
+        full = F.pad(spectrum, (0, 1, 0, 1)).reshape(-1, c.n_fft // 2 + 1, c.frames + 1)
+        sound = torch.istft(full, c.n_fft, c.hop, window=self.window, length=c.n_samples)
+        return sound.reshape(-1, c.microphones, c.n_samples)
+
+    def metadata(self) -> dict[str, str]:
+        """The kind and the config, as `load_model` reads them."""
+        return {"kind": "dense-unet", "model": json.dumps(asdict(self.config))}
+
+
+def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
+    """The scale-invariant signal-to-distortion ratio in decibels of the last axis (Le Roux et al., 2019)."""
+    estimate, clean = (x - x.mean(dim=-1, keepdim=True) for x in (estimate, clean))
+    scale = (estimate * clean).sum(-1, keepdim=True) / clean.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    target = scale * clean
+    noise = (estimate - target).square().sum(-1).clamp_min(1e-12)
+    return 10 * torch.log10(target.square().sum(-1).clamp_min(1e-12) / noise)

@@ -1,0 +1,82 @@
+"""Recipes of enhancement: noisy sounds of several microphones to clean ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+from torch import Tensor, nn
+
+from ...pipelines import AudioClip
+from ...pipelines.batch import NoisyBatch
+from ...pipelines.microphones import MicrophoneLine
+from ...pipelines.noisy import NoisyLoader, noisy_loader
+from ..models.dense_unet import DenseUNet, DenseUNetConfig
+from ..optimiser import OptimiserConfig
+from ..schedule import ScheduleConfig
+from .recipe import LoaderSettings, Pictures, Recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnhanceRecipe(Recipe):
+    """A network that takes noise away. noise: the split of noises, None to draw them; line and snr_db as in
+    `noisy_loader`.
+    """
+
+    modality: ClassVar[str] = "audio"
+
+    clip: AudioClip
+    line: MicrophoneLine | None = field(default_factory=MicrophoneLine)
+    noise: str | None = None
+    snr_db: tuple[float, float] = (-5.0, 10.0)
+    model: DenseUNetConfig = field(default_factory=DenseUNetConfig)
+
+    def __post_init__(self) -> None:
+        Recipe.__post_init__(self)
+        heard = self.clip.n_channels if self.line is None else self.line.count
+        if (heard, self.clip.n_samples) != (self.model.microphones, self.model.n_samples):
+            raise ValueError(
+                f"the model takes {self.model.microphones} microphones and {self.model.n_samples} samples, the loader "
+                f"gives {heard} and {self.clip.n_samples}"
+            )
+
+    def build_model(self, *, seed: int = 0) -> DenseUNet:
+        """The model with its initial weights, on the CPU."""
+        return DenseUNet(self.model, seed=seed)
+
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> NoisyLoader:
+        """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
+        return noisy_loader(
+            data,
+            noise=self.noise,
+            clip=self.clip,
+            line=self.line,
+            snr_db=self.snr_db,
+            batch_size=self.batch_size,
+            **settings,
+        )
+
+    def inputs(self, batch: NoisyBatch) -> tuple[Tensor, ...]:
+        """Mixtures and clean sounds."""
+        return batch.mixture, batch.clean
+
+    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+        """Spectrograms of mixtures, of what the model makes of them, and of the clean sounds."""
+        from ..pictures.enhance import report_pictures
+
+        return report_pictures(self, model, data, shown)
+
+
+def ca_dense_unet_tiny() -> EnhanceRecipe:
+    """The Channel-Attention Dense U-Net (Tolooshams et al., 2020) for two CPU cores: four microphones, 1.024 s, drawn
+    noise between white and brown at -5 to 10 dB.
+    """
+    return EnhanceRecipe(
+        name="ca-dense-unet-tiny",
+        clip=AudioClip(seconds=1.024, short="repeat"),
+        batch_size=4,
+        model=DenseUNetConfig(width=8, growth=8, layers=2),
+        optimiser=OptimiserConfig(betas=(0.9, 0.99), weight_decay=1e-4, max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=0.128, min_lr=1.28e-3, warmup=0.05, steps=500),
+    )
