@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from ..shards.publish import publish
+from .models.audiovisual_diffusion import AudioVisualDiffusion, AudioVisualDiffusionConfig
 from .models.dense_unet import DenseUNet, DenseUNetConfig
 from .models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
 from .models.mesh_network import MeshNetwork, MeshNetworkConfig
 from .models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
+from .models.siamese import Siamese, SiameseConfig
 from .models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .models.video_tokens import VideoTokens, VideoTokensConfig
 from .models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
@@ -76,15 +78,23 @@ def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], ab
     return MaskedAutoencoder(AutoencoderConfig(**json.loads(about["model"])), cut)
 
 
+def _audiovisual(model: Callable[..., nn.Module], config: Callable[..., Any], about: Mapping[str, str]) -> nn.Module:
+    """A model of video and spectrograms."""
+    audio = SpectrogramTokensConfig(**json.loads(about["audio"]))
+    return model(config(**json.loads(about["model"])), VideoTokensConfig(**json.loads(about["video"])), audio)
+
+
 def _dense_unet(about: Mapping[str, str]) -> nn.Module:
     return DenseUNet(DenseUNetConfig(**json.loads(about["model"])))
 
 
 KINDS: dict[str, Callable[[Mapping[str, str]], nn.Module]] = {
     "audio": partial(_autoencoder, SpectrogramTokensConfig, SpectrogramTokens),
+    "audiovisual-diffusion": partial(_audiovisual, AudioVisualDiffusion, AudioVisualDiffusionConfig),
     "mesh": lambda about: MeshNetwork(MeshNetworkConfig(**json.loads(about["model"]))),
     "voxel-diffusion": lambda about: VoxelDiffusion(VoxelDiffusionConfig(**json.loads(about["model"]))),
     "points": lambda about: PointAutoencoder(PointAutoencoderConfig(**json.loads(about["model"]))),
+    "siamese": partial(_audiovisual, Siamese, SiameseConfig),
     "dense-unet": _dense_unet,
     "video": partial(_autoencoder, VideoTokensConfig, VideoTokens),
 }

@@ -35,6 +35,8 @@ def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mappi
         facts={**facts, **pictures.facts},
         curves=run_curves(metrics),
         pictures=pictures.template,
+        loss=pictures.loss,
+        guess=pictures.guess,
         **pictures.context,
     )
 

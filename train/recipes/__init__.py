@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
+from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tiny, diffmavil_tiny
 from .enhance import EnhanceRecipe, ca_dense_unet_tiny
 from .mesh import MeshRecipe, meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
 from .points import GroupRecipe, VoxelRecipe, fastdit3d_small, fastdit3d_tiny, pointmae_small, pointmae_tiny
@@ -29,6 +30,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "audiomae-base": audiomae_base,
     "audiomae-tiny": audiomae_tiny,
     "ca-dense-unet-tiny": ca_dense_unet_tiny,
+    "avsiam-base": avsiam_base,
+    "avsiam-tiny": avsiam_tiny,
+    "diffmavil-tiny": diffmavil_tiny,
     "fastdit3d-small": fastdit3d_small,
     "fastdit3d-tiny": fastdit3d_tiny,
     "pointmae-small": pointmae_small,
@@ -50,11 +54,13 @@ def named_recipe(name: str) -> Recipe:
 __all__ = [
     "RECIPES",
     "AudioRecipe",
+    "DiffusionRecipe",
     "EnhanceRecipe",
     "GroupRecipe",
     "MeshRecipe",
     "Pictures",
     "Recipe",
+    "SiameseRecipe",
     "VideoRecipe",
     "VoxelRecipe",
     "named_recipe",

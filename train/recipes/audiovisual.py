@@ -1,0 +1,272 @@
+"""Recipes of video with sound: AVSiam and DiffMAViL."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+from torch import Tensor, nn
+
+from ...pipelines import AudioVisualBatch, AudioVisualLoader, VideoClip, audiovisual_loader
+from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
+from ...pipelines.batch import AudioBatch, MaskBatch, VideoBatch
+from ...pipelines.diffusion import LinearNoise
+from ...pipelines.masks import ByView, FilledStrips, Linear, Mask, MultiRatio, Padded, Random, visible_count
+from ...shards.fbank import Fbank
+from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
+from ..models.siamese import Siamese, SiameseConfig, ratio_parts
+from ..models.spectrogram_tokens import SpectrogramTokensConfig
+from ..models.video_tokens import VideoTokensConfig
+from ..optimiser import OptimiserConfig
+from ..schedule import ScheduleConfig
+from .recipe import LoaderSettings, Pictures, Recipe
+
+RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
+"""Of AVSiam's matching: as many parts of a batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioVisualRecipe(Recipe):
+    """What both have: clips of video and `seconds` of sound around them, and how both are cut into tokens.
+
+    tubelet (frames) and patch (pixels), audio_patch (frames of the spectrogram, bins): the extents of tokens. augment:
+    the crops. token_budget: visible tokens of a batch, see `pipelines.build.LoaderOptions`.
+    """
+
+    modality: ClassVar[str] = "audiovisual"
+
+    clip: VideoClip
+    seconds: float
+    video_mask: Mask
+    audio_mask: Mask
+    views: int = 1
+    noise: LinearNoise | None = None
+    tubelet: int = 2
+    patch: int = 16
+    audio_patch: tuple[int, int] = (16, 16)
+    features: Fbank = field(default_factory=Fbank)
+    augment: Augmentation = field(default_factory=MultiScaleCrop)
+    token_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        Recipe.__post_init__(self)
+        self.tokens()
+
+    def tokens(self) -> tuple[VideoTokensConfig, SpectrogramTokensConfig]:
+        """How the model cuts clips and spectrograms into tokens; ValueError where they do not fill them."""
+        frames = round(self.seconds * self.features.sample_rate / self.features.shift)
+        return (
+            VideoTokensConfig(frames=self.clip.frames, size=self.clip.size, tubelet=self.tubelet, patch=self.patch),
+            SpectrogramTokensConfig(
+                frames=frames,
+                bins=self.features.n_bins,
+                patch_frames=self.audio_patch[0],
+                patch_bins=self.audio_patch[1],
+            ),
+        )
+
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> AudioVisualLoader:
+        """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
+        return audiovisual_loader(
+            data,
+            clip=self.clip,
+            seconds=self.seconds,
+            video_mask=self.video_mask,
+            audio_mask=self.audio_mask,
+            features=self.features,
+            augment=self.augment,
+            noise=self.noise,
+            views=self.views,
+            tubelet=self.tubelet,
+            patch=self.patch,
+            audio_patch=self.audio_patch,
+            batch_size=self.batch_size,
+            token_budget=self.token_budget,
+            **settings,
+        )
+
+    @abstractmethod
+    def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
+        """What is reconstructed of a batch, as batches of their own, with the masks that it is reconstructed by."""
+
+    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+        """Frames and spectrograms as they were, as the encoder saw them, as the model completes them; and which clip
+        finds which sound.
+        """
+        from ..pictures.audiovisual import report_pictures
+
+        return report_pictures(self, model, data, shown)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiameseRecipe(AudioVisualRecipe):
+    """AVSiam. A sample has two views: the first is matched at several ratios, the second reconstructed at one."""
+
+    reconstructed: float = 0.75
+    model: SiameseConfig = field(default_factory=SiameseConfig)
+
+    def build_model(self, *, seed: int = 0) -> Siamese:
+        """The model with its initial weights, on the CPU."""
+        return Siamese(self.model, *self.tokens(), seed=seed)
+
+    def inputs(self, batch: AudioVisualBatch) -> tuple[Tensor, ...]:
+        """The second views with their masks, the first views, and their masks in parts of similar counts."""
+        spectrogram, video_mask, audio_mask = masked(batch)
+        return (
+            batch.video[1::2],
+            spectrogram[1::2],
+            *self._second(video_mask),
+            *self._second(audio_mask),
+            batch.video[0::2],
+            spectrogram[0::2],
+            *self._first(video_mask),
+            *self._first(audio_mask),
+        )
+
+    def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
+        """The second views."""
+        _, video, audio = masked(batch)
+        masks = []
+        for mask in (video, audio):
+            visible, target, weight = self._second(mask)
+            masks.append(MaskBatch(masked=mask.masked[1::2], visible=visible, target=target, weight=weight))
+        return parts_of(batch, slice(1, None, 2), masks[0], masks[1])
+
+    def _second(self, mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Without the padding: all of them have one ratio."""
+        n = mask.masked.shape[1]
+        seen = visible_count(n, self.reconstructed, "floor_visible")
+        return mask.visible[1::2, :seen], mask.target[1::2, : n - seen], mask.weight[1::2, : n - seen]
+
+    def _first(self, mask: MaskBatch) -> list[Tensor]:
+        if mask.n_visible is None:
+            raise ValueError("masks of several ratios have different counts: give the loader masks.Padded(...)")
+        return ratio_parts(mask.visible[0::2], mask.n_visible[0::2], len(RATIOS))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffusionRecipe(AudioVisualRecipe):
+    """DiffMAViL."""
+
+    model: AudioVisualDiffusionConfig = field(default_factory=AudioVisualDiffusionConfig)
+
+    def build_model(self, *, seed: int = 0) -> AudioVisualDiffusion:
+        """The model with its initial weights, on the CPU."""
+        return AudioVisualDiffusion(self.model, *self.tokens(), seed=seed)
+
+    def inputs(self, batch: AudioVisualBatch) -> tuple[Tensor, ...]:
+        """Clips and spectrograms, and for both the mask, the noise and its time."""
+        spectrogram, video, audio = masked(batch)
+        if (
+            batch.video_noise is None
+            or batch.video_time is None
+            or batch.audio_noise is None
+            or batch.audio_time is None
+        ):
+            raise ValueError("the batch has no noise; give the loader noise=")
+        return (
+            batch.video,
+            spectrogram,
+            *(video.visible, video.target, video.weight, batch.video_noise, batch.video_time),
+            *(audio.visible, audio.target, audio.weight, batch.audio_noise, batch.audio_time),
+        )
+
+    def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
+        """All of it."""
+        _, video, audio = masked(batch)
+        return parts_of(batch, slice(None), video, audio)
+
+
+def parts_of(
+    batch: AudioVisualBatch, rows: slice, video_mask: MaskBatch, audio_mask: MaskBatch
+) -> tuple[VideoBatch, AudioBatch]:
+    """Some rows of a batch as one of clips and one of sounds, with masks of those rows."""
+    weight = None if batch.weight is None else batch.weight[rows]
+    clips = VideoBatch(
+        video=batch.video[rows],
+        mask=video_mask,
+        flow=None,
+        label=batch.label[rows],
+        key=batch.key[rows],
+        pts_s=batch.pts_s[rows],
+        weight=weight,
+    )
+    sounds = AudioBatch(
+        waveform=batch.waveform[rows],
+        length=batch.length[rows],
+        spectrogram=None if batch.spectrogram is None else batch.spectrogram[rows],
+        mask=audio_mask,
+        label=batch.label[rows],
+        key=batch.key[rows],
+        start_s=batch.audio_start_s[rows],
+        weight=weight,
+    )
+    return clips, sounds
+
+
+def masked(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
+    """The spectrograms and the masks of a batch; ValueError where it has none."""
+    if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
+        raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
+    return batch.spectrogram, batch.video_mask, batch.audio_mask
+
+
+def avsiam_base() -> SiameseRecipe:
+    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, five ratios for matching (strips for the
+    sound), 0.75 at random for reconstruction, 25 epochs; 16 ranks of 4 make a batch of 64. The ratios are parts of the
+    whole batch, where the authors' code gives each rank's four samples four of them and leaves 0.8 out.
+    """
+    return SiameseRecipe(
+        name="avsiam-base",
+        clip=VideoClip(frames=1, stride=1, size=224),
+        tubelet=1,
+        seconds=10.24,
+        views=2,
+        video_mask=Padded(
+            mask=ByView(masks=(Random(ratio=MultiRatio(ratios=RATIOS, name="image")), Random(ratio=0.75)))
+        ),
+        audio_mask=Padded(
+            mask=ByView(masks=(FilledStrips(ratio=MultiRatio(ratios=RATIOS, name="audio")), Random(ratio=0.75)))
+        ),
+        batch_size=4,
+        optimiser=OptimiserConfig(betas=(0.95, 0.999), weight_decay=5e-7),
+        schedule=ScheduleConfig(base_lr=8e-4, warmup=0.05, epochs=25),
+    )
+
+
+def avsiam_tiny() -> SiameseRecipe:
+    """The same method for two CPU cores: 49 tokens of a frame at 112 pixels and 64 of 1.28 s, a model of 2.2 M
+    parameters, 600 steps: what `make demo MODALITY=audiovisual` trains.
+    """
+    return replace(
+        avsiam_base(),
+        name="avsiam-tiny",
+        clip=VideoClip(frames=1, stride=1, size=112),
+        seconds=1.28,
+        augment=CenterCrop(),
+        batch_size=20,
+        model=SiameseConfig(width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
+        optimiser=OptimiserConfig(max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=1.3e-2, min_lr=1.3e-4, warmup=0.1, steps=600),
+    )
+
+
+def diffmavil_tiny() -> DiffusionRecipe:
+    """DiffMAViL (Nunez et al., 2023) for two CPU cores: 196 tokens of 8 frames at 112 pixels and 64 of 1.28 s; the
+    masks' ratio falls from 0.9 to 0.8 and a batch holds at most 416 visible tokens, so it shrinks from 16 samples to 8.
+    """
+    return DiffusionRecipe(
+        name="diffmavil-tiny",
+        clip=VideoClip(frames=8, stride=4, size=112),
+        seconds=1.28,
+        video_mask=Random(ratio=Linear(start=0.9, end=0.8)),
+        audio_mask=Random(ratio=Linear(start=0.9, end=0.8)),
+        noise=NOISE,
+        token_budget=416,
+        augment=CenterCrop(),
+        batch_size=2,
+        optimiser=OptimiserConfig(max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=0.128, min_lr=2.56e-3, warmup=0.1, steps=600),
+    )
