@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ..shards.errors import SampleError
+from .one_thread import compute_alone
 from .order import GlobalBatch, Int64Array, rank_share
 from .place import Place, progress_of
 from .rng import sample_rng
@@ -156,7 +157,7 @@ def batches_from_threads(
     maker: BatchMaker[BatchT], wanted: Iterable[BatchPlan], threads: int, prefetch: int
 ) -> Generator[tuple[BatchT, Stats]]:
     """The batches of some plans in their order, made by threads of this process `prefetch` batches ahead."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone)
     finisher = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
     try:
         ahead: deque[Future[tuple[BatchT, Stats]]] = deque()

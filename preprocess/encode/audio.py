@@ -157,5 +157,10 @@ def _sums(samples: npt.NDArray[np.int32], scale: np.float32, rate: int) -> list[
     if rate != STATISTICS.sample_rate:
         mono = soxr.resample(mono, rate, STATISTICS.sample_rate, quality="HQ")
     waveform = torch.from_numpy(mono)
-    bank = STATISTICS(waveform - waveform.mean()).double()
-    return [float(bank.numel()), round(float(bank.sum()), 3), round(float(bank.square().sum()), 3)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the sums are the same on any machine and at any number of processes
+    try:
+        bank = STATISTICS(waveform - waveform.mean()).double()
+        return [float(bank.numel()), round(float(bank.sum()), 3), round(float(bank.square().sum()), 3)]
+    finally:
+        torch.set_num_threads(threads)

@@ -239,3 +239,14 @@ def test_the_member_is_a_flac_that_ffmpeg_seeks_in(tmp_path):
         assert 0.8 < frame.time <= 1.0
     header = flac_header(data)
     assert (np.diff(header.points[:, 0]) == header.points[1, 0]).all()
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
+    put(tmp_path / "raw", [f"train/{'ab'[i % 2]}/{i}.wav" for i in range(5)])
+    for workers in (0, 2):
+        make_shards("audio-folder", tmp_path / "raw", tmp_path / str(workers), workers=workers, samples_per_shard=2)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / workers / "train").iterdir()} for workers in ("0", "2")
+    )
+    assert one == two
+    assert len(one) == 3 * 2 + 3
