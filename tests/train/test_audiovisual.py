@@ -26,7 +26,7 @@ from maskstream.train.models.audiovisual_match import matching_loss, mean_token
 from maskstream.train.models.siamese import AUDIO, VIDEO, Siamese, SiameseConfig, ratio_parts
 from maskstream.train.models.spectrogram_tokens import SpectrogramTokensConfig
 from maskstream.train.models.video_tokens import VideoTokensConfig
-from maskstream.train.pictures.audiovisual import errors
+from maskstream.train.pictures.audiovisual_errors import errors
 from maskstream.train.pictures.audiovisual_match import Retrieval
 from maskstream.train.report import write_report
 from maskstream.train.schedule import ScheduleConfig
@@ -293,16 +293,20 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
 def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     recipe = small("avsiam-tiny")
     model = recipe.build_model().eval()
-    found = errors(recipe, model, splits / "val")
+    found = errors(recipe, model, splits / "val", splits / "train")
     assert found.samples == 5
-    assert found.video_guessed < 0.01  # frames of one colour have no variance to be normalised
-    assert 0.3 < found.audio_guessed <= 1, "digital silence is flat too"
+    assert found.video.mean < 0.01, "frames of one colour have no variance to be normalised"
+    assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
+    assert found.audio.average < found.audio.mean
+    assert "does not carry over" in replace(found.audio, model=found.audio.average + 0.1).words()
+    assert "50% below that of guessing the average" in replace(found.audio, model=found.audio.average / 2).words()
     with torch.no_grad():
         for head in model.head:
             head.weight.zero_()
             head.bias.zero_()
-    same = errors(recipe, model, splits / "val")
-    assert (same.video, same.audio) == pytest.approx((same.video_guessed, same.audio_guessed))
+    same = errors(recipe, model, splits / "val", None)
+    assert (same.video.model, same.audio.model) == pytest.approx((same.video.mean, same.audio.mean))
+    assert same.audio.average is None
 
 
 def test_recall_is_the_share_of_pairs_among_the_nearest():
