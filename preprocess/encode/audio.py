@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ MIN_SECONDS = 0.025
 """One window of a filterbank."""
 MAX_RATE = 192_000
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
+_MINUTE, _CHUNK = 6000, 1 << 20
+"""Windows, and samples, that are worked on at a time."""
 _LOSSLESS_FLOAT = ("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be")
 
 
@@ -98,7 +101,7 @@ def encoded_sound(sound: Sound, level: int = 5) -> Encoded:
         "bits": bits,
         "gain": gain,
         "peak": float(np.abs(samples).max() * scale),
-        "rms": float(np.sqrt(np.mean(np.square(samples * scale, dtype=np.float64)))),
+        "rms": _rms(samples) * float(scale),
         "at_full_scale": float((np.abs(samples) >= full).mean()),
         "original": {"codec": sound.codec, "container": sound.container, "bits": sound.bits},
     }
@@ -153,14 +156,31 @@ def _sums(samples: npt.NDArray[np.int32], scale: np.float32, rate: int) -> list[
     """Values, sum and sum of squares of the filterbank at 16 kHz of the mean of all channels, less its own mean."""
     import soxr
 
-    mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) * scale
+    mono = samples.mean(axis=1, dtype=np.float32) * scale
     if rate != STATISTICS.sample_rate:
         mono = soxr.resample(mono, rate, STATISTICS.sample_rate, quality="HQ")
     waveform = torch.from_numpy(mono)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the sums are the same on any machine and at any number of processes
     try:
-        bank = STATISTICS(waveform - waveform.mean()).double()
-        return [float(bank.numel()), round(float(bank.sum()), 3), round(float(bank.square().sum()), 3)]
+        banks = [STATISTICS(part).double() for part in _minutes(waveform - waveform.mean())]
+        total, squares = (sum(float(x.sum()) for x in y) for y in (banks, [bank.square() for bank in banks]))
+        return [float(sum(bank.numel() for bank in banks)), round(total, 3), round(squares, 3)]
     finally:
         torch.set_num_threads(threads)
+
+
+def _minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Stretches of a minute that overlap so that their windows are those of the whole."""
+    bank, frames = STATISTICS, STATISTICS.n_frames(len(waveform))
+    for first in range(0, frames, _MINUTE):
+        last = min(first + _MINUTE, frames) - 1
+        yield waveform[first * bank.shift : last * bank.shift + bank.window]
+
+
+def _rms(samples: npt.NDArray[np.int32]) -> float:
+    """The root of the mean square; a long sound is not copied as a whole."""
+    squares = sum(
+        float(np.square(samples[i : i + _CHUNK], dtype=np.float64).sum()) for i in range(0, len(samples), _CHUNK)
+    )
+    return float(np.sqrt(squares / samples.size))
