@@ -68,7 +68,13 @@ def masked_pictures(recipe: MeshRecipe, model: MeshNetwork, data: str | Path, sh
         "loss of spreading what is visible": f"{losses['spread']:.4f}",
         "mask": repr(recipe.mask),
     }
-    return Pictures(template="mesh.html.j2", context=context, facts=facts)
+    return Pictures(
+        template="mesh.html.j2",
+        context=context,
+        facts=facts,
+        loss="The mean squared error over the fields of hidden nodes, in deviations of the fields",
+        guess="the mean field",
+    )
 
 
 @torch.inference_mode()
@@ -157,7 +163,13 @@ def rollout_pictures(model: MeshNetwork, data: str | Path, shown: int) -> Pictur
         "rollout error, last step": f"{float(error[-1]):.3f} of a deviation",
     }
     figures = list(rollout_figures(sampler, trajectories, {"Rollout": made}))
-    return Pictures(template="mesh.html.j2", context={"kind": "rollout", "meshes": figures}, facts=facts)
+    return Pictures(
+        template="mesh.html.j2",
+        context={"kind": "rollout", "meshes": figures},
+        facts=facts,
+        loss="The mean squared error of one step, in deviations of a step's change",
+        guess="saying that nothing changes",
+    )
 
 
 def rollout_figures(

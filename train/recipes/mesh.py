@@ -136,5 +136,5 @@ def next_step(masked: MeshRecipe) -> MeshRecipe:
     )
 
 
-TINY_MASKED_STEPS = 800
-TINY_NEXT_STEPS = 1600
+TINY_MASKED_STEPS = 600
+TINY_NEXT_STEPS = 900
