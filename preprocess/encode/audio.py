@@ -163,9 +163,13 @@ def _sums(samples: npt.NDArray[np.int32], scale: np.float32, rate: int) -> list[
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the sums are the same on any machine and at any number of processes
     try:
-        banks = [STATISTICS(part).double() for part in _minutes(waveform - waveform.mean())]
-        total, squares = (sum(float(x.sum()) for x in y) for y in (banks, [bank.square() for bank in banks]))
-        return [float(sum(bank.numel() for bank in banks)), round(total, 3), round(squares, 3)]
+        values = total = squares = 0.0
+        for part in _minutes(waveform - waveform.mean()):
+            bank = STATISTICS(part).double()
+            values += bank.numel()
+            total += float(bank.sum())
+            squares += float(bank.square().sum())
+        return [values, round(total, 3), round(squares, 3)]
     finally:
         torch.set_num_threads(threads)
 
