@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,17 @@ class Sampler(Protocol[BatchT_co]):
     def make(self, index: int, epoch: int, place: Place) -> Any: ...
 
     def collate(self, samples: list[Any]) -> BatchT_co: ...
+
+
+@runtime_checkable
+class PreparingSampler(Protocol):
+    """A sampler that does something for all samples of a batch at once, before they are made: `make` is given each
+    one's part of it. What is done sample after sample stays in the processor's cache, which decoding would displace.
+    """
+
+    def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Any]: ...
+
+    def make(self, index: int, epoch: int, place: Place, prepared: Any) -> Any: ...
 
 
 class BatchOrder(Protocol):
@@ -123,8 +134,11 @@ class BatchMaker(Generic[BatchT]):
 
     def start(self, pool: Executor, plan: BatchPlan) -> list[Future[Made]]:
         """Hands the samples of a batch to `pool`."""
-        samples = zip(plan.indexes.tolist(), plan.epochs.tolist(), plan.places, strict=True)
-        return [pool.submit(self._sample, *sample) for sample in samples]
+        samples = list(zip(plan.indexes.tolist(), plan.epochs.tolist(), plan.places, strict=True))
+        if isinstance(self.sampler, PreparingSampler):
+            prepared = self.sampler.prepare(samples)
+            return [pool.submit(self._sample, *sample, (part,)) for sample, part in zip(samples, prepared, strict=True)]
+        return [pool.submit(self._sample, *sample, ()) for sample in samples]
 
     def finish(self, plan: BatchPlan, samples: list[Future[Made]]) -> tuple[BatchT, Stats]:
         """The batch and what it cost, once its samples are there."""
@@ -139,12 +153,12 @@ class BatchMaker(Generic[BatchT]):
             batch = batch.weighted(torch.from_numpy(plan.weight))  # type: ignore[attr-defined]
         return batch, stats
 
-    def _sample(self, index: int, epoch: int, place: Place) -> Made:
+    def _sample(self, index: int, epoch: int, place: Place, prepared: tuple[Any, ...]) -> Made:
         """The sample, or the next one in its reserve order that can be used, and how many could not."""
         rng = None
         for bad in range(_TRIES):
             try:
-                return self.sampler.make(index, epoch, place), bad
+                return self.sampler.make(index, epoch, place, *prepared), bad
             except SampleError as error:
                 log.warning("replaced %s", error)
                 last = error

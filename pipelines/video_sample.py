@@ -79,6 +79,18 @@ class VideoSample:
     stats: Stats
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What is ready before sample `index` is made: the batch's memory for its views, uint8 (views, T, H, W, 3), and
+    their masks, where these follow nothing that it shows.
+    """
+
+    index: int
+    video: npt.NDArray[np.uint8]
+    maps: list[Maps] | None
+    stats: Stats
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoSampler:
     """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
@@ -162,14 +174,31 @@ class VideoSampler:
             reason=str(error),
         )
 
-    def make(self, index: int, epoch: int, place: Place = START) -> VideoSample:
-        """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be decoded."""
+    def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Prepared]:
+        """For the samples (index, epoch, place) of a batch: its memory, and masks that follow nothing they show."""
+        size = self.clip.size
+        video = np.empty((len(samples) * self.views, self.clip.frames, size, size, 3), dtype=np.uint8)
+        prepared = []
+        for n, (index, epoch, place) in enumerate(samples):
+            stats = Stats()
+            with stats.stage("mask"):
+                maps = self._free_maps(self.manifest.key(index), epoch, place)
+            room = video[n * self.views : (n + 1) * self.views]
+            prepared.append(Prepared(index=index, video=room, maps=maps, stats=stats))
+        return prepared
+
+    def make(self, index: int, epoch: int, place: Place = START, prepared: Prepared | None = None) -> VideoSample:
+        """Sample `index` as the epoch shows it at its place in the run, in the memory that was prepared for it or for
+        one that it replaces; SampleError where it cannot be decoded.
+        """
+        prepared = prepared or self.prepare([(index, epoch, place)])[0]
         stats = Stats(samples=1)
+        stats.add(prepared.stats)
         request = self.request(index, epoch)
-        maps = None
-        if self.mask is not None and not self.mask.needs:
-            with stats.stage("mask"):  # now, since what draws is in the processor's cache; decoding displaces it
-                maps = self.draw_maps(request.key, epoch, place, None)
+        maps = prepared.maps
+        if prepared.index != index:
+            with stats.stage("mask"):
+                maps = self._free_maps(request.key, epoch, place)
         try:
             with stats.stage("read"):
                 data = self.read(request)
@@ -186,7 +215,7 @@ class VideoSampler:
         except (StoreError, Mp4Error, DecodeError) as error:
             raise self.sample_error(request, error) from error
         size = (self.clip.size, self.clip.size)
-        video = np.empty((self.views, self.clip.frames, *size, 3), dtype=np.uint8)
+        video = prepared.video
         with stats.stage("convert"):
             for view, crop in enumerate(request.crops):
                 to_rgb(decoded.frames, crop, size, video[view])
@@ -204,6 +233,10 @@ class VideoSampler:
             pts_s=decoded.pts_s,
             stats=stats,
         )
+
+    def _free_maps(self, key: str, epoch: int, place: Place) -> list[Maps] | None:
+        """The masks of a sample's views where they follow nothing that it shows, else None."""
+        return None if self.mask is None or self.mask.needs else self.draw_maps(key, epoch, place, None)
 
     def draw_maps(self, key: str, epoch: int, place: Place, flows: list[ClipFlow] | None) -> list[Maps] | None:
         """What the masks of a sample's views are."""
@@ -240,13 +273,24 @@ class VideoSampler:
         maps = [m for s in samples for m in s.maps or ()]
         flows = [flow for s in samples for flow in s.flows or ()]
         return VideoBatch(
-            video=torch.from_numpy(np.concatenate([s.video for s in samples])),
+            video=torch.from_numpy(joined([s.video for s in samples])),
             mask=self.mask.joined(self.grid, maps) if self.mask is not None else None,
             flow=stack_flow(flows) if flows else None,
             label=torch.tensor([s.label for s in samples for _ in range(self.views)], dtype=torch.int64),
             key=[s.key for s in samples for _ in range(self.views)],
             pts_s=torch.from_numpy(np.stack([s.pts_s for s in samples for _ in range(self.views)])),
         )
+
+
+def joined(parts: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Arrays joined along the first axis; without a copy where they are the parts of one array in turn."""
+    whole = parts[0].base
+    if isinstance(whole, np.ndarray) and whole.shape[1:] == parts[0].shape[1:]:
+        starts = np.cumsum([0, *(len(part) for part in parts)])
+        places = [whole.ctypes.data + int(start) * whole.strides[0] for start in starts]
+        if len(whole) == starts[-1] and [part.ctypes.data for part in parts] == places[:-1]:
+            return whole
+    return np.concatenate(parts)
 
 
 def even(crop: Crop, width: int, height: int) -> Crop:
