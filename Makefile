@@ -14,6 +14,7 @@ DEMO_SET    := sample$(if $(filter video,$(MODALITY)),,-$(MODALITY))
 DEMO        := runs/demo$(if $(filter video,$(MODALITY)),,-$(MODALITY))
 DEMO_RECIPE_video := mgmae-tiny
 DEMO_RECIPE_audio := audiomae-tiny
+DEMO_RECIPE_audiovisual := avsiam-tiny
 DEMO_RECIPE_mesh  := meshmask-tiny
 DEMO_RECIPE_points := fastdit3d-tiny
 # What a demo needs beyond the package itself: extras of pyproject.toml.
