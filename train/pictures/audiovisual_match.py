@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -27,7 +28,7 @@ class Matching(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retrieval:
-    """similarity: float32 (n, n), clip i (row) with sound j, sorted by key."""
+    """similarity: float32 (n, n), clip i (row) with sound j, sorted by key, numbers in it as numbers."""
 
     similarity: Tensor
     keys: list[str]
@@ -75,6 +76,11 @@ def retrieval(model: Matching, loader: AudioVisualLoader) -> Retrieval:
             clips.append(clip)
             sounds.append(sound)
             keys += [key for key, kept in zip(batch.key, real.tolist(), strict=True) if kept]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    order = sorted(range(len(keys)), key=lambda i: _by_number(keys[i]))
     similarity = torch.cat(clips)[order] @ torch.cat(sounds)[order].T
     return Retrieval(similarity=similarity.float(), keys=[keys[i] for i in order])
+
+
+def _by_number(key: str) -> list[tuple[int, str]]:
+    """What a key is sorted by, so that `clip_9` comes before `clip_10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
