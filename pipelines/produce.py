@@ -48,13 +48,12 @@ class Sampler(Protocol[BatchT_co]):
 
 @runtime_checkable
 class PreparingSampler(Protocol):
-    """A sampler that does something for all samples of a batch at once, before they are made: `make` is given each
-    one's part of it. What is done sample after sample stays in the processor's cache, which decoding would displace.
+    """A sampler that does something for all samples of a batch at once, before they are made; its `make` takes each
+    one's part of it as a fourth argument. What is done sample after sample stays in the processor's cache, which
+    decoding would displace.
     """
 
     def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Any]: ...
-
-    def make(self, index: int, epoch: int, place: Place, prepared: Any) -> Any: ...
 
 
 class BatchOrder(Protocol):
