@@ -58,7 +58,7 @@ class AudioVisualEncoder:
         """The video, or its window in frames, and its sound."""
         made = encode_video(source.path, self.video, source.window)
         if made.start_s is None:
-            raise RejectError("decode", "its frames have no time stamps in their order, so that sound cannot be put beside them")
+            raise RejectError("decode", "its frames have no time stamps in their order, to put sound beside them by")
         duration_s = made.index.n_frames / made.index.fps
         track = read_track(source.path, made.start_s, made.start_s + duration_s)
         sound = track.sound
