@@ -102,6 +102,13 @@ def test_sound_lies_around_its_clip_or_as_near_as_it_can(split):
     assert moved > 0
 
 
+def test_a_clip_longer_than_the_sound_takes_frames_around_it_and_repeats_none(split):
+    for align in (1, 4):
+        batch = next(iter(opened(split, clip=VideoClip(frames=8, stride=12, size=32, align=align))))
+        assert (np.diff(batch.pts_s.numpy() * FPS).round() == 12).all()
+        assert (batch.pts_s[:, 0] * FPS % align < 1e-6).all()
+
+
 def test_a_sound_shorter_than_the_window_is_filled_up_behind(split):
     batch = next(iter(opened(split, seconds=5.12, audio_mask=masks.Random(ratio=0.5), shuffle=False)))
     facts = Manifest.load(split).facts
