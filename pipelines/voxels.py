@@ -5,7 +5,7 @@ and moved by 0.5, so that it lies in the unit cube; times R, clamped to [0, R - 
 voxel.
 
 Shapes: B clouds of N points with C features, resolution R, patches of p^3 voxels. Tokens are numbered in C order of
-(x, y, z). Sums are taken with index_add_: on the CPU in the order of the points, so that results repeat bit by bit;
+(x, y, z). Sums are taken with scatter_add_: on the CPU in the order of the points, so that results repeat bit by bit;
 on CUDA in any order unless torch.use_deterministic_algorithms(True) is set.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,12 +27,14 @@ class Voxels(Movable):
 
     features: float32 (B, C, R, R, R), the mean of the points' features in each voxel, 0 where there is none. counts:
     int64 (B, R, R, R), the points in each. places: float32 (B, N, 3), the points in units of voxels, in [0, R - 1];
-    point n lies in the voxel that `places[:, n]` rounds to.
+    point n lies in the voxel that `places[:, n]` rounds to. reach: float32 (B,), half the edge of the cube in the
+    points' own units: how far from their mean the farthest lies.
     """
 
     features: Tensor
     counts: Tensor
     places: Tensor
+    reach: Tensor
 
 
 def voxel_places(points: Tensor, resolution: int) -> Tensor:
@@ -42,11 +45,20 @@ def voxel_places(points: Tensor, resolution: int) -> Tensor:
     """
     if resolution < 1:
         raise ValueError(f"the resolution is voxels along an edge, 1 or more, got {resolution}")
-    xyz = points[..., :3].float()
-    centred = xyz - xyz.double().mean(dim=1, keepdim=True).float()
-    reach = centred.square().sum(dim=2).amax(dim=1).sqrt()[:, None, None]
-    unit = centred / (2 * reach).clamp_min(torch.finfo(torch.float32).tiny) + 0.5
+    centred = _centred(points)
+    unit = centred / (2 * _reach(centred)[:, None, None]).clamp_min(torch.finfo(torch.float32).tiny) + 0.5
     return (unit * resolution).clamp(0, resolution - 1)
+
+
+def _centred(points: Tensor) -> Tensor:
+    """x, y, z less their mean, float32 (B, N, 3)."""
+    xyz = points[..., :3].float()
+    return xyz - xyz.double().mean(dim=1, keepdim=True).float()
+
+
+def _reach(centred: Tensor) -> Tensor:
+    """The greatest norm in each cloud, float32 (B,)."""
+    return centred.square().sum(dim=2).amax(dim=1).sqrt()
 
 
 def voxel_numbers(places: Tensor, resolution: int) -> Tensor:
@@ -55,25 +67,39 @@ def voxel_numbers(places: Tensor, resolution: int) -> Tensor:
     return (cells[..., 0] * resolution + cells[..., 1]) * resolution + cells[..., 2]
 
 
+@torch.no_grad()
 def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> Voxels:
     """Clouds (B, N, C), of which the first three columns are x, y, z, in voxels; all columns are their features.
 
-    places: where the points lie, by default `voxel_places(points, resolution)`.
+    places: where the points lie, by default `voxel_places(points, resolution)`. Only voxels with points are written to,
+    so it costs what the points cost, however empty the cube is. There is no gradient.
     """
-    batch, n, columns = points.shape
+    batch, _, columns = points.shape
     where = voxel_places(points, resolution) if places is None else places
-    cells = resolution**3
-    first = torch.arange(batch, device=points.device)[:, None] * cells
-    flat = (voxel_numbers(where, resolution) + first).flatten()
-    counts = torch.zeros(batch * cells, dtype=torch.int64, device=points.device)
-    counts.index_add_(0, flat, torch.ones_like(flat))
-    sums = torch.zeros(batch * cells, columns, device=points.device)
-    sums.index_add_(0, flat, points.float().reshape(batch * n, columns))
-    means = sums / counts.clamp_min(1)[:, None]
-    shape = (batch, resolution, resolution, resolution)
+    at = voxel_numbers(where, resolution)
+    counts = _zeros(batch, resolution**3, like=at)
+    counts.scatter_add_(1, at, torch.ones_like(at))
+    features = _zeros(batch, columns, resolution**3, like=points.float())
+    each = at[:, None].expand(-1, columns, -1)
+    features.scatter_add_(2, each, points.float().transpose(1, 2))
+    features.scatter_(2, each, features.gather(2, each) / counts.gather(1, at)[:, None])
+    cube = (resolution,) * 3
     return Voxels(
-        features=means.view(*shape, columns).movedim(4, 1).contiguous(), counts=counts.view(shape), places=where
+        features=features.view(batch, columns, *cube),
+        counts=counts.view(batch, *cube),
+        places=where,
+        reach=_reach(_centred(points)),
     )
+
+
+def _zeros(*shape: int, like: Tensor) -> Tensor:
+    """Zeros of a shape, on the device and of the kind of another tensor.
+
+    numpy's memory comes from the system as zeros, page by page when it is touched; torch writes all of it.
+    """
+    if like.device.type == "cpu" and not torch.compiler.is_compiling():
+        return torch.from_numpy(np.zeros(shape, dtype=np.int64 if like.dtype == torch.int64 else np.float32))
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 def devoxelise(grid: Tensor, places: Tensor) -> Tensor:

@@ -45,6 +45,9 @@ def test_voxels_are_those_of_a_plain_loop(device, resolution):
         assert voxels.counts[i].tolist() == counts.tolist()
         means = sums / np.maximum(counts, 1)
         np.testing.assert_allclose(voxels.features[i].cpu(), means, rtol=2e-5, atol=1e-4 * np.abs(cloud).max())
+        assert voxels.reach[i].item() == pytest.approx(
+            np.linalg.norm(cloud[:, :3] - cloud[:, :3].mean(0), axis=1).max()
+        )
     assert voxels.counts.sum() == points.shape[0] * points.shape[1]
 
 

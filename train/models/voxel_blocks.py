@@ -87,10 +87,11 @@ class Experts(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """A transformer block whose norms are moved, scaled and gated by a condition (B, C), at first by 0.
+    """A transformer block whose norms are moved, scaled and gated by a condition (B, C).
 
-    This is DiT's adaLN-Zero (Peebles and Xie, 2022). The feed-forward part is a `Perceptron`, or `Experts` where there
-    are several.
+    This is DiT's adaLN (Peebles and Xie, 2022), but its gates begin at 1, not at 0: the block is at first one without a
+    condition, and learns from the first step, which counts where a run is short. The feed-forward part is a
+    `Perceptron`, or `Experts` where there are several.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, condition: int, experts: int = 1) -> None:
@@ -112,8 +113,8 @@ class ConditionedBlock(nn.Module):
             y = from_windows(self.attention(to_windows(y, window, moved)), len(x), window, moved)
         else:
             y = self.attention(y)
-        x = x + gate1 * y
-        return cast(Tensor, x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + move2, category))
+        x = x + (1 + gate1) * y
+        return cast(Tensor, x + (1 + gate2) * self.mlp(self.norm2(x) * (1 + scale2) + move2, category))
 
 
 def to_windows(x: Tensor, window: int, moved: bool) -> Tensor:

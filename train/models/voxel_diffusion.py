@@ -7,10 +7,11 @@ few tokens in the deep part and of a narrow, local part over all of them. Sample
 
 Sources: DiT-3D (Mo et al., 2023) for voxels, tokens, positions, conditions and the loss; FastDiT-3D (Mo et al., 2023)
 for masks, the windowed decoder and experts by category; its code is not published. Of our own: windows of every second
-decoder block are moved by half a window; the mean of what the encoder says conditions the decoder, so that windows
-without a visible token know the rest; and the grid holds velocities v (Salimans and Ho, 2022), of which the noise is
-sqrt(1 - a) x + sqrt(a) v: voxels are too coarse for the noise itself, of which x says nearly all at late times. A model
-that says v = 0 is the best one that knows nothing but that points have mean 0 and variance 1 (see `known_loss`).
+decoder block are moved by half a window; the size of the cube is a condition beside time and category; the mean of what
+the encoder says conditions the decoder, so that windows without a visible token know the rest; and the grid holds
+velocities v (Salimans and Ho, 2022), of which the noise is sqrt(1 - a) x + sqrt(a) v: voxels are too coarse for the
+noise itself, of which x says nearly all at late times. A model that says v = 0 is the best one that knows nothing but
+that points have mean 0 and variance 1 (see `known_loss`).
 
 Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
 """
@@ -26,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.diffusion import LinearNoise
-from ...pipelines.voxels import devoxelise, voxel_grid, voxelise
+from ...pipelines.voxels import devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
 from .voxel_blocks import ConditionedBlock, TimeEmbedding, sinusoid_cube
 
 
@@ -94,6 +95,7 @@ class VoxelDiffusion(nn.Module):
         values = 3 * c.patch**3
         self.embed = nn.Linear(values, c.width)
         self.time = TimeEmbedding(c.width)
+        self.reach = nn.Linear(1, c.width)
         self.category = nn.Embedding(c.categories + 1, c.width)
         self.encoder = nn.ModuleList(
             ConditionedBlock(c.width, c.heads, c.mlp_ratio, c.width, c.experts if number % 2 else 1)
@@ -124,15 +126,31 @@ class VoxelDiffusion(nn.Module):
     def forward(
         self, points: Tensor, noise: Tensor, time: Tensor, label: Tensor, visible: Tensor, weight: Tensor
     ) -> Tensor:
-        """The loss, a float32 scalar: the mean squared error of the noise over all points, a cloud counting `weight`.
+        """The loss, a float32 scalar: the squared error of the noise, a cloud counting `weight`.
+
+        Of each cloud half of it is the mean over the points in visible tokens, half that over the others: the few that
+        the encoder saw are those that it can learn to move, which is all that counts when new clouds are made.
 
         points float32 (B, N, 3 or more), noise float32 (B, N, 3), time, label int64 (B,): the fields of a PointsBatch.
         visible int64 (B, V): of its mask. weight float32 (B,).
         """
         noised = self.noise.noised(points[..., :3], noise, time)
         predicted = self.predict(noised, time, label, visible)
-        error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2))
-        return (error * weight).sum() / weight.sum()
+        error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=2)
+        seen = self._lies_in(noised, visible)
+        shares = [part.sum(dim=1).clamp_min(1) for part in (seen, 1 - seen)]
+        halves = [(error * part).sum(dim=1) / n for part, n in zip((seen, 1 - seen), shares, strict=True)]
+        whole = error.mean(dim=1)
+        both = (seen.amax(dim=1) > 0) & (seen.amin(dim=1) < 1)
+        loss = torch.where(both, (halves[0] + halves[1]) / 2, whole)
+        return (loss * weight).sum() / weight.sum()
+
+    def _lies_in(self, noised: Tensor, visible: Tensor) -> Tensor:
+        """1 for each point that lies in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
+        c = self.config
+        tokens = point_tokens(voxel_places(noised, c.resolution), c.resolution, c.patch)
+        chosen = torch.zeros(len(noised), self.side**3, device=noised.device).scatter(1, visible, 1.0)
+        return chosen.gather(1, tokens)
 
     def predict(self, noised: Tensor, time: Tensor, label: Tensor, visible: Tensor | None = None) -> Tensor:
         """The noise in the points float32 (B, N, 3), of their shape; `visible` tokens are seen, by default all."""
@@ -141,7 +159,8 @@ class VoxelDiffusion(nn.Module):
         if visible is None:
             visible = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         category = self.category(label + 1)
-        condition = self.time(time) + category
+        reach = voxels.reach.clamp_min(1e-6).log()[:, None]
+        condition = self.time(time) + category + self.reach(reach)
         seen = self._encode(tokens.gather(1, index_of(visible, tokens)), visible, condition, category)
         values = self._decode(seen, visible, condition, category)
         velocity = devoxelise(self.join(values), voxels.places)

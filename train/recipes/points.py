@@ -95,17 +95,20 @@ def fastdit3d_small() -> VoxelRecipe:
 
 
 def fastdit3d_tiny() -> VoxelRecipe:
-    """The same method for two CPU cores: 512 tokens at 32^3, of which 15 are visible, and none hidden at the end."""
+    """The same method for two CPU cores: 512 tokens at 32^3, of which 76 are visible.
+
+    The paper's ratios leave 5 to 15 of so few tokens, 328 of its own 32,768.
+    """
     return replace(
         fastdit3d_small(),
         name="fastdit3d-tiny",
-        mask=VoxelAware(foreground=0.95, background=0.99, total=0.97),
+        mask=VoxelAware(foreground=0.75, background=0.95, total=0.85),
         select=PointSelection(points=1024),
-        batch_size=16,
+        batch_size=8,
         model=VoxelDiffusionConfig(
             width=192, depth=6, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3, window=4
         ),
-        schedule=ScheduleConfig(base_lr=1.6e-2, min_lr=1.6e-3, warmup=0.05, steps=700),
+        schedule=ScheduleConfig(base_lr=6.4e-2, min_lr=3.2e-3, warmup=0.05, steps=700),
     )
 
 
