@@ -33,11 +33,13 @@ class MeshStatistics:
     @property
     def relative_change(self) -> Float32s:
         """`change` in units of `deviation`, float32 (D,)."""
-        return np.asarray(self.change, dtype=np.float32) / np.asarray(self.deviation, dtype=np.float32)
+        return np.divide(self.change, self.deviation).astype(np.float32)
 
     def normalised(self, fields: Float32s) -> Float32s:
         """Fields float32 (..., D) with the mean 0 and the deviation 1."""
-        return (fields - np.asarray(self.mean, dtype=np.float32)) / np.asarray(self.deviation, dtype=np.float32)
+        mean, deviation = (np.asarray(each, dtype=np.float32) for each in (self.mean, self.deviation))
+        values: Float32s = (fields - mean) / deviation
+        return values
 
     @classmethod
     def of_sums(cls, sums: Mapping[str, Sequence[float]]) -> Self:

@@ -43,9 +43,10 @@ class ShownField:
     def values(self, fields: Float32s) -> Float32s:
         """Normalised fields (..., D) as the numbers that are drawn, (...), in the data's units."""
         chosen = list(self.channels)
-        mean, deviation = (np.float32(each)[chosen] for each in (self.statistics.mean, self.statistics.deviation))
+        mean, deviation = (np.asarray(each)[chosen] for each in (self.statistics.mean, self.statistics.deviation))
         stored = fields[..., chosen] * deviation + mean
-        return np.linalg.norm(stored, axis=-1) if len(chosen) > 1 else stored[..., 0]
+        values: Float32s = np.linalg.norm(stored, axis=-1) if len(chosen) > 1 else stored[..., 0]
+        return values
 
     def scale(self, fields: Float32s) -> tuple[float, float]:
         """The ends of the colours for such fields."""
