@@ -69,12 +69,14 @@ class PointSelection:
         return np.ascontiguousarray(got), member.read_bytes
 
     def _drawn(self, member: _Member, first: int, n: int, rng: np.random.Generator) -> Float32s:
+        rows: Float32s
         if self.replace:
-            rows: Float32s = member.run(first, n)[rng.integers(n, size=self.points)]
+            rows = member.run(first, n)[rng.integers(n, size=self.points)]
             return rows
         if n <= self.points:
             extra = rng.integers(n, size=self.points - n)
-            return member.run(first, n)[np.concatenate([rng.permutation(n), extra])]
+            rows = member.run(first, n)[np.concatenate([rng.permutation(n), extra])]
+            return rows
         start = int(rng.integers(n))
         ahead = min(n - start, self.points)
         runs = [member.run(first + start, ahead), member.run(first, self.points - ahead)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ...pipelines.batch import PointsBatch
 from ...pipelines.points_augment import PointAugment
@@ -32,6 +33,23 @@ COMPARED = 27
 """As many clouds are made, of the categories in turn, and compared with as many real ones."""
 COMPARED_POINTS = 512
 STEPS = 25
+
+
+def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(
+    grad: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))
+
+
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""What torch's counter does not know."""
 
 REMOVAL = (
     "A held-out cloud with the noise of one time. The encoder saw only the tokens whose boxes are drawn, and so the "
@@ -187,8 +205,8 @@ def _flops(recipe: VoxelRecipe, model: VoxelDiffusion, batch: PointsBatch) -> st
 
 
 def step_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    """Floating point operations of a forward and a backward pass, as torch counts them."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating point operations of a forward and a backward pass, as torch counts them, with attention on the CPU."""
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         model(*inputs).backward()
     model.zero_grad()
     return int(counter.get_total_flops())
