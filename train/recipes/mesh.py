@@ -21,6 +21,8 @@ from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
 from .recipe import LoaderSettings, Pictures, Recipe
 
+TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 900
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshRecipe(Recipe):
@@ -134,7 +136,3 @@ def next_step(masked: MeshRecipe) -> MeshRecipe:
         noise=MeshNoise(deviation=0.04),
         model=replace(masked.model, task="next"),
     )
-
-
-TINY_MASKED_STEPS = 600
-TINY_NEXT_STEPS = 900
