@@ -16,7 +16,7 @@ DEMO_RECIPE_video := mgmae-tiny
 DEMO_RECIPE_audio := audiomae-tiny
 DEMO_RECIPE_audiovisual := avsiam-tiny
 DEMO_RECIPE_mesh  := meshmask-tiny
-DEMO_RECIPE_points := fastdit3d-tiny
+DEMO_RECIPE_points := pointmae-tiny
 # What a demo needs beyond the package itself: extras of pyproject.toml.
 DEMO_EXTRAS_mesh  := meshes
 DEMO_EXTRAS_points := points
@@ -69,6 +69,13 @@ demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=
 	$(RUN) report $(DEMO) --data data/shards/$(DEMO_SET)/val
 	$(DEMO_MORE_$(MODALITY))
 	@echo "open $(DEMO)/report.html"
+
+# Beside the masked autoencoder of groups a masked diffusion model of voxels.
+define DEMO_MORE_points
+$(RUN) train fastdit3d-tiny --data data/shards/sample-points/train --out $(DEMO)/fastdit3d
+$(RUN) report $(DEMO)/fastdit3d --data data/shards/sample-points/val
+@echo "open $(DEMO)/fastdit3d/report.html"
+endef
 
 # The pre-trained model learns the next step; beside it one that has as many steps and was not pre-trained.
 define DEMO_MORE_mesh

@@ -97,7 +97,10 @@ def fastdit3d_small() -> VoxelRecipe:
 def fastdit3d_tiny() -> VoxelRecipe:
     """The same method for two CPU cores: 512 tokens at 32^3, of which 76 are visible.
 
-    The paper's ratios leave 5 to 15 of so few tokens, 328 of its own 32,768.
+    The paper's ratios leave 5 to 15 of so few tokens, 328 of its own 32,768. On the 107 held-out clouds of
+    `sample-points` the loss is 0.291 after 450 steps: 71 % below 1, which is that of who says that there is no noise,
+    but only 3.5 % below that of who knows mean and variance (0.302). What it has learned by then are the proportions of
+    the categories; shapes take much longer, and the clouds that it makes are blobs.
     """
     return replace(
         fastdit3d_small(),
@@ -108,7 +111,7 @@ def fastdit3d_tiny() -> VoxelRecipe:
         model=VoxelDiffusionConfig(
             width=192, depth=6, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3, window=4
         ),
-        schedule=ScheduleConfig(base_lr=6.4e-2, min_lr=3.2e-3, warmup=0.05, steps=700),
+        schedule=ScheduleConfig(base_lr=6.4e-2, min_lr=3.2e-3, warmup=0.05, steps=350),
     )
 
 
@@ -165,7 +168,11 @@ def pointmae_small() -> GroupRecipe:
 
 
 def pointmae_tiny() -> GroupRecipe:
-    """The same method for two CPU cores: a 1.5 M parameter model, 600 steps of 16 clouds."""
+    """The same method for two CPU cores: a 1.6 M parameter model, 350 steps of 16 clouds.
+
+    On the held-out clouds of `sample-points` the loss is 0.0083 after 600 steps, 46 % below a copy of the nearest
+    visible group (0.0155) and 71 % below all points at the group's middle (0.0288).
+    """
     return replace(
         pointmae_small(),
         name="pointmae-tiny",
@@ -173,5 +180,5 @@ def pointmae_tiny() -> GroupRecipe:
         batch_size=16,
         model=PointAutoencoderConfig(width=144, depth=4, heads=3, decoder_depth=2),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=350),
     )
