@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from maskstream.pipelines import TokenGrid, VideoClip, masks
 from maskstream.pipelines.augment import CenterCrop
-from maskstream.pipelines.batch import MaskBatch
+from maskstream.pipelines.batch import AudioVisualBatch, MaskBatch
 from maskstream.pipelines.place import Place
 from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.audiovisual import AudioVisualEncoder
@@ -207,6 +207,37 @@ def test_less_noise_is_easier_once_it_has_learned():
     assert clean < 0.9 * pure
 
 
+def test_denoising_is_what_the_loss_measures():
+    model = AudioVisualDiffusion(NOISY, CLIP, SOUND).eval()
+    video, sound, *given = noisy_inputs()
+    drawn = [MaskBatch(masked=g[1], visible=g[0], target=g[1], weight=g[2]) for g in (given[:5], given[5:])]
+    batch = AudioVisualBatch(
+        video=video,
+        waveform=sound,
+        length=given[4],
+        spectrogram=sound,
+        video_mask=drawn[0],
+        audio_mask=drawn[1],
+        flow=None,
+        label=given[4],
+        key=["a"] * 4,
+        pts_s=given[4],
+        audio_start_s=given[4],
+        video_noise=given[3],
+        video_time=given[4],
+        audio_noise=given[8],
+        audio_time=given[9],
+    )
+    with torch.inference_mode():
+        parts = model.denoise(batch)
+        expected = sum(float((made - clean).square().mean()) for made, clean, _ in parts) / 2
+        assert float(model.losses(video, sound, *given)[0]) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="noise="):
+        model.denoise(replace(batch, video_noise=None))
+    with pytest.raises(ValueError, match="no masks"):
+        model.denoise(replace(batch, audio_mask=None))
+
+
 def test_counts_of_the_recipes():
     base, tiny = named_recipe("avsiam-base"), named_recipe("avsiam-tiny")
     video, audio = base.tokens()
@@ -286,6 +317,7 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
         assert words in page
     assert page.count('<figure class="reconstruction"') == 2 + 2
     if name == "diffmavil-tiny":
+        assert "video in noise" in page
         sizes = [len(batch) for batch in recipe.build_loader(splits / "train", threads=1, device="cpu", steps=12)]
         assert sizes[0] > sizes[-1]
 
@@ -299,7 +331,10 @@ def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
     assert found.audio.average < found.audio.mean
     assert "does not carry over" in replace(found.audio, model=found.audio.average + 0.1).words()
-    assert "50% below that of guessing the average" in replace(found.audio, model=found.audio.average / 2).words()
+    words = replace(found.audio, model=found.audio.average / 2).words()
+    assert "the average token of its place in the training set" in words
+    assert "50% below guessing the average token" in words
+    assert "carry over" not in words
     with torch.no_grad():
         for head in model.head:
             head.weight.zero_()

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.batch import MaskBatch
+from ...pipelines.batch import AudioVisualBatch, MaskBatch
 from ...pipelines.diffusion import LinearNoise
 from .audiovisual_match import matching_loss, mean_token
 from .masked_autoencoder import Block, sinusoid_positions
@@ -184,11 +184,7 @@ class AudioVisualDiffusion(nn.Module):
         matching (1 for guesses). The arguments are the fields of an AudioVisualBatch.
         """
         split = (self.video.split(video), self.audio.split(spectrogram))
-        with torch.no_grad():
-            clean = (
-                self.video.targets(split[0][_rows(split[0]), video_target]),
-                self.audio.targets(split[1][_rows(split[1]), audio_target]),
-            )
+        clean = self._clean(split, video_target, audio_target)
         encoded = self._encoded(split, video_visible, audio_visible)
         seen = self._fused(*encoded)
         predicted = (
@@ -218,6 +214,29 @@ class AudioVisualDiffusion(nn.Module):
             made.append(decoder(pure.to(seen.device), last, mask.target, seen))
         return made[0], made[1]
 
+    def denoise(self, batch: AudioVisualBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of the targets of the video, then of the sound, at the batch's noise and times: what is predicted, the clean
+        patches, and those in noise, (B, M, values of a token) each. ValueError where the batch has no noise or masks.
+        """
+        parts = (
+            (self.video_decoder, batch.video_mask, batch.video_noise, batch.video_time),
+            (self.audio_decoder, batch.audio_mask, batch.audio_noise, batch.audio_time),
+        )
+        masks = [mask for _, mask, _, _ in parts if mask is not None]
+        if batch.spectrogram is None or len(masks) < 2:
+            raise ValueError("the batch has no masks or no spectrogram; give the loader both masks")
+        split = (self.video.split(batch.video), self.audio.split(batch.spectrogram))
+        seen = self._fused(*self._encoded(split, masks[0].visible, masks[1].visible))
+        made = []
+        for (decoder, mask, noise, time), clean in zip(
+            parts, self._clean(split, masks[0].target, masks[1].target), strict=True
+        ):
+            if mask is None or noise is None or time is None:
+                raise ValueError("the batch has no noise; give the loader noise=")
+            noisy = NOISE.noised(clean, noise, time)
+            made.append((decoder(noisy, time, mask.target, seen), clean, noisy))
+        return made
+
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors float32 (B, D) of whole clips and of whole sounds; those of a pair should be near each other."""
         split = (self.video.split(video), self.audio.split(spectrogram))
@@ -233,6 +252,14 @@ class AudioVisualDiffusion(nn.Module):
             "video": json.dumps(asdict(self.video.config)),
             "audio": json.dumps(asdict(self.audio.config)),
         }
+
+    def _clean(self, split: tuple[Tensor, Tensor], video_target: Tensor, audio_target: Tensor) -> tuple[Tensor, Tensor]:
+        """The target tokens of both as the decoders predict them."""
+        with torch.no_grad():
+            return (
+                self.video.targets(split[0][_rows(split[0]), video_target]),
+                self.audio.targets(split[1][_rows(split[1]), audio_target]),
+            )
 
     def _encoded(
         self, split: tuple[Tensor, Tensor], video_visible: Tensor, audio_visible: Tensor

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...pipelines.audiovisual import AudioVisualLoader, audiovisual_loader
 from ...pipelines.batch import AudioBatch, MaskBatch, VideoBatch
+from ...pipelines.diffusion import LinearNoise
 from ..models.masked_autoencoder import Tokens
 from ..models.spectrogram_tokens import SpectrogramTokens
 from ..models.video_tokens import VideoTokens
@@ -49,13 +50,18 @@ class Error:
     average: float | None
 
     def words(self) -> str:
-        """The error beside the better guess."""
-        guess, name = (self.mean, "each token's mean")
-        if self.average is not None and self.average < self.mean:
-            guess, name = (self.average, "the average token of its place in the training set")
-        if self.model < guess:
-            return f"{self.model:.3f}, {1 - self.model / guess:.0%} below that of guessing {name} ({guess:.3f})"
-        return f"{self.model:.3f}, guessing {name} {guess:.3f}: what was learned does not carry over to them"
+        """The error beside those of guessing, and whether it beats them."""
+        guesses = {"each token's mean": self.mean}
+        if self.average is not None:
+            guesses["the average token of its place in the training set"] = self.average
+        return beside(self.model, guesses)
+
+
+def beside(error: float, guesses: dict[str, float]) -> str:
+    """An error and those of guesses, in words: how far it lies below each, and whether it beats them all."""
+    each = [f"{_percent(error, guess)}guessing {name} ({guess:.3f})" for name, guess in guesses.items()]
+    verdict = "" if error < min(guesses.values()) else ": what was learned does not carry over to them"
+    return f"{error:.3f}; {', '.join(each)}{verdict}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +96,13 @@ def errors(recipe: AudioVisualRecipe, model: AudioVisualModel, data: str | Path,
 
 
 def open_split(
-    recipe: AudioVisualRecipe, data: str | Path, batch_size: int, *, shuffle: bool, whole: bool = False
+    recipe: AudioVisualRecipe,
+    data: str | Path,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    whole: bool = False,
+    noise: LinearNoise | None = None,
 ) -> AudioVisualLoader:
     """The recipe's loader on the CPU; whole: one view without masks and noise."""
     return audiovisual_loader(
@@ -101,6 +113,7 @@ def open_split(
         audio_mask=None if whole else recipe.audio_mask,
         features=recipe.features,
         augment=recipe.augment,
+        noise=noise,
         views=1 if whole else recipe.views,
         tubelet=recipe.tubelet,
         patch=recipe.patch,
@@ -151,3 +164,8 @@ def _averages(recipe: AudioVisualRecipe, model: AudioVisualModel, train: Path) -
         sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
         samples += int(real.sum())
     return sums[0] / samples, sums[1] / samples
+
+
+def _percent(error: float, guess: float) -> str:
+    """How far an error lies from a guess's; nothing where the guess has none."""
+    return f"{abs(1 - error / guess):.0%} {'below' if error < guess else 'above'} " if guess > 0 else "beside "
