@@ -11,16 +11,14 @@ from ..pipelines.preview.chart import Chart, Series, line_chart
 from .metrics import StepMetrics
 
 LAST_STEPS = 20
-MEAN_LOSS = 1.0
-"""The loss of predicting every patch's mean, where the targets are patches normalised to variance 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curves:
     """The charts of a run, and the numbers that stand beside them.
 
-    window: steps in the running mean of the loss. last_loss: mean of the last `last_steps` steps. mean_at: where the
-    loss of predicting every patch's mean lies in the chart, from 0 (top) to 1.
+    window: steps in the running mean of the loss. last_loss: mean of the last `last_steps` steps. guess_loss: the loss
+    of a trivial guess; guess_at: where it lies in the chart, from 0 (top) to 1.
     """
 
     steps: int
@@ -28,7 +26,8 @@ class Curves:
     window: int
     last_loss: float
     last_steps: int
-    mean_at: float
+    guess_loss: float
+    guess_at: float
     lr: Chart
     clips_per_s: Chart
     median_clips_per_s: float
@@ -36,8 +35,12 @@ class Curves:
     mean_data_wait: float
 
 
-def run_curves(metrics: Sequence[StepMetrics]) -> Curves:
-    """The curves of `metrics`, in the order of their steps; ValueError where there is none."""
+def run_curves(metrics: Sequence[StepMetrics], guess_loss: float = 1.0) -> Curves:
+    """The curves of `metrics`, in the order of their steps; ValueError where there is none.
+
+    A few first steps far above the rest are drawn at the chart's edge, so that the rest can be read. `guess_loss` is
+    that of predicting every patch's mean by default, where the targets are patches normalised to variance 1.
+    """
     if not metrics:
         raise ValueError("the metrics hold no step; train at least one step before writing a report")
     rows = sorted(metrics, key=lambda row: row.step)
@@ -46,14 +49,16 @@ def run_curves(metrics: Sequence[StepMetrics]) -> Curves:
     rate = np.array([row.clips_per_s for row in rows], dtype=np.float64)
     wait = np.array([row.data_wait_share for row in rows], dtype=np.float64)
     window = max(len(rows) // 50, 2) * 2 + 1
-    chart = line_chart(steps, loss, include=[MEAN_LOSS], window=window)
+    edge = max(2 * guess_loss, 1.5 * float(np.quantile(loss, 0.9)))
+    chart = line_chart(steps, np.minimum(loss, edge), include=[guess_loss], window=window)
     return Curves(
         steps=rows[-1].step,
         loss=chart,
         window=window,
         last_loss=float(loss[-LAST_STEPS:].mean()),
         last_steps=min(LAST_STEPS, len(rows)),
-        mean_at=chart.y_at(MEAN_LOSS),
+        guess_loss=guess_loss,
+        guess_at=chart.y_at(guess_loss),
         lr=_small(steps, np.array([row.lr for row in rows], dtype=np.float64), 0.0),
         clips_per_s=_small(steps, rate, 0.0),
         median_clips_per_s=float(np.median(rate)),

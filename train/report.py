@@ -33,7 +33,7 @@ def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mappi
         "report.html.j2",
         title=title,
         facts={**facts, **pictures.facts},
-        curves=run_curves(metrics),
+        curves=run_curves(metrics, pictures.guess_loss),
         pictures=pictures.template,
         loss=pictures.loss,
         guess=pictures.guess,

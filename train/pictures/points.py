@@ -58,7 +58,14 @@ def report_pictures(recipe: GroupRecipe, model: nn.Module, data: str | Path, sho
     }
     figures = _completions(recipe, model, batches[0], shown)
     section = CloudSection(title="Hidden groups and what the model makes of them", words=COMPLETION, figures=figures)
-    return Pictures(template="points.html.j2", context={"sections": (section,)}, facts=facts)
+    return Pictures(
+        template="points.html.j2",
+        context={"sections": (section,)},
+        facts=facts,
+        loss="The Chamfer distance of hidden groups and what the model completes them with",
+        guess="all points at the group's middle",
+        guess_loss=losses.middle,
+    )
 
 
 def _batches(recipe: GroupRecipe, data: str | Path) -> list[PointsBatch]:

@@ -100,7 +100,13 @@ def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, sho
         ),
         CloudSection(title="Clouds that the model made", words=MAKING, figures=_makings(made, real, label, names)),
     )
-    return Pictures(template="points.html.j2", context={"sections": sections}, facts=facts)
+    return Pictures(
+        template="points.html.j2",
+        context={"sections": sections},
+        facts=facts,
+        loss="The mean squared error of the predicted noise",
+        guess="saying that there is no noise",
+    )
 
 
 def _batches(recipe: VoxelRecipe, data: str | Path) -> list[PointsBatch]:

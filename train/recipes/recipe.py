@@ -29,7 +29,7 @@ class LoaderSettings(TypedDict, total=False):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
     """What a report shows of a model's work: a template of `train/templates`, what it needs, and lines for the table
-    of facts. loss: what the run's loss is, and guess: what has a loss of 1, as the page says it.
+    of facts. loss: what the run's loss is, and guess: what has a loss of `guess_loss`, as the page says it.
     """
 
     template: str
@@ -37,6 +37,7 @@ class Pictures:
     facts: Mapping[str, str]
     loss: str = "The mean squared error over the target tokens' normalised pixels"
     guess: str = "predicting every patch's mean"
+    guess_loss: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
