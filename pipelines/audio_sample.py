@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import pad
 
 from ..shards.errors import SampleError
 from ..shards.manifest import Manifest
@@ -89,11 +90,13 @@ class AudioSampler:
         with stats.stage("convert"):
             if self.roll_gain is not None:
                 sound = self.roll_gain(sound, sample_rng(self.seed, epoch, key, view, "roll"))
-            waveform = torch.zeros((1, self.clip.n_channels, self.clip.n_samples))
-            waveform[0, :, : len(sound)] = torch.from_numpy(np.ascontiguousarray(sound.T))
+            waveform = torch.from_numpy(np.ascontiguousarray(sound.T))[None]
+            if len(sound) < self.clip.n_samples:
+                waveform = pad(waveform, (0, self.clip.n_samples - len(sound)))
             length = torch.tensor([len(sound)])
             strips = self._strips(epoch, key, view)
-            spectrogram = None if self.on_device else self.spectrogram(waveform.mean(dim=1), length, strips)
+            mono = waveform[:, 0] if self.clip.n_channels == 1 else waveform.mean(dim=1)
+            spectrogram = None if self.on_device else self.spectrogram(mono, length, strips)
         with stats.stage("mask"):
             mask = self._mask(epoch, key, view, place, length)
         return AudioBatch(
@@ -151,6 +154,8 @@ class AudioSampler:
 
 def joined(parts: list[AudioBatch]) -> AudioBatch:
     """One batch of all."""
+    if len(parts) == 1:
+        return parts[0]
     tensors = ("waveform", "length", "spectrogram", "label", "start_s", "strips", "mixed_label", "share")
     first = parts[0]
     cat: dict[str, Any] = {

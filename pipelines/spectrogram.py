@@ -33,9 +33,10 @@ class Spectrogram:
         strips: int64 (B, 4), frames [t0, t1) and bins [f0, f1) that become 0, as in SpecAugment. Returns float32
         (B, frames, bins).
         """
-        sound = torch.arange(waveform.shape[1], device=waveform.device) < length[:, None]
-        mean = waveform.sum(dim=1, keepdim=True) / length.clamp(min=1)[:, None]
-        found = self.features((waveform - mean) * sound)
+        centred = waveform - waveform.sum(dim=1, keepdim=True) / length.clamp(min=1)[:, None]
+        if not isinstance(self.features, Fbank):  # its windows lie inside the sound
+            centred *= torch.arange(waveform.shape[1], device=waveform.device) < length[:, None]
+        found = self.features(centred)
         out = found.new_full((len(found), self.frames, found.shape[2]), self.padding)
         kept = min(self.frames, found.shape[1])
         out[:, :kept] = found[:, :kept]

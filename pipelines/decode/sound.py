@@ -76,13 +76,12 @@ def decode_stretch(
     samples = _decoded(header, stretch.frames)[stretch.low - stretch.at : stretch.high - stretch.at]
     if len(samples) != stretch.high - stretch.low:
         raise SoundError(f"has only {len(samples)} of the samples {stretch.low} to {stretch.high}")
-    if channels == "mono":
-        scaled = samples.mean(axis=1, keepdims=True, dtype=np.float32)
-    elif channels is not None and channels > header.channels:
+    if channels not in (None, "mono") and channels > header.channels:
         raise SoundError(f"has {header.channels} channels, wanted are {channels}")
-    else:
-        scaled = samples[:, :channels].astype(np.float32)
-    scaled *= gain / (1 << header.bits - 1)
+    scaled = samples[:, : None if channels == "mono" else channels].astype(np.float32)
+    scaled *= np.float32(gain / (1 << header.bits - 1))
+    if channels == "mono" and header.channels > 1:
+        scaled = scaled @ np.full((header.channels, 1), 1 / header.channels, dtype=np.float32)
     return _resampled(scaled, header.sample_rate, rate, stretch.first - stretch.low, stretch.stop - stretch.first)
 
 

@@ -22,6 +22,8 @@ MAX_CHANNELS = 8
 MIN_SECONDS = 0.025
 """One window of a filterbank."""
 MAX_RATE = 192_000
+FRAME_SAMPLES = 4096
+"""Of a FLAC frame, the least that is decoded: fewer cost more to decode by the second, and more seek points."""
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 _MINUTE, _CHUNK = 6000, 1 << 20
 """Windows, and samples, that are worked on at a time."""
@@ -48,7 +50,7 @@ class AudioEncoder:
 
     def settings(self) -> dict[str, Any]:
         """What the output depends on, JSON-able."""
-        return {"name": "flac", "level": self.level}
+        return {"name": "flac", "level": self.level, "frame_samples": FRAME_SAMPLES}
 
     def encode(self, source: Source) -> Encoded:
         """The sound, or its window in milliseconds."""
@@ -137,7 +139,7 @@ def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) ->
     kind, packed = ("s16", samples.astype(np.int16)) if bits == 16 else ("s32", samples << 8)
     context = av.CodecContext.create("flac", "w")
     context.sample_rate, context.format, context.layout = rate, kind, _LAYOUTS[channels - 1]
-    context.options = {"compression_level": str(level)}
+    context.options = {"compression_level": str(level), "frame_size": str(FRAME_SAMPLES)}
     context.thread_count = 1
     context.open()
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed).reshape(1, -1), kind, _LAYOUTS[channels - 1])
