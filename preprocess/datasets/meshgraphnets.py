@@ -22,8 +22,8 @@ from ..encode.trajectories import h5py_module
 from .dataset import Dataset, Source, first_existing, require_folder
 
 OBTAIN = (
-    "Put the HDF5 conversion of one of MeshGraphNets' datasets, such as cylinder_flow, there: train.h5, valid.h5, "
-    "test.h5 and its meta.json"
+    "Lay the HDF5 conversion of one of MeshGraphNets' datasets, such as cylinder_flow, out as ROOT/train.h5, "
+    "ROOT/valid.h5, ROOT/test.h5 and ROOT/meta.json"
 )
 _SPLITS = {"train": "train", "val": "val", "test": "test"}
 """A file of a split begins with its value: valid.h5 too is that of val."""

@@ -35,7 +35,7 @@ def refused(name, root):
     return str(caught.value)
 
 
-FETCHED_OR_COMPUTED = {"sample", "sample-audio", "sample-mesh", "sample-points", "cylinder-flow"}
+FETCHED_OR_COMPUTED = {"sample", "sample-audio", "sample-audiovisual", "sample-mesh", "sample-points", "cylinder-flow"}
 
 
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - FETCHED_OR_COMPUTED))
