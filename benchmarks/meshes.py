@@ -29,9 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.batch import MeshBatch
-from maskstream.pipelines.graph import build_graph
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.mesh_collate import MeshView, mesh_batch
+from maskstream.pipelines.mesh.collate import MeshView, mesh_batch
+from maskstream.pipelines.mesh.graph import build_graph
 from maskstream.preprocess.encode.cylinder import CylinderFlow
 from maskstream.preprocess.encode.cylinder_mesh import channel_mesh
 from maskstream.train.models.mesh_network import MeshNetwork

@@ -14,11 +14,11 @@ from clips import Variant
 from readers import Clip, Reader, each
 
 from maskstream.pipelines.augment import MultiScaleCrop
-from maskstream.pipelines.clip import VideoClip
 from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
 from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
-from maskstream.pipelines.video import video_loader
-from maskstream.pipelines.video_sample import VideoSampler
+from maskstream.pipelines.video.clip import VideoClip
+from maskstream.pipelines.video.loader import video_loader
+from maskstream.pipelines.video.sample import VideoSampler
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.mp4 import read_fragments, read_header
 

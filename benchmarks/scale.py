@@ -28,7 +28,7 @@ from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.order import Order, rank_share
-from maskstream.pipelines.video_sample import VideoSampler
+from maskstream.pipelines.video.sample import VideoSampler
 from maskstream.shards.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,18 +12,18 @@ order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.m
 """
 
 from . import augment, flow, masks
-from .audio import AudioLoader, audio_loader
-from .audio_clip import AudioClip
-from .audiovisual import AudioVisualLoader, audiovisual_loader
+from .audio.clip import AudioClip
+from .audio.loader import AudioLoader, audio_loader
+from .audio.noisy import NoisyLoader, noisy_loader
+from .audiovisual.loader import AudioVisualLoader, audiovisual_loader
 from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, NoisyBatch, PointsBatch, VideoBatch
-from .clip import VideoClip
 from .loader import Loader
 from .masks import TokenGrid
-from .mesh import MeshLoader, mesh_loader
+from .mesh.loader import MeshLoader, mesh_loader
 from .mix import mix
-from .noisy import NoisyLoader, noisy_loader
-from .points import PointsLoader, points_loader
-from .video import VideoLoader, video_loader
+from .points.loader import PointsLoader, points_loader
+from .video.clip import VideoClip
+from .video.loader import VideoLoader, video_loader
 
 __all__ = [
     "AudioBatch",

@@ -202,7 +202,7 @@ class PointsBatch(Movable):
 
     points: float32 (B, N, 3 + features), x, y, z first, as augmented. noise: float32 (B, N, 3), standard normal, and
     time: int64 (B,), the time that it belongs to (see diffusion.py), both None where the loader adds none. mask:
-    MaskBatch over the tokens of points_tokens.py, or None. label, key, weight: as in VideoBatch.
+    MaskBatch over the tokens of points/tokens.py, or None. label, key, weight: as in VideoBatch.
     """
 
     points: Tensor

@@ -15,7 +15,7 @@ from rich.table import Table
 from .loader import default_threads
 from .stalls import limit, shares
 from .stats import WAITS
-from .video import video_loader
+from .video.loader import video_loader
 
 ROUNDS = 3
 PREFETCH = 3

@@ -21,8 +21,8 @@ from .batch import VideoBatch
 from .order import GlobalBatch, Int64Array, Order
 from .place import Place
 from .rng import sample_rng
-from .video import VideoLoader
-from .video_sample import VideoSample, VideoSampler
+from .video.loader import VideoLoader
+from .video.sample import VideoSample, VideoSampler
 
 
 def mix(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..pipelines.batch import MeshBatch
-from ..pipelines.mesh import MeshLoader, mesh_loader
-from ..pipelines.mesh_collate import MeshView, mesh_batch
-from ..pipelines.mesh_sample import MeshSampler
+from ..pipelines.mesh.collate import MeshView, mesh_batch
+from ..pipelines.mesh.loader import MeshLoader, mesh_loader
+from ..pipelines.mesh.sample import MeshSampler
 from .models.mesh_network import MeshNetwork, weighted_error
 
 Float32s = npt.NDArray[np.float32]

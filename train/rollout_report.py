@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..pipelines.mesh import mesh_loader
+from ..pipelines.mesh.loader import mesh_loader
 from ..pipelines.preview.build import write_page
 from ..pipelines.preview.page import environment, render
 from .export import load_model

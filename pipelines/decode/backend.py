@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..video_sample import VideoSampler
+from ..video.sample import VideoSampler
 
 
 def choose_backend(backend: str, sampler: VideoSampler, device: torch.device, threads: int, workers: int = 0) -> Any:

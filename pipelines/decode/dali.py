@@ -29,7 +29,7 @@ from ..augment.crop import Crop
 from ..batch import VideoBatch
 from ..place import START, Place
 from ..stats import Stats
-from ..video_sample import ClipBytes, ClipRequest, VideoSample, VideoSampler
+from ..video.sample import ClipBytes, ClipRequest, VideoSample, VideoSampler
 from .packets import wanted_packets, wanted_pts
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...shards.manifest import Manifest
 from ..augment import CenterCrop
-from ..clip import VideoClip
-from ..video import video_loader
+from ..video.clip import VideoClip
+from ..video.loader import video_loader
 from .moments import Labelled
 
 BATCH = 64

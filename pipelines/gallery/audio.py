@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ...shards.fbank import Fbank
-from ..audio import spectrogram_grid
+from ..audio.loader import spectrogram_grid
 from ..masks import ComplexRatio, TokenGrid
 from ..preview.pictures import UInt8, data_uri, resize
 from .media import Media

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..clip import VideoClip
-from ..video import video_loader
+from ..video.clip import VideoClip
+from ..video.loader import video_loader
 
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 Motion = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], tuple[str, ...]]

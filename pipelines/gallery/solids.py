@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ..masks import Cues, MeshNodes, TokenGrid, submesh
-from ..voxels import occupied_tokens, voxel_grid, voxel_places
+from ..points.voxels import occupied_tokens, voxel_grid, voxel_places
 from .media import Media, Mesh
 from .panels import Drawing, Panel
 from .project import Floats, box_corners, box_edges, dots, fitted, lines, seen_from

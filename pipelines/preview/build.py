@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...shards.manifest import Manifest
-from ..clip import VideoClip
 from ..masks import Mask
+from ..video.clip import VideoClip
 from .page import preview_page
 
 FlowChoice = Literal["auto", "codec", "dis", "none"]
@@ -30,7 +30,7 @@ def preview(
     shards or DIS flow are shown as the mask gets them, DIS flow where it needs none. Returns `out`. Raises ValueError
     for settings, ShardError where the location holds no finished split.
     """
-    from ..video import video_loader
+    from ..video.loader import video_loader
 
     clip = clip or VideoClip()
     if clips < 1:

@@ -222,8 +222,8 @@ def preview(
     seed: Annotated[int, typer.Option(help="Of the order, the crops and the masks.")] = 0,
 ) -> None:
     """Write one self-contained page: frames, the mask over them, the flow, and which tokens stay visible."""
-    from .pipelines.clip import VideoClip
     from .pipelines.preview import preview as write
+    from .pipelines.video.clip import VideoClip
 
     clip = VideoClip(frames=frames, stride=stride, size=size)
     console.print(
@@ -323,7 +323,7 @@ def bench(
     Bytes that were read before come from memory: for the speed of a disk, use data larger than it, or a cold start.
     """
     from .pipelines import bench as loader_bench
-    from .pipelines.clip import VideoClip
+    from .pipelines.video.clip import VideoClip
 
     settings: dict[str, Any] = {
         "clip": VideoClip(frames=frames, stride=stride, size=size),

@@ -25,10 +25,10 @@ from maskstream.pipelines import (
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.diffusion import LinearNoise
 from maskstream.pipelines.loader import Loader
-from maskstream.pipelines.mesh_noise import MeshNoise
-from maskstream.pipelines.points_augment import PointAugment
-from maskstream.pipelines.points_read import PointSelection
-from maskstream.pipelines.points_tokens import VoxelTokens
+from maskstream.pipelines.mesh.noise import MeshNoise
+from maskstream.pipelines.points.augment import PointAugment
+from maskstream.pipelines.points.read import PointSelection
+from maskstream.pipelines.points.tokens import VoxelTokens
 from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.audio import encoded_sound
 from maskstream.preprocess.encode.audiovisual import AudioVisualEncoder

@@ -12,10 +12,10 @@ import soxr
 import torch
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
+from maskstream.pipelines.audio.log_mel import LogMel
+from maskstream.pipelines.audio.spectrogram import Spectrogram
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.decode.sound import decode_stretch, read_stretch
-from maskstream.pipelines.log_mel import LogMel
-from maskstream.pipelines.spectrogram import Spectrogram
 from maskstream.preprocess.encode.audio import encoded_sound
 from maskstream.preprocess.encode.sound import Sound
 from maskstream.shards.dataset import finish_split

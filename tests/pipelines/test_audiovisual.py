@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import VideoClip, audiovisual_loader, masks
-from maskstream.pipelines.audio_clip import AudioClip
+from maskstream.pipelines.audio.clip import AudioClip
 from maskstream.pipelines.augment.sound import SpecAugment
 from maskstream.pipelines.diffusion import LinearNoise
 from maskstream.preprocess.datasets.dataset import Source

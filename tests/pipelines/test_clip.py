@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskstream.pipelines.clip import VideoClip
 from maskstream.pipelines.rng import sample_rng
+from maskstream.pipelines.video.clip import VideoClip
 
 
 @given(

@@ -21,7 +21,7 @@ from maskstream.pipelines.decode.backend import choose_backend
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.decode.dali import DaliSampler, clip_pipeline, encoded_clip, region
 from maskstream.pipelines.masks import TokenGrid, Tube
-from maskstream.pipelines.video_sample import ClipBytes, ClipRequest, VideoSampler
+from maskstream.pipelines.video.sample import ClipBytes, ClipRequest, VideoSampler
 from maskstream.preprocess.encode.video import PROFILES, encode_video
 from maskstream.shards.dataset import finish_split
 from maskstream.shards.errors import SampleError

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from maskstream.pipelines import masks, mesh_loader
-from maskstream.pipelines.mesh_noise import MeshNoise
-from maskstream.pipelines.mesh_statistics import MeshStatistics
+from maskstream.pipelines.mesh.noise import MeshNoise
+from maskstream.pipelines.mesh.statistics import MeshStatistics
 from maskstream.preprocess.encode.mesh import encoded_surface
 from maskstream.preprocess.encode.surfaces import checked_surface
 from maskstream.shards.dataset import finish_split

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import AudioClip, noisy_loader
-from maskstream.pipelines.microphones import SPEED_OF_SOUND, MicrophoneLine
+from maskstream.pipelines.audio.microphones import SPEED_OF_SOUND, MicrophoneLine
 from maskstream.preprocess.encode.audio import encoded_sound
 from maskstream.preprocess.encode.sound import Sound
 from maskstream.shards.dataset import finish_split

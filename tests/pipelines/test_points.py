@@ -7,10 +7,10 @@ import torch
 from maskstream.pipelines import masks, points_loader
 from maskstream.pipelines.diffusion import LinearNoise
 from maskstream.pipelines.masks import Draw, Mask
-from maskstream.pipelines.points_augment import PointAugment
-from maskstream.pipelines.points_read import PointSelection
-from maskstream.pipelines.points_tokens import GroupTokens, VoxelTokens
-from maskstream.pipelines.voxels import occupied_tokens
+from maskstream.pipelines.points.augment import PointAugment
+from maskstream.pipelines.points.read import PointSelection
+from maskstream.pipelines.points.tokens import GroupTokens, VoxelTokens
+from maskstream.pipelines.points.voxels import occupied_tokens
 from maskstream.shards.errors import SampleError
 
 from .modalities import write_split

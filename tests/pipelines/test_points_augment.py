@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipelines.points_augment import PointAugment, PointStats, rotation
+from maskstream.pipelines.points.augment import PointAugment, PointStats, rotation
 
 
 def cloud(n=500, columns=5):

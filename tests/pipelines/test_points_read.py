@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from maskstream.pipelines.points_read import PointSelection, PointsError
+from maskstream.pipelines.points.read import PointSelection, PointsError
 from maskstream.preprocess.encode.points import npy_bytes
 from maskstream.shards.store import LocalStore
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from maskstream.pipelines.batch import Flow, MaskBatch, VideoBatch
-from maskstream.pipelines.clip import VideoClip
 from maskstream.pipelines.masks import Dual, MotionGuided, Random, TokenGrid, Tube, mask_batch
 from maskstream.pipelines.preview import preview, preview_page, write_page
 from maskstream.pipelines.preview.chart import axis_ticks, labels, line_chart, running_mean
@@ -28,6 +27,7 @@ from maskstream.pipelines.preview.flow_colours import (
 from maskstream.pipelines.preview.page import picture_side
 from maskstream.pipelines.preview.pictures import cell_size, darken, data_uri, token_pixels
 from maskstream.pipelines.preview.tokens import ClipTokens, outline_path, runs_path
+from maskstream.pipelines.video.clip import VideoClip
 from maskstream.shards.errors import ShardError
 
 GRID = TokenGrid.video(8, 64, 64)

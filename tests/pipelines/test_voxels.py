@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.voxels import devoxelise, occupied_tokens, point_tokens, voxel_grid, voxel_places, voxelise
+from maskstream.pipelines.points.voxels import (
+    devoxelise,
+    occupied_tokens,
+    point_tokens,
+    voxel_grid,
+    voxel_places,
+    voxelise,
+)
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

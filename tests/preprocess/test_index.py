@@ -16,7 +16,7 @@ from webdataset import TarWriter
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.video_sample import ClipRequest, VideoSampler
+from maskstream.pipelines.video.sample import ClipRequest, VideoSampler
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.index.entries import candidates, decoded, exact_entries

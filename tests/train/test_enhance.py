@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import AudioClip
-from maskstream.pipelines.microphones import MicrophoneLine
+from maskstream.pipelines.audio.microphones import MicrophoneLine
 from maskstream.preprocess.encode.audio import encoded_sound
 from maskstream.preprocess.encode.sound import Sound
 from maskstream.shards.dataset import finish_split

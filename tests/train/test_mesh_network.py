@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from maskstream.pipelines import masks, mesh_loader
-from maskstream.pipelines.mesh_noise import MeshNoise
+from maskstream.pipelines.mesh.noise import MeshNoise
 from maskstream.train import train
 from maskstream.train.export import begin_with, load_model, save_model
 from maskstream.train.loop import Trainer

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.batch import PointsBatch
-from maskstream.pipelines.points_read import PointSelection
+from maskstream.pipelines.points.read import PointSelection
 from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.points import PointEncoder
 from maskstream.shards.dataset import finish_split

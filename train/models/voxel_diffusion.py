@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.diffusion import LinearNoise
-from ...pipelines.voxels import devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
+from ...pipelines.points.voxels import devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
 from .voxel_blocks import ConditionedBlock, TimeEmbedding, sinusoid_cube
 
 

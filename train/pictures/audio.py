@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.audio import AudioLoader, audio_loader
+from ...pipelines.audio.loader import AudioLoader, audio_loader
 from ...pipelines.batch import AudioBatch, MaskBatch
 from ...pipelines.preview.pictures import data_uri
 from ...shards.manifest import Manifest

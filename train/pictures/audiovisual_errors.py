@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ...pipelines.audiovisual import AudioVisualLoader, audiovisual_loader
+from ...pipelines.audiovisual.loader import AudioVisualLoader, audiovisual_loader
 from ...pipelines.batch import AudioBatch, MaskBatch, VideoBatch
 from ...pipelines.diffusion import LinearNoise
 from ..models.masked_autoencoder import Tokens

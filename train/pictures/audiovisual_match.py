@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...pipelines.audiovisual import AudioVisualLoader
+from ...pipelines.audiovisual.loader import AudioVisualLoader
 from ...pipelines.preview.pictures import data_uri
 
 MOST = 256

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.log_mel import LogMel
-from ...pipelines.noisy import NoisyLoader, noisy_loader
+from ...pipelines.audio.log_mel import LogMel
+from ...pipelines.audio.noisy import NoisyLoader, noisy_loader
 from ..models.dense_unet import DenseUNet, si_sdr
 from ..recipes.recipe import Pictures
 from .audio import picture

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ...pipelines.batch import MeshBatch
-from ...pipelines.mesh import mesh_loader
-from ...pipelines.mesh_sample import MeshSampler
+from ...pipelines.mesh.loader import mesh_loader
+from ...pipelines.mesh.sample import MeshSampler
 from ...pipelines.preview.pictures import data_uri
 from ..models.mesh_network import MeshNetwork, weighted_error
 from ..recipes.recipe import Pictures

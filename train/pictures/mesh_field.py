@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.mesh_sample import MeshSampler, StoredMesh
-from ...pipelines.mesh_statistics import MeshStatistics
+from ...pipelines.mesh.sample import MeshSampler, StoredMesh
+from ...pipelines.mesh.statistics import MeshStatistics
 from ...pipelines.preview.mesh_picture import field_colours, mesh_picture
 from ...pipelines.preview.pictures import Bool, UInt8
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pipelines.batch import PointsBatch
-from ...pipelines.points_augment import PointAugment
+from ...pipelines.points.augment import PointAugment
 from ...pipelines.preview.cloud_picture import FADED, MADE, SEEN, cloud_picture
 from ...pipelines.preview.pictures import data_uri
 from ...shards.manifest import Manifest

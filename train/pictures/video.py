@@ -13,7 +13,7 @@ from ...pipelines.batch import VideoBatch
 from ...pipelines.preview.build import flow_words, shown_flow
 from ...pipelines.preview.page import GridWords, clip_views, picture_side
 from ...pipelines.preview.pictures import Grid, UInt8
-from ...pipelines.video import video_loader
+from ...pipelines.video.loader import video_loader
 from ...shards.manifest import Manifest
 from ..models.masked_autoencoder import MaskedAutoencoder
 from ..recipes.recipe import Pictures

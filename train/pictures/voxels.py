@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ...pipelines.batch import PointsBatch
-from ...pipelines.points_augment import PointAugment
+from ...pipelines.points.augment import PointAugment
+from ...pipelines.points.voxels import point_tokens, voxel_places
 from ...pipelines.preview.cloud_picture import FADED, MADE, SEEN, cloud_picture, marked
 from ...pipelines.preview.pictures import UInt8, data_uri
-from ...pipelines.voxels import point_tokens, voxel_places
 from ...shards.manifest import Manifest
 from ..models.point_distances import SetDistances, chamfer_table, compare_sets
 from ..models.voxel_diffusion import VoxelDiffusion

@@ -9,9 +9,9 @@ from typing import ClassVar, Unpack
 from torch import Tensor, nn
 
 from ...pipelines import AudioClip
+from ...pipelines.audio.microphones import MicrophoneLine
+from ...pipelines.audio.noisy import NoisyLoader, noisy_loader
 from ...pipelines.batch import NoisyBatch
-from ...pipelines.microphones import MicrophoneLine
-from ...pipelines.noisy import NoisyLoader, noisy_loader
 from ..models.dense_unet import DenseUNet, DenseUNetConfig
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...pipelines import MeshBatch, MeshLoader, mesh_loader
 from ...pipelines.masks import Mask, MeshNodes
-from ...pipelines.mesh_noise import MeshNoise
+from ...pipelines.mesh.noise import MeshNoise
 from ..models.mesh_network import MeshNetwork, MeshNetworkConfig
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ...pipelines import PointsLoader, points_loader
 from ...pipelines.batch import PointsBatch
 from ...pipelines.masks import Mask, Random, VoxelAware
-from ...pipelines.points_augment import PointAugment
-from ...pipelines.points_read import PointSelection
-from ...pipelines.points_tokens import GroupTokens, VoxelTokens
+from ...pipelines.points.augment import PointAugment
+from ...pipelines.points.read import PointSelection
+from ...pipelines.points.tokens import GroupTokens, VoxelTokens
 from ...shards.manifest import Manifest
 from ..models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
 from ..models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig

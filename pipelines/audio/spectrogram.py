@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..shards.fbank import Fbank
+from ...shards.fbank import Fbank
 from .log_mel import LogMel
 
 Features = Fbank | LogMel

@@ -31,7 +31,7 @@ def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float
     """The graph of cells (C, k) over nodes at float32 (V, d); cells are triangles (k = 3) or tetrahedra (k = 4), all of
     whose corners are joined. Features are measured in units of `length`. ValueError for a corner that is no node.
     """
-    from .mesh_kernels import both_ways, neighbour_rows
+    from .kernels import both_ways, neighbour_rows
 
     cells = np.ascontiguousarray(cells, dtype=np.int32)
     if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
@@ -43,6 +43,6 @@ def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float
 
 def surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) -> Float32s:
     """Unit normals float32 (V, 3) at the vertices of a surface, those of its faces weighted by their areas."""
-    from .mesh_kernels import vertex_normals
+    from .kernels import vertex_normals
 
     return vertex_normals(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from .batch import MeshBatch
-from .build import Build, LoaderOptions
-from .loader import Loader
-from .masks import Mask
-from .mesh_noise import MeshNoise
-from .mesh_sample import MeshSampler
-from .mesh_statistics import MeshStatistics, statistics_of
+from ..batch import MeshBatch
+from ..build import Build, LoaderOptions
+from ..loader import Loader
+from ..masks import Mask
+from .noise import MeshNoise
+from .sample import MeshSampler
+from .statistics import MeshStatistics, statistics_of
 
 
 class MeshLoader(Loader[MeshBatch]):

@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..shards.errors import SampleError
-from ..shards.manifest import Manifest
-from .audio_clip import AudioClip
-from .batch import NoisyBatch
-from .build import Build, LoaderOptions
-from .loader import Loader
+from ...shards.errors import SampleError
+from ...shards.manifest import Manifest
+from ..batch import NoisyBatch
+from ..build import Build, LoaderOptions
+from ..loader import Loader
+from ..place import START, Place
+from ..rng import sample_rng
+from ..stats import Stats
+from .clip import AudioClip
 from .microphones import MicrophoneLine
-from .place import START, Place
-from .rng import sample_rng
-from .sound_reader import SoundReader
-from .stats import Stats
+from .reader import SoundReader
 
 Floats = npt.NDArray[np.float32]
 

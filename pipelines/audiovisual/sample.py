@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..shards.sample import VideoIndex
-from .audio_sample import AudioSampler, joined
-from .batch import AudioBatch, AudioVisualBatch
-from .diffusion import LinearNoise
-from .place import START, Place
-from .rng import sample_rng
-from .stats import Stats
-from .video_sample import VideoSample, VideoSampler
+from ...shards.sample import VideoIndex
+from ..audio.sample import AudioSampler, joined
+from ..batch import AudioBatch, AudioVisualBatch
+from ..diffusion import LinearNoise
+from ..place import START, Place
+from ..rng import sample_rng
+from ..stats import Stats
+from ..video.sample import VideoSample, VideoSampler
 
 Noise = tuple[int, npt.NDArray[np.float32]]
 """A time, and noise for each of M targets, float32 (M, values of a token)."""

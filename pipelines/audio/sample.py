@@ -10,18 +10,18 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import pad
 
-from ..shards.errors import SampleError
-from ..shards.manifest import Manifest
-from ..shards.store import LocalStore
-from .audio_clip import AudioClip
-from .augment.sound import Mixup, RollGain, SpecAugment
-from .batch import AudioBatch, MaskBatch
-from .masks import Cues, Draw, Mask, TokenGrid
-from .place import START, Place
-from .rng import sample_rng
-from .sound_reader import SoundReader
+from ...shards.errors import SampleError
+from ...shards.manifest import Manifest
+from ...shards.store import LocalStore
+from ..augment.sound import Mixup, RollGain, SpecAugment
+from ..batch import AudioBatch, MaskBatch
+from ..masks import Cues, Draw, Mask, TokenGrid
+from ..place import START, Place
+from ..rng import sample_rng
+from ..stats import Stats
+from .clip import AudioClip
+from .reader import SoundReader
 from .spectrogram import Spectrogram
-from .stats import Stats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batch import Movable
-from .masks.grid import TokenGrid
+from ..batch import Movable
+from ..masks.grid import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..shards.errors import SampleError, StoreError
-from ..shards.manifest import Manifest
-from ..shards.store import LocalStore
-from .batch import MaskBatch, PointsBatch
-from .diffusion import LinearNoise
-from .masks import Cues, Draw, Mask
-from .place import START, Place
-from .points_augment import PointAugment
-from .points_read import PointSelection, PointsError
-from .points_tokens import PointTokens
-from .rng import sample_rng
-from .stats import Stats
+from ...shards.errors import SampleError, StoreError
+from ...shards.manifest import Manifest
+from ...shards.store import LocalStore
+from ..batch import MaskBatch, PointsBatch
+from ..diffusion import LinearNoise
+from ..masks import Cues, Draw, Mask
+from ..place import START, Place
+from ..rng import sample_rng
+from ..stats import Stats
+from .augment import PointAugment
+from .read import PointSelection, PointsError
+from .tokens import PointTokens
 
 MEMBER = "points.npy"
 

@@ -10,23 +10,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..shards.errors import SampleError, StoreError
-from ..shards.manifest import Manifest
-from ..shards.mp4 import Mp4Error, Packets
-from ..shards.packet_table import RECORD, packets_path, read_table, records_of
-from ..shards.sample import VideoIndex
-from ..shards.store import LocalStore
-from .augment import Augmentation
-from .augment.crop import Crop
-from .batch import VideoBatch
+from ...shards.errors import SampleError, StoreError
+from ...shards.manifest import Manifest
+from ...shards.mp4 import Mp4Error, Packets
+from ...shards.packet_table import RECORD, packets_path, read_table, records_of
+from ...shards.sample import VideoIndex
+from ...shards.store import LocalStore
+from ..augment import Augmentation
+from ..augment.crop import Crop
+from ..batch import VideoBatch
+from ..decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
+from ..decode.packets import wanted_pts
+from ..flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
+from ..masks import Cues, Draw, Maps, Mask, TokenGrid
+from ..place import START, Place
+from ..rng import sample_rng
+from ..stats import Stats
 from .clip import VideoClip
-from .decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
-from .decode.packets import wanted_pts
-from .flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
-from .masks import Cues, Draw, Maps, Mask, TokenGrid
-from .place import START, Place
-from .rng import sample_rng
-from .stats import Stats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

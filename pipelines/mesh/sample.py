@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..shards.errors import SampleError, ShardError, StoreError
-from ..shards.manifest import Manifest
-from ..shards.mesh_members import FIELDS, MESH, channels_of, read_mesh, step_span, steps_of
-from ..shards.store import LocalStore
-from .batch import MaskBatch, MeshBatch
+from ...shards.errors import SampleError, ShardError, StoreError
+from ...shards.manifest import Manifest
+from ...shards.mesh_members import FIELDS, MESH, channels_of, read_mesh, step_span, steps_of
+from ...shards.store import LocalStore
+from ..batch import MaskBatch, MeshBatch
+from ..masks import Cues, Draw, Mask, TokenGrid
+from ..place import START, Place
+from ..rng import sample_rng
+from ..stats import Stats
+from .collate import MeshView, mesh_batch
 from .graph import Graph, build_graph, surface_normals
-from .masks import Cues, Draw, Mask, TokenGrid
-from .mesh_collate import MeshView, mesh_batch
-from .mesh_noise import MeshNoise
-from .mesh_statistics import MeshStatistics
-from .place import START, Place
-from .rng import sample_rng
-from .stats import Stats
+from .noise import MeshNoise
+from .statistics import MeshStatistics
 
 FREE = (0, 5)
 """Node types whose fields are not given: normal and outflow."""

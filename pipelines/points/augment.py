@@ -10,8 +10,8 @@ from typing import Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..shards.dataset import read_dataset_json
-from ..shards.errors import ShardError
+from ...shards.dataset import read_dataset_json
+from ...shards.errors import ShardError
 
 Float32s = npt.NDArray[np.float32]
 

@@ -10,21 +10,21 @@ from typing import Literal, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from ..shards.fbank import Fbank
-from .audio import spectrogram_grid, statistics_of
-from .audio_clip import AudioClip
-from .audio_sample import AudioSampler
-from .audiovisual_sample import AudioVisualSampler, HeardVideoSampler
-from .augment import Augmentation, CenterCrop, MultiScaleCrop
-from .augment.sound import SpecAugment
-from .batch import AudioVisualBatch
-from .build import Build, LoaderOptions
-from .clip import VideoClip
-from .diffusion import LinearNoise
-from .loader import Loader
-from .masks import Draw, Mask, TokenGrid
-from .spectrogram import Features, Spectrogram
-from .video import aligned, flow_source
+from ...shards.fbank import Fbank
+from ..audio.clip import AudioClip
+from ..audio.loader import spectrogram_grid, statistics_of
+from ..audio.sample import AudioSampler
+from ..audio.spectrogram import Features, Spectrogram
+from ..augment import Augmentation, CenterCrop, MultiScaleCrop
+from ..augment.sound import SpecAugment
+from ..batch import AudioVisualBatch
+from ..build import Build, LoaderOptions
+from ..diffusion import LinearNoise
+from ..loader import Loader
+from ..masks import Draw, Mask, TokenGrid
+from ..video.clip import VideoClip
+from ..video.loader import aligned, flow_source
+from .sample import AudioVisualSampler, HeardVideoSampler
 
 
 class AudioVisualLoader(Loader[AudioVisualBatch]):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..shards.errors import SampleError, ShardError, StoreError
-from ..shards.manifest import Manifest
-from ..shards.store import LocalStore
-from .audio_clip import AudioClip
-from .decode.sound import SoundError, decode_stretch, read_stretch
-from .rng import sample_rng
-from .stats import Stats
+from ...shards.errors import SampleError, ShardError, StoreError
+from ...shards.manifest import Manifest
+from ...shards.store import LocalStore
+from ..decode.sound import SoundError, decode_stretch, read_stretch
+from ..rng import sample_rng
+from ..stats import Stats
+from .clip import AudioClip
 
 MEMBER = "flac"
 

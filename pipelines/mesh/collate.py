@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .batch import MaskBatch, MeshBatch
+from ..batch import MaskBatch, MeshBatch
+from ..masks.mesh_nodes import submesh
 from .graph import Graph
-from .masks.mesh_nodes import submesh
 
 Int64s = npt.NDArray[np.int64]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from .masks import Cues, TokenGrid
+from ..masks import Cues, TokenGrid
 from .voxels import occupied_tokens, voxel_grid
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Unpack
 
-from ..shards.fbank import STATISTICS, Fbank, fbank_statistics
-from .audio_clip import AudioClip
-from .audio_sample import AudioSampler
-from .augment.sound import Mixup, RollGain, SpecAugment
-from .batch import AudioBatch
-from .build import Build, LoaderOptions
-from .loader import Loader
-from .masks import Mask, TokenGrid
+from ...shards.fbank import STATISTICS, Fbank, fbank_statistics
+from ..augment.sound import Mixup, RollGain, SpecAugment
+from ..batch import AudioBatch
+from ..build import Build, LoaderOptions
+from ..loader import Loader
+from ..masks import Mask, TokenGrid
+from .clip import AudioClip
+from .sample import AudioSampler
 from .spectrogram import Features, Spectrogram
 
 

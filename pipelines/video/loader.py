@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Unpack
 
-from .augment import Augmentation, CenterCrop, MultiScaleCrop
-from .batch import VideoBatch
-from .build import Build, LoaderOptions
+from ..augment import Augmentation, CenterCrop, MultiScaleCrop
+from ..batch import VideoBatch
+from ..build import Build, LoaderOptions
+from ..decode.backend import choose_backend
+from ..flow.codec import ANCHOR_STRIDE
+from ..loader import Loader
+from ..masks import Mask, TokenGrid
 from .clip import VideoClip
-from .decode.backend import choose_backend
-from .flow.codec import ANCHOR_STRIDE
-from .loader import Loader
-from .masks import Mask, TokenGrid
-from .video_sample import VideoSampler
+from .sample import VideoSampler
 
 
 class VideoLoader(Loader[VideoBatch]):

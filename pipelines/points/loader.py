@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from .batch import PointsBatch
-from .build import Build, LoaderOptions
-from .diffusion import LinearNoise
-from .loader import Loader
-from .masks import Mask, TokenGrid
-from .points_augment import PointAugment
-from .points_read import PointSelection
-from .points_sample import PointSampler
-from .points_tokens import PointTokens, VoxelTokens
+from ..batch import PointsBatch
+from ..build import Build, LoaderOptions
+from ..diffusion import LinearNoise
+from ..loader import Loader
+from ..masks import Mask, TokenGrid
+from .augment import PointAugment
+from .read import PointSelection
+from .sample import PointSampler
+from .tokens import PointTokens, VoxelTokens
 
 
 class PointsLoader(Loader[PointsBatch]):

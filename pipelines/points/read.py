@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..shards.store import LocalStore
+from ...shards.store import LocalStore
 
 Float32s = npt.NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""Sounds: spectrograms, noisy mixtures, and the loaders of both."""

@@ -1,0 +1,1 @@
+"""Clips of a video with the sound of their time."""

@@ -1,0 +1,1 @@
+"""Meshes as graphs: surfaces and steps of simulations."""
