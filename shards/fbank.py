@@ -101,7 +101,8 @@ def _constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tuple[in
     window = torch.hann_window(bank.window, periodic=False, dtype=torch.float64)
     weights = _triangles(bank).float().repeat_interleave(2, dim=0)
     bands = []
-    for some in weights.split(_NEIGHBOURS, dim=1):
+    for at in range(0, weights.shape[1], _NEIGHBOURS):
+        some = weights[:, at : at + _NEIGHBOURS]
         rows = some.any(dim=1).nonzero()
         first, stop = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 1)
         bands.append((first, stop, some[first:stop].to(device)))

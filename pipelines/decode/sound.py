@@ -76,7 +76,7 @@ def decode_stretch(
     samples = _decoded(header, stretch.frames)[stretch.low - stretch.at : stretch.high - stretch.at]
     if len(samples) != stretch.high - stretch.low:
         raise SoundError(f"has only {len(samples)} of the samples {stretch.low} to {stretch.high}")
-    if channels not in (None, "mono") and channels > header.channels:
+    if isinstance(channels, int) and channels > header.channels:
         raise SoundError(f"has {header.channels} channels, wanted are {channels}")
     scaled = samples[:, : None if channels == "mono" else channels].astype(np.float32)
     scaled *= np.float32(gain / (1 << header.bits - 1))
