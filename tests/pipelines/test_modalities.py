@@ -1,4 +1,4 @@
-"""What every loader promises, whatever its modality: one order at every topology, exact resume, bad samples replaced."""
+"""What every loader promises in any modality: one order at every topology, exact resume, bad samples replaced."""
 
 import json
 import logging
