@@ -34,7 +34,7 @@ SETS = {"speech: 15 s, 16 kHz mono": (15, 16000, 1), "recordings: 60 s, 44.1 kHz
 
 
 def write_sounds(folder: Path, seconds: int, rate: int, channels: int) -> list[Path]:
-    """Sixteen files of harmonics and noise."""
+    """Sixteen files of harmonics and noise, of FLAC's usual level 5."""
     folder.mkdir(parents=True)
     paths = []
     for i in range(16):
@@ -44,7 +44,7 @@ def write_sounds(folder: Path, seconds: int, rate: int, channels: int) -> list[P
         samples = np.rint(4000 * wave + rng.normal(0, 200, (len(t), channels))).astype(np.int32)
         sound = Sound(samples=samples, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav")
         paths.append(folder / f"{i}.flac")
-        paths[-1].write_bytes(encoded_sound(sound).members["flac"])
+        paths[-1].write_bytes(encoded_sound(sound, level=5).members["flac"])
     return paths
 
 

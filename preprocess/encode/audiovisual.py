@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets.dataset import Source
-from .audio import check_sound, encoded_sound
+from .audio import LEVEL, check_sound, encoded_sound
 from .audiovisual_sound import read_track
 from .encoder import Encoded
 from .profile import PROFILES, VideoProfile
@@ -39,7 +39,7 @@ class AudioVisualEncoder:
     """
 
     video: VideoProfile = PROFILES["train"]
-    level: int = 5
+    level: int = LEVEL
 
     def __post_init__(self) -> None:
         if self.video.name == "copy":
