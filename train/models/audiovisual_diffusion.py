@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ...pipelines.batch import AudioVisualBatch, MaskBatch
 from ...pipelines.diffusion import LinearNoise
-from .audiovisual_match import matching_loss, mean_token
+from .audiovisual_match import PairSizes, matching_loss, mean_token
 from .masked_autoencoder import Block, sinusoid_positions
 from .spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .video_tokens import VideoTokens, VideoTokensConfig
@@ -33,8 +33,8 @@ NOISE = LinearNoise()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioVisualDiffusionConfig:
-    """Sizes; the temperature of matching; and which share of the loss it has, the rest being reconstruction's."""
+class AudioVisualDiffusionConfig(PairSizes):
+    """The sizes of a small model; fusion_depth: blocks over both modalities together."""
 
     width: int = 192
     depth: int = 4
@@ -43,22 +43,12 @@ class AudioVisualDiffusionConfig:
     decoder_width: int = 96
     decoder_depth: int = 2
     decoder_heads: int = 3
-    mlp_ratio: int = 4
-    eps: float = 1e-6
-    temperature: float = 0.05
     matching: float = 0.1
 
     def __post_init__(self) -> None:
-        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
-            if width < 4 or heads < 1 or width % heads or width % 4:
-                raise ValueError(
-                    f"{part}width must be a multiple of {part}heads and of 4, got {part}width={width}, {part}heads="
-                    f"{heads}"
-                )
-        if min(self.depth, self.fusion_depth, self.decoder_depth, self.mlp_ratio) < 1:
-            raise ValueError(f"depth, fusion_depth, decoder_depth and mlp_ratio must be at least 1, got {self}")
-        if self.temperature <= 0 or not 0 <= self.matching <= 1:
-            raise ValueError(f"temperature is above 0 and matching lies in [0, 1], got {self}")
+        PairSizes.__post_init__(self)
+        if self.fusion_depth < 1:
+            raise ValueError(f"fusion_depth must be at least 1, got {self}")
 
 
 class CrossBlock(nn.Module):

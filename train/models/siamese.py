@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.batch import MaskBatch
-from .audiovisual_match import matching_loss, mean_token
+from .audiovisual_match import PairSizes, matching_loss, mean_token
 from .masked_autoencoder import Attention, Block, sinusoid_positions
 from .spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .video_tokens import VideoTokens, VideoTokensConfig
@@ -33,8 +33,8 @@ VIDEO, AUDIO = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SiameseConfig:
-    """Sizes; the temperature of matching; and which share of the loss it has, the rest being reconstruction's."""
+class SiameseConfig(PairSizes):
+    """The sizes of AVSiam's base model."""
 
     width: int = 768
     depth: int = 12
@@ -42,22 +42,6 @@ class SiameseConfig:
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    mlp_ratio: int = 4
-    eps: float = 1e-6
-    temperature: float = 0.05
-    matching: float = 0.5
-
-    def __post_init__(self) -> None:
-        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
-            if width < 4 or heads < 1 or width % heads or width % 4:
-                raise ValueError(
-                    f"{part}width must be a multiple of {part}heads and of 4, got {part}width={width}, {part}heads="
-                    f"{heads}"
-                )
-        if self.depth < 1 or self.decoder_depth < 1 or self.mlp_ratio < 1:
-            raise ValueError(f"depth, decoder_depth and mlp_ratio must be at least 1, got {self}")
-        if self.temperature <= 0 or not 0 <= self.matching <= 1:
-            raise ValueError(f"temperature is above 0 and matching lies in [0, 1], got {self}")
 
 
 class SharedBlock(nn.Module):
