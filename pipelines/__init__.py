@@ -11,17 +11,26 @@
 order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.md follows one clip through the files.
 """
 
+from ..shards.fbank import Fbank
 from . import augment, flow, masks
 from .audio.clip import AudioClip
 from .audio.loader import AudioLoader, audio_loader
+from .audio.log_mel import LogMel
+from .audio.microphones import MicrophoneLine
 from .audio.noisy import NoisyLoader, noisy_loader
 from .audiovisual.loader import AudioVisualLoader, audiovisual_loader
+from .augment.sound import Mixup, RollGain, SpecAugment
 from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, NoisyBatch, PointsBatch, VideoBatch
+from .diffusion import LinearNoise
 from .loader import Loader
 from .masks import TokenGrid
 from .mesh.loader import MeshLoader, mesh_loader
+from .mesh.noise import MeshNoise
 from .mix import mix
+from .points.augment import PointAugment, PointStats
 from .points.loader import PointsLoader, points_loader
+from .points.read import PointSelection
+from .points.tokens import GroupTokens, VoxelTokens
 from .video.clip import VideoClip
 from .video.loader import VideoLoader, video_loader
 
@@ -31,19 +40,32 @@ __all__ = [
     "AudioLoader",
     "AudioVisualBatch",
     "AudioVisualLoader",
+    "Fbank",
     "Flow",
+    "GroupTokens",
+    "LinearNoise",
     "Loader",
+    "LogMel",
     "MaskBatch",
     "MeshBatch",
     "MeshLoader",
+    "MeshNoise",
+    "MicrophoneLine",
+    "Mixup",
     "NoisyBatch",
     "NoisyLoader",
+    "PointAugment",
+    "PointSelection",
+    "PointStats",
     "PointsBatch",
     "PointsLoader",
+    "RollGain",
+    "SpecAugment",
     "TokenGrid",
     "VideoBatch",
     "VideoClip",
     "VideoLoader",
+    "VoxelTokens",
     "audio_loader",
     "audiovisual_loader",
     "augment",
