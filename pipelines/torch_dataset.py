@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-if TYPE_CHECKING:
-    from .loader import Loader
+
+class Batches(Protocol):
+    """What a dataset needs of a loader."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def repeat(self) -> Iterator[Any]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class BatchDataset(IterableDataset[Any]):
@@ -20,7 +27,7 @@ class BatchDataset(IterableDataset[Any]):
     nothing may be distributed again around it.
     """
 
-    def __init__(self, loader: Loader[Any], convert: Callable[[Any], Any] | None, repeat: bool) -> None:
+    def __init__(self, loader: Batches, convert: Callable[[Any], Any] | None, repeat: bool) -> None:
         self.loader = loader
         self._convert, self._repeat = convert, repeat
 

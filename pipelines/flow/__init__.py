@@ -10,7 +10,7 @@ Both give a `ClipFlow`, backward flow in pixels of the output clip on a grid of 
 
 from __future__ import annotations
 
-from .base import ClipFlow, fill_holes, grid_shape, stack_flow
+from .base import ClipFlow, grid_shape, stack_flow
 from .codec import ask_for_vectors, codec_flow, codec_flow_fits, motion_vectors
 from .dis import dis_flow
 
@@ -20,7 +20,6 @@ __all__ = [
     "codec_flow",
     "codec_flow_fits",
     "dis_flow",
-    "fill_holes",
     "grid_shape",
     "motion_vectors",
     "stack_flow",

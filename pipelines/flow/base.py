@@ -1,4 +1,4 @@
-"""What all sources of flow share: the flow of one clip, its grid, and how holes in it are filled."""
+"""What all sources of flow share: the flow of one clip, and its grid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy.typing as npt
 import torch
 
 from ..batch import Flow
+
+UNIT = 8
+"""The side in pixels of the smallest block that H.264 decoders export, and of a unit of the source grid."""
 
 
 class ClipFlow(NamedTuple):
@@ -36,19 +39,3 @@ def grid_shape(height: int, width: int, cell: int) -> tuple[int, int]:
     if cell < 1:
         raise ValueError(f"cell is the side of a flow cell in pixels, at least 1, got {cell}")
     return max(round(height / cell), 1), max(round(width / cell), 1)
-
-
-def fill_holes(vectors: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """`vectors` (K, h, w, 2) with the cells where `valid` (K, h, w) is False replaced by their neighbours' mean.
-
-    The mean is that of the valid cells in the smallest box around the cell that holds one, of radius 1, 2, 4, ... A
-    field without a valid cell becomes 0.
-    """
-    from .cells import fill
-
-    filled = np.array(vectors, dtype=np.float32, order="C")
-    _, height, width = valid.shape
-    sums = np.zeros((height + 1, width + 1, 3))
-    for field, known in zip(filled, np.require(valid, np.bool_, ["C", "W"]), strict=True):
-        fill(field, known, sums)
-    return filled

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..jit import kernel
-from .codec import UNIT
+from .base import UNIT
 
 Floats = npt.NDArray[np.float32]
 Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
@@ -124,8 +124,9 @@ def resample(
 
 @kernel
 def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float64]) -> bool:
-    """Replaces the cells of one field where `valid` is False (see `fill_holes`); whether there is a valid one.
+    """Replaces the cells of one field where `valid` is False; whether there is a valid one.
 
+    They get the mean of the valid cells in the smallest box around them that holds one, of radius 1, 2, 4, ..., or 0.
     `sums` (h + 1, w + 1, 3) is scratch, whose first row and column are 0.
     """
     height, width = valid.shape

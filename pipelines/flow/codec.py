@@ -26,7 +26,7 @@ from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
 
 from ..augment.crop import Crop
-from .base import ClipFlow, grid_shape
+from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ VECTOR = np.dtype(
     }
 )
 """What is read of the struct: sizes and places in pixels of the frame, motion in 1 / motion_scale pixels."""
-
-UNIT = 8
-"""The side in pixels of the smallest block that H.264 decoders export, and of a unit of the source grid."""
 
 ANCHOR_STRIDE = 4
 """In the `train` profile every 4th frame is predicted from the one 4 before it."""
