@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
+from .cut_off import lacking_after, lacking_before
 from .reject import RejectError
 
 MAX_SECONDS = 2 * 3600
 """A sound is held in memory as a whole; longer ones must be cut into windows."""
-_EXACT_LENGTH = frozenset({"w64", "flac", "aiff", "au", "caf"})
-"""Containers that say how many samples there are, so that one that was cut off shows."""
+_PRIMING = 3
+"""Packets at the beginning of a track that are decoded and not heard; more are hidden by an edit list, which a
+container's length may not take into account.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,70 +35,87 @@ class Sound:
     container: str
 
 
-def read_sound(path: Path, window_ms: tuple[int, int] | None = None) -> Sound:
-    """The first audio track of the file, or of it the milliseconds [first, stop) from its beginning.
+def read_sound(
+    source: Path | bytes, window_ms: tuple[int, int] | None = None, *, container: str | None = None
+) -> Sound:
+    """The first audio track of a file, or of it the milliseconds [first, stop) from its beginning.
 
-    RejectError where there is none, where it is damaged, cut off or longer than two hours, or where its form changes.
+    source: its path, or all its bytes. container: FFmpeg's name of its format, None to find out. RejectError where
+    there is no track, where it is damaged, cut off (cut_off.py) or longer than two hours, or where its form changes.
     """
     try:
-        with av.open(str(path), "r", metadata_errors="ignore") as container:
-            if not container.streams.audio:
+        file = BytesIO(source) if isinstance(source, bytes) else str(source)
+        with av.open(file, "r", format=container, metadata_errors="ignore") as opened:
+            if not opened.streams.audio:
                 raise RejectError("open", "has no audio track")
-            if container.format.name == "wav" and (lacking := missing_bytes(path)) > 0:
-                raise RejectError("decode", f"is cut off: its header promises {lacking} bytes more")
-            return _decoded(container, window_ms)
+            is_whole = window_ms is None or opened.format.name == "wav"
+            if is_whole and (lacking := lacking_before(source, opened.format.name)):
+                raise RejectError("decode", f"is cut off: {lacking}")
+            return _decoded(opened, window_ms)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise RejectError("open", f"cannot be opened or decoded ({words_of(error)})") from error
 
 
-def missing_bytes(path: Path) -> int:
-    """How many bytes of its data chunk a RIFF file lacks; FFmpeg does not mind. 0 for other files and for streams,
-    whose headers promise nothing.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF":
-            return 0
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                return 0 if length in (0, 0xFFFFFFFF) else max(0, file.tell() + length - size)
-            file.seek(length + length % 2, 1)
-    return 0
+@dataclass(kw_only=True, slots=True)
+class _Track:
+    """What has been read of a track: its form, its frames, and how many samples, packets and incomplete packets."""
+
+    form: tuple[str, int, int] | None = None
+    parts: list[npt.NDArray[np.int32] | npt.NDArray[np.float32]] = field(default_factory=list)
+    n: int = 0
+    packets: int = 0
+    corrupt: int = 0
+    hidden: int = 0
+
+    def add(self, frame: AudioFrame) -> None:
+        """A frame; RejectError where it has another form than those before."""
+        self.form = self.form or form_of(frame)
+        if form_of(frame) != self.form:
+            raise RejectError("decode", f"changes its form from {self.form} to {form_of(frame)}")
+        self.parts.append(samples_of(frame))
+        self.n += frame.samples
+        if self.n > MAX_SECONDS * frame.sample_rate:
+            raise RejectError("decode", f"is longer than {MAX_SECONDS} s; cut it into windows")
 
 
 def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> Sound:
     stream = container.streams.audio[0]
-    parts: list[npt.NDArray[np.int32] | npt.NDArray[np.float32]] = []
-    form: tuple[str, int, int] | None = None
-    n, wanted = 0, None
-    try:
-        for frame in container.decode(stream):
-            if form is None:
-                form = form_of(frame)
-                wanted = None if window_ms is None else window_ms[1] * frame.sample_rate // 1000
-            if form_of(frame) != form:
-                raise RejectError("decode", f"changes its form from {form} to {form_of(frame)}")
-            parts.append(samples_of(frame))
-            n += frame.samples
-            if n > MAX_SECONDS * frame.sample_rate:
-                raise RejectError("decode", f"is longer than {MAX_SECONDS} s; cut it into windows")
-            if wanted is not None and n >= wanted:
-                break
-    except av.FFmpegError as error:
-        raise RejectError("decode", f"is damaged after {n} samples ({words_of(error)})") from error
-    if form is None or n == 0:
-        raise RejectError("decode", "is empty")
-    name = container.format.name
-    _check_whole(container, name, n if wanted is None else None, form[1])
-    samples: npt.NDArray[Any] = np.concatenate(parts)
+    expected = len(stream.index_entries) if "mov" in container.format.name else 0
+    track = _Track()
+    ended = _read(container, track, None if window_ms is None else window_ms[1])
+    lacking = lacking_after(container, track.packets, expected, track.corrupt, track.n) if ended else None
+    if track.form is None or track.n == 0:
+        raise RejectError("decode", f"is cut off: {lacking}" if track.corrupt else "is empty")
+    if lacking and track.hidden <= _PRIMING:
+        raise RejectError("decode", f"is cut off: {lacking}")
+    samples: npt.NDArray[Any] = np.concatenate(track.parts)
+    kind, rate, _ = track.form
     if window_ms is not None:
-        samples = samples[window_ms[0] * form[1] // 1000 : wanted]
+        samples = samples[window_ms[0] * rate // 1000 : window_ms[1] * rate // 1000]
     bits = 0
     if samples.dtype == np.int32:
-        samples, bits = integers(form[0], samples)
-    return Sound(samples=samples, bits=bits, sample_rate=form[1], codec=stream.codec_context.name, container=name)
+        samples, bits = integers(kind, samples)
+    name = container.format.name
+    return Sound(samples=samples, bits=bits, sample_rate=rate, codec=stream.codec_context.name, container=name)
+
+
+def _read(container: InputContainer, track: _Track, until_ms: int | None) -> bool:
+    """Decode the first track up to a time; whether it was read to its end. An incomplete packet ends it."""
+    stream = container.streams.audio[0]
+    try:
+        for packet in container.demux(stream):
+            track.packets += bool(packet.size)
+            track.hidden += packet.is_discard
+            if packet.is_corrupt and "mov" in container.format.name:
+                track.corrupt += 1
+                return True
+            for frame in stream.decode(packet):
+                track.add(frame)
+                if until_ms is not None and track.n >= until_ms * frame.sample_rate // 1000:
+                    return False
+    except av.FFmpegError as error:
+        raise RejectError("decode", f"is damaged after {track.n} samples ({words_of(error)})") from error
+    return True
 
 
 def form_of(frame: AudioFrame) -> tuple[str, int, int]:
@@ -122,16 +143,6 @@ def integers(kind: str, samples: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.
     if kind in ("u8", "s16"):
         return samples, 8 if kind == "u8" else 16
     return (samples, 32) if (samples & 0xFF).any() else (samples >> 8, 24)
-
-
-def _check_whole(container: InputContainer, name: str, n: int | None, rate: int) -> None:
-    """RejectError where the container promises more than there is."""
-    stream = container.streams.audio[0]
-    if n is None or name not in _EXACT_LENGTH or not stream.duration or stream.time_base is None:
-        return
-    promised = float(stream.duration * stream.time_base)
-    if n < (promised - 0.05) * rate:
-        raise RejectError("decode", f"is cut off: {n / rate:.2f} s of {promised:.2f} s are there")
 
 
 def words_of(error: BaseException) -> str:
