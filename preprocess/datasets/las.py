@@ -1,8 +1,9 @@
 """Tiles of airborne or terrestrial scans of one's own: LAS and LAZ, laid out or listed as folder.py says.
 
 A tile of more than 131,072 points is cut into square blocks of about so many, by the bounds that its header names; one
-block is one sample, and blocks without a point are rejects. A tile is decoded again for each of its blocks, unless they
-follow each other: for tiles of many million points cut them first (PDAL's filters.splitter).
+block is one sample, and blocks without a point are rejects. A process decodes a tile once for all of its blocks as long
+as the tiles in hand take no more than 512 MB (about 8 million points with colours), and a larger tile once for each
+block: cut those first (PDAL's filters.splitter).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...shards.errors import DatasetError
-from ..encode.point_files import LAS_SUFFIXES, check_las_header
+from ..encode.las_files import LAS_SUFFIXES, check_las_header
 from .dataset import Dataset, Source
 from .folder import folder
 

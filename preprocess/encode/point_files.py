@@ -1,55 +1,33 @@
-"""Files of points and of surfaces, read as they are: NPY, PLY, LAS and LAZ clouds, and meshes to be sampled.
-
-A cloud is read in float64: coordinates of a survey, millions of metres from their origin, lose their last centimetres
-in float32 (points.py moves them first).
-"""
+"""Files of points and of surfaces, read as they are: NPY, PLY, LAS and LAZ clouds, and meshes to be sampled."""
 
 from __future__ import annotations
 
 import io
-import struct
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...shards.errors import DatasetError
+from .cloud import Cloud
+from .las_files import LAS_SUFFIXES, Block, read_las
 from .ldraw import read_ldraw
 from .reject import RejectError
 from .surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
 
-LAS_SUFFIXES = frozenset({".las", ".laz"})
 POINT_SUFFIXES = frozenset({".npy", ".ply"}) | LAS_SUFFIXES | SURFACE_SUFFIXES
 LDRAW_SUFFIX = ".dat"
 
-_LAS_NOISE = (7, 18)
-"""Classes of points that are no surface, such as birds, by the ASPRS's table."""
 
-
-_MOST_COMPRESSION = 1000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cloud:
-    """Points as a file has them: float64 (N, columns), x, y, z first; `columns` names them; `n_dropped` were noise."""
-
-    points: npt.NDArray[np.float64]
-    columns: tuple[str, ...]
-    n_dropped: int = 0
-
-
-def read_points(path: Path) -> Cloud | Surface:
-    """What is in a file, by the ending of its name. RejectError where it cannot be used, DatasetError where the library
-    that reads it is not installed.
+def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
+    """What is in a file, by the ending of its name; of a LAS tile only a block, where one is named. RejectError where
+    it cannot be used, DatasetError where the library that reads it is not installed.
     """
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return _npy(path)
     if suffix in LAS_SUFFIXES:
-        return read_las(path)
+        return read_las(path, block)
     if suffix == LDRAW_SUFFIX:
         corners = read_ldraw(path).reshape(-1, 3)
         return checked_surface(corners, np.arange(len(corners)).reshape(-1, 3))
@@ -105,58 +83,3 @@ def _ply(path: Path) -> Cloud:
         return Cloud(points=points, columns=("x", "y", "z"))
     joined = np.concatenate([points, colours[:, :3] / 255.0], axis=1)
     return Cloud(points=joined, columns=("x", "y", "z", "red", "green", "blue"))
-
-
-def check_las_header(path: Path) -> None:
-    """RejectError where the header of a LAS or LAZ file announces more than the file can hold.
-
-    laspy believes it: a false number of records keeps it busy for hours. Fields as in the LAS specification 1.4.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(375)
-    except OSError as error:
-        raise RejectError("open", f"cannot be read: {error.strerror}") from error
-    if len(head) < 227 or head[:4] != b"LASF":
-        raise RejectError("open", f"is no LAS file: it has {size} bytes and begins with {head[:4]!r}")
-    header, begin, records = struct.unpack_from("<HII", head, 94)
-    row_bytes, points = struct.unpack_from("<HI", head, 105)
-    compressed = bool(head[104] & 0x80)
-    if head[25] >= 4 and len(head) >= 375:
-        extended_at, extended, points = struct.unpack_from("<QIQ", head, 235)
-        if extended and extended_at + 60 * extended > size:
-            raise RejectError("open", f"announces {extended} extended records in a file of {size} bytes")
-    if header > begin or begin > size or 54 * records > begin - header:
-        raise RejectError("open", f"announces {records} records between bytes {header} and {begin} of {size}")
-    if points * row_bytes > (size - begin) * (_MOST_COMPRESSION if compressed else 1):
-        raise RejectError("open", f"is cut short: {size} bytes cannot hold the {points} points that its header says")
-
-
-@lru_cache(maxsize=1)
-def read_las(path: Path) -> Cloud:
-    """The points of a tile, with intensity and colours in [0, 1] and the class, less those of the classes of noise.
-
-    The last tile is kept, for one that is cut into blocks is asked for again and again.
-    """
-    try:
-        import laspy
-    except ImportError as error:
-        raise DatasetError("LAS files are read with laspy: pip install 'maskstream[points]'") from error
-    check_las_header(path)
-    try:
-        with laspy.open(path) as reader:
-            announced = reader.header.point_count
-            tile = reader.read()
-        names = set(tile.point_format.dimension_names)
-        columns = {"x": tile.x, "y": tile.y, "z": tile.z, "intensity": np.asarray(tile.intensity) / 65535.0}
-        if {"red", "green", "blue"} <= names:
-            columns |= {name: np.asarray(tile[name]) / 65535.0 for name in ("red", "green", "blue")}
-        columns["class"] = np.asarray(tile.classification)
-        points = np.stack([np.asarray(column, dtype=np.float64) for column in columns.values()], axis=1)
-    except Exception as error:  # parsers of damaged files raise nearly everything
-        raise RejectError("decode", f"laspy cannot read it ({type(error).__name__}: {error})") from error
-    if len(points) < announced:
-        raise RejectError("decode", f"is cut short: {len(points)} points of the {announced} that its header says")
-    kept = ~np.isin(points[:, -1], _LAS_NOISE)
-    return Cloud(points=points[kept], columns=tuple(columns), n_dropped=int((~kept).sum()))

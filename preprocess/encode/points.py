@@ -18,8 +18,9 @@ import numpy.typing as npt
 import xxhash
 
 from ..datasets.dataset import Source
+from .cloud import Cloud
 from .encoder import Encoded
-from .point_files import Cloud, read_points
+from .point_files import read_points
 from .reject import RejectError
 from .surfaces import Surface
 
@@ -50,8 +51,8 @@ class PointEncoder:
         return {"surface_points": self.surface_points}
 
     def encode(self, source: Source) -> Encoded:
-        """The cloud of a source: its rows `window`, of those the ones in its meta["block"], x and y from, then to."""
-        found = read_points(source.path)
+        """The cloud of a source: of a tile its meta["block"] (x and y from, then to), of an array its rows `window`."""
+        found = read_points(source.path, source.meta.get("block"))
         rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(source.id.encode())))
         facts: dict[str, Any] = {}
         if isinstance(found, Surface):
@@ -60,7 +61,7 @@ class PointEncoder:
         else:
             cloud = found
             facts["noise_dropped"] = cloud.n_dropped
-        points = _cut(cloud.points, source)
+        points = cloud.points if source.window is None else cloud.points[slice(*source.window)]
         check_points(points)
         points, origin = _near(points)
         stored = points.astype(np.float32).astype(np.float64)[:, :3]
@@ -105,16 +106,6 @@ def npy_bytes(points: npt.NDArray[np.float64]) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(points, dtype="<f4"), version=(1, 0), allow_pickle=False)
     return file.getvalue()
-
-
-def _cut(points: npt.NDArray[np.float64], source: Source) -> npt.NDArray[np.float64]:
-    if source.window is not None:
-        points = points[slice(*source.window)]
-    if (block := source.meta.get("block")) is not None:
-        x0, y0, x1, y1 = block
-        x, y = points[:, 0], points[:, 1]
-        points = points[(x >= x0) & (x < x1) & (y >= y0) & (y < y1)]
-    return points
 
 
 def _near(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], list[float]]:

@@ -12,6 +12,8 @@ from maskstream.preprocess.datasets.las import blocks, las
 from maskstream.preprocess.datasets.modelnet40 import modelnet40
 from maskstream.preprocess.datasets.points_folder import points_folder
 from maskstream.preprocess.datasets.shapenet import CATEGORIES, shapenet
+from maskstream.preprocess.encode import las_files
+from maskstream.preprocess.encode.las_files import decode
 from maskstream.preprocess.encode.points import PointEncoder
 from maskstream.preprocess.job import make_shards
 from maskstream.shards.errors import DatasetError
@@ -110,6 +112,41 @@ def test_large_tiles_are_cut_into_blocks_that_share_no_point(tmp_path):
     assert listed(las(tmp_path)) == {"train": [("train/city/a.laz", "city")]}
     put(tmp_path, "train/city/b.las", "LASF" + "x" * 400)
     assert [source.id for source in las(tmp_path).splits["train"]] == ["train/city/a.laz", "train/city/b.las"]
+
+
+def test_a_tile_is_decoded_once_for_all_of_its_blocks(tmp_path, monkeypatch):
+    paths = [tile(tmp_path, f"{name}.laz", 5000, seed) for seed, name in enumerate("ab")]
+    cut = [block for path in paths for block in blocks(Source(id=path.stem, path=path, label=0), 600)]
+    cut.sort(key=lambda source: source.id[::-1])
+    assert [source.path for source in cut[:2]] == paths
+    decoded = []
+    monkeypatch.setattr(las_files, "decode", lambda *of: decoded.append(of) or decode(*of))
+    wholes = {path: decode(path) for path in paths}
+    one_tile = wholes[paths[0]].points.nbytes
+    for most_bytes, times in ((3 * one_tile, 2), (one_tile, len(cut)), (one_tile - 1, len(cut))):
+        decoded.clear()
+        tiles = las_files.TileCache(most_bytes)
+        for source in cut:
+            block = source.meta["block"]
+            rows = tiles.rows(source.path, block).points
+            np.testing.assert_array_equal(rows, wholes[source.path].inside(block).points)
+        assert len(decoded) == times
+
+
+def test_chunks_of_a_tile_are_the_tile(tmp_path, monkeypatch):
+    path = tile(tmp_path, "a.laz", 1000)
+    whole, block = decode(path), (20.0, 10.0, 150.0, 60.0)
+    monkeypatch.setattr(las_files, "CHUNK", 300)
+    np.testing.assert_array_equal(decode(path).points, whole.points)
+    x, y = whole.points[:, :2].T
+    want = whole.points[(x >= 20) & (x < 150) & (y >= 10) & (y < 60)]
+    assert 0 < len(want) < 1000
+    np.testing.assert_array_equal(decode(path, block).points, want)
+    changed = tile(tmp_path, "a.laz", 1100, seed=3)
+    tiles = las_files.TileCache()
+    assert len(tiles.rows(path, None).points) == 1100
+    tile(tmp_path, "a.laz", 1200)
+    assert len(tiles.rows(changed, None).points) == 1200
 
 
 def test_a_folder_of_all_kinds_becomes_shards_and_rejects(tmp_path):
