@@ -155,8 +155,10 @@ def check_las_header(path: Path) -> None:
             head = file.read(375)
     except OSError as error:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
-    if len(head) < 227 or head[:4] != b"LASF":
-        raise RejectError("open", f"is no LAS file: it has {size} bytes and begins with {head[:4]!r}")
+    if head[:4] != b"LASF":
+        raise RejectError("open", f"is no LAS file: it begins with {head[:4]!r}")
+    if len(head) < 227:
+        raise RejectError("open", f"is cut short: it has {size} bytes, and the header alone takes 227")
     header, begin, records = struct.unpack_from("<HII", head, 94)
     row_bytes, points = struct.unpack_from("<HI", head, 105)
     compressed = bool(head[104] & 0x80)

@@ -24,6 +24,8 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
     it cannot be used, DatasetError where the library that reads it is not installed.
     """
     suffix = path.suffix.lower()
+    if path.is_file() and not path.stat().st_size:
+        raise RejectError("open", "is empty: it has 0 bytes")
     if suffix == ".npy":
         return _npy(path)
     if suffix in LAS_SUFFIXES:

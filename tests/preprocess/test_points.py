@@ -165,6 +165,9 @@ BAD = {
     "las of nonsense": (lambda f: text(f, "a.las", "LASF" + "x" * 400), "announces"),
     "las cut short": (lambda f: cut(las(f, ".las")[0]), "laspy cannot read|cut short"),
     "laz cut short": (lambda f: cut(las(f, ".laz")[0]), "laspy cannot read|cut short"),
+    "no las": (lambda f: text(f, "a.las", "x" * 400), "begins with b'xxxx'"),
+    "las of a header cut short": (lambda f: text(f, "a.las", "LASF" + "x" * 90), "cut short: it has 94 bytes"),
+    "no bytes": (lambda f: text(f, "a.ply", ""), "is empty: it has 0 bytes"),
     "another ending": (lambda f: text(f, "a.xyz", "1 2 3"), "points come in"),
 }
 
