@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .block_sums import SUMS
 from .errors import ResumeError
 from .record import ShardRecord
 from .sample import Reject
@@ -58,7 +59,7 @@ class Journal:
         return str(self._database.execute("SELECT json FROM settings").fetchone()[0])
 
     def finished(self) -> dict[str, tuple[ShardRecord, list[Reject]]]:
-        """The shards recorded so far, by name, whose tar and idx still stand in the folder, the tar with its size."""
+        """The shards recorded so far, by name, whose tar (with its size), idx and sums still stand in the folder."""
         rows = self._database.execute("SELECT name, record, rejects FROM shards ORDER BY name")
         shards = {
             name: (ShardRecord.from_json(json.loads(record)), [Reject(**reject) for reject in json.loads(rejects)])
@@ -91,7 +92,8 @@ class Journal:
 
     def _stands(self, record: ShardRecord) -> bool:
         tar = self.folder / record.name
-        return tar.is_file() and tar.stat().st_size == record.size_bytes and tar.with_suffix(".idx").is_file()
+        beside = all(tar.with_suffix(suffix).is_file() for suffix in (".idx", SUMS))
+        return beside and tar.is_file() and tar.stat().st_size == record.size_bytes
 
 
 def _differences(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:

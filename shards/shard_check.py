@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from .block_sums import SUMS
 from .errors import ShardError
 from .idx import idx_text
 from .manifest import Manifest
@@ -62,6 +63,8 @@ class ShardCheck:
         for _, key, name in expected.values():
             yield f"sample {key!r}, component {name!r}: is not in the tar"
         yield from self._checksum_problems(reader)
+        if reader.sha256.hexdigest() == self.promised.get("sha256"):
+            yield from self._sums_problems(path.with_suffix(SUMS), reader)
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
         """The components of a sample in the order of the tar."""
@@ -131,6 +134,19 @@ class ShardCheck:
             yield f"has {reader.position} bytes, not {self.promised['size_bytes']}"
         if reader.sha256.hexdigest() != self.promised["sha256"]:
             yield "its sha256 is not the one in dataset.json"
+
+    def _sums_problems(self, path: Path, reader: HashedReader) -> Iterator[str]:
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            if not self._foreign:
+                yield f"its sums {path.name} are missing, so what is read of it while training is not checked"
+            return
+        except OSError as error:
+            yield f"its sums {path.name} cannot be read ({error.strerror or error})"
+            return
+        if found != reader.sums.digest():
+            yield f"its sums {path.name} are not those of its blocks"
 
 
 def _idx_problems(path: Path, expected: str) -> Iterator[str]:

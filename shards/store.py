@@ -1,12 +1,15 @@
-"""Where the bytes of shards come from: ranges of local files, read without moving a shared position."""
+"""Where the bytes of shards come from: ranges of local files, read without moving a shared position, and checked."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from .block_sums import SUMS, blocks_around, check_blocks
 from .errors import StoreError
 
 _OPEN_FILES = 64
@@ -29,8 +32,20 @@ class LocalStore:
         self.__init__()  # type: ignore[misc]
 
     def read(self, path: Path, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes at `offset`; StoreError where the file does not have them."""
+        """Exactly `size` bytes at `offset`.
+
+        Of a tar with a file of sums beside it the whole blocks around them are read and compared. StoreError where the
+        file does not have the bytes, or they are not those that were written.
+        """
         file = self._open(path)
+        if file.sums is None or offset + size > file.size_bytes:
+            return self._range(path, file, offset, size)
+        begin, end = blocks_around(offset, size, file.size_bytes)
+        data = self._range(path, file, begin, end - begin)
+        check_blocks(path, begin, data, file.sums)
+        return data[offset - begin : offset - begin + size]
+
+    def _range(self, path: Path, file: _File, offset: int, size: int) -> bytes:
         try:
             data = os.pread(file.descriptor, size, offset)
             while len(data) < size and (more := os.pread(file.descriptor, size - len(data), offset + len(data))):
@@ -56,12 +71,25 @@ class LocalStore:
 
 
 class _File:
-    """A descriptor that is closed when the last reader lets go of it."""
+    """Descriptors of a file and of its sums, if it has some, closed when the last reader lets go of them.
+
+    That may be when the interpreter ends and `os` is gone.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._opened: list[int] = []
+        self.descriptor = self._open(path)
+        self.size_bytes = os.fstat(self.descriptor).st_size
+        self.sums: int | None = None
+        if path.suffix == ".tar":
+            with suppress(FileNotFoundError):
+                self.sums = self._open(path.with_suffix(SUMS))
 
-    def __del__(self) -> None:
-        descriptor = getattr(self, "descriptor", None)
-        if descriptor is not None:
-            os.close(descriptor)
+    def _open(self, path: Path) -> int:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._opened.append(descriptor)
+        return descriptor
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        for descriptor in self._opened:
+            close(descriptor)

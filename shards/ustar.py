@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from .block_sums import BlockSums
 from .errors import ShardError
 
 BLOCK_BYTES = 512
@@ -27,7 +28,9 @@ MAX_EXTENSION_BYTES = 1 << 20
 
 
 class HashedReader:
-    """Reads a file from start to end, keeping its sha256; `advance` is told of every MiB or so, and of the rest."""
+    """Reads a file from start to end, keeping its sha256 and the sums of its blocks; `advance` is told of every MiB or
+    so, and of the rest.
+    """
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
         self._file = file
@@ -36,11 +39,13 @@ class HashedReader:
         self.size_bytes = os.fstat(file.fileno()).st_size
         self.position = 0
         self.sha256 = hashlib.sha256()
+        self.sums = BlockSums()
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end of the file."""
         data = self._file.read(size)
         self.sha256.update(data)
+        self.sums.update(data)
         self.position += len(data)
         self._untold += len(data)
         if self._untold >= CHUNK_BYTES or (size and not data):

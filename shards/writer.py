@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import xxhash
 
+from .block_sums import SUMS, BlockSums, write_sums
 from .errors import ShardError
 from .idx import idx_text
 from .publish import publishing
@@ -23,21 +24,23 @@ MAX_MEMBER_BYTES = 8 * 2**30 - 1
 
 
 class _HashedStream:
-    """Passes bytes on to a stream and keeps their sha256 and their number."""
+    """Passes bytes on to a stream and keeps their sha256, the sums of their blocks, and their number."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.sha256 = hashlib.sha256()
+        self.sums = BlockSums()
         self.size_bytes = 0
 
     def write(self, data: bytes) -> int:
         self.sha256.update(data)
+        self.sums.update(data)
         self.size_bytes += len(data)
         return self._stream.write(data)
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
-    """Write `samples`, in their order, to the USTAR tar `path` and its index to `path` with the suffix `.idx`.
+    """Write `samples`, in their order, to the USTAR tar `path`, and beside it its `.idx` and the `.sums` of its blocks.
 
     The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.components`, mode 0644,
     mtime 0, uid and gid 0, no user and group names. An exception (also one that `samples` raises) publishes nothing.
@@ -70,6 +73,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
         if not rows:
             raise ShardError(f"{path.name}: no samples to write; a shard holds at least one")
         _write_idx(path, rows.values())
+        write_sums(path.with_suffix(SUMS), hashed.sums)
     return ShardRecord(path.name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
 
 

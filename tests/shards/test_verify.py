@@ -210,6 +210,17 @@ def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     assert "not the folder of a finished split" in problems(split)
 
 
+def test_sums_of_blocks_are_checked_where_the_tar_is_whole(split: Path) -> None:
+    sums = (split / SHARD).with_suffix(".sums")
+    kept = sums.read_bytes()
+    sums.write_bytes(bytes(len(kept)))
+    assert problems(split) == f"{SHARD}: its sums toy-000001.sums are not those of its blocks"
+    sums.unlink()
+    assert "its sums toy-000001.sums are missing" in problems(split)
+    sums.write_bytes(kept)
+    assert not problems(split)
+
+
 def test_a_flood_of_problems_is_cut(tmp_path: Path) -> None:
     many = [Sample(key=f"k{number}", components={"json": b"{}"}, source="x") for number in range(120)]
     finish_split(tmp_path, INFO, [write_shard(tmp_path / SHARD, many)], [])
