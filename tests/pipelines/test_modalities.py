@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.produce import BatchMaker
-from maskstream.shards.errors import ResumeError, ShardError
+from maskstream.shards.errors import ResumeError, SampleError, ShardError
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.verify import verify
 
@@ -98,12 +98,43 @@ def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(kind, tmp_p
     with caplog.at_level(logging.WARNING):
         run = opened(broken, shuffle=False, max_bad_fraction=0.5)
         keys = [key for batch in run for key in batch.key]
-    assert run.stats()["bad"] == 1
+    # Samples next to it are not believed either where a block holds the end of one and the beginning of another.
+    assert run.stats()["bad"] == len(caplog.records) in (1, 2, 3)
     assert f"{manifest.key(3)!r} in {path.name}, component {modality.component!r}" in caplog.text
     assert manifest.key(3) not in keys
     again = opened(broken, shuffle=False, max_bad_fraction=0.5, threads=3)
     assert [key for batch in again for key in batch.key] == keys
     assert any("xxh3_128 differs" in problem for problem in verify(broken[1]).problems)
+
+
+def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
+    modality, split = kind
+    shutil.copytree(split, tmp_path / "split")
+    sampler = opened((modality, tmp_path / "split")).sampler
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(20):
+        index = int(rng.integers(SAMPLES))
+        path, offset, size = sampler_manifest(sampler).member(index, modality.component)
+        place, bit = offset + int(rng.integers(size)), 1 << int(rng.integers(8))
+        before = modality.rows(sampler.collate([sampler.make(index, 0)]))
+        with path.open("r+b") as file:
+            for changed in (True, False):
+                file.seek(place)
+                byte = file.read(1)[0] ^ bit
+                file.seek(place)
+                file.write(bytes([byte]))
+                file.flush()
+                try:
+                    assert modality.rows(sampler.collate([sampler.make(index, 0)])) == before
+                except SampleError as error:
+                    assert changed
+                    assert "are not those that were written" in str(error)
+                    told += 1
+    assert told > 0
+
+
+def sampler_manifest(sampler):
+    return sampler.manifest if hasattr(sampler, "manifest") else sampler.video.manifest
 
 
 def test_what_a_worker_is_sent_is_small_and_makes_the_same(kind, uninterrupted):
