@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import pad
 
 from ...shards.errors import SampleError
 from ...shards.manifest import Manifest
@@ -21,6 +20,7 @@ from ..rng import sample_rng
 from ..stats import Stats
 from .clip import AudioClip
 from .reader import SoundReader
+from .room import Room, rows_of, together
 from .spectrogram import Spectrogram
 
 
@@ -65,52 +65,82 @@ class AudioSampler:
         """What reads them."""
         return SoundReader(manifest=self.manifest, clip=self.clip, seed=self.seed, store=self.store)
 
-    def make(self, index: int, epoch: int, place: Place = START) -> AudioSample:
-        """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be used."""
-        return self.make_of(index, epoch, place, *self.sounds.stretch(index, epoch))
+    def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Room]:
+        """For the samples (index, epoch, place) of a batch: its memory, and their masks, which follow no sound."""
+        rows = len(samples) * self.views
+        waveform = torch.empty((rows, self.clip.n_channels, self.clip.n_samples))
+        spectrogram = None
+        if not self.on_device:
+            spectrogram = torch.empty((rows, self.spectrogram.frames, self.spectrogram.features.n_bins))
+        stats = Stats()
+        with stats.stage("mask"):
+            mask = self._masks(samples)
+        rooms = []
+        for n, (index, _, _) in enumerate(samples):
+            own = slice(n * self.views, (n + 1) * self.views)
+            rooms.append(
+                Room(
+                    index=index,
+                    waveform=waveform[own],
+                    spectrogram=None if spectrogram is None else spectrogram[own],
+                    mask=None if mask is None else rows_of(mask, own.start, own.stop),
+                    stats=stats if n == 0 else Stats(),
+                )
+            )
+        return rooms
 
-    def make_of(self, index: int, epoch: int, place: Place, first: int, stop: int) -> AudioSample:
+    def make(self, index: int, epoch: int, place: Place = START, room: Room | None = None) -> AudioSample:
+        """Sample `index` as the epoch shows it at its place in the run, in the memory that was prepared for it or for
+        one that it replaces; SampleError where it cannot be used.
+        """
+        return self.make_of(index, epoch, place, *self.sounds.stretch(index, epoch), room)
+
+    def make_of(
+        self, index: int, epoch: int, place: Place, first: int, stop: int, room: Room | None = None
+    ) -> AudioSample:
         """The same of its samples [first, stop), counted at the rate that it is stored at."""
+        room = room or self.prepare([(index, epoch, place)])[0]
         stats = Stats(samples=1)
+        stats.add(room.stats)
         key = self.manifest.key(index)
         sound = self.sounds.sound(index, first, stop, stats)
-        views = [self._view(index, epoch, key, view, place, sound, stats) for view in range(self.views)]
-        start_s = torch.full((1,), first / int(self.manifest.facts["sample_rate"][index]), dtype=torch.float64)
-        return AudioSample(batch=joined([replace(view, start_s=start_s) for view in views]), stats=stats)
+        mixed = [self._mixed(index, epoch, key, view, sound, stats) for view in range(self.views)]
+        with stats.stage("convert"):
+            length = torch.tensor([len(own) for own, _, _ in mixed])
+            self._fill(room.waveform, [own for own, _, _ in mixed], epoch, key)
+            strips = self._strips(epoch, key)
+            if room.spectrogram is not None:
+                self.spectrogram(mono(room.waveform), length, strips, out=room.spectrogram)
+        with stats.stage("mask"):
+            mask = room.mask if room.index == index else self._masks([(index, epoch, place)])
+            mask = None if mask is None else self._weighted(mask, length)
+        rate, labels = int(self.manifest.facts["sample_rate"][index]), self.manifest.label
+        batch = AudioBatch(
+            waveform=room.waveform,
+            length=length,
+            spectrogram=room.spectrogram,
+            mask=mask,
+            label=torch.full((self.views,), int(labels[index])),
+            key=[key] * self.views,
+            start_s=torch.full((self.views,), first / rate, dtype=torch.float64),
+            strips=strips,
+            mixed_label=None if self.mixup is None else torch.tensor([int(labels[other]) for _, other, _ in mixed]),
+            share=None if self.mixup is None else torch.tensor([share for _, _, share in mixed], dtype=torch.float32),
+        )
+        return AudioSample(batch=batch, stats=stats)
 
     def collate(self, samples: list[AudioSample]) -> AudioBatch:
         """Samples to a batch, the views of a sample one after the other."""
         return joined([sample.batch for sample in samples])
 
-    def _view(
-        self, index: int, epoch: int, key: str, view: int, place: Place, sound: npt.NDArray[np.float32], stats: Stats
-    ) -> AudioBatch:
-        """A batch of one."""
-        sound, other, share = self._mixed(index, epoch, key, view, sound, stats)
-        with stats.stage("convert"):
+    def _fill(self, room: torch.Tensor, sounds: list[npt.NDArray[np.float32]], epoch: int, key: str) -> None:
+        """Writes the views' sounds, float32 (n, C), moved and scaled, into float32 (views, C, n), zeros behind them."""
+        for view, (sound, to) in enumerate(zip(sounds, room.numpy(), strict=True)):
+            moved = sound
             if self.roll_gain is not None:
-                sound = self.roll_gain(sound, sample_rng(self.seed, epoch, key, view, "roll"))
-            waveform = torch.from_numpy(np.ascontiguousarray(sound.T))[None]
-            if len(sound) < self.clip.n_samples:
-                waveform = pad(waveform, (0, self.clip.n_samples - len(sound)))
-            length = torch.tensor([len(sound)])
-            strips = self._strips(epoch, key, view)
-            mono = waveform[:, 0] if self.clip.n_channels == 1 else waveform.mean(dim=1)
-            spectrogram = None if self.on_device else self.spectrogram(mono, length, strips)
-        with stats.stage("mask"):
-            mask = self._mask(epoch, key, view, place, length)
-        return AudioBatch(
-            waveform=waveform,
-            length=length,
-            spectrogram=spectrogram,
-            mask=mask,
-            label=torch.tensor([int(self.manifest.label[index])]),
-            key=[key],
-            start_s=torch.zeros(1, dtype=torch.float64),
-            strips=strips,
-            mixed_label=None if self.mixup is None else torch.tensor([int(self.manifest.label[other])]),
-            share=None if self.mixup is None else torch.tensor([share], dtype=torch.float32),
-        )
+                moved = self.roll_gain(sound, sample_rng(self.seed, epoch, key, view, "roll"))
+            to[:, : len(moved)] = moved.T
+            to[:, len(moved) :] = 0
 
     def _mixed(
         self, index: int, epoch: int, key: str, view: int, sound: npt.NDArray[np.float32], stats: Stats
@@ -135,21 +165,37 @@ class AudioSampler:
         out[: len(partner)] += np.float32(1 - share) * (partner - partner.mean())
         return out, other, share
 
-    def _strips(self, epoch: int, key: str, view: int) -> torch.Tensor | None:
+    def _strips(self, epoch: int, key: str) -> torch.Tensor | None:
+        """Those of the views, int64 (views, 4)."""
         if self.spec_augment is None:
             return None
         frames, bins = self.spectrogram.frames, self.spectrogram.features.n_bins
-        drawn = self.spec_augment.draw(frames, bins, sample_rng(self.seed, epoch, key, view, "strips"))
-        return torch.from_numpy(drawn)[None]
+        rngs = [sample_rng(self.seed, epoch, key, view, "strips") for view in range(self.views)]
+        return torch.from_numpy(np.stack([self.spec_augment.draw(frames, bins, rng) for rng in rngs]))
 
-    def _mask(self, epoch: int, key: str, view: int, place: Place, length: torch.Tensor) -> MaskBatch | None:
-        """The view's mask; targets that lie wholly behind the end of the sound count nothing."""
+    def _masks(self, samples: list[tuple[int, int, Place]]) -> MaskBatch | None:
+        """The masks of all views of some samples."""
         if self.mask is None:
             return None
-        mask = self.mask.draw(self.grid, [Draw.of(self.seed, epoch, key, view, place, Cues(), self.part)])
+        draws = [
+            Draw.of(self.seed, epoch, self.manifest.key(index), view, place, Cues(), self.part)
+            for index, epoch, place in samples
+            for view in range(self.views)
+        ]
+        return self.mask.draw(self.grid, draws)
+
+    def _weighted(self, mask: MaskBatch, length: torch.Tensor) -> MaskBatch:
+        """Targets that lie wholly behind the end of the sound count nothing."""
+        heard = self.spectrogram.n_frames(length).clamp(min=1)
+        if int(heard.min()) > (self.grid.shape[0] - 1) * self.grid.patch[0]:
+            return mask
         column = mask.target // self.grid.shape[1]
-        real = column * self.grid.patch[0] < self.spectrogram.n_frames(length).clamp(min=1)
-        return replace(mask, weight=mask.weight * real)
+        return replace(mask, weight=mask.weight * (column * self.grid.patch[0] < heard[:, None]))
+
+
+def mono(waveform: torch.Tensor) -> torch.Tensor:
+    """The mean of the channels of float32 (B, C, n), float32 (B, n)."""
+    return waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(dim=1)
 
 
 def joined(parts: list[AudioBatch]) -> AudioBatch:
@@ -159,7 +205,7 @@ def joined(parts: list[AudioBatch]) -> AudioBatch:
     tensors = ("waveform", "length", "spectrogram", "label", "start_s", "strips", "mixed_label", "share")
     first = parts[0]
     cat: dict[str, Any] = {
-        n: None if getattr(first, n) is None else torch.cat([getattr(p, n) for p in parts]) for n in tensors
+        n: None if getattr(first, n) is None else together([getattr(p, n) for p in parts]) for n in tensors
     }
     masks = [part.mask for part in parts if part.mask is not None]
     return AudioBatch(

@@ -27,22 +27,30 @@ class Spectrogram:
     deviation: float
     scale: float = 2.0
 
-    def __call__(self, waveform: Tensor, length: Tensor, strips: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, waveform: Tensor, length: Tensor, strips: Tensor | None = None, *, out: Tensor | None = None
+    ) -> Tensor:
         """Waveforms float32 (B, n), of which the first `length` int64 (B,) samples are sound, the others 0.
 
         strips: int64 (B, 4), frames [t0, t1) and bins [f0, f1) that become 0, as in SpecAugment. Returns float32
-        (B, frames, bins).
+        (B, frames, bins), in the memory `out` if it is given.
         """
-        centred = waveform - waveform.sum(dim=1, keepdim=True) / length.clamp(min=1)[:, None]
-        if not isinstance(self.features, Fbank):  # its windows lie inside the sound
-            centred *= torch.arange(waveform.shape[1], device=waveform.device) < length[:, None]
-        found = self.features(centred)
-        out = found.new_full((len(found), self.frames, found.shape[2]), self.padding)
-        kept = min(self.frames, found.shape[1])
-        out[:, :kept] = found[:, :kept]
-        frame = torch.arange(self.frames, device=out.device)
-        out.masked_fill_((frame >= self.n_frames(length)[:, None])[..., None], self.padding)
-        out.sub_(self.mean).div_(self.scale * self.deviation)
+        if not isinstance(self.features, Fbank):  # whose windows lie inside the sound and lose a mean of their own
+            waveform = waveform - waveform.sum(dim=1, keepdim=True) / length.clamp(min=1)[:, None]
+            waveform *= torch.arange(waveform.shape[1], device=waveform.device) < length[:, None]
+        return self.normalised(self.features(waveform), length, strips, out=out)
+
+    def normalised(
+        self, found: Tensor, length: Tensor, strips: Tensor | None = None, *, out: Tensor | None = None
+    ) -> Tensor:
+        """The same of features that were found already, float32 (B, n_frames, bins), of the whole waveforms."""
+        out = found.new_empty((len(found), self.frames, found.shape[2])) if out is None else out
+        kept, silence = min(self.frames, found.shape[1]), (self.padding - self.mean) / (self.scale * self.deviation)
+        torch.sub(found[:, :kept], self.mean, out=out[:, :kept]).div_(self.scale * self.deviation)
+        out[:, kept:] = silence
+        frame, heard = torch.arange(self.frames, device=out.device), self.n_frames(length)
+        if out.is_cuda or int(heard.min()) < kept:
+            out.masked_fill_((frame >= heard[:, None])[..., None], silence)
         if strips is not None:
             bin_ = torch.arange(out.shape[2], device=out.device)
             t, f = ((x >= strips[:, [i]]) & (x < strips[:, [i + 1]]) for i, x in ((0, frame), (2, bin_)))

@@ -17,6 +17,9 @@ from ...shards.store import LocalStore
 MARGIN_S = 0.05
 """What a resampler needs to see on both sides of a stretch to give what it would in the midst of the whole."""
 
+_DTYPES = {"s16": np.int16, "s32": np.int32}
+"""The forms that libavcodec's FLAC decoder gives samples in, the channels side by side."""
+
 
 class SoundError(Exception):
     """A sound that cannot be decoded."""
@@ -24,13 +27,13 @@ class SoundError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """Some whole frames, whose first sample is number `at`; wanted of them are the samples [first, stop).
+    """The bytes of some whole frames, whose first sample is number `at`; wanted are the samples [first, stop).
 
     low, high: with the margins that resampling needs. read_bytes: how much was read.
     """
 
     header: FlacHeader
-    frames: list[bytes]
+    frames: bytes
     at: int
     first: int
     stop: int
@@ -59,9 +62,8 @@ def read_stretch(store: LocalStore, member: tuple[Path, int, int], first: int, s
     begin, end = int(edges[0]), int(edges[-1])
     inside = end <= len(head)
     data = head[begin:end] if inside else store.read(path, offset + begin, end - begin)
-    frames = [data[a:b] for a, b in zip((edges[:-1] - begin).tolist(), (edges[1:] - begin).tolist(), strict=True)]
     read = len(head) if inside else len(head) + len(data)
-    return Stretch(header=header, frames=frames, at=at, first=first, stop=stop, low=low, high=high, read_bytes=read)
+    return Stretch(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=read)
 
 
 def decode_stretch(
@@ -76,26 +78,39 @@ def decode_stretch(
     samples = _decoded(header, stretch.frames)[stretch.low - stretch.at : stretch.high - stretch.at]
     if len(samples) != stretch.high - stretch.low:
         raise SoundError(f"has only {len(samples)} of the samples {stretch.low} to {stretch.high}")
-    if isinstance(channels, int) and channels > header.channels:
-        raise SoundError(f"has {header.channels} channels, wanted are {channels}")
-    scaled = samples[:, : None if channels == "mono" else channels].astype(np.float32)
+    scaled = kept_channels(samples, channels).astype(np.float32)
     scaled *= np.float32(gain / (1 << header.bits - 1))
-    if channels == "mono" and header.channels > 1:
-        scaled = scaled @ np.full((header.channels, 1), 1 / header.channels, dtype=np.float32)
-    return _resampled(scaled, header.sample_rate, rate, stretch.first - stretch.low, stretch.stop - stretch.first)
+    skip, n = stretch.first - stretch.low, stretch.stop - stretch.first
+    return finished(scaled, header.sample_rate, rate, skip, n, mono=channels == "mono")
 
 
-def _decoded(header: FlacHeader, frames: list[bytes]) -> npt.NDArray[np.signedinteger]:
+def kept_channels(samples: npt.NDArray[Any], channels: int | Literal["mono"] | None) -> npt.NDArray[Any]:
+    """Of samples (n, channels) the channels that are wanted, all for the mean of all; SoundError where it has fewer."""
+    if isinstance(channels, int) and channels > samples.shape[1]:
+        raise SoundError(f"has {samples.shape[1]} channels, wanted are {channels}")
+    return samples[:, : None if channels == "mono" else channels]
+
+
+def finished(
+    samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int, *, mono: bool
+) -> npt.NDArray[np.float32]:
+    """`n` samples of the source's rate, after `skip` of them, at `rate`, and of their mean where `mono`."""
+    channels = samples.shape[1]
+    if mono and channels > 1:
+        samples = samples @ np.full((channels, 1), 1 / channels, dtype=np.float32)
+    return _resampled(samples, source, rate, skip, n)
+
+
+def _decoded(header: FlacHeader, frames: bytes) -> npt.NDArray[np.signedinteger]:
     """All samples of some frames, int16 or int32 (n, channels)."""
     decoder = av.CodecContext.create("flac", "r")
     decoder.extradata = header.stream_info
     decoder.thread_count = 1
     parts = []
     try:
-        for packet in [*map(av.Packet, frames), None]:
+        for packet in (av.Packet(frames), None):  # the decoder takes frame after frame out of one packet
             for frame in decoder.decode(packet):
-                array = frame.to_ndarray()
-                parts.append(array.T if frame.format.is_planar else array.reshape(-1, header.channels))
+                parts.append(_samples(frame))
     except (av.FFmpegError, ValueError) as error:
         raise SoundError(f"cannot be decoded ({error})") from error
     if not parts:
@@ -103,7 +118,15 @@ def _decoded(header: FlacHeader, frames: list[bytes]) -> npt.NDArray[np.signedin
     if any(part.shape[1] != header.channels for part in parts):
         raise SoundError(f"has frames that are not of {header.channels} channels")
     samples: npt.NDArray[Any] = np.concatenate(parts)
-    return samples >> 8 if header.bits == 24 else samples
+    return samples if (unused := 8 * samples.itemsize - header.bits) == 0 else samples >> unused
+
+
+def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:
+    """A frame's, where they lie: int16 or int32 (n, channels)."""
+    channels = frame.layout.nb_channels
+    plane: Any = frame.planes[0]
+    samples: npt.NDArray[Any] = np.frombuffer(plane, dtype=_DTYPES[frame.format.name])
+    return samples[: frame.samples * channels].reshape(-1, channels)
 
 
 def _resampled(samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int) -> npt.NDArray[np.float32]:

@@ -166,7 +166,7 @@ def test_only_the_frames_of_the_stretch_are_read(split):
     header = flac_header(path.read_bytes()[offset : offset + size])
     read = read_stretch(LocalStore(), (path, offset, size), 320000, 336000, rate=16000)
     assert read.read_bytes < size / 20
-    assert sum(map(len, read.frames)) < size * (16000 + 2 * header.points[1, 0]) / header.n_samples * 1.5
+    assert len(read.frames) < size * (16000 + 2 * header.points[1, 0]) / header.n_samples * 1.5
     assert header.size_bytes < size / 50
 
 
