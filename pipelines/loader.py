@@ -7,10 +7,12 @@ of them are here, once. What a batch holds is in produce.py, the processes are i
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Generic, Self
 
 import torch
@@ -23,6 +25,16 @@ from .transfer import on_device
 from .workers import WorkerPool
 
 _LEAST_SEEN = 100  # samples before a fraction of them means something
+
+_RUNNING: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Iterations that were left in the middle end here, while the modules that their threads need are still there."""
+    for iteration in list(_RUNNING):
+        with suppress(ValueError):  # another thread is inside it
+            iteration.close()
 
 
 class Loader(Generic[BatchT]):
@@ -111,13 +123,13 @@ class Loader(Generic[BatchT]):
         return {**self._stats.as_dict(), "threads": self._threads * max(self._workers, 1)}
 
     def __iter__(self) -> Iterator[BatchT]:
-        return self._iterate(endless=False)
+        return self._begun(endless=False)
 
     def repeat(self) -> Iterator[BatchT]:
         """Batches without end, epoch after epoch, from the current position; nothing waits at the end of an epoch."""
         if len(self) == 0:
             raise ValueError("repeat() on a loader without a batch would never give one")
-        return self._iterate(endless=True)
+        return self._begun(endless=True)
 
     def as_dataset(self, convert: Callable[[BatchT], Any] | None = None, *, repeat: bool = False) -> BatchDataset:
         """The loader as an IterableDataset of batches, for `DataLoader(dataset, batch_size=None)`.
@@ -147,6 +159,11 @@ class Loader(Generic[BatchT]):
             device=self._device,
             steps=self.steps,
         )
+
+    def _begun(self, *, endless: bool) -> Iterator[BatchT]:
+        iteration = self._iterate(endless=endless)
+        _RUNNING.add(iteration)
+        return iteration
 
     def _iterate(self, *, endless: bool) -> Generator[BatchT]:
         self._iteration += 1

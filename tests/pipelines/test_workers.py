@@ -41,6 +41,16 @@ if __name__ == "__main__":
             print(*(w.pid for w in run._pool._loader._iterator._workers), flush=True)
         time.sleep(0.05)
 """
+LEFT = """
+import sys
+from maskstream.pipelines import VideoClip, masks, video_loader
+
+if __name__ == "__main__":
+    run = video_loader(sys.argv[1], clip=VideoClip(frames=2, stride=4, size=32), mask=masks.Random(ratio=0.75), patch=8,
+                       batch_size=4, workers=int(sys.argv[2]), threads=2, device="cpu")
+    batches = run.repeat()
+    print(len(next(batches)))
+"""
 
 
 def loader(split, **changes):
@@ -105,6 +115,15 @@ def test_ctrl_c_is_the_parents_and_ends_everything(running):
     assert errors.count("Traceback") == 1, errors
     assert "KeyboardInterrupt" in errors
     assert all(gone(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_program_that_ends_within_an_iteration_says_nothing(split, tmp_path, workers):
+    script = tmp_path / "left.py"
+    script.write_text(LEFT)
+    words = [sys.executable, script, split, str(workers)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")
 
 
 def test_workers_stay_for_epochs_end_on_close_and_come_again(uneven):
