@@ -9,9 +9,9 @@ from .cylinder_flow import flows
 from .dataset import Dataset
 
 TRAJECTORIES = {"train": 24, "val": 6}
-SPACING_M = 0.04
+SPACING_M, STEP_S = 0.04, 2e-3
 
 
 def sample_mesh(root: Path) -> Dataset:
-    """Trajectories of 150 steps on about 570 nodes, 4 to 5 s each on one core; `root` is not looked at."""
-    return flows("sample-mesh", root, TRAJECTORIES, CylinderFlow(spacing_m=SPACING_M))
+    """Trajectories of 150 steps on about 570 nodes, a second or two each on one core; `root` is not looked at."""
+    return flows("sample-mesh", root, TRAJECTORIES, CylinderFlow(spacing_m=SPACING_M, step_s=STEP_S))
