@@ -46,7 +46,13 @@ def shard_command(
 
 
 def index_command(
-    tars: Sequence[Path], out: Path | None, *, fast: bool = False, workers: int | None = None, quiet: bool = False
+    tars: Sequence[Path],
+    out: Path | None,
+    *,
+    modality: str | None = None,
+    fast: bool = False,
+    workers: int | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """`index_tars` with a bar on stderr unless `quiet`; returns its report, JSON-able.
 
@@ -54,7 +60,7 @@ def index_command(
     """
     shown: Progress | None
     with nullcontext() if quiet else ProgressBar() as shown:
-        report = index_tars(tars, out, fast=fast, workers=workers, progress=shown)
+        report = index_tars(tars, out, modality=modality, fast=fast, workers=workers, progress=shown)
     return {"folder": str(report.folder), "tars": report.tars, "samples": report.samples, "rejects": report.rejects}
 
 

@@ -13,6 +13,8 @@ FACTS: dict[str, type[int] | type[float]] = {
     "channels": int,
     "n_samples": int,
     "gain": float,
+    # sound in tars that others wrote: where its table begins in the shard's file of packets, bytes (sound_table.py)
+    "sound_table": int,
     # sound that goes with a video: when it begins, in seconds after the video's first frame
     "audio_start_s": float,
     # point clouds

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from .dataset import REJECTS
 from .errors import ShardError
 from .manifest import CONTAINERS, Manifest, VideoColumns
+from .sound_member import SOUND_TABLE
 
 TOP = 10
 
@@ -41,7 +42,7 @@ def inspect(folder: str | Path) -> dict[str, Any]:
         "rejects_per_stage": _top(Counter(_reject_stages(manifest.folder))),
         "video": _video(manifest, manifest.video_columns),
         "audio": _audio(manifest.facts),
-        "facts": {name: _spread(values) for name, values in manifest.facts.items()},
+        "facts": {name: _spread(values) for name, values in manifest.facts.items() if name != SOUND_TABLE},
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .audio_check import audio_problems
+from .indexed_sound_check import indexed_sound_problems
 from .manifest import Manifest
 from .mesh_check import fields_problems, mesh_problems
 from .mesh_members import FIELDS, MESH
 from .points_check import points_problems
+from .sound_member import SOUND_TABLE, sound_member
 from .video_check import video_problems
 
 Check = Callable[[Manifest, int, bytes, bool], Iterator[str]]
@@ -28,4 +30,6 @@ def check_of(manifest: Manifest, row: int, name: str) -> Check | None:
     columns = manifest.video_columns
     if columns is not None and columns.codec[row] >= 0 and name == manifest.video_member(row)[0]:
         return video_problems
+    if SOUND_TABLE in manifest.facts and name == sound_member(manifest, row):
+        return indexed_sound_problems
     return CHECKS.get(name)

@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from ...shards.errors import SampleError, ShardError, StoreError
 from ...shards.manifest import Manifest
+from ...shards.packet_table import packets_path
+from ...shards.sound_member import SOUND_TABLE, sound_member
 from ...shards.store import LocalStore
+from ..decode.indexed_sound import decode_indexed, read_indexed
 from ..decode.sound import SoundError, decode_stretch, read_stretch
 from ..rng import sample_rng
 from ..stats import Stats
@@ -38,16 +41,35 @@ class SoundReader:
 
         SampleError where they cannot be read or decoded.
         """
-        rate = self.clip.sample_rate
+        is_indexed = SOUND_TABLE in self.manifest.facts
+        name = sound_member(self.manifest, index) if is_indexed else MEMBER
         try:
-            with stats.stage("read"):
-                stretch = read_stretch(self.store, self.manifest.member(index, MEMBER), first, stop, rate=rate)
-            stats.read_bytes += stretch.read_bytes
-            with stats.stage("decode"):
-                gain = float(self.manifest.facts["gain"][index])
-                sound = decode_stretch(stretch, rate=rate, gain=gain, channels=self.clip.channels)
+            sound = (self._indexed if is_indexed else self._encoded)(index, name, first, stop, stats)
         except (StoreError, ShardError, SoundError) as error:
             shard = self.manifest.shard_path(index).name
-            raise SampleError(shard=shard, key=self.manifest.key(index), component=MEMBER, reason=str(error)) from error
+            raise SampleError(shard=shard, key=self.manifest.key(index), component=name, reason=str(error)) from error
         sound = sound[: self.clip.n_samples]
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
+
+    def _encoded(self, index: int, name: str, first: int, stop: int, stats: Stats) -> npt.NDArray[np.float32]:
+        """Of a member that maskstream wrote."""
+        rate = self.clip.sample_rate
+        with stats.stage("read"):
+            stretch = read_stretch(self.store, self.manifest.member(index, name), first, stop, rate=rate)
+        stats.read_bytes += stretch.read_bytes
+        with stats.stage("decode"):
+            gain = float(self.manifest.facts["gain"][index])
+            return decode_stretch(stretch, rate=rate, gain=gain, channels=self.clip.channels)
+
+    def _indexed(self, index: int, name: str, first: int, stop: int, stats: Stats) -> npt.NDArray[np.float32]:
+        """Of a member that others wrote."""
+        manifest, rate = self.manifest, self.clip.sample_rate
+        tables = packets_path(manifest.folder, manifest.shard_names[manifest.shard[index]])
+        table = tables, int(manifest.facts[SOUND_TABLE][index])
+        member = manifest.member(index, name)
+        n_samples = int(manifest.facts["n_samples"][index])
+        with stats.stage("read"):
+            stretch = read_indexed(self.store, table, member, first, stop, n_samples=n_samples, rate=rate)
+        stats.read_bytes += stretch.read_bytes
+        with stats.stage("decode"):
+            return decode_indexed(stretch, rate=rate, channels=self.clip.channels)

@@ -116,7 +116,7 @@ def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
         "gain": gain,
     }
     return Encoded(
-        members={"flac": data}, meta=meta, facts=facts, sums={SUMS: _sums(samples, scale, sound.sample_rate)}
+        members={"flac": data}, meta=meta, facts=facts, sums={SUMS: fbank_sums(samples, scale, sound.sample_rate)}
     )
 
 
@@ -156,8 +156,11 @@ def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) ->
     return list(zip(lengths, found, strict=True))
 
 
-def _sums(samples: npt.NDArray[np.int32], scale: np.float32, rate: int) -> list[float]:
-    """Values, sum and sum of squares of the filterbank at 16 kHz of the mean of all channels, less its own mean."""
+def fbank_sums(samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: np.float32, rate: int) -> list[float]:
+    """Values, sum and sum of squares of the filterbank at 16 kHz of the mean of all channels, less its own mean.
+
+    samples: (n, channels), to be multiplied by `scale`.
+    """
     import soxr
 
     mono = samples.mean(axis=1, dtype=np.float32) * scale

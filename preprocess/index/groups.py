@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import xxhash
 
 from ...shards.errors import ShardError
-from ...shards.manifest import CONTAINERS
 from ...shards.member_name import split_name
 from ...shards.ustar import HashedReader, walk
 from .labels import LABELS
@@ -18,7 +17,7 @@ MAX_LABEL_BYTES = 1 << 24
 
 @dataclass(slots=True)
 class Group:
-    """The members of a sample: per component (offset, size, digest) as in `Row`, and the bytes of video and labels.
+    """The members of a sample: per component (offset, size, digest) as in `Row`, and the bytes of those to look into.
 
     `problem` is why they make no sample, "" where they may.
     """
@@ -29,10 +28,11 @@ class Group:
     problem: str = ""
 
 
-def groups(reader: HashedReader) -> Iterator[Group]:
+def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
     """The groups of a tar in its order; a member of no sample, or of none that can be told, is a group of its own.
 
-    Where the tar is damaged or cut, the last group has the key "" and the reason as its problem.
+    wanted: the components whose bytes are kept, besides labels. Where the tar is damaged or cut, the last group has the
+    key "" and the reason as its problem.
     """
     group: Group | None = None
     try:
@@ -50,7 +50,7 @@ def groups(reader: HashedReader) -> Iterator[Group]:
             group = group or Group(key)
             if component in group.components:
                 group.problem = f"has the component {component!r} twice"
-            _read(group, component, member.offset_data, member.size, reader)
+            _read(group, component, member.offset_data, member.size, reader, wanted)
     except ShardError as error:
         if group is not None:
             group.problem = group.problem or "is the last sample before the damage of the tar"
@@ -61,18 +61,18 @@ def groups(reader: HashedReader) -> Iterator[Group]:
         yield group
 
 
-def _read(group: Group, component: str, offset: int, size: int, reader: HashedReader) -> None:
+def _read(group: Group, component: str, offset: int, size: int, reader: HashedReader, wanted: Collection[str]) -> None:
     """Take a member into the group, with its bytes where they will be looked into."""
     is_label = component in LABELS
     if is_label and size > MAX_LABEL_BYTES:
         group.problem = f"has a {component} of {size} bytes; labels are read up to {MAX_LABEL_BYTES}"
-    wanted = component in CONTAINERS or (is_label and size <= MAX_LABEL_BYTES)
-    body = reader.read(size) if wanted else b""
+    is_kept = component in wanted or (is_label and size <= MAX_LABEL_BYTES)
+    body = reader.read(size) if is_kept else b""
     digest = xxhash.xxh3_128(body)
-    for chunk in reader.chunks(0 if wanted else size):
+    for chunk in reader.chunks(0 if is_kept else size):
         digest.update(chunk)
     group.components[component] = (offset, size, digest.digest())
-    if wanted:
+    if is_kept:
         group.data[component] = body
 
 

@@ -19,6 +19,7 @@ from ...shards.sole_writer import sole_writer
 from ..executors.local import Finished, Progressed, Restarted, run_local
 from ..progress import Progress
 from .labels import Label, numbered
+from .modality import Modality, modality_of
 from .task import IndexedTar, TarTask, index_tar
 
 
@@ -36,6 +37,7 @@ def index_tars(
     tars: Sequence[Path],
     out: Path | None = None,
     *,
+    modality: str | None = None,
     fast: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -43,30 +45,33 @@ def index_tars(
     """Write manifest.parquet, rejects.parquet, dataset.json, and per tar an idx and a packets file, into `out`.
 
     tars: files, or folders whose tars are taken; they are read once and never written. out: by default the folder in
-    which all of them lie. Each entry into a video is decoded and compared with a plain decode, unless `fast`. What
-    cannot be used is a row in rejects.parquet. The result does not depend on `workers` (processes; default all cores).
+    which all of them lie. modality: "video" or "audio", by default what the first sample holds. Each place where
+    decoding of a video may begin is tried and compared with a plain decode, unless `fast`; of a sound it always is.
+    What cannot be used is a row in rejects.parquet. The result does not depend on `workers` (processes; default all
+    cores).
 
-    Raises ValueError for tars that are missing, lie in several folders without `out`, or share a name, and for an `out`
-    with shards that maskstream wrote; DatasetError where no tar holds a usable video; BusyError where another run
+    Raises ValueError for tars that are missing, lie in several folders without `out`, share a name, or hold several
+    modalities without `modality`, and for an `out` with shards that maskstream wrote; DatasetError where no tar holds a
+    usable sample; BusyError where another run
     writes to `out`.
     """
     paths = _found(tars)
     folder = _folder(paths, out)
     with sole_writer(folder):
-        return _index(paths, folder, fast, workers, progress or Progress())
+        return _index(paths, folder, modality_of(paths, modality), fast, workers, progress or Progress())
 
 
-def _index(paths: Sequence[Path], folder: Path, fast: bool, workers: int | None, progress: Progress) -> IndexReport:
-    tasks = [
-        TarTask(out=folder, name=Path(os.path.relpath(path, folder.resolve())).as_posix(), check=not fast)
-        for path in paths
-    ]
+def _index(
+    paths: Sequence[Path], folder: Path, modality: Modality, fast: bool, workers: int | None, progress: Progress
+) -> IndexReport:
+    names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
+    tasks = [TarTask(out=folder, name=name, modality=modality.name, check=not fast) for name in names]
     (folder / DATASET_JSON).unlink(missing_ok=True)
     results = _indexed(tasks, workers, progress)
     shards, rejects, label_names = _merged([results[task] for task in tasks])
     if not shards:
         example = f"; such as {rejects[0].source}: {rejects[0].reason}" if rejects else ""
-        raise DatasetError(f"no usable video in {len(paths)} tars{example}")
+        raise DatasetError(f"no usable {modality.noun} in {len(paths)} tars{example}")
     for path in set(paths) - {(folder / shard.name).parent.resolve() / Path(shard.name).name for shard in shards}:
         packets_path(folder, path.name).unlink()
     for shard in shards:
@@ -74,7 +79,7 @@ def _index(paths: Sequence[Path], folder: Path, fast: bool, workers: int | None,
     info = DatasetInfo(
         dataset=folder.resolve().name,
         split=folder.resolve().name,
-        modality="video",
+        modality=modality.name,
         profile=FOREIGN,
         label_names=label_names,
         settings={"fast": fast},

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from ...shards.errors import ShardError
-from ...shards.manifest import CONTAINERS
 from ...shards.packet_table import packets_path
 from ...shards.publish import publishing
 from ...shards.record import Row, ShardRecord
@@ -18,15 +17,16 @@ from ...shards.ustar import CHUNK_BYTES, HashedReader
 from ..encode.reject import RejectError
 from .groups import Group, groups
 from .labels import Label, label_of
-from .video import index_video
+from .modality import MODALITIES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TarTask:
-    """The tar at `out / name`, and whether every entry of its videos is decoded."""
+    """The tar at `out / name`, what it is indexed as, and whether every entry of its videos is decoded."""
 
     out: Path
     name: str
+    modality: str
     check: bool
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ def index_tar(task: TarTask, report: Callable[[str], None]) -> IndexedTar:
     try:
         with path.open("rb") as file, publishing(packets_path(task.out, task.name)) as packets:
             reader = HashedReader(file, lambda size_bytes: None)
-            for group in groups(reader):
+            for group in groups(reader, MODALITIES[task.modality].components):
                 report(group.key)
                 _take(task, group, found, packets)
                 report("")
@@ -86,17 +86,18 @@ def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None
         if group.key in found.keys:
             raise RejectError("tar", "its key came before in this tar; members of a sample must stand together")
         found.keys.add(group.key)
-        container = next((name for name in CONTAINERS if name in group.data), None)
-        if container is None:
-            raise RejectError("open", f"has no video (none of {', '.join(CONTAINERS)}), only {_short(group)}")
+        modality = MODALITIES[task.modality]
+        component = next((name for name in modality.components if name in group.data), None)
+        if component is None:
+            among = ", ".join(modality.components)
+            raise RejectError("open", f"has no {modality.noun} (none of {among}), only {_short(group)}")
         label = label_of(group.data)
-        video = index_video(group.data[container], check=task.check)
+        indexed = modality.index(group.data[component], component, task.check)
     except RejectError as error:
         found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))
         return
-    index = replace(video.index, table_offset=packets.tell())
-    packets.write(video.table)
-    found.rows[group.key] = Row(group.key, -1, source, group.components, index)
+    found.rows[group.key] = indexed.row(group.key, source, group.components, packets.tell())
+    packets.write(indexed.table)
     found.labels.append(label)
 
 

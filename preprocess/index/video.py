@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,18 +11,11 @@ from ...shards.packet_table import table_bytes
 from ...shards.sample import VideoIndex
 from ..encode.timing import frame_rate
 from .entries import candidates, decoded, exact_entries, gops_at
+from .indexed import Indexed
 from .packets import Listed, listed
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IndexedVideo:
-    """`index` counts table_offset from the first byte of `table`, the entry for the file of packets."""
-
-    index: VideoIndex
-    table: bytes
-
-
-def index_video(data: bytes, *, check: bool = True) -> IndexedVideo:
+def index_video(data: bytes, *, check: bool = True) -> Indexed:
     """The index of the member `data`; with `check` every entry is decoded and compared with a plain decode.
 
     Without it keyframes are taken at their container's word, and only the first frame is decoded. RejectError where the
@@ -33,7 +26,7 @@ def index_video(data: bytes, *, check: bool = True) -> IndexedVideo:
     n_frames = len(video.ticks)
     entries = exact_entries(data, video, whole.digests) if check else candidates(video.packets, n_frames)
     index = _index(video, entries, whole.width, whole.height)
-    return IndexedVideo(index=index, table=video.header + table_bytes(_from(video.packets, int(entries[0]))))
+    return Indexed(video=index, table=video.header + table_bytes(_from(video.packets, int(entries[0]))))
 
 
 def _index(video: Listed, entries: np.ndarray, width: int, height: int) -> VideoIndex:

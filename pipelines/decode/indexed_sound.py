@@ -1,0 +1,197 @@
+"""A stretch of a sound that stands in a tar which others wrote: by its table, only the bytes that it needs are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...shards.sound_packets import decoded, decoded_whole
+from ...shards.sound_table import (
+    CELL,
+    HEAD,
+    MEMORYLESS,
+    PIECE,
+    SoundForm,
+    SoundHead,
+    SoundTableError,
+    counts_of,
+    joined,
+    packets_of,
+)
+from ...shards.store import LocalStore
+from .sound import MARGIN_S, SoundError, finished, kept_channels
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """Packets that one decoder takes in a row. counts: how many samples each gives, int64, from packet `kept` on; those
+    before only bring the decoder into its state. skip, n: of the kept samples, those that are wanted.
+    """
+
+    packets: list[bytes]
+    counts: npt.NDArray[np.int64]
+    kept: int
+    skip: int
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexedStretch:
+    """What was read for the samples [first, stop), with the margins that resampling needs [low, high).
+
+    runs: of packets, or `member` and its `container` where it must be decoded as a whole.
+    """
+
+    form: SoundForm
+    runs: list[Run]
+    member: bytes
+    first: int
+    stop: int
+    low: int
+    high: int
+    read_bytes: int
+
+
+@dataclass(kw_only=True, slots=True)
+class _Reader:
+    """Reads a table and a member, and counts what it reads."""
+
+    store: LocalStore
+    table: tuple[Path, int]
+    member: tuple[Path, int, int]
+    read_bytes: int = 0
+
+    def of_table(self, at: int, size: int) -> bytes:
+        self.read_bytes += size
+        return self.store.read(self.table[0], self.table[1] + at, size) if size else b""
+
+    def of_member(self, at: int, size: int) -> bytes:
+        path, offset, whole = self.member
+        if at < 0 or at + size > whole:
+            raise SoundError(f"its table says bytes {at} to {at + size} of a member of {whole} bytes")
+        self.read_bytes += size
+        return self.store.read(path, offset + at, size)
+
+
+def read_indexed(
+    store: LocalStore,
+    table: tuple[Path, int],
+    member: tuple[Path, int, int],
+    first: int,
+    stop: int,
+    *,
+    n_samples: int,
+    rate: int,
+) -> IndexedStretch:
+    """Reads samples [first, stop), counted at the source's rate, of a member (path, offset, size) of `n_samples`.
+
+    table: the file and where in it the sound's table begins. rate: what the samples are going to be resampled to.
+    Raises SoundError where table and member do not fit, StoreError where they cannot be read.
+    """
+    reader = _Reader(store=store, table=table, member=member)
+    try:
+        head = SoundHead.parse(reader.of_table(0, HEAD.itemsize))
+        form = head.form(reader.of_table(HEAD.itemsize, head.setup_bytes))
+        margin = 0 if rate == head.sample_rate else int(MARGIN_S * head.sample_rate)
+        low, high = max(first - margin, 0), min(stop + margin, n_samples)
+        runs: list[Run] = []
+        whole = b""
+        if head.kind == "pcm":
+            data = reader.of_member(head.begin + low * head.frame_bytes, (high - low) * head.frame_bytes)
+            counts = np.array([high - low])
+            runs.append(Run(packets=[data], counts=counts, kept=0, skip=0, n=high - low))
+        elif head.kind == "packets":
+            runs.extend(_runs(reader, head, low, high))
+        else:
+            whole = reader.of_member(0, member[2])
+    except SoundTableError as error:
+        raise SoundError(str(error)) from error
+    return IndexedStretch(
+        form=form,
+        runs=runs,
+        member=whole,
+        first=first,
+        stop=stop,
+        low=low,
+        high=high,
+        read_bytes=reader.read_bytes,
+    )
+
+
+def decode_indexed(
+    stretch: IndexedStretch, *, rate: int, channels: int | Literal["mono"] | None = None
+) -> npt.NDArray[np.float32]:
+    """The samples that are wanted, float32 (n, channels), resampled to `rate`; full scale is 1.
+
+    channels: the first so many, "mono" for the mean of all, None for all. SoundError where they cannot be decoded, or
+    there are fewer channels.
+    """
+    try:
+        parts = [_of_member(stretch)] if stretch.member else [_of_run(stretch.form, run) for run in stretch.runs]
+        samples: npt.NDArray[Any] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    except (SoundTableError, ValueError) as error:
+        raise SoundError(f"cannot be decoded ({error})") from error
+    if len(samples) != stretch.high - stretch.low:
+        raise SoundError(f"has only {len(samples)} of the samples {stretch.low} to {stretch.high}")
+    skip, n = stretch.first - stretch.low, stretch.stop - stretch.first
+    kept: Floats = kept_channels(samples, channels)
+    return finished(kept, stretch.form.sample_rate, rate, skip, n, mono=channels == "mono")
+
+
+def _runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run]:
+    """The runs of packets that hold the samples [low, high)."""
+    first, stop = head.cells_of(low, high)
+    cells = np.frombuffer(reader.of_table(*head.cells_at(first, stop)), CELL)
+    begins = [0, *(np.flatnonzero(cells["runs_on"][:-1] == 0) + 1).tolist(), len(cells)]
+    for a, b in pairwise(begins):
+        begin = max(low, (first + a) * head.cell_samples)
+        end = high if b == len(cells) else (first + b) * head.cell_samples
+        yield _run(reader, head, cells[a:b], begin, end)
+
+
+def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int, high: int) -> Run:
+    """One of them, for the samples [low, high) of some cells."""
+    decode, stop = int(cells["decode"][0]), int(cells["stop"][-1])
+    pieces = np.frombuffer(reader.of_table(*head.pieces_at(decode, stop)), PIECE)
+    packets = packets_of(pieces)
+    kept = int(np.searchsorted(packets, int(cells["packet"][0]) - decode))
+    ends = int(cells["sample"][0]) + np.cumsum(counts_of(pieces, packets)[kept:])
+    past = kept + int(np.searchsorted(ends, high)) + 1
+    before = int(np.searchsorted(ends, low, side="right"))
+    skipped = before if head.codec in MEMORYLESS else 0
+    packets = packets[kept + skipped if skipped else 0 : past + 1]
+    pieces = pieces[packets[0] : packets[-1]]
+    packets = packets - packets[0]
+    kept = 0 if skipped else kept
+    counts = counts_of(pieces, packets)[kept:]
+    base, last = int(pieces["start"][0]), pieces[-1]
+    data = reader.of_member(base, int(last["start"]) + int(last["size"]) - base)
+    at = int(ends[skipped]) - int(counts[0])
+    return Run(packets=joined(data, base, pieces, packets), counts=counts, kept=kept, skip=low - at, n=high - low)
+
+
+def _of_run(form: SoundForm, run: Run) -> Floats:
+    found = list(decoded(form, run.packets))[run.kept :]
+    if [len(part) for part in found] != run.counts.tolist():
+        raise SoundTableError("its packets give other numbers of samples than when it was indexed")
+    samples = np.concatenate(found) if len(found) > 1 else found[0]
+    return samples[run.skip : run.skip + run.n]
+
+
+def _of_member(stretch: IndexedStretch) -> Floats:
+    parts: list[Floats] = []
+    n = 0
+    for part in decoded_whole(stretch.member, stretch.form.codec):
+        parts.append(part)
+        n += len(part)
+        if n >= stretch.high:
+            break
+    return np.concatenate(parts)[stretch.low : stretch.high]

@@ -1,0 +1,77 @@
+"""Packets of a sound to its samples, by a decoder alone: what an indexed sound is read, tried and verified with."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+
+from .sound_table import SoundForm, SoundTableError
+
+Floats = npt.NDArray[np.float32]
+
+_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
+
+
+def decoder_of(form: SoundForm) -> AudioCodecContext:
+    """A decoder of one thread; SoundTableError where this FFmpeg has none of the name."""
+    try:
+        decoder = av.CodecContext.create(form.codec, "r")
+        if not isinstance(decoder, AudioCodecContext):
+            raise SoundTableError(f"{form.codec} is no audio codec")
+        decoder.extradata, decoder.thread_count = form.setup or None, 1
+        decoder.sample_rate, decoder.layout = form.sample_rate, form.layout
+    except (av.FFmpegError, ValueError) as error:
+        raise SoundTableError(f"FFmpeg {av.ffmpeg_version_info} cannot decode {form.codec} ({error})") from error
+    return decoder
+
+
+def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
+    """The samples that a fresh decoder gives for each packet, float32 (n, channels), full scale 1; some may give none.
+
+    What cannot be decoded gives none either: the first packets of a run may lack what they refer to. SoundTableError
+    where the form of the sound changes.
+    """
+    decoder = decoder_of(form)
+    channels: int | None = None
+    for packet in packets:
+        try:
+            frames = decoder.decode(av.Packet(packet))
+        except (av.FFmpegError, ValueError):
+            frames = []
+        parts = [floats_of(frame) for frame in frames]
+        if any(part.shape[1] != (channels := channels or part.shape[1]) for part in parts):
+            raise SoundTableError(f"has frames that are not of {channels} channels")
+        yield (
+            np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.empty((0, channels or 1), np.float32)
+        )
+
+
+def decoded_whole(member: bytes, container: str) -> Iterator[Floats]:
+    """The frames that a plain decode of a whole member gives, float32 (n, channels); SoundTableError where it fails.
+
+    container: FFmpeg's name.
+    """
+    try:
+        with av.open(io.BytesIO(member), "r", format=container, metadata_errors="ignore") as opened:
+            for frame in opened.decode(audio=0):
+                yield floats_of(frame)
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise SoundTableError(f"cannot be decoded ({error})") from error
+
+
+def floats_of(frame: AudioFrame) -> Floats:
+    """A frame's samples, float32 (n, channels): integers are divided by their full scale, floats stay what they are."""
+    array = frame.to_ndarray()
+    array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
+    kind = frame.format.name.removesuffix("p")
+    if kind not in _FULL_SCALE:
+        return array.astype(np.float32)
+    found = array.astype(np.float32) if kind != "u8" else array.astype(np.float32) - np.float32(128)
+    found *= np.float32(1 / _FULL_SCALE[kind])
+    return found
