@@ -104,21 +104,26 @@ def index(
     out: Annotated[
         Path | None, typer.Option(help="Where the index goes [default: the folder of the tars]", show_default=False)
     ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(help="video or audio [default: what the first sample holds]", show_default=False),
+    ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Believe the containers' keyframes; decode nothing else.")
+        bool, typer.Option("--fast", help="Believe the keyframes of videos' containers; decode nothing else.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Index plain WebDataset tars with mp4, mov, mkv or webm members, without rewriting them.
+    """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or sounds (flac, wav, mp3, ogg, opus, m4a, aac).
 
-    The folder is then a split like any other. What cannot be used lands in rejects.parquet with its reason.
+    Nothing is rewritten. The folder is then a split like any other; what cannot be used lands in rejects.parquet with
+    its reason.
     """
     from .preprocess import index_command
 
-    _show(index_command(tars, out, fast=fast, workers=workers, quiet=as_json), as_json)
+    _show(index_command(tars, out, modality=modality, fast=fast, workers=workers, quiet=as_json), as_json)
 
 
 @app.command()
