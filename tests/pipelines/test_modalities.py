@@ -100,7 +100,7 @@ def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(kind, tmp_p
         keys = [key for batch in run for key in batch.key]
     # Samples next to it are not believed either where a block holds the end of one and the beginning of another.
     assert run.stats()["bad"] == len(caplog.records) in (1, 2, 3)
-    assert f"{manifest.key(3)!r} in {path.name}, component {modality.component!r}" in caplog.text
+    assert f"{manifest.key(3)!r} in {path.name}, component" in caplog.text
     assert manifest.key(3) not in keys
     again = opened(broken, shuffle=False, max_bad_fraction=0.5, threads=3)
     assert [key for batch in again for key in batch.key] == keys
