@@ -25,6 +25,7 @@ from ..masks import Draw, Mask, TokenGrid
 from ..video.clip import VideoClip
 from ..video.loader import aligned, flow_source
 from .sample import AudioVisualSampler, HeardVideoSampler
+from .spectrogram_noise import SpectrogramNoise
 
 
 class AudioVisualLoader(Loader[AudioVisualBatch]):
@@ -59,6 +60,7 @@ def audiovisual_loader(
     on_device: bool | Literal["auto"] = "auto",
     augment: Augmentation | None = None,
     spec_augment: SpecAugment | None = None,
+    spectrogram_noise: SpectrogramNoise | None = None,
     flow: Literal["auto", "codec", "dis", "none"] = "auto",
     noise: LinearNoise | None = None,
     views: int = 1,
@@ -72,8 +74,9 @@ def audiovisual_loader(
     clip, augment, flow, views, tubelet, patch: as in `video_loader`. seconds: of sound, mono, around the middle of each
     clip; where it would begin before the sound or end after it, it is moved to lie inside, and a sound that is shorter
     is filled up with zeros behind. So sound covers its clip, and batch.audio_start_s says when it begins; nothing is
-    shifted. Clips are drawn where there is sound. features, statistics, on_device, spec_augment: as in `audio_loader`,
-    at the features' rate; audio_patch is its patch.
+    shifted, unless `SpectrogramNoise(roll=)` is asked to. Clips are drawn where there is sound. features, statistics,
+    on_device, spec_augment: as in `audio_loader`, at the features' rate; audio_patch is its patch. spectrogram_noise:
+    AVSiam's augmentation of spectrograms, which are then made of samples, not on the device.
 
     video_mask is drawn on the axes (t, h, w) and audio_mask on (time, freq), independently of each other. noise: noise
     of a diffusion for the targets of both (see AudioVisualBatch). A token budget counts the visible tokens of both.
@@ -83,6 +86,8 @@ def audiovisual_loader(
     clip, features = clip or VideoClip(), features or Fbank()
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
+    if spectrogram_noise is not None and on_device is True:
+        raise ValueError("spectrogram_noise is added to samples; leave out on_device=True, or the noise")
     sound_clip = AudioClip(seconds=seconds, sample_rate=features.sample_rate)
     frames = round(seconds * features.sample_rate / features.shift)
     audio_grid = spectrogram_grid(frames, features.n_bins, audio_patch)
@@ -112,11 +117,11 @@ def audiovisual_loader(
         mixup=None,
         seed=build.seed,
         views=views,
-        on_device=build.device.type == "cuda" if on_device == "auto" else on_device,
+        on_device=build.device.type == "cuda" and spectrogram_noise is None if on_device == "auto" else on_device,
         part="audio",
     )
     both = BothMasks(video=video_mask, audio=audio_mask, video_grid=video.grid, audio_grid=audio_grid)
-    sampler = AudioVisualSampler(video=video, audio=audio, noise=noise)
+    sampler = AudioVisualSampler(video=video, audio=audio, noise=noise, spectrogram_noise=spectrogram_noise)
     loader = build.loader(AudioVisualLoader, sampler, mask=both, grid=both.grid)
     loader.video_grid, loader.audio_grid, loader.clip = video.grid, audio_grid, clip
     loader.spectrogram, loader.on_device = spectrogram, audio.on_device

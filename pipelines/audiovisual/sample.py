@@ -21,6 +21,7 @@ from ..place import START, Place
 from ..rng import sample_rng
 from ..stats import Stats
 from ..video.sample import VideoSample, VideoSampler
+from .spectrogram_noise import SpectrogramNoise
 
 Noise = tuple[int, npt.NDArray[np.float32]]
 """A time, and noise for each of M targets, float32 (M, values of a token)."""
@@ -65,12 +66,13 @@ class AudioVisualSampler:
 
     The clip is drawn as the video's is, and the sound is the stretch around its middle, moved where the sound begins or
     ends. All other choices are those of the two samplers, which have generators of their own: video and sound are
-    masked independently.
+    masked independently. noise: of a diffusion; spectrogram_noise: an augmentation.
     """
 
     video: VideoSampler
     audio: AudioSampler
     noise: LinearNoise | None = None
+    spectrogram_noise: SpectrogramNoise | None = None
 
     @property
     def seed(self) -> int:
@@ -88,6 +90,9 @@ class AudioVisualSampler:
         manifest = self.video.manifest
         first, stop = self._stretch(index, video.pts_s)
         audio = self.audio.make_of(index, epoch, place, first, stop)
+        if self.spectrogram_noise is not None:
+            with audio.stats.stage("convert"):
+                self._disturb(self.spectrogram_noise, audio.batch, epoch, video.key)
         start_s = float(manifest.facts["audio_start_s"][index]) + float(audio.batch.start_s[0])
         video.stats.add(audio.stats)
         video.stats.samples = 1
@@ -130,6 +135,15 @@ class AudioVisualSampler:
         begin_s = middle_s - clip.seconds / 2 - float(manifest.facts["audio_start_s"][index])
         facts = manifest.facts
         return clip.stretch_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
+
+    def _disturb(self, noise: SpectrogramNoise, audio: AudioBatch, epoch: int, key: str) -> None:
+        """Each view's spectrogram with noise of its own, in its place."""
+        if audio.spectrogram is None:
+            raise ValueError("noise is added to samples' spectrograms, but they are made of whole batches")
+        heard = self.audio.spectrogram.n_frames(audio.length).tolist()
+        for view, (spectrogram, frames) in enumerate(zip(audio.spectrogram.numpy(), heard, strict=True)):
+            rng = sample_rng(self.seed, epoch, key, view, "spectrogram noise")
+            noise.add(spectrogram, frames, 1 / self.audio.spectrogram.scale, rng)
 
     def _noise(
         self, noise: LinearNoise, video: VideoSample, audio: AudioBatch, epoch: int, view: int

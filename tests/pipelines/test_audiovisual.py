@@ -9,6 +9,7 @@ import torch
 
 from maskstream.pipelines import VideoClip, audiovisual_loader, masks
 from maskstream.pipelines.audio.clip import AudioClip
+from maskstream.pipelines.audiovisual.spectrogram_noise import SpectrogramNoise
 from maskstream.pipelines.augment.sound import SpecAugment
 from maskstream.pipelines.diffusion import LinearNoise
 from maskstream.preprocess.datasets.dataset import Source
@@ -191,6 +192,51 @@ def test_what_is_on_the_device_equals_what_is_made_of_samples(split):
     settings = {"spec_augment": SpecAugment(time=5, freq=9), "shuffle": False}
     one, other = (next(iter(opened(split, **settings, on_device=flag))) for flag in (False, True))
     torch.testing.assert_close(one.spectrogram, other.spectrogram, rtol=0, atol=1e-4)
+
+
+def test_noise_of_spectrograms_lies_below_its_level_and_is_the_same_at_any_topology(split):
+    settings = {"views": 2, "seconds": 1.28, "shuffle": False}
+    plain = next(iter(opened(split, **settings)))
+    settings["spectrogram_noise"] = SpectrogramNoise(most=0.3)
+    noisy = next(iter(opened(split, **settings)))
+    added = (noisy.spectrogram - plain.spectrogram) * 2  # in deviations
+    heard = plain.spectrogram.shape[1] - 2  # 400 samples a window: the last two frames have none
+    assert torch.equal(noisy.spectrogram[:, heard:], plain.spectrogram[:, heard:])
+    assert float(added.min()) > -1e-5
+    levels = added[:, :heard].amax(dim=(1, 2))
+    assert float(levels.max()) < 0.3 + 1e-5
+    assert len({round(float(level), 4) for level in levels}) == 10, "each view has a level of its own"
+    torch.testing.assert_close(added[:, :heard].mean(dim=(1, 2)), levels / 2, rtol=0.03, atol=1e-4)
+    assert torch.equal(noisy.video, plain.video)
+    assert torch.equal(noisy.audio_start_s, plain.audio_start_s)
+    assert not opened(split, **settings).on_device
+    for ways in ({"workers": 1}, {"threads": 3}):
+        again = next(iter(opened(split, **settings | ways)))
+        assert torch.equal(again.spectrogram, noisy.spectrogram)
+    for rank in range(2):
+        half = next(iter(opened(split, **settings | {"batch_size": 2}, rank=rank, world_size=2)))
+        for i, key in enumerate(half.key):
+            own = [j for j, other in enumerate(noisy.key) if other == key][i % 2]
+            assert torch.equal(half.spectrogram[i], noisy.spectrogram[own])
+
+
+def test_a_roll_shifts_what_is_heard_in_a_circle_and_only_where_it_is_asked_for(split):
+    assert SpectrogramNoise().roll == 0
+    settings = {"seconds": 5.12, "shuffle": False}
+    plain = next(iter(opened(split, **settings)))
+    rolled = next(iter(opened(split, **settings, spectrogram_noise=SpectrogramNoise(most=0, roll=1024))))
+    shifts = set()
+    for before, after, length in zip(plain.spectrogram, rolled.spectrogram, plain.length.tolist(), strict=True):
+        heard = 1 + (length - 400) // 160
+        assert torch.equal(after[heard:], before[heard:]), "what is filled up stays behind"
+        found = [s for s in range(heard) if torch.equal(after[:heard], before[:heard].roll(s, dims=0))]
+        assert len(found) == 1
+        shifts.add(found[0])
+    assert len(shifts) > 3
+    with pytest.raises(ValueError, match="at least 0"):
+        SpectrogramNoise(roll=-1)
+    with pytest.raises(ValueError, match="leave out on_device=True"):
+        opened(split, spectrogram_noise=SpectrogramNoise(), on_device=True)
 
 
 def test_impossible_settings(split):

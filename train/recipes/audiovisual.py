@@ -10,6 +10,7 @@ from typing import ClassVar, Unpack
 from torch import Tensor, nn
 
 from ...pipelines import AudioVisualBatch, AudioVisualLoader, VideoClip, audiovisual_loader
+from ...pipelines.audiovisual.spectrogram_noise import SpectrogramNoise
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...pipelines.batch import AudioBatch, MaskBatch, VideoBatch
 from ...pipelines.diffusion import LinearNoise
@@ -32,7 +33,8 @@ class AudioVisualRecipe(Recipe):
     """What both have: clips of video and `seconds` of sound around them, and how both are cut into tokens.
 
     tubelet (frames) and patch (pixels), audio_patch (frames of the spectrogram, bins): the extents of tokens. augment:
-    the crops. token_budget: visible tokens of a batch, see `pipelines.build.LoaderOptions`.
+    the crops. spectrogram_noise: in training, not in a report. token_budget: visible tokens of a batch, see
+    `pipelines.build.LoaderOptions`.
     """
 
     modality: ClassVar[str] = "audiovisual"
@@ -48,6 +50,7 @@ class AudioVisualRecipe(Recipe):
     audio_patch: tuple[int, int] = (16, 16)
     features: Fbank = field(default_factory=Fbank)
     augment: Augmentation = field(default_factory=MultiScaleCrop)
+    spectrogram_noise: SpectrogramNoise | None = None
     token_budget: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +80,7 @@ class AudioVisualRecipe(Recipe):
             audio_mask=self.audio_mask,
             features=self.features,
             augment=self.augment,
+            spectrogram_noise=self.spectrogram_noise,
             noise=self.noise,
             views=self.views,
             tubelet=self.tubelet,
