@@ -7,7 +7,7 @@ from typing import Unpack
 
 from ..batch import PointsBatch
 from ..build import Build, LoaderOptions
-from ..diffusion import LinearNoise
+from ..diffusion import Noise
 from ..loader import Loader
 from ..masks import Mask, TokenGrid
 from .augment import PointAugment
@@ -29,7 +29,7 @@ def points_loader(
     augment: PointAugment | None = None,
     tokens: PointTokens | None = None,
     mask: Mask | None = None,
-    noise: LinearNoise | None = None,
+    noise: Noise | None = None,
     views: int = 1,
     **options: Unpack[LoaderOptions],
 ) -> PointsLoader:

@@ -12,7 +12,7 @@ from ...shards.errors import SampleError, StoreError
 from ...shards.manifest import Manifest
 from ...shards.store import LocalStore
 from ..batch import MaskBatch, PointsBatch
-from ..diffusion import LinearNoise
+from ..diffusion import Noise
 from ..masks import Cues, Draw, Mask
 from ..place import START, Place
 from ..rng import sample_rng
@@ -50,7 +50,7 @@ class PointSampler:
     augment: PointAugment
     tokens: PointTokens
     mask: Mask | None
-    noise: LinearNoise | None
+    noise: Noise | None
     seed: int
     views: int = 1
     store: LocalStore = field(default_factory=LocalStore)

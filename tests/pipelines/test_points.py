@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import masks, points_loader
-from maskstream.pipelines.diffusion import LinearNoise
+from maskstream.pipelines.diffusion import CosineNoise, LinearNoise
 from maskstream.pipelines.masks import Draw, Mask
 from maskstream.pipelines.points.augment import PointAugment
 from maskstream.pipelines.points.read import PointSelection
@@ -119,3 +119,18 @@ def test_noise_keeps_variance_and_its_formula():
     for wrong in ({"times": 1}, {"first": 0.0}, {"first": 0.1, "last": 0.05}, {"last": 1.0}):
         with pytest.raises(ValueError, match="got"):
             LinearNoise(**wrong)
+
+
+def test_cosine_noise_follows_its_formula_and_ends_above_0():
+    noise = CosineNoise(times=50, offset=0.01)
+    kept = noise.kept().numpy()
+    at = (np.arange(1, 51) / 50 + 0.01) / 1.01
+    start = np.cos(np.pi / 2 * 0.01 / 1.01) ** 2
+    np.testing.assert_allclose(kept[:-1], np.cos(np.pi / 2 * at[:-1]) ** 2 / start)
+    assert kept[-1] == pytest.approx(kept[-2] * 1e-3)
+    assert (np.diff(kept) < 0).all()
+    linear, cosine = (kind.kept() for kind in (LinearNoise(), CosineNoise()))
+    assert ((linear <= 0.1).sum(), (cosine <= 0.1).sum()) == (525, 207)
+    for wrong in ({"times": 1}, {"offset": 1.0}, {"most": 1.0}):
+        with pytest.raises(ValueError, match="got"):
+            CosineNoise(**wrong)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from maskstream.pipelines.diffusion import LinearNoise
+from maskstream.pipelines.diffusion import CosineNoise, LinearNoise
+from maskstream.pipelines.points.voxels import point_tokens, voxel_places, voxelise
 from maskstream.train.export import load_model, save_model
 from maskstream.train.models.voxel_blocks import Experts, from_windows, sinusoid_cube, to_windows
 from maskstream.train.models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
@@ -68,6 +69,51 @@ def test_without_a_mask_every_token_is_seen():
     whole = model.predict(noised, time, label)
     assert torch.equal(whole, model.predict(noised, time, label, everything))
     assert not torch.allclose(whole, model.predict(noised, time, label, visible))
+
+
+def test_without_a_mask_a_share_of_the_tokens_can_be_shown_the_fullest(monkeypatch):
+    model = VoxelDiffusion(config(shown=0.1)).eval()
+    noised = torch.randn(3, 200, 3, generator=torch.Generator().manual_seed(2))
+    asked = []
+    monkeypatch.setattr(model, "_encode", lambda tokens, visible, *rest: asked.append(visible) or tokens.new_zeros(1))
+    monkeypatch.setattr(model, "_decode", lambda *rest: torch.zeros(3, 512, 24))
+    model.predict(noised, torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64))
+    (visible,) = asked
+    assert visible.shape == (3, 51)
+    assert (visible.diff(dim=1) > 0).all()
+    tokens = point_tokens(voxel_places(noised, 16), 16, 2)
+    for shown, of in zip(visible, tokens, strict=True):
+        counts = torch.bincount(of, minlength=512)
+        hidden = torch.ones(512, dtype=torch.bool).scatter(0, shown, False)
+        assert counts[shown].min() >= counts[hidden].max()
+
+
+def test_with_counts_a_voxel_says_how_many_points_it_has():
+    model = VoxelDiffusion(config(counts=True))
+    places = torch.tensor([[[1.0, 2, 3], [1, 2, 3], [1.2, 2, 3], [-9, -9, -9]]])
+    voxels = voxelise(torch.cat((places, places), dim=1), 16)
+    features = model._features(voxels)
+    assert features.shape == (1, 4, 16, 16, 16)
+    torch.testing.assert_close(features[:, :3], voxels.features)
+    densities = features[0, 3].expm1()
+    assert sorted(densities[densities > 0].tolist()) == pytest.approx(
+        sorted((voxels.counts[voxels.counts > 0] * 512).tolist())
+    )
+    assert model.embed.in_features == 4 * 8
+    points, noise, time, label, visible, _ = inputs()
+    noised = model.noise.noised(points, noise, time)
+    woken(model)
+    twice = model.predict(noised.repeat(1, 2, 1), time, label, visible)
+    torch.testing.assert_close(twice[:, :100], model.predict(noised, time, label, visible), atol=1e-5, rtol=1e-4)
+
+
+def test_the_cosine_schedule_is_that_of_the_loader_and_of_the_model():
+    model = VoxelDiffusion(config(schedule="cosine", times=100))
+    assert model.noise == CosineNoise(times=100)
+    time = torch.tensor([0, 40, 99])
+    torch.testing.assert_close(model.known_loss(time), CosineNoise(times=100).kept()[time].float())
+    made = sample_clouds(model, torch.tensor([0, 1]), torch.Generator().manual_seed(0), points=50, steps=10)
+    assert torch.isfinite(made).all()
 
 
 def test_time_category_and_every_cloud_by_itself():
@@ -216,6 +262,9 @@ def test_it_is_saved_and_loaded(tmp_path):
         {"depth": 0},
         {"experts": 0},
         {"times": 1},
+        {"shown": 0.0},
+        {"shown": 1.5},
+        {"schedule": "square"},
     ],
 )
 def test_impossible_sizes_are_refused(changes):

@@ -3,14 +3,15 @@
 Noised points are voxelised; the cube is cut into tokens of p^3 voxels. An encoder with attention over all reads only
 the tokens that a mask leaves visible; a decoder with attention in windows reads the whole cube, with a mask token where
 none was seen, and predicts the noise of every voxel, which is interpolated at the points. So a step's cost is that of a
-few tokens in the deep part and of a narrow, local part over all of them. Samples are made with every token visible.
+few tokens in the deep part and of a narrow, local part over all of them. New clouds are made without a mask.
 
 Sources: DiT-3D (Mo et al., 2023) for voxels, tokens, positions, conditions and the loss; FastDiT-3D (Mo et al., 2023)
 for masks, the windowed decoder and experts by category; its code is not published. Of our own: windows of every second
 decoder block are moved by half a window; the size of the cube is a condition beside time and category; the mean of what
 the encoder says conditions the decoder, so that windows without a visible token know the rest; and the grid holds
 velocities v (Salimans and Ho, 2022), of which the noise is sqrt(1 - a) x + sqrt(a) v: voxels are too coarse for the
-noise itself, of which x says nearly all at late times. A model that says v = 0 is the best one that knows nothing but
+noise itself, of which x says nearly all at late times. With `counts` the encoder is told how many points a voxel has,
+for noise is taken away towards where points are dense. A model that says v = 0 is the best one that knows nothing but
 that points have mean 0 and variance 1 (see `known_loss`).
 
 Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
@@ -20,23 +21,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.diffusion import LinearNoise
-from ...pipelines.points.voxels import devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
+from ...pipelines.diffusion import CosineNoise, LinearNoise, Noise
+from ...pipelines.points.voxels import Voxels, devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
 from .voxel_blocks import ConditionedBlock, TimeEmbedding, sinusoid_cube
+
+Schedule = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelDiffusionConfig:
     """Sizes. `resolution` voxels along an edge, tokens of `patch`^3 of them, `window` tokens along an edge of the
     decoder's windows; labels 0 ... categories - 1 (-1: none) choose among `experts` in every second block of the
-    encoder. The noise is `LinearNoise(times, first, last)`. The defaults are DiT-3D's S/4 at 32^3, with a decoder of
-    our own size.
+    encoder. counts: beside the mean x, y, z of its points a voxel says how many they are, as the logarithm of 1 + how
+    many times denser it is than the whole cube. shown: without a mask, as when new clouds are made, the encoder sees
+    this share of the tokens, those with the most points. The noise is `LinearNoise(times, first, last)`, or, with the
+    schedule "cosine", `CosineNoise(times)`. The defaults are DiT-3D's S/4 at 32^3, with a decoder of our own size.
     """
 
     resolution: int = 32
@@ -51,6 +56,9 @@ class VoxelDiffusionConfig:
     decoder_heads: int = 3
     window: int = 4
     mlp_ratio: int = 4
+    counts: bool = False
+    shown: float = 1.0
+    schedule: Schedule = "linear"
     times: int = 1000
     first: float = 1e-4
     last: float = 0.02
@@ -67,10 +75,18 @@ class VoxelDiffusionConfig:
         least = min(self.depth, self.decoder_depth, self.experts, self.mlp_ratio, self.categories)
         if least < 1:
             raise ValueError(f"depths, experts, mlp_ratio and categories are at least 1, got {self}")
-        LinearNoise(times=self.times, first=self.first, last=self.last)
+        if not 1 / side**3 <= self.shown <= 1:
+            raise ValueError(
+                f"shown is a share of the {side**3} tokens, at least one and at most all, got {self.shown}"
+            )
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
+        self.noise()
 
-    def noise(self) -> LinearNoise:
+    def noise(self) -> Noise:
         """The noise that the loader adds and the model knows."""
+        if self.schedule == "cosine":
+            return CosineNoise(times=self.times)
         return LinearNoise(times=self.times, first=self.first, last=self.last)
 
 
@@ -93,7 +109,7 @@ class VoxelDiffusion(nn.Module):
 
     def _build(self, c: VoxelDiffusionConfig) -> None:
         values = 3 * c.patch**3
-        self.embed = nn.Linear(values, c.width)
+        self.embed = nn.Linear((3 + c.counts) * c.patch**3, c.width)
         self.time = TimeEmbedding(c.width)
         self.reach = nn.Linear(1, c.width)
         self.category = nn.Embedding(c.categories + 1, c.width)
@@ -153,11 +169,12 @@ class VoxelDiffusion(nn.Module):
         return chosen.gather(1, tokens)
 
     def predict(self, noised: Tensor, time: Tensor, label: Tensor, visible: Tensor | None = None) -> Tensor:
-        """The noise in the points float32 (B, N, 3), of their shape; `visible` tokens are seen, by default all."""
+        """The noise in the points float32 (B, N, 3), of their shape; `visible` tokens are seen, by default the share
+        `shown` of them.
+        """
         voxels = voxelise(noised, self.config.resolution)
-        tokens = self.split(voxels.features)
-        if visible is None:
-            visible = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        tokens = self.split(self._features(voxels))
+        visible = self._fullest(voxels) if visible is None else visible
         category = self.category(label + 1)
         reach = voxels.reach.clamp_min(1e-6).log()[:, None]
         condition = self.time(time) + category + self.reach(reach)
@@ -166,6 +183,19 @@ class VoxelDiffusion(nn.Module):
         velocity = devoxelise(self.join(values), voxels.places)
         kept = self.noise.kept().to(noised.device)[time, None, None]
         return (1 - kept).sqrt().float() * noised + kept.sqrt().float() * velocity.float()
+
+    def _features(self, voxels: Voxels) -> Tensor:
+        """What a voxel says of its points: (B, 3, R, R, R), or with their number (B, 4, R, R, R)."""
+        if not self.config.counts:
+            return voxels.features
+        density = voxels.counts * (self.config.resolution**3 / voxels.places.shape[1])
+        return torch.cat((voxels.features, density.float().log1p()[:, None]), dim=1)
+
+    def _fullest(self, voxels: Voxels) -> Tensor:
+        """The share `shown` of the tokens, those with the most points in them, ascending: int64 (B, V)."""
+        points = self.split(voxels.counts[:, None]).sum(dim=2)
+        order = points.sort(dim=1, descending=True, stable=True).indices
+        return order[:, : int(self.config.shown * self.side**3)].sort(dim=1).values
 
     def known_loss(self, time: Tensor) -> Tensor:
         """The loss, float32 (B,), of who knows only that points have mean 0 and variance 1: (a at each time)."""
@@ -190,9 +220,9 @@ class VoxelDiffusion(nn.Module):
         return cast(Tensor, self.head(self.norm(x) * (1 + scale) + move))
 
     def split(self, grid: Tensor) -> Tensor:
-        """A grid (B, 3, R, R, R) as tokens (B, T, 3 p^3), in C order of (x, y, z, channel) within one."""
+        """A grid (B, C, R, R, R) as tokens (B, T, C p^3), in C order of (x, y, z, channel) within one."""
         s, p = self.side, self.config.patch
-        cut = grid.reshape(len(grid), 3, s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
+        cut = grid.reshape(len(grid), grid.shape[1], s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
         return cut.reshape(len(grid), s**3, -1)
 
     def join(self, tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the template of clouds shows: sections of figures, and in each some pictures side by side."""
+"""What the template of clouds shows: sections of numbers and figures, and in each figure rows of pictures."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CloudRow:
+    """Pictures side by side, each a `data:` address and a word, under a name for all of them."""
+
+    images: tuple[tuple[str, str], ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CloudFigure:
-    """One cloud: its key, a sentence, and pictures, each a `data:` address and a word."""
+    """Its key, a sentence, and rows of pictures."""
 
     key: str
     words: str
-    images: tuple[tuple[str, str], ...]
+    rows: tuple[CloudRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CloudSection:
-    """A title, how to read what follows, and the figures."""
+    """A title, how to read what follows, numbers with their names, and the figures."""
 
     title: str
     words: str
-    figures: tuple[CloudFigure, ...]
+    numbers: tuple[tuple[str, str], ...] = ()
+    figures: tuple[CloudFigure, ...] = ()
 
 
 def margin(loss: float, trivial: float) -> str:

@@ -18,7 +18,7 @@ from ...shards.manifest import Manifest
 from ..models.point_autoencoder import PointAutoencoder
 from ..models.point_distances import chamfer
 from ..recipes.recipe import Pictures
-from .clouds import CloudFigure, CloudSection, margin
+from .clouds import CloudFigure, CloudRow, CloudSection, margin
 
 if TYPE_CHECKING:
     from ..recipes.points import GroupRecipe
@@ -124,7 +124,7 @@ def _completion(key: str, points: Tensor, seen: Tensor, made: Tensor) -> CloudFi
         (data_uri(saw), "the encoder saw"),
         (data_uri(completed), "completed"),
     )
-    return CloudFigure(key=key, words=f"{len(points)} points", images=images)
+    return CloudFigure(key=key, words=f"{len(points)} points", rows=(CloudRow(images=images),))
 
 
 def _colours(*parts: tuple[int, tuple[int, int, int]]) -> np.ndarray:

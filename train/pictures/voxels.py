@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from ...pipelines import points_loader
 from ...pipelines.batch import PointsBatch
 from ...pipelines.points.augment import PointAugment
 from ...pipelines.points.voxels import point_tokens, voxel_places
-from ...pipelines.preview.cloud_picture import FADED, MADE, SEEN, cloud_picture, marked
+from ...pipelines.preview.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
 from ...pipelines.preview.pictures import UInt8, data_uri
 from ...shards.manifest import Manifest
-from ..models.point_distances import SetDistances, chamfer_table, compare_sets
+from ..models.point_distances import chamfer_table, compare_sets
 from ..models.voxel_diffusion import VoxelDiffusion
 from ..models.voxel_sampling import sample_clouds
 from ..recipes.recipe import Pictures
-from .clouds import CloudFigure, CloudSection, margin
+from .clouds import CloudFigure, CloudRow, CloudSection, margin
+from .voxel_errors import VIEWS, held_out_batches, in_words, noise_errors
 
 if TYPE_CHECKING:
     from ..recipes.points import VoxelRecipe
 
-MEASURED = 256
-"""As many clouds at most go into the held-out loss."""
-COMPARED = 27
-"""As many clouds are made, of the categories in turn, and compared with as many real ones."""
+COMPARED = 54
+"""As many clouds at most are made, of all categories alike, and compared with as many real ones."""
 COMPARED_POINTS = 512
-STEPS = 25
+BESIDE = 4
+"""As many made and real ones are shown of each category."""
+STEPS = 50
+SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
+"""What share of their variance the noised clouds that are shown have left, as near as there is one."""
+REACH = 2.4
+"""How far a picture reaches from a cloud's middle, in deviations of its coordinates."""
 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
@@ -51,117 +55,119 @@ _ATTENTION = {
 }
 """What torch's counter does not know."""
 
+ERRORS = (
+    "How much lower the squared error of the predicted noise is on held-out clouds than that of who knows only that "
+    "points have mean 0 and variance 1, by how much of a cloud is left in the noise. The greatest margin possible is "
+    "that of who knows the very cloud: where a point went cannot be known, and in deep noise even a shape says little."
+)
 REMOVAL = (
-    "A held-out cloud with the noise of one time. The encoder saw only the tokens whose boxes are drawn, and so the "
-    "points in them; the others are pale. To the right is what is left when the noise that the model predicts is taken "
-    "away."
+    "A held-out cloud, and with the noise of one time. With the mask the encoder saw only the tokens whose boxes are "
+    "drawn, and so the points in orange. To the right is what is left when the noise that the model predicts is taken "
+    "away in a single step: the mean of all that the cloud may have been, the more blurred the more noise there was."
 )
 MAKING = (
-    f"Clouds that the model made of noise in {STEPS} steps for a category that it was told, with the real cloud of the "
-    "split that is nearest to each beside it. None of them is chosen."
+    f"What the model made of noise in {STEPS} steps for each category, and real clouds of it that it has not seen. "
+    "None of them is chosen: they are the first ones."
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeldOut:
-    """Mean losses on the split: the model's with the recipe's masks and with every token visible, and that of who knows
-    only the points' mean and variance.
-    """
-
-    masked: float
-    all_visible: float
-    known: float
 
 
 def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """The held-out loss beside those of trivial predictors, `shown` clouds and as many made ones, always the same."""
     if not isinstance(model, VoxelDiffusion):
         raise ValueError(f"clouds are made by a VoxelDiffusion, got {type(model).__name__}")
-    batches = _batches(recipe, data)
-    losses = held_out(recipe, model, batches)
+    batches = held_out_batches(recipe, data)
+    errors = noise_errors(recipe, model, batches, data)
     names = tuple(map(str, Manifest.load(data).info.get("label_names", ())))
-    made, real, label, distances = compared(model, batches)
+    made, real, label = made_and_real(recipe, model, data)
+    sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
+    own, whole = own_category(made, real, label), errors.whole
     facts = {
-        "loss on these clouds": f"{losses.masked:.4f}, {margin(losses.masked, losses.known)} the next",
-        "loss of who knows mean and variance only": f"{losses.known:.4f}",
-        "loss of who says that there is no noise": "1",
-        "loss with every token visible": f"{losses.all_visible:.4f}",
+        "noise error, held-out clouds": f"{whole.model:.4f}, {margin(whole.model, whole.known)} the next",
+        "knowing mean and variance only": f"{whole.known:.4f}",
+        "knowing the very cloud": f"{whole.least:.4f}, {margin(whole.least, whole.known)}: the least possible",
+        "with the recipe's masks": f"{whole.masked:.4f}, {margin(whole.masked, whole.known)}",
+        f"{len(made)} made clouds beside real ones": f"coverage {sets.coverage:.2f}, 1-NNA {sets.accuracy:.2f} "
+        f"(0.5 is best), matching {sets.matching:.3f}",
+        "made clouds nearest to a real one of their category": f"{own} of {len(made)}",
         "tokens": _tokens(recipe, model, batches[0]),
         "arithmetic of a step": _flops(recipe, model, batches[0]),
-        "made clouds beside real ones": f"coverage {distances.coverage:.2f}, 1-NNA {distances.accuracy:.2f} (0.5 is "
-        f"best), matching {distances.matching:.3f}",
         "mask": repr(recipe.mask),
     }
+    numbers = tuple((f"{high:.0%} to {low:.0%} left", in_words(band)) for low, high, band in errors.bands)
     sections = (
+        CloudSection(title="Clouds that the model made", words=MAKING, figures=_makings(made, real, label, names)),
+        CloudSection(title="What was learned, by the amount of noise", words=ERRORS, numbers=numbers),
         CloudSection(
-            title="Noise, masks, and what the model takes away",
+            title="Noise that the model took away",
             words=REMOVAL,
             figures=_removals(recipe, model, batches[0], shown),
         ),
-        CloudSection(title="Clouds that the model made", words=MAKING, figures=_makings(made, real, label, names)),
     )
     return Pictures(
         template="points.html.j2",
         context={"sections": sections},
         facts=facts,
         loss="The mean squared error of the predicted noise",
-        guess="saying that there is no noise",
+        guess="knowing mean and variance only",
+        guess_loss=whole.known,
     )
 
 
-def _batches(recipe: VoxelRecipe, data: str | Path) -> list[PointsBatch]:
-    """Mixed clouds of the split as the recipe shows them, the same each time; at most MEASURED."""
-    n = min(len(Manifest.load(data)), MEASURED)
-    loader = replace(
-        recipe, batch_size=min(n, 32), views=1, augment=PointAugment(normalise=recipe.augment.normalise)
-    ).build_loader(data, seed=0, device="cpu")
-    loader.steps = 1
-    return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
-
-
-@torch.inference_mode()
-def held_out(recipe: VoxelRecipe, model: VoxelDiffusion, batches: list[PointsBatch]) -> HeldOut:
-    """The losses on some batches with noise and masks."""
-    rows: list[tuple[float, float, float]] = []
-    for batch in batches:
-        points, noise, time, label, visible, weight = recipe.inputs(batch)
-        everything = torch.arange(model.side**3).expand(len(batch), -1)
-        masked, whole = (float(model(points, noise, time, label, seen, weight)) for seen in (visible, everything))
-        x = model.noise.noised(points[..., :3], noise, time)
-        guess = (1 - model.known_loss(time)).sqrt()[:, None, None] * x
-        rows.append((masked, whole, float((guess - noise).square().mean())))
-    masked, whole, known = np.mean(rows, axis=0).tolist()
-    return HeldOut(masked=masked, all_visible=whole, known=known)
-
-
-def compared(model: VoxelDiffusion, batches: list[PointsBatch]) -> tuple[Tensor, Tensor, Tensor, SetDistances]:
-    """Clouds made for the categories of real ones, the real ones, the categories, and how the two sets compare."""
-    real = torch.cat([batch.points for batch in batches])[:COMPARED, :COMPARED_POINTS, :3]
-    label = torch.cat([batch.label for batch in batches])[:COMPARED]
-    if len(real) < 2:
+def made_and_real(recipe: VoxelRecipe, model: VoxelDiffusion, data: str | Path) -> tuple[Tensor, Tensor, Tensor]:
+    """Clouds that the model makes, as many real ones of the same categories, float32 (B, N, 3) each, and those, int64
+    (B,), rising: of every category the same number where there are enough, at most COMPARED in all.
+    """
+    loader = points_loader(
+        data, select=recipe.select, augment=PointAugment(normalise=recipe.augment.normalise), batch_size=1, device="cpu"
+    )
+    if len(loader) < 2:
         raise ValueError("a report compares made clouds with real ones; the split needs 2 or more")
-    made = sample_clouds(model, label, torch.Generator().manual_seed(0), points=batches[0].points.shape[1], steps=STEPS)
-    return made, real, label, compare_sets(made[:, :COMPARED_POINTS], real)
+    found: dict[int, list[Tensor]] = {}
+    for batch in loader:
+        found.setdefault(int(batch.label[0]), []).append(batch.points[0, :, :3])
+    each = max(COMPARED // len(found), 1)
+    chosen = [(label, points) for label in sorted(found) for points in found[label][:each]][:COMPARED]
+    label = torch.tensor([label for label, _ in chosen])
+    real = torch.stack([points for _, points in chosen])
+    return sample_clouds(model, label, torch.Generator().manual_seed(0), points=real.shape[1], steps=STEPS), real, label
+
+
+def own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
+    """How many of the made clouds are nearest, by Chamfer distance, to a real one of their own label."""
+    nearest = chamfer_table(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS]).argmin(dim=1)
+    return int((label[nearest] == label).sum())
 
 
 @torch.inference_mode()
 def _removals(recipe: VoxelRecipe, model: VoxelDiffusion, batch: PointsBatch, shown: int) -> tuple[CloudFigure, ...]:
     points, noise, time, label, visible, _ = recipe.inputs(batch)
-    clean = points[..., :3]
-    noised = model.noise.noised(clean, noise, time)
-    kept = model.noise.kept()[time].float()[:, None, None]
-    guess = (noised - (1 - kept).sqrt() * model.predict(noised, time, label, visible)) / kept.sqrt()
+    kept = model.noise.kept()[time].float()
+    first = torch.arange(0, len(batch), VIEWS)[:shown]
+    wanted = torch.tensor([SHOWN_AT[i % len(SHOWN_AT)] for i in range(len(first))])
+    views = first[:, None] + torch.arange(VIEWS)
+    at = views.gather(1, (kept[views] - wanted[:, None]).abs().argmin(dim=1, keepdim=True))[:, 0]
+    clean, share = points[at, :, :3], kept[at, None, None]
+    noised = model.noise.noised(clean, noise[at], time[at])
+    guesses = [
+        (noised - (1 - share).sqrt() * model.predict(noised, time[at], label[at], seen)) / share.sqrt()
+        for seen in (visible[at], None)
+    ]
     figures = []
-    for i in range(min(shown, len(batch))):
-        with_boxes, seen = _seen(model, noised[i], visible[i])
+    for i, number in enumerate(at.tolist()):
+        with_boxes, seen_points = _seen(model, noised[i], visible[number])
         images = (
-            (data_uri(cloud_picture(clean[i].numpy())), "original"),
-            (data_uri(with_boxes), "noised, and what was seen"),
-            (data_uri(cloud_picture(guess[i].clamp(-4, 4).numpy(), MADE)), "noise taken away"),
+            (_picture(clean[i]), "original"),
+            (data_uri(with_boxes), "noised, with what a mask shows"),
+            (_picture(guesses[0][i], MADE), "denoised with the mask"),
+            (_picture(guesses[1][i], MADE), "without a mask"),
         )
-        words = f"time {int(time[i])} of {model.config.times}; {seen} of {len(clean[i])} points were seen"
-        figures.append(CloudFigure(key=batch.key[i], words=words, images=images))
+        words = f"{share[i].item():.0%} of its variance is left; the mask shows {seen_points} of {len(clean[i])} points"
+        figures.append(CloudFigure(key=batch.key[number], words=words, rows=(CloudRow(images=images),)))
     return tuple(figures)
+
+
+def _picture(points: Tensor, colour: tuple[int, int, int] = INK) -> str:
+    return data_uri(cloud_picture(points.clamp(-REACH, REACH).numpy(), colour, reach=REACH))
 
 
 def _seen(model: VoxelDiffusion, noised: Tensor, visible: Tensor) -> tuple[UInt8, int]:
@@ -178,16 +184,14 @@ def _seen(model: VoxelDiffusion, noised: Tensor, visible: Tensor) -> tuple[UInt8
 
 
 def _makings(made: Tensor, real: Tensor, label: Tensor, names: tuple[str, ...]) -> tuple[CloudFigure, ...]:
-    nearest = chamfer_table(made[:, : real.shape[1]], real).argmin(dim=1)
     figures = []
-    for number in torch.argsort(label, stable=True).tolist():
-        of, beside = int(label[number]), int(label[nearest[number]])
-        images = (
-            (data_uri(cloud_picture(made[number].clamp(-4, 4).numpy(), MADE)), "made"),
-            (data_uri(cloud_picture(real[nearest[number]].numpy())), "nearest real one"),
+    for of in sorted(set(label.tolist())):
+        chosen = (label == of).nonzero()[:BESIDE, 0].tolist()
+        rows = (
+            CloudRow(name="made", images=tuple((_picture(made[i], MADE), "") for i in chosen)),
+            CloudRow(name="real", images=tuple((_picture(real[i]), "") for i in chosen)),
         )
-        words = f"nearest is one of {_name(beside, names)}"
-        figures.append(CloudFigure(key=_name(of, names), words=words, images=images))
+        figures.append(CloudFigure(key=_name(of, names), words="", rows=rows))
     return tuple(figures)
 
 
@@ -196,18 +200,18 @@ def _name(label: int, names: tuple[str, ...]) -> str:
 
 
 def _tokens(recipe: VoxelRecipe, model: VoxelDiffusion, batch: PointsBatch) -> str:
-    visible = recipe.inputs(batch)[4]
-    return f"{model.side**3}, of which the encoder sees {visible.shape[1]}"
+    visible, without = recipe.inputs(batch)[4].shape[1], int(model.config.shown * model.side**3)
+    return f"{model.side**3}, of which the encoder sees {visible} with masks and {without} without"
 
 
 def _flops(recipe: VoxelRecipe, model: VoxelDiffusion, batch: PointsBatch) -> str:
-    """The floating point operations of a training step of one cloud, with masks and without."""
+    """The floating point operations of a training step of one cloud, with masks and with every token visible."""
     points, noise, time, label, visible, weight = (part[:1] for part in recipe.inputs(batch))
     masked, whole = (
         step_flops(model, (points, noise, time, label, seen, weight))
         for seen in (visible, torch.arange(model.side**3)[None])
     )
-    return f"{masked / 1e9:.2f} GFLOP a cloud, {masked / whole:.1%} of {whole / 1e9:.2f} without a mask"
+    return f"{masked / 1e9:.2f} GFLOP a cloud, {masked / whole:.0%} of {whole / 1e9:.2f} with every token visible"
 
 
 def step_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
