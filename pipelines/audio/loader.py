@@ -11,17 +11,18 @@ from ...shards.fbank import STATISTICS, Fbank, fbank_statistics
 from ..augment.sound import Mixup, RollGain, SpecAugment
 from ..batch import AudioBatch
 from ..build import Build, LoaderOptions
+from ..decode.backend import choose_sound_backend
 from ..loader import Loader
 from ..masks import Mask, TokenGrid
 from .clip import AudioClip
-from .sample import AudioSampler
+from .sample import AudioSampler, mono
 from .spectrogram import Features, Spectrogram
 
 
 class AudioLoader(Loader[AudioBatch]):
     """A `Loader` of AudioBatch: `grid` is the token grid of its masks, `spectrogram` what makes the spectrograms.
 
-    on_device: they are made of whole batches where those are, not of samples where they are decoded.
+    on_device: the loader makes them of whole batches where those are, by torch; else they come with the batch.
     """
 
     grid: TokenGrid
@@ -32,7 +33,7 @@ class AudioLoader(Loader[AudioBatch]):
     def _iterate(self, *, endless: bool) -> Generator[AudioBatch]:
         for batch in super()._iterate(endless=endless):
             if self.on_device:
-                made = self.spectrogram(batch.waveform.mean(dim=1), batch.length, batch.strips)
+                made = self.spectrogram(mono(batch.waveform), batch.length, batch.strips)
                 batch = replace(batch, spectrogram=made)
             yield batch
 
@@ -44,6 +45,7 @@ def audio_loader(
     mask: Mask | None = None,
     features: Features | None = None,
     statistics: tuple[float, float] | None = None,
+    backend: Literal["auto", "cpu", "dali"] = "auto",
     on_device: bool | Literal["auto"] = "auto",
     roll_gain: RollGain | None = None,
     spec_augment: SpecAugment | None = None,
@@ -57,9 +59,10 @@ def audio_loader(
     clip: by default 10.24 s of mono at 16 kHz, 1,024 frames. features: Kaldi's filterbank of 128 bins (`Fbank`) or
     `LogMel`; statistics: their mean and deviation, by default what dataset.json says of the default filterbank, and to
     be given for others. patch: frames and bins of a token; the grid has the axes (time, freq). on_device: spectrograms
-    are made of whole batches on their device; "auto" does so on CUDA. roll_gain, spec_augment, mixup: see
-    `augment/sound.py`, none by default. With `views=k` each sound is decoded once and gives k views. options:
-    batch_size, seed, shuffle, workers and what else all loaders take (`build.LoaderOptions`).
+    are made of whole batches on their device; "auto" does so on CUDA. backend: who makes those; "auto" is a DALI graph
+    for `LogMel` on CUDA where DALI is installed and there are no worker processes, else torch ("cpu"). roll_gain,
+    spec_augment, mixup: see `augment/sound.py`, none by default. With `views=k` each sound is decoded once and gives k
+    views. options: batch_size, seed, shuffle, workers and what else all loaders take (`build.LoaderOptions`).
 
     Errors: ValueError for settings, ShardError where the location holds no finished split of sounds.
     """
@@ -88,8 +91,10 @@ def audio_loader(
         views=views,
         on_device=build.device.type == "cuda" if on_device == "auto" else on_device,
     )
-    loader = build.loader(AudioLoader, sampler, mask=mask, grid=grid)
-    loader.grid, loader.clip, loader.spectrogram, loader.on_device = grid, clip, spectrogram, sampler.on_device
+    made_by = choose_sound_backend(backend, sampler, build.device, build.threads, build.workers)
+    loader = build.loader(AudioLoader, made_by, mask=mask, grid=grid)
+    loader.grid, loader.clip, loader.spectrogram = grid, clip, spectrogram
+    loader.on_device = made_by is sampler and sampler.on_device
     return loader
 
 

@@ -8,6 +8,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+FLOOR_DB = -100.0
+"""What silence is, as in librosa."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogMel:
@@ -49,23 +52,27 @@ class LogMel:
             flat, self.n_fft, self.hop, window=window, center=True, pad_mode="constant", return_complex=True
         )
         power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
-        decibels = torch.matmul(power, banks).clamp_(min=1e-10).log10_().mul_(10)
+        decibels = torch.matmul(power, banks).clamp_(min=10 ** (FLOOR_DB / 10)).log10_().mul_(10)
         if self.top_db is not None:
             decibels = torch.maximum(decibels, decibels.amax(dim=(1, 2), keepdim=True) - self.top_db)
         return decibels.reshape(*waveform.shape[:-1], *decibels.shape[1:])
 
 
+def hann_window(mel: LogMel) -> Tensor:
+    """The periodic window, float64 (n_fft,)."""
+    return torch.hann_window(mel.n_fft, periodic=True, dtype=torch.float64)
+
+
 @lru_cache(maxsize=16)
 def _constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]:
     """The window, float32 (n_fft,), and the triangles over the bins of the spectrum, float32 (bins, n_bins)."""
-    window = torch.hann_window(mel.n_fft, periodic=True, dtype=torch.float64)
     hertz = torch.arange(mel.n_fft // 2 + 1, dtype=torch.float64)[:, None] * mel.sample_rate / mel.n_fft
     low, high = _mel(torch.tensor([mel.low_hz, mel.sample_rate / 2], dtype=torch.float64)).tolist()
     edges = _hertz(torch.linspace(low, high, mel.n_bins + 2, dtype=torch.float64))
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     triangles = torch.minimum((hertz - left) / (centre - left), (right - hertz) / (right - centre)).clamp_(min=0)
     triangles *= 2 / (right - left)
-    return window.float().to(device), triangles.float().to(device)
+    return hann_window(mel).float().to(device), triangles.float().to(device)
 
 
 _LINEAR_HZ, _BREAK_HZ = 200 / 3, 1000.0
