@@ -1,4 +1,6 @@
-"""Real torchrun with gloo ranks: a killed rank, restarts on other numbers of ranks, and bad samples on one rank."""
+"""Real torchrun with gloo ranks: a killed rank, restarts on other numbers of ranks, bad samples on one rank, a second
+training in the same processes.
+"""
 
 import json
 import os
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines import VideoClip, masks, video_loader
+from maskstream.shards.block_sums import BLOCK_BYTES, blocks_around
 from maskstream.shards.manifest import Manifest
 
 SCRIPT = Path(__file__).with_name("global_batches.py")
@@ -94,9 +97,10 @@ def broken(eleven, tmp_path_factory):
     with open(manifest.shard_path(1), "r+b") as file:  # sample 1: noise in place of its frames
         start = manifest.video(1).header_size
         file.seek(int(mp4.offset[1]) + start)
-        file.write(np.random.default_rng(0).bytes(int(mp4.size[1]) - start))
+        file.write(np.random.default_rng(0).bytes(int(mp4.size[1]) - start - BLOCK_BYTES))  # the next one stays whole
     manifest.shard_path(5).unlink()  # samples 5 and 6: the shard is missing
-    os.truncate(manifest.shard_path(10), int(mp4.offset[10]) + 1000)  # sample 10: the tar ends in it
+    end = blocks_around(int(mp4.offset[10]) + 1000, 1, 1 << 30)[1]
+    os.truncate(manifest.shard_path(10), end)  # sample 10: the tar ends in it
     return folder
 
 
@@ -135,3 +139,10 @@ def test_ranks_that_skip_bad_samples_hang_and_ranks_that_replace_them_do_not(ele
     assert "finished" not in logs[0] + logs[1]
     assert status != 0
     assert "Timed out" in output, output
+
+
+def test_a_second_training_in_the_same_processes_forgets_the_first_ones_group(eleven, tmp_path):
+    status, output = torchrun(2, SCRIPT.with_name("training_again.py"), eleven, tmp_path)
+    assert status == 0, output
+    assert [output.count(f"run {run} ended at step 2") for run in range(2)] == [2, 2], output
+    assert (tmp_path / "0" / "model.safetensors").read_bytes() == (tmp_path / "1" / "model.safetensors").read_bytes()
