@@ -24,7 +24,7 @@ def indexed_sound_problems(manifest: Manifest, row: int, body: bytes, decode: bo
     except OSError:
         return  # the check of the shard says that the file cannot be read
     except SoundTableError as error:
-        yield str(error)
+        yield f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
         return
     n_samples = int(manifest.facts["n_samples"][row])
     if table.form.sample_rate != int(manifest.facts["sample_rate"][row]):
@@ -37,9 +37,9 @@ def indexed_sound_problems(manifest: Manifest, row: int, body: bytes, decode: bo
 
 def _table_bytes(manifest: Manifest, row: int, size_bytes: int) -> int:
     """How much of the file may be the table of a sample: up to the next one's, or the file's end."""
-    offsets = np.append(np.sort(manifest.facts[SOUND_TABLE][manifest.shard == manifest.shard[row]]), size_bytes)
     at = int(manifest.facts[SOUND_TABLE][row])
-    return int(offsets[np.searchsorted(offsets, at, side="right").clip(max=len(offsets) - 1)]) - at
+    offsets = manifest.facts[SOUND_TABLE][manifest.shard == manifest.shard[row]]
+    return max(int(offsets[offsets > at].min(initial=size_bytes)) - at, 0)
 
 
 def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Iterator[str]:

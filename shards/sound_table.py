@@ -108,11 +108,11 @@ class SoundHead:
     def parse(cls, data: bytes) -> SoundHead:
         """The head in the first bytes of a table; SoundTableError where there is none."""
         if len(data) < HEAD.itemsize or data[: len(MAGIC)] != MAGIC:
-            raise SoundTableError("there is no table of this sound; run `maskstream index` again")
+            raise SoundTableError("there is no table of this sound")
         head = np.frombuffer(data, HEAD, 1)[0]
         kind = head["kind"].decode("ascii", "replace")
         if kind not in KINDS:
-            raise SoundTableError(f"its table is of the kind {kind!r}, legal are {', '.join(KINDS)}")
+            raise SoundTableError(f"it is of the kind {kind!r}, legal are {', '.join(KINDS)}")
         return cls(
             kind=kind,
             codec=head["codec"].decode("ascii", "replace"),
@@ -150,7 +150,7 @@ def read_table(data: bytes) -> SoundTable:
     cells_at, cells_bytes = head.cells_at(0, head.n_cells)
     at, size = head.pieces_at(0, head.n_pieces)
     if len(data) < at + size:
-        raise SoundTableError("its table is cut off; run `maskstream index` again")
+        raise SoundTableError("it is cut off")
     return SoundTable(
         kind=head.kind,
         form=head.form(data[HEAD.itemsize : HEAD.itemsize + head.setup_bytes]),

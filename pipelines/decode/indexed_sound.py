@@ -29,6 +29,9 @@ from .sound import MARGIN_S, SoundError, finished, kept_channels
 
 Floats = npt.NDArray[np.float32]
 
+MAX_READ = 1 << 26
+"""Bytes of a table that are read at a time; that of two hours of Opus has a tenth of it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
@@ -70,6 +73,8 @@ class _Reader:
     read_bytes: int = 0
 
     def of_table(self, at: int, size: int) -> bytes:
+        if not 0 <= size <= MAX_READ:
+            raise SoundTableError(f"{size} bytes of it were asked for")
         self.read_bytes += size
         return self.store.read(self.table[0], self.table[1] + at, size) if size else b""
 
@@ -112,8 +117,10 @@ def read_indexed(
             runs.extend(_runs(reader, head, low, high))
         else:
             whole = reader.of_member(0, member[2])
-    except SoundTableError as error:
-        raise SoundError(str(error)) from error
+    except (SoundTableError, IndexError, ValueError) as error:
+        raise SoundError(
+            f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
+        ) from error
     return IndexedStretch(
         form=form,
         runs=runs,

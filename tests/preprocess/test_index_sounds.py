@@ -13,8 +13,11 @@ from maskstream.preprocess import index_tars
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.packet_table import packets_path
 from maskstream.shards.sound_member import sound_member
+from maskstream.shards.sound_table import read_table
 from maskstream.shards.store import LocalStore
+from maskstream.shards.verify import verify
 
+from .flac_blocks import variable_flac
 from .foreign_tars import write_tar
 from .sounds import wave, write_sound
 
@@ -46,7 +49,9 @@ WRITTEN = {
     "vorbis2.ogg": (48000, 1, "VORBIS", {}),
     "opus2.opus": (48000, 2, "OPUS", {"format": "OGG"}),
 }
-PARTIAL = (set(ENCODED) | set(WRITTEN)) - {"noise.m4a", "a.opus", "opus2.opus"}
+MADE = ("chunks.wav", "variable.flac", "4608.flac")
+FROM_BEGINNING = ("noise.m4a", "a.opus", "opus2.opus")
+"""Sounds whose decoder never forgets."""
 
 
 def with_chunks(data):
@@ -66,20 +71,12 @@ def make(folder):
     for n, (name, (rate, channels, subtype, how)) in enumerate(WRITTEN.items()):
         sf.write(folder / name, wave(SECONDS * rate + 77, channels, seed=50 + n), rate, subtype=subtype, **how)
         made[name] = (folder / name).read_bytes()
-    return made | {"chunks.wav": with_chunks(made["s16.wav"]), "variable.flac": variable_flac(folder)}
-
-
-def variable_flac(folder):
-    """A FLAC whose blocks have different sizes, some of 4,608 samples: frames of two streams, numbered by samples."""
-    path = folder / "variable.flac"
-    samples = (wave(44100 * 4) * 30000).astype(np.int16)
-    with av.open(str(path), "w", format="flac") as container:
-        stream = container.add_stream("flac", rate=44100, layout="mono", options={"frame_size": "4608"})
-        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), "s16", "mono")
-        frame.sample_rate, frame.pts = 44100, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path.read_bytes()
+    steps = (wave(44100 * 4 + 11) * 30000).astype(np.int16)[:, 0]
+    return made | {
+        "chunks.wav": with_chunks(made["s16.wav"]),
+        "variable.flac": variable_flac(steps, 44100, [4608, 1152, 4096, 200, 4608, 576]),
+        "4608.flac": variable_flac(steps, 44100, [4608]),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +129,7 @@ def key(name):
     return name.replace(".", "_")
 
 
-@pytest.mark.parametrize("name", [*ENCODED, *WRITTEN, "chunks.wav", "variable.flac"])
+@pytest.mark.parametrize("name", [*ENCODED, *WRITTEN, *MADE])
 def test_every_stretch_is_that_of_a_plain_decode(split, sounds, name):
     manifest = Manifest.load(split)
     i, truth = by_name(manifest)[key(name)], plain(sounds[name])
@@ -148,3 +145,80 @@ def test_every_stretch_is_that_of_a_plain_decode(split, sounds, name):
         assert got.dtype == np.float32
         assert np.array_equal(got, truth[first:stop]), (first, stop)
     assert np.array_equal(stretch(manifest, i, 0, n)[0], truth)
+
+
+@pytest.mark.parametrize("name", [name for name in (*WRITTEN, *MADE) if name != "opus2.opus"])
+def test_a_plain_decode_by_another_library_is_the_same(split, sounds, name):
+    manifest = Manifest.load(split)
+    i = by_name(manifest)[key(name)]
+    truth, rate = sf.read(io.BytesIO(sounds[name]), dtype="float32", always_2d=True)
+    got = stretch(manifest, i, 1000, 20000)[0]
+    assert rate == int(manifest.facts["sample_rate"][i])
+    assert len(truth) == int(manifest.facts["n_samples"][i])
+    lossy = name.endswith(".ogg")
+    assert np.abs(got - truth[1000:20000]).max() <= (1e-4 if lossy else 0)
+
+
+@pytest.mark.parametrize("name", [*ENCODED, *WRITTEN, *MADE])
+def test_few_bytes_are_read_where_the_codec_allows_it(split, sounds, name):
+    """Half a second in the middle: its own bytes, at most half a second more, and what its decoder must see before."""
+    manifest = Manifest.load(split)
+    i = by_name(manifest)[key(name)]
+    rate, n = (int(manifest.facts[fact][i]) for fact in ("sample_rate", "n_samples"))
+    size = len(sounds[name])
+    middle = stretch(manifest, i, n // 2, n // 2 + rate // 2)[1]
+    table = read_table(sound_entry(manifest, i))
+    if name in FROM_BEGINNING:
+        assert not table.cells["decode"].any()
+        assert size / 2 < middle < size
+    elif table.kind == "pcm":
+        assert middle == 96 + (rate // 2) * table.frame_bytes
+    else:
+        before = 2.1 if name == "low.mp3" else 1.1
+        setup = 96 + len(table.form.setup) + 24 * 3 + 16 * len(table.pieces)
+        assert middle - setup < (0.5 + before) * rate / n * size * 1.6
+
+
+def sound_entry(manifest, i):
+    path = packets_path(manifest.folder, manifest.shard_path(i).name)
+    return path.read_bytes()[int(manifest.facts["sound_table"][i]) :]
+
+
+def test_a_long_sound_whose_decoder_never_forgets_is_read_in_parts(tmp_path):
+    samples = wave(48000 * 62, 1, seed=5)
+    data = write_sound(tmp_path / "a.opus", samples, 48000, "libopus", options={"b": "48000"})
+    write_tar(tmp_path / "x.tar", [("a.opus", data)])
+    index_tars([tmp_path], workers=0)
+    manifest, truth = Manifest.load(tmp_path), plain(data)
+    cells = read_table(sound_entry(manifest, 0)).cells
+    assert not cells["runs_on"].any()
+    assert cells["decode"][3:].all()
+    for first, stop in ((0, 500), (48000 * 45, 48000 * 46), (48000 * 29, 48000 * 51 + 7), (len(truth) - 9, len(truth))):
+        got, read = stretch(manifest, 0, first, stop)
+        assert np.array_equal(got, truth[first:stop])
+        assert read < len(data) * (0.9 if stop - first > 48000 * 20 else 0.5)
+    assert verify(tmp_path, decode=True).problems == []
+
+
+def test_what_no_table_can_say_is_decoded_as_a_whole(tmp_path):
+    """Two Ogg streams one after the other: FFmpeg plays them, and their packets are not those of one decoder."""
+    parts = []
+    for seed in (0, 1):
+        sf.write(tmp_path / "a.ogg", wave(48000, 2, seed=seed), 48000, subtype="VORBIS")
+        parts.append((tmp_path / "a.ogg").read_bytes())
+    data = b"".join(parts)
+    (tmp_path / "a.ogg").unlink()
+    write_tar(tmp_path / "x.tar", [("a.ogg", data)])
+    index_tars([tmp_path], workers=0)
+    manifest, truth = Manifest.load(tmp_path), plain(data)
+    assert read_table(sound_entry(manifest, 0)).kind == "whole"
+    got, read = stretch(manifest, 0, 50000, 60000)
+    assert np.array_equal(got, truth[50000:60000])
+    assert read == 96 + len(data)
+    assert verify(tmp_path, decode=True).problems == []
+
+
+def test_blocks_of_several_sizes_stand_in_the_table(split):
+    manifest = Manifest.load(split)
+    counts = read_table(sound_entry(manifest, by_name(manifest)["variable_flac"])).pieces["samples"]
+    assert counts[:6].tolist() == [4608, 1152, 4096, 200, 4608, 576]
