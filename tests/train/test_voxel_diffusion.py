@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from maskstream.pipelines.diffusion import CosineNoise, LinearNoise
+from maskstream.pipelines.masks import Draw
+from maskstream.pipelines.place import Place
+from maskstream.pipelines.points.tokens import VoxelTokens
 from maskstream.pipelines.points.voxels import point_tokens, voxel_places, voxelise
 from maskstream.train.export import load_model, save_model
 from maskstream.train.models.voxel_blocks import Experts, from_windows, sinusoid_cube, to_windows
 from maskstream.train.models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
 from maskstream.train.models.voxel_sampling import sample_clouds
 from maskstream.train.pictures.voxels import step_flops
+from maskstream.train.recipes import named_recipe
 
 SMALL = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
 
@@ -193,6 +197,21 @@ def test_masks_save_most_of_the_arithmetic():
     model = VoxelDiffusion(config(resolution=16, patch=2, width=96, depth=4))
     few, all_of_them = (step_flops(model, inputs(batch=1, visible=v)) for v in (8, 512))
     assert few < 0.15 * all_of_them
+
+
+def test_the_tiny_recipe_shows_few_tokens_then_all_that_hold_points():
+    recipe = named_recipe("fastdit3d-tiny")
+    tokens = VoxelTokens(resolution=recipe.model.resolution, patch=recipe.model.patch)
+    clean = torch.randn(2048, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.4, 1.0, 0.2])
+    cues = tokens.cues(clean, clean)
+    seen = [
+        ~recipe.mask.hide(tokens.grid, Draw.of(0, 0, "a", 0, Place(progress=progress), cues))
+        for progress in (0.0, 0.5, 0.501, 1.0)
+    ]
+    assert [int(visible.sum()) for visible in seen] == [76, 76, 163, 163]
+    shares = [visible[cues.occupied].mean() for visible in seen]
+    assert shares == pytest.approx([0.25, 0.25, 1, 1], abs=0.01)
+    assert int(recipe.model.shown * tokens.grid.size) == 163
 
 
 def test_it_learns_one_cloud():

@@ -32,7 +32,7 @@ COMPARED = 54
 COMPARED_POINTS = 512
 BESIDE = 4
 """As many made and real ones are shown of each category."""
-STEPS = 50
+STEPS = 30
 SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
 """What share of their variance the noised clouds that are shown have left, as near as there is one."""
 REACH = 2.4

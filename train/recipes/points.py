@@ -94,6 +94,11 @@ def fastdit3d_small() -> VoxelRecipe:
     )
 
 
+def tuned(*, masked: float, without: float, at: float = 0.5) -> Piecewise:
+    """A ratio that is `masked` until the share `at` of the run and `without` from then on."""
+    return Piecewise(points=((at, masked), (at + 0.001, without)))
+
+
 def fastdit3d_tiny() -> VoxelRecipe:
     """The same method for two CPU cores: 512 tokens at 24^3 in patches of 3, of which 76 are visible.
 
@@ -101,16 +106,14 @@ def fastdit3d_tiny() -> VoxelRecipe:
     mask, as in MaskDiT (Zheng et al., 2023), but for empty tokens: a cloud fills 110 to 150 of the 512, and the encoder
     sees those and some others, also when clouds are made.
     """
-    whole, tuned = 0.5, 0.501
     return replace(
         fastdit3d_small(),
         name="fastdit3d-tiny",
         mask=VoxelAware(
-            foreground=Piecewise(points=((whole, 0.75), (tuned, 0.0))),
-            background=0.95,
-            total=Piecewise(points=((whole, 0.85), (tuned, 0.68))),
+            foreground=tuned(masked=0.75, without=0.0), background=0.95, total=tuned(masked=0.85, without=0.68)
         ),
         select=PointSelection(points=2048),
+        batch_size=8,
         model=VoxelDiffusionConfig(
             resolution=24,
             patch=3,
@@ -125,7 +128,7 @@ def fastdit3d_tiny() -> VoxelRecipe:
             schedule="cosine",
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.99), weight_decay=0.0, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.05, steps=800),
+        schedule=ScheduleConfig(base_lr=6.4e-2, min_lr=1.28e-3, warmup=0.05, steps=1000),
     )
 
 
