@@ -26,6 +26,8 @@ def decoder_of(form: SoundForm) -> AudioCodecContext:
             raise SoundTableError(f"{form.codec} is no audio codec")
         decoder.extradata, decoder.thread_count = form.setup or None, 1
         decoder.sample_rate, decoder.layout = form.sample_rate, form.layout
+        if form.codec == "flac":
+            decoder.options = {"err_detect": "crccheck+explode"}  # of its frames each has a sum
     except (av.FFmpegError, ValueError) as error:
         raise SoundTableError(f"FFmpeg {av.ffmpeg_version_info} cannot decode {form.codec} ({error})") from error
     return decoder

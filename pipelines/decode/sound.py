@@ -106,6 +106,7 @@ def _decoded(header: FlacHeader, frames: bytes) -> npt.NDArray[np.signedinteger]
     decoder = av.CodecContext.create("flac", "r")
     decoder.extradata = header.stream_info
     decoder.thread_count = 1
+    decoder.options = {"err_detect": "crccheck+explode"}  # a frame that changed ends what comes out
     parts = []
     try:
         for packet in (av.Packet(frames), None):  # the decoder takes frame after frame out of one packet

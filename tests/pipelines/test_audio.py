@@ -15,7 +15,7 @@ from maskstream.pipelines import AudioClip, audio_loader, masks
 from maskstream.pipelines.audio.log_mel import LogMel
 from maskstream.pipelines.audio.spectrogram import Spectrogram
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.decode.sound import decode_stretch, read_stretch
+from maskstream.pipelines.decode.sound import SoundError, decode_stretch, read_stretch
 from maskstream.preprocess.encode.audio import encoded_sound
 from maskstream.preprocess.encode.sound import Sound
 from maskstream.shards.dataset import finish_split
@@ -168,6 +168,19 @@ def test_only_the_frames_of_the_stretch_are_read(split):
     assert read.read_bytes < size / 20
     assert len(read.frames) < size * (16000 + 2 * header.points[1, 0]) / header.n_samples * 1.5
     assert header.size_bytes < size / 50
+
+
+def test_a_frame_that_changed_is_an_error(split):
+    manifest = Manifest.load(split)
+    path, offset, size = manifest.member(0, "flac")
+    whole = path.read_bytes()[offset : offset + size]
+    n_samples, rng = flac_header(whole).n_samples, np.random.default_rng(0)
+    for _ in range(20):
+        read = read_stretch(LocalStore(), (path, offset, size), 0, n_samples, rate=16000)
+        changed = bytearray(read.frames)
+        changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
+        with pytest.raises(SoundError):
+            decode_stretch(replace(read, frames=bytes(changed)), rate=16000, gain=1.0)
 
 
 def test_draws_and_statistics(split):
