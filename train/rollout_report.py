@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..pipelines.mesh.loader import mesh_loader
 from ..pipelines.preview.build import write_page
+from ..pipelines.preview.chart import Chart, line_chart
 from ..pipelines.preview.page import environment, render
 from .export import load_model
 from .pictures.mesh import rollout_figures
@@ -97,18 +98,17 @@ def _page(
         facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(len(rows[0].error))},
         table=table,
         columns=list(next(iter(table.values()))),
-        chart=_chart(rows),
+        lines=_lines(rows),
         kind="rollout",
         meshes=figures,
     )
 
 
-def _chart(rows: Sequence[RolloutRow]) -> dict[str, Any]:
-    """Errors by step as SVG paths in a square of 1000 units, and the greatest value that the chart shows."""
+def _lines(rows: Sequence[RolloutRow]) -> list[tuple[str, Chart]]:
+    """The errors of each row by step, in charts of one scale; errors above those of rollouts that stay finite are drawn
+    at its edge.
+    """
     top = max(float(np.max(row.error)) for row in rows if np.isfinite(row.error).all())
-    lines = []
-    for row in rows:
-        x = np.linspace(0, 1000, len(row.error))
-        y = 1000 * (1 - np.clip(row.error / top, 0, 1))
-        lines.append((row.name, "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))))
-    return {"top": top, "steps": len(rows[0].error), "lines": lines}
+    steps = np.arange(1, len(rows[0].error) + 1, dtype=np.float64)
+    errors = [(row.name, np.minimum(row.error.astype(np.float64), top)) for row in rows]
+    return [(name, line_chart(steps, error, include=(0.0, top))) for name, error in errors]

@@ -1,5 +1,7 @@
 """The flow that is computed: its mesh, its physics, and that it is the same each time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,13 @@ def test_it_goes_faster_beside_the_cylinder_and_presses_on_its_front(flow):
     back = np.argmin(np.hypot(*(flow.positions - [SHORT.x_m + SHORT.radius_m, SHORT.y_m]).T))
     assert last[front, 2] > last[back, 2] + 0.3 * inlet**2
     assert (flow.node_type == NORMAL).sum() > len(flow.node_type) / 2
+
+
+def test_smaller_steps_come_closer_to_one_flow():
+    frames = [compute(replace(SHORT, step_s=step)).fields[1:] for step in (2e-3, 1e-3, 2.5e-4)]
+    coarse, fine = (np.sqrt(np.square(each - frames[-1]).mean(axis=(0, 1))) for each in frames[:2])
+    assert (fine < 0.5 * coarse).all()
+    assert (coarse < 0.01 * frames[-1].std(axis=(0, 1))).all()
 
 
 def test_frames_and_repetition(flow):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 MEASURED = 512
 """As many samples at most go into the held-out loss."""
 VIEWS = 4
-SHOWN_STEPS = 3
+SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
+"""Steps of a rollout that are drawn, as parts of its length."""
 _SWEEPS = 200
 
 Float32s = npt.NDArray[np.float32]
@@ -36,7 +37,9 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshFigure:
-    """One mesh: its key, what is said of it, and rows of pictures: a name, and `data:` addresses, each with a word."""
+    """One mesh: its key, what is said of it, and rows of pictures side by side: a title, and `data:` addresses, each
+    with what it shows.
+    """
 
     key: str
     words: str
@@ -145,7 +148,7 @@ def _masked_figure(recipe: MeshRecipe, model: MeshNetwork, sampler: MeshSampler,
     return MeshFigure(
         key=batch.key[0],
         words=words,
-        rows=tuple((name, ((data_uri(picture), name),)) for name, picture in pictures.items()),
+        rows=tuple(("", ((data_uri(picture), name),)) for name, picture in pictures.items()),
     )
 
 
@@ -176,14 +179,18 @@ def rollout_figures(
     sampler: MeshSampler, trajectories: Trajectories, rollouts: dict[str, Tensor]
 ) -> Iterator[MeshFigure]:
     """The truth and the rollouts float32 (T, N, D) of each trajectory at a few steps, drawn on one scale."""
-    steps = np.unique(np.linspace(0, len(trajectories.fields) - 1, SHOWN_STEPS + 1).round().astype(int)[1:]).tolist()
+    last = len(trajectories.fields) - 1
+    steps = sorted({max(round(part * last), 1) for part in SHOWN_STEPS})
     for i, (nodes, key) in enumerate(zip(nodes_of(trajectories.start), trajectories.start.key, strict=True)):
         shown = ShownField.of(sampler, i)
-        truth = trajectories.fields[:, nodes].numpy()
-        scale = shown.scale(truth)
-        rows = [("Truth", _row(shown, truth, steps, scale))]
-        rows += [(name, _row(shown, made[:, nodes].numpy(), steps, scale)) for name, made in rollouts.items()]
-        yield MeshFigure(key=key, words=f"{shown.name}, at the steps {', '.join(map(str, steps))}", rows=tuple(rows))
+        fields = {"Truth": trajectories.fields, **rollouts}
+        drawn = {name: values[:, nodes].numpy() for name, values in fields.items()}
+        scale = shown.scale(drawn["Truth"])
+        rows = tuple(
+            (f"After {step} step{'s'[: step > 1]}", _side_by_side(shown, drawn, step, scale)) for step in steps
+        )
+        words = f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
+        yield MeshFigure(key=key, words=words, rows=rows)
 
 
 def nodes_of(batch: MeshBatch) -> list[slice]:
@@ -192,7 +199,7 @@ def nodes_of(batch: MeshBatch) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(offset)]
 
 
-def _row(
-    shown: ShownField, fields: Float32s, steps: Sequence[int], scale: tuple[float, float]
+def _side_by_side(
+    shown: ShownField, fields: dict[str, Float32s], step: int, scale: tuple[float, float]
 ) -> tuple[tuple[str, str], ...]:
-    return tuple((data_uri(shown.picture(fields[step], scale)), f"step {step}") for step in steps)
+    return tuple((data_uri(shown.picture(values[step], scale)), name) for name, values in fields.items())
