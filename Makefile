@@ -4,7 +4,7 @@ VENV    ?= .venv
 DATASET ?= sample
 RECIPE  ?= mgmae-tiny
 PROFILE ?= train
-MASK    ?= motion-guided
+MASK    ?=
 ROOT    ?= data/raw/$(DATASET)
 OUT     ?= data/shards/$(DATASET)
 DATA    ?= data/shards/sample/train
@@ -91,8 +91,8 @@ shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS=]: raw data 
 train: $(VENV)/.done  ## RECIPE=videomae-small DATA=data/shards/k400/train [STEPS= RUN_DIR=]: train on shards
 	$(RUN) train $(RECIPE) --data $(DATA) --out $(or $(RUN_DIR),runs/$(RECIPE)) $(if $(STEPS),--steps $(STEPS))
 
-preview: $(VENV)/.done  ## DATA=... [MASK=motion-guided]: a page with frames, flow and masks
-	$(RUN) preview $(DATA) --mask $(MASK) --out preview.html
+preview: $(VENV)/.done  ## DATA=... [MASK=]: a page with samples of any modality and their masks
+	$(RUN) preview $(DATA) $(if $(MASK),--mask $(MASK)) --out preview.html
 
 gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real data
 	$(RUN) gallery --out runs/gallery.html
@@ -106,8 +106,8 @@ inspect: $(VENV)/.done  ## DATA=...: what is in a set of shards
 bench: $(VENV)/.bench  ## CPU ms per clip of this loader and of its peers, in one run
 	$(BIN)/python benchmarks/loader.py --out runs/bench/loader.json
 
-bench-data: $(VENV)/.done  ## DATA=... [MASK=motion-guided]: the loader on your shards, and what limits it
-	$(RUN) bench $(DATA) --mask $(MASK)
+bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and what limits it
+	$(RUN) bench $(DATA) $(if $(MASK),--mask $(MASK))
 
 test: $(VENV)/.dev  ## the test suite
 	$(BIN)/python -m pytest

@@ -15,7 +15,7 @@ from rich.table import Table
 from .loader import default_threads
 from .stalls import limit, shares
 from .stats import WAITS
-from .video.loader import video_loader
+from .trial import Modality, modality_of
 
 ROUNDS = 3
 PREFETCH = 3
@@ -26,18 +26,21 @@ _LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
 def measure(
     location: str | Path,
     *,
-    seconds: float,
-    clips: int | None = None,
+    for_s: float,
+    samples: int | None = None,
     step_s: float = 0.0,
     workers: int = 0,
     threads: int | None = None,
-    **settings: Any,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What `video_loader` with these settings does for `seconds`, or until so many clips; JSON-able.
+    """What the loader of the split's modality with these settings does for `for_s` seconds, or until so many samples;
+    JSON-able.
 
     The consumer takes each batch and is away for `step_s` seconds. What is made while everything starts is not counted.
+    Raises ValueError for settings, ShardError where there is no finished split.
     """
-    loader = video_loader(location, workers=workers, threads=threads, **settings)
+    modality = modality_of(location)
+    loader = modality.loader(location, workers=workers, threads=threads, **settings)
     ahead = settings.get("prefetch", PREFETCH) * max(workers, 1)
     before: dict[str, Any] = {}
     start = 0.0
@@ -48,10 +51,10 @@ def measure(
         time.sleep(step_s)
         wall = time.perf_counter() - start
         spent = difference(loader.stats(), before)
-        if wall >= seconds or (clips is not None and spent["samples"] >= clips):
+        if wall >= for_s or (samples is not None and spent["samples"] >= samples):
             break
     loader.close()
-    return _result(spent, wall, workers)
+    return _result(modality, spent, wall, workers)
 
 
 def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,43 +66,63 @@ def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
 
 
 def sweep(
-    location: str | Path, *, seconds: float, cores: int | None = None, rounds: int = ROUNDS, **settings: Any
-) -> list[dict[str, Any]]:
-    """Clips a second with several numbers of workers and threads, the fastest first; `seconds` for each of them.
+    location: str | Path,
+    *,
+    for_s: float,
+    step_s: float = 0.0,
+    cores: int | None = None,
+    rounds: int = ROUNDS,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Samples a second with several numbers of workers and threads, `for_s` seconds for each: what samples are called
+    ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best"); JSON-able.
 
     `rounds` is how often it comes back to each setting, so that noise of the machine hits all alike.
     """
     tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for workers, threads in candidates(cores or default_threads(0)):
-            result = measure(location, seconds=seconds / rounds, workers=workers, threads=threads, **settings)
+            result = measure(
+                location, for_s=for_s / rounds, step_s=step_s, workers=workers, threads=threads, settings=settings
+            )
             tried.setdefault((workers, threads), []).append(result)
     rows = [
         {
             "workers": workers,
             "threads": threads,
-            "clips_per_s": round(median(result["clips_per_s"] for result in results), 2),
-            "cpu_ms_per_clip": round(median(result["cpu_ms_per_clip"] for result in results), 3),
-            "rounds": [result["clips_per_s"] for result in results],
+            "samples_per_s": round(median(result["samples_per_s"] for result in results), 2),
+            "cpu_ms_per_sample": round(median(result["cpu_ms_per_sample"] for result in results), 3),
+            "rounds": [result["samples_per_s"] for result in results],
         }
         for (workers, threads), results in tried.items()
     ]
-    return sorted(rows, key=lambda row: -float(row["clips_per_s"]))
+    rows.sort(key=lambda row: -float(row["samples_per_s"]))
+    return {"unit": modality_of(location).unit, "best": rows[0], "tried": rows}
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
-    """Prints what `measure` gave, or `{"best": ..., "tried": ...}` of a sweep."""
+    """Prints what `measure` or `sweep` gave."""
     if "tried" in result:
-        table = Table("workers", "threads of each", "clips/s", "CPU ms/clip", "clips/s in each round")
-        for row in result["tried"]:
-            rounds = ", ".join(f"{speed:.1f}" for speed in row["rounds"])
-            speeds = (f"{row['clips_per_s']:.1f}", f"{row['cpu_ms_per_clip']:.1f}", rounds)
-            table.add_row(str(row["workers"]), str(row["threads"]), *speeds)
-        console.print(table)
-        best = result["best"]
-        console.print(f"Fastest here: workers={best['workers']}, threads={best['threads']}.", highlight=False)
-        return
-    table = Table("stage", "wall ms/clip", "CPU ms/clip", "share")
+        _show_sweep(result, console)
+    else:
+        _show_stages(result, console)
+
+
+def _show_sweep(result: Mapping[str, Any], console: Console) -> None:
+    unit = result["unit"]
+    table = Table("workers", "threads of each", f"{unit}/s", "CPU ms each", f"{unit}/s in each round")
+    for row in result["tried"]:
+        rounds = ", ".join(f"{speed:.1f}" for speed in row["rounds"])
+        speeds = (f"{row['samples_per_s']:.1f}", f"{row['cpu_ms_per_sample']:.2f}", rounds)
+        table.add_row(str(row["workers"]), str(row["threads"]), *speeds)
+    console.print(table)
+    best = result["best"]
+    console.print(f"Fastest here: workers={best['workers']}, threads={best['threads']}.", highlight=False)
+
+
+def _show_stages(result: Mapping[str, Any], console: Console) -> None:
+    unit = result["unit"]
+    table = Table("stage", "wall ms", "CPU ms", "share", title=f"of each of the {unit}", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, row in result["stages"].items():
@@ -111,8 +134,9 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         f" in each of {result['workers']} workers" if result["workers"] else ""
     )
     for line in (
-        f"{result['clips_per_s']:.1f} clips/s, {result['mb_per_s']:.2f} MB/s read, {result['kb_per_clip']:.0f} kB each",
-        f"{result['clips']} clips in {result['wall_s']:.1f} s, made by {made_by}; {result['cores']} cores, "
+        f"{result['samples_per_s']:.1f} {unit}/s, {result['mb_per_s']:.2f} MB/s read, {result['kb_per_sample']:.1f} kB "
+        f"and {result['cpu_ms_per_sample']:.2f} CPU ms each",
+        f"{result['samples']} {unit} in {result['wall_s']:.1f} s, made by {made_by}; {result['cores']} cores, "
         f"load {result['load']}",
         result["limit"],
     ):
@@ -125,21 +149,23 @@ def candidates(cores: int) -> list[tuple[int, int]]:
     return list(dict.fromkeys((workers, max(threads, 1)) for workers, threads in pairs if workers <= cores))
 
 
-def _result(stats: Mapping[str, Any], wall: float, workers: int) -> dict[str, Any]:
+def _result(modality: Modality, stats: Mapping[str, Any], wall: float, workers: int) -> dict[str, Any]:
     cores = default_threads(0)
-    clips = max(stats["samples"], 1)
+    samples = max(stats["samples"], 1)
     return {
-        "clips": stats["samples"],
+        "modality": modality.name,
+        "unit": modality.unit,
+        "samples": stats["samples"],
         "wall_s": round(wall, 3),
-        "clips_per_s": round(stats["samples"] / wall, 2),
+        "samples_per_s": round(stats["samples"] / wall, 2),
         "mb_per_s": round(stats["read_bytes"] / wall / 1e6, 3),
-        "kb_per_clip": round(stats["read_bytes"] / clips / 1e3, 1),
-        "cpu_ms_per_clip": round(sum(stats["cpu_seconds"].values()) / clips * 1e3, 3),
+        "kb_per_sample": round(stats["read_bytes"] / samples / 1e3, 1),
+        "cpu_ms_per_sample": round(sum(stats["cpu_seconds"].values()) / samples * 1e3, 3),
         "stages": shares(stats),
         "bad": stats["bad"],
         "workers": workers,
         "threads": stats["threads"] // max(workers, 1),
         "cores": cores,
         "load": round(os.getloadavg()[0], 2),
-        "limit": limit(stats, cores),
+        "limit": limit(stats, cores, modality.name),
     }

@@ -13,13 +13,43 @@ _ALL_BUSY = 0.8  # of the cores' time, spent in the loader's own stages
 _MOSTLY = 0.5
 
 _NAMES = {
+    "read": ("Reading", "what is read is in memory already, so fewer bytes a sample would help"),
+    "decode": ("Decoding", "more cores would help"),
+    "convert": ("Conversion", "more cores would help"),
+    "flow": ("Flow", "codec flow, which shards of the profile train allow, costs least"),
+    "mask": ("Drawing masks", "a mask that follows nothing of the sample, such as random, costs least"),
+    "collate": ("Joining batches", "with workers they are joined in several processes"),
+}
+_VIDEO = {
     "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
     "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),
     "convert": ("Conversion to RGB", "a smaller output, or a GPU with DALI would help"),
-    "flow": ("Flow", "codec flow, which shards of the profile train allow, costs least"),
     "mask": ("Drawing masks", "a mask without flow costs least"),
     "collate": ("Joining batches", "on a GPU with DALI this is where it decodes; on a CPU use workers"),
 }
+_OF: dict[str | None, Mapping[str, tuple[str, str]]] = {
+    "video": _VIDEO,
+    "audio": {
+        "decode": ("Decoding FLAC", "shorter clips or more cores would help"),
+        "convert": ("Making spectrograms", "on a CUDA device, or with on_device=True, they are made of whole batches"),
+    },
+    "audiovisual": {
+        "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),
+        "convert": (
+            "Conversion to RGB and spectrograms",
+            "a smaller picture would help; on a CUDA device spectrograms are made of whole batches",
+        ),
+    },
+    "points": {
+        "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),
+        "mask": ("Drawing masks", "one that need not know which voxels are occupied, such as random, costs less"),
+    },
+    "mesh": {
+        "read": ("Reading and normalising", "more views of a mesh share its reading, and more cores would help"),
+        "convert": ("Building graphs", "more views of a mesh share its graph, and more cores would help"),
+    },
+}
+"""What the stages of a modality do and what would make them cheaper, where that is not what _NAMES says."""
 
 
 def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -31,7 +61,9 @@ def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     seconds, cpu = stats["seconds"], stats["cpu_seconds"]
     samples = max(stats["samples"], 1)
     rows: dict[str, dict[str, float]] = {}
-    for group in ((*SAMPLE_STAGES, *BATCH_STAGES), WAITS):
+    known = {*SAMPLE_STAGES, *BATCH_STAGES, *WAITS}
+    others = tuple(name for name in seconds if name not in known)
+    for group in ((*SAMPLE_STAGES, *others, *BATCH_STAGES), WAITS):
         total = sum(seconds.get(name, 0.0) for name in group)
         for name in group:
             if name in seconds:
@@ -48,8 +80,10 @@ def summary(stats: Mapping[str, Any]) -> dict[str, Any]:
     return {**stats, "stages": shares(stats), "limit": limit(stats, default_threads(0))}
 
 
-def limit(stats: Mapping[str, Any], cores: int) -> str:
+def limit(stats: Mapping[str, Any], cores: int, modality: str | None = None) -> str:
     """One sentence about `loader.stats()` on a machine of `cores` cores: what limits, and what would help.
+
+    modality: what the loader loads, for the words; without it they are those that hold for all.
 
     The consumer's own time decides first: a loader that it never waits for limits nothing. Else the loader's processor
     time tells whether the cores are busy with it, and the difference of wall and processor time what threads wait for.
@@ -62,13 +96,21 @@ def limit(stats: Mapping[str, Any], cores: int) -> str:
     if waits < _RARELY:
         return f"The consumer limits: it waits for data {waits:.0%} of the time, the loader keeps up."
     stages = {name: (seconds.get(name, 0.0), cpu.get(name, 0.0)) for name in _NAMES}
-    return f"{_of_the_loader(stages, wall, int(stats['threads']), cores)} (The consumer waits {waits:.0%} of the time.)"
+    names = {**_NAMES, **_OF.get(modality, {})}
+    words = _of_the_loader(stages, wall, int(stats["threads"]), cores, names)
+    return f"{words} (The consumer waits {waits:.0%} of the time.)"
 
 
-def _of_the_loader(stages: Mapping[str, tuple[float, float]], wall: float, threads: int, cores: int) -> str:
+def _of_the_loader(
+    stages: Mapping[str, tuple[float, float]],
+    wall: float,
+    threads: int,
+    cores: int,
+    names: Mapping[str, tuple[str, str]],
+) -> str:
     worked = sum(cpu for _, cpu in stages.values())
     name, (_, most) = max(stages.items(), key=lambda stage: stage[1][1])
-    what, remedy = _NAMES[name]
+    what, remedy = names[name]
     if worked >= _ALL_BUSY * cores * wall:
         return (
             f"{what} limits: it is {most / worked:.0%} of the loader's processor time, and all {cores} cores are busy "
@@ -84,7 +126,7 @@ def _of_the_loader(stages: Mapping[str, tuple[float, float]], wall: float, threa
     collate = stages["collate"][0]
     if spent < _MOSTLY * threads * wall:
         if collate >= _MOSTLY * wall:
-            return f"{_NAMES['collate'][0]} limits: it takes {collate / wall:.0%} of the time; {_NAMES['collate'][1]}."
+            return f"{names['collate'][0]} limits: it takes {collate / wall:.0%} of the time; {names['collate'][1]}."
         idle = 1 - spent / (threads * wall)
         return f"The threads are idle {idle:.0%} of the time: raise prefetch, or use fewer of them with more workers."
     running = sum(stages[name][1] for name in SAMPLE_STAGES) / spent

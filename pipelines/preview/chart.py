@@ -54,15 +54,20 @@ def line_chart(x: Series, y: Series, *, include: Sequence[float] = (), window: i
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     y_values = axis_ticks(low, high, 4)
     x_range, y_range = (float(x[0]), float(x[-1])), (y_values[0], y_values[-1])
-    x_values = [v for v in axis_ticks(*x_range, x_ticks, least=1.0) if x_range[0] <= v <= x_range[1]]
     return Chart(
         x_range=x_range,
         y_range=y_range,
         line=_path(x, y, x_range, y_range),
         smooth=_path(x, running_mean(y, window), x_range, y_range) if 1 < window <= len(y) else "",
-        x_ticks=_ticks(x_values, x_range),
+        x_ticks=inner_ticks(*x_range, x_ticks, least=1.0),
         y_ticks=_ticks(y_values, y_range[::-1]),
     )
+
+
+def inner_ticks(low: float, high: float, about: int, *, least: float = 0.0) -> tuple[Tick, ...]:
+    """About so many ticks at round numbers from `low` to `high`, `least` apart, none of them outside."""
+    inside = [v for v in axis_ticks(low, high, about, least=least) if low <= v <= high]
+    return _ticks(inside, (low, high))
 
 
 def _ticks(values: Sequence[float], extent: tuple[float, float]) -> tuple[Tick, ...]:

@@ -53,7 +53,7 @@ class TimelineView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipView:
-    """Everything that a page shows of one clip; what the batch has not is None."""
+    """Everything that a page shows of one clip; what the batch has not is None. view: as in `SampleName`."""
 
     key: str
     label: int
@@ -62,6 +62,7 @@ class ClipView:
     counts: TokenCounts | None
     timeline: TimelineView | None
     flow: FlowView | None
+    view: int | None = None
 
     @property
     def frames(self) -> tuple[FrameView, ...]:

@@ -14,8 +14,9 @@ MARGIN_PX = 4
 _SUBPIXEL_BITS = 4
 _HIDDEN = np.array([0x55, 0x55, 0x5A], dtype=np.float32)
 _PAPER = 255
-_VIEW = np.array([[0.86, -0.5, 0.0], [0.25, 0.43, -0.87], [0.43, 0.75, 0.5]], dtype=np.float32)
-"""For meshes in space: right, down and away from the eye, in coordinates of the mesh."""
+_NODE, _EDGE, _GONE = (0x0B, 0x73, 0x94), (0x5F, 0xA8, 0xBD), (0xE2, 0xE5, 0xE8)
+_VIEW = np.array([[0.86, -0.5, 0.0], [-0.25, -0.43, -0.87], [0.43, 0.75, -0.5]], dtype=np.float32)
+"""For meshes in space: right, down and away from the eye, which is above, in coordinates of the mesh."""
 
 
 def field_colours(values: Float32s, low: float, high: float) -> UInt8:
@@ -39,11 +40,7 @@ def mesh_picture(
     more of its corners are hidden. In space farther cells are drawn first.
     """
     places, depth = _projected(positions)
-    low, high = places.min(axis=0), places.max(axis=0)
-    scale = (side_px - 2 * MARGIN_PX) / max(float((high - low).max()), 1e-12)
-    width, height = np.ceil((high - low) * scale + 2 * MARGIN_PX).astype(int).tolist()
-    picture = np.full((max(height, 1), max(width, 1), 3), _PAPER, dtype=np.uint8)
-    pixels = np.round(((places - low) * scale + MARGIN_PX) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    picture, pixels = _sheet(places, side_px)
     triangles = _triangles(cells)
     if depth is not None:
         triangles = triangles[np.argsort(-depth[triangles].mean(axis=1), kind="stable")]
@@ -54,6 +51,33 @@ def mesh_picture(
     for corners, shade in zip(pixels[triangles], shades.astype(np.uint8).tolist(), strict=True):
         cv2.fillConvexPoly(picture, corners, shade, cv2.LINE_AA, _SUBPIXEL_BITS)
     return picture
+
+
+def graph_picture(
+    positions: Float32s, edges: npt.NDArray[np.int64], hidden: Bool, left: Bool, *, side_px: int = 420
+) -> UInt8:
+    """A picture uint8 (H, W, 3), its longer side `side_px`, of a graph over nodes at float32 (V, 2 or 3).
+
+    edges: int64 (2, E). left: bool (E,), the edges that are left, drawn over the others, which are pale. hidden: bool
+    (V,), the nodes that are not drawn as dots.
+    """
+    places, _ = _projected(positions)
+    picture, pixels = _sheet(places, side_px)
+    for chosen, colour in ((~left, _GONE), (left, _EDGE)):
+        lines = pixels[edges[:, chosen].T].reshape(-1, 2, 1, 2)
+        cv2.polylines(picture, list(lines), False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
+    for place in pixels[~hidden].tolist():
+        cv2.circle(picture, place, 2 << _SUBPIXEL_BITS, _NODE, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return picture
+
+
+def _sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]]:
+    """An empty picture whose longer side is `side_px`, and where places (V, 2) lie in it, in parts of a pixel."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    scale = (side_px - 2 * MARGIN_PX) / max(float((high - low).max()), 1e-12)
+    width, height = np.ceil((high - low) * scale + 2 * MARGIN_PX).astype(int).tolist()
+    picture = np.full((max(height, 1), max(width, 1), 3), _PAPER, dtype=np.uint8)
+    return picture, np.round(((places - low) * scale + MARGIN_PX) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
 def _projected(positions: Float32s) -> tuple[Float32s, Float32s | None]:

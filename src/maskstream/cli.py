@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 console = Console()
@@ -36,6 +36,67 @@ Data = Annotated[
     Path, typer.Argument(help="The folder of one split, such as data/shards/k400/train.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+
+# What `preview` and `bench` let one choose; None is what suits the shards.
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        help="A mask by its name, or none; of video with sound, that of the frames. One that does not fit lists those "
+        "that do. [default: motion-guided for video, audio-mae for audio, random for video with sound, fastdit-3d for "
+        "points, mesh-mask for mesh]",
+        show_default=False,
+    ),
+]
+AudioMask = Annotated[
+    str | None, typer.Option(help="Of video with sound, that of the sound [default: audio-mae]", show_default=False)
+]
+MaskRatio = Annotated[
+    float | None, typer.Option("--ratio", help="Hidden share [default: the mask's own]", show_default=False)
+]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Views of each sample, each with a crop, a mask or a step of its own [default: 1]",
+        show_default=False,
+    ),
+]
+_VIDEO, _SOUND, _POINTS = "Video, also with sound", "Audio, also with video", "Points"
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        min=2, help="Frames of a clip, an even number [default: 16]", show_default=False, rich_help_panel=_VIDEO
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(min=1, help="Frames from one to the next [default: 4]", show_default=False, rich_help_panel=_VIDEO),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=16, help="Pixels of a side, a multiple of 16 [default: 224]", show_default=False, rich_help_panel=_VIDEO
+    ),
+]
+SoundSeconds = Annotated[
+    float | None,
+    typer.Option(
+        min=0.16,
+        help="Seconds of sound, a multiple of 0.16 [default: 10.24; of a preview at most so much, as the shards have]",
+        show_default=False,
+        rich_help_panel=_SOUND,
+    ),
+]
+Points = Annotated[
+    int | None,
+    typer.Option(min=1, help="Points of a cloud [default: 2048]", show_default=False, rich_help_panel=_POINTS),
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(
+        min=4, help="Voxels along an edge, a multiple of 4 [default: 32]", show_default=False, rich_help_panel=_POINTS
+    ),
+]
 
 
 def _version(value: bool) -> None:
@@ -215,26 +276,43 @@ def rollout(
 @app.command()
 def preview(
     data: Data,
-    mask: Annotated[str, typer.Option(help="random, tube, motion-guided or videomae2.")] = "motion-guided",
+    mask: Mask = None,
+    audio_mask: AudioMask = None,
+    ratio: MaskRatio = None,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
-    clips: Annotated[int, typer.Option(min=1, max=64, help="How many clips.")] = 8,
-    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
-    stride: Annotated[int, typer.Option(min=1, help="Frames from one to the next.")] = 4,
-    size: Annotated[int, typer.Option(min=16, help="Pixels of a side.")] = 224,
-    ratio: Annotated[
-        float | None, typer.Option(help="Masked share [default: the mask's own]", show_default=False)
-    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="How many samples.")] = 8,
+    views: Views = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    size: Size = None,
+    sound_seconds: SoundSeconds = None,
+    points: Points = None,
+    resolution: Resolution = None,
     seed: Annotated[int, typer.Option(help="Of the order, the crops and the masks.")] = 0,
 ) -> None:
-    """Write one self-contained page: frames, the mask over them, the flow, and which tokens stay visible."""
-    from .pipelines.preview import preview as write
-    from .pipelines.video.clip import VideoClip
+    """Write one self-contained page that shows samples as the training loop receives them, with the mask over them.
 
-    clip = VideoClip(frames=frames, stride=stride, size=size)
-    console.print(
-        f"wrote {write(data, mask=_mask(mask, ratio), out=out, clips=clips, clip=clip, seed=seed)}",
-        highlight=False,
+    Video: frames, flow, and which tokens stay visible over time. Audio: the waveform and the spectrogram, and the sound
+    to be heard; with video, both over one axis of time. Points: the cloud from two angles, and the voxels. Mesh: the
+    field, and the graph that is left. What the shards hold stands in their dataset.json.
+    """
+    from .pipelines.preview import preview as write
+    from .pipelines.trial import loader_settings, modality_of
+
+    settings = loader_settings(
+        modality_of(data),
+        mask=mask,
+        audio_mask=audio_mask,
+        ratio=ratio,
+        views=views,
+        frames=frames,
+        stride=stride,
+        size=size,
+        sound_seconds=sound_seconds,
+        points=points,
+        resolution=resolution,
     )
+    console.print(f"wrote {write(data, out=out, samples=samples, seed=seed, **settings)}", highlight=False)
 
 
 @app.command()
@@ -302,19 +380,28 @@ def doctor(
 @app.command()
 def bench(
     data: Data,
-    mask: Annotated[str, typer.Option(help="none, random, tube, motion-guided or videomae2.")] = "tube",
-    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
-    stride: Annotated[int, typer.Option(min=1, help="Frames from one to the next.")] = 4,
-    size: Annotated[int, typer.Option(min=16, help="Pixels of a side.")] = 224,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips of a batch.")] = 8,
-    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 decodes in threads.")] = 0,
+    mask: Mask = None,
+    audio_mask: AudioMask = None,
+    ratio: MaskRatio = None,
+    views: Views = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    size: Size = None,
+    sound_seconds: SoundSeconds = None,
+    points: Points = None,
+    resolution: Resolution = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples of a batch.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 makes samples in threads.")] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each [default: one a core]", show_default=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 10.0,
-    clips: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many clips, if that is earlier.", show_default=False)
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", "--clips", min=1, help="Stop after so many samples, if that is earlier.", show_default=False
+        ),
     ] = None,
     step_ms: Annotated[float, typer.Option(min=0, help="Time that a training step would take for each batch.")] = 0.0,
     sweep: Annotated[
@@ -323,25 +410,38 @@ def bench(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the loader on this machine: clips a second, where the time goes, and what limits it.
+    """Measure the loader on this machine: samples a second, bytes read, where the time goes, and what limits it.
 
-    Bytes that were read before come from memory: for the speed of a disk, use data larger than it, or a cold start.
+    The loader is that of what the shards hold, with the mask that `preview` shows. Bytes that were read before come
+    from memory: for the speed of a disk, use data larger than it, or a cold start.
     """
     from .pipelines import bench as loader_bench
-    from .pipelines.video.clip import VideoClip
+    from .pipelines.trial import loader_settings, modality_of
 
-    settings: dict[str, Any] = {
-        "clip": VideoClip(frames=frames, stride=stride, size=size),
-        "mask": None if mask == "none" else _mask(mask, None, also=("none",)),
-        "batch_size": batch_size,
-        "device": device,
-    }
+    settings = loader_settings(
+        modality_of(data),
+        mask=mask,
+        audio_mask=audio_mask,
+        ratio=ratio,
+        views=views,
+        frames=frames,
+        stride=stride,
+        size=size,
+        sound_seconds=sound_seconds,
+        points=points,
+        resolution=resolution,
+    ) | {"batch_size": batch_size, "device": device}
     if sweep:
-        rows = loader_bench.sweep(data, seconds=seconds, **settings)
-        result: dict[str, Any] = {"best": rows[0], "tried": rows}
+        result = loader_bench.sweep(data, for_s=seconds, step_s=step_ms / 1e3, settings=settings)
     else:
         result = loader_bench.measure(
-            data, seconds=seconds, clips=clips, step_s=step_ms / 1e3, workers=workers, threads=threads, **settings
+            data,
+            for_s=seconds,
+            samples=samples,
+            step_s=step_ms / 1e3,
+            workers=workers,
+            threads=threads,
+            settings=settings,
         )
     if as_json:
         print(json.dumps(result))
@@ -385,19 +485,6 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
         raise ValueError(f"numbers with commas between them, such as 0.5,0.75, got {text!r}") from None
-
-
-def _mask(name: str, ratio: float | None, also: tuple[str, ...] = ()) -> Any:
-    from .pipelines.masks import MASKS
-
-    if name not in MASKS:
-        raise ValueError(f"mask {name!r}; legal are {', '.join((*also, *MASKS))}")
-    mask: Any = MASKS[name]()
-    if ratio is None:
-        return mask
-    if not hasattr(mask, "ratio"):
-        raise ValueError(f"mask {name!r} has no single ratio; leave --ratio out")
-    return replace(mask, ratio=ratio)
 
 
 def _show(facts: dict[str, Any], as_json: bool) -> None:

@@ -30,7 +30,7 @@ def test_cells_with_hidden_nodes_are_grey():
 
 def test_in_space_what_is_nearer_covers_what_is_behind():
     near, far = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
-    away = np.array([0.43, 0.75, 0.5], np.float32)
+    away = np.array([0.43, 0.75, -0.5], np.float32)
     places = np.concatenate([near, far + 5 * away])
     cells = np.array([[0, 1, 2], [3, 4, 5]], np.int32)
     colours = np.array([RED] * 3 + [BLUE] * 3, np.uint8)

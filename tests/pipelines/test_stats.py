@@ -2,13 +2,11 @@
 
 import time
 
-import numpy as np
 import pytest
 
 from maskstream.pipelines import VideoClip, masks, video_loader
-from maskstream.pipelines.bench import candidates, difference, measure, sweep
 from maskstream.pipelines.stalls import limit, shares
-from maskstream.pipelines.stats import SAMPLE_STAGES, STAGES, Stats
+from maskstream.pipelines.stats import STAGES, Stats
 
 SETTINGS = {"clip": VideoClip(frames=4, stride=4, size=32), "patch": 8, "batch_size": 2, "device": "cpu"}
 
@@ -85,9 +83,30 @@ def made_up(*, threads=4, wait=10.0, consumer=0.0, samples=100, **stages):
     ],
 )
 def test_the_sentence_names_what_limits(stats, says):
-    sentence = limit(stats, cores=4)
+    sentence = limit(stats, cores=4, modality="video")
     assert says in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("modality", "says"),
+    [
+        ("audio", "Making spectrograms limits: it is 75%"),
+        ("audiovisual", "Conversion to RGB and spectrograms limits"),
+        ("points", "Augmenting limits"),
+        ("mesh", "Building graphs limits"),
+        (None, "Conversion limits"),
+    ],
+)
+def test_a_stage_is_called_what_it_is_for_the_modality(modality, says):
+    sentence = limit(made_up(decode=(10, 9), convert=(29, 27)), cores=4, modality=modality)
+    assert says in sentence
+    assert "profile train" not in sentence
+
+
+def test_a_stage_of_which_nothing_is_known_is_shown_too():
+    rows = shares(made_up(decode=(30, 20), dream=(10, 1)))
+    assert rows["dream"]["share"] == 0.25
 
 
 def test_shares_are_of_the_threads_and_of_the_consumer():
@@ -96,34 +115,3 @@ def test_shares_are_of_the_threads_and_of_the_consumer():
     assert rows["read"]["share"] == 0.25
     assert (rows["wait"]["share"], rows["consumer"]["share"]) == (0.8, 0.2)
     assert list(rows) == ["read", "decode", "wait", "consumer"]
-
-
-def test_the_difference_of_two_states_is_what_happened_between():
-    before, after = made_up(decode=(3, 2), samples=4), made_up(decode=(8, 6), read=(1, 1), samples=9, wait=12.0)
-    got = difference(after, before)
-    assert got["samples"] == 5
-    assert got["seconds"] == {"wait": 2.0, "consumer": 0.0, "decode": 5, "read": 1}
-    assert got["cpu_seconds"] == {"decode": 4, "read": 1}
-
-
-def test_measuring_counts_the_clips_it_was_asked_for(split):
-    result = measure(split, **SETTINGS, mask=masks.Tube(ratio=0.75), seconds=60, clips=6, threads=1)
-    assert 6 <= result["clips"] < 10
-    assert result["clips_per_s"] == pytest.approx(result["clips"] / result["wall_s"], rel=0.2)
-    assert result["mb_per_s"] > 0
-    assert set(SAMPLE_STAGES) <= set(result["stages"])
-    assert result["limit"]
-    short = measure(split, **SETTINGS, mask=masks.Tube(ratio=0.75), seconds=0.01, threads=2, step_s=0.02)
-    assert short["clips"] >= 2
-    assert short["stages"]["consumer"]["wall_ms"] >= 0
-
-
-def test_a_sweep_tries_the_default_too_and_puts_the_fastest_first(split):
-    assert (0, 8) in candidates(8)
-    assert all(workers <= cores and threads >= 1 for cores in range(1, 70) for workers, threads in candidates(cores))
-    rows = sweep(split, **SETTINGS, mask=None, seconds=0.02, cores=1, rounds=2)
-    assert {(row["workers"], row["threads"]) for row in rows} == set(candidates(1))
-    speeds = [row["clips_per_s"] for row in rows]
-    assert speeds == sorted(speeds, reverse=True)
-    assert all(row["clips_per_s"] == pytest.approx(np.median(row["rounds"]), abs=0.01) for row in rows)
-    assert all(len(row["rounds"]) == 2 for row in rows)

@@ -1,0 +1,31 @@
+"""A made-up batch of clips with masks and flow, for the tests of pages about them."""
+
+import numpy as np
+import torch
+
+from maskstream.pipelines.batch import Flow, VideoBatch
+from maskstream.pipelines.masks import Random, TokenGrid
+
+GRID = TokenGrid.video(8, 64, 64)
+
+
+def rngs(n):
+    return [np.random.default_rng(i) for i in range(n)]
+
+
+def make_batch(n=2, mask=None, flow=True):
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.randint(0, 256, (n, 8, 8, 8, 3), generator=generator, dtype=torch.uint8)
+    video = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    vectors = torch.zeros(n, 7, 8, 8, 2)
+    vectors[..., 0] = 4.0
+    valid = torch.ones(n, 7, 8, 8, dtype=torch.bool)
+    valid[:, :, 0, :4] = False
+    return VideoBatch(
+        video=video,
+        mask=Random(ratio=0.75).draw(GRID, rngs(n)) if mask is None else mask,
+        flow=Flow(vectors=vectors, valid=valid) if flow else None,
+        label=torch.arange(n) - 1,
+        key=[f"clip{i}" for i in range(n)],
+        pts_s=torch.arange(8, dtype=torch.float64).mul(0.25).expand(n, 8).contiguous(),
+    )

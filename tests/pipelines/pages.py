@@ -1,0 +1,84 @@
+"""Reading pages in tests: their tags and words, the pictures in them, and the cells that a path fills."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+
+VOID = {"meta", "link", "img", "input", "br", "path"}
+
+
+class Page(HTMLParser):
+    """Fails on tags that do not close in order; keeps every tag with its attributes, and the text outside scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.source = text
+        self.tags, self.stack, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack, f"</{tag}> closes nothing"
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def articles(self):
+        """A page of each article, in order."""
+        return [Page(part) for part in re.findall(r"<article.*?</article>", self.source, re.DOTALL)]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def attributes(self, tag, name):
+        return [attrs[name] for t, attrs in self.tags if t == tag and name in attrs]
+
+
+def decode(uri):
+    data = np.frombuffer(base64.b64decode(uri.partition(",")[2]), dtype=np.uint8)
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def complete_in_itself(text):
+    """The page, after a check that it refers to nothing outside itself."""
+    page = Page(text)
+    assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
+    for name in ("src", "href", "xlink:href", "srcset", "poster", "action", "data"):
+        for tag, attrs in page.tags:
+            if name in attrs:
+                assert attrs[name].startswith(("data:", "#")), f"<{tag} {name}={attrs[name][:40]}>"
+    assert not re.search(r"@import|@font-face", text)
+    assert all(address.startswith("data:image/webp;base64,") for address in re.findall(r"url\(([^)]*)\)", text))
+    policy = next(c for c in page.attributes("meta", "content") if "default-src" in c)
+    assert "default-src 'none'" in policy
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for anchor in page.attributes("a", "href"):
+        assert anchor[1:] in ids
+    return page
+
+
+def fill(path, shape):
+    """The cells that a path of `runs_path` covers."""
+    flags = np.zeros(shape, dtype=bool)
+    for x, y, n, back in re.findall(r"M(\d+) (\d+)h(\d+)v1H(\d+)z", path):
+        assert x == back
+        assert not flags[int(y), int(x) : int(x) + int(n)].any()
+        flags[int(y), int(x) : int(x) + int(n)] = True
+    return flags
