@@ -15,7 +15,7 @@ from rich.table import Table
 from .loader import default_threads
 from .stalls import limit, shares
 from .stats import WAITS
-from .trial import Modality, modality_of
+from .trial import MODALITIES, Modality, modality_of
 
 ROUNDS = 3
 PREFETCH = 3
@@ -97,7 +97,7 @@ def sweep(
         for (workers, threads), results in tried.items()
     ]
     rows.sort(key=lambda row: -float(row["samples_per_s"]))
-    return {"unit": modality_of(location).unit, "best": rows[0], "tried": rows}
+    return {"unit": modality_of(location).units, "best": rows[0], "tried": rows}
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
@@ -122,7 +122,8 @@ def _show_sweep(result: Mapping[str, Any], console: Console) -> None:
 
 def _show_stages(result: Mapping[str, Any], console: Console) -> None:
     unit = result["unit"]
-    table = Table("stage", "wall ms", "CPU ms", "share", title=f"of each of the {unit}", title_justify="left")
+    one = MODALITIES[result["modality"]].unit
+    table = Table("stage", f"wall ms/{one}", f"CPU ms/{one}", "share")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, row in result["stages"].items():
@@ -154,7 +155,7 @@ def _result(modality: Modality, stats: Mapping[str, Any], wall: float, workers: 
     samples = max(stats["samples"], 1)
     return {
         "modality": modality.name,
-        "unit": modality.unit,
+        "unit": modality.units,
         "samples": stats["samples"],
         "wall_s": round(wall, 3),
         "samples_per_s": round(stats["samples"] / wall, 2),

@@ -62,12 +62,14 @@ class MaskArgument:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Modality:
-    """What the commands know of one. unit: what samples are called. loader: its builder, and masks: its arguments that
-    are masks. options: those of `TrialOptions` that only some modalities take; settings: the loader's, made of them.
+    """What the commands know of one. unit, units: what a sample and what samples are called. loader: its builder.
+    masks: its arguments that are masks. options: those of `TrialOptions` that only some modalities take; settings: the
+    loader's, made of them.
     """
 
     name: str
     unit: str
+    units: str
     loader: Callable[..., Loader[Any]]
     masks: tuple[MaskArgument, ...]
     options: tuple[str, ...] = ()
@@ -134,7 +136,8 @@ _NODES = MaskArgument(
 _ALL = (
     Modality(
         name="video",
-        unit="clips",
+        unit="clip",
+        units="clips",
         loader=video_loader,
         masks=(_VIDEO,),
         options=_FRAMES,
@@ -142,7 +145,8 @@ _ALL = (
     ),
     Modality(
         name="audio",
-        unit="sounds",
+        unit="sound",
+        units="sounds",
         loader=audio_loader,
         masks=(_SOUND,),
         options=("sound_seconds",),
@@ -150,7 +154,8 @@ _ALL = (
     ),
     Modality(
         name="audiovisual",
-        unit="clips",
+        unit="clip",
+        units="clips",
         loader=audiovisual_loader,
         masks=(
             replace(_VIDEO, default="random", argument="video_mask"),
@@ -161,13 +166,14 @@ _ALL = (
     ),
     Modality(
         name="points",
-        unit="clouds",
+        unit="cloud",
+        units="clouds",
         loader=points_loader,
         masks=(_VOXELS,),
         options=("points", "resolution"),
         settings=_voxels,
     ),
-    Modality(name="mesh", unit="meshes", loader=mesh_loader, masks=(_NODES,)),
+    Modality(name="mesh", unit="mesh", units="meshes", loader=mesh_loader, masks=(_NODES,)),
 )
 MODALITIES: dict[str, Modality] = {modality.name: modality for modality in _ALL}
 

@@ -14,7 +14,7 @@ MARGIN_PX = 4
 _SUBPIXEL_BITS = 4
 _HIDDEN = np.array([0x55, 0x55, 0x5A], dtype=np.float32)
 _PAPER = 255
-_NODE, _EDGE, _GONE = (0x0B, 0x73, 0x94), (0x5F, 0xA8, 0xBD), (0xE2, 0xE5, 0xE8)
+NODE, _EDGE, _GONE = (0x0B, 0x73, 0x94), (0x5F, 0xA8, 0xBD), (0xE2, 0xE5, 0xE8)
 _VIEW = np.array([[0.86, -0.5, 0.0], [-0.25, -0.43, -0.87], [0.43, 0.75, -0.5]], dtype=np.float32)
 """For meshes in space: right, down and away from the eye, which is above, in coordinates of the mesh."""
 
@@ -67,7 +67,7 @@ def graph_picture(
         lines = pixels[edges[:, chosen].T].reshape(-1, 2, 1, 2)
         cv2.polylines(picture, list(lines), False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
     for place in pixels[~hidden].tolist():
-        cv2.circle(picture, place, 2 << _SUBPIXEL_BITS, _NODE, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.circle(picture, place, 2 << _SUBPIXEL_BITS, NODE, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
     return picture
 
 
