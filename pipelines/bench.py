@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..shards.manifest import Manifest
 from .loader import default_threads
 from .stalls import limit, shares
 from .stats import WAITS
@@ -40,6 +41,9 @@ def measure(
     Raises ValueError for settings, ShardError where there is no finished split.
     """
     modality = modality_of(location)
+    have, batch = len(Manifest.load(location)), settings.get("batch_size", 8)
+    if have < batch:
+        raise ValueError(f"{location} has {have} samples, less than a batch of {batch}; give a smaller batch size")
     loader = modality.loader(location, workers=workers, threads=threads, **settings)
     ahead = settings.get("prefetch", PREFETCH) * max(workers, 1)
     before: dict[str, Any] = {}

@@ -117,10 +117,10 @@ def _of_the_loader(
             f"with the loader; {remedy}."
         )
     spent = sum(stages[name][0] for name in SAMPLE_STAGES)
-    read, read_cpu = stages["read"]
-    if read >= _MOSTLY * spent and read_cpu < _MOSTLY * read:
+    read, waited = stages["read"][0], _waited_for_bytes(stages)
+    if read >= _MOSTLY * spent and waited >= _MOSTLY * read:
         return (
-            f"Reading limits: threads wait for the disk or the network {(read - read_cpu) / spent:.0%} of their time; "
+            f"Reading limits: threads wait for the disk or the network {waited / spent:.0%} of their time; "
             "more threads read more at once, a faster disk or a cache would help."
         )
     collate = stages["collate"][0]
@@ -141,3 +141,14 @@ def _of_the_loader(
             f"{what} takes most of their time."
         )
     return f"{what} limits: it is {most / worked:.0%} of the loader's processor time; {remedy}."
+
+
+def _waited_for_bytes(stages: Mapping[str, tuple[float, float]]) -> float:
+    """Seconds of reading in which neither a processor worked for it nor, as far as the other stages of samples tell,
+    which wait for no bytes, something else had the core.
+    """
+    others = [stages[name] for name in SAMPLE_STAGES if name != "read"]
+    wall, cpu = (sum(column) for column in zip(*others, strict=True))
+    running = min(cpu / wall, 1.0) if wall and cpu else 1.0
+    read, read_cpu = stages["read"]
+    return max(read - read_cpu / running, 0.0)

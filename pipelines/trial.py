@@ -96,7 +96,18 @@ def _given(options: Mapping[str, Any], **names: str) -> dict[str, Any]:
     return {to: options[name] for name, to in names.items() if name in options}
 
 
+def _multiples(options: Mapping[str, Any], **steps: int) -> None:
+    """ValueError where an option is no multiple of its step."""
+    for name, step in steps.items():
+        value = options.get(name, step)
+        if value % step:
+            below = value // step * step
+            near = " and ".join(str(wanted) for wanted in (below, below + step) if wanted > 0)
+            raise ValueError(f"{_flags([name])} {value} is no multiple of {step}; near it are {near}")
+
+
 def _clip(options: Mapping[str, Any]) -> dict[str, Any]:
+    _multiples(options, frames=2, size=16)
     return {"clip": VideoClip(**_given(options, frames="frames", stride="stride", size="size"))}
 
 
@@ -119,6 +130,7 @@ def whole_tokens(seconds: float) -> float:
 
 
 def _voxels(options: Mapping[str, Any]) -> dict[str, Any]:
+    _multiples(options, resolution=4)
     tokens = VoxelTokens(**_given(options, resolution="resolution"))
     return {"select": PointSelection(**_given(options, points="points")), "tokens": tokens}
 

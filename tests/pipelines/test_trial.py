@@ -106,6 +106,19 @@ def test_an_option_of_another_modality_is_refused(name, option, takes):
         loader_settings(MODALITIES[name], **option)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "says"),
+    [
+        ("video", {"size": 100}, "--size 100 is no multiple of 16; near it are 96 and 112"),
+        ("audiovisual", {"frames": 5}, "--frames 5 is no multiple of 2; near it are 4 and 6"),
+        ("points", {"resolution": 3}, "--resolution 3 is no multiple of 4; near it are 4"),
+    ],
+)
+def test_pictures_frames_and_voxels_are_whole_tokens(name, option, says):
+    with pytest.raises(ValueError, match=says):
+        loader_settings(MODALITIES[name], **option)
+
+
 @pytest.mark.parametrize(("seconds", "near"), [(0.5, "0.48, 0.64"), (0.1, "0.16"), (10.0, "9.92, 10.08")])
 def test_sound_is_whole_tokens(seconds, near):
     with pytest.raises(ValueError, match=f"{seconds:g} is no multiple of 0.16 s, the length of a token; try {near}$"):
