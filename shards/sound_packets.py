@@ -27,6 +27,8 @@ def decoder_of(form: SoundForm) -> AudioCodecContext:
         decoder.extradata, decoder.thread_count = form.setup or None, 1
         decoder.sample_rate, decoder.layout = form.sample_rate, form.layout
         if form.codec == "flac":
+            decoder.options = {"err_detect": "crccheck+explode"}  # a frame that changed gives nothing
+        if form.codec == "flac":
             decoder.options = {"err_detect": "crccheck+explode"}  # of its frames each has a sum
     except (av.FFmpegError, ValueError) as error:
         raise SoundTableError(f"FFmpeg {av.ffmpeg_version_info} cannot decode {form.codec} ({error})") from error
@@ -73,7 +75,7 @@ def floats_of(frame: AudioFrame) -> Floats:
     array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
     kind = frame.format.name.removesuffix("p")
     if kind not in _FULL_SCALE:
-        return array.astype(np.float32)
+        return array.astype(np.float32, copy=False)
     found = array.astype(np.float32) if kind != "u8" else array.astype(np.float32) - np.float32(128)
     found *= np.float32(1 / _FULL_SCALE[kind])
     return found

@@ -12,6 +12,7 @@ from ...shards.manifest import CONTAINERS
 from ...shards.member_name import split_name
 from ...shards.sound_member import SOUNDS
 from ...shards.ustar import HashedReader, walk
+from ..encode.point_files import POINT_SUFFIXES
 from .indexed import Indexed
 from .sound import index_sound
 from .video import index_video
@@ -46,11 +47,17 @@ MODALITIES = {
 }
 
 
+CLOUDS = frozenset({suffix[1:] for suffix in POINT_SUFFIXES} | {"points.npy"})
+"""Components of clouds and meshes, which are not indexed: most must be parsed as a whole, and a clip of a cloud is a
+run of rows, which is a fair sample only where the rows lie in random order, as they do in shards.
+"""
+
+
 def modality_of(paths: Sequence[Path], wanted: str | None) -> Modality:
     """The modality that is wanted, or else that of the first sample which has any.
 
-    ValueError where that sample has several, or `wanted` is none of MODALITIES. Tars of which none can be told are
-    indexed as videos, so that their rejects say what is in them.
+    ValueError where that sample has several, or is a cloud or a mesh, or `wanted` is none of MODALITIES. Tars of which
+    none can be told are indexed as videos, so that their rejects say what is in them.
     """
     if wanted is not None:
         if wanted not in MODALITIES:
@@ -68,12 +75,17 @@ def modality_of(paths: Sequence[Path], wanted: str | None) -> Modality:
             )
         if found:
             return found[0]
+        if clouds := sorted(components & CLOUDS):
+            raise ValueError(
+                f"a sample of {path} holds {clouds[0]}; clouds and meshes are not indexed: unpack the tars, and make "
+                "shards of the files with `maskstream shards points-folder`"
+            )
     return MODALITIES["video"]
 
 
 def _first_components(path: Path) -> set[str]:
     """The components of the first sample of a tar that has one which can be indexed; none where there is none."""
-    known = {component for m in MODALITIES.values() for component in m.components}
+    known = {component for m in MODALITIES.values() for component in m.components} | CLOUDS
     key, components = "", set[str]()
     try:
         with path.open("rb") as file:

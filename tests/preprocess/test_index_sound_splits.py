@@ -234,3 +234,10 @@ def test_what_a_sample_holds_several_of_must_be_said(sounds, tmp_path):
         modality_of([path], "sound")
     only = write_tar(tmp_path / "y.tar", [("a.json", b"{}"), ("b.mkv", video)])
     assert modality_of([only, path], None).name == "video"
+
+
+@pytest.mark.parametrize("component", ["points.npy", "npy", "ply", "laz", "obj"])
+def test_clouds_and_meshes_are_refused_with_the_way_to_shards(tmp_path, component):
+    path = write_tar(tmp_path / "x.tar", [(f"a.{component}", bytes(200)), ("a.json", b"{}")])
+    with pytest.raises(ValueError, match=rf"holds {component}; .*maskstream shards points-folder"):
+        index_tars([path], workers=0)
