@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import av
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from webdataset import TarWriter
 
@@ -20,12 +19,13 @@ from maskstream.pipelines.video.sample import ClipRequest, VideoSampler
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.index.entries import candidates, decoded, exact_entries
-from maskstream.preprocess.index.labels import label_of
 from maskstream.preprocess.index.packets import listed
 from maskstream.preprocess.index.video import index_video
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.verify import verify
+
+from .foreign_tars import rejects, write_tar
 
 N_FRAMES = 50
 H264 = {"g": "16", "preset": "veryfast"}
@@ -91,19 +91,6 @@ def member(manifest, i):
 def sampler(manifest):
     clip = VideoClip(frames=4, stride=2, size=32)
     return VideoSampler(manifest=manifest, clip=clip, grid=None, augment=None, mask=None, flow=None, seed=0)
-
-
-def write_tar(path, members, form=tarfile.USTAR_FORMAT):
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def rejects(folder):
-    return {row["source"]: row["reason"] for row in pq.read_table(folder / "rejects.parquet").to_pylist()}
 
 
 @pytest.fixture(scope="module")
@@ -315,29 +302,6 @@ def test_rejects_name_what_is_wrong(media, tmp_path):
     assert all(words in found[source] for source, words in expected.items()), found
     assert sum(report.rejects.values()) == len(expected)
     assert verify(tmp_path, decode=True).problems == []
-
-
-@pytest.mark.parametrize(
-    ("members", "label"),
-    [
-        ({"json": b'{"label": 3}', "cls": b"4"}, 3),
-        ({"json": b'{"caption": "a cat"}', "cls": b" 4\n"}, 4),
-        ({"json": b"[1]"}, None),
-        ({"cls": "caf\u00e9".encode()}, "caf\u00e9"),
-        ({"json": b'{"label": -1}'}, RejectError),
-        ({"json": b'{"label": "\\ud800"}'}, RejectError),
-        ({"json": b"[" * 100_000}, RejectError),
-        ({"cls": b"\xff"}, RejectError),
-        ({"cls": b""}, RejectError),
-        ({"cls": b"9" * 19}, RejectError),
-    ],
-)
-def test_labels_of_every_form(members, label):
-    if label is RejectError:
-        with pytest.raises(RejectError, match="label"):
-            label_of(members)
-    else:
-        assert label_of(members) == label
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
