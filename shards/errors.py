@@ -3,7 +3,7 @@
 MaskstreamError
 ├── ShardError      a shard is truncated, has a wrong checksum or a wrong form
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
-├── StoreError      a store did not answer, after retries
+├── StoreError      a store did not give bytes, or has no room for them
 ├── ResumeError     a state that cannot be resumed exactly
 ├── BusyError       another run writes to the same folder
 └── DatasetError    raw data is not laid out as its publishers do (names what was looked for, where, how to get it)
@@ -37,7 +37,7 @@ def _sample_error(shard: str, key: str, component: str, reason: str) -> SampleEr
 
 
 class StoreError(MaskstreamError):
-    """A store did not give the bytes that were asked for, after retries."""
+    """A store did not give the bytes that were asked for, or did not take those that were to be written."""
 
 
 class ResumeError(MaskstreamError):

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from .block_sums import SUMS
-from .errors import ResumeError
+from .errors import ResumeError, StoreError
 from .record import ShardRecord
 from .sample import Reject
 
@@ -70,7 +70,12 @@ class Journal:
     def record(self, record: ShardRecord, rejects: Sequence[Reject]) -> None:
         """Note that a shard is published, and which sources of its share were rejected; replaces what its name had."""
         row = (record.name, json.dumps(record.to_json()), json.dumps([asdict(reject) for reject in rejects]))
-        self._database.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", row)
+        try:
+            self._database.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", row)
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"{self.path} cannot be written ({error}); mend that and run the same command again"
+            ) from error
 
     def close(self) -> None:
         """Close the database; what was recorded stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,12 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import StoreError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def publishing(path: Path) -> Iterator[BinaryIO]:
     """A stream to write `path` through; leaving the block publishes it, an exception leaves no trace.
 
-    After a kill the temp file `.NAME.RANDOM.tmp` may stay; `remove_leftovers` deletes those.
+    StoreError where there is no room. After a kill the temp file `.NAME.RANDOM.tmp` may stay; `remove_leftovers`
+    deletes those.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -23,8 +29,12 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StoreError(
+                f"no room for {path} ({error.strerror}); make room and run the same command again"
+            ) from error
         raise
     sync_folder(path.parent)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import BusyError
+from .errors import BusyError, StoreError
 
 LOCK = ".writing"
 """Locked by the run that writes, which removes it; one that a killed run left behind is not locked, and no obstacle."""
@@ -17,10 +17,18 @@ LOCK = ".writing"
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Inside, no other run holds `folder`, which is made where there is none; BusyError at once where one does."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Inside, no other run holds `folder`, which is made where there is none; BusyError at once where one does,
+    StoreError where nothing can be written.
+    """
     path = folder / LOCK
-    with os.fdopen(_locked(path), "r+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(path)
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be written to ({error.strerror}); give an output folder that can be made or written"
+        ) from error
+    with os.fdopen(descriptor, "r+") as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -153,6 +153,8 @@ class Trainer:
         goal = self.steps if until is None else min(until, self.steps)
         with StopRequest() as stop, self._bar, closing(self._log()) as metrics:
             self._advance(goal, stop, metrics)
+            if self.step < goal:
+                self._bar.note(f"stopped after step {self.step} of {self.steps}; the same command goes on from there")
         if rank() == 0:
             publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
         if rank() == 0 and self.step >= self.steps:

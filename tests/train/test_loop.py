@@ -74,12 +74,13 @@ def test_it_resumes_from_the_last_checkpoint_after_a_crash(trainer, synthetic_lo
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(trainer, synthetic_loader, number):
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(trainer, synthetic_loader, capsys, number):
     before = signal.getsignal(number)
     loader = synthetic_loader(batches=5)
     loader.before_batch = lambda made: os.kill(os.getpid(), number) if made == 2 else None
-    result = trainer("run", loader=loader, steps=10).run()
+    result = trainer("run", loader=loader, steps=10, progress=True).run()
     assert (result.step, result.finished) == (3, False)
+    assert "stopped after step 3 of 10" in capsys.readouterr().err
     assert signal.getsignal(number) is before
     resumed = trainer("run", steps=10)
     assert resumed.step == 3
