@@ -1,10 +1,10 @@
-"""Processor time per clip of the audio loader, beside librosa in a torch Dataset: the same clips, one thread each.
+"""Processor time per clip of the audio loader, beside librosa in a torch DataLoader and beside DALI, one thread each.
 
-    python benchmarks/audio.py [--out audio.json]
+    python benchmarks/audio.py [--rounds 5] [--out audio.json]
 
-Both read FLAC files of harmonics and noise, take a random 10.24 s, mix to mono at 16 kHz and make 128 mel bands every
-10 ms. The peer is what its documentation shows: librosa.load of the file, a crop, librosa.feature.melspectrogram and
-power_to_db. "peer, seeking" loads only the crop (offset= and duration=). Rounds of ours and of the peers alternate.
+All read the same FLAC files of harmonics and noise, take a random 10.24 s, mix to mono at 16 kHz and make 128 mel bands
+every 10 ms of 512-point spectra (see audio_readers.py). They take turns, in batches of 8; what is made
+ahead counts in the turn of its maker. Ours includes the mask. A second table says where ours spends its time.
 """
 
 from __future__ import annotations
@@ -12,32 +12,38 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import librosa
 import machine
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from audio_readers import BATCH, BINS, FFT, FRAMES, HOP, RATE, SECONDS, DaliClips, LibrosaClips
+from torch.utils.data import DataLoader
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
+from maskstream.pipelines.audio.loader import AudioLoader
+from maskstream.pipelines.audio.log_mel import LogMel
+from maskstream.pipelines.audio.sample import AudioSampler
+from maskstream.pipelines.decode.sound import decode_stretch, read_stretch
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.encode.audio import encoded_sound
 from maskstream.preprocess.encode.sound import Sound
 
-SECONDS, RATE, CLIPS, ROUNDS = 10.24, 16000, 32, 5
+FILES, CLIPS = 16, 64
 SETS = {"speech: 15 s, 16 kHz mono": (15, 16000, 1), "recordings: 60 s, 44.1 kHz stereo": (60, 44100, 2)}
+FBANK, LOG_MEL = "maskstream, Fbank", "maskstream, LogMel"
 
 
 def write_sounds(folder: Path, seconds: int, rate: int, channels: int) -> list[Path]:
     """Sixteen files of harmonics and noise, of FLAC's usual level 5."""
     folder.mkdir(parents=True)
     paths = []
-    for i in range(16):
+    for i in range(FILES):
         rng = np.random.default_rng(i)
         t = np.arange(seconds * rate)[:, None] / rate
         wave = sum(np.sin(2 * np.pi * rng.uniform(80, 2000, channels) * t) / (k + 1) for k in range(8))
@@ -48,71 +54,139 @@ def write_sounds(folder: Path, seconds: int, rate: int, channels: int) -> list[P
     return paths
 
 
-class LibrosaClips(Dataset[torch.Tensor]):
-    """Clips as librosa's documentation makes them."""
-
-    def __init__(self, paths: list[Path], seconds: int, *, seek: bool) -> None:
-        self.paths, self.seconds, self.seek = paths, seconds, seek
-        self.rng = np.random.default_rng(0)
-
-    def __len__(self) -> int:
-        return CLIPS
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        start, path = self.rng.uniform(0, self.seconds - SECONDS), self.paths[i % len(self.paths)]
-        if self.seek:
-            wave, _ = librosa.load(path, sr=RATE, mono=True, offset=start, duration=SECONDS)
-        else:
-            wave, _ = librosa.load(path, sr=RATE, mono=True)
-            wave = wave[int(start * RATE) :][: int(SECONDS * RATE)]
-        power = librosa.feature.melspectrogram(y=wave, sr=RATE, n_fft=512, win_length=400, hop_length=160, n_mels=128)
-        return torch.from_numpy(librosa.power_to_db(power)[:, :1024])
+def ours(shards: Path, **features: Any) -> AudioLoader:
+    return audio_loader(
+        shards,
+        clip=AudioClip(seconds=SECONDS),
+        mask=masks.Random(ratio=0.8),
+        batch_size=BATCH,
+        threads=1,
+        device="cpu",
+        **features,
+    )
 
 
-def cpu_ms(run: Callable[[], Any]) -> float:
+def readers_of(paths: list[Path], shards: Path, seconds: int) -> dict[str, Callable[[], Any]]:
+    """What makes CLIPS clips with each of the readers, and leaves no work behind."""
+    fbank = ours(shards).repeat()
+    mel = ours(shards, features=LogMel(n_fft=FFT, hop=HOP, n_bins=BINS), statistics=(-30.0, 15.0)).repeat()
+    dali = DaliClips(paths)
+    whole, seeking = (
+        DataLoader(LibrosaClips(paths, seconds, CLIPS, seek=seek), batch_size=BATCH) for seek in (False, True)
+    )
+    return {
+        FBANK: lambda: last(islice(fbank, CLIPS // BATCH)).spectrogram.transpose(1, 2),
+        LOG_MEL: lambda: last(islice(mel, CLIPS // BATCH)).spectrogram.transpose(1, 2),
+        "librosa": lambda: last(whole),
+        "librosa, seeking": lambda: last(seeking),
+        "DALI": lambda: last(dali.batch() for _ in range(CLIPS // BATCH)),
+    }
+
+
+def last(batches: Iterable[Any]) -> Any:
+    """The last batch; each one goes when the next one is there, as in a training loop."""
+    batch = None
+    for one in batches:
+        batch = one
+    return batch
+
+
+def cpu_ms(run: Callable[[], Any], clips: int) -> float:
     """Processor milliseconds per clip of all threads of this process."""
     start = time.process_time()
     run()
-    return (time.process_time() - start) / CLIPS * 1e3
+    now, before = time.process_time(), 0.0
+    while now - before > 1e-3:  # what a loader makes ahead belongs to its own turn
+        time.sleep(0.05)
+        now, before = time.process_time(), now
+    return (now - start) / clips * 1e3
 
 
-def measure(seconds: int, rate: int, channels: int, folder: Path) -> dict[str, float]:
-    """Medians of alternating rounds."""
+def check(readers: dict[str, Callable[[], Any]]) -> None:
+    """That all make clips of the same size: the first turn, which is not counted."""
+    for name, run in readers.items():
+        batch = run()
+        if batch.shape != (BATCH, BINS, FRAMES):
+            raise SystemExit(f"{name} made {tuple(batch.shape)}, not {(BATCH, BINS, FRAMES)}")
+
+
+def stages(loader: AudioLoader, rounds: int) -> dict[str, float]:
+    """Medians of the processor milliseconds per clip of each stage, as the loader counts them, and of all.
+
+    How much of decoding is resampling comes from decoding the same bytes with and without it.
+    """
+    names = {"read": "read", "decode": "FLAC", "convert": "features", "mask": "mask", "collate": "collate"}
+    found: list[dict[str, float]] = []
+    batches = loader.repeat()
+    last(islice(batches, CLIPS // BATCH))
+    for epoch in range(rounds):
+        before = taken(loader)
+        whole = cpu_ms(lambda: last(islice(batches, CLIPS // BATCH)), CLIPS)
+        one = {name: (taken(loader)[stage] - before[stage]) / CLIPS * 1e3 for stage, name in names.items()}
+        one["resampling"] = max(resampling_ms(loader, epoch), 0.0)
+        one["FLAC"] -= one["resampling"]
+        found.append({**one, "threads and the rest": whole - sum(one.values()), "all": whole})
+    return {name: round(median(one[name] for one in found), 2) for name in found[0]}
+
+
+def taken(loader: AudioLoader) -> dict[str, float]:
+    """Processor seconds of each stage so far."""
+    counted = loader.stats()["cpu_seconds"]
+    assert isinstance(counted, dict)
+    return {stage: counted.get(stage, 0.0) for stage in ("read", "decode", "convert", "mask", "collate")}
+
+
+def resampling_ms(loader: AudioLoader, epoch: int) -> float:
+    """What decoding takes longer with resampling than without, of the stretches that an epoch shows."""
+    sampler = loader.sampler
+    assert isinstance(sampler, AudioSampler)
+    manifest, sounds = sampler.manifest, sampler.sounds
+    read = [
+        read_stretch(sounds.store, manifest.member(i, "flac"), *sounds.stretch(i, epoch), rate=RATE) for i in range(8)
+    ]
+
+    def decode(rate: int) -> None:
+        for stretch in read:
+            decode_stretch(stretch, rate=rate, gain=1.0, channels="mono")
+
+    own = int(manifest.facts["sample_rate"][0])
+    if own == RATE:
+        return 0.0
+    return cpu_ms(lambda: decode(RATE), len(read)) - cpu_ms(lambda: decode(own), len(read))
+
+
+def measure(seconds: int, rate: int, channels: int, folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians of alternating rounds, and the stages of ours."""
     paths = write_sounds(folder / "raw/train/a", seconds, rate, channels)
     make_shards("audio-folder", folder / "raw", folder / "shards", workers=0)
-    ours = audio_loader(
-        folder / "shards/train",
-        clip=AudioClip(seconds=SECONDS),
-        mask=masks.Random(ratio=0.8),
-        batch_size=8,
-        threads=1,
-        device="cpu",
-    )
-    stream = ours.repeat()
-    readers: dict[str, Callable[[], Any]] = {"maskstream": lambda: [next(stream) for _ in range(CLIPS // 8)]}
-    for name, seek in (("librosa", False), ("librosa, seeking", True)):
-        batches = DataLoader(LibrosaClips(paths, seconds, seek=seek), batch_size=8)
-        readers[name] = lambda batches=batches: list(batches)  # type: ignore[misc]
-    rounds = [{name: cpu_ms(run) for name, run in readers.items()} for _ in range(ROUNDS + 1)]
-    return {name: round(median(one[name] for one in rounds[1:]), 2) for name in readers}
+    readers = readers_of(paths, folder / "shards/train", seconds)
+    check(readers)
+    turns = [{name: cpu_ms(run, CLIPS) for name, run in readers.items()} for _ in range(rounds)]
+    return {
+        "readers": {name: round(median(turn[name] for turn in turns), 2) for name in readers},
+        "stages": stages(ours(folder / "shards/train"), rounds),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
     for name, settings in SETS.items():
         with TemporaryDirectory() as folder:
-            results[name] = measure(*settings, Path(folder))
-        ms = results[name]
-        print(name, "CPU ms per clip:", ", ".join(f"{reader} {value}" for reader, value in ms.items()))
-        print("   times ours:", ", ".join(f"{reader} {value / ms['maskstream']:.1f}" for reader, value in ms.items()))
-    facts = machine.facts(("librosa", "soxr", "av", "torch", "numpy"))
+            results[name] = measure(*settings, Path(folder), arguments.rounds)
+        ms = results[name]["readers"]
+        print(f"{name}: CPU ms per clip, and how many times {FBANK}")
+        for reader, value in ms.items():
+            print(f"  {reader:20} {value:7.2f} {value / ms[FBANK]:6.1f}")
+        print("  stages:", ", ".join(f"{stage} {value}" for stage, value in results[name]["stages"].items()))
+    facts = machine.facts(("librosa", "soxr", "av", "torch", "numpy", "nvidia-dali-cuda130"))
     print(json.dumps(facts))
-    if out is not None:
-        out.write_text(json.dumps({"machine": facts, "cpu_ms_per_clip": results}, indent=2))
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps({"machine": facts, "cpu_ms_per_clip": results}, indent=2))
 
 
 if __name__ == "__main__":
