@@ -77,11 +77,13 @@ $(RUN) report $(DEMO)/fastdit3d --data data/shards/sample-points/val
 @echo "open $(DEMO)/fastdit3d/report.html"
 endef
 
-# The pre-trained model learns the next step; beside it one that has as many steps and was not pre-trained.
+# The pre-trained model learns the next step; beside it two that were not pre-trained, with as many of these steps, and
+# with as many steps in all.
 define DEMO_MORE_mesh
 $(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/pre-trained --initial $(DEMO)/model.safetensors
-$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/from-scratch --steps 1500
-$(RUN) rollout $(DEMO)/pre-trained $(DEMO)/from-scratch --data data/shards/sample-mesh/val --out $(DEMO)/rollout.html
+$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/same-steps
+$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/same-total --steps 1600
+$(RUN) rollout $(DEMO)/pre-trained $(DEMO)/same-steps $(DEMO)/same-total --data data/shards/sample-mesh/val --out $(DEMO)/rollout.html
 @echo "open $(DEMO)/rollout.html"
 endef
 

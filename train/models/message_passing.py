@@ -64,7 +64,7 @@ class GraphBlock(nn.Module):
     def forward(self, nodes: Tensor, edges: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes (N, H) and edges (E, H) after the round; ends: int64 (2, E), senders and receivers."""
         sent, got = self.of_ends(nodes).chunk(2, dim=1)
-        first = self.of_edge(edges) + sent.index_select(0, ends[0]) + got.index_select(0, ends[1])
+        first = self.of_edge(edges).add_(sent.index_select(0, ends[0])).add_(got.index_select(0, ends[1]))
         edges = edges + self.edge_tail(first)
         arrived = received(edges, ends[1], nodes.shape[0])
         return nodes + self.node_tail(self.of_node(torch.cat((nodes, arrived), dim=1))), edges

@@ -21,7 +21,7 @@ from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
 from .recipe import LoaderSettings, Pictures, Recipe
 
-TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 900
+TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,17 +112,21 @@ def meshmask_small_next() -> MeshRecipe:
 
 
 def meshmask_tiny() -> MeshRecipe:
-    """MeshMask's pre-training in a minute on two CPU cores: what `make demo MODALITY=mesh` trains first."""
+    """MeshMask's pre-training in half a minute on two CPU cores: what `make demo MODALITY=mesh` trains first.
+
+    A mesh a step: the arrays of one stay in a core's cache, and two cost 2.4 times as much as one.
+    """
     return replace(
         meshmask_small(),
         name="meshmask-tiny",
+        batch_size=1,
         model=MeshNetworkConfig(width=64, hidden=64, encoder_rounds=4, decoder_rounds=2),
-        schedule=ScheduleConfig(base_lr=0.256, min_lr=2.56e-3, steps=TINY_MASKED_STEPS),
+        schedule=ScheduleConfig(base_lr=0.512, min_lr=5.12e-3, steps=TINY_MASKED_STEPS),
     )
 
 
 def meshmask_tiny_next() -> MeshRecipe:
-    """The next step in a few minutes, after `meshmask_tiny` or without it."""
+    """The next step in a minute, after `meshmask_tiny` or without it."""
     tiny = next_step(meshmask_tiny())
     return replace(tiny, schedule=replace(tiny.schedule, steps=TINY_NEXT_STEPS))
 
