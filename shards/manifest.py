@@ -33,6 +33,7 @@ from .dataset import MANIFEST, read_dataset_json
 from .errors import ShardError
 from .sample import VideoIndex
 from .shared_arrays import Shared, can_share
+from .store import LocalStore
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -117,8 +118,9 @@ class Manifest:
 
     folder: of the split. info: the contents of dataset.json. label int64 (N,), -1 for none. shard int32 (N,), a number
     into shard_names. video_columns: None in a split without video. facts: an array (N,), int64 or float64, for each
-    fact that samples have (facts.py), 0 in those without it. The arrays are read-only. It pickles as its folder,
-    and for a process that is being started as memory that both then have in common.
+    fact that samples have (facts.py), 0 in those without it. The arrays are read-only. store: what ranges of its tars
+    are read through. It pickles as its folder, and for a process that is being started as memory that both then have in
+    common.
     """
 
     folder: Path
@@ -130,6 +132,7 @@ class Manifest:
     facts: dict[str, npt.NDArray[Any]]
     _keys: pa.StringArray
     _components: dict[str, Component]
+    store: LocalStore
     _shared: Shared | None = field(default=None, repr=False)
 
     @classmethod
@@ -286,6 +289,7 @@ def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: Colum
         },
         _keys=reader.strings("key"),
         _components={name: _read_component(reader, name) for name in names},
+        store=LocalStore(folder),
     )
 
 

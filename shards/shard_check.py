@@ -64,7 +64,7 @@ class ShardCheck:
             yield f"sample {key!r}, component {name!r}: is not in the tar"
         yield from self._checksum_problems(reader)
         if reader.sha256.hexdigest() == self.promised.get("sha256"):
-            yield from self._sums_problems(path.with_suffix(SUMS), reader)
+            yield from self._sums_problems(beside(self.manifest.folder, self.name, SUMS), reader)
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
         """The components of a sample in the order of the tar."""
@@ -139,8 +139,7 @@ class ShardCheck:
         try:
             found = path.read_bytes()
         except FileNotFoundError:
-            if not self._foreign:
-                yield f"its sums {path.name} are missing, so what is read of it while training is not checked"
+            yield f"its sums {path.name} are missing, so what is read of it while training is not checked"
             return
         except OSError as error:
             yield f"its sums {path.name} cannot be read ({error.strerror or error})"

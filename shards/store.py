@@ -18,18 +18,17 @@ _OPEN_FILES = 64
 class LocalStore:
     """Reads ranges of files through a few kept-open descriptors; safe to use from many threads.
 
-    A copy that is sent to another process opens its own files there.
+    sums: the folder in which the sums of tars are, by default beside each. A copy that is sent to another process opens
+    its own files there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sums: Path | None = None) -> None:
+        self._sums = sums
         self._lock = threading.Lock()
         self._files: OrderedDict[Path, _File] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, object]:
-        return {}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__()  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path | None]]:
+        return LocalStore, (self._sums,)
 
     def read(self, path: Path, offset: int, size: int) -> bytes:
         """Exactly `size` bytes at `offset`.
@@ -61,7 +60,7 @@ class LocalStore:
             file = self._files.pop(path, None)
             if file is None:
                 try:
-                    file = _File(path)
+                    file = _File(path, self._sums or path.parent)
                 except OSError as error:
                     raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
             self._files[path] = file
@@ -76,14 +75,14 @@ class _File:
     That may be when the interpreter ends and `os` is gone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sums: Path) -> None:
         self._opened: list[int] = []
         self.descriptor = self._open(path)
         self.size_bytes = os.fstat(self.descriptor).st_size
         self.sums: int | None = None
         if path.suffix == ".tar":
             with suppress(FileNotFoundError):
-                self.sums = self._open(path.with_suffix(SUMS))
+                self.sums = self._open((sums / path.name).with_suffix(SUMS))
 
     def _open(self, path: Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,6 @@ from ...shards.errors import SampleError, ShardError, StoreError
 from ...shards.manifest import Manifest
 from ...shards.packet_table import packets_path
 from ...shards.sound_member import SOUND_TABLE, sound_member
-from ...shards.store import LocalStore
 from ..decode.indexed_sound import decode_indexed, read_indexed
 from ..decode.sound import SoundError, decode_stretch, read_stretch
 from ..rng import sample_rng
@@ -28,7 +27,6 @@ class SoundReader:
     manifest: Manifest
     clip: AudioClip
     seed: int
-    store: LocalStore = field(default_factory=LocalStore)
 
     def stretch(self, index: int, epoch: int) -> tuple[int, int]:
         """The samples [first, stop) of sound `index` that the epoch shows, counted at the rate that it is stored at."""
@@ -55,7 +53,7 @@ class SoundReader:
         """Of a member that maskstream wrote."""
         rate = self.clip.sample_rate
         with stats.stage("read"):
-            stretch = read_stretch(self.store, self.manifest.member(index, name), first, stop, rate=rate)
+            stretch = read_stretch(self.manifest.store, self.manifest.member(index, name), first, stop, rate=rate)
         stats.read_bytes += stretch.read_bytes
         with stats.stage("decode"):
             gain = float(self.manifest.facts["gain"][index])
@@ -69,7 +67,7 @@ class SoundReader:
         member = manifest.member(index, name)
         n_samples = int(manifest.facts["n_samples"][index])
         with stats.stage("read"):
-            stretch = read_indexed(self.store, table, member, first, stop, n_samples=n_samples, rate=rate)
+            stretch = read_indexed(self.manifest.store, table, member, first, stop, n_samples=n_samples, rate=rate)
         stats.read_bytes += stretch.read_bytes
         with stats.stage("decode"):
             return decode_indexed(stretch, rate=rate, channels=self.clip.channels)

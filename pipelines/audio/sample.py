@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 
 from ...shards.errors import SampleError
 from ...shards.manifest import Manifest
-from ...shards.store import LocalStore
 from ..augment.sound import Mixup, RollGain, SpecAugment
 from ..batch import AudioBatch, MaskBatch
 from ..masks import Cues, Draw, Mask, TokenGrid
@@ -53,7 +52,6 @@ class AudioSampler:
     views: int = 1
     on_device: bool = False
     part: str = ""
-    store: LocalStore = field(default_factory=LocalStore)
 
     @property
     def needs_progress(self) -> bool:
@@ -63,7 +61,7 @@ class AudioSampler:
     @property
     def sounds(self) -> SoundReader:
         """What reads them."""
-        return SoundReader(manifest=self.manifest, clip=self.clip, seed=self.seed, store=self.store)
+        return SoundReader(manifest=self.manifest, clip=self.clip, seed=self.seed)
 
     def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Room]:
         """For the samples (index, epoch, place) of a batch: its memory, and their masks, which follow no sound."""

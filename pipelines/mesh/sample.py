@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,6 @@ import numpy.typing as npt
 from ...shards.errors import SampleError, ShardError, StoreError
 from ...shards.manifest import Manifest
 from ...shards.mesh_members import FIELDS, MESH, channels_of, read_mesh, step_span, steps_of
-from ...shards.store import LocalStore
 from ..batch import MaskBatch, MeshBatch
 from ..masks import Cues, Draw, Mask, TokenGrid
 from ..place import START, Place
@@ -59,7 +58,6 @@ class MeshSampler:
     seed: int
     views: int
     drawn_steps: bool
-    store: LocalStore = field(default_factory=LocalStore)
 
     @property
     def needs_progress(self) -> bool:
@@ -98,7 +96,7 @@ class MeshSampler:
         """The mesh of sample `index`; SampleError where it cannot be read."""
         path, offset, size = self.manifest.member(index, MESH)
         try:
-            arrays = read_mesh(self.store.read(path, offset, size))
+            arrays = read_mesh(self.manifest.store.read(path, offset, size))
             if "faces" in arrays:
                 kinds = np.zeros(len(arrays["vertices"]), dtype=np.int64)
                 return StoredMesh(positions=arrays["vertices"], cells=arrays["faces"], kinds=kinds)
@@ -116,7 +114,7 @@ class MeshSampler:
             path, offset, size = self.manifest.member(index, FIELDS)
             channels = channels_of(size, n_steps, n_nodes)
             begin, length = step_span(first, count, n_nodes, channels)
-            steps = steps_of(self.store.read(path, offset + begin, length), n_nodes, channels)
+            steps = steps_of(self.manifest.store.read(path, offset + begin, length), n_nodes, channels)
         except (StoreError, ShardError) as error:
             raise self._error(index, FIELDS, str(error)) from error
         if not np.isfinite(steps).all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,6 @@ import torch
 
 from ...shards.errors import SampleError, StoreError
 from ...shards.manifest import Manifest
-from ...shards.store import LocalStore
 from ..batch import MaskBatch, PointsBatch
 from ..diffusion import Noise
 from ..masks import Cues, Draw, Mask
@@ -53,7 +52,6 @@ class PointSampler:
     noise: Noise | None
     seed: int
     views: int = 1
-    store: LocalStore = field(default_factory=LocalStore)
 
     @property
     def needs_progress(self) -> bool:
@@ -68,7 +66,7 @@ class PointSampler:
         try:
             with stats.stage("read"):
                 rows, stats.read_bytes = self.select.read(
-                    self.store, path, offset, size, sample_rng(self.seed, epoch, key, 0, "points")
+                    self.manifest.store, path, offset, size, sample_rng(self.seed, epoch, key, 0, "points")
                 )
         except (StoreError, PointsError) as error:
             raise SampleError(shard=path.name, key=key, component=MEMBER, reason=str(error)) from error

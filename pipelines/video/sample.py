@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,6 @@ from ...shards.manifest import Manifest
 from ...shards.mp4 import Mp4Error, Packets
 from ...shards.packet_table import RECORD, packets_path, read_table, records_of
 from ...shards.sample import VideoIndex
-from ...shards.store import LocalStore
 from ..augment import Augmentation
 from ..augment.crop import Crop
 from ..batch import VideoBatch
@@ -107,7 +106,6 @@ class VideoSampler:
     flow: Literal["codec", "dis"] | None
     seed: int
     views: int = 1
-    store: LocalStore = field(default_factory=LocalStore)
 
     @property
     def needs_progress(self) -> bool:
@@ -145,11 +143,11 @@ class VideoSampler:
         first, stop = video.gops_of(request.numbers)
         begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
         if begin == video.header_size:
-            data = self.store.read(path, base, end)
+            data = self.manifest.store.read(path, base, end)
             header, fragments = data[:begin], data[begin:]
         else:
-            header = self.store.read(path, base, video.header_size)
-            fragments = self.store.read(path, base + begin, end - begin)
+            header = self.manifest.store.read(path, base, video.header_size)
+            fragments = self.manifest.store.read(path, base + begin, end - begin)
         return ClipBytes(header=header, fragments=fragments, first_frame=int(video.first_frame[first]))
 
     def _read_foreign(self, request: ClipRequest, path: Path, base: int) -> ClipBytes:
@@ -157,12 +155,12 @@ class VideoSampler:
         video = request.video
         first, stop = video.gops_of(request.numbers)
         table = packets_path(self.manifest.folder, self.manifest.shard_names[self.manifest.shard[request.index]])
-        header = self.store.read(table, video.table_offset or 0, video.header_size)
+        header = self.manifest.store.read(table, video.table_offset or 0, video.header_size)
         begin, first_frame = int(video.offset[first]), int(video.first_frame[first])
-        packets = read_table(self.store.read(table, *records_of(video, first, stop)), begin)
+        packets = read_table(self.manifest.store.read(table, *records_of(video, first, stop)), begin)
         last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, request.numbers)))[-1]
         size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
-        data = self.store.read(path, base + begin, size)
+        data = self.manifest.store.read(path, base + begin, size)
         return ClipBytes(header=header, fragments=data, first_frame=first_frame, packets=packets)
 
     def sample_error(self, request: ClipRequest, error: Exception) -> SampleError:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...shards.block_sums import SUMS
 from ...shards.dataset import DATASET_JSON, FOREIGN, finish_split, read_dataset_json
 from ...shards.errors import DatasetError, ShardError
 from ...shards.idx import idx_text
@@ -73,7 +74,8 @@ def _index(
         example = f"; such as {rejects[0].source}: {rejects[0].reason}" if rejects else ""
         raise DatasetError(f"no usable {modality.noun} in {len(paths)} tars{example}")
     for path in set(paths) - {(folder / shard.name).parent.resolve() / Path(shard.name).name for shard in shards}:
-        packets_path(folder, path.name).unlink()
+        for file in (packets_path(folder, path.name), beside(folder, path.name, SUMS)):
+            file.unlink()
     for shard in shards:
         _write_idx(folder, shard)
     info = DatasetInfo(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from ...shards.block_sums import SUMS, write_sums
 from ...shards.errors import ShardError
-from ...shards.packet_table import packets_path
+from ...shards.packet_table import beside, packets_path
 from ...shards.publish import publishing
 from ...shards.record import Row, ShardRecord
 from ...shards.sample import Reject
@@ -70,6 +71,7 @@ def index_tar(task: TarTask, report: Callable[[str], None]) -> IndexedTar:
                 pass
     except OSError as error:
         raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
+    write_sums(beside(task.out, task.name, SUMS), reader.sums)
     with packets_path(task.out, task.name).open("rb") as file:
         packets_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     rows = tuple(found.rows.values())

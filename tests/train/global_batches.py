@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 
 import torch
 
@@ -24,14 +23,15 @@ from maskstream.train.recipes import VideoRecipe
 from maskstream.train.schedule import ScheduleConfig
 
 
-class SlowStore(LocalStore):
-    """Local files as a busy network gives them."""
+def read_slowly(seconds):
+    """Makes local files those that a busy network gives."""
+    read = LocalStore.read
 
-    seconds = 0.0
+    def slow(self, path, offset, size):
+        time.sleep(seconds)
+        return read(self, path, offset, size)
 
-    def read(self, path, offset, size):
-        time.sleep(self.seconds)
-        return super().read(path, offset, size)
+    LocalStore.read = slow
 
 
 class Logged:
@@ -95,8 +95,7 @@ def main():
             max_bad_fraction=float(sys.argv[7]),
         )
         if rank() == 1:
-            SlowStore.seconds = float(sys.argv[8])
-            loader.sampler = replace(loader.sampler, store=SlowStore())
+            read_slowly(float(sys.argv[8]))
         Trainer(recipe, Logged(loader, file, dies_at), out, steps=steps, save_every=2, progress=False).run()
 
 

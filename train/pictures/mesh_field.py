@@ -32,7 +32,7 @@ class ShownField:
         """Of sample `index`: the first field of its json's `field_names`."""
         mesh = sampler.mesh(index)
         path, offset, size = sampler.manifest.member(index, "json")
-        names: list[str] = json.loads(sampler.store.read(path, offset, size)).get("field_names", [])
+        names: list[str] = json.loads(sampler.manifest.store.read(path, offset, size)).get("field_names", [])
         if not names:
             return cls(mesh=mesh, statistics=sampler.statistics, name="normals", channels=())
         stem = names[0].removesuffix(_TAILS[0])
