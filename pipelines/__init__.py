@@ -21,7 +21,7 @@ from .audio.noisy import NoisyLoader, noisy_loader
 from .audiovisual.loader import AudioVisualLoader, audiovisual_loader
 from .augment.sound import Mixup, RollGain, SpecAugment
 from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, NoisyBatch, PointsBatch, VideoBatch
-from .diffusion import LinearNoise
+from .diffusion import CosineNoise, LinearNoise
 from .loader import Loader
 from .masks import TokenGrid
 from .mesh.loader import MeshLoader, mesh_loader
@@ -40,6 +40,7 @@ __all__ = [
     "AudioLoader",
     "AudioVisualBatch",
     "AudioVisualLoader",
+    "CosineNoise",
     "Fbank",
     "Flow",
     "GroupTokens",

@@ -21,7 +21,7 @@ from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.index.entries import candidates, decoded, exact_entries
 from maskstream.preprocess.index.packets import listed
 from maskstream.preprocess.index.video import index_video
-from maskstream.shards.errors import DatasetError, ResumeError
+from maskstream.shards.errors import DatasetError, ResumeError, StoreError
 from maskstream.shards.manifest import Manifest
 from maskstream.shards.verify import verify
 
@@ -219,7 +219,7 @@ def test_a_member_that_changed_is_one_bad_sample(split, tmp_path):
 
 
 def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(tars, tmp_path):
-    shutil.copytree(tars, tmp_path / "raw", ignore=shutil.ignore_patterns("*.p*", "*.json", "*.idx"))
+    shutil.copytree(tars, tmp_path / "raw", ignore=shutil.ignore_patterns("*.p*", "*.json", "*.idx", "*.sums"))
     listed = sorted(path.name for path in (tmp_path / "raw").iterdir())
     names = [tmp_path / "raw" / "b-000.tar", tmp_path / "raw" / "a-000.tar"]
     for number in (0, 2):
@@ -236,6 +236,13 @@ def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(ta
     shutil.move(tmp_path / "raw", tmp_path / "moved/raw")
     shutil.move(tmp_path / "index0", tmp_path / "moved/index0")
     assert verify(tmp_path / "moved/index0").ok
+    manifest = Manifest.load(tmp_path / "moved/index0")
+    path, offset, size = manifest.member(0, "mp4")
+    data = bytearray(path.read_bytes())
+    data[offset + size // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="are not those that were written"):
+        manifest.store.read(path, offset, size)
 
 
 def test_a_keyframe_that_is_none_is_no_entry(tmp_path):
