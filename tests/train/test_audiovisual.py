@@ -23,6 +23,7 @@ from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.loop import Trainer
 from maskstream.train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
 from maskstream.train.models.audiovisual_match import matching_loss, mean_token
+from maskstream.train.models.grid_positions import grid_positions
 from maskstream.train.models.siamese import AUDIO, VIDEO, Siamese, SiameseConfig, ratio_parts
 from maskstream.train.models.spectrogram_tokens import SpectrogramTokensConfig
 from maskstream.train.models.video_tokens import VideoTokensConfig
@@ -238,6 +239,29 @@ def test_denoising_is_what_the_loss_measures():
         model.denoise(replace(batch, audio_mask=None))
 
 
+def test_positions_of_a_grid_tell_all_tokens_apart_and_depend_on_distance_along_an_axis():
+    places = grid_positions((1, 7, 5), 32)
+    assert places.shape == (35, 32)
+    scores = places @ places.T
+    assert (scores.argmax(dim=1) == torch.arange(35)).all()
+    assert float(scores[0, 5]) == pytest.approx(float(scores[10, 15]), abs=1e-4), "one row further down"
+    assert float(scores[0, 1]) == pytest.approx(float(scores[17, 18]), abs=1e-4), "one column to the right"
+    with pytest.raises(ValueError, match="multiple of 4"):
+        grid_positions((7, 5), 30)
+
+
+def test_diffmavil_base_builds_at_full_size_within_its_budget():
+    recipe = named_recipe("diffmavil-base")
+    with torch.device("meta"):
+        model = recipe.build_model()
+    count = sum(p.numel() for p in model.parameters())
+    assert 1.9e8 < count < 2.8e8, "two ViT-B encoders of 85 M, two fusion blocks of 7 M, two decoders of 25 M and more"
+    assert (model.video.n_tokens, model.audio.n_tokens) == (784, 512)
+    assert len(model.video_encoder) == len(model.audio_encoder) == 12
+    seen = [recipe.video_mask.ratio.at(end) for end in (0, 1)]
+    assert [1040 // (int(784 * (1 - r) + 1e-9) + int(512 * (1 - r) + 1e-9)) for r in seen] == [8, 4]
+
+
 def test_counts_of_the_recipes():
     base, tiny = named_recipe("avsiam-base"), named_recipe("avsiam-tiny")
     video, audio = base.tokens()
@@ -253,7 +277,7 @@ def test_counts_of_the_recipes():
     assert noisy.noise == NOISE
     assert (noisy.video_mask.ratio.at(0), noisy.video_mask.ratio.at(1)) == (0.9, 0.8)
     with pytest.raises(ValueError, match="does not divide into patches"):
-        replace(tiny, seconds=1.0)
+        replace(tiny, seconds=1.01)
     with pytest.raises(ValueError, match="does not divide into cubes"):
         replace(tiny, clip=VideoClip(frames=1, stride=1, size=100))
 
@@ -284,6 +308,7 @@ def small(name):
         recipe,
         clip=replace(recipe.clip, frames=min(frames, 4), size=32),
         patch=8,
+        audio_patch=(16, 16),
         seconds=0.64,
         augment=CenterCrop(),
         batch_size=5 if name == "avsiam-tiny" else 1,

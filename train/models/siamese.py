@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from ...pipelines.batch import MaskBatch
 from .audiovisual_match import PairSizes, matching_loss, mean_token
-from .masked_autoencoder import Attention, Block, sinusoid_positions
+from .grid_positions import grid_positions
+from .masked_autoencoder import Attention, Block
 from .spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from .video_tokens import VideoTokens, VideoTokensConfig
 
@@ -78,7 +79,7 @@ class Siamese(nn.Module):
             torch.manual_seed(seed)
             self._build(config)
         for prefix, width in (("", config.width), ("decoder_", config.decoder_width)):
-            known = (sinusoid_positions(self.video.n_tokens, width), self.audio.positions(width))
+            known = (grid_positions(self.video.grid, width), grid_positions(self.audio.grid, width))
             for modality in (VIDEO, AUDIO):
                 self.register_buffer(f"{prefix}positions_{modality}", known[modality], persistent=False)
 

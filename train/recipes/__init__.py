@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
-from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tiny, diffmavil_tiny
+from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tiny, diffmavil_base, diffmavil_tiny
 from .enhance import EnhanceRecipe, ca_dense_unet_tiny
 from .mesh import MeshRecipe, meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
 from .points import GroupRecipe, VoxelRecipe, fastdit3d_small, fastdit3d_tiny, pointmae_small, pointmae_tiny
@@ -32,6 +32,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ca-dense-unet-tiny": ca_dense_unet_tiny,
     "avsiam-base": avsiam_base,
     "avsiam-tiny": avsiam_tiny,
+    "diffmavil-base": diffmavil_base,
     "diffmavil-tiny": diffmavil_tiny,
     "fastdit3d-small": fastdit3d_small,
     "fastdit3d-tiny": fastdit3d_tiny,
