@@ -85,7 +85,9 @@ class Build:
         """
         manifest = Manifest.load(_folder(location))
         if (found := manifest.info["modality"]) != modality:
-            raise ShardError(f"{location} holds {found} shards; {modality}_loader reads {modality}")
+            raise ShardError(
+                f"{location} holds {found} shards, and {modality} shards are read here; open it with {found}_loader"
+            )
         return cls(manifest=manifest, **_resolved(**options))
 
     def loader(

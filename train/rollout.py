@@ -40,11 +40,15 @@ class Trajectories:
         sampler = sampler_of(mesh_loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
         indexes = range(len(sampler.manifest))[:count]
         longest = min((sampler.n_steps(index) for index in indexes), default=0)
+        if longest < 2:
+            raise ValueError(
+                f"{data} has no trajectory of two steps or more; a rollout needs simulations, not surfaces"
+            )
         length = longest if steps is None else steps + 1
         if not 2 <= length <= longest:
             raise ValueError(
                 f"steps={steps}: {data} has trajectories of {longest} steps, of which a rollout makes 1 to "
-                f"{longest - 1}; surfaces have none"
+                f"{longest - 1}"
             )
         made = [sampler.make(index, 0) for index in indexes]
         fields = [sampler.statistics.normalised(sampler.fields(index, 0, length)) for index in indexes]

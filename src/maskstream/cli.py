@@ -32,6 +32,9 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
 Data = Annotated[
     Path, typer.Argument(help="The folder of one split, such as data/shards/k400/train.", show_default=False)
 ]
@@ -217,7 +220,7 @@ def train(
     """Train a recipe on shards; writes metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
     from .train import train as run
 
-    run(
+    result = run(
         recipe,
         data,
         out or Path("runs") / recipe,
@@ -229,6 +232,8 @@ def train(
         workers=workers,
         resume=resume,
     )
+    if not result.finished:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -507,6 +512,10 @@ def main() -> None:
     except ValueError as error:
         errors.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("interrupted", highlight=False)
-        sys.exit(130)
+    except OSError as error:
+        errors.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            errors.print("interrupted; the same command goes on where it stopped", highlight=False)
+        raise
