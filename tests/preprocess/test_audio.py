@@ -249,4 +249,4 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
         {path.name: path.read_bytes() for path in (tmp_path / workers / "train").iterdir()} for workers in ("0", "2")
     )
     assert one == two
-    assert len(one) == 3 * 2 + 3
+    assert len(one) == 3 * 3 + 3
