@@ -92,7 +92,9 @@ def _view(
     steps = sampler.n_steps(index)
     step = f"step {int(batch.step[row])} of {steps}" if steps else "a surface"
     mask = MaskRow.of(batch.mask, 0, nodes) if batch.mask else None
-    colours, scale = shown.colours(batch.fields[nodes].numpy())
+    fields = batch.fields[nodes].numpy()
+    scale = shown.scale(fields)
+    colours = shown.colours(fields, scale)
     picture = mesh_picture(mesh.positions, mesh.cells, colours, side_px=_SIDE_PX)
     title = f"{shown.name[0].upper()}{shown.name[1:]}"
     words = f"At {step}, in the data's units." if steps else "A colour for each direction."

@@ -42,18 +42,22 @@ class ShownField:
         return cls(statistics=sampler.statistics, name=said, channels=channels)
 
     def values(self, fields: Float32s) -> Float32s:
-        """Normalised fields (V, D) as the numbers that are drawn, (V,), in the data's units."""
+        """Normalised fields (..., D) as the numbers that are drawn, (...), in the data's units."""
         chosen = list(self.channels)
         mean, deviation = (np.asarray(each)[chosen] for each in (self.statistics.mean, self.statistics.deviation))
-        stored = fields[:, chosen] * deviation + mean
-        values: Float32s = np.linalg.norm(stored, axis=1) if len(chosen) > 1 else stored[:, 0]
+        stored = fields[..., chosen] * deviation + mean
+        values: Float32s = np.linalg.norm(stored, axis=-1) if len(chosen) > 1 else stored[..., 0]
         return values
 
-    def colours(self, fields: Float32s) -> tuple[UInt8, tuple[float, float] | None]:
-        """Fields (V, D) as colours uint8 (V, 3), and the numbers at the ends of the scale; of normals there is none."""
+    def scale(self, fields: Float32s) -> tuple[float, float] | None:
+        """The numbers at the ends of the colours of such fields (..., D); None for normals."""
         if not self.channels:
-            return ((np.clip(fields, -1, 1) + 1) * 127.5).astype(np.uint8), None
-        values = self.values(fields)
-        low, high = map(float, np.percentile(values, (1, 99)))
-        low = 0.0 if abs(low) < _NOTHING * abs(high) else low
-        return field_colours(values, low, high), (low, high)
+            return None
+        low, high = map(float, np.percentile(self.values(fields), (1, 99)))
+        return (0.0 if abs(low) < _NOTHING * abs(high) else low), high
+
+    def colours(self, fields: Float32s, scale: tuple[float, float] | None) -> UInt8:
+        """Fields (V, D) as colours uint8 (V, 3)."""
+        if scale is None:
+            return ((np.clip(fields, -1, 1) + 1) * 127.5).astype(np.uint8)
+        return field_colours(self.values(fields), *scale)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from ...pipelines.batch import MeshBatch
 from ...pipelines.mesh.loader import mesh_loader
-from ...pipelines.mesh.sample import MeshSampler
-from ...pipelines.preview.pictures import data_uri
+from ...pipelines.mesh.sample import MeshSampler, StoredMesh
+from ...pipelines.preview.mesh_field import ShownField
+from ...pipelines.preview.mesh_picture import mesh_picture
+from ...pipelines.preview.pictures import Bool, UInt8, data_uri
 from ..models.mesh_network import MeshNetwork, weighted_error
 from ..recipes.recipe import Pictures
 from ..rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error, sampler_of
-from .mesh_field import ShownField
 
 if TYPE_CHECKING:
     from ..recipes.mesh import MeshRecipe
@@ -33,6 +34,7 @@ SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
 _SWEEPS = 200
 
 Float32s = npt.NDArray[np.float32]
+Scale = tuple[float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,13 +134,13 @@ def _masked_figure(recipe: MeshRecipe, model: MeshNetwork, sampler: MeshSampler,
         raise ValueError("the loader gives no masks; build it with mask=")
     with torch.inference_mode():
         made = completed(recipe, model, batch)
-    shown = ShownField.of(sampler, index)
+    mesh, shown = sampler.mesh(index), ShownField.of(sampler, index)
     truth, hidden = batch.fields.numpy(), mask.masked[0].numpy()
     scale = shown.scale(truth)
     pictures = {
-        "Original": shown.picture(truth, scale),
-        "The encoder saw": shown.picture(truth, scale, hidden),
-        "Reconstruction": shown.picture(made.numpy(), scale),
+        "Original": picture_of(mesh, shown, truth, scale),
+        "The encoder saw": picture_of(mesh, shown, truth, scale, hidden),
+        "Reconstruction": picture_of(mesh, shown, made.numpy(), scale),
     }
     free = (batch.counts > 0) & mask.masked[0]
     error = float((made - batch.fields)[free].square().mean().sqrt()) if free.any() else 0.0
@@ -182,14 +184,14 @@ def rollout_figures(
     last = len(trajectories.fields) - 1
     steps = sorted({max(round(part * last), 1) for part in SHOWN_STEPS})
     for i, (nodes, key) in enumerate(zip(nodes_of(trajectories.start), trajectories.start.key, strict=True)):
-        shown = ShownField.of(sampler, i)
+        mesh, shown = sampler.mesh(i), ShownField.of(sampler, i)
         fields = {"Truth": trajectories.fields, **rollouts}
         drawn = {name: values[:, nodes].numpy() for name, values in fields.items()}
         scale = shown.scale(drawn["Truth"])
         rows = tuple(
-            (f"After {step} step{'s'[: step > 1]}", _side_by_side(shown, drawn, step, scale)) for step in steps
+            (f"After {step} step{'s'[: step > 1]}", _side_by_side(mesh, shown, drawn, step, scale)) for step in steps
         )
-        words = f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
+        words = shown.name if scale is None else f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
         yield MeshFigure(key=key, words=words, rows=rows)
 
 
@@ -199,7 +201,14 @@ def nodes_of(batch: MeshBatch) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(offset)]
 
 
+def picture_of(
+    mesh: StoredMesh, shown: ShownField, fields: Float32s, scale: Scale, hidden: Bool | None = None
+) -> UInt8:
+    """The mesh in the colours of its fields (V, D), uint8 (H, W, 3)."""
+    return mesh_picture(mesh.positions, mesh.cells, shown.colours(fields, scale), hidden=hidden)
+
+
 def _side_by_side(
-    shown: ShownField, fields: dict[str, Float32s], step: int, scale: tuple[float, float]
+    mesh: StoredMesh, shown: ShownField, fields: dict[str, Float32s], step: int, scale: Scale
 ) -> tuple[tuple[str, str], ...]:
-    return tuple((data_uri(shown.picture(values[step], scale)), name) for name, values in fields.items())
+    return tuple((data_uri(picture_of(mesh, shown, values[step], scale)), name) for name, values in fields.items())
