@@ -19,6 +19,7 @@ from .audio.log_mel import LogMel
 from .audio.microphones import MicrophoneLine
 from .audio.noisy import NoisyLoader, noisy_loader
 from .audiovisual.loader import AudioVisualLoader, audiovisual_loader
+from .audiovisual.spectrogram_noise import SpectrogramNoise
 from .augment.sound import Mixup, RollGain, SpecAugment
 from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, NoisyBatch, PointsBatch, VideoBatch
 from .diffusion import CosineNoise, LinearNoise
@@ -62,6 +63,7 @@ __all__ = [
     "PointsLoader",
     "RollGain",
     "SpecAugment",
+    "SpectrogramNoise",
     "TokenGrid",
     "VideoBatch",
     "VideoClip",

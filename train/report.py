@@ -16,7 +16,7 @@ from .checkpoint import latest_checkpoint
 from .curves import run_curves
 from .export import load_model
 from .metrics import StepMetrics, read_metrics
-from .recipes import Pictures, Recipe, named_recipe
+from .recipes import Pictures, Recipe, check_modality, named_recipe
 
 MODEL = "model.safetensors"
 _OF_TRAINING = ("name", "schedule", "optimiser")
@@ -57,6 +57,7 @@ def write_report(
         raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
     settings = _settings(run)
     recipe = recipe or _recipe(run, settings)
+    check_modality(recipe, data)
     shown = min(clips, len(Manifest.load(data)))
     if shown < 1:
         raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")

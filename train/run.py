@@ -10,7 +10,7 @@ import torch
 
 from .distributed import process_group
 from .loop import Trainer, TrainResult
-from .recipes import Recipe, named_recipe
+from .recipes import Recipe, check_modality, named_recipe
 from .threads import compute_threads
 
 
@@ -41,6 +41,7 @@ def train(
     for errors. Started by torchrun it trains on all ranks.
     """
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
+    check_modality(chosen, data)
     if batch_size is not None:
         chosen = replace(chosen, batch_size=batch_size)
     with (

@@ -13,6 +13,7 @@ import torch
 
 from maskstream.pipelines import (
     AudioClip,
+    SpectrogramNoise,
     VideoClip,
     audio_loader,
     audiovisual_loader,
@@ -187,6 +188,7 @@ def open_audiovisual(split: Path, **options: Any) -> Loader[Any]:
         audio_mask=masks.FilledStrips(ratio=0.6),
         augment=augment.RandomResizedCrop(flip=0.5),
         spec_augment=SpecAugment(time=5, freq=9),
+        spectrogram_noise=SpectrogramNoise(),
         noise=LinearNoise(),
         patch=8,
         **options,

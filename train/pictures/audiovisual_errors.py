@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...pipelines.audiovisual.loader import AudioVisualLoader, audiovisual_loader
+from ...pipelines.augment import CenterCrop
 from ...pipelines.batch import AudioBatch, MaskBatch, VideoBatch
 from ...pipelines.diffusion import LinearNoise
 from ..models.masked_autoencoder import Tokens
@@ -104,7 +105,7 @@ def open_split(
     whole: bool = False,
     noise: LinearNoise | None = None,
 ) -> AudioVisualLoader:
-    """The recipe's loader on the CPU; whole: one view without masks and noise."""
+    """The recipe's loader on the CPU, of the middle of each frame; whole: one view without masks and noise."""
     return audiovisual_loader(
         data,
         clip=recipe.clip,
@@ -112,7 +113,7 @@ def open_split(
         video_mask=None if whole else recipe.video_mask,
         audio_mask=None if whole else recipe.audio_mask,
         features=recipe.features,
-        augment=recipe.augment,
+        augment=CenterCrop(),
         noise=noise,
         views=1 if whole else recipe.views,
         tubelet=recipe.tubelet,

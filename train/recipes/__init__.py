@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from ...shards.dataset import read_dataset_json
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
 from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tiny, diffmavil_base, diffmavil_tiny
 from .enhance import EnhanceRecipe, ca_dense_unet_tiny
@@ -52,6 +54,17 @@ def named_recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
+def check_modality(recipe: Recipe, data: str | Path) -> None:
+    """ValueError where the split in the folder `data` is not of the recipe's modality; ShardError where it is none."""
+    found = read_dataset_json(data)["modality"]
+    if found != recipe.modality:
+        fitting = ", ".join(name for name, make in RECIPES.items() if make().modality == found)
+        raise ValueError(
+            f"the recipe {recipe.name!r} is for {recipe.modality}, but {data} holds {found}; recipes for that are "
+            f"{fitting or 'none'}"
+        )
+
+
 __all__ = [
     "RECIPES",
     "AudioRecipe",
@@ -64,5 +77,6 @@ __all__ = [
     "SiameseRecipe",
     "VideoRecipe",
     "VoxelRecipe",
+    "check_modality",
     "named_recipe",
 ]
