@@ -289,7 +289,7 @@ def test_a_video_that_dali_refuses_sends_the_batch_to_the_cpu(vp9, caplog):
 
 
 def damaged(vp9, tmp_path, damage):
-    """A copy of the split whose sample 0 has `damage(member, index)` done to its bytes, as if it had been written so."""
+    """A copy of the split whose sample 0 was written with `damage(member, index)` done to its bytes."""
     for path in vp9.iterdir():
         if path.suffix not in (".mkv", ".sums"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
