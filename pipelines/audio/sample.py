@@ -66,10 +66,13 @@ class AudioSampler:
     def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Room]:
         """For the samples (index, epoch, place) of a batch: its memory, and their masks, which follow no sound."""
         rows = len(samples) * self.views
-        waveform = torch.empty((rows, self.clip.n_channels, self.clip.n_samples))
-        spectrogram = None
-        if not self.on_device:
-            spectrogram = torch.empty((rows, self.spectrogram.frames, self.spectrogram.features.n_bins))
+        with torch.inference_mode(
+            False
+        ):  # whoever asks for the batch may be in it, and the threads that fill it are not
+            waveform = torch.empty((rows, self.clip.n_channels, self.clip.n_samples))
+            spectrogram = None
+            if not self.on_device:
+                spectrogram = torch.empty((rows, self.spectrogram.frames, self.spectrogram.features.n_bins))
         stats = Stats()
         with stats.stage("mask"):
             mask = self._masks(samples)

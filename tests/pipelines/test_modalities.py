@@ -8,6 +8,7 @@ from itertools import chain, islice
 
 import numpy as np
 import pytest
+import torch
 
 from maskstream.pipelines.produce import BatchMaker
 from maskstream.shards.errors import ResumeError, SampleError, ShardError
@@ -75,6 +76,11 @@ def test_a_stop_and_a_resume_elsewhere_is_the_uninterrupted_run(kind, uninterrup
         assert head + tail == uninterrupted
     with pytest.raises(ResumeError, match="seed: saved"):
         opened(kind, seed=6).load_state_dict(state)
+
+
+def test_batches_are_the_same_in_inference_mode(kind, uninterrupted):
+    with torch.inference_mode():
+        assert kind[0].rows(next(iter(opened(kind, threads=2)))) == uninterrupted[0]
 
 
 def test_validation_shows_every_sample_once(kind):
