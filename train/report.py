@@ -16,7 +16,8 @@ from .checkpoint import latest_checkpoint
 from .curves import run_curves
 from .export import load_model
 from .metrics import StepMetrics, read_metrics
-from .recipes import Pictures, Recipe, check_modality, named_recipe
+from .pictures import Pictures, pictures_of
+from .recipes import Recipe, check_modality, named_recipe
 
 MODEL = "model.safetensors"
 _OF_TRAINING = ("name", "schedule", "optimiser")
@@ -62,7 +63,7 @@ def write_report(
     if shown < 1:
         raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
     weights = run_weights(run)
-    pictures = recipe.pictures(load_model(weights), data, shown)
+    pictures = pictures_of(recipe, load_model(weights), data, shown)
     facts = {
         "recipe": recipe.name,
         "samples per step": settings.get("samples_per_step", "unknown"),

@@ -18,6 +18,7 @@ from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.models.masked_autoencoder import AutoencoderConfig, Block, MaskedAutoencoder
 from maskstream.train.models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from maskstream.train.models.window_decoder import WindowDecoder
+from maskstream.train.pictures import pictures_of
 from maskstream.train.pictures.audio import completed, held_out_loss, sound_views
 from maskstream.train.recipes import RECIPES
 from maskstream.train.report import write_report
@@ -198,4 +199,4 @@ def test_pictures_show_what_was_hidden_and_what_was_made(recipe, split):
     with pytest.raises(ValueError, match="give the loader mask="):
         completed(model, replace(batch, mask=None))
     with pytest.raises(ValueError, match="masked autoencoder"):
-        recipe.pictures(nn.Linear(1, 1), split, 1)
+        pictures_of(recipe, nn.Linear(1, 1), split, 1)

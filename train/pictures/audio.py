@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,10 +18,8 @@ from ...pipelines.preview.pictures import data_uri
 from ...shards.manifest import Manifest
 from ..models.masked_autoencoder import MaskedAutoencoder
 from ..models.spectrogram_tokens import SpectrogramTokens
-from ..recipes.recipe import Pictures
-
-if TYPE_CHECKING:
-    from ..recipes.audio import AudioRecipe
+from ..recipes.audio import AudioRecipe
+from .pictures import Pictures
 
 MEASURED = 512
 """As many samples at most go into the held-out loss."""

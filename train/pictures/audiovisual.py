@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,14 +12,12 @@ from ...pipelines.batch import AudioBatch, VideoBatch
 from ...pipelines.preview.page import picture_side
 from ...shards.dataset import DATASET_JSON
 from ...shards.manifest import Manifest
-from ..recipes.recipe import Pictures
+from ..recipes.audiovisual import AudioVisualRecipe
 from .audio import SoundView, sound_views
 from .audiovisual_errors import AudioVisualModel, errors, masked_parts, open_split
 from .audiovisual_match import retrieval
+from .pictures import Pictures
 from .video_reconstruction import ReconstructionView, reconstruction_views
-
-if TYPE_CHECKING:
-    from ..recipes.audiovisual import AudioVisualRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

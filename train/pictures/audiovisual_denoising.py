@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusion
+from ..recipes.audiovisual import DiffusionRecipe
+from . import audiovisual
 from .audiovisual_errors import MEASURED, beside, open_split
+from .pictures import Pictures
 
-if TYPE_CHECKING:
-    from ..recipes.audiovisual import DiffusionRecipe
+
+def report_pictures(recipe: DiffusionRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+    """As for all audio-visual models, and how well patches in noise lose it."""
+    pictures = audiovisual.report_pictures(recipe, model, data, shown)
+    if not isinstance(model, AudioVisualDiffusion):
+        raise ValueError(f"noise is taken away by an AudioVisualDiffusion, got {type(model).__name__}")
+    return replace(pictures, facts={**pictures.facts, **denoising_facts(recipe, model, data)})
 
 
 def denoising_facts(recipe: DiffusionRecipe, model: AudioVisualDiffusion, data: str | Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,9 +18,7 @@ from ...pipelines.diffusion import LinearNoise
 from ..models.masked_autoencoder import Tokens
 from ..models.spectrogram_tokens import SpectrogramTokens
 from ..models.video_tokens import VideoTokens
-
-if TYPE_CHECKING:
-    from ..recipes.audiovisual import AudioVisualRecipe
+from ..recipes.audiovisual import AudioVisualRecipe
 
 MEASURED = 256
 """As many samples at most go into the errors, and into the average tokens."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,9 @@ from torch import Tensor, nn
 from ...pipelines.audio.log_mel import LogMel
 from ...pipelines.audio.noisy import NoisyLoader, noisy_loader
 from ..models.dense_unet import DenseUNet, si_sdr
-from ..recipes.recipe import Pictures
+from ..recipes.enhance import EnhanceRecipe
 from .audio import picture
-
-if TYPE_CHECKING:
-    from ..recipes.enhance import EnhanceRecipe
+from .pictures import Pictures
 
 MEASURED = 128
 """As many samples at most go into the figures."""

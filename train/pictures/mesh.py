@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,9 @@ from ...pipelines.preview.mesh_field import ShownField
 from ...pipelines.preview.mesh_picture import mesh_picture
 from ...pipelines.preview.pictures import Bool, UInt8, data_uri
 from ..models.mesh_network import MeshNetwork, weighted_error
-from ..recipes.recipe import Pictures
+from ..recipes.mesh import MeshRecipe
 from ..rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error, sampler_of
-
-if TYPE_CHECKING:
-    from ..recipes.mesh import MeshRecipe
+from .pictures import Pictures
 
 MEASURED = 512
 """As many samples at most go into the held-out loss."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,11 +16,9 @@ from ...pipelines.preview.pictures import data_uri
 from ...shards.manifest import Manifest
 from ..models.point_autoencoder import PointAutoencoder
 from ..models.point_distances import chamfer
-from ..recipes.recipe import Pictures
+from ..recipes.points import GroupRecipe
 from .clouds import CloudFigure, CloudRow, CloudSection, margin
-
-if TYPE_CHECKING:
-    from ..recipes.points import GroupRecipe
+from .pictures import Pictures
 
 MEASURED = 256
 """As many clouds at most go into the held-out loss."""

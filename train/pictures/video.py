@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -16,11 +15,9 @@ from ...pipelines.preview.pictures import Grid, UInt8
 from ...pipelines.video.loader import video_loader
 from ...shards.manifest import Manifest
 from ..models.masked_autoencoder import MaskedAutoencoder
-from ..recipes.recipe import Pictures
+from ..recipes.video import VideoRecipe
+from .pictures import Pictures
 from .video_reconstruction import reconstruct, reconstruction_views
-
-if TYPE_CHECKING:
-    from ..recipes.video import VideoRecipe
 
 
 def report_pictures(recipe: VideoRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:

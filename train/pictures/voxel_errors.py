@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +19,7 @@ from ...pipelines.points.augment import PointAugment
 from ...pipelines.points.read import PointSelection
 from ...shards.manifest import Manifest
 from ..models.voxel_diffusion import VoxelDiffusion
-
-if TYPE_CHECKING:
-    from ..recipes.points import VoxelRecipe
+from ..recipes.points import VoxelRecipe
 
 MEASURED = 256
 """As many clouds at most are measured, each with VIEWS times, noises and masks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,10 @@ from ...shards.manifest import Manifest
 from ..models.point_distances import chamfer_table, compare_sets
 from ..models.voxel_diffusion import VoxelDiffusion
 from ..models.voxel_sampling import sample_clouds
-from ..recipes.recipe import Pictures
+from ..recipes.points import VoxelRecipe
 from .clouds import CloudFigure, CloudRow, CloudSection, margin
+from .pictures import Pictures
 from .voxel_errors import VIEWS, held_out_batches, in_words, noise_errors
-
-if TYPE_CHECKING:
-    from ..recipes.points import VoxelRecipe
 
 COMPARED = 54
 """As many clouds at most are made, of all categories alike, and compared with as many real ones."""

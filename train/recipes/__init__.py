@@ -11,7 +11,7 @@ from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tin
 from .enhance import EnhanceRecipe, ca_dense_unet_tiny
 from .mesh import MeshRecipe, meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
 from .points import GroupRecipe, VoxelRecipe, fastdit3d_small, fastdit3d_tiny, pointmae_small, pointmae_tiny
-from .recipe import Pictures, Recipe
+from .recipe import Recipe
 from .video import (
     VideoRecipe,
     mgmae_small,
@@ -72,7 +72,6 @@ __all__ = [
     "EnhanceRecipe",
     "GroupRecipe",
     "MeshRecipe",
-    "Pictures",
     "Recipe",
     "SiameseRecipe",
     "VideoRecipe",

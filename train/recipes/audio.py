@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipelines import AudioBatch, AudioClip, AudioLoader, audio_loader
 from ...pipelines.augment.sound import RollGain
@@ -17,7 +17,7 @@ from ..models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConf
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
 from .masked import masked_inputs
-from .recipe import LoaderSettings, Pictures, Recipe
+from .recipe import LoaderSettings, Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,12 +66,6 @@ class AudioRecipe(Recipe):
         if batch.spectrogram is None:
             raise ValueError("the batch has no spectrogram; take it from an AudioLoader")
         return masked_inputs(batch.spectrogram, batch.mask)
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """Spectrograms as they were, as the encoder saw them, and as the model completes them."""
-        from ..pictures.audio import report_pictures
-
-        return report_pictures(self, model, data, shown)
 
 
 def audiomae_base() -> AudioRecipe:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipelines import AudioVisualBatch, AudioVisualLoader, VideoClip, audiovisual_loader
 from ...pipelines.audiovisual.spectrogram_noise import SpectrogramNoise
@@ -22,7 +22,7 @@ from ..models.spectrogram_tokens import SpectrogramTokensConfig
 from ..models.video_tokens import VideoTokensConfig
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
-from .recipe import LoaderSettings, Pictures, Recipe
+from .recipe import LoaderSettings, Recipe
 
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
 """Of AVSiam's matching: as many parts of a batch."""
@@ -94,14 +94,6 @@ class AudioVisualRecipe(Recipe):
     @abstractmethod
     def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
         """What is reconstructed of a batch, as batches of their own, with the masks that it is reconstructed by."""
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """Frames and spectrograms as they were, as the encoder saw them, as the model completes them; and which clip
-        finds which sound.
-        """
-        from ..pictures.audiovisual import report_pictures
-
-        return report_pictures(self, model, data, shown)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,15 +168,6 @@ class DiffusionRecipe(AudioVisualRecipe):
             *(video.visible, video.target, video.weight, batch.video_noise, batch.video_time),
             *(audio.visible, audio.target, audio.weight, batch.audio_noise, batch.audio_time),
         )
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """As for all, and how well patches in noise lose it."""
-        from ..pictures.audiovisual_denoising import denoising_facts
-
-        pictures = AudioVisualRecipe.pictures(self, model, data, shown)
-        if not isinstance(model, AudioVisualDiffusion):
-            raise ValueError(f"noise is taken away by an AudioVisualDiffusion, got {type(model).__name__}")
-        return replace(pictures, facts={**pictures.facts, **denoising_facts(self, model, data)})
 
     def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
         """All of it."""

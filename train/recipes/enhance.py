@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipelines import AudioClip
 from ...pipelines.audio.microphones import MicrophoneLine
@@ -15,7 +15,7 @@ from ...pipelines.batch import NoisyBatch
 from ..models.dense_unet import DenseUNet, DenseUNetConfig
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
-from .recipe import LoaderSettings, Pictures, Recipe
+from .recipe import LoaderSettings, Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,12 +60,6 @@ class EnhanceRecipe(Recipe):
     def inputs(self, batch: NoisyBatch) -> tuple[Tensor, ...]:
         """Mixtures and clean sounds."""
         return batch.mixture, batch.clean
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """Spectrograms of mixtures, of what the model makes of them, and of the clean sounds."""
-        from ..pictures.enhance import report_pictures
-
-        return report_pictures(self, model, data, shown)
 
 
 def ca_dense_unet_tiny() -> EnhanceRecipe:

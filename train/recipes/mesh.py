@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipelines import MeshBatch, MeshLoader, mesh_loader
 from ...pipelines.masks import Mask, MeshNodes
@@ -19,7 +19,7 @@ from ...pipelines.mesh.noise import MeshNoise
 from ..models.mesh_network import MeshNetwork, MeshNetworkConfig
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
-from .recipe import LoaderSettings, Pictures, Recipe
+from .recipe import LoaderSettings, Recipe
 
 TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000
 
@@ -67,12 +67,6 @@ class MeshRecipe(Recipe):
                 f"for {wanted[0]} in {wanted[1]}; use a recipe with model=MeshNetworkConfig(channels=, dims=)"
             )
         return masked_inputs(batch) if self.model.task == "masked" else next_inputs(batch)
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """Fields as they were, as the encoder saw them and as the model completes them; or rollouts."""
-        from ..pictures.mesh import report_pictures
-
-        return report_pictures(self, model, data, shown)
 
 
 def masked_inputs(batch: MeshBatch) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipelines import PointsLoader, points_loader
 from ...pipelines.batch import PointsBatch
@@ -24,7 +24,7 @@ from ..models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
 from .masked import masked_inputs
-from .recipe import LoaderSettings, Pictures, Recipe
+from .recipe import LoaderSettings, Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,12 +69,6 @@ class VoxelRecipe(Recipe):
             raise ValueError("a diffusion model needs noise and masks of the loader; build it with noise= and mask=")
         weight = torch.ones_like(batch.points[:, 0, 0]) if batch.weight is None else batch.weight
         return batch.points, batch.noise, batch.time, batch.label, batch.mask.visible, weight
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """Held-out clouds with their noise and masks, and clouds that the model makes."""
-        from ..pictures.voxels import report_pictures
-
-        return report_pictures(self, model, data, shown)
 
 
 def fastdit3d_small() -> VoxelRecipe:
@@ -165,12 +159,6 @@ class GroupRecipe(Recipe):
     def inputs(self, batch: PointsBatch) -> tuple[Tensor, ...]:
         """The points and the masks of their groups."""
         return masked_inputs(batch.points, batch.mask)
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """Clouds, the groups that the encoder saw, and the others as the model completes them."""
-        from ..pictures.points import report_pictures
-
-        return report_pictures(self, model, data, shown)
 
 
 def pointmae_small() -> GroupRecipe:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict, Unpack
@@ -24,20 +23,6 @@ class LoaderSettings(TypedDict, total=False):
     workers: int
     threads: int | None
     steps: int | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pictures:
-    """What a report shows of a model's work: a template of `train/templates`, what it needs, and lines for the table
-    of facts. loss: what the run's loss is, and guess: what has a loss of `guess_loss`, as the page says it.
-    """
-
-    template: str
-    context: Mapping[str, Any]
-    facts: Mapping[str, str]
-    loss: str = "The mean squared error over the target tokens' normalised pixels"
-    guess: str = "predicting every patch's mean"
-    guess_loss: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +53,6 @@ class Recipe(ABC):
     @abstractmethod
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
         """What the model's forward takes of a batch."""
-
-    @abstractmethod
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """For the report: what a trained model, on the CPU in eval mode, makes of `shown` samples of the split at
-        `data`, the same at each call.
-        """
 
     def settings(self) -> dict[str, str]:
         """What a resumed run must share with the saved one; batch_size may change with the number of ranks."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipelines import VideoClip, VideoLoader, video_loader
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
@@ -21,7 +21,7 @@ from ..models.video_tokens import VideoTokens, VideoTokensConfig
 from ..optimiser import OptimiserConfig
 from ..schedule import ScheduleConfig
 from .masked import masked_inputs
-from .recipe import LoaderSettings, Pictures, Recipe
+from .recipe import LoaderSettings, Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +74,6 @@ class VideoRecipe(Recipe):
     def inputs(self, batch: VideoBatch) -> tuple[Tensor, ...]:
         """The clips and their masks."""
         return masked_inputs(batch.video, batch.mask)
-
-    def pictures(self, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-        """Frames as they were, as the encoder saw them, and as the model completes them."""
-        from ..pictures.video import report_pictures
-
-        return report_pictures(self, model, data, shown)
 
 
 def videomae_small() -> VideoRecipe:
