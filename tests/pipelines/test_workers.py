@@ -29,11 +29,12 @@ SETTINGS = {
     "batch_size": 4,
 }
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from itertools import islice
 from maskstream.pipelines import VideoClip, masks, video_loader
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     run = video_loader(sys.argv[1], clip=VideoClip(frames=2, stride=4, size=32), mask=masks.Random(ratio=0.75), patch=8,
                        batch_size=4, workers=2, threads=1, device="cpu")
     for n, batch in enumerate(run.repeat()):
