@@ -16,7 +16,7 @@ LINE_EVERY_S = 15.0
 
 
 class TrainProgress:
-    """Loss, clips per second and the share of time spent waiting for data, over the last 20 steps, on stderr."""
+    """Loss, samples per second and the share of time spent waiting for data, over the last 20 steps, on stderr."""
 
     def __init__(self, name: str, *, step: int, steps: int, shown: bool = True) -> None:
         self._recent: deque[StepMetrics] = deque(maxlen=WINDOW)
@@ -63,4 +63,4 @@ class TrainProgress:
         loss = sum(m.loss for m in self._recent) / n
         wait = sum(m.data_wait_share for m in self._recent) / n
         pace = n / sum(1 / m.clips_per_s for m in self._recent)
-        return f"loss {loss:.4f}  {pace:.1f} clips/s  {wait:.0%} waiting for data"
+        return f"loss {loss:.4f}  {pace:.1f} samples/s  {wait:.0%} waiting for data"
