@@ -36,6 +36,7 @@ def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mappi
         facts={**facts, **pictures.facts},
         curves=run_curves(metrics, pictures.guess_loss),
         pictures=pictures.template,
+        learns=pictures.learns,
         loss=pictures.loss,
         guess=pictures.guess,
         **pictures.context,

@@ -69,6 +69,7 @@ def report_pictures(recipe: EnhanceRecipe, model: nn.Module, data: str | Path, s
         template="enhance.html.j2",
         context={"enhanced": views},
         facts=facts,
+        learns="A network learns to find the clean sound in noisy ones of several microphones.",
         loss="The error of the enhanced sounds over that of the noisy ones",
         guess="leaving the noise in",
     )

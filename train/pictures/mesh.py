@@ -169,6 +169,7 @@ def rollout_pictures(model: MeshNetwork, data: str | Path, shown: int) -> Pictur
         template="mesh.html.j2",
         context={"kind": "rollout", "meshes": figures},
         facts=facts,
+        learns="A network learns the next step of a simulation from the one before, with noise on it.",
         loss="The mean squared error of one step, in deviations of a step's change",
         guess="saying that nothing changes",
     )

@@ -105,6 +105,7 @@ def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, sho
         template="points.html.j2",
         context={"sections": sections},
         facts=facts,
+        learns="A masked diffusion model learns to tell the noise in clouds of which its encoder sees a part.",
         loss="The mean squared error of the predicted noise",
         guess="knowing mean and variance only",
         guess_loss=whole.known,
