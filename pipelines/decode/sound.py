@@ -97,7 +97,10 @@ def finished(
     """`n` samples of the source's rate, after `skip` of them, at `rate`, and of their mean where `mono`."""
     channels = samples.shape[1]
     if mono and channels > 1:
-        samples = samples @ np.full((channels, 1), 1 / channels, dtype=np.float32)
+        total = samples[:, :1].copy()  # no matrix product: BLAS would wake threads of its own
+        for channel in range(1, channels):
+            total += samples[:, channel : channel + 1]
+        samples = total * np.float32(1 / channels)
     return _resampled(samples, source, rate, skip, n)
 
 
