@@ -41,17 +41,25 @@ def called(node, names):
     return None
 
 
+def misfit(target, node):
+    """Why a call's arguments are none of what is called, or None."""
+    keywords = {word.arg: None for word in node.keywords if word.arg}
+    try:
+        inspect.signature(target).bind_partial(*[None] * len(node.args), **keywords)
+    except TypeError as error:
+        return f"{ast.unparse(node)}: {error}"
+    return None
+
+
 @pytest.mark.parametrize(("page", "code"), PYTHON, ids=[f"{page}-{i}" for i, (page, _) in enumerate(PYTHON)])
 def test_code_names_what_there_is(page, code):
     tree = ast.parse(code)
-    everywhere = {}
-    for other, text in PYTHON:
-        everywhere |= imported(ast.parse(text)) if other == page else {}
-    names = everywhere | imported(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (target := called(node, names)) is not None:
-            keywords = {word.arg: None for word in node.keywords if word.arg}
-            inspect.signature(target).bind_partial(*[None] * len(node.args), **keywords)
+    names = {}
+    for text in (other for name, other in PYTHON if name == page):
+        names |= imported(ast.parse(text))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = [(called(node, names), node) for node in calls]
+    assert [why for target, node in made if target is not None and (why := misfit(target, node))] == []
 
 
 def shell_lines(program):

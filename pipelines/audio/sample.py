@@ -66,9 +66,8 @@ class AudioSampler:
     def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Room]:
         """For the samples (index, epoch, place) of a batch: its memory, and their masks, which follow no sound."""
         rows = len(samples) * self.views
-        with torch.inference_mode(
-            False
-        ):  # whoever asks for the batch may be in it, and the threads that fill it are not
+        # Whoever asks for the batch may be in inference mode, and the threads that fill its memory are not.
+        with torch.inference_mode(False):
             waveform = torch.empty((rows, self.clip.n_channels, self.clip.n_samples))
             spectrogram = None
             if not self.on_device:
