@@ -112,7 +112,7 @@ bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and w
 	$(RUN) bench $(DATA) $(if $(MASK),--mask $(MASK))
 
 test: $(VENV)/.dev  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .

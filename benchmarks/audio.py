@@ -26,13 +26,13 @@ from audio_readers import BATCH, BINS, FFT, FRAMES, HOP, RATE, SECONDS, DaliClip
 from torch.utils.data import DataLoader
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
-from maskstream.pipelines.audio.loader import AudioLoader
-from maskstream.pipelines.audio.log_mel import LogMel
-from maskstream.pipelines.audio.sample import AudioSampler
 from maskstream.pipelines.decode.sound import decode_stretch, read_stretch
+from maskstream.pipelines.modalities.audio.loader import AudioLoader
+from maskstream.pipelines.modalities.audio.log_mel import LogMel
+from maskstream.pipelines.modalities.audio.sample import AudioSampler
 from maskstream.preprocess import make_shards
-from maskstream.preprocess.encode.audio import encoded_sound
-from maskstream.preprocess.encode.sound import Sound
+from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.sound import Sound
 
 FILES, CLIPS = 16, 64
 SETS = {"speech: 15 s, 16 kHz mono": (15, 16000, 1), "recordings: 60 s, 44.1 kHz stereo": (60, 44100, 2)}

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.rng import sample_rng
+from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.train.models.masked_autoencoder import MaskedAutoencoder
-from maskstream.train.pictures.voxels import step_flops
 from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.audio import AudioRecipe
 

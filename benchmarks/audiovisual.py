@@ -35,9 +35,9 @@ from torch.utils.data import DataLoader, Dataset
 from maskstream.pipelines import AudioVisualLoader, VideoClip, audiovisual_loader, masks
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.preprocess import make_shards
+from maskstream.preprocess.datasets.audiovisual.sample_audiovisual import CLIPS
 from maskstream.preprocess.datasets.packages import fetch
-from maskstream.preprocess.datasets.sample_audiovisual import CLIPS
-from maskstream.shards.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest
 
 FILES, SECONDS, FPS, WIDTH, HEIGHT, RATE = 8, 10, 25, 340, 256, 16000
 SIZE, READ, ROUNDS = 224, 16, 5

@@ -67,7 +67,7 @@ def _in_a_fresh_process(what: str, folder: Path) -> dict[str, float]:
 
 def measure_open(folder: Path) -> dict[str, float]:
     """Opening the index alone, in a process that imports nothing but the shards' part."""
-    from maskstream.shards.manifest import Manifest
+    from maskstream.shards.format.manifest import Manifest
 
     before = _rss_mb()
     wall, cpu = time.perf_counter(), time.process_time()

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from maskstream.preprocess.encode.profile import PROFILES
-from maskstream.preprocess.encode.video import encode_video
-from maskstream.shards.columns import DIGEST, DIGEST_BYTES, OFFSET
-from maskstream.shards.dataset import DATASET_JSON, MANIFEST, ROW_GROUP, finish_split, read_dataset_json
-from maskstream.shards.sample import DatasetInfo, Sample
-from maskstream.shards.writer import write_shard
+from maskstream.preprocess.encode.video.profile import PROFILES
+from maskstream.preprocess.encode.video.video import encode_video
+from maskstream.shards.format.columns import DIGEST, DIGEST_BYTES, OFFSET
+from maskstream.shards.format.dataset import DATASET_JSON, MANIFEST, ROW_GROUP, finish_split, read_dataset_json
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
 
 INFO = DatasetInfo(dataset="big", split="train", modality="video", profile="train")
 DIFFERENT, FRAMES, WIDTH, HEIGHT = 5, 300, 340, 256

@@ -22,13 +22,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.datasets.sample import sample
-from maskstream.preprocess.encode.profile import PROFILES
-from maskstream.preprocess.index.job import index_tars
+from maskstream.preprocess.datasets.video.sample import sample
+from maskstream.preprocess.encode.video.profile import PROFILES
+from maskstream.preprocess.foreign.job import index_tars
 from maskstream.preprocess.job import make_shards
-from maskstream.shards.dataset import DATASET_JSON
-from maskstream.shards.manifest import Manifest
-from maskstream.shards.store import LocalStore
+from maskstream.shards.format.dataset import DATASET_JSON
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.stores.local import LocalStore
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maskstream.pipelines.masks import MASKS, Cues, DecoderRows, Draw, TokenGrid, WholeWords
-from maskstream.pipelines.place import Place
+from maskstream.pipelines.stream.place import Place
 
 LIMIT_US = 100.0
 COSTLY = {

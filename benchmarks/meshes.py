@@ -28,12 +28,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskstream.pipelines import masks
-from maskstream.pipelines.batch import MeshBatch
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.mesh.collate import MeshView, mesh_batch
-from maskstream.pipelines.mesh.graph import build_graph
-from maskstream.preprocess.encode.cylinder import CylinderFlow
-from maskstream.preprocess.encode.cylinder_mesh import channel_mesh
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch
+from maskstream.pipelines.modalities.mesh.collate import MeshView, mesh_batch
+from maskstream.pipelines.modalities.mesh.graph import build_graph
+from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
+from maskstream.preprocess.encode.mesh.cylinder_mesh import channel_mesh
 from maskstream.train.models.mesh_network import MeshNetwork
 from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.mesh import MeshRecipe, masked_inputs, next_inputs, next_step

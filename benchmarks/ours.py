@@ -16,11 +16,11 @@ from readers import Clip, Reader, each
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
 from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
-from maskstream.pipelines.video.clip import VideoClip
-from maskstream.pipelines.video.loader import video_loader
-from maskstream.pipelines.video.sample import VideoSampler
-from maskstream.shards.manifest import Manifest
-from maskstream.shards.mp4 import read_fragments, read_header
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.loader import video_loader
+from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.mp4 import read_fragments, read_header
 
 SEED = 0
 BATCH = 4

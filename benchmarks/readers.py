@@ -21,7 +21,7 @@ from libraries import why_missing
 from torch import Tensor
 
 from maskstream.pipelines.augment import Crop
-from maskstream.pipelines.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 
 UInt8Array = npt.NDArray[np.uint8]
 HALF = Fraction(1, 2)

@@ -27,9 +27,9 @@ from machine import facts
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.order import Order, rank_share
-from maskstream.pipelines.video.sample import VideoSampler
-from maskstream.shards.manifest import Manifest
+from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.pipelines.stream.order import Order, rank_share
+from maskstream.shards.format.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHES = (0.25, 1.0, 2.0, 4.0)

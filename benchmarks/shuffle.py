@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from maskstream.pipelines.order import Order
-from maskstream.pipelines.shuffle_quality import ShuffleQuality, of_a_permutation, shuffle_quality
+from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.shuffle_quality import ShuffleQuality, of_a_permutation, shuffle_quality
 
 EPOCHS = 3
 BLOCKS = (1, 4, 16, 64, None)

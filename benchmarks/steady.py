@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maskstream.pipelines import VideoClip, masks, video_loader
-from maskstream.shards.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

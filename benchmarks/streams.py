@@ -18,7 +18,7 @@ import torch
 from libraries import why_missing
 from readers import Clip, Reader, UInt8Array, channels_last
 
-from maskstream.shards.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest
 
 
 def tar_readers(manifest: Manifest) -> tuple[list[Reader], list[str]]:

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.masks import Cues, Draw, VoxelAware
-from maskstream.pipelines.points.voxels import occupied_tokens, voxel_grid, voxelise
+from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxelise
 from maskstream.train.models.voxel_diffusion import VoxelDiffusion
-from maskstream.train.pictures.voxels import step_flops
 from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.points import VoxelRecipe
 

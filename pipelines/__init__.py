@@ -11,29 +11,35 @@
 order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.md follows one clip through the files.
 """
 
-from ..shards.fbank import Fbank
+from ..shards.media.fbank import Fbank
 from . import augment, flow, masks
-from .audio.clip import AudioClip
-from .audio.loader import AudioLoader, audio_loader
-from .audio.log_mel import LogMel
-from .audio.microphones import MicrophoneLine
-from .audio.noisy import NoisyLoader, noisy_loader
-from .audiovisual.loader import AudioVisualLoader, audiovisual_loader
-from .audiovisual.spectrogram_noise import SpectrogramNoise
+from .augment.diffusion import CosineNoise, LinearNoise
 from .augment.sound import Mixup, RollGain, SpecAugment
-from .batch import AudioBatch, AudioVisualBatch, Flow, MaskBatch, MeshBatch, NoisyBatch, PointsBatch, VideoBatch
-from .diffusion import CosineNoise, LinearNoise
-from .loader import Loader
+from .flow.base import Flow
 from .masks import TokenGrid
-from .mesh.loader import MeshLoader, mesh_loader
-from .mesh.noise import MeshNoise
-from .mix import mix
-from .points.augment import PointAugment, PointStats
-from .points.loader import PointsLoader, points_loader
-from .points.read import PointSelection
-from .points.tokens import GroupTokens, VoxelTokens
-from .video.clip import VideoClip
-from .video.loader import VideoLoader, video_loader
+from .masks.core.batch import MaskBatch
+from .modalities.audio.batch import AudioBatch, NoisyBatch
+from .modalities.audio.clip import AudioClip
+from .modalities.audio.loader import AudioLoader, audio_loader
+from .modalities.audio.log_mel import LogMel
+from .modalities.audio.microphones import MicrophoneLine
+from .modalities.audio.noisy import NoisyLoader, noisy_loader
+from .modalities.audiovisual.batch import AudioVisualBatch
+from .modalities.audiovisual.loader import AudioVisualLoader, audiovisual_loader
+from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from .modalities.mesh.batch import MeshBatch
+from .modalities.mesh.loader import MeshLoader, mesh_loader
+from .modalities.mesh.noise import MeshNoise
+from .modalities.points.augment import PointAugment, PointStats
+from .modalities.points.batch import PointsBatch
+from .modalities.points.loader import PointsLoader, points_loader
+from .modalities.points.read import PointSelection
+from .modalities.points.tokens import GroupTokens, VoxelTokens
+from .modalities.video.batch import VideoBatch
+from .modalities.video.clip import VideoClip
+from .modalities.video.loader import VideoLoader, video_loader
+from .stream.loader import Loader
+from .stream.mix import mix
 
 __all__ = [
     "AudioBatch",

@@ -2,8 +2,8 @@
 
 from .command import index_command, shard_command
 from .datasets import DATASETS
-from .encode.profile import PROFILES, VideoProfile
-from .index import IndexReport, index_tars
+from .encode.video.profile import PROFILES, VideoProfile
+from .foreign import IndexReport, index_tars
 from .job import JobReport, SplitReport, make_shards
 
 __all__ = [

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from .encode.profile import PROFILES
-from .index import index_tars
+from .encode.video.profile import PROFILES
+from .foreign import index_tars
 from .job import JobReport, make_shards
 from .progress import Progress, ProgressBar
 

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.errors import MaskstreamError, ResumeError, ShardError
-from ..shards.sample import DatasetInfo
-from ..shards.sole_writer import sole_writer
+from ..shards.format.sample import DatasetInfo
+from ..shards.stores.sole_writer import sole_writer
 from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder
 from .encode.encoders import encoder_of
-from .encode.profile import VideoProfile
+from .encode.video.profile import VideoProfile
 from .executors.local import Finished, Restarted, run_local
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from ..shards.record import ShardRecord
-from ..shards.sample import Reject, Sample
-from ..shards.writer import write_shard
+from ..shards.format.record import ShardRecord
+from ..shards.format.sample import Reject, Sample
+from ..shards.format.writer import write_shard
 from .datasets.dataset import Source
 from .encode.encoder import Encoder
 from .encode.reject import RejectError

@@ -11,13 +11,13 @@ from typing import Any
 import av
 import pyarrow.parquet as pq
 
-from ..shards.dataset import DATASET_JSON, MANIFEST, REJECTS, finish_split, read_dataset_json
 from ..shards.errors import DatasetError, ResumeError, ShardError
-from ..shards.journal import JOURNAL, Journal
-from ..shards.publish import remove_leftovers
-from ..shards.record import ShardRecord
-from ..shards.sample import DatasetInfo, Reject
-from ..shards.verify import verify
+from ..shards.format.dataset import DATASET_JSON, MANIFEST, REJECTS, finish_split, read_dataset_json
+from ..shards.format.journal import JOURNAL, Journal
+from ..shards.format.record import ShardRecord
+from ..shards.format.sample import DatasetInfo, Reject
+from ..shards.format.verify import verify
+from ..shards.stores.publish import remove_leftovers
 from .plan import ShardTask
 
 _SHARD_FILE = re.compile(r".+-\d{6}\.(tar|idx)")

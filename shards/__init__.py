@@ -7,16 +7,16 @@
 5. `verify` reads every byte and says what is damaged; `inspect` says what a split holds without reading any.
 """
 
-from .dataset import finish_split, read_dataset_json
 from .errors import DatasetError, MaskstreamError, ResumeError, SampleError, ShardError, StoreError
-from .inspect import inspect
-from .journal import Journal
-from .manifest import Component, Manifest, VideoColumns
-from .publish import publishing, remove_leftovers
-from .record import Row, ShardRecord
-from .sample import DatasetInfo, Reject, Sample, VideoIndex
-from .verify import VerifyReport, verify
-from .writer import write_shard
+from .format.dataset import finish_split, read_dataset_json
+from .format.inspect import inspect
+from .format.journal import Journal
+from .format.manifest import Component, Manifest, VideoColumns
+from .format.record import Row, ShardRecord
+from .format.sample import DatasetInfo, Reject, Sample, VideoIndex
+from .format.verify import VerifyReport, verify
+from .format.writer import write_shard
+from .stores.publish import publishing, remove_leftovers
 
 __all__ = [
     "Component",

@@ -1,10 +1,10 @@
 """Compact trainers: recipes, one loop, exact resume."""
 
-from .export import load_model, save_model
-from .loop import Batches, Trainer, TrainResult
-from .metrics import StepMetrics, read_metrics
+from .core.export import load_model, save_model
+from .core.loop import Batches, Trainer, TrainResult
+from .core.metrics import StepMetrics, read_metrics
+from .core.run import train
 from .recipes import RECIPES, Recipe, named_recipe
-from .run import train
 
 __all__ = [
     "RECIPES",

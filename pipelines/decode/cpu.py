@@ -19,7 +19,7 @@ import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from ...shards.mp4 import DECODERS, Int64Array, Packets, Track, read_fragments, read_header
+from ...shards.media.mp4 import DECODERS, Int64Array, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..flow.codec import Vectors, ask_for_vectors
 from ..flow.codec import motion_vectors as motion_vectors_of

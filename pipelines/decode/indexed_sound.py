@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.sound_packets import decoded, decoded_whole
-from ...shards.sound_table import (
+from ...shards.media.sound_packets import decoded, decoded_whole
+from ...shards.media.sound_table import (
     CELL,
     HEAD,
     MEMORYLESS,
@@ -24,7 +24,7 @@ from ...shards.sound_table import (
     joined,
     packets_of,
 )
-from ...shards.store import LocalStore
+from ...shards.stores.local import LocalStore
 from .sound import MARGIN_S, SoundError, finished, kept_channels
 
 Floats = npt.NDArray[np.float32]

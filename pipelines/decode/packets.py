@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...shards.mp4 import Int64Array, Mp4Error, Packets, Track
+from ...shards.media.mp4 import Int64Array, Mp4Error, Packets, Track
 
 _H264_SLICE, _H264_IDR = 1, 5
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from ...shards.flac import READ_AHEAD, FlacError, FlacHeader, flac_header, header_bytes
-from ...shards.store import LocalStore
+from ...shards.media.flac import READ_AHEAD, FlacError, FlacHeader, flac_header, header_bytes
+from ...shards.stores.local import LocalStore
 
 MARGIN_S = 0.05
 """What a resampler needs to see on both sides of a stretch to give what it would in the midst of the whole."""

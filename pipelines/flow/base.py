@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from ..batch import Flow
+from ..stream.batch import Movable
 
 UNIT = 8
 """The side in pixels of the smallest block that H.264 decoders export, and of a unit of the source grid."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow(Movable):
+    """Backward flow between the sampled frames of a clip.
+
+    vectors: float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
+    p + vectors[:, t] of frame t. (h, w) is the flow's own grid; cell (i, j) covers a 1/h x 1/w part of the frame.
+    valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled from neighbours.
+    """
+
+    vectors: Tensor
+    valid: Tensor
 
 
 class ClipFlow(NamedTuple):

@@ -46,38 +46,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .base import Maps, Mask, mask_batch
-from .block import Block
-from .box import Box
-from .by_class import ByClass, class_weights
-from .complex_ratio import ComplexRatio
-from .decoder_rows import DecoderRows
-from .draw import Cues, Draw, Scope
-from .drop_and_mask import DropAndMask
-from .dual import Dual
-from .frames import Context, Frames, PerFrame
-from .grid import TokenGrid
-from .joint import Joint
-from .joints import H36M_LIMB_PAIRS, H36M_LIMBS, Joints, Limbs
-from .laws import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
-from .laws_progress import Linear, Piecewise, RatioDecay, SquaredCosine
-from .mesh_nodes import MeshNodes, Submesh, submesh
-from .motion_guided import MotionGuided
-from .multi_block import MultiBlock
-from .padded import Padded
-from .random import Random
-from .ratio import Fixed, Law, Ratio, Rounding, visible_count
-from .replace import Replace
-from .running_cell import RunningCell
-from .scored_first import ScoredFirst
-from .spikes import Spikes
-from .strips import FilledStrips, Strips
-from .tokens import Tokens
-from .top_scores import TopScores
-from .tube import Tube
-from .views import ByView, Complementary, Shared
-from .voxel_aware import VoxelAware
-from .words import PADDING, SPECIAL, WholeWords
+from .core.base import Maps, Mask, mask_batch
+from .core.draw import Cues, Draw, Scope
+from .core.grid import TokenGrid
+from .core.ratio import Fixed, Law, Ratio, Rounding, visible_count
+from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
+from .laws.random import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
+from .patterns.block import Block
+from .patterns.box import Box
+from .patterns.complex_ratio import ComplexRatio
+from .patterns.drop_and_mask import DropAndMask
+from .patterns.dual import Dual
+from .patterns.frames import Context, Frames, PerFrame
+from .patterns.joint import Joint
+from .patterns.joints import H36M_LIMB_PAIRS, H36M_LIMBS, Joints, Limbs
+from .patterns.mesh_nodes import MeshNodes, Submesh, submesh
+from .patterns.motion_guided import MotionGuided
+from .patterns.multi_block import MultiBlock
+from .patterns.padded import Padded
+from .patterns.random import Random
+from .patterns.running_cell import RunningCell
+from .patterns.spikes import Spikes
+from .patterns.strips import FilledStrips, Strips
+from .patterns.top_scores import TopScores
+from .patterns.tube import Tube
+from .patterns.views import ByView, Complementary, Shared
+from .patterns.voxel_aware import VoxelAware
+from .text.by_class import ByClass, class_weights
+from .text.decoder_rows import DecoderRows
+from .text.replace import Replace
+from .text.scored_first import ScoredFirst
+from .text.tokens import Tokens
+from .text.words import PADDING, SPECIAL, WholeWords
 
 MASKS: dict[str, Callable[[], Mask]] = {
     "audio-mae": lambda: Random(ratio=0.8),

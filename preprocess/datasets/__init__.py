@@ -4,31 +4,31 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .audio_folder import audio_folder
-from .audioset import audioset
-from .audiovisual_folder import audiovisual_folder
-from .cylinder_flow import cylinder_flow
+from .audio.audio_folder import audio_folder
+from .audio.audioset import audioset
+from .audio.esc50 import esc50
+from .audio.librispeech import librispeech
+from .audio.microphones import microphones
+from .audio.sample_audio import sample_audio
+from .audiovisual.audiovisual_folder import audiovisual_folder
+from .audiovisual.sample_audiovisual import sample_audiovisual
+from .audiovisual.vggsound import vggsound
 from .dataset import Dataset, Source
-from .esc50 import esc50
 from .folder import folder
-from .hmdb51 import hmdb51
-from .k400 import k400
-from .las import las
-from .librispeech import librispeech
-from .mesh_folder import mesh_folder
-from .meshgraphnets import meshgraphnets
-from .microphones import microphones
-from .modelnet40 import modelnet40
-from .points_folder import points_folder
-from .sample import sample
-from .sample_audio import sample_audio
-from .sample_audiovisual import sample_audiovisual
-from .sample_mesh import sample_mesh
-from .sample_points import sample_points
-from .shapenet import shapenet
-from .ssv2 import ssv2
-from .ucf101 import ucf101
-from .vggsound import vggsound
+from .mesh.cylinder_flow import cylinder_flow
+from .mesh.mesh_folder import mesh_folder
+from .mesh.meshgraphnets import meshgraphnets
+from .mesh.sample_mesh import sample_mesh
+from .points.las import las
+from .points.modelnet40 import modelnet40
+from .points.points_folder import points_folder
+from .points.sample_points import sample_points
+from .points.shapenet import shapenet
+from .video.hmdb51 import hmdb51
+from .video.k400 import k400
+from .video.sample import sample
+from .video.ssv2 import ssv2
+from .video.ucf101 import ucf101
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "sample": sample,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...shards.errors import DatasetError
-from ...shards.sample import Reject
+from ...shards.format.sample import Reject
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}

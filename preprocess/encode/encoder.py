@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ...shards.sample import VideoIndex
+from ...shards.format.sample import VideoIndex
 from ..datasets.dataset import Source
-from .profile import VideoProfile
-from .video import encode_video
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,24 +37,3 @@ class Encoder(Protocol):
     def encode(self, source: Source) -> Encoded:
         """The sample; the same source gives the same bytes. RejectError where it cannot become one."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class VideoEncoder:
-    """Videos in a profile: the member `mp4`."""
-
-    video: VideoProfile
-
-    @property
-    def profile(self) -> str:
-        """The profile's name."""
-        return self.video.name
-
-    def settings(self) -> dict[str, Any]:
-        """The profile's."""
-        return self.video.settings()
-
-    def encode(self, source: Source) -> Encoded:
-        """The video, or its window, as `encode_video` makes it."""
-        made = encode_video(source.path, self.video, source.window)
-        return Encoded(members={"mp4": made.data}, meta=made.meta, video=made.index)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .audio import AudioEncoder
-from .audiovisual import AudioVisualEncoder
-from .encoder import Encoder, VideoEncoder
-from .mesh import MeshEncoder
-from .points import PointEncoder
-from .profile import PROFILES, VideoProfile
+from .audio.encoder import AudioEncoder
+from .audiovisual.encoder import AudioVisualEncoder
+from .encoder import Encoder
+from .mesh.encoder import MeshEncoder
+from .points.encoder import PointEncoder
+from .video.encoder import VideoEncoder
+from .video.profile import PROFILES, VideoProfile
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "audio": AudioEncoder,

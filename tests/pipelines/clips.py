@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from maskstream.pipelines.batch import Flow, VideoBatch
+from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Random, TokenGrid
+from maskstream.pipelines.modalities.video.batch import VideoBatch
 
 GRID = TokenGrid.video(8, 64, 64)
 

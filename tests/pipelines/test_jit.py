@@ -34,5 +34,7 @@ def test_without_a_place_for_the_cache_a_kernel_is_compiled_in_memory(monkeypatc
 
 
 def test_loaders_are_imported_without_numba() -> None:
-    code = "import sys, maskstream.pipelines.video, maskstream.pipelines.masks; print('numba' in sys.modules)"
+    code = (
+        "import sys, maskstream.pipelines.modalities.video, maskstream.pipelines.masks; print('numba' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

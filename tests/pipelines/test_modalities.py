@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.produce import BatchMaker
+from maskstream.pipelines.stream.produce import BatchMaker
 from maskstream.shards.errors import ResumeError, SampleError, ShardError
-from maskstream.shards.manifest import Manifest
-from maskstream.shards.verify import verify
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.verify import verify
 
-from .modalities import MODALITIES, SAMPLES, write_split
+from .every_modality import MODALITIES, SAMPLES, write_split
 
 GLOBAL_BATCH = 6
 PER_EPOCH = SAMPLES // GLOBAL_BATCH

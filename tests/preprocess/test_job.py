@@ -21,11 +21,11 @@ from maskstream.preprocess import job as job_module
 from maskstream.preprocess.plan import default_samples_per_shard, sample_key
 from maskstream.preprocess.progress import Progress
 from maskstream.shards.errors import BusyError, DatasetError, ResumeError
-from maskstream.shards.journal import JOURNAL
-from maskstream.shards.manifest import Manifest
-from maskstream.shards.sample import KEY_PATTERN
-from maskstream.shards.sole_writer import sole_writer
-from maskstream.shards.verify import verify
+from maskstream.shards.format.journal import JOURNAL
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.sample import KEY_PATTERN
+from maskstream.shards.format.verify import verify
+from maskstream.shards.stores.sole_writer import sole_writer
 
 FAST = replace(PROFILES["train"], preset="ultrafast")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from maskstream.preprocess.encode.video import PROFILES, encode_video
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 
 
 def test_an_encode_repeats_bit_by_bit(make_video):

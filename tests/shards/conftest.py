@@ -11,9 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from maskstream.shards.dataset import finish_split
-from maskstream.shards.sample import DatasetInfo, Reject, Sample, VideoIndex
-from maskstream.shards.writer import ShardRecord, write_shard
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Reject, Sample, VideoIndex
+from maskstream.shards.format.writer import ShardRecord, write_shard
 
 INFO = DatasetInfo(
     dataset="toy", split="train", modality="video", profile="train", label_names=("a", "b"), settings={"short_side": 32}

@@ -14,16 +14,16 @@ import torch
 
 from maskstream.pipelines import TokenGrid, VideoBatch, VideoClip
 from maskstream.pipelines.masks import Mask, Tube
-from maskstream.pipelines.stats import Stats
-from maskstream.preprocess.encode.video import PROFILES, encode_video
-from maskstream.shards.dataset import finish_split
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.sample import DatasetInfo, Sample
-from maskstream.shards.writer import write_shard
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models import AutoencoderConfig
-from maskstream.train.optimiser import OptimiserConfig
 from maskstream.train.recipes import VideoRecipe
-from maskstream.train.schedule import ScheduleConfig
 
 FRAMES, SIZE = 4, 32
 

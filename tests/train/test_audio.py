@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
+from maskstream.pages.report.pictures import pictures_of
+from maskstream.pages.report.pictures.audio import completed, held_out_loss, sound_views
+from maskstream.pages.report.report import write_report
 from maskstream.pipelines import AudioClip, masks
-from maskstream.preprocess.encode.audio import encoded_sound
-from maskstream.preprocess.encode.sound import Sound
-from maskstream.shards.dataset import finish_split
-from maskstream.shards.sample import DatasetInfo, Sample
-from maskstream.shards.writer import write_shard
+from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
 from maskstream.train import load_model, named_recipe, read_metrics, train
+from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models.masked_autoencoder import AutoencoderConfig, Block, MaskedAutoencoder
-from maskstream.train.models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
 from maskstream.train.models.window_decoder import WindowDecoder
-from maskstream.train.pictures import pictures_of
-from maskstream.train.pictures.audio import completed, held_out_loss, sound_views
 from maskstream.train.recipes import RECIPES
-from maskstream.train.report import write_report
-from maskstream.train.schedule import ScheduleConfig
+from maskstream.train.tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
 
 TOKENS = SpectrogramTokensConfig(frames=64, bins=32, patch_frames=8, patch_bins=8)
 SIZES = AutoencoderConfig(
@@ -112,7 +112,7 @@ def test_only_visible_tokens_reach_the_prediction():
 
 def test_a_window_needs_tokens_in_a_grid_and_files_keep_it(tmp_path):
     from maskstream.train import save_model
-    from maskstream.train.models.video_tokens import VideoTokens, VideoTokensConfig
+    from maskstream.train.tokens.video import VideoTokens, VideoTokensConfig
 
     with pytest.raises(ValueError, match="leave it out"):
         MaskedAutoencoder(SIZES, VideoTokens(VideoTokensConfig(frames=4, size=32, patch=8)))

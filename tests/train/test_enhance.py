@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.pages.report.pictures.enhance import held_out
+from maskstream.pages.report.report import write_report
 from maskstream.pipelines import AudioClip
-from maskstream.pipelines.audio.microphones import MicrophoneLine
-from maskstream.preprocess.encode.audio import encoded_sound
-from maskstream.preprocess.encode.sound import Sound
-from maskstream.shards.dataset import finish_split
-from maskstream.shards.sample import DatasetInfo, Sample
-from maskstream.shards.writer import write_shard
+from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
+from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
+from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models.dense_unet import ChannelAttention, DenseUNet, DenseUNetConfig, si_sdr
-from maskstream.train.pictures.enhance import held_out
 from maskstream.train.recipes import RECIPES
-from maskstream.train.report import write_report
-from maskstream.train.schedule import ScheduleConfig
 
 SMALL = DenseUNetConfig(
     microphones=2, n_samples=2048, n_fft=128, hop=64, width=6, depth=2, layers=1, growth=4, attention=6

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.masks import Cues, Draw, TokenGrid
-from maskstream.train.models.video_tokens import VideoTokens
 from maskstream.train.recipes import named_recipe
+from maskstream.train.tokens.video import VideoTokens
 
 COUNTS = {  # visible, target
     "videomae-small": (160, 1408),

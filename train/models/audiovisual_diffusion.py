@@ -21,12 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.batch import AudioVisualBatch, MaskBatch
-from ...pipelines.diffusion import LinearNoise
+from ...pipelines.augment.diffusion import LinearNoise
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
+from ..tokens.video import VideoTokens, VideoTokensConfig
 from .audiovisual_match import PairSizes, matching_loss, mean_token
 from .masked_autoencoder import Block, sinusoid_positions
-from .spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
-from .video_tokens import VideoTokens, VideoTokensConfig
 
 NOISE = LinearNoise()
 """The diffusion: what the loader draws and the model takes."""

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..tokens.video import VideoTokens, VideoTokensConfig
 from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from .video_tokens import VideoTokens, VideoTokensConfig
 
 HF_DECODER_EPS = 1e-5
 """transformers has no setting for the epsilon of the decoder's last norm; it is always this."""

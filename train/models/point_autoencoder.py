@@ -17,9 +17,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..evaluate.point_distances import chamfer
+from ..tokens.point_groups import group_points
 from .masked_autoencoder import Block
-from .point_distances import chamfer
-from .point_groups import group_points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.batch import MaskBatch
+from ...pipelines.masks.core.batch import MaskBatch
+from ..core.positions import grid_positions
+from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
+from ..tokens.video import VideoTokens, VideoTokensConfig
 from .audiovisual_match import PairSizes, matching_loss, mean_token
-from .grid_positions import grid_positions
 from .masked_autoencoder import Attention, Block
-from .spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
-from .video_tokens import VideoTokens, VideoTokensConfig
 
 VIDEO, AUDIO = 0, 1
 

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.diffusion import CosineNoise, LinearNoise, Noise
-from ...pipelines.points.voxels import Voxels, devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
+from ...pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
+from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
 from .voxel_blocks import ConditionedBlock, TimeEmbedding, sinusoid_cube
 
 Schedule = Literal["linear", "cosine"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...shards.dataset import read_dataset_json
+from ...shards.format.dataset import read_dataset_json
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
 from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tiny, diffmavil_base, diffmavil_tiny
 from .enhance import EnhanceRecipe, ca_dense_unet_tiny

@@ -11,11 +11,11 @@ from torch import Tensor
 from ...pipelines import AudioBatch, AudioClip, AudioLoader, audio_loader
 from ...pipelines.augment.sound import RollGain
 from ...pipelines.masks import Mask, Random
-from ...shards.fbank import Fbank
+from ...shards.media.fbank import Fbank
+from ..core.optimiser import OptimiserConfig
+from ..core.schedule import ScheduleConfig
 from ..models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from ..models.spectrogram_tokens import SpectrogramTokens, SpectrogramTokensConfig
-from ..optimiser import OptimiserConfig
-from ..schedule import ScheduleConfig
+from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
 from .masked import masked_inputs
 from .recipe import LoaderSettings, Recipe
 

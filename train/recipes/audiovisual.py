@@ -10,18 +10,20 @@ from typing import ClassVar, Unpack
 from torch import Tensor
 
 from ...pipelines import AudioVisualBatch, AudioVisualLoader, VideoClip, audiovisual_loader
-from ...pipelines.audiovisual.spectrogram_noise import SpectrogramNoise
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
-from ...pipelines.batch import AudioBatch, MaskBatch, VideoBatch
-from ...pipelines.diffusion import LinearNoise
+from ...pipelines.augment.diffusion import LinearNoise
 from ...pipelines.masks import ByView, FilledStrips, Linear, Mask, MultiRatio, Padded, Random, visible_count
-from ...shards.fbank import Fbank
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.audio.batch import AudioBatch
+from ...pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from ...pipelines.modalities.video.batch import VideoBatch
+from ...shards.media.fbank import Fbank
+from ..core.optimiser import OptimiserConfig
+from ..core.schedule import ScheduleConfig
 from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
 from ..models.siamese import Siamese, SiameseConfig, ratio_parts
-from ..models.spectrogram_tokens import SpectrogramTokensConfig
-from ..models.video_tokens import VideoTokensConfig
-from ..optimiser import OptimiserConfig
-from ..schedule import ScheduleConfig
+from ..tokens.spectrogram import SpectrogramTokensConfig
+from ..tokens.video import VideoTokensConfig
 from .recipe import LoaderSettings, Recipe
 
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)

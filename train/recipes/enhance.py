@@ -9,12 +9,12 @@ from typing import ClassVar, Unpack
 from torch import Tensor
 
 from ...pipelines import AudioClip
-from ...pipelines.audio.microphones import MicrophoneLine
-from ...pipelines.audio.noisy import NoisyLoader, noisy_loader
-from ...pipelines.batch import NoisyBatch
+from ...pipelines.modalities.audio.batch import NoisyBatch
+from ...pipelines.modalities.audio.microphones import MicrophoneLine
+from ...pipelines.modalities.audio.noisy import NoisyLoader, noisy_loader
+from ..core.optimiser import OptimiserConfig
+from ..core.schedule import ScheduleConfig
 from ..models.dense_unet import DenseUNet, DenseUNetConfig
-from ..optimiser import OptimiserConfig
-from ..schedule import ScheduleConfig
 from .recipe import LoaderSettings, Recipe
 
 

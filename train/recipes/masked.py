@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...pipelines.batch import MaskBatch
+from ...pipelines.masks.core.batch import MaskBatch
 
 
 def masked_inputs(data: Tensor, mask: MaskBatch | None) -> tuple[Tensor, ...]:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...pipelines import MeshBatch, MeshLoader, mesh_loader
 from ...pipelines.masks import Mask, MeshNodes
-from ...pipelines.mesh.noise import MeshNoise
+from ...pipelines.modalities.mesh.noise import MeshNoise
+from ..core.optimiser import OptimiserConfig
+from ..core.schedule import ScheduleConfig
 from ..models.mesh_network import MeshNetwork, MeshNetworkConfig
-from ..optimiser import OptimiserConfig
-from ..schedule import ScheduleConfig
 from .recipe import LoaderSettings, Recipe
 
 TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000

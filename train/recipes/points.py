@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from ...pipelines import PointsLoader, points_loader
-from ...pipelines.batch import PointsBatch
 from ...pipelines.masks import Mask, Piecewise, Random, VoxelAware
-from ...pipelines.points.augment import PointAugment
-from ...pipelines.points.read import PointSelection
-from ...pipelines.points.tokens import GroupTokens, VoxelTokens
-from ...shards.manifest import Manifest
+from ...pipelines.modalities.points.augment import PointAugment
+from ...pipelines.modalities.points.batch import PointsBatch
+from ...pipelines.modalities.points.read import PointSelection
+from ...pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
+from ...shards.format.manifest import Manifest
+from ..core.optimiser import OptimiserConfig
+from ..core.schedule import ScheduleConfig
 from ..models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
 from ..models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
-from ..optimiser import OptimiserConfig
-from ..schedule import ScheduleConfig
 from .masked import masked_inputs
 from .recipe import LoaderSettings, Recipe
 

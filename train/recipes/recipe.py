@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.loader import Loader
-from ..optimiser import OptimiserConfig
-from ..schedule import ScheduleConfig
+from ...pipelines.stream.loader import Loader
+from ..core.optimiser import OptimiserConfig
+from ..core.schedule import ScheduleConfig
 
 
 class LoaderSettings(TypedDict, total=False):

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ...pipelines import VideoClip, VideoLoader, video_loader
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
-from ...pipelines.batch import VideoBatch
 from ...pipelines.masks import Dual, Mask, MotionGuided, Tube
+from ...pipelines.modalities.video.batch import VideoBatch
+from ..core.optimiser import OptimiserConfig
+from ..core.schedule import ScheduleConfig
 from ..models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from ..models.video_tokens import VideoTokens, VideoTokensConfig
-from ..optimiser import OptimiserConfig
-from ..schedule import ScheduleConfig
+from ..tokens.video import VideoTokens, VideoTokensConfig
 from .masked import masked_inputs
 from .recipe import LoaderSettings, Recipe
 

@@ -1,0 +1,1 @@
+"""What a mask is: its grid, its draw, its ratio, its batch."""

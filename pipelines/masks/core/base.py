@@ -1,0 +1,177 @@
+"""What every mask is: a frozen config that draws, and the helper that turns a map of tokens into a MaskBatch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .batch import MaskBatch
+from .draw import Draw
+from .grid import TokenGrid
+from .ratio import Law
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maps:
+    """What was drawn for one view of a sample, bool (N,) each.
+
+    hidden: the tokens that do not enter the encoder. target: those that are reconstructed; None: the hidden ones.
+    mask_token: those that enter the encoder as the mask token, none of them hidden; None: none.
+
+    version, tokens int64 (N,) and attend bool (N, N) are those of MaskBatch; every sample of a batch has them, or none.
+    """
+
+    hidden: npt.NDArray[np.bool_]
+    target: npt.NDArray[np.bool_] | None = None
+    mask_token: npt.NDArray[np.bool_] | None = None
+    version: int | None = None
+    tokens: npt.NDArray[np.int64] | None = None
+    attend: npt.NDArray[np.bool_] | None = None
+
+
+class Mask(ABC):
+    """A rule that draws masks. A pattern says in `hide` what happens to one view of a sample; `draw` makes the batch.
+
+    A mask depends on its draw alone (the sample's own generators, what it shows, its place in the run): neither on the
+    other samples that it is drawn with nor on any global state. Subclasses are frozen dataclasses: picklable, and their
+    repr rebuilds them.
+    """
+
+    __slots__ = ()
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the cues (see `Cues`) that each draw must bring; by default those of the masks in its fields."""
+        return frozenset[str]().union(*(part.needs for part in self._parts() if isinstance(part, Mask)))
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether a law of it changes over the run, so that the loader has to know the run's length."""
+        return any(part.needs_progress for part in self._parts())
+
+    @abstractmethod
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        """The hidden tokens of one view of a sample, bool (N,).
+
+        ValueError where the grid has not the axes or the lengths that the pattern needs, or a cue is missing.
+        """
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        """What `hide` hides, and for patterns that say more about a view than that, the rest."""
+        return Maps(hidden=self.hide(grid, draw))
+
+    def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
+        """Masks of len(draws) samples, on the CPU; a bare generator is a draw without cues at the start of a run.
+
+        Raises ValueError as `hide` does, and where samples got different counts (see `Padded`).
+        """
+        return self.joined(grid, [self.maps(grid, as_draw(draw)) for draw in draws])
+
+    def joined(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
+        """The masks of a batch from the maps of its samples, once for all: that costs as much as for one."""
+        return batch_of(maps, grid)
+
+    def _parts(self) -> Iterator[Mask | Law]:
+        """The masks and laws among the fields."""
+        for f in fields(cast(Any, self)):
+            value = getattr(self, f.name)
+            if isinstance(value, Mask | Law):
+                yield value
+
+
+def as_draw(draw: Draw | np.random.Generator) -> Draw:
+    """A draw from a bare generator."""
+    return draw if isinstance(draw, Draw) else Draw(rng=draw)
+
+
+def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
+    """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
+    hidden = _table([m.hidden for m in maps], grid)
+    target = mask_token = None
+    if any(m.target is not None for m in maps):
+        target = _table([m.hidden if m.target is None else m.target for m in maps], grid)
+    if any(m.mask_token is not None for m in maps):
+        none = np.zeros(grid.size, dtype=np.bool_)
+        mask_token = _table([none if m.mask_token is None else m.mask_token for m in maps], grid)
+    batch = mask_batch(hidden, target, mask_token=mask_token, ragged=ragged)
+    return replace(
+        batch,
+        version=_stacked([m.version for m in maps]),
+        tokens=_stacked([m.tokens for m in maps]),
+        attend=_stacked([m.attend for m in maps]),
+    )
+
+
+def _stacked(values: list[Any]) -> Tensor | None:
+    """The values of a batch's samples as one tensor; None where they have none."""
+    return torch.from_numpy(np.array(values)) if values and values[0] is not None else None
+
+
+def _table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+    return np.array(rows, dtype=np.bool_).reshape(len(rows), grid.size)
+
+
+def mask_batch(
+    masked: npt.NDArray[np.bool_],
+    target: npt.NDArray[np.bool_] | None = None,
+    *,
+    mask_token: npt.NDArray[np.bool_] | None = None,
+    ragged: int | None = None,
+) -> MaskBatch:
+    """The MaskBatch of `masked` bool (B, N), True = hidden from the encoder, and `target` bool (B, N).
+
+    Without `target` every masked token is reconstructed and counts 1. With it, those tokens are, and one that the
+    encoder saw counts 0; what entered it as the mask token, `mask_token` bool (B, N), it did not see. Index tensors are
+    rectangular: where the samples' counts differ ValueError is raised, or with `ragged` they are padded to a multiple
+    of it (see MaskBatch).
+    """
+    target_map = masked if target is None else target
+    visible, n_visible = _positions(~masked, "visible tokens", ragged)
+    targets, n_target = _positions(target_map, "targets", ragged)
+    if target is None:
+        weight = np.ones(targets.shape, dtype=np.float32)
+    else:
+        unseen = masked if mask_token is None else masked | mask_token
+        weight = np.take_along_axis(unseen, targets, axis=1).astype(np.float32)
+    for i, count in enumerate([] if n_target is None else n_target.tolist()):
+        weight[i, count:] = 0
+    return MaskBatch(
+        masked=torch.from_numpy(masked),
+        visible=torch.from_numpy(visible),
+        target=torch.from_numpy(targets),
+        weight=torch.from_numpy(weight),
+        n_visible=None if n_visible is None else torch.from_numpy(n_visible),
+        n_target=None if n_target is None else torch.from_numpy(n_target),
+        mask_token=None if mask_token is None else torch.from_numpy(mask_token),
+    )
+
+
+def _positions(
+    chosen: npt.NDArray[np.bool_], what: str, ragged: int | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+    """The sorted positions of the True tokens of each row, int64 (B, count), and if `ragged` how many are real."""
+    samples, n = chosen.shape
+    flat = np.flatnonzero(chosen)
+    first = np.arange(samples) * n
+    stops = np.searchsorted(flat, first + n)
+    counts = np.diff(stops, prepend=0)
+    if ragged is None:
+        if (counts != counts[:1]).any():
+            raise ValueError(
+                f"the samples of a batch need equally many {what}, got from {counts.min()} to {counts.max()}; use a "
+                "law that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
+            )
+        return flat.reshape(samples, len(flat) // max(samples, 1)) - first[:, None], None
+    width = -(-int(counts.max(initial=0)) // ragged) * ragged
+    padded = np.zeros((samples, width), dtype=np.int64)
+    for i, (start, stop) in enumerate(pairwise([0, *stops.tolist()])):
+        np.subtract(flat[start:stop], i * n, out=padded[i, : stop - start])
+    return padded, counts

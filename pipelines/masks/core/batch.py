@@ -1,0 +1,86 @@
+"""The masks of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ...stream.batch import Movable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskBatch(Movable):
+    """Which tokens the encoder does not see and which the decoder reconstructs.
+
+    masked: bool (B, N), True = hidden from the encoder. visible: int64 (B, V), sorted, the tokens where masked is
+    False. target: int64 (B, M), sorted, the tokens that the decoder reconstructs. weight: float32 (B, M), what each
+    target counts in the loss (0 for a target that the encoder saw).
+
+    Where samples have different counts (masks.Padded), n_visible and n_target, int64 (B,), say how many of a row's
+    entries are real; the rest are 0, and such targets have weight 0. Elsewhere they are None and every entry is real.
+    version: int64 (B,), the version of the feedback that a mask was drawn with, None where it follows none.
+    mask_token: bool (B, N), the tokens that enter the encoder as the mask token: they are among `visible`, but their
+    content is not seen, and as targets they have weight 1. None where every visible token is itself.
+
+    Masks of text bring more: tokens int64 (B, N), the ids that the encoder reads, corrupted where masked
+    (masks.Replace); attend bool (B, N, N), which tokens each position of a decoder attends to (masks.DecoderRows).
+    """
+
+    masked: Tensor
+    visible: Tensor
+    target: Tensor
+    weight: Tensor
+    n_visible: Tensor | None = None
+    n_target: Tensor | None = None
+    version: Tensor | None = None
+    mask_token: Tensor | None = None
+    tokens: Tensor | None = None
+    attend: Tensor | None = None
+
+    @property
+    def visible_valid(self) -> Tensor:
+        """Which entries of `visible` are real: bool (B, V), a key padding mask for attention (True = attend)."""
+        return _valid(self.visible, self.n_visible)
+
+    @property
+    def target_valid(self) -> Tensor:
+        """Which entries of `target` are real: bool (B, M)."""
+        return _valid(self.target, self.n_target)
+
+    @property
+    def restore(self) -> Tensor:
+        """int64 (B, N): each token's place in [visible, hidden tokens], published as ids_restore."""
+        order = torch.argsort(self.masked.to(torch.uint8), dim=1, stable=True)
+        return torch.argsort(order, dim=1)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Self]) -> Self:
+        """One of all; padded ones to the widest. ValueError where counts differ and nothing says how many are real."""
+        if len({(p.visible.shape[1], p.target.shape[1]) for p in parts}) == 1:
+            return super(MaskBatch, cls).concatenated(parts)
+        if any(p.n_visible is None for p in parts):
+            counts = sorted({p.visible.shape[1] for p in parts})
+            raise ValueError(
+                f"the samples of a batch need equally many visible tokens, got from {counts[0]} to {counts[-1]}; use a "
+                "law that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
+            )
+        return super(MaskBatch, cls).concatenated([p._widened(parts) for p in parts])
+
+    def _widened(self, parts: Sequence[Self]) -> Self:
+        visible, target = (max(getattr(p, name).shape[1] for p in parts) for name in ("visible", "target"))
+        return replace(
+            self,
+            visible=pad(self.visible, (0, visible - self.visible.shape[1])),
+            target=pad(self.target, (0, target - self.target.shape[1])),
+            weight=pad(self.weight, (0, target - self.weight.shape[1])),
+        )
+
+
+def _valid(positions: Tensor, counts: Tensor | None) -> Tensor:
+    places = torch.arange(positions.shape[1], device=positions.device)
+    return (places < (positions.shape[1] if counts is None else counts[:, None])).expand(positions.shape)

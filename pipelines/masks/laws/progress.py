@@ -1,0 +1,158 @@
+"""Laws of progress: the ratio follows how far the run has come, the same for all samples of a batch.
+
+    law            from the run's start to its end                              source
+    Linear         start to end                                                 DiffMAViL: 0.9 to 0.8
+    RatioDecay     eight shapes around a mean ratio                             Learning Better Masking
+    SquaredCosine  up along a squared cosine, then constant                     LMD: 0.15 to 0.75 at 2/3
+    Piecewise      straight lines between points                                LMD
+
+Progress is that of `Draw.place`: a function of the batch's number and of the run's length, which the loader is given
+(`steps=`). `at(progress)` gives a law's ratio for plots and tests.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import cos, pi
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..core.draw import Draw
+from ..core.ratio import Law, check_ratio, tidy
+
+
+class ProgressLaw(Law):
+    """A law whose ratio is a function of progress alone."""
+
+    __slots__ = ()
+
+    @property
+    def needs_progress(self) -> bool:
+        return True
+
+    @abstractmethod
+    def at(self, progress: float) -> float:
+        """The ratio at `progress` in [0, 1]."""
+
+    def draw(self, draw: Draw) -> float:
+        return tidy(self.at(draw.place.progress))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Linear(ProgressLaw):
+    """A straight line from `start` at the first batch to `end` at the last.
+
+    The defaults are those of DiffMAViL's curriculum (Nunez et al. 2023); the paper says that the ratio falls, the two
+    ends are not published with code.
+    """
+
+    start: float = 0.9
+    end: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_ratio(self.start, "the ratio at the start")
+        check_ratio(self.end, "the ratio at the end")
+
+    def at(self, progress: float) -> float:
+        return self.start * (1 - progress) + self.end * progress
+
+
+Shape = Literal["cosine", "descending", "ascending", "square_above", "square_below", "triangle", "v", "warmup_decay"]
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda s: 1 + cos(pi * s),
+    "descending": lambda s: 2 * (1 - s),
+    "ascending": lambda s: 2 * s,
+    "square_above": lambda s: 2 * (1 - s * s),
+    "square_below": lambda s: 2 * (1 - s) ** 2,
+    "triangle": lambda s: 4 * min(s, 1 - s),
+    "v": lambda s: 2 * abs(1 - 2 * s),
+}
+"""What the ratio is multiplied with at progress s; "warmup_decay" has a setting more."""
+
+OFFSETS = {"cosine": 0.02, "square_above": 0.01, "v": 0.01}
+"""What is added, as published."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RatioDecay(ProgressLaw):
+    """The schedules of Learning Better Masking (Yang et al. 2023, masking ratio decay and its ablations).
+
+    With p = `ratio` and s = progress, shape: "cosine", p (1 + cos(pi s)) + 0.02; "descending", 2 p (1 - s);
+    "ascending", 2 p s; "square_above", 2 p (1 - s^2) + 0.01; "square_below", 2 p (1 - s)^2; "triangle", up to 2 p at
+    half the run and back; "v", from 2 p to 0 at half the run and back, + 0.01; "warmup_decay", up to 2 p at s =
+    `warmup`, then down to 0 (published with a warm-up of 80 000 steps, 0.4 of the README's 200 000). Limited to [0, 1].
+    """
+
+    shape: Shape = "cosine"
+    ratio: float = 0.15
+    warmup: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            raise ValueError(f"shape is one of {', '.join(get_args(Shape))}, got {self.shape!r}")
+        check_ratio(self.ratio)
+        if not 0 < self.warmup < 1:
+            raise ValueError(f"warmup is a share of the run between 0 and 1, got {self.warmup}")
+
+    def at(self, progress: float) -> float:
+        return tidy(self.ratio * self._factor(progress) + OFFSETS.get(self.shape, 0.0))
+
+    def _factor(self, s: float) -> float:
+        if self.shape != "warmup_decay":
+            return SHAPES[self.shape](s)
+        return 2 * s / self.warmup if s < self.warmup else 2 * (1 - s) / (1 - self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SquaredCosine(ProgressLaw):
+    """From `start` to `end` as a squared cosine falls from 1 to 0, reached at progress `hold`, constant from then on.
+
+    f(x) = cos^2(pi / 2 (x + 0.008) / 1.008) / f(0), x = progress / hold; the ratio is start + (end - start) (1 - f).
+    The defaults are those of LMD (Ma et al. 2023, latent masking diffusion), whose released code uses this ramp.
+    """
+
+    start: float = 0.15
+    end: float = 0.75
+    hold: float = 2 / 3
+
+    def __post_init__(self) -> None:
+        check_ratio(self.start, "the ratio at the start")
+        check_ratio(self.end, "the ratio at the end")
+        if not 0 < self.hold <= 1:
+            raise ValueError(f"hold is the progress from which the ratio stays, in (0, 1], got {self.hold}")
+
+    def at(self, progress: float) -> float:
+        left = _squared_cosine(min(progress / self.hold, 1.0)) / _squared_cosine(0.0)
+        return self.start * left + self.end * (1 - left)
+
+
+def _squared_cosine(x: float) -> float:
+    return cos((x + 0.008) / 1.008 * pi / 2) ** 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piecewise(ProgressLaw):
+    """Straight lines between points (progress, ratio), constant before the first and after the last.
+
+    The defaults are LMD's second schedule: up to 0.4 in the first sixth of the run, constant to the third, up to 0.75
+    at two thirds. (In the released code, where it is commented out, the second ramp overshoots.)
+    """
+
+    points: tuple[tuple[float, float], ...] = ((0.0, 0.15), (1 / 6, 0.4), (1 / 3, 0.4), (2 / 3, 0.75))
+
+    def __post_init__(self) -> None:
+        places = [place for place, _ in self.points]
+        if not places or any(b <= a for a, b in pairwise(places)):
+            raise ValueError(f"points are (progress, ratio) pairs with rising progress, got {self.points}")
+        for place, ratio in self.points:
+            check_ratio(place, "a point's progress")
+            check_ratio(ratio)
+
+    def at(self, progress: float) -> float:
+        places, ratios = zip(*self.points, strict=True)
+        return float(np.interp(progress, places, ratios))

@@ -1,0 +1,237 @@
+"""Random laws: the ratio is drawn for a view, for all views of a sample, for each frame, or for a batch.
+
+    law              ratio                                          source
+    Uniform          uniform in [low, high)                         MaskViT: [0.5, 1)
+    UniformCount     a number of tokens, uniform in low ... high    PMLM
+    TruncatedNormal  normal on [low, high]                          MAGE: 0.55, 0.25 on [0.5, 1]
+    MaskGIT          a function of a uniform number                 MaskGIT
+    MultiRatio       one of several, in equal parts of a batch      AVSiam
+
+`scope` is what a ratio is drawn for. "view": from the view's own generator. "sample": one for all views of a sample.
+"batch": one for a batch over all ranks, so that its samples have equal counts. "frame": one for each frame, for the
+patterns that count frame by frame (`PerFrame`, `Block`). Two laws with the same `name` and a scope of "sample" or
+"batch" draw the same number; masks of two modalities that shall not move together need laws of two names.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import cos, log2, pi
+from statistics import NormalDist
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..core.draw import Draw, Scope, check_scope
+from ..core.ratio import Law, Rounding, check_ratio, tidy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScopedLaw(Law):
+    """A law with a random number: `scope` says for what it is drawn, `name` keeps two laws apart."""
+
+    scope: Scope = "view"
+    name: str = "ratio"
+
+    def __post_init__(self) -> None:
+        check_scope(self.scope)
+        self.check()
+
+    def check(self) -> None:
+        """ValueError where a setting of the law is not legal."""
+
+    def generator(self, draw: Draw) -> np.random.Generator:
+        """The generator of the law's number; ValueError where it is drawn frame by frame."""
+        if self.scope == "frame":
+            raise ValueError(
+                f"{self} draws a ratio for each frame, and the pattern asks for one of the whole view: use a pattern "
+                "that counts frame by frame (PerFrame, Block), or a scope of view, sample or batch"
+            )
+        return draw.generator(self.scope, f"law {self.name}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomLaw(ScopedLaw):
+    """A law whose ratio is a function of one generator."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> float:
+        """A ratio in [0, 1]."""
+
+    def draw(self, draw: Draw) -> float:
+        return tidy(self.sample(self.generator(draw)))
+
+    def per_frame(self, draw: Draw, frames: int) -> list[float]:
+        if self.scope != "frame":
+            return [self.draw(draw)] * frames
+        return [tidy(self.sample(draw.rng)) for _ in range(frames)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uniform(RandomLaw):
+    """Uniform in [low, high). The defaults are those of MaskViT (Gupta et al. 2022, masked visual modelling)."""
+
+    low: float = 0.5
+    high: float = 1.0
+
+    def check(self) -> None:
+        check_interval(self.low, self.high)
+
+    def sample(self, rng: np.random.Generator) -> float:
+        return self.low + (self.high - self.low) * rng.random()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UniformCount(ScopedLaw):
+    """A number of hidden tokens, each from `low` to `high` equally likely; it has no ratio, so rounding plays no part.
+
+    Of n tokens at most min(high, max(1, round(share * n))) are hidden, and never more than n; `low` is lowered to that
+    where it is above. `high` None: no bound but the share. Source: PMLM (Liao et al. 2020), u-PMLM with a `share` of 1.
+    """
+
+    low: int = 1
+    high: int | None = None
+    share: float = 1.0
+
+    def check(self) -> None:
+        check_ratio(self.share, "the share of tokens that may be hidden")
+        if self.low < 0 or (self.high is not None and self.high < self.low):
+            raise ValueError(f"a count lies in 0 <= low <= high, got low={self.low}, high={self.high}")
+
+    def draw(self, draw: Draw) -> float:
+        raise ValueError(
+            f"{self} is a number of tokens, not a ratio: use it with a pattern that counts tokens (Random, Tube, "
+            "Block, PerFrame), or a law of the ratio such as Uniform"
+        )
+
+    def visible(self, draw: Draw, n: int, rounding: Rounding) -> int:
+        return self._visible(self.generator(draw), n)
+
+    def visible_per_frame(self, draw: Draw, frames: int, n: int, rounding: Rounding) -> list[int]:
+        if self.scope != "frame":
+            return [self.visible(draw, n, rounding)] * frames
+        return [self._visible(draw.rng, n) for _ in range(frames)]
+
+    def _visible(self, rng: np.random.Generator, n: int) -> int:
+        most = min(max(1, round(Fraction(str(self.share)) * n)), n)
+        most = most if self.high is None else min(self.high, most)
+        return n - int(rng.integers(min(self.low, most), most + 1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TruncatedNormal(RandomLaw):
+    """Normal with `mean` and standard deviation `std`, truncated to [low, high], by the inverse of its distribution.
+
+    The defaults are MAGE's (Li et al. 2023, sec. 3.1), where one number is drawn for a batch: scope="batch".
+    """
+
+    mean: float = 0.55
+    std: float = 0.25
+    low: float = 0.5
+    high: float = 1.0
+
+    def check(self) -> None:
+        check_interval(self.low, self.high)
+        if self.std <= 0:
+            raise ValueError(f"std is a standard deviation above 0, got {self.std}")
+        below, above = self._ends()
+        if above - below < 1e-6:
+            raise ValueError(
+                f"less than a millionth of a normal of mean {self.mean} and std {self.std} lies in [{self.low}, "
+                f"{self.high}]: move the mean, widen std, or use Uniform"
+            )
+
+    def sample(self, rng: np.random.Generator) -> float:
+        below, above = self._ends()
+        place = below + (above - below) * rng.random()
+        drawn = NormalDist(self.mean, self.std).inv_cdf(min(max(place, 1e-300), 1 - 1e-16))
+        return min(max(drawn, self.low), self.high)
+
+    def _ends(self) -> tuple[float, float]:
+        """How much of the untruncated normal lies below low and below high."""
+        return _ends(self.mean, self.std, self.low, self.high)
+
+
+@lru_cache(maxsize=64)
+def _ends(mean: float, std: float, low: float, high: float) -> tuple[float, float]:
+    normal = NormalDist(mean, std)
+    return normal.cdf(low), normal.cdf(high)
+
+
+Curve = Literal["cosine", "uniform", "power", "log", "exp"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskGIT(RandomLaw):
+    """A decreasing function of a number r that is uniform in [0, 1), limited to [1e-6, 1].
+
+    curve: "cosine", cos(pi r / 2); "uniform", 1 - r; "power", 1 - r ** power; "log", -log2(r) / log2(tokens); "exp",
+    1 - 2 ** (-log2(tokens) (1 - r)). `tokens` counts only in the last two. Source: MaskGIT (Chang et al. 2022, sec.
+    3.3), 16 x 16 tokens.
+    """
+
+    curve: Curve = "cosine"
+    power: float = 2.0
+    tokens: int = 256
+
+    def check(self) -> None:
+        if self.curve not in get_args(Curve):
+            raise ValueError(f"curve is one of {', '.join(get_args(Curve))}, got {self.curve!r}")
+        if self.power <= 0:
+            raise ValueError(f"power is above 0, got {self.power}")
+        if self.tokens < 2:
+            raise ValueError(f"tokens is the number of tokens of a sample, 2 or more, got {self.tokens}")
+
+    def sample(self, rng: np.random.Generator) -> float:
+        return self.at(rng.random())
+
+    def at(self, r: float) -> float:
+        """The ratio that the number r in [0, 1] means."""
+        if self.curve == "cosine":
+            ratio = cos(pi / 2 * r)
+        elif self.curve == "uniform":
+            ratio = 1 - r
+        elif self.curve == "power":
+            ratio = 1 - r**self.power
+        elif self.curve == "log":
+            ratio = 1.0 if r == 0 else -log2(r) / log2(self.tokens)
+        else:
+            ratio = 1 - 2 ** (-log2(self.tokens) * (1 - r))
+        return min(max(ratio, 1e-6), 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiRatio(Law):
+    """One of several ratios: a random order of a batch is dealt to them in turn, and their shares of it differ by at
+    most one sample.
+
+    Which ratios get one sample more changes from batch to batch: over a run each is equally frequent, at any batch
+    size. The batch is the one over all ranks, and all views of a sample get the same ratio. Laws of two names have
+    orders of their own, for two modalities. Samples of a batch get different counts (see `Padded`). Source: AVSiam (Lin
+    & Bertasius 2024, multi-ratio masking); its code cuts a batch with torch.chunk, which leaves ratios out at most
+    sizes.
+    """
+
+    ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    name: str = "ratio"
+
+    def __post_init__(self) -> None:
+        if not self.ratios:
+            raise ValueError("ratios is at least one ratio, got none")
+        for ratio in self.ratios:
+            check_ratio(ratio)
+
+    def draw(self, draw: Draw) -> float:
+        rng, place = draw.generator("batch", f"parts {self.name}"), draw.place
+        turn = int(rng.integers(len(self.ratios)))
+        rank = int(np.flatnonzero(rng.permutation(place.rows) == place.row)[0])
+        return self.ratios[(rank + turn) % len(self.ratios)]
+
+
+def check_interval(low: float, high: float) -> None:
+    """ValueError unless 0 <= low <= high <= 1."""
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"masked ratios lie in 0 <= low <= high <= 1, got low={low}, high={high}")

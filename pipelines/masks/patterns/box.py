@@ -1,0 +1,67 @@
+"""Box: more is hidden inside a box, such as the object that a phrase refers to, than outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from .random import random_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box(Mask):
+    """Random tokens, with one ratio inside the cue `box` and another outside, both counted exactly.
+
+    The box's corners are truncated to the grid's lines, then it grows by `margin` tokens to each side, within the
+    picture. A box that does not touch the picture, as after a crop, holds nothing. How many tokens are hidden depends
+    on the box's size, so samples of a batch get different counts (see `Padded`). The grid's axes are (h, w). Source:
+    OneRef (Xiao et al. 2024, referring-aware dynamic masking), 24 x 24 tokens; its code draws the outer ratio over the
+    whole picture before the box overwrites its part, so that its count outside varies by chance.
+    """
+
+    inside: Ratio = 0.75
+    outside: Ratio = 0.35
+    margin: int = 1
+    rounding: Rounding = "floor_visible"
+
+    def __post_init__(self) -> None:
+        as_law(self.inside)
+        as_law(self.outside)
+        check_rounding(self.rounding)
+        if self.margin < 0:
+            raise ValueError(f"margin is a number of tokens, 0 or more, got {self.margin}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"box"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        h, w = grid.need("h", "w", by="Box")
+        box = draw.cues.need("box", by="Box")
+        inner = np.zeros((h, w), dtype=np.bool_)
+        rows, columns = self._extent(box, h, w)
+        inner[rows, columns] = True
+        hidden = np.empty(grid.size, dtype=np.bool_)
+        for part, ratio in ((inner, self.inside), (~inner, self.outside)):
+            tokens = np.flatnonzero(part)
+            visible = as_law(ratio).visible(draw, len(tokens), self.rounding)
+            hidden[tokens] = random_tokens(len(tokens), visible, draw.rng)
+        return hidden
+
+    def _extent(self, box: npt.NDArray[np.floating], h: int, w: int) -> tuple[slice, slice]:
+        """The rows and the columns of the grid that the box covers."""
+        x0, y0, x1, y1 = (float(v) for v in box) if box.shape == (4,) else (np.nan,) * 4
+        if not (x0 <= x1 and y0 <= y1 and np.isfinite([x0, y0, x1, y1]).all()):
+            raise ValueError(f"a box is x0, y0, x1, y1 with x0 <= x1 and y0 <= y1, as shares of the picture, got {box}")
+        if x1 <= 0 or y1 <= 0 or x0 >= 1 or y0 >= 1:
+            return slice(0), slice(0)
+        return self._grown(y0, y1, h), self._grown(x0, x1, w)
+
+    def _grown(self, low: float, high: float, n: int) -> slice:
+        return slice(max(int(max(low, 0) * n) - self.margin, 0), min(int(high * n) + self.margin, n))

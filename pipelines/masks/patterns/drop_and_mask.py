@@ -1,0 +1,49 @@
+"""Drop and mask: a fixed number of tokens leaves the sequence, a variable number of others becomes the mask token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Maps, Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_ratio, check_rounding, visible_count
+from ..laws.random import TruncatedNormal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropAndMask(Mask):
+    """Random tokens are masked; a share `drop` of all does not enter the encoder, the other masked ones do as the mask
+    token.
+
+    Of a batch, `masked` are the dropped tokens, `visible` those that enter, `mask_token` which of these enter as the
+    mask token, and `target` all that are masked, dropped ones first counted: at least as many as are dropped, whatever
+    the law says. At the defaults on 16 x 16 tokens 128 are dropped and 128 to 256 masked, as many in every sample of a
+    batch, since the law's scope is the batch; with another scope see `Padded`. Any grid. Source: MAGE (Li et al. 2023,
+    variable masking ratio), which counts by `ceil_masked`.
+    """
+
+    ratio: Ratio = field(default_factory=lambda: TruncatedNormal(scope="batch"))
+    rounding: Rounding = "ceil_masked"
+    drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+        check_ratio(self.drop, "the share of dropped tokens")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.maps(grid, draw).hidden
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        kept = visible_count(grid.size, self.drop, self.rounding)
+        visible = min(as_law(self.ratio).visible(draw, grid.size, self.rounding), kept)
+        order = draw.rng.permutation(grid.size)
+        hidden = np.ones(grid.size, dtype=np.bool_)
+        hidden[order[:kept]] = False
+        target = np.ones(grid.size, dtype=np.bool_)
+        target[order[:visible]] = False
+        return Maps(hidden=hidden, target=target, mask_token=target & ~hidden)

@@ -1,0 +1,106 @@
+"""Frames: whole slices of one axis, and random tokens frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Maps, Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.shuffles import random_orders
+from ..core.slices import in_slices
+from .random import random_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frames(Mask):
+    """Whole slices across `axis`, chosen uniformly: all tokens of a frame are hidden or none.
+
+    At ratio 0.75 on 8 x 14 x 14 tokens 2 of 8 time steps stay visible, 392 tokens. The grid's axes are any with `axis`
+    among them; along "time" of a spectrogram it hides columns, along "freq" rows. Source: MAE-ST (Feichtenhofer et al.
+    2022), its time-only sampling.
+    """
+
+    ratio: Ratio = 0.75
+    rounding: Rounding = "floor_visible"
+    axis: str = "t"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        slices = grid.shape[grid.need_axis(self.axis, by="Frames")]
+        visible = as_law(self.ratio).visible(draw, slices, self.rounding)
+        return in_slices(random_tokens(slices, visible, draw.rng)[:, None], grid, self.axis)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerFrame(Mask):
+    """Random tokens in each slice across `axis`, independent from slice to slice, exactly as many as its ratio says.
+
+    With a law of scope "frame" each slice has a ratio of its own; with any other one ratio counts for all. At ratio 0.9
+    on 8 x 14 x 14 tokens 19 of each slice's 196 stay visible, 152 in all. The grid's axes are any with `axis` among
+    them. Source: MaskViT (Gupta et al. 2022), tokens of frames; see `Context`.
+    """
+
+    ratio: Ratio = 0.9
+    rounding: Rounding = "floor_visible"
+    axis: str = "t"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        plane = grid.across(self.axis, by="PerFrame")
+        visible = as_law(self.ratio).visible_per_frame(draw, grid.size // plane, plane, self.rounding)
+        orders = random_orders(len(visible), plane, draw.rng)
+        return in_slices(orders >= np.array(visible)[:, None], grid, self.axis)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context(Mask):
+    """The first `frames` time steps hide nothing; the rest is a clip of its own, on which `mask` draws.
+
+    The first axis of the grid is t, and it has more than `frames` slices. Source: MaskViT (Gupta et al. 2022), which
+    predicts the frames after 1 or 2 context frames with a ratio from [0.5, 1):
+    Context(frames=1, mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))).
+    """
+
+    mask: Mask = field(default_factory=PerFrame)
+    frames: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ValueError(f"frames is the number of context frames, 1 or more, got {self.frames}")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.maps(grid, draw).hidden
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        if grid.axes[0] != "t" or grid.shape[0] <= self.frames:
+            raise ValueError(
+                f"Context works on a grid whose first axis is t, with more than its {self.frames} context frames, got "
+                f"axes {grid.axes} of {grid.shape} tokens"
+            )
+        rest = later(grid, self.frames)
+        seen = np.zeros(grid.size - rest.size, dtype=np.bool_)
+        maps = self.mask.maps(rest, draw)
+        return Maps(
+            hidden=np.concatenate([seen, maps.hidden]),
+            target=None if maps.target is None else np.concatenate([seen, maps.target]),
+            mask_token=None if maps.mask_token is None else np.concatenate([seen, maps.mask_token]),
+            version=maps.version,
+        )
+
+
+@lru_cache(maxsize=64)
+def later(grid: TokenGrid, frames: int) -> TokenGrid:
+    """The grid without its first `frames` slices."""
+    return replace(grid, shape=(grid.shape[0] - frames, *grid.shape[1:]))

@@ -1,0 +1,103 @@
+"""Joints of a skeleton over time: random joints of each frame and whole frames, or whole limbs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, as_law
+from ..core.shuffles import random_orders
+from .random import random_tokens
+
+SharedBy = Literal["view", "sample", "batch"]
+Per = Literal["frame", "clip"]
+
+H36M_LIMBS = ((1, 2, 3), (4, 5, 6), (11, 12, 13), (14, 15, 16))
+"""The right leg, left leg, left arm and right arm of Human3.6M's 17 joints."""
+H36M_LIMB_PAIRS = (
+    (1, 2, 3, 4, 5, 6),
+    (11, 12, 13, 14, 15, 16),
+    (1, 2, 3, 14, 15, 16),
+    (4, 5, 6, 11, 12, 13),
+)
+"""Both legs, both arms, and the leg and arm of either side."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Joints(Mask):
+    """floor(frames * T) whole frames, and in every frame `joints` joints, drawn independently of each other.
+
+    With the defaults, of 243 frames of 16 joints 145 frames are hidden and 5 joints of each other one: 1 - 98/243 *
+    11/16 = 72.3 % of all. The hidden count is the same for every sample.
+
+    per: the joints are drawn for each "frame", or once for the whole "clip".
+    scope: what shares a mask: a "view" (none is shared), all views of a "sample", or a "batch" over all ranks, as
+        published.
+
+    The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), which draws it for 2-D and for 3-D
+    skeletons (see `Joint`).
+    """
+
+    frames: Ratio = 0.6
+    joints: int = 5
+    per: Per = "frame"
+    scope: SharedBy = "view"
+
+    def __post_init__(self) -> None:
+        as_law(self.frames)
+        if self.joints < 0:
+            raise ValueError(f"joints is a number of joints, 0 or more, got {self.joints}")
+        if self.per not in get_args(Per):
+            raise ValueError(f"per is one of {', '.join(get_args(Per))}, got {self.per!r}")
+        if self.scope not in get_args(SharedBy):
+            raise ValueError(f"scope is one of {', '.join(get_args(SharedBy))}, got {self.scope!r}")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        frames, joints = grid.need("frame", "joint", by="Joints")
+        if self.joints > joints:
+            raise ValueError(f"Joints hides {self.joints} joints of a frame, and the grid has {joints}")
+        rng = draw.generator(self.scope, f"joints {draw.part}")
+        hidden = np.zeros((frames, joints), dtype=np.bool_)
+        rows = 1 if self.per == "clip" else frames
+        chosen = random_orders(rows, joints, rng)[:, : self.joints]
+        hidden[np.arange(frames)[:, None], chosen] = True
+        hidden[random_tokens(frames, as_law(self.frames).visible(draw, frames, "floor_masked"), rng)] = True
+        return hidden.reshape(-1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limbs(Mask):
+    """One of the `limbs`, each a group of joints, or `joints` random joints: any of these choices equally likely.
+
+    The joints are hidden in all frames. With the defaults 3 of 17 joints are: one of 4 limbs, or 3 random joints. With
+    joints=0 it is always a limb. The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), completing 3-D
+    skeletons; for 2-D ones limbs=H36M_LIMB_PAIRS and joints=6.
+    """
+
+    limbs: tuple[tuple[int, ...], ...] = H36M_LIMBS
+    joints: int = 3
+
+    def __post_init__(self) -> None:
+        if self.joints < 0 or (not self.limbs and not self.joints):
+            raise ValueError(f"there is at least one limb or random joint, got {self.limbs=} and {self.joints=}")
+        if any(joint < 0 for limb in self.limbs for joint in limb):
+            raise ValueError(f"the joints of a limb are numbers from 0, got {self.limbs}")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        frames, joints = grid.need("frame", "joint", by="Limbs")
+        most = max((joint + 1 for limb in self.limbs for joint in limb), default=0)
+        if joints < max(most, self.joints):
+            raise ValueError(f"Limbs needs a grid of {max(most, self.joints)} joints or more, got {joints}")
+        choice = int(draw.rng.integers(len(self.limbs) + (self.joints > 0)))
+        row = np.zeros(joints, dtype=np.bool_)
+        if choice < len(self.limbs):
+            row[list(self.limbs[choice])] = True
+        else:
+            row = random_tokens(joints, joints - self.joints, draw.rng)
+        return np.tile(row, frames)

@@ -1,0 +1,77 @@
+"""Mesh nodes: hidden nodes leave a graph with all of their edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..text.words import sized
+from .random import random_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshNodes(Mask):
+    """Uniformly random nodes of a mesh, exactly as many as the ratio says; `submesh` gives the graph that is left.
+
+    protect: node types (cue `kinds`) that are never hidden, such as inflow, outflow and wall; the ratio is then of the
+        other nodes. Without it no cue is needed, and all nodes can be hidden, as published.
+
+    The grid's axes are (node,). Source: MeshMask (Garnier et al. 2025), which hides up to 40 % of the nodes;
+    the group's code takes 0.15 by default.
+    """
+
+    ratio: Ratio = 0.4
+    protect: tuple[int, ...] = ()
+    rounding: Rounding = "floor_visible"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"kinds"}) if self.protect else frozenset()
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        (n,) = grid.need("node", by="MeshNodes")
+        free = np.ones(n, dtype=np.bool_)
+        if self.protect:
+            free = ~np.isin(sized(draw.cues.need("kinds", by="MeshNodes"), n, "kinds", "MeshNodes"), self.protect)
+        places = np.flatnonzero(free)
+        visible = as_law(self.ratio).visible(draw, len(places), self.rounding)
+        hidden = np.zeros(n, dtype=np.bool_)
+        hidden[places] = random_tokens(len(places), visible, draw.rng)
+        return hidden
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submesh:
+    """What is left of a graph: nodes int64 (V,), the old numbers of the visible nodes, sorted; edges int64 (2, K), the
+    surviving ones between the new numbers; kept int64 (K,), their old places, which select their attributes.
+    """
+
+    nodes: npt.NDArray[np.int64]
+    edges: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.int64]
+
+
+def submesh(masked: npt.NDArray[np.bool_], edges: npt.NDArray[np.int64]) -> Submesh:
+    """The visible part of a graph of N nodes, masked bool (N,), with edges int64 (2, E).
+
+    An edge survives if both of its ends are visible. ValueError where an edge names a node that there is not.
+    """
+    if edges.ndim != 2 or len(edges) != 2 or (edges.size and not 0 <= edges.min() <= edges.max() < len(masked)):
+        raise ValueError(
+            f"edges are pairs of node numbers from 0 to {len(masked) - 1}, int64 (2, E), got shape {edges.shape}"
+            + (f" with numbers from {edges.min()} to {edges.max()}" if edges.size else "")
+        )
+    visible = ~masked
+    number = np.cumsum(visible) - 1
+    kept = np.flatnonzero(visible[edges[0]] & visible[edges[1]])
+    return Submesh(nodes=np.flatnonzero(visible), edges=number[edges[:, kept]], kept=kept)

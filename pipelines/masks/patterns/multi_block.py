@@ -1,0 +1,91 @@
+"""Multi-block: a few blocks of space and time, all of one size, are hidden together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw, Scope, check_scope
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from .random import adjusted, random_tokens
+
+Interval = tuple[float, float]
+
+ATTEMPTS = 10
+"""Drawings that are thrown away because they hide everything, before a place is left visible."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiBlock(Mask):
+    """The union of `blocks` blocks at random places; what no block covers is visible.
+
+    A block covers a share `scale` of the plane h x w, with an aspect h / w from `aspect`, and a share `duration` of
+    time, each uniform in its interval; the size is one for all blocks, and by default for all samples of a batch
+    (`scope`). The defaults are V-JEPA's short-range mask; MultiBlock(blocks=2, scale=(0.7, 0.7)) is its long-range one.
+    Both are used on one clip (`ByView`), and hide about 90 % of 8 x 14 x 14 tokens.
+
+    ratio None, as published: counts differ from sample to sample (see `Padded`); a draw that would hide everything is
+    thrown away, and after 10 a random place of the plane stays visible. With a ratio the counts are exact: random
+    places of the plane (or tokens, where blocks do not last all the time) are shown or hidden until they are. The
+    grid's axes are (t, h, w). Source: V-JEPA (Bardes et al. 2024, multi-block masking).
+    """
+
+    ratio: Ratio | None = None
+    rounding: Rounding = "floor_visible"
+    blocks: int = 8
+    scale: Interval = (0.15, 0.15)
+    aspect: Interval = (0.75, 1.5)
+    duration: Interval = (1.0, 1.0)
+    scope: Scope = "batch"
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None:
+            as_law(self.ratio)
+        check_rounding(self.rounding)
+        check_scope(self.scope)
+        if self.blocks < 1:
+            raise ValueError(f"blocks is their number, 1 or more, got {self.blocks}")
+        for name in ("scale", "duration"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} is an interval of shares, 0 < low <= high <= 1, got {(low, high)}")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect is an interval of h / w above 0, got {self.aspect}")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        t, h, w = grid.need("t", "h", "w", by="MultiBlock")
+        size = self._size((t, h, w), draw.generator(self.scope, f"block size {self.blocks}"))
+        if size[0] == t:  # every slice is the same, so one is drawn
+            return np.tile(self._union((1, h, w), (1, *size[1:]), draw), t)
+        return self._union((t, h, w), size, draw)
+
+    def _size(self, shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, int, int]:
+        t, h, w = shape
+        duration, scale, aspect = (
+            low + (high - low) * u
+            for (low, high), u in zip((self.duration, self.scale, self.aspect), rng.random(3).tolist(), strict=True)
+        )
+        area = int(h * w * scale)
+        rows, columns = round(sqrt(area * aspect)), round(sqrt(area / aspect))
+        return max(int(t * duration), 1), min(max(rows, 1), h), min(max(columns, 1), w)
+
+    def _union(self, shape: tuple[int, int, int], size: tuple[int, int, int], draw: Draw) -> npt.NDArray[np.bool_]:
+        """The union of blocks of `size` in a box of `shape`, flat."""
+        (t, h, w), (depth, rows, columns) = shape, size
+        n = t * h * w
+        for _ in range(ATTEMPTS):
+            hidden = np.zeros(shape, dtype=np.bool_)
+            corners = draw.rng.random((self.blocks, 3)) * (t - depth + 1, h - rows + 1, w - columns + 1)
+            for start, top, left in corners.astype(np.int64).tolist():
+                hidden[start : start + depth, top : top + rows, left : left + columns] = True
+            flat = hidden.reshape(-1)
+            if self.ratio is not None:
+                return adjusted(flat, as_law(self.ratio).visible(draw, n, self.rounding), draw.rng)
+            if not flat.all():
+                return flat
+        return np.tile(random_tokens(h * w, 1, draw.rng), t)

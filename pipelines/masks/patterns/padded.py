@@ -1,0 +1,39 @@
+"""Padded: samples with different counts in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Maps, Mask, batch_of
+from ..core.batch import MaskBatch
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Padded(Mask):
+    """The masks of `mask`, whose samples may have different counts: a batch says how many entries of a row are real.
+
+    `visible` and `target` are padded to the widest row, rounded up to a multiple of `bucket`, so that only N / bucket
+    shapes occur; see `MaskBatch.n_visible`.
+    """
+
+    mask: Mask
+    bucket: int = 1
+
+    def __post_init__(self) -> None:
+        if self.bucket < 1:
+            raise ValueError(f"bucket is a number of tokens, 1 or more, got {self.bucket}")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.mask.hide(grid, draw)
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        return self.mask.maps(grid, draw)
+
+    def joined(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
+        return batch_of(maps, grid, ragged=self.bucket)

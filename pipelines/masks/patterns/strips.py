@@ -1,0 +1,89 @@
+"""Strips of a spectrogram: whole columns of time and whole rows of frequency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_ratio, check_rounding, visible_count
+from .random import adjusted, random_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Strips(Mask):
+    """Random columns of time and random rows of frequency are hidden; a token is visible where neither is.
+
+    Exactly as many columns and rows as their ratios say, so also exactly as many tokens: at 0.7 and 0.3 on 64 (time) x
+    8 (freq) tokens 19 columns and 5 rows survive, 95 tokens. A ratio of 0 leaves strips of the other kind alone. The
+    grid's axes are (time, freq) or (freq, time). Source: Audio-MAE (Huang et al. 2022, structured masking).
+    """
+
+    time: Ratio = 0.7
+    freq: Ratio = 0.3
+    rounding: Rounding = "floor_visible"
+
+    def __post_init__(self) -> None:
+        as_law(self.time)
+        as_law(self.freq)
+        check_rounding(self.rounding)
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        columns, rows = spectrogram(grid, by="Strips")
+        time = random_tokens(columns, as_law(self.time).visible(draw, columns, self.rounding), draw.rng)
+        freq = random_tokens(rows, as_law(self.freq).visible(draw, rows, self.rounding), draw.rng)
+        return crossed(time, freq, grid)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilledStrips(Mask):
+    """Random columns and rows are hidden first, then single tokens are hidden or shown until the count is exact.
+
+    `time` and `freq` say how much of the ratio strips take: floor(ratio * time * columns) columns and
+    floor(ratio * freq * rows) rows. (1, 0) are strips of time, (0, 1) of frequency, (0.7, 0.7) both. At ratio 0.8 on 8
+    (freq) x 64 (time) tokens 35 columns and 4 rows are hidden, and 14 of the 116 tokens that are left, so that 102 stay
+    visible; at 0.2, 0.4 and 0.6 the strips hide more than the ratio says, and random tokens of them come back. The
+    grid's axes are (freq, time) or (time, freq). Source: AVSiam (Lin & Bertasius 2024), structured masking of audio.
+    """
+
+    ratio: Ratio = 0.8
+    rounding: Rounding = "floor_visible"
+    time: float = 0.7
+    freq: float = 0.7
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+        check_ratio(self.time, "the part of the ratio that columns take")
+        check_ratio(self.freq, "the part of the ratio that rows take")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        columns, rows = spectrogram(grid, by="FilledStrips")
+        ratio, rng = as_law(self.ratio).draw(draw), draw.rng
+        time = random_tokens(columns, columns - struck(columns, ratio, self.time), rng)
+        freq = random_tokens(rows, rows - struck(rows, ratio, self.freq), rng)
+        return adjusted(crossed(time, freq, grid), visible_count(grid.size, ratio, self.rounding), rng)
+
+
+def spectrogram(grid: TokenGrid, by: str) -> tuple[int, int]:
+    """The columns of time and rows of frequency of a grid with these two axes; else ValueError."""
+    if sorted(grid.axes) != ["freq", "time"]:
+        raise ValueError(f"{by} works on a grid with axes ('time', 'freq') or ('freq', 'time'), got {grid.axes}")
+    return grid.shape[grid.axes.index("time")], grid.shape[grid.axes.index("freq")]
+
+
+def crossed(time: npt.NDArray[np.bool_], freq: npt.NDArray[np.bool_], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+    """Hidden columns and rows as a map of the grid: bool (N,)."""
+    first, second = (time, freq) if grid.axes[0] == "time" else (freq, time)
+    return (first[:, None] | second).reshape(-1)
+
+
+def struck(n: int, ratio: float, part: float) -> int:
+    """floor(ratio * part * n), in exact decimal arithmetic."""
+    return floor(Fraction(str(ratio)) * Fraction(str(part)) * n)

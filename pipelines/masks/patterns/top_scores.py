@@ -1,0 +1,54 @@
+"""Top scores: the most important tokens are hidden, and stay hidden from level to level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..text.words import sized
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopScores(Mask):
+    """The `count` tokens with the highest scores, or floor(ratio * n) of the n tokens that can be hidden.
+
+    Those are the tokens whose score is not -inf and, where the cue `words` is given, that are neither special nor
+    padding. Tokens that an earlier level hid (cue `hidden`, optional) stay hidden and count: a level adds to the one
+    before it. Of equal scores the earlier token goes first; nothing is drawn, so that all epochs see the same. Any
+    grid; the cue is `scores`. Source: Recursive ROAR (Madsen et al. 2022): give each level the scores of the
+    model that was trained at the level before, as a side file of the same keys.
+    """
+
+    ratio: Ratio = 0.1
+    count: int | None = None
+    rounding: Rounding = "floor_masked"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+        if self.count is not None and self.count < 0:
+            raise ValueError(f"count is a number of tokens, 0 or more, got {self.count}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"scores"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        scores = sized(draw.cues.need("scores", by="TopScores"), grid.size, "scores", "TopScores").astype(np.float64)
+        if np.isnan(scores).any():
+            raise ValueError(f"TopScores ranks scores, {np.isnan(scores).sum()} of {len(scores)} are not a number")
+        if draw.cues.words is not None:
+            scores[sized(draw.cues.words, grid.size, "words", "TopScores") < 0] = -np.inf
+        hidden = np.zeros(grid.size, dtype=np.bool_)
+        if draw.cues.hidden is not None:
+            hidden |= sized(draw.cues.hidden, grid.size, "hidden", "TopScores")
+        n = int((hidden | (scores > -np.inf)).sum())
+        count = n - as_law(self.ratio).visible(draw, n, self.rounding) if self.count is None else min(self.count, n)
+        hidden[np.lexsort((-scores, ~hidden))[:count]] = True
+        return hidden

@@ -1,0 +1,38 @@
+"""Tube: one random map of the plane, the same in every slice of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.slices import repeated
+from .random import random_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tube(Mask):
+    """A random map repeated along `axis`, so that a hidden place is hidden in every slice of it, such as all frames.
+
+    At ratio 0.9 on 8 x 14 x 14 tokens 20 of each slice's 196 stay visible, 160 in all. The grid's axes are any with
+    `axis` among them. Along the axis "modality" of a stack of pictures (RGB and depth) it hides the same places in
+    each. Source: VideoMAE (Tong et al. 2022, sec. 3.3).
+    """
+
+    ratio: Ratio = 0.9
+    rounding: Rounding = "floor_masked"
+    axis: str = "t"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        plane = grid.across(self.axis, by="Tube")
+        visible = as_law(self.ratio).visible(draw, plane, self.rounding)
+        return repeated(random_tokens(plane, visible, draw.rng), grid, self.axis)

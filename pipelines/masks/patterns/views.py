@@ -1,0 +1,98 @@
+"""Masks of a sample's views that belong together: one for each, one for all, or halves of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Maps, Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Law
+from .random import Random
+
+OF_ONE_VIEW = frozenset({"flow", "box", "occupied"})
+"""Cues that belong to one view's crop, so that a mask for several views cannot follow them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByView(Mask):
+    """View v of a sample is masked by masks[v], counted around; None hides nothing.
+
+    Where the masks hide different numbers of tokens, the batch is `Padded`. CropMAE (Eymael et al. 2024) masks the
+    second of two crops alone: ByView(masks=(None, Random(ratio=0.985))), 2 of 196 tokens visible. V-JEPA (Bardes et al.
+    2024) has two masks for each clip: ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7)))).
+    """
+
+    masks: tuple[Mask | None, ...] = field(default_factory=lambda: (None, Random(ratio=0.985)))
+
+    def __post_init__(self) -> None:
+        if not self.masks:
+            raise ValueError("masks is one mask or None for each view, got none")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.maps(grid, draw).hidden
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        mask = self.masks[draw.view % len(self.masks)]
+        return Maps(hidden=np.zeros(grid.size, dtype=np.bool_)) if mask is None else mask.maps(grid, draw)
+
+    def _parts(self) -> Iterator[Mask | Law]:
+        return (mask for mask in self.masks if mask is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shared(Mask):
+    """One mask for all views of a sample, drawn by `mask`, which may not follow what a single view shows.
+
+    Two models that get one view each see the same tokens, as teacher and student do in DMAE (Bai et al. 2022, masked
+    autoencoders as distillers): Shared(mask=Random(ratio=0.75)). (Two models that get the same batch share its mask
+    anyway.)
+    """
+
+    mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
+
+    def __post_init__(self) -> None:
+        check_for_all_views(self.mask, "Shared")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.mask.hide(grid, for_all_views(draw, f"shared {type(self.mask).__name__}"))
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        return self.mask.maps(grid, for_all_views(draw, f"shared {type(self.mask).__name__}"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Complementary(Mask):
+    """Views 2k and 2k + 1 of a sample see complementary parts: the one what `mask` leaves visible, the other the rest.
+
+    At a ratio of one half of an even number of tokens both see equally many, as one batch needs; at another see
+    `Padded`. Each pair is drawn anew. `mask` may not follow what a single view shows.
+    """
+
+    mask: Mask = field(default_factory=lambda: Random(ratio=0.5))
+
+    def __post_init__(self) -> None:
+        check_for_all_views(self.mask, "Complementary")
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        hidden = self.mask.hide(grid, for_all_views(draw, f"pair {draw.view // 2}"))
+        return ~hidden if draw.view % 2 else hidden
+
+
+def for_all_views(draw: Draw, purpose: str) -> Draw:
+    """The draw of a sample's first view, with a generator that all its views have for `purpose`."""
+    return replace(draw, rng=draw.generator("sample", f"{purpose} {draw.part}".strip()), view=0)
+
+
+def check_for_all_views(mask: Mask, by: str) -> None:
+    """ValueError where `mask` follows what differs from view to view."""
+    single = mask.needs & OF_ONE_VIEW
+    if single:
+        raise ValueError(
+            f"{by} draws one mask for several views, and {type(mask).__name__} follows {', '.join(sorted(single))}, "
+            "which differs from view to view; use a mask that does not need it"
+        )

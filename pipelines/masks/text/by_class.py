@@ -1,0 +1,71 @@
+"""By class: words whose class is hard to predict are hidden more often, as the trainer's feedback says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from ...stream.feedback import Feedback
+from ..core.base import Maps, Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from .words import Words, sized
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByClass(Mask):
+    """Whole words in a random order, each accepted with the weight of its class, until round(ratio * length) tokens.
+
+    A class's weight is sigmoid(2 (score - mean) / standard deviation) over the scores of all classes; a word's class is
+    that of its first token, and one without a class has the weight 0.5. A word that would exceed the number is skipped,
+    and one that is not accepted is not tried again: fewer tokens than the number may be hidden, so counts differ from
+    text to text (see `Padded`). The number itself is as in `WholeWords`. With feedback the batch says in `version`
+    which scores a mask was drawn with: the same sample and scores give the same mask.
+
+    feedback: the scores, from the trainer (see feedback.py). scores: fixed ones, where there is no feedback.
+
+    The grid's axes are (token,); the cues are `words` and `classes`. Source: POS-tagging weighted masking of Yang et
+    al. 2023, Learning Better Masking for Better Language Model Pre-training, with 17 universal tags.
+    """
+
+    ratio: Ratio = 0.15
+    feedback: Feedback | None = None
+    scores: tuple[float, ...] = (0.0,) * 17
+    rounding: Rounding = "nearest_masked"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+        if not self.scores:
+            raise ValueError("scores are one number a class, of at least one class, got none")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"words", "classes"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.maps(grid, draw).hidden
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        words = Words.of(grid, draw, by="ByClass")
+        published = None if self.feedback is None else self.feedback.read()
+        weights = class_weights(np.array(self.scores) if published is None else published.scores)
+        classes = sized(draw.cues.need("classes", by="ByClass"), grid.size, "classes", "ByClass")[words.first]
+        if len(classes) and classes.max() >= len(weights):
+            raise ValueError(f"there are scores for the classes 0 to {len(weights) - 1}, got class {classes.max()}")
+        chances = np.where(classes < 0, 0.5, weights[classes])
+        count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
+        accepted = np.flatnonzero(draw.rng.random(len(chances)) < chances)
+        hidden = words.spread(words.taken(1, count, draw.rng, accepted)[0])
+        return Maps(hidden=hidden, version=None if published is None else published.version)
+
+
+def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """sigmoid(2 (score - mean) / std) of each class, (C,); 0.5 for all where the scores are equal. std is unbiased."""
+    above = scores - scores.sum() / len(scores)
+    variance = float(above @ above) / max(len(scores) - 1, 1)
+    return 1 / (1 + np.exp(above * (-2 / sqrt(variance)))) if variance > 0 else np.full(len(scores), 0.5)

@@ -1,0 +1,59 @@
+"""Replace: hidden tokens enter the encoder as [MASK], as a random token, or as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Maps, Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from .words import sized
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replace(Mask):
+    """The masks of `mask` with the token ids that the encoder reads: `MaskBatch.tokens`, int64 (B, N).
+
+    Each hidden token by itself stays with probability `keep`, becomes a uniformly random id below `vocabulary` with
+    probability `random`, and `mask_id` otherwise. The labels are the original ids at `target`. The cue is `tokens`,
+    beside those of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 % random, 10 % unchanged.
+    """
+
+    mask: Mask
+    mask_id: int
+    vocabulary: int
+    keep: float = 0.1
+    random: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.keep < 0 or self.random < 0 or self.keep + self.random > 1:
+            raise ValueError(
+                f"keep and random are probabilities, 0 or more and together at most 1, got keep={self.keep}, "
+                f"random={self.random}"
+            )
+        if self.vocabulary < 1 or self.mask_id < 0:
+            raise ValueError(
+                f"vocabulary is a number of ids and mask_id an id, got vocabulary={self.vocabulary}, "
+                f"mask_id={self.mask_id}"
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.mask.needs | {"tokens"}
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        return self.mask.hide(grid, draw)
+
+    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+        maps = self.mask.maps(grid, draw)
+        tokens = sized(draw.cues.need("tokens", by="Replace"), grid.size, "tokens", "Replace").astype(np.int64)
+        places = np.flatnonzero(maps.hidden)
+        chance = draw.rng.random(len(places))
+        changed = places[chance >= self.keep]
+        tokens[changed] = self.mask_id
+        random = places[(chance >= self.keep) & (chance < self.keep + self.random)]
+        tokens[random] = draw.rng.integers(self.vocabulary, size=len(random))
+        return replace(maps, tokens=tokens)

@@ -1,0 +1,49 @@
+"""Scored first: the tokens that matter most to a text, then any others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, as_law
+from .words import PADDING, sized, word_cue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredFirst(Mask):
+    """Tokens with a score above 0, the highest first and equals by chance; then random ones of the rest.
+
+    Of a text of L tokens, padding not counted, floor(ratio * (L - 1) + 0.5) are hidden, at least 1 (none at ratio 0)
+    and at most those that are not special. The published code may also hide the closing special token, here none is.
+    The grid's axes are (token,); the cues are `words` and `scores`. Source: OneRef (Xiao et al. 2024), the text part of
+    referring-aware dynamic masking, where the subject's first token has the highest score and the object's the next.
+    """
+
+    ratio: Ratio = 0.4
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"words", "scores"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        words = word_cue(grid, draw, by="ScoredFirst")
+        scores = sized(draw.cues.need("scores", by="ScoredFirst"), grid.size, "scores", "ScoredFirst")
+        places = np.flatnonzero(words >= 0)
+        after_first = len(words) - int((words == PADDING).sum()) - 1
+        ratio = Fraction(str(as_law(self.ratio).draw(draw)))
+        count = max(floor(ratio * after_first + Fraction(1, 2)), 1) if ratio else 0
+        places = draw.rng.permutation(places)
+        order = np.argsort(-np.maximum(scores[places], 0), kind="stable")
+        hidden = np.zeros(len(words), dtype=np.bool_)
+        hidden[places[order[:count]]] = True
+        return hidden

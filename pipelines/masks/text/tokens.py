@@ -1,0 +1,54 @@
+"""Tokens of a text, each by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..patterns.random import random_tokens
+from .words import PADDING, word_cue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens(Mask):
+    """Uniformly random tokens of a text, none of them special or padding.
+
+    each: every token is hidden with probability `ratio`, independently of the others, so that counts differ from text
+        to text (see `Padded`); `rounding` plays no part. Otherwise round(ratio * length) tokens are hidden, but at
+        least 1, the length counting special tokens and not padding; never more than there are.
+
+    The grid's axes are (token,); the cue is `words`. Sources: BERT (Devlin et al. 2019) at 0.15; PMLM (Liao et al.
+    2020) with the law UniformCount; MosaicBERT (Portes et al. 2023) with `each` at 0.3; with `each` and a law of
+    progress, masking ratio decay (Yang et al. 2023).
+    """
+
+    ratio: Ratio = 0.15
+    each: bool = False
+    rounding: Rounding = "nearest_masked"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"words"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        words = word_cue(grid, draw, by="Tokens")
+        law = as_law(self.ratio)
+        if self.each:
+            chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < law.draw(draw)
+            return chances & (words >= 0)
+        length = len(words) - int((words == PADDING).sum())
+        places = np.flatnonzero(words >= 0)
+        visible = len(places) - min(length - law.visible(draw, length, self.rounding), len(places))
+        hidden = np.zeros(len(words), dtype=np.bool_)
+        hidden[places] = random_tokens(len(places), visible, draw.rng)
+        return hidden

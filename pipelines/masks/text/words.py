@@ -1,0 +1,124 @@
+"""Whole words: a word is hidden with all of its tokens or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.base import Mask
+from ..core.draw import Draw
+from ..core.grid import TokenGrid
+from ..core.ratio import Law, Ratio, Rounding, as_law, check_rounding
+
+SPECIAL = -1
+"""Cue `words`: a token of no word, such as [CLS] and [SEP]; it is never hidden."""
+PADDING = -2
+"""Cue `words`: what only fills a row up; it is never hidden and belongs to no length."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WholeWords(Mask):
+    """Words in a random order, until round(ratio * length) tokens are hidden, but at least 1.
+
+    A word that would exceed the number is skipped and the next one is tried, so that at most this many tokens are
+    hidden; counts differ from text to text (see `Padded`). The length counts special tokens, which are never hidden,
+    and not padding.
+
+    each: every word is hidden with probability `ratio`, independently of the others, as Hugging Face's collator does
+        since transformers 5; `rounding` plays no part.
+
+    The grid's axes are (token,); the cue is `words`. Source: BERT's whole word masking, as in transformers until 4;
+    RetroMAE's encoder (Xiao et al. 2022) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
+    """
+
+    ratio: Ratio = 0.3
+    each: bool = False
+    rounding: Rounding = "nearest_masked"
+
+    def __post_init__(self) -> None:
+        as_law(self.ratio)
+        check_rounding(self.rounding)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"words"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        words = Words.of(grid, draw, by="WholeWords")
+        if self.each:
+            return words.spread(draw.rng.random(len(words.lengths)) < as_law(self.ratio).draw(draw))
+        count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
+        return words.spread(words.taken(1, count, draw.rng)[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """The W words of a text of N tokens.
+
+    number: int64 (N,), each token's word, counted from 0; W for special tokens and padding. first: int64 (W,), the
+    first token of each word. lengths: int64 (W,), the tokens of each. length: the tokens that are not padding.
+    """
+
+    number: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    length: int
+
+    @classmethod
+    def of(cls, grid: TokenGrid, draw: Draw, by: str) -> Words:
+        """The words of a draw, for the pattern `by`; ValueError where the cue does not fit the grid."""
+        given = word_cue(grid, draw, by)
+        places = np.flatnonzero(given >= 0)
+        words = given[places]
+        new = words[1:] != words[:-1]
+        if (words[1:] < words[:-1]).any():
+            raise ValueError(f"{by} reads words that ascend along the text, got {given.tolist()}")
+        inside = np.zeros(len(places), dtype=np.int64)
+        np.cumsum(new, out=inside[1:])
+        lengths = np.bincount(inside)
+        number = np.full(len(given), len(lengths), dtype=np.int64)
+        number[places] = inside
+        first = np.concatenate((places[:1], places[1:][new]))
+        length = len(given) - int(np.count_nonzero(given == PADDING))
+        return cls(number=number, first=first, lengths=lengths, length=length)
+
+    def hidden_count(self, law: Law, draw: Draw, rounding: Rounding) -> int:
+        """How many tokens `law` hides."""
+        return self.length - law.visible(draw, self.length, rounding)
+
+    def taken(
+        self, rows: int, count: int, rng: np.random.Generator, candidates: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Words in a random order of each row until they have `count` tokens: bool (rows, W).
+
+        A word that would make it more is skipped. candidates: the words that are tried, by default all.
+        """
+        from .word_loop import take_words
+
+        taken = np.zeros((rows, len(self.lengths)), dtype=np.bool_)
+        tried = np.arange(len(self.lengths)) if candidates is None else candidates
+        seed = rng.integers(0xFFFF_FFFF_FFFF_FFFF, dtype=np.uint64, endpoint=True)
+        take_words(self.lengths, tried, count, seed, taken)
+        return taken
+
+    def spread(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """From words (..., W) to their tokens: bool (..., N)."""
+        none = np.zeros((*taken.shape[:-1], 1), dtype=np.bool_)
+        tokens: npt.NDArray[np.bool_] = np.concatenate([taken, none], axis=-1)[..., self.number]
+        return tokens
+
+
+def word_cue(grid: TokenGrid, draw: Draw, by: str) -> npt.NDArray[Any]:
+    """The cue `words` of a text on a grid of (token,), for the pattern `by`; ValueError where it does not fit."""
+    (n,) = grid.need("token", by=by)
+    return sized(draw.cues.need("words", by=by), n, "words", by)
+
+
+def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]:
+    """The cue `name`; ValueError unless it has one value for each of `n` tokens."""
+    if cue.shape != (n,):
+        raise ValueError(f"{by} needs {name} for {n} tokens, ({n},), got {cue.shape}")
+    return cue

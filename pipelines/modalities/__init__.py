@@ -1,0 +1,1 @@
+"""A loader for each modality, with the same file names in each."""

@@ -1,0 +1,177 @@
+"""The loader of noisy sounds and their clean originals: two streams mixed at a drawn signal-to-noise ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ....shards.errors import SampleError
+from ....shards.format.manifest import Manifest
+from ...stream.build import Build, LoaderOptions
+from ...stream.loader import Loader
+from ...stream.place import START, Place
+from ...stream.rng import sample_rng
+from ...stream.stats import Stats
+from .batch import NoisyBatch
+from .clip import AudioClip
+from .microphones import MicrophoneLine
+from .reader import SoundReader
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoisySample:
+    """A NoisyBatch of one."""
+
+    batch: NoisyBatch
+    stats: Stats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoisySampler:
+    """Mixes a sound of one dataset with one of another, or with drawn noise; holds settings only.
+
+    Every choice (both stretches, both directions, which noise, the ratio) is a function of (seed, epoch, key). All
+    channels of a recording are cut alike, so what one microphone hears before another stays true.
+    """
+
+    clean: SoundReader
+    noise: SoundReader | None
+    line: MicrophoneLine | None
+    snr_db: tuple[float, float]
+    slope: tuple[float, float]
+
+    @property
+    def seed(self) -> int:
+        """That of the clean sounds."""
+        return self.clean.seed
+
+    @property
+    def needs_progress(self) -> bool:
+        """Nothing changes over the run."""
+        return False
+
+    def make(self, index: int, epoch: int, place: Place = START) -> NoisySample:
+        """Sample `index` as the epoch shows it; SampleError where it or its noise cannot be used."""
+        stats = Stats(samples=1)
+        key = self.clean.manifest.key(index)
+
+        def rng(purpose: str) -> np.random.Generator:
+            return sample_rng(self.seed, epoch, key, 0, purpose)
+
+        clean = self._heard(self.clean, index, epoch, rng("direction"), stats)
+        if self.noise is None:
+            noise = self._placed(self._drawn(rng("noise")), rng("noise direction"))
+        else:
+            other = int(rng("noise").integers(len(self.noise.manifest)))
+            noise = self._heard(self.noise, other, epoch, rng("noise direction"), stats)
+        snr_db = float(rng("snr").uniform(*self.snr_db))
+        with stats.stage("convert"):
+            noise = scaled_noise(clean, noise, snr_db)
+        label = int(self.clean.manifest.label[index])
+        batch = NoisyBatch(
+            mixture=torch.from_numpy(np.ascontiguousarray((clean + noise).T))[None],
+            clean=torch.from_numpy(np.ascontiguousarray(clean.T))[None],
+            snr_db=torch.tensor([snr_db], dtype=torch.float32),
+            label=torch.tensor([label]),
+            key=[key],
+        )
+        return NoisySample(batch=batch, stats=stats)
+
+    def collate(self, samples: list[NoisySample]) -> NoisyBatch:
+        """Samples to a batch."""
+        parts = [sample.batch for sample in samples]
+        tensors = {n: torch.cat([getattr(p, n) for p in parts]) for n in ("mixture", "clean", "snr_db", "label")}
+        return NoisyBatch(**tensors, key=[key for part in parts for key in part.key])
+
+    def _heard(self, reader: SoundReader, index: int, epoch: int, rng: np.random.Generator, stats: Stats) -> Floats:
+        """The stretch as all microphones hear it, float32 (n, M), without its mean, zeros behind its end."""
+        sound = reader.sound(index, *reader.stretch(index, epoch), stats)
+        with stats.stage("convert"):
+            sound = sound - sound.mean(axis=0)
+            if not np.square(sound).sum() > 0:
+                path = reader.manifest.shard_path(index).name
+                raise SampleError(shard=path, key=reader.manifest.key(index), component="flac", reason="is silent here")
+            whole = np.zeros((reader.clip.n_samples, sound.shape[1]), dtype=np.float32)
+            whole[: len(sound)] = sound
+            return whole if self.line is None else self._placed(whole[:, 0], rng)
+
+    def _placed(self, sound: Floats, rng: np.random.Generator) -> Floats:
+        line = self.line or MicrophoneLine(count=self.clean.clip.n_channels, spacing_m=0.0)
+        return line.hear(sound, self.clean.clip.sample_rate, rng)
+
+    def _drawn(self, rng: np.random.Generator) -> Floats:
+        """Gaussian noise whose power falls with frequency as f ** -slope, the slope drawn."""
+        n = self.clean.clip.n_samples
+        spectrum = np.fft.rfft(rng.standard_normal(n))
+        spectrum *= np.maximum(np.arange(len(spectrum)), 1.0) ** (-rng.uniform(*self.slope) / 2)
+        return np.fft.irfft(spectrum, n=n).astype(np.float32)
+
+
+def scaled_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
+    """The noise, float32 (n, M), so loud that the power of `clean` over all channels is `snr_db` decibels above it."""
+    ratio = np.square(clean, dtype=np.float64).sum() / np.square(noise, dtype=np.float64).sum()
+    return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))
+
+
+class NoisyLoader(Loader[NoisyBatch]):
+    """A `Loader` of NoisyBatch."""
+
+    clip: AudioClip
+
+
+def noisy_loader(
+    location: str | Path,
+    *,
+    noise: str | Path | None = None,
+    clip: AudioClip | None = None,
+    line: MicrophoneLine | None = None,
+    snr_db: tuple[float, float] = (-5.0, 10.0),
+    slope: tuple[float, float] = (0.0, 2.0),
+    **options: Unpack[LoaderOptions],
+) -> NoisyLoader:
+    """A loader of sounds from the split at `location`, mixed with those of the split `noise`.
+
+    Without `noise` it is drawn: Gaussian, its power falling with frequency by a slope drawn from `slope` (0 is white, 1
+    pink, 2 brown). snr_db: the ratio is drawn uniformly from this range. clip: by default 1.024 s at 16 kHz of mono.
+    line: microphones that hear both, each from a direction of its own (the clip is then mono); without it the sounds'
+    own channels are taken (`AudioClip(channels=6)`), of recordings made with several microphones. options: as for all
+    loaders (`build.LoaderOptions`).
+
+    Errors: ValueError for settings, ShardError where a location holds no finished split of sounds.
+    """
+    clip = clip or AudioClip(seconds=1.024)
+    if line is not None and clip.channels != "mono":
+        raise ValueError(f"line={line} places mono sounds, and the clip has channels={clip.channels}; use one of them")
+    if snr_db[0] > snr_db[1] or slope[0] > slope[1]:
+        raise ValueError(f"snr_db={snr_db} and slope={slope} are ranges, from low to high")
+    build = Build.of(location, "audio", options)
+    if not build.shuffle and clip.start == "random":
+        clip = replace(clip, start="center")
+    other = None if noise is None else Build.of(noise, "audio", options).manifest
+    sampler = NoisySampler(
+        clean=SoundReader(manifest=build.manifest, clip=clip, seed=build.seed),
+        noise=None if other is None else SoundReader(manifest=other, clip=_noise_clip(clip), seed=build.seed),
+        line=line,
+        snr_db=snr_db,
+        slope=slope,
+    )
+    loader = build.loader(NoisyLoader, sampler)
+    loader.fingerprint = _fingerprint(build.manifest, other)
+    loader.clip = clip
+    return loader
+
+
+def _noise_clip(clip: AudioClip) -> AudioClip:
+    """Noise is there all the time."""
+    return replace(clip, short="repeat")
+
+
+def _fingerprint(clean: Manifest, noise: Manifest | None) -> str:
+    return clean.fingerprint if noise is None else f"{clean.fingerprint} with {noise.fingerprint}"

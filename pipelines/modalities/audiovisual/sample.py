@@ -1,0 +1,167 @@
+"""One clip with the sound of its time on its way to a batch: the video's way and the sound's, on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ....shards.format.sample import VideoIndex
+from ...augment.diffusion import LinearNoise
+from ...stream.place import START, Place
+from ...stream.rng import sample_rng
+from ...stream.stats import Stats
+from ..audio.batch import AudioBatch
+from ..audio.sample import AudioSampler, joined
+from ..video.sample import VideoSample, VideoSampler
+from .batch import AudioVisualBatch
+from .spectrogram_noise import SpectrogramNoise
+
+Noise = tuple[int, npt.NDArray[np.float32]]
+"""A time, and noise for each of M targets, float32 (M, values of a token)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeardVideoSampler(VideoSampler):
+    """A `VideoSampler` that draws clips where there is sound.
+
+    A video whose sound begins later or ends earlier is shown from the first frame with sound to the last one; where
+    that is less than a clip, as many frames more as a clip needs.
+    """
+
+    def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        first, stop = self._heard(index, video)
+        return first + self.clip.numbers(stop - first, rng)
+
+    def _heard(self, index: int, video: VideoIndex) -> tuple[int, int]:
+        facts, align = self.manifest.facts, self.clip.align or 1
+        start_s = float(facts["audio_start_s"][index])
+        stop_s = start_s + int(facts["n_samples"][index]) / int(facts["sample_rate"][index])
+        stop = min(max(floor(stop_s * video.fps + 0.5), 1), video.n_frames)
+        first = max(ceil(start_s * video.fps - 0.5), 0)
+        first = max(min(-(-first // align), (stop - self.clip.span) // align), 0) * align
+        return first, min(max(stop, first + self.clip.span), video.n_frames)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioVisualSample:
+    """The views of one sample: of the video, of the sound (start_s is the file's), and per view noise for both."""
+
+    video: VideoSample
+    audio: AudioBatch
+    audio_start_s: float
+    noise: list[tuple[Noise, Noise]] | None
+    stats: Stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioVisualSampler:
+    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+
+    The clip is drawn as the video's is, and the sound is the stretch around its middle, moved where the sound begins or
+    ends. All other choices are those of the two samplers, which have generators of their own: video and sound are
+    masked independently. noise: of a diffusion; spectrogram_noise: an augmentation.
+    """
+
+    video: VideoSampler
+    audio: AudioSampler
+    noise: LinearNoise | None = None
+    spectrogram_noise: SpectrogramNoise | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of everything that is drawn."""
+        return self.video.seed
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether a mask changes over the run."""
+        return self.video.needs_progress or self.audio.needs_progress
+
+    def make(self, index: int, epoch: int, place: Place = START) -> AudioVisualSample:
+        """Sample `index` as the epoch shows it at its place in the run; SampleError where either cannot be used."""
+        video = self.video.make(index, epoch, place)
+        manifest = self.video.manifest
+        first, stop = self._stretch(index, video.pts_s)
+        audio = self.audio.make_of(index, epoch, place, first, stop)
+        if self.spectrogram_noise is not None:
+            with audio.stats.stage("convert"):
+                self._disturb(self.spectrogram_noise, audio.batch, epoch, video.key)
+        start_s = float(manifest.facts["audio_start_s"][index]) + float(audio.batch.start_s[0])
+        video.stats.add(audio.stats)
+        video.stats.samples = 1
+        noise = None
+        if self.noise is not None:
+            with video.stats.stage("convert"):
+                noise = [self._noise(self.noise, video, audio.batch, epoch, view) for view in range(self.video.views)]
+        return AudioVisualSample(video=video, audio=audio.batch, audio_start_s=start_s, noise=noise, stats=video.stats)
+
+    def collate(self, samples: list[AudioVisualSample]) -> AudioVisualBatch:
+        """Samples to a batch, the views of a sample one after the other."""
+        video = self.video.collate([sample.video for sample in samples])
+        audio = joined([sample.audio for sample in samples])
+        added: dict[str, Any] = {}
+        if self.noise is not None:
+            pairs = [pair for sample in samples for pair in sample.noise or ()]
+            for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
+                added[f"{name}_time"], added[f"{name}_noise"] = _stacked(drawn)
+        starts = [sample.audio_start_s for sample in samples for _ in range(self.video.views)]
+        return AudioVisualBatch(
+            video=video.video,
+            waveform=audio.waveform,
+            length=audio.length,
+            spectrogram=audio.spectrogram,
+            video_mask=video.mask,
+            audio_mask=audio.mask,
+            flow=video.flow,
+            label=video.label,
+            key=video.key,
+            pts_s=video.pts_s,
+            audio_start_s=torch.tensor(starts, dtype=torch.float64),
+            strips=audio.strips,
+            **added,
+        )
+
+    def _stretch(self, index: int, pts_s: npt.NDArray[np.float64]) -> tuple[int, int]:
+        """The samples [first, stop) of the sound around the middle of a clip."""
+        manifest, clip = self.video.manifest, self.audio.clip
+        middle_s = float(pts_s[0] + pts_s[-1] + 1 / manifest.fps[index]) / 2
+        begin_s = middle_s - clip.seconds / 2 - float(manifest.facts["audio_start_s"][index])
+        facts = manifest.facts
+        return clip.stretch_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
+
+    def _disturb(self, noise: SpectrogramNoise, audio: AudioBatch, epoch: int, key: str) -> None:
+        """Each view's spectrogram with noise of its own, in its place."""
+        if audio.spectrogram is None:
+            raise ValueError("noise is added to samples' spectrograms, but they are made of whole batches")
+        heard = self.audio.spectrogram.n_frames(audio.length).tolist()
+        for view, (spectrogram, frames) in enumerate(zip(audio.spectrogram.numpy(), heard, strict=True)):
+            rng = sample_rng(self.seed, epoch, key, view, "spectrogram noise")
+            noise.add(spectrogram, frames, 1 / self.audio.spectrogram.scale, rng)
+
+    def _noise(
+        self, noise: LinearNoise, video: VideoSample, audio: AudioBatch, epoch: int, view: int
+    ) -> tuple[Noise, Noise]:
+        """For the targets of a view's video and of its sound."""
+        maps = video.maps[view] if video.maps is not None else None
+        n_video = 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
+        mask = audio.mask
+        n_audio = 0 if mask is None else int(mask.target_valid[view].sum())
+        of_video = (n_video, 3 * prod(self.video.grid.patch))
+        of_audio = (n_audio, prod(self.audio.grid.patch))
+        rngs = [sample_rng(self.seed, epoch, video.key, view, f"noise {part}") for part in ("video", "audio")]
+        return noise.draw(of_video, rngs[0]), noise.draw(of_audio, rngs[1])
+
+
+def _stacked(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
+    """Times int64 (B,), and noise float32 (B, M, values), 0 behind what a sample has."""
+    longest = max(len(noise) for _, noise in drawn)
+    rows = [pad(torch.from_numpy(noise), (0, 0, 0, longest - len(noise))) for _, noise in drawn]
+    return torch.tensor([time for time, _ in drawn]), torch.stack(rows)

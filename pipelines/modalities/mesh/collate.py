@@ -1,0 +1,87 @@
+"""Views of meshes to one graph: nodes and edges end to end, numbered anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...masks.core.batch import MaskBatch
+from ...masks.patterns.mesh_nodes import submesh
+from .batch import MeshBatch
+from .graph import Graph
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshView:
+    """What MeshBatch has of one view, numbered on its own."""
+
+    positions: npt.NDArray[np.float32]
+    kinds: npt.NDArray[np.int64]
+    graph: Graph
+    fields: npt.NDArray[np.float32]
+    next_fields: npt.NDArray[np.float32] | None
+    counts: npt.NDArray[np.float32]
+    mask: MaskBatch | None
+    step: int
+
+
+def mesh_batch(
+    views: Sequence[MeshView], *, label: Sequence[int], key: list[str], change: npt.NDArray[np.float32]
+) -> MeshBatch:
+    """The batch of some views; `change` float32 (D,) is its field of that name."""
+    node_offset = _offsets([len(view.positions) for view in views])
+    edges = np.concatenate(
+        [view.graph.edges + first for view, first in zip(views, node_offset, strict=False)], axis=1, dtype=np.int64
+    )
+    counts = _joined([view.counts for view in views])
+    mask = _mask(views, node_offset, counts)
+    left = None if mask is None else submesh(mask.masked[0].numpy(), edges)
+    nexts = [view.next_fields for view in views if view.next_fields is not None]
+    return MeshBatch(
+        positions=_joined([view.positions for view in views]),
+        kinds=_joined([view.kinds for view in views]),
+        node_offset=torch.from_numpy(node_offset),
+        edges=torch.from_numpy(edges),
+        edge_features=_joined([view.graph.features for view in views]),
+        edge_offset=torch.from_numpy(_offsets([view.graph.edges.shape[1] for view in views])),
+        fields=_joined([view.fields for view in views]),
+        next_fields=_joined(nexts) if nexts else None,
+        change=torch.from_numpy(change),
+        counts=counts,
+        mask=mask,
+        visible_edges=None if left is None else torch.from_numpy(left.edges),
+        kept_edges=None if left is None else torch.from_numpy(left.kept),
+        label=torch.tensor(label, dtype=torch.int64),
+        step=torch.tensor([view.step for view in views], dtype=torch.int64),
+        key=key,
+    )
+
+
+def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> MaskBatch | None:
+    """The masks of all views as one row over all nodes."""
+    masks = [(view.mask, int(first)) for view, first in zip(views, node_offset, strict=False) if view.mask is not None]
+    if not masks:
+        return None
+    target = torch.cat([mask.target[0] + first for mask, first in masks])
+    weight = torch.cat([mask.weight[0] for mask, _ in masks])
+    return MaskBatch(
+        masked=torch.cat([mask.masked for mask, _ in masks], dim=1),
+        visible=torch.cat([mask.visible[0] + first for mask, first in masks])[None],
+        target=target[None],
+        weight=(weight * counts[target])[None],
+    )
+
+
+def _joined(parts: Sequence[npt.NDArray[np.float32]] | Sequence[Int64s]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _offsets(lengths: Sequence[int]) -> Int64s:
+    return np.cumsum([0, *lengths], dtype=np.int64)

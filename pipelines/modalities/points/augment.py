@@ -1,0 +1,120 @@
+"""What happens to the points of a sample: one scale, and random turns, sizes and jitter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import ShardError
+from ....shards.format.dataset import read_dataset_json
+
+Float32s = npt.NDArray[np.float32]
+
+Axis = Literal["x", "y", "z", "any"]
+Normalise = Literal["ball", "deviation", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointStats:
+    """Of a whole dataset: the mean of all points and one deviation for all axes, as DiT-3D normalises ShapeNet."""
+
+    mean: tuple[float, float, float]
+    deviation: float
+
+    def __post_init__(self) -> None:
+        if not self.deviation > 0:
+            raise ValueError(f"a deviation is above 0, got {self.deviation}")
+
+    @classmethod
+    def of(cls, location: str | Path) -> Self:
+        """Those of the split in a folder, from the sums that `make shards` left in its dataset.json; use the training
+        split's for the others. ShardError where it has none.
+        """
+        sums = read_dataset_json(Path(location)).get("sums", {}).get("points")
+        if not sums:
+            raise ShardError(f"{location} has no sums of points in its dataset.json; make it again from the raw data")
+        n, *total, squares = sums
+        mean = [value / n for value in total]
+        variance = squares / n / 3 - sum(value * value for value in mean) / 3
+        return cls(mean=(mean[0], mean[1], mean[2]), deviation=math.sqrt(max(variance, 0.0)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointAugment:
+    """In this order, on x, y, z only:
+
+    normalise: "ball" centres a cloud at its mean and divides by the greatest norm; "deviation" divides by the
+    root mean square of its coordinates, one number for all axes; a PointStats subtracts and divides by the dataset's
+    (see `PointStats.of`); "none" leaves the points as they are. A cloud whose points all coincide is only centred.
+    scale: from and to, of the factor that a view is multiplied with. rotate: about an axis ("any": about all, uniform
+    over rotations), by a uniform angle. jitter: deviation of the normal noise that is added to every coordinate, cut at
+    `jitter_most`.
+    """
+
+    normalise: Normalise | PointStats = "ball"
+    scale: tuple[float, float] = (1.0, 1.0)
+    rotate: Axis | None = None
+    jitter: float = 0.0
+    jitter_most: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.normalise, PointStats) and self.normalise not in get_args(Normalise):
+            raise ValueError(
+                f"normalise is one of {', '.join(get_args(Normalise))}, or a PointStats, got {self.normalise!r}"
+            )
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is 0 < from <= to, got {self.scale}")
+        if self.rotate is not None and self.rotate not in get_args(Axis):
+            raise ValueError(f"rotate is None or one of {', '.join(get_args(Axis))}, got {self.rotate!r}")
+        if self.jitter < 0 or self.jitter_most < 0:
+            raise ValueError(f"jitter and jitter_most are 0 or more, got {self.jitter} and {self.jitter_most}")
+
+    def __call__(self, points: Float32s, rng: np.random.Generator) -> Float32s:
+        """A view of points (N, 3 or more): float32, of their shape; `points` stay as they are."""
+        xyz = self._normalised(points[:, :3].astype(np.float64))
+        if self.scale[0] < self.scale[1]:
+            xyz *= rng.uniform(*self.scale)
+        else:
+            xyz *= self.scale[0]
+        if self.rotate is not None:
+            xyz = xyz @ rotation(self.rotate, rng).T
+        if self.jitter > 0:
+            noise = rng.standard_normal(xyz.shape) * self.jitter
+            xyz += np.clip(noise, -self.jitter_most, self.jitter_most)
+        out = points.astype(np.float32)
+        out[:, :3] = xyz
+        return out
+
+    def _normalised(self, xyz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        if isinstance(self.normalise, PointStats):
+            return (xyz - self.normalise.mean) / self.normalise.deviation
+        if self.normalise == "none":
+            return xyz
+        xyz = xyz - xyz.mean(axis=0)
+        squares = np.square(xyz)
+        size = np.sqrt(squares.sum(axis=1).max() if self.normalise == "ball" else squares.mean())
+        return xyz / size if size > 0 else xyz
+
+
+def rotation(axis: Axis, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A random rotation matrix, float64 (3, 3): by a uniform angle about one axis, or uniform over all rotations."""
+    if axis == "any":
+        a, b, c, d = (q := rng.standard_normal(4)) / np.linalg.norm(q)
+        return np.array(
+            [
+                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                [2 * (b * c + a * d), a * a - b * b + c * c - d * d, 2 * (c * d - a * b)],
+                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a - b * b - c * c + d * d],
+            ]
+        )
+    angle = rng.uniform(0, 2 * np.pi)
+    i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
+    turn = np.eye(3)
+    turn[i, i] = turn[j, j] = np.cos(angle)
+    turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+    return turn

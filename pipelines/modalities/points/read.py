@@ -1,0 +1,133 @@
+"""Which rows of a cloud a sample takes, and the reading of just those.
+
+A member `points.npy` is a header and rows of float32. preprocess lays the rows in random order, so any run of rows is a
+random sample of the cloud without replacement: it is one read, however large the cloud is. A run begins anywhere and
+goes on at row 0 behind the last one, so every row is equally likely.
+"""
+
+from __future__ import annotations
+
+import ast
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.stores.local import LocalStore
+
+Float32s = npt.NDArray[np.float32]
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_FIXED = len(_MAGIC) + 2
+_HEAD = 128  # of a header as numpy writes it; longer ones are read in two parts
+
+
+class PointsError(Exception):
+    """A member is not what a shard of points holds; the message says what was found."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointSelection:
+    """`points` points of a cloud.
+
+    replace: drawn one by one from all of the cloud with replacement, as DiT-3D does (the whole cloud is read then);
+    without it a run of rows (see above), and a cloud that has too few gives all of them and repeats some, drawn.
+    rows: only those of the cloud's rows [first, stop) count, such as (0, 10000), PointFlow's training points of
+    ShapeNet; a cloud with fewer rows gives what it has of them. features: how many columns behind x, y, z are taken.
+    """
+
+    points: int = 2048
+    replace: bool = False
+    rows: tuple[int, int] | None = None
+    features: int = 0
+
+    def __post_init__(self) -> None:
+        if self.points < 1 or self.features < 0:
+            raise ValueError(f"points is 1 or more and features 0 or more, got {self.points} and {self.features}")
+        if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
+            raise ValueError(f"rows are [first, stop) with 0 <= first < stop, got {self.rows}")
+
+    def read(
+        self, store: LocalStore, path: Path, offset: int, size: int, rng: np.random.Generator
+    ) -> tuple[Float32s, int]:
+        """The points drawn from the member at `offset` of a tar, float32 (points, 3 + features), and the bytes read.
+
+        PointsError where the member is not an array of points with as many columns, or a number is not finite.
+        """
+        member = _Member.open(store, path, offset, size)
+        if member.columns < 3 + self.features:
+            raise PointsError(f"has {member.columns} columns; x, y, z and {self.features} features were asked for")
+        first, stop = self.rows or (0, member.rows)
+        stop = min(stop, member.rows)
+        if first >= stop:
+            raise PointsError(f"has {member.rows} rows, none of the rows {self.rows}")
+        got = self._drawn(member, first, stop - first, rng)[:, : 3 + self.features]
+        if not np.isfinite(got).all():
+            raise PointsError("holds a number that is not finite")
+        return np.ascontiguousarray(got), member.read_bytes
+
+    def _drawn(self, member: _Member, first: int, n: int, rng: np.random.Generator) -> Float32s:
+        rows: Float32s
+        if self.replace:
+            rows = member.run(first, n)[rng.integers(n, size=self.points)]
+            return rows
+        if n <= self.points:
+            extra = rng.integers(n, size=self.points - n)
+            rows = member.run(first, n)[np.concatenate([rng.permutation(n), extra])]
+            return rows
+        start = int(rng.integers(n))
+        ahead = min(n - start, self.points)
+        runs = [member.run(first + start, ahead), member.run(first, self.points - ahead)]
+        return np.concatenate(runs)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Member:
+    """An opened member: where its rows begin in the tar and what form they have."""
+
+    store: LocalStore
+    path: Path
+    begin: int
+    rows: int
+    columns: int
+    read_bytes: int
+
+    @classmethod
+    def open(cls, store: LocalStore, path: Path, offset: int, size: int) -> _Member:
+        """Reads the header, of NPY version 1.0."""
+        head = store.read(path, offset, min(_HEAD, size))
+        if head[: len(_MAGIC)] != _MAGIC or len(head) < _FIXED:
+            raise PointsError(f"begins with {head[:8]!r}, not as NPY 1.0 does")
+        length = _FIXED + int(struct.unpack("<H", head[len(_MAGIC) : _FIXED])[0])
+        if length > size:
+            raise PointsError(f"its header of {length} bytes is longer than the member's {size}")
+        if length > len(head):
+            head += store.read(path, offset + len(head), length - len(head))
+        rows, columns = _shape(head[_FIXED:length])
+        if length + 4 * rows * columns != size:
+            raise PointsError(f"{rows} rows of {columns} float32 and a header of {length} bytes are not {size} bytes")
+        return cls(store=store, path=path, begin=offset + length, rows=rows, columns=columns, read_bytes=len(head))
+
+    def run(self, first: int, count: int) -> Float32s:
+        """Rows [first, first + count): float32 (count, columns)."""
+        row_bytes = 4 * self.columns
+        data = self.store.read(self.path, self.begin + first * row_bytes, count * row_bytes) if count else b""
+        self.read_bytes += len(data)
+        return np.frombuffer(data, dtype="<f4").reshape(count, self.columns)
+
+
+def _shape(header: bytes) -> tuple[int, int]:
+    """Rows and columns that an NPY header announces; PointsError unless they are of float32, row by row."""
+    try:
+        about = ast.literal_eval(header.decode("latin1"))
+        form = (about["descr"], about["fortran_order"])
+        rows, columns = map(int, about["shape"])
+    except (ValueError, SyntaxError, KeyError, TypeError) as error:
+        raise PointsError(f"its header cannot be understood: {header[:80]!r}") from error
+    if form != ("<f4", False) or rows < 1 or columns < 3:
+        raise PointsError(
+            f"holds {form[0]} of the shape {about['shape']}; points are '<f4', (N, 3 or more), row by row"
+        )
+    return rows, columns

@@ -1,0 +1,1 @@
+"""What all loaders share: order, randomness, plans, production, workers, state."""

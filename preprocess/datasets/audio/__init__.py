@@ -1,0 +1,1 @@
+"""Sounds as their publishers lay them out."""

@@ -1,0 +1,89 @@
+"""AudioSet as Google publishes it: lists of segments, and the sound that one has fetched for them.
+
+Looked for below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
+`eval_segments.csv` (val), `class_labels_indices.csv`; and the segments, anywhere, already cut to their 10 seconds, as
+sound or video files called YTID, YYTID, YTID_START or YTID_START_END with the times in seconds or milliseconds. With
+`videos`, video files with their sound. A segment's label is the first of its classes; `json` has all of them as
+`labels`.
+
+J. F. Gemmeke et al., Audio Set, ICASSP 2017.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ..dataset import VIDEO_SUFFIXES, Dataset, Source, dataset_of, media_paths, require_folder
+from .audio_folder import SOUND_SUFFIXES
+
+LISTS = {
+    "train": ("balanced_train_segments.csv", "unbalanced_train_segments.csv"),
+    "val": ("eval_segments.csv",),
+}
+CLASSES = "class_labels_indices.csv"
+OBTAIN = (
+    "Get the csv files from research.google.com/audioset/download.html, put them into ROOT, and the segments' sound "
+    "below it, such as ROOT/audio/YTID.wav"
+)
+
+
+def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dataset:
+    """The published lists, of train only the balanced one if `balanced`, of sounds or of `videos` with them;
+    DatasetError for another layout.
+    """
+    name = f"audioset{'-video' if videos else ''}{'-balanced' if balanced else ''}"
+    require_folder(root, name=name, obtain=OBTAIN)
+    numbers, label_names = _classes(root, name)
+    files: dict[str, Path] = {}
+    for path in media_paths(root, VIDEO_SUFFIXES if videos else SOUND_SUFFIXES):
+        files.setdefault(path.stem, path)
+    listed: dict[str, list[Source]] = {}
+    for split, lists in LISTS.items():
+        wanted = [root / file for file in lists[: 1 if balanced else None] if (root / file).is_file()]
+        if split == "train" and not wanted:
+            raise DatasetError(f"{name}: there is no {lists[0]} in {root}. {OBTAIN}")
+        for path in wanted:
+            for segment in _segments(path):
+                listed.setdefault(split, []).append(_source(segment, files, numbers, root, path))
+    modality = "audiovisual" if videos else "audio"
+    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, modality=modality)
+
+
+def _classes(root: Path, name: str) -> tuple[dict[str, int], list[str]]:
+    """The number of each class by its id, and the names in their order."""
+    path = root / CLASSES
+    if not path.is_file():
+        raise DatasetError(f"{name}: there is no {CLASSES} in {root}. {OBTAIN}")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
+    return {row["mid"]: number for number, row in enumerate(rows)}, [row["display_name"] for row in rows]
+
+
+def _segments(path: Path) -> Iterator[tuple[str, float, float, Sequence[str]]]:
+    """Video id, first and last second, and the ids of the classes, of each line that is no comment."""
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True):
+            if len(row) != 4:
+                raise DatasetError(f"{path} has the line {','.join(row)!r}, not YTID, start, end, labels. {OBTAIN}")
+            yield row[0], float(row[1]), float(row[2]), row[3].split(",")
+
+
+def _source(
+    segment: tuple[str, float, float, Sequence[str]],
+    files: dict[str, Path],
+    numbers: dict[str, int],
+    root: Path,
+    path: Path,
+) -> Source:
+    video, start, end, mids = segment
+    labels = [numbers[mid] for mid in mids if mid in numbers]
+    if not labels:
+        raise DatasetError(f"{path}: the classes {', '.join(mids)} of {video} are not in {CLASSES}. {OBTAIN}")
+    times = [f"{start:g}_{end:g}", f"{start:.3f}_{end:.3f}", f"{start * 1000:.0f}_{end * 1000:.0f}"]
+    times += [f"{start:g}", f"{start:.3f}", f"{start * 1000:.0f}", f"{start:06.0f}"]
+    names = [*(f"{video}_{time}" for time in times), video, f"Y{video}"]
+    found = next((files[name] for name in names if name in files), root / f"{video}.wav")
+    return Source(id=f"{video}_{start:g}_{end:g}", path=found, label=labels[0], meta={"labels": labels})

@@ -1,0 +1,38 @@
+"""ESC-50 as its author publishes it: `meta/esc50.csv` and `audio/*.wav` below ROOT, or one folder down.
+
+K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015. Its five folds are for
+cross-validation: of fold n, that fold is the split val.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ..dataset import Dataset, Source, dataset_of, first_existing, require_folder
+
+OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
+COLUMNS = ("filename", "fold", "target", "category")
+
+
+def esc50(root: Path, fold: int = 1) -> Dataset:
+    """Fold 1 to 5 held out; DatasetError for another layout."""
+    name = "esc50" if fold == 1 else f"esc50-{fold}"
+    require_folder(root, name=name, obtain=OBTAIN)
+    table = first_existing(root, "meta/esc50.csv", "*/meta/esc50.csv")
+    if table is None:
+        raise DatasetError(f"{name}: there is no meta/esc50.csv in {root} or a folder in it. {OBTAIN}")
+    with table.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
+            raise DatasetError(f"{name}: {table} has no column {', '.join(missing)}. {OBTAIN}")
+        rows = list(reader)
+    names = {int(row["target"]): row["category"] for row in rows}
+    listed: dict[str, list[Source]] = {"train": [], "val": []}
+    for row in rows:
+        path = table.parent.parent / "audio" / row["filename"]
+        source = Source(id=row["filename"], path=path, label=int(row["target"]))
+        listed["val" if int(row["fold"]) == fold else "train"].append(source)
+    label_names = [names.get(number, str(number)) for number in range(max(names, default=-1) + 1)]
+    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, modality="audio")

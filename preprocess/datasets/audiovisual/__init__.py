@@ -1,0 +1,1 @@
+"""Videos with sound as their publishers lay them out."""

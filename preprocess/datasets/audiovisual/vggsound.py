@@ -1,0 +1,67 @@
+"""VGGSound as its authors publish it: a list, and the ten-second clips that one has fetched for it.
+
+Looked for below ROOT: `vggsound.csv` (there or one folder down), without a header, each line a YouTube id, the second
+at which the clip begins, a label, and train or test; and the clips, anywhere, as `{id}_{start:06d}.mp4` (or `{id}_
+{start}.mp4`, `{id}_{start}_{stop}.mp4`), with their sound. The test list is the split `val`.
+
+H. Chen, W. Xie, A. Vedaldi, A. Zisserman, VGGSound, ICASSP 2020.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ..dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
+
+OBTAIN = (
+    "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and lay it and the clips out as ROOT/vggsound.csv "
+    "and ROOT/video/ID_000030.mp4"
+)
+SPLITS = {"train": "train", "test": "val"}
+SECONDS = 10
+
+
+def vggsound(root: Path) -> Dataset:
+    """The published split; DatasetError for another layout."""
+    require_folder(root, name="vggsound", obtain=OBTAIN)
+    rows = _rows(root)
+    label_names = sorted({label for _, _, label, _ in rows})
+    numbers = {label: number for number, label in enumerate(label_names)}
+    files = MediaFiles(root)
+    listed: dict[str, list[Source]] = {split: [] for split in SPLITS.values()}
+    for video, start, label, split in rows:
+        path = _path(files, video, start)
+        listed[SPLITS[split]].append(Source(id=f"{video}_{start:06d}", path=path, label=numbers[label]))
+    return dataset_of(
+        "vggsound",
+        label_names,
+        {split: sources for split, sources in listed.items() if sources},
+        root=root,
+        obtain=OBTAIN,
+        modality="audiovisual",
+    )
+
+
+def _rows(root: Path) -> list[tuple[str, int, str, str]]:
+    """Id, first second, label and list of each clip."""
+    path = first_existing(root, "vggsound.csv", "*/vggsound.csv")
+    if path is None:
+        raise DatasetError(f"vggsound: there is no vggsound.csv in {root} or one folder down. {OBTAIN}")
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.reader(file):
+            if len(row) != 4 or not row[1].strip().isdecimal() or row[3].strip() not in SPLITS:
+                raise DatasetError(f"{path} has the line {','.join(row)!r}, not id,start,label,train or test. {OBTAIN}")
+            video, start, label, split = (column.strip() for column in row)
+            rows.append((video, int(start), label, split))
+    return rows
+
+
+def _path(files: MediaFiles, video: str, start: int) -> Path:
+    """The clip's file, by the first of its usual names that is there."""
+    names = [f"{video}_{start:06d}", f"{video}_{start}", f"{video}_{start}_{start + SECONDS}"]
+    names.append(f"{video}_{start * 1000}_{(start + SECONDS) * 1000}")
+    found = [files.find(name, lambda _: True) for name in names]
+    return next((path for path in found if path.is_file()), found[0])

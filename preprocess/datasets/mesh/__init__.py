@@ -1,0 +1,1 @@
+"""Meshes and simulations as their publishers lay them out."""

@@ -1,0 +1,1 @@
+"""Point clouds as their publishers lay them out."""

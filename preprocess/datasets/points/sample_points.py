@@ -1,0 +1,85 @@
+"""Real clouds, small enough to try everything with: points on toy bricks and other parts, and scanned ground.
+
+The parts are those of the LDraw library (Debian's ldraw-parts-free, 47 MB, CC-BY-4.0): of eight categories 64 parts
+each for training and 12 for validation (fewer where it has fewer), chosen by the hash of their names. Printed, moved
+and unfinished ones are left out. The ground is two tiles of airborne scans that laspy tests with (its source archive,
+2 MB, BSD-2), cut into blocks of about 2,300 points; every sixth is validation, and blocks share no point.
+
+A copy of the library that is already there may be put at ROOT/ldraw-parts-free, with the folders parts and p in it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import xxhash
+
+from ....shards.errors import DatasetError
+from ..dataset import Dataset, Source
+from ..debian import debian_folder
+from ..packages import Package, fetch
+from .las import blocks
+
+LASPY = Package(
+    name="laspy",
+    version="2.7.0",
+    sha256="f56feb5445e75d6ff12ee814aab6a35339290e75264ff277c6bf553f3025a3f5",
+    source=True,
+)
+TILES = ("tests/data/autzen_trim.laz", "tests/data/file_with_both_wkt_and_geotiff_vlrs.las")
+CATEGORIES = ("Brick", "Minifig Headwear", "Panel", "Plate", "Slope", "Tile", "Tyre", "Wheel")
+GROUND = "Ground"
+PARTS = {"train": 64, "val": 12}
+BLOCK_POINTS = 2300
+HELD_OUT = 6
+
+_PART = re.compile(r"\d+[a-z]?\.dat")
+_NOT_PLAIN = re.compile(r"^[~=_|]|pattern|sticker|needs work", re.IGNORECASE)
+
+
+def sample_points(root: Path) -> Dataset:
+    """The sample set, fetched into `root`; DatasetError where that is not possible."""
+    root.mkdir(parents=True, exist_ok=True)
+    label_names = (*CATEGORIES, GROUND)
+    splits = _parts(debian_folder("ldraw-parts-free", "usr/share/ldraw", root))
+    for path in fetch(LASPY, TILES, root).values():
+        tile = Source(id=f"{LASPY.folder}/{path.name}", path=path, label=label_names.index(GROUND))
+        for number, block in enumerate(blocks(tile, BLOCK_POINTS)):
+            splits["val" if number % HELD_OUT == 0 else "train"].append(block)
+    return Dataset(name="sample-points", label_names=label_names, splits=splits, modality="points")
+
+
+def _parts(library: Path) -> dict[str, list[Source]]:
+    """The chosen parts of each split."""
+    by_category: dict[str, list[Path]] = {name: [] for name in CATEGORIES}
+    for path in sorted((library / "parts").glob("*.dat"), key=_hash):
+        wanted = by_category.get(category) if (category := _category(path)) else None
+        if wanted is not None and len(wanted) < sum(PARTS.values()):
+            wanted.append(path)
+    splits: dict[str, list[Source]] = {split: [] for split in PARTS}
+    for label, (name, paths) in enumerate(by_category.items()):
+        if len(paths) < 2:
+            raise DatasetError(f"sample-points: {library} has {len(paths)} parts of the category {name!r}; remove it")
+        n_val = len(paths) * PARTS["val"] // sum(PARTS.values())
+        for i, path in enumerate(paths):
+            source = Source(id=f"ldraw/{path.name}", path=path, label=label)
+            splits["val" if i < n_val else "train"].append(source)
+    return splits
+
+
+def _hash(path: Path) -> int:
+    return xxhash.xxh3_64_intdigest(path.name.encode())
+
+
+def _category(path: Path) -> str | None:
+    """The category of a plain part: what its head says, or the first word of its title."""
+    if not _PART.fullmatch(path.name):
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = [line for line, _ in zip(file, range(40), strict=False)]
+    title = head[0][2:].strip() if head else ""
+    if not title or _NOT_PLAIN.search(title):
+        return None
+    named = (line.partition("!CATEGORY")[2].strip() for line in head if "!CATEGORY" in line)
+    return next(named, title.split()[0])

@@ -1,0 +1,106 @@
+"""ShapeNetCore in its two forms: PointFlow's clouds, or the models themselves.
+
+Looked for below ROOT, or one folder down (such as ShapeNetCore.v2.PC15k):
+
+    SYNSET/{train,val,test}/MODEL.npy           PointFlow's: 15,000 points each, in their published (random) order
+    SYNSET/MODEL/models/model_normalized.obj    ShapeNetCore.v2, or SYNSET/MODEL/model.obj of v1: points are drawn on it
+
+SYNSET is a number of eight digits; labels are the categories that are there, sorted by it. The splits of the models are
+those of `all.csv` (id, synsetId, subSynsetId, modelId, split) in ROOT or one folder down; without it all is train. Of
+PointFlow's points the first 10,000 are for training and the others for reference (`PointSelection(rows=...)`).
+
+A. X. Chang et al., ShapeNet, 2015; G. Yang et al., PointFlow, ICCV 2019.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ...encode.points.encoder import PUBLISHED_ORDER
+from ..dataset import Dataset, Source, dataset_of, first_existing, require_folder
+
+OBTAIN = (
+    "Get ShapeNetCore.v2.PC15k (linked from PointFlow's repository) and unpack it, so that there is ROOT/02691156/"
+    "train/*.npy; or ShapeNetCore.v2 from shapenet.org with its all.csv, so that there is ROOT/02691156/*/models/*.obj"
+)
+SPLITS = ("train", "val", "test")
+
+_CATEGORIES = """
+02691156 airplane, 02747177 trash bin, 02773838 bag, 02801938 basket, 02808440 bathtub, 02818832 bed, 02828884 bench,
+02843684 birdhouse, 02871439 bookshelf, 02876657 bottle, 02880940 bowl, 02924116 bus, 02933112 cabinet, 02942699 camera,
+02946921 can, 02954340 cap, 02958343 car, 02992529 cellphone, 03001627 chair, 03046257 clock, 03085013 keyboard,
+03207941 dishwasher, 03211117 display, 03261776 earphone, 03325088 faucet, 03337140 file cabinet, 03467517 guitar,
+03513137 helmet, 03593526 jar, 03624134 knife, 03636649 lamp, 03642806 laptop, 03691459 loudspeaker, 03710193 mailbox,
+03759954 microphone, 03761084 microwave, 03790512 motorbike, 03797390 mug, 03928116 piano, 03938244 pillow,
+03948459 pistol, 03991062 flowerpot, 04004475 printer, 04074963 remote, 04090263 rifle, 04099429 rocket,
+04225987 skateboard, 04256520 sofa, 04330267 stove, 04379243 table, 04401088 telephone, 04460130 tower, 04468005 train,
+04530566 watercraft, 04554684 washer
+"""
+CATEGORIES = dict(entry.split(maxsplit=1) for entry in " ".join(_CATEGORIES.split()).split(", "))
+"""Names of the 55 synsets."""
+
+
+def shapenet(root: Path) -> Dataset:
+    """The clouds, or else the models; DatasetError where neither is there."""
+    require_folder(root, name="shapenet", obtain=OBTAIN)
+    base, synsets = _synsets(root)
+    listed = _clouds(base, synsets) or _models(root, base, synsets)
+    if not listed:
+        raise DatasetError(f"shapenet: the folders of {base} hold neither SPLIT/*.npy nor MODEL/**/*.obj. {OBTAIN}")
+    names = [CATEGORIES.get(synset, synset) for synset in synsets]
+    return dataset_of("shapenet", names, listed, root=root, obtain=OBTAIN, modality="points")
+
+
+def _synsets(root: Path) -> tuple[Path, list[str]]:
+    """The folder that holds those of the categories, and their names, sorted."""
+    for base in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        found = sorted(p.name for p in base.iterdir() if p.is_dir() and len(p.name) == 8 and p.name.isdecimal())
+        if found:
+            return base, found
+    raise DatasetError(
+        f"shapenet: no folder of {root}, or one below it, is named by a synset of eight digits. {OBTAIN}"
+    )
+
+
+def _clouds(base: Path, synsets: list[str]) -> dict[str, list[Source]]:
+    found = {
+        split: [
+            Source(id=path.relative_to(base).as_posix(), path=path, label=number, meta={"rows": PUBLISHED_ORDER})
+            for number, synset in enumerate(synsets)
+            for path in sorted((base / synset / split).glob("*.npy"))
+        ]
+        for split in SPLITS
+    }
+    return {split: sources for split, sources in found.items() if sources}
+
+
+def _models(root: Path, base: Path, synsets: list[str]) -> dict[str, list[Source]]:
+    splits = _published_splits(root)
+    found: dict[str, list[Source]] = {}
+    for number, synset in enumerate(synsets):
+        for folder in sorted(path for path in (base / synset).iterdir() if path.is_dir()):
+            path = first_existing(folder, "models/model_normalized.obj", "model.obj")
+            if path is None:
+                continue
+            split = splits.get((synset, folder.name), "train" if not splits else None)
+            if split is not None:
+                source = Source(id=f"{synset}/{folder.name}", path=path, label=number)
+                found.setdefault(split, []).append(source)
+    return found
+
+
+def _published_splits(root: Path) -> dict[tuple[str, str], str]:
+    """The split of each (synset, model) that all.csv names; none without the file."""
+    path = first_existing(root, "all.csv", "*/all.csv")
+    if path is None:
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if not {"synsetId", "modelId", "split"} <= set(reader.fieldnames or ()):
+            raise DatasetError(f"shapenet: {path} has the columns {reader.fieldnames}, not synsetId, modelId, split")
+        found = {(row["synsetId"].zfill(8), row["modelId"]): row["split"] for row in reader}
+    if unknown := sorted(set(found.values()) - set(SPLITS)):
+        raise DatasetError(f"shapenet: {path} has the split {unknown[0]!r}; it is one of {', '.join(SPLITS)}")
+    return found

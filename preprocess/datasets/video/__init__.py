@@ -1,0 +1,1 @@
+"""Videos as their publishers lay them out."""

@@ -1,0 +1,43 @@
+"""HMDB51 as its authors publish it.
+
+Looked for below ROOT: `{class}_test_split{1,2,3}.txt`, there or one folder down (`testTrainMulti_7030_splits/`), each
+line a file and 0 (not used), 1 (train) or 2 (test, here the split `val`); and the videos, anywhere, in a folder per
+class.
+
+H. Kuehne et al., HMDB: A Large Video Database for Human Motion Recognition, ICCV 2011.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ..dataset import Dataset, MediaFiles, Source, dataset_of, require_folder
+
+OBTAIN = (
+    "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"
+    "database, unpack them and the archive of each class, and lay them out as ROOT/hmdb51_org/brush_hair/*.avi and "
+    "ROOT/testTrainMulti_7030_splits/*.txt"
+)
+_SPLITS = {"1": "train", "2": "val"}
+
+
+def hmdb51(root: Path, fold: int = 1) -> Dataset:
+    """The published fold 1, 2 or 3; DatasetError for another layout."""
+    name = "hmdb51" if fold == 1 else f"hmdb51-{fold}"
+    require_folder(root, name=name, obtain=OBTAIN)
+    ending = f"_test_split{fold}.txt"
+    lists = {path.name.removesuffix(ending): path for path in [*root.glob(f"*{ending}"), *root.glob(f"*/*{ending}")]}
+    if not lists:
+        raise DatasetError(f"{name}: there is no list CLASS{ending} in {root} or a folder in it. {OBTAIN}")
+    files = MediaFiles(root)
+    listed: dict[str, list[Source]] = {"train": [], "val": []}
+    for number, label in enumerate(sorted(lists)):
+        for line in lists[label].read_text(encoding="utf-8").split("\n"):
+            file, _, use = line.strip().rpartition(" ")
+            if use not in ("0", "1", "2", ""):
+                raise DatasetError(f"{name}: {lists[label]} has the line {line!r}, not a file and 0, 1 or 2. {OBTAIN}")
+            if use in _SPLITS:
+                path = files.find(Path(file).stem, lambda path, label=label: path.parent.name == label)  # type: ignore[misc]
+                listed[_SPLITS[use]].append(Source(id=f"{label}/{file}", path=path, label=number))
+    return dataset_of(name, sorted(lists), listed, root=root, obtain=OBTAIN)

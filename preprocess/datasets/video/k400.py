@@ -1,0 +1,76 @@
+"""Kinetics-400 as the CVD Foundation publishes it, or in class folders.
+
+Looked for below ROOT: the lists `train.csv`, `val.csv` (or `validate.csv`) and `test.csv`, there or in `annotations/`,
+with the columns label, youtube_id, time_start, time_end; and the videos, anywhere, as `{id}_{start:06d}_{end:06d}.mp4`.
+A file in a folder `replacement*` (mended copies of broken ones) goes before another of its name. Without lists, the
+folders `train` (or `videos_train`), `val`, `test` hold one folder per class.
+
+W. Kay et al., The Kinetics Human Action Video Dataset, arXiv 1705.06950.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ..class_folders import class_folders
+from ..dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
+
+OBTAIN = (
+    "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
+    "annotations/train.csv and val.csv, ROOT/train/*.mp4, ROOT/val/*.mp4, ROOT/replacement_for_corrupted_k400/*.mp4"
+)
+COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
+_LISTS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+
+
+def k400(root: Path) -> Dataset:
+    """The splits whose lists are there (test only where its videos are too); DatasetError for another layout."""
+    require_folder(root, name="k400", obtain=OBTAIN)
+    found = {split: _list_of(root, names) for split, names in _LISTS.items()}
+    rows = {split: _rows(path) for split, path in found.items() if path is not None}
+    if rows:
+        return _listed(root, rows)
+    label_names, listed = class_folders(root)
+    if not label_names:
+        raise DatasetError(
+            f"k400: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) nor "
+            f"folders train and val with one folder per class. {OBTAIN}"
+        )
+    return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN)
+
+
+def _listed(root: Path, rows: dict[str, list[dict[str, str]]]) -> Dataset:
+    label_names = sorted({row["label"] for split in rows.values() for row in split if row["label"]})
+    numbers = {name: number for number, name in enumerate(label_names)}
+    files = MediaFiles(root)
+    listed: dict[str, list[Source]] = {}
+    for split, entries in rows.items():
+        listed[split] = []
+        for row in entries:
+            stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+            path = files.find(stem, lambda path: path.parent.name.startswith("replacement"))
+            listed[split].append(Source(id=f"{split}/{stem}", path=path, label=numbers.get(row["label"], -1)))
+    if not any(source.path.is_file() for source in listed.get("test", [])):
+        listed.pop("test", None)
+    return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN)
+
+
+def _list_of(root: Path, names: tuple[str, ...]) -> Path | None:
+    patterns = [
+        f"{folder}{form}.csv" for name in names for folder in ("annotations/", "") for form in (name, f"*_{name}")
+    ]
+    return first_existing(root, *patterns)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        if not COLUMNS - {"label"} <= columns:
+            raise DatasetError(
+                f"k400: {path} has the columns {', '.join(sorted(columns)) or '(none)'}, "
+                f"not {', '.join(sorted(COLUMNS))}. {OBTAIN}"
+            )
+        return [{column: row.get(column) or "" for column in COLUMNS} for row in reader]

@@ -1,0 +1,1 @@
+"""Videos with sound to the members `mp4` and `flac`."""

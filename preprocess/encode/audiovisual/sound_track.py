@@ -1,0 +1,122 @@
+"""The sound track of a video between two times of the container's clock, every sample in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil, floor
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.frame import AudioFrame
+
+from ..audio.sound import MAX_SECONDS, Sound, form_of, integers, samples_of, words_of
+from ..reject import RejectError
+
+MAX_DRIFT_S = 0.008
+"""How far time stamps and the count of samples may part before samples are put in or left out: less than half a frame
+at 60 frames a second, and more than what containers round stamps by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundTrack:
+    """A stretch of a sound track. start_s: of its first sample, on the container's clock. filled_s: seconds of zeros
+    where the track has gaps.
+    """
+
+    sound: Sound
+    start_s: float
+    filled_s: float
+
+
+@dataclass(kw_only=True, slots=True)
+class _Timeline:
+    """Decoded frames in a row, zeros where time stamps jump ahead, without what they repeat."""
+
+    rate: int
+    start: Fraction
+    n: int = 0
+    filled: int = 0
+    parts: list[tuple[int, npt.NDArray[Any]]] = field(default_factory=list)
+
+    def add(self, samples: npt.NDArray[Any], at: Fraction | None) -> None:
+        """A frame of samples (n, channels) that begins `at` seconds; None: where the one before it ended."""
+        drift = 0 if at is None else round((at - self.start) * self.rate) - self.n
+        if drift > MAX_DRIFT_S * self.rate:
+            if drift > MAX_SECONDS * self.rate:
+                raise RejectError("decode", f"its sound has damaged time stamps: a gap of {drift / self.rate:.0f} s")
+            self._put(np.zeros((drift, samples.shape[1]), samples.dtype))
+            self.filled += drift
+        elif drift < -MAX_DRIFT_S * self.rate:
+            samples = samples[-drift:]
+        self._put(samples)
+
+    def forget_before(self, time: Fraction) -> None:
+        """Lets go of what is not needed: what ends before `time`."""
+        first = (time - self.start) * self.rate
+        self.parts = [(at, part) for at, part in self.parts if at + len(part) > first]
+
+    def between(self, begin: Fraction, end: Fraction) -> tuple[npt.NDArray[Any], Fraction] | None:
+        """The samples that begin at or after `begin` and end by `end`, and when the first one begins."""
+        first = max(ceil((begin - self.start) * self.rate), 0)
+        stop = min(floor((end - self.start) * self.rate), self.n)
+        kept = [part[max(first - at, 0) : max(stop - at, 0)] for at, part in self.parts]
+        if first >= stop or not sum(map(len, kept)):
+            return None
+        return np.concatenate(kept), self.start + Fraction(first, self.rate)
+
+    def _put(self, samples: npt.NDArray[Any]) -> None:
+        if len(samples):
+            self.parts.append((self.n, samples))
+            self.n += len(samples)
+
+
+def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
+    """The first sound track from `begin_s` to `end_s`, or as much of that as it has.
+
+    FFmpeg has then taken edit lists into account, and left out what an encoder put before the first sample (priming),
+    or given it times of its own.
+    RejectError where there is no track, none in that time, where it is damaged, or changes its form.
+    """
+    begin, end = Fraction(begin_s), Fraction(end_s)
+    try:
+        with av.open(str(path), "r", metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise RejectError("open", "has no audio track")
+            stream = container.streams.audio[0]
+            timeline: _Timeline | None = None
+            form: tuple[str, int, int] | None = None
+            for frame in container.decode(stream):
+                if timeline is None or form is None:
+                    form, timeline = form_of(frame), _begun(frame)
+                if form_of(frame) != form:
+                    raise RejectError("decode", f"its sound changes its form from {form} to {form_of(frame)}")
+                timeline.add(samples_of(frame), _time(frame))
+                timeline.forget_before(begin)
+                if timeline.start + Fraction(timeline.n, timeline.rate) >= end:
+                    break
+            codec, name = stream.codec_context.name, container.format.name
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise RejectError("decode", f"its sound cannot be decoded ({words_of(error)})") from error
+    found = None if timeline is None else timeline.between(begin, end)
+    if timeline is None or form is None or found is None:
+        raise RejectError("check", f"has no sound from {begin_s:.3f} to {end_s:.3f} s, while its video lasts")
+    samples, bits = found[0], 0
+    if samples.dtype == np.int32:
+        samples, bits = integers(form[0], samples)
+    sound = Sound(samples=samples, bits=bits, sample_rate=form[1], codec=codec, container=name)
+    return SoundTrack(sound=sound, start_s=float(found[1]), filled_s=timeline.filled / timeline.rate)
+
+
+def _begun(frame: AudioFrame) -> _Timeline:
+    start = _time(frame)
+    if start is None:
+        raise RejectError("decode", "its sound has no time stamps, so that it cannot be put beside its video")
+    return _Timeline(rate=frame.sample_rate, start=start)
+
+
+def _time(frame: AudioFrame) -> Fraction | None:
+    return None if frame.pts is None or frame.time_base is None else Fraction(frame.pts) * frame.time_base

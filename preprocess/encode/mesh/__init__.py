@@ -1,0 +1,1 @@
+"""Meshes and simulations to the members `mesh.npz` and `fields.npy`."""

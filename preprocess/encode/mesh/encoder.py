@@ -1,0 +1,96 @@
+"""Meshes to samples: surfaces out of files, simulations out of HDF5 or computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.media.mesh_members import FIELDS, MESH, fields_bytes, mesh_bytes
+from ...datasets.dataset import Source
+from ..encoder import Encoded
+from ..reject import RejectError
+from .cylinder import CylinderFlow, compute
+from .simulation import NORMAL, OUTFLOW, Simulation
+from .surfaces import Surface, read_surface
+from .trajectories import read_trajectory
+
+TRAJECTORY_SUFFIXES = frozenset({".h5", ".hdf5"})
+
+
+@dataclass(frozen=True, slots=True)
+class MeshEncoder:
+    """The encoder of the modality mesh.
+
+    A source with meta["flow"] (the arguments of `CylinderFlow`) is computed; of an HDF5 file meta says which
+    `trajectory`, `fields`, `widths` and `dt_s`; every other file is a surface. Its `sums` are what the fields are
+    normalised by: `edges`, how many and the sum of their lengths, and of simulations `fields` (all nodes and steps) and
+    `changes` (from step to step, at normal and outflow nodes), each how many, the sums of the D channels and those of
+    their squares.
+    """
+
+    @property
+    def profile(self) -> str:
+        """There is one."""
+        return "mesh"
+
+    def settings(self) -> dict[str, Any]:
+        """Of the profile."""
+        return {"name": self.profile}
+
+    def encode(self, source: Source) -> Encoded:
+        """The source's members; RejectError where it cannot become a sample."""
+        if "flow" in source.meta:
+            return encoded_simulation(compute(CylinderFlow(**source.meta["flow"])))
+        if source.path.suffix.lower() in TRAJECTORY_SUFFIXES:
+            meta = source.meta
+            name, fields, widths, dt_s = (meta[key] for key in ("trajectory", "fields", "widths", "dt_s"))
+            return encoded_simulation(read_trajectory(source.path, name, fields, widths, dt_s))
+        return encoded_surface(read_surface(source.path))
+
+
+def encoded_surface(surface: Surface) -> Encoded:
+    """The members of a surface."""
+    facts = {"n_nodes": len(surface.vertices), "n_cells": len(surface.faces)}
+    return Encoded(
+        members={MESH: mesh_bytes(vertices=surface.vertices, faces=surface.faces)},
+        meta={**facts, "n_merged": surface.n_merged},
+        facts=dict(facts),
+        sums={"edges": _edge_sums(surface.vertices, surface.faces)},
+    )
+
+
+def encoded_simulation(simulation: Simulation) -> Encoded:
+    """The members of a simulation."""
+    fields = simulation.fields
+    predicted = np.isin(simulation.node_type, (NORMAL, OUTFLOW))
+    if not predicted.any():
+        raise RejectError("decode", "has no node of the type normal or outflow, so nothing to predict")
+    facts = {"n_nodes": fields.shape[1], "n_cells": len(simulation.cells), "n_steps": fields.shape[0]}
+    mesh = mesh_bytes(positions=simulation.positions, cells=simulation.cells, node_type=simulation.node_type)
+    return Encoded(
+        members={MESH: mesh, FIELDS: fields_bytes(fields)},
+        meta={**facts, "field_names": list(simulation.field_names), "dt_s": simulation.dt_s},
+        facts=dict(facts),
+        sums={
+            "edges": _edge_sums(simulation.positions, simulation.cells),
+            "fields": _moments(fields),
+            "changes": _moments(np.diff(fields[:, predicted].astype(np.float64), axis=0)),
+        },
+    )
+
+
+def _moments(values: npt.NDArray[np.floating[Any]]) -> list[float]:
+    """How many values (..., D) there are per channel, the sums of the channels, and those of their squares."""
+    flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
+    return [float(len(flat)), *flat.sum(axis=0).tolist(), *np.square(flat).sum(axis=0).tolist()]
+
+
+def _edge_sums(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
+    """How many sides the cells have, those of two cells twice, and the sum of their lengths."""
+    corners = places[cells].astype(np.float64)
+    pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]
+    lengths = [np.sqrt(np.square(corners[:, i] - corners[:, j]).sum(axis=1)).sum() for i, j in pairs]
+    return [float(len(cells) * len(pairs)), float(np.sum(lengths))]

@@ -1,0 +1,145 @@
+"""Files of triangle meshes, read through trimesh and checked: OBJ, PLY, STL, OFF and GLB.
+
+What reading settles: polygons become triangles, the parts of a scene are joined in its coordinates, vertices at exactly
+the same place (as float32) become one, triangles that then have two equal corners are dropped, and so are vertices that
+no triangle uses. The order of what stays is the file's. A file is rejected where it is empty, cut short, or cannot be
+parsed, has no triangle, a coordinate that is not finite, or a corner that is no vertex.
+
+A text file that was cut can only be told where it says how much is to come (OFF, PLY) or ends within a line: an OBJ
+that was cut between two lines is a smaller mesh.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import DatasetError
+from ..reject import RejectError
+
+SURFACE_SUFFIXES = frozenset({".obj", ".ply", ".stl", ".off", ".glb"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surface:
+    """A triangle mesh: vertices float32 (V, 3), all finite, no two equal; faces int32 (F, 3) with three different
+    corners each. `n_merged` vertices lay where another one did.
+    """
+
+    vertices: npt.NDArray[np.float32]
+    faces: npt.NDArray[np.int32]
+    n_merged: int
+
+
+def read_surface(path: Path) -> Surface:
+    """The mesh in a file, its format told by the name's ending. RejectError where it cannot be used, DatasetError where
+    trimesh is not installed.
+    """
+    kind = path.suffix.lower()
+    if kind not in SURFACE_SUFFIXES:
+        raise RejectError("open", f"a mesh file ends in one of {', '.join(sorted(SURFACE_SUFFIXES))}, got {path.name}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise RejectError("open", "the file is empty")
+    vertices, faces = _parsed(data, kind[1:])
+    _check_length(data, kind, len(faces))
+    return checked_surface(vertices, faces)
+
+
+def checked_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surface:
+    """The surface of vertices (V, 3) and corners (F, 3), cleaned as above; RejectError where it cannot be used."""
+    if not len(faces):
+        raise RejectError("decode", "has no faces: a point cloud, or a file that was cut short")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise RejectError(
+            "decode",
+            f"a face has the corner {faces.min() if faces.min() < 0 else faces.max()}, but there are "
+            f"{len(vertices)} vertices",
+        )
+    with np.errstate(over="ignore"):
+        places = np.ascontiguousarray(vertices, dtype=np.float32) + np.float32(0)  # -0 and 0 are one place
+    if bad := int((~np.isfinite(places).all(axis=1)).sum()):
+        raise RejectError("decode", f"{bad} of {len(places)} vertices have a coordinate that is not finite")
+    first, same_as = _distinct(places)
+    corners = same_as[faces]
+    corners = corners[
+        (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2]) & (corners[:, 2] != corners[:, 0])
+    ]
+    if not len(corners):
+        raise RejectError("decode", f"all of its {len(faces)} faces have two equal corners")
+    used = np.zeros(len(first), dtype=np.bool_)
+    used[corners] = True
+    number = np.cumsum(used) - 1
+    return Surface(
+        vertices=places[first[used]],
+        faces=number[corners].astype(np.int32),
+        n_merged=len(places) - len(first),
+    )
+
+
+def _parsed(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Vertices (V, 3) and triangles (F, 3) as trimesh finds them; it is given the bytes, so it opens no other file."""
+    try:
+        import trimesh
+    except ImportError as error:
+        raise DatasetError("mesh files are read with trimesh: pip install 'maskstream[meshes]'") from error
+    try:
+        scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, process=False, skip_materials=True)
+        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    except Exception as error:  # parsers of damaged files raise nearly everything
+        raise RejectError("decode", f"trimesh cannot parse it ({type(error).__name__}: {error})") from error
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    if not parts:
+        return np.empty((0, 3)), np.empty((0, 3), dtype=np.int64)
+    vertices = np.concatenate([np.asarray(part.vertices) for part in parts])
+    return vertices, np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)])
+
+
+def _check_length(data: bytes, kind: str, n_triangles: int) -> None:
+    """RejectError where a text format says that more is to come than there is, or ends within a face."""
+    if kind == ".obj":
+        last = data.rstrip().rsplit(b"\n", 1)[-1].split()
+        if last[:1] == [b"f"] and len(last) < 4:
+            raise RejectError("decode", "is cut short: its last face has fewer than three corners")
+        return
+    declared = _declared_faces(data, kind)
+    if declared is not None and n_triangles < declared:
+        raise RejectError(
+            "decode", f"is cut short: {n_triangles} triangles of the {declared} faces that its header says"
+        )
+
+
+def _declared_faces(data: bytes, kind: str) -> int | None:
+    """How many faces the header of an OFF or PLY file announces; None where it says nothing."""
+    if kind == ".ply":
+        head = data[: data.find(b"end_header")].split(b"\n")
+        counts = [line.split()[2] for line in head if line.split()[:2] == [b"element", b"face"]]
+        return int(counts[0]) if counts else None
+    if kind == ".off":
+        words = [line.split(b"#")[0] for line in data[:4096].split(b"\n")]
+        numbers = b" ".join(words).upper().split(b"OFF", 1)[-1].split()
+        return int(numbers[1])
+    return None
+
+
+def _distinct(places: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The distinct rows of float32 (V, 3): the number of the first vertex at each, ascending, int64 (U,), and for each
+    vertex which of them it is, int64 (V,).
+    """
+    bits = places.view(np.uint32).astype(np.uint64)
+    _, planar = np.unique(bits[:, 0] << np.uint64(32) | bits[:, 1], return_inverse=True)
+    _, first, place = np.unique(
+        planar.astype(np.uint64) << np.uint64(32) | bits[:, 2], return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[place]

@@ -1,0 +1,1 @@
+"""Point clouds to the member `points.npy`."""

@@ -1,0 +1,87 @@
+"""Files of points and of surfaces, read as they are: NPY, PLY, LAS and LAZ clouds, and meshes to be sampled."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....shards.errors import DatasetError
+from ..mesh.surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
+from ..reject import RejectError
+from .cloud import Cloud
+from .las_files import LAS_SUFFIXES, Block, read_las
+from .ldraw import read_ldraw
+
+POINT_SUFFIXES = frozenset({".npy", ".ply"}) | LAS_SUFFIXES | SURFACE_SUFFIXES
+LDRAW_SUFFIX = ".dat"
+
+
+def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
+    """What is in a file, by the ending of its name; of a LAS tile only a block, where one is named. RejectError where
+    it cannot be used, DatasetError where the library that reads it is not installed.
+    """
+    suffix = path.suffix.lower()
+    if path.is_file() and not path.stat().st_size:
+        raise RejectError("open", "is empty: it has 0 bytes")
+    if suffix == ".npy":
+        return _npy(path)
+    if suffix in LAS_SUFFIXES:
+        return read_las(path, block)
+    if suffix == LDRAW_SUFFIX:
+        corners = read_ldraw(path).reshape(-1, 3)
+        return checked_surface(corners, np.arange(len(corners)).reshape(-1, 3))
+    if suffix == ".ply" and not _ply_has_faces(path):
+        return _ply(path)
+    if suffix in SURFACE_SUFFIXES:
+        return read_surface(path)
+    raise RejectError("open", f"points come in {', '.join(sorted(POINT_SUFFIXES))}, got {path.name}")
+
+
+def _npy(path: Path) -> Cloud:
+    """An array (N, 3 or more) of numbers; what follows x, y, z is named feature 0, 1, ..."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a false shape allocates nothing
+    except (ValueError, OSError, EOFError, OverflowError) as error:
+        raise RejectError("open", f"is no NPY file of numbers ({error})") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
+        raise RejectError("open", f"points are an array (N, 3 or more) of real numbers, got {_form(array)}")
+    names = tuple(f"feature {i}" for i in range(array.shape[1] - 3))
+    return Cloud(points=np.array(array, dtype=np.float64), columns=("x", "y", "z", *names))
+
+
+def _form(array: Any) -> str:
+    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+
+
+def _ply_has_faces(path: Path) -> bool:
+    """Whether the header announces a face; a PLY without one is a cloud."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(65536)
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    lines = head[: max(head.find(b"end_header"), 0)].splitlines()
+    words = [line.split() for line in lines]
+    return any(w[:2] == [b"element", b"face"] and w[2:] != [b"0"] for w in words)
+
+
+def _ply(path: Path) -> Cloud:
+    """A cloud with its colours, in [0, 1], where it has some; other properties are left out."""
+    try:
+        import trimesh
+    except ImportError as error:
+        raise DatasetError("PLY files are read with trimesh: pip install 'maskstream[points]'") from error
+    try:
+        scene = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="ply", process=False)
+        clouds = [part for part in scene.geometry.values() if isinstance(part, trimesh.PointCloud)]
+        points = np.asarray(clouds[0].vertices, dtype=np.float64) if clouds else np.empty((0, 3))
+        colours = np.asarray(clouds[0].colors) if clouds else np.empty((0, 4))
+    except Exception as error:  # parsers of damaged files raise nearly everything
+        raise RejectError("decode", f"trimesh cannot parse it ({type(error).__name__}: {error})") from error
+    if len(colours) != len(points):
+        return Cloud(points=points, columns=("x", "y", "z"))
+    joined = np.concatenate([points, colours[:, :3] / 255.0], axis=1)
+    return Cloud(points=joined, columns=("x", "y", "z", "red", "green", "blue"))

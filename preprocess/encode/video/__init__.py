@@ -1,0 +1,1 @@
+"""Videos to the member `mp4`."""

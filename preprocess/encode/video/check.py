@@ -1,0 +1,125 @@
+"""Decoding what was written, slice by slice, as a loader will."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import xxhash
+from av.video.frame import VideoFrame
+
+from ..reject import RejectError
+from .fragments import Fragments
+from .source import reason_of
+
+
+def check_slices(parsed: Fragments, width: int, height: int) -> None:
+    """Every fragment decodes by itself to exactly its frames, in the right size; RejectError("check") where not.
+
+    For closed GOPs at a constant rate: frame n is shown n intervals after time 0, and lies in the fragment of its GOP.
+    """
+    n_frames = len(parsed.pts)
+    interval = int(parsed.pts[-1]) // max(1, n_frames - 1)
+    if not np.array_equal(parsed.pts, interval * np.arange(n_frames)):
+        raise RejectError("check", "the frames are not shown at a constant rate from 0 on")
+    for f in range(len(parsed.key_rank)):
+        expected = parsed.pts[parsed.fragment == f]
+        try:
+            shown = list(_shown(parsed.slice(f, f + 1)))
+        except av.FFmpegError as error:
+            raise RejectError("check", f"GOP {f} does not decode by itself: {reason_of(error)}") from error
+        got = np.array([pts for pts, _ in shown], np.int64)
+        if not np.array_equal(got - got[:1], expected - expected[:1]):
+            raise RejectError("check", f"GOP {f} decodes to {len(got)} frames, not to its {len(expected)}")
+        if any(frame.is_corrupt or (frame.width, frame.height) != (width, height) for _, frame in shown):
+            raise RejectError("check", f"GOP {f} decodes to damaged frames or to another size than {width}x{height}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FullDecode:
+    """One decode of a whole file: checksums of the frames in display order, their sizes, and the first frame."""
+
+    digests: list[bytes]
+    first: VideoFrame
+    sizes: set[tuple[int, int]]
+    interlaced: bool
+    corrupt: bool
+
+
+def full_decode(parsed: Fragments) -> FullDecode:
+    """All frames of the file at once; RejectError("decode") where it does not decode to exactly its frames."""
+    digests: list[bytes] = []
+    sizes: set[tuple[int, int]] = set()
+    first: VideoFrame | None = None
+    interlaced = corrupt = False
+    try:
+        for _, frame in _shown(parsed.data):
+            first = first or frame
+            digests.append(frame_digest(frame))
+            sizes.add((frame.width, frame.height))
+            interlaced |= frame.interlaced_frame
+            corrupt |= frame.is_corrupt
+    except av.FFmpegError as error:
+        raise RejectError("decode", f"is damaged: {len(digests)} frames decode, then {reason_of(error)}") from error
+    if first is None or len(digests) != len(parsed.pts):
+        raise RejectError(
+            "decode",
+            f"{len(parsed.pts)} packets decode to {len(digests)} frames, which cannot be indexed; use profile train",
+        )
+    return FullDecode(digests=digests, first=first, sizes=sizes, interlaced=interlaced, corrupt=corrupt)
+
+
+def exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
+    """The fragments at which decoding can begin so that every frame from its keyframe on equals the full decode.
+
+    A fragment that is no such entry belongs to the entry before it, whose slice is then checked again with it.
+    """
+    n_fragments = len(parsed.key_rank)
+    entries: list[int] = []
+    for f in range(n_fragments):
+        entries.append(f)
+        while not _is_exact(parsed, digests, entries[-1], f + 1):
+            if len(entries) == 1:
+                raise RejectError("check", f"the first {f + 1} GOPs do not decode by themselves; use profile train")
+            entries.pop()
+    return entries
+
+
+def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) -> bool:
+    is_last = stop == len(parsed.key_rank)
+    start, end = int(parsed.key_rank[first]), len(parsed.pts) if is_last else int(parsed.key_rank[stop])
+    reach = stop if is_last or not parsed.lead(stop) else stop + 1
+    held = parsed.fragment[start:end]
+    if held.min() < first or held.max() >= reach:
+        return False
+    try:
+        got = [frame_digest(frame) for _, frame in _shown(parsed.slice(first, reach))]
+    except av.FFmpegError:
+        return False
+    return got[: end - start] == digests[start:end] and (reach > stop or len(got) == end - start)
+
+
+def _shown(data: bytes) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames of an MP4 with their times, without those that are shown before its first keyframe."""
+    with av.open(io.BytesIO(data), "r") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        first: int | None = None
+        for packet in container.demux(stream):
+            first = packet.pts if first is None else first
+            for frame in packet.decode():
+                if frame.pts is not None and first is not None and frame.pts >= first:
+                    yield frame.pts, frame
+
+
+def frame_digest(frame: VideoFrame) -> bytes:
+    """The checksum of a frame's pixels, without the padding of its rows."""
+    digest = xxhash.xxh3_128()
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        row_bytes = plane.width * ((frame.format.components[0].bits + 7) // 8)
+        digest.update(rows[: plane.height, :row_bytes].tobytes())
+    return digest.digest()

@@ -1,0 +1,108 @@
+"""Decoded frames to what the encoder takes: progressive, upright, square pixels, 4:2:0, limited range, BT.601."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
+
+from ..reject import RejectError
+from .profile import MIN_SIDE
+from .source import display_size, symmetry_of
+
+BT601 = 6
+"""smpte170m in the numbering of ISO 23091-2, for the matrix, the primaries and the transfer."""
+
+_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_SCALER = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+
+
+def fitted_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """The even size whose short side is at most `short_side`, aspect kept, never larger than the input."""
+    short = min(width, height)
+    scale = min(Fraction(1), Fraction(short_side, short))
+    fitted = tuple(min(round(side * scale / 2) * 2, side // 2 * 2) for side in (width, height))
+    if min(fitted) < MIN_SIDE:
+        raise RejectError(
+            "decode", f"is {width}x{height} pixels; the smallest side that is kept is {MIN_SIDE} pixels after scaling"
+        )
+    return fitted[0], fitted[1]
+
+
+class Converter:
+    """Frames of any size and pixel format to yuv420p of one size, limited range, BT.601."""
+
+    def __init__(self, short_side: int, pixel_aspect: Fraction | None) -> None:
+        self._short_side = short_side
+        self._pixel_aspect = pixel_aspect
+        self._graphs: dict[tuple[object, ...], Graph] = {}
+        self.first: VideoFrame | None = None
+        """The first frame as it came in; it sets the size, to which later frames of another size are scaled."""
+        self.size = (0, 0)
+        """Width and height of the output, known with the first frame."""
+
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        """The converted frame."""
+        if self.first is None:
+            self.first = frame
+            self.size = fitted_size(*display_size(frame, self._pixel_aspect), self._short_side)
+        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, symmetry_of(frame))
+        if key not in self._graphs:
+            self._graphs[key] = self._graph(frame, self.size)
+        graph = self._graphs[key]
+        graph.vpush(frame)
+        return graph.vpull()
+
+    def _graph(self, frame: VideoFrame, size: tuple[int, int]) -> Graph:
+        transpose, flip_x, flip_y = symmetry_of(frame)
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        matrix = _MATRICES.get(frame.colorspace, "bt709" if min(frame.width, frame.height) >= 720 else "bt601")
+        width, height = size[::-1] if transpose else size
+        scale = f"{width}:{height}:in_range={'pc' if full else 'tv'}:out_range=tv:in_color_matrix={matrix}"
+        steps = [("scale", f"{scale}:out_color_matrix=bt601:{_SCALER}"), ("setsar", "1"), ("format", "yuv420p")]
+        steps += [("transpose", "dir=cclock_flip")] * transpose + [("hflip", "")] * flip_x + [("vflip", "")] * flip_y
+        return _chain(frame, steps)
+
+
+def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames with those that are flagged as interlaced made progressive (bwdif, one frame for each)."""
+    graph: Graph | None = None
+    stamps: deque[tuple[int | None, Fraction | None]] = deque()
+    for frame in frames:
+        if graph is None and not frame.interlaced_frame:
+            yield frame
+            continue
+        graph = graph or _chain(frame, [("bwdif", "mode=send_frame:deint=interlaced")])
+        stamps.append((frame.pts, frame.time_base))
+        graph.vpush(frame)
+        yield from _pulled(graph, stamps)
+    if graph is not None:
+        graph.vpush(None)
+        yield from _pulled(graph, stamps)
+
+
+def _pulled(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> Iterator[VideoFrame]:
+    while stamps:
+        try:
+            frame = graph.vpull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        frame.pts, time_base = stamps.popleft()
+        if time_base is not None:
+            frame.time_base = time_base
+        yield frame
+
+
+def _chain(frame: VideoFrame, steps: list[tuple[str, str]]) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000:pixel_aspect=1/1"
+    nodes = [graph.add("buffer", source)]
+    nodes += [graph.add(name, arguments) for name, arguments in steps]
+    graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+    return graph

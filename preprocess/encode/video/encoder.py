@@ -1,0 +1,32 @@
+"""Videos for shards: the member `mp4`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...datasets.dataset import Source
+from ..encoder import Encoded
+from .profile import VideoProfile
+from .video import encode_video
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEncoder:
+    """Videos in a profile: the member `mp4`."""
+
+    video: VideoProfile
+
+    @property
+    def profile(self) -> str:
+        """The profile's name."""
+        return self.video.name
+
+    def settings(self) -> dict[str, Any]:
+        """The profile's."""
+        return self.video.settings()
+
+    def encode(self, source: Source) -> Encoded:
+        """The video, or its window, as `encode_video` makes it."""
+        made = encode_video(source.path, self.video, source.window)
+        return Encoded(members={"mp4": made.data}, meta=made.meta, video=made.index)

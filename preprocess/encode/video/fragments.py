@@ -1,0 +1,115 @@
+"""Fragmented MP4: muxing one fragment per GOP, and finding which frames lie in which fragment."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.container import OutputContainer
+
+from ....shards.format.sample import VideoIndex
+from ....shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
+from ..reject import RejectError
+
+# negative_cts_offsets: the first frame is shown at time 0, so a reader of one fragment knows its times in the video.
+_FLAGS = "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer"
+_MUXER = {"movflags": _FLAGS, "fflags": "+bitexact"}
+
+
+@contextmanager
+def mp4_writer(buffer: io.BytesIO) -> Iterator[OutputContainer]:
+    """A muxer that starts a fragment at every keyframe and writes nothing that depends on the time or the machine."""
+    with av.open(buffer, "w", format="mp4", options=_MUXER) as container:
+        yield container
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fragments:
+    """A fragmented MP4 and its frames.
+
+    `data` is header and fragments without anything behind them; fragment f is `data[start[f] : start[f + 1]]` (int64,
+    one more than there are fragments), `start[0]` is the size of the header. `pts` (int64, sorted, in the track's time
+    scale) are the frames in display order, `fragment` (int64) the fragment that holds each; `key_rank` (int64) is the
+    frame number of each fragment's first packet, its keyframe.
+
+    These times are the file's own, from 0 on. FFmpeg's demuxer shifts them by what it has seen of the file, which
+    differs from slice to slice: there, frames are told by their order from the slice's keyframe on.
+    """
+
+    data: bytes
+    start: Int64Array
+    pts: Int64Array
+    fragment: Int64Array
+    key_rank: Int64Array
+
+    def slice(self, first: int, stop: int) -> bytes:
+        """The header and the fragments [first, stop): a valid MP4 of its own."""
+        return self.data[: self.start[0]] + self.data[self.start[first] : self.start[stop]]
+
+    def lead(self, fragment: int) -> int:
+        """How many frames of `fragment` are displayed before its keyframe."""
+        return int((self.fragment[: self.key_rank[fragment]] == fragment).sum())
+
+
+def parse_fragments(data: bytes) -> Fragments:
+    """Where the fragments of `data` lie and which frames they hold; ValueError where it is no fragmented MP4."""
+    view = memoryview(data)
+    found = [(kind.decode("latin-1"), start, payload, end) for kind, start, payload, end in boxes(view, 0, len(data))]
+    kinds = [kind for kind, *_ in found]
+    n_fragments = kinds.count("moof")
+    stop = 2 + 2 * n_fragments
+    if not n_fragments or kinds[:stop] != ["ftyp", "moov"] + ["moof", "mdat"] * n_fragments:
+        raise ValueError(f"boxes are {' '.join(kinds[:12])} ..., not ftyp moov (moof mdat)*")
+    starts = [start for kind, start, _, _ in found if kind == "moof"]
+    last_byte = found[stop - 1][3]
+    track = read_header(data[: starts[0]])
+    times = [
+        read_fragments(view[start:end], track).pts for start, end in zip(starts, [*starts[1:], last_byte], strict=True)
+    ]
+    counts = np.array([len(shown) for shown in times], np.int64)
+    pts = np.concatenate(times)
+    order = np.argsort(pts, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(pts))
+    return Fragments(
+        data=data[:last_byte],
+        start=np.array([*starts, last_byte], np.int64),
+        pts=pts[order],
+        fragment=np.repeat(np.arange(n_fragments), counts)[order],
+        key_rank=rank[np.cumsum(counts) - counts],
+    )
+
+
+def parsed_output(data: bytes) -> Fragments:
+    """`parse_fragments` of what the muxer wrote; RejectError where its frames are not in a proper order."""
+    try:
+        parsed = parse_fragments(data)
+    except ValueError as error:
+        raise RejectError("encode", f"the muxed file is no fragmented MP4: {error}") from error
+    if (np.diff(parsed.pts) <= 0).any() or (np.diff(parsed.key_rank) <= 0).any():
+        raise RejectError("encode", "time stamps of the frames repeat or run backwards")
+    return parsed
+
+
+def video_index(
+    parsed: Fragments, entries: list[int], *, codec: str, fps: float, width: int, height: int
+) -> VideoIndex:
+    """The index of `parsed` with one GOP for each of `entries`, the fragments at which decoding can begin."""
+    starts = np.array(entries, np.int64)
+    bounds = parsed.start[np.append(starts, len(parsed.start) - 1)]
+    return VideoIndex(
+        codec=codec,
+        fps=fps,
+        n_frames=len(parsed.pts),
+        width=width,
+        height=height,
+        header_size=int(parsed.start[0]),
+        first_frame=parsed.key_rank[starts],
+        offset=bounds[:-1],
+        size=np.diff(bounds),
+        lead=np.array([parsed.lead(f) for f in entries], np.int64),
+    )

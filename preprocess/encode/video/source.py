@@ -1,0 +1,243 @@
+"""Reading any video that FFmpeg reads: its facts from one pass over the packets, then its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ..reject import RejectError
+from .timing import frame_rate
+
+_TIMED_FORMATS = ("matroska", "flv", "asf", "avi")
+"""Containers whose header holds the duration."""
+
+MIN_RATE = Fraction(1, 60)
+"""Fewer frames per second, on average, are taken for damage."""
+
+_TEXT_FORMATS = ("tty", "hls", "dash", "concat")
+"""Text that FFmpeg draws as pictures, and lists of other files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFacts:
+    """What the packets of a source say, without decoding them.
+
+    `rate` is the constant rate in frames per second that the source has or (`variable`) is resampled to; `n_frames`
+    counts packets that are shown and decode by themselves; `last_interval` is how long the last frame lasts, in
+    seconds; `pixel_aspect` is a pixel's width by its height, None for square or unknown.
+    """
+
+    codec: str
+    rate: Fraction
+    average_rate: Fraction
+    variable: bool
+    n_frames: int
+    last_interval: Fraction
+    pixel_aspect: Fraction | None
+
+
+@contextmanager
+def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first real video stream (cover art is none); RejectError where there is none."""
+    try:
+        size_bytes = path.stat().st_size
+    except OSError as error:
+        raise RejectError("open", f"cannot be read ({error.strerror})") from error
+    if not path.is_file() or size_bytes == 0:
+        raise RejectError("open", "is an empty file (0 bytes)" if path.is_file() else "is not a file")
+    try:
+        container = av.open(str(path), metadata_errors="ignore", options=options)
+    except (av.FFmpegError, ValueError) as error:
+        raise RejectError("open", f"is no video that FFmpeg can open, or is truncated ({reason_of(error)})") from error
+    with container:
+        if container.format.name in _TEXT_FORMATS:
+            raise RejectError("open", f"is a text file (FFmpeg's {container.format.name!r}), not a video")
+        yield container, first_video(container)
+
+
+def first_video(container: InputContainer) -> VideoStream:
+    """The first real video stream, its decoder set to one thread; RejectError where there is none."""
+    found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not found:
+        others = sorted({s.type for s in container.streams})
+        art = ", its only picture is cover art" if container.streams.video else ""
+        raise RejectError("open", f"has no video stream (it holds: {', '.join(others) or 'nothing'}{art})")
+    stream = found[0]
+    if stream.codec_context is None:
+        raise RejectError("open", "FFmpeg has no decoder for its video stream")
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
+    """The packets of some streams, and an empty one at the end of each.
+
+    PyAV ends with an IndexError where a stream was added while reading, after all packets have been given out.
+    """
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        return
+
+
+def probe(path: Path) -> SourceFacts:
+    """The facts of a source from its packets; RejectError where packets are missing, damaged, or there are none."""
+    with open_video(path) as (container, stream):
+        n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
+        packets: list[tuple[int | None, bool]] = []
+        hidden: set[int] = set()
+        n_packets, end_s = 0, 0.0
+        try:
+            for packet in packets_of(container, *container.streams):
+                time = packet.dts if packet.pts is None else packet.pts
+                if time is not None and packet.time_base is not None:
+                    end_s = max(end_s, float((time + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index != stream.index or not (packet.size or time is not None):
+                    continue
+                if packet.is_corrupt:
+                    raise RejectError("decode", _truncated(n_packets, n_expected, "a packet is incomplete"))
+                n_packets += 1
+                if packet.is_discard:
+                    hidden.add(len(packets))
+                if packet.size:
+                    packets.append((packet.pts, packet.is_keyframe))
+        except av.FFmpegError as error:
+            raise RejectError("decode", _truncated(n_packets, n_expected, reason_of(error))) from error
+        check_length(container, n_packets, n_expected, end_s)
+        shown = [packets[n][0] for n in displayable(packets) if n not in hidden]
+        if not shown:
+            raise RejectError("decode", "has a video stream without frames")
+        return _facts(stream, shown)
+
+
+def check_length(container: InputContainer, n_packets: int, n_expected: int, end_s: float) -> None:
+    """Whether the packets are as many as the file's index says, or reach as far as the duration in its header.
+
+    Streams with neither (MPEG-TS, GIF) are taken to where they end.
+    """
+    if n_packets < n_expected:
+        raise RejectError("decode", _truncated(n_packets, n_expected, "the rest is missing"))
+    if container.duration is None or not set(_TIMED_FORMATS) & set(container.format.name.split(",")):
+        return
+    length_s = container.duration / av.time_base
+    if end_s < 0.98 * length_s - 0.25:
+        raise RejectError("decode", _truncated(n_packets, 0, f"at {end_s:.2f} of {length_s:.2f} s the file ends"))
+
+
+def displayable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
+    """Which packets, as (pts, keyframe) in decoding order, decode without others before them.
+
+    Those are the first keyframe and what is stored behind and shown after it; all where no keyframe is flagged.
+    """
+    first = next((n for n, (_, is_keyframe) in enumerate(packets) if is_keyframe), None)
+    if first is None:
+        return list(range(len(packets)))
+    start = packets[first][0]
+    return [n for n in range(first, len(packets)) if start is None or (pts := packets[n][0]) is None or pts >= start]
+
+
+def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
+    declared = stream.average_rate or stream.guessed_rate or stream.base_rate
+    known = np.array(sorted(p for p in pts if p is not None), np.int64)
+    if len(known) == len(pts) and stream.time_base is not None:
+        rate, variable = frame_rate(known, stream.time_base, declared)
+        span = Fraction(int(known[-1] - known[0])) * stream.time_base
+        average = (len(known) - 1) / span if span else rate
+        if average < MIN_RATE:
+            raise RejectError("decode", f"has damaged time stamps: {len(known)} frames in {float(span):.0f} s")
+        last = Fraction(int(np.median(np.diff(known)))) * stream.time_base if variable else 1 / rate
+    else:
+        rate = average = declared or Fraction(25)
+        variable, last = False, 1 / rate
+    return SourceFacts(
+        codec=stream.codec_context.codec.canonical_name,
+        rate=rate,
+        average_rate=average,
+        variable=variable,
+        n_frames=len(pts),
+        last_interval=last,
+        pixel_aspect=stream.sample_aspect_ratio or None,
+    )
+
+
+def _truncated(n_read: int, n_expected: int, why: str) -> str:
+    of = f" of {n_expected}" if n_expected > 0 else ""
+    return f"is truncated or damaged: {n_read}{of} frames can be read, then {why}"
+
+
+def decode(path: Path) -> Iterator[VideoFrame]:
+    """All frames in display order; RejectError with the count so far where one cannot be decoded or is damaged."""
+    n_decoded = 0
+    with open_video(path) as (container, stream):
+        try:
+            for packet in packets_of(container, stream):
+                for frame in stream.decode(packet):
+                    if frame.is_corrupt:
+                        raise RejectError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
+                    n_decoded += 1
+                    yield frame
+        except (av.FFmpegError, ValueError) as error:
+            raise RejectError("decode", _truncated(n_decoded, 0, reason_of(error))) from error
+
+
+def timed(frames: Iterator[VideoFrame], facts: SourceFacts) -> Iterator[tuple[Fraction, VideoFrame]]:
+    """Each frame with its start in seconds from the first one (by count where the rate is constant)."""
+    first: int | None = None
+    for n, frame in enumerate(frames):
+        if facts.variable and frame.pts is not None and frame.time_base is not None:
+            first = frame.pts if first is None else first
+            yield Fraction(frame.pts - first) * frame.time_base, frame
+        else:
+            yield n / facts.rate, frame
+
+
+def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> Iterator[VideoFrame]:
+    """The frames [first, stop) of `window`; RejectError where there are fewer."""
+    if window is None:
+        yield from frames
+        return
+    n = 0
+    for frame in frames:
+        if n >= window[0]:
+            yield frame
+        n += 1
+        if n == window[1]:
+            return
+    raise RejectError("decode", f"has {n} frames, but the window is frames {window[0]} to {window[1]}")
+
+
+def reason_of(error: Exception) -> str:
+    """FFmpeg's words without the file's name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def symmetry_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """How the display matrix turns a frame: (transpose, then flip left-right, then flip top-down).
+
+    The matrix maps (x, y) to (a x + c y, b x + d y); angles between the quarter turns go to the nearest one.
+    """
+    raw = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(raw, Buffer):
+        return False, False, False
+    a, b, _, c, d, *_ = np.frombuffer(memoryview(raw), np.int32, 9).astype(np.float64)
+    transpose = bool(abs(b) + abs(c) > abs(a) + abs(d))
+    x_scale, y_scale = (c, b) if transpose else (a, d)
+    return transpose, bool(x_scale < 0), bool(y_scale < 0)
+
+
+def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height in square pixels after rotation."""
+    width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
+    return (frame.height, width) if symmetry_of(frame)[0] else (width, frame.height)

@@ -1,0 +1,141 @@
+"""One raw video to the bytes, the index and the description of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from av.video.frame import VideoFrame
+
+from ....shards.format.sample import VideoIndex
+from ..reject import RejectError
+from .check import check_slices, exact_entries, full_decode
+from .clock import noted, start_of
+from .convert import Converter, deinterlaced
+from .fragments import parsed_output, video_index
+from .profile import PROFILES, VideoProfile
+from .remux import remuxed
+from .source import SourceFacts, decode, probe, symmetry_of, timed, windowed
+from .timing import resample
+from .x264 import encode_x264
+
+__all__ = ["PROFILES", "EncodedVideo", "RejectError", "VideoProfile", "encode_video"]
+
+_COPIED = ("h264", "hevc", "vp9", "av1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedVideo:
+    """A sample's `mp4` member, where its frames lie, and what its `json` member says.
+
+    start_s: the time of the first frame on the source's clock; None where it is not known (profile copy, no stamps).
+    """
+
+    data: bytes
+    index: VideoIndex
+    meta: dict[str, Any]
+    start_s: float | None = None
+
+
+def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | None = None) -> EncodedVideo:
+    """The video at `path`, or its frames [first, stop) of `window` in display order, stored as `profile` says.
+
+    The result is a fragmented MP4 with one fragment per GOP and no audio; it was decoded GOP by GOP, and each of the
+    index's entries gives exactly its frames. The same input gives the same bytes. Raises RejectError where the source
+    cannot be opened or decoded, is truncated, or does not suit the profile.
+    """
+    if window is not None and not 0 <= window[0] < window[1]:
+        raise RejectError("open", f"window {window} is not [first, stop) with 0 <= first < stop")
+    if profile.name == "copy":
+        if window is not None:
+            raise RejectError("encode", f"profile copy takes whole files, not the frames {window}; use profile train")
+        return _copied(path)
+    return _encoded(path, profile, window)
+
+
+def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) -> EncodedVideo:
+    facts = probe(path)
+    convert = Converter(profile.short_side, facts.pixel_aspect)
+    rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
+    times: list[Fraction | None] = []
+    timeline = timed(deinterlaced(noted(windowed(decode(path), window), times)), facts)
+    frames = _bounded(resample(timeline, rate, facts.last_interval), 2 * facts.n_frames + 32)
+    data = encode_x264(frames, convert, rate, profile)
+    if convert.first is None:
+        raise RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
+    width, height = convert.size
+    parsed = parsed_output(data)
+    check_slices(parsed, width, height)
+    entries = list(range(len(parsed.key_rank)))
+    index = video_index(parsed, entries, codec="h264", fps=float(rate), width=width, height=height)
+    return EncodedVideo(
+        data=parsed.data,
+        index=index,
+        meta=_meta(index, profile, facts, convert.first, vfr=facts.variable),
+        start_s=start_of(times, None if facts.variable else facts.rate),
+    )
+
+
+def _bounded(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
+    """The frames; RejectError for more than `limit`, which only damaged time stamps make."""
+    for n, frame in enumerate(frames):
+        if n == limit:
+            raise RejectError(
+                "decode", f"has damaged time stamps: more than {limit} frames would be needed to fill gaps"
+            )
+        yield frame
+
+
+def _copied(path: Path) -> EncodedVideo:
+    facts = probe(path)
+    if facts.codec not in _COPIED:
+        raise RejectError(
+            "encode", f"profile copy takes {', '.join(_COPIED)}, this is {facts.codec}; use profile train"
+        )
+    parsed = parsed_output(remuxed(path))
+    whole = full_decode(parsed)
+    if whole.corrupt:
+        raise RejectError("decode", "the decoder flags a frame as damaged")
+    if whole.interlaced or any(symmetry_of(whole.first)):
+        what = "interlaced" if whole.interlaced else "rotated by its metadata"
+        raise RejectError("encode", f"is {what}, which profile copy cannot keep; use profile train")
+    if len(whole.sizes) > 1:
+        raise RejectError("encode", f"changes its size ({sorted(whole.sizes)}); use profile train")
+    entries = exact_entries(parsed, whole.digests)
+    index = video_index(
+        parsed,
+        entries,
+        codec=facts.codec,
+        fps=float(facts.average_rate if facts.variable else facts.rate),
+        width=whole.first.width,
+        height=whole.first.height,
+    )
+    return EncodedVideo(
+        data=parsed.data, index=index, meta=_meta(index, PROFILES["copy"], facts, whole.first, vfr=facts.variable)
+    )
+
+
+def _meta(
+    index: VideoIndex, profile: VideoProfile, facts: SourceFacts, first: VideoFrame, *, vfr: bool
+) -> dict[str, Any]:
+    return {
+        "fps": index.fps,
+        "n_frames": index.n_frames,
+        "width": index.width,
+        "height": index.height,
+        "duration_s": index.n_frames / index.fps,
+        "profile": profile.name,
+        "codec": index.codec,
+        "vfr": vfr,
+        "original": {
+            "codec": facts.codec,
+            "width": first.width,
+            "height": first.height,
+            "fps": float(facts.average_rate),
+            "n_frames": facts.n_frames,
+            "rotation": first.rotation,
+        },
+    }

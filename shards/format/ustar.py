@@ -1,0 +1,136 @@
+"""The members of a tar, in one pass, with nothing that its headers say believed beyond the file's own size.
+
+Shards are USTAR, and nothing else is taken for one. Tars that others wrote may also be of GNU, PAX or the oldest form.
+
+`tarfile` is not used for walking: a damaged header with a huge or negative size keeps it busy for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from ..errors import ShardError
+from ..stores.block_sums import BlockSums
+
+BLOCK_BYTES = 512
+CHUNK_BYTES = 1 << 20
+
+_MAGIC = b"ustar\x0000"
+_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS = b"L", b"K", b"x", b"g", b"X"
+_EXTENSIONS = (_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS)
+_GZIP = b"\x1f\x8b"
+MAX_EXTENSION_BYTES = 1 << 20
+"""What is read of a header that only adds to the next one."""
+
+
+class HashedReader:
+    """Reads a file from start to end, keeping its sha256 and the sums of its blocks; `advance` is told of every MiB or
+    so, and of the rest.
+    """
+
+    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._file = file
+        self._advance = advance
+        self._untold = 0
+        self.size_bytes = os.fstat(file.fileno()).st_size
+        self.position = 0
+        self.sha256 = hashlib.sha256()
+        self.sums = BlockSums()
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end of the file."""
+        data = self._file.read(size)
+        self.sha256.update(data)
+        self.sums.update(data)
+        self.position += len(data)
+        self._untold += len(data)
+        if self._untold >= CHUNK_BYTES or (size and not data):
+            self._advance(self._untold)
+            self._untold = 0
+        return data
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes in pieces of at most 1 MiB."""
+        end = self.position + size
+        while data := self.read(min(CHUNK_BYTES, end - self.position)):
+            yield data
+
+
+def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.TarInfo]:
+    """Yield each member with `offset_data`, the reader standing at its data, of which as much may be read as one likes.
+
+    Ends at the end-of-archive block; raises ShardError where the file ends before it, or a header is none of USTAR's.
+    With `foreign`, GNU and PAX tars are read too: long names and sizes are taken from the headers that carry them.
+    """
+    extended: dict[str, str] = {}
+    while True:
+        start = reader.position
+        header = reader.read(BLOCK_BYTES)
+        if header == bytes(BLOCK_BYTES):
+            return
+        if len(header) < BLOCK_BYTES:
+            raise ShardError(f"the tar ends at byte {reader.position} without an end-of-archive block")
+        try:
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            hint = "; it is compressed, so unpack it with gunzip first" if header.startswith(_GZIP) else ""
+            raise ShardError(f"the tar has no header at byte {start} ({error}){hint}") from error
+        if not foreign and header[257:265] != _MAGIC:
+            raise ShardError(f"the header at byte {start} is not of USTAR but {header[257:265]!r}")
+        member.offset, member.offset_data = start, reader.position
+        is_extension = foreign and member.type in _EXTENSIONS
+        if not is_extension:
+            _extend(member, extended)
+            extended = {}
+        room = reader.size_bytes - reader.position
+        if not 0 <= member.size <= room:
+            raise ShardError(
+                f"the member {member.name!r} at byte {start} claims {member.size} bytes, the file has {room}"
+            )
+        if is_extension:
+            extended |= _extension(member, reader)
+        else:
+            yield member
+        stored = member.size if is_extension or member.isreg() else 0
+        end = member.offset_data + -(-stored // BLOCK_BYTES) * BLOCK_BYTES
+        for _ in reader.chunks(end - reader.position):
+            pass
+
+
+def _extension(member: tarfile.TarInfo, reader: HashedReader) -> dict[str, str]:
+    """What a GNU or PAX header says of the member behind it: its `path`, its `size`, and what else it names."""
+    if member.size > MAX_EXTENSION_BYTES:
+        raise ShardError(
+            f"the header at byte {member.offset} has {member.size} bytes, at most {MAX_EXTENSION_BYTES} are read"
+        )
+    data = reader.read(member.size)
+    if member.type == _GNU_LONG_NAME:
+        return {"path": data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")}
+    if member.type in (_GNU_LONG_LINK, _PAX_GLOBAL):
+        return {}
+    found, at = {}, 0
+    while at < len(data):
+        length, _, _ = data[at : at + 20].partition(b" ")
+        record = data[at : at + int(length)] if length.isdigit() else b""
+        name, equals, value = record[len(length) + 1 : -1].partition(b"=")
+        if not equals or not record.endswith(b"\n") or len(record) != int(length):
+            raise ShardError(f"the PAX header at byte {member.offset} is damaged")
+        found[name.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        at += len(record)
+    return found
+
+
+def _extend(member: tarfile.TarInfo, extended: dict[str, str]) -> None:
+    if member.type == tarfile.GNUTYPE_SPARSE or any(name.startswith("GNU.sparse") for name in extended):
+        raise ShardError(
+            f"the member {member.name!r} at byte {member.offset} is sparse; pack it again without --sparse"
+        )
+    member.name = extended.get("path", member.name)
+    size = extended.get("size", str(member.size))
+    if not size.lstrip("-").isdigit():
+        raise ShardError(f"the PAX header before byte {member.offset} says a size of {size!r}")
+    member.size = int(size)

@@ -1,0 +1,135 @@
+"""Check a split against its own manifest, byte by byte, without raising for anything that is wrong with the data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ShardError
+from .dataset import FOREIGN, MANIFEST, REJECTS, read_dataset_json
+from .manifest import Manifest
+from .shard_check import ShardCheck
+
+MAX_PROBLEMS_PER_SHARD = 100
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and the bytes of all shards."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReport:
+    """The samples, shards and bytes that dataset.json promises, and the problems, each naming the shard and the key."""
+
+    samples: int
+    shards: int
+    size_bytes: int
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+
+def verify(folder: str | Path, *, decode: bool = False, progress: Progress | None = None) -> VerifyReport:
+    """Read every shard of the split in `folder` once and compare it with dataset.json, the manifest and its idx.
+
+    Compared are: size and sha256 of shards; name, offset, size and xxh3_128 of members, none missing and none besides;
+    the idx; the counts; for video the table of GOPs with the member, for other modalities what their checks say
+    (member_checks.py). With `decode` every member that has a check is decoded too: of a video the number of frames,
+    their size, and the keyframe that opens each GOP are compared. One such member is in memory at a time. The first 100
+    problems of a shard are listed, and the number of the others.
+    """
+    try:
+        _check_manifest(Path(folder))
+        manifest = Manifest.load(folder)
+    except ShardError as error:
+        return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
+    counts = manifest.info["counts"]
+    done = 0
+
+    def advance(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        if progress is not None:
+            progress(done, counts["bytes"])
+
+    problems = list(_split_problems(manifest))
+    promised = {shard["name"]: shard for shard in manifest.info["shards"]}
+    for name, rows in zip(manifest.shard_names, _rows_of_shards(manifest), strict=True):
+        check = ShardCheck(
+            manifest=manifest, name=name, rows=rows, promised=promised.get(name, {}), decode=decode, advance=advance
+        )
+        problems += [f"{name}: {problem}" for problem in _capped(check.problems())]
+    return VerifyReport(
+        samples=counts["samples"], shards=counts["shards"], size_bytes=counts["bytes"], problems=problems
+    )
+
+
+def _rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
+    """The samples of each shard, int64 (n,), in their order, from one pass over the manifest."""
+    counts = np.bincount(manifest.shard, minlength=len(manifest.shard_names))
+    rows = np.split(np.argsort(manifest.shard, kind="stable"), np.cumsum(counts[:-1]))
+    return rows[: len(counts)]
+
+
+def _check_manifest(folder: Path) -> None:
+    """A damaged manifest is good for no comparison, so it is told before it is read."""
+    promised = read_dataset_json(folder)["manifest_sha256"]
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
+    if found != promised:
+        raise ShardError(f"{path}: its sha256 is not the one in dataset.json")
+
+
+def _capped(problems: Iterable[str]) -> list[str]:
+    kept: list[str] = []
+    others = 0
+    for problem in problems:
+        if len(kept) < MAX_PROBLEMS_PER_SHARD:
+            kept.append(problem)
+        else:
+            others += 1
+    return [*kept, f"and {others} more problems"] if others else kept
+
+
+def _split_problems(manifest: Manifest) -> Iterator[str]:
+    """What dataset.json, the manifest, the rejects and the folder contradict each other in, before a shard is read."""
+    info = manifest.info
+    promised = {shard["name"]: shard["samples"] for shard in info["shards"]}
+    counted = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
+    held = dict(zip(manifest.shard_names, counted, strict=True))
+    for name in sorted(promised.keys() | held.keys()):
+        if promised.get(name) != held.get(name):
+            yield f"{name}: has {held.get(name)} samples in the manifest, but {promised.get(name)} in dataset.json"
+    for path in sorted(manifest.folder.glob("*.tar")) if info["profile"] != FOREIGN else ():
+        if path.name not in promised:
+            yield f"{path.name}: is not a shard of this split, but readers that take every tar here will read it"
+
+    sizes = sum(shard["size_bytes"] for shard in info["shards"])
+    truth = {"shards": len(promised), "bytes": sizes, "rejects": _count_rejects(manifest.folder)}
+    if manifest.video_columns is not None:
+        truth["frames"] = int(manifest.n_frames.sum())
+    for name, value in truth.items():
+        if info["counts"].get(name) != value:
+            yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"
+    if (repeated := len(manifest) - len(set(manifest.keys(range(len(manifest)))))) > 0:
+        yield f"{MANIFEST}: {repeated} keys repeat others"
+
+
+def _count_rejects(folder: Path) -> int | str:
+    try:
+        return int(pq.read_metadata(folder / REJECTS).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        return f"none that can be read ({error})"

@@ -1,0 +1,99 @@
+"""Samples to one tar: deterministic headers, checksums taken while writing, published by a rename."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
+
+from ..errors import ShardError
+from ..stores.block_sums import SUMS, BlockSums, write_sums
+from ..stores.publish import publishing
+from .idx import idx_text
+from .record import Row, ShardRecord
+from .sample import Sample
+from .ustar import BLOCK_BYTES
+
+__all__ = ["Row", "ShardRecord", "write_shard"]
+
+MAX_MEMBER_BYTES = 8 * 2**30 - 1
+"""What the size field of a USTAR header holds; more needs extensions that DALI's reader does not know."""
+
+
+class _HashedStream:
+    """Passes bytes on to a stream and keeps their sha256, the sums of their blocks, and their number."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.sums = BlockSums()
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.sums.update(data)
+        self.size_bytes += len(data)
+        return self._stream.write(data)
+
+
+def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
+    """Write `samples`, in their order, to the USTAR tar `path`, and beside it its `.idx` and the `.sums` of its blocks.
+
+    The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.components`, mode 0644,
+    mtime 0, uid and gid 0, no user and group names. An exception (also one that `samples` raises) publishes nothing.
+    Raises ValueError for a path that does not end in .tar, ShardError for no samples, a key that comes twice or has
+    an empty part between slashes, and a component over 8 GiB.
+    """
+    # Here and not above: it imports torch, which those who only read shards need not wait for.
+    from webdataset.writer import TarWriter
+
+    path = Path(path)
+    if path.suffix != ".tar":
+        raise ValueError(f"a shard's path must end in .tar, got {str(path)!r}")
+    rows: dict[str, Row] = {}
+    position = 0
+    with publishing(path) as stream:
+        hashed = _HashedStream(stream)
+        # With these arguments TarWriter's bytes are those of tarfile's USTAR. It sorts the components of a sample, so
+        # they go in one by one to keep their order.
+        with TarWriter(hashed, encoder=False, user="", group="", mode=0o644, mtime=0) as tar:
+            for sample in samples:
+                _check(path.name, sample, rows)
+                components = {}
+                for name, data in sample.components.items():
+                    tar.write({"__key__": sample.key, name: data})
+                    components[name] = (position + BLOCK_BYTES, len(data), xxhash.xxh3_128_digest(data))
+                    position += BLOCK_BYTES + -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES
+                rows[sample.key] = Row(
+                    sample.key, sample.label, sample.source, components, sample.video, sample.facts, sample.sums
+                )
+        if not rows:
+            raise ShardError(f"{path.name}: no samples to write; a shard holds at least one")
+        _write_idx(path, rows.values())
+        write_sums(path.with_suffix(SUMS), hashed.sums)
+    return ShardRecord(path.name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
+
+
+def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
+    if sample.key in rows:
+        raise ShardError(
+            f"{shard}: key {sample.key!r} comes twice, from {rows[sample.key].source!r} and from {sample.source!r}; "
+            "every key of a split must be its own"
+        )
+    if "" in sample.key.split("/"):
+        raise ShardError(f"{shard}: key {sample.key!r} has an empty part; no slash at an end, nor two in a row")
+    for name, data in sample.components.items():
+        if len(data) > MAX_MEMBER_BYTES:
+            raise ShardError(
+                f"{shard}: component {name!r} of {sample.key!r} has {len(data)} bytes; a member of a USTAR tar "
+                f"holds at most {MAX_MEMBER_BYTES}: split the source into windows"
+            )
+
+
+def _write_idx(path: Path, rows: Iterable[Row]) -> None:
+    spans = ((row.key, {name: (offset, size) for name, (offset, size, _) in row.components.items()}) for row in rows)
+    with publishing(path.with_suffix(".idx")) as stream:
+        stream.write(idx_text(spans).encode("ascii"))

@@ -1,0 +1,1 @@
+"""What lies inside members: boxes, frames and packets, by offset."""

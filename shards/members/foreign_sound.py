@@ -1,0 +1,105 @@
+"""What can be wrong between a sound that others wrote, its table, and the numbers of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..format.manifest import Manifest
+from ..media.packet_table import packets_path
+from ..media.sound_table import SoundTable, SoundTableError, counts_of, joined, packets_of, read_table
+from .sound_member import SOUND_TABLE
+
+
+def indexed_sound_problems(manifest: Manifest, row: int, body: bytes, decode: bool) -> Iterator[str]:
+    """The table of sample `row` against its facts and the member; with `decode` also against what the member decodes
+    to, from its beginning.
+    """
+    path = packets_path(manifest.folder, manifest.shard_names[manifest.shard[row]])
+    try:
+        with path.open("rb") as file:
+            file.seek(int(manifest.facts[SOUND_TABLE][row]))
+            table = read_table(file.read(_table_bytes(manifest, row, path.stat().st_size)))
+    except OSError:
+        return  # the check of the shard says that the file cannot be read
+    except SoundTableError as error:
+        yield f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
+        return
+    n_samples = int(manifest.facts["n_samples"][row])
+    if table.form.sample_rate != int(manifest.facts["sample_rate"][row]):
+        yield f"its table says {table.form.sample_rate} Hz, not {manifest.facts['sample_rate'][row]}"
+    problems = list(_table_problems(table, n_samples, len(body)))
+    yield from problems
+    if decode and not problems:
+        yield from _decode_problems(table, body, n_samples, int(manifest.facts["channels"][row]))
+
+
+def _table_bytes(manifest: Manifest, row: int, size_bytes: int) -> int:
+    """How much of the file may be the table of a sample: up to the next one's, or the file's end."""
+    at = int(manifest.facts[SOUND_TABLE][row])
+    offsets = manifest.facts[SOUND_TABLE][manifest.shard == manifest.shard[row]]
+    return max(int(offsets[offsets > at].min(initial=size_bytes)) - at, 0)
+
+
+def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Iterator[str]:
+    """What contradicts itself in the table of a member of `size_bytes` bytes; nothing is read."""
+    if table.kind == "pcm" and not 0 <= table.begin <= size_bytes - n_samples * table.frame_bytes:
+        yield f"its {n_samples} samples of {table.frame_bytes} bytes do not fit into {size_bytes} bytes"
+    if table.kind != "packets":
+        return
+    pieces, cells = table.pieces, table.cells
+    if not len(pieces) or not len(cells) or len(cells) != -(-n_samples // table.cell_samples):
+        yield f"its table has {len(cells)} cells and {len(pieces)} packets for {n_samples} samples"
+        return
+    ends = pieces["start"] + pieces["size"]
+    if pieces["start"].min() < 0 or ends.max() > size_bytes or (pieces["start"][1:] < ends[:-1]).any():
+        yield f"its packets do not follow each other in {size_bytes} bytes"
+    if (cells["decode"] > cells["packet"]).any() or (cells["packet"] >= cells["stop"]).any():
+        yield "its cells do not begin before they end"
+    if cells["stop"].max() > len(pieces) or (cells["sample"] > np.arange(len(cells)) * table.cell_samples).any():
+        yield "its cells do not lie within its packets"
+
+
+def _decode_problems(table: SoundTable, body: bytes, n_samples: int, channels: int) -> Iterator[str]:
+    """What a decode of the whole member gives otherwise than the table says, and cells that decode otherwise alone."""
+    from ..media.sound_packets import decoded, decoded_whole
+
+    try:
+        if table.kind == "whole":
+            parts = list(decoded_whole(body, table.form.codec))
+        elif table.kind == "pcm":
+            parts = list(decoded(table.form, [body[table.begin : table.begin + n_samples * table.frame_bytes]]))
+        else:
+            packets = packets_of(table.pieces)
+            parts = list(decoded(table.form, joined(body, 0, table.pieces, packets)))
+            if [len(part) for part in parts] != counts_of(table.pieces, packets).tolist():
+                yield "its packets give other numbers of samples than when it was indexed"
+                return
+            yield from _cell_problems(table, body, packets, parts)
+    except SoundTableError as error:
+        yield str(error)
+        return
+    found = sum(map(len, parts))
+    lead = -int(table.cells["sample"][0]) if table.kind == "packets" else 0
+    if found - lead < n_samples:
+        yield f"has {found - lead} samples, not {n_samples}"
+    if any(part.shape[1] != channels for part in parts if len(part)):
+        yield f"does not decode to {channels} channels"
+
+
+def _cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: list[np.ndarray]) -> Iterator[str]:
+    """The first cell of which the samples are not those of the whole decode."""
+    from ..media.sound_packets import decoded
+
+    for number, cell in enumerate(table.cells):
+        begin, kept, stop = np.searchsorted(
+            packets, [int(cell[name]) for name in ("decode", "packet", "stop")]
+        ).tolist()
+        if begin == 0:
+            continue
+        data = joined(body, 0, table.pieces[packets[begin] : packets[stop]], packets[begin : stop + 1] - packets[begin])
+        found = list(decoded(table.form, data))[kept - begin :]
+        if not all(map(np.array_equal, found, whole[kept:stop])):
+            yield f"cell {number} decodes otherwise than when it was indexed, by this version of FFmpeg"
+            return

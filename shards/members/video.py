@@ -1,0 +1,97 @@
+"""What can be wrong between a video member and its `VideoIndex`: the table, the boxes, the decoded frames."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..format.manifest import Manifest
+from ..format.sample import VideoIndex
+
+
+def video_problems(manifest: Manifest, row: int, body: bytes, decode: bool) -> Iterator[str]:
+    """All of the below for the video of sample `row`; it is decoded only if that is asked for."""
+    index = manifest.video(row)
+    yield from table_problems(index, len(body))
+    yield from box_problems(index, body)
+    if decode:
+        yield from decode_problems(index, body)
+
+
+def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
+    """What contradicts itself in the index of a member of `size_bytes` bytes; nothing is read."""
+    if len(index.first_frame) == 0:
+        yield "the table of GOPs is empty"
+        return
+    lengths = np.diff(index.first_frame, append=index.n_frames)
+    if index.first_frame[0] != 0 or (lengths <= 0).any():
+        yield f"first frames {_short(index.first_frame)} of GOPs do not rise from 0 to below {index.n_frames} frames"
+    if (index.lead < 0).any() or (index.lead[1:] > lengths[:-1]).any():
+        yield f"leading frames {_short(index.lead)} are more than the frames of the GOPs before them"
+    ends = index.offset + index.size
+    if index.foreign:
+        if (
+            index.offset[0] < 0
+            or ends[-1] > size_bytes
+            or (index.offset[1:] < ends[:-1]).any()
+            or index.size.min() <= 0
+        ):
+            yield f"GOPs from {_short(index.offset)} to {_short(ends)} do not follow each other in {size_bytes} bytes"
+        return
+    starts = np.concatenate([[index.header_size], ends[:-1]])
+    if wrong := np.flatnonzero((index.offset != starts) | (index.size <= 0)).tolist():
+        gop = wrong[0]
+        yield f"GOP {gop} is at bytes {index.offset[gop]} to {ends[gop]}, but should begin at {starts[gop]}"
+    if ends[-1] != size_bytes:
+        yield f"the GOPs end at byte {ends[-1]} of a member of {size_bytes} bytes"
+
+
+def box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
+    """Where a GOP of a fragmented MP4 does not begin with a fragment; other containers are not looked into."""
+    if index.foreign:
+        return
+    fragment = [data[offset + 4 : offset + 8] == b"moof" for offset in index.offset.tolist()]
+    if data[4:8] == b"ftyp" and any(fragment) and not all(fragment):
+        gop = fragment.index(False)
+        yield f"GOP {gop} begins at byte {index.offset[gop]}, where there is no fragment"
+
+
+def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
+    """What differs once the member is decoded: the number of frames, their size, the keyframe that opens each GOP."""
+    import av
+
+    keyframes: set[int] = set()
+    shown: list[int | None] = []
+    sizes: set[tuple[int, int]] = set()
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for packet in container.demux(stream):
+                if packet.is_keyframe and packet.pts is not None:
+                    keyframes.add(packet.pts)
+                for frame in packet.decode():
+                    turned = frame.rotation % 180 != 0
+                    sizes.add((frame.height, frame.width) if turned else (frame.width, frame.height))
+                    shown.append(frame.pts)
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        yield f"cannot be decoded ({error})"
+        return
+    if len(shown) != index.n_frames:
+        yield f"has {len(shown)} frames, not {index.n_frames}"
+    elif wrong := [
+        frame
+        for frame in index.first_frame.tolist()[1 if index.foreign else 0 :]  # an edit list may hide the first keyframe
+        if frame >= len(shown) or shown[frame] not in keyframes
+    ]:
+        yield f"frame {wrong[0]} opens a GOP but is no keyframe"
+    if sizes - {(index.width, index.height)}:
+        found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+        yield f"has frames of {found} pixels, not {index.width}x{index.height}"
+
+
+def _short(values: np.ndarray) -> str:
+    head = ", ".join(map(str, values[:6].tolist()))
+    return f"({head}, ...)" if len(values) > 6 else f"({head})"

@@ -1,0 +1,176 @@
+"""How fast a loader is on this machine, where its time goes, and which threads and workers are fastest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .pipelines.stream.loader import default_threads
+from .pipelines.stream.stalls import limit, shares
+from .pipelines.stream.stats import WAITS
+from .shards.format.manifest import Manifest
+from .trial import MODALITIES, Modality, modality_of
+
+ROUNDS = 3
+PREFETCH = 3
+"""The loader's default."""
+_LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
+
+
+def measure(
+    location: str | Path,
+    *,
+    for_s: float,
+    samples: int | None = None,
+    step_s: float = 0.0,
+    workers: int = 0,
+    threads: int | None = None,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the loader of the split's modality with these settings does for `for_s` seconds, or until so many samples;
+    JSON-able.
+
+    The consumer takes each batch and is away for `step_s` seconds. What is made while everything starts is not counted.
+    Raises ValueError for settings, ShardError where there is no finished split.
+    """
+    modality = modality_of(location)
+    have, batch = len(Manifest.load(location)), settings.get("batch_size", 8)
+    if have < batch:
+        raise ValueError(f"{location} has {have} samples, less than a batch of {batch}; give a smaller batch size")
+    loader = modality.loader(location, workers=workers, threads=threads, **settings)
+    ahead = settings.get("prefetch", PREFETCH) * max(workers, 1)
+    before: dict[str, Any] = {}
+    start = 0.0
+    for n, _ in enumerate(loader.repeat()):
+        if n <= ahead:
+            before, start = loader.stats(), time.perf_counter()
+            continue
+        time.sleep(step_s)
+        wall = time.perf_counter() - start
+        spent = difference(loader.stats(), before)
+        if wall >= for_s or (samples is not None and spent["samples"] >= samples):
+            break
+    loader.close()
+    return _result(modality, spent, wall, workers)
+
+
+def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What was counted between two `loader.stats()`."""
+    spent: dict[str, Any] = {name: after[name] - before[name] for name in ("samples", "read_bytes", "bad")}
+    for name in ("seconds", "cpu_seconds"):
+        spent[name] = {stage: value - before[name].get(stage, 0.0) for stage, value in after[name].items()}
+    return {**spent, "threads": after["threads"]}
+
+
+def sweep(
+    location: str | Path,
+    *,
+    for_s: float,
+    step_s: float = 0.0,
+    cores: int | None = None,
+    rounds: int = ROUNDS,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Samples a second with several numbers of workers and threads, `for_s` seconds for each: what samples are called
+    ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best"); JSON-able.
+
+    `rounds` is how often it comes back to each setting, so that noise of the machine hits all alike.
+    """
+    tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for _ in range(rounds):
+        for workers, threads in candidates(cores or default_threads(0)):
+            result = measure(
+                location, for_s=for_s / rounds, step_s=step_s, workers=workers, threads=threads, settings=settings
+            )
+            tried.setdefault((workers, threads), []).append(result)
+    rows = [
+        {
+            "workers": workers,
+            "threads": threads,
+            "samples_per_s": round(median(result["samples_per_s"] for result in results), 2),
+            "cpu_ms_per_sample": round(median(result["cpu_ms_per_sample"] for result in results), 3),
+            "rounds": [result["samples_per_s"] for result in results],
+        }
+        for (workers, threads), results in tried.items()
+    ]
+    rows.sort(key=lambda row: -float(row["samples_per_s"]))
+    return {"unit": modality_of(location).units, "best": rows[0], "tried": rows}
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """Prints what `measure` or `sweep` gave."""
+    if "tried" in result:
+        _show_sweep(result, console)
+    else:
+        _show_stages(result, console)
+
+
+def _show_sweep(result: Mapping[str, Any], console: Console) -> None:
+    unit = result["unit"]
+    table = Table("workers", "threads of each", f"{unit}/s", "CPU ms each", f"{unit}/s in each round")
+    for row in result["tried"]:
+        rounds = ", ".join(f"{speed:.1f}" for speed in row["rounds"])
+        speeds = (f"{row['samples_per_s']:.1f}", f"{row['cpu_ms_per_sample']:.2f}", rounds)
+        table.add_row(str(row["workers"]), str(row["threads"]), *speeds)
+    console.print(table)
+    best = result["best"]
+    console.print(f"Fastest here: workers={best['workers']}, threads={best['threads']}.", highlight=False)
+
+
+def _show_stages(result: Mapping[str, Any], console: Console) -> None:
+    unit = result["unit"]
+    one = MODALITIES[result["modality"]].unit
+    table = Table("stage", f"wall ms/{one}", f"CPU ms/{one}", "share")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in result["stages"].items():
+        if name == WAITS[0]:
+            table.add_section()
+        table.add_row(_LABELS.get(name, name), f"{row['wall_ms']:.2f}", f"{row['cpu_ms']:.2f}", f"{row['share']:.0%}")
+    console.print(table)
+    made_by = f"{result['threads']} thread(s)" + (
+        f" in each of {result['workers']} workers" if result["workers"] else ""
+    )
+    for line in (
+        f"{result['samples_per_s']:.1f} {unit}/s, {result['mb_per_s']:.2f} MB/s read, {result['kb_per_sample']:.1f} kB "
+        f"and {result['cpu_ms_per_sample']:.2f} CPU ms each",
+        f"{result['samples']} {unit} in {result['wall_s']:.1f} s, made by {made_by}; {result['cores']} cores, "
+        f"load {result['load']}",
+        result["limit"],
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def candidates(cores: int) -> list[tuple[int, int]]:
+    """Numbers of workers and of threads in each that may be fastest on so many cores; the default is among them."""
+    pairs = [(0, cores // 2), (0, cores), (0, cores * 2), (2, cores // 2), (cores // 4, 4), (cores, 1)]
+    return list(dict.fromkeys((workers, max(threads, 1)) for workers, threads in pairs if workers <= cores))
+
+
+def _result(modality: Modality, stats: Mapping[str, Any], wall: float, workers: int) -> dict[str, Any]:
+    cores = default_threads(0)
+    samples = max(stats["samples"], 1)
+    return {
+        "modality": modality.name,
+        "unit": modality.units,
+        "samples": stats["samples"],
+        "wall_s": round(wall, 3),
+        "samples_per_s": round(stats["samples"] / wall, 2),
+        "mb_per_s": round(stats["read_bytes"] / wall / 1e6, 3),
+        "kb_per_sample": round(stats["read_bytes"] / samples / 1e3, 1),
+        "cpu_ms_per_sample": round(sum(stats["cpu_seconds"].values()) / samples * 1e3, 3),
+        "stages": shares(stats),
+        "bad": stats["bad"],
+        "workers": workers,
+        "threads": stats["threads"] // max(workers, 1),
+        "cores": cores,
+        "load": round(os.getloadavg()[0], 2),
+        "limit": limit(stats, cores, modality.name),
+    }

@@ -1,0 +1,1 @@
+"""Pages to look at: samples, masks, runs, scores."""

@@ -1,0 +1,43 @@
+"""The real data that the gallery draws on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...pipelines.modalities.video.clip import VideoClip
+from ...pipelines.modalities.video.loader import video_loader
+
+Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+Motion = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], tuple[str, ...]]
+
+BOX = (0.2, 0.04, 0.87, 0.9)
+"""Where the animal is in the last frame of the default clip: x0, y0, x1, y1 as shares of the picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Media:
+    """Data of each kind; None where there is none, and then the page says that it is missing.
+
+    video: uint8 (T, S, S, 3), T even. box: where an object lies in its last frame. speech, crowd: mono float32 (n,) at
+    16 kHz. animal, plane: vertices float32 (V, 3) and faces int32 (F, 3). walk: positions float32 (T, J, 3), parents
+    int64 (J,) and names of the joints. text: a page of English.
+    """
+
+    video: npt.NDArray[np.uint8] | None = None
+    box: tuple[float, float, float, float] = BOX
+    speech: npt.NDArray[np.float32] | None = None
+    crowd: npt.NDArray[np.float32] | None = None
+    animal: Mesh | None = None
+    plane: Mesh | None = None
+    walk: Motion | None = None
+    text: str | None = None
+
+
+def first_clip(location: str | Path, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """The first clip of the split at `location`: 16 frames, stride 4, 224 pixels."""
+    loader = video_loader(location, clip=VideoClip(), batch_size=1, seed=seed, device="cpu", flow="none")
+    return next(iter(loader)).video[0].numpy()

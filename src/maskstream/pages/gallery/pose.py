@@ -1,0 +1,98 @@
+"""Schemes for skeletons, drawn on a motion capture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ...pipelines.masks import TokenGrid
+from .media import Media, Motion
+from .panels import Drawing, Panel
+from .project import Floats, dots, lines
+from .scheme import Drawn, Scene, Scheme, Section, Shot, cards
+
+SHOWN, STEP, FIRST = 12, 12, 60
+ACROSS, GAP, TALL = 6, 96.0, 150.0
+TITLE = "Skeletons"
+LEDE = (
+    "A motion capture of somebody who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. Large "
+    "dots are what the encoder sees."
+)
+JOINTS = (
+    "Hips", "RightHip", "RightKnee", "RightAnkle", "LeftHip", "LeftKnee", "LeftAnkle", "Chest", "Chest2", "Neck",
+    "HeadEnd", "LeftShoulder", "LeftElbow", "LeftWrist", "RightShoulder", "RightElbow", "RightWrist",
+)  # fmt: skip
+"""The joints of Human3.6M, in its order, by the names of the capture."""
+LINKED_TO = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
+BONES = np.array(list(enumerate(LINKED_TO)))[1:]
+
+SCHEMES = (
+    Scheme(
+        name="Joints and frames",
+        source="MPM, pre-training",
+        says="Whole frames are hidden, and five joints of each other frame.",
+        call="masks.Joints(frames=0.6, joints=5)",
+        command="mpm",
+        on="walk",
+    ),
+    Scheme(
+        name="Limbs",
+        source="MPM, completion",
+        says="One limb, or three random joints, in all frames.",
+        call="masks.Limbs(limbs=masks.H36M_LIMBS, joints=3)",
+        command="mpm-limbs",
+        on="walk",
+        shots=(Shot(caption="a draw"), Shot(caption="another", view=1)),
+    ),
+)
+
+
+def section(media: Media, seed: int) -> Section:
+    """The cards, or why there are none."""
+    if media.walk is None:
+        return Section(title=TITLE, lede=LEDE, cards=(), missing="a motion capture")
+    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(media.walk), seed))
+
+
+def scenes(walk: Motion) -> dict[str, Scene]:
+    """Frames of the capture side by side."""
+    positions, _, names = walk
+    poses = positions[FIRST : FIRST + SHOWN * STEP : STEP, [names.index(joint) for joint in JOINTS]]
+    flat = np.stack([poses[..., 2] - poses[:, :1, 2], -poses[..., 1]], axis=-1)
+    flat[..., 1] -= flat[..., 1].min()
+    scale = (TALL - 12) / flat[..., 1].max()
+    frame = np.arange(SHOWN)
+    corner = np.stack([GAP * (frame % ACROSS + 0.5), TALL * (frame // ACROSS) + 6], axis=1)
+    placed = flat * scale + corner[:, None]
+
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+        return tuple(
+            skeletons(placed, mask.masked[0].numpy().reshape(grid.shape), shot.caption) for shot, mask in drawn
+        )
+
+    grid = TokenGrid(axes=("frame", "joint"), shape=(SHOWN, len(JOINTS)), patch=(1, 1))
+    return {"walk": Scene(grid=grid, paint=paint)}
+
+
+def skeletons(placed: Floats, hidden: npt.NDArray[np.bool_], title: str) -> Drawing:
+    """Skeletons (T, J, 2) with the bones between visible joints drawn strong."""
+    pale, strong = [], []
+    for frame, gone in zip(placed, hidden, strict=True):
+        whole = ~gone[BONES].any(axis=1)
+        pale.append(lines(frame, BONES[~whole]))
+        strong.append(lines(frame, BONES[whole]))
+    return Drawing(
+        paths=(
+            ("line-hidden", "".join(pale)),
+            ("line-visible", "".join(strong)),
+            ("dot-hidden", dots(placed[hidden])),
+            ("dot-visible", dots(placed[~hidden])),
+        ),
+        width=ACROSS * GAP,
+        height=TALL * -(-SHOWN // ACROSS),
+        alt="skeletons with visible joints",
+        title=title,
+        keys=(("dot-visible", "visible joints"), ("dot-hidden", "hidden")),
+    )

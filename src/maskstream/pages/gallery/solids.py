@@ -1,0 +1,151 @@
+"""Schemes for point clouds and meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...pipelines.masks import Cues, MeshNodes, TokenGrid, submesh
+from ...pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
+from .media import Media, Mesh
+from .panels import Drawing, Panel
+from .project import Floats, box_corners, box_edges, dots, fitted, lines, seen_from
+from .scheme import Drawn, Paint, Scene, Scheme, Section, cards
+
+RESOLUTION, PATCH, POINTS = 64, 4, 2048
+WIDTH = 480.0
+FEET = 6
+TITLE = "Points and meshes"
+LEDE = (
+    "2048 points from the surface of an airplane in 64 x 64 x 64 voxels, 16 x 16 x 16 tokens of 4 x 4 x 4; and the 486 "
+    "nodes of the mesh of an ant."
+)
+
+SCHEMES = (
+    Scheme(
+        name="Foreground and background",
+        source="FastDiT-3D, voxel-aware masking",
+        says="95 % of the tokens that hold points are hidden, 99 % of the empty ones.",
+        call="masks.Padded(mask=masks.VoxelAware(foreground=0.95, background=0.99))",
+        command="fastdit-3d",
+        on="voxels",
+    ),
+    Scheme(
+        name="Nodes and their edges",
+        source="MeshMask",
+        says="Hidden nodes leave the graph with all of their edges; masks.submesh gives what is left.",
+        call="masks.MeshNodes(ratio=0.4)",
+        command="mesh-mask",
+        on="mesh",
+    ),
+    Scheme(
+        name="Nodes, some of them protected",
+        source="MeshMask, with protected node types",
+        says="Nodes of some types are never hidden: here the ant's feet, where a simulation would have its wall.",
+        call="masks.MeshNodes(ratio=0.4, protect=(6,))",
+        make=lambda: MeshNodes(ratio=0.4, protect=(FEET,)),
+        on="mesh",
+    ),
+)
+
+
+def section(media: Media, seed: int) -> Section:
+    """The cards, or why there are none."""
+    if media.plane is None or media.animal is None:
+        return Section(title=TITLE, lede=LEDE, cards=(), missing="a mesh")
+    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(media.plane, media.animal, seed), seed))
+
+
+def scenes(plane: Mesh, animal: Mesh, seed: int) -> dict[str, Scene]:
+    """The airplane's points and the animal's mesh."""
+    cloud = torch.from_numpy(surface_points(plane, POINTS, np.random.default_rng(seed)))[None]
+    occupied = occupied_tokens(cloud, RESOLUTION, PATCH)[0].numpy()
+    places = voxel_places(cloud, RESOLUTION)[0].numpy()
+    vertices, faces = animal
+    kinds = np.where(vertices[:, 1] < np.percentile(vertices[:, 1], 7), FEET, 0).astype(np.int64)
+    return {
+        "voxels": Scene(
+            grid=voxel_grid(RESOLUTION, PATCH), cues=(Cues(occupied=occupied),), paint=voxel_painter(places, occupied)
+        ),
+        "mesh": Scene(
+            grid=TokenGrid(axes=("node",), shape=(len(vertices),), patch=(1,)),
+            cues=(Cues(kinds=kinds),),
+            paint=mesh_painter(vertices, edges_of(faces), kinds),
+        ),
+    }
+
+
+def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Points uniform on the surface: float32 (n, 3)."""
+    corners = mesh[0][mesh[1]].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    chosen = corners[rng.choice(len(area), size=n, p=area / area.sum())]
+    u, v = np.sqrt(rng.random(n))[:, None], rng.random(n)[:, None]
+    points = (1 - u) * chosen[:, 0] + u * (1 - v) * chosen[:, 1] + u * v * chosen[:, 2]
+    return points.astype(np.float32)
+
+
+def edges_of(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """The edges of triangles, each once: int64 (2, E)."""
+    pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    return np.unique(pairs, axis=0).T.astype(np.int64)
+
+
+def voxel_painter(places: Floats, occupied: npt.NDArray[np.bool_]) -> Paint:
+    """Paints the cloud with the boxes of its visible tokens."""
+    side = RESOLUTION // PATCH
+    token_of = (np.minimum(np.rint(places).astype(np.int64) // PATCH, side - 1) * (side * side, side, 1)).sum(axis=1)
+
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+        visible = ~drawn[0][1].masked[0].numpy()
+        frame = box_corners(np.zeros((1, 3)), float(RESOLUTION))
+        solid = [box_corners(low_of(visible & kind, side), float(PATCH)) for kind in (occupied, ~occupied)]
+        flat, height = fitted(seen_from(np.concatenate([frame, *solid, places])), WIDTH)
+        parts = np.split(flat, np.cumsum([len(frame), len(solid[0]), len(solid[1])]))
+        inside = visible[token_of]
+        return (
+            Drawing(
+                paths=(
+                    ("line-hidden", lines(parts[0], box_edges(1))),
+                    ("dot-hidden", dots(parts[3][~inside])),
+                    ("line-frame", lines(parts[2], box_edges(len(parts[2]) // 8))),
+                    ("line-visible", lines(parts[1], box_edges(len(parts[1]) // 8))),
+                    ("dot-visible", dots(parts[3][inside])),
+                ),
+                width=WIDTH,
+                height=height,
+                alt="points of an airplane and the visible tokens",
+                keys=(("dot-visible", "points in visible tokens"), ("dot-hidden", "hidden")),
+            ),
+        )
+
+    return paint
+
+
+def low_of(tokens: npt.NDArray[np.bool_], side: int) -> Floats:
+    """The lowest corners of the tokens, in voxels: (n, 3)."""
+    return np.stack(np.unravel_index(np.flatnonzero(tokens), (side,) * 3), axis=1) * float(PATCH)
+
+
+def mesh_painter(vertices: Floats, edges: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64]) -> Paint:
+    """Paints the nodes and edges that are left, and pale those that are gone."""
+    flat, height = fitted(seen_from(vertices[:, [2, 0, 1]], turn=25, above=32), WIDTH)
+
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+        masked = drawn[0][1].masked[0].numpy()
+        left = submesh(masked, edges)
+        paths = [
+            ("line-hidden", lines(flat, np.delete(edges, left.kept, axis=1).T)),
+            ("line-visible", lines(flat, edges[:, left.kept].T)),
+            ("dot-visible", dots(flat[left.nodes])),
+        ]
+        keys = [("line-visible", f"{len(left.kept):,} of {edges.shape[1]:,} edges left"), ("line-hidden", "gone")]
+        if not masked[kinds == FEET].any():
+            paths.append(("dot-kept", dots(flat[kinds == FEET])))
+            keys.append(("dot-kept", "protected"))
+        return (Drawing(paths=tuple(paths), width=WIDTH, height=height, alt="the mesh that is left", keys=tuple(keys)),)
+
+    return paint

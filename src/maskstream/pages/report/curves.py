@@ -1,0 +1,71 @@
+"""The curves of a run's report: loss, learning rate, throughput and waiting for data, by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...train.core.metrics import StepMetrics
+from ..preview.chart import Chart, Series, line_chart
+
+LAST_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curves:
+    """The charts of a run, and the numbers that stand beside them.
+
+    window: steps in the running mean of the loss. last_loss: mean of the last `last_steps` steps. guess_loss: the loss
+    of a trivial guess; guess_at: where it lies in the chart, from 0 (top) to 1.
+    """
+
+    steps: int
+    loss: Chart
+    window: int
+    last_loss: float
+    last_steps: int
+    guess_loss: float
+    guess_at: float
+    lr: Chart
+    clips_per_s: Chart
+    median_clips_per_s: float
+    data_wait: Chart
+    mean_data_wait: float
+
+
+def run_curves(metrics: Sequence[StepMetrics], guess_loss: float = 1.0) -> Curves:
+    """The curves of `metrics`, in the order of their steps; ValueError where there is none.
+
+    A few first steps far above the rest are drawn at the chart's edge, so that the rest can be read. `guess_loss` is
+    that of predicting every patch's mean by default, where the targets are patches normalised to variance 1.
+    """
+    if not metrics:
+        raise ValueError("the metrics hold no step; train at least one step before writing a report")
+    rows = sorted(metrics, key=lambda row: row.step)
+    steps = np.array([row.step for row in rows], dtype=np.float64)
+    loss = np.array([row.loss for row in rows], dtype=np.float64)
+    rate = np.array([row.clips_per_s for row in rows], dtype=np.float64)
+    wait = np.array([row.data_wait_share for row in rows], dtype=np.float64)
+    window = max(len(rows) // 50, 2) * 2 + 1
+    edge = max(2 * guess_loss, 1.5 * float(np.quantile(loss, 0.9)))
+    chart = line_chart(steps, np.minimum(loss, edge), include=[guess_loss], window=window)
+    return Curves(
+        steps=rows[-1].step,
+        loss=chart,
+        window=window,
+        last_loss=float(loss[-LAST_STEPS:].mean()),
+        last_steps=min(LAST_STEPS, len(rows)),
+        guess_loss=guess_loss,
+        guess_at=chart.y_at(guess_loss),
+        lr=_small(steps, np.array([row.lr for row in rows], dtype=np.float64), 0.0),
+        clips_per_s=_small(steps, rate, 0.0),
+        median_clips_per_s=float(np.median(rate)),
+        data_wait=_small(steps, 100.0 * wait, 0.0, 100.0),
+        mean_data_wait=float(wait.mean()),
+    )
+
+
+def _small(steps: Series, values: Series, *include: float) -> Chart:
+    return line_chart(steps, values, include=include, x_ticks=3)

@@ -1,0 +1,172 @@
+"""How well a model completes the video and the sound of a split, beside guesses that look at nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.augment.diffusion import LinearNoise
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.audio.batch import AudioBatch
+from ....pipelines.modalities.audiovisual.loader import AudioVisualLoader, audiovisual_loader
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....train.models.masked_autoencoder import Tokens
+from ....train.recipes.audiovisual import AudioVisualRecipe
+from ....train.tokens.spectrogram import SpectrogramTokens
+from ....train.tokens.video import VideoTokens
+
+MEASURED = 256
+"""As many samples at most go into the errors, and into the average tokens."""
+
+
+@runtime_checkable
+class AudioVisualModel(Protocol):
+    """What is asked of a model: predictions of hidden tokens of both, and vectors that match."""
+
+    video: VideoTokens
+    audio: SpectrogramTokens
+
+    def predict(
+        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Error:
+    """A mean squared error over target tokens, that of guessing each token's mean, and that of guessing the average
+    token of its place in the training set (None where that is not there).
+    """
+
+    model: float
+    mean: float
+    average: float | None
+
+    def words(self) -> str:
+        """The error beside those of guessing, and whether it beats them."""
+        guesses = {"each token's mean": self.mean}
+        if self.average is not None:
+            guesses["the average token of its place in the training set"] = self.average
+        return beside(self.model, guesses)
+
+
+def beside(error: float, guesses: dict[str, float]) -> str:
+    """An error and those of guesses, in words: how far it lies below each, and whether it beats them all."""
+    each = [f"{_percent(error, guess)}guessing {name} ({guess:.3f})" for name, guess in guesses.items()]
+    verdict = "" if error < min(guesses.values()) else ": what was learned does not carry over to them"
+    return f"{error:.3f}; {', '.join(each)}{verdict}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errors:
+    """Of the video and of the sound of so many samples."""
+
+    video: Error
+    audio: Error
+    samples: int
+
+
+def errors(recipe: AudioVisualRecipe, model: AudioVisualModel, data: str | Path, train: Path | None) -> Errors:
+    """Of up to 256 samples of the split at `data`, by the recipe's masks for reconstruction at the end of a run."""
+    averages = None if train is None else _averages(recipe, model, train)
+    sums = torch.zeros(2, 4, dtype=torch.float64)
+    samples = 0
+    loader = open_split(recipe, data, 16, shuffle=False)
+    with torch.inference_mode():
+        for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
+            clips, sounds = recipe.shown(batch)
+            for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
+                zero = torch.zeros_like(true)
+                guesses = (made, zero, zero if averages is None else averages[part][mask.target])
+                found = [((guess - true).square().mean(dim=2) * mask.weight).sum() for guess in guesses]
+                sums[part] += torch.stack([*found, mask.weight.sum()]).double()
+            samples += len(clips) if clips.weight is None else int(clips.weight.sum())
+    video, audio = (
+        Error(model=one, mean=mean, average=None if averages is None else average)
+        for one, mean, average in (sums[:, :3] / sums[:, 3:]).tolist()
+    )
+    return Errors(video=video, audio=audio, samples=samples)
+
+
+def open_split(
+    recipe: AudioVisualRecipe,
+    data: str | Path,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    whole: bool = False,
+    noise: LinearNoise | None = None,
+) -> AudioVisualLoader:
+    """The recipe's loader on the CPU, of the middle of each frame; whole: one view without masks and noise."""
+    return audiovisual_loader(
+        data,
+        clip=recipe.clip,
+        seconds=recipe.seconds,
+        video_mask=None if whole else recipe.video_mask,
+        audio_mask=None if whole else recipe.audio_mask,
+        features=recipe.features,
+        augment=CenterCrop(),
+        noise=noise,
+        views=1 if whole else recipe.views,
+        tubelet=recipe.tubelet,
+        patch=recipe.patch,
+        audio_patch=recipe.audio_patch,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=0,
+        device="cpu",
+        rank=0,
+        world_size=1,
+        steps=1,
+    )
+
+
+def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
+    if sounds.spectrogram is None or clips.mask is None or sounds.mask is None:
+        raise ValueError("a reconstruction is of masked clips and spectrograms; give the loader both masks")
+    return sounds.spectrogram, clips.mask, sounds.mask
+
+
+def _predictions(
+    model: AudioVisualModel, clips: VideoBatch, sounds: AudioBatch
+) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
+    """Predictions, targets and mask of the video's target tokens, then of the sound's."""
+    spectrogram, video_mask, audio_mask = masked_parts(clips, sounds)
+    made = model.predict(clips.video, spectrogram, video_mask, audio_mask)
+    kinds: tuple[Tokens, Tokens] = (model.video, model.audio)
+    for kind, data, mask, one in zip(kinds, (clips.video, spectrogram), (video_mask, audio_mask), made, strict=True):
+        tokens = kind.split(data)
+        row = torch.arange(len(tokens))[:, None]
+        yield one.float(), kind.targets(tokens[row, mask.target]), mask
+
+
+def _averages(recipe: AudioVisualRecipe, model: AudioVisualModel, train: Path) -> tuple[Tensor, Tensor]:
+    """The average token of each place, float32 (N, values) of the video and of the sound, over a split."""
+    loader = open_split(recipe, train, 16, shuffle=False, whole=True)
+    kinds: tuple[Tokens, Tokens] = (model.video, model.audio)
+    sums: list[Tensor] = []
+    samples = 0
+    for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
+        if batch.spectrogram is None:
+            raise ValueError("the batch has no spectrogram; take it from an audiovisual_loader")
+        real = torch.ones(len(batch)) if batch.weight is None else batch.weight
+        found = [
+            (kind.targets(kind.split(data)) * real[:, None, None]).sum(dim=0)
+            for kind, data in zip(kinds, (batch.video, batch.spectrogram), strict=True)
+        ]
+        sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+        samples += int(real.sum())
+    return sums[0] / samples, sums[1] / samples
+
+
+def _percent(error: float, guess: float) -> str:
+    """How far an error lies from a guess's; nothing where the guess has none."""
+    return f"{abs(1 - error / guess):.0%} {'below' if error < guess else 'above'} " if guess > 0 else "beside "

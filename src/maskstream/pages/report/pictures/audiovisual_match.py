@@ -1,0 +1,86 @@
+"""Which clip finds which sound: how near the pairs of a split are to each other, as numbers and as a picture."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....pipelines.modalities.audiovisual.loader import AudioVisualLoader
+from ...preview.pictures import data_uri
+
+MOST = 256
+"""As many pairs at most are compared."""
+SIDE_PX = 480
+
+
+class Matching(Protocol):
+    """A model that puts clips and sounds into one space."""
+
+    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retrieval:
+    """similarity: float32 (n, n), clip i (row) with sound j, sorted by key, numbers in it as numbers."""
+
+    similarity: Tensor
+    keys: list[str]
+
+    @property
+    def pairs(self) -> int:
+        return len(self.keys)
+
+    def recall(self, k: int) -> tuple[float, float]:
+        """The share of clips whose sound is among the k nearest, and of sounds whose clip is."""
+        own = self.similarity.diagonal()[:, None]
+        ranks = [(scores > own).sum(dim=1) for scores in (self.similarity, self.similarity.T)]
+        return float((ranks[0] < k).double().mean()), float((ranks[1] < k).double().mean())
+
+    def words(self) -> str:
+        """How well pairs find each other, beside guessing."""
+        there, back = (f"{share:.0%}" for share in self.recall(1))
+        five = min(5, self.pairs)
+        near = [f"{share:.0%}" for share in self.recall(five)]
+        return (
+            f"of {self.pairs} pairs {there} of the clips find their sound first and {back} of the sounds their clip "
+            f"(guessing: {1 / self.pairs:.1%}); among the first {five}: {near[0]} and {near[1]} "
+            f"(guessing: {five / self.pairs:.1%})"
+        )
+
+    def picture(self) -> str:
+        """The similarities as a `data:` address: dark is far, bright is near, pairs lie on the diagonal."""
+        values = self.similarity.numpy()
+        low, high = float(values.min()), float(values.max())
+        grey = (255 * (values - low) / max(high - low, 1e-6)).astype(np.uint8)
+        image = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
+        scale = max(1, SIDE_PX // self.pairs)
+        return data_uri(np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), lossless=True)
+
+
+def retrieval(model: Matching, loader: AudioVisualLoader) -> Retrieval:
+    """Of up to 256 pairs that an unshuffled loader of one view gives; whole clips and sounds, nothing hidden."""
+    clips, sounds, keys = [], [], []
+    with torch.inference_mode():
+        for batch in islice(loader, -(-MOST // loader.order.global_batch)):
+            real = torch.ones(len(batch), dtype=torch.bool) if batch.weight is None else batch.weight > 0
+            if batch.spectrogram is None:
+                raise ValueError("the batch has no spectrogram; take it from an audiovisual_loader")
+            clip, sound = model.match(batch.video[real], batch.spectrogram[real])
+            clips.append(clip)
+            sounds.append(sound)
+            keys += [key for key, kept in zip(batch.key, real.tolist(), strict=True) if kept]
+    order = sorted(range(len(keys)), key=lambda i: _by_number(keys[i]))
+    similarity = torch.cat(clips)[order] @ torch.cat(sounds)[order].T
+    return Retrieval(similarity=similarity.float(), keys=[keys[i] for i in order])
+
+
+def _by_number(key: str) -> list[tuple[int, str]]:
+    """What a key is sorted by, so that `clip_9` comes before `clip_10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]

@@ -1,0 +1,128 @@
+"""A report's pictures of a masked autoencoder of groups: clouds, what was seen of them, and how they were completed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ....pipelines.modalities.points.augment import PointAugment
+from ....pipelines.modalities.points.batch import PointsBatch
+from ....shards.format.manifest import Manifest
+from ....train.evaluate.point_distances import chamfer
+from ....train.models.point_autoencoder import PointAutoencoder
+from ....train.recipes.points import GroupRecipe
+from ...preview.cloud_picture import FADED, MADE, SEEN, cloud_picture
+from ...preview.pictures import data_uri
+from .clouds import CloudFigure, CloudRow, CloudSection, margin
+from .pictures import Pictures
+
+MEASURED = 256
+"""As many clouds at most go into the held-out loss."""
+
+COMPLETION = (
+    "A held-out cloud, of which the encoder saw the groups in orange; the groups in blue are the model's. Where the "
+    "middle of a hidden group lies is known to the model; what it learned is the shape around it."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """Mean losses on the split: the model's; of who puts all points of a hidden group at its middle; and of who gives
+    it the points of the visible group that is nearest.
+    """
+
+    model: float
+    middle: float
+    nearest: float
+
+
+def report_pictures(recipe: GroupRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+    """The held-out loss beside those of trivial predictors, and `shown` clouds, the same each time."""
+    if not isinstance(model, PointAutoencoder):
+        raise ValueError(f"groups are completed by a PointAutoencoder, got {type(model).__name__}")
+    batches = _batches(recipe, data)
+    losses = held_out(recipe, model, batches)
+    trivial = min(losses.middle, losses.nearest)
+    facts = {
+        "loss on these clouds": f"{losses.model:.5f}, {margin(losses.model, trivial)} the better of the next two",
+        "loss of a copy of the nearest visible group": f"{losses.nearest:.5f}",
+        "loss of all points at the group's middle": f"{losses.middle:.5f}",
+        "mask": repr(recipe.mask),
+    }
+    figures = _completions(recipe, model, batches[0], shown)
+    section = CloudSection(title="Hidden groups and what the model makes of them", words=COMPLETION, figures=figures)
+    return Pictures(
+        template="points.html.j2",
+        context={"sections": (section,)},
+        facts=facts,
+        loss="The Chamfer distance of hidden groups and what the model completes them with",
+        guess="all points at the group's middle",
+        guess_loss=losses.middle,
+    )
+
+
+def _batches(recipe: GroupRecipe, data: str | Path) -> list[PointsBatch]:
+    """Mixed clouds of the split as the recipe masks them, without its random sizes; the same each time."""
+    n = min(len(Manifest.load(data)), MEASURED)
+    plain = replace(recipe, batch_size=min(n, 32), views=1, augment=PointAugment(normalise=recipe.augment.normalise))
+    loader = plain.build_loader(data, seed=0, device="cpu")
+    loader.steps = 1
+    return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
+
+
+@torch.inference_mode()
+def held_out(recipe: GroupRecipe, model: PointAutoencoder, batches: list[PointsBatch]) -> HeldOut:
+    """The losses on some batches with masks."""
+    rows = []
+    for batch in batches:
+        points, visible, target, weight = recipe.inputs(batch)
+        centres, groups = model.cut(points)
+        row = torch.arange(len(centres))[:, None]
+        true = groups[row, target].flatten(0, 1)
+        near = torch.cdist(centres[row, target], centres[row, visible]).argmin(dim=2)
+        copied = groups[row, visible.gather(1, near)].flatten(0, 1)
+        rows.append(
+            (
+                float(model(points, visible, target, weight)),
+                float(chamfer(torch.zeros_like(true), true).mean()),
+                float(chamfer(copied, true).mean()),
+            )
+        )
+    mine, middle, nearest = np.mean(rows, axis=0).tolist()
+    return HeldOut(model=mine, middle=middle, nearest=nearest)
+
+
+@torch.inference_mode()
+def _completions(
+    recipe: GroupRecipe, model: PointAutoencoder, batch: PointsBatch, shown: int
+) -> tuple[CloudFigure, ...]:
+    points, visible, target, _ = recipe.inputs(batch)
+    centres, groups = model.cut(points)
+    row = torch.arange(len(centres))[:, None]
+    seen = (groups + centres[:, :, None])[row, visible].flatten(1, 2)
+    made = model.predict(points, visible, target).flatten(1, 2)
+    return tuple(_completion(batch.key[i], points[i, :, :3], seen[i], made[i]) for i in range(min(shown, len(batch))))
+
+
+def _completion(key: str, points: Tensor, seen: Tensor, made: Tensor) -> CloudFigure:
+    reach = float(points.abs().max())
+    saw = cloud_picture(
+        torch.cat((points, seen)).numpy(), _colours((len(points), FADED), (len(seen), SEEN)), reach=reach
+    )
+    completed = cloud_picture(
+        torch.cat((seen, made)).numpy(), _colours((len(seen), SEEN), (len(made), MADE)), reach=reach
+    )
+    images = (
+        (data_uri(cloud_picture(points.numpy(), reach=reach)), "original"),
+        (data_uri(saw), "the encoder saw"),
+        (data_uri(completed), "completed"),
+    )
+    return CloudFigure(key=key, words=f"{len(points)} points", rows=(CloudRow(images=images),))
+
+
+def _colours(*parts: tuple[int, tuple[int, int, int]]) -> np.ndarray:
+    return np.concatenate([np.tile(np.array(colour, dtype=np.uint8), (n, 1)) for n, colour in parts])

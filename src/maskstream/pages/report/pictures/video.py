@@ -1,0 +1,75 @@
+"""A report's pictures of video: reconstructions, and the same clips with their masks and their motion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.modalities.video.loader import video_loader
+from ....shards.format.manifest import Manifest
+from ....train.models.masked_autoencoder import MaskedAutoencoder
+from ....train.recipes.video import VideoRecipe
+from ...preview.build import flow_words, shown_flow
+from ...preview.page import GridWords, clip_views, picture_side
+from ...preview.pictures import Grid, UInt8
+from .pictures import Pictures
+from .video_reconstruction import reconstruct, reconstruction_views
+
+
+def report_pictures(recipe: VideoRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+    """The recipe's masks on central crops of a mixed choice of the split's samples, the same each time."""
+    if not isinstance(model, MaskedAutoencoder):
+        raise ValueError(f"clips are reconstructed by a MaskedAutoencoder, got {type(model).__name__}")
+    loader = video_loader(
+        data,
+        clip=recipe.clip,
+        mask=recipe.mask,
+        batch_size=shown,
+        seed=0,
+        device="cpu",
+        augment=CenterCrop(),
+        flow=shown_flow(recipe.mask, recipe.clip, recipe.flow),
+        tubelet=recipe.tubelet,
+        patch=recipe.patch,
+        rank=0,
+        world_size=1,
+        steps=1,
+    )
+    batch = next(iter(loader))
+    made, loss = reconstruct(model, batch)
+    names = tuple(map(str, Manifest.load(data).info.get("label_names", ())))
+    facts = {
+        "clip": f"{recipe.clip.frames} frames, stride {recipe.clip.stride}, {recipe.clip.size} px",
+        "loss on these clips": f"{loss:.3f}" + ("" if loss < 1 else ": what was learned does not carry over to them"),
+        "flow": flow_words(loader.flow, guides="flow" in recipe.mask.needs),
+        "mask": repr(recipe.mask),
+    }
+    return video_pictures([batch], [made], facts, grid=loader.grid, label_names=names)
+
+
+def video_pictures(
+    batches: Sequence[VideoBatch],
+    reconstructions: Sequence[UInt8],
+    facts: dict[str, str],
+    *,
+    grid: Grid,
+    label_names: Sequence[str] = (),
+) -> Pictures:
+    """The pictures of `batches`, clips with masks over `grid`.
+
+    reconstructions: for each batch uint8 (B, T, H, W, 3), the clips with the model's predictions in place of the target
+    tokens. Raises ValueError where the arrays do not fit together.
+    """
+    if len(batches) != len(reconstructions):
+        raise ValueError(f"got {len(batches)} batches and {len(reconstructions)} reconstructions; each batch needs one")
+    frames = sum(len(batch) * batch.video.shape[1] for batch in batches)
+    side = picture_side(frames)
+    clips = [view for batch in batches for view in clip_views(batch, grid, label_names=label_names, frames=frames)]
+    pairs = zip(batches, reconstructions, strict=True)
+    made = [view for batch, pictures in pairs for view in reconstruction_views(batch, pictures, grid, side)]
+    context = {"grid": GridWords.of(grid), "clips": clips, "reconstructions": made}
+    return Pictures(template="video.html.j2", context=context, facts=facts)

@@ -1,0 +1,125 @@
+"""How far a diffusion model of clouds errs on held-out ones, and between what bounds that lies, by how noisy they are.
+
+Above it is the error of who knows only that points have mean 0 and variance 1. Below it is that of who knows the very
+cloud and takes the mean of its points, each weighted by how likely it is to have become the noised one (Tweedie): no
+model of one cloud's points can do better, and at late times nobody does much better than mean and variance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ....pipelines import points_loader
+from ....pipelines.modalities.points.augment import PointAugment
+from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.read import PointSelection
+from ....shards.format.manifest import Manifest
+from ....train.models.voxel_diffusion import VoxelDiffusion
+from ....train.recipes.points import VoxelRecipe
+
+MEASURED = 256
+"""As many clouds at most are measured, each with VIEWS times, noises and masks."""
+VIEWS = 4
+BANDS = ((0.9, 1.0), (0.5, 0.9), (0.1, 0.5), (0.0, 0.1))
+"""From and to, of the share of the clouds' variance that is left."""
+DENSE, BOUND_POINTS = 8192, 128
+"""As many points stand for the very cloud, and so many of them are denoised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errors:
+    """Mean squared errors of the predicted noise: the model's without a mask and with the recipe's masks; that of who
+    knows mean and variance; that of who knows the cloud.
+    """
+
+    model: float
+    masked: float
+    known: float
+    least: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseErrors:
+    """Those over all times, and over the times of each band that was met: from, to, and the errors."""
+
+    whole: Errors
+    bands: tuple[tuple[float, float, Errors], ...]
+
+
+def held_out_batches(recipe: VoxelRecipe, data: str | Path) -> list[PointsBatch]:
+    """Mixed clouds of the split as the recipe shows them at its start, the same each time."""
+    n = min(len(Manifest.load(data)), MEASURED)
+    plain = replace(recipe, batch_size=min(n, 32), views=VIEWS, augment=_plain(recipe))
+    loader = plain.build_loader(data, seed=0, device="cpu")
+    loader.steps = 1_000_000
+    return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
+
+
+@torch.inference_mode()
+def noise_errors(
+    recipe: VoxelRecipe, model: VoxelDiffusion, batches: list[PointsBatch], data: str | Path
+) -> NoiseErrors:
+    """The model's errors on batches of the split at `data`, and the bounds."""
+    dense = _dense_clouds(recipe, data, {key for batch in batches for key in batch.key})
+    generator = torch.Generator().manual_seed(0)
+    rows, kept = [], []
+    for batch in batches:
+        points, noise, time, label, visible, _ = recipe.inputs(batch)
+        noised = model.noise.noised(points[..., :3], noise, time)
+        share = model.noise.kept()[time]
+        known = (1 - share).sqrt().float()[:, None, None] * noised
+        guesses = (model.predict(noised, time, label), model.predict(noised, time, label, visible), known)
+        errors = [(guess - noise).square().mean(dim=(1, 2)) for guess in guesses]
+        least = [least_error(dense[key], float(a), generator) for key, a in zip(batch.key, share, strict=True)]
+        rows.append(torch.stack((*errors, torch.tensor(least)), dim=1).double())
+        kept.append(share)
+    table, shares = torch.cat(rows), torch.cat(kept)
+    chosen = [(low, high, table[(shares >= low) & (shares < high)]) for low, high in BANDS]
+    return NoiseErrors(
+        whole=_mean(table), bands=tuple((low, high, _mean(band)) for low, high, band in chosen if len(band))
+    )
+
+
+def least_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
+    """The error, at one time, of who knows the points (N, 3) that a cloud's surface has, all but the noised one itself.
+
+    Where the noise is finer than the points are dense they say less than mean and variance; then it is those's.
+    """
+    points = cloud[torch.randperm(len(cloud), generator=generator)[:BOUND_POINTS]]
+    noise = torch.randn(points.shape, generator=generator)
+    noised = kept**0.5 * points + (1 - kept) ** 0.5 * noise
+    far = torch.cdist(noised, kept**0.5 * cloud).square() / (2 * (1 - kept))
+    itself = (points[:, None] == cloud).all(dim=2)
+    clean = torch.softmax(-far.masked_fill(itself, float("inf")), dim=1) @ cloud
+    errors = [
+        ((noised - kept**0.5 * clean) / (1 - kept) ** 0.5 - noise).square().mean(),
+        ((1 - kept) ** 0.5 * noised - noise).square().mean(),
+    ]
+    return float(torch.stack(errors).min())
+
+
+def _dense_clouds(recipe: VoxelRecipe, data: str | Path, keys: set[str]) -> dict[str, Tensor]:
+    """Some clouds of the split with DENSE points each, in the recipe's scale."""
+    loader = points_loader(
+        data, select=PointSelection(points=DENSE), augment=_plain(recipe), batch_size=1, shuffle=False, device="cpu"
+    )
+    return {batch.key[0]: batch.points[0, :, :3] for batch in loader if batch.key[0] in keys}
+
+
+def _plain(recipe: VoxelRecipe) -> PointAugment:
+    return PointAugment(normalise=recipe.augment.normalise)
+
+
+def _mean(rows: Tensor) -> Errors:
+    model, masked, known, least = rows.mean(dim=0).tolist()
+    return Errors(model=model, masked=masked, known=known, least=least)
+
+
+def in_words(errors: Errors) -> str:
+    """The margins below who knows mean and variance only: the model's, with masks, and the greatest that there is."""
+    model, masked, _, least = (1 - value / errors.known for value in astuple(errors))
+    return f"{model:.1%} lower; with masks {masked:.1%}; at most {least:.1%} is possible"

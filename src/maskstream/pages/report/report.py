@@ -1,0 +1,119 @@
+"""The report of a run: how the loss fell, how fast the steps were, and what the model makes of samples."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+
+from ...shards.format.manifest import Manifest
+from ...train.core.checkpoint import latest_checkpoint
+from ...train.core.export import load_model
+from ...train.core.metrics import StepMetrics, read_metrics
+from ...train.recipes import Recipe, check_modality, named_recipe
+from ..preview.build import write_page
+from ..preview.page import environment, render
+from .curves import run_curves
+from .pictures import Pictures, pictures_of
+
+MODEL = "model.safetensors"
+_OF_TRAINING = ("name", "schedule", "optimiser")
+
+
+def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mapping[str, str], *, title: str) -> str:
+    """The report as one HTML file, complete in itself.
+
+    metrics: of every step. pictures: of the model's work. facts: shown under the title, in their order, before those of
+    the pictures. Raises ValueError where there is no step.
+    """
+    return render(
+        environment(__package__),
+        "report.html.j2",
+        title=title,
+        facts={**facts, **pictures.facts},
+        curves=run_curves(metrics, pictures.guess_loss),
+        pictures=pictures.template,
+        learns=pictures.learns,
+        loss=pictures.loss,
+        guess=pictures.guess,
+        **pictures.context,
+    )
+
+
+def write_report(
+    run: str | Path, data: str | Path, out: str | Path | None = None, *, recipe: Recipe | None = None, clips: int = 8
+) -> Path:
+    """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
+
+    `clips` of them are shown. The weights are those of the run's latest checkpoint, on the CPU. recipe: the run's own;
+    by default the one whose name stands in run.json. Writes `out` (run/report.html by default) and returns it. Raises
+    ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds no
+    finished split.
+    """
+    run = Path(run)
+    metrics = read_metrics(run / "metrics.jsonl")
+    if not metrics:
+        raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
+    settings = _settings(run)
+    recipe = recipe or _recipe(run, settings)
+    check_modality(recipe, data)
+    shown = min(clips, len(Manifest.load(data)))
+    if shown < 1:
+        raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
+    weights = run_weights(run)
+    pictures = pictures_of(recipe, load_model(weights), data, shown)
+    facts = {
+        "recipe": recipe.name,
+        "samples per step": settings.get("samples_per_step", "unknown"),
+        "device": settings.get("device", "unknown"),
+        "seed": settings.get("seed", "unknown"),
+        "weights": f"step {_step(weights)}",
+        "shown below": str(data),
+    }
+    page = report_page(metrics, pictures, facts, title=f"{run.resolve().name}: {recipe.name}")
+    return write_page(page, Path(out) if out is not None else run / "report.html")
+
+
+def _settings(run: Path) -> dict[str, str]:
+    path = run / "run.json"
+    if not path.exists():
+        raise ValueError(f"there is no {path}; give the folder that `maskstream train` wrote")
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is not an object of settings; it was not written by `maskstream train`")
+    return {str(name): str(value) for name, value in settings.items()}
+
+
+def _recipe(run: Path, settings: Mapping[str, str]) -> Recipe:
+    """The recipe that run.json names, if its settings are still the same."""
+    try:
+        recipe = named_recipe(str(ast.literal_eval(settings.get("name", "''"))))
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"the recipe of {run} is not known by its name ({error}); pass write_report(recipe=...)"
+        ) from error
+    own = recipe.settings()
+    changed = [name for name in own if name not in _OF_TRAINING and own[name] != settings.get(name)]
+    if changed:
+        raise ValueError(
+            f"{run} was trained with other settings than the recipe {recipe.name!r} has now ({', '.join(changed)}); "
+            "pass the run's own with write_report(recipe=...)"
+        )
+    return recipe
+
+
+def run_weights(run: Path) -> Path:
+    """The newest weights of the run in a folder; ValueError where it has none."""
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    path = run / MODEL if checkpoint is None else checkpoint / MODEL
+    if not path.exists():
+        raise ValueError(f"{run} has neither a checkpoint nor a {MODEL}; it was stopped before its first checkpoint")
+    return path
+
+
+def _step(weights: Path) -> str:
+    with safe_open(weights, framework="pt") as file:
+        return str((file.metadata() or {}).get("step", "unknown"))

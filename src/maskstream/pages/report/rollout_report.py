@@ -1,0 +1,114 @@
+"""Rollouts of several runs beside each other and beside persistence: a page, and the numbers for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...pipelines.modalities.mesh.loader import mesh_loader
+from ...train.core.export import load_model
+from ...train.evaluate.rollout import (
+    Float32s,
+    Trajectories,
+    next_model,
+    next_step_errors,
+    persistence,
+    rollout,
+    rollout_error,
+    sampler_of,
+)
+from ..preview.build import write_page
+from ..preview.chart import Chart, line_chart
+from ..preview.page import environment, render
+from .pictures.mesh import rollout_figures
+from .report import run_weights
+
+_MARKS = (1, 10, 50)
+PERSISTENCE = "persistence"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutRow:
+    """One run. one_step: its loss of a single step. error: of each step of its rollouts, float32 (T - 1,)."""
+
+    name: str
+    one_step: float
+    error: Float32s
+
+    def at(self, marks: Sequence[int]) -> dict[str, float]:
+        """The error after so many steps, and the mean over all."""
+        found = {f"step {mark}": float(self.error[mark - 1]) for mark in marks}
+        return found | {f"mean of {len(self.error)}": float(self.error.mean())}
+
+
+def compare_rollouts(
+    runs: Sequence[str | Path],
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    count: int | None = None,
+    steps: int | None = None,
+    shown: int = 2,
+) -> dict[str, Any]:
+    """Rolls the models of `runs` out over the first `count` trajectories (by default all) of the split at `data`,
+    `steps` steps each (by default as long as the shortest is), and writes the page `out`, with pictures of `shown`
+    trajectories, where one is given. Returns, JSON-able, for persistence and for each run by its folder: `one_step`,
+    its loss of one step, and the root mean square errors of its rollouts, in deviations of the fields.
+
+    ValueError where a run is none of a next-step model, or the split has no such trajectories.
+    """
+    trajectories = Trajectories.open(data, count, steps)
+    made: dict[str, Tensor] = {PERSISTENCE: persistence(trajectories)}
+    one_step: dict[str, float] = {}
+    for run in runs:
+        model = next_model(load_model(run_weights(Path(run))))
+        one_step[str(run)], one_step[PERSISTENCE] = next_step_errors(model, trajectories)
+        made[str(run)] = rollout(model, trajectories)
+    rows = [
+        RolloutRow(name=name, one_step=one_step[name], error=rollout_error(fields, trajectories))
+        for name, fields in made.items()
+    ]
+    marks = [mark for mark in (*_MARKS, len(rows[0].error)) if mark <= len(rows[0].error)]
+    table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
+    if out is not None:
+        write_page(_page(rows, table, trajectories, made, data, shown), Path(out))
+    return {"trajectories": len(trajectories.start), "errors": table}
+
+
+def _page(
+    rows: Sequence[RolloutRow],
+    table: dict[str, dict[str, float]],
+    trajectories: Trajectories,
+    made: dict[str, Tensor],
+    data: str | Path,
+    shown: int,
+) -> str:
+    sampler = sampler_of(mesh_loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
+    models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
+    figures = [figure for figure, _ in zip(rollout_figures(sampler, trajectories, models), range(shown), strict=False)]
+    return render(
+        environment(__package__),
+        "rollout.html.j2",
+        title="Rollouts",
+        facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(len(rows[0].error))},
+        table=table,
+        columns=list(next(iter(table.values()))),
+        lines=_lines(rows),
+        kind="rollout",
+        meshes=figures,
+    )
+
+
+def _lines(rows: Sequence[RolloutRow]) -> list[tuple[str, Chart]]:
+    """The errors of each row by step, in charts of one scale; errors above those of rollouts that stay finite are drawn
+    at its edge.
+    """
+    top = max(float(np.max(row.error)) for row in rows if np.isfinite(row.error).all())
+    steps = np.arange(1, len(rows[0].error) + 1, dtype=np.float64)
+    errors = [(row.name, np.minimum(row.error.astype(np.float64), top)) for row in rows]
+    return [(name, line_chart(steps, error, include=(0.0, top))) for name, error in errors]

@@ -1,0 +1,220 @@
+"""The command line: raw files to a verified split to a page, exit codes, and errors of one line."""
+
+import json
+import re
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from maskstream.cli import main
+
+from ..pipelines.every_modality import write_split
+
+
+def run(monkeypatch, *words):
+    """The exit code of `maskstream words`."""
+    monkeypatch.setattr("sys.argv", ["maskstream", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0
+
+
+def write_video(path, *, frames, width=96, height=64):
+    picture = np.random.default_rng(frames).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p" if width > 1 else "yuv444p"
+        for i in range(frames):
+            moved = np.ascontiguousarray(np.roll(picture, 2 * i, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_bad_files(folder):
+    """Five files that cannot be used, and how each is spoken of."""
+    whole = write_video(folder / "whole.mp4", frames=60).read_bytes()
+    (folder / "whole.mp4").unlink()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    (folder / "text.mp4").write_text("this is no video\n" * 50)
+    write_video(folder / "onepixel.mp4", frames=40, width=1, height=1)
+    (folder / "empty.mp4").write_bytes(b"")
+    with av.open(str(folder / "noframes.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+    return {"truncated", "text", "onepixel", "empty", "noframes"}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """A raw folder of two classes with good, short and bad files, through `maskstream shards folder`."""
+    root, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("out")
+    for i in range(3):
+        write_video(root / "wave" / f"w{i}.mp4", frames=70 + i)
+    write_video(root / "jump" / "short.mp4", frames=9)
+    bad = write_bad_files(root / "jump")
+    with pytest.MonkeyPatch.context() as patch:
+        code = run(patch, "shards", "folder", "--root", root, "--out", out, "--workers", 1, "--json")
+    assert code == 0
+    return root, out, bad
+
+
+def test_bad_files_are_named_with_reasons_and_the_rest_becomes_samples(shards):
+    _, out, bad = shards
+    rejects = pq.read_table(out / "train" / "rejects.parquet").to_pylist()
+    assert (
+        {next(name for name in bad if name in row["source"]) for row in rejects}
+        == bad
+        == {name for row in rejects for name in bad if name in row["source"]}
+    )
+    assert all(row["stage"] and len(row["reason"]) > 5 for row in rejects)
+    assert json.loads((out / "train" / "dataset.json").read_text())["counts"]["samples"] == 4
+
+
+def test_a_clip_shorter_than_the_span_is_loaded_with_its_last_frame_repeated(shards):
+    from maskstream.pipelines import VideoClip, masks, video_loader
+
+    _, out, _ = shards
+    loader = video_loader(
+        out / "train",
+        clip=VideoClip(frames=8, stride=4, size=32),
+        mask=masks.MotionGuided(),
+        batch_size=4,
+        shuffle=False,
+    )
+    batch = next(iter(loader))
+    at = next(i for i, key in enumerate(batch.key) if "short" in key)
+    assert np.allclose(batch.pts_s[at].numpy() * 30, [0, 4, 8, 8, 8, 8, 8, 8])
+    assert (batch.video[at, 2] == batch.video[at, 7]).all()
+
+
+def test_a_finished_split_is_not_made_again(monkeypatch, capsys, shards):
+    root, out, _ = shards
+    before = (out / "train" / "dataset.json").stat().st_mtime_ns
+    assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["train"]["state"] == "already finished"
+    assert (out / "train" / "dataset.json").stat().st_mtime_ns == before
+
+
+def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeypatch, capsys, shards, tmp_path):
+    import shutil
+
+    _, out, _ = shards
+    assert run(monkeypatch, "verify", out / "train", "--decode", "--json") == 0
+    assert json.loads(capsys.readouterr().out) | {"size_bytes": 0} == {
+        "samples": 4, "shards": 1, "size_bytes": 0, "problems": [], "ok": True
+    }  # fmt: skip
+    assert run(monkeypatch, "inspect", out / "train", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["samples"] == 4
+    broken = shutil.copytree(out / "train", tmp_path / "broken")
+    tar = next(broken.glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[len(data) // 2] ^= 1
+    tar.write_bytes(data)
+    assert run(monkeypatch, "verify", broken) == 1
+    captured = capsys.readouterr()
+    assert "problem" in captured.err
+    assert tar.name in captured.err
+
+
+def test_preview_writes_a_page(monkeypatch, capsys, shards, tmp_path):
+    _, out, _ = shards
+    page = tmp_path / "page.html"
+    words = ["--mask", "tube", "--frames", 4, "--size", 32, "--clips", 2, "--ratio", 0.75, "--out", page]
+    assert run(monkeypatch, "preview", out / "train", *words) == 0
+    assert "Tube(ratio=0.75" in page.read_text()
+
+
+def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_path):
+    folder = write_split("points", tmp_path)
+    page = tmp_path / "page.html"
+    assert run(monkeypatch, "preview", folder, "--points", 50, "--samples", 2, "--views", 2, "--out", page) == 0
+    assert "50 points of the" in page.read_text()
+    assert page.read_text().count("<article") == 4
+    assert run(monkeypatch, "bench", folder, "--points", 50, "--seconds", 0.02, "--batch-size", 2, "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["unit"] == "clouds"
+
+
+@pytest.mark.parametrize("command", ["preview", "bench"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--mask", "all"], "--mask 'all' is no mask; legal are none, audio-mae,"),
+        (["--mask", "fastdit-3d"], "'fastdit-3d' cannot be drawn on the tokens of video; legal are none,"),
+        (["--mask", "videomae2", "--ratio", "0.5"], "'videomae2' has no single ratio; leave --ratio out"),
+        (["--mask", "none", "--ratio", "0.5"], "--ratio 0.5 is of a mask, and --mask is none"),
+        (
+            ["--audio-mask", "mae", "--points", "9"],
+            "--audio-mask, --points cannot be given here: the shards hold video",
+        ),
+        (["--ratio", "1.5"], "1.5"),
+        (["--size", "100"], "96 and 112"),
+    ],
+)
+def test_what_does_not_suit_the_shards_is_refused(monkeypatch, capsys, shards, command, words, says):
+    _, out, _ = shards
+    assert run(monkeypatch, command, out / "train", *words) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err.replace("\n", " ")
+    assert "Traceback" not in captured.err
+
+
+SMALL = ["--frames", 4, "--size", 32, "--batch-size", 2, "--seconds", 0.05, "--device", "cpu"]
+
+
+def test_bench_says_where_the_time_goes_and_what_limits(monkeypatch, capsys, shards):
+    _, out, _ = shards
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--mask", "motion-guided", "--threads", 1, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["samples"] >= 2
+    assert (result["modality"], result["unit"]) == ("video", "clips")
+    assert {"read", "decode", "convert", "flow", "mask", "collate", "wait", "consumer"} <= set(result["stages"])
+    assert result["stages"]["flow"]["cpu_ms"] > 0
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--mask", "none") == 0
+    shown = capsys.readouterr().out
+    assert "consumer waits for data" in shown
+    assert "clips/s" in shown
+    assert shown.splitlines()[-1].endswith((".", ")"))
+
+
+def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
+    _, out, _ = shards
+    monkeypatch.setattr("maskstream.bench.candidates", lambda cores: [(0, 1), (0, 2)])
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--sweep", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["best"] == result["tried"][0]
+    assert {row["threads"] for row in result["tried"]} == {1, 2}
+    assert run(monkeypatch, "bench", out / "train", *SMALL, "--sweep") == 0
+    assert "Fastest here: workers=0, threads=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["shards", "nothing"], 2, "'nothing' is not one of"),
+        (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
+        (["shards", "sample", "--profile", "best"], 2, "profile 'best' is not one of"),
+        (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),
+        (["verify", "/nowhere"], 1, "no folder /nowhere"),
+        (["preview", "/nowhere"], 1, "no folder /nowhere"),
+        (["bench", "/nowhere"], 1, "no folder /nowhere"),
+        (["report", "/nowhere", "--data", "/nowhere"], 2, "/nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_an_exit_code(monkeypatch, capsys, words, code, says):
+    assert run(monkeypatch, *words) == code
+    captured = capsys.readouterr()
+    assert says in captured.err.replace("\n", " ")
+    assert "Traceback" not in captured.err
+
+
+def test_help_and_version(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    assert run(monkeypatch, "shards", "--help") == 0
+    shown = " ".join(re.sub("[│\n]", " ", capsys.readouterr().out).split())
+    assert "rejects.parquet" in shown
+    assert "Processes [default: all cores]" in shown

@@ -1,0 +1,85 @@
+"""A small split of real shards: moving textures, encoded in the `train` profile, two odd-sized shards."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+
+SHARD_SIZES = (5, 2, 4)
+
+
+def write_moving_texture(path, *, seed, frames, width=96, height=64):
+    """A blocky texture that moves by (2, 1) pixels a frame."""
+    texture = np.random.default_rng(seed).integers(0, 255, (height // 4, width // 4, 3), dtype=np.uint8)
+    texture = np.repeat(np.repeat(texture, 8, 0), 8, 1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for i in range(frames):
+            picture = np.ascontiguousarray(np.roll(texture, (i, 2 * i), (0, 1))[:height, :width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def split(tmp_path_factory):
+    """The folder of a finished split of 11 clips of 40 to 50 frames."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("split")
+    records, number = [], 0
+    for shard, size in enumerate(SHARD_SIZES):
+        samples = []
+        for _ in range(size):
+            path = write_moving_texture(raw / f"{number}.mp4", seed=number, frames=40 + number)
+            video = encode_video(path, PROFILES["train"])
+            members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
+            samples.append(
+                Sample(key=f"clip{number}", components=members, source=path.name, label=number % 3, video=video.index)
+            )
+            number += 1
+        records.append(write_shard(out / f"t-{shard:06d}.tar", samples))
+    info = DatasetInfo(
+        dataset="t", split="train", modality="video", profile="train", label_names=("a", "b", "c"), settings={}
+    )
+    finish_split(out, info, records, [])
+    return out
+
+
+UNEVEN_SIZES = (7, 2, 11, 1, 9, 13, 10)
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory):
+    """The folder of a split of 53 samples in seven shards of odd sizes, made of four videos under many keys."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("uneven")
+    videos = [
+        encode_video(write_moving_texture(raw / f"{i}.mp4", seed=50 + i, frames=24 + 5 * i), PROFILES["train"])
+        for i in range(4)
+    ]
+    records, number = [], 0
+    for shard, size in enumerate(UNEVEN_SIZES):
+        samples = []
+        for _ in range(size):
+            video = videos[number % len(videos)]
+            members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
+            samples.append(
+                Sample(key=f"u{number}", components=members, source=f"{number}", label=number, video=video.index)
+            )
+            number += 1
+        records.append(write_shard(out / f"u-{shard:06d}.tar", samples))
+    info = DatasetInfo(
+        dataset="u",
+        split="train",
+        modality="video",
+        profile="train",
+        label_names=tuple(f"class{i}" for i in range(number)),
+        settings={},
+    )
+    finish_split(out, info, records, [])
+    return out

@@ -1,0 +1,182 @@
+"""The gallery: every scheme is on the page, drawn as its call says, and the page is whole whatever is missing."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from maskstream.cli import main
+from maskstream.pages.gallery import SCHEMES, Media, gallery, gallery_page
+from maskstream.pages.gallery.panels import sheet, token_maps
+from maskstream.pages.gallery.pose import JOINTS
+from maskstream.pages.gallery.project import box_edges, dots, fitted, lines, seen_from
+from maskstream.pages.gallery.scheme import counts
+from maskstream.pages.gallery.solids import edges_of, surface_points
+from maskstream.pages.gallery.words import cut, pieces_of
+from maskstream.pipelines import masks
+
+OTHER_SETTINGS = {"ptw", "m3ae-image"}
+"""Drawn with scores of its own, and as a part of a pair."""
+
+
+def tetrahedron():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
+    return vertices, np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]], dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def media():
+    """Made-up data of every kind."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (16, 9, 9, 3), dtype=np.uint8)
+    return Media(
+        video=coarse.repeat(40, axis=1).repeat(40, axis=2),
+        speech=rng.normal(size=130_000).astype(np.float32),
+        crowd=rng.normal(size=130_000).astype(np.float32),
+        animal=tetrahedron(),
+        plane=tetrahedron(),
+        walk=(rng.normal(size=(300, 17, 3)).astype(np.float32), np.zeros(17, np.int64), JOINTS),
+        text="To Sherlock Holmes she is always the woman. I have seldom heard him mention her. " * 3,
+    )
+
+
+@pytest.fixture(scope="module")
+def page(media):
+    return gallery_page(media)
+
+
+def test_every_name_has_a_card_and_every_call_builds_what_is_drawn():
+    assert {scheme.command for scheme in SCHEMES} - {None} == set(masks.MASKS)
+    for scheme in SCHEMES:
+        built = eval(scheme.call, {"masks": masks})
+        assert built == scheme.mask(), scheme.name
+        if scheme.command is not None and scheme.command not in OTHER_SETTINGS:
+            assert built == masks.MASKS[scheme.command](), scheme.name
+
+
+def test_every_public_pattern_and_law_is_shown():
+    shown = " ".join(scheme.call for scheme in SCHEMES)
+    for name in masks.__all__:
+        thing = getattr(masks, name)
+        if (
+            isinstance(thing, type)
+            and issubclass(thing, masks.Mask | masks.Law)
+            and thing
+            not in (
+                masks.Mask,
+                masks.Law,
+                masks.Fixed,
+            )
+        ):
+            assert f"masks.{name}(" in shown, f"{name} is in no card of the gallery"
+
+
+def test_the_page_has_a_picture_for_each_scheme_and_needs_nothing_else(page, media):
+    for scheme in SCHEMES:
+        assert f"<h3>{escaped(scheme.name)}" in page, scheme.name
+    articles = page.split('<article class="card">')[1:]
+    assert len(articles) == len(SCHEMES)
+    for article in articles:
+        assert "data:image" in article or '<path class="' in article or '<p class="text">' in article
+    assert "://" not in page
+    assert len(page) < 2e6
+    assert page == gallery_page(media)
+    assert page != gallery_page(media, seed=1)
+
+
+def escaped(text):
+    return text.replace("&", "&amp;").replace("'", "&#39;")
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("video", "Video"), ("speech", "Sound"), ("plane", "Points and meshes"), ("walk", "Skeletons"), ("text", "Text")],
+)
+def test_what_is_missing_is_named_and_the_rest_is_shown(media, name, title):
+    page = gallery_page(replace(media, **{name: None}), missing={name: "no <network>"})
+    assert "no &lt;network&gt;" in page
+    section = page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
+    assert "could not be had" in section
+    assert "<article" not in section
+    assert page.count("<article") > 20
+
+
+def test_the_page_is_written(media, tmp_path):
+    out = gallery(replace(media, video=None, speech=None, plane=None, walk=None), tmp_path / "new" / "page.html")
+    assert out.read_text().startswith("<!doctype html>")
+    assert [p.name for p in out.parent.iterdir()] == ["page.html"]
+
+
+def test_counts_in_words():
+    grid = masks.TokenGrid.video(16, 224, 224)
+    assert counts([masks.Tube().draw(grid, [np.random.default_rng(0)])]) == "1,408 of 1,568 hidden, 160 visible"
+    dual = counts([masks.Dual().draw(grid, [np.random.default_rng(0)])])
+    assert re.fullmatch(r"1,408 of 1,568 hidden, 160 visible; 784 reconstructed, \d+ of them without weight", dual)
+    two = [masks.Random(ratio=r).draw(grid, [np.random.default_rng(0)]) for r in (0.9, 0.75)]
+    assert counts(two) == "1,568 tokens; visible: 156 and 392"
+    assert counts([]) == ""
+
+
+def test_planes_side_by_side():
+    planes = np.ones((3, 2, 2), dtype=bool)
+    assert sheet(planes, 2).astype(int).tolist() == [
+        [1, 1, 0, 1, 1], [1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0],
+    ]  # fmt: skip
+    drawn = token_maps([("visible", planes), ("target", ~planes)], 2, title="t", keys=("a", "b"))
+    assert drawn.keys == (("visible", "a"), ("target", "b"))
+    assert drawn.paths[1] == ("target", "")
+
+
+def test_projection_keeps_what_is_above_above_and_boxes_have_twelve_edges():
+    points = np.array([[0.0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
+    flat = seen_from(points)
+    assert flat[1, 1] < flat[0, 1]  # y runs downwards
+    np.testing.assert_allclose(seen_from(points, turn=0, above=0), [[0, 0], [0, -1], [0, 0], [1, 0]], atol=1e-12)
+    placed, height = fitted(flat, 100)
+    assert placed[:, 0].min() == pytest.approx(4)
+    assert placed[:, 0].max() == pytest.approx(96)
+    assert placed[:, 1].max() == pytest.approx(height - 4)
+    assert len(box_edges(2)) == 24
+    assert box_edges(2)[12:].min() == 8
+    assert dots(np.array([[1.0, 2.0]])) == "M1.0 2.0h0"
+    assert lines(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0, 1]])) == "M1 2L3 4"
+
+
+def test_points_lie_on_the_surface_in_proportion_to_area():
+    vertices = np.array([[0, 0, 0], [3, 0, 0], [0, 1, 0], [0, 0, 5], [1, 0, 5], [0, 1, 5]], dtype=np.float32)
+    points = surface_points(
+        (vertices, np.array([[0, 1, 2], [3, 4, 5]], dtype=np.int32)), 4000, np.random.default_rng(0)
+    )
+    low = points[points[:, 2] == 0]
+    assert len(low) + (points[:, 2] == 5).sum() == 4000
+    assert len(low) == pytest.approx(3000, abs=120)
+    assert (low[:, 0] / 3 + low[:, 1] <= 1 + 1e-5).all()
+    np.testing.assert_allclose(low.mean(axis=0), [1, 1 / 3, 0], atol=0.05)
+    assert edges_of(tetrahedron()[1]).shape == (2, 6)
+
+
+def test_pieces_of_a_text():
+    assert cut("Sherlock") == ["Sher", "lock"]
+    assert cut("woman") == ["woman"]
+    pieces = pieces_of("He sees, she sees Sherlock.", 8)
+    assert pieces.text == ("[CLS]", "He", "sees", ",", "she", "sees", "Sher", "[SEP]")
+    assert pieces.cues.words.tolist() == [-1, 0, 1, 2, 3, 4, 5, -1]
+    assert pieces.cues.classes.tolist() == [-1, 0, 1, -1, 0, 1, 1, -1]
+    assert pieces.spaced[3:5] == (False, True)
+    assert pieces.cues.tokens[2] == pieces.cues.tokens[5]
+    assert pieces.cues.scores[6] > pieces.cues.scores[2] > pieces.cues.scores[0]
+
+
+def test_the_command_shows_a_clip_of_a_split(split, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    words = ["gallery", split, "--root", tmp_path / "raw", "--out", tmp_path / "page.html"]
+    monkeypatch.setattr("sys.argv", ["maskstream", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    page = (tmp_path / "page.html").read_text()
+    assert "1,408 of 1,568 hidden, 160 visible" in page
+    assert "Not shown: a sound could not be had" in page
+    assert "pyvista==0.47.1 could not be downloaded" in page
+    assert "pyvista" in capsys.readouterr().err

@@ -1,0 +1,218 @@
+"""The preview of a split of any modality: what is on the page is what its loader gives."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+
+from maskstream.pages.preview import preview, write_page
+from maskstream.pipelines import VideoClip, masks
+from maskstream.shards.errors import ShardError
+from maskstream.trial import MODALITIES, loader_settings
+
+from ..pipelines.every_modality import SAMPLES, write_split
+from .pages import Page, complete_in_itself, fill
+
+SMALL = {
+    "audio": {"sound_seconds": 0.32},
+    "audiovisual": {"frames": 4, "size": 32, "sound_seconds": 0.32},
+    "mesh": {},
+    "points": {"points": 64, "resolution": 16},
+    "video": {"frames": 4, "size": 32, "mask": "random"},
+}
+SHOWN = 3
+PICTURES = {
+    "audio": {"spectrogram of {}": 1, "masked spectrogram of {}": 1},
+    "audiovisual": {"spectrogram of {}": 1, "masked spectrogram of {}": 1, "picture 4": 1, "seen 4": 1},
+    "mesh": {"Field0 of {}": 1, "What the encoder sees of {}": 1},
+    "points": {f"{what} of {{}}, angle {i}": 1 for what in ("The cloud", "What the encoder sees") for i in (1, 2)},
+    "video": {"picture 4": 1, "seen 4": 1, "flow 4": 1},
+}
+
+
+@pytest.fixture(scope="module", params=list(MODALITIES))
+def kind(request, tmp_path_factory):
+    """A modality, the folder of its split, and settings of its loader that cost little."""
+    folder = write_split(request.param, tmp_path_factory.mktemp(request.param))
+    return request.param, folder, loader_settings(MODALITIES[request.param], **SMALL[request.param])
+
+
+@pytest.fixture
+def page(kind, tmp_path):
+    _, folder, settings = kind
+    return preview(folder, out=tmp_path / "page.html", samples=SHOWN, seed=4, **settings).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def batch(kind):
+    """What a loader with the page's settings gives first."""
+    name, folder, settings = kind
+    loader = MODALITIES[name].loader(folder, batch_size=SHOWN, seed=4, device="cpu", **settings)
+    first = next(iter(loader))
+    loader.close()
+    return first
+
+
+def masks_of(name, batch):
+    """For each sample its masks, as (noun, tokens, visible, targets, weightless targets)."""
+    if name == "mesh":
+        mask, spans = (
+            batch.mask,
+            list(zip(batch.node_offset[:-1].tolist(), batch.node_offset[1:].tolist(), strict=True)),
+        )
+        inside = [(mask.target[0] >= a) & (mask.target[0] < b) for a, b in spans]
+        return [
+            [("nodes", b - a, int((~mask.masked[0, a:b]).sum()), int(of.sum()), int((mask.weight[0][of] == 0).sum()))]
+            for (a, b), of in zip(spans, inside, strict=True)
+        ]
+    several = (batch.video_mask, batch.audio_mask) if name == "audiovisual" else (batch.mask,)
+    return [
+        [
+            (
+                "tokens",
+                mask.masked.shape[1],
+                int((~mask.masked[i]).sum()),
+                int(mask.target_valid[i].sum()),
+                int((mask.weight[i][mask.target_valid[i]] == 0).sum()),
+            )
+            for mask in several
+        ]
+        for i in range(len(batch))
+    ]
+
+
+def test_the_page_is_one_file_that_shows_each_sample_once_with_its_mask(kind, page, batch):
+    name, _, _ = kind
+    whole = complete_in_itself(page)
+    assert whole.attributes("article", "data-key") == list(batch.key)
+    for article, key in zip(whole.articles, batch.key, strict=True):
+        assert key in article.text
+        alts = article.attributes("img", "alt")
+        for alt, count in PICTURES[name].items():
+            assert alts.count(alt.format(key)) == count
+    assert len(page) < 1_500_000
+
+
+def test_the_counts_are_those_of_the_masks(kind, page, batch):
+    name, _, _ = kind
+    for article, own in zip(Page(page).articles, masks_of(name, batch), strict=True):
+        for noun, tokens, visible, targets, weightless in own:
+            assert f"Visible {noun} {visible} of {tokens}" in article.text
+            assert f"Hidden {100 * (1 - visible / tokens):.1f} %" in article.text
+            words = f"Targets of the decoder {targets}"
+            assert words + (f" {weightless} without weight in the loss" if weightless else "") in article.text
+
+
+def test_the_page_says_what_was_shown(kind, page):
+    name, folder, settings = kind
+    text = Page(page).text
+    assert "mask" in text
+    assert f"location {folder}" in text
+    assert f"samples {SAMPLES}" in text
+    assert "on t/train" in text
+    assert "seed 4" in text
+    for argument in (where.argument for where in MODALITIES[name].masks):
+        assert repr(settings[argument]) in text
+
+
+def test_the_same_seed_gives_the_same_page_and_another_one_another(kind, page, tmp_path):
+    _, folder, settings = kind
+    again = preview(folder, out=tmp_path / "again.html", samples=SHOWN, seed=4, **settings)
+    other = preview(folder, out=tmp_path / "other.html", samples=SHOWN, seed=5, **settings)
+    assert again.read_text(encoding="utf-8") == page
+    assert other.read_text(encoding="utf-8") != page
+
+
+def test_views_are_shown_one_after_the_other(kind, tmp_path):
+    _, folder, settings = kind
+    page = Page(preview(folder, out=tmp_path / "a.html", samples=2, views=2, **settings).read_text(encoding="utf-8"))
+    keys = page.attributes("article", "data-key")
+    assert keys[0::2] == keys[1::2]
+    assert len(set(keys)) == 2
+    assert ["view 1" in article.text for article in page.articles] == [True, False, True, False]
+    assert ["view 2" in article.text for article in page.articles] == [False, True, False, True]
+
+
+def test_without_a_mask_the_page_says_so(kind, tmp_path):
+    name, folder, settings = kind
+    none = {where.argument: None for where in MODALITIES[name].masks}
+    text = preview(folder, out=tmp_path / "a.html", samples=1, **{**settings, **none}).read_text(encoding="utf-8")
+    page = complete_in_itself(text)
+    assert "built without a mask" in page.text
+    assert "Hidden" not in page.articles[0].text
+    assert re.search("No masks? on t/train", page.text)
+
+
+def test_masks_by_default_are_those_of_the_modality(kind, tmp_path):
+    name, folder, settings = kind
+    arguments = {where.argument for where in MODALITIES[name].masks}
+    rest = {key: value for key, value in settings.items() if key not in arguments}
+    text = Page(preview(folder, out=tmp_path / "a.html", samples=1, **rest).read_text(encoding="utf-8")).text
+    for where in MODALITIES[name].masks:
+        assert repr(masks.MASKS[where.default]()) in text
+
+
+def test_more_samples_than_there_are_shows_all(kind, tmp_path):
+    _, folder, settings = kind
+    page = Page(preview(folder, out=tmp_path / "a.html", samples=60, **settings).read_text(encoding="utf-8"))
+    assert len(page.attributes("article", "data-key")) == SAMPLES
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"], indirect=True)
+def test_paths_of_tokens_are_the_mask(kind, page, batch):
+    name, _, _ = kind
+    paths = re.findall(r'class="visible" d="([^"]*)"', page)
+    for i, path in enumerate(paths):
+        seen = ~batch.mask.masked[i].numpy()
+        expected = seen.reshape(2, 8).T[::-1] if name == "audio" else seen.reshape(2, 4)
+        np.testing.assert_array_equal(fill(path, expected.shape), expected)
+    assert len(paths) == SHOWN
+
+
+# Video
+
+
+def test_preview_of_video_shows_the_flow_that_guides_the_mask(split, tmp_path):
+    out = tmp_path / "page.html"
+    clip = VideoClip(frames=8, stride=4, size=32)
+    assert preview(split, mask=masks.MotionGuided(ratio=0.75), out=out, samples=3, clip=clip, seed=2) == out
+    page = Page(out.read_text(encoding="utf-8"))
+    assert "1 of 4 per time step" in page.text
+    assert "MotionGuided(ratio=0.75" in page.text
+    assert "guides the mask" in page.text
+    assert sum(alt.startswith("flow") for alt in page.attributes("img", "alt")) == 3 * 7
+    assert any(f"label {name} (" in page.text for name in "abc")
+
+
+def test_preview_of_video_shows_flow_with_any_mask(split, tmp_path):
+    clip = VideoClip(frames=4, stride=2, size=32)
+    page = Page(preview(split, mask=masks.Tube(ratio=0.5), out=tmp_path / "a.html", samples=5, clip=clip).read_text())
+    assert sum(alt.startswith("flow") for alt in page.attributes("img", "alt")) == 5 * 3
+    assert "the mask does not use it" in page.text
+
+
+# Files
+
+
+def test_a_page_replaces_the_old_one_whole(tmp_path):
+    out = tmp_path / "deep" / "page.html"
+    assert write_page("one ≥", out) == out
+    write_page("two", out)
+    assert out.read_text(encoding="utf-8") == "two"
+    assert os.listdir(out.parent) == ["page.html"]
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(OSError, match=r"page\.html"):
+        write_page("x", tmp_path / "page.html")
+    assert os.listdir(tmp_path) == ["page.html"]
+
+
+def test_preview_refuses_what_it_cannot_show(split, tmp_path):
+    with pytest.raises(ValueError, match="samples=0"):
+        preview(split, mask=None, out=tmp_path / "a.html", samples=0)
+    with pytest.raises(ShardError):
+        preview(tmp_path / "nothing", mask=None, out=tmp_path / "a.html")
+    assert not (tmp_path / "a.html").exists()

@@ -1,0 +1,390 @@
+"""The run report: curves that are the metrics, reconstructions that are the model's, and one safe file."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pages.report.curves import run_curves
+from maskstream.pages.report.pictures.video import video_pictures
+from maskstream.pages.report.pictures.video_reconstruction import complete, reconstruct, reconstruction_views
+from maskstream.pages.report.report import report_page as any_page
+from maskstream.pages.report.report import write_report
+from maskstream.pipelines import VideoClip
+from maskstream.pipelines.masks import Dual, MotionGuided, Random, TokenGrid, Tube, mask_batch
+from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.train.core.metrics import StepMetrics
+from maskstream.train.core.run import train
+from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.models.masked_autoencoder import AutoencoderConfig
+from maskstream.train.recipes import RECIPES, VideoRecipe
+
+GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
+SIZES = AutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+
+
+def tiny(mask):
+    return VideoRecipe(
+        name="report-test",
+        clip=VideoClip(frames=4, stride=4, size=32),
+        mask=mask,
+        batch_size=3,
+        patch=8,
+        model=SIZES,
+        schedule=ScheduleConfig(base_lr=0.1, min_lr=0.001, warmup=0.2, epochs=2),
+    )
+
+
+def steps(losses, first=1):
+    return [
+        StepMetrics(
+            step=first + i,
+            epoch=0,
+            loss=loss,
+            lr=1e-4 * (i + 1),
+            grad_norm=1.0,
+            clips_per_s=20.0 + i,
+            data_wait_share=0.25,
+        )
+        for i, loss in enumerate(losses)
+    ]
+
+
+def clips(n=2, mask=None, key="clip"):
+    generator = torch.Generator().manual_seed(1)
+    rngs = [np.random.default_rng(i) for i in range(n)]
+    return VideoBatch(
+        video=torch.randint(60, 256, (n, 4, 32, 32, 3), generator=generator).to(torch.uint8),
+        mask=(mask or Tube(ratio=0.75)).draw(GRID, rngs),
+        flow=None,
+        label=torch.zeros(n, dtype=torch.int64),
+        key=[f"{key}{i}" for i in range(n)],
+        pts_s=torch.arange(4, dtype=torch.float64).mul(0.5).expand(n, 4).contiguous(),
+    )
+
+
+def report_page(metrics, batches, made, facts, *, title, **settings):
+    return any_page(metrics, video_pictures(batches, made, {}, **settings), facts, title=title)
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.stack, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "link", "img", "input"}:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def points(path):
+    return np.array([[float(a), float(b)] for a, b in re.findall(r"[ML]([-\d.]+) ([-\d.]+)", path)])
+
+
+def decode(uri):
+    data = np.frombuffer(base64.b64decode(uri.partition(",")[2]), dtype=np.uint8)
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+# Curves
+
+
+def test_curves_are_the_metrics():
+    losses = [1.2, 1.1, 0.9, 0.95, 0.7, 0.72]
+    curves = run_curves(steps(losses))
+    xy = points(curves.loss.line)
+    low, high = curves.loss.y_range
+    np.testing.assert_allclose(1 + xy[:, 0] / 1000 * 5, [1, 2, 3, 4, 5, 6], atol=0.01)
+    np.testing.assert_allclose(high - xy[:, 1] / 1000 * (high - low), losses, atol=0.001 * (high - low))
+    assert curves.guess_at == pytest.approx((high - 1.0) / (high - low))
+    assert curves.last_loss == pytest.approx(np.mean(losses))
+    assert (curves.steps, curves.last_steps) == (6, 6)
+    assert curves.median_clips_per_s == pytest.approx(22.5)
+    assert curves.mean_data_wait == pytest.approx(0.25)
+    lr = points(curves.lr.line)
+    assert curves.lr.y_range[0] == 0.0
+    np.testing.assert_allclose((1 - lr[:, 1] / 1000) * curves.lr.y_range[1], 1e-4 * np.arange(1, 7), atol=1e-6)
+
+
+def test_the_last_twenty_steps_are_averaged_whatever_the_order_of_the_rows():
+    rows = steps(np.linspace(2.0, 0.5, 100).tolist())
+    curves = run_curves(rows[::-1])
+    assert curves.last_loss == pytest.approx(np.linspace(2.0, 0.5, 100)[-20:].mean())
+    assert curves.last_steps == 20
+    assert curves.loss.smooth
+
+
+@pytest.mark.parametrize("losses", [[0.2, 0.3], [3.0, 2.0]])
+def test_the_loss_of_predicting_the_mean_is_always_in_the_chart(losses):
+    curves = run_curves(steps(losses))
+    assert 0 <= curves.guess_at <= 1
+
+
+def test_first_steps_far_above_the_rest_are_drawn_at_the_edge():
+    losses = [40.0, 5.0, *np.linspace(0.05, 0.01, 98).tolist()]
+    curves = run_curves(steps(losses), 0.03)
+    low, high = curves.loss.y_range
+    assert high < 0.2
+    drawn = high - points(curves.loss.line)[:, 1] / 1000 * (high - low)
+    assert drawn[0] == drawn[1] <= high
+    np.testing.assert_allclose(drawn[2:], losses[2:], atol=0.002 * (high - low))
+    assert high - curves.guess_at * (high - low) == pytest.approx(0.03)
+
+
+def test_a_run_without_a_step_has_no_report():
+    with pytest.raises(ValueError, match="at least one step"):
+        run_curves([])
+
+
+# Reconstructions
+
+
+def model_of(recipe):
+    return recipe.build_model(seed=0).eval()
+
+
+def test_reconstruction_paints_the_targets_and_nothing_else():
+    recipe = tiny(Tube(ratio=0.75))
+    batch = clips()
+    made, loss = reconstruct(model_of(recipe), batch)
+    masked = batch.mask.masked.reshape(2, 2, 4, 4).numpy()
+    pixels = masked.repeat(2, 1).repeat(8, 2).repeat(8, 3)
+    video = batch.video.numpy()
+    np.testing.assert_array_equal(made[~pixels], video[~pixels])
+    assert (made[pixels] != video[pixels]).mean() > 0.9
+    assert loss > 0
+
+
+def test_a_prediction_that_is_right_gives_the_original_back():
+    batch = clips()
+    model = model_of(tiny(Tube(ratio=0.75)))
+    cubes = model.tokens.split(batch.video)
+    truth = model.tokens.targets(cubes[torch.arange(2)[:, None], batch.mask.target])
+    model.predict = lambda video, visible, target: truth
+    made, _ = reconstruct(model, batch)
+    np.testing.assert_array_equal(made, batch.video.numpy())
+
+
+def test_nothing_is_shown_as_the_models_work_that_is_not():
+    video = np.full((1, 2, 2, 3), 200, dtype=np.uint8)
+    made = np.full((1, 2, 2, 3), 7, dtype=np.uint8)
+    masked = np.array([[[False, True], [True, False]]])
+    targeted = np.array([[[False, True], [False, True]]])
+    shown = complete(video, made, masked, targeted)[0, ..., 0]
+    assert shown[0, 0] == 200  # seen
+    assert shown[0, 1] == 7  # hidden and predicted
+    assert 7 < shown[1, 0] < 100  # hidden, not predicted: darkened, not the original
+    assert shown[1, 1] == 200  # predicted though seen: the original
+
+
+def test_views_show_original_seen_and_reconstruction():
+    batch = clips(1)
+    batch = replace(batch, video=torch.full_like(batch.video, 220))
+    (view,) = reconstruction_views(batch, np.full(batch.video.shape, 20, dtype=np.uint8), GRID, 64)
+    assert [frame.pts_s for frame in view.frames] == [0.0, 0.5, 1.0, 1.5]
+    assert not view.unpredicted
+    masked = batch.mask.masked[0].reshape(2, 4, 4).numpy()
+    for f, frame in enumerate(view.frames):
+        original, seen, made = (
+            decode(uri).astype(float).mean(-1).reshape(4, 16, 4, 16).mean((1, 3))
+            for uri in (frame.original, frame.seen, frame.reconstruction)
+        )
+        assert (original > 200).all()
+        np.testing.assert_array_equal(seen < 150, masked[f // 2])
+        np.testing.assert_array_equal(made < 150, masked[f // 2])
+        assert (made[masked[f // 2]] < seen[masked[f // 2]]).all()
+
+
+def test_clips_without_a_mask_and_wrong_shapes_are_refused():
+    batch = clips()
+    model = model_of(tiny(Tube(ratio=0.75)))
+    with pytest.raises(ValueError, match="no mask"):
+        reconstruct(model, replace(batch, mask=None))
+    with pytest.raises(ValueError, match="shape of the clips"):
+        reconstruction_views(batch, np.zeros((2, 4, 16, 16, 3), dtype=np.uint8), GRID, 64)
+    with pytest.raises(ValueError, match="covers"):
+        reconstruction_views(batch, batch.video.numpy(), TokenGrid.video(8, 32, 32, tubelet=2, patch=8), 64)
+    with pytest.raises(ValueError, match="each batch needs one"):
+        report_page(steps([1.0]), [batch], [], {}, grid=GRID, title="t")
+
+
+# The page
+
+
+def test_page_is_one_well_formed_file_with_every_part():
+    batches = [clips(2), clips(1, Random(ratio=0.5), "other")]
+    text = report_page(
+        steps(np.linspace(1.2, 0.6, 60).tolist()),
+        batches,
+        [batch.video.numpy() for batch in batches],
+        {"recipe": "tiny"},
+        grid=GRID,
+        title="A run",
+    )
+    page = Tags(text)
+    assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
+    for tag, attrs in page.tags:
+        for name in ("src", "href"):
+            assert attrs.get(name, "#").startswith(("data:", "#")), (tag, attrs[name][:40])
+    assert [attrs["data-key"] for tag, attrs in page.tags if tag == "article"] == ["clip0", "clip1", "other0"]
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert "predicting every patch's mean" in page.text
+    mean = np.linspace(1.2, 0.6, 60)[-20:].mean()
+    assert f"Loss, mean of the last 20 steps {mean:.3f}" in page.text
+    assert "Time spent waiting for data 25.0 %" in page.text
+    told = ("Learning rate", "samples per second", "judge the pattern inside it", "standard deviation of the true")
+    for words in told:
+        assert words in page.text
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    for row in ("original", "seen", "reconstruction"):
+        assert sum(alt.startswith(f"{row} at ") for alt in alts) == 3 * 4
+
+
+def test_the_drawn_loss_is_the_loss():
+    losses = [1.3, 1.0, 0.8]
+    batch = clips(1)
+    text = report_page(steps(losses), [batch], [batch.video.numpy()], {}, grid=GRID, title="t")
+    line = next(attrs["d"] for tag, attrs in Tags(text).tags if attrs.get("id") == "loss-line")
+    curves = run_curves(steps(losses))
+    low, high = curves.loss.y_range
+    np.testing.assert_allclose(high - points(line)[:, 1] / 1000 * (high - low), losses, atol=0.001)
+    reference = next(attrs["d"] for tag, attrs in Tags(text).tags if attrs.get("class") == "reference")
+    assert high - points(reference)[0, 1] / 1000 * (high - low) == pytest.approx(1.0, abs=0.001)
+
+
+def test_tokens_that_nobody_predicted_are_told():
+    masked = np.ones((1, 32), dtype=bool)
+    masked[0, :8] = False
+    target = np.zeros((1, 32), dtype=bool)
+    target[0, 8:20] = True
+    batch = replace(clips(1), mask=mask_batch(masked, target))
+    some = report_page(steps([1.0]), [batch], [batch.video.numpy()], {}, grid=GRID, title="t")
+    every = report_page(steps([1.0]), [clips(1)], [clips(1).video.numpy()], {}, grid=GRID, title="t")
+    assert "neither shown nor predicted" in Tags(some).text
+    assert "neither shown nor predicted" not in Tags(every).text
+
+
+def test_names_are_escaped():
+    hostile = "<img src=x onerror=alert(1)>"
+    batch = clips(1, key=hostile)
+    text = report_page(
+        steps([1.0]),
+        [batch],
+        [batch.video.numpy()],
+        {hostile: hostile},
+        grid=GRID,
+        title=hostile,
+        label_names=[hostile],
+    )
+    assert hostile not in text
+    assert Tags(text).text.count(hostile) >= 5
+
+
+# From a run's folder
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """Four clips of moving blocks as a split of shards."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("split")
+    samples = []
+    for n in range(4):
+        texture = np.random.default_rng(n).integers(0, 255, (16, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        with av.open(str(raw / f"{n}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=30, options={"crf": "20", "preset": "veryfast"})
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for i in range(36):
+                picture = np.ascontiguousarray(np.roll(texture, (i, 2 * i), (0, 1))[:48, :64])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        video = encode_video(raw / f"{n}.mp4", PROFILES["train"])
+        members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
+        samples.append(Sample(key=f"v{n}", components=members, source=f"{n}.mp4", label=n % 2, video=video.index))
+    info = DatasetInfo(dataset="blocks", split="val", modality="video", profile="train", label_names=("even", "odd"))
+    finish_split(out, info, [write_shard(out / "v-000000.tar", samples)], [])
+    return out
+
+
+@pytest.fixture(scope="module", params=["motion-guided", "dual"])
+def run(request, split, tmp_path_factory):
+    """A recipe and the folder of a short run of it."""
+    mask = MotionGuided(ratio=0.75) if request.param == "motion-guided" else Dual(encoder=Tube(ratio=0.75))
+    recipe, out = tiny(mask), tmp_path_factory.mktemp("runs") / "short"
+    train(recipe, split, out, steps=3, device="cpu", threads=1, progress=False)
+    return recipe, out
+
+
+def test_report_of_a_run(run, split, monkeypatch, tmp_path):
+    recipe, folder = run
+    monkeypatch.setitem(RECIPES, recipe.name, lambda: recipe)
+    out = write_report(folder, split)
+    assert out == folder / "report.html"
+    page = Tags(out.read_text(encoding="utf-8"))
+    assert "short: report-test" in page.text
+    assert "weights step 3" in page.text
+    assert repr(recipe.mask) in page.text
+    assert sorted(attrs["data-key"] for tag, attrs in page.tags if tag == "article") == ["v0", "v1", "v2", "v3"]
+    assert "label odd (1)" in page.text
+    assert sum(attrs["alt"].startswith("flow") for tag, attrs in page.tags if tag == "img") == 4 * 3
+    assert ("neither shown nor predicted" in page.text) == isinstance(recipe.mask, Dual)
+    assert re.search(r"loss on these clips \d\.\d{3}", page.text)
+    other = write_report(folder, split, tmp_path / "other.html", recipe=recipe)
+    assert other.read_bytes() == out.read_bytes()
+
+
+def test_the_recipe_must_be_the_runs_own(run, split, monkeypatch):
+    recipe, folder = run
+    with pytest.raises(ValueError, match=r"not known by its name .*recipe="):
+        write_report(folder, split)
+    monkeypatch.setitem(RECIPES, recipe.name, lambda: replace(recipe, mask=Random(ratio=0.5)))
+    with pytest.raises(ValueError, match=r"other settings .*mask"):
+        write_report(folder, split)
+
+
+def test_what_is_not_a_run_is_refused(run, split, tmp_path):
+    recipe, folder = run
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+        write_report(tmp_path, split, recipe=recipe)
+    (tmp_path / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text())
+    with pytest.raises(ValueError, match=r"run\.json"):
+        write_report(tmp_path, split, recipe=recipe)
+    (tmp_path / "run.json").write_text((folder / "run.json").read_text())
+    with pytest.raises(ValueError, match="neither a checkpoint"):
+        write_report(tmp_path, split, recipe=recipe)
+    with pytest.raises(ShardError):
+        write_report(folder, tmp_path, recipe=recipe)
+    with pytest.raises(ValueError, match="1 or more clips"):
+        write_report(folder, split, recipe=recipe, clips=0)
+    assert not (tmp_path / "report.html").exists()

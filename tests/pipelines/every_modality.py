@@ -1,0 +1,212 @@
+"""A small split and a loader of every modality, for the tests that hold for all of them; a new one adds a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskstream.pipelines import (
+    AudioClip,
+    SpectrogramNoise,
+    VideoClip,
+    audio_loader,
+    audiovisual_loader,
+    augment,
+    masks,
+    mesh_loader,
+    points_loader,
+    video_loader,
+)
+from maskstream.pipelines.augment.diffusion import LinearNoise
+from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.modalities.mesh.noise import MeshNoise
+from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+
+from .. import flash_and_beep
+from ..conftest import write_moving_texture
+from .modalities.mesh.small_simulations import mesh_rows, simulation
+from .modalities.mesh.small_simulations import sample as mesh_sample
+
+SHARD_SIZES = (5, 3, 7)
+SAMPLES = sum(SHARD_SIZES)
+
+
+def sample_rows(batch: Any) -> list[list[Any]]:
+    """What a batch holds of each sample, as comparable values: every field, nested ones too."""
+    rows: list[list[Any]] = [[] for _ in range(len(batch))]
+    for f in fields(batch):
+        value = getattr(batch, f.name)
+        for i, row in enumerate(rows):
+            if isinstance(value, torch.Tensor):
+                row.append((f.name, tuple(value[i].shape), value[i].numpy().tobytes()))
+            elif isinstance(value, list):
+                row.append((f.name, value[i]))
+        if hasattr(value, "__dataclass_fields__"):
+            for row, inner in zip(rows, sample_rows(Sized(value, len(batch))), strict=True):
+                row += inner
+    return rows
+
+
+class Sized:
+    """A nested part of a batch with the batch's length."""
+
+    def __init__(self, part: Any, length: int) -> None:
+        self.__dataclass_fields__ = part.__dataclass_fields__
+        self.__dict__.update({f.name: getattr(part, f.name) for f in fields(part)})
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """samples(folder) makes SAMPLES samples with raw files in `folder`; loader opens a split with the options that all
+    loaders take; component is the member that holds the data; rows are the comparable values of each sample of a batch.
+    """
+
+    samples: Callable[[Path], list[Sample]]
+    loader: Callable[..., Loader[Any]]
+    component: str
+    rows: Callable[[Any], list[list[Any]]] = sample_rows
+
+
+def write_split(modality: str, folder: Path) -> Path:
+    """A finished split of the modality's samples, in shards of odd sizes."""
+    raw, out = folder / "raw", folder / "split"
+    raw.mkdir(parents=True)
+    out.mkdir()
+    left = iter(MODALITIES[modality].samples(raw))
+    shards = [[next(left) for _ in range(size)] for size in SHARD_SIZES]
+    records = [write_shard(out / f"t-{i:06d}.tar", shard) for i, shard in enumerate(shards)]
+    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
+    finish_split(out, info, records, [])
+    return out
+
+
+def video_samples(raw: Path) -> list[Sample]:
+    path = write_moving_texture(raw / "v.mp4", seed=3, frames=40)
+    video = encode_video(path, PROFILES["train"])
+    members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
+    return [Sample(key=f"s{i}", components=members, source=f"{i}", video=video.index) for i in range(SAMPLES)]
+
+
+def open_video(split: Path, **options: Any) -> Loader[Any]:
+    return video_loader(
+        split,
+        clip=VideoClip(frames=2, stride=4, size=32),
+        mask=masks.MotionGuided(ratio=0.75),
+        augment=augment.RandomResizedCrop(flip=0.5),
+        patch=8,
+        **options,
+    )
+
+
+def points_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for i in range(SAMPLES):
+        np.save(raw / f"{i}.npy", np.random.default_rng(i).normal(size=(80 + 5 * i, 4)))
+        made = PointEncoder().encode(Source(id=f"{i}", path=raw / f"{i}.npy"))
+        members = {**made.members, "json": json.dumps(made.meta).encode()}
+        samples.append(Sample(key=f"s{i}", components=members, source=f"{i}", facts=made.facts))
+    return samples
+
+
+def open_points(split: Path, **options: Any) -> Loader[Any]:
+    return points_loader(
+        split,
+        select=PointSelection(points=100, features=1),
+        augment=PointAugment(scale=(0.5, 2), rotate="any", jitter=0.01),
+        tokens=VoxelTokens(resolution=16, patch=4),
+        mask=masks.Random(ratio=0.75),
+        noise=LinearNoise(),
+        **options,
+    )
+
+
+def audio_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for i in range(SAMPLES):
+        rng = np.random.default_rng(i)
+        n, channels = 9000 + 700 * i, 1 + i % 2
+        time = np.arange(n)[:, None] / 22050
+        wave = np.sin(2 * np.pi * rng.uniform(200, 3000, channels) * time) * 9000 + rng.normal(0, 900, (n, channels))
+        sound = Sound(samples=wave.astype(np.int32), bits=16, sample_rate=22050, codec="pcm_s16le", container="wav")
+        made = encoded_sound(sound)
+        members = {**made.members, "json": json.dumps(made.meta).encode()}
+        samples.append(Sample(key=f"s{i}", components=members, source=f"{i}", facts=made.facts, sums=made.sums))
+    return samples
+
+
+def open_audio(split: Path, **options: Any) -> Loader[Any]:
+    return audio_loader(
+        split,
+        clip=AudioClip(seconds=0.32),
+        mask=masks.Strips(time=0.5, freq=0.5),
+        roll_gain=RollGain(),
+        spec_augment=SpecAugment(time=5, freq=9),
+        mixup=Mixup(p=0.5),
+        **options,
+    )
+
+
+def audiovisual_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for number in range(3):
+        path = flash_and_beep.write(raw / f"{number}.mp4", (9 + 5 * number,), frames=40, late=3 * number)
+        made = AudioVisualEncoder().encode(Source(id=f"{number}", path=path))
+        members = {**made.members, "json": json.dumps(made.meta).encode()}
+        facts = {"video": made.video, "facts": made.facts, "sums": made.sums}
+        samples += [Sample(key=f"s{i}", components=members, source=f"{i}", **facts) for i in range(number, SAMPLES, 3)]
+    return samples
+
+
+def open_audiovisual(split: Path, **options: Any) -> Loader[Any]:
+    return audiovisual_loader(
+        split,
+        clip=VideoClip(frames=4, stride=4, size=32),
+        seconds=0.64,
+        video_mask=masks.Random(ratio=0.75),
+        audio_mask=masks.FilledStrips(ratio=0.6),
+        augment=augment.RandomResizedCrop(flip=0.5),
+        spec_augment=SpecAugment(time=5, freq=9),
+        spectrogram_noise=SpectrogramNoise(),
+        noise=LinearNoise(),
+        patch=8,
+        **options,
+    )
+
+
+def mesh_samples(raw: Path) -> list[Sample]:
+    return [mesh_sample(f"s{i}", simulation(i, columns=5 + i % 3)) for i in range(SAMPLES)]
+
+
+def open_mesh(split: Path, **options: Any) -> Loader[Any]:
+    return mesh_loader(split, mask=masks.MeshNodes(ratio=0.4, protect=(4,)), noise=MeshNoise(), **options)
+
+
+MODALITIES: dict[str, Modality] = {
+    "audio": Modality(samples=audio_samples, loader=open_audio, component="flac"),
+    "audiovisual": Modality(samples=audiovisual_samples, loader=open_audiovisual, component="flac"),
+    "mesh": Modality(samples=mesh_samples, loader=open_mesh, component="mesh.npz", rows=mesh_rows),
+    "points": Modality(samples=points_samples, loader=open_points, component="points.npy"),
+    "video": Modality(samples=video_samples, loader=open_video, component="mp4"),
+}

@@ -1,0 +1,331 @@
+"""Masks: exact counts, uniformity, independence of the batch, and what each pattern promises."""
+
+import pickle
+import random as stdlib_random
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.masks import (
+    MASKS,
+    Cues,
+    Draw,
+    Dual,
+    Fixed,
+    Law,
+    Mask,
+    MotionGuided,
+    Padded,
+    Random,
+    RunningCell,
+    TokenGrid,
+    Tube,
+    mask_batch,
+    visible_count,
+)
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.stream.place import Place
+
+VIDEO = TokenGrid.video(16, 224, 224)
+ALL = [Random(), Tube(), RunningCell(), Dual(), MotionGuided(), Dual(encoder=MotionGuided())]
+
+
+def rngs(count: int, seed: int = 0) -> list[np.random.Generator]:
+    return [np.random.Generator(np.random.Philox(key=[seed, i])) for i in range(count)]
+
+
+def some_flow(samples: int, frames: int = 16, seed: int = 0) -> Flow:
+    vectors = np.random.default_rng(seed).normal(0, 6, (samples, frames - 1, 7, 7, 2)).astype(np.float32)
+    return Flow(vectors=torch.from_numpy(vectors), valid=torch.ones(vectors.shape[:-1], dtype=torch.bool))
+
+
+def draws(count: int, flow: Flow | None = None, seed: int = 0, progress: float = 0.0) -> list[Draw]:
+    cues = [Cues()] * count if flow is None else [Cues(flow=v) for v in flow.vectors.numpy()]
+    place = Place(progress=progress)
+    return [Draw(rng=r, cues=c, place=place) for r, c in zip(rngs(count, seed), cues, strict=True)]
+
+
+def check_consistent(batch: MaskBatch, grid: TokenGrid, samples: int) -> None:
+    """The invariants of every MaskBatch, by set arithmetic."""
+    assert batch.masked.shape == (samples, grid.size)
+    assert batch.masked.dtype == torch.bool
+    assert batch.visible.dtype == batch.target.dtype == torch.int64
+    assert batch.weight.dtype == torch.float32
+    for i in range(samples):
+        hidden = {j for j, masked in enumerate(batch.masked[i].tolist()) if masked}
+        assert batch.visible[i].tolist() == sorted(set(range(grid.size)) - hidden)
+        assert batch.target[i].tolist() == sorted(set(batch.target[i].tolist()))
+        assert batch.weight[i].tolist() == [float(j in hidden) for j in batch.target[i].tolist()]
+
+
+@pytest.mark.parametrize("mask", ALL, ids=repr)
+def test_batches_are_consistent_and_touch_no_global_generator(mask: Mask) -> None:
+    before = np.random.get_state()[1].copy(), torch.get_rng_state(), stdlib_random.getstate()
+    batch = mask.draw(VIDEO, draws(3, some_flow(3)))
+    check_consistent(batch, VIDEO, 3)
+    assert (np.random.get_state()[1] == before[0]).all()
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert stdlib_random.getstate() == before[2]
+
+
+@pytest.mark.parametrize("mask", ALL, ids=repr)
+def test_a_sample_has_the_same_mask_in_every_batch(mask: Mask) -> None:
+    flow = some_flow(4)
+    together = mask.draw(VIDEO, draws(4, flow))
+    order = [2, 0, 3]
+    apart = mask.draw(VIDEO, [draws(4, flow)[i] for i in order])
+    for name in ("masked", "visible", "target", "weight"):
+        assert torch.equal(getattr(together, name)[order], getattr(apart, name))
+    assert not torch.equal(together.masked[0], together.masked[1])
+
+
+@pytest.mark.parametrize("mask", ALL, ids=repr)
+def test_masks_pickle_and_their_repr_rebuilds_them(mask: Mask) -> None:
+    assert pickle.loads(pickle.dumps(mask)) == mask
+    names = {c.__name__: c for c in (Random, Tube, RunningCell, Dual, MotionGuided)}
+    assert eval(repr(mask), names) == mask
+
+
+@pytest.mark.parametrize(
+    ("name", "visible", "target", "counted"),
+    [
+        ("random", 156, 1412, 1412),
+        ("tube", 160, 1408, 1408),
+        ("motion-guided", 152, 1416, 1416),
+        ("videomae2", 160, 784, None),
+    ],
+)
+def test_counts_of_the_papers(name: str, visible: int, target: int, counted: int | None) -> None:
+    batch = MASKS[name]().draw(VIDEO, draws(2, some_flow(2)))
+    assert batch.visible.shape == (2, visible)
+    assert batch.target.shape == (2, target)
+    assert counted is None or batch.weight.sum(1).tolist() == [counted] * 2
+
+
+@pytest.mark.parametrize(
+    ("n", "ratio", "rounding", "visible"),
+    [
+        (196, 0.9, "floor_masked", 20),
+        (256, 0.9, "floor_masked", 26),
+        (196, 0.9, "floor_visible", 19),
+        (1568, 0.9, "floor_visible", 156),
+        (512, 0.8, "floor_visible", 102),
+        (196, 0.75, "floor_visible", 49),
+        (196, 0.95, "floor_visible", 9),
+        (196, 0.98, "floor_visible", 3),
+        (196, 0.985, "floor_visible", 2),
+        (256, 0.5, "ceil_masked", 128),
+    ],
+)
+def test_published_counts(n: int, ratio: float, rounding: str, visible: int) -> None:
+    assert visible_count(n, ratio, rounding) == visible
+
+
+@given(st.integers(1, 5000), st.integers(0, 1000))
+def test_counts_are_those_of_decimal_arithmetic(n: int, thousandths: int) -> None:
+    ratio = thousandths / 1000
+    masked = Decimal(thousandths) / 1000 * n
+    expected = {
+        "floor_masked": n - masked.to_integral_value(ROUND_FLOOR),
+        "floor_visible": (n - masked).to_integral_value(ROUND_FLOOR),
+        "ceil_masked": n - masked.to_integral_value(ROUND_CEILING),
+    }
+    assert {rounding: visible_count(n, ratio, rounding) for rounding in expected} == expected
+
+
+grids = st.builds(
+    TokenGrid.video, st.integers(1, 5).map(lambda t: 2 * t), st.integers(1, 6).map(lambda h: 16 * h), st.just(64)
+)
+ratios = st.integers(0, 100).map(lambda percent: percent / 100)
+
+
+@settings(max_examples=60, deadline=None)
+@given(grids, ratios, st.sampled_from(["floor_masked", "floor_visible", "ceil_masked"]), st.integers(0, 2**32))
+def test_counts_hold_on_any_grid_and_ratio(grid: TokenGrid, ratio: float, rounding: str, seed: int) -> None:
+    t, h, w = grid.shape
+    everywhere = Random(ratio=ratio, rounding=rounding).draw(grid, rngs(2, seed))
+    check_consistent(everywhere, grid, 2)
+    assert everywhere.visible.shape[1] == visible_count(grid.size, ratio, rounding)
+    tube = Tube(ratio=ratio, rounding=rounding).draw(grid, rngs(2, seed))
+    check_consistent(tube, grid, 2)
+    slices = tube.masked.reshape(2, t, h * w)
+    assert (slices == slices[:, :1]).all()
+    assert ((~slices).sum(2) == visible_count(h * w, ratio, rounding)).all()
+    for per in ("slice", "clip"):
+        guided = MotionGuided(ratio=ratio, per=per).draw(grid, draws(2, some_flow(2, 2 * t, seed), seed))
+        check_consistent(guided, grid, 2)
+        assert guided.visible.shape[1] == t * visible_count(h * w, ratio, "floor_visible")
+        if per == "slice":
+            assert len(set((~guided.masked).reshape(2 * t, -1).sum(1).tolist())) == 1
+
+
+def chi_square(counts: np.ndarray, expected: float) -> float:
+    """The statistic of Pearson's test in units of its standard deviation from its mean, for multinomial cells."""
+    freedom = counts.size - 1
+    return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize(
+    "mask", [Random(ratio=0.75), Tube(ratio=0.75), MotionGuided(ratio=0.75, start="token")], ids=repr
+)
+def test_every_place_is_equally_likely(mask: Mask) -> None:
+    grid = TokenGrid.video(4, 96, 96)
+    count = 3000
+    still = Flow(vectors=torch.zeros(count, 3, 6, 6, 2), valid=torch.ones(count, 3, 6, 6, dtype=torch.bool))
+    hits = (~mask.draw(grid, draws(count, still)).masked).sum(0).numpy()[:36]
+    # Without replacement, a place's count varies by a binomial variance times (1 - k/n): scaled to a multinomial's.
+    share = hits.sum() / (36 * count)
+    scaled = count * share + (hits - count * share) / np.sqrt((1 - share) * 36 / 35)
+    assert abs(chi_square(scaled, count * share)) < 4
+
+
+def test_random_tokens_are_uncorrelated() -> None:
+    grid = TokenGrid(axes=("t", "h", "w"), shape=(2, 2, 2), patch=(1, 1, 1))
+    masked = Random(ratio=0.5).draw(grid, rngs(4000)).masked.double()
+    pairs = torch.corrcoef(masked.T)[~torch.eye(8, dtype=torch.bool)]
+    assert (pairs + 1 / 7).abs().max() < 0.06  # exactly half are drawn, so each pair has a correlation of -1/7
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("shape", [(8, 14, 14), (5, 2, 6), (4, 16, 16)])
+def test_running_cell(ratio: float, shape: tuple[int, int, int]) -> None:
+    t, h, w = shape
+    grid = TokenGrid(axes=("t", "h", "w"), shape=shape, patch=(2, 16, 16))
+    masked = RunningCell(ratio=ratio).draw(grid, rngs(64)).masked.reshape(64, t, h, w)
+    assert (masked.sum((2, 3)) == ratio * h * w).all()
+    for first in range(t - 3):
+        assert (masked[:, first : first + 4].sum(1) == 4 * ratio).all()
+    assert (masked[:, :, ::2, ::2] == masked[:, :, :1, :1]).all()
+    starts = {tuple(m[0, :2, :2].reshape(-1).tolist()) for m in masked}
+    assert len(starts) == 4
+
+
+def test_running_cell_turns_as_published() -> None:
+    """Slice f shows the queue [1, 1, 0, 0] read from place start + f + 1 on."""
+    grid = TokenGrid(axes=("t", "h", "w"), shape=(8, 2, 2), patch=(2, 16, 16))
+    masked = RunningCell(ratio=0.5).draw(grid, rngs(40)).masked.reshape(40, 8, 4).int().tolist()
+    queue = [1, 1, 0, 0]
+    published = [[[queue[(i + start + f + 1) % 4] for i in range(4)] for f in range(8)] for start in range(4)]
+    assert all(clip in published for clip in masked)
+
+
+def test_dual_weighs_what_the_encoder_saw_with_zero() -> None:
+    batch = Dual().draw(VIDEO, rngs(4))
+    check_consistent(batch, VIDEO, 4)
+    seen = [set(v) & set(t) for v, t in zip(batch.visible.tolist(), batch.target.tolist(), strict=True)]
+    assert [784 - len(s) for s in seen] == batch.weight.sum(1).tolist()
+    assert all(seen)
+    other = Dual(encoder=Random(), decoder=Tube(ratio=0.5))
+    check_consistent(other.draw(VIDEO, rngs(2)), VIDEO, 2)
+    assert other.needs == frozenset()
+    assert Dual(encoder=MotionGuided()).needs == {"flow"}
+
+
+class Changing(Law):
+    """A law for the tests: what a law may do with progress and with the sample's generator."""
+
+    def draw(self, draw: Draw) -> float:
+        return 0.5 if draw.place.progress < 0.5 else float(draw.rng.choice([0.25, 0.75]))
+
+
+def test_laws_see_progress_and_ragged_batches_are_refused() -> None:
+    mask = Random(ratio=Changing())
+    assert mask.draw(VIDEO, rngs(4)).visible.shape == (4, 784)
+    assert {mask.draw(VIDEO, [d]).visible.shape[1] for d in draws(16, progress=1.0)} == {392, 1176}
+    with pytest.raises(ValueError, match="equally many visible tokens, got from 392 to 1176"):
+        mask.draw(VIDEO, draws(16, progress=1.0))
+    assert torch.equal(
+        Random(ratio=Fixed(ratio=0.8)).draw(VIDEO, rngs(2)).masked, Random(ratio=0.8).draw(VIDEO, rngs(2)).masked
+    )
+
+
+def test_an_empty_batch_and_full_masks() -> None:
+    assert Random().draw(VIDEO, []).masked.shape == (0, 1568)
+    assert Random(ratio=1.0).draw(VIDEO, rngs(1)).visible.shape == (1, 0)
+    assert mask_batch(np.zeros((2, 4), dtype=bool)).target.shape == (2, 0)
+
+
+def test_grids() -> None:
+    assert TokenGrid() == TokenGrid.video(16, 224, 224)
+    assert TokenGrid.video(16, 224, 224).size == 1568
+    assert TokenGrid.video(8, 112, 160, tubelet=1, patch=8).shape == (8, 14, 20)
+    with pytest.raises(ValueError, match=r"height=225 is not a positive multiple of 16; 224 and 240 are"):
+        TokenGrid.video(16, 225, 224)
+    with pytest.raises(ValueError, match="frames=0 is not a positive multiple of 2; 2 and 4 are"):
+        TokenGrid.video(0, 224, 224)
+    with pytest.raises(ValueError, match="at least 1, got tubelet=0"):
+        TokenGrid.video(16, 224, 224, tubelet=0)
+    with pytest.raises(ValueError, match="one length and one patch extent per axis"):
+        TokenGrid(axes=("t", "h"), shape=(8, 14, 14), patch=(2, 16, 16))
+    with pytest.raises(ValueError, match="different names"):
+        TokenGrid(axes=("t", "h", "h"))
+    with pytest.raises(ValueError, match="at least 1"):
+        TokenGrid(shape=(8, 0, 14))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Random(ratio=1.5), r"lies in \[0, 1\], got 1.5"),
+        (lambda: Tube(ratio=-0.1), r"lies in \[0, 1\], got -0.1"),
+        (
+            lambda: Tube(rounding="nearest"),
+            "one of floor_masked, floor_visible, ceil_masked, nearest_masked, got 'nearest'",
+        ),
+        (lambda: RunningCell(ratio=0.9), "0.25, 0.5 or 0.75, got 0.9"),
+        (lambda: MotionGuided(start="gauss"), "start is one of mix_gauss, pixel, token, got 'gauss'"),
+        (lambda: MotionGuided(base="last"), "base is one of middle, first, random"),
+        (lambda: MotionGuided(per="batch"), "per is one of slice, clip"),
+        (lambda: MotionGuided(fill="prev"), "fill is one of base, none"),
+        (lambda: MotionGuided(cells=0), "cells is at least 1"),
+        (lambda: MotionGuided(exposure=-1.0), "0 or more, got -1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(build: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_wrong_grids_and_flows_are_refused() -> None:
+    audio = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
+    assert Random().draw(audio, rngs(1)).masked.shape == (1, 512)
+    with pytest.raises(ValueError, match=r"Tube works on a grid with an axis 't', got \('time', 'freq'\)"):
+        Tube().draw(audio, rngs(1))
+    for mask in (RunningCell(), MotionGuided()):
+        with pytest.raises(ValueError, match=r"works on a grid with axes \('t', 'h', 'w'\), got \('time', 'freq'\)"):
+            mask.draw(audio, draws(1, some_flow(1)))
+    with pytest.raises(ValueError, match="h and w are even, got h=7, w=7"):
+        RunningCell().draw(TokenGrid.video(16, 112, 112), rngs(1))
+    with pytest.raises(ValueError, match="MotionGuided is guided by flow"):
+        MotionGuided().draw(VIDEO, rngs(1))
+    with pytest.raises(ValueError, match=r"16 frames needs the flow between them, \(15, h, w, 2\), got \(7, 7, 7, 2\)"):
+        MotionGuided().draw(VIDEO, draws(1, some_flow(1, frames=8)))
+
+
+def test_padded_masks_say_what_is_real() -> None:
+    mask = Padded(mask=Random(ratio=Changing()), bucket=100)
+    apart = [mask.draw(VIDEO, [d]) for d in draws(16, progress=1.0)]
+    for batch in (mask.draw(VIDEO, draws(16, progress=1.0)), MaskBatch.concatenated(apart)):
+        assert batch.visible.shape == (16, 1200)
+        assert batch.target.shape == batch.weight.shape == (16, 1200)
+        assert set(batch.n_visible.tolist()) == {392, 1176}
+        assert (batch.n_visible + batch.n_target == 1568).all()
+        for i in range(16):
+            hidden = batch.masked[i].nonzero()[:, 0].tolist()
+            assert batch.target[i][batch.target_valid[i]].tolist() == hidden
+            assert batch.visible[i][batch.visible_valid[i]].tolist() == (~batch.masked[i]).nonzero()[:, 0].tolist()
+        assert batch.weight.sum(1).tolist() == batch.n_target.tolist()
+    plain = [Random(ratio=r).draw(VIDEO, draws(1)) for r in (0.5, 0.9)]
+    with pytest.raises(ValueError, match=r"got from 156 to 784; .*masks.Padded"):
+        MaskBatch.concatenated(plain)
+
+
+def test_restore_undoes_visible_then_hidden() -> None:
+    batch = Random(ratio=0.75).draw(VIDEO, draws(3))
+    together = torch.cat([batch.visible, batch.target], dim=1)
+    assert torch.equal(together.gather(1, batch.restore), torch.arange(1568).expand(3, -1))

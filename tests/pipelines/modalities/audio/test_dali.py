@@ -1,0 +1,196 @@
+"""DALI's log-mel batches: librosa's decibels, and all that holds for batches which torch makes.
+
+The graph is one for both kinds of device; here it runs on the CPU, and on a CUDA device in the tests marked `gpu`.
+"""
+
+import json
+import logging
+import shutil
+from itertools import islice
+
+import librosa
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import AudioClip, audio_loader, masks
+from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.modalities.audio.dali import DaliSoundSampler, mel_pipeline
+from maskstream.pipelines.modalities.audio.log_mel import LogMel
+from maskstream.pipelines.modalities.backend import choose_sound_backend
+from maskstream.shards.format.manifest import Manifest
+
+from ...every_modality import sample_rows, write_split
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="DALI's GPU operators need a CUDA device")
+DEVICES = [CPU, pytest.param(CUDA, marks=[pytest.mark.gpu, NO_CUDA])]
+TOLERANCE_DB = 0.01
+DEVIATION = 15.0
+AUGMENTED = {"roll_gain": RollGain(), "mixup": Mixup(p=0.5), "spec_augment": SpecAugment(time=5, freq=9), "views": 2}
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """Fifteen sounds of 0.4 to 0.9 s at 22,050 Hz, every second one of two channels."""
+    return write_split("audio", tmp_path_factory.mktemp("audio"))
+
+
+def loader(split, backend="dali", **changes):
+    settings = {
+        "clip": AudioClip(seconds=0.64),
+        "features": LogMel(),
+        "statistics": (-30.0, DEVIATION),
+        "mask": masks.Random(ratio=0.8),
+        "batch_size": 4,
+        "threads": 1,
+        "seed": 3,
+        "device": CPU,
+    }
+    return audio_loader(split, backend=backend, **(settings | changes))
+
+
+def rows(batch):
+    """All of each sample but its spectrogram, and the spectrograms."""
+    kept = [[value for value in row if value[0] != "spectrogram"] for row in sample_rows(batch)]
+    return kept, batch.spectrogram.cpu()
+
+
+def assert_same(batch, expected):
+    (got, spectrogram), (wanted, reference) = rows(batch.to(CPU)), rows(expected)
+    assert got == wanted
+    assert spectrogram.shape == reference.shape
+    # Normalising divides by twice the deviation.
+    assert (spectrogram - reference).abs().max() < TOLERANCE_DB / (2 * DEVIATION)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "settings", [{}, {"n_bins": 64, "n_fft": 512, "hop": 128, "top_db": None, "low_hz": 50.0}, {"n_fft": 400}]
+)
+def test_the_graph_makes_librosas_decibels(settings, device):
+    mel, n, lengths = LogMel(**settings), 20480, [20480, 9000, 300, 1]
+    rng = np.random.default_rng(1)
+    waveform = np.zeros((4, 2, n), dtype=np.float32)
+    for row, length in zip(waveform, lengths, strict=True):
+        row[:, :length] = rng.normal(0.2, 0.1, (2, length))
+    waveform[0, :, 5000:15000] *= 1e-4
+    pipeline = mel_pipeline(mel, 4, n, 1, device)
+    found, passed = pipeline.run(waveform=waveform, length=np.array(lengths, dtype=np.int32)[:, None])
+    found, passed = (np.asarray(x.as_cpu().as_tensor()) for x in (found, passed))
+    assert np.array_equal(passed, waveform)
+    assert found.shape == (4, mel.n_frames(n), mel.n_bins)
+    for decibels, row, length in zip(found, waveform, lengths, strict=True):
+        own = row[:, :length].mean(axis=0)
+        power = librosa.feature.melspectrogram(
+            y=np.pad(own - own.mean(), (0, n - length)),
+            sr=16000,
+            n_fft=mel.n_fft,
+            hop_length=mel.hop,
+            n_mels=mel.n_bins,
+            fmin=mel.low_hz,
+        )
+        wanted, heard = librosa.power_to_db(power, top_db=mel.top_db).T, mel.n_frames(length)
+        floor = wanted.max() - 80  # below that float32 rounds
+        difference = np.maximum(decibels[:heard], floor) - np.maximum(wanted[:heard], floor)
+        assert np.abs(difference).max() < TOLERANCE_DB
+        assert (decibels[heard:] == 0).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("changes", [{}, AUGMENTED, {"clip": AudioClip(seconds=0.32, channels=1)}])
+def test_batches_are_those_of_the_cpu_path(split, changes, device, caplog):
+    fast, slow = loader(split, device=device, **changes), loader(split, "cpu", on_device=False, **changes)
+    assert isinstance(fast.sampler, DaliSoundSampler)
+    assert not fast.on_device
+    for _ in range(2):
+        for batch, expected in zip(fast, slow, strict=True):
+            assert batch.spectrogram.device == batch.waveform.device == device
+            assert_same(batch, expected)
+    assert fast.state_dict() == slow.state_dict()
+    assert fast.stats()["samples"] == slow.stats()["samples"]
+    assert fast.stats()["read_bytes"] == slow.stats()["read_bytes"] > 0
+    assert not caplog.records, "no batch was made by torch"
+
+
+def test_batches_may_shrink_and_grow(split):
+    sampler, plain = loader(split).sampler, loader(split, "cpu").sampler
+    for indexes in ([0, 1], [2], [3, 1, 0, 14], [5, 6, 7]):
+        made = [one.collate([one.make(i, 0) for i in indexes]) for one in (sampler, plain)]
+        assert_same(*made)
+
+
+def test_order_and_resume_do_not_depend_on_who_makes_it(split):
+    run = loader(split, **AUGMENTED)
+    whole = [sample_rows(batch) for batch in islice(run.repeat(), 6)]
+    for stop in (1, 4):
+        head = loader(split, **AUGMENTED)
+        list(islice(head.repeat(), stop))
+        state = json.loads(json.dumps(head.state_dict()))
+        ranks = [loader(split, rank=r, world_size=2, batch_size=2, threads=2, **AUGMENTED) for r in range(2)]
+        for rank in ranks:
+            rank.load_state_dict(state)
+        steps = zip(*(islice(rank.repeat(), 6 - stop) for rank in ranks), strict=True)
+        assert [[row for batch in step for row in sample_rows(batch)] for step in steps] == whole[stop:]
+
+
+def test_a_bad_sound_is_replaced_and_its_batch_is_whole(split, tmp_path, caplog):
+    shutil.copytree(split, tmp_path / "split")
+    path, offset, size = Manifest.load(tmp_path / "split").member(3, "flac")
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(np.random.default_rng(0).bytes(size))
+    settings = {"shuffle": False, "max_bad_fraction": 0.5}
+    with caplog.at_level(logging.WARNING):
+        fast, slow = (loader(tmp_path / "split", backend, **settings) for backend in ("dali", "cpu"))
+        for batch, expected in zip(fast, slow, strict=True):
+            assert_same(batch, expected)
+    assert fast.stats()["bad"] == slow.stats()["bad"] > 0
+    assert "DALI failed" not in caplog.text
+
+
+class Broken:
+    max_batch_size = 100
+
+    def run(self, **inputs):
+        raise RuntimeError("out of memory")
+
+
+def test_where_dali_fails_torch_makes_the_batch(split, caplog):
+    sampler, plain = loader(split).sampler, loader(split, "cpu").sampler
+    sampler._pipeline = Broken()
+    for _ in range(2):
+        made = [one.collate([one.make(i, 0) for i in range(4)]) for one in (sampler, plain)]
+        assert_same(*made)
+    assert [record.message for record in caplog.records] == [
+        "DALI failed, so torch makes the spectrograms: out of memory"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"features": None, "statistics": None}, "features=Fbank"),
+        ({"workers": 2}, r"workers=2.*use workers=0, or backend='cpu'"),
+        ({"backend": "gpu"}, "legal are 'auto', 'cpu' and 'dali'"),
+    ],
+)
+def test_what_dali_cannot_do_is_refused(split, changes, says):
+    with pytest.raises(ValueError, match=says):
+        loader(split, **changes)
+
+
+def test_auto_takes_dali_only_where_it_serves(split):
+    mel = loader(split, "cpu", on_device=True).sampler
+    assert choose_sound_backend("auto", mel, CPU, 1) is mel
+    assert choose_sound_backend("auto", mel, CUDA, 1, workers=2) is mel
+    in_threads, kaldi = loader(split, "cpu").sampler, loader(split, "cpu", features=None, statistics=None).sampler
+    assert choose_sound_backend("auto", in_threads, CUDA, 1) is in_threads
+    assert choose_sound_backend("auto", kaldi, CUDA, 1) is kaldi
+    assert isinstance(choose_sound_backend("dali", mel, CPU, 1), DaliSoundSampler)
+
+
+@pytest.mark.gpu
+@NO_CUDA
+def test_auto_takes_dali_on_a_gpu(split):
+    assert isinstance(loader(split, "auto", device=CUDA).sampler, DaliSoundSampler)

@@ -1,0 +1,153 @@
+"""Noisy sounds: the drawn ratio holds, microphones hear a plane wave, and channels are cut alike."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import AudioClip, noisy_loader
+from maskstream.pipelines.modalities.audio.microphones import SPEED_OF_SOUND, MicrophoneLine
+from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.shards.errors import ResumeError
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+
+CLIP = AudioClip(seconds=0.256)
+
+
+def write(out, *, channels, rate=16000, n=8, silent=()):
+    """Sounds in which channel c is channel 0, c samples later."""
+    samples = []
+    for i in range(n):
+        x = np.random.default_rng(100 * channels + i).normal(0, 3000, 9000 + 500 * i)
+        x = np.convolve(x, np.ones(8) / 8, "same")
+        if i in silent:
+            x[64:] = 0
+        wave = np.stack([np.roll(x, c) for c in range(channels)], axis=1).astype(np.int32)
+        made = encoded_sound(Sound(samples=wave, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav"))
+        samples.append(Sample(key=f"s{i}", components=made.members, source=f"{i}", facts=made.facts, sums=made.sums))
+    info = DatasetInfo(dataset=out.name, split="train", modality="audio", profile="flac")
+    out.mkdir()
+    finish_split(out, info, [write_shard(out / "s-000000.tar", samples)], [])
+    return out
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """Mono sounds, noises, and recordings of three microphones."""
+    root = tmp_path_factory.mktemp("noisy")
+    return write(root / "clean", channels=1), write(root / "noise", channels=2), write(root / "array", channels=3)
+
+
+def loader(split, **changes):
+    settings = {"clip": CLIP, "batch_size": 4, "threads": 1, "seed": 2, "device": "cpu"}
+    return noisy_loader(split, **(settings | changes))
+
+
+def contents(batches):
+    return [
+        (batch.key, batch.mixture.numpy().tobytes(), batch.clean.numpy().tobytes(), batch.snr_db.tolist())
+        for batch in batches
+    ]
+
+
+def decibels(batch):
+    noise = batch.mixture - batch.clean
+    return 10 * torch.log10(batch.clean.square().sum((1, 2)) / noise.square().sum((1, 2)))
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+@pytest.mark.parametrize("line", [None, MicrophoneLine(count=4)])
+def test_the_ratio_is_the_drawn_one(splits, drawn, line):
+    clean, noise, _ = splits
+    batches = list(loader(clean, noise=None if drawn else noise, line=line, snr_db=(-5.0, 10.0)))
+    assert len(batches) == 2
+    for batch in batches:
+        assert batch.mixture.shape == batch.clean.shape == (4, 1 if line is None else 4, CLIP.n_samples)
+        assert torch.allclose(decibels(batch), batch.snr_db, atol=1e-3)
+    ratios = torch.cat([batch.snr_db for batch in batches])
+    assert len(torch.unique(ratios)) == 8
+    assert -5 <= ratios.min() < ratios.max() <= 10
+
+
+def test_it_is_the_same_at_every_topology_and_another_noise_is_another_dataset(splits):
+    clean, noise, _ = splits
+    settings = {"noise": noise, "line": MicrophoneLine(count=2)}
+    whole = loader(clean, **settings)
+    wanted = contents(islice(whole.repeat(), 4))
+    run = loader(clean, **settings)
+    head = contents(islice(run.repeat(), 1))
+    ranks = [loader(clean, **settings, batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    for each in ranks:
+        each.load_state_dict(run.state_dict())
+    pairs = list(zip(*(islice(each.repeat(), 3) for each in ranks), strict=True))
+    tail = [
+        (
+            a.key + b.key,
+            (torch.cat((a.mixture, b.mixture)).numpy().tobytes()),
+            torch.cat((a.clean, b.clean)).numpy().tobytes(),
+            a.snr_db.tolist() + b.snr_db.tolist(),
+        )
+        for a, b in pairs
+    ]
+    assert head + tail == wanted
+    spawned = loader(clean, **settings, workers=1)
+    assert contents(islice(spawned.repeat(), 4)) == wanted
+    spawned.close()
+    with pytest.raises(ResumeError, match="dataset"):
+        loader(clean).load_state_dict(run.state_dict())
+
+
+def test_all_channels_of_a_recording_are_cut_alike(splits):
+    clip = AudioClip(seconds=0.256, channels=3)
+    for batch in loader(splits[2], clip=clip):
+        for sound in batch.clean.numpy():
+            for c in (1, 2):
+                np.testing.assert_allclose(sound[c, 2:], np.roll(sound[0], c)[2:], atol=2e-3)
+
+
+def test_microphones_hear_a_plane_wave():
+    line = MicrophoneLine(count=5, spacing_m=0.08)
+    rng = np.random.default_rng(0)
+    time = np.arange(4000) / 16000
+    for _ in range(5):
+        angle = np.random.default_rng(rng.integers(1 << 30))
+        state = angle.bit_generator.state
+        heard = line.hear(np.sin(2 * np.pi * 440 * time).astype(np.float32), 16000, angle)
+        angle.bit_generator.state = state
+        delay = 0.08 * np.cos(angle.uniform(0, np.pi)) / SPEED_OF_SOUND
+        for m in range(5):
+            wanted = np.sin(2 * np.pi * 440 * (time - (m - 2) * delay))
+            np.testing.assert_allclose(heard[500:-500, m], wanted[500:-500], atol=2e-3)
+    still = MicrophoneLine(count=2, spacing_m=0.0).hear(np.ones(100, np.float32), 16000, rng)
+    np.testing.assert_allclose(still, 1.0, atol=1e-6)
+
+
+def test_drawn_noise_falls_with_frequency(splits):
+    def slope(wanted):
+        batch = next(iter(loader(splits[0], slope=(wanted, wanted), clip=AudioClip(seconds=0.5), batch_size=8)))
+        power = torch.fft.rfft(batch.mixture - batch.clean).abs().square().mean(dim=(0, 1))[8:]
+        octaves = torch.log2(torch.arange(8, 8 + len(power)).float())
+        return float(np.polyfit(octaves.numpy(), torch.log2(power).numpy(), 1)[0])
+
+    assert slope(0.0) == pytest.approx(0.0, abs=0.15)
+    assert slope(2.0) == pytest.approx(-2.0, abs=0.15)
+
+
+def test_silent_stretches_are_replaced_and_bad_settings_refused(tmp_path, splits):
+    split = write(tmp_path / "silent", channels=1, silent=(2,))
+    run = loader(split, max_bad_fraction=1.0, shuffle=False)
+    batches = list(run)
+    assert run.stats()["bad"] == 1
+    assert all("s2" not in batch.key for batch in batches)
+    for changes, says in [
+        ({"line": MicrophoneLine(), "clip": AudioClip(seconds=0.256, channels=3)}, "use one of them"),
+        ({"snr_db": (5.0, 0.0)}, "from low to high"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            loader(splits[0], **changes)
+    with pytest.raises(ValueError, match="count"):
+        MicrophoneLine(count=0)

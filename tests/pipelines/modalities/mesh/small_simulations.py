@@ -1,0 +1,76 @@
+"""Small simulations to test with: waves on a jittered grid of triangles."""
+
+import json
+
+import numpy as np
+
+from maskstream.preprocess.encode.mesh.encoder import encoded_simulation
+from maskstream.preprocess.encode.mesh.simulation import INFLOW, NORMAL, OUTFLOW, WALL, Simulation
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+
+
+def simulation(seed, *, rows=5, columns=7, steps=12, channels=2, dims=2):
+    """A channel from left to right; every node has numbers of its own at every step."""
+    rng = np.random.default_rng(seed)
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    places = np.stack([x, y, 0 * x], axis=1)[:, :dims] + rng.uniform(-0.2, 0.2, (rows * columns, dims))
+    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    cells = np.concatenate(
+        [
+            np.stack([corner, corner + 1, corner + columns], 1),
+            np.stack([corner + 1, corner + columns + 1, corner + columns], 1),
+        ]
+    )
+    kinds = np.where(x == 0, INFLOW, np.where(x == columns - 1, OUTFLOW, NORMAL))
+    kinds[(y == 0) | (y == rows - 1)] = WALL
+    time = np.arange(steps)[:, None, None]
+    phase = rng.uniform(0, 6, (1, 1, channels)) + x[None, :, None] + 0.5 * y[None, :, None]
+    fields = np.sin(phase + 0.3 * time) * (1 + np.arange(channels)) + 5 * np.arange(channels)
+    return Simulation(
+        positions=places.astype(np.float32),
+        cells=cells.astype(np.int32),
+        node_type=kinds.astype(np.int32),
+        fields=fields.astype(np.float32),
+        field_names=tuple(f"field{i}" for i in range(channels)),
+        dt_s=0.1,
+    )
+
+
+def sample(key, made):
+    """A simulation as a sample of a shard."""
+    encoded = encoded_simulation(made)
+    members = {**encoded.members, "json": json.dumps(encoded.meta).encode()}
+    return Sample(key=key, components=members, source=key, facts=encoded.facts, sums=encoded.sums)
+
+
+def write_simulations(folder, made, split="train"):
+    """A finished split of the simulations, two in a shard; their keys are s0, s1, ..."""
+    out = folder / split
+    out.mkdir(parents=True)
+    samples = [sample(f"s{i}", each) for i, each in enumerate(made)]
+    shards = [write_shard(out / f"t-{i:06d}.tar", samples[i : i + 2]) for i in range(0, len(samples), 2)]
+    finish_split(out, DatasetInfo(dataset="t", split=split, modality="mesh", profile="mesh"), shards, [])
+    return out
+
+
+def mesh_rows(batch):
+    """What a MeshBatch holds of each mesh, as comparable values, whatever stands beside it in the batch."""
+    rows = []
+    for i, key in enumerate(batch.key):
+        nodes, edges = (slice(*offset[i : i + 2].tolist()) for offset in (batch.node_offset, batch.edge_offset))
+        kept = (batch.kept_edges >= edges.start) & (batch.kept_edges < edges.stop)
+        target = batch.mask.target[0]
+        mine = (target >= nodes.start) & (target < nodes.stop)
+        of_nodes = (batch.positions, batch.kinds, batch.fields, batch.next_fields, batch.counts, batch.mask.masked[0])
+        values = [each[nodes] for each in of_nodes]
+        values += [
+            batch.edges[:, edges] - nodes.start,
+            batch.edge_features[edges],
+            batch.kept_edges[kept] - edges.start,
+        ]
+        ends = batch.mask.visible[0][batch.visible_edges[:, kept]] - nodes.start
+        values += [ends, target[mine] - nodes.start, batch.mask.weight[0][mine], batch.step[i], batch.change]
+        rows.append([key, *((tuple(value.shape), value.contiguous().numpy().tobytes()) for value in values)])
+    return rows

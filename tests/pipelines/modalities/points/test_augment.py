@@ -1,0 +1,72 @@
+"""What augmentations do to a cloud, and what they leave alone."""
+
+import numpy as np
+import pytest
+
+from maskstream.pipelines.modalities.points.augment import PointAugment, PointStats, rotation
+
+
+def cloud(n=500, columns=5):
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(n, columns)) * 4 + 10).astype(np.float32)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_the_ball_is_the_unit_ball_and_the_deviation_one():
+    ball = PointAugment(normalise="ball")(cloud(), rng())
+    np.testing.assert_allclose(ball[:, :3].mean(axis=0), 0, atol=1e-5)
+    assert np.linalg.norm(ball[:, :3], axis=1).max() == pytest.approx(1, abs=1e-5)
+    deviation = PointAugment(normalise="deviation")(cloud(), rng())
+    assert np.square(deviation[:, :3]).mean() == pytest.approx(1, abs=1e-4)
+    stats = PointStats(mean=(1.0, 2.0, 3.0), deviation=2.0)
+    given = PointAugment(normalise=stats)(cloud(), rng())
+    np.testing.assert_allclose(given[:, :3], (cloud()[:, :3] - [1, 2, 3]) / 2, rtol=1e-6)
+
+
+def test_features_and_the_given_array_stay_as_they_are():
+    points = cloud()
+    before = points.copy()
+    out = PointAugment(scale=(0.5, 2), rotate="any", jitter=0.1)(points, rng())
+    np.testing.assert_array_equal(points, before)
+    np.testing.assert_array_equal(out[:, 3:], before[:, 3:])
+    assert out.dtype == np.float32
+    assert not np.allclose(out[:, :3], before[:, :3])
+
+
+def test_points_that_coincide_are_centred():
+    assert not PointAugment(normalise="ball")(np.full((9, 3), 7, np.float32), rng()).any()
+
+
+@pytest.mark.parametrize(("axis", "kept"), [("x", 0), ("y", 1), ("z", 2), ("any", None)])
+def test_rotations_are_rotations_about_their_axis(axis, kept):
+    turns = np.stack([rotation(axis, rng(seed)) for seed in range(400)])
+    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.broadcast_to(np.eye(3), turns.shape), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(turns), 1)
+    if kept is not None:
+        np.testing.assert_allclose(turns[:, kept], np.broadcast_to(np.eye(3)[kept], (400, 3)), atol=1e-12)
+    free = [i for i in range(3) if i != kept]
+    assert np.abs(turns[:, free][:, :, free].mean(axis=0)).max() < 0.12
+
+
+def test_jitter_and_scale_stay_within_their_bounds():
+    points = cloud()
+    plain = PointAugment(normalise="none")(points, rng())
+    np.testing.assert_array_equal(plain, points)
+    moved = PointAugment(normalise="none", jitter=0.5, jitter_most=0.6)(points, rng())[:, :3] - points[:, :3]
+    assert np.abs(moved).max() == pytest.approx(0.6, abs=1e-5)
+    assert moved.std() == pytest.approx(0.5 * 0.8, rel=0.15)
+    factors = [PointAugment(normalise="none", scale=(0.5, 2))(points, rng(s))[0, 0] / points[0, 0] for s in range(200)]
+    assert 0.5 <= min(factors) < 0.6
+    assert 1.9 < max(factors) <= 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"normalise": "cube"}, {"scale": (0, 1)}, {"scale": (2, 1)}, {"rotate": "w"}, {"jitter": -1}, {"jitter_most": -1}],
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="got"):
+        PointAugment(**settings)

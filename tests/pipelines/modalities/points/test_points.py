@@ -1,0 +1,136 @@
+"""The loader of points: views, noise, cues, and what it takes from a split."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import masks, points_loader
+from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
+from maskstream.pipelines.masks import Draw, Mask
+from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
+from maskstream.pipelines.modalities.points.voxels import occupied_tokens
+from maskstream.shards.errors import SampleError
+
+from ...every_modality import write_split
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split("points", tmp_path_factory.mktemp("points"))
+
+
+def opened(split, **settings):
+    options = {"select": PointSelection(points=64), "batch_size": 3, "seed": 1, "threads": 1, "device": "cpu"}
+    return points_loader(split, **options | settings)
+
+
+class Occupied(Mask):
+    """Hides what is not occupied, and says so by its cue."""
+
+    @property
+    def needs(self):
+        return frozenset({"occupied"})
+
+    @property
+    def needs_progress(self):
+        return False
+
+    def hide(self, grid, draw: Draw):
+        return ~draw.cues.need("occupied", "Occupied")
+
+
+def test_views_share_the_points_and_nothing_else(split):
+    batch = next(iter(opened(split, views=3, noise=LinearNoise(), mask=masks.Random(ratio=0.5))))
+    assert batch.points.shape == (9, 64, 3)
+    assert batch.key == [key for key in batch.key[::3] for _ in range(3)]
+    for first in range(0, 9, 3):
+        assert torch.equal(batch.points[first], batch.points[first + 1])
+        assert not torch.equal(batch.noise[first], batch.noise[first + 1])
+        assert not torch.equal(batch.mask.masked[first], batch.mask.masked[first + 1])
+    turned = next(iter(opened(split, views=2, augment=PointAugment(rotate="any"))))
+    assert not torch.allclose(turned.points[0], turned.points[1])
+    radius = turned.points.norm(dim=2)
+    torch.testing.assert_close(radius[0], radius[1], atol=1e-5, rtol=0)
+
+
+def test_noise_is_standard_normal_and_times_are_uniform(split):
+    loader = opened(split, noise=LinearNoise(times=50), select=PointSelection(points=500), batch_size=15)
+    batches = [batch for epoch in range(20) for batch in loader]
+    noise = torch.cat([batch.noise for batch in batches])
+    assert noise.mean().abs() < 0.01
+    assert noise.std() == pytest.approx(1, abs=0.01)
+    times = torch.cat([batch.time for batch in batches])
+    assert times.min() <= 2
+    assert times.max() >= 47
+    assert times.float().mean() == pytest.approx(24.5, abs=3)
+    assert next(iter(opened(split))).noise is None
+
+
+@pytest.mark.parametrize("occupancy", ["noised", "clean"])
+def test_masks_are_told_which_tokens_are_occupied(split, occupancy):
+    noise, tokens = LinearNoise(), VoxelTokens(resolution=16, patch=4, occupancy=occupancy)
+    batch = next(iter(opened(split, tokens=tokens, noise=noise, mask=masks.Padded(mask=Occupied()))))
+    seen = noise.noised(batch.points, batch.noise, batch.time) if occupancy == "noised" else batch.points
+    assert torch.equal(batch.mask.masked, ~occupied_tokens(seen, 16, 4))
+
+
+def test_groups_are_a_line_of_tokens(split):
+    loader = opened(split, tokens=GroupTokens(groups=10), mask=masks.Random(ratio=0.6))
+    assert loader.grid.shape == (10,)
+    assert next(iter(loader)).mask.visible.shape == (3, 4)
+
+
+def test_a_batch_reads_only_its_rows(split):
+    loader = opened(split, select=PointSelection(points=20), shuffle=False)
+    batches = list(loader)
+    rows = loader.stats()["read_bytes"]
+    assert rows == 15 * (128 + 20 * 16)
+    assert torch.cat([b.points for b in batches]).norm(dim=2).amax(dim=1).allclose(torch.ones(len(batches) * 3))
+
+
+def test_columns_that_a_cloud_has_not_make_it_a_bad_sample(split):
+    with pytest.raises(SampleError, match="4 columns; x, y, z and 3 features"):
+        next(iter(opened(split, select=PointSelection(features=3))))
+
+
+def test_impossible_settings_are_refused(split):
+    with pytest.raises(ValueError, match="views=0"):
+        opened(split, views=0)
+    with pytest.raises(ValueError, match="not a positive multiple"):
+        VoxelTokens(resolution=30)
+    with pytest.raises(ValueError, match="1 or more"):
+        GroupTokens(groups=0)
+
+
+def test_noise_keeps_variance_and_its_formula():
+    noise = LinearNoise()
+    kept = noise.kept()
+    assert kept[0].item() == pytest.approx(1 - 1e-4)
+    assert kept[-1].item() == pytest.approx(np.prod(1 - np.linspace(1e-4, 0.02, 1000)))
+    generator = torch.Generator().manual_seed(0)
+    clean, drawn = torch.randn(2, 2, 5000, 3, generator=generator)
+    time = torch.tensor([0, 999])
+    noised = noise.noised(clean, drawn, time)
+    assert noised.dtype == torch.float32
+    assert noised.std() == pytest.approx(1, abs=0.03)
+    torch.testing.assert_close(noised[1], drawn[1], atol=0.05, rtol=0)
+    for wrong in ({"times": 1}, {"first": 0.0}, {"first": 0.1, "last": 0.05}, {"last": 1.0}):
+        with pytest.raises(ValueError, match="got"):
+            LinearNoise(**wrong)
+
+
+def test_cosine_noise_follows_its_formula_and_ends_above_0():
+    noise = CosineNoise(times=50, offset=0.01)
+    kept = noise.kept().numpy()
+    at = (np.arange(1, 51) / 50 + 0.01) / 1.01
+    start = np.cos(np.pi / 2 * 0.01 / 1.01) ** 2
+    np.testing.assert_allclose(kept[:-1], np.cos(np.pi / 2 * at[:-1]) ** 2 / start)
+    assert kept[-1] == pytest.approx(kept[-2] * 1e-3)
+    assert (np.diff(kept) < 0).all()
+    linear, cosine = (kind.kept() for kind in (LinearNoise(), CosineNoise()))
+    assert ((linear <= 0.1).sum(), (cosine <= 0.1).sum()) == (525, 207)
+    for wrong in ({"times": 1}, {"offset": 1.0}, {"most": 1.0}):
+        with pytest.raises(ValueError, match="got"):
+            CosineNoise(**wrong)

@@ -1,0 +1,114 @@
+"""Run as a script: batches from a spawned worker of the loader, drawn with scores that this process publishes."""
+
+import json
+import mmap
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskstream.pipelines.masks import ByClass, Cues, Draw, Mask, Padded, TokenGrid
+from maskstream.pipelines.stream.feedback import Feedback
+from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.produce import BatchMaker, plans
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.pipelines.stream.workers import WorkerPool
+
+N = 32
+LARGE = 200_000
+GRID = TokenGrid(axes=("token",), shape=(N,), patch=(1,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    draw: Draw
+    stats: Stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Texts of one word a token, the first half of class 0, the second of class 1."""
+
+    mask: Mask
+    seed: int = 0
+    needs_progress: bool = False
+
+    def make(self, index: int, epoch: int, place: Place) -> Text:
+        cues = Cues(words=np.arange(N), classes=np.arange(N) // (N // 2))
+        return Text(draw=Draw.of(0, epoch, str(index), 0, place, cues), stats=Stats(samples=1))
+
+    def collate(self, samples: list[Text]) -> Any:
+        return self.mask.draw(GRID, [s.draw for s in samples])
+
+
+def from_a_worker() -> None:
+    """Prints for each batch the version and how much of either half is hidden."""
+    feedback = Feedback(2)
+    order = Order(shard_sizes=(64,), global_batch=16, seed=0, lanes=1, block=None, shuffle=False)
+    sampler = Texts(mask=Padded(mask=ByClass(ratio=1.0, feedback=feedback)))
+    pool = WorkerPool(BatchMaker(sampler=sampler, order=order), workers=1, threads=2, prefetch=1)
+    for step, (batch, _) in enumerate(pool.batches(plans(order, 0, 0, 0, 1, endless=True))):
+        halves = batch.masked.view(16, 2, -1).double().mean((0, 2)).tolist()
+        print(json.dumps([step, sorted(set(batch.version.tolist())), halves]))
+        if step < 8:
+            feedback.publish([0.0, step + 1.0] if step < 4 else [step + 1.0, 0.0])
+        if step == 16:
+            break
+    pool.close()
+
+
+def read_all(feedback: Feedback, ready: Any, wrong: Any, last: int) -> None:
+    """Counts reads that mix two versions or go back; ends at version `last`."""
+    seen, before = 0, -1
+    ready.set()
+    while before < last:
+        now = feedback.read()
+        wrong.value += not (now.scores == now.version).all() or now.version < before
+        seen, before = seen + (now.version != before), now.version
+    assert seen > 2
+
+
+def torn() -> None:
+    """Publishes as fast as it can to a spawned reader; prints how many reads were wrong."""
+    spawn = multiprocessing.get_context("spawn")
+    feedback, last = Feedback(LARGE), 400
+    ready, wrong = spawn.Event(), spawn.Value("i", 0)
+    reader = spawn.Process(target=read_all, args=(feedback, ready, wrong, last))
+    reader.start()
+    ready.wait()
+    for version in range(1, last + 1):
+        feedback.publish(np.full(LARGE, float(version)))
+    reader.join()
+    print(json.dumps([wrong.value, reader.exitcode]))
+
+
+def publish_there(feedback: Feedback) -> None:
+    try:
+        feedback.publish([1.0, 2.0])
+    except RuntimeError as error:
+        print(json.dumps(str(error)), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def one_way() -> None:
+    """A worker that publishes is refused; it is then killed, and so is this process, which first says where its memory
+    lies.
+    """
+    feedback = Feedback(2)
+    worker = multiprocessing.get_context("spawn").Process(target=publish_there, args=(feedback,))
+    worker.start()
+    worker.join()
+    at = feedback._memory.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    line = next(line for line in Path("/proc/self/maps").read_text().splitlines() if line.startswith(f"{at:x}-"))
+    print(json.dumps([feedback.publish([3.0, 4.0]), line.split(maxsplit=5)[5].strip()]), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    {"worker": from_a_worker, "torn": torn, "one-way": one_way}[sys.argv[1]]()

@@ -1,0 +1,250 @@
+"""The loader's promises: the same batches at every topology, exact resume, whole validation, bad samples replaced."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import VideoClip, augment, masks, video_loader
+from maskstream.shards.errors import ResumeError, SampleError, ShardError
+from maskstream.shards.format.manifest import Manifest
+
+CLIP = VideoClip(frames=4, stride=4, size=32)
+SETTINGS = {"clip": CLIP, "mask": masks.Random(ratio=0.75), "patch": 8, "threads": 2, "batch_size": 4, "seed": 7}
+
+
+def loader(split, **changes):
+    return video_loader(split, **(SETTINGS | changes))
+
+
+def contents(batches):
+    """Everything that a batch holds, per clip, as comparable values."""
+    rows = []
+    for batch in batches:
+        for i, key in enumerate(batch.key):
+            row = [key, batch.video[i].numpy().tobytes(), int(batch.label[i]), batch.pts_s[i].tolist()]
+            if batch.mask is not None:
+                row += [getattr(batch.mask, name)[i].tolist() for name in ("masked", "visible", "target", "weight")]
+            if batch.flow is not None:
+                row += [batch.flow.vectors[i].numpy().tobytes(), batch.flow.valid[i].numpy().tobytes()]
+            rows.append(row)
+    return rows
+
+
+def test_a_batch_is_what_its_docstring_says(split):
+    batch = next(iter(loader(split, augment=augment.RandomResizedCrop(flip=0.5))))
+    assert batch.video.shape == (4, 4, 32, 32, 3)
+    assert batch.video.dtype == torch.uint8
+    assert batch.video.float().std() > 10
+    assert batch.mask.masked.shape == (4, 2 * 4 * 4)
+    assert batch.mask.visible.shape == (4, 8)
+    assert batch.label.tolist() == [int(k.removeprefix("clip")) % 3 for k in batch.key]
+    assert torch.allclose(batch.pts_s.diff(dim=1), torch.full((4, 3), 4 / 30, dtype=torch.float64), atol=1e-3)
+    values = batch.pixel_values()
+    assert values.shape == (4, 4, 3, 32, 32)
+    expected = (batch.video[0, 0, 5, 6].double() / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
+    assert torch.allclose(values[0, 0, :, 5, 6].double(), expected, atol=1e-5)
+
+
+def test_epochs_hold_different_orders_crops_and_masks_and_repeat_exactly(split):
+    first, second = loader(split), loader(split)
+    epoch_0, epoch_1 = contents(first), contents(first)
+    assert epoch_0 == contents(second)
+    assert epoch_1 == contents(second)
+    assert [r[0] for r in epoch_0] != [r[0] for r in epoch_1]
+    assert len({r[0] for r in epoch_0}) == 8 == len(epoch_0)
+
+
+@pytest.mark.parametrize("mask", [masks.Random(ratio=0.75), masks.MotionGuided(ratio=0.75)])
+def test_ranks_and_threads_change_nothing(split, mask):
+    whole = loader(split, mask=mask, threads=1)
+    for epoch in range(2):
+        wanted = contents(whole)
+        assert len(wanted) == 8
+        for world in (2, 4):
+            ranks = [
+                loader(split, mask=mask, batch_size=4 // world, rank=r, world_size=world, threads=3)
+                for r in range(world)
+            ]
+            for each in ranks:
+                each.seek(epoch)
+            shares = [list(each) for each in ranks]
+            assert len({len(s) for s in shares}) == 1
+            got = [contents([share[b]]) for b in range(2) for share in shares]
+            assert list(chain.from_iterable(got)) == wanted
+
+
+def test_worker_processes_change_nothing_and_flow_crosses_whole(split):
+    settings = {"mask": masks.MotionGuided(ratio=0.75), "batch_size": 2}
+    wanted = contents(loader(split, **settings))
+    spawned = loader(split, workers=2, threads=1, **settings)
+    assert contents(spawned) == wanted
+    assert spawned.stats()["samples"] == 10
+    assert spawned.stats()["read_bytes"] > 0
+
+
+def test_resume_after_any_batch_is_the_uninterrupted_run_also_elsewhere(split):
+    settings = {"batch_size": 2, "mask": masks.MotionGuided(ratio=0.75), "views": 2}
+    whole = loader(split, **settings)
+    wanted = [contents([b]) for _ in range(2) for b in whole]
+    assert len(wanted) == 10
+    for stop in (1, 4, 5, 7):
+        run = loader(split, **settings)
+        batches = (b for _ in range(2) for b in run)
+        head = [contents([next(batches)]) for _ in range(stop)]
+        state = json.loads(json.dumps(run.state_dict()))
+        batches.close()
+        tails = []
+        for rank in range(2):
+            other = loader(split, **(settings | {"batch_size": 1}), rank=rank, world_size=2)
+            other.load_state_dict(state)
+            assert other.state_dict() == state
+            tails.append([contents([b]) for _ in range(2 - state["epoch"]) for b in other])
+        tail = [a + b for a, b in zip(*tails, strict=True)]
+        assert head + tail == wanted
+
+
+def test_a_break_goes_on_where_it_stopped(split):
+    wanted = [contents([b]) for b in loader(split, batch_size=2)]
+    run = loader(split, batch_size=2)
+    got = []
+    for batch in run:
+        got.append(contents([batch]))
+        if len(got) == 2:
+            break
+    assert run.state_dict()["batch"] == 2
+    got += [contents([b]) for b in run]
+    assert got == wanted
+    assert run.epoch == 1
+
+
+def test_a_resume_that_cannot_be_exact_is_refused(split):
+    state = loader(split).state_dict()
+    for changes, says in [({"batch_size": 2}, "global_batch"), ({"seed": 8}, "seed"), ({"block": 1}, "block")]:
+        with pytest.raises(ResumeError, match=f"{says}: saved"):
+            loader(split, **changes).load_state_dict(state)
+    with pytest.raises(ResumeError, match="dataset: saved 'another'"):
+        loader(split).load_state_dict(state | {"dataset": "another"})
+
+
+def test_views_share_the_clip_and_differ_in_crop_and_mask(split):
+    batch = next(iter(loader(split, views=3)))
+    assert len(batch) == 12
+    assert batch.key[0] == batch.key[1] == batch.key[2]
+    assert torch.equal(batch.pts_s[0], batch.pts_s[2])
+    assert len({m.numpy().tobytes() for m in batch.mask.masked[:3]}) == 3
+    assert len({v.numpy().tobytes() for v in batch.video[:3]}) > 1
+    single = next(iter(loader(split)))
+    assert contents([single])[0] == contents([batch])[0]
+
+
+def test_validation_covers_every_sample_once_on_uneven_ranks_with_equal_steps(split):
+    ranks = [loader(split, batch_size=2, shuffle=False, rank=r, world_size=2) for r in range(2)]
+    batches = [list(each) for each in ranks]
+    assert len(batches[0]) == len(batches[1]) == len(ranks[0]) == 3
+    counted = []
+    for batch in chain.from_iterable(batches):
+        weight = torch.ones(len(batch)) if batch.weight is None else batch.weight
+        counted += [key for key, w in zip(batch.key, weight, strict=True) if w]
+        assert torch.equal(batch.mask.weight.amax(dim=1), weight)
+    assert sorted(counted) == sorted(f"clip{i}" for i in range(11))
+    assert sum(b.weight is not None for b in chain.from_iterable(batches)) >= 1
+
+
+def test_only_the_bytes_of_the_gops_are_read(split):
+    manifest = Manifest.load(split)
+    run = loader(split, clip=replace(CLIP, frames=2), mask=None, shuffle=False, batch_size=11)
+    list(run)
+    needed = 0
+    for i in range(11):
+        video, numbers = manifest.video(i), run.sampler.request(i, 0).numbers
+        gops = set((np.searchsorted(video.first_frame, numbers, side="right") - 1).tolist())
+        needed += video.header_size + sum(int(video.size[g]) for g in gops)
+    assert run.stats()["read_bytes"] == needed
+    assert needed < sum(manifest.video(i).header_size + int(manifest.video(i).size.sum()) for i in range(11))
+
+
+def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(split, tmp_path, caplog):
+    broken = tmp_path / "split"
+    shutil.copytree(split, broken)
+    manifest = Manifest.load(broken)
+    at, size = int(manifest.component("mp4").offset[3]), int(manifest.component("mp4").size[3])
+    header = manifest.video(3).header_size
+    with open(manifest.shard_path(3), "r+b") as file:
+        file.seek(at + header)
+        file.write(np.random.default_rng(0).bytes(size - header - 4096))  # the next one's first block stays whole
+    with caplog.at_level(logging.WARNING):
+        run = loader(broken, max_bad_fraction=0.5, shuffle=False)
+        got = contents(run)
+    assert len(got) == 11
+    assert run.stats()["bad"] == 1
+    assert "'clip3' in t-000000.tar" in caplog.text
+    assert got[3][0] != "clip3"
+    assert contents(loader(broken, max_bad_fraction=0.5, shuffle=False, threads=1)) == got
+    strict = loader(broken, max_bad_fraction=0.0, shuffle=False)
+    with pytest.raises(SampleError, match="max_bad_fraction"):
+        list(strict)
+
+
+def test_a_missing_shard_is_an_error_that_names_it(split, tmp_path):
+    broken = tmp_path / "split"
+    shutil.copytree(split, broken)
+    for tar in broken.glob("*.tar"):
+        tar.unlink()
+    with pytest.raises(SampleError, match=r"t-00000\d.tar"):
+        list(loader(broken))
+
+
+def test_an_iteration_that_is_left_early_ends_its_threads(split):
+    import threading
+
+    before = threading.active_count()
+    iterator = iter(loader(split))
+    next(iterator)
+    assert threading.active_count() > before
+    iterator.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"views": 0}, "views=0"),
+        ({"backend": "gpu"}, "'auto', 'cpu' and 'dali'"),
+        ({"flow": "raft"}, "'codec', 'dis'"),
+        ({"flow": "none", "mask": masks.MotionGuided()}, "needs flow"),
+        ({"flow": "codec", "clip": replace(CLIP, stride=2)}, "stride 2"),
+        ({"rank": 3, "world_size": 2}, "rank=3"),
+        ({"patch": 7}, "7"),
+        ({"batch_size": 12}, "do not fill one global batch"),
+    ],
+)
+def test_impossible_settings_are_refused_at_once(split, changes, says):
+    with pytest.raises(ValueError, match=says):
+        loader(split, **changes)
+
+
+def test_a_place_that_is_no_split_is_an_error(tmp_path):
+    with pytest.raises(ShardError, match="dataset"):
+        loader(tmp_path)
+    with pytest.raises(ValueError, match="a folder is read"):
+        loader("pipe:cat x.tar")
+
+
+def test_flow_follows_the_texture(split):
+    batch = next(
+        iter(loader(split, flow="codec", mask=None, clip=replace(CLIP, size=64), augment=augment.CenterCrop()))
+    )
+    valid = batch.flow.valid
+    assert valid.float().mean() > 0.5
+    inside = batch.flow.vectors[:, :, 2:-2, 2:-2][valid[:, :, 2:-2, 2:-2]]
+    # the texture moves by (2, 1) pixels a frame, 4 frames from sample to sample; it was at p - (8, 4) before
+    assert torch.allclose(inside.median(dim=0).values, torch.tensor([-8.0, -4.0]), atol=0.5)

@@ -1,0 +1,140 @@
+"""Mixtures: exact proportions, each dataset in epochs of its own, replacement within a dataset, refusals."""
+
+import json
+from collections import Counter
+from itertools import chain, islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskstream.pipelines import VideoClip, masks, mix, video_loader
+from maskstream.pipelines.stream.mix import MixOrder
+from maskstream.pipelines.stream.order import Order
+from maskstream.shards.errors import ResumeError
+
+SETTINGS = {
+    "clip": VideoClip(frames=2, stride=4, size=32),
+    "mask": masks.Random(ratio=0.75),
+    "patch": 8,
+    "threads": 1,
+    "batch_size": 4,
+}
+
+
+def loader(split, **changes):
+    return video_loader(split, **(SETTINGS | changes))
+
+
+def order_of(sizes, weights, global_batch, **changes):
+    parts = tuple(Order(shard_sizes=(n,), global_batch=1, seed=i) for i, n in enumerate(sizes))
+    names = tuple(map(str, sizes))
+    return MixOrder(parts=parts, weights=weights, datasets=names, global_batch=global_batch, **changes)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    weights=st.lists(st.integers(1, 7), min_size=4, max_size=4),
+    global_batch=st.integers(1, 12),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_parts_come_in_their_proportion_and_in_whole_epochs_of_their_own(sizes, weights, global_batch, data):
+    weights = tuple(weights[: len(sizes)])
+    order = order_of(sizes, weights, global_batch, length=data.draw(st.integers(1, 20)))
+    batches = [b for epoch in range(3) for b in order.batches(epoch)]
+    assert len(batches) == 3 * order.n_batches
+    assert all(len(b.indexes) == len(b.epochs) == global_batch for b in batches)
+    of = [[order.find(i) for i in b.indexes.tolist()] for b in batches]
+    for n in range(1, len(batches) + 1):
+        counts = Counter(part for batch in of[:n] for part, _ in batch)
+        for part, weight in enumerate(weights):
+            assert abs(counts[part] - n * global_batch * weight / sum(weights)) <= 1 + len(weights) / 2
+    for part, size in enumerate(sizes):
+        shown = Counter(
+            (epoch, own)
+            for batch, b in zip(of, batches, strict=True)
+            for (p, own), epoch in zip(batch, b.epochs.tolist(), strict=True)
+            if p == part
+        )
+        assert set(shown.values()) <= {1}
+        full, rest = divmod(len(shown), size)
+        assert Counter(epoch for epoch, _ in shown) == Counter(
+            dict.fromkeys(range(full), size) | ({full: rest} if rest else {})
+        )
+
+
+def test_an_epoch_can_be_entered_anywhere_and_batches_are_shuffled():
+    order = order_of((20, 9), (3, 1), 8, length=6)
+    whole = [b.indexes.tolist() for b in order.batches(2)]
+    for first in range(6):
+        assert [b.indexes.tolist() for b in order.batches(2, first)] == whole[first:]
+    places = [[int(i) >= 20 for i in batch] for batch in whole]
+    assert all(sum(place) == 2 for place in places)
+    assert len(set(map(tuple, places))) > 3
+
+
+def test_a_mixture_gives_what_the_loaders_give_and_says_where_each_is(uneven, split):
+    mixed = mix([(loader(uneven, seed=1), 3), (loader(split, seed=2), 1)], seed=5)
+    assert len(mixed) == (53 + 11) // 4
+    assert mixed.grid == loader(split).grid
+    batches = list(mixed)
+    assert all(Counter(key[0] for key in batch.key) == {"u": 3, "c": 1} for batch in batches)
+    state = mixed.state_dict()
+    assert json.loads(json.dumps(state)) == state
+    assert (state["epoch"], state["batch"]) == (1, 0)
+    assert state["positions"] == [{"epoch": 0, "sample": 48}, {"epoch": 1, "sample": 5}]
+    alone = {}
+    for folder, seed, epochs in ((uneven, 1, 1), (split, 2, 2)):
+        run = loader(folder, seed=seed, batch_size=1)
+        for batch in islice(run.repeat(), epochs * len(run)):
+            alone.setdefault(batch.key[0], []).append((batch.video[0].numpy().tobytes(), batch.mask.masked[0].tolist()))
+    for batch in batches:
+        for i, key in enumerate(batch.key):
+            assert (batch.video[i].numpy().tobytes(), batch.mask.masked[i].tolist()) in alone[key]
+    assert len({key for key in chain.from_iterable(b.key for b in batches) if key[0] == "c"}) == 11
+
+
+def test_a_bad_sample_is_replaced_by_one_of_its_own_dataset():
+    order = order_of((20, 9), (3, 1), 8)
+    rng = np.random.default_rng(0)
+    assert {order.find(order.reserve(22, rng))[0] for _ in range(50)} == {1}
+    assert {order.find(order.reserve(3, rng))[0] for _ in range(50)} == {0}
+
+
+def test_a_mixture_resumes_only_as_itself(uneven, split):
+    a, b = loader(uneven), loader(split)
+    state = mix([(a, 3), (b, 1)]).state_dict()
+    mix([(a, 3), (b, 1)], batch_size=4).load_state_dict(state)
+    for other in (mix([(a, 2), (b, 1)]), mix([(b, 3), (a, 1)]), mix([(a, 3), (b, 1)], seed=1), a):
+        with pytest.raises(ResumeError, match="saved"):
+            other.load_state_dict(state)
+    with pytest.raises(ResumeError, match="batches: saved 16, here 5"):
+        mix([(a, 3), (b, 1)], batches=5).load_state_dict(state)
+
+
+@pytest.mark.parametrize("weight", [0, -1, 0.5, True])
+def test_weights_are_positive_whole_numbers(split, weight):
+    with pytest.raises(ValueError, match="positive whole numbers"):
+        mix([(loader(split), weight)])
+
+
+def test_what_cannot_be_mixed_is_refused_with_the_reason(split):
+    whole = loader(split)
+    for changes, says in [
+        ({"clip": VideoClip(frames=4, stride=4, size=32)}, "clip.frames: 2 and 4"),
+        ({"views": 2}, "views: 1 and 2"),
+        ({"mask": masks.Random(ratio=0.5)}, "number 1 differs from number 0 in mask"),
+        ({"flow": "dis"}, "flow: no and yes"),
+        ({"shuffle": False}, "shuffle=True"),
+        ({"lanes": 2}, "lanes=1"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            mix([(whole, 1), (loader(split, **changes), 1)])
+    with pytest.raises(ValueError, match="a mixture already; give its parts"):
+        mix([(mix([(whole, 1)]), 1)])
+    with pytest.raises(ValueError, match="of nothing"):
+        mix([])
+    with pytest.raises(ValueError, match="at least one batch"):
+        mix([(whole, 1)], batch_size=12)

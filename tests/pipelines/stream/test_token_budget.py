@@ -1,0 +1,131 @@
+"""Token budgets: batches grow as the ratio does, hold the budget, and go through the samples as the order says."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskstream.pipelines import VideoClip, VideoLoader, video_loader
+from maskstream.pipelines.masks import Draw, Law, MotionGuided, Random, TokenGrid
+from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.place import Place
+from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_order, visible_by_step
+from maskstream.shards.errors import ResumeError
+
+GRID = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
+STEPS = 3000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Falling(Law):
+    """From `start` to `end` over the run."""
+
+    start: float = 0.9
+    end: float = 0.8
+
+    @property
+    def needs_progress(self) -> bool:
+        return True
+
+    def draw(self, draw: Draw) -> float:
+        return round(self.start + (self.end - self.start) * draw.place.progress, 6)
+
+
+def falling_order(budget: int = 4000, global_batch: int = 4, steps: int = STEPS) -> BudgetOrder:
+    order = Order(shard_sizes=(50, 30, 21), global_batch=global_batch, seed=5)
+    return budget_order(order, Random(ratio=Falling()), GRID, budget, steps)
+
+
+def test_the_visible_tokens_of_a_batch_stay_within_one_step_of_the_budget() -> None:
+    order = falling_order()
+    tokens = order.sizes() * order.visible
+    assert (order.visible[0], order.visible[-1]) == (51, 102)
+    assert tokens.max() <= 4000
+    assert (4000 - tokens < 4 * order.visible).all()
+    assert (order.sizes() % 4 == 0).all()
+    assert (order.sizes()[0], order.sizes()[-1]) == (76, 36)
+
+
+def test_the_counts_are_those_of_every_single_step() -> None:
+    mask = Random(ratio=Falling())
+    places = [Place(step=s, progress=s / (STEPS - 1)) for s in range(STEPS)]
+    rng = np.random.default_rng(0)
+    every = [GRID.size - int(mask.hide(GRID, Draw(rng=rng, place=place)).sum()) for place in places]
+    assert visible_by_step(mask, GRID, STEPS).tolist() == every
+
+
+def test_batches_are_the_orders_samples_without_a_gap() -> None:
+    order = falling_order(steps=40)
+    batches = list(order.batches(0))
+    assert [len(b.indexes) for b in batches] == order.sizes().tolist()
+    indexes = np.concatenate([b.indexes for b in batches])
+    epochs = np.concatenate([b.epochs for b in batches])
+    wanted = np.concatenate([order.samples.epoch(e) for e in range(int(epochs[-1]) + 1)])
+    assert np.array_equal(indexes, wanted[: len(indexes)])
+    assert np.array_equal(epochs, np.arange(len(indexes)) // 101)
+
+
+@pytest.mark.parametrize("first", [0, 1, 17, 39])
+def test_a_run_goes_on_at_any_batch_and_beyond_its_end(first: int) -> None:
+    order = falling_order(steps=40)
+    whole = list(order.batches(0)) + list(order.batches(1))
+    rest = list(order.batches(0, first)) + list(order.batches(1))
+    assert [b.indexes.tolist() for b in rest] == [b.indexes.tolist() for b in whole[first:]]
+    assert {len(b.indexes) for b in whole[40:]} == {int(order.sizes()[-1])}
+    assert order.position(0, first)["sample_epoch"] == whole[first].epochs[0]
+
+
+def test_what_cannot_be_held_to_a_budget_is_refused() -> None:
+    order = Order(shard_sizes=(101,), global_batch=4, seed=5)
+    with pytest.raises(ValueError, match=r"budget of 300 does not hold the smallest batch: 4 samples .* up to 102"):
+        budget_order(order, Random(ratio=Falling()), GRID, 300, 10)
+    with pytest.raises(ValueError, match="steps=None"):
+        budget_order(order, Random(ratio=Falling()), GRID, 3000, None)
+    with pytest.raises(ValueError, match="needs flow"):
+        budget_order(order, MotionGuided(), GRID, 3000, 10)
+    with pytest.raises(ValueError, match="hides all 512"):
+        budget_order(order, Random(ratio=1.0), GRID, 3000, 10)
+    with pytest.raises(ValueError, match="shuffle=True"):
+        budget_order(Order(shard_sizes=(9,), global_batch=2, shuffle=False), Random(), GRID, 3000, 10)
+
+
+def budget_loader(split: Path, *, batch_size: int, rank: int, world_size: int, workers: int = 0) -> VideoLoader:
+    return video_loader(
+        split,
+        clip=VideoClip(frames=4, stride=4, size=32),
+        mask=Random(ratio=Falling(start=0.9, end=0.5)),
+        patch=8,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        seed=3,
+        threads=2,
+        steps=6,
+        token_budget=64,
+    )
+
+
+def rows(loader: VideoLoader, batches: int) -> list[list[tuple[str, list[bool]]]]:
+    taken = islice(loader.repeat(), batches)
+    return [list(zip(b.key, b.mask.masked.tolist(), strict=True)) for b in taken]
+
+
+def test_a_loader_keeps_the_budget_on_any_ranks_and_after_a_resume(split: Path) -> None:
+    alone = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    assert len(alone) == 6
+    whole = rows(alone, 6)
+    assert len(whole[0]) > len(whole[-1]) >= 4
+    two = [rows(budget_loader(split, batch_size=2, rank=r, world_size=2), 6) for r in range(2)]
+    assert [a + b for a, b in zip(*two, strict=True)] == whole
+    stopped = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    assert rows(stopped, 2) == whole[:2]
+    resumed = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    resumed.load_state_dict(stopped.state_dict())
+    assert rows(resumed, 4) == whole[2:]
+    other = budget_loader(split, batch_size=4, rank=0, world_size=1)
+    other.steps = 7
+    with pytest.raises(ResumeError, match="steps: saved 6, here 7"):
+        other.load_state_dict(stopped.state_dict())

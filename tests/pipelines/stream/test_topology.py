@@ -1,0 +1,188 @@
+"""The same global batches at every topology, and after every stop: pixels, masks, flow, times and labels, bit by bit.
+
+Ranks are simulated in this process; workers are real, spawned processes where a case has them.
+"""
+
+import json
+from collections import Counter
+from itertools import chain, islice
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import VideoClip, augment, masks, mix, video_loader
+from maskstream.pipelines.stream.order import Order
+from maskstream.shards.errors import ResumeError
+
+GLOBAL_BATCH = 24
+TOPOLOGIES = [(1, 0), (1, 4), (2, 2), (4, 1), (3, 2), (8, 1)]
+SETTINGS = {
+    "clip": VideoClip(frames=2, stride=4, size=32),
+    "mask": masks.MotionGuided(ratio=0.75),
+    "augment": augment.RandomResizedCrop(flip=0.5),
+    "patch": 8,
+    "threads": 1,
+    "seed": 11,
+}
+EPOCHS = 2
+
+
+def rank_loader(split, rank=0, world_size=1, workers=0, **changes):
+    settings = SETTINGS | {"batch_size": GLOBAL_BATCH // world_size} | changes
+    return video_loader(split, rank=rank, world_size=world_size, workers=workers, **settings)
+
+
+def mixture(split, rank=0, world_size=1, workers=0, other=None, **changes):
+    """Three samples of `split` to one of `other`, where each is a dataset of its own."""
+    parts = [rank_loader(folder, rank, world_size, workers, batch_size=1, **changes) for folder in (split, other)]
+    return mix([(parts[0], 3), (parts[1], 1)], seed=5, batch_size=8 // world_size)
+
+
+def contents(batch):
+    """Everything that a batch holds, per clip, as comparable values."""
+    rows = []
+    for i, key in enumerate(batch.key):
+        row = [key, batch.video[i].numpy().tobytes(), int(batch.label[i]), batch.pts_s[i].tolist()]
+        row += [getattr(batch.mask, name)[i].numpy().tobytes() for name in ("masked", "visible", "target", "weight")]
+        if batch.flow is not None:
+            row += [batch.flow.vectors[i].numpy().tobytes(), batch.flow.valid[i].numpy().tobytes()]
+        rows.append(row)
+    return rows
+
+
+def together(iterators):
+    """Global batches: what the ranks give in a step, one after the other."""
+    for step in zip(*iterators, strict=True):
+        assert len({len(batch) for batch in step}) == 1
+        yield list(chain.from_iterable(contents(batch) for batch in step))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(uneven):
+    """The global batches of two epochs at one rank."""
+    run = rank_loader(uneven)
+    return [contents(batch) for batch in islice(run.repeat(), EPOCHS * len(run))]
+
+
+def test_the_run_that_others_are_compared_with_is_what_it_should_be(uninterrupted):
+    assert len(uninterrupted) == EPOCHS * (53 // GLOBAL_BATCH)
+    for epoch in range(EPOCHS):
+        keys = [row[0] for batch in uninterrupted[2 * epoch : 2 * epoch + 2] for row in batch]
+        assert len(set(keys)) == len(keys) == 48
+        assert keys != sorted(keys)
+    rows = list(chain.from_iterable(uninterrupted))
+    assert len({row[1] for row in rows}) == len(rows), "every crop is another one"
+    assert len({row[3][0] for row in rows}) > 4, "clips start in different places"
+    assert len({row[4] for row in rows}) > 10, "masks differ"
+    assert all(np.frombuffer(row[8], np.float32).any() for row in rows), "there is flow"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+@pytest.mark.parametrize(("ranks", "workers"), TOPOLOGIES)
+def test_global_batches_are_bit_equal_at_every_topology(uneven, uninterrupted, ranks, workers):
+    """Rank 0 has real worker processes, which shows that they change nothing; its peers would show it again."""
+    loaders = [rank_loader(uneven, rank, ranks, workers if rank == 0 else 0) for rank in range(ranks)]
+    got = list(together([islice(each.repeat(), EPOCHS * len(each)) for each in loaders]))
+    assert got == uninterrupted
+    assert len({json.dumps(each.state_dict()) for each in loaders}) == 1
+    loaders[0].close()
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("block", [None, 2])
+def test_each_sample_comes_at_most_once_in_an_epoch(lanes, block):
+    order = Order(shard_sizes=(7, 2, 11, 1, 9, 13, 10), global_batch=GLOBAL_BATCH, lanes=lanes, block=block)
+    for epoch in range(5):
+        indexes = [i for batch in order.batches(epoch) for i in batch.indexes.tolist()]
+        assert len(set(indexes)) == len(indexes) == order.n_batches * GLOBAL_BATCH > 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
+def test_validation_gives_each_sample_exactly_once_and_every_rank_as_many_steps(uneven, ranks):
+    counted, steps = Counter(), set()
+    for rank in range(ranks):
+        run = rank_loader(uneven, rank, ranks, shuffle=False, flow="none", mask=masks.Random(ratio=0.75))
+        batches = list(run)
+        steps.add(len(batches))
+        for batch in batches:
+            weight = torch.ones(len(batch)) if batch.weight is None else batch.weight
+            counted.update(key for key, w in zip(batch.key, weight.tolist(), strict=True) if w)
+    assert steps == {3}
+    assert counted == Counter({f"u{i}": 1 for i in range(53)})
+
+
+@pytest.mark.parametrize("kind", ["one dataset", "four views", "mixture"])
+def test_a_stop_after_any_batch_twice_is_the_uninterrupted_run_elsewhere(uneven, split, kind):
+    """From 2 ranks to 4 to 1, with a stop after every k-th batch, over the end of an epoch."""
+
+    def loaders(ranks):
+        if kind == "mixture":
+            return [mixture(uneven, rank, ranks, other=split) for rank in range(ranks)]
+        views = 4 if kind == "four views" else 1
+        return [rank_loader(uneven, r, ranks, views=views, batch_size=16 // ranks) for r in range(ranks)]
+
+    whole = loaders(1)[0]
+    total = len(whole) + 2
+    wanted = [contents(batch) for batch in islice(whole.repeat(), total)]
+    assert whole.epoch == 1
+    assert all(len(row) == 10 for row in wanted[0])
+    if kind == "mixture":
+        assert {row[0][0] for row in wanted[0]} == {"u", "c"}
+    for first in range(1, total):
+        got, state = [], None
+        for ranks, stop in ((2, first), (4, min(first + 2, total)), (1, total)):
+            run = loaders(ranks)
+            for each in run:
+                if state is not None:
+                    each.load_state_dict(json.loads(state))
+            got += together([islice(each.repeat(), stop - len(got)) for each in run])
+            states = {json.dumps(each.state_dict()) for each in run}
+            assert len(states) == 1
+            state = states.pop()
+        assert got == wanted
+
+
+def test_a_stop_with_worker_processes_is_exact_and_they_stay(uneven, uninterrupted):
+    run = rank_loader(uneven, workers=2)
+    got = []
+    for batch in run:
+        got.append(contents(batch))
+        break
+    workers = worker_pids(run)
+    got += [contents(batch) for batch in islice(run.repeat(), 3)]
+    assert got == uninterrupted
+    assert worker_pids(run) == workers
+    run.seek(1)
+    assert [contents(batch) for batch in run] == uninterrupted[2:]
+    assert worker_pids(run) == workers
+    other = rank_loader(uneven)
+    other.load_state_dict(run.state_dict())
+    assert contents(next(iter(other))) == contents(next(iter(run)))
+    run.close()
+
+
+def worker_pids(run):
+    return [worker.pid for worker in run._pool._loader._iterator._workers]
+
+
+def test_a_world_that_does_not_divide_the_global_batch_is_refused_with_the_reason(uneven):
+    state = rank_loader(uneven, batch_size=8).state_dict()
+    with pytest.raises(ResumeError, match=r"8 samples cannot be shared by 3 ranks evenly; use 1, 2, 4, 8 ranks"):
+        rank_loader(uneven, rank=0, world_size=3, batch_size=3).load_state_dict(state)
+    with pytest.raises(ResumeError, match="With 2 ranks use batch_size=4"):
+        rank_loader(uneven, rank=0, world_size=2, batch_size=2).load_state_dict(state)
+    run = rank_loader(uneven, batch_size=8)
+    with pytest.raises(ValueError, match="cannot be shared by 3 ranks evenly"):
+        type(run)(
+            run.sampler,
+            run.order,
+            "",
+            rank=0,
+            world_size=3,
+            workers=0,
+            threads=1,
+            prefetch=1,
+            max_bad_fraction=0,
+            device=torch.device("cpu"),
+        )

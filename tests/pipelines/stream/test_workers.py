@@ -1,0 +1,258 @@
+"""The life of worker processes and of the loader around them: they stay, they end, and they leave nothing behind."""
+
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from maskstream.pipelines import VideoClip, masks, mix, video_loader
+from maskstream.pipelines.stream.produce import BatchMaker
+from maskstream.pipelines.stream.workers import _Tasks
+from maskstream.shards.errors import SampleError
+
+SETTINGS = {
+    "clip": VideoClip(frames=2, stride=4, size=32),
+    "mask": masks.Random(ratio=0.75),
+    "patch": 8,
+    "threads": 1,
+    "batch_size": 4,
+}
+SCRIPT = """
+import signal, sys, time
+from itertools import islice
+from maskstream.pipelines import VideoClip, masks, video_loader
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+    run = video_loader(sys.argv[1], clip=VideoClip(frames=2, stride=4, size=32), mask=masks.Random(ratio=0.75), patch=8,
+                       batch_size=4, workers=2, threads=1, device="cpu")
+    for n, batch in enumerate(run.repeat()):
+        if n == 2:
+            print(*(w.pid for w in run._pool._loader._iterator._workers), flush=True)
+        time.sleep(0.05)
+"""
+LEFT = """
+import sys
+from maskstream.pipelines import VideoClip, masks, video_loader
+
+if __name__ == "__main__":
+    run = video_loader(sys.argv[1], clip=VideoClip(frames=2, stride=4, size=32), mask=masks.Random(ratio=0.75), patch=8,
+                       batch_size=4, workers=int(sys.argv[2]), threads=2, device="cpu")
+    batches = run.repeat()
+    print(len(next(batches)))
+"""
+
+
+def loader(split, **changes):
+    return video_loader(split, **(SETTINGS | changes))
+
+
+def keys(batches):
+    return [batch.key for batch in batches]
+
+
+def pids(run):
+    return [worker.pid for worker in run._pool._loader._iterator._workers]
+
+
+def gone(pid, within_s=60.0):
+    """Whether the process ends in time; one that ended and waits for its parent counts."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def running(uneven, tmp_path):
+    """A process that loads with two workers, and the workers' ids."""
+    script = tmp_path / "load.py"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, script, uneven],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2
+    yield process, workers
+    process.kill()
+    process.communicate()
+
+
+def test_workers_end_when_their_parent_is_killed_and_leave_nothing(running):
+    process, workers = running
+    assert not any(gone(pid, 0.1) for pid in workers)
+    process.kill()
+    assert all(gone(pid) for pid in workers)
+    mine = [name for name in os.listdir("/dev/shm") if str(process.pid) in name or any(str(w) in name for w in workers)]
+    assert mine == []
+
+
+def test_ctrl_c_is_the_parents_and_ends_everything(running):
+    process, workers = running
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (1, -signal.SIGINT, 130)
+    assert errors.count("Traceback") == 1, errors
+    assert "KeyboardInterrupt" in errors
+    assert all(gone(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_program_that_ends_within_an_iteration_says_nothing(split, tmp_path, workers):
+    script = tmp_path / "left.py"
+    script.write_text(LEFT)
+    words = [sys.executable, script, split, str(workers)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "4\n", "")
+
+
+def test_workers_stay_for_epochs_end_on_close_and_come_again(uneven):
+    wanted, run = keys(islice(loader(uneven).repeat(), 40)), loader(uneven, workers=1)
+    got = keys(run)
+    first = pids(run)
+    got += keys(islice(run.repeat(), 13))
+    assert pids(run) == first
+    run.close()
+    assert all(gone(pid) for pid in first)
+    got += keys(islice(run.repeat(), 14))
+    again = pids(run)
+    assert again != first
+    assert got == wanted
+    del run
+    gc.collect()
+    assert all(gone(pid) for pid in again)
+
+
+def test_an_error_in_a_worker_is_what_it_is_in_a_thread_and_ends_the_workers(uneven, tmp_path):
+    for file in Path(uneven).iterdir():
+        (tmp_path / file.name).write_bytes(b"" if file.suffix == ".tar" else file.read_bytes())
+    run = loader(tmp_path, workers=1, max_bad_fraction=1.0)
+    with pytest.raises(SampleError, match=r"u-00000\d.tar"):
+        next(iter(run))
+    assert run._pool is None
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_is_killed_is_an_error_and_the_loader_goes_on_where_it_was(uneven):
+    wanted = keys(islice(loader(uneven).repeat(), 13))
+    run = loader(uneven, workers=1)
+    got = []
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):  # noqa: PT012
+        for batch in run.repeat():
+            got.append(batch.key)
+            if len(got) == 2:
+                os.kill(pids(run)[0], signal.SIGKILL)
+    assert 2 <= len(got) < 13
+    got += keys(islice(run.repeat(), 13 - len(got)))
+    assert got == wanted
+    run.close()
+
+
+def test_a_loader_has_one_iteration_at_a_time(split):
+    run = loader(split, batch_size=2)
+    first = iter(run)
+    next(first)
+    next(iter(run))
+    assert run.state_dict()["batch"] == 2
+    with pytest.raises(RuntimeError, match="one position"):
+        next(first)
+    first = iter(run)
+    next(first)
+    run.seek(3)
+    with pytest.raises(RuntimeError, match="was moved"):
+        next(first)
+    assert run.epoch == 3
+
+
+def test_repeat_is_the_epochs_one_after_the_other(split):
+    a, b = loader(split, batch_size=3), loader(split, batch_size=3)
+    wanted = [key for _ in range(3) for key in keys(a)]
+    assert keys(islice(b.repeat(), 9)) == wanted
+    assert (b.epoch, b.state_dict()["batch"]) == (3, 0)
+    assert len({tuple(map(tuple, wanted[i : i + 3])) for i in (0, 3, 6)}) == 3
+
+
+def test_a_loader_is_an_iterable_dataset_for_any_dataloader(split):
+    wanted = keys(islice(loader(split).repeat(), 6))
+    run = loader(split)
+    dataset = run.as_dataset(lambda batch: {"pixel_values": batch.pixel_values(), "key": batch.key})
+    assert isinstance(dataset, IterableDataset)
+    batches = DataLoader(dataset, batch_size=None)
+    assert len(batches) == len(run) == 2
+    got = [batch["key"] for _ in range(2) for batch in batches]
+    assert run.epoch == 2
+    state = dataset.state_dict()
+    other = loader(split)
+    endless = DataLoader(other.as_dataset(repeat=True), batch_size=None)
+    endless.dataset.load_state_dict(state)
+    got += keys(islice(endless, 2))
+    assert got == wanted
+    assert next(iter(batches))["pixel_values"].dtype == torch.float32
+    with pytest.raises(ValueError, match="give workers= to the loader"):
+        next(iter(DataLoader(_Pickled(), batch_size=None, num_workers=1)))
+
+
+class _Pickled(IterableDataset):
+    """A dataset that asks for a loader's batches inside a worker of another DataLoader."""
+
+    def __iter__(self):
+        from maskstream.pipelines.stream.torch_dataset import BatchDataset
+
+        return iter(BatchDataset([], None, False))
+
+
+def test_the_tasks_of_a_worker_name_the_one_that_it_gets_next():
+    tasks = _Tasks(2)
+    tasks.plans = range(5)
+    assert list(tasks) == [(0, 2), (1, 3), (2, 4), (3, None), (4, None)]
+
+
+def test_what_a_worker_is_sent_is_small_and_whole(split):
+    mixed = mix([(loader(split), 2), (loader(split, seed=1), 1)])
+    sent = pickle.dumps(BatchMaker(sampler=mixed.sampler, order=mixed.order))
+    assert len(sent) < 100_000
+    back = pickle.loads(sent)
+    assert [b.indexes.tolist() for b in back.order.batches(1)] == [b.indexes.tolist() for b in mixed.order.batches(1)]
+
+
+def test_loading_leaves_torchs_random_state_alone(uneven):
+    before = torch.random.get_rng_state()
+    run = loader(uneven, workers=1)
+    next(iter(run))
+    run.close()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_decoded_frames_are_gone_with_their_batch_without_a_garbage_collection(split):
+    run = loader(split, mask=masks.MotionGuided(ratio=0.75), flow="codec", batch_size=2)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+        seen = [batch.flow is not None for batch in islice(run.repeat(), 10)]
+        frames = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert all(seen)
+    assert frames <= before

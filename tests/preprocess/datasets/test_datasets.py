@@ -1,0 +1,248 @@
+"""Each dataset's layout on a tiny tree of empty files, what is missing, and what a wrong layout is told."""
+
+import json
+
+import pytest
+
+from maskstream.preprocess.datasets import DATASETS
+from maskstream.preprocess.datasets.video.sample import CLIPS, windows
+from maskstream.shards.errors import DatasetError
+
+
+def tree(root, *names, **texts):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def summary(dataset):
+    return {
+        split: [(source.id, dataset.label_names[source.label] if source.label >= 0 else None) for source in sources]
+        for split, sources in dataset.splits.items()
+    }
+
+
+def refused(name, root):
+    with pytest.raises(DatasetError) as caught:
+        DATASETS[name](root)
+    return str(caught.value)
+
+
+FETCHED_OR_COMPUTED = {"sample", "sample-audio", "sample-audiovisual", "sample-mesh", "sample-points", "cylinder-flow"}
+
+
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - FETCHED_OR_COMPUTED))
+def test_no_folder_and_an_empty_one(name, tmp_path):
+    message = refused(name, tmp_path / "none")
+    assert str(tmp_path / "none") in message
+    assert "ROOT/" in message  # how to lay it out
+    assert str(tmp_path) in refused(name, tmp_path)
+
+
+HEAD = "label,youtube_id,time_start,time_end,split\n"
+
+
+@pytest.mark.parametrize("lists", ["annotations", "."])
+def test_k400_flat_with_replacements_and_missing(tmp_path, lists):
+    tree(
+        tmp_path,
+        "train/-abc_DE_f12_000001_000011.mp4",
+        "train/bbbbbbbbbbb_000000_000010.mp4",
+        "replacement_for_corrupted_k400/bbbbbbbbbbb_000000_000010.mp4",
+        "val/ddddddddddd_000100_000110.mkv",
+    )
+    write(
+        tmp_path / lists / "train.csv",
+        f"{HEAD}zumba,-abc_DE_f12,1,11,train\nabseiling,bbbbbbbbbbb,0,10,train\nabseiling,ccccccccccc,5,15,train\n",
+    )
+    write(tmp_path / lists / "validate.csv", f"{HEAD}zumba,ddddddddddd,100,110,validate\n")
+    write(tmp_path / lists / "test.csv", f"{HEAD}zumba,eeeeeeeeeee,0,10,test\n")
+    dataset = DATASETS["k400"](tmp_path)
+    assert dataset.label_names == ("abseiling", "zumba")
+    assert summary(dataset) == {
+        "train": [
+            ("train/-abc_DE_f12_000001_000011", "zumba"),
+            ("train/bbbbbbbbbbb_000000_000010", "abseiling"),
+        ],
+        "val": [("val/ddddddddddd_000100_000110", "zumba")],
+    }
+    assert dataset.splits["train"][1].path.parent.name == "replacement_for_corrupted_k400"
+    assert [(reject.source, reject.stage) for reject in dataset.missing["train"]] == [
+        ("train/ccccccccccc_000005_000015", "missing")
+    ]
+    assert dataset.missing["val"] == []
+
+
+def test_k400_class_folders(tmp_path):
+    tree(tmp_path, "videos_train/abseiling/a_000000_000010.mp4", "videos_val/zumba/b_000000_000010.mp4")
+    dataset = DATASETS["k400"](tmp_path)
+    assert summary(dataset) == {
+        "train": [("videos_train/abseiling/a_000000_000010.mp4", "abseiling")],
+        "val": [("videos_val/zumba/b_000000_000010.mp4", "zumba")],
+    }
+
+
+def test_k400_all_missing_or_another_list(tmp_path):
+    write(tmp_path / "train.csv", f"{HEAD}zumba,aaaaaaaaaaa,1,11,train\n")
+    message = refused("k400", tmp_path)
+    assert "of the 1 videos of split 'train'" in message
+    assert "cvdfoundation" in message
+    write(tmp_path / "train.csv", "path,label\na,b\n")
+    assert "has the columns label, path" in refused("k400", tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "labels/something-something-v2-"])
+def test_ssv2(tmp_path, prefix):
+    tree(tmp_path, "20bn-something-something-v2/7.webm", "20bn-something-something-v2/9.webm")
+    write(tmp_path / f"{prefix}labels.json", json.dumps({"Holding something": "1", "Closing something": "0"}))
+    entries = [
+        {"id": "7", "label": "holding a cup", "template": "Holding [something]"},
+        {"id": "8", "template": "Closing [something]"},
+    ]
+    write(tmp_path / f"{prefix}train.json", json.dumps(entries))
+    write(tmp_path / f"{prefix}validation.json", json.dumps([{"id": "9", "template": "Closing [something]"}]))
+    dataset = DATASETS["ssv2"](tmp_path)
+    assert dataset.label_names == ("Closing something", "Holding something")
+    assert summary(dataset) == {"train": [("7", "Holding something")], "val": [("9", "Closing something")]}
+    assert [reject.source for reject in dataset.missing["train"]] == ["8"]
+
+
+def test_ssv2_misshapen(tmp_path):
+    tree(tmp_path, "7.webm")
+    write(tmp_path / "labels.json", '{"Closing something": "0"}')
+    assert "there is no train.json" in refused("ssv2", tmp_path)
+    write(tmp_path / "train.json", '[{"id": "7", "template": "Opening [something]"}]')
+    assert "labels.json lacks" in refused("ssv2", tmp_path)
+    write(tmp_path / "train.json", "[")
+    assert "is no JSON" in refused("ssv2", tmp_path)
+    write(tmp_path / "labels.json", '{"Closing something": "4"}')
+    assert "not 0 to 0" in refused("ssv2", tmp_path)
+
+
+@pytest.fixture
+def ucf(tmp_path):
+    tree(
+        tmp_path,
+        "UCF-101/Archery/v_Archery_g01_c01.avi",
+        "UCF-101/Archery/v_Archery_g02_c01.avi",
+        "UCF-101/HandstandPushups/v_HandStandPushups_g01_c01.avi",
+    )
+    lists = tmp_path / "ucfTrainTestlist"
+    write(lists / "classInd.txt", "1 Archery\n2 HandstandPushups\n")
+    write(
+        lists / "trainlist01.txt",
+        "Archery/v_Archery_g02_c01.avi 1\nHandstandPushups/v_HandStandPushups_g01_c01.avi 2\n",
+    )
+    write(lists / "testlist01.txt", "Archery/v_Archery_g01_c01.avi\r\nArchery/v_Archery_g09_c01.avi\r\n")
+    return tmp_path
+
+
+def test_ucf101(ucf):
+    dataset = DATASETS["ucf101"](ucf)
+    assert summary(dataset) == {
+        "train": [
+            ("Archery/v_Archery_g02_c01.avi", "Archery"),
+            ("HandstandPushups/v_HandStandPushups_g01_c01.avi", "HandstandPushups"),
+        ],
+        "val": [("Archery/v_Archery_g01_c01.avi", "Archery")],
+    }
+    assert [reject.source for reject in dataset.missing["val"]] == ["Archery/v_Archery_g09_c01.avi"]
+    assert "trainlist02.txt" in refused("ucf101-2", ucf)
+    write(ucf / "ucfTrainTestlist" / "classInd.txt", "1 Bowling\n")
+    assert "whose class classInd.txt lacks" in refused("ucf101", ucf)
+
+
+def test_hmdb51_same_name_in_two_classes(tmp_path):
+    tree(
+        tmp_path,
+        "hmdb51_org/run/a#(x).avi",
+        "hmdb51_org/walk/a#(x).avi",
+        "hmdb51_org/walk/b.avi",
+        "hmdb51_org/walk/c.avi",
+    )
+    lists = tmp_path / "testTrainMulti_7030_splits"
+    write(lists / "walk_test_split1.txt", "a#(x).avi 2 \nb.avi 1 \nc.avi 0 \nd.avi 1 \n")
+    write(lists / "run_test_split1.txt", "a#(x).avi 1 \n")
+    dataset = DATASETS["hmdb51"](tmp_path)
+    assert summary(dataset) == {
+        "train": [("run/a#(x).avi", "run"), ("walk/b.avi", "walk")],
+        "val": [("walk/a#(x).avi", "walk")],
+    }
+    assert [source.path.parent.name for source in dataset.splits["train"]] == ["run", "walk"]
+    assert dataset.splits["val"][0].path.parent.name == "walk"
+    assert [reject.source for reject in dataset.missing["train"]] == ["walk/d.avi"]
+    write(lists / "run_test_split1.txt", "a#(x).avi 7\n")
+    assert "not a file and 0, 1 or 2" in refused("hmdb51", tmp_path)
+
+
+def test_folder_with_splits(tmp_path):
+    tree(
+        tmp_path,
+        "train/b/x.MP4",
+        "train/a/deep/y.mkv",
+        "train/loose.avi",
+        "val/a/z.webm",
+        "train/.hidden/h.mp4",
+        "n.txt",
+    )
+    dataset = DATASETS["folder"](tmp_path)
+    assert dataset.label_names == ("a", "b")
+    assert summary(dataset) == {
+        "train": [("train/a/deep/y.mkv", "a"), ("train/b/x.MP4", "b"), ("train/loose.avi", None)],
+        "val": [("val/a/z.webm", "a")],
+    }
+
+
+def test_folder_without_splits(tmp_path):
+    tree(tmp_path, "a/x.mp4", "b/y.mp4", "val/z.mp4")
+    assert summary(DATASETS["folder"](tmp_path)) == {
+        "train": [("a/x.mp4", "a"), ("b/y.mp4", "b"), ("val/z.mp4", "val")]
+    }
+
+
+def test_folder_list(tmp_path):
+    tree(tmp_path, "x.mp4", "some/y.mp4")
+    write(tmp_path / "videos.csv", "path,label,split\nx.mp4,cat,\nsome/y.mp4,dog,validation\nz.mp4,cat,train\n")
+    dataset = DATASETS["folder"](tmp_path)
+    assert summary(dataset) == {"train": [("x.mp4", "cat")], "val": [("some/y.mp4", "dog")]}
+    assert [reject.source for reject in dataset.missing["train"]] == ["z.mp4"]
+    write(tmp_path / "videos.csv", "path,label\nx.mp4,3\nsome/y.mp4,0\n")
+    dataset = DATASETS["folder"](tmp_path)
+    assert dataset.label_names == ("0", "1", "2", "3")
+    assert [source.label for source in dataset.splits["train"]] == [3, 0]
+    write(tmp_path / "videos.csv", "path,split\nx.mp4,dev\n")
+    assert "'dev'" in refused("folder", tmp_path)
+    write(tmp_path / "videos.csv", "file\nx.mp4\n")
+    assert "no 'path'" in refused("folder", tmp_path)
+    write(tmp_path / "more.csv", "path\nx.mp4\n")
+    assert "keep one" in refused("folder", tmp_path)
+
+
+def test_file_names_that_are_no_utf8(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "\udcff.mp4").touch()
+    [source] = DATASETS["folder"](tmp_path).splits["train"]
+    assert source.id.encode() == b"a/\\xff.mp4"
+    assert source.path.is_file()
+
+
+def test_sample_windows_share_no_frame_with_validation():
+    n_train, n_val = 0, 0
+    for clip in CLIPS:
+        train, val = windows(clip.n_frames, train_only=clip.train_only)
+        assert all(stop - first == 64 and first >= 0 and stop <= clip.n_frames for first, stop in train + val)
+        assert all(stop <= val_first for _, stop in train for val_first, _ in val)
+        assert not (clip.train_only and val)
+        n_train, n_val = n_train + len(train), n_val + len(val)
+    assert n_train >= 40
+    assert n_val == 5
+    assert 64 * (n_train + n_val) < 5000
+    assert windows(40, train_only=False) == ([], [])
+    assert windows(127, train_only=False)[1] == []

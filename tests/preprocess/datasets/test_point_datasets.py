@@ -1,0 +1,202 @@
+"""Raw datasets of points as their publishers lay them out."""
+
+import subprocess
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from maskstream.preprocess.datasets import debian
+from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.datasets.points.las import blocks, las
+from maskstream.preprocess.datasets.points.modelnet40 import modelnet40
+from maskstream.preprocess.datasets.points.points_folder import points_folder
+from maskstream.preprocess.datasets.points.shapenet import CATEGORIES, shapenet
+from maskstream.preprocess.encode.points import las_files
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.encode.points.las_files import decode
+from maskstream.preprocess.job import make_shards
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.manifest import Manifest
+
+laspy = pytest.importorskip("laspy")
+pytest.importorskip("trimesh")
+
+sample_points = import_module("maskstream.preprocess.datasets.points.sample_points")
+
+TRIANGLE = "OFF3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"  # ModelNet's first line, without its line break
+
+
+def put(root, name, content=TRIANGLE):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    else:
+        path.write_text(content)
+    return path
+
+
+def listed(dataset):
+    return {
+        split: [(s.id, dataset.label_names[s.label] if s.label >= 0 else None) for s in sources]
+        for split, sources in dataset.splits.items()
+    }
+
+
+@pytest.mark.parametrize("base", ["", "ModelNet40/"])
+def test_modelnet40(tmp_path, base):
+    for name in ("chair/train/chair_0001.off", "chair/test/chair_0002.off", "airplane/train/airplane_0001.off"):
+        put(tmp_path, base + name)
+    dataset = modelnet40(tmp_path)
+    assert dataset.modality == "points"
+    assert listed(dataset) == {
+        "train": [("airplane/train/airplane_0001.off", "airplane"), ("chair/train/chair_0001.off", "chair")],
+        "val": [("chair/test/chair_0002.off", "chair")],
+    }
+    made = PointEncoder().encode(dataset.splits["val"][0])
+    assert made.facts["n_points"] == 8192
+
+
+@pytest.mark.parametrize("base", ["", "ShapeNetCore.v2.PC15k/"])
+def test_the_clouds_of_shapenet(tmp_path, base):
+    for name in ("03001627/train/b.npy", "03001627/test/c.npy", "02691156/train/a.npy"):
+        put(tmp_path, base + name, np.random.default_rng(0).normal(size=(20, 3)))
+    dataset = shapenet(tmp_path)
+    assert listed(dataset) == {
+        "train": [("02691156/train/a.npy", "airplane"), ("03001627/train/b.npy", "chair")],
+        "test": [("03001627/test/c.npy", "chair")],
+    }
+    source = dataset.splits["test"][0]
+    stored = PointEncoder().encode(source).members["points.npy"]
+    assert stored.endswith(np.load(source.path).astype("<f4").tobytes())
+
+
+def test_the_models_of_shapenet_and_their_published_splits(tmp_path):
+    for name in ("03001627/aa/models/model_normalized.obj", "03001627/bb/model.obj", "02691156/cc/model.obj"):
+        put(tmp_path, name, "v 0 0 0\n")
+    assert [id for id, _ in listed(shapenet(tmp_path))["train"]] == ["02691156/cc", "03001627/aa", "03001627/bb"]
+    table = "id,synsetId,subSynsetId,modelId,split\n1,03001627,1,aa,test\n2,2691156,2,cc,val\n"
+    put(tmp_path, "all.csv", table)
+    assert listed(shapenet(tmp_path)) == {"test": [("03001627/aa", "chair")], "val": [("02691156/cc", "airplane")]}
+    put(tmp_path, "all.csv", table.replace("test", "dev"))
+    with pytest.raises(DatasetError, match="split 'dev'"):
+        shapenet(tmp_path)
+    put(tmp_path, "all.csv", "a,b\n1,2\n")
+    with pytest.raises(DatasetError, match="columns"):
+        shapenet(tmp_path)
+
+
+def test_shapenet_has_55_categories():
+    assert len(CATEGORIES) == 55
+    assert all(len(synset) == 8 and synset.isdecimal() for synset in CATEGORIES)
+
+
+def tile(root, name, n, seed=0):
+    data = laspy.LasData(laspy.LasHeader(point_format=3, version="1.2"))
+    data.x, data.y, data.z = (np.random.default_rng(seed).random((n, 3)) * [200, 100, 10]).T
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.write(path)
+    return path
+
+
+def test_large_tiles_are_cut_into_blocks_that_share_no_point(tmp_path):
+    path = tile(tmp_path, "train/city/a.laz", 5000)
+    cut = list(blocks(Source(id="a", path=path, label=0), 600))
+    assert 9 <= len(cut) <= 16
+    sizes = [PointEncoder().encode(source).facts["n_points"] for source in cut]
+    assert sum(sizes) == 5000
+    assert max(sizes) < 900
+    assert len({source.id for source in cut}) == len(cut)
+    assert listed(las(tmp_path)) == {"train": [("train/city/a.laz", "city")]}
+    put(tmp_path, "train/city/b.las", "LASF" + "x" * 400)
+    assert [source.id for source in las(tmp_path).splits["train"]] == ["train/city/a.laz", "train/city/b.las"]
+
+
+def test_a_tile_is_decoded_once_for_all_of_its_blocks(tmp_path, monkeypatch):
+    paths = [tile(tmp_path, f"{name}.laz", 5000, seed) for seed, name in enumerate("ab")]
+    cut = [block for path in paths for block in blocks(Source(id=path.stem, path=path, label=0), 600)]
+    cut.sort(key=lambda source: source.id[::-1])
+    assert [source.path for source in cut[:2]] == paths
+    decoded = []
+    monkeypatch.setattr(las_files, "decode", lambda *of: decoded.append(of) or decode(*of))
+    wholes = {path: decode(path) for path in paths}
+    one_tile = wholes[paths[0]].points.nbytes
+    for most_bytes, times in ((3 * one_tile, 2), (one_tile, len(cut)), (one_tile - 1, len(cut))):
+        decoded.clear()
+        tiles = las_files.TileCache(most_bytes)
+        for source in cut:
+            block = source.meta["block"]
+            rows = tiles.rows(source.path, block).points
+            np.testing.assert_array_equal(rows, wholes[source.path].inside(block).points)
+        assert len(decoded) == times
+
+
+def test_chunks_of_a_tile_are_the_tile(tmp_path, monkeypatch):
+    path = tile(tmp_path, "a.laz", 1000)
+    whole, block = decode(path), (20.0, 10.0, 150.0, 60.0)
+    monkeypatch.setattr(las_files, "CHUNK", 300)
+    np.testing.assert_array_equal(decode(path).points, whole.points)
+    x, y = whole.points[:, :2].T
+    want = whole.points[(x >= 20) & (x < 150) & (y >= 10) & (y < 60)]
+    assert 0 < len(want) < 1000
+    np.testing.assert_array_equal(decode(path, block).points, want)
+    changed = tile(tmp_path, "a.laz", 1100, seed=3)
+    tiles = las_files.TileCache()
+    assert len(tiles.rows(path, None).points) == 1100
+    tile(tmp_path, "a.laz", 1200)
+    assert len(tiles.rows(changed, None).points) == 1200
+
+
+def test_a_folder_of_all_kinds_becomes_shards_and_rejects(tmp_path):
+    root = tmp_path / "raw"
+    put(root, "train/a/cloud.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    put(root, "train/b/mesh.off")
+    tile(root, "train/b/tile.laz", 50)
+    put(root, "train/b/one.npy", np.ones((1, 3)))
+    assert len(points_folder(root).splits["train"]) == 4
+    report = make_shards("points-folder", root, tmp_path / "out", workers=1)
+    assert report.splits["train"].counts["rejects"] == 1
+    manifest = Manifest.load(tmp_path / "out" / "train")
+    assert sorted(manifest.facts["n_points"].tolist()) == [20, 50, 8192]
+    assert manifest.info["sums"]["points"][0] == 20 + 50 + 8192
+
+
+@pytest.mark.parametrize("build", [modelnet40, shapenet, las, points_folder])
+def test_what_is_not_there_is_said(tmp_path, build):
+    for root in (tmp_path / "none", tmp_path):
+        with pytest.raises(DatasetError, match=r"there is no|none is below|no folder"):
+            build(root)
+
+
+PART = "0 {}\n0 Name: x\n0 BFC CERTIFY\n3 16 0 0 0 1 0 0 0 1 0\n"
+
+
+def test_plain_parts_are_chosen_by_category(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_points, "CATEGORIES", ("Brick", "Minifig Headwear"))
+    monkeypatch.setattr(sample_points, "PARTS", {"train": 3, "val": 1})
+    parts = tmp_path / "ldraw-parts-free" / "parts"
+    for number in range(6):
+        put(parts, f"{number}.dat", PART.format("Brick 1 x 1"))
+        put(parts, f"{10 + number}.dat", PART.format("Hat\n0 !CATEGORY Minifig Headwear"))
+    for name, title in (("20.dat", "~Brick"), ("21.dat", "Brick with Pattern"), ("22p1.dat", "Brick"), ("23.dat", "")):
+        put(parts, name, PART.format(title))
+    chosen = sample_points._parts(debian.debian_folder("ldraw-parts-free", "usr/share/ldraw", tmp_path))
+    assert {split: len(sources) for split, sources in chosen.items()} == {"train": 6, "val": 2}
+    assert {int(s.path.stem) // 10 for s in chosen["train"]} == {0, 1}
+    assert all(int(s.path.stem) // 10 == s.label for sources in chosen.values() for s in sources)
+    with pytest.raises(DatasetError, match="0 parts of the category 'Brick'"):
+        sample_points._parts(tmp_path / "ldraw-parts-free" / "nothing")
+
+
+def test_a_package_that_apt_cannot_get_is_said(tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 100, stdout="", stderr="E: Unable to locate package nope\n")
+    monkeypatch.setattr(debian.shutil, "which", lambda name: name)
+    monkeypatch.setattr(debian.subprocess, "run", lambda *args, **options: failed)
+    with pytest.raises(DatasetError, match=r"Unable to locate package nope.*apt-get update"):
+        debian.debian_folder("nope", "usr", tmp_path)
+    monkeypatch.setattr(debian.shutil, "which", lambda name: None)
+    with pytest.raises(DatasetError, match="no apt-get"):
+        debian.debian_folder("nope", "usr", tmp_path)
+    assert list(tmp_path.iterdir()) == []

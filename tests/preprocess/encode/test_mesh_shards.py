@@ -1,0 +1,244 @@
+"""Meshes to shards: folders of surfaces, HDF5 trajectories, computed flows."""
+
+import json
+from dataclasses import asdict, replace
+
+import h5py
+import numpy as np
+import pytest
+import trimesh
+
+from maskstream.preprocess import job
+from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.datasets.mesh.cylinder_flow import flows
+from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
+from maskstream.preprocess.encode.mesh.simulation import Simulation
+from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.job import make_shards
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.inspect import inspect
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.verify import verify
+from maskstream.shards.media.mesh_members import channels_of, read_mesh, step_span, steps_of
+
+META = {
+    "dt": 0.01,
+    "field_names": ["cells", "mesh_pos", "node_type", "velocity", "pressure"],
+    "features": {
+        "cells": {"type": "static", "shape": [1, -1, 3], "dtype": "int32"},
+        "mesh_pos": {"type": "static", "shape": [1, -1, 2], "dtype": "float32"},
+        "node_type": {"type": "static", "shape": [1, -1, 1], "dtype": "int32"},
+        "pressure": {"type": "dynamic", "shape": [6, -1, 1], "dtype": "float32"},
+        "velocity": {"type": "dynamic", "shape": [6, -1, 2], "dtype": "float32"},
+    },
+}
+
+
+def trajectory(seed, *, tiled=False):
+    """Arrays of a trajectory as a published file has them."""
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "cells": np.array([[[0, 1, 2], [1, 3, 2]]], np.int32),
+        "mesh_pos": rng.normal(size=(1, 4, 2)).astype(np.float32),
+        "node_type": np.array([[[4], [0], [0], [5]]], np.int32),
+    }
+    if tiled:
+        arrays = {name: np.repeat(array, 6, axis=0) for name, array in arrays.items()}
+    return arrays | {
+        "velocity": rng.normal(size=(6, 4, 2)).astype(np.float32),
+        "pressure": rng.normal(size=(6, 4, 1)).astype(np.float32),
+    }
+
+
+def write_hdf5(path, trajectories):
+    with h5py.File(path, "w") as file:
+        for name, arrays in trajectories.items():
+            for key, array in arrays.items():
+                file.create_dataset(f"{name}/{key}", data=array)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    root = tmp_path / "raw"
+    root.mkdir()
+    (root / "meta.json").write_text(json.dumps(META))
+    write_hdf5(root / "train.h5", {str(i): trajectory(i, tiled=i % 2 == 1) for i in range(11)})
+    write_hdf5(root / "valid.h5", {"0": trajectory(99)})
+    return root
+
+
+def stored(split, source):
+    """The arrays of the sample that was made of a source."""
+    manifest = Manifest.load(split)
+    index = manifest.sources().to_pylist().index(source)
+    data = {}
+    for name in ("mesh.npz", "fields.npy", "json"):
+        path, offset, size = manifest.member(index, name)
+        with path.open("rb") as file:
+            file.seek(offset)
+            data[name] = file.read(size)
+    return read_mesh(data["mesh.npz"]), data["fields.npy"], json.loads(data["json"]), manifest, index
+
+
+def test_trajectories_are_kept_number_by_number(raw, tmp_path):
+    report = make_shards("meshgraphnets", raw, tmp_path / "out", workers=0)
+    assert {name: split.counts["samples"] for name, split in report.splits.items()} == {"train": 11, "val": 1}
+    mesh, fields, about, manifest, index = stored(tmp_path / "out" / "train", "train/3")
+    wanted = trajectory(3)
+    np.testing.assert_array_equal(mesh["positions"], wanted["mesh_pos"][0])
+    np.testing.assert_array_equal(mesh["cells"], wanted["cells"][0])
+    np.testing.assert_array_equal(mesh["node_type"], wanted["node_type"][0, :, 0])
+    values = np.concatenate([wanted["velocity"], wanted["pressure"]], axis=2)
+    assert channels_of(len(fields), 6, 4) == 3
+    begin, length = step_span(2, 3, 4, 3)
+    np.testing.assert_array_equal(steps_of(fields[begin : begin + length], 4, 3), values[2:5])
+    assert about["field_names"] == ["velocity_x", "velocity_y", "pressure"]
+    assert about["dt_s"] == 0.01
+    assert {name: int(values[index]) for name, values in manifest.facts.items()} == {
+        "n_nodes": 4,
+        "n_cells": 2,
+        "n_steps": 6,
+    }
+    everything = np.concatenate(
+        [np.concatenate([t["velocity"], t["pressure"]], axis=2).reshape(-1, 3) for t in map(trajectory, range(11))]
+    ).astype(np.float64)
+    count, *sums = manifest.info["sums"]["fields"]
+    assert count == len(everything)
+    np.testing.assert_allclose(sums, [*everything.sum(0), *np.square(everything).sum(0)], rtol=1e-9)
+    assert verify(tmp_path / "out" / "train", decode=True).problems == []
+    assert inspect(tmp_path / "out" / "train")["facts"]["n_steps"]["max"] == 6
+
+
+def test_the_order_of_trajectories_is_that_of_their_numbers(raw):
+    names = [source.meta["trajectory"] for source in job.DATASETS["meshgraphnets"](raw).splits["train"]]
+    assert names == [str(i) for i in range(11)]
+
+
+def broken(what):
+    arrays = trajectory(0)
+    if what == "moves":
+        arrays["mesh_pos"] = np.repeat(arrays["mesh_pos"], 6, axis=0)
+        arrays["mesh_pos"][3:] += 1
+    elif what == "diverged":
+        arrays["velocity"][4, 2, 1] = np.nan
+    elif what == "corner":
+        arrays["cells"][0, 1, 1] = 4
+    elif what == "lacks":
+        del arrays["pressure"]
+    elif what == "short":
+        arrays = {key: value[:1] for key, value in arrays.items()}
+    elif what == "shape":
+        arrays["pressure"] = arrays["pressure"][:, :3]
+    elif what == "kind":
+        arrays["node_type"][0, 1] = 9
+    elif what == "given":
+        arrays["node_type"][:] = 6
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("moves", "mesh_pos changes over time"),
+        ("diverged", "diverged: not finite from step 4 of 6"),
+        ("corner", "cells name the nodes 0 to 4, but there are 4"),
+        ("lacks", "no dataset 'pressure'"),
+        ("short", "has 1 steps"),
+        ("shape", "shapes velocity"),
+        ("kind", "0 to 8, got up to 9"),
+        ("given", "no node of the type normal"),
+    ],
+)
+def test_trajectories_that_cannot_be_used_are_rejects(raw, tmp_path, what, reason):
+    write_hdf5(raw / "train.h5", {"good": trajectory(1), "bad": broken(what)})
+    report = make_shards("meshgraphnets", raw, tmp_path / "out", workers=0)
+    assert report.splits["train"].counts["rejects"] == 1
+    source = next(s for s in job.DATASETS["meshgraphnets"](raw).splits["train"] if s.meta["trajectory"] == "bad")
+    with pytest.raises(RejectError, match=reason):
+        MeshEncoder().encode(source)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"features": {}}, "no feature of"),
+        ({"dt": "soon"}, "not as expected"),
+        ({"features": META["features"] | {"mesh_pos": {"type": "dynamic", "shape": [6, -1, 2]}}}, "meshes that rest"),
+    ],
+)
+def test_raw_data_that_is_not_as_published(raw, change, reason):
+    (raw / "meta.json").write_text(json.dumps(META | change))
+    with pytest.raises(DatasetError, match=reason):
+        job.DATASETS["meshgraphnets"](raw)
+
+
+def test_missing_and_damaged_files_of_trajectories(raw):
+    with pytest.raises(DatasetError, match="no folder"):
+        job.DATASETS["meshgraphnets"](raw / "nowhere")
+    (raw / "train.h5").write_bytes((raw / "train.h5").read_bytes()[:500])
+    with pytest.raises(DatasetError, match="cannot be read as HDF5"):
+        job.DATASETS["meshgraphnets"](raw)
+    (raw / "train.h5").unlink()
+    with pytest.raises(DatasetError, match="no train"):
+        job.DATASETS["meshgraphnets"](raw)
+    (raw / "meta.json").unlink()
+    with pytest.raises(DatasetError, match="no meta"):
+        job.DATASETS["meshgraphnets"](raw)
+
+
+def test_a_folder_of_surfaces_with_broken_ones(tmp_path):
+    for i, suffix in enumerate(("obj", "ply", "stl", "off", "glb")):
+        folder = tmp_path / "raw" / "train" / ("ball" if i % 2 else "box")
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = trimesh.creation.icosphere(1) if i % 2 else trimesh.creation.box()
+        data = shape.export(file_type=suffix)
+        (folder / f"{i}.{suffix}").write_bytes(data if isinstance(data, bytes) else data.encode())
+    (tmp_path / "raw" / "train" / "box" / "empty.obj").touch()
+    (tmp_path / "raw" / "train" / "box" / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    report = make_shards("mesh-folder", tmp_path / "raw", tmp_path / "out", workers=0)
+    counts = report.splits["train"].counts
+    assert (counts["samples"], counts["rejects"]) == (5, 2)
+    split = tmp_path / "out" / "train"
+    manifest = Manifest.load(split)
+    assert manifest.info["label_names"] == ["ball", "box"]
+    assert sorted(manifest.facts["n_cells"].tolist()) == [12, 12, 12, 80, 80]
+    assert verify(split, decode=True).problems == []
+
+
+def test_computed_flows_are_the_same_bytes_at_any_number_of_workers(tmp_path, monkeypatch):
+    pytest.importorskip("skfem")
+    tiny = CylinderFlow(spacing_m=0.08, radius_m=0.06, step_s=1e-3, start_s=0, end_s=0.1, frame_s=0.02)
+    monkeypatch.setitem(job.DATASETS, "tiny", lambda root: flows("tiny", root, {"train": 3, "val": 1}, tiny))
+    for workers in (0, 2):
+        make_shards("tiny", tmp_path, tmp_path / str(workers), workers=workers, samples_per_shard=1)
+    files = sorted(path.relative_to(tmp_path / "0") for path in (tmp_path / "0").rglob("*") if path.is_file())
+    assert len([path for path in files if path.suffix == ".tar"]) == 4
+    for path in files:
+        assert (tmp_path / "0" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
+    _, _, about, _, _ = stored(tmp_path / "0" / "val", "val/0000")
+    assert about["flow"]["spacing_m"] == 0.08
+    diverging = replace(tiny, step_s=0.02, inlet_m_s=9, end_s=2)
+    with pytest.raises(RejectError, match="diverged"):
+        MeshEncoder().encode(Source(id="a", path=tmp_path, meta={"flow": asdict(diverging)}))
+
+
+def test_a_simulation_checks_itself():
+    good = {
+        "positions": np.zeros((4, 2), np.float32),
+        "cells": np.array([[0, 1, 2]], np.int32),
+        "node_type": np.zeros(4, np.int32),
+        "fields": np.zeros((2, 4, 1), np.float32),
+        "field_names": ("a",),
+        "dt_s": 1.0,
+    }
+    Simulation(**good)
+    for name, value, reason in (
+        ("positions", np.full((4, 2), np.inf, np.float32), "not finite"),
+        ("positions", np.zeros((4, 5), np.float32), "positions have the shape"),
+        ("cells", np.zeros((0, 3), np.int32), "not empty"),
+        ("node_type", np.zeros(3, np.int32), "node types have the shape"),
+        ("field_names", ("a", "b"), "fields have the shape"),
+    ):
+        with pytest.raises(RejectError, match=reason):
+            Simulation(**(good | {name: value}))

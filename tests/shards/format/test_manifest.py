@@ -1,0 +1,240 @@
+"""What is written comes back from the manifest, as arrays; what is damaged says so."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format import dataset
+from maskstream.shards.format.dataset import finish_split, read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.record import Row, ShardRecord
+from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
+from maskstream.shards.format.verify import verify
+from maskstream.shards.format.writer import write_shard
+
+MakeSplit = Callable[..., list[ShardRecord]]
+AUDIO = DatasetInfo(dataset="toy", split="test", modality="audio", profile="flac")
+
+
+def test_round_trip(samples: list[Sample], make_split: MakeSplit, tmp_path: Path) -> None:
+    records = make_split()
+    manifest = Manifest.load(tmp_path)
+    rows = [(number, row) for number, record in enumerate(records) for row in record.rows]
+    assert len(manifest) == len(samples) == len(rows)
+    assert manifest.shard_names == [record.name for record in records]
+    assert (manifest.shard.dtype, manifest.label.dtype) == (np.int32, np.int64)
+    assert manifest.component_names == ["json", "mp4"]
+    assert manifest.video_component == "mp4"
+    assert manifest.sources().to_pylist() == [sample.source for sample in samples]
+    assert manifest.keys(np.array([5, 0])) == [samples[5].key, samples[0].key]
+    for i, (number, row) in enumerate(rows):
+        assert (manifest.key(i), manifest.label[i], manifest.shard[i]) == (row.key, row.label, number)
+        assert_components_equal(manifest, i, row, samples[i])
+        assert_video_equal(manifest, i, row)
+
+
+def assert_components_equal(manifest: Manifest, i: int, row: Row, sample: Sample) -> None:
+    data = manifest.shard_path(i).read_bytes()
+    for name, (offset, size, digest) in row.components.items():
+        component = manifest.component(name)
+        assert component.present[i]
+        assert (component.offset[i], component.size[i], component.digest[i].tobytes()) == (offset, size, digest)
+        assert data[offset : offset + size] == sample.components[name]
+
+
+def assert_video_equal(manifest: Manifest, i: int, row: Row) -> None:
+    assert row.video is not None
+    video = manifest.video(i)
+    for field in ("codec", "fps", "n_frames", "width", "height", "header_size"):
+        assert getattr(video, field) == getattr(row.video, field)
+    for field in ("first_frame", "offset", "size", "lead"):
+        assert getattr(video, field).dtype == np.int64
+        np.testing.assert_array_equal(getattr(video, field), getattr(row.video, field))
+    for field in ("n_frames", "fps", "width", "height"):
+        assert getattr(manifest, field)[i] == getattr(row.video, field)
+
+
+def test_samples_may_lack_components_and_video(samples: list[Sample], tmp_path: Path) -> None:
+    mixed = [
+        Sample(key="a", components={"txt": b"", "json": b"{}"}, source="a"),
+        samples[0],
+        Sample(key="z", components={"json": b"{}"}, source="z"),
+    ]
+    record = write_shard(tmp_path / "mixed-000000.tar", mixed)
+    finish_split(tmp_path, AUDIO, [record], [])
+    manifest = Manifest.load(tmp_path)
+    assert manifest.component("txt").present.tolist() == [True, False, False]
+    assert manifest.component("mp4").present.tolist() == [False, True, False]
+    assert manifest.component("mp4").size.tolist() == [0, len(samples[0].components["mp4"]), 0]
+    assert not manifest.component("mp4").digest[[0, 2]].any()
+    assert manifest.n_frames.tolist() == [0, 6, 0]
+    assert manifest.video_columns is not None
+    assert manifest.video_columns.codec.tolist() == [-1, 0, -1]
+    assert_video_equal(manifest, 1, record.rows[1])
+    assert manifest.video(-2).n_frames == 6
+    with pytest.raises(ValueError, match="sample 2 has no video"):
+        manifest.video(2)
+    with pytest.raises(IndexError):
+        manifest.video(3)
+
+
+def test_a_split_may_be_empty(tmp_path: Path) -> None:
+    finish_split(tmp_path, AUDIO, [], [Reject(source="a", stage="probe", reason="r")])
+    manifest = Manifest.load(tmp_path)
+    assert (len(manifest), manifest.shard_names, manifest.component_names) == (0, [], [])
+    assert verify(tmp_path).ok
+
+
+def test_row_groups_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_split: MakeSplit) -> None:
+    whole = tmp_path / "whole"
+    pieces = tmp_path / "pieces"
+    for folder, rows in ((whole, 1 << 16), (pieces, 2)):
+        monkeypatch.setattr(dataset, "ROW_GROUP", rows)
+        folder.mkdir()
+        make_split(folder)
+    assert pq.ParquetFile(pieces / "manifest.parquet").num_row_groups == 4
+    one, other = Manifest.load(whole), Manifest.load(pieces)
+    assert one.shard_names == other.shard_names
+    assert one.keys(range(8)) == other.keys(range(8))
+    np.testing.assert_array_equal(one.shard, other.shard)
+    np.testing.assert_array_equal(one.component("mp4").digest, other.component("mp4").digest)
+    for i in range(8):
+        np.testing.assert_array_equal(one.video(i).offset, other.video(i).offset)
+        np.testing.assert_array_equal(one.video(i).first_frame, other.video(i).first_frame)
+
+
+def test_a_split_without_video_says_so(tmp_path: Path) -> None:
+    record = write_shard(tmp_path / "toy-000000.tar", [Sample(key="a", components={"flac": b"x"}, source="a")])
+    finish_split(tmp_path, AUDIO, [record], [])
+    manifest = Manifest.load(tmp_path)
+    assert manifest.video_columns is None
+    with pytest.raises(ValueError, match="holds audio without video"):
+        manifest.video(0)
+    with pytest.raises(ValueError, match=r"no component 'mp4' .* it has flac"):
+        manifest.component("mp4")
+    with pytest.raises(ShardError, match="no component of mp4"):
+        assert manifest.video_component
+
+
+def test_gops_of_takes_the_leading_frames_from_the_next_gop(samples: list[Sample], tmp_path: Path) -> None:
+    video = samples[6].video
+    assert video is not None
+    assert video.first_frame.tolist() == [0, 4, 8]
+    lead = np.array([0, 2, 0])
+    opened = type(video)(**{name: getattr(video, name) for name in video.__slots__} | {"lead": lead})
+    sample = Sample(key="open", components=samples[6].components, source="open", video=opened)
+    finish_split(tmp_path, AUDIO, [write_shard(tmp_path / "toy-000000.tar", [sample])], [])
+    index = Manifest.load(tmp_path).video(0)
+    assert index.lead.tolist() == [0, 2, 0]
+    # Frames 2 and 3 of GOP 0 are stored behind the keyframe of GOP 1.
+    cases = {(0, 1): (0, 1), (2,): (0, 2), (1, 3): (0, 2), (4,): (1, 2), (7, 5): (1, 2), (11, 0): (0, 3)}
+    for frames, run in cases.items():
+        assert index.gops_of(np.array(frames)) == run
+
+
+def test_pickles_as_its_folder(split: Path) -> None:
+    manifest = Manifest.load(split)
+    data = pickle.dumps(manifest)
+    assert len(data) < 400
+    copy = pickle.loads(data)
+    assert copy.fingerprint == manifest.fingerprint
+    assert copy.keys(range(len(copy))) == manifest.keys(range(len(manifest)))
+
+
+def test_the_same_input_in_any_order_gives_the_same_bytes(make_split: MakeSplit, tmp_path: Path) -> None:
+    info = DatasetInfo(dataset="toy", split="train", modality="video", profile="train", settings={"x": 1})
+    rejects = [Reject(source=name, stage="probe", reason="r") for name in "ab"]
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, step in zip(folders, (1, -1), strict=True):
+        folder.mkdir()
+        finish_split(folder, info, make_split(folder)[::step], rejects[::step])
+    for name in ("dataset.json", "manifest.parquet", "rejects.parquet"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    assert Manifest.load(folders[0]).fingerprint == Manifest.load(folders[1]).fingerprint
+
+
+def test_dataset_json_says_what_is_there(samples: list[Sample], split: Path) -> None:
+    info = read_dataset_json(split)
+    assert info["format"] == "maskstream/1"
+    assert (info["label_names"], info["settings"]) == (["a", "b"], {"short_side": 32})
+    assert info["counts"] == {
+        "samples": 8,
+        "rejects": 2,
+        "shards": 3,
+        "frames": sum(sample.video.n_frames for sample in samples if sample.video is not None),
+        "bytes": sum(path.stat().st_size for path in split.glob("*.tar")),
+    }
+    assert [shard["samples"] for shard in info["shards"]] == [3, 3, 2]
+    assert pq.read_table(split / "rejects.parquet").to_pylist() == [
+        {"source": "a.mp4", "stage": "probe", "reason": "x"},
+        {"source": "z.mp4", "stage": "decode", "reason": "no frames"},
+    ]
+
+
+def test_fingerprint_follows_the_shards(samples: list[Sample], split: Path, tmp_path: Path) -> None:
+    before = Manifest.load(split).fingerprint
+    finish_split(split, AUDIO, [write_shard(tmp_path / "toy-000000.tar", samples[:2])], [])
+    assert Manifest.load(split).fingerprint != before
+
+
+def test_finish_split_refuses_what_does_not_belong_together(samples: list[Sample], tmp_path: Path) -> None:
+    first = write_shard(tmp_path / "toy-000000.tar", samples[:2])
+    second = write_shard(tmp_path / "toy-000001.tar", samples[1:3])
+    with pytest.raises(ShardError, match=r"1 keys come more than once .* 'toy/0001'"):
+        finish_split(tmp_path, AUDIO, [first, second], [])
+    with pytest.raises(ShardError, match="shard names come more than once"):
+        finish_split(tmp_path, AUDIO, [first, first], [])
+    (tmp_path / "toy-000001.tar").unlink()
+    with pytest.raises(ShardError, match=r"toy-000001.tar is missing"):
+        finish_split(tmp_path, AUDIO, [first, second], [])
+
+
+def test_unfinished_and_damaged_splits_say_what_to_do(split: Path, tmp_path: Path) -> None:
+    def refused(match: str) -> None:
+        with pytest.raises(ShardError, match=match):
+            Manifest.load(split)
+
+    manifest, description = split / "manifest.parquet", split / "dataset.json"
+    good_manifest, good_description = manifest.read_bytes(), description.read_text()
+    manifest.write_bytes(good_manifest[:100])
+    refused(r"manifest.parquet is unreadable")
+    pq.write_table(pa.table({"a": [1]}), manifest)
+    refused("its format is 'nothing'")
+    pq.write_table(pa.table({"key": [1]}, metadata={"maskstream": "maskstream/1"}), manifest)
+    refused("has no column 'shard'")
+    manifest.unlink()
+    refused(r"no manifest.parquet in .* run `maskstream shards` again")
+    manifest.write_bytes(good_manifest)
+
+    fewer = json.loads(good_description)
+    fewer["counts"]["samples"] = 7
+    description.write_text(json.dumps(fewer))
+    refused("has 8 samples, but dataset.json says 7")
+    description.write_text(json.dumps(fewer | {"shards": 3}))
+    refused("counts or shards are not as")
+    description.write_text(json.dumps({"format": "maskstream/2"}))
+    refused("'maskstream/2'; this version of maskstream reads 'maskstream/1'")
+    description.write_text(json.dumps({"format": "maskstream/1"}))
+    refused("lacks dataset, split")
+    description.write_text("{")
+    refused("unreadable")
+    description.unlink()
+    refused(r"not the folder of a finished split; finish it with `maskstream shards`")
+    with pytest.raises(ShardError, match="no folder"):
+        Manifest.load(split / "nowhere")
+
+
+def test_a_folder_of_splits_names_them(make_split: MakeSplit, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    make_split(tmp_path / "train")
+    with pytest.raises(ShardError, match=r"holds the splits train; give one of them, such as .*train"):
+        Manifest.load(tmp_path)

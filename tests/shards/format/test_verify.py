@@ -1,0 +1,230 @@
+"""Each class of damage is found and named; a sound split has no problems."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.sample import DatasetInfo, Sample, VideoIndex
+from maskstream.shards.format.verify import verify
+from maskstream.shards.format.writer import write_shard
+
+INFO = DatasetInfo(dataset="toy", split="train", modality="video", profile="train")
+SHARD = "toy-000001.tar"
+
+
+def problems(folder: Path, *, decode: bool = False) -> str:
+    report = verify(folder, decode=decode)
+    assert report.ok == (not report.problems)
+    return "\n".join(report.problems)
+
+
+def test_a_sound_split_is_ok(split: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    report = verify(split, decode=True, progress=lambda done, total: seen.append((done, total)))
+    assert report.problems == []
+    assert report.ok
+    assert (report.samples, report.shards) == (8, 3)
+    assert report.size_bytes == sum(path.stat().st_size for path in split.glob("*.tar"))
+    assert seen[-1] == (report.size_bytes, report.size_bytes)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_every_flipped_bit_is_found(place: float, bit: int, split: Path) -> None:
+    good = (split / SHARD).read_bytes()
+    data = bytearray(good)
+    data[int(place * len(data))] ^= 1 << bit
+    (split / SHARD).write_bytes(data)
+    report = verify(split)
+    (split / SHARD).write_bytes(good)
+    assert f"{SHARD}: its sha256 is not the one in dataset.json" in report.problems
+    assert all(problem.startswith(SHARD) for problem in report.problems)
+
+
+def test_a_flipped_bit_in_a_member_names_the_sample(split: Path) -> None:
+    manifest = Manifest.load(split)
+    offset = int(manifest.component("mp4").offset[4])
+    data = bytearray((split / SHARD).read_bytes())
+    data[offset + 1000] ^= 1
+    (split / SHARD).write_bytes(data)
+    assert f"{SHARD}: sample 'toy/0004', component 'mp4': its bytes are not those" in problems(split)
+
+
+@pytest.mark.parametrize("end", [b"", bytes(1024)], ids=["no end", "with an end"])
+def test_a_tar_cut_at_a_member_boundary(split: Path, end: bytes) -> None:
+    manifest = Manifest.load(split)
+    cut = int(manifest.component("mp4").offset[5]) - 512
+    (split / SHARD).write_bytes((split / SHARD).read_bytes()[:cut] + end)
+    with tarfile.open(split / SHARD) as tar:
+        assert len(tar.getnames()) == 4  # tarfile sees nothing wrong
+    found = problems(split)
+    assert f"{SHARD}: sample 'toy/0005', component 'mp4': is not in the tar" in found
+    assert f"{SHARD}: sample 'toy/0005', component 'json': is not in the tar" in found
+    assert f"{SHARD}: has {cut + len(end)} bytes, not" in found
+    assert ("without an end-of-archive block" in found) == (not end)
+
+
+def test_a_tar_cut_inside_a_member(split: Path) -> None:
+    data = (split / SHARD).read_bytes()
+    (split / SHARD).write_bytes(data[: len(data) // 2])
+    found = problems(split)
+    assert f"{SHARD}: the member 'toy/0004.mp4' at byte" in found
+    assert f"{SHARD}: sample 'toy/0005', component 'json': is not in the tar" in found
+
+
+HEADER_PLACES = st.sampled_from([*range(4), *range(124, 136), 156, *range(257, 265)])
+HEADER_VALUES = st.sampled_from([*b"01234567xgLKSVD/ ", 0, 1, 0x80, 0xFF])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(member=st.integers(0, 5), changes=st.dictionaries(HEADER_PLACES, HEADER_VALUES, min_size=1, max_size=4))
+def test_lying_headers_with_a_right_checksum_are_found(member: int, changes: dict[int, int], split: Path) -> None:
+    good = (split / SHARD).read_bytes()
+    with tarfile.open(split / SHARD) as tar:
+        start = tar.getmembers()[member].offset
+    header = bytearray(good[start : start + 512])
+    for place, value in changes.items():
+        header[place] = value
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    (split / SHARD).write_bytes(good[:start] + header + good[start + 512 :])
+    report = verify(split)
+    (split / SHARD).write_bytes(good)
+    assert report.ok == (header == good[start : start + 512])
+
+
+def test_a_stray_member(split: Path) -> None:
+    with tarfile.open(split / SHARD, "a:", format=tarfile.USTAR_FORMAT) as tar:
+        extra = tarfile.TarInfo("toy/9999.json")
+        extra.size = 2
+        tar.addfile(extra, io.BytesIO(b"{}"))
+        again = tarfile.TarInfo("toy/0003.json")
+        tar.addfile(again, io.BytesIO())
+        tar.addfile(tarfile.TarInfo("toy/0003.lnk"))
+    found = problems(split)
+    for name in ("toy/9999.json", "toy/0003.json", "toy/0003.lnk"):
+        assert f"{SHARD}: member '{name}' is not in the manifest, or comes a second time" in found
+
+
+def test_a_member_that_became_a_link(split: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(split / SHARD) as tar, tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as new:
+        for member in tar:
+            body = tar.extractfile(member)
+            if member.name == "toy/0003.json":
+                member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/hostname", 0
+            new.addfile(member, body)
+    (split / SHARD).write_bytes(out.getvalue())
+    found = problems(split)
+    assert f"{SHARD}: sample 'toy/0003', component 'json': is not a regular file in the tar" in found
+    assert f"{SHARD}: sample 'toy/0004', component 'mp4': is at byte" in found
+
+
+def test_a_missing_and_a_foreign_shard(split: Path) -> None:
+    (split / SHARD).rename(split / "other-000000.tar")
+    found = problems(split)
+    assert f"{SHARD}: cannot be read (No such file or directory)" in found
+    assert "other-000000.tar: is not a shard of this split" in found
+
+
+def test_a_wrong_and_a_missing_idx(split: Path) -> None:
+    idx = (split / SHARD).with_suffix(".idx")
+    idx.write_text(idx.read_text().replace("toy/0004", "toy/0005"))
+    assert problems(split) == f"{SHARD}: its index toy-000001.idx is not what the manifest says, from line 3 on"
+    idx.unlink()
+    assert problems(split) == f"{SHARD}: its index toy-000001.idx cannot be read (No such file or directory)"
+
+
+def with_index(sample: Sample, folder: Path, **changes: object) -> str:
+    """Problems of a split whose only video has an index with these fields changed."""
+    assert isinstance(sample.video, VideoIndex)
+    wrong = dataclasses.replace(sample, video=dataclasses.replace(sample.video, **changes))
+    finish_split(folder, INFO, [write_shard(folder / SHARD, [wrong])], [])
+    return problems(folder, decode=True)
+
+
+def test_wrong_tables_of_gops(samples: list[Sample], tmp_path: Path) -> None:
+    sample = samples[6]
+    video, size = sample.video, len(sample.components["mp4"])
+    assert video is not None
+    assert video.first_frame.tolist() == [0, 4, 8]
+    prefix = f"{SHARD}: sample 'toy/0006', component 'mp4': "
+    assert with_index(sample, tmp_path) == ""
+
+    moved = video.offset + np.array([0, 8, 0])
+    found = with_index(sample, tmp_path, offset=moved, size=np.diff(moved, append=size))
+    assert found == f"{prefix}GOP 1 begins at byte {moved[1]}, where there is no fragment"
+    assert f"{prefix}GOP 1 is at bytes" in with_index(sample, tmp_path, offset=moved)
+    assert f"{prefix}GOP 0 is at bytes" in with_index(sample, tmp_path, header_size=video.header_size - 1)
+    short = video.size - np.array([0, 0, 5])
+    assert f"{prefix}the GOPs end at byte {size - 5} of a member of {size} bytes" in with_index(
+        sample, tmp_path, size=short
+    )
+    falling = with_index(sample, tmp_path, first_frame=np.array([0, 8, 4]))
+    assert f"{prefix}first frames (0, 8, 4) of GOPs do not rise" in falling
+    beyond = with_index(sample, tmp_path, first_frame=np.array([0, 4, 12]))
+    assert f"{prefix}first frames (0, 4, 12) of GOPs do not rise" in beyond
+    assert f"{prefix}leading frames (0, 5, 0) are more" in with_index(sample, tmp_path, lead=np.array([0, 5, 0]))
+    none = np.zeros(0, dtype=np.int64)
+    assert f"{prefix}the table of GOPs is empty" in with_index(
+        sample, tmp_path, first_frame=none, offset=none, size=none, lead=none
+    )
+
+
+def test_decoding_finds_what_the_table_does_not_show(samples: list[Sample], tmp_path: Path) -> None:
+    sample = samples[6]
+    prefix = f"{SHARD}: sample 'toy/0006', component 'mp4': "
+    assert with_index(sample, tmp_path, n_frames=13) == f"{prefix}has 12 frames, not 13"
+    shifted = with_index(sample, tmp_path, first_frame=np.array([0, 5, 8]))
+    assert shifted == f"{prefix}frame 5 opens a GOP but is no keyframe"
+    assert with_index(sample, tmp_path, width=32) == f"{prefix}has frames of 64x48 pixels, not 32x48"
+    broken = dataclasses.replace(sample, components={"mp4": b"\0" * len(sample.components["mp4"])})
+    assert f"{prefix}cannot be decoded" in with_index(broken, tmp_path)
+
+
+def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
+    path = split / "dataset.json"
+    good = json.loads(path.read_text())
+    path.write_text(json.dumps(good | {"counts": good["counts"] | {"frames": 1, "rejects": 0}}))
+    found = problems(split)
+    assert "dataset.json: counts 1 frames, but there are" in found
+    assert "dataset.json: counts 0 rejects, but there are 2" in found
+    path.write_text(json.dumps(good | {"shards": good["shards"][:2]}))
+    assert "toy-000002.tar: has 2 samples in the manifest, but None in dataset.json" in problems(split)
+    path.write_text(json.dumps(good))
+    manifest = bytearray((split / "manifest.parquet").read_bytes())
+    manifest[len(manifest) // 2] ^= 1
+    (split / "manifest.parquet").write_bytes(manifest)
+    assert problems(split).endswith("manifest.parquet: its sha256 is not the one in dataset.json")
+    path.unlink()
+    assert "not the folder of a finished split" in problems(split)
+
+
+def test_sums_of_blocks_are_checked_where_the_tar_is_whole(split: Path) -> None:
+    sums = (split / SHARD).with_suffix(".sums")
+    kept = sums.read_bytes()
+    sums.write_bytes(bytes(len(kept)))
+    assert problems(split) == f"{SHARD}: its sums toy-000001.sums are not those of its blocks"
+    sums.unlink()
+    assert "its sums toy-000001.sums are missing" in problems(split)
+    sums.write_bytes(kept)
+    assert not problems(split)
+
+
+def test_a_flood_of_problems_is_cut(tmp_path: Path) -> None:
+    many = [Sample(key=f"k{number}", components={"json": b"{}"}, source="x") for number in range(120)]
+    finish_split(tmp_path, INFO, [write_shard(tmp_path / SHARD, many)], [])
+    (tmp_path / SHARD).write_bytes(bytes(1024))
+    report = verify(tmp_path)
+    assert len(report.problems) == 101
+    assert report.problems[-1] == f"{SHARD}: and 22 more problems"

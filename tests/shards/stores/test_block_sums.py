@@ -1,0 +1,76 @@
+"""Sums of blocks: of any pieces, in any range, and no changed byte gets past the store."""
+
+import numpy as np
+import pytest
+import xxhash
+
+from maskstream.shards.errors import StoreError
+from maskstream.shards.stores.block_sums import BlockSums, sums_bytes
+from maskstream.shards.stores.local import LocalStore
+
+
+def written(folder, size):
+    """A tar of drawn bytes with its sums."""
+    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8).tobytes()
+    path = folder / f"{size}.tar"
+    path.write_bytes(data)
+    sums = BlockSums()
+    sums.update(data)
+    path.with_suffix(".sums").write_bytes(sums.digest())
+    return path, data
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 50_000])
+def test_sums_are_those_of_each_block_however_the_bytes_come(size):
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
+    expected = b"".join(xxhash.xxh3_64(data[at : at + 4096]).digest() for at in range(0, size, 4096))
+    for most in (1, 700, 4096, 100_000) if size < 5000 else (700, 4096, 10_000, 100_000):
+        sums, at = BlockSums(), 0
+        while at < size:
+            step = int(rng.integers(1, most + 1))
+            sums.update(data[at : at + step])
+            at += step
+        assert sums.digest() == expected
+    assert len(expected) == sums_bytes(size)
+
+
+def test_ranges_are_what_they_were_and_end_with_the_file(tmp_path):
+    path, data = written(tmp_path, 20_001)
+    store = LocalStore()
+    for offset, size in [(0, 1), (0, 20_001), (4096, 4096), (4095, 2), (20_000, 1), (12_288, 7713), (777, 9999)]:
+        assert store.read(path, offset, size) == data[offset : offset + size]
+    with pytest.raises(StoreError, match="ends at byte 20001"):
+        store.read(path, 19_000, 2000)
+
+
+@pytest.mark.parametrize("at", [0, 4095, 4096, 9000, 20_000])
+def test_a_changed_byte_is_told_by_every_range_of_its_block_and_by_no_other(tmp_path, at):
+    path, data = written(tmp_path, 20_001)
+    changed = bytearray(data)
+    changed[at] ^= 4
+    path.write_bytes(bytes(changed))
+    store, block = LocalStore(), at // 4096
+    for other in range(5):
+        offset = other * 4096 + 100
+        if other == block:
+            with pytest.raises(StoreError, match=rf"bytes {block * 4096} to \d+ are not those that were written"):
+                store.read(path, offset, 10)
+        else:
+            assert store.read(path, offset, 10) == data[offset : offset + 10]
+
+
+def test_cut_sums_check_what_they_have(tmp_path):
+    path, data = written(tmp_path, 20_001)
+    sums = path.with_suffix(".sums")
+    sums.write_bytes(sums.read_bytes()[:20])
+    store = LocalStore()
+    assert store.read(path, 5000, 3000) == data[5000:8000]
+    with pytest.raises(StoreError, match="not those that were written"):
+        store.read(path, 9000, 1)
+
+
+def test_files_without_sums_are_read_as_they_are(tmp_path):
+    path, data = written(tmp_path, 9000)
+    path.with_suffix(".sums").unlink()
+    assert LocalStore().read(path, 100, 5000) == data[100:5100]

@@ -1,0 +1,49 @@
+"""Two runs never write into one folder, and a run that was killed is in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskstream.shards.errors import BusyError
+from maskstream.shards.stores.sole_writer import LOCK, sole_writer
+
+HOLD = (
+    "import sys, time\nfrom pathlib import Path\nfrom maskstream.shards.stores.sole_writer import sole_writer\n"
+    "with sole_writer(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+)
+
+
+def test_a_second_writer_is_refused_at_once_and_the_folder_is_left_clean(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with sole_writer(folder), sole_writer(tmp_path / "other"):
+        for _ in range(2):
+            with pytest.raises(BusyError, match=rf"new \(process {os.getpid()} on .*choose another output folder"):
+                sole_writer(folder).__enter__()
+    assert list(folder.iterdir()) == []
+    with sole_writer(folder):
+        pass
+
+
+def test_a_writer_in_another_process_holds_until_it_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match=f"process {process.pid} on"):
+            sole_writer(tmp_path).__enter__()
+        process.kill()
+    assert (tmp_path / LOCK).exists()
+    with sole_writer(tmp_path):
+        pass
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_an_error_inside_lets_go(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), sole_writer(tmp_path):
+        1 / 0  # noqa: B018
+    with sole_writer(tmp_path):
+        pass

@@ -1,0 +1,108 @@
+"""From shards to a trained model with the real loader."""
+
+import json
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import TokenGrid, VideoClip
+from maskstream.pipelines.masks import Cues, Draw, Dual, MotionGuided, Tube
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.train import RECIPES, Trainer, load_model, named_recipe, read_metrics, train
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """The folder of a split of six clips of 20 frames, in which a pattern moves."""
+    folder = tmp_path_factory.mktemp("split")
+    samples = []
+    for seed in range(6):
+        path = folder / f"{seed}.mp4"
+        pattern = np.random.default_rng(seed).integers(0, 255, (20, 20, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast"})
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            for i in range(20):
+                frame = np.ascontiguousarray(np.roll(pattern, (i, 2 * i), (0, 1))[:64, :96])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+        video = encode_video(path, PROFILES["train"])
+        samples.append(Sample(key=f"clip-{seed}", components={"mp4": video.data}, source=str(seed), video=video.index))
+        path.unlink()
+    info = DatasetInfo(dataset="test", split="train", modality="video", profile="train")
+    finish_split(folder, info, [write_shard(folder / "test-000000.tar", samples)], [])
+    return folder
+
+
+@pytest.mark.parametrize("mask", [MotionGuided(ratio=0.75), Dual(encoder=Tube(ratio=0.75))], ids=["mgmae", "dual"])
+def test_shards_become_a_model_with_every_kind_of_mask(recipe, split, tmp_path, mask):
+    recipe = replace(recipe, clip=VideoClip(frames=4, stride=4, size=32), mask=mask, batch_size=2, views=2)
+    result = train(recipe, split, tmp_path, steps=4, device="cpu", threads=1, progress=False)
+    assert result.finished
+    metrics = read_metrics(tmp_path / "metrics.jsonl")
+    assert [m.epoch for m in metrics] == [0, 0, 0, 1]
+    assert [m.lr for m in metrics] == pytest.approx([recipe.schedule.lr(step, 4, 2) for step in range(4)])
+    assert load_model(tmp_path / "model.safetensors").tokens.grid == (2, 4, 4)
+    loaded = json.loads((tmp_path / "loader_stats.json").read_text())
+    assert loaded["samples"] == 8
+    assert {"read", "decode", "convert", "mask", "collate", "wait", "consumer"} <= set(loaded["stages"])
+    assert loaded["stages"]["consumer"]["wall_ms"] > 0
+    assert loaded["limit"].endswith((".", ".)"))
+
+
+def test_a_run_on_shards_resumes_bit_by_bit(recipe, split, tmp_path):
+    recipe = replace(recipe, clip=VideoClip(frames=4, stride=4, size=32), mask=MotionGuided(ratio=0.75), batch_size=2)
+
+    def run(name, until=None):
+        loader = recipe.build_loader(split, device="cpu", threads=1)
+        Trainer(recipe, loader, tmp_path / name, steps=8, progress=False).run(until)
+
+    run("whole")
+    run("parts", until=5)
+    assert [m.step for m in read_metrics(tmp_path / "parts/metrics.jsonl")] == [1, 2, 3, 4, 5]
+    run("parts")
+    whole, parts = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_recipes_are_named_and_others_refused():
+    assert {"videomae-small", "mgmae-small", "videomae2-small"} <= RECIPES.keys()
+    for name, build in RECIPES.items():
+        assert build() == named_recipe(name)
+        assert build().name == name
+    with pytest.raises(ValueError, match="legal are videomae-small"):
+        named_recipe("videomae-huge")
+
+
+@pytest.mark.parametrize(
+    ("name", "visible", "targets"),
+    [("videomae-small", 160, 1408), ("mgmae-small", 152, 1416), ("videomae2-small", 160, 784)],
+)
+def test_the_small_recipes_have_their_papers_token_counts(name, visible, targets):
+    recipe = RECIPES[name]()
+    grid = TokenGrid.video(recipe.clip.frames, recipe.clip.size, recipe.clip.size, recipe.tubelet, recipe.patch)
+    cues = Cues(flow=np.zeros((15, 14, 14, 2), np.float32))
+    mask = recipe.mask.draw(grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
+    assert (mask.visible.shape[1], mask.target.shape[1]) == (visible, targets)
+    model = recipe.model
+    assert (model.width, model.depth, model.heads) == (384, 12, 6)
+    assert (model.decoder_width, model.decoder_depth, model.decoder_heads) == (192, 4, 3)
+
+
+def test_a_recipe_whose_tokens_do_not_fill_its_clip_is_refused(recipe):
+    with pytest.raises(ValueError, match="does not divide"):
+        replace(recipe, patch=5)
+    with pytest.raises(ValueError, match="at least 1"):
+        replace(recipe, views=0)
+
+
+def test_shards_of_another_modality_are_refused_with_the_recipes_for_them(split, tmp_path):
+    with pytest.raises(ValueError, match=r"'audiomae-tiny' is for audio, but .* holds video; .* videomae-small"):
+        train("audiomae-tiny", split, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,379 @@
+"""AVSiam and DiffMAViL: shared weights, parts of several ratios, matching, noise, and runs with their reports."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from maskstream.pages.report.pictures.audiovisual_errors import errors
+from maskstream.pages.report.pictures.audiovisual_match import Retrieval
+from maskstream.pages.report.report import write_report
+from maskstream.pipelines import TokenGrid, VideoClip, masks
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.pipelines.stream.place import Place
+from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.train import load_model, named_recipe, read_metrics, train
+from maskstream.train.core.loop import Trainer
+from maskstream.train.core.positions import grid_positions
+from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
+from maskstream.train.models.audiovisual_match import matching_loss, mean_token
+from maskstream.train.models.siamese import AUDIO, VIDEO, Siamese, SiameseConfig, ratio_parts
+from maskstream.train.tokens.spectrogram import SpectrogramTokensConfig
+from maskstream.train.tokens.video import VideoTokensConfig
+
+from ...flash_and_beep import write
+from ..core import matching_ranks
+from ..core.test_torchrun import torchrun
+
+FRAME = VideoTokensConfig(frames=1, size=32, tubelet=1, patch=8)
+CLIP = VideoTokensConfig(frames=4, size=32, tubelet=2, patch=8)
+SOUND = SpectrogramTokensConfig(frames=64, bins=32, patch_frames=8, patch_bins=8)
+SIZES = SiameseConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+NOISY = AudioVisualDiffusionConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+
+
+def data(n, frames=1):
+    generator = torch.Generator().manual_seed(n)
+    video = torch.randint(0, 255, (n, frames, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    return video, torch.randn(n, 64, 32, generator=generator)
+
+
+def draws(n, seed=0):
+    return [masks.Draw.of(seed, 0, f"s{i}", 0, Place(row=i, rows=n), masks.Cues()) for i in range(n)]
+
+
+def mask(n, tokens, ratio, name="r"):
+    grid = TokenGrid(axes=("token",), shape=(tokens,), patch=(1,))
+    law = ratio if isinstance(ratio, float) else masks.MultiRatio(ratios=ratio, name=name)
+    drawn = masks.Random(ratio=law)
+    return (drawn if isinstance(ratio, float) else masks.Padded(mask=drawn)).draw(grid, draws(n))
+
+
+def inputs(n=10):
+    video, sound = data(n)
+    of_video, of_sound = mask(n, 16, 0.75), mask(n, 32, 0.75)
+    ratios = (0.0, 0.2, 0.4, 0.6, 0.8)
+    parts = [mask(n, 16, ratios, "v"), mask(n, 32, ratios, "a")]
+    return (
+        video,
+        sound,
+        *(of_video.visible, of_video.target, of_video.weight),
+        *(of_sound.visible, of_sound.target, of_sound.weight),
+        video,
+        sound,
+        *(part for m in parts for part in ratio_parts(m.visible, m.n_visible, 5)),
+    )
+
+
+def test_blocks_are_shared_and_norms_and_embeddings_are_not():
+    model = Siamese(SIZES, FRAME, SOUND)
+    names = {name for name, _ in model.named_parameters()}
+    assert {"encoder.0.norm1.0.weight", "encoder.0.norm1.1.weight", "embed.0.weight", "embed.1.weight"} <= names
+    assert sum("attention.qkv" in name for name in names if name.startswith("encoder")) == SIZES.depth
+    model(*inputs()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for _, p in model.named_parameters())
+    video, sound = data(3)
+    before = [one.clone() for one in model.match(video, sound)]
+    with torch.no_grad():
+        model.encoder[0].norm1[AUDIO].weight.mul_(3)
+    after = model.match(video, sound)
+    assert torch.equal(before[VIDEO], after[VIDEO])
+    assert not torch.allclose(before[AUDIO], after[AUDIO])
+
+
+@pytest.mark.parametrize("n", [5, 7, 10, 13])
+def test_ratio_parts_hold_every_row_once_with_its_own_tokens(n):
+    padded = mask(n, 40, (0.0, 0.2, 0.4, 0.6, 0.8))
+    parts = ratio_parts(padded.visible, padded.n_visible, 5)
+    seen = {}
+    for rows, visible, valid in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        for row, tokens, real in zip(rows.tolist(), visible, valid, strict=True):
+            assert row not in seen
+            seen[row] = tokens[real]
+    assert sorted(seen) == list(range(n))
+    for row, tokens in seen.items():
+        assert torch.equal(tokens, (~padded.masked[row]).nonzero()[:, 0])
+    if n % 5 == 0:
+        assert all(valid.all() for valid in parts[2::3])
+        assert [visible.shape for visible in parts[1::3]] == [(n // 5, v) for v in (40, 32, 24, 16, 8)]
+    assert sum(valid.numel() for valid in parts[2::3]) < n * 40, "less than padding all to the longest"
+
+
+def test_a_part_and_its_padding_give_what_each_sample_gives_alone():
+    model = Siamese(SIZES, FRAME, SOUND).eval()
+    video, _ = data(7)
+    padded = mask(7, 16, (0.0, 0.2, 0.4, 0.6, 0.8))
+    tokens = model.video.split(video)
+    with torch.inference_mode():
+        together = model._matched(VIDEO, tokens, ratio_parts(padded.visible, padded.n_visible, 5))
+        for i in range(7):
+            visible = (~padded.masked[i]).nonzero()[None, :, 0]
+            alone = mean_token(model._encoded(VIDEO, tokens[i : i + 1], visible))
+            torch.testing.assert_close(together[i], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_matching_is_bidirectional_cross_entropy_in_units_of_guessing():
+    one, other = (F.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(s)), dim=1) for s in (1, 2))
+    scores = (one.double() @ other.double().T / 0.05).numpy()
+    expected = 0.0
+    for table in (scores, scores.T):
+        for i, row in enumerate(table):
+            expected += np.log(np.exp(row - row.max()).sum()) + row.max() - row[i]
+    assert float(matching_loss(one, other, 0.05)) == pytest.approx(expected / 12 / np.log(6), rel=1e-5)
+    assert float(matching_loss(one, one, 0.05)) < 1e-2
+    same = F.normalize(torch.ones(6, 8), dim=1)
+    assert float(matching_loss(same, same, 0.05)) == pytest.approx(1)
+
+
+def test_ranks_match_their_pairs_among_those_of_all(tmp_path):
+    status, output = torchrun(2, Path(matching_ranks.__file__), tmp_path / "sum.pt")
+    assert status == 0, output
+    got = torch.load(tmp_path / "sum.pt", weights_only=True)
+    torch.testing.assert_close(got, matching_ranks.gradient(slice(0, 8)), rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
+    model = Siamese(SIZES, FRAME, SOUND).eval()
+    given = list(inputs())
+    with torch.inference_mode():
+        reconstruction, matching = model.losses(*given)
+        assert float(model(*given)) == pytest.approx(0.5 * float(reconstruction) + 0.5 * float(matching), rel=1e-6)
+        of_video = MaskBatch(masked=given[3], visible=given[2], target=given[3], weight=given[4])
+        of_sound = MaskBatch(masked=given[6], visible=given[5], target=given[6], weight=given[7])
+        made = model.predict(given[0], given[1], of_video, of_sound)
+        spoilt = model.audio.split(given[1]).clone()
+        spoilt.scatter_(1, given[6][..., None].expand(-1, -1, spoilt.shape[2]), 7.0)
+        sound = spoilt.reshape(-1, 8, 4, 8, 8).transpose(2, 3).reshape(given[1].shape)
+        again = model.predict(given[0], sound, of_video, of_sound)
+    assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
+    errors = [
+        float((one - kind.targets(kind.split(x)[torch.arange(10)[:, None], m.target])).square().mean())
+        for one, kind, x, m in zip(made, (model.video, model.audio), given[:2], (of_video, of_sound), strict=True)
+    ]
+    assert float(reconstruction) == pytest.approx(sum(errors) / 2, rel=1e-5)
+
+
+def noisy_inputs(n=4, time=None):
+    video, sound = data(n, frames=4)
+    parts = []
+    for tokens, values in ((32, 2 * 8 * 8 * 3), (32, 64)):
+        one = mask(n, tokens, 0.75)
+        noise = torch.randn(n, 24, values, generator=torch.Generator().manual_seed(values))
+        at = torch.arange(n) * 100 if time is None else torch.full((n,), time)
+        parts += [one.visible, one.target, one.weight, noise, at]
+    return (video, sound, *parts)
+
+
+def test_video_patches_in_noise_look_at_seen_tokens_only():
+    """Cross-attention: what is predicted of one does not depend on another; in the sound's decoder it does."""
+    model = AudioVisualDiffusion(NOISY, CLIP, SOUND).eval()
+    seen = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
+    target, time = torch.arange(5).repeat(2, 1), torch.tensor([3, 900])
+    for decoder, independent in ((model.video_decoder, True), (model.audio_decoder, False)):
+        noisy = torch.randn(2, 5, decoder.embed.in_features, generator=torch.Generator().manual_seed(1))
+        changed = noisy.clone()
+        changed[:, 4] += 1
+        with torch.inference_mode():
+            one, other = decoder(noisy, time, target, seen), decoder(changed, time, target, seen)
+            later = decoder(noisy, time.flip(0), target, seen)
+        assert torch.allclose(one[:, :4], other[:, :4], atol=1e-6) == independent
+        assert not torch.allclose(one[:, 4], other[:, 4])
+        assert not torch.allclose(one, later), "the time counts"
+
+
+def test_less_noise_is_easier_once_it_has_learned():
+    model = AudioVisualDiffusion(NOISY, CLIP, SOUND)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for step in range(60):
+        torch.manual_seed(step)
+        video, sound, *rest = noisy_inputs()
+        rest[3], rest[8] = torch.randn_like(rest[3]), torch.randn_like(rest[8])
+        rest[4], rest[9] = torch.randint(0, 1000, (4,)), torch.randint(0, 1000, (4,))
+        model(video, sound, *rest).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    with torch.inference_mode():
+        clean, pure = (float(model.losses(*noisy_inputs(time=time))[0]) for time in (0, NOISE.times - 1))
+    assert clean < 0.9 * pure
+
+
+def test_denoising_is_what_the_loss_measures():
+    model = AudioVisualDiffusion(NOISY, CLIP, SOUND).eval()
+    video, sound, *given = noisy_inputs()
+    drawn = [MaskBatch(masked=g[1], visible=g[0], target=g[1], weight=g[2]) for g in (given[:5], given[5:])]
+    batch = AudioVisualBatch(
+        video=video,
+        waveform=sound,
+        length=given[4],
+        spectrogram=sound,
+        video_mask=drawn[0],
+        audio_mask=drawn[1],
+        flow=None,
+        label=given[4],
+        key=["a"] * 4,
+        pts_s=given[4],
+        audio_start_s=given[4],
+        video_noise=given[3],
+        video_time=given[4],
+        audio_noise=given[8],
+        audio_time=given[9],
+    )
+    with torch.inference_mode():
+        parts = model.denoise(batch)
+        expected = sum(float((made - clean).square().mean()) for made, clean, _ in parts) / 2
+        assert float(model.losses(video, sound, *given)[0]) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="noise="):
+        model.denoise(replace(batch, video_noise=None))
+    with pytest.raises(ValueError, match="no masks"):
+        model.denoise(replace(batch, audio_mask=None))
+
+
+def test_positions_of_a_grid_tell_all_tokens_apart_and_depend_on_distance_along_an_axis():
+    places = grid_positions((1, 7, 5), 32)
+    assert places.shape == (35, 32)
+    scores = places @ places.T
+    assert (scores.argmax(dim=1) == torch.arange(35)).all()
+    assert float(scores[0, 5]) == pytest.approx(float(scores[10, 15]), abs=1e-4), "one row further down"
+    assert float(scores[0, 1]) == pytest.approx(float(scores[17, 18]), abs=1e-4), "one column to the right"
+    with pytest.raises(ValueError, match="multiple of 4"):
+        grid_positions((7, 5), 30)
+
+
+def test_diffmavil_base_builds_at_full_size_within_its_budget():
+    recipe = named_recipe("diffmavil-base")
+    with torch.device("meta"):
+        model = recipe.build_model()
+    count = sum(p.numel() for p in model.parameters())
+    assert 1.9e8 < count < 2.8e8, "two ViT-B encoders of 85 M, two fusion blocks of 7 M, two decoders of 25 M and more"
+    assert (model.video.n_tokens, model.audio.n_tokens) == (784, 512)
+    assert len(model.video_encoder) == len(model.audio_encoder) == 12
+    seen = [recipe.video_mask.ratio.at(end) for end in (0, 1)]
+    assert [1040 // (int(784 * (1 - r) + 1e-9) + int(512 * (1 - r) + 1e-9)) for r in seen] == [8, 4]
+
+
+def test_counts_of_the_recipes():
+    base, tiny = named_recipe("avsiam-base"), named_recipe("avsiam-tiny")
+    video, audio = base.tokens()
+    assert (video.frames, video.size, audio.frames, audio.bins) == (1, 224, 1024, 128)
+    assert (base.model.width, base.model.depth, base.model.decoder_width, base.model.temperature) == (
+        768,
+        12,
+        512,
+        0.05,
+    )
+    assert sum(p.numel() for p in tiny.build_model().parameters()) < 3e6
+    noisy = named_recipe("diffmavil-tiny")
+    assert noisy.noise == NOISE
+    assert (noisy.video_mask.ratio.at(0), noisy.video_mask.ratio.at(1)) == (0.9, 0.8)
+    with pytest.raises(ValueError, match="does not divide into patches"):
+        replace(tiny, seconds=1.01)
+    with pytest.raises(ValueError, match="does not divide into cubes"):
+        replace(tiny, clip=VideoClip(frames=1, stride=1, size=100))
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """The folder of the splits train and val, of videos with flashes and beeps."""
+    folder = tmp_path_factory.mktemp("splits")
+    for split, count in (("train", 10), ("val", 5)):
+        (folder / split).mkdir()
+        samples = []
+        for number in range(count):
+            path = write(folder / f"{split}{number}.mp4", (4 + 3 * number % 30,), frames=40)
+            made = AudioVisualEncoder().encode(Source(id=f"{split}{number}", path=path))
+            members = {**made.members, "json": json.dumps(made.meta).encode()}
+            extra = {"video": made.video, "facts": made.facts, "sums": made.sums}
+            samples.append(Sample(key=f"{split}{number}", components=members, source=f"{number}", label=0, **extra))
+        record = write_shard(folder / split / "t-000000.tar", samples)
+        info = DatasetInfo(dataset="t", split=split, modality="audiovisual", profile="train", label_names=("beep",))
+        finish_split(folder / split, info, [record], [])
+    return folder
+
+
+def small(name):
+    recipe = named_recipe(name)
+    frames = recipe.clip.frames
+    return replace(
+        recipe,
+        clip=replace(recipe.clip, frames=min(frames, 4), size=32),
+        patch=8,
+        audio_patch=(16, 16),
+        seconds=0.64,
+        augment=CenterCrop(),
+        batch_size=5 if name == "avsiam-tiny" else 1,
+        token_budget=None if recipe.token_budget is None else 40,
+        model=SIZES if name == "avsiam-tiny" else NOISY,
+        schedule=ScheduleConfig(base_lr=0.1, warmup=0.1, steps=12),
+    )
+
+
+@pytest.mark.parametrize("name", ["avsiam-tiny", "diffmavil-tiny"])
+def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
+    recipe = small(name)
+    whole = train(recipe, splits / "train", tmp_path / "a", device="cpu", threads=1, progress=False, save_every=5)
+    assert whole.finished
+    losses = [row.loss for row in read_metrics(tmp_path / "a/metrics.jsonl")]
+    assert len(losses) == 12
+    assert np.isfinite(losses).all()
+    loader = recipe.build_loader(splits / "train", device="cpu", threads=1, steps=12)
+    assert Trainer(recipe, loader, tmp_path / "b", progress=False).run(until=7).step == 7
+    train(recipe, splits / "train", tmp_path / "b", device="cpu", threads=1, progress=False)
+    weights = [load_file(tmp_path / run / "model.safetensors") for run in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    model = load_model(tmp_path / "a/model.safetensors")
+    fresh = recipe.build_model()
+    fresh.load_state_dict(model.state_dict())
+    batch = next(iter(recipe.build_loader(splits / "val", seed=1, device="cpu", threads=1, steps=12)))
+    with torch.inference_mode():
+        assert float(model(*recipe.inputs(batch))) == float(fresh.eval()(*recipe.inputs(batch)))
+    page = write_report(tmp_path / "a", splits / "val", recipe=recipe, clips=2).read_text()
+    for words in ("of 5 pairs", "of 10 pairs", "The encoder saw", "beep", "matching by chance"):
+        assert words in page
+    assert page.count('<figure class="reconstruction"') == 2 + 2
+    if name == "diffmavil-tiny":
+        assert "video in noise" in page
+        sizes = [len(batch) for batch in recipe.build_loader(splits / "train", threads=1, device="cpu", steps=12)]
+        assert sizes[0] > sizes[-1]
+
+
+def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
+    recipe = small("avsiam-tiny")
+    model = recipe.build_model().eval()
+    found = errors(recipe, model, splits / "val", splits / "train")
+    assert found.samples == 5
+    assert found.video.mean < 0.01, "frames of one colour have no variance to be normalised"
+    assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
+    assert found.audio.average < found.audio.mean
+    assert "does not carry over" in replace(found.audio, model=found.audio.average + 0.1).words()
+    words = replace(found.audio, model=found.audio.average / 2).words()
+    assert "the average token of its place in the training set" in words
+    assert "50% below guessing the average token" in words
+    assert "carry over" not in words
+    with torch.no_grad():
+        for head in model.head:
+            head.weight.zero_()
+            head.bias.zero_()
+    same = errors(recipe, model, splits / "val", None)
+    assert (same.video.model, same.audio.model) == pytest.approx((same.video.mean, same.audio.mean))
+    assert same.audio.average is None
+
+
+def test_recall_is_the_share_of_pairs_among_the_nearest():
+    scores = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.5], [0.0, 0.3, 0.4]])
+    found = Retrieval(similarity=scores, keys=["a", "b", "c"])
+    assert found.recall(1) == pytest.approx((2 / 3, 1 / 3))
+    assert found.recall(3) == (1, 1)
+    assert "of 3 pairs 67%" in found.words()
+    assert found.picture().startswith("data:image/webp;base64,")

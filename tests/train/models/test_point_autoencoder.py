@@ -1,0 +1,166 @@
+"""The masked autoencoder of groups of points, and the reports of both point models."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maskstream.pages.report.pictures.points import held_out
+from maskstream.pages.report.report import write_report
+from maskstream.pipelines import masks
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.train import Trainer, train
+from maskstream.train.core.export import load_model, save_model
+from maskstream.train.core.metrics import read_metrics
+from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
+from maskstream.train.models.voxel_diffusion import VoxelDiffusionConfig
+from maskstream.train.recipes import named_recipe
+
+CONFIG = PointAutoencoderConfig(groups=8, size=6, width=24, depth=2, heads=2, decoder_depth=1)
+
+
+def inputs(batch=2, n=60, groups=8, hidden=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(batch, n, 3, generator=generator)
+    order = torch.stack([torch.randperm(groups, generator=generator) for _ in range(batch)])
+    return points, order[:, hidden:].sort().values, order[:, :hidden].sort().values, torch.ones(batch, hidden)
+
+
+def test_hidden_points_reach_the_loss_but_not_the_prediction():
+    model = PointAutoencoder(CONFIG).eval()
+    points, visible, target, weight = inputs()
+    centres, groups = model.cut(points)
+    groups.requires_grad_(True)
+    model._predict(centres, groups, visible, target).square().sum().backward()
+    reached = [row.flatten(1).any(dim=1).nonzero().flatten().tolist() for row in groups.grad]
+    assert reached == visible.tolist()
+    assert model(points, visible, target, weight).item() > 0
+
+
+def test_the_order_of_points_in_a_group_does_not_matter():
+    model = PointAutoencoder(CONFIG).eval()
+    points, visible, target, _ = inputs()
+    centres, groups = model.cut(points)
+    turned = groups[:, :, [3, 1, 5, 0, 2, 4]]
+    a, b = (model._predict(centres, g, visible, target) for g in (groups, turned))
+    torch.testing.assert_close(a, b)
+
+
+def test_a_target_of_weight_0_does_not_count():
+    model = PointAutoencoder(CONFIG).eval()
+    points, visible, target, weight = inputs()
+    weight[0] = 0
+    alone = model(points[1:], visible[1:], target[1:], weight[1:])
+    torch.testing.assert_close(model(points, visible, target, weight), alone)
+
+
+def test_it_is_saved_and_loaded(tmp_path):
+    model = PointAutoencoder(CONFIG)
+    save_model(model, tmp_path / "model.safetensors")
+    assert torch.equal(model.eval()(*inputs()), load_model(tmp_path / "model.safetensors")(*inputs()))
+    with pytest.raises(ValueError, match="multiple of heads"):
+        PointAutoencoderConfig(width=10, heads=3)
+
+
+def shapes(n, seed):
+    """Squares and segments of random sizes: float64 (n, 200, 3), and which they are."""
+    rng = np.random.default_rng(seed)
+    flat = rng.uniform(-1, 1, (n, 200, 3)) * rng.uniform(0.5, 1.5, (n, 1, 3))
+    label = np.arange(n) % 2
+    flat[label == 0, :, 2] = 0
+    flat[label == 1, :, 1:] = 0
+    return flat, label
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shapes")
+    for split, n in (("train", 32), ("val", 8)):
+        samples = []
+        for i, (cloud, label) in enumerate(zip(*shapes(n, len(split)), strict=True)):
+            np.save(root / "a.npy", cloud)
+            made = PointEncoder().encode(Source(id=f"{i}", path=root / "a.npy"))
+            samples.append(
+                Sample(key=f"s{i}", components=made.members, source=f"{i}", label=int(label), facts=made.facts)
+            )
+        (root / split).mkdir()
+        record = write_shard(root / split / "t-000000.tar", samples)
+        info = DatasetInfo(
+            dataset="t", split=split, modality="points", profile="points", label_names=("square", "line")
+        )
+        finish_split(root / split, info, [record], [])
+    return root
+
+
+def tiny(name):
+    recipe = replace(
+        named_recipe(name),
+        select=PointSelection(points=100),
+        batch_size=8,
+        schedule=ScheduleConfig(base_lr=6.4e-2, warmup=0.1, steps=40),
+    )
+    if name == "pointmae-tiny":
+        return replace(
+            recipe, model=PointAutoencoderConfig(groups=16, size=12, width=48, depth=2, heads=3, decoder_depth=1)
+        )
+    small = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
+    model = VoxelDiffusionConfig(resolution=16, patch=4, categories=2, window=2, experts=2, **small)
+    return replace(recipe, model=model, mask=masks.VoxelAware(foreground=0.6, background=0.9, total=0.75))
+
+
+@pytest.mark.parametrize("name", ["fastdit3d-tiny", "pointmae-tiny"])
+def test_a_run_learns_and_its_report_says_what_it_is_worth(splits, tmp_path, name):
+    recipe = tiny(name)
+    whole = train(recipe, splits / "train", tmp_path / "whole", device="cpu", progress=False)
+    losses = [step.loss for step in read_metrics(tmp_path / "whole" / "metrics.jsonl")]
+    assert whole.finished
+    assert np.mean(losses[-10:]) < np.mean(losses[:5])
+    page = write_report(tmp_path / "whole", splits / "val", recipe=recipe, clips=3).read_text()
+    assert page.count("original") >= 6
+    if name == "pointmae-tiny":
+        model = load_model(tmp_path / "whole" / "model.safetensors")
+        losses = held_out(recipe, model, list(recipe.build_loader(splits / "val", device="cpu")))
+        assert losses.model < min(losses.middle, losses.nearest)
+        assert "loss on these clouds" in page
+        assert "below the better" in page
+    else:
+        assert "1-NNA" in page
+        assert "% lower; with masks" in page
+        assert page.count("<p>made</p>") == page.count("<p>real</p>") == 2
+        assert "GFLOP" in page
+
+
+@pytest.mark.parametrize("name", ["fastdit3d-tiny", "pointmae-tiny"])
+def test_a_stopped_run_goes_on_exactly(splits, tmp_path, name):
+    recipe = tiny(name)
+    for stops, folder in (((6,), "whole"), ((2, 6), "stopped")):
+        for until in stops:
+            loader = recipe.build_loader(splits / "train", device="cpu", threads=1)
+            Trainer(recipe, loader, tmp_path / folder, steps=6, progress=False).run(until)
+    whole, stopped = (load_file(tmp_path / folder / "model.safetensors") for folder in ("whole", "stopped"))
+    assert all(torch.equal(whole[key], stopped[key]) for key in whole)
+
+
+def test_labels_that_the_model_does_not_know_are_refused(splits):
+    recipe = tiny("fastdit3d-tiny")
+    model = replace(recipe.model, categories=1)
+    with pytest.raises(ValueError, match="2 categories, and the model knows 1"):
+        replace(recipe, model=model).build_loader(splits / "train")
+
+
+def test_a_recipe_needs_noise_and_masks():
+    recipe = named_recipe("fastdit3d-tiny")
+    batch = PointsBatch(points=torch.zeros(1, 4, 3), noise=None, time=None, mask=None, label=torch.zeros(1), key=["a"])
+    with pytest.raises(ValueError, match="needs noise and masks"):
+        recipe.inputs(batch)
+    with pytest.raises(ValueError, match="gives no masks"):
+        named_recipe("pointmae-tiny").inputs(batch)

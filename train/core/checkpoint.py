@@ -1,0 +1,157 @@
+"""Checkpoints: model, optimiser, the loader's position and the step, as safetensors and JSON.
+
+    checkpoints/
+        latest                  the name of the newest finished checkpoint
+        step-00001000/
+            model.safetensors       weights by parameter name; `load_model` reads it
+            optimiser.safetensors   AdamW's moments and step counts, "parameter name/moment"
+            state.json              step, the loader's state, the settings of the run
+
+A checkpoint is written under a temporary name and renamed when all of it is on the disk, so one that has its name is
+whole. torch.distributed.checkpoint is not used: it keeps its metadata in a pickle, and reading a pickle runs whatever
+it contains, while a file of tensors and a file of plain values cannot run anything. Under data-parallel training every
+rank holds the same weights and the loader's position is the same on all ranks, so rank 0 writes one copy and any number
+of ranks reads it. The models draw no random numbers while training, so no generator state belongs in here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ...shards.errors import ResumeError
+from ...shards.stores.publish import publish, sync_folder
+from .export import save_model
+
+LATEST = "latest"
+MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Position:
+    """Where a run is: `step` of `steps` steps are done; `loader` is the loader's state; `settings` must not change."""
+
+    step: int
+    steps: int
+    loader: dict[str, Any]
+    settings: dict[str, str]
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    position: Position,
+    *,
+    about: Mapping[str, str] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Writes a checkpoint into `folder`, makes it the latest, removes all but the newest `keep`; returns its path."""
+    final = folder / f"step-{position.step:08d}"
+    temporary = folder / f".{final.name}.tmp"
+    for stale in (temporary, final):
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_model(model, temporary / MODEL, about)
+    publish(temporary / OPTIMISER, save(_moments(model, optimiser)))
+    publish(temporary / STATE, json.dumps(asdict(position), indent=2).encode())
+    os.rename(temporary, final)
+    sync_folder(folder)
+    publish(folder / LATEST, final.name.encode())
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        if old != final:
+            shutil.rmtree(old)
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest finished checkpoint in `folder`, or None."""
+    pointer = folder / LATEST
+    if not pointer.exists():
+        return None
+    checkpoint = folder / pointer.read_text().strip()
+    if not checkpoint.is_dir():
+        raise ResumeError(
+            f"{pointer} names {checkpoint.name}, which is not there; write the name of a step-* folder beside it into "
+            "the file, or delete it to start anew"
+        )
+    return checkpoint
+
+
+def load_checkpoint(
+    checkpoint: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Mapping[str, str]
+) -> Position:
+    """Puts a checkpoint's weights and moments into `model` and `optimiser` and returns the position.
+
+    ResumeError where it was made with other settings, is damaged, or is of another model.
+    """
+    try:
+        state = json.loads((checkpoint / STATE).read_text())
+        weights, moments = load_file(checkpoint / MODEL), load_file(checkpoint / OPTIMISER)
+        position = Position(
+            step=int(state["step"]), steps=int(state["steps"]), loader=state["loader"], settings=state["settings"]
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ResumeError(
+            f"{checkpoint} cannot be read ({error}); write the name of an older step-* folder into "
+            f"{checkpoint.parent / LATEST}, or start anew in another folder"
+        ) from error
+    names = sorted({*position.settings, *settings})
+    changed = [
+        f"{name}: saved {position.settings.get(name)}, now {settings.get(name)}"
+        for name in names
+        if position.settings.get(name) != settings.get(name)
+    ]
+    if changed:
+        raise ResumeError(
+            f"{checkpoint} belongs to a run with other settings ("
+            + "; ".join(changed)
+            + "). Use the same settings, another "
+            "folder, or no resume to start over"
+        )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ResumeError(f"{checkpoint} holds another model: {error}") from error
+    _restore_moments(model, optimiser, moments)
+    return position
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Removes every checkpoint of `folder`, the pointer first."""
+    (folder / LATEST).unlink(missing_ok=True)
+    for old in (*folder.glob("step-*"), *folder.glob(".step-*.tmp")):
+        shutil.rmtree(old)
+
+
+def _moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{moment}": value.cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for moment, value in optimiser.state[parameter].items()
+    }
+
+
+def _restore_moments(model: nn.Module, optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    by_parameter: dict[str, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        name, moment = key.rsplit("/", 1)
+        by_parameter.setdefault(name, {})[moment] = value
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    ordered = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    optimiser.load_state_dict(
+        {
+            "state": {i: by_parameter[name_of[p]] for i, p in enumerate(ordered) if name_of[p] in by_parameter},
+            "param_groups": optimiser.state_dict()["param_groups"],
+        }
+    )

@@ -1,0 +1,133 @@
+"""Rollouts: a trained next-step model goes on from the first step of a trajectory, with its own steps as input.
+
+At nodes whose fields are given (walls, inflow) every step has the true values, as in MeshGraphNets (Pfaff et al.,
+2021); errors are measured at the others, in deviations of each channel, so that 1 is as wrong as the mean field is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ...pipelines.modalities.mesh.batch import MeshBatch
+from ...pipelines.modalities.mesh.collate import MeshView, mesh_batch
+from ...pipelines.modalities.mesh.loader import MeshLoader, mesh_loader
+from ...pipelines.modalities.mesh.sample import MeshSampler
+from ..models.mesh_network import MeshNetwork, weighted_error
+
+Float32s = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectories:
+    """Some simulations of a split from their first step on: the graph of all of them at step 0, and their normalised
+    fields at every step, float32 (T, N, D); T is the shortest one's.
+    """
+
+    start: MeshBatch
+    fields: Tensor
+
+    @classmethod
+    def open(cls, data: str | Path, count: int | None = None, steps: int | None = None) -> Trajectories:
+        """The first `count` simulations (all by default) of the split in the folder `data` and `steps` steps after the
+        first. ValueError where it has none so long.
+        """
+        sampler = sampler_of(mesh_loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
+        indexes = range(len(sampler.manifest))[:count]
+        longest = min((sampler.n_steps(index) for index in indexes), default=0)
+        if longest < 2:
+            raise ValueError(
+                f"{data} has no trajectory of two steps or more; a rollout needs simulations, not surfaces"
+            )
+        length = longest if steps is None else steps + 1
+        if not 2 <= length <= longest:
+            raise ValueError(
+                f"steps={steps}: {data} has trajectories of {longest} steps, of which a rollout makes 1 to "
+                f"{longest - 1}"
+            )
+        made = [sampler.make(index, 0) for index in indexes]
+        fields = [sampler.statistics.normalised(sampler.fields(index, 0, length)) for index in indexes]
+        views = [_at_start(sample.views[0], values[0]) for sample, values in zip(made, fields, strict=True)]
+        start = mesh_batch(
+            views,
+            label=[sample.label for sample in made],
+            key=[sample.key for sample in made],
+            change=sampler.statistics.relative_change,
+        )
+        return cls(start=start, fields=torch.from_numpy(np.concatenate(fields, axis=1)))
+
+
+def _at_start(view: MeshView, fields: Float32s) -> MeshView:
+    """The view of step 0."""
+    return MeshView(
+        positions=view.positions,
+        kinds=view.kinds,
+        graph=view.graph,
+        fields=fields,
+        next_fields=None,
+        counts=view.counts,
+        mask=None,
+        step=0,
+    )
+
+
+def sampler_of(loader: MeshLoader) -> MeshSampler:
+    """The loader's sampler."""
+    if not isinstance(loader.sampler, MeshSampler):
+        raise TypeError(f"a mesh loader has a MeshSampler, got {type(loader.sampler).__name__}")
+    return loader.sampler
+
+
+def next_model(model: nn.Module) -> MeshNetwork:
+    """The model, if it predicts the next step; else ValueError."""
+    if not isinstance(model, MeshNetwork) or model.config.task != "next":
+        raise ValueError(
+            "a rollout is made by a model of the next step, such as meshmask-tiny-next's; this one has another task"
+        )
+    return model
+
+
+@torch.inference_mode()
+def rollout(model: MeshNetwork, trajectories: Trajectories) -> Tensor:
+    """The fields that the model makes of step 0, float32 (T, N, D), normalised; step 0 is the true one."""
+    start, truth = trajectories.start, trajectories.fields
+    free = (start.counts > 0)[:, None]
+    made = [truth[0]]
+    for true in truth[1:]:
+        change = model.predict_change(made[-1], start.kinds, start.edges, start.edge_features) * start.change
+        made.append(torch.where(free, made[-1] + change, true))
+    return torch.stack(made)
+
+
+def rollout_error(made: Tensor, trajectories: Trajectories) -> Float32s:
+    """The root mean square error of each step after the first over free nodes and channels, float32 (T - 1,)."""
+    square = (made - trajectories.fields)[1:].square().mean(dim=2)
+    free = trajectories.start.counts > 0
+    errors: Float32s = square[:, free].mean(dim=1).sqrt().numpy()
+    return errors
+
+
+def persistence(trajectories: Trajectories) -> Tensor:
+    """The rollout of whoever says that nothing changes, float32 (T, N, D)."""
+    free = (trajectories.start.counts > 0)[:, None]
+    return torch.where(free, trajectories.fields[0], trajectories.fields)
+
+
+@torch.inference_mode()
+def next_step_errors(model: MeshNetwork, trajectories: Trajectories, every: int = 10) -> tuple[float, float]:
+    """The loss of the model and that of persistence over one step from every `every`-th true step."""
+    start, fields = trajectories.start, trajectories.fields
+    losses = []
+    for step in range(0, len(fields) - 1, every):
+        change = (fields[step + 1] - fields[step]) / start.change
+        made = model.predict_change(fields[step], start.kinds, start.edges, start.edge_features)
+        losses.append(
+            (weighted_error(made, change, start.counts), weighted_error(torch.zeros_like(change), change, start.counts))
+        )
+    own, guessed = torch.tensor(losses).mean(dim=0).tolist()
+    return own, guessed
