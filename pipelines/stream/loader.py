@@ -18,6 +18,7 @@ from typing import Any, Generic, Self
 import torch
 
 from ...shards.errors import ResumeError, SampleError
+from .order import ORDER_VERSION
 from .produce import BatchMaker, BatchOrder, BatchT, Sampler, batches_from_threads, plans
 from .stats import Stats
 from .torch_dataset import BatchDataset
@@ -216,6 +217,8 @@ class Loader(Generic[BatchT]):
         return {**self.order.identity(), **run, "dataset": self.fingerprint}
 
     def _remedy(self, state: dict[str, Any]) -> str:
+        if state.get("version") != ORDER_VERSION:
+            return "Use the release of maskstream that saved it"
         saved = state.get("global_batch")
         if isinstance(saved, int) and saved != self.order.global_batch:
             if saved % self.world_size:

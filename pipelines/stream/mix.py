@@ -20,7 +20,7 @@ import numpy as np
 from ..modalities.video.batch import VideoBatch
 from ..modalities.video.loader import VideoLoader
 from ..modalities.video.sample import VideoSample, VideoSampler
-from .order import GlobalBatch, Int64Array, Order
+from .order import ORDER_VERSION, GlobalBatch, Int64Array, Order
 from .place import Place
 from .rng import sample_rng
 
@@ -127,11 +127,21 @@ class MixOrder:
 
     def identity(self) -> dict[str, Any]:
         """What a saved position depends on, JSON-able."""
+        whole = {
+            "version": ORDER_VERSION,
+            "seed": self.seed,
+            "global_batch": self.global_batch,
+            "batches": self.n_batches,
+        }
         parts = [
-            {"weight": weight, "dataset": dataset, **{k: v for k, v in order.identity().items() if k != "global_batch"}}
+            {
+                "weight": weight,
+                "dataset": dataset,
+                **{k: v for k, v in order.identity().items() if k not in ("version", "global_batch")},
+            }
             for weight, dataset, order in zip(self.weights, self.datasets, self.parts, strict=True)
         ]
-        return {"seed": self.seed, "global_batch": self.global_batch, "batches": self.n_batches, "parts": parts}
+        return {**whole, "parts": parts}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
         """The state when a batch begins; "positions" says of each part its own epoch and how many samples of it are

@@ -20,6 +20,11 @@ from .rng import sample_rng
 
 Int64Array = npt.NDArray[np.int64]
 
+ORDER_VERSION = 1
+"""Of the order of samples and of what each of them shows (clip, crop, mask). It goes up when one of these changes for
+the same seed: a saved position cannot be continued exactly then, and is refused.
+"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GlobalBatch:
@@ -111,6 +116,7 @@ class Order:
     def identity(self) -> dict[str, Any]:
         """What makes the order, and so what a saved position depends on; JSON-able."""
         return {
+            "version": ORDER_VERSION,
             "seed": self.seed,
             "global_batch": self.global_batch,
             "lanes": self.lanes,

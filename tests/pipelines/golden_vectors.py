@@ -1,0 +1,225 @@
+"""What fixed seeds draw, computed anew: orders, clips, crops and masks, as JSON values.
+
+`python -m tests.pipelines.golden_vectors`, from the root of the repository, writes golden.json. It refuses while a
+vector that was there is another or gone and `ORDER_VERSION` is still the same.
+"""
+
+import json
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, RandomResizedCrop
+from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.masks import MASKS, Linear, Random
+from maskstream.pipelines.modalities.audio.clip import AudioClip
+from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.stream.mix import MixOrder
+from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
+from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_order
+
+from .mask_table import SCHEMES, Scheme, draws_of, grid_of
+
+Vectors = dict[str, Any]
+
+GOLDEN = Path(__file__).with_name("golden.json")
+SHOWN = 20
+SIZES = (5, 1, 9, 4, 7, 2, 8, 3)
+SEED, EPOCH, KEY = 7, 3, "golden"
+OTHER_VIEWS = ("complementary", "cropmae", "dmae", "v-jepa")
+"""Masks that are about two views: their second one is stored too."""
+
+
+def rng_of(purpose: str, *, epoch: int = EPOCH, view: int = 0) -> np.random.Generator:
+    return sample_rng(SEED, epoch, KEY, view, purpose)
+
+
+def read_golden() -> Vectors:
+    """What is stored."""
+    stored: Vectors = json.loads(GOLDEN.read_text())
+    return stored
+
+
+def golden_vectors() -> Vectors:
+    """All vectors: a dict of name and value for each kind."""
+    return {
+        "sample_rng": generators(),
+        "order": orders(),
+        "clip": clips(),
+        "crop": crops(),
+        "sound": sounds(),
+        "mask": {
+            scheme.name if view == 0 else f"{scheme.name}, view {view}": mask_of(scheme, view)
+            for scheme in SCHEMES
+            for view in range(2 if scheme.name in OTHER_VIEWS else 1)
+        },
+    }
+
+
+def generators() -> Vectors:
+    """The first draws of sample_rng."""
+    names = [
+        (0, 0, "", 0, "clip"),
+        (7, 3, "golden", 0, "mask"),
+        (7, 3, "golden", 1, "mask"),
+        (7, 4, "golden", 0, "mask"),
+        (8, 3, "golden", 0, "mask"),
+        (7, 3, "golden", 0, "crop"),
+        (2**40, 1000, "ü/a b.c", 5, "all views ratio"),
+    ]
+    found: Vectors = {}
+    for name in names:
+        rng = sample_rng(*name)
+        found[" ".join(map(repr, name))] = [
+            rng.integers(0, 2**32, 3).tolist(),
+            rng.permutation(8).tolist(),
+            float(rng.random()),
+        ]
+    return found
+
+
+def orders() -> Vectors:
+    """The first indexes of an epoch; of mixtures and of budgets with the epoch of each sample."""
+    settings: dict[str, dict[str, Any]] = {
+        "whole": {},
+        "block=1": {"block": 1},
+        "block=3": {"block": 3},
+        "lanes=2": {"lanes": 2},
+        "lanes=4, block=2": {"lanes": 4, "block": 2},
+        "shuffle=False": {"shuffle": False},
+    }
+    found: Vectors = {}
+    for epoch in range(2):
+        for name, changes in settings.items():
+            order = Order(shard_sizes=SIZES, global_batch=4, seed=SEED, **changes)
+            found[f"{name}, epoch {epoch}"] = order.epoch(epoch)[:SHOWN].tolist()
+        found[f"mixture, epoch {epoch}"] = stream(list(mixture().batches(epoch)))
+        found[f"budget, epoch {epoch}"] = stream(list(budget().batches(epoch)))
+    found["budget, sizes"] = budget().sizes().tolist()
+    rng = rng_of("reserve")
+    found["reserve"] = [Order(shard_sizes=SIZES, global_batch=4).reserve(0, rng), mixture().reserve(21, rng)]
+    return found
+
+
+def mixture() -> MixOrder:
+    """Of two datasets, 3 to 1; the smaller one begins anew within an epoch."""
+    parts = (Order(shard_sizes=(9, 11), global_batch=1, seed=1), Order(shard_sizes=(4,), global_batch=1, seed=2))
+    return MixOrder(parts=parts, weights=(3, 1), datasets=("a", "b"), global_batch=4, seed=SEED)
+
+
+def budget() -> BudgetOrder:
+    """Of a ratio that falls over 12 steps."""
+    order = Order(shard_sizes=SIZES, global_batch=2, seed=SEED)
+    return budget_order(order, Random(ratio=Linear(start=0.9, end=0.5)), grid_of(8, 8, axes="h w"), 66, 12)
+
+
+def stream(batches: list[GlobalBatch]) -> list[list[int]]:
+    """The first indexes and epochs."""
+    rows = chain.from_iterable(zip(b.indexes.tolist(), b.epochs.tolist(), strict=True) for b in batches)
+    return [list(column) for column in zip(*list(rows)[:SHOWN], strict=True)]
+
+
+def clips() -> Vectors:
+    """Frame numbers of video clips and stretches of sounds, in epochs 0 to 3."""
+    videos = {
+        "video": (VideoClip(), 300),
+        "video, stride 3, align 4": (VideoClip(frames=8, stride=3, align=4), 300),
+        "video, center": (VideoClip(frames=8, start="center"), 300),
+        "video, too short": (VideoClip(frames=8), 21),
+    }
+    sounds = {
+        "audio": (AudioClip(), 480_000, 16_000),
+        "audio, 44.1 kHz": (AudioClip(seconds=2.0), 441_000, 44_100),
+        "audio, center": (AudioClip(seconds=2.0, start="center"), 441_000, 44_100),
+        "audio, too short": (AudioClip(), 100_000, 16_000),
+    }
+    found: Vectors = {}
+    for name, (clip, frames) in videos.items():
+        found[name] = [clip.numbers(frames, rng_of("clip", epoch=e)).tolist() for e in range(4)]
+    for name, (sound, samples, rate) in sounds.items():
+        found[name] = [list(sound.stretch(samples, rate, rng_of("clip", epoch=e))) for e in range(4)]
+    return found
+
+
+def crops() -> Vectors:
+    """x, y, width, height and flip of crops of 320 x 240 and 240 x 426 pixels, in epochs 0 to 3."""
+    named = {name: make() for name, make in AUGMENTATIONS.items()}
+    named |= {f"{name}, flip": type(augment)(flip=0.5) for name, augment in named.items()}
+    named["multi-scale, square"] = MultiScaleCrop(max_distort=0, scales=(1.0, 0.5))
+    named["random-resized, fallback"] = RandomResizedCrop(scale=(1.0, 1.0), ratio=(3.0, 3.0))
+    named["center, always flipped"] = CenterCrop(flip=1.0)
+    found: Vectors = {}
+    for name, augment in named.items():
+        for width, height in ((320, 240), (240, 426)):
+            drawn = [augment.draw(width, height, 224, rng_of("crop", epoch=e)) for e in range(4)]
+            found[f"{name}, {width} x {height}"] = [[c.x, c.y, c.width, c.height, int(c.flip)] for c in drawn]
+    return found
+
+
+def sounds() -> Vectors:
+    """What augments a sound, in epochs 0 to 3; real numbers to 6 decimals."""
+    ramp = np.arange(1, 6, dtype=np.float32)[:, None]
+    found: Vectors = {"strips": [], "roll": [], "mixup": []}
+    for epoch in range(4):
+        found["strips"].append(SpecAugment().draw(1024, 128, rng_of("strips", epoch=epoch)).tolist())
+        rolled = RollGain()(ramp, rng_of("roll", epoch=epoch))
+        found["roll"].append([round(float(x), 6) for x in rolled[:, 0]])
+        mixed = Mixup().draw(50, rng_of("mixup", epoch=epoch))
+        found["mixup"].append(mixed and [mixed[0], round(mixed[1], 6)])
+    return found
+
+
+def mask_of(scheme: Scheme, view: int) -> Vectors:
+    """The maps of a mask as hex of their bits, token 0 first; the target where it is not what is hidden."""
+    draws = draws_of(scheme.grid, [KEY], scheme.cues, view=view, seed=SEED, epoch=EPOCH)
+    batch = MASKS[scheme.name]().draw(scheme.grid, draws)
+    masked = batch.masked[0].numpy()
+    count = None if batch.n_target is None else int(batch.n_target[0])
+    target = np.zeros_like(masked)
+    target[batch.target[0, :count].numpy()] = True
+    found = {"hidden": bits(masked)}
+    if not np.array_equal(target, masked):
+        found["target"] = bits(target)
+    if batch.mask_token is not None:
+        found["mask_token"] = bits(batch.mask_token[0].numpy())
+    if batch.attend is not None:
+        found["attend (xxh3_64)"] = xxhash.xxh3_64_hexdigest(np.packbits(batch.attend[0].numpy()).tobytes())
+    return found
+
+
+def bits(tokens: npt.NDArray[np.bool_]) -> str:
+    return np.packbits(tokens).tobytes().hex()
+
+
+def as_text(version: int, vectors: Vectors) -> str:
+    """The file: a vector a line."""
+    kinds = []
+    for kind, rows in vectors.items():
+        lines = (f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in rows.items())
+        kinds.append(f"  {json.dumps(kind)}: {{\n" + ",\n".join(lines) + "\n  }")
+    return "{\n" + ",\n".join([f'  "version": {version}', *kinds]) + "\n}\n"
+
+
+def write_golden() -> None:
+    """Stores the vectors of now; SystemExit where old ones changed and the version did not."""
+    vectors = golden_vectors()
+    stored = read_golden() if GOLDEN.exists() else {"version": None}
+    if stored.pop("version") == ORDER_VERSION:
+        changed = [
+            f"{kind}: {name}"
+            for kind, rows in stored.items()
+            for name, value in rows.items()
+            if vectors.get(kind, {}).get(name) != value
+        ]
+        if changed:
+            raise SystemExit(f"raise ORDER_VERSION first; it is {ORDER_VERSION} and these changed: {changed}")
+    GOLDEN.write_text(as_text(ORDER_VERSION, vectors))
+
+
+if __name__ == "__main__":
+    write_golden()
