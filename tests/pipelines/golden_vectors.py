@@ -23,7 +23,7 @@ from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_order
 
-from .mask_table import SCHEMES, Scheme, draws_of, grid_of
+from .masks.mask_table import SCHEMES, Scheme, draws_of, grid_of
 
 Vectors = dict[str, Any]
 
