@@ -1,6 +1,5 @@
 """From raw media to shards: datasets, encoders, and the job that runs them."""
 
-from .command import index_command, shard_command
 from .datasets import DATASETS
 from .encode.video.profile import PROFILES, VideoProfile
 from .foreign import IndexReport, index_tars
@@ -13,8 +12,6 @@ __all__ = [
     "JobReport",
     "SplitReport",
     "VideoProfile",
-    "index_command",
     "index_tars",
     "make_shards",
-    "shard_command",
 ]

@@ -92,6 +92,20 @@ def test_a_clip_shorter_than_the_span_is_loaded_with_its_last_frame_repeated(sha
     assert (batch.video[at, 2] == batch.video[at, 7]).all()
 
 
+def test_shards_shows_a_bar_and_tells_facts(monkeypatch, capfd, shards, tmp_path):
+    root, _, bad = shards
+    words = ["shards", "folder", "--root", root, "--out", tmp_path / "out", "--profile", "fps"]
+    assert run(monkeypatch, *words, "--workers", 1) == 0
+    captured = capfd.readouterr()
+    assert "encode" in captured.err
+    assert f"{4 + len(bad)}/{4 + len(bad)}" in captured.err
+    assert "samples 4" in captured.out
+    assert run(monkeypatch, *words, "--json") == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert json.loads(captured.out)["train"]["samples"] == 4
+
+
 def test_a_finished_split_is_not_made_again(monkeypatch, capsys, shards):
     root, out, _ = shards
     before = (out / "train" / "dataset.json").stat().st_mtime_ns
@@ -197,7 +211,7 @@ def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
     [
         (["shards", "nothing"], 2, "'nothing' is not one of"),
         (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
-        (["shards", "sample", "--profile", "best"], 2, "profile 'best' is not one of"),
+        (["shards", "sample", "--profile", "best"], 2, "profile 'best' is not one of train, copy, fps"),
         (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),
         (["verify", "/nowhere"], 1, "no folder /nowhere"),
         (["preview", "/nowhere"], 1, "no folder /nowhere"),

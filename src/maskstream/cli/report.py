@@ -1,0 +1,24 @@
+"""`maskstream report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import console
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Option(help="The split whose clips are reconstructed, best the validation split.", show_default=False),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The page [default: RUN/report.html]", show_default=False)] = None,
+) -> None:
+    """Write one page about a run: loss, throughput, reconstructions, and the clips with their masks."""
+    from ..pages.report.report import write_report
+
+    console.print(f"wrote {write_report(run, data, out)}", highlight=False)

@@ -1,0 +1,36 @@
+"""`maskstream rollout`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import Json, console, show
+
+
+def rollout(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs of a next-step model on meshes.", show_default=False)
+    ],
+    data: Annotated[Path, typer.Option(help="The split, best the validation split.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="A page to write.", show_default=False)] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Trajectories [default: all]", show_default=False)] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of each [default: the shortest's]", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Roll models out from the first step of trajectories, and compare their errors with each other and persistence."""
+    from ..pages.report.rollout_report import compare_rollouts
+
+    result = compare_rollouts(runs, data, out, count=count, steps=steps)
+    if as_json:
+        show(result, as_json)
+        return
+    for name, errors in result["errors"].items():
+        words = ", ".join(f"{what} {value:.4f}" for what, value in errors.items())
+        console.print(f"{name}: {words}", highlight=False)
+    if out is not None:
+        console.print(f"wrote {out}", highlight=False)

@@ -1,0 +1,55 @@
+"""`maskstream train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import INTERRUPTED
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="Such as videomae-small, mgmae-small, videomae2-small, or -tiny of each.", show_default=False
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="The folder of the training split.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)
+    ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(help="A model.safetensors to begin with, such as a pre-training's.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order, the crops and the masks.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 decodes in threads.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint if there is one.")] = True,
+) -> None:
+    """Train a recipe on shards; writes metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
+    from ..train import train as run
+
+    result = run(
+        recipe,
+        data,
+        out or Path("runs") / recipe,
+        steps=steps,
+        initial=initial,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+    )
+    if not result.finished:
+        raise typer.Exit(INTERRUPTED)

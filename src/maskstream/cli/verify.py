@@ -1,0 +1,34 @@
+"""`maskstream verify`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from .terminal import Data, Json, console, errors
+
+
+def verify(
+    data: Data,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every sample too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a split against its checksums and index; exit 1 where something is wrong."""
+    from ..shards.format.verify import verify as check
+
+    result = check(data, decode=decode)
+    if as_json:
+        print(json.dumps(asdict(result) | {"ok": result.ok}))
+    else:
+        for problem in result.problems:
+            errors.print(f"[red]problem[/] {escape(problem)}", highlight=False)
+        console.print(
+            f"{data}: {result.samples} samples in {result.shards} shards, {result.size_bytes / 1e6:.1f} MB: "
+            + ("[green]all well[/]" if result.ok else f"[red]{len(result.problems)} problems[/]"),
+            highlight=False,
+        )
+    raise typer.Exit(0 if result.ok else 1)
