@@ -1,0 +1,415 @@
+"""Configs: frozen settings that plain JSON can hold, compare and rebuild.
+
+    Tube(ratio=0.8).to_dict()                                   {"kind": "Tube", "ratio": 0.8}
+    Mask.from_dict({"kind": "Tube", "ratio": 0.8})              Tube(ratio=0.8)
+    with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])       the recipe with two fields changed
+    differences(saved, here)                                    ["data.mask.ratio: saved 0.9, here 0.8"]
+
+A subclass of `Config` is a `@dataclass(frozen=True, kw_only=True, slots=True)`. Its fields are plain values, Literals,
+tuples, mappings of plain values and other configs. Defaults are left out, so that a new field with a default changes no
+saved dict. A changed default does change what a saved dict means, so the class's `version` must then grow by one.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from inspect import isabstract
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from .named import imported, nearest
+
+Json = dict[str, Any]
+"""A JSON object."""
+NOT_IDENTITY: Mapping[str, bool] = MappingProxyType({"not_identity": True})
+"""The `metadata` of a field that does not decide what is made, such as a backend."""
+KIND, VERSION = "kind", "version"
+
+_KNOWN: dict[tuple[str, str], type[Config]] = {}
+_PACKAGE = __name__.split(".")[0] + "."
+_PLAIN = (bool, int, float, str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The base of all settings. `version` grows when a default changes; it is written when it is above 1."""
+
+    __slots__ = ()
+    version: ClassVar[int] = 1
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # dataclass(slots=True) makes a class twice; the second one replaces the first here
+        super().__init_subclass__(**options)
+        _KNOWN[cls.__module__, cls.__name__] = cls
+
+    @classmethod
+    def kind(cls) -> str:
+        """The class's name in a dict: bare in this package, `module:Name` outside of it."""
+        return cls.__name__ if cls.__module__.startswith(_PACKAGE) else f"{cls.__module__}:{cls.__qualname__}"
+
+    def to_dict(self, *, defaults: bool = False, identity: bool = False) -> Json:
+        """The settings as plain JSON, with the fields that have their defaults if asked.
+
+        `identity` leaves out the fields that are marked NOT_IDENTITY. ValueError for a value that JSON cannot hold.
+        """
+        if extra := set(getattr(self, "__dict__", {})) - {f.name for f in fields(self)}:
+            raise ValueError(
+                f"{self.kind()} keeps {', '.join(sorted(extra))}, which are no fields; make it a "
+                "@dataclass(frozen=True, kw_only=True, slots=True), so that its settings can be saved and compared"
+            )
+        made = _head(type(self))
+        for f in _fields(type(self), identity=identity):
+            value = getattr(self, f.name)
+            if defaults or not _is_default(f, value):
+                made[f.name] = _plain(value, f"{self.kind()}.{f.name}", defaults=defaults, identity=identity)
+        return made
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The config of a dict that `to_dict` made: of this class, or of the subclass that "kind" names.
+
+        ValueError for an unknown kind or field (with the nearest one), a missing field, a value of a wrong type, and
+        for a dict of another version of its class.
+        """
+        return cast(Self, _built(cls, data, ""))
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def known_configs() -> list[type[Config]]:
+    """Every class of configs that is imported and can be made, by its kind."""
+    return sorted((one for one in _KNOWN.values() if not isabstract(one) and ABC not in one.__bases__), key=_kind_of)
+
+
+def with_set(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
+    """The config with fields changed: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
+
+    A path names a field from the top, or by its last parts where one place fits. A value is JSON, or else a string.
+    `mask.kind=Tube` puts another kind there, with its defaults. All are changed before the config is built, so that
+    fields which depend on each other change together. ValueError for a path that is unknown or has several places.
+    """
+    whole = config.to_dict(defaults=True)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r} sets nothing; write path=value, such as mask.ratio=0.8")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        _put(whole, _found(whole, path.strip()), value)
+    return type(config).from_dict(whole)
+
+
+def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs, a line a field: `data.mask.ratio: saved 0.9, here 0.8`.
+
+    Both are dicts, those of configs among them. A config's missing fields count as today's defaults and those that are
+    NOT_IDENTITY do not count. A config that was saved by a lower version of its class differs, whatever its fields say.
+    """
+    return list(_differences(saved, here, ""))
+
+
+def _differences(saved: Any, here: Any, path: str) -> Iterator[str]:
+    """The differences at `path`."""
+    if isinstance(saved, Mapping) and isinstance(here, Mapping) and saved.get(KIND) == here.get(KIND):
+        one, two = saved.get(VERSION, 1), here.get(VERSION, 1)
+        if KIND in saved and one != two:
+            yield f"{path or saved[KIND]}: saved by version {one} of {saved[KIND]}, here version {two}"
+            return
+        saved, here = _completed(saved), _completed(here)
+        for name in dict.fromkeys((*saved, *here)):
+            yield from _differences(saved.get(name, MISSING), here.get(name, MISSING), _under(path, name))
+    elif _is_list(saved) and _is_list(here) and len(saved) == len(here) and any(isinstance(v, Mapping) for v in here):
+        for i, (one, two) in enumerate(zip(saved, here, strict=True)):
+            yield from _differences(one, two, _under(path, i))
+    elif _is_list(saved) and _is_list(here):
+        if list(saved) != list(here):
+            yield f"{path}: saved {_said(saved)}, here {_said(here)}"
+    elif saved != here:
+        yield f"{path}: saved {_said(saved)}, here {_said(here)}"
+
+
+def _said(value: Any) -> str:
+    """A value in a message."""
+    if value is MISSING:
+        return "nothing"
+    if isinstance(value, Mapping) and KIND in value:
+        return f"{value[KIND]}({', '.join(f'{k}={_said(v)}' for k, v in value.items() if k not in (KIND, VERSION))})"
+    return value if isinstance(value, str) else str(value)
+
+
+def _completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config's dict with today's defaults of the fields that it does not hold, without those that do not count."""
+    cls = _known(data[KIND], Config) if isinstance(data.get(KIND), str) else None
+    if cls is None:
+        return data
+    counted = {f.name: f for f in _fields(cls, identity=True)}
+    dropped = {f.name for f in fields(cls)} - set(counted)
+    whole = {name: value for name, value in data.items() if name not in dropped}
+    for name, f in counted.items():
+        if name not in whole and (default := _default(f)) is not MISSING:
+            whole[name] = _plain(default, name, defaults=False, identity=True)
+    return whole
+
+
+def _head(cls: type[Config]) -> Json:
+    """The kind, and the version if it is above 1."""
+    return {KIND: cls.kind()} | ({VERSION: cls.version} if cls.version > 1 else {})
+
+
+def _kind_of(cls: type[Config]) -> str:
+    return cls.kind()
+
+
+def _fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
+    """The fields that a config is made of."""
+    return [f for f in fields(cls) if f.init and not (identity and f.metadata.get("not_identity"))]
+
+
+def _default(f: Field[Any]) -> Any:
+    """A field's default, or MISSING."""
+    return f.default_factory() if f.default_factory is not MISSING else f.default
+
+
+def _is_default(f: Field[Any], value: Any) -> bool:
+    return (default := _default(f)) is not MISSING and bool(value == default)
+
+
+def _plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
+    """A field's value as JSON."""
+    if isinstance(value, Config):
+        return value.to_dict(defaults=defaults, identity=identity)
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{path}.{k}", defaults=defaults, identity=identity) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v, f"{path}.{i}", defaults=defaults, identity=identity) for i, v in enumerate(value)]
+    if isinstance(value, frozenset):
+        return sorted(value)
+    raise ValueError(
+        f"{path} is a {type(value).__name__}, which cannot be saved; use plain values, tuples or configs (a Mask, say, "
+        "is a frozen dataclass)"
+    )
+
+
+def _known(kind: str, base: type[Config]) -> type[Config] | None:
+    """The imported subclass of `base` that has the kind."""
+    fit = [one for one in _KNOWN.values() if one.kind() == kind and issubclass(one, base)]
+    if len(fit) > 1:
+        raise ValueError(f"there are several {kind}: in {', '.join(sorted(one.__module__ for one in fit))}")
+    return fit[0] if fit else None
+
+
+def _class_of(kind: str, base: type[Config], path: str) -> type[Config]:
+    """The subclass of `base` that has the kind; ValueError where there is none."""
+    cls = _known(kind, base)
+    if cls is None and ":" in kind:
+        found = imported(kind, f"kind of {path}" if path else "kind")
+        if isinstance(found, type) and issubclass(found, base):
+            cls = found
+        else:
+            raise ValueError(f"{_at(path)}{kind} is no {base.__name__}")
+    if cls is None:
+        legal = [one.kind() for one in known_configs() if issubclass(one, base)]
+        raise ValueError(
+            f"{_at(path)}{kind!r} is no {base.__name__}{nearest(kind, legal)}; legal are {', '.join(legal)}, and "
+            "package.module:Name for one of your own"
+        )
+    return cls
+
+
+def _built(base: type[Config], data: Any, path: str) -> Config:
+    """The config that a dict describes."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{_at(path)}a {base.__name__} is an object with its kind and fields, got {data!r}")
+    if KIND not in data and (isabstract(base) or base is Config):
+        raise ValueError(f'{_at(path)}the object does not say its kind; add "kind": the name of a {base.__name__}')
+    kind = data.get(KIND, base.kind())
+    if not isinstance(kind, str):
+        raise ValueError(f"{_at(path)}a kind is a name, got {kind!r}")
+    cls = base if kind == base.kind() else _class_of(kind, base, path)
+    if isabstract(cls):
+        raise ValueError(f"{_at(path)}{kind} is abstract; name one of its subclasses")
+    if (version := data.get(VERSION, 1)) != cls.version:
+        raise ValueError(
+            f"{_at(path)}saved by version {version} of {kind}, which has version {cls.version} here: its defaults "
+            "changed since, so the saved settings mean something else now"
+        )
+    own, hints = {f.name: f for f in _fields(cls)}, _hints(cls)
+    values: Json = {}
+    for name, value in data.items():
+        if name in (KIND, VERSION):
+            continue
+        if name not in own:
+            raise ValueError(
+                f"{_at(path)}{kind} has no field {name!r}{nearest(name, list(own))}; its fields are {', '.join(own)}"
+            )
+        values[name] = _of_type(hints[name], value, _under(path, name))
+    if missing := [name for name, f in own.items() if name not in values and _default(f) is MISSING]:
+        raise ValueError(f"{_at(path)}{kind} needs {', '.join(missing)}")
+    return cls(**values)
+
+
+def _hints(cls: type[Config]) -> dict[str, Any]:
+    """The types of the fields."""
+    return get_type_hints(cls)
+
+
+def _of_type(hint: Any, value: Any, path: str) -> Any:
+    """The value that JSON's `value` is of the type `hint`; ValueError where it is none."""
+    origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, TypeVar):
+        return _of_type(hint.__bound__ or Any, value, path)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        return _of_union(args, value, path)
+    if origin is Literal:
+        if any(value == legal and type(value) is type(legal) for legal in args):
+            return value
+        raise ValueError(f"{_at(path)}legal are {', '.join(map(repr, args))}, got {value!r}")
+    holder = origin or hint
+    if isinstance(holder, type):
+        if issubclass(holder, Config):
+            return _built(holder, value, path)
+        if issubclass(holder, Mapping):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
+            of = args[1] if len(args) == 2 else Any
+            return {str(k): _of_type(of, v, _under(path, k)) for k, v in value.items()}
+        if holder not in (str, bytes) and issubclass(holder, Sequence | frozenset):
+            return _of_sequence(holder, args, value, path)
+        if holder is Path and isinstance(value, str):
+            return Path(value)
+        if holder is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, holder) and (holder is bool or not isinstance(value, bool)):
+            return value
+    wanted = "null" if hint in (None, NoneType) else getattr(holder, "__name__", str(hint))
+    raise ValueError(f"{_at(path)}a value of type {wanted} is wanted, got {value!r}")
+
+
+def _of_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
+    """The value as the first type that takes it unchanged, or else as the first that takes it at all."""
+    if value is None and NoneType in args:
+        return None
+    errors: list[ValueError] = []
+    made: list[Any] = []
+    for arg in args:
+        try:
+            made.append(_of_type(arg, value, path))
+        except ValueError as error:
+            errors.append(error)
+    for one in made:
+        if type(one) is type(value):
+            return one
+    if made:
+        return made[0]
+    if isinstance(value, Mapping) and (of := [e for a, e in zip(args, errors, strict=True) if _is_config(a)]):
+        raise of[0]
+    wanted = " or ".join("null" if a is NoneType else getattr(get_origin(a) or a, "__name__", str(a)) for a in args)
+    raise ValueError(f"{_at(path)}{wanted} is wanted, got {value!r}")
+
+
+def _is_config(hint: Any) -> bool:
+    holder = get_origin(hint) or hint
+    return isinstance(holder, type) and issubclass(holder, Config)
+
+
+def _of_sequence(holder: type, args: tuple[Any, ...], value: Any, path: str) -> Any:
+    if not _is_list(value):
+        raise ValueError(f"{_at(path)}a list is wanted, got {value!r}")
+    if issubclass(holder, tuple) and args and args[-1] is not Ellipsis:
+        if len(args) != len(value):
+            raise ValueError(f"{_at(path)}a list of {len(args)} values is wanted, got {value!r}")
+        each: Sequence[Any] = args
+    else:
+        each = [args[0] if args else Any] * len(value)
+    made = [_of_type(hint, one, _under(path, i)) for i, (hint, one) in enumerate(zip(each, value, strict=True))]
+    return frozenset(made) if issubclass(holder, frozenset) else made if holder is list else tuple(made)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _under(path: str, name: str | int) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def _at(path: str) -> str:
+    """The beginning of a message about a place."""
+    return f"{path}: " if path else ""
+
+
+def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The paths of all that can be set in a whole dict."""
+    if path:
+        yield path
+    if isinstance(value, Mapping):
+        names = dict.fromkeys(value)
+        if isinstance(value.get(KIND), str) and (cls := _known(value[KIND], Config)):
+            names |= dict.fromkeys(f.name for f in _fields(cls))
+        for name in names:
+            if name != VERSION:
+                yield from _paths(value.get(name), (*path, name))
+    elif _is_list(value):
+        for i, one in enumerate(value):
+            if isinstance(one, Mapping):
+                yield from _paths(one, (*path, str(i)))
+    elif value is None and path[-1:] != (KIND,):
+        yield (*path, KIND)
+
+
+def _found(whole: Json, path: str) -> tuple[str, ...]:
+    """The one place that a path names; ValueError where there is none, or several."""
+    parts, places = tuple(path.split(".")), list(_paths(whole, ()))
+    if parts in places:
+        return parts
+    fit = [place for place in places if place[-len(parts) :] == parts]
+    if len(fit) == 1:
+        return fit[0]
+    if fit:
+        raise ValueError(f"{path!r} fits several places: {', '.join('.'.join(place) for place in fit)}; name one whole")
+    ends = dict.fromkeys(".".join(place[-len(parts) :]) for place in places)
+    raise ValueError(
+        f"there is nothing called {path!r} to set{nearest(path, list(ends))}; print all with --print-config"
+    )
+
+
+def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
+    """Sets a value at a place. A new kind comes with its defaults."""
+    at: Any = whole
+    for name, after in pairwise(place):
+        here = at[int(name)] if isinstance(at, list) else at.get(name)
+        if after == KIND and (not isinstance(here, dict) or here.get(KIND) != value):
+            cls = _class_of(str(value), Config, ".".join(place[:-1]))
+            here = _defaults(cls)
+            if isinstance(at, list):
+                at[int(name)] = here
+            else:
+                at[name] = here
+        at = here
+    if isinstance(at, list):
+        at[int(place[-1])] = value
+    elif place[-1] != KIND or len(place) == 1:
+        at[place[-1]] = value
+
+
+def _defaults(cls: type[Config]) -> Json:
+    """A class's whole dict, but for the fields that have no default."""
+    made = _head(cls)
+    for f in _fields(cls):
+        if (default := _default(f)) is not MISSING:
+            made[f.name] = _plain(default, f.name, defaults=True, identity=False)
+    return made

@@ -1,0 +1,48 @@
+"""Names of parts: one of a table of the package, or `package.module:name`, which is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, TypeVar
+
+PartT = TypeVar("PartT")
+
+
+def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
+    """The part called `name`: an entry of `table`, or of the form `package.module:name` the one that is imported.
+
+    `what` is the noun for messages, such as "mask". ValueError where there is none of that name.
+    """
+    if name in table:
+        return table[name]
+    if ":" in name:
+        part: PartT = imported(name, what)
+        return part
+    raise ValueError(
+        f"{name!r} is no {what}{nearest(name, list(table))}; legal are {', '.join(sorted(table))}, and "
+        f"package.module:name for a {what} of your own"
+    )
+
+
+def imported(name: str, what: str) -> Any:
+    """What `package.module:name` names; ValueError where the module or the name in it is not there."""
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"the {what} {name!r} cannot be imported ({error}); put the folder of its package on PYTHONPATH"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"the {what} {name!r} is not there: {module} has no {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def nearest(name: str, legal: list[str]) -> str:
+    """`, did you mean 'x'?` with the most similar of the legal names; empty where none is similar."""
+    close = get_close_matches(name, legal, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
