@@ -25,6 +25,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...shards.errors import MaskstreamError
+from ...shards.spawn import MAIN_FAILED, SPAWN, main_failed
 from .produce import BatchMaker, BatchPlan, Made
 from .stats import Stats
 
@@ -50,7 +51,7 @@ class WorkerPool(Generic[BatchT]):
             num_workers=workers,
             prefetch_factor=prefetch,
             persistent_workers=True,
-            multiprocessing_context="spawn",
+            multiprocessing_context=SPAWN,
             worker_init_fn=_begin_worker,
             collate_fn=_unchanged,
             generator=torch.Generator(),
@@ -62,7 +63,7 @@ class WorkerPool(Generic[BatchT]):
         if not self._all_alive():
             self.close()
         made = self._started()
-        while (item := _received(made)) is not None:
+        while (item := self._received(made)) is not None:
             if isinstance(item, MaskstreamError):
                 raise item
             yield item
@@ -80,6 +81,20 @@ class WorkerPool(Generic[BatchT]):
         for worker in self._loader._iterator._workers:  # type: ignore[union-attr]
             worker._popen.terminate = worker._popen.kill
         return made
+
+    def _received(self, made: Iterator[Any]) -> Any:
+        """The next item, or None at the end; MainModuleError where the workers cannot import what the maker needs."""
+        try:
+            return next(made, None)
+        except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
+            for worker in getattr(self._loader._iterator, "_workers", ()):
+                if worker.exitcode == MAIN_FAILED:
+                    raise main_failed(worker.names) from None
+            if isinstance(error, RuntimeError):
+                raise
+            raise RuntimeError(
+                f"a worker process exited unexpectedly while it handed over a batch ({error})"
+            ) from error
 
     def _all_alive(self) -> bool:
         iterator: Any = self._loader._iterator
@@ -150,14 +165,6 @@ class _Batches(Dataset[Any]):
         for sample in begun[1]:
             sample.cancel()
         return None
-
-
-def _received(made: Iterator[Any]) -> Any:
-    """The next item, or None at the end; a worker that dies while it hands a batch over shows as a lost connection."""
-    try:
-        return next(made, None)
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        raise RuntimeError(f"a worker process exited unexpectedly while it handed over a batch ({error})") from error
 
 
 def _unchanged(item: Any) -> Any:

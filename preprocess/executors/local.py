@@ -7,7 +7,6 @@ task goes to a fresh process, up to `RETRIES` times. (Pools of the standard libr
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import pickle
 import signal
 import traceback
@@ -15,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
 from ...shards.errors import MaskstreamError
+from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, main_failed
 
 RETRIES = 2
 """How often a task whose process died is tried again."""
@@ -116,9 +115,8 @@ class _Worker(Generic[TaskT, ResultT]):
     """A process, the pipe to it, and the task that it is at."""
 
     def __init__(self, work: Callable[[TaskT, Report], ResultT], task: TaskT, deaths: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.pipe, theirs = SPAWN.Pipe()
+        self._process: Process = SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
         self._process.start()
         theirs.close()  # so that the pipe ends when the process does
         self.give(task, deaths)
@@ -126,8 +124,9 @@ class _Worker(Generic[TaskT, ResultT]):
     def give(self, task: TaskT, deaths: int) -> None:
         """Begin a task; `deaths` processes died of it before."""
         self.task, self.deaths, self._note = task, deaths, ""
+        data, self._of_main = dumps(task)
         try:
-            self.pipe.send(task)
+            self.pipe.send_bytes(data)
         except OSError:  # it died between two tasks: the next receive says so
             return
 
@@ -149,6 +148,8 @@ class _Worker(Generic[TaskT, ResultT]):
     def _died(self) -> Restarted[TaskT]:
         self._process.join()
         code = self._process.exitcode or 0
+        if code == MAIN_FAILED:
+            raise main_failed(self._process.names or self._of_main)
         how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
         reason = (
             f"a worker process {how}, after its last word {self._note!r}" if self._note else f"a worker process {how}"

@@ -1,0 +1,156 @@
+"""Worker processes that leave the caller's main module alone until they need something of it.
+
+multiprocessing imports the main module into every spawned process. A script without a `__main__` guard would run again
+there, and a notebook or a script from stdin has no file to import. A process of `SPAWN` imports it only when an object
+arrives whose class or function is defined in it.
+
+Nothing of multiprocessing is patched: `SPAWN` is a context of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import traceback
+from multiprocessing import popen_spawn_posix, spawn
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+from .errors import MaskstreamError
+
+MAIN_FAILED = 79
+"""The exit code of a process that could not import the main module."""
+
+_OF_MAIN = ("init_main_from_name", "init_main_from_path")
+
+
+class MainModuleError(MaskstreamError):
+    """A worker process needs the main module and cannot import it; the message says which object needs it."""
+
+
+class _Pickler(ForkingPickler):
+    """Notes the names of classes and functions of the main module that an object refers to."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.names: dict[str, None] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType) and obj.__module__ == "__main__":
+            self.names[obj.__qualname__] = None
+        return NotImplemented
+
+
+def dumps(obj: object) -> tuple[bytes, tuple[str, ...]]:
+    """`obj` as bytes for a process of `SPAWN`, and the names of the main module that it refers to.
+
+    Raises MainModuleError for such a name where the main module cannot be imported.
+    """
+    file = io.BytesIO()
+    pickler = _Pickler(file)
+    pickler.dump(obj)
+    names = tuple(pickler.names)
+    if names and not _is_importable(_main()):
+        raise MainModuleError(
+            f"worker processes cannot import {', '.join(names)} from where it is defined (a notebook, a script from "
+            "stdin, a __main__.py): put it into a module of its own, or use workers=0"
+        )
+    return file.getvalue(), names
+
+
+def _without_main(name: str) -> dict[str, Any]:
+    """What multiprocessing tells a process that begins, but the main module."""
+    return {key: value for key, value in spawn.get_preparation_data(name).items() if key not in _OF_MAIN}
+
+
+_SPAWN_WITHOUT_MAIN = SimpleNamespace(**(vars(spawn) | {"get_preparation_data": _without_main}))
+
+
+class _Popen(popen_spawn_posix.Popen):
+    """Launches a process by multiprocessing's own code, which sees another `get_preparation_data`."""
+
+    _launch = FunctionType(
+        vars(popen_spawn_posix.Popen)["_launch"].__code__, vars(popen_spawn_posix) | {"spawn": _SPAWN_WITHOUT_MAIN}
+    )
+
+
+class Process(SpawnProcess):
+    """A spawned process; `names` are those of the main module that it was given with its arguments."""
+
+    names: tuple[str, ...] = ()
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> _Popen:  # noqa: N802
+        return _Popen(process_obj)
+
+    def start(self) -> None:
+        """Start the process; MainModuleError while a worker process imports the main module."""
+        if _LateMain.is_importing:
+            raise MainModuleError("the main module starts worker processes while a worker process imports it")
+        super().start()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state, self.names = dumps(self.__dict__)
+        return _begun, (type(self), _main(), state)
+
+
+class _Context(SpawnContext):
+    Process = Process
+
+
+SPAWN = _Context()
+"""The context to make worker processes with."""
+
+
+class _LateMain:
+    """`__getattr__` of the main module of a worker process: imports the caller's when a name of it is asked for."""
+
+    is_importing = False
+
+    def __init__(self, main: dict[str, str]) -> None:
+        self._main = main
+
+    def __call__(self, name: str) -> Any:
+        if name.startswith("__") or _LateMain.is_importing:
+            raise AttributeError(f"module '__main__' has no attribute {name!r}")
+        _LateMain.is_importing = True
+        try:
+            spawn.prepare(self._main)
+        except BaseException as error:
+            if not isinstance(error, MainModuleError):
+                traceback.print_exc()
+            raise SystemExit(MAIN_FAILED) from None
+        _LateMain.is_importing = False
+        return getattr(sys.modules["__main__"], name)
+
+
+def _begun(kind: type[Process], main: dict[str, str], state: bytes) -> Process:
+    """In the new process: the object of the process, whose arguments may import the main module."""
+    sys.modules["__main__"].__getattr__ = _LateMain(main)  # type: ignore[method-assign]
+    process = kind.__new__(kind)
+    process.__dict__.update(ForkingPickler.loads(state))
+    return process
+
+
+def _main() -> dict[str, str]:
+    """The main module as multiprocessing names it to a new process; empty where it has neither name nor path."""
+    return {key: value for key, value in spawn.get_preparation_data("").items() if key in _OF_MAIN}
+
+
+def _is_importable(main: dict[str, str]) -> bool:
+    name, path = (main.get(key, "") for key in _OF_MAIN)
+    return name.rpartition(".")[2] not in ("", "__main__") or Path(path).is_file()
+
+
+def main_failed(names: tuple[str, ...]) -> MainModuleError:
+    """The error for a process that ended with `MAIN_FAILED`, of the names that it needed."""
+    where = Path(_main().get("init_main_from_path", "")).name or "the main module"
+    what = ", ".join(names)
+    return MainModuleError(
+        f"worker processes import {where}, because {what} is defined there, and cannot: put what it runs under "
+        f'`if __name__ == "__main__":`, or put {what} into a module of its own'
+    )
