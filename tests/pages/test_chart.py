@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from maskstream.pages.preview.chart import axis_ticks, inner_ticks, labels, line_chart, running_mean
+from maskstream.pages.figures.chart import axis_ticks, inner_ticks, labels, line_chart, running_mean
 
 
 def points(path):

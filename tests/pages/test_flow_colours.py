@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.preview import preview_page
-from maskstream.pages.preview.flow_colours import (
+from maskstream.pages.figures.flow_colours import (
     HATCH_DARK,
     HATCH_LIGHT,
     flow_picture,
@@ -17,6 +16,7 @@ from maskstream.pages.preview.flow_colours import (
     motion_colours,
     wheel,
 )
+from maskstream.pages.preview import preview_page
 from maskstream.pipelines.flow.base import Flow
 
 from ..pipelines.clips import GRID, make_batch

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.pages.figures.tokens import ClipTokens, MaskRow
 from maskstream.pages.preview import preview_page
 from maskstream.pages.preview.page import picture_side
-from maskstream.pages.preview.tokens import ClipTokens, MaskRow
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import (
     Cues,

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.pages.figures.cloud_picture import ABOVE, SIDE, cloud_picture
+from maskstream.pages.figures.mesh_field import ShownField
+from maskstream.pages.figures.mesh_picture import MARGIN_PX, NODE, graph_picture, mesh_picture
+from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pages.preview import preview
-from maskstream.pages.preview.cloud_picture import ABOVE, SIDE, cloud_picture
-from maskstream.pages.preview.mesh_field import ShownField
-from maskstream.pages.preview.mesh_picture import MARGIN_PX, NODE, graph_picture, mesh_picture
 from maskstream.pages.preview.opened import SampleName
 from maskstream.pages.preview.points import voxel_view
-from maskstream.pages.preview.tokens import MaskRow
 from maskstream.pipelines import GroupTokens, VoxelTokens, masks, points_loader
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics

@@ -8,12 +8,12 @@ import av
 import numpy as np
 import pytest
 
+from maskstream.pages.figures.sound import HEARD_SAMPLES, flac_uri, heard_samples, waveform_path
+from maskstream.pages.figures.spectrogram import frequency_ticks, loudness_colours, spectrogram_view
+from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pages.preview import preview
 from maskstream.pages.preview.audio import usual_seconds
 from maskstream.pages.preview.audiovisual import sound_seconds
-from maskstream.pages.preview.sound import HEARD_SAMPLES, flac_uri, heard_samples, waveform_path
-from maskstream.pages.preview.spectrogram import frequency_ticks, loudness_colours, spectrogram_view
-from maskstream.pages.preview.tokens import MaskRow
 from maskstream.pipelines import Fbank, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.audio.loader import spectrogram_grid
@@ -57,7 +57,7 @@ def test_all_sounds_of_a_page_together_are_bounded(n, sounds):
 
 def test_a_page_says_when_it_holds_only_the_beginning(tmp_path, monkeypatch):
     folder = write_split("audio", tmp_path)
-    monkeypatch.setattr("maskstream.pages.preview.sound.HEARD_SAMPLES", 2 * 1600)
+    monkeypatch.setattr("maskstream.pages.figures.sound.HEARD_SAMPLES", 2 * 1600)
     page = Page(preview(folder, out=tmp_path / "a.html", samples=2).read_text())
     assert page.text.count("Only the first 0.1 s are on this page.") == 2
     assert [len(heard(uri)[0]) for uri in page.attributes("audio", "src")] == [1600, 1600]

@@ -12,7 +12,7 @@ import torch
 from ...pipelines.masks import ComplexRatio, TokenGrid
 from ...pipelines.modalities.audio.loader import spectrogram_grid
 from ...shards.media.fbank import Fbank
-from ..preview.pictures import UInt8, data_uri, resize
+from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
 from .panels import Panel, Picture, Pictures, masked_picture
 from .scheme import Drawn, Paint, Scene, Scheme, Section, Shot, cards

@@ -10,8 +10,8 @@ import torch
 
 from ...pipelines.flow import dis_flow
 from ...pipelines.masks import Cues, Draw, Spikes, TokenGrid
-from ..preview.flow_colours import flow_picture, flow_scale
-from ..preview.pictures import UInt8, data_uri, resize
+from ..figures.flow_colours import flow_picture, flow_scale
+from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
 from .panels import Panel, Picture, Pictures, masked_picture
 from .scheme import Drawn, Paint, Scene, Scheme, Section, Shot, cards

@@ -21,7 +21,7 @@ from ...pipelines.masks import (
 )
 from ...pipelines.masks.laws.progress import Shape
 from ...pipelines.masks.laws.random import Curve as MaskGITCurve
-from ..preview.chart import line_chart
+from ..figures.chart import line_chart
 from .media import Media
 from .panels import Curve, Curves, Panel
 from .scheme import Drawn, Scene, Scheme, Section, cards

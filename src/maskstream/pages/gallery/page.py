@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..preview.build import write_page
-from ..preview.page import environment, render
+from ..page import environment, render, write_page
 from . import audio, image, laws, pairs, pose, solids, text, video
 from .media import Media
 from .scheme import Scheme

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...pipelines.masks import Cues, Draw, Joint, Padded, Random, TokenGrid, WholeWords
 from ...pipelines.stream.place import Place
-from ..preview.pictures import UInt8, resize
+from ..figures.pictures import UInt8, resize
 from .image import plane
 from .media import Media
 from .panels import Panel, Pictures, masked_picture

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..preview.chart import Chart
-from ..preview.flow_colours import hatch
-from ..preview.pictures import UInt8, darken, data_uri, resize
-from ..preview.tokens import outline_path, runs_path
+from ..figures.chart import Chart
+from ..figures.flow_colours import hatch
+from ..figures.pictures import UInt8, darken, data_uri, resize
+from ..figures.tokens import outline_path, runs_path
 
 Bool = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]

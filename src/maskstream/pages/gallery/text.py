@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.masks import ByClass, Draw, Padded, Replace, TokenGrid, TopScores, WholeWords
-from ..preview.tokens import runs_path
+from ..figures.tokens import runs_path
 from .media import Media
 from .panels import Drawing, Panel, Words
 from .scheme import Drawn, Paint, Scene, Scheme, Section, Shot, cards

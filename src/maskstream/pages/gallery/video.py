@@ -9,7 +9,7 @@ import numpy as np
 from ...pipelines.flow import dis_flow
 from ...pipelines.masks import Cues, TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
-from ..preview.pictures import UInt8, resize
+from ..figures.pictures import UInt8, resize
 from .media import Media
 from .panels import Panel, Pictures, masked_picture, token_maps
 from .scheme import Drawn, Scene, Scheme, Section, Shot, cards

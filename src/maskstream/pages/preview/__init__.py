@@ -1,8 +1,8 @@
 """Pages to look at: what a loader yields, as one HTML file without any outside reference."""
 
-from .build import write_page
+from ..figures.pictures import Grid
+from ..page import write_page
 from .page import preview_page
-from .pictures import Grid
 from .split import preview
 
 __all__ = ["Grid", "preview", "preview_page", "write_page"]

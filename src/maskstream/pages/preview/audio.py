@@ -11,13 +11,13 @@ from ...pipelines.modalities.audio.batch import AudioBatch
 from ...pipelines.modalities.audio.clip import AudioClip
 from ...shards.format.manifest import Manifest
 from ...trial import whole_tokens
-from .chart import Tick, inner_ticks
+from ..figures.chart import Tick, inner_ticks
+from ..figures.pictures import Grid
+from ..figures.sound import flac_uri, heard_samples, waveform_path
+from ..figures.spectrogram import SpectrogramView, frequency_ticks, spectrogram_view
+from ..figures.tokens import MaskCounts, MaskRow
+from ..page import environment, render
 from .opened import Opened, SampleName
-from .page import environment, render
-from .pictures import Grid
-from .sound import flac_uri, heard_samples, waveform_path
-from .spectrogram import SpectrogramView, frequency_ticks, spectrogram_view
-from .tokens import MaskCounts, MaskRow
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,13 +12,14 @@ from ...pipelines.modalities.video.batch import VideoBatch
 from ...pipelines.modalities.video.clip import VideoClip
 from ...shards.format.manifest import Manifest
 from ...trial import whole_tokens
+from ..figures.chart import Tick, inner_ticks
+from ..figures.spectrogram import frequency_ticks
+from ..figures.tokens import MaskRow
+from ..page import environment, render
 from .audio import HeardView, heard_view
-from .chart import Tick, inner_ticks
 from .clip_view import ClipView, FrameView, clip_view
 from .opened import Opened, SampleName
-from .page import GridWords, environment, picture_side, render
-from .spectrogram import frequency_ticks
-from .tokens import MaskRow
+from .page import GridWords, picture_side
 
 FRAME_PX = 72
 """A frame of the score is at least so wide, unless the score would be wider than LONGEST_PX."""

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ...pipelines.flow.base import Flow
 from ...pipelines.modalities.video.batch import VideoBatch
-from .flow_colours import flow_picture, flow_scale, usable
-from .pictures import Bool, Grid, UInt8, cell_size, darken, data_uri, resize, token_pixels
-from .tokens import ClipTokens, TokenCounts, outline_path, runs_path
+from ..figures.flow_colours import flow_picture, flow_scale, usable
+from ..figures.pictures import Bool, Grid, UInt8, cell_size, darken, data_uri, resize, token_pixels
+from ..figures.tokens import ClipTokens, TokenCounts, outline_path, runs_path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

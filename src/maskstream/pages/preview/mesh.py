@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.sample import MeshSampler
-from .mesh_field import ShownField
-from .mesh_picture import graph_picture, mesh_picture
+from ..figures.mesh_field import ShownField
+from ..figures.mesh_picture import graph_picture, mesh_picture
+from ..figures.pictures import Bool, data_uri
+from ..figures.tokens import MaskCounts, MaskRow
+from ..page import environment, plural, render
 from .opened import Opened, SampleName
-from .page import environment, plural, render
-from .pictures import Bool, data_uri
-from .tokens import MaskCounts, MaskRow
 
 KINDS = {0: "normal", 4: "inflow", 5: "outflow", 6: "wall"}
 """Node types as in MeshGraphNets."""

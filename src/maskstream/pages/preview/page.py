@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from ...pipelines.modalities.video.batch import VideoBatch
+from ..figures.pictures import Grid, check_grid
+from ..page import environment, render
 from .clip_view import ClipView, clip_view
-from .flow_colours import wheel
-from .pictures import Grid, check_grid, data_uri
 
 FULL_SIDE_PX = 224
 FULL_SIDE_FRAMES = 128
@@ -68,39 +65,3 @@ def clip_views(batch: VideoBatch, grid: Grid, *, label_names: Sequence[str] = ()
 def picture_side(frames: int) -> float:
     """The longer side in pixels of the pictures of a page with so many frames: its area of pictures stays bounded."""
     return max(MIN_SIDE_PX, FULL_SIDE_PX * min(1.0, sqrt(FULL_SIDE_FRAMES / max(frames, 1))))
-
-
-def environment(*packages: str) -> Environment:
-    """The templates of this package and of `packages` before it; everything that is put into them is escaped."""
-    loaders = [PackageLoader(package) for package in (*packages, __package__)]
-    env = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    env.filters |= {"count": count, "percent": percent, "span": span, "plural": plural}
-    return env
-
-
-def render(env: Environment, template: str, **context: Any) -> str:
-    """The page `template` with the legend of the flow colours, which every page shares, added."""
-    return env.get_template(template).render(wheel=data_uri(wheel(), lossless=True), **context)
-
-
-def count(number: int) -> str:
-    """1568 as `1,568`."""
-    return f"{number:,}"
-
-
-def percent(share: float) -> str:
-    """0.9031 as `90.3 %`, with a space that does not break."""
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
-
-
-def span(numbers: Sequence[int]) -> str:
-    """The numbers' extent in words: `19`, or `12 to 25`."""
-    low, high = min(numbers), max(numbers)
-    return count(low) if low == high else f"{count(low)} to {count(high)}"
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 frame`, `16 frames`."""
-    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"

@@ -12,11 +12,11 @@ import torch
 from ...pipelines.modalities.points.batch import PointsBatch
 from ...pipelines.modalities.points.tokens import VoxelTokens
 from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
-from .cloud_picture import ABOVE, BOX, FADED, INK, SEEN, SIDE, cloud_picture, marked
+from ..figures.cloud_picture import ABOVE, BOX, FADED, INK, SEEN, SIDE, cloud_picture, marked
+from ..figures.pictures import Bool, UInt8, data_uri
+from ..figures.tokens import MaskCounts, MaskRow
+from ..page import environment, render
 from .opened import Opened, SampleName
-from .page import environment, render
-from .pictures import Bool, UInt8, data_uri
-from .tokens import MaskCounts, MaskRow
 
 Float32s = npt.NDArray[np.float32]
 

@@ -10,9 +10,10 @@ from ...pipelines.modalities.audio.clip import AudioClip
 from ...pipelines.modalities.video.clip import VideoClip
 from ...shards.format.manifest import Manifest
 from ...trial import RUN_STEPS, Modality, default_masks, modality_of
+from ..page import write_page
 from .audio import audio_page, usual_seconds
 from .audiovisual import audiovisual_page, sound_seconds
-from .build import shown_flow, write_page
+from .build import shown_flow
 from .mesh import mesh_page
 from .opened import Opened
 from .points import points_page

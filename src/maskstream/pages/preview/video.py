@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..page import environment, render
 from .build import flow_words
 from .opened import Opened
-from .page import GridWords, clip_views, environment, render
+from .page import GridWords, clip_views
 
 
 def video_page(opened: Opened) -> str:

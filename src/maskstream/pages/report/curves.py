@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...train.core.metrics import StepMetrics
-from ..preview.chart import Chart, Series, line_chart
+from ..figures.chart import Chart, Series, line_chart
 
 LAST_STEPS = 20
 

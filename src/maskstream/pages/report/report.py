@@ -14,8 +14,7 @@ from ...train.core.checkpoint import latest_checkpoint
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
 from ...train.recipes import Recipe, check_modality, named_recipe
-from ..preview.build import write_page
-from ..preview.page import environment, render
+from ..page import environment, render, write_page
 from .curves import run_curves
 from .pictures import Pictures, pictures_of
 

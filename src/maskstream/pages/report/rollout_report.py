@@ -22,9 +22,8 @@ from ...train.evaluate.rollout import (
     rollout_error,
     sampler_of,
 )
-from ..preview.build import write_page
-from ..preview.chart import Chart, line_chart
-from ..preview.page import environment, render
+from ..figures.chart import Chart, line_chart
+from ..page import environment, render, write_page
 from .pictures.mesh import rollout_figures
 from .report import run_weights
 

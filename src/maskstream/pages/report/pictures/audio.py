@@ -19,7 +19,7 @@ from ....shards.format.manifest import Manifest
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ....train.recipes.audio import AudioRecipe
 from ....train.tokens.spectrogram import SpectrogramTokens
-from ...preview.pictures import data_uri
+from ...figures.pictures import data_uri
 from .pictures import Pictures
 
 MEASURED = 512

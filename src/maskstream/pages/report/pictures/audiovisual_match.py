@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ....pipelines.modalities.audiovisual.loader import AudioVisualLoader
-from ...preview.pictures import data_uri
+from ...figures.pictures import data_uri
 
 MOST = 256
 """As many pairs at most are compared."""

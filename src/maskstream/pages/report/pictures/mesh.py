@@ -18,9 +18,9 @@ from ....pipelines.modalities.mesh.sample import MeshSampler, StoredMesh
 from ....train.evaluate.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error, sampler_of
 from ....train.models.mesh_network import MeshNetwork, weighted_error
 from ....train.recipes.mesh import MeshRecipe
-from ...preview.mesh_field import ShownField
-from ...preview.mesh_picture import mesh_picture
-from ...preview.pictures import Bool, UInt8, data_uri
+from ...figures.mesh_field import ShownField
+from ...figures.mesh_picture import mesh_picture
+from ...figures.pictures import Bool, UInt8, data_uri
 from .pictures import Pictures
 
 MEASURED = 512

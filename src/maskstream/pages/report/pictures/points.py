@@ -15,8 +15,8 @@ from ....shards.format.manifest import Manifest
 from ....train.evaluate.point_distances import chamfer
 from ....train.models.point_autoencoder import PointAutoencoder
 from ....train.recipes.points import GroupRecipe
-from ...preview.cloud_picture import FADED, MADE, SEEN, cloud_picture
-from ...preview.pictures import data_uri
+from ...figures.cloud_picture import FADED, MADE, SEEN, cloud_picture
+from ...figures.pictures import data_uri
 from .clouds import CloudFigure, CloudRow, CloudSection, margin
 from .pictures import Pictures
 

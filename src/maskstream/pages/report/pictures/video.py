@@ -13,9 +13,9 @@ from ....pipelines.modalities.video.loader import video_loader
 from ....shards.format.manifest import Manifest
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ....train.recipes.video import VideoRecipe
+from ...figures.pictures import Grid, UInt8
 from ...preview.build import flow_words, shown_flow
 from ...preview.page import GridWords, clip_views, picture_side
-from ...preview.pictures import Grid, UInt8
 from .pictures import Pictures
 from .video_reconstruction import reconstruct, reconstruction_views
 

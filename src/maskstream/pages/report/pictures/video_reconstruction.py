@@ -11,8 +11,8 @@ import torch
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ....train.tokens.video import VideoTokens
-from ...preview.pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, resize, token_pixels
-from ...preview.tokens import ClipTokens
+from ...figures.pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, resize, token_pixels
+from ...figures.tokens import ClipTokens
 
 SHOWN_FRAMES = 4
 

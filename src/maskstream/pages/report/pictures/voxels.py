@@ -19,8 +19,8 @@ from ....train.evaluate.point_distances import chamfer_table, compare_sets
 from ....train.models.voxel_diffusion import VoxelDiffusion
 from ....train.models.voxel_sampling import sample_clouds
 from ....train.recipes.points import VoxelRecipe
-from ...preview.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
-from ...preview.pictures import UInt8, data_uri
+from ...figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
+from ...figures.pictures import UInt8, data_uri
 from .clouds import CloudFigure, CloudRow, CloudSection, margin
 from .pictures import Pictures
 from .voxel_errors import VIEWS, held_out_batches, in_words, noise_errors

@@ -1,0 +1,1 @@
+"""Samples as cards of figures: one set for each modality, and what all of them draw with."""
