@@ -28,7 +28,6 @@ from maskstream.preprocess.foreign.job import index_tars
 from maskstream.preprocess.job import make_shards
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.local import LocalStore
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -128,10 +127,8 @@ def _variant(profile: str, folder: Path, found: Path) -> Variant:
         return Variant(name=profile, manifest=manifest, files=originals)
     plain = folder / profile / "files"
     plain.mkdir(exist_ok=True)
-    store, members = LocalStore(), manifest.component("mp4")
     for i, original in enumerate(originals):
-        data = store.read(manifest.shard_path(i), int(members.offset[i]), int(members.size[i]))
-        _remux(data, plain / original.name)
+        _remux(manifest.store.read(*manifest.member(i, "mp4")), plain / original.name)
     return Variant(name=profile, manifest=manifest, files=[plain / original.name for original in originals])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ from ...shards.media.sound_table import (
     joined,
     packets_of,
 )
-from ...shards.stores.local import LocalStore
+from ...shards.stores.base import Range, Store
 from .sound import MARGIN_S, SoundError, finished, kept_channels
 
 Floats = npt.NDArray[np.float32]
@@ -67,9 +66,9 @@ class IndexedStretch:
 class _Reader:
     """Reads a table and a member, and counts what it reads."""
 
-    store: LocalStore
-    table: tuple[Path, int]
-    member: tuple[Path, int, int]
+    store: Store
+    table: tuple[str, int]
+    member: Range
     read_bytes: int = 0
 
     def of_table(self, at: int, size: int) -> bytes:
@@ -79,24 +78,24 @@ class _Reader:
         return self.store.read(self.table[0], self.table[1] + at, size) if size else b""
 
     def of_member(self, at: int, size: int) -> bytes:
-        path, offset, whole = self.member
+        name, offset, whole = self.member
         if at < 0 or at + size > whole:
             raise SoundError(f"its table says bytes {at} to {at + size} of a member of {whole} bytes")
         self.read_bytes += size
-        return self.store.read(path, offset + at, size)
+        return self.store.read(name, offset + at, size)
 
 
 def read_indexed(
-    store: LocalStore,
-    table: tuple[Path, int],
-    member: tuple[Path, int, int],
+    store: Store,
+    table: tuple[str, int],
+    member: Range,
     first: int,
     stop: int,
     *,
     n_samples: int,
     rate: int,
 ) -> IndexedStretch:
-    """Reads samples [first, stop), counted at the source's rate, of a member (path, offset, size) of `n_samples`.
+    """Reads samples [first, stop), counted at the source's rate, of a `member` of `n_samples`.
 
     table: the file and where in it the sound's table begins. rate: what the samples are going to be resampled to.
     Raises SoundError where table and member do not fit, StoreError where they cannot be read.
@@ -116,7 +115,7 @@ def read_indexed(
         elif head.kind == "packets":
             runs.extend(_runs(reader, head, low, high))
         else:
-            whole = reader.of_member(0, member[2])
+            whole = reader.of_member(0, member.size)
     except (SoundTableError, IndexError, ValueError) as error:
         raise SoundError(
             f"its table is missing or contradicts itself ({error}); run `maskstream index` again"

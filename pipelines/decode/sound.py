@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import av
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import soxr
 
 from ...shards.media.flac import READ_AHEAD, FlacError, FlacHeader, flac_header, header_bytes
-from ...shards.stores.local import LocalStore
+from ...shards.stores.base import Range, Store
 
 MARGIN_S = 0.05
 """What a resampler needs to see on both sides of a stretch to give what it would in the midst of the whole."""
@@ -42,17 +41,17 @@ class Stretch:
     read_bytes: int
 
 
-def read_stretch(store: LocalStore, member: tuple[Path, int, int], first: int, stop: int, *, rate: int) -> Stretch:
-    """Reads samples [first, stop), counted at the source's rate, of the FLAC member (path, offset, size).
+def read_stretch(store: Store, member: Range, first: int, stop: int, *, rate: int) -> Stretch:
+    """Reads samples [first, stop), counted at the source's rate, of the FLAC `member`.
 
     rate: what they are going to be resampled to. Raises SoundError where the member is no FLAC, StoreError where it
     cannot be read.
     """
-    path, offset, size = member
+    name, offset, size = member
     try:
-        head = store.read(path, offset, min(size, READ_AHEAD))
+        head = store.read(name, offset, min(size, READ_AHEAD))
         if (longer := min(header_bytes(head), size)) > len(head):
-            head = store.read(path, offset, longer)
+            head = store.read(name, offset, longer)
         header = flac_header(head)
     except FlacError as error:
         raise SoundError(str(error)) from error
@@ -61,7 +60,7 @@ def read_stretch(store: LocalStore, member: tuple[Path, int, int], first: int, s
     at, edges = header.frames(low, high, size)
     begin, end = int(edges[0]), int(edges[-1])
     inside = end <= len(head)
-    data = head[begin:end] if inside else store.read(path, offset + begin, end - begin)
+    data = head[begin:end] if inside else store.read(name, offset + begin, end - begin)
     read = len(head) if inside else len(head) + len(data)
     return Stretch(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=read)
 

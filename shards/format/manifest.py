@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ShardError
+from ..stores.base import Range, Store
 from ..stores.local import LocalStore
 from .column_reader import REMEDY, ColumnReader
 from .columns import (
@@ -119,8 +120,8 @@ class Manifest:
     folder: of the split. info: the contents of dataset.json. label int64 (N,), -1 for none. shard int32 (N,), a number
     into shard_names. video_columns: None in a split without video. facts: an array (N,), int64 or float64, for each
     fact that samples have (facts.py), 0 in those without it. The arrays are read-only. store: what ranges of its tars
-    are read through. It pickles as its folder, and for a process that is being started as memory that both then have in
-    common.
+    are read through. It pickles as its folder and store, and for a process that is being started as memory that
+    both then have in common.
     """
 
     folder: Path
@@ -132,16 +133,19 @@ class Manifest:
     facts: dict[str, npt.NDArray[Any]]
     _keys: pa.StringArray
     _components: dict[str, Component]
-    store: LocalStore
+    store: Store
     _shared: Shared | None = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Manifest:
-        """Read dataset.json and manifest.parquet of a finished split; raises ShardError where that cannot be done."""
+    def load(cls, folder: str | Path, store: Store | None = None) -> Manifest:
+        """Read dataset.json and manifest.parquet of a finished split; raises ShardError where that cannot be done.
+
+        store: what ranges are read through, by default of the folder's files.
+        """
         folder = Path(folder)
         info = read_dataset_json(folder)
         with _columns(folder) as reader:
-            manifest = _read(cls, folder, info, reader)
+            manifest = _read(cls, folder, info, reader, store or LocalStore(folder))
         if len(manifest) != info["counts"]["samples"]:
             raise ShardError(
                 f"{folder / MANIFEST} has {len(manifest)} samples, but dataset.json says {info['counts']['samples']}; "
@@ -153,7 +157,7 @@ class Manifest:
         return len(self.label)
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
-        return (_of_parts, (self._in_shared_memory(),)) if can_share() else (Manifest.load, (self.folder,))
+        return (_of_parts, (self._in_shared_memory(),)) if can_share() else (Manifest.load, (self.folder, self.store))
 
     def _in_shared_memory(self) -> Shared:
         """All of it in memory that processes share; from the first time on, the arrays here are those there."""
@@ -178,10 +182,14 @@ class Manifest:
         with _columns(self.folder) as reader:
             return reader.strings("source")
 
-    def shard_path(self, i: int) -> Path:
-        """The tar that holds sample i."""
+    def shard_name(self, i: int) -> str:
+        """The tar that holds sample i, as the store names it."""
         name: str = self.shard_names[self.shard[i]]
-        return self.folder / name
+        return name
+
+    def shard_path(self, i: int) -> Path:
+        """The same as a path, for what reads tars of local folders without a store."""
+        return self.folder / self.shard_name(i)
 
     @property
     def component_names(self) -> list[str]:
@@ -194,14 +202,12 @@ class Manifest:
             raise ValueError(f"no component {name!r} in {self.folder}; it has {', '.join(self._components) or 'none'}")
         return self._components[name]
 
-    def member(self, i: int, name: str) -> tuple[Path, int, int]:
-        """The tar of sample i, and offset and size in bytes of its component `name` there; ShardError where it has
-        none.
-        """
+    def member(self, i: int, name: str) -> Range:
+        """Where component `name` of sample i lies: its tar, offset and size in bytes; ShardError where it has none."""
         component = self._components.get(name)
         if component is None or not component.offset[i]:
             raise ShardError(f"sample {self.key(i)!r} of {self.folder} has no component {name!r}")
-        return self.shard_path(i), int(component.offset[i]), int(component.size[i])
+        return Range(self.shard_name(i), int(component.offset[i]), int(component.size[i]))
 
     @property
     def video_component(self) -> str:
@@ -272,7 +278,7 @@ def _columns(folder: Path) -> Iterator[ColumnReader]:
         raise ShardError(f"{path} is unreadable ({error}); {REMEDY}") from error
 
 
-def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: ColumnReader) -> Manifest:
+def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: ColumnReader, store: Store) -> Manifest:
     shard_names, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])
     names = [name.removesuffix(DIGEST) for name in reader.names if name.endswith(DIGEST)]
     return cls(
@@ -289,7 +295,7 @@ def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: Colum
         },
         _keys=reader.strings("key"),
         _components={name: _read_component(reader, name) for name in names},
-        store=LocalStore(folder),
+        store=store,
     )
 
 

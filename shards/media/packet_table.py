@@ -15,6 +15,7 @@ import numpy as np
 from ..format.sample import VideoIndex
 from .mp4 import Mp4Error, Packets
 
+PACKETS = ".packets"
 RECORD = np.dtype([("start", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("pts", "<i8")])
 
 _KEYFRAME, _SHOWN = 1, 2
@@ -25,9 +26,14 @@ def beside(folder: Path, shard: str, suffix: str) -> Path:
     return folder / PurePosixPath(shard).with_suffix(suffix).name
 
 
+def packets_name(shard: str) -> str:
+    """The file of packets of a shard, as the split's store names it."""
+    return PurePosixPath(shard).with_suffix(PACKETS).name
+
+
 def packets_path(folder: Path, shard: str) -> Path:
     """The file of packets of a shard."""
-    return beside(folder, shard, ".packets")
+    return folder / packets_name(shard)
 
 
 def table_bytes(packets: Packets) -> bytes:

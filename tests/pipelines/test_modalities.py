@@ -97,7 +97,8 @@ def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(kind, tmp_p
     shutil.copytree(split, tmp_path / "split")
     broken = (modality, tmp_path / "split")
     manifest = Manifest.load(broken[1])
-    path, offset, size = manifest.member(3, modality.component)
+    name, offset, size = manifest.member(3, modality.component)
+    path = manifest.folder / name
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(np.random.default_rng(0).bytes(size))
@@ -120,7 +121,8 @@ def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
     rng, told = np.random.default_rng(0), 0
     for _ in range(20):
         index = int(rng.integers(SAMPLES))
-        path, offset, size = sampler_manifest(sampler).member(index, modality.component)
+        name, offset, size = sampler_manifest(sampler).member(index, modality.component)
+        path = sampler_manifest(sampler).folder / name
         place, bit = offset + int(rng.integers(size)), 1 << int(rng.integers(8))
         before = modality.rows(sampler.collate([sampler.make(index, 0)]))
         with path.open("r+b") as file:

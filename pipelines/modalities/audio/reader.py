@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ....shards.errors import SampleError, ShardError, StoreError
 from ....shards.format.manifest import Manifest
-from ....shards.media.packet_table import packets_path
+from ....shards.media.packet_table import packets_name
 from ....shards.members.sound_member import SOUND_TABLE, sound_member
 from ...decode.indexed_sound import decode_indexed, read_indexed
 from ...decode.sound import SoundError, decode_stretch, read_stretch
@@ -62,7 +62,7 @@ class SoundReader:
     def _indexed(self, index: int, name: str, first: int, stop: int, stats: Stats) -> npt.NDArray[np.float32]:
         """Of a member that others wrote."""
         manifest, rate = self.manifest, self.clip.sample_rate
-        tables = packets_path(manifest.folder, manifest.shard_names[manifest.shard[index]])
+        tables = packets_name(manifest.shard_name(index))
         table = tables, int(manifest.facts[SOUND_TABLE][index])
         member = manifest.member(index, name)
         n_samples = int(manifest.facts["n_samples"][index])

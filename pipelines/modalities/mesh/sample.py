@@ -73,7 +73,7 @@ class MeshSampler:
             mesh = self.mesh(index)
             steps = self._steps(index, epoch, key)
             pairs = [self._normalised(index, mesh, step) for step in steps]
-        stats.read_bytes = self.manifest.member(index, MESH)[2] + sum(pair.nbytes for pair in pairs)
+        stats.read_bytes = self.manifest.member(index, MESH).size + sum(pair.nbytes for pair in pairs)
         with stats.stage("convert"):
             graph = build_graph(mesh.positions, mesh.cells, self.statistics.edge_length)
         with stats.stage("mask"):
@@ -95,9 +95,9 @@ class MeshSampler:
 
     def mesh(self, index: int) -> StoredMesh:
         """The mesh of sample `index`; SampleError where it cannot be read."""
-        path, offset, size = self.manifest.member(index, MESH)
+        member = self.manifest.member(index, MESH)
         try:
-            arrays = read_mesh(self.manifest.store.read(path, offset, size))
+            arrays = read_mesh(self.manifest.store.read(*member))
             if "faces" in arrays:
                 kinds = np.zeros(len(arrays["vertices"]), dtype=np.int64)
                 return StoredMesh(positions=arrays["vertices"], cells=arrays["faces"], kinds=kinds)
@@ -112,10 +112,10 @@ class MeshSampler:
         """
         n_nodes, n_steps = (int(self.manifest.facts[name][index]) for name in ("n_nodes", "n_steps"))
         try:
-            path, offset, size = self.manifest.member(index, FIELDS)
+            name, offset, size = self.manifest.member(index, FIELDS)
             channels = channels_of(size, n_steps, n_nodes)
             begin, length = step_span(first, count, n_nodes, channels)
-            steps = steps_of(self.manifest.store.read(path, offset + begin, length), n_nodes, channels)
+            steps = steps_of(self.manifest.store.read(name, offset + begin, length), n_nodes, channels)
         except (StoreError, ShardError) as error:
             raise self._error(index, FIELDS, str(error)) from error
         if not np.isfinite(steps).all():

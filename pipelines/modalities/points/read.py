@@ -10,12 +10,11 @@ from __future__ import annotations
 import ast
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.stores.local import LocalStore
+from ....shards.stores.base import Range, Store
 
 Float32s = npt.NDArray[np.float32]
 
@@ -49,14 +48,12 @@ class PointSelection:
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
             raise ValueError(f"rows are [first, stop) with 0 <= first < stop, got {self.rows}")
 
-    def read(
-        self, store: LocalStore, path: Path, offset: int, size: int, rng: np.random.Generator
-    ) -> tuple[Float32s, int]:
-        """The points drawn from the member at `offset` of a tar, float32 (points, 3 + features), and the bytes read.
+    def read(self, store: Store, place: Range, rng: np.random.Generator) -> tuple[Float32s, int]:
+        """The points drawn from the member at `place`, float32 (points, 3 + features), and the bytes read.
 
         PointsError where the member is not an array of points with as many columns, or a number is not finite.
         """
-        member = _Member.open(store, path, offset, size)
+        member = _Member.open(store, place)
         if member.columns < 3 + self.features:
             raise PointsError(f"has {member.columns} columns; x, y, z and {self.features} features were asked for")
         first, stop = self.rows or (0, member.rows)
@@ -87,33 +84,34 @@ class PointSelection:
 class _Member:
     """An opened member: where its rows begin in the tar and what form they have."""
 
-    store: LocalStore
-    path: Path
+    store: Store
+    name: str
     begin: int
     rows: int
     columns: int
     read_bytes: int
 
     @classmethod
-    def open(cls, store: LocalStore, path: Path, offset: int, size: int) -> _Member:
+    def open(cls, store: Store, place: Range) -> _Member:
         """Reads the header, of NPY version 1.0."""
-        head = store.read(path, offset, min(_HEAD, size))
+        name, offset, size = place
+        head = store.read(name, offset, min(_HEAD, size))
         if head[: len(_MAGIC)] != _MAGIC or len(head) < _FIXED:
             raise PointsError(f"begins with {head[:8]!r}, not as NPY 1.0 does")
         length = _FIXED + int(struct.unpack("<H", head[len(_MAGIC) : _FIXED])[0])
         if length > size:
             raise PointsError(f"its header of {length} bytes is longer than the member's {size}")
         if length > len(head):
-            head += store.read(path, offset + len(head), length - len(head))
+            head += store.read(name, offset + len(head), length - len(head))
         rows, columns = _shape(head[_FIXED:length])
         if length + 4 * rows * columns != size:
             raise PointsError(f"{rows} rows of {columns} float32 and a header of {length} bytes are not {size} bytes")
-        return cls(store=store, path=path, begin=offset + length, rows=rows, columns=columns, read_bytes=len(head))
+        return cls(store=store, name=name, begin=offset + length, rows=rows, columns=columns, read_bytes=len(head))
 
     def run(self, first: int, count: int) -> Float32s:
         """Rows [first, first + count): float32 (count, columns)."""
         row_bytes = 4 * self.columns
-        data = self.store.read(self.path, self.begin + first * row_bytes, count * row_bytes) if count else b""
+        data = self.store.read(self.name, self.begin + first * row_bytes, count * row_bytes) if count else b""
         self.read_bytes += len(data)
         return np.frombuffer(data, dtype="<f4").reshape(count, self.columns)
 

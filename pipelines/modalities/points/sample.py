@@ -63,14 +63,16 @@ class PointSampler:
         """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be used."""
         stats = Stats(samples=1)
         key = self.manifest.key(index)
-        path, offset, size = self.manifest.member(index, MEMBER)
+        member = self.manifest.member(index, MEMBER)
         try:
             with stats.stage("read"):
                 rows, stats.read_bytes = self.select.read(
-                    self.manifest.store, path, offset, size, sample_rng(self.seed, epoch, key, 0, "points")
+                    self.manifest.store, member, sample_rng(self.seed, epoch, key, 0, "points")
                 )
         except (StoreError, PointsError) as error:
-            raise SampleError(shard=path.name, key=key, component=MEMBER, reason=str(error)) from error
+            raise SampleError(
+                shard=self.manifest.shard_path(index).name, key=key, component=MEMBER, reason=str(error)
+            ) from error
         with stats.stage("convert"):
             points = torch.from_numpy(np.stack([self._augmented(rows, epoch, key, v) for v in range(self.views)]))
             noise, time = self._noise(epoch, key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from ....shards.errors import SampleError, StoreError
 from ....shards.format.manifest import Manifest
 from ....shards.format.sample import VideoIndex
 from ....shards.media.mp4 import Mp4Error, Packets
-from ....shards.media.packet_table import RECORD, packets_path, read_table, records_of
+from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
 from ...augment import Augmentation
 from ...augment.crop import Crop
 from ...decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
@@ -136,31 +135,31 @@ class VideoSampler:
 
     def read(self, request: ClipRequest) -> ClipBytes:
         """The bytes of the GOPs that hold the clip, and no others."""
-        video, path = request.video, self.manifest.shard_path(request.index)
+        video, name = request.video, self.manifest.shard_name(request.index)
         _, base = self.manifest.video_member(request.index)
         if video.foreign:
-            return self._read_foreign(request, path, base)
+            return self._read_foreign(request, name, base)
         first, stop = video.gops_of(request.numbers)
         begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
         if begin == video.header_size:
-            data = self.manifest.store.read(path, base, end)
+            data = self.manifest.store.read(name, base, end)
             header, fragments = data[:begin], data[begin:]
         else:
-            header = self.manifest.store.read(path, base, video.header_size)
-            fragments = self.manifest.store.read(path, base + begin, end - begin)
+            header = self.manifest.store.read(name, base, video.header_size)
+            fragments = self.manifest.store.read(name, base + begin, end - begin)
         return ClipBytes(header=header, fragments=fragments, first_frame=int(video.first_frame[first]))
 
-    def _read_foreign(self, request: ClipRequest, path: Path, base: int) -> ClipBytes:
+    def _read_foreign(self, request: ClipRequest, name: str, base: int) -> ClipBytes:
         """The packet table says, before a byte of the tar is read, where the last packet that is needed ends."""
         video = request.video
         first, stop = video.gops_of(request.numbers)
-        table = packets_path(self.manifest.folder, self.manifest.shard_names[self.manifest.shard[request.index]])
+        table = packets_name(name)
         header = self.manifest.store.read(table, video.table_offset or 0, video.header_size)
         begin, first_frame = int(video.offset[first]), int(video.first_frame[first])
         packets = read_table(self.manifest.store.read(table, *records_of(video, first, stop)), begin)
         last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, request.numbers)))[-1]
         size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
-        data = self.manifest.store.read(path, base + begin, size)
+        data = self.manifest.store.read(name, base + begin, size)
         return ClipBytes(header=header, fragments=data, first_frame=first_frame, packets=packets)
 
     def sample_error(self, request: ClipRequest, error: Exception) -> SampleError:

@@ -216,9 +216,11 @@ def test_a_folder_of_sounds_to_a_verified_split_with_statistics(tmp_path):
     values, total, squares = manifest.info["sums"]["fbank"]
     assert values == 6 * (1 + (4000 - 400) // 160) * 128
     assert squares / values > (total / values) ** 2
-    path, offset, size = manifest.member(0, "json")
+    name, offset, size = manifest.member(0, "json")
+    path = manifest.folder / name
     assert json.loads(path.read_bytes()[offset : offset + size])["source"] == manifest.sources()[0].as_py()
-    path, offset, size = manifest.member(2, "flac")
+    name, offset, size = manifest.member(2, "flac")
+    path = manifest.folder / name
     with path.open("r+b") as file:
         file.seek(offset + size - 300)
         file.write(b"\0" * 40)

@@ -139,7 +139,8 @@ def test_a_folder_to_a_verified_split(tmp_path):
     assert sorted(manifest.facts["audio_start_s"]) == pytest.approx([0, 0.018, 0.058], abs=0.002)
     assert manifest.component_names == ["flac", "json", "mp4"]
     assert manifest.info["sums"]["fbank"][0] > 1000
-    path, offset, size = manifest.member(0, "json")
+    name, offset, size = manifest.member(0, "json")
+    path = manifest.folder / name
     assert json.loads(path.read_bytes()[offset : offset + size])["audio"]["sample_rate"] == 48000
 
 

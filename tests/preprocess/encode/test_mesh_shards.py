@@ -74,10 +74,7 @@ def stored(split, source):
     index = manifest.sources().to_pylist().index(source)
     data = {}
     for name in ("mesh.npz", "fields.npy", "json"):
-        path, offset, size = manifest.member(index, name)
-        with path.open("rb") as file:
-            file.seek(offset)
-            data[name] = file.read(size)
+        data[name] = manifest.store.read(*manifest.member(index, name))
     return read_mesh(data["mesh.npz"]), data["fields.npy"], json.loads(data["json"]), manifest, index
 
 

@@ -12,10 +12,9 @@ from maskstream.pipelines.decode.indexed_sound import decode_indexed, read_index
 from maskstream.preprocess import index_tars
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.media.packet_table import packets_path
+from maskstream.shards.media.packet_table import packets_name, packets_path
 from maskstream.shards.media.sound_table import read_table
 from maskstream.shards.members.sound_member import sound_member
-from maskstream.shards.stores.local import LocalStore
 
 from ..encode.flac_blocks import variable_flac
 from ..encode.sounds import wave, write_sound
@@ -118,10 +117,10 @@ def plain(data):
 
 
 def stretch(manifest, i, first, stop):
-    table = packets_path(manifest.folder, manifest.shard_path(i).name), int(manifest.facts["sound_table"][i])
+    table = packets_name(manifest.shard_name(i)), int(manifest.facts["sound_table"][i])
     rate, n = int(manifest.facts["sample_rate"][i]), int(manifest.facts["n_samples"][i])
     member = manifest.member(i, sound_member(manifest, i))
-    got = read_indexed(LocalStore(), table, member, first, stop, n_samples=n, rate=rate)
+    got = read_indexed(manifest.store, table, member, first, stop, n_samples=n, rate=rate)
     return decode_indexed(got, rate=rate), got.read_bytes
 
 

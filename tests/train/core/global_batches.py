@@ -27,9 +27,9 @@ def read_slowly(seconds):
     """Makes local files those that a busy network gives."""
     read = LocalStore.read
 
-    def slow(self, path, offset, size):
+    def slow(self, name, offset, size):
         time.sleep(seconds)
-        return read(self, path, offset, size)
+        return read(self, name, offset, size)
 
     LocalStore.read = slow
 

@@ -32,8 +32,8 @@ class ShownField:
     @classmethod
     def of(cls, sampler: MeshSampler, index: int) -> Self:
         """Of sample `index`: the first field of its json's `field_names`."""
-        path, offset, size = sampler.manifest.member(index, "json")
-        names: list[str] = json.loads(sampler.manifest.store.read(path, offset, size)).get("field_names", [])
+        member = sampler.manifest.member(index, "json")
+        names: list[str] = json.loads(sampler.manifest.store.read(*member)).get("field_names", [])
         if not names:
             return cls(statistics=sampler.statistics, name="normals", channels=())
         stem = names[0].removesuffix(_TAILS[0])

@@ -25,7 +25,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.fbank import Fbank, fbank_statistics
 from maskstream.shards.media.flac import flac_header
-from maskstream.shards.stores.local import LocalStore
+from maskstream.shards.stores.base import Range
 
 RATES = (16000, 16000, 44100, 96000, 8000, 16000)
 SECONDS = (3.0, 40.0, 5.0, 2.0, 0.3, 0.05)
@@ -140,7 +140,8 @@ def test_a_batch_is_what_single_sounds_are_and_padding_is_zero_before_normalisin
 
 def whole(split, index, rate):
     """All of a sound, decoded and resampled by others."""
-    path, offset, size = Manifest.load(split).member(index, "flac")
+    name, offset, size = Manifest.load(split).member(index, "flac")
+    path = split / name
     samples, source = sf.read(io.BytesIO(path.read_bytes()[offset : offset + size]), dtype="float32", always_2d=True)
     return samples if source == rate else soxr.resample(samples, source, rate, quality="HQ")
 
@@ -152,7 +153,7 @@ def test_a_stretch_is_a_part_of_the_whole(split, index):
     clip = AudioClip(seconds=0.5)
     for seed in range(5):
         first, stop = clip.stretch(int(manifest.facts["n_samples"][index]), rate, np.random.default_rng(seed))
-        read = read_stretch(LocalStore(), manifest.member(index, "flac"), first, stop, rate=16000)
+        read = read_stretch(manifest.store, manifest.member(index, "flac"), first, stop, rate=16000)
         got = decode_stretch(read, rate=16000, gain=1.0)[: clip.n_samples]
         begin = first * 16000 // rate
         assert first * 16000 % rate == 0
@@ -162,9 +163,10 @@ def test_a_stretch_is_a_part_of_the_whole(split, index):
 
 def test_only_the_frames_of_the_stretch_are_read(split):
     manifest = Manifest.load(split)
-    path, offset, size = manifest.member(1, "flac")
+    name, offset, size = manifest.member(1, "flac")
+    path = manifest.folder / name
     header = flac_header(path.read_bytes()[offset : offset + size])
-    read = read_stretch(LocalStore(), (path, offset, size), 320000, 336000, rate=16000)
+    read = read_stretch(manifest.store, Range(name, offset, size), 320000, 336000, rate=16000)
     assert read.read_bytes < size / 20
     assert len(read.frames) < size * (16000 + 2 * header.points[1, 0]) / header.n_samples * 1.5
     assert header.size_bytes < size / 50
@@ -172,11 +174,12 @@ def test_only_the_frames_of_the_stretch_are_read(split):
 
 def test_a_frame_that_changed_is_an_error(split):
     manifest = Manifest.load(split)
-    path, offset, size = manifest.member(0, "flac")
+    name, offset, size = manifest.member(0, "flac")
+    path = manifest.folder / name
     whole = path.read_bytes()[offset : offset + size]
     n_samples, rng = flac_header(whole).n_samples, np.random.default_rng(0)
     for _ in range(20):
-        read = read_stretch(LocalStore(), (path, offset, size), 0, n_samples, rate=16000)
+        read = read_stretch(manifest.store, Range(name, offset, size), 0, n_samples, rate=16000)
         changed = bytearray(read.frames)
         changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
         with pytest.raises(SoundError):

@@ -136,7 +136,8 @@ def test_order_and_resume_do_not_depend_on_who_makes_it(split):
 
 def test_a_bad_sound_is_replaced_and_its_batch_is_whole(split, tmp_path, caplog):
     shutil.copytree(split, tmp_path / "split")
-    path, offset, size = Manifest.load(tmp_path / "split").member(3, "flac")
+    name, offset, size = Manifest.load(tmp_path / "split").member(3, "flac")
+    path = tmp_path / "split" / name
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(np.random.default_rng(0).bytes(size))

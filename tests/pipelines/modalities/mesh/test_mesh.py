@@ -175,7 +175,8 @@ def test_surfaces_have_their_normals_as_fields(tmp_path):
 
 def test_a_step_that_is_not_finite_is_a_bad_sample(split, tmp_path):
     broken = write_simulations(tmp_path, MADE)
-    path, offset, size = Manifest.load(broken).member(2, FIELDS)
+    name, offset, size = Manifest.load(broken).member(2, FIELDS)
+    path = broken / name
     with path.open("r+b") as file:
         file.seek(offset + 128)
         file.write(np.full((size - 128) // 4, np.nan, np.float32).tobytes())

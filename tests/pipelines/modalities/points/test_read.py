@@ -7,6 +7,7 @@ import pytest
 
 from maskstream.pipelines.modalities.points.read import PointSelection, PointsError
 from maskstream.preprocess.encode.points.encoder import npy_bytes
+from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.local import LocalStore
 
 N = 100
@@ -20,11 +21,11 @@ def rows(n=N, columns=4):
 def written(folder, data, before=512):
     path = folder / "shard.tar"
     path.write_bytes(b"\0" * before + data + b"\xff" * 512)
-    return path, before, len(data)
+    return Range(path.name, before, len(data))
 
 
 def read(folder, data, seed=0, **settings):
-    got, size = PointSelection(**settings).read(LocalStore(), *written(folder, data), np.random.default_rng(seed))
+    got, size = PointSelection(**settings).read(LocalStore(folder), written(folder, data), np.random.default_rng(seed))
     return got, size
 
 
