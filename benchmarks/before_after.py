@@ -1,6 +1,6 @@
 """What a change costs: one command in two checkouts, in turns, and every number that it gives compared.
 
-    python benchmarks/before_after.py --before ../old --after . --rounds 5 -- benchmarks/loader.py --rounds 1 --out {out}
+    python benchmarks/before_after.py --before ../old --after . -- benchmarks/loader.py --rounds 1 --out {out}
     python benchmarks/before_after.py --before ../old --after . -- -m maskstream bench {shards} --json --samples 400
 
 The command is run by this Python with the checkout's own `src` on its path, in the checkout's folder. It writes JSON to
