@@ -18,9 +18,10 @@ from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.train import load_model, named_recipe, read_metrics, train
+from maskstream.train.core.block import Block
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models.masked_autoencoder import AutoencoderConfig, Block, MaskedAutoencoder
-from maskstream.train.models.window_decoder import WindowDecoder
+from maskstream.train.models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
+from maskstream.train.models.window_decoder import Windows
 from maskstream.train.recipes import RECIPES
 from maskstream.train.tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
 
@@ -86,7 +87,7 @@ def test_windows_are_attention_among_those_that_share_one(grid):
         torch.manual_seed(0)
         blocks = [Block(16, 2, 2, 1e-6) for _ in range(3)]
         x = torch.randn(2, grid[0] * grid[1], 16)
-    decoder = WindowDecoder(blocks, grid, (4, 4))
+    windows = Windows(grid, (4, 4))
     t, f = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     wanted = x
     for i, block in enumerate(blocks):
@@ -94,9 +95,9 @@ def test_windows_are_attention_among_those_that_share_one(grid):
         window = torch.stack(((t + shift) // 4, f // 4), dim=-1).reshape(-1, 2)
         together = (window[:, None] == window[None]).all(dim=-1)
         wanted = block(wanted, together)
-    assert torch.allclose(decoder(x), wanted, atol=1e-5)
+    assert torch.allclose(windows(x, blocks), wanted, atol=1e-5)
     with pytest.raises(ValueError, match="do not divide"):
-        WindowDecoder(blocks, (6, 4), (4, 4))
+        Windows((6, 4), (4, 4))
 
 
 def test_only_visible_tokens_reach_the_prediction():

@@ -18,7 +18,8 @@ from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.collate import MeshView, mesh_batch
 from ...pipelines.modalities.mesh.loader import MeshLoader, mesh_loader
 from ...pipelines.modalities.mesh.sample import MeshSampler
-from ..models.mesh_network import MeshNetwork, weighted_error
+from ..core.losses import squared
+from ..models.mesh_network import MeshNetwork
 
 Float32s = npt.NDArray[np.float32]
 
@@ -126,8 +127,6 @@ def next_step_errors(model: MeshNetwork, trajectories: Trajectories, every: int 
     for step in range(0, len(fields) - 1, every):
         change = (fields[step + 1] - fields[step]) / start.change
         made = model.predict_change(fields[step], start.kinds, start.edges, start.edge_features)
-        losses.append(
-            (weighted_error(made, change, start.counts), weighted_error(torch.zeros_like(change), change, start.counts))
-        )
+        losses.append(tuple(squared(guess, change, start.counts).mean() for guess in (made, torch.zeros_like(change))))
     own, guessed = torch.tensor(losses).mean(dim=0).tolist()
     return own, guessed

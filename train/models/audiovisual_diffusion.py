@@ -18,16 +18,19 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.augment.diffusion import LinearNoise
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ..core.block import Stack, begin_linear, gathered
+from ..core.losses import Losses, squared
+from ..core.positions import interleaved_sinusoid
+from ..core.seeding import seeded
 from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
 from ..tokens.video import VideoTokens, VideoTokensConfig
-from .audiovisual_match import PairSizes, matching_loss, mean_token
-from .masked_autoencoder import Block, sinusoid_positions
+from .audiovisual_match import PairSizes, matching, mean_token
+from .encoder_decoder import TokenEncoder
 
 NOISE = LinearNoise()
 """The diffusion: what the loader draws and the model takes."""
@@ -52,26 +55,6 @@ class AudioVisualDiffusionConfig(PairSizes):
             raise ValueError(f"fusion_depth must be at least 1, got {self}")
 
 
-class CrossBlock(nn.Module):
-    """A pre-norm block in which tokens (B, M, E) look at others (B, V, E), not at each other, and a perceptron."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm_seen, self.norm2 = (nn.LayerNorm(width, eps=eps) for _ in range(3))
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-        self.up = nn.Linear(width, mlp_ratio * width)
-        self.down = nn.Linear(mlp_ratio * width, width)
-
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        q = self.query(self.norm1(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        k, v = self.key_value(self.norm_seen(seen)).unflatten(-1, (2, self.heads, -1)).movedim(2, 0).transpose(2, 3)
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return cast(Tensor, x + self.down(F.gelu(self.up(self.norm2(x)))))
-
-
 class NoisyDecoder(nn.Module):
     """Patches in noise to patches without, of one modality: `cross` blocks look at seen tokens only, else at all."""
 
@@ -83,34 +66,21 @@ class NoisyDecoder(nn.Module):
         self.cross = cross
         self.embed = nn.Linear(n_targets, c.decoder_width)
         self.time = nn.Linear(c.decoder_width, c.decoder_width)
-        kind = CrossBlock if cross else Block
-        self.blocks = nn.ModuleList(
-            kind(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps) for _ in range(c.decoder_depth)
-        )
-        self.norm = nn.LayerNorm(c.decoder_width, eps=c.eps)
+        self.stack = Stack(c.decoder_depth, c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps, cross=cross)
         self.head = nn.Linear(c.decoder_width, n_targets)
         self.register_buffer("positions", positions, persistent=False)
-        self.register_buffer("times", sinusoid_positions(NOISE.times, c.decoder_width), persistent=False)
+        self.register_buffer("times", interleaved_sinusoid(NOISE.times, c.decoder_width), persistent=False)
 
     def forward(self, noisy: Tensor, time: Tensor, target: Tensor, seen: Tensor) -> Tensor:
         """noisy (B, M, values) at times int64 (B,), the tokens `target` int64 (B, M), and seen (B, V, E)."""
         x = self.embed(noisy) + self.positions[target] + self.time(self.times[time])[:, None]
         if self.cross:
-            for block in self.blocks:
-                x = block(x, seen)
-        else:
-            x = torch.cat((x, seen), dim=1)
-            for block in self.blocks:
-                x = block(x)
-            x = x[:, : noisy.shape[1]]
-        return cast(Tensor, self.head(self.norm(x)))
+            return cast(Tensor, self.head(self.stack(x, seen=seen)))
+        return cast(Tensor, self.head(self.stack(torch.cat((seen, x), dim=1), last=x.shape[1])))
 
 
 class AudioVisualDiffusion(nn.Module):
     """The model over video and spectrograms. `seed` alone decides the initial weights."""
-
-    video_positions: Tensor
-    audio_positions: Tensor
 
     def __init__(
         self,
@@ -123,38 +93,33 @@ class AudioVisualDiffusion(nn.Module):
         super().__init__()
         self.config = config
         self.video, self.audio = VideoTokens(video), SpectrogramTokens(audio)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build(config)
-        self.register_buffer("video_positions", sinusoid_positions(self.video.n_tokens, config.width), persistent=False)
-        self.register_buffer("audio_positions", self.audio.positions(config.width), persistent=False)
 
     def _build(self, c: AudioVisualDiffusionConfig) -> None:
-        self.video_embed = nn.Linear(self.video.n_inputs, c.width)
-        self.audio_embed = nn.Linear(self.audio.n_inputs, c.width)
-        stacks = [
-            nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(depth))
-            for depth in (c.depth, c.depth, c.fusion_depth)
-        ]
-        self.video_encoder, self.audio_encoder, self.fusion = stacks
-        self.video_norm, self.audio_norm, self.fusion_norm = (nn.LayerNorm(c.width, eps=c.eps) for _ in range(3))
-        self.bridge = nn.Linear(c.width, c.decoder_width)
-        places = (
-            sinusoid_positions(self.video.n_tokens, c.decoder_width),
-            self.audio.positions(c.decoder_width),
+        self.encoder = TokenEncoder(
+            [self.video.n_inputs, self.audio.n_inputs],
+            self._places(c.width),
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+            shared=False,
         )
+        self.fusion = Stack(c.fusion_depth, c.width, c.heads, c.mlp_ratio, c.eps)
+        self.bridge = nn.Linear(c.width, c.decoder_width)
+        places = self._places(c.decoder_width)
         self.video_decoder = NoisyDecoder(c, self.video.n_targets, places[0], cross=True)
         self.audio_decoder = NoisyDecoder(c, self.audio.n_targets, places[1], cross=False)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        begin_linear(self)
+
+    def _places(self, width: int) -> tuple[Tensor, Tensor]:
+        """The positions of the video's tokens, on a line, and of the sound's, along time and frequency."""
+        return interleaved_sinusoid(self.video.n_tokens, width), self.audio.positions(width)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss, a float32 scalar: the two parts of `losses` weighed by the config."""
-        reconstruction, matching = self.losses(*inputs)
-        return (1 - self.config.matching) * reconstruction + self.config.matching * matching
+        """The loss, a float32 scalar, of the arguments of `losses`."""
+        return self.losses(*inputs).loss()
 
     def losses(
         self,
@@ -170,9 +135,9 @@ class AudioVisualDiffusion(nn.Module):
         audio_weight: Tensor,
         audio_noise: Tensor,
         audio_time: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The reconstruction's loss (the mean of both modalities' mean squared errors of clean patches) and that of
-        matching (1 for guesses). The arguments are the fields of an AudioVisualBatch.
+    ) -> Losses:
+        """The squared errors of both modalities' clean patches, which share what matching leaves, and matching (1 for
+        guesses). The arguments are the fields of an AudioVisualBatch.
         """
         split = (self.video.split(video), self.audio.split(spectrogram))
         clean = self._clean(split, video_target, audio_target)
@@ -182,12 +147,14 @@ class AudioVisualDiffusion(nn.Module):
             self.video_decoder(NOISE.noised(clean[0], video_noise, video_time), video_time, video_target, seen),
             self.audio_decoder(NOISE.noised(clean[1], audio_noise, audio_time), audio_time, audio_target, seen),
         )
-        errors = []
-        for made, true, weight in zip(predicted, clean, (video_weight, audio_weight), strict=True):
-            error = F.mse_loss(made.float(), true, reduction="none").mean(dim=2)
-            errors.append((error * weight).sum() / weight.sum().clamp(min=1))
-        matching = matching_loss(mean_token(encoded[0]), mean_token(encoded[1]), self.config.temperature)
-        return (errors[0] + errors[1]) / 2, matching
+        c, share = self.config, (1 - self.config.matching) / 2
+        return Losses(
+            parts={
+                "video": squared(predicted[0], clean[0], video_weight, share),
+                "audio": squared(predicted[1], clean[1], audio_weight, share),
+                "matching": matching(mean_token(encoded[0]), mean_token(encoded[1]), c.temperature, c.matching),
+            }
+        )
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
@@ -248,31 +215,17 @@ class AudioVisualDiffusion(nn.Module):
         """The target tokens of both as the decoders predict them."""
         with torch.no_grad():
             return (
-                self.video.targets(split[0][_rows(split[0]), video_target]),
-                self.audio.targets(split[1][_rows(split[1]), audio_target]),
+                self.video.targets(gathered(split[0], video_target)),
+                self.audio.targets(gathered(split[1], audio_target)),
             )
 
     def _encoded(
         self, split: tuple[Tensor, Tensor], video_visible: Tensor, audio_visible: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The visible tokens of both through their encoders, (B, V, D) each."""
-        x = self.video_embed(self.video.inputs(split[0][_rows(split[0]), video_visible]))
-        x = x + self.video_positions[video_visible]
-        for block in self.video_encoder:
-            x = block(x)
-        y = self.audio_embed(self.audio.inputs(split[1][_rows(split[1]), audio_visible]))
-        y = y + self.audio_positions[audio_visible]
-        for block in self.audio_encoder:
-            y = block(y)
-        return self.video_norm(x), self.audio_norm(y)
+        clips = self.encoder(self.video.inputs(gathered(split[0], video_visible)), video_visible, 0)
+        return clips, self.encoder(self.audio.inputs(gathered(split[1], audio_visible)), audio_visible, 1)
 
     def _fused(self, clips: Tensor, sounds: Tensor) -> Tensor:
         """What the decoders see, (B, V, E): the tokens of both."""
-        x = torch.cat((clips, sounds), dim=1)
-        for block in self.fusion:
-            x = block(x)
-        return cast(Tensor, self.bridge(self.fusion_norm(x)))
-
-
-def _rows(tokens: Tensor) -> Tensor:
-    return torch.arange(tokens.shape[0], device=tokens.device)[:, None]
+        return cast(Tensor, self.bridge(self.fusion(torch.cat((clips, sounds), dim=1))))

@@ -11,6 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.losses import Part
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairSizes:
@@ -51,7 +53,7 @@ def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     return F.normalize((tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1), dim=1)
 
 
-def matching_loss(one: Tensor, other: Tensor, temperature: float) -> Tensor:
+def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0) -> Part:
     """Bidirectional InfoNCE of pairs, unit vectors float32 (B, D), in units of what guessing costs (1 for guesses).
 
     Each row of `one` is to find its partner among all rows of `other`, of every rank, and the other way round: the mean
@@ -60,14 +62,15 @@ def matching_loss(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     mine = torch.arange(len(one), device=one.device)
     ones, others = one, other
     if dist.is_initialized() and dist.get_world_size() > 1:
-        ones, others = gathered(one), gathered(other)
+        ones, others = rows_of_all_ranks(one), rows_of_all_ranks(other)
         mine = mine + dist.get_rank() * len(one)
-    there = F.cross_entropy(one @ others.T / temperature, mine)
-    back = F.cross_entropy(other @ ones.T / temperature, mine)
-    return (there + back) / (2 * math.log(max(len(ones), 2)))
+    there = F.cross_entropy(one @ others.T / temperature, mine, reduction="sum")
+    back = F.cross_entropy(other @ ones.T / temperature, mine, reduction="sum")
+    total = (there + back) / (2 * math.log(max(len(ones), 2)))
+    return Part(total=total, weight=torch.full_like(total, len(one)).detach(), share=share)
 
 
-def gathered(rows: Tensor) -> Tensor:
+def rows_of_all_ranks(rows: Tensor) -> Tensor:
     """The rows (B, D) of all ranks, one rank after the other, with gradients."""
     return cast(Tensor, _Gathered.apply(rows))  # type: ignore[no-untyped-call]
 

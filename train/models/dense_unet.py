@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.masks import ComplexRatio
+from ..core.losses import Losses, weighted
+from ..core.seeding import seeded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,8 +118,7 @@ class DenseUNet(nn.Module):
         super().__init__()
         self.config = config
         self.ratio = ComplexRatio()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build(config)
         self.register_buffer("window", torch.hann_window(config.n_fft).sqrt(), persistent=False)
 
@@ -139,8 +140,12 @@ class DenseUNet(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
-    def forward(self, mixture: Tensor, clean: Tensor) -> Tensor:
-        """The loss, a float32 scalar: the error of the estimate over that of the mixture itself, each sample alike.
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The loss, a float32 scalar, of the arguments of `losses`."""
+        return self.losses(*inputs).loss()
+
+    def losses(self, mixture: Tensor, clean: Tensor) -> Losses:
+        """The error of the estimate over that of the mixture itself, each sample alike.
 
         mixture, clean: float32 (B, M, n). The error is the mean absolute one of the sounds, or with the target "ratio"
         the squared one of the bounded masks, weighted by the mixture's magnitude. 1 is what a mask of 1 gives.
@@ -154,7 +159,8 @@ class DenseUNet(nn.Module):
             target, weight = self.ratio.target(spectrum, self.spectra(clean)), spectrum.abs()
             error = ((self.ratio.bounded(mask) - target).abs().square() * weight).mean(dim=(1, 2, 3))
             alone = ((self.ratio.bounded(torch.ones_like(mask)) - target).abs().square() * weight).mean(dim=(1, 2, 3))
-        return (error / alone.clamp_min(1e-8)).mean()
+        relative = error / alone.clamp_min(1e-8)
+        return Losses(parts={"error": weighted(relative, torch.ones_like(relative))})
 
     def enhance(self, mixture: Tensor) -> Tensor:
         """The estimated clean sounds, float32 (B, M, n)."""

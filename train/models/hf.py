@@ -24,24 +24,24 @@ HF_DECODER_EPS = 1e-5
 """transformers has no setting for the epsilon of the decoder's last norm; it is always this."""
 
 _ROOT = {
-    "embed.bias": "videomae.embeddings.patch_embeddings.projection.bias",
-    "encoder_norm.weight": "videomae.layernorm.weight",
-    "encoder_norm.bias": "videomae.layernorm.bias",
-    "bridge.weight": "encoder_to_decoder.weight",
-    "decoder_norm.weight": "decoder.norm.weight",
-    "decoder_norm.bias": "decoder.norm.bias",
+    "encoder.embed.0.bias": "videomae.embeddings.patch_embeddings.projection.bias",
+    "encoder.stacks.0.norm.of.0.weight": "videomae.layernorm.weight",
+    "encoder.stacks.0.norm.of.0.bias": "videomae.layernorm.bias",
+    "decoder.bridge.weight": "encoder_to_decoder.weight",
+    "decoder.stack.norm.of.0.weight": "decoder.norm.weight",
+    "decoder.stack.norm.of.0.bias": "decoder.norm.bias",
 }
 _BLOCK = {
-    "norm1": "layernorm_before",
+    "norm1.of.0": "layernorm_before",
     "attention.out": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "up": "intermediate.dense",
-    "down": "output.dense",
+    "norm2.of.0": "layernorm_after",
+    "mlp.up": "intermediate.dense",
+    "mlp.down": "output.dense",
 }
 _EMBED = "videomae.embeddings.patch_embeddings.projection.weight"
 _HEAD = "decoder.head"
 _QKV = "attention.attention"
-_STACKS = {"encoder": "videomae.encoder.layer", "decoder": "decoder.decoder_layers"}
+_STACKS = {"encoder.stacks.0.blocks": "videomae.encoder.layer", "decoder.stack.blocks": "decoder.decoder_layers"}
 
 
 def to_hf_config(model: MaskedAutoencoder) -> dict[str, Any]:
@@ -72,10 +72,10 @@ def to_hf(model: MaskedAutoencoder) -> dict[str, Tensor]:
     """The state dict of `VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(model)))` with the model's weights."""
     state, tokens = model.state_dict(), _tokens(model).config
     hf = {theirs: state[ours] for ours, theirs in _ROOT.items()}
-    hf["mask_token"] = state["mask_token"][None, None]
-    hf[_EMBED] = state["embed.weight"].reshape(-1, 3, tokens.tubelet, tokens.patch, tokens.patch)
+    hf["mask_token"] = state["decoder.mask_token"][None, None]
+    hf[_EMBED] = state["encoder.embed.0.weight"].reshape(-1, 3, tokens.tubelet, tokens.patch, tokens.patch)
     for kind in ("weight", "bias"):
-        head = state[f"head.{kind}"]
+        head = state[f"decoder.head.0.{kind}"]
         hf[f"{_HEAD}.{kind}"] = head.reshape(3, -1, *head.shape[1:]).transpose(0, 1).reshape(head.shape)
     for ours, theirs in _block_names(model.config).items():
         for part, name in _BLOCK.items():
@@ -116,11 +116,11 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     )
     model = MaskedAutoencoder(autoencoder, VideoTokens(tokens))
     ours = {name: state[theirs] for name, theirs in _ROOT.items()}
-    ours["mask_token"] = state["mask_token"].flatten()
-    ours["embed.weight"] = state[_EMBED].flatten(1)
+    ours["decoder.mask_token"] = state["mask_token"].flatten()
+    ours["encoder.embed.0.weight"] = state[_EMBED].flatten(1)
     for kind in ("weight", "bias"):
         head = state[f"{_HEAD}.{kind}"]
-        ours[f"head.{kind}"] = head.reshape(-1, 3, *head.shape[1:]).transpose(0, 1).reshape(head.shape)
+        ours[f"decoder.head.0.{kind}"] = head.reshape(-1, 3, *head.shape[1:]).transpose(0, 1).reshape(head.shape)
     for name, theirs in _block_names(autoencoder).items():
         for part, their_part in _BLOCK.items():
             for kind in ("weight", "bias"):
@@ -143,8 +143,9 @@ def export_hf(model: MaskedAutoencoder, folder: str | Path) -> None:
 
 
 def _block_names(config: AutoencoderConfig) -> dict[str, str]:
-    depth = {"encoder": config.depth, "decoder": config.decoder_depth}
-    return {f"{ours}.{i}": f"{theirs}.{i}" for ours, theirs in _STACKS.items() for i in range(depth[ours])}
+    depths = (config.depth, config.decoder_depth)
+    stacks = zip(_STACKS.items(), depths, strict=True)
+    return {f"{ours}.{i}": f"{theirs}.{i}" for (ours, theirs), depth in stacks for i in range(depth)}
 
 
 def _tokens(model: MaskedAutoencoder) -> VideoTokens:

@@ -18,10 +18,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .window_decoder import WindowDecoder
+from ..core.block import begin_linear, gathered
+from ..core.losses import Losses, squared
+from ..core.positions import interleaved_sinusoid
+from ..core.seeding import seeded
+from .encoder_decoder import TokenDecoder, TokenEncoder
+from .window_decoder import Windows
 
 
 class Tokens(Protocol):
@@ -94,102 +98,58 @@ class AutoencoderConfig:
             )
 
 
-def sinusoid_positions(n_tokens: int, width: int) -> Tensor:
-    """Positions float32 (n_tokens, width): sine in even columns, cosine in odd ones (Vaswani et al., 2017, 3.5)."""
-    rate = torch.pow(10000.0, -torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angle = torch.arange(n_tokens, dtype=torch.float64)[:, None] * rate
-    return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1).float()
-
-
-class Attention(nn.Module):
-    """Self-attention of (..., L, D) with a bias for query and value and none for key; a mask says who may attend."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(torch.zeros(width))
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.reshape(*x.shape[:-1], 3, self.heads, -1).movedim(-3, 0).transpose(-3, -2).unbind(0)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return cast(Tensor, self.out(seen.transpose(-3, -2).flatten(-2)))
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block: attention and a GELU perceptron, each added to its input (..., L, D)."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.up = nn.Linear(width, mlp_ratio * width)
-        self.down = nn.Linear(mlp_ratio * width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.norm1(x), mask)
-        return cast(Tensor, x + self.down(F.gelu(self.up(self.norm2(x)))))
-
-
 class MaskedAutoencoder(nn.Module):
     """A masked autoencoder over any `Tokens` module. `seed` alone decides the initial weights."""
-
-    encoder_positions: Tensor
-    decoder_positions: Tensor
 
     def __init__(self, config: AutoencoderConfig, tokens: Tokens, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.tokens = tokens
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build(config, tokens)
-        for part, width in (("encoder", config.width), ("decoder", config.decoder_width)):
-            known = (
-                tokens.positions(width) if isinstance(tokens, Placed) else sinusoid_positions(tokens.n_tokens, width)
-            )
-            self.register_buffer(f"{part}_positions", known, persistent=False)
 
     def _build(self, c: AutoencoderConfig, tokens: Tokens) -> None:
-        self.embed = nn.Linear(tokens.n_inputs, c.width)
-        self.encoder = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(c.depth))
-        self.encoder_norm = nn.LayerNorm(c.width, eps=c.eps)
-        self.bridge = nn.Linear(c.width, c.decoder_width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(c.decoder_width))
-        blocks = [Block(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps) for _ in range(c.decoder_depth)]
-        self.decoder = nn.ModuleList(blocks) if c.decoder_window is None else self._windows(blocks, c.decoder_window)
-        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.decoder_eps)
-        self.head = nn.Linear(c.decoder_width, tokens.n_targets)
-        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.encoder = TokenEncoder(
+            [tokens.n_inputs],
+            [_positions(tokens, c.width)],
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+        )
+        self.decoder = TokenDecoder(
+            c.width,
+            [tokens.n_targets],
+            [_positions(tokens, c.decoder_width)],
+            depth=c.decoder_depth,
+            heads=c.decoder_heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+            norm_eps=c.decoder_eps,
+            windows=None if c.decoder_window is None else self._windows(c.decoder_window),
+        )
+        self.decoder.begin()
+        begin_linear(self)
 
-    def _windows(self, blocks: list[Block], window: tuple[int, int]) -> WindowDecoder:
+    def _windows(self, window: tuple[int, int]) -> Windows:
         if not isinstance(self.tokens, Placed):
             raise ValueError(f"decoder_window={window} is for tokens in a grid of time and frequency; leave it out")
-        return WindowDecoder(blocks, self.tokens.grid, window)
+        return Windows(self.tokens.grid, window)
 
-    def forward(self, data: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """The loss, a float32 scalar: sum(weight * error) / sum(weight), a token's error being its mean squared error.
+    def losses(self, data: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Losses:
+        """The squared error of target tokens, each weighted by `weight`.
 
         data: what the tokens module takes, such as uint8 (B, T, H, W, 3). visible int64 (B, V), target int64 (B, M),
         weight float32 (B, M): the fields of a MaskBatch.
         """
         tokens = self.tokens.split(data)
-        row = _rows(tokens)
         with torch.no_grad():
-            expected = self.tokens.targets(tokens[row, target])
-        predicted = self._predict(tokens[row, visible], visible, target)
-        error = F.mse_loss(predicted.float(), expected, reduction="none").mean(dim=2)
-        return (error * weight).sum() / weight.sum()
+            expected = self.tokens.targets(gathered(tokens, target))
+        return Losses(parts={"reconstruction": squared(self._predict(tokens, visible, target), expected, weight)})
+
+    def forward(self, data: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """The loss, a float32 scalar, of the arguments of `losses`."""
+        return self.losses(data, visible, target, weight).loss()
 
     def metadata(self) -> dict[str, str]:
         """The kind of tokens and the configs, as `load_model` reads them."""
@@ -201,40 +161,20 @@ class MaskedAutoencoder(nn.Module):
 
     def predict(self, data: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """What the decoder says of the tokens `target`, (B, M, n_targets), having seen only the tokens `visible`."""
-        tokens = self.tokens.split(data)
-        return self._predict(tokens[_rows(tokens), visible], visible, target)
+        return self._predict(self.tokens.split(data), visible, target)
 
     def encode(self, data: Tensor, visible: Tensor) -> Tensor:
         """The encoder's output for the tokens `visible` (B, V): (B, V, D)."""
-        tokens = self.tokens.split(data)
-        return self._encode(tokens[_rows(tokens), visible], visible)
+        return self._encode(self.tokens.split(data), visible)
 
     def _encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        x = self.embed(self.tokens.inputs(tokens)) + self.encoder_positions[visible]
-        for block in self.encoder:
-            x = block(x)
-        return cast(Tensor, self.encoder_norm(x))
+        return cast(Tensor, self.encoder(self.tokens.inputs(gathered(tokens, visible)), visible))
 
     def _predict(self, tokens: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        seen = self.bridge(self._encode(tokens, visible))
-        if isinstance(self.decoder, WindowDecoder):
-            x = self._decode_grid(self.decoder, seen, visible, target)
-        else:
-            seen = seen + self.decoder_positions[visible]
-            x = torch.cat((seen, self.mask_token + self.decoder_positions[target]), dim=1)
-            for block in self.decoder:
-                x = block(x)
-            x = x[:, visible.shape[1] :]
-        return cast(Tensor, self.head(self.decoder_norm(x)))
-
-    def _decode_grid(self, decoder: WindowDecoder, seen: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """All tokens in their places, mask tokens where none was seen, (B, M, E) of them after the decoder."""
-        grid = self.mask_token.to(seen.dtype).expand(len(seen), self.tokens.n_tokens, -1)
-        grid = grid.scatter(1, visible[..., None].expand_as(seen), seen)
-        x = decoder(grid + self.decoder_positions)
-        return cast(Tensor, x.gather(1, target[..., None].expand(-1, -1, x.shape[2])))
+        made: list[Tensor] = self.decoder([self._encode(tokens, visible)], [visible], [target])
+        return made[0]
 
 
-def _rows(tokens: Tensor) -> Tensor:
-    """Row numbers (B, 1) that pair with an index (B, K), so that `tokens[rows, index]` gathers along the tokens."""
-    return torch.arange(tokens.shape[0], device=tokens.device)[:, None]
+def _positions(tokens: Tokens, width: int) -> Tensor:
+    """Where tokens have positions of their own those, else those along a line: float32 (N, width)."""
+    return tokens.positions(width) if isinstance(tokens, Placed) else interleaved_sinusoid(tokens.n_tokens, width)

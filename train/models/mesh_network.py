@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.losses import Losses, squared
+from ..core.seeding import seeded
 from .message_passing import GatedMLP, GraphBlock
 
 Task = Literal["masked", "next"]
@@ -62,8 +64,7 @@ class MeshNetwork(nn.Module):
     def __init__(self, config: MeshNetworkConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = c = config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.embed_nodes = GatedMLP(c.channels + N_KINDS, c.width, c.hidden)
             self.embed_edges = GatedMLP(c.dims + 1, c.width, c.hidden)
             self.encoder = nn.ModuleList(GraphBlock(c.width, c.hidden) for _ in range(c.encoder_rounds))
@@ -80,10 +81,11 @@ class MeshNetwork(nn.Module):
         return {"kind": "mesh", "model": json.dumps(asdict(self.config))}
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss of a batch, a float32 scalar: `masked_loss` or `next_loss`, as the task is."""
-        return self.masked_loss(*inputs) if self.config.task == "masked" else self.next_loss(*inputs)
+        """The loss of a batch, a float32 scalar: of `masked_losses` or `next_losses`, as the task is."""
+        losses = self.masked_losses if self.config.task == "masked" else self.next_losses
+        return losses(*inputs).loss()
 
-    def masked_loss(
+    def masked_losses(
         self,
         fields: Tensor,
         kinds: Tensor,
@@ -94,12 +96,12 @@ class MeshNetwork(nn.Module):
         weight: Tensor,
         visible_edges: Tensor,
         kept_edges: Tensor,
-    ) -> Tensor:
-        """sum(weight * error) / sum(weight), a target's error being the mean square over its channels."""
+    ) -> Losses:
+        """The squared error of fields at hidden nodes, the mean over channels, each node weighted."""
         made = self.predict_masked(fields, kinds, edges, features, visible, target, visible_edges, kept_edges)
-        return weighted_error(made, fields[target], weight)
+        return Losses(parts={"fields": squared(made, fields[target], weight)})
 
-    def next_loss(
+    def next_losses(
         self,
         fields: Tensor,
         next_fields: Tensor,
@@ -108,10 +110,10 @@ class MeshNetwork(nn.Module):
         features: Tensor,
         change: Tensor,
         counts: Tensor,
-    ) -> Tensor:
+    ) -> Losses:
         """The same error of the change to the next step in units of `change`, over all nodes; weighted by counts."""
         made = self.predict_change(fields, kinds, edges, features)
-        return weighted_error(made, (next_fields - fields) / change, counts)
+        return Losses(parts={"change": squared(made, (next_fields - fields) / change, counts)})
 
     def predict_masked(
         self,
@@ -145,9 +147,3 @@ class MeshNetwork(nn.Module):
 
     def _nodes(self, fields: Tensor, kinds: Tensor) -> Tensor:
         return cast(Tensor, self.embed_nodes(torch.cat((fields, F.one_hot(kinds, N_KINDS).to(fields.dtype)), dim=1)))
-
-
-def weighted_error(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """The mean over nodes, weighted by `weight` (N,), of the mean square over channels; 0 where all weights are 0."""
-    error = F.mse_loss(made.float(), wanted.float(), reduction="none").mean(dim=1)
-    return (error * weight).sum() / weight.sum().clamp(min=1e-12)

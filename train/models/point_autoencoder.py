@@ -17,9 +17,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..evaluate.point_distances import chamfer
+from ..core.block import Stack, begin_linear, gathered
+from ..core.chamfer import chamfer
+from ..core.losses import Losses, weighted
+from ..core.seeding import seeded
 from ..tokens.point_groups import group_points
-from .masked_autoencoder import Block
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,38 +68,35 @@ class PointAutoencoder(nn.Module):
     def __init__(self, config: PointAutoencoderConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build(config)
 
     def _build(self, c: PointAutoencoderConfig) -> None:
         self.embed = GroupEmbedding(c.width)
         self.place = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, c.width))
         self.decoder_place = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, c.width))
-        self.encoder = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, 1e-6) for _ in range(c.depth))
-        self.encoder_norm = nn.LayerNorm(c.width, eps=1e-6)
+        self.encoder = Stack(c.depth, c.width, c.heads, c.mlp_ratio)
         self.mask_token = nn.Parameter(torch.zeros(c.width))
-        self.decoder = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio, 1e-6) for _ in range(c.decoder_depth))
-        self.decoder_norm = nn.LayerNorm(c.width, eps=1e-6)
+        self.decoder = Stack(c.decoder_depth, c.width, c.heads, c.mlp_ratio)
         self.head = nn.Linear(c.width, 3 * c.size)
         nn.init.normal_(self.mask_token, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        begin_linear(self)
 
-    def forward(self, points: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """The loss, a float32 scalar: sum(weight * chamfer) / sum(weight) over the groups `target`.
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The loss, a float32 scalar, of the arguments of `losses`."""
+        return self.losses(*inputs).loss()
+
+    def losses(self, points: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Losses:
+        """The Chamfer distance of the groups `target`, each weighted by `weight`.
 
         points float32 (B, N, 3 or more). visible int64 (B, V), target int64 (B, M), weight float32 (B, M): the fields
         of a MaskBatch over `groups` tokens, in the order in which farthest point sampling finds them.
         """
         centres, groups = self.cut(points)
         predicted = self._predict(centres, groups, visible, target)
-        true = groups[_rows(groups), target]
+        true = gathered(groups, target)
         error = chamfer(predicted.float().flatten(0, 1), true.flatten(0, 1)).view(weight.shape)
-        return (error * weight).sum() / weight.sum()
+        return Losses(parts={"chamfer": weighted(error, weight)})
 
     def cut(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The centres (B, G, 3) and the groups relative to them (B, G, K, 3), float32."""
@@ -108,27 +107,17 @@ class PointAutoencoder(nn.Module):
         """The points of the groups `target` as the model completes them, in the cloud's own places: (B, M, K, 3)."""
         centres, groups = self.cut(points)
         made = self._predict(centres, groups, visible, target)
-        return made.float() + centres[_rows(centres), target][:, :, None]
+        return made.float() + gathered(centres, target)[:, :, None]
 
     def _predict(self, centres: Tensor, groups: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """(B, M, K, 3), relative to the centres."""
-        row = _rows(centres)
-        seen, hidden = centres[row, visible], centres[row, target]
-        x, place = self.embed(groups[row, visible]), self.place(seen)
-        for block in self.encoder:
-            x = block(x + place)
-        x = self.encoder_norm(x)
+        seen, hidden = gathered(centres, visible), gathered(centres, target)
+        x = self.encoder(self.embed(gathered(groups, visible)), place=self.place(seen))
         place = self.decoder_place(torch.cat((seen, hidden), dim=1))
         x = torch.cat((x, self.mask_token.to(x.dtype).expand(*target.shape, -1)), dim=1)
-        for block in self.decoder:
-            x = block(x + place)
-        made = self.head(self.decoder_norm(x[:, visible.shape[1] :]))
+        made = self.head(self.decoder(x, place=place, last=target.shape[1]))
         return cast(Tensor, made.view(*target.shape, self.config.size, 3))
 
     def metadata(self) -> dict[str, str]:
         """The kind and the config, as `load_model` reads them."""
         return {"kind": "points", "model": json.dumps(asdict(self.config))}
-
-
-def _rows(x: Tensor) -> Tensor:
-    return torch.arange(len(x), device=x.device)[:, None]

@@ -20,15 +20,17 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.masks.core.batch import MaskBatch
+from ..core.block import begin_linear, gathered
+from ..core.losses import Losses, squared
 from ..core.positions import grid_positions
+from ..core.seeding import seeded
 from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
 from ..tokens.video import VideoTokens, VideoTokensConfig
-from .audiovisual_match import PairSizes, matching_loss, mean_token
-from .masked_autoencoder import Attention, Block
+from .audiovisual_match import PairSizes, matching, mean_token
+from .encoder_decoder import TokenDecoder, TokenEncoder
 
 VIDEO, AUDIO = 0, 1
 
@@ -45,29 +47,8 @@ class SiameseConfig(PairSizes):
     decoder_heads: int = 16
 
 
-class SharedBlock(nn.Module):
-    """A pre-norm block for tokens (B, V, D) of either modality: norms are the modality's own, the rest is shared."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
-        super().__init__()
-        self.norm1 = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in (VIDEO, AUDIO))
-        self.attention = Attention(width, heads)
-        self.norm2 = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in (VIDEO, AUDIO))
-        self.up = nn.Linear(width, mlp_ratio * width)
-        self.down = nn.Linear(mlp_ratio * width, width)
-
-    def forward(self, x: Tensor, modality: int, mask: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.norm1[modality](x), mask)
-        return cast(Tensor, x + self.down(F.gelu(self.up(self.norm2[modality](x)))))
-
-
 class Siamese(nn.Module):
     """The model over video (or single pictures) and spectrograms. `seed` alone decides the initial weights."""
-
-    positions_0: Tensor
-    positions_1: Tensor
-    decoder_positions_0: Tensor
-    decoder_positions_1: Tensor
 
     def __init__(
         self, config: SiameseConfig, video: VideoTokensConfig, audio: SpectrogramTokensConfig, *, seed: int = 0
@@ -75,39 +56,34 @@ class Siamese(nn.Module):
         super().__init__()
         self.config = config
         self.video, self.audio = VideoTokens(video), SpectrogramTokens(audio)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build(config)
-        for prefix, width in (("", config.width), ("decoder_", config.decoder_width)):
-            known = (grid_positions(self.video.grid, width), grid_positions(self.audio.grid, width))
-            for modality in (VIDEO, AUDIO):
-                self.register_buffer(f"{prefix}positions_{modality}", known[modality], persistent=False)
 
     def _build(self, c: SiameseConfig) -> None:
         kinds: tuple[VideoTokens, SpectrogramTokens] = (self.video, self.audio)
-        self.embed = nn.ModuleList(nn.Linear(kind.n_inputs, c.width) for kind in kinds)
-        self.encoder = nn.ModuleList(SharedBlock(c.width, c.heads, c.mlp_ratio, c.eps) for _ in range(c.depth))
-        self.encoder_norm = nn.ModuleList(nn.LayerNorm(c.width, eps=c.eps) for _ in kinds)
-        self.bridge = nn.Linear(c.width, c.decoder_width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(c.decoder_width))
-        self.kind = nn.Parameter(torch.zeros(2, c.decoder_width))
-        self.decoder = nn.ModuleList(
-            Block(c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps) for _ in range(c.decoder_depth)
+        self.encoder = TokenEncoder(
+            [kind.n_inputs for kind in kinds],
+            [grid_positions(kind.grid, c.width) for kind in kinds],
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
         )
-        self.decoder_norm = nn.LayerNorm(c.decoder_width, eps=c.eps)
-        self.head = nn.ModuleList(nn.Linear(c.decoder_width, kind.n_targets) for kind in kinds)
-        for vectors in (self.mask_token, self.kind):
-            nn.init.trunc_normal_(vectors, std=0.02, a=-0.02, b=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.decoder = TokenDecoder(
+            c.width,
+            [kind.n_targets for kind in kinds],
+            [grid_positions(kind.grid, c.decoder_width) for kind in kinds],
+            depth=c.decoder_depth,
+            heads=c.decoder_heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+        )
+        self.decoder.begin()
+        begin_linear(self)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss, a float32 scalar, 1 for a model that guesses: the two parts of `losses` weighed by the config."""
-        reconstruction, matching = self.losses(*inputs)
-        return (1 - self.config.matching) * reconstruction + self.config.matching * matching
+        """The loss, a float32 scalar, 1 for a model that guesses, of the arguments of `losses`."""
+        return self.losses(*inputs).loss()
 
     def losses(
         self,
@@ -122,31 +98,41 @@ class Siamese(nn.Module):
         matched_video: Tensor,
         matched_spectrogram: Tensor,
         *parts: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The reconstruction's loss (the mean of both modalities' mean squared errors) and that of matching.
+    ) -> Losses:
+        """The squared errors of both modalities' target tokens, which share what matching leaves, and matching.
 
         video uint8 (B, T, H, W, 3) and spectrogram float32 (B, T', F) are reconstructed by their masks, as in
         `MaskedAutoencoder`. matched_video and matched_spectrogram are matched; parts: see `ratio_parts`, of the video,
         then as many of the sound.
         """
-        masks = ((video_visible, video_target, video_weight), (audio_visible, audio_target, audio_weight))
         split = (self.video.split(video), self.audio.split(spectrogram))
-        predicted = self._completed(split, masks)
-        errors = [
-            self._error(modality, split[modality], masks[modality], predicted[modality]) for modality in (VIDEO, AUDIO)
-        ]
+        predicted = self._completed(split, (video_visible, audio_visible), (video_target, audio_target))
         half = len(parts) // 2
         clips = self._matched(VIDEO, self.video.split(matched_video), parts[:half])
         sounds = self._matched(AUDIO, self.audio.split(matched_spectrogram), parts[half:])
-        return (errors[0] + errors[1]) / 2, matching_loss(clips, sounds, self.config.temperature)
+        c, share = self.config, (1 - self.config.matching) / 2
+        with torch.no_grad():
+            expected = (
+                self.video.targets(gathered(split[VIDEO], video_target)),
+                self.audio.targets(gathered(split[AUDIO], audio_target)),
+            )
+        return Losses(
+            parts={
+                "video": squared(predicted[VIDEO], expected[VIDEO], video_weight, share),
+                "audio": squared(predicted[AUDIO], expected[AUDIO], audio_weight, share),
+                "matching": matching(clips, sounds, c.temperature, c.matching),
+            }
+        )
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
     ) -> tuple[Tensor, Tensor]:
         """What the decoder says of the targets of both masks: (B, M, values of a token) of the video, of the sound."""
         split = (self.video.split(video), self.audio.split(spectrogram))
-        masks = tuple((mask.visible, mask.target, mask.weight) for mask in (video_mask, audio_mask))
-        return self._completed(split, masks)
+        video_made, audio_made = self._completed(
+            split, (video_mask.visible, audio_mask.visible), (video_mask.target, audio_mask.target)
+        )
+        return video_made, audio_made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors float32 (B, D) of whole clips and of whole sounds; those of a pair should be near each other."""
@@ -166,12 +152,7 @@ class Siamese(nn.Module):
     def _encoded(self, modality: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
         """The visible tokens of one modality through the encoder, (B, V, D); padding is not attended to."""
         kind = (self.video, self.audio)[modality]
-        positions = (self.positions_0, self.positions_1)[modality]
-        x = self.embed[modality](kind.inputs(tokens[_rows(tokens), visible])) + positions[visible]
-        mask = None if valid is None else valid[:, None, None, :]
-        for block in self.encoder:
-            x = block(x, modality, mask)
-        return cast(Tensor, self.encoder_norm[modality](x))
+        return cast(Tensor, self.encoder(kind.inputs(gathered(tokens, visible)), visible, modality, valid))
 
     def _matched(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """The mean tokens (B, D) of a batch whose rows are encoded in parts."""
@@ -183,29 +164,11 @@ class Siamese(nn.Module):
         return torch.cat(means)[torch.argsort(torch.cat(list(rows)))]
 
     def _completed(
-        self, split: tuple[Tensor, Tensor], masks: Sequence[tuple[Tensor, Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+        self, split: tuple[Tensor, Tensor], visible: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
+    ) -> list[Tensor]:
         """What the decoder predicts of the targets of both modalities, having seen the visible tokens of both."""
-        places = (self.decoder_positions_0, self.decoder_positions_1)
-        seen, hidden = [], []
-        for modality, (visible, target, _) in enumerate(masks):
-            encoded = self.bridge(self._encoded(modality, split[modality], visible))
-            own = places[modality] + self.kind[modality]
-            seen.append(encoded + own[visible])
-            hidden.append(self.mask_token + own[target])
-        x = torch.cat((*hidden, *seen), dim=1)
-        for block in self.decoder:
-            x = block(x)
-        n_video, n_audio = (part.shape[1] for part in hidden)
-        x = self.decoder_norm(x[:, : n_video + n_audio])
-        return self.head[VIDEO](x[:, :n_video]), self.head[AUDIO](x[:, n_video:])
-
-    def _error(self, modality: int, tokens: Tensor, mask: tuple[Tensor, Tensor, Tensor], predicted: Tensor) -> Tensor:
-        _, target, weight = mask
-        with torch.no_grad():
-            expected = (self.video, self.audio)[modality].targets(tokens[_rows(tokens), target])
-        error = F.mse_loss(predicted.float(), expected, reduction="none").mean(dim=2)
-        return (error * weight).sum() / weight.sum().clamp(min=1)
+        encoded = [self._encoded(modality, split[modality], visible[modality]) for modality in (VIDEO, AUDIO)]
+        return cast(list[Tensor], self.decoder(encoded, visible, target))
 
 
 def ratio_parts(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
@@ -226,10 +189,6 @@ def ratio_parts(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
             real = torch.arange(width, device=visible.device) < n_visible[rows, None].clamp(min=1)
             made += [rows, visible[rows, :width], real]
     return made
-
-
-def _rows(tokens: Tensor) -> Tensor:
-    return torch.arange(tokens.shape[0], device=tokens.device)[:, None]
 
 
 def _all(tokens: Tensor) -> Tensor:

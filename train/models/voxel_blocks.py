@@ -1,4 +1,4 @@
-"""The parts of a diffusion transformer over voxels: conditioned blocks, experts, windows, positions.
+"""The parts of a diffusion transformer over voxels: conditioned blocks, experts, windows.
 
 Shapes: B clouds, L tokens, D channels, S tokens along an edge of the cube.
 """
@@ -11,18 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .masked_autoencoder import Attention
-
-
-def sinusoid_cube(side: int, width: int) -> Tensor:
-    """Positions of side^3 tokens in C order of (x, y, z), float32 (side^3, width): a third of the channels an axis,
-    sines then cosines. `width` is a multiple of 6. As DiT-3D has them.
-    """
-    rate = torch.pow(10000.0, -torch.arange(width // 6, dtype=torch.float64) / (width // 6))
-    angle = torch.arange(side, dtype=torch.float64)[:, None] * rate
-    line = torch.cat((angle.sin(), angle.cos()), dim=1)
-    axes = torch.meshgrid(*[torch.arange(side)] * 3, indexing="ij")
-    return torch.cat([line[axis.flatten()] for axis in axes], dim=1).float()
+from ..core.block import Attention, Perceptron
+from ..core.positions import rates
 
 
 class TimeEmbedding(nn.Module):
@@ -32,25 +22,13 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("rate", torch.exp(-torch.arange(128) / 128 * 9.210340371976184), persistent=False)
+        self.register_buffer("rate", rates(256).float(), persistent=False)
         self.up = nn.Linear(256, width)
         self.down = nn.Linear(width, width)
 
     def forward(self, time: Tensor) -> Tensor:
         angle = time[:, None].float() * self.rate
         return cast(Tensor, self.down(F.silu(self.up(torch.cat((angle.cos(), angle.sin()), dim=1)))))
-
-
-class Perceptron(nn.Module):
-    """The feed-forward part of a block, (B, L, D)."""
-
-    def __init__(self, width: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, mlp_ratio * width)
-        self.down = nn.Linear(mlp_ratio * width, width)
-
-    def forward(self, x: Tensor, category: Tensor) -> Tensor:
-        return cast(Tensor, self.down(F.gelu(self.up(x))))
 
 
 class Experts(nn.Module):
@@ -114,7 +92,9 @@ class ConditionedBlock(nn.Module):
         else:
             y = self.attention(y)
         x = x + (1 + gate1) * y
-        return cast(Tensor, x + (1 + gate2) * self.mlp(self.norm2(x) * (1 + scale2) + move2, category))
+        y = self.norm2(x) * (1 + scale2) + move2
+        y = self.mlp(y, category) if isinstance(self.mlp, Experts) else self.mlp(y)
+        return cast(Tensor, x + (1 + gate2) * y)
 
 
 def to_windows(x: Tensor, window: int, moved: bool) -> Tensor:

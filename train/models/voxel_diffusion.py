@@ -29,7 +29,11 @@ from torch import Tensor, nn
 
 from ...pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
 from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
-from .voxel_blocks import ConditionedBlock, TimeEmbedding, sinusoid_cube
+from ..core.block import begin_linear
+from ..core.losses import Losses, weighted
+from ..core.positions import axis_sinusoids
+from ..core.seeding import seeded
+from .voxel_blocks import ConditionedBlock, TimeEmbedding
 
 Schedule = Literal["linear", "cosine"]
 
@@ -101,11 +105,10 @@ class VoxelDiffusion(nn.Module):
         self.config = config
         self.side = config.resolution // config.patch
         self.noise = config.noise()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._build(config)
-        self.register_buffer("positions", sinusoid_cube(self.side, config.width), persistent=False)
-        self.register_buffer("decoder_positions", sinusoid_cube(self.side, config.decoder_width), persistent=False)
+        for name, width in (("positions", config.width), ("decoder_positions", config.decoder_width)):
+            self.register_buffer(name, axis_sinusoids((self.side,) * 3, width), persistent=False)
 
     def _build(self, c: VoxelDiffusionConfig) -> None:
         values = 3 * c.patch**3
@@ -128,21 +131,21 @@ class VoxelDiffusion(nn.Module):
         self.modulation = nn.Linear(c.width, 2 * c.decoder_width)
         self.head = nn.Linear(c.decoder_width, values)
         nn.init.normal_(self.mask_token, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        begin_linear(self)
         nn.init.normal_(self.category.weight, std=0.02)
         for block in (*self.encoder, *self.decoder):
             nn.init.zeros_(cast(ConditionedBlock, block).modulation.weight)
         for last in (self.modulation, self.head):
             nn.init.zeros_(last.weight)
 
-    def forward(
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The loss, a float32 scalar, of the arguments of `losses`."""
+        return self.losses(*inputs).loss()
+
+    def losses(
         self, points: Tensor, noise: Tensor, time: Tensor, label: Tensor, visible: Tensor, weight: Tensor
-    ) -> Tensor:
-        """The loss, a float32 scalar: the squared error of the noise, a cloud counting `weight`.
+    ) -> Losses:
+        """The squared error of the noise, a cloud counting `weight`.
 
         Of each cloud half of it is the mean over the points in visible tokens, half that over the others: the few that
         the encoder saw are those that it can learn to move, which is all that counts when new clouds are made.
@@ -159,7 +162,7 @@ class VoxelDiffusion(nn.Module):
         whole = error.mean(dim=1)
         both = (seen.amax(dim=1) > 0) & (seen.amin(dim=1) < 1)
         loss = torch.where(both, (halves[0] + halves[1]) / 2, whole)
-        return (loss * weight).sum() / weight.sum()
+        return Losses(parts={"noise": weighted(loss, weight)})
 
     def _lies_in(self, noised: Tensor, visible: Tensor) -> Tensor:
         """1 for each point that lies in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""

@@ -1,4 +1,4 @@
-"""A decoder whose blocks attend within windows of the token grid, every second one within shifted windows.
+"""Windows of a token grid, that a decoder's blocks attend within, every second block within shifted ones.
 
 Source: Audio-MAE (Huang et al., 2022, section 3.3): windows of 4 x 4 over 64 x 8 tokens, shifted by 2 along time, find
 the local patterns of a spectrogram better than global attention. The shift wraps around (Swin, Liu et al., 2021), and
@@ -7,31 +7,30 @@ a mask keeps the two ends of the grid from attending to each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-class WindowDecoder(nn.Module):
-    """`blocks` over a grid (T, F) in windows (w, v) that divide it; a block takes (B, windows, w * v, E) and a mask."""
+class Windows(nn.Module):
+    """Windows (w, v) that divide a grid (T, F)."""
 
     outside: Tensor
 
-    def __init__(self, blocks: Sequence[nn.Module], grid: tuple[int, ...], window: tuple[int, int]) -> None:
+    def __init__(self, grid: tuple[int, ...], window: tuple[int, int]) -> None:
         super().__init__()
         if len(grid) != 2 or grid[0] % window[0] or grid[1] % window[1]:
             raise ValueError(f"windows of {window} tokens do not divide a grid of {grid}; choose decoder_window to fit")
         self.grid, self.window = grid, window
         self.shift = window[0] // 2 if grid[0] > window[0] else 0
-        self.blocks = nn.ModuleList(blocks)
         self.register_buffer("outside", self._allowed(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """All tokens of the grid (B, N, E) in, the same out."""
+    def forward(self, x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
+        """All tokens of the grid (B, N, E) through the blocks, which take (B, windows, w * v, E) and a mask."""
         (t, f), (w, v) = self.grid, self.window
         batch, _, width = x.shape
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(blocks):
             shift = self.shift if i % 2 else 0
             if shift:
                 x = x.roll(-shift * f, dims=1)

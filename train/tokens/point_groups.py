@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..evaluate.point_distances import squared_distances
+from ..core.chamfer import squared_distances
 
 
 def farthest_points(xyz: Tensor, count: int) -> Tensor:

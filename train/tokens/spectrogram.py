@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..core.positions import axis_sinusoids
+
 EPS = 1e-6
 
 
@@ -77,16 +79,7 @@ class SpectrogramTokens(nn.Module):
         """Fixed positions float32 (N, width): sines and cosines of the time in the first half, of the frequency in the
         second. ValueError where width is not a multiple of 4.
         """
-        if width % 4:
-            raise ValueError(f"positions in two dimensions need a width that is a multiple of 4, got {width}")
-        t, f = (_sinusoids(length, width // 2) for length in self.grid)
-        return torch.cat((t.repeat_interleave(self.grid[1], dim=0), f.repeat(self.grid[0], 1)), dim=1)
-
-
-def _sinusoids(length: int, width: int) -> Tensor:
-    rate = torch.pow(10000.0, -torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angle = torch.arange(length, dtype=torch.float64)[:, None] * rate
-    return torch.cat((angle.sin(), angle.cos()), dim=1).float()
+        return axis_sinusoids(self.grid, width)
 
 
 def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:

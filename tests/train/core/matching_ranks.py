@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from maskstream.train.models.audiovisual_match import matching_loss
+from maskstream.train.models.audiovisual_match import matching
 
 
 def pairs():
@@ -17,7 +17,7 @@ def pairs():
 def gradient(rows):
     """Loss and gradient of one weight matrix on some rows of the pairs, (26,)."""
     weight = torch.eye(5).requires_grad_()
-    loss = matching_loss(*(F.normalize(side[rows] @ weight, dim=1) for side in pairs()), 0.1)
+    loss = matching(*(F.normalize(side[rows] @ weight, dim=1) for side in pairs()), 0.1).mean()
     loss.backward()
     return torch.cat((loss.detach()[None], weight.grad.flatten()))
 

@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_unsaved(trainer):
     run = trainer("run", steps=5, save_every=1)
     run.run(until=2)
     with torch.no_grad():
-        run.model.head.bias.fill_(float("nan"))
+        run.model.decoder.head[0].bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="loss of step 3 is nan"):
         run.run()
     assert trainer("run", steps=5).step == 2

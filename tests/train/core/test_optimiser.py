@@ -16,7 +16,9 @@ def test_only_matrices_decay(recipe):
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
     assert names[0] | names[1] == set(name_of.values())
     assert all(name.endswith("weight") and "norm" not in name for name in names[0])
-    assert {"mask_token", "embed.bias", "encoder_norm.weight", "encoder.0.attention.q_bias"} <= names[1]
+    assert {"decoder.mask_token", "encoder.embed.0.bias"} | {
+        f"encoder.stacks.0.{n}" for n in ("norm.of.0.weight", "blocks.0.attention.q_bias")
+    } <= names[1]
 
 
 def test_the_first_step_moves_a_weight_by_the_rate_and_the_decay():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.train.evaluate.point_distances import chamfer, chamfer_table, compare_sets, squared_distances
+from maskstream.train.core.chamfer import chamfer, squared_distances
+from maskstream.train.evaluate.point_distances import chamfer_table, compare_sets
 from maskstream.train.tokens.point_groups import farthest_points, group_points
 
 spatial = pytest.importorskip("scipy.spatial")

@@ -28,7 +28,7 @@ from maskstream.train.core.loop import Trainer
 from maskstream.train.core.positions import grid_positions
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
-from maskstream.train.models.audiovisual_match import matching_loss, mean_token
+from maskstream.train.models.audiovisual_match import matching, mean_token
 from maskstream.train.models.siamese import AUDIO, VIDEO, Siamese, SiameseConfig, ratio_parts
 from maskstream.train.tokens.spectrogram import SpectrogramTokensConfig
 from maskstream.train.tokens.video import VideoTokensConfig
@@ -80,14 +80,15 @@ def inputs(n=10):
 def test_blocks_are_shared_and_norms_and_embeddings_are_not():
     model = Siamese(SIZES, FRAME, SOUND)
     names = {name for name, _ in model.named_parameters()}
-    assert {"encoder.0.norm1.0.weight", "encoder.0.norm1.1.weight", "embed.0.weight", "embed.1.weight"} <= names
+    assert {f"encoder.stacks.0.blocks.0.norm1.of.{kind}.weight" for kind in (0, 1)} <= names
+    assert {"encoder.embed.0.weight", "encoder.embed.1.weight"} <= names
     assert sum("attention.qkv" in name for name in names if name.startswith("encoder")) == SIZES.depth
     model(*inputs()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for _, p in model.named_parameters())
     video, sound = data(3)
     before = [one.clone() for one in model.match(video, sound)]
     with torch.no_grad():
-        model.encoder[0].norm1[AUDIO].weight.mul_(3)
+        model.encoder.stacks[0].blocks[0].norm1.of[AUDIO].weight.mul_(3)
     after = model.match(video, sound)
     assert torch.equal(before[VIDEO], after[VIDEO])
     assert not torch.allclose(before[AUDIO], after[AUDIO])
@@ -131,10 +132,10 @@ def test_matching_is_bidirectional_cross_entropy_in_units_of_guessing():
     for table in (scores, scores.T):
         for i, row in enumerate(table):
             expected += np.log(np.exp(row - row.max()).sum()) + row.max() - row[i]
-    assert float(matching_loss(one, other, 0.05)) == pytest.approx(expected / 12 / np.log(6), rel=1e-5)
-    assert float(matching_loss(one, one, 0.05)) < 1e-2
+    assert float(matching(one, other, 0.05).mean()) == pytest.approx(expected / 12 / np.log(6), rel=1e-5)
+    assert float(matching(one, one, 0.05).mean()) < 1e-2
     same = F.normalize(torch.ones(6, 8), dim=1)
-    assert float(matching_loss(same, same, 0.05)) == pytest.approx(1)
+    assert float(matching(same, same, 0.05).mean()) == pytest.approx(1)
 
 
 def test_ranks_match_their_pairs_among_those_of_all(tmp_path):
@@ -148,8 +149,9 @@ def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
     model = Siamese(SIZES, FRAME, SOUND).eval()
     given = list(inputs())
     with torch.inference_mode():
-        reconstruction, matching = model.losses(*given)
-        assert float(model(*given)) == pytest.approx(0.5 * float(reconstruction) + 0.5 * float(matching), rel=1e-6)
+        means = model.losses(*given).means()
+        reconstruction = (means["video"] + means["audio"]) / 2
+        assert float(model(*given)) == pytest.approx(0.5 * float(reconstruction + means["matching"]), rel=1e-6)
         of_video = MaskBatch(masked=given[3], visible=given[2], target=given[3], weight=given[4])
         of_sound = MaskBatch(masked=given[6], visible=given[5], target=given[6], weight=given[7])
         made = model.predict(given[0], given[1], of_video, of_sound)
@@ -163,6 +165,11 @@ def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
         for one, kind, x, m in zip(made, (model.video, model.audio), given[:2], (of_video, of_sound), strict=True)
     ]
     assert float(reconstruction) == pytest.approx(sum(errors) / 2, rel=1e-5)
+
+
+def reconstruction(losses):
+    means = losses.means()
+    return float(means["video"] + means["audio"]) / 2
 
 
 def noisy_inputs(n=4, time=None):
@@ -205,7 +212,7 @@ def test_less_noise_is_easier_once_it_has_learned():
         optimiser.step()
         optimiser.zero_grad()
     with torch.inference_mode():
-        clean, pure = (float(model.losses(*noisy_inputs(time=time))[0]) for time in (0, NOISE.times - 1))
+        clean, pure = (reconstruction(model.losses(*noisy_inputs(time=time))) for time in (0, NOISE.times - 1))
     assert clean < 0.9 * pure
 
 
@@ -233,7 +240,7 @@ def test_denoising_is_what_the_loss_measures():
     with torch.inference_mode():
         parts = model.denoise(batch)
         expected = sum(float((made - clean).square().mean()) for made, clean, _ in parts) / 2
-        assert float(model.losses(video, sound, *given)[0]) == pytest.approx(expected, rel=1e-5)
+        assert reconstruction(model.losses(video, sound, *given)) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="noise="):
         model.denoise(replace(batch, video_noise=None))
     with pytest.raises(ValueError, match="no masks"):
@@ -258,7 +265,7 @@ def test_diffmavil_base_builds_at_full_size_within_its_budget():
     count = sum(p.numel() for p in model.parameters())
     assert 1.9e8 < count < 2.8e8, "two ViT-B encoders of 85 M, two fusion blocks of 7 M, two decoders of 25 M and more"
     assert (model.video.n_tokens, model.audio.n_tokens) == (784, 512)
-    assert len(model.video_encoder) == len(model.audio_encoder) == 12
+    assert [len(stack.blocks) for stack in model.encoder.stacks] == [12, 12]
     seen = [recipe.video_mask.ratio.at(end) for end in (0, 1)]
     assert [1040 // (int(784 * (1 - r) + 1e-9) + int(512 * (1 - r) + 1e-9)) for r in seen] == [8, 4]
 
@@ -362,7 +369,7 @@ def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     assert "50% below guessing the average token" in words
     assert "carry over" not in words
     with torch.no_grad():
-        for head in model.head:
+        for head in model.decoder.head:
             head.weight.zero_()
             head.bias.zero_()
     same = errors(recipe, model, splits / "val", None)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from maskstream.train.core.positions import interleaved_sinusoid
 from maskstream.train.models import AutoencoderConfig, MaskedAutoencoder
-from maskstream.train.models.masked_autoencoder import sinusoid_positions
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def test_a_token_of_weight_zero_gives_no_gradient(model, noise):
     weight = torch.ones_like(mask.weight)
     weight[1:] = 0
     model(noise.video, mask.visible, mask.target, weight).backward()
-    got = model.head.weight.grad.clone()
+    got = model.decoder.head[0].weight.grad.clone()
     model.zero_grad()
     model(noise.video[:1], mask.visible[:1], mask.target[:1], weight[:1]).backward()
-    assert torch.allclose(got, model.head.weight.grad, atol=1e-6)
+    assert torch.allclose(got, model.decoder.head[0].weight.grad, atol=1e-6)
 
 
 def test_positions_are_the_sinusoids_of_the_transformer():
-    table = sinusoid_positions(50, 16)
+    table = interleaved_sinusoid(50, 16)
     for position in (0, 1, 49):
         for column in range(0, 16, 2):
             angle = torch.tensor(position / 10000 ** (column / 16), dtype=torch.float64)
@@ -67,7 +67,7 @@ def test_positions_are_the_sinusoids_of_the_transformer():
 
 
 def test_there_is_a_bias_for_query_and_value_and_none_for_key(model):
-    names = [name for name, _ in model.encoder[0].attention.named_parameters()]
+    names = [name for name, _ in model.encoder.stacks[0].blocks[0].attention.named_parameters()]
     assert names == ["q_bias", "v_bias", "qkv.weight", "out.weight", "out.bias"]
 
 
@@ -79,26 +79,26 @@ def test_the_seed_alone_decides_the_weights_and_the_global_generator_is_left_alo
     assert torch.equal(torch.rand(3), first)
     again, other = recipe.build_model(seed=3), recipe.build_model(seed=4)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    assert not torch.equal(model.embed.weight, other.embed.weight)
+    assert not torch.equal(model.encoder.embed[0].weight, other.encoder.embed[0].weight)
 
 
 def test_it_compiles_to_one_graph(model, batch):
     expected = loss_of(model, batch)
     expected.backward()
-    gradient = model.embed.weight.grad.clone()
+    gradient = model.encoder.embed[0].weight.grad.clone()
     model.zero_grad()
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     loss = loss_of(compiled, batch)
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert torch.allclose(model.embed.weight.grad, gradient, atol=1e-6)
+    assert torch.allclose(model.encoder.embed[0].weight.grad, gradient, atol=1e-6)
 
 
 def test_bf16_autocast_stays_near_float32(model, batch):
     expected = loss_of(model, batch).item()
     seen = []
-    model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    model.decoder.head[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         loss = loss_of(model, batch)
     assert seen == [torch.bfloat16]

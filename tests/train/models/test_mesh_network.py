@@ -15,8 +15,9 @@ from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.train import train
 from maskstream.train.core.export import begin_with, load_model, save_model
 from maskstream.train.core.loop import Trainer
+from maskstream.train.core.losses import squared
 from maskstream.train.evaluate.rollout import Trajectories, next_step_errors, persistence, rollout, rollout_error
-from maskstream.train.models.mesh_network import MeshNetwork, MeshNetworkConfig, weighted_error
+from maskstream.train.models.mesh_network import MeshNetwork, MeshNetworkConfig
 from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.mesh import masked_inputs, next_inputs, next_step
 
@@ -92,7 +93,7 @@ def test_losses_are_weighted_means(batch):
     free = batch.counts > 0
     wanted = (batch.next_fields - batch.fields) / batch.change
     torch.testing.assert_close(loss, (made - wanted)[free].square().mean())
-    assert float(weighted_error(made, wanted, torch.zeros(len(made)))) == 0
+    assert float(squared(made, wanted, torch.zeros(len(made))).mean()) == 0
 
 
 def test_the_seed_alone_decides_the_weights():

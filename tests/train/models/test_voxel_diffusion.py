@@ -12,7 +12,8 @@ from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_places, voxelise
 from maskstream.pipelines.stream.place import Place
 from maskstream.train.core.export import load_model, save_model
-from maskstream.train.models.voxel_blocks import Experts, from_windows, sinusoid_cube, to_windows
+from maskstream.train.core.positions import axis_sinusoids
+from maskstream.train.models.voxel_blocks import Experts, from_windows, to_windows
 from maskstream.train.models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
 from maskstream.train.models.voxel_sampling import sample_clouds
 from maskstream.train.recipes import named_recipe
@@ -168,7 +169,7 @@ def test_windows_come_back_and_hold_neighbours():
 
 
 def test_positions_tell_all_tokens_apart():
-    positions = sinusoid_cube(8, 48)
+    positions = axis_sinusoids((8, 8, 8), 48)
     assert positions.shape == (512, 48)
     assert torch.cdist(positions, positions).fill_diagonal_(9).min() > 0.1
     assert torch.equal(positions[0, :16], positions[7, :16])

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ....pipelines.modalities.mesh.batch import MeshBatch
 from ....pipelines.modalities.mesh.loader import mesh_loader
 from ....pipelines.modalities.mesh.sample import MeshSampler, StoredMesh
+from ....train.core.losses import squared
 from ....train.evaluate.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error, sampler_of
-from ....train.models.mesh_network import MeshNetwork, weighted_error
+from ....train.models.mesh_network import MeshNetwork
 from ....train.recipes.mesh import MeshRecipe
 from ...figures.mesh_field import ShownField
 from ...figures.mesh_picture import mesh_picture
@@ -100,7 +101,7 @@ def masked_losses(recipe: MeshRecipe, model: MeshNetwork, data: str | Path) -> d
             "spread": spread(batch.fields, mask.masked[0], batch.edges)[target],
         }
         for name, values in made.items():
-            sums[name] += float(weighted_error(values, batch.fields[target], weight) * weight.sum())
+            sums[name] += float(squared(values, batch.fields[target], weight).total)
         total += float(weight.sum())
     return {name: value / max(total, 1e-12) for name, value in sums.items()}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
 from ....shards.format.manifest import Manifest
-from ....train.evaluate.point_distances import chamfer
+from ....train.core.chamfer import chamfer
 from ....train.models.point_autoencoder import PointAutoencoder
 from ....train.recipes.points import GroupRecipe
 from ...figures.cloud_picture import FADED, MADE, SEEN, cloud_picture
