@@ -72,8 +72,10 @@ from .patterns.top_scores import TopScores
 from .patterns.tube import Tube
 from .patterns.views import ByView, Complementary, Shared
 from .patterns.voxel_aware import VoxelAware
+from .text.batch import TextMaskBatch
 from .text.by_class import ByClass, class_weights
 from .text.decoder_rows import DecoderRows
+from .text.feedback import Feedback, smoothed
 from .text.replace import Replace
 from .text.scored_first import ScoredFirst
 from .text.tokens import Tokens
@@ -136,6 +138,7 @@ __all__ = [
     "Draw",
     "DropAndMask",
     "Dual",
+    "Feedback",
     "FilledStrips",
     "Fixed",
     "Frames",
@@ -167,6 +170,7 @@ __all__ = [
     "SquaredCosine",
     "Strips",
     "Submesh",
+    "TextMaskBatch",
     "TokenGrid",
     "Tokens",
     "TopScores",
@@ -178,6 +182,7 @@ __all__ = [
     "WholeWords",
     "class_weights",
     "mask_batch",
+    "smoothed",
     "submesh",
     "visible_count",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Movable:
-    """Does one thing to every tensor of a dataclass, nested ones too."""
+    """Does one thing to every tensor of a dataclass, nested ones too. Fields that hold no tensor stay as they are."""
 
     __slots__ = ()
 
@@ -45,9 +45,17 @@ class Movable:
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One of all: each field's tensors joined along the batch; what is None in one is None in all."""
-        joined: dict[str, Any] = {}
-        for f in fields(cast(Any, cls)):
-            values = [getattr(p, f.name) for p in parts]
-            joined[f.name] = None if values[0] is None else torch.cat(values)
-        return cls(**joined)
+        """One batch of all parts: each field's tensors are joined along the batch.
+
+        ValueError where another value, such as a grid or None, differs from part to part.
+        """
+        return cls(**{f.name: _joined(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))})
+
+
+def _joined(name: str, values: Sequence[Any]) -> Any:
+    """A field of a batch from the values that it has in the batch's parts."""
+    if all(isinstance(value, Tensor) for value in values):
+        return torch.cat(list(values))
+    if any(value != values[0] for value in values[1:]):
+        raise ValueError(f"all parts of a batch have the same {name}, got {', '.join(map(str, values))}")
+    return values[0]

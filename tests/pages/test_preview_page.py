@@ -108,6 +108,7 @@ def test_counts_follow_their_definitions():
     masked = torch.ones(1, 64, dtype=torch.bool)
     masked[0, [0, 1, 2, 16, 17, 40]] = False  # steps: 3, 2, 1, 0 visible; step 2 keeps 2, step 3 none
     mask = MaskBatch(
+        grid=GRID,
         masked=masked,
         visible=(~masked).nonzero()[:, 1][None],
         target=torch.tensor([[0, 5, 6]]),
@@ -148,7 +149,8 @@ def test_the_counts_of_a_part_of_the_tokens_are_those_of_the_part():
     masked[0, [1, 4, 5, 8]] = True
     target = np.zeros((1, 10), dtype=bool)
     target[0, [3, 4, 9]] = True
-    counts = MaskRow.of(mask_batch(masked, target), 0, slice(3, 7)).counts
+    grid = TokenGrid(axes=("time",), shape=(10,), patch=(1,))
+    counts = MaskRow.of(mask_batch(masked, target, grid=grid), 0, slice(3, 7)).counts
     assert (counts.tokens, counts.visible, counts.targets, counts.weightless_targets) == (4, 2, 2, 1)
 
 
@@ -157,7 +159,7 @@ def test_a_target_that_the_encoder_saw_and_a_token_that_is_neither_are_told():
     masked[0, :16] = False
     target = np.zeros((1, 64), dtype=bool)
     target[0, 8:40] = True
-    text = preview_page(make_batch(1, mask=mask_batch(masked, target)), GRID, title="t", facts={})
+    text = preview_page(make_batch(1, mask=mask_batch(masked, target, grid=GRID)), GRID, title="t", facts={})
     page = Page(text)
     assert "8 without weight in the loss" in page.text
     assert "hidden, not reconstructed" in page.text

@@ -75,7 +75,7 @@ def test_numbers_of_a_cloud_are_those_of_its_points_and_its_mask():
     points = (rng.normal(size=(300, 3)) * (1, 0.4, 0.2)).astype(np.float32)
     tokens = VoxelTokens(resolution=16, patch=4)
     masked = rng.random((1, 64)) < 0.6
-    view = voxel_view(NAME, points, 1000, MaskRow.of(mask_batch(masked), 0), tokens)
+    view = voxel_view(NAME, points, 1000, MaskRow.of(mask_batch(masked, grid=tokens.grid), 0), tokens)
     own = loop_tokens(points, 16, 4)
     seen = {(x, y, z) for x, y, z in product(range(4), repeat=3) if not masked[0, x * 16 + y * 4 + z]}
     assert view.occupied == len(set(own))
@@ -92,7 +92,7 @@ def test_hidden_points_are_pale_and_visible_ones_are_not():
     tokens = VoxelTokens(resolution=16, patch=4)
     orange = []
     for hidden in (True, False):
-        mask = MaskRow.of(mask_batch(np.full((1, 64), hidden)), 0)
+        mask = MaskRow.of(mask_batch(np.full((1, 64), hidden), grid=tokens.grid), 0)
         picture = decode(voxel_view(NAME, points, 400, mask, tokens).figures[2].pictures[0]).astype(int)
         orange.append(((picture[..., 0] - picture[..., 2]) > 100).sum())
     assert orange[0] == 0

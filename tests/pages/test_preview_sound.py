@@ -120,7 +120,7 @@ def test_the_picture_is_grey_exactly_where_tokens_are_hidden():
     masked = np.random.default_rng(1).random((1, 16)) < 0.5
     target = np.zeros((1, 16), dtype=bool)
     target[0, :9] = True
-    view = spectrogram_view(values, grid, MaskRow.of(mask_batch(masked, target), 0), 64)
+    view = spectrogram_view(values, grid, MaskRow.of(mask_batch(masked, target, grid=grid), 0), 64)
     hidden = masked.reshape(4, 4).T[::-1]
     picture = decode(view.seen).astype(float)
     height, width = picture.shape[0] // 4, picture.shape[1] // 4

@@ -289,7 +289,7 @@ def test_tokens_that_nobody_predicted_are_told():
     masked[0, :8] = False
     target = np.zeros((1, 32), dtype=bool)
     target[0, 8:20] = True
-    batch = replace(clips(1), mask=mask_batch(masked, target))
+    batch = replace(clips(1), mask=mask_batch(masked, target, grid=GRID))
     some = report_page(steps([1.0]), [batch], [batch.video.numpy()], {}, grid=GRID, title="t")
     every = report_page(steps([1.0]), [clips(1)], [clips(1).video.numpy()], {}, grid=GRID, title="t")
     assert "neither shown nor predicted" in Tags(some).text

@@ -15,7 +15,7 @@ import xxhash
 
 from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, RandomResizedCrop
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.masks import MASKS, Linear, Random
+from maskstream.pipelines.masks import MASKS, Linear, Random, TextMaskBatch
 from maskstream.pipelines.modalities.audio.clip import AudioClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.stream.mix import MixOrder
@@ -187,7 +187,7 @@ def mask_of(scheme: Scheme, view: int) -> Vectors:
         found["target"] = bits(target)
     if batch.mask_token is not None:
         found["mask_token"] = bits(batch.mask_token[0].numpy())
-    if batch.attend is not None:
+    if isinstance(batch, TextMaskBatch) and batch.attend is not None:
         found["attend (xxh3_64)"] = xxhash.xxh3_64_hexdigest(np.packbits(batch.attend[0].numpy()).tobytes())
     return found
 

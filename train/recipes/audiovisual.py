@@ -129,7 +129,8 @@ class SiameseRecipe(AudioVisualRecipe):
         masks = []
         for mask in (video, audio):
             visible, target, weight = self._second(mask)
-            masks.append(MaskBatch(masked=mask.masked[1::2], visible=visible, target=target, weight=weight))
+            seen = mask.masked[1::2]
+            masks.append(MaskBatch(grid=mask.grid, masked=seen, visible=visible, target=target, weight=weight))
         return parts_of(batch, slice(1, None, 2), masks[0], masks[1])
 
     def _second(self, mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from .batch import MaskBatch
 from .draw import Draw
@@ -21,20 +20,27 @@ from .ratio import Law
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maps:
-    """What was drawn for one view of a sample, bool (N,) each.
+    """The mask of one view of a sample, bool (N,) each; a batch of them is a MaskBatch.
 
-    hidden: the tokens that do not enter the encoder. target: those that are reconstructed; None: the hidden ones.
-    mask_token: those that enter the encoder as the mask token, none of them hidden; None: none.
-
-    version, tokens int64 (N,) and attend bool (N, N) are those of MaskBatch; every sample of a batch has them, or none.
+    hidden: the tokens that do not enter the encoder. target: the tokens that are reconstructed; None means the hidden
+    ones. mask_token: the tokens that enter the encoder as the mask token, none of them hidden; None means none.
     """
 
     hidden: npt.NDArray[np.bool_]
     target: npt.NDArray[np.bool_] | None = None
     mask_token: npt.NDArray[np.bool_] | None = None
-    version: int | None = None
-    tokens: npt.NDArray[np.int64] | None = None
-    attend: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def joined(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
+        """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
+        hidden = _table([m.hidden for m in maps], grid)
+        target = mask_token = None
+        if any(m.target is not None for m in maps):
+            target = _table([m.hidden if m.target is None else m.target for m in maps], grid)
+        if any(m.mask_token is not None for m in maps):
+            none = np.zeros(grid.size, dtype=np.bool_)
+            mask_token = _table([none if m.mask_token is None else m.mask_token for m in maps], grid)
+        return mask_batch(hidden, target, grid=grid, mask_token=mask_token, ragged=ragged)
 
 
 class Mask(ABC):
@@ -93,26 +99,17 @@ def as_draw(draw: Draw | np.random.Generator) -> Draw:
 
 
 def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
-    """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
-    hidden = _table([m.hidden for m in maps], grid)
-    target = mask_token = None
-    if any(m.target is not None for m in maps):
-        target = _table([m.hidden if m.target is None else m.target for m in maps], grid)
-    if any(m.mask_token is not None for m in maps):
-        none = np.zeros(grid.size, dtype=np.bool_)
-        mask_token = _table([none if m.mask_token is None else m.mask_token for m in maps], grid)
-    batch = mask_batch(hidden, target, mask_token=mask_token, ragged=ragged)
-    return replace(
-        batch,
-        version=_stacked([m.version for m in maps]),
-        tokens=_stacked([m.tokens for m in maps]),
-        attend=_stacked([m.attend for m in maps]),
-    )
+    """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`.
 
-
-def _stacked(values: list[Any]) -> Tensor | None:
-    """The values of a batch's samples as one tensor; None where they have none."""
-    return torch.from_numpy(np.array(values)) if values and values[0] is not None else None
+    ValueError where only some of the maps hold what the others do, such as token ids.
+    """
+    kinds = sorted({type(m).__name__ for m in maps})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"the views of a batch are masked in one way, got {' and '.join(kinds)}; put masks.ByView inside the mask "
+            "that brings token ids or attention, not around it"
+        )
+    return (type(maps[0]) if maps else Maps).joined(maps, grid, ragged=ragged)
 
 
 def _table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
@@ -123,10 +120,11 @@ def mask_batch(
     masked: npt.NDArray[np.bool_],
     target: npt.NDArray[np.bool_] | None = None,
     *,
+    grid: TokenGrid,
     mask_token: npt.NDArray[np.bool_] | None = None,
     ragged: int | None = None,
 ) -> MaskBatch:
-    """The MaskBatch of `masked` bool (B, N), True = hidden from the encoder, and `target` bool (B, N).
+    """The MaskBatch of `masked` bool (B, N), True = hidden from the encoder, and `target` bool (B, N), on `grid`.
 
     Without `target` every masked token is reconstructed and counts 1. With it, those tokens are, and one that the
     encoder saw counts 0; what entered it as the mask token, `mask_token` bool (B, N), it did not see. Index tensors are
@@ -144,6 +142,7 @@ def mask_batch(
     for i, count in enumerate([] if n_target is None else n_target.tolist()):
         weight[i, count:] = 0
     return MaskBatch(
+        grid=grid,
         masked=torch.from_numpy(masked),
         visible=torch.from_numpy(visible),
         target=torch.from_numpy(targets),

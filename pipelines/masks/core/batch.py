@@ -11,36 +11,32 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...stream.batch import Movable
+from .grid import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskBatch(Movable):
     """Which tokens the encoder does not see and which the decoder reconstructs.
 
+    grid: the tokens' grid; a token's number is its place in C order of the grid's shape. B samples of N tokens.
     masked: bool (B, N), True = hidden from the encoder. visible: int64 (B, V), sorted, the tokens where masked is
     False. target: int64 (B, M), sorted, the tokens that the decoder reconstructs. weight: float32 (B, M), what each
     target counts in the loss (0 for a target that the encoder saw).
 
     Where samples have different counts (masks.Padded), n_visible and n_target, int64 (B,), say how many of a row's
     entries are real; the rest are 0, and such targets have weight 0. Elsewhere they are None and every entry is real.
-    version: int64 (B,), the version of the feedback that a mask was drawn with, None where it follows none.
     mask_token: bool (B, N), the tokens that enter the encoder as the mask token: they are among `visible`, but their
     content is not seen, and as targets they have weight 1. None where every visible token is itself.
-
-    Masks of text bring more: tokens int64 (B, N), the ids that the encoder reads, corrupted where masked
-    (masks.Replace); attend bool (B, N, N), which tokens each position of a decoder attends to (masks.DecoderRows).
     """
 
+    grid: TokenGrid
     masked: Tensor
     visible: Tensor
     target: Tensor
     weight: Tensor
     n_visible: Tensor | None = None
     n_target: Tensor | None = None
-    version: Tensor | None = None
     mask_token: Tensor | None = None
-    tokens: Tensor | None = None
-    attend: Tensor | None = None
 
     @property
     def visible_valid(self) -> Tensor:
@@ -57,6 +53,10 @@ class MaskBatch(Movable):
         """int64 (B, N): each token's place in [visible, hidden tokens], published as ids_restore."""
         order = torch.argsort(self.masked.to(torch.uint8), dim=1, stable=True)
         return torch.argsort(order, dim=1)
+
+    def rows(self, chosen: slice) -> Self:
+        """The masks of the chosen samples."""
+        return self._map(lambda tensor: tensor[chosen])
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:

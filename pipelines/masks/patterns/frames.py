@@ -96,7 +96,6 @@ class Context(Mask):
             hidden=np.concatenate([seen, maps.hidden]),
             target=None if maps.target is None else np.concatenate([seen, maps.target]),
             mask_token=None if maps.mask_token is None else np.concatenate([seen, maps.mask_token]),
-            version=maps.version,
         )
 
 

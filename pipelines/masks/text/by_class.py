@@ -8,11 +8,12 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from ...stream.feedback import Feedback
-from ..core.base import Maps, Mask
+from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from .batch import TextMaps
+from .feedback import Feedback
 from .words import Words, sized
 
 
@@ -50,7 +51,7 @@ class ByClass(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.maps(grid, draw).hidden
 
-    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+    def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
         words = Words.of(grid, draw, by="ByClass")
         published = None if self.feedback is None else self.feedback.read()
         weights = class_weights(np.array(self.scores) if published is None else published.scores)
@@ -61,7 +62,7 @@ class ByClass(Mask):
         count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
         accepted = np.flatnonzero(draw.rng.random(len(chances)) < chances)
         hidden = words.spread(words.taken(1, count, draw.rng, accepted)[0])
-        return Maps(hidden=hidden, version=None if published is None else published.version)
+        return TextMaps(hidden=hidden, version=None if published is None else published.version)
 
 
 def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

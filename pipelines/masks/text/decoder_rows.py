@@ -7,16 +7,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Maps, Mask
+from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, as_law
+from .batch import TextMaps
 from .words import PADDING, WholeWords, Words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderRows(Mask):
-    """The masks of `encoder` with what each position of the decoder attends to: `MaskBatch.attend`, bool (B, N, N).
+    """The masks of `encoder` with what each position of the decoder attends to: `TextMaskBatch.attend`, bool (B, N, N).
 
     For a text of L tokens min(L, pool) masks of whole words at `ratio` are drawn, independent of the encoder's; row i
     picks one of them at random and attends to what it leaves and is not i itself. So the first column ([CLS]) is True
@@ -43,8 +44,8 @@ class DecoderRows(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.encoder.hide(grid, draw)
 
-    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
-        return replace(self.encoder.maps(grid, draw), attend=self.attend(grid, draw))
+    def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
+        return replace(TextMaps.of(self.encoder.maps(grid, draw)), attend=self.attend(grid, draw))
 
     def attend(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         """The matrix of one view of a text: bool (N, N), row i for the position i."""

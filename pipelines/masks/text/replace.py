@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..core.base import Maps, Mask
+from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
+from .batch import TextMaps
 from .words import sized
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replace(Mask):
-    """The masks of `mask` with the token ids that the encoder reads: `MaskBatch.tokens`, int64 (B, N).
+    """The masks of `mask` with the token ids that the encoder reads: `TextMaskBatch.tokens`, int64 (B, N).
 
     Each hidden token by itself stays with probability `keep`, becomes a uniformly random id below `vocabulary` with
     probability `random`, and `mask_id` otherwise. The labels are the original ids at `target`. The cue is `tokens`,
@@ -47,7 +48,7 @@ class Replace(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.mask.hide(grid, draw)
 
-    def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
+    def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
         maps = self.mask.maps(grid, draw)
         tokens = sized(draw.cues.need("tokens", by="Replace"), grid.size, "tokens", "Replace").astype(np.int64)
         places = np.flatnonzero(maps.hidden)
@@ -56,4 +57,4 @@ class Replace(Mask):
         tokens[changed] = self.mask_id
         random = places[(chance >= self.keep) & (chance < self.keep + self.random)]
         tokens[random] = draw.rng.integers(self.vocabulary, size=len(random))
-        return replace(maps, tokens=tokens)
+        return replace(TextMaps.of(maps), tokens=tokens)

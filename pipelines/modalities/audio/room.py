@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -41,5 +41,4 @@ def together(parts: Sequence[Tensor]) -> Tensor:
 
 def rows_of(mask: MaskBatch, first: int, stop: int) -> MaskBatch:
     """The masks [first, stop) of a batch."""
-    tensors = {f.name: getattr(mask, f.name) for f in fields(mask)}
-    return replace(mask, **{name: tensor[first:stop] for name, tensor in tensors.items() if tensor is not None})
+    return mask.rows(slice(first, stop))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...masks.core.batch import MaskBatch
+from ...masks.core.grid import TokenGrid
 from ...masks.patterns.mesh_nodes import submesh
 from .batch import MeshBatch
 from .graph import Graph
@@ -71,8 +72,10 @@ def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> Mas
         return None
     target = torch.cat([mask.target[0] + first for mask, first in masks])
     weight = torch.cat([mask.weight[0] for mask, _ in masks])
+    masked = torch.cat([mask.masked for mask, _ in masks], dim=1)
     return MaskBatch(
-        masked=torch.cat([mask.masked for mask, _ in masks], dim=1),
+        grid=TokenGrid(axes=("node",), shape=(masked.shape[1],), patch=(1,)),
+        masked=masked,
         visible=torch.cat([mask.visible[0] + first for mask, first in masks])[None],
         target=target[None],
         weight=(weight * counts[target])[None],

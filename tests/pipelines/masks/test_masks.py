@@ -247,7 +247,8 @@ def test_laws_see_progress_and_ragged_batches_are_refused() -> None:
 def test_an_empty_batch_and_full_masks() -> None:
     assert Random().draw(VIDEO, []).masked.shape == (0, 1568)
     assert Random(ratio=1.0).draw(VIDEO, rngs(1)).visible.shape == (1, 0)
-    assert mask_batch(np.zeros((2, 4), dtype=bool)).target.shape == (2, 0)
+    grid = TokenGrid(axes=("node",), shape=(4,), patch=(1,))
+    assert mask_batch(np.zeros((2, 4), dtype=bool), grid=grid).target.shape == (2, 0)
 
 
 def test_grids() -> None:

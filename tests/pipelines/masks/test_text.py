@@ -14,6 +14,7 @@ from maskstream.pipelines.masks import (
     MASKS,
     PADDING,
     ByClass,
+    ByView,
     Cues,
     DecoderRows,
     Draw,
@@ -21,11 +22,13 @@ from maskstream.pipelines.masks import (
     Padded,
     Replace,
     ScoredFirst,
+    TextMaskBatch,
     Tokens,
     UniformCount,
     WholeWords,
     class_weights,
 )
+from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.text.words import Words
 from maskstream.pipelines.stream.place import Place
 
@@ -76,7 +79,7 @@ def test_a_text_has_one_mask_in_every_batch_and_another_in_another_view(mask: Ma
     batch = Padded(mask=mask).draw(token_grid(40), draws(cues))
     apart = [Padded(mask=mask).draw(token_grid(40), [d]) for d in draws(cues)]
     for name in ("masked", "tokens", "attend"):
-        if (together := getattr(batch, name)) is not None:
+        if (together := getattr(batch, name, None)) is not None:
             assert torch.equal(together, torch.cat([getattr(a, name) for a in apart]))
     assert not np.array_equal(hidden_of(mask, 40, draws(cues, view=1)), batch.masked)
     assert not np.array_equal(hidden_of(mask, 40, draws(cues, seed=1)), batch.masked)
@@ -293,3 +296,30 @@ def test_wrong_cues_are_refused() -> None:
     with pytest.raises(ValueError, match=r"WholeWords works on a grid with axes \('token',\)"):
         WholeWords().hide(replace(token_grid(12), axes=("node",)), draws([good])[0])
     assert PADDING < -1
+
+
+def test_only_masks_that_bring_more_give_a_text_batch() -> None:
+    """The grid and what texts add survive being joined; a mix of both kinds is refused with what to do."""
+    cues, grid = texts(4), token_grid(40)
+    plain = Padded(mask=WholeWords()).draw(grid, draws(cues))
+    assert type(plain).__name__ == "MaskBatch"
+    replaced = Replace(mask=WholeWords(), mask_id=MASK_ID, vocabulary=30522)
+    parts = [Padded(mask=replaced).draw(grid, [d]) for d in draws(cues)]
+    whole = TextMaskBatch.concatenated([part for part in parts if isinstance(part, TextMaskBatch)])
+    assert whole.grid == grid
+    assert whole.to("cpu").grid == grid
+    assert whole.tokens is not None
+    assert whole.tokens.shape == (4, 40)
+    assert whole.attend is None
+    outside = Padded(mask=ByView(masks=(None, replaced)))
+    with pytest.raises(ValueError, match=r"put masks\.ByView inside the mask"):
+        outside.draw(grid, [*draws(cues), *draws(cues, view=1)])
+    inside = Padded(mask=replace(replaced, mask=ByView(masks=(None, WholeWords()))))
+    assert isinstance(inside.draw(grid, [*draws(cues), *draws(cues, view=1)]), TextMaskBatch)
+
+
+def test_parts_of_two_grids_are_not_joined() -> None:
+    parts = [WholeWords(ratio=0.0).draw(token_grid(n), draws(texts(2, n))) for n in (20, 20, 30)]
+    assert MaskBatch.concatenated(parts[:2]).masked.shape == (4, 20)
+    with pytest.raises(ValueError, match="same grid"):
+        MaskBatch.concatenated([replace(p, masked=p.masked[:, :20], visible=p.visible[:, :20]) for p in parts])

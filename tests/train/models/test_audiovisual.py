@@ -44,6 +44,11 @@ SIZES = SiameseConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_dept
 NOISY = AudioVisualDiffusionConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
 
+IMAGE_GRID = TokenGrid.video(1, 32, 32, 1, 8)
+CLIP_GRID = TokenGrid.video(4, 32, 32, patch=8)
+SOUND_GRID = TokenGrid(axes=("time", "freq"), shape=(8, 4), patch=(8, 8))
+
+
 def data(n, frames=1):
     generator = torch.Generator().manual_seed(n)
     video = torch.randint(0, 255, (n, frames, 32, 32, 3), generator=generator, dtype=torch.uint8)
@@ -152,8 +157,8 @@ def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
         means = model.losses(*given).means()
         reconstruction = (means["video"] + means["audio"]) / 2
         assert float(model(*given)) == pytest.approx(0.5 * float(reconstruction + means["matching"]), rel=1e-6)
-        of_video = MaskBatch(masked=given[3], visible=given[2], target=given[3], weight=given[4])
-        of_sound = MaskBatch(masked=given[6], visible=given[5], target=given[6], weight=given[7])
+        of_video = MaskBatch(grid=IMAGE_GRID, masked=given[3], visible=given[2], target=given[3], weight=given[4])
+        of_sound = MaskBatch(grid=SOUND_GRID, masked=given[6], visible=given[5], target=given[6], weight=given[7])
         made = model.predict(given[0], given[1], of_video, of_sound)
         spoilt = model.audio.split(given[1]).clone()
         spoilt.scatter_(1, given[6][..., None].expand(-1, -1, spoilt.shape[2]), 7.0)
@@ -219,7 +224,10 @@ def test_less_noise_is_easier_once_it_has_learned():
 def test_denoising_is_what_the_loss_measures():
     model = AudioVisualDiffusion(NOISY, CLIP, SOUND).eval()
     video, sound, *given = noisy_inputs()
-    drawn = [MaskBatch(masked=g[1], visible=g[0], target=g[1], weight=g[2]) for g in (given[:5], given[5:])]
+    drawn = [
+        MaskBatch(grid=grid, masked=g[1], visible=g[0], target=g[1], weight=g[2])
+        for grid, g in ((CLIP_GRID, given[:5]), (SOUND_GRID, given[5:]))
+    ]
     batch = AudioVisualBatch(
         video=video,
         waveform=sound,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.masks import ByClass, Draw, Padded, Replace, TokenGrid, TopScores, WholeWords
+from ...pipelines.masks import ByClass, Draw, Padded, Replace, TextMaskBatch, TokenGrid, TopScores, WholeWords
 from ..figures.tokens import runs_path
 from .media import Media
 from .panels import Drawing, Panel, Words
@@ -139,11 +139,12 @@ def painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) -> Pain
         panels: list[Panel] = []
         for shot, mask in drawn:
             hidden = mask.masked[0].numpy()
-            tokens = None if mask.tokens is None else mask.tokens[0].numpy()
+            of_text = mask if isinstance(mask, TextMaskBatch) else None
+            tokens = None if of_text is None or of_text.tokens is None else of_text.tokens[0].numpy()
             title = shot.caption and f"{shot.caption}: {int(hidden.sum())} hidden"
             panels.append(words(pieces, hidden, tokens, title, marked))
-            if mask.attend is not None:
-                panels.append(matrix(mask.attend[0].numpy()))
+            if of_text is not None and of_text.attend is not None:
+                panels.append(matrix(of_text.attend[0].numpy()))
         return tuple(panels)
 
     return paint

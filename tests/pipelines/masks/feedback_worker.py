@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maskstream.pipelines.masks import ByClass, Cues, Draw, Mask, Padded, TokenGrid
-from maskstream.pipelines.stream.feedback import Feedback
+from maskstream.pipelines.masks.text.feedback import Feedback
 from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.place import Place
 from maskstream.pipelines.stream.produce import BatchMaker, plans

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import ByClass, Draw, Padded, Replace
-from maskstream.pipelines.stream.feedback import Feedback, Published, smoothed
+from maskstream.pipelines.masks.text.feedback import Feedback, Published, smoothed
 from maskstream.pipelines.stream.place import Place
 
-from ..masks.texts import text, token_grid
+from .texts import text, token_grid
 
 SCRIPT = Path(__file__).with_name("feedback_worker.py")
 
