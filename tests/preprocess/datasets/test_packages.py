@@ -120,3 +120,25 @@ def test_a_whole_folder_of_a_package(package, source, tmp_path):
         fetch_folder(wheel, "tiny/none", root)
     package[1].unlink()
     assert fetch_folder(wheel, "tiny/clips", root) == folder
+
+
+def test_a_wheel_of_one_platform_is_taken_on_every_machine(tmp_path, monkeypatch):
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    names = [f"tiny_media-1.0-cp311-cp311-{platform}.whl" for platform in ("manylinux_2_24_x86_64", "win_arm64")]
+    for name in names:
+        with zipfile.ZipFile(shelf / name, "w") as archive:
+            archive.writestr("tiny/a.txt", name)
+            info = "tiny_media-1.0.dist-info"
+            archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-media\nVersion: 1.0\n")
+            archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {name[17:-4]}\n")
+            archive.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    package = Package(
+        name="tiny-media",
+        version="1.0",
+        sha256=hashlib.sha256((shelf / names[1]).read_bytes()).hexdigest(),
+        wheel_of=("311", "win_arm64"),
+    )
+    assert fetch(package, ("tiny/a.txt",), tmp_path)["tiny/a.txt"].read_text() == names[1]
