@@ -49,7 +49,7 @@ from collections.abc import Callable
 from .core.base import Maps, Mask, mask_batch
 from .core.draw import Cues, Draw, Scope
 from .core.grid import TokenGrid
-from .core.ratio import Fixed, Law, Ratio, Rounding, visible_count
+from .core.ratio import Fixed, Law, Ratio, RatioLaw, Rounding, hidden_count, visible_count
 from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
 from .laws.random import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
 from .patterns.block import Block
@@ -160,6 +160,7 @@ __all__ = [
     "Random",
     "Ratio",
     "RatioDecay",
+    "RatioLaw",
     "Replace",
     "Rounding",
     "RunningCell",
@@ -181,6 +182,7 @@ __all__ = [
     "VoxelAware",
     "WholeWords",
     "class_weights",
+    "hidden_count",
     "mask_batch",
     "smoothed",
     "submesh",

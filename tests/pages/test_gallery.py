@@ -66,6 +66,7 @@ def test_every_public_pattern_and_law_is_shown():
             not in (
                 masks.Mask,
                 masks.Law,
+                masks.RatioLaw,
                 masks.Fixed,
             )
         ):

@@ -52,6 +52,13 @@ class Cues:
         return value
 
 
+def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]:
+    """The cue `name`; ValueError unless it has one value for each of `n` tokens."""
+    if cue.shape != (n,):
+        raise ValueError(f"{by} needs {name} for {n} tokens, ({n},), got {cue.shape}")
+    return cue
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
     """One view of one sample.

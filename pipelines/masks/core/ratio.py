@@ -1,4 +1,4 @@
-"""Roundings turn a ratio into an exact number of tokens; a law says what the ratio is (laws.py).
+"""Laws say how many tokens are hidden (laws/ has those of the papers); roundings turn a ratio into such a count.
 
 Published code computes these numbers in floats and in several ways, which differ by a token at one ratio. Here the
 arithmetic is decimal and exact (0.9 is 9/10), and the way is named:
@@ -8,8 +8,10 @@ arithmetic is decimal and exact (0.9 is 9/10), and the way is named:
     floor_visible    visible = floor((1 - ratio) n)      19 visible    156 visible    MAE, MAE-ST, Audio-MAE, MGMAE
     ceil_masked      masked  = ceil(ratio n)             19 visible    156 visible    MAGE
     nearest_masked   masked  = max(1, round(ratio n))    20 visible    157 visible    BERT, RetroMAE
+    half_up_masked   masked  = max(1, round(ratio n))    20 visible    157 visible    OneRef, its text
 
-nearest_masked rounds halves to the even number, as Python does; at ratio 0 it masks nothing.
+nearest_masked rounds halves to the even number, as Python does, half_up_masked rounds them up. At ratio 0 both mask
+nothing.
 """
 
 from __future__ import annotations
@@ -23,18 +25,43 @@ from typing import Literal, get_args
 
 from .draw import Draw
 
-Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_masked"]
+Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_masked", "half_up_masked"]
 
 
 class Law(ABC):
-    """How much of a sample is hidden. Laws are frozen dataclasses; laws.py has those of the papers."""
+    """How many tokens of a sample are hidden. Laws are frozen dataclasses; laws/ has those of the papers.
+
+    A law has one method, `count`. Most laws draw a ratio and are subclasses of `RatioLaw`, which counts by it.
+    """
 
     __slots__ = ()
 
     @property
     def needs_progress(self) -> bool:
-        """Whether the ratio changes over the run, so that the run's length has to be known."""
+        """Whether the count changes over the run, so that the run's length has to be known."""
         return False
+
+    @abstractmethod
+    def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
+        """How many of `n` tokens are hidden in one view of a sample, 0 to n."""
+
+    def counts(self, frames: int, n: int, draw: Draw, rounding: Rounding) -> list[int]:
+        """How many of each frame's `n` tokens are hidden; they differ where the law draws frame by frame."""
+        return [self.count(n, draw, rounding)] * frames
+
+    def visible(self, n: int, draw: Draw, rounding: Rounding) -> int:
+        """How many of `n` tokens stay visible."""
+        return n - self.count(n, draw, rounding)
+
+    def visible_per_frame(self, frames: int, n: int, draw: Draw, rounding: Rounding) -> list[int]:
+        """How many of each frame's `n` tokens stay visible."""
+        return [n - count for count in self.counts(frames, n, draw, rounding)]
+
+
+class RatioLaw(Law):
+    """A law that draws a ratio; the rounding makes it a count."""
+
+    __slots__ = ()
 
     @abstractmethod
     def draw(self, draw: Draw) -> float:
@@ -44,17 +71,15 @@ class Law(ABC):
         """The ratio of each of `frames` frames; they differ where the law draws frame by frame."""
         return [self.draw(draw)] * frames
 
-    def visible(self, draw: Draw, n: int, rounding: Rounding) -> int:
-        """How many of `n` tokens stay visible."""
-        return visible_count(n, self.draw(draw), rounding)
+    def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
+        return hidden_count(n, self.draw(draw), rounding)
 
-    def visible_per_frame(self, draw: Draw, frames: int, n: int, rounding: Rounding) -> list[int]:
-        """How many of each frame's `n` tokens stay visible."""
-        return [visible_count(n, ratio, rounding) for ratio in self.per_frame(draw, frames)]
+    def counts(self, frames: int, n: int, draw: Draw, rounding: Rounding) -> list[int]:
+        return [hidden_count(n, ratio, rounding) for ratio in self.per_frame(draw, frames)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fixed(Law):
+class Fixed(RatioLaw):
     """The same ratio for every sample; it takes nothing from the generator."""
 
     ratio: float
@@ -68,11 +93,24 @@ class Fixed(Law):
 
 Ratio = float | Law
 """What a pattern accepts as `ratio`: a number means `Fixed`."""
+RatioAlone = float | RatioLaw
+"""What a pattern accepts as `ratio` that does not only count: no law that gives a number of tokens."""
 
 
 def as_law(ratio: Ratio) -> Law:
     """The law that `ratio` means; ValueError where a number is outside [0, 1]."""
     return ratio if isinstance(ratio, Law) else _fixed(ratio)
+
+
+def as_ratio_law(ratio: Ratio, by: str) -> RatioLaw:
+    """The law that `ratio` means, for the pattern `by`, which needs the ratio itself; ValueError for other laws."""
+    law = as_law(ratio)
+    if not isinstance(law, RatioLaw):
+        raise ValueError(
+            f"{law} is a number of tokens, not a ratio, and {by} needs a ratio: give a number or a law of the ratio "
+            "such as Uniform, or use a pattern that only counts (Random, Tube, Block, PerFrame)"
+        )
+    return law
 
 
 @lru_cache(maxsize=256)
@@ -92,19 +130,23 @@ def tidy(ratio: float) -> float:
 
 
 def check_rounding(rounding: str) -> None:
-    """ValueError unless `rounding` is one of the four."""
+    """ValueError unless `rounding` is one of them."""
     if rounding not in get_args(Rounding):
         raise ValueError(f"rounding is one of {', '.join(get_args(Rounding))}, got {rounding!r}")
 
 
 @lru_cache(maxsize=1024)
-def visible_count(n: int, ratio: float, rounding: Rounding) -> int:
-    """How many of `n` tokens stay visible at a masked `ratio`, in exact decimal arithmetic."""
+def hidden_count(n: int, ratio: float, rounding: Rounding) -> int:
+    """How many of `n` tokens are hidden at a masked `ratio`, in exact decimal arithmetic."""
     masked = Fraction(str(ratio)) * n
     if rounding == "floor_masked":
-        return n - floor(masked)
-    if rounding == "floor_visible":
-        return floor(n - masked)
-    if rounding == "nearest_masked":
-        return n - min(max(round(masked), 1), n) if masked else n
-    return n - ceil(masked)
+        return floor(masked)
+    if rounding in ("floor_visible", "ceil_masked"):
+        return ceil(masked)
+    nearest = round(masked) if rounding == "nearest_masked" else floor(masked + Fraction(1, 2))
+    return min(max(nearest, 1), n) if masked else 0
+
+
+def visible_count(n: int, ratio: float, rounding: Rounding) -> int:
+    """How many of `n` tokens stay visible at a masked `ratio`, in exact decimal arithmetic."""
+    return n - hidden_count(n, ratio, rounding)

@@ -22,10 +22,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..core.draw import Draw
-from ..core.ratio import Law, check_ratio, tidy
+from ..core.ratio import RatioLaw, check_ratio, tidy
 
 
-class ProgressLaw(Law):
+class ProgressLaw(RatioLaw):
     """A law whose ratio is a function of progress alone."""
 
     __slots__ = ()

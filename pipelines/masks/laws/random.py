@@ -26,7 +26,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..core.draw import Draw, Scope, check_scope
-from ..core.ratio import Law, Rounding, check_ratio, tidy
+from ..core.ratio import Law, RatioLaw, Rounding, check_ratio, tidy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class ScopedLaw(Law):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RandomLaw(ScopedLaw):
+class RandomLaw(ScopedLaw, RatioLaw):
     """A law whose ratio is a function of one generator."""
 
     @abstractmethod
@@ -101,24 +101,18 @@ class UniformCount(ScopedLaw):
         if self.low < 0 or (self.high is not None and self.high < self.low):
             raise ValueError(f"a count lies in 0 <= low <= high, got low={self.low}, high={self.high}")
 
-    def draw(self, draw: Draw) -> float:
-        raise ValueError(
-            f"{self} is a number of tokens, not a ratio: use it with a pattern that counts tokens (Random, Tube, "
-            "Block, PerFrame), or a law of the ratio such as Uniform"
-        )
+    def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
+        return self._count(n, self.generator(draw))
 
-    def visible(self, draw: Draw, n: int, rounding: Rounding) -> int:
-        return self._visible(self.generator(draw), n)
-
-    def visible_per_frame(self, draw: Draw, frames: int, n: int, rounding: Rounding) -> list[int]:
+    def counts(self, frames: int, n: int, draw: Draw, rounding: Rounding) -> list[int]:
         if self.scope != "frame":
-            return [self.visible(draw, n, rounding)] * frames
-        return [self._visible(draw.rng, n) for _ in range(frames)]
+            return [self.count(n, draw, rounding)] * frames
+        return [self._count(n, draw.rng) for _ in range(frames)]
 
-    def _visible(self, rng: np.random.Generator, n: int) -> int:
+    def _count(self, n: int, rng: np.random.Generator) -> int:
         most = min(max(1, round(Fraction(str(self.share)) * n)), n)
         most = most if self.high is None else min(self.high, most)
-        return n - int(rng.integers(min(self.low, most), most + 1))
+        return int(rng.integers(min(self.low, most), most + 1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,7 +198,7 @@ class MaskGIT(RandomLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MultiRatio(Law):
+class MultiRatio(RatioLaw):
     """One of several ratios: a random order of a batch is dealt to them in turn, and their shares of it differ by at
     most one sample.
 

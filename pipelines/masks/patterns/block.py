@@ -53,7 +53,7 @@ class Block(Mask):
             grid.need("t", "h", "w", by="Block")
         h, w = grid.shape[-2:]
         law, rng = as_law(self.ratio), draw.rng
-        visible = law.visible_per_frame(draw, grid.size // (h * w), h * w, self.rounding)
+        visible = law.visible_per_frame(grid.size // (h * w), h * w, draw, self.rounding)
         numbers = uniform_numbers(rng)
         maps = [unpacked(self._rectangles(h, w, h * w - v, numbers), h * w) for v in visible]
         if self.exact:

@@ -50,7 +50,7 @@ class Box(Mask):
         hidden = np.empty(grid.size, dtype=np.bool_)
         for part, ratio in ((inner, self.inside), (~inner, self.outside)):
             tokens = np.flatnonzero(part)
-            visible = as_law(ratio).visible(draw, len(tokens), self.rounding)
+            visible = as_law(ratio).visible(len(tokens), draw, self.rounding)
             hidden[tokens] = random_tokens(len(tokens), visible, draw.rng)
         return hidden
 

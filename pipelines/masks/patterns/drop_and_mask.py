@@ -40,7 +40,7 @@ class DropAndMask(Mask):
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         kept = visible_count(grid.size, self.drop, self.rounding)
-        visible = min(as_law(self.ratio).visible(draw, grid.size, self.rounding), kept)
+        visible = min(as_law(self.ratio).visible(grid.size, draw, self.rounding), kept)
         order = draw.rng.permutation(grid.size)
         hidden = np.ones(grid.size, dtype=np.bool_)
         hidden[order[:kept]] = False

@@ -36,7 +36,7 @@ class Frames(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         slices = grid.shape[grid.need_axis(self.axis, by="Frames")]
-        visible = as_law(self.ratio).visible(draw, slices, self.rounding)
+        visible = as_law(self.ratio).visible(slices, draw, self.rounding)
         return in_slices(random_tokens(slices, visible, draw.rng)[:, None], grid, self.axis)
 
 
@@ -59,7 +59,7 @@ class PerFrame(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="PerFrame")
-        visible = as_law(self.ratio).visible_per_frame(draw, grid.size // plane, plane, self.rounding)
+        visible = as_law(self.ratio).visible_per_frame(grid.size // plane, plane, draw, self.rounding)
         orders = random_orders(len(visible), plane, draw.rng)
         return in_slices(orders >= np.array(visible)[:, None], grid, self.axis)
 

@@ -67,7 +67,7 @@ class Joints(Mask):
         rows = 1 if self.per == "clip" else frames
         chosen = random_orders(rows, joints, rng)[:, : self.joints]
         hidden[np.arange(frames)[:, None], chosen] = True
-        hidden[random_tokens(frames, as_law(self.frames).visible(draw, frames, "floor_masked"), rng)] = True
+        hidden[random_tokens(frames, as_law(self.frames).visible(frames, draw, "floor_masked"), rng)] = True
         return hidden.reshape(-1)
 
 

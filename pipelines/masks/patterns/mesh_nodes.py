@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.base import Mask
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..text.words import sized
 from .random import random_tokens
 
 
@@ -44,7 +43,7 @@ class MeshNodes(Mask):
         if self.protect:
             free = ~np.isin(sized(draw.cues.need("kinds", by="MeshNodes"), n, "kinds", "MeshNodes"), self.protect)
         places = np.flatnonzero(free)
-        visible = as_law(self.ratio).visible(draw, len(places), self.rounding)
+        visible = as_law(self.ratio).visible(len(places), draw, self.rounding)
         hidden = np.zeros(n, dtype=np.bool_)
         hidden[places] = random_tokens(len(places), visible, draw.rng)
         return hidden

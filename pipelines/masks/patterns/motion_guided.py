@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, as_law, visible_count
+from ..core.ratio import RatioAlone, as_ratio_law, visible_count
 
 Floats = npt.NDArray[np.float32]
 Start = Literal["mix_gauss", "pixel", "token"]
@@ -45,7 +45,7 @@ class MotionGuided(Mask):
         visible tokens move against the content.
     """
 
-    ratio: Ratio = 0.9
+    ratio: RatioAlone = 0.9
     start: Start = "mix_gauss"
     base: Base = "middle"
     per: Per = "slice"
@@ -55,7 +55,7 @@ class MotionGuided(Mask):
     compat: bool = False
 
     def __post_init__(self) -> None:
-        as_law(self.ratio)
+        as_ratio_law(self.ratio, by="MotionGuided")
         legal: dict[str, Any] = {"start": Start, "base": Base, "per": Per, "fill": Fill}
         for name, choices in legal.items():
             if getattr(self, name) not in get_args(choices):
@@ -79,7 +79,7 @@ class MotionGuided(Mask):
                 f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {flow.shape}"
             )
         maps, warp = kernels()
-        ratio = as_law(self.ratio).draw(draw)
+        ratio = as_ratio_law(self.ratio, by="MotionGuided").draw(draw)
         start = start_map(self.start, (h, w), self.cells, ratio, rng)
         base = {"middle": frames // 2, "first": 0}.get(self.base)
         seen = warp.carry(

@@ -85,7 +85,7 @@ class MultiBlock(Mask):
                 hidden[start : start + depth, top : top + rows, left : left + columns] = True
             flat = hidden.reshape(-1)
             if self.ratio is not None:
-                return adjusted(flat, as_law(self.ratio).visible(draw, n, self.rounding), draw.rng)
+                return adjusted(flat, as_law(self.ratio).visible(n, draw, self.rounding), draw.rng)
             if not flat.all():
                 return flat
         return np.tile(random_tokens(h * w, 1, draw.rng), t)

@@ -29,7 +29,7 @@ class Random(Mask):
         check_rounding(self.rounding)
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        visible = as_law(self.ratio).visible(draw, grid.size, self.rounding)
+        visible = as_law(self.ratio).visible(grid.size, draw, self.rounding)
         return random_tokens(grid.size, visible, draw.rng)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_ratio, check_rounding, visible_count
+from ..core.ratio import Ratio, RatioAlone, Rounding, as_law, as_ratio_law, check_ratio, check_rounding, visible_count
 from .random import adjusted, random_tokens
 
 
@@ -36,8 +36,8 @@ class Strips(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="Strips")
-        time = random_tokens(columns, as_law(self.time).visible(draw, columns, self.rounding), draw.rng)
-        freq = random_tokens(rows, as_law(self.freq).visible(draw, rows, self.rounding), draw.rng)
+        time = random_tokens(columns, as_law(self.time).visible(columns, draw, self.rounding), draw.rng)
+        freq = random_tokens(rows, as_law(self.freq).visible(rows, draw, self.rounding), draw.rng)
         return crossed(time, freq, grid)
 
 
@@ -52,20 +52,20 @@ class FilledStrips(Mask):
     grid's axes are (freq, time) or (time, freq). Source: AVSiam (Lin & Bertasius 2024), structured masking of audio.
     """
 
-    ratio: Ratio = 0.8
+    ratio: RatioAlone = 0.8
     rounding: Rounding = "floor_visible"
     time: float = 0.7
     freq: float = 0.7
 
     def __post_init__(self) -> None:
-        as_law(self.ratio)
+        as_ratio_law(self.ratio, by="FilledStrips")
         check_rounding(self.rounding)
         check_ratio(self.time, "the part of the ratio that columns take")
         check_ratio(self.freq, "the part of the ratio that rows take")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="FilledStrips")
-        ratio, rng = as_law(self.ratio).draw(draw), draw.rng
+        ratio, rng = as_ratio_law(self.ratio, by="FilledStrips").draw(draw), draw.rng
         time = random_tokens(columns, columns - struck(columns, ratio, self.time), rng)
         freq = random_tokens(rows, rows - struck(rows, ratio, self.freq), rng)
         return adjusted(crossed(time, freq, grid), visible_count(grid.size, ratio, self.rounding), rng)

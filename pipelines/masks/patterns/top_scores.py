@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.base import Mask
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
-from ..text.words import sized
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +48,6 @@ class TopScores(Mask):
         if draw.cues.hidden is not None:
             hidden |= sized(draw.cues.hidden, grid.size, "hidden", "TopScores")
         n = int((hidden | (scores > -np.inf)).sum())
-        count = n - as_law(self.ratio).visible(draw, n, self.rounding) if self.count is None else min(self.count, n)
+        count = as_law(self.ratio).count(n, draw, self.rounding) if self.count is None else min(self.count, n)
         hidden[np.lexsort((-scores, ~hidden))[:count]] = True
         return hidden

@@ -34,5 +34,5 @@ class Tube(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="Tube")
-        visible = as_law(self.ratio).visible(draw, plane, self.rounding)
+        visible = as_law(self.ratio).visible(plane, draw, self.rounding)
         return repeated(random_tokens(plane, visible, draw.rng), grid, self.axis)

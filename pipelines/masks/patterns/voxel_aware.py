@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.base import Mask
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, as_law
-from ..text.words import sized
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,19 +45,14 @@ class VoxelAware(Mask):
         grid.need("x", "y", "z", by="VoxelAware")
         occupied = sized(draw.cues.need("occupied", by="VoxelAware"), grid.size, "occupied", "VoxelAware")
         inside, outside = np.flatnonzero(occupied), np.flatnonzero(~occupied)
-        front = min(max(_kept(self.foreground, len(inside), draw), 1), len(inside))
+        front = min(max(as_law(self.foreground).visible(len(inside), draw, "floor_masked"), 1), len(inside))
         if self.total is None:
-            back = _kept(self.background, len(outside), draw)
+            back = as_law(self.background).visible(len(outside), draw, "floor_masked")
         else:
-            visible = as_law(self.total).visible(draw, grid.size, "floor_visible")
+            visible = as_law(self.total).visible(grid.size, draw, "floor_visible")
             back = min(max(visible - front, 0), len(outside))
             front = visible - back
         hidden = np.ones(grid.size, dtype=np.bool_)
         hidden[draw.rng.choice(inside, front, replace=False, shuffle=False)] = False
         hidden[draw.rng.choice(outside, back, replace=False, shuffle=False)] = False
         return hidden
-
-
-def _kept(ratio: Ratio, n: int, draw: Draw) -> int:
-    """ceil((1 - ratio) n), in exact arithmetic."""
-    return ceil((1 - Fraction(str(as_law(ratio).draw(draw)))) * n)

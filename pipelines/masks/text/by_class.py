@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.base import Mask
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
 from .batch import TextMaps
 from .feedback import Feedback
-from .words import Words, sized
+from .words import Words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.base import Mask
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from .batch import TextMaps
-from .words import sized
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
-from math import floor
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.base import Mask
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, as_law
-from .words import PADDING, sized, word_cue
+from .words import PADDING, word_cue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +38,7 @@ class ScoredFirst(Mask):
         scores = sized(draw.cues.need("scores", by="ScoredFirst"), grid.size, "scores", "ScoredFirst")
         places = np.flatnonzero(words >= 0)
         after_first = len(words) - int((words == PADDING).sum()) - 1
-        ratio = Fraction(str(as_law(self.ratio).draw(draw)))
-        count = max(floor(ratio * after_first + Fraction(1, 2)), 1) if ratio else 0
+        count = as_law(self.ratio).count(max(after_first, 1), draw, "half_up_masked")
         places = draw.rng.permutation(places)
         order = np.argsort(-np.maximum(scores[places], 0), kind="stable")
         hidden = np.zeros(len(words), dtype=np.bool_)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
-from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.ratio import Ratio, Rounding, as_law, as_ratio_law, check_rounding
 from ..patterns.random import random_tokens
 from .words import PADDING, word_cue
 
@@ -33,7 +33,7 @@ class Tokens(Mask):
     rounding: Rounding = "nearest_masked"
 
     def __post_init__(self) -> None:
-        as_law(self.ratio)
+        as_law(self.ratio) if not self.each else as_ratio_law(self.ratio, by="Tokens(each=True)")
         check_rounding(self.rounding)
 
     @property
@@ -42,13 +42,13 @@ class Tokens(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = word_cue(grid, draw, by="Tokens")
-        law = as_law(self.ratio)
         if self.each:
-            chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < law.draw(draw)
+            ratio = as_ratio_law(self.ratio, by="Tokens(each=True)").draw(draw)
+            chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < ratio
             return chances & (words >= 0)
         length = len(words) - int((words == PADDING).sum())
         places = np.flatnonzero(words >= 0)
-        visible = len(places) - min(length - law.visible(draw, length, self.rounding), len(places))
+        visible = len(places) - min(as_law(self.ratio).count(length, draw, self.rounding), len(places))
         hidden = np.zeros(len(words), dtype=np.bool_)
         hidden[places] = random_tokens(len(places), visible, draw.rng)
         return hidden

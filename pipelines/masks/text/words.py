@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.base import Mask
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
-from ..core.ratio import Law, Ratio, Rounding, as_law, check_rounding
+from ..core.ratio import Law, Ratio, Rounding, as_law, as_ratio_law, check_rounding
 
 SPECIAL = -1
 """Cue `words`: a token of no word, such as [CLS] and [SEP]; it is never hidden."""
@@ -39,7 +39,7 @@ class WholeWords(Mask):
     rounding: Rounding = "nearest_masked"
 
     def __post_init__(self) -> None:
-        as_law(self.ratio)
+        as_law(self.ratio) if not self.each else as_ratio_law(self.ratio, by="WholeWords(each=True)")
         check_rounding(self.rounding)
 
     @property
@@ -49,7 +49,9 @@ class WholeWords(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = Words.of(grid, draw, by="WholeWords")
         if self.each:
-            return words.spread(draw.rng.random(len(words.lengths)) < as_law(self.ratio).draw(draw))
+            return words.spread(
+                draw.rng.random(len(words.lengths)) < as_ratio_law(self.ratio, by="WholeWords(each=True)").draw(draw)
+            )
         count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
         return words.spread(words.taken(1, count, draw.rng)[0])
 
@@ -87,7 +89,7 @@ class Words:
 
     def hidden_count(self, law: Law, draw: Draw, rounding: Rounding) -> int:
         """How many tokens `law` hides."""
-        return self.length - law.visible(draw, self.length, rounding)
+        return law.count(self.length, draw, rounding)
 
     def taken(
         self, rows: int, count: int, rng: np.random.Generator, candidates: npt.NDArray[np.int64] | None = None
@@ -115,10 +117,3 @@ def word_cue(grid: TokenGrid, draw: Draw, by: str) -> npt.NDArray[Any]:
     """The cue `words` of a text on a grid of (token,), for the pattern `by`; ValueError where it does not fit."""
     (n,) = grid.need("token", by=by)
     return sized(draw.cues.need("words", by=by), n, "words", by)
-
-
-def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]:
-    """The cue `name`; ValueError unless it has one value for each of `n` tokens."""
-    if cue.shape != (n,):
-        raise ValueError(f"{by} needs {name} for {n} tokens, ({n},), got {cue.shape}")
-    return cue

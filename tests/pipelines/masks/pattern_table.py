@@ -272,7 +272,6 @@ PATTERNS = [
         visible=lambda grid, count: (
             max(count(grid.size // 5), min(grid.size // 5, 1)) + count(grid.size - grid.size // 5)
         ),
-        counts=False,
         uniform=False,
         cues=a_fifth_occupied,
         example=grid_of(4, 4, 4, axes="x y z"),

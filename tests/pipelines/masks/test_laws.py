@@ -128,7 +128,7 @@ def test_maskgit_draws_the_curve_of_a_uniform_number() -> None:
     ids=repr,
 )
 def test_uniform_counts(law: UniformCount, n: int, counts: range) -> None:
-    hits = Counter(n - law.visible(draw_of(str(i)), n, "floor_visible") for i in range(1200))
+    hits = Counter(law.count(n, draw_of(str(i)), "floor_visible") for i in range(1200))
     assert sorted(hits) == list(counts)
     expected = 1200 / len(counts)
     freedom = max(len(counts) - 1, 1)
@@ -138,12 +138,10 @@ def test_uniform_counts(law: UniformCount, n: int, counts: range) -> None:
 
 def test_counts_frame_by_frame() -> None:
     here = draw_of()
-    assert len(set(UniformCount(scope="frame").visible_per_frame(here, 8, 100, "floor_visible"))) > 4
-    assert len(set(UniformCount(scope="batch").visible_per_frame(here, 8, 100, "floor_visible"))) == 1
-    with pytest.raises(ValueError, match="is a number of tokens, not a ratio"):
-        UniformCount().draw(here)
+    assert len(set(UniformCount(scope="frame").visible_per_frame(8, 100, here, "floor_visible"))) > 4
+    assert len(set(UniformCount(scope="batch").visible_per_frame(8, 100, here, "floor_visible"))) == 1
     with pytest.raises(ValueError, match="draws a ratio for each frame"):
-        UniformCount(scope="frame").visible(here, 9, "floor_visible")
+        UniformCount(scope="frame").visible(9, here, "floor_visible")
 
 
 def of_a_batch(law: MultiRatio, rows: int, step: int = 0) -> list[float]:
@@ -209,7 +207,7 @@ def test_lmds_ramps() -> None:
 def test_linear_ends_are_exact() -> None:
     law = Linear(start=0.9, end=0.8)
     assert [law.draw(draw_of(progress=s)) for s in (0.0, 0.5, 1.0)] == [0.9, 0.85, 0.8]
-    assert law.visible(draw_of(progress=0.5), 100, "floor_visible") == 15
+    assert law.visible(100, draw_of(progress=0.5), "floor_visible") == 15
     assert not Uniform().needs_progress
 
 

@@ -17,11 +17,11 @@ from maskstream.pipelines.masks import (
     Draw,
     Dual,
     Fixed,
-    Law,
     Mask,
     MotionGuided,
     Padded,
     Random,
+    RatioLaw,
     RunningCell,
     TokenGrid,
     Tube,
@@ -120,6 +120,10 @@ def test_counts_of_the_papers(name: str, visible: int, target: int, counted: int
         (196, 0.98, "floor_visible", 3),
         (196, 0.985, "floor_visible", 2),
         (256, 0.5, "ceil_masked", 128),
+        (25, 0.1, "nearest_masked", 23),
+        (25, 0.1, "half_up_masked", 22),
+        (25, 0.01, "half_up_masked", 24),
+        (25, 0.0, "half_up_masked", 25),
     ],
 )
 def test_published_counts(n: int, ratio: float, rounding: str, visible: int) -> None:
@@ -226,7 +230,7 @@ def test_dual_weighs_what_the_encoder_saw_with_zero() -> None:
     assert Dual(encoder=MotionGuided()).needs == {"flow"}
 
 
-class Changing(Law):
+class Changing(RatioLaw):
     """A law for the tests: what a law may do with progress and with the sample's generator."""
 
     def draw(self, draw: Draw) -> float:
@@ -276,7 +280,7 @@ def test_grids() -> None:
         (lambda: Tube(ratio=-0.1), r"lies in \[0, 1\], got -0.1"),
         (
             lambda: Tube(rounding="nearest"),
-            "one of floor_masked, floor_visible, ceil_masked, nearest_masked, got 'nearest'",
+            "one of floor_masked, floor_visible, ceil_masked, nearest_masked, half_up_masked, got 'nearest'",
         ),
         (lambda: RunningCell(ratio=0.9), "0.25, 0.5 or 0.75, got 0.9"),
         (lambda: MotionGuided(start="gauss"), "start is one of mix_gauss, pixel, token, got 'gauss'"),

@@ -148,15 +148,14 @@ def test_counts_are_exact_at_any_ratio_on_any_grid(pattern: Pattern, data: st.Da
 @pytest.mark.parametrize("law", LAWS, ids=repr)
 def test_counts_are_those_of_any_law(pattern: Pattern, law: Law) -> None:
     grid, rounding = pattern.example, pattern.roundings[0]
-    mask = Padded(mask=pattern.build(law, rounding))
-    draws = draws_of(grid, KEYS, pattern.cues)
     if isinstance(law, UniformCount) and not pattern.counts:
         with pytest.raises(ValueError, match="is a number of tokens, not a ratio"):
-            mask.draw(grid, draws)
+            pattern.build(law, rounding)
         return
+    mask, draws = Padded(mask=pattern.build(law, rounding)), draws_of(grid, KEYS, pattern.cues)
     batch = mask.draw(grid, draws)
     check_parts(batch, grid, len(KEYS), dual=pattern.dual)
-    counts = [pattern.visible(grid, lambda n, d=d: law.visible(d, n, rounding)) for d in draws]
+    counts = [pattern.visible(grid, lambda n, d=d: law.visible(n, d, rounding)) for d in draws]
     assert batch.n_visible.tolist() == counts
     assert mask.needs_progress == law.needs_progress
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines import VideoClip, VideoLoader, video_loader
-from maskstream.pipelines.masks import Draw, Law, MotionGuided, Random, TokenGrid
+from maskstream.pipelines.masks import Draw, MotionGuided, Random, RatioLaw, TokenGrid
 from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.place import Place
 from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_order, visible_by_step
@@ -19,7 +19,7 @@ STEPS = 3000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Falling(Law):
+class Falling(RatioLaw):
     """From `start` to `end` over the run."""
 
     start: float = 0.9

@@ -80,7 +80,7 @@ def scenes(seed: int) -> dict[str, Scene]:
     curves["Uniform"] = density([100 * Uniform().draw(draw) for draw in draws(seed)], "ratio, %", (0.0, 100.0))
     normal = TruncatedNormal()
     curves["Truncated normal"] = density([100 * normal.draw(draw) for draw in draws(seed)], "ratio, %", (0.0, 100.0))
-    counts = [128 - UniformCount().visible(draw, 128, "nearest_masked") for draw in draws(seed)]
+    counts = [UniformCount().count(128, draw, "nearest_masked") for draw in draws(seed)]
     curves["Uniform count"] = density(counts, "hidden tokens", (0.0, 128.0))
     grid = TokenGrid(axes=("token",), shape=(1,), patch=(1,))
     return {name: Scene(grid=grid, paint=painter(panel)) for name, panel in curves.items()}
