@@ -20,36 +20,7 @@ _NAMES = {
     "mask": ("Drawing masks", "a mask that follows nothing of the sample, such as random, costs least"),
     "collate": ("Joining batches", "with workers they are joined in several processes"),
 }
-_VIDEO = {
-    "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
-    "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),
-    "convert": ("Conversion to RGB", "a smaller output, or a GPU with DALI would help"),
-    "mask": ("Drawing masks", "a mask without flow costs least"),
-    "collate": ("Joining batches", "on a GPU with DALI this is where it decodes; on a CPU use workers"),
-}
-_OF: dict[str | None, Mapping[str, tuple[str, str]]] = {
-    "video": _VIDEO,
-    "audio": {
-        "decode": ("Decoding FLAC", "shorter clips or more cores would help"),
-        "convert": ("Making spectrograms", "on a CUDA device, or with on_device=True, they are made of whole batches"),
-    },
-    "audiovisual": {
-        "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),
-        "convert": (
-            "Conversion to RGB and spectrograms",
-            "a smaller picture would help; on a CUDA device spectrograms are made of whole batches",
-        ),
-    },
-    "points": {
-        "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),
-        "mask": ("Drawing masks", "one that need not know which voxels are occupied, such as random, costs less"),
-    },
-    "mesh": {
-        "read": ("Reading and normalising", "more views of a mesh share its reading, and more cores would help"),
-        "convert": ("Building graphs", "more views of a mesh share its graph, and more cores would help"),
-    },
-}
-"""What the stages of a modality do and what would make them cheaper, where that is not what _NAMES says."""
+"""What the stages of any loader do, and what would make them cheaper."""
 
 
 def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -80,10 +51,11 @@ def summary(stats: Mapping[str, Any]) -> dict[str, Any]:
     return {**stats, "stages": shares(stats), "limit": limit(stats, default_threads(0))}
 
 
-def limit(stats: Mapping[str, Any], cores: int, modality: str | None = None) -> str:
+def limit(stats: Mapping[str, Any], cores: int, stages: Mapping[str, tuple[str, str]] | None = None) -> str:
     """One sentence about `loader.stats()` on a machine of `cores` cores: what limits, and what would help.
 
-    modality: what the loader loads, for the words; without it they are those that hold for all.
+    stages: by name, what a stage of this loader does and what would make it cheaper, where that is not what holds for
+    all loaders.
 
     The consumer's own time decides first: a loader that it never waits for limits nothing. Else the loader's processor
     time tells whether the cores are busy with it, and the difference of wall and processor time what threads wait for.
@@ -95,9 +67,9 @@ def limit(stats: Mapping[str, Any], cores: int, modality: str | None = None) -> 
     waits = seconds.get("wait", 0.0) / wall
     if waits < _RARELY:
         return f"The consumer limits: it waits for data {waits:.0%} of the time, the loader keeps up."
-    stages = {name: (seconds.get(name, 0.0), cpu.get(name, 0.0)) for name in _NAMES}
-    names = {**_NAMES, **_OF.get(modality, {})}
-    words = _of_the_loader(stages, wall, int(stats["threads"]), cores, names)
+    spent = {name: (seconds.get(name, 0.0), cpu.get(name, 0.0)) for name in _NAMES}
+    names = {**_NAMES, **(stages or {})}
+    words = _of_the_loader(spent, wall, int(stats["threads"]), cores, names)
     return f"{words} (The consumer waits {waits:.0%} of the time.)"
 
 

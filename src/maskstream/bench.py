@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .modality import Modality
 from .pipelines.stream.loader import default_threads
 from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
 from .shards.format.manifest import Manifest
-from .trial import MODALITIES, Modality, modality_of
 
 ROUNDS = 3
 PREFETCH = 3
@@ -25,6 +25,7 @@ _LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
 
 
 def measure(
+    modality: Modality,
     location: str | Path,
     *,
     for_s: float,
@@ -34,13 +35,12 @@ def measure(
     threads: int | None = None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the loader of the split's modality with these settings does for `for_s` seconds, or until so many samples;
+    """What the modality's loader of the split with these settings does for `for_s` seconds, or until so many samples;
     JSON-able.
 
     The consumer takes each batch and is away for `step_s` seconds. What is made while everything starts is not counted.
     Raises ValueError for settings, ShardError where there is no finished split.
     """
-    modality = modality_of(location)
     have, batch = len(Manifest.load(location)), settings.get("batch_size", 8)
     if have < batch:
         raise ValueError(f"{location} has {have} samples, less than a batch of {batch}; give a smaller batch size")
@@ -70,6 +70,7 @@ def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
 
 
 def sweep(
+    modality: Modality,
     location: str | Path,
     *,
     for_s: float,
@@ -87,7 +88,13 @@ def sweep(
     for _ in range(rounds):
         for workers, threads in candidates(cores or default_threads(0)):
             result = measure(
-                location, for_s=for_s / rounds, step_s=step_s, workers=workers, threads=threads, settings=settings
+                modality,
+                location,
+                for_s=for_s / rounds,
+                step_s=step_s,
+                workers=workers,
+                threads=threads,
+                settings=settings,
             )
             tried.setdefault((workers, threads), []).append(result)
     rows = [
@@ -101,15 +108,15 @@ def sweep(
         for (workers, threads), results in tried.items()
     ]
     rows.sort(key=lambda row: -float(row["samples_per_s"]))
-    return {"unit": modality_of(location).units, "best": rows[0], "tried": rows}
+    return {"unit": modality.units, "best": rows[0], "tried": rows}
 
 
-def show(result: Mapping[str, Any], console: Console) -> None:
+def show(modality: Modality, result: Mapping[str, Any], console: Console) -> None:
     """Prints what `measure` or `sweep` gave."""
     if "tried" in result:
         _show_sweep(result, console)
     else:
-        _show_stages(result, console)
+        _show_stages(modality, result, console)
 
 
 def _show_sweep(result: Mapping[str, Any], console: Console) -> None:
@@ -124,10 +131,9 @@ def _show_sweep(result: Mapping[str, Any], console: Console) -> None:
     console.print(f"Fastest here: workers={best['workers']}, threads={best['threads']}.", highlight=False)
 
 
-def _show_stages(result: Mapping[str, Any], console: Console) -> None:
+def _show_stages(modality: Modality, result: Mapping[str, Any], console: Console) -> None:
     unit = result["unit"]
-    one = MODALITIES[result["modality"]].unit
-    table = Table("stage", f"wall ms/{one}", f"CPU ms/{one}", "share")
+    table = Table("stage", f"wall ms/{modality.unit}", f"CPU ms/{modality.unit}", "share")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, row in result["stages"].items():
@@ -172,5 +178,5 @@ def _result(modality: Modality, stats: Mapping[str, Any], wall: float, workers: 
         "threads": stats["threads"] // max(workers, 1),
         "cores": cores,
         "load": round(os.getloadavg()[0], 2),
-        "limit": limit(stats, cores, modality.name),
+        "limit": limit(stats, cores, modality.stages),
     }

@@ -1,42 +1,55 @@
-"""Trying a split out: what its modality's samples are called, its loader, and that loader's settings out of words.
+"""Trials: what `preview` and `bench` let one choose of a loader, as the fields of one frozen dataclass a modality.
 
-The commands `maskstream preview` and `maskstream bench` open every split this way, whatever dataset.json says it holds.
+A field is typed once: the commands make their options of its metadata, and `trial_of` its checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from math import ceil
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar
 
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
-from .pipelines.modalities.audio.clip import AudioClip
-from .pipelines.modalities.audio.loader import audio_loader, spectrogram_grid
-from .pipelines.modalities.audiovisual.loader import audiovisual_loader
-from .pipelines.modalities.mesh.loader import mesh_loader
-from .pipelines.modalities.points.loader import points_loader
-from .pipelines.modalities.points.read import PointSelection
-from .pipelines.modalities.points.tokens import VoxelTokens
-from .pipelines.modalities.video.clip import VideoClip
-from .pipelines.modalities.video.loader import video_loader
-from .pipelines.stream.loader import Loader
 from .pipelines.stream.place import START
-from .shards.errors import ShardError
-from .shards.format.dataset import read_dataset_json
+from .shards.format.manifest import Manifest
 
 RUN_STEPS = 10_000
 """The length of the run that is tried out, in batches, for masks whose ratio changes over it: its beginning is seen."""
-TOKEN_S = 0.16
-"""The length of a token of sound: 16 frames of 10 ms."""
 NO_MASK = "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """What the commands know of a field. default: the value that None stands for, in words; least: the smallest legal
+    value; multiple: what every legal one is a multiple of; panel: the heading that it stands under.
+    """
+
+    help: str
+    default: str | None = None
+    least: float | None = None
+    multiple: int = 1
+    panel: str | None = None
+
+
+def option(
+    help: str,
+    *,
+    default: object = None,
+    least: float | None = None,
+    multiple: int = 1,
+    panel: str | None = None,
+) -> Any:
+    """A field of a trial, None by default."""
+    said = None if default is None else str(default)
+    made = Option(help=help, default=said, least=least, multiple=multiple, panel=panel)
+    return field(default=None, metadata={"option": made})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MaskArgument:
-    """An argument of a loader that is a mask: the option of `TrialOptions` that names it, its name in MASKS by default,
-    a grid like the one it is drawn on, and the cues that the loader brings.
+    """An argument of a loader that is a mask: the option that names it, its name in MASKS by default, a grid like the
+    one it is drawn on, and the cues that the loader brings.
     """
 
     option: str = "mask"
@@ -61,184 +74,88 @@ class MaskArgument:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Modality:
-    """What the commands know of one. unit, units: what a sample and what samples are called. loader: its builder.
-    masks: its arguments that are masks. options: those of `TrialOptions` that only some modalities take; settings: the
-    loader's, made of them.
+class Trial(ABC):
+    """What is tried out on a split; None is what suits it. masks: the loader's arguments that are masks."""
+
+    masks: ClassVar[tuple[MaskArgument, ...]]
+
+    mask: str | None = option(
+        "A mask by its name, or none; of video with sound, that of the frames. One that does not fit lists those that "
+        "do."
+    )
+    ratio: float | None = option("Hidden share", default="the mask's own")
+    views: int | None = option(
+        "Views of each sample, each with a crop, a mask or a step of its own", default=1, least=1
+    )
+
+    def settings(self, modality: str) -> dict[str, Any]:
+        """The arguments of the loader of the modality; ValueError for a mask that cannot be drawn on its tokens."""
+        masks = {where.argument: self._mask(where, modality) for where in self.masks}
+        run = {"steps": RUN_STEPS} if any(mask is not None and mask.needs_progress for mask in masks.values()) else {}
+        return {**self.chosen(), **given(views=self.views), **masks, **run}
+
+    @abstractmethod
+    def chosen(self) -> dict[str, Any]:
+        """The arguments of the loader beside views and masks, of what was chosen."""
+
+    @classmethod
+    def shown(cls, manifest: Manifest, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What a page adds to the settings of a loader where they leave it out: what is worth seeing of this split."""
+        return {}
+
+    def _mask(self, where: MaskArgument, modality: str) -> Mask | None:
+        """The mask that was asked for; ValueError where there is none of that name, or it does not fit."""
+        asked = getattr(self, where.option)
+        name = where.default if asked is None else str(asked)
+        ratio = self.ratio if where.option == "mask" else None
+        if name == NO_MASK:
+            if ratio is not None:
+                raise ValueError(f"--ratio {ratio:g} is of a mask, and --mask is {NO_MASK}; leave one of them out")
+            return None
+        if name not in MASKS or not where.fits(MASKS[name]()):
+            what = "is no mask" if name not in MASKS else f"cannot be drawn on the tokens of {modality}"
+            raise ValueError(f"{flags([where.option])} {name!r} {what}; legal are {', '.join(where.legal())}")
+        mask = MASKS[name]()
+        if ratio is None:
+            return mask
+        if (changed := _with_ratio(mask, ratio)) is None:
+            raise ValueError(f"the mask {name!r} has no single ratio; leave --ratio out")
+        return changed
+
+
+TrialT = TypeVar("TrialT", bound=Trial)
+
+
+def options_of(trial: type[Trial]) -> dict[str, Option]:
+    """The options of a trial's fields, by their names."""
+    return {f.name: f.metadata["option"] for f in fields(trial)}
+
+
+def trial_of(trial: type[TrialT], modality: str, chosen: Mapping[str, Any]) -> TrialT:
+    """The trial of what was chosen, of which None is left out; ValueError for an option that the modality has not, or a
+    value that is no multiple of what it has to be one of.
     """
-
-    name: str
-    unit: str
-    units: str
-    loader: Callable[..., Loader[Any]]
-    masks: tuple[MaskArgument, ...]
-    options: tuple[str, ...] = ()
-    settings: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda given: {})
-
-
-class TrialOptions(TypedDict, total=False):
-    """What the commands let one choose; None is the modality's default."""
-
-    mask: str | None
-    audio_mask: str | None
-    ratio: float | None
-    frames: int | None
-    stride: int | None
-    size: int | None
-    sound_seconds: float | None
-    points: int | None
-    resolution: int | None
-    views: int | None
-
-
-def _given(options: Mapping[str, Any], **names: str) -> dict[str, Any]:
-    """Those options that were given, by other names."""
-    return {to: options[name] for name, to in names.items() if name in options}
-
-
-def _multiples(options: Mapping[str, Any], **steps: int) -> None:
-    """ValueError where an option is no multiple of its step."""
-    for name, step in steps.items():
-        value = options.get(name, step)
-        if value % step:
+    legal = options_of(trial)
+    values = {name: value for name, value in chosen.items() if value is not None}
+    if wrong := [name for name in values if name not in legal]:
+        raise ValueError(f"{flags(wrong)} cannot be given here: the shards hold {modality}, which takes {flags(legal)}")
+    for name, value in values.items():
+        step = legal[name].multiple
+        if step > 1 and value % step:
             below = value // step * step
             near = " and ".join(str(wanted) for wanted in (below, below + step) if wanted > 0)
-            raise ValueError(f"{_flags([name])} {value} is no multiple of {step}; near it are {near}")
+            raise ValueError(f"{flags([name])} {value} is no multiple of {step}; near it are {near}")
+    return trial(**values)
 
 
-def _clip(options: Mapping[str, Any]) -> dict[str, Any]:
-    _multiples(options, frames=2, size=16)
-    return {"clip": VideoClip(**_given(options, frames="frames", stride="stride", size="size"))}
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _sound(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds of sound; ValueError where they are not whole tokens."""
-    given = _given(options, sound_seconds="seconds")
-    for seconds in given.values():
-        above = whole_tokens(seconds)
-        if abs(above - seconds) > 1e-6:
-            near = ", ".join(f"{wanted:g}" for wanted in (above - TOKEN_S, above) if wanted > 0)
-            raise ValueError(
-                f"--sound-seconds {seconds:g} is no multiple of {TOKEN_S} s, the length of a token; try {near}"
-            )
-    return given
-
-
-def whole_tokens(seconds: float) -> float:
-    """The least time of whole tokens of sound that is not below `seconds`."""
-    return round(max(1, ceil(seconds / TOKEN_S - 1e-6)) * TOKEN_S, 2)
-
-
-def _voxels(options: Mapping[str, Any]) -> dict[str, Any]:
-    _multiples(options, resolution=4)
-    tokens = VoxelTokens(**_given(options, resolution="resolution"))
-    return {"select": PointSelection(**_given(options, points="points")), "tokens": tokens}
-
-
-_FRAMES = ("frames", "stride", "size")
-_VIDEO = MaskArgument(default="motion-guided", grid=TokenGrid.video(16, 224, 224), cues=frozenset({"flow"}))
-_SOUND = MaskArgument(default="audio-mae", grid=spectrogram_grid(1024, 128, (16, 16)))
-_VOXELS = MaskArgument(default="fastdit-3d", grid=VoxelTokens().grid, cues=frozenset({"occupied"}))
-_NODES = MaskArgument(
-    default="mesh-mask",
-    grid=TokenGrid(axes=("node",), shape=(1000,), patch=(1,)),
-    cues=frozenset({"edges", "kinds"}),
-)
-
-_ALL = (
-    Modality(
-        name="video",
-        unit="clip",
-        units="clips",
-        loader=video_loader,
-        masks=(_VIDEO,),
-        options=_FRAMES,
-        settings=_clip,
-    ),
-    Modality(
-        name="audio",
-        unit="sound",
-        units="sounds",
-        loader=audio_loader,
-        masks=(_SOUND,),
-        options=("sound_seconds",),
-        settings=lambda given: {"clip": AudioClip(**sound)} if (sound := _sound(given)) else {},
-    ),
-    Modality(
-        name="audiovisual",
-        unit="clip",
-        units="clips",
-        loader=audiovisual_loader,
-        masks=(
-            replace(_VIDEO, default="random", argument="video_mask"),
-            replace(_SOUND, option="audio_mask", argument="audio_mask"),
-        ),
-        options=(*_FRAMES, "sound_seconds"),
-        settings=lambda given: _clip(given) | _sound(given),
-    ),
-    Modality(
-        name="points",
-        unit="cloud",
-        units="clouds",
-        loader=points_loader,
-        masks=(_VOXELS,),
-        options=("points", "resolution"),
-        settings=_voxels,
-    ),
-    Modality(name="mesh", unit="mesh", units="meshes", loader=mesh_loader, masks=(_NODES,)),
-)
-MODALITIES: dict[str, Modality] = {modality.name: modality for modality in _ALL}
-
-
-def modality_of(location: str | Path) -> Modality:
-    """What the split in the folder `location` holds; ShardError where there is no finished split."""
-    name = str(read_dataset_json(location)["modality"])
-    if name not in MODALITIES:
-        raise ShardError(f"{location} holds {name} shards; there are loaders of {', '.join(MODALITIES)}")
-    return MODALITIES[name]
-
-
-def loader_settings(modality: Modality, **options: Unpack[TrialOptions]) -> dict[str, Any]:
-    """The arguments of the modality's loader: masks, and what else was chosen.
-
-    ValueError for an option that the modality has not, or a mask that cannot be drawn on its tokens.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    legal = (*(mask.option for mask in modality.masks), "ratio", *modality.options, "views")
-    if wrong := [name for name in given if name not in legal]:
-        raise ValueError(
-            f"{_flags(wrong)} cannot be given here: the shards hold {modality.name}, which takes {_flags(legal)}"
-        )
-    settings = modality.settings(given) | _given(given, views="views")
-    masks = [_named(modality, where, given) for where in modality.masks]
-    settings |= {where.argument: mask for where, mask in zip(modality.masks, masks, strict=True)}
-    if any(mask is not None and mask.needs_progress for mask in masks):
-        settings["steps"] = RUN_STEPS
-    return settings
-
-
-def default_masks(modality: Modality) -> dict[str, Mask]:
-    """A loader's arguments that are masks, as they are by default."""
-    return {where.argument: MASKS[where.default]() for where in modality.masks}
-
-
-def _named(modality: Modality, where: MaskArgument, given: Mapping[str, Any]) -> Mask | None:
-    """The mask that was asked for; ValueError where there is none of that name, or it does not fit."""
-    name = given.get(where.option, where.default)
-    ratio = given.get("ratio") if where.option == "mask" else None
-    if name == NO_MASK:
-        if ratio is not None:
-            raise ValueError(f"--ratio {ratio:g} is of a mask, and --mask is {NO_MASK}; leave one of them out")
-        return None
-    if name not in MASKS or not where.fits(MASKS[name]()):
-        what = "is no mask" if name not in MASKS else f"cannot be drawn on the tokens of {modality.name}"
-        raise ValueError(f"{_flags([where.option])} {name!r} {what}; legal are {', '.join(where.legal())}")
-    mask = MASKS[name]()
-    if ratio is None:
-        return mask
-    if (changed := _with_ratio(mask, ratio)) is None:
-        raise ValueError(f"the mask {name!r} has no single ratio; leave --ratio out")
-    return changed
+def flags(names: Iterable[str]) -> str:
+    """The options as they are written."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _with_ratio(mask: Any, ratio: float) -> Mask | None:
@@ -248,8 +165,3 @@ def _with_ratio(mask: Any, ratio: float) -> Mask | None:
         return changed
     inner = _with_ratio(mask.mask, ratio) if hasattr(mask, "mask") else None
     return None if inner is None else replace(mask, mask=inner)
-
-
-def _flags(names: Iterable[str]) -> str:
-    """The options as they are written."""
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)

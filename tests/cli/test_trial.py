@@ -1,11 +1,15 @@
 """What the commands know of modalities: names that fit are drawn by the loader, all others are refused by name."""
 
 import pytest
+import typer.main
 
+from maskstream.cli import app
+from maskstream.modalities import MODALITIES, modality_of
+from maskstream.modalities.audio import whole_tokens
 from maskstream.pipelines import AudioClip, VideoClip, masks
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.shards.errors import ShardError
-from maskstream.trial import MODALITIES, NO_MASK, default_masks, loader_settings, modality_of, whole_tokens
+from maskstream.trial import NO_MASK, options_of
 
 from ..pipelines.every_modality import write_split
 
@@ -21,8 +25,7 @@ DEFAULTS = {
 @pytest.mark.parametrize("name", list(MODALITIES))
 def test_masks_by_default(name):
     modality = MODALITIES[name]
-    assert default_masks(modality) == DEFAULTS[name]
-    settings = loader_settings(modality)
+    settings = modality.settings()
     assert {argument: settings[argument] for argument in DEFAULTS[name]} == DEFAULTS[name]
 
 
@@ -30,17 +33,17 @@ def test_masks_by_default(name):
 def test_exactly_the_names_that_are_legal_are_drawn_by_the_loader(name, tmp_path):
     folder, modality = write_split(name, tmp_path), MODALITIES[name]
     assert modality_of(folder) is modality
-    (where,) = modality.masks
+    (where,) = modality.trial.masks
     legal = where.legal()
     assert where.default in legal
     for mask in masks.MASKS:
         options = {"batch_size": 2, "device": "cpu", "threads": 1, "max_bad_fraction": 0}
         if mask in legal:
-            loader = modality.loader(folder, **loader_settings(modality, mask=mask), **options)
+            loader = modality.loader(folder, **modality.settings(mask=mask), **options)
             assert next(iter(loader)).mask is not None
         else:
             with pytest.raises(ValueError, match=f"--mask '{mask}' cannot be drawn on the tokens of {name}"):
-                loader_settings(modality, mask=mask)
+                modality.settings(mask=mask)
             options |= {"mask": masks.MASKS[mask](), "steps": 100}
             with pytest.raises(ValueError):  # noqa: PT011
                 next(iter(modality.loader(folder, **options)))
@@ -50,53 +53,53 @@ def test_a_name_that_there_is_not_lists_those_that_fit():
     with pytest.raises(
         ValueError, match="--mask 'best' is no mask; legal are none, audio-mae, audio-mae-strips, "
     ) as e:
-        loader_settings(MODALITIES["audio"], mask="best")
+        MODALITIES["audio"].settings(mask="best")
     assert "tube" not in str(e.value)
     with pytest.raises(ValueError, match="--audio-mask 'tube' cannot be drawn"):
-        loader_settings(MODALITIES["audiovisual"], mask="tube", audio_mask="tube")
+        MODALITIES["audiovisual"].settings(mask="tube", audio_mask="tube")
 
 
 def test_a_mask_can_be_left_out():
-    assert loader_settings(MODALITIES["mesh"], mask=NO_MASK)["mask"] is None
-    both = loader_settings(MODALITIES["audiovisual"], mask=NO_MASK)
+    assert MODALITIES["mesh"].settings(mask=NO_MASK)["mask"] is None
+    both = MODALITIES["audiovisual"].settings(mask=NO_MASK)
     assert both["video_mask"] is None
     assert both["audio_mask"] is not None
 
 
 def test_a_ratio_is_that_of_the_mask_or_of_the_one_inside_it():
-    assert loader_settings(MODALITIES["mesh"], ratio=0.25)["mask"] == masks.MeshNodes(ratio=0.25)
-    made = loader_settings(MODALITIES["audio"], mask="avsiam-audio", ratio=0.5)["mask"]
+    assert MODALITIES["mesh"].settings(ratio=0.25)["mask"] == masks.MeshNodes(ratio=0.25)
+    made = MODALITIES["audio"].settings(mask="avsiam-audio", ratio=0.5)["mask"]
     assert made == masks.Padded(mask=masks.FilledStrips(ratio=0.5))
-    both = loader_settings(MODALITIES["audiovisual"], ratio=0.5)
+    both = MODALITIES["audiovisual"].settings(ratio=0.5)
     assert both["video_mask"] == masks.Random(ratio=0.5)
     assert both["audio_mask"] == masks.Random(ratio=0.8)
     with pytest.raises(ValueError, match="'fastdit-3d' has no single ratio"):
-        loader_settings(MODALITIES["points"], ratio=0.5)
+        MODALITIES["points"].settings(ratio=0.5)
 
 
 def test_options_become_the_settings_of_the_loader():
-    video = loader_settings(MODALITIES["video"], frames=8, stride=2, size=64, views=3)
+    video = MODALITIES["video"].settings(frames=8, stride=2, size=64, views=3)
     assert (video["clip"], video["views"]) == (VideoClip(frames=8, stride=2, size=64), 3)
-    assert loader_settings(MODALITIES["audio"], sound_seconds=1.28)["clip"] == AudioClip(seconds=1.28)
-    both = loader_settings(MODALITIES["audiovisual"], stride=2, sound_seconds=0.64)
+    assert MODALITIES["audio"].settings(sound_seconds=1.28)["clip"] == AudioClip(seconds=1.28)
+    both = MODALITIES["audiovisual"].settings(stride=2, sound_seconds=0.64)
     assert (both["clip"], both["seconds"]) == (VideoClip(stride=2), 0.64)
-    points = loader_settings(MODALITIES["points"], points=100, resolution=64)
+    points = MODALITIES["points"].settings(points=100, resolution=64)
     assert (points["select"].points, points["tokens"]) == (100, VoxelTokens(resolution=64))
 
 
 @pytest.mark.parametrize(
     ("name", "option", "takes"),
     [
-        ("audio", {"frames": 4}, "--mask, --ratio, --sound-seconds, --views"),
+        ("audio", {"frames": 4}, "--mask, --ratio, --views, --sound-seconds"),
         ("mesh", {"points": 4}, "--mask, --ratio, --views"),
-        ("video", {"audio_mask": "mae"}, "--mask, --ratio, --frames, --stride, --size, --views"),
+        ("video", {"audio_mask": "mae"}, "--mask, --ratio, --views, --frames, --stride, --size"),
     ],
 )
 def test_an_option_of_another_modality_is_refused(name, option, takes):
     (flag,) = option
     words = f"--{flag.replace('_', '-')} cannot be given here: the shards hold {name}, which takes {takes}"
     with pytest.raises(ValueError, match=words):
-        loader_settings(MODALITIES[name], **option)
+        MODALITIES[name].settings(**option)
 
 
 @pytest.mark.parametrize(
@@ -109,21 +112,36 @@ def test_an_option_of_another_modality_is_refused(name, option, takes):
 )
 def test_pictures_frames_and_voxels_are_whole_tokens(name, option, says):
     with pytest.raises(ValueError, match=says):
-        loader_settings(MODALITIES[name], **option)
+        MODALITIES[name].settings(**option)
 
 
 @pytest.mark.parametrize(("seconds", "near"), [(0.5, "0.48, 0.64"), (0.1, "0.16"), (10.0, "9.92, 10.08")])
 def test_sound_is_whole_tokens(seconds, near):
     with pytest.raises(ValueError, match=f"{seconds:g} is no multiple of 0.16 s, the length of a token; try {near}$"):
-        loader_settings(MODALITIES["audio"], sound_seconds=seconds)
+        MODALITIES["audio"].settings(sound_seconds=seconds)
     above = whole_tokens(seconds)
     assert above >= seconds
-    assert loader_settings(MODALITIES["audio"], sound_seconds=above)["clip"].seconds == above
+    assert MODALITIES["audio"].settings(sound_seconds=above)["clip"].seconds == above
+
+
+@pytest.mark.parametrize("command", ["preview", "bench"])
+def test_every_field_of_a_trial_is_an_option_of_both_commands(command):
+    params = {param.name: param for param in typer.main.get_command(app).commands[command].params}
+    for modality in MODALITIES.values():
+        for name, option in options_of(modality.trial).items():
+            param = params[name]
+            assert param.opts == [f"--{name.replace('_', '-')}"]
+            assert param.default is None
+            assert param.help.startswith(option.help)
+            assert (option.default or "") in param.help
+            assert getattr(param.type, "min", None) == option.least
+            assert param.rich_help_panel == option.panel
+    assert "motion-guided for video, audio-mae for audio, random for audiovisual" in params["mask"].help
 
 
 def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ShardError, match="not the folder of a finished split"):
         modality_of(tmp_path)
-    monkeypatch.setattr("maskstream.trial.read_dataset_json", lambda folder: {"modality": "smells"})
+    monkeypatch.setattr("maskstream.modalities.read_dataset_json", lambda folder: {"modality": "smells"})
     with pytest.raises(ShardError, match="holds smells shards; there are loaders of video, audio, audiovisual"):
         modality_of(tmp_path)

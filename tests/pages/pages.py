@@ -7,7 +7,15 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 
+from maskstream.modalities import modality_of
+from maskstream.pages.preview import preview as preview_of
+
 VOID = {"meta", "link", "img", "input", "br", "path"}
+
+
+def preview(folder, **settings):
+    """The preview of a split, whatever it holds."""
+    return preview_of(modality_of(folder), folder, **settings)
 
 
 class Page(HTMLParser):

@@ -6,13 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from maskstream.pages.preview import preview, write_page
+from maskstream.modalities import MODALITIES
+from maskstream.pages.preview import write_page
 from maskstream.pipelines import VideoClip, masks
 from maskstream.shards.errors import ShardError
-from maskstream.trial import MODALITIES, loader_settings
 
 from ..pipelines.every_modality import SAMPLES, write_split
-from .pages import Page, complete_in_itself, fill
+from .pages import Page, complete_in_itself, fill, preview
 
 SMALL = {
     "audio": {"sound_seconds": 0.32},
@@ -35,7 +35,7 @@ PICTURES = {
 def kind(request, tmp_path_factory):
     """A modality, the folder of its split, and settings of its loader that cost little."""
     folder = write_split(request.param, tmp_path_factory.mktemp(request.param))
-    return request.param, folder, loader_settings(MODALITIES[request.param], **SMALL[request.param])
+    return request.param, folder, MODALITIES[request.param].settings(**SMALL[request.param])
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_page_says_what_was_shown(kind, page):
     assert f"samples {SAMPLES}" in text
     assert "on t/train" in text
     assert "seed 4" in text
-    for argument in (where.argument for where in MODALITIES[name].masks):
+    for argument in (where.argument for where in MODALITIES[name].trial.masks):
         assert repr(settings[argument]) in text
 
 
@@ -136,7 +136,7 @@ def test_views_are_shown_one_after_the_other(kind, tmp_path):
 
 def test_without_a_mask_the_page_says_so(kind, tmp_path):
     name, folder, settings = kind
-    none = {where.argument: None for where in MODALITIES[name].masks}
+    none = {where.argument: None for where in MODALITIES[name].trial.masks}
     text = preview(folder, out=tmp_path / "a.html", samples=1, **{**settings, **none}).read_text(encoding="utf-8")
     page = complete_in_itself(text)
     assert "built without a mask" in page.text
@@ -146,10 +146,10 @@ def test_without_a_mask_the_page_says_so(kind, tmp_path):
 
 def test_masks_by_default_are_those_of_the_modality(kind, tmp_path):
     name, folder, settings = kind
-    arguments = {where.argument for where in MODALITIES[name].masks}
+    arguments = {where.argument for where in MODALITIES[name].trial.masks}
     rest = {key: value for key, value in settings.items() if key not in arguments}
     text = Page(preview(folder, out=tmp_path / "a.html", samples=1, **rest).read_text(encoding="utf-8")).text
-    for where in MODALITIES[name].masks:
+    for where in MODALITIES[name].trial.masks:
         assert repr(masks.MASKS[where.default]()) in text
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.modalities import MODALITIES
 from maskstream.pages.figures.cloud_picture import ABOVE, SIDE, cloud_picture
 from maskstream.pages.figures.mesh_field import ShownField
 from maskstream.pages.figures.mesh_picture import MARGIN_PX, NODE, graph_picture, mesh_picture
 from maskstream.pages.figures.tokens import MaskRow
-from maskstream.pages.preview import preview
 from maskstream.pages.preview.opened import SampleName
 from maskstream.pages.preview.points import voxel_view
 from maskstream.pipelines import GroupTokens, VoxelTokens, masks, points_loader
@@ -22,10 +22,9 @@ from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
-from maskstream.trial import MODALITIES, loader_settings
 
 from ..pipelines.every_modality import write_split
-from .pages import Page, decode
+from .pages import Page, decode, preview
 
 NAME = SampleName(key="k", label=-1, label_name=None, view=None)
 INK = (10, 20, 30)
@@ -110,7 +109,7 @@ def test_groups_that_the_model_finds_are_counted_not_drawn(tmp_path):
 
 def test_points_of_a_page_are_the_loaders(tmp_path):
     folder, modality = write_split("points", tmp_path), MODALITIES["points"]
-    settings = loader_settings(modality, points=60, resolution=16)
+    settings = modality.settings(points=60, resolution=16)
     page = Page(preview(folder, out=tmp_path / "a.html", samples=4, seed=2, **settings).read_text())
     batch = next(iter(points_loader(folder, batch_size=4, seed=2, device="cpu", **settings)))
     for i, article in enumerate(page.articles):

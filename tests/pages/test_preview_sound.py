@@ -8,12 +8,11 @@ import av
 import numpy as np
 import pytest
 
+from maskstream.modalities.audio import usual_seconds
+from maskstream.modalities.audiovisual import sound_seconds
 from maskstream.pages.figures.sound import HEARD_SAMPLES, flac_uri, heard_samples, waveform_path
 from maskstream.pages.figures.spectrogram import frequency_ticks, loudness_colours, spectrogram_view
 from maskstream.pages.figures.tokens import MaskRow
-from maskstream.pages.preview import preview
-from maskstream.pages.preview.audio import usual_seconds
-from maskstream.pages.preview.audiovisual import sound_seconds
 from maskstream.pipelines import Fbank, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.audio.loader import spectrogram_grid
@@ -21,7 +20,7 @@ from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.shards.format.manifest import Manifest
 
 from ..pipelines.every_modality import write_split
-from .pages import Page, decode, fill
+from .pages import Page, decode, fill, preview
 
 RATE = 16000
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...datasets.dataset import Source
 from ..encoder import Encoded
-from .profile import VideoProfile
+from .profile import PROFILES, VideoProfile
 from .video import encode_video
 
 
@@ -15,7 +15,7 @@ from .video import encode_video
 class VideoEncoder:
     """Videos in a profile: the member `mp4`."""
 
-    video: VideoProfile
+    video: VideoProfile = PROFILES["train"]
 
     @property
     def profile(self) -> str:

@@ -26,6 +26,7 @@ from .rollout import rollout
 from .shards import shards
 from .terminal import INTERRUPTED, console, errors
 from .train import train
+from .trial_options import TrialCommand
 from .verify import verify
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 for _command in (shards, index, train, report, rollout, preview, gallery, doctor, bench, verify, inspect):
-    app.command()(_command)
+    app.command(cls=TrialCommand if _command in (preview, bench) else None)(_command)
 
 
 def _version(value: bool) -> None:

@@ -8,21 +8,11 @@ from typing import Annotated
 import typer
 
 from .terminal import Data, Json, console
-from .trial_options import AudioMask, Frames, Mask, MaskRatio, Points, Resolution, Size, SoundSeconds, Stride, Views
 
 
 def bench(
+    ctx: typer.Context,
     data: Data,
-    mask: Mask = None,
-    audio_mask: AudioMask = None,
-    ratio: MaskRatio = None,
-    views: Views = None,
-    frames: Frames = None,
-    stride: Stride = None,
-    size: Size = None,
-    sound_seconds: SoundSeconds = None,
-    points: Points = None,
-    resolution: Resolution = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of a batch.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 makes samples in threads.")] = 0,
     threads: Annotated[
@@ -49,25 +39,15 @@ def bench(
     from memory: for the speed of a disk, use data larger than it, or a cold start.
     """
     from .. import bench as loader_bench
-    from ..trial import loader_settings, modality_of
+    from ..modalities import modality_of
 
-    settings = loader_settings(
-        modality_of(data),
-        mask=mask,
-        audio_mask=audio_mask,
-        ratio=ratio,
-        views=views,
-        frames=frames,
-        stride=stride,
-        size=size,
-        sound_seconds=sound_seconds,
-        points=points,
-        resolution=resolution,
-    ) | {"batch_size": batch_size, "device": device}
+    modality = modality_of(data)
+    settings = modality.settings(**ctx.obj) | {"batch_size": batch_size, "device": device}
     if sweep:
-        result = loader_bench.sweep(data, for_s=seconds, step_s=step_ms / 1e3, settings=settings)
+        result = loader_bench.sweep(modality, data, for_s=seconds, step_s=step_ms / 1e3, settings=settings)
     else:
         result = loader_bench.measure(
+            modality,
             data,
             for_s=seconds,
             samples=samples,
@@ -79,4 +59,4 @@ def bench(
     if as_json:
         print(json.dumps(result))
     else:
-        loader_bench.show(result, console)
+        loader_bench.show(modality, result, console)

@@ -8,23 +8,13 @@ from typing import Annotated
 import typer
 
 from .terminal import Data, console
-from .trial_options import AudioMask, Frames, Mask, MaskRatio, Points, Resolution, Size, SoundSeconds, Stride, Views
 
 
 def preview(
+    ctx: typer.Context,
     data: Data,
-    mask: Mask = None,
-    audio_mask: AudioMask = None,
-    ratio: MaskRatio = None,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
     samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="How many samples.")] = 8,
-    views: Views = None,
-    frames: Frames = None,
-    stride: Stride = None,
-    size: Size = None,
-    sound_seconds: SoundSeconds = None,
-    points: Points = None,
-    resolution: Resolution = None,
     seed: Annotated[int, typer.Option(help="Of the order, the crops and the masks.")] = 0,
 ) -> None:
     """Write one self-contained page that shows samples as the training loop receives them, with the mask over them.
@@ -33,20 +23,9 @@ def preview(
     to be heard; with video, both over one axis of time. Points: the cloud from two angles, and the voxels. Mesh: the
     field, and the graph that is left. What the shards hold stands in their dataset.json.
     """
+    from ..modalities import modality_of
     from ..pages.preview import preview as write
-    from ..trial import loader_settings, modality_of
 
-    settings = loader_settings(
-        modality_of(data),
-        mask=mask,
-        audio_mask=audio_mask,
-        ratio=ratio,
-        views=views,
-        frames=frames,
-        stride=stride,
-        size=size,
-        sound_seconds=sound_seconds,
-        points=points,
-        resolution=resolution,
-    )
-    console.print(f"wrote {write(data, out=out, samples=samples, seed=seed, **settings)}", highlight=False)
+    modality = modality_of(data)
+    page = write(modality, data, out=out, samples=samples, seed=seed, **modality.settings(**ctx.obj))
+    console.print(f"wrote {page}", highlight=False)

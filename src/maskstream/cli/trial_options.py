@@ -1,67 +1,77 @@
-"""What the commands `preview` and `bench` let one choose of a loader; None is what suits the shards."""
+"""The options of `preview` and `bench` that choose a loader, made of the fields of every modality's trial."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-Mask = Annotated[
-    str | None,
-    typer.Option(
-        help="A mask by its name, or none; of video with sound, that of the frames. One that does not fit lists those "
-        "that do. [default: motion-guided for video, audio-mae for audio, random for video with sound, fastdit-3d for "
-        "points, mesh-mask for mesh]",
-        show_default=False,
-    ),
-]
-AudioMask = Annotated[
-    str | None, typer.Option(help="Of video with sound, that of the sound [default: audio-mae]", show_default=False)
-]
-MaskRatio = Annotated[
-    float | None, typer.Option("--ratio", help="Hidden share [default: the mask's own]", show_default=False)
-]
-Views = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Views of each sample, each with a crop, a mask or a step of its own [default: 1]",
-        show_default=False,
-    ),
-]
-_VIDEO, _SOUND, _POINTS = "Video, also with sound", "Audio, also with video", "Points"
-Frames = Annotated[
-    int | None,
-    typer.Option(
-        min=2, help="Frames of a clip, an even number [default: 16]", show_default=False, rich_help_panel=_VIDEO
-    ),
-]
-Stride = Annotated[
-    int | None,
-    typer.Option(min=1, help="Frames from one to the next [default: 4]", show_default=False, rich_help_panel=_VIDEO),
-]
-Size = Annotated[
-    int | None,
-    typer.Option(
-        min=16, help="Pixels of a side, a multiple of 16 [default: 224]", show_default=False, rich_help_panel=_VIDEO
-    ),
-]
-SoundSeconds = Annotated[
-    float | None,
-    typer.Option(
-        min=0.16,
-        help="Seconds of sound, a multiple of 0.16 [default: 10.24; of a preview at most so much, as the shards have]",
-        show_default=False,
-        rich_help_panel=_SOUND,
-    ),
-]
-Points = Annotated[
-    int | None,
-    typer.Option(min=1, help="Points of a cloud [default: 2048]", show_default=False, rich_help_panel=_POINTS),
-]
-Resolution = Annotated[
-    int | None,
-    typer.Option(
-        min=4, help="Voxels along an edge, a multiple of 4 [default: 32]", show_default=False, rich_help_panel=_POINTS
-    ),
-]
+if TYPE_CHECKING:
+    from ..trial import Option
+
+
+class TrialCommand(TyperCommand):
+    """A command with the options of all trials behind its argument; what was chosen is its context's `obj`.
+
+    The options are made when the command is asked for them: only then torch and the loaders are imported.
+    """
+
+    _params: list[Any]
+    _of_trials: frozenset[str] | None = None
+
+    @property
+    def params(self) -> list[Any]:
+        """The command's argument, the options of the trials, the command's own options."""
+        if self._of_trials is None:
+            made = typer.main.get_command(_probe()).params
+            self._of_trials = frozenset(str(param.name) for param in made)
+            self._params[1:1] = made
+        return self._params
+
+    @params.setter
+    def params(self, own: list[Any]) -> None:
+        self._params = own
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command with its own options."""
+        ctx.obj = {name: ctx.params.pop(name) for name in self._of_trials or ()}
+        return super().invoke(ctx)
+
+
+def _probe() -> typer.Typer:
+    """A command with nothing but the options of the trials."""
+    from ..modalities import MODALITIES
+    from ..trial import options_of
+
+    found: dict[str, list[tuple[str, Any, Option, str | None]]] = {}
+    for modality in MODALITIES.values():
+        hints = get_type_hints(modality.trial)
+        masks = {where.option: where.default for where in modality.trial.masks}
+        for name, option in options_of(modality.trial).items():
+            default = masks.get(name, option.default)
+            found.setdefault(name, []).append((modality.name, hints[name], option, default))
+
+    def chosen(**options: Any) -> None:
+        """Takes the options."""
+
+    parameters = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(several))
+        for name, several in found.items()
+    ]
+    signed: Callable[..., None] = chosen
+    signed.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    probe = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    probe.command()(signed)
+    return probe
+
+
+def _annotation(several: list[tuple[str, Any, Option, str | None]]) -> Any:
+    """The option of a field that some modalities have, with its default in each where they differ."""
+    _, hint, option, default = several[0]
+    if len({own for _, _, _, own in several}) > 1:
+        default = ", ".join(f"{own} for {name}" for name, _, _, own in several)
+    words = option.help if default is None else f"{option.help} [default: {default}]"
+    return Annotated[hint, typer.Option(min=option.least, help=words, show_default=False, rich_help_panel=option.panel)]

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from maskstream.modalities import MODALITIES
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.stream.stalls import limit, shares
 from maskstream.pipelines.stream.stats import STAGES, Stats
@@ -84,7 +85,7 @@ def made_up(*, threads=4, wait=10.0, consumer=0.0, samples=100, **stages):
     ],
 )
 def test_the_sentence_names_what_limits(stats, says):
-    sentence = limit(stats, cores=4, modality="video")
+    sentence = limit(stats, cores=4, stages=MODALITIES["video"].stages)
     assert says in sentence
     assert "\n" not in sentence
 
@@ -100,7 +101,8 @@ def test_the_sentence_names_what_limits(stats, says):
     ],
 )
 def test_a_stage_is_called_what_it_is_for_the_modality(modality, says):
-    sentence = limit(made_up(decode=(10, 9), convert=(29, 27)), cores=4, modality=modality)
+    stages = None if modality is None else MODALITIES[modality].stages
+    sentence = limit(made_up(decode=(10, 9), convert=(29, 27)), cores=4, stages=stages)
     assert says in sentence
     assert "profile train" not in sentence
 

@@ -8,9 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.modalities.audio.batch import AudioBatch
-from ...pipelines.modalities.audio.clip import AudioClip
-from ...shards.format.manifest import Manifest
-from ...trial import whole_tokens
 from ..figures.chart import Tick, inner_ticks
 from ..figures.pictures import Grid
 from ..figures.sound import flac_uri, heard_samples, waveform_path
@@ -98,12 +95,6 @@ def audio_page(opened: Opened) -> str:
         token_s=frames * shift_ms / 1000,
         token_bins=bins,
     )
-
-
-def usual_seconds(manifest: Manifest) -> float:
-    """What a page shows of each sound: as much as nine of ten sounds of the split have, 10.24 s at most, in tokens."""
-    seconds = np.percentile(manifest.facts["n_samples"] / manifest.facts["sample_rate"], 90)
-    return min(whole_tokens(float(seconds)), AudioClip().seconds)
 
 
 def _views(opened: Opened, batch: AudioBatch) -> list[SoundView]:

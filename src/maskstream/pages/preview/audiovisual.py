@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.video.batch import VideoBatch
-from ...pipelines.modalities.video.clip import VideoClip
-from ...shards.format.manifest import Manifest
-from ...trial import whole_tokens
 from ..figures.chart import Tick, inner_ticks
 from ..figures.spectrogram import frequency_ticks
 from ..figures.tokens import MaskRow
@@ -48,12 +43,6 @@ class PairView:
     def width_px(self) -> int:
         """What the score is at least wide."""
         return min(ceil(FRAME_PX / self.frame), LONGEST_PX)
-
-
-def sound_seconds(manifest: Manifest, clip: VideoClip) -> float:
-    """The sound that a page shows with a clip: as long as the clip or the video is, in the median of the split."""
-    frames = np.minimum(clip.frames * clip.stride, manifest.n_frames)
-    return whole_tokens(float(np.median(frames / manifest.fps)))
 
 
 def audiovisual_page(opened: Opened) -> str:

@@ -1,0 +1,27 @@
+"""The modalities: a file with one spec each, and one line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..modality import Modality
+from ..shards.errors import ShardError
+from ..shards.format.dataset import read_dataset_json
+from .audio import AUDIO
+from .audiovisual import AUDIOVISUAL
+from .mesh import MESH
+from .points import POINTS
+from .video import VIDEO
+
+MODALITIES: dict[str, Modality] = {one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH)}
+
+
+def modality_of(location: str | Path) -> Modality:
+    """What the split in the folder `location` holds; ShardError where there is no finished split."""
+    name = str(read_dataset_json(location)["modality"])
+    if name not in MODALITIES:
+        raise ShardError(f"{location} holds {name} shards; there are loaders of {', '.join(MODALITIES)}")
+    return MODALITIES[name]
+
+
+__all__ = ["MODALITIES", "Modality", "modality_of"]

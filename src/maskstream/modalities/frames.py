@@ -1,0 +1,30 @@
+"""The options of clips of video, with or without their sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..pipelines.masks import TokenGrid
+from ..pipelines.modalities.video.clip import VideoClip
+from ..trial import Trial, given, option
+
+GRID = TokenGrid.video(16, 224, 224)
+_PANEL = "Video, also with sound"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FramesTrial(Trial):
+    """A clip's frames."""
+
+    frames: int | None = option(
+        "Frames of a clip, an even number", default=VideoClip().frames, least=2, multiple=2, panel=_PANEL
+    )
+    stride: int | None = option("Frames from one to the next", default=VideoClip().stride, least=1, panel=_PANEL)
+    size: int | None = option(
+        "Pixels of a side, a multiple of 16", default=VideoClip().size, least=16, multiple=16, panel=_PANEL
+    )
+
+    def chosen(self) -> dict[str, Any]:
+        """The clip."""
+        return {"clip": VideoClip(**given(frames=self.frames, stride=self.stride, size=self.size))}
