@@ -28,6 +28,8 @@ Json = dict[str, Any]
 """A JSON object."""
 NOT_IDENTITY: Mapping[str, bool] = MappingProxyType({"not_identity": True})
 """The `metadata` of a field that does not decide what is made, such as a backend."""
+NOT_SAVED: Mapping[str, bool] = MappingProxyType({"not_identity": True, "not_saved": True})
+"""The `metadata` of a field that holds a live object, such as a trainer's feedback; it is in no dict."""
 KIND, VERSION = "kind", "version"
 
 _KNOWN: dict[tuple[str, str], type[Config]] = {}
@@ -170,7 +172,8 @@ def _kind_of(cls: type[Config]) -> str:
 
 def _fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
     """The fields that a config is made of."""
-    return [f for f in fields(cls) if f.init and not (identity and f.metadata.get("not_identity"))]
+    unwanted = "not_identity" if identity else "not_saved"
+    return [f for f in fields(cls) if f.init and not f.metadata.get(unwanted)]
 
 
 def _default(f: Field[Any]) -> Any:

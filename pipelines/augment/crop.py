@@ -8,6 +8,8 @@ from math import exp, log, sqrt
 
 import numpy as np
 
+from ...shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crop:
@@ -23,7 +25,7 @@ class Crop:
     flip: bool = False
 
 
-class Augmentation(ABC):
+class Augmentation(Config, ABC):
     """A rule that draws crops. Subclasses are frozen dataclasses: picklable, and their repr rebuilds them."""
 
     __slots__ = ()

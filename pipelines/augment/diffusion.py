@@ -21,9 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Noise(ABC):
+class Noise(Config, ABC):
     """`times` times, 0 the cleanest."""
 
     times: int = 1000

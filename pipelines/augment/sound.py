@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ...shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RollGain:
+class RollGain(Config):
     """A circular shift by a uniform offset, and a gain of 0.5 + Beta(alpha, alpha), 0.5 to 1.5.
 
     Source: Audio-MAE (Huang et al. 2022), which pre-trains with nothing else; alpha is 10 there.
@@ -28,7 +30,7 @@ class RollGain:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SpecAugment:
+class SpecAugment(Config):
     """One strip of up to `time` frames and one of up to `freq` bins of a spectrogram set to its dataset's mean.
 
     Widths and places are uniform. Source: Park et al. 2019; AST fine-tunes AudioSet with time 192, freq 48.
@@ -52,7 +54,7 @@ class SpecAugment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mixup:
+class Mixup(Config):
     """With probability `p` another sound of the dataset is mixed in: share * own + (1 - share) * other.
 
     share is Beta(alpha, alpha). Both waveforms have lost their mean. Source: AST and Audio-MAE's fine-tuning (Beta of

@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..config import Config
 from ..errors import ShardError
 
 PREEMPHASIS = 0.97
@@ -23,7 +24,7 @@ _NEIGHBOURS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fbank:
+class Fbank(Config):
     """Log energies of `n_bins` triangles on the mel scale, of Hann windows of `window_ms` every `shift_ms`.
 
     Numerically Kaldi's (feature-fbank, htk-compatible, no energy, no dither, windows that lie inside the waveform):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OptimiserConfig:
+class OptimiserConfig(Config):
     """AdamW's numbers, and the greatest norm of the gradient (None: not limited)."""
 
     betas: tuple[float, float] = (0.9, 0.95)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ...shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleConfig:
+class ScheduleConfig(Config):
     """`base_lr` and `min_lr` are for 256 samples a step and grow in proportion to the batch (Goyal et al., 2017, 2.1).
 
     Repeated views of a sample do not count, as in VideoMAE V2. warmup: the share of all steps in which the rate rises

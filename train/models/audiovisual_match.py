@@ -11,11 +11,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...shards.config import Config
 from ..core.losses import Part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PairSizes:
+class PairSizes(Config):
     """Sizes of a model of pairs; the temperature of matching; and which share of the loss it has, the rest being
     reconstruction's.
     """

@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.masks import ComplexRatio
+from ...shards.config import Config
 from ..core.losses import Losses, weighted
 from ..core.seeding import seeded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DenseUNetConfig:
+class DenseUNetConfig(Config):
     """microphones, n_samples: of the input. n_fft, hop: of the spectra, samples. width: channels of the first level.
 
     depth: halvings of frequency and time. layers, growth: of a dense block. attention: the length of queries and keys.

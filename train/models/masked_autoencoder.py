@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ...shards.config import Config
 from ..core.block import begin_linear, gathered
 from ..core.losses import Losses, squared
 from ..core.positions import interleaved_sinusoid
@@ -62,7 +63,7 @@ class Placed(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AutoencoderConfig:
+class AutoencoderConfig(Config):
     """Sizes of the encoder and the decoder, and the epsilons of their layer norms.
 
     `decoder_window`: tokens of a window in time and frequency, for a decoder that attends only within windows

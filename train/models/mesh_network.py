@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...shards.config import Config
 from ..core.losses import Losses, squared
 from ..core.seeding import seeded
 from .message_passing import GatedMLP, GraphBlock
@@ -32,7 +33,7 @@ N_KINDS = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshNetworkConfig:
+class MeshNetworkConfig(Config):
     """Task and sizes. task: "masked" predicts hidden fields, "next" changes to the next step. channels: D. dims: of
     space, 2 or 3. width: of nodes and edges; hidden: of the gated perceptrons. encoder_rounds, decoder_rounds: of
     messages, before and after hidden nodes come back.

@@ -17,6 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ...shards.config import Config
 from ..core.block import Stack, begin_linear, gathered
 from ..core.chamfer import chamfer
 from ..core.losses import Losses, weighted
@@ -25,7 +26,7 @@ from ..tokens.point_groups import group_points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointAutoencoderConfig:
+class PointAutoencoderConfig(Config):
     """`groups` groups of `size` points; the defaults are Point-MAE's."""
 
     groups: int = 64

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ...pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
 from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
+from ...shards.config import Config
 from ..core.block import begin_linear
 from ..core.losses import Losses, weighted
 from ..core.positions import axis_sinusoids
@@ -39,7 +40,7 @@ Schedule = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VoxelDiffusionConfig:
+class VoxelDiffusionConfig(Config):
     """Sizes. `resolution` voxels along an edge, tokens of `patch`^3 of them, `window` tokens along an edge of the
     decoder's windows; labels 0 ... categories - 1 (-1: none) choose among `experts` in every second block of the
     encoder. counts: beside the mean x, y, z of its points a voxel says how many they are, as the logarithm of 1 + how

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...shards.config import Config
 from ..core.positions import axis_sinusoids
 
 EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SpectrogramTokensConfig:
+class SpectrogramTokensConfig(Config):
     """The spectrogram (frames, bins) and the extent of a token in both."""
 
     frames: int = 1024

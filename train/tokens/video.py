@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from ...shards.config import Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoTokensConfig:
+class VideoTokensConfig(Config):
     """The clip (frames, height and width in pixels) and the cube of one token (tubelet in frames, patch in pixels)."""
 
     frames: int = 16

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Self, cast
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ....shards.config import Config
 from .batch import MaskBatch
 from .draw import Draw
 from .grid import TokenGrid
@@ -43,7 +44,7 @@ class Maps:
         return mask_batch(hidden, target, grid=grid, mask_token=mask_token, ragged=ragged)
 
 
-class Mask(ABC):
+class Mask(Config, ABC):
     """A rule that draws masks. A pattern says in `hide` what happens to one view of a sample; `draw` makes the batch.
 
     A mask depends on its draw alone (the sample's own generators, what it shows, its place in the run): neither on the
@@ -87,7 +88,7 @@ class Mask(ABC):
 
     def _parts(self) -> Iterator[Mask | Law]:
         """The masks and laws among the fields."""
-        for f in fields(cast(Any, self)):
+        for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Mask | Law):
                 yield value

@@ -23,12 +23,13 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Literal, get_args
 
+from ....shards.config import Config
 from .draw import Draw
 
 Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_masked", "half_up_masked"]
 
 
-class Law(ABC):
+class Law(Config, ABC):
     """How many tokens of a sample are hidden. Laws are frozen dataclasses; laws/ has those of the papers.
 
     A law has one method, `count`. Most laws draw a ratio and are subclasses of `RatioLaw`, which counts by it.

@@ -9,11 +9,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ....shards.config import Config
+
 Bound = Literal["parts", "magnitude", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ComplexRatio:
+class ComplexRatio(Config):
     """The mask M = S / Y of a clean spectrum S and a mixture Y, as a bounded target for a model, and back.
 
     Spectra are complex tensors of one shape (..., F, T): any microphones and batch before, numpy arrays through

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ....shards.config import Config
 from ..core.base import Mask
 from ..core.batch import MaskBatch
 from ..core.draw import Draw
@@ -14,7 +15,7 @@ from ..core.grid import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Joint:
+class Joint(Config):
     """A mask for each named part of a sample: `draw` gives a MaskBatch for each.
 
         pair = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(ratio=0.15))})

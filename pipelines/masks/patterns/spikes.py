@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ....shards.config import Config
 from ..core.draw import Draw
 from ..core.ratio import check_ratio
 
@@ -16,7 +17,7 @@ _LOW_32 = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spikes:
+class Spikes(Config):
     """Each element of a tensor is dropped with probability `ratio`, independently; what stays is not rescaled.
 
     This is no mask of a token grid: elements of activations (queries, keys, attention maps) are dropped inside the

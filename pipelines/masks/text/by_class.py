@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import NOT_SAVED
 from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
@@ -34,7 +35,7 @@ class ByClass(Mask):
     """
 
     ratio: Ratio = 0.15
-    feedback: Feedback | None = None
+    feedback: Feedback | None = field(default=None, metadata=NOT_SAVED)
     scores: tuple[float, ...] = (0.0,) * 17
     rounding: Rounding = "nearest_masked"
 

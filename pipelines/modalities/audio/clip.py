@@ -8,9 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from ....shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioClip:
+class AudioClip(Config):
     """`seconds` of sound at `sample_rate`, and what becomes of its channels.
 
     start: "random" draws where it begins, "center" takes the middle, "begin" the beginning. channels: "mono" is the

@@ -8,12 +8,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ....shards.config import Config
+
 FLOOR_DB = -100.0
 """What silence is, as in librosa."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LogMel:
+class LogMel(Config):
     """Decibels of `n_bins` mel bands of windows of `n_fft` samples every `hop`, as librosa makes them of power spectra.
 
     Slaney's mel scale and normalisation, a periodic Hann window, centred with zeros on both sides, power 2. top_db: how

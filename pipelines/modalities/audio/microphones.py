@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
+
 SPEED_OF_SOUND = 343.0
 """Metres per second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MicrophoneLine:
+class MicrophoneLine(Config):
     """`count` microphones, `spacing_m` metres apart; a source is far away and plays without an echo.
 
     The angle to the line is drawn uniformly in [0, pi]; microphone m hears it m * spacing * cos(angle) / 343 seconds

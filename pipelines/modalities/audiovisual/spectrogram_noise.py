@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SpectrogramNoise:
+class SpectrogramNoise(Config):
     """Noise in every value, uniform in [0, level) with a level that is uniform in [0, `most`); and a shift in time.
 
     most: in standard deviations of the dataset. roll: the shift is uniform in [-roll, roll] frames and circular over

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshNoise:
+class MeshNoise(Config):
     """Normal noise at nodes of the types `kinds` (MeshGraphNets, Pfaff et al., 2021, section 3.2 and A.2.2).
 
     deviation: in deviations of each channel, so 0.02 of a velocity whose deviation is 0.5 is 0.04. The step's end stays

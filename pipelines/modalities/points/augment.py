@@ -10,6 +10,7 @@ from typing import Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
 from ....shards.errors import ShardError
 from ....shards.format.dataset import read_dataset_json
 
@@ -20,7 +21,7 @@ Normalise = Literal["ball", "deviation", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointStats:
+class PointStats(Config):
     """Of a whole dataset: the mean of all points and one deviation for all axes, as DiT-3D normalises ShapeNet."""
 
     mean: tuple[float, float, float]
@@ -45,7 +46,7 @@ class PointStats:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointAugment:
+class PointAugment(Config):
     """In this order, on x, y, z only:
 
     normalise: "ball" centres a cloud at its mean and divides by the greatest norm; "deviation" divides by the

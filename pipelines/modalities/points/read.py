@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
 from ....shards.stores.base import Range, Store
 
 Float32s = npt.NDArray[np.float32]
@@ -28,7 +29,7 @@ class PointsError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointSelection:
+class PointSelection(Config):
     """`points` points of a cloud.
 
     replace: drawn one by one from all of the cloud with replacement, as DiT-3D does (the whole cloud is read then);

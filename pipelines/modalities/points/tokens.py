@@ -7,12 +7,13 @@ from typing import Literal
 
 import torch
 
+from ....shards.config import Config
 from ...masks import Cues, TokenGrid
 from .voxels import occupied_tokens, voxel_grid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VoxelTokens:
+class VoxelTokens(Config):
     """Cubes of `patch`^3 voxels of a cloud in `resolution`^3 voxels: DiT-3D's tokens, on the grid (x, y, z).
 
     A mask that asks for the cue `occupied` is told in which tokens points lie. occupancy: of the "noised" points where
@@ -41,7 +42,7 @@ class VoxelTokens:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GroupTokens:
+class GroupTokens(Config):
     """`groups` groups of `size` points, each around a centre: Point-MAE's tokens (Pang et al., 2022), on a line.
 
     The model finds them (train/tokens/point_groups.py): centres by farthest point sampling, members by distance.

@@ -8,9 +8,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoClip:
+class VideoClip(Config):
     """`frames` frames, `stride` frames apart, at `size` x `size` pixels.
 
     start: "random" draws the first frame uniformly, "center" takes the middle of the video. align: the first frame is

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ....shards.config import Config
 from ....shards.media.fbank import STATISTICS, SUMS
 from ....shards.media.flac import flac_stream
 from ...datasets.dataset import Source
@@ -33,7 +34,7 @@ _LOSSLESS_FLOAT = ("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be")
 
 
 @dataclass(frozen=True, slots=True)
-class AudioEncoder:
+class AudioEncoder(Config):
     """Sounds as FLAC. Up to 16 bits stay what they are; more, and float PCM, become 24 bits, other codecs 16.
 
     A float source that goes beyond [-1, 1] is not clipped: it is stored scaled to fit, and the fact `gain` says by what

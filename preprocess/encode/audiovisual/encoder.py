@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ....shards.config import Config
 from ...datasets.dataset import Source
 from ..audio.encoder import LEVEL, check_sound, encoded_sound
 from ..audio.sound import Sound
@@ -23,7 +24,7 @@ MIN_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class AudioVisualEncoder:
+class AudioVisualEncoder(Config):
     """Videos as `VideoEncoder` makes them, and their sound as `AudioEncoder` does, cut to the time of the video.
 
     Time 0 is the first frame. The fact `audio_start_s` says when the first sample of sound begins: 0, to within a

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
 from ....shards.errors import DatasetError
 from ..reject import RejectError
 from .cylinder_mesh import channel_mesh
@@ -31,7 +32,7 @@ _RUNAWAY = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CylinderFlow:
+class CylinderFlow(Config):
     """One flow. inlet_m_s: the inflow's greatest speed. x_m, y_m, radius_m: the cylinder. spacing_m: between nodes.
 
     viscosity_m2_s: kinematic; density is 1. step_s: the solver's. start_s to end_s is recorded, a frame every frame_s.

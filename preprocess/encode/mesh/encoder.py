@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
 from ....shards.media.mesh_members import FIELDS, MESH, fields_bytes, mesh_bytes
 from ...datasets.dataset import Source
 from ..encoder import Encoded
@@ -21,7 +22,7 @@ TRAJECTORY_SUFFIXES = frozenset({".h5", ".hdf5"})
 
 
 @dataclass(frozen=True, slots=True)
-class MeshEncoder:
+class MeshEncoder(Config):
     """The encoder of the modality mesh.
 
     A source with meta["flow"] (the arguments of `CylinderFlow`) is computed; of an HDF5 file meta says which

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from ....shards.config import Config
 from ...datasets.dataset import Source
 from ..encoder import Encoded
 from ..mesh.surfaces import Surface
@@ -36,7 +37,7 @@ _EXTENTS = (1e-15, 1e15)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointEncoder:
+class PointEncoder(Config):
     """`surface_points` points are drawn on a mesh, uniformly over its area. Clouds keep all of their points."""
 
     surface_points: int = 8192

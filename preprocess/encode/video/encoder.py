@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ....shards.config import Config
 from ...datasets.dataset import Source
 from ..encoder import Encoded
 from .profile import PROFILES, VideoProfile
@@ -12,7 +13,7 @@ from .video import encode_video
 
 
 @dataclass(frozen=True, slots=True)
-class VideoEncoder:
+class VideoEncoder(Config):
     """Videos in a profile: the member `mp4`."""
 
     video: VideoProfile = PROFILES["train"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ....shards.config import Config
+
 MIN_SIDE = 16
 """The smallest side in pixels, after scaling, of a video that is kept."""
 
@@ -12,7 +14,7 @@ _X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoProfile:
+class VideoProfile(Config):
     """How a video is stored.
 
     `train`: H.264 in closed GOPs of 32 with a fixed hierarchy: every 4th frame is I or P, the three between are never

@@ -2,6 +2,7 @@
 
 import pickle
 from collections import Counter
+from dataclasses import fields
 from math import cos, log2, pi, sqrt
 from statistics import NormalDist
 
@@ -39,7 +40,7 @@ def numbers(law: Law, count: int = 4000) -> np.ndarray:
 
 
 def scoped(law: Law, scope: str, name: str = "ratio") -> Law:
-    settings = {f: getattr(law, f) for f in type(law).__dataclass_fields__}
+    settings = {f.name: getattr(law, f.name) for f in fields(law)}
     return type(law)(**{**settings, "scope": scope, "name": name})
 
 
