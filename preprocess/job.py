@@ -2,8 +2,9 @@
 
 1. A dataset's function lists its sources (`datasets/`).
 2. `plan` deals them to shards, a pure function of the list and the settings.
-3. Processes (`executors/`) encode the sources of a shard and write its tar (`shard_task`).
-4. The journal of each split (`split`) notes what is written, so an interrupted run goes on where it stopped.
+3. An executor (`executors/`) runs a task per shard: encode its sources and write its tar (`shard_task`).
+4. The driver (`ledger`) notes each written shard in the journal of its split (`split`), so an interrupted run goes on
+   where it stopped.
 5. Manifest, rejects and dataset.json are written, everything is read back and compared, and the journal is discarded.
 
 The bytes are the same at any number of workers, and after any number of interruptions.
@@ -11,10 +12,8 @@ The bytes are the same at any number of workers, and after any number of interru
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,12 @@ from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder
 from .encode.encoders import encoder_of
 from .encode.video.profile import VideoProfile
-from .executors.local import Finished, Restarted, run_local
+from .executors.base import Executor
+from .executors.local import executor_of
+from .ledger import run_tasks
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
-from .shard_task import write_task
+from .shard_task import WrittenShard, write_task
 from .split import SplitJob
 
 
@@ -60,6 +61,7 @@ def make_shards(
     *,
     profile: VideoProfile | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
     samples_per_shard: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -67,7 +69,8 @@ def make_shards(
     """Turn the raw data of `dataset` (a name in `DATASETS`) below `root` into shards, one folder per split below `out`.
 
     `profile` is for datasets of video, by default `train`.
-    `workers` processes (default: the cores; 0 works in this process); `samples_per_shard` counts sources and by default
+    The work runs in `executor`, by default in `LocalExecutor(workers)`: `workers` processes of this machine (default:
+    the cores; 0 works in this process). `samples_per_shard` counts sources and by default
     depends on how many there are. A run that was stopped goes on; one that is finished with the same settings does
     nothing; other settings raise ResumeError, unless `overwrite`, which deletes the split's files first. Raises
     ValueError for arguments, DatasetError for raw data that is not as its publishers lay it out or of which nothing can
@@ -76,8 +79,9 @@ def make_shards(
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset {dataset!r} is not one of {', '.join(DATASETS)}")
-    if (workers is not None and workers < 0) or (samples_per_shard is not None and samples_per_shard < 1):
-        raise ValueError(f"{workers=} must be at least 0, {samples_per_shard=} at least 1")
+    if samples_per_shard is not None and samples_per_shard < 1:
+        raise ValueError(f"{samples_per_shard=} must be at least 1")
+    executor = executor_of(executor, workers)
     start_s = time.monotonic()
     progress = progress or Progress()
     raw = DATASETS[dataset](Path(root))
@@ -85,15 +89,15 @@ def make_shards(
     splits = _splits(raw, Path(out), encoder, samples_per_shard)
     with ExitStack() as stack:
         todo = _todo(splits, stack, overwrite=overwrite)
-        n_clips = _write(todo, _cores() if workers is None else workers, progress, overwrite=overwrite)
+        done = _write(todo, executor, progress, overwrite=overwrite)
         for name, split in todo.items():
-            split.finish()
+            split.finish(done)
             _verify(name, split, progress)
     return JobReport(
         dataset=dataset,
         profile=encoder.profile,
         splits={name: _report(split, written=name in todo) for name, split in splits.items()},
-        clips=n_clips,
+        clips=sum(split.clips for split in splits.values()),
         wall_s=time.monotonic() - start_s,
     )
 
@@ -138,42 +142,38 @@ def _is_finished(split: SplitJob, *, overwrite: bool) -> bool:
         return False
 
 
-def _write(splits: dict[str, SplitJob], workers: int, progress: Progress, *, overwrite: bool) -> int:
-    """Do the tasks of all splits side by side; returns how many clips were worked on."""
-    owner: dict[Path, SplitJob] = {}
-    tasks: list[ShardTask] = []
+@dataclass(frozen=True, slots=True)
+class _Splits:
+    """The ledger of the tasks of several splits: that of the split which a task belongs to."""
+
+    owner: dict[str, SplitJob]
+
+    def stands(self, task: ShardTask) -> WrittenShard | None:
+        return self.owner[task.name].stands(task)
+
+    def record(self, task: ShardTask, done: WrittenShard) -> None:
+        self.owner[task.name].record(task, done)
+
+
+def _write(
+    splits: dict[str, SplitJob], executor: Executor, progress: Progress, *, overwrite: bool
+) -> dict[str, WrittenShard]:
+    """Do the tasks of all splits side by side; returns the records of all tasks by their names."""
     for split in splits.values():
-        for task in _begin(split, overwrite=overwrite):
-            owner[task.path] = split
-            tasks.append(task)
-    n_all = sum(len(task.sources) for split in splits.values() for task in split.tasks)
-    n_todo = sum(len(task.sources) for task in tasks)
-    if n_todo:
-        progress.phase("encode", n_all, n_all - n_todo)
-    counted: Counter[Path] = Counter()
-    with closing(run_local(write_task, tasks, workers=workers)) as events:
-        for event in events:
-            path = event.task.path
-            if isinstance(event, Finished):
-                owner[path].done(*event.result)
-            elif isinstance(event, Restarted):
-                progress.say(f"{event.task}: {event.reason}; it begins again")
-                progress.advance(-counted.pop(path, 0))
-            elif not event.note:
-                counted[path] += 1
-                progress.advance(1)
-    return n_todo
+        _begin(split, overwrite=overwrite)
+    owner = {task.name: split for split in splits.values() for task in split.tasks}
+    tasks = [task for split in splits.values() for task in split.tasks]
+    return run_tasks(executor, write_task, tasks, _Splits(owner), progress, phase="encode", unit="clips")
 
 
-def _begin(split: SplitJob, *, overwrite: bool) -> list[ShardTask]:
-    if not overwrite:
-        return split.begin()
-    try:
-        split.is_finished()
-        return split.begin()
-    except (ResumeError, ShardError):
-        split.clear()
-        return split.begin()
+def _begin(split: SplitJob, *, overwrite: bool) -> None:
+    if overwrite:
+        try:
+            split.is_finished()
+            return split.begin()
+        except (ResumeError, ShardError):
+            split.clear()
+    split.begin()
 
 
 def _verify(name: str, split: SplitJob, progress: Progress) -> None:
@@ -190,9 +190,5 @@ def _verify(name: str, split: SplitJob, progress: Progress) -> None:
 
 
 def _report(split: SplitJob, *, written: bool) -> SplitReport:
-    state = ("continued" if split.continued else "written") if written else "already finished"
+    state = ("continued" if split.written < len(split.tasks) else "written") if written else "already finished"
     return SplitReport(folder=split.folder, state=state, counts=split.counts())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -29,8 +29,15 @@ class ShardTask:
     sources: tuple[Source, ...]
     encoder: Encoder
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
+        """The tar, as SPLIT/FILE."""
         return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def units(self) -> int:
+        """A task's progress is counted in sources."""
+        return len(self.sources)
 
 
 def default_samples_per_shard(n_sources: int) -> int:

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 from ..shards.format.record import ShardRecord
 from ..shards.format.sample import Reject, Sample
 from ..shards.format.writer import write_shard
+from ..shards.stores.block_sums import SUMS
 from .datasets.dataset import Source
 from .encode.encoder import Encoder
 from .encode.reject import RejectError
+from .executors.base import Report
 from .plan import ShardTask, sample_key
 
 
-def write_task(task: ShardTask, report: Callable[[str], None]) -> tuple[ShardRecord | None, list[Reject]]:
-    """Write the shard of `task`; the record is None, and there is no tar, where every source was rejected.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenShard:
+    """The record of a task: its shard, None (and no tar) where every source was rejected, and the rejects."""
+
+    shard: ShardRecord | None
+    rejects: tuple[Reject, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        shard = None if self.shard is None else self.shard.to_json()
+        return {"shard": shard, "rejects": [asdict(reject) for reject in self.rejects]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WrittenShard:
+        shard = None if data["shard"] is None else ShardRecord.from_json(data["shard"])
+        return cls(shard=shard, rejects=tuple(Reject(**reject) for reject in data["rejects"]))
+
+    def stands(self, folder: Path) -> bool:
+        """Whether the tar (with its size), its idx and its sums are in the folder."""
+        if self.shard is None:
+            return True
+        tar = folder / self.shard.name
+        beside = all(tar.with_suffix(suffix).is_file() for suffix in (".idx", SUMS))
+        return beside and tar.is_file() and tar.stat().st_size == self.shard.size_bytes
+
+
+def write_task(task: ShardTask, report: Report) -> WrittenShard:
+    """Write the shard of `task`.
 
     `report` gets the id of each source before it is worked on, and an empty word when it is done.
     """
@@ -24,11 +54,12 @@ def write_task(task: ShardTask, report: Callable[[str], None]) -> tuple[ShardRec
     samples = _samples(task, rejects, report)
     first = next(samples, None)
     if first is None:
-        return None, rejects
-    return write_shard(task.path, chain([first], samples)), rejects
+        return WrittenShard(shard=None, rejects=tuple(rejects))
+    shard = write_shard(task.path, chain([first], samples))
+    return WrittenShard(shard=shard, rejects=tuple(rejects))
 
 
-def _samples(task: ShardTask, rejects: list[Reject], report: Callable[[str], None]) -> Iterator[Sample]:
+def _samples(task: ShardTask, rejects: list[Reject], report: Report) -> Iterator[Sample]:
     for source in task.sources:
         report(source.id)
         try:

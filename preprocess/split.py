@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import av
 import pyarrow.parquet as pq
 
 from ..shards.errors import DatasetError, ResumeError, ShardError
+from ..shards.format.columns import FORMAT
 from ..shards.format.dataset import DATASET_JSON, MANIFEST, REJECTS, finish_split, read_dataset_json
 from ..shards.format.journal import JOURNAL, Journal
-from ..shards.format.record import ShardRecord
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
 from ..shards.stores.publish import remove_leftovers
+from .ledger import libraries
 from .plan import ShardTask
+from .shard_task import WrittenShard
 
 _SHARD_FILE = re.compile(r".+-\d{6}\.(tar|idx)")
 
 
 class SplitJob:
-    """The shards of one split that are to be written into `folder`, and those that are.
+    """The shards of one split that are to be written into `folder`, and, as the ledger of its tasks, those that are.
 
     `info` names the settings; `missing` are sources that the dataset's lists name but that are not there.
     """
@@ -33,11 +34,12 @@ class SplitJob:
         self.folder = folder
         self.info = info
         self.tasks = tasks
-        self.continued = 0
-        """How many shards an earlier run has written."""
-        self._rejects = list(missing)
-        self._records: dict[str, ShardRecord] = {}
-        self._journal: Journal | None = None
+        self.written = 0
+        """How many shards this run has written."""
+        self.clips = 0
+        """How many sources it has worked on."""
+        self._missing = missing
+        self._journal: Journal[WrittenShard] | None = None
 
     def is_finished(self) -> bool:
         """Whether the split stands on disk, verified, with these settings; ResumeError where it has others."""
@@ -55,16 +57,9 @@ class SplitJob:
             )
         return True
 
-    def begin(self) -> list[ShardTask]:
-        """Open the journal and return the tasks that are still to do; ResumeError where it is of other settings."""
-        libraries = {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())}
-        settings = {
-            "dataset": self.info.dataset,
-            "split": self.info.split,
-            **self.info.settings,
-            "libraries": libraries,
-        }
-        self._journal = Journal(self.folder, settings)
+    def begin(self) -> None:
+        """Open the journal; ResumeError where it is of other settings."""
+        self._journal = Journal(self.folder, self._settings(), WrittenShard)
         remove_leftovers(self.folder)
         names = {task.path.name for task in self.tasks}
         if strange := sorted(path.name for path in self.folder.glob("*.tar") if path.name not in names):
@@ -72,27 +67,34 @@ class SplitJob:
                 f"{self.folder} holds {len(strange)} tars that are not of this run, such as {strange[0]}; choose "
                 "another output folder"
             )
-        for name, (record, rejects) in self._journal.finished().items():
-            if name in names:
-                self._records[name] = record
-                self._rejects += rejects
-        self.continued = len(self._records)
-        return [task for task in self.tasks if task.path.name not in self._records]
 
-    def done(self, record: ShardRecord | None, rejects: list[Reject]) -> None:
-        """A shard was written (or, with no record, had nothing but rejects)."""
-        if record is not None and self._journal is not None:
-            self._journal.record(record, rejects)
-            self._records[record.name] = record
-        self._rejects += rejects
+    def _settings(self) -> dict[str, Any]:
+        names = {"format": FORMAT, "dataset": self.info.dataset, "split": self.info.split}
+        return {**names, **self.info.settings, "libraries": libraries()}
 
-    def finish(self) -> None:
-        """Write manifest, rejects and dataset.json; DatasetError where nothing is left to write."""
-        if not self._records:
-            common = Counter(f"{reject.stage}: {reject.reason}" for reject in self._rejects).most_common(3)
+    def stands(self, task: ShardTask) -> WrittenShard | None:
+        """The record of a shard that an earlier run has written."""
+        return None if self._journal is None else self._journal.stands(task)
+
+    def record(self, task: ShardTask, done: WrittenShard) -> None:
+        """A shard was written."""
+        if self._journal is not None:
+            self._journal.record(task, done)
+        self.written += 1
+        self.clips += task.units
+
+    def finish(self, done: Mapping[str, WrittenShard]) -> None:
+        """Write manifest, rejects and dataset.json, of the records by the names of tasks; DatasetError where nothing is
+        left to write.
+        """
+        records = [done[task.name] for task in self.tasks]
+        shards = [record.shard for record in records if record.shard is not None]
+        rejects = [*self._missing, *(reject for record in records for reject in record.rejects)]
+        if not shards:
+            common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
-            raise DatasetError(f"{self.folder}: none of {len(self._rejects)} sources can be used. {reasons}")
-        finish_split(self.folder, self.info, list(self._records.values()), self._rejects)
+            raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
+        finish_split(self.folder, self.info, shards, rejects)
 
     def verify(self, progress: Callable[[int, int], None]) -> None:
         """Read everything back and compare; discards the journal, or raises ShardError with the problems."""

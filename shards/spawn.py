@@ -10,11 +10,14 @@ Nothing of multiprocessing is patched: `SPAWN` is a context of its own.
 from __future__ import annotations
 
 import io
+import os
 import sys
+import threading
+import time
 import traceback
 from multiprocessing import popen_spawn_posix, spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, parent_process
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -25,6 +28,7 @@ from .errors import MaskstreamError
 MAIN_FAILED = 79
 """The exit code of a process that could not import the main module."""
 
+_PARENT_CHECK_S = 0.5
 _OF_MAIN = ("init_main_from_name", "init_main_from_path")
 
 
@@ -104,6 +108,18 @@ class _Context(SpawnContext):
 
 SPAWN = _Context()
 """The context to make worker processes with."""
+
+
+def end_with_parent() -> None:
+    """In a worker process: from here on it ends when its parent is gone, also after SIGKILL."""
+    if parent := parent_process():
+        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+
+
+def _end_with(parent: int | None) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_S)
+    os._exit(1)
 
 
 class _LateMain:

@@ -8,11 +8,8 @@ from its workers in turn.
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import signal
-import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -25,12 +22,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...shards.errors import MaskstreamError
-from ...shards.spawn import MAIN_FAILED, SPAWN, main_failed
+from ...shards.spawn import MAIN_FAILED, SPAWN, end_with_parent, main_failed
 from .produce import BatchMaker, BatchPlan, Made
 from .stats import Stats
 
 BatchT = TypeVar("BatchT")
-_PARENT_CHECK_S = 0.5
 _AFTER_ALL_OTHERS = -100
 _OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 
@@ -184,12 +180,4 @@ def _begin_worker(worker: int) -> None:
     for number in _OF_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
     Finalize(None, os._exit, args=(0,), exitpriority=_AFTER_ALL_OTHERS)
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
-
-
-def _end_with(parent: int | None) -> None:
-    """Ends this process when its parent is gone, also after SIGKILL."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_S)
-    os._exit(1)
+    end_with_parent()

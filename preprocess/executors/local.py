@@ -7,72 +7,59 @@ task goes to a fresh process, up to `RETRIES` times. (Pools of the standard libr
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Generic, TypeVar
+from typing import Generic
 
-from ...shards.errors import MaskstreamError
-from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, main_failed
+from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, end_with_parent, main_failed
+from .base import Event, Executor, Finished, Progressed, RecordT, Restarted, TaskT, Work, WorkerDiedError
 
 RETRIES = 2
 """How often a task whose process died is tried again."""
 
-TaskT = TypeVar("TaskT")
-ResultT = TypeVar("ResultT")
-Report = Callable[[str], None]
-"""What a task calls with a word on where it is, such as the name of the file that it has finished."""
-
-
-class WorkerDiedError(MaskstreamError):
-    """The processes that worked on one task died again and again."""
-
 
 @dataclass(frozen=True, slots=True)
-class Progressed(Generic[TaskT]):
-    """A task reported `note`."""
-
-    task: TaskT
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restarted(Generic[TaskT]):
-    """The process of a task died, `reason` says how; the task begins again in another one."""
-
-    task: TaskT
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished(Generic[TaskT, ResultT]):
-    """A task returned `result`."""
-
-    task: TaskT
-    result: ResultT
-
-
-Event = Progressed[TaskT] | Restarted[TaskT] | Finished[TaskT, ResultT]
-
-
-def run_local(
-    work: Callable[[TaskT, Report], ResultT], tasks: Sequence[TaskT], *, workers: int
-) -> Generator[Event[TaskT, ResultT], None, None]:
-    """Events of `work(task, report)` over all `tasks`, as they happen, in at most `workers` processes.
-
-    `work`, tasks and results are pickled; an exception of `work` is raised here. `workers=0` works in this process, one
-    task after the other. Leaving the iterator early (an exception, Ctrl-C) ends all processes. Raises WorkerDiedError
-    for a task whose process died `RETRIES + 1` times.
+class LocalExecutor:
+    """At most `workers` processes (default: the cores that this process may use); 0 works in this process, one task
+    after the other. WorkerDiedError for a task whose process died `RETRIES + 1` times.
     """
-    if workers == 0:
-        yield from _in_process(work, tasks)
-        return
+
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers={self.workers} must be at least 0")
+
+    def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
+        """The events of all tasks as they happen; closing the generator ends all processes."""
+        workers = _cores() if self.workers is None else self.workers
+        return _in_processes(work, tasks, workers) if workers else _here(work, tasks)
+
+
+def executor_of(executor: Executor | None, workers: int | None) -> Executor:
+    """The executor that was given, or a local one; ValueError where both are given, for an executor has its own."""
+    if executor is not None and workers is not None:
+        raise ValueError(
+            f"{executor=} and {workers=} exclude each other; give LocalExecutor({workers}) or only workers"
+        )
+    return LocalExecutor(workers) if executor is None else executor
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_processes(
+    work: Work[TaskT, RecordT], tasks: Sequence[TaskT], workers: int
+) -> Generator[Event[TaskT, RecordT], None, None]:
     waiting = deque((task, 0) for task in tasks)
-    busy: dict[object, _Worker[TaskT, ResultT]] = {}
+    busy: dict[object, _Worker[TaskT, RecordT]] = {}
     try:
         for _ in range(min(workers, len(tasks))):
             _start(work, waiting, busy)
@@ -94,27 +81,27 @@ def run_local(
 
 
 def _start(
-    work: Callable[[TaskT, Report], ResultT],
+    work: Work[TaskT, RecordT],
     waiting: deque[tuple[TaskT, int]],
-    busy: dict[object, _Worker[TaskT, ResultT]],
+    busy: dict[object, _Worker[TaskT, RecordT]],
 ) -> None:
     if waiting:
         worker = _Worker(work, *waiting.popleft())
         busy[worker.pipe] = worker
 
 
-def _in_process(work: Callable[[TaskT, Report], ResultT], tasks: Sequence[TaskT]) -> Iterator[Event[TaskT, ResultT]]:
+def _here(work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
     for task in tasks:
         notes: list[str] = []
-        result = work(task, notes.append)
+        record = work(task, notes.append)
         yield from (Progressed(task, note) for note in notes)
-        yield Finished(task, result)
+        yield Finished(task, record)
 
 
-class _Worker(Generic[TaskT, ResultT]):
+class _Worker(Generic[TaskT, RecordT]):
     """A process, the pipe to it, and the task that it is at."""
 
-    def __init__(self, work: Callable[[TaskT, Report], ResultT], task: TaskT, deaths: int) -> None:
+    def __init__(self, work: Work[TaskT, RecordT], task: TaskT, deaths: int) -> None:
         self.pipe, theirs = SPAWN.Pipe()
         self._process: Process = SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
         self._process.start()
@@ -130,7 +117,7 @@ class _Worker(Generic[TaskT, ResultT]):
         except OSError:  # it died between two tasks: the next receive says so
             return
 
-    def receive(self) -> Event[TaskT, ResultT]:
+    def receive(self) -> Event[TaskT, RecordT]:
         """The next event of the task."""
         try:
             kind, value = self.pipe.recv()
@@ -168,7 +155,8 @@ class _Worker(Generic[TaskT, ResultT]):
         self.pipe.close()
 
 
-def _serve(work: Callable[[TaskT, Report], ResultT], pipe: Connection) -> None:
+def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of the terminal's processes; the parent decides
 
     def report(note: str) -> None:

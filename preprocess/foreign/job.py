@@ -9,15 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...shards.errors import DatasetError, ShardError
+from ...shards.format.columns import FORMAT
 from ...shards.format.dataset import DATASET_JSON, FOREIGN, finish_split, read_dataset_json
 from ...shards.format.idx import idx_text
+from ...shards.format.journal import Journal
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.sample import DatasetInfo, Reject
 from ...shards.media.packet_table import beside, packets_path
 from ...shards.stores.block_sums import SUMS
-from ...shards.stores.publish import publishing
+from ...shards.stores.publish import publishing, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
-from ..executors.local import Finished, Progressed, Restarted, run_local
+from ..executors.base import Executor
+from ..executors.local import executor_of
+from ..ledger import libraries, run_tasks
 from ..progress import Progress
 from .labels import Label, numbered
 from .modality import Modality, modality_of
@@ -41,6 +45,7 @@ def index_tars(
     modality: str | None = None,
     fast: bool = False,
     workers: int | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
     """Write manifest.parquet, rejects.parquet, dataset.json, and per tar an idx and a packets file, into `out`.
@@ -48,34 +53,50 @@ def index_tars(
     tars: files, or folders whose tars are taken; they are read once and never written. out: by default the folder in
     which all of them lie. modality: "video" or "audio", by default what the first sample holds. Each place where
     decoding of a video may begin is tried and compared with a plain decode, unless `fast`; of a sound it always is.
-    What cannot be used is a row in rejects.parquet. The result does not depend on `workers` (processes; default all
-    cores).
+    What cannot be used is a row in rejects.parquet. The tars are read in `executor`, by default in
+    `LocalExecutor(workers)`; the result does not depend on it. A run that was stopped goes on: tars that are indexed
+    and unchanged are not read again.
 
     Raises ValueError for tars that are missing, lie in several folders without `out`, share a name, or hold several
     modalities without `modality`, and for an `out` with shards that maskstream wrote; DatasetError where no tar holds a
-    usable sample; BusyError where another run
-    writes to `out`.
+    usable sample; ResumeError where a run with other settings was stopped in `out`; BusyError where another run writes
+    to it.
     """
+    executor = executor_of(executor, workers)
     paths = _found(tars)
     folder = _folder(paths, out)
     with sole_writer(folder):
-        return _index(paths, folder, modality_of(paths, modality), fast, workers, progress or Progress())
+        return _index(paths, folder, modality_of(paths, modality), fast, executor, progress or Progress())
 
 
 def _index(
-    paths: Sequence[Path], folder: Path, modality: Modality, fast: bool, workers: int | None, progress: Progress
+    paths: Sequence[Path], folder: Path, modality: Modality, fast: bool, executor: Executor, progress: Progress
 ) -> IndexReport:
     names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
     tasks = [TarTask(out=folder, name=name, modality=modality.name, check=not fast) for name in names]
-    (folder / DATASET_JSON).unlink(missing_ok=True)
-    results = _indexed(tasks, workers, progress)
-    shards, rejects, label_names = _merged([results[task] for task in tasks])
+    settings = {"format": FORMAT, "index": modality.name, "fast": fast, "libraries": libraries()}
+    with Journal(folder, settings, IndexedTar) as journal:
+        (folder / DATASET_JSON).unlink(missing_ok=True)
+        remove_leftovers(folder)
+        done = run_tasks(executor, index_tar, tasks, journal, progress, phase="index", unit="tars")
+        try:
+            report = _finished(folder, modality, fast, [done[task.name] for task in tasks])
+        except DatasetError:
+            journal.discard()  # another modality may be tried
+            raise
+        journal.discard()
+    return report
+
+
+def _finished(folder: Path, modality: Modality, fast: bool, tars: Sequence[IndexedTar]) -> IndexReport:
+    """Write what makes the folder a split; DatasetError where no tar holds a usable sample."""
+    shards, rejects, label_names = _merged(tars)
     if not shards:
         example = f"; such as {rejects[0].source}: {rejects[0].reason}" if rejects else ""
-        raise DatasetError(f"no usable {modality.noun} in {len(paths)} tars{example}")
-    for path in set(paths) - {(folder / shard.name).parent.resolve() / Path(shard.name).name for shard in shards}:
-        for file in (packets_path(folder, path.name), beside(folder, path.name, SUMS)):
-            file.unlink()
+        raise DatasetError(f"no usable {modality.noun} in {len(tars)} tars{example}")
+    for name in {tar.shard.name for tar in tars} - {shard.name for shard in shards}:
+        for file in (packets_path(folder, name), beside(folder, name, SUMS)):
+            file.unlink(missing_ok=True)
     for shard in shards:
         _write_idx(folder, shard)
     info = DatasetInfo(
@@ -128,21 +149,6 @@ def _folder(paths: Sequence[Path], out: Path | None) -> Path:
     return folder
 
 
-def _indexed(tasks: Sequence[TarTask], workers: int | None, progress: Progress) -> dict[TarTask, IndexedTar]:
-    results: dict[TarTask, IndexedTar] = {}
-    progress.phase("index", len(tasks), unit="tars")
-    workers = min(len(os.sched_getaffinity(0)), len(tasks)) if workers is None else workers
-    for event in run_local(index_tar, tasks, workers=workers):
-        if isinstance(event, Finished):
-            results[event.task] = event.result
-            progress.advance(1)
-        elif isinstance(event, Restarted):
-            progress.say(f"{event.task.name}: {event.reason}; it begins again")
-        elif isinstance(event, Progressed):
-            continue
-    return results
-
-
 def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject], tuple[str, ...]]:
     """Shards with labels, and all rejects: a key that an earlier tar has is one too."""
     taken: dict[str, str] = {}
@@ -151,18 +157,18 @@ def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject]
     labels: list[Label] = []
     for tar in tars:
         rows: list[Row] = []
-        for row, label in zip(tar.record.rows, tar.labels, strict=True):
+        for row, label in zip(tar.shard.rows, tar.labels, strict=True):
             if row.key in taken:
                 reason = f"its key stands in {taken[row.key]} too; every key of a split must be its own"
                 rejects.append(Reject(source=row.source, stage="tar", reason=reason))
                 continue
-            taken[row.key] = tar.record.name
+            taken[row.key] = tar.shard.name
             rows.append(row)
             labels.append(label)
         if rows:
-            kept.append((tar.record, rows))
+            kept.append((tar.shard, rows))
         elif not tar.rejects:
-            rejects.append(Reject(source=tar.record.name, stage="tar", reason="holds no sample"))
+            rejects.append(Reject(source=tar.shard.name, stage="tar", reason="holds no sample"))
     numbers, names = numbered(labels)
     label_of = iter(numbers)
     shards = [replace(record, rows=tuple(replace(row, label=next(label_of)) for row in rows)) for record, rows in kept]

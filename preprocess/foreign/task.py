@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ...shards.errors import ShardError
 from ...shards.format.record import Row, ShardRecord
@@ -16,6 +16,7 @@ from ...shards.media.packet_table import beside, packets_path
 from ...shards.stores.block_sums import SUMS, write_sums
 from ...shards.stores.publish import publishing
 from ..encode.reject import RejectError
+from ..executors.base import Report
 from .groups import Group, groups
 from .labels import Label, label_of
 from .modality import MODALITIES
@@ -30,17 +31,46 @@ class TarTask:
     modality: str
     check: bool
 
-    def __str__(self) -> str:
-        return f"the tar {self.name}"
+    @property
+    def units(self) -> int:
+        """A task's progress is counted in tars."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedTar:
-    """A tar's record, whose rows still have no labels; `labels` has one per row."""
+    """The record of a task: a shard whose rows still have no labels, one label per row, the rejects, and the time at
+    which the tar was last written before it was read, in ns.
+    """
 
-    record: ShardRecord
-    labels: list[Label]
-    rejects: list[Reject]
+    shard: ShardRecord
+    labels: tuple[Label, ...]
+    rejects: tuple[Reject, ...]
+    modified_ns: int
+
+    def to_json(self) -> dict[str, Any]:
+        rejects = [asdict(reject) for reject in self.rejects]
+        facts = {"labels": self.labels, "rejects": rejects, "modified_ns": self.modified_ns}
+        return {"shard": self.shard.to_json(), **facts}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> IndexedTar:
+        return cls(
+            shard=ShardRecord.from_json(data["shard"]),
+            labels=tuple(data["labels"]),
+            rejects=tuple(Reject(**reject) for reject in data["rejects"]),
+            modified_ns=data["modified_ns"],
+        )
+
+    def stands(self, folder: Path) -> bool:
+        """Whether the tar is the one that was read, and its packets and sums are in the folder."""
+        name = self.shard.name
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            return False
+        beside_it = packets_path(folder, name).is_file() and beside(folder, name, SUMS).is_file()
+        return beside_it and (status.st_size, status.st_mtime_ns) == (self.shard.size_bytes, self.modified_ns)
 
 
 @dataclass(slots=True)
@@ -53,8 +83,8 @@ class _Found:
     keys: set[str] = field(default_factory=set)
 
 
-def index_tar(task: TarTask, report: Callable[[str], None]) -> IndexedTar:
-    """Read the tar once; `report` gets each key before it is worked on, and an empty word when it is done.
+def index_tar(task: TarTask, report: Report) -> IndexedTar:
+    """Read the tar once; `report` gets each key before it is worked on.
 
     ShardError where the tar cannot be opened or read.
     """
@@ -62,11 +92,11 @@ def index_tar(task: TarTask, report: Callable[[str], None]) -> IndexedTar:
     found = _Found()
     try:
         with path.open("rb") as file, publishing(packets_path(task.out, task.name)) as packets:
+            modified_ns = os.fstat(file.fileno()).st_mtime_ns
             reader = HashedReader(file, lambda size_bytes: None)
             for group in groups(reader, MODALITIES[task.modality].components):
                 report(group.key)
                 _take(task, group, found, packets)
-                report("")
             while reader.read(CHUNK_BYTES):
                 pass
     except OSError as error:
@@ -75,8 +105,8 @@ def index_tar(task: TarTask, report: Callable[[str], None]) -> IndexedTar:
     with packets_path(task.out, task.name).open("rb") as file:
         packets_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     rows = tuple(found.rows.values())
-    record = ShardRecord(task.name, reader.sha256.hexdigest(), reader.position, rows, packets_sha256)
-    return IndexedTar(record=record, labels=found.labels, rejects=found.rejects)
+    shard = ShardRecord(task.name, reader.sha256.hexdigest(), reader.position, rows, packets_sha256)
+    return IndexedTar(shard=shard, labels=tuple(found.labels), rejects=tuple(found.rejects), modified_ns=modified_ns)
 
 
 def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 from ..errors import StoreError
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,7 +58,7 @@ def sync_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> int:
     """Delete the temp files that killed writers left in `folder`, while nothing writes there. Returns how many."""
-    leftovers = [path for path in folder.glob(".*.tmp") if not path.is_dir()]
+    leftovers = [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name) and not path.is_dir()]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskstream.preprocess import PROFILES, make_shards
-from maskstream.preprocess import job as job_module
+from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.plan import default_samples_per_shard, sample_key
 from maskstream.preprocess.progress import Progress
 from maskstream.shards.errors import BusyError, DatasetError, ResumeError
@@ -150,32 +151,32 @@ def _recorded(journal: Path) -> bool:
         return False
     try:
         with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database:
-            return bool(database.execute("SELECT COUNT(*) FROM shards").fetchone()[0])
+            return bool(database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
     except sqlite3.OperationalError:
         return False
     finally:
         database.close()
 
 
-def test_a_worker_that_is_killed_costs_nothing(raw, tmp_path, monkeypatch):
-    run(raw, tmp_path / "whole")
-    original = job_module.run_local
-    killed = []
+class Sabotaged:
+    """Kills the process of LocalExecutor(1) after the first event."""
 
-    def sabotaged(work, tasks, *, workers):
-        for event in original(work, tasks, workers=workers):
-            if not killed:
-                import multiprocessing
+    killed = False
 
+    def run(self, work, tasks):
+        for event in LocalExecutor(1).run(work, tasks):
+            if not self.killed:
                 [child] = multiprocessing.active_children()
                 os.kill(child.pid, signal.SIGKILL)
-                killed.append(child.pid)
+                self.killed = True
             yield event
 
-    monkeypatch.setattr(job_module, "run_local", sabotaged)
-    told = Told()
-    run(raw, tmp_path / "out", workers=1, progress=told)
-    assert killed
+
+def test_a_worker_that_is_killed_costs_nothing(raw, tmp_path):
+    run(raw, tmp_path / "whole")
+    told, executor = Told(), Sabotaged()
+    run(raw, tmp_path / "out", workers=None, executor=executor, progress=told)
+    assert executor.killed
     assert ["SIGKILL" in word for word in told.words] == [True]
     assert told.clips == 14
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -258,6 +259,8 @@ def test_arguments(tmp_path):
         make_shards("k600", tmp_path, tmp_path)
     with pytest.raises(ValueError, match="at least"):
         make_shards("folder", tmp_path, tmp_path, workers=-1)
+    with pytest.raises(ValueError, match="exclude each other"):
+        make_shards("folder", tmp_path, tmp_path, workers=1, executor=LocalExecutor(1))
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 8), (41, 8), (1000, 63), (240_000, 256)])

@@ -3,14 +3,28 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 
+@dataclass(frozen=True)
+class Number:
+    """A number to square; what else happens depends on `kind`."""
+
+    kind: str
+    number: int
+    units: int = 1
+
+    @property
+    def name(self):
+        return f"{self.number}.square"
+
+
 def work(task, report):
-    """Square a number; what else happens depends on the task (flag, number)."""
-    kind, number = task
+    """Square the number of a task; returns that and the id of the process."""
+    kind, number = task.kind, task.number
     report(f"at {number}")
-    if isinstance(kind, str) and kind.startswith("die once "):
+    if kind.startswith("die once "):
         flag = Path(kind.removeprefix("die once "))
         if not flag.exists():
             flag.touch()
