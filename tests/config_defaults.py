@@ -43,7 +43,7 @@ def changed_defaults(golden: dict[str, Any], here: dict[str, Any]) -> list[str]:
         f"{kind}.{name}: {golden[kind][name]!r} in {GOLDEN.name}, {now!r} in the code"
         for kind in golden.keys() & here.keys()
         for name, now in here[kind].items()
-        if here[kind]["version"] <= golden[kind]["version"] and golden[kind].get(name, now) != now
+        if here[kind]["version"] <= golden[kind]["version"] and golden[kind].get(name, now) not in (now, "required")
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.config import Config
 from ....shards.errors import ShardError
 from ....shards.format.dataset import DATASET_JSON, read_dataset_json
 
@@ -19,7 +20,7 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshStatistics:
+class MeshStatistics(Config):
     """mean, deviation: of the D channels of a field over all nodes and steps. change: the deviation of the change from
     one step to the next at nodes that are free to change. All in the data's units; empty for surfaces. edge_length: the
     mean.

@@ -1,0 +1,41 @@
+"""What every modality's data config is: all that decides a batch, apart from which samples it holds and their order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar, Unpack
+
+from ...shards.config import Config
+from ..masks import TokenGrid
+from ..stream.build import LoaderOptions
+from ..stream.loader import Loader
+
+BatchT = TypeVar("BatchT")
+
+
+class DataConfig(Config, ABC, Generic[BatchT]):
+    """The settings of a modality's loader. A recipe holds one, a loader is opened with it, and a resume compares it."""
+
+    __slots__ = ()
+
+    modality: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def grids(self) -> Mapping[str, TokenGrid]:
+        """The token grids of a batch, by the name of what is cut into tokens: "video", "audio", "points".
+
+        Empty where each sample has a grid of its own. ValueError where tokens do not fill what they are cut from.
+        """
+
+    @abstractmethod
+    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[BatchT]:
+        """A loader of the split in the folder `location`; the options are those that all loaders take."""
+
+
+def check_views(views: int) -> None:
+    """ValueError unless a sample gives a view or more."""
+    if views < 1:
+        raise ValueError(f"views={views}: it must be 1 or more")

@@ -1,0 +1,43 @@
+"""What decides a batch of meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+from ...masks import Mask, TokenGrid
+from ...stream.build import LoaderOptions
+from ...stream.loader import Loader
+from ..data import DataConfig, check_views
+from .batch import MeshBatch
+from .loader import mesh_loader
+from .noise import MeshNoise
+from .statistics import MeshStatistics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshData(DataConfig[MeshBatch]):
+    """Masked graphs; the fields are the settings of `mesh_loader`."""
+
+    modality: ClassVar[str] = "mesh"
+
+    mask: Mask | None = None
+    noise: MeshNoise | None = None
+    statistics: MeshStatistics | None = None
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        check_views(self.views)
+
+    @property
+    def grids(self) -> Mapping[str, TokenGrid]:
+        """None: every mesh has a grid of its own, its nodes."""
+        return {}
+
+    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[MeshBatch]:
+        """A loader of the graphs of a split."""
+        return mesh_loader(
+            location, mask=self.mask, noise=self.noise, statistics=self.statistics, views=self.views, **options
+        )

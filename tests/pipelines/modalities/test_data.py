@@ -1,0 +1,70 @@
+"""The data configs: what they give is what the loaders' settings give, and they come back from JSON."""
+
+import json
+from dataclasses import fields
+from inspect import signature
+from typing import Any
+
+import pytest
+
+from maskstream.pipelines import AudioClip, audio_loader, audiovisual_loader, mesh_loader, points_loader, video_loader
+from maskstream.pipelines.augment.sound import Mixup
+from maskstream.pipelines.masks import MotionGuided, Random, Tube
+from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
+from maskstream.pipelines.modalities.audio.log_mel import LogMel
+from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
+from maskstream.pipelines.modalities.audio.noisy import noisy_loader
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
+from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.tokens import GroupTokens
+from maskstream.pipelines.modalities.video.data import VideoData
+
+LOADERS: list[tuple[type[DataConfig[Any]], Any]] = [
+    (VideoData, video_loader),
+    (AudioData, audio_loader),
+    (NoisyData, noisy_loader),
+    (AudioVisualData, audiovisual_loader),
+    (PointsData, points_loader),
+    (MeshData, mesh_loader),
+]
+
+
+@pytest.mark.parametrize(("data", "loader"), LOADERS)
+def test_its_fields_are_the_loaders_settings(data: type[DataConfig[Any]], loader: Any) -> None:
+    assert {f.name for f in fields(data)} == set(signature(loader).parameters) - {"location", "options"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        VideoData(mask=MotionGuided(ratio=0.8), flow="dis", views=2),
+        AudioData(clip=AudioClip(seconds=1.28), features=LogMel(), mixup=Mixup(), patch=(32, 16)),
+        NoisyData(line=MicrophoneLine(count=2), noise="noises"),
+        AudioVisualData(video_mask=Tube(), audio_mask=Random()),
+        PointsData(tokens=GroupTokens(groups=8)),
+        MeshData(statistics=MeshStatistics(mean=(0.0,), deviation=(1.0,), change=(1.0,), edge_length=0.5)),
+    ],
+)
+def test_it_comes_back_from_json(data: DataConfig[Any]) -> None:
+    assert DataConfig.from_dict(json.loads(json.dumps(data.to_dict()))) == data
+
+
+def test_grids_are_those_of_the_fields() -> None:
+    assert VideoData(tubelet=4).grids["video"].shape == (4, 14, 14)
+    assert AudioData().grids["audio"].shape == (64, 8)
+    assert [grid.shape for grid in AudioVisualData(audio_patch=(32, 16)).grids.values()] == [(8, 14, 14), (32, 8)]
+    assert PointsData(tokens=GroupTokens(groups=8)).grids["points"].shape == (8,)
+
+
+@pytest.mark.parametrize("data", [VideoData, AudioData, AudioVisualData, PointsData, MeshData])
+def test_a_sample_gives_a_view_or_more(data: Any) -> None:
+    with pytest.raises(ValueError, match="views=0: it must be 1 or more"):
+        data(views=0)
+
+
+def test_tokens_fill_what_they_are_cut_from() -> None:
+    with pytest.raises(ValueError, match="does not divide into tokens of 48 x 16"):
+        AudioData(patch=(48, 16))
