@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from ..shards.config import differences
 from ..shards.errors import DatasetError, ResumeError, ShardError
 from ..shards.format.columns import FORMAT
 from ..shards.format.dataset import DATASET_JSON, MANIFEST, REJECTS, finish_split, read_dataset_json
@@ -48,9 +49,7 @@ class SplitJob:
         written = read_dataset_json(self.folder)
         there = {"dataset": written["dataset"], **written["settings"]}
         wanted = {"dataset": self.info.dataset, **self.info.settings}
-        differing = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
-        if differing:
-            changes = "; ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in differing)
+        if changes := "; ".join(differences(there, wanted)):
             raise ResumeError(
                 f"{self.folder} was written with other settings ({changes}); choose another output folder, or start "
                 "over with overwrite"

@@ -66,9 +66,8 @@ class Journal(Generic[RecordT]):
             raise ResumeError(
                 f"{self.path} cannot be used ({error}); if no other run writes to this folder, delete it to begin again"
             ) from error
-        if found != text:
+        if changes := "; ".join(differences(json.loads(found), json.loads(text))):
             self.close()
-            changes = "; ".join(differences(json.loads(found), json.loads(text)))
             raise ResumeError(
                 f"{self.path} is of a run with other settings ({changes}); run with the settings it began with, choose "
                 "another output folder, or delete this one to begin again"

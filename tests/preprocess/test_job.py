@@ -196,10 +196,10 @@ def test_other_settings_are_refused_unless_overwrite(raw, tmp_path):
     out = tmp_path / "out"
     run(raw, out)
     (out / "train/notes.txt").write_text("mine")
-    with pytest.raises(ResumeError, match=r"samples_per_shard: 3 there, 5 now.*overwrite"):
+    with pytest.raises(ResumeError, match=r"samples_per_shard: saved 3, here 5.*overwrite"):
         run(raw, out, samples_per_shard=5)
     shutil.rmtree(raw / "train/b")
-    with pytest.raises(ResumeError, match="sources: 12 there, 6 now"):
+    with pytest.raises(ResumeError, match="sources: saved 12, here 6"):
         run(raw, out)
     report = run(raw, out, samples_per_shard=5, overwrite=True)
     assert report.splits["train"].counts["shards"] == 1
