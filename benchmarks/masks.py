@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from machine import facts
 from rich.console import Console
 from rich.table import Table
 
-from maskstream.pipelines.masks import MASKS, Cues, DecoderRows, Draw, TokenGrid, WholeWords
+from maskstream.pipelines.masks import SCHEMES, Cues, DecoderRows, Draw, Mask, TokenGrid, WholeWords
+from maskstream.pipelines.masks.core.scheme import made_up_cues
 from maskstream.pipelines.stream.place import Place
 
 LIMIT_US = 100.0
@@ -40,69 +41,20 @@ GENERATOR = "(a view's generator)"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """A scheme on its paper's grid."""
+    """A mask on its paper's grid, with made-up cues."""
 
+    mask: Mask
     grid: TokenGrid
-    cues: Cues = field(default_factory=Cues)
-
-
-def flow(frames: int) -> np.ndarray:
-    """A smooth motion to the right and down, in the cells of 8 pixels that DIS and the codec give."""
-    return np.broadcast_to(np.array([3.0, 1.5], np.float32), (frames - 1, 28, 28, 2)).copy()
-
-
-def text(length: int, seed: int = 0) -> Cues:
-    """Words of 1 to 3 pieces between two special tokens, with classes, scores and ids."""
-    rng = np.random.default_rng(seed)
-    words = np.repeat(np.arange(length), rng.choice([1, 1, 1, 2, 3], size=length))[: length - 2]
-    return Cues(
-        words=np.concatenate([[-1], words, [-1]]).astype(np.int64),
-        classes=np.concatenate([[-1], words % 17, [-1]]).astype(np.int64),
-        scores=rng.random(length).astype(np.float32),
-        tokens=rng.integers(1000, 30000, size=length),
-    )
+    cues: Cues
 
 
 def cases() -> dict[str, Case]:
-    """The grids of the papers, by the name of the scheme."""
-    video = Case(grid=TokenGrid.video(16, 224, 224), cues=Cues(flow=flow(16)))
-    image, small = plane(14), plane(16)
-    sound = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
-    occupied = np.random.default_rng(0).random(32**3) < 0.02
-    words128 = Case(grid=TokenGrid(axes=("token",), shape=(128,), patch=(1,)), cues=text(128))
-    words512 = Case(grid=TokenGrid(axes=("token",), shape=(512,), patch=(1,)), cues=text(512))
-    found = {
-        "audio-mae": Case(grid=sound),
-        "audio-mae-strips": Case(grid=sound),
-        "avsiam-audio": Case(grid=TokenGrid(axes=("freq", "time"), shape=(8, 64), patch=(16, 16))),
-        "fastdit-3d": Case(
-            grid=TokenGrid(axes=("x", "y", "z"), shape=(32, 32, 32), patch=(4, 4, 4)), cues=Cues(occupied=occupied)
-        ),
-        "lmd": Case(grid=plane(7)),
-        "m3ae-image": Case(grid=plane(18)),
-        "mage": Case(grid=small),
-        "maskgit": Case(grid=small),
-        "mesh-mask": Case(grid=TokenGrid(axes=("node",), shape=(1885,), patch=(1,))),
-        "mpm": Case(grid=TokenGrid(axes=("frame", "joint"), shape=(243, 16), patch=(1, 1))),
-        "mpm-limbs": Case(grid=TokenGrid(axes=("frame", "joint"), shape=(243, 17), patch=(1, 1))),
-        "oneref": Case(grid=plane(24), cues=Cues(box=np.array([0.2, 0.3, 0.6, 0.9]))),
-        "rgb-depth": Case(grid=TokenGrid(axes=("modality", "h", "w"), shape=(2, 14, 14), patch=(1, 16, 16))),
-        "retromae": words512,
+    """The schemes that have a name."""
+    return {
+        s.name: Case(mask=s.mask, grid=s.grid, cues=made_up_cues(s.mask.needs, s.grid, np.random.default_rng(0)))
+        for s in SCHEMES
+        if s.name
     }
-    found |= dict.fromkeys(("mosaicbert", "mrd", "ptw", "pmlm", "roar", "oneref-text", "m3ae-text"), words128)
-    found |= dict.fromkeys(("avsiam-image", "beit", "complementary", "cropmae", "dmae", "mae"), Case(grid=image))
-    found |= dict.fromkeys(
-        ("diffmavil", "frames", "maskvit", "motion-guided", "random", "tube", "v-jepa", "videomae2"), video
-    )
-    missing = sorted(set(MASKS) - set(found))
-    if missing:
-        raise SystemExit(f"no grid is known for {', '.join(missing)}: add a case to {__file__}")
-    return found
-
-
-def plane(side: int) -> TokenGrid:
-    """side x side patches of a picture."""
-    return TokenGrid(axes=("h", "w"), shape=(side, side), patch=(16, 16))
 
 
 def cpu_us(work: Callable[[int], Any], seconds: float) -> float:
@@ -115,11 +67,11 @@ def cpu_us(work: Callable[[int], Any], seconds: float) -> float:
     return 1e6 * passed / number
 
 
-def maps_of(name: str, case: Case) -> Callable[[int], Any]:
+def maps_of(case: Case) -> Callable[[int], Any]:
     """Draws the maps of sample after sample; the second view where there are two."""
-    mask, place = MASKS[name](), Place(row=3, rows=32, progress=0.5)
+    place = Place(row=3, rows=32, progress=0.5)
     draws = [Draw.of(0, 0, f"sample{i}", 1, place, case.cues) for i in range(64)]
-    return lambda i: mask.maps(case.grid, draws[i % 64])
+    return lambda i: case.mask.maps(case.grid, draws[i % 64])
 
 
 def one_by_one(words: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -146,7 +98,8 @@ def one_by_one(words: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
 
 def retromae(seconds: float) -> dict[str, float]:
     """CPU us of RetroMAE's pool of 256 whole-word masks and its matrix at 512 tokens, and of the same in a loop."""
-    cues, grid = text(512), TokenGrid(axes=("token",), shape=(512,), patch=(1,))
+    grid = TokenGrid(axes=("token",), shape=(512,), patch=(1,))
+    cues = made_up_cues(frozenset({"words"}), grid, np.random.default_rng(0))
     words = cues.words
     assert words is not None
     mask, rng = DecoderRows(encoder=WholeWords(ratio=0.3), ratio=0.5), np.random.default_rng(0)
@@ -172,16 +125,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     schemes = cases()
-    works = {name: maps_of(name, case) for name, case in sorted(schemes.items())}
+    works = {name: maps_of(case) for name, case in sorted(schemes.items())}
     works[GENERATOR] = lambda i: Draw.of(0, 0, f"sample{i}", 0, Place(), Cues())
-    schemes[GENERATOR] = Case(grid=TokenGrid(axes=("view",), shape=(1,), patch=(1,)))
+    grids = {name: case.grid for name, case in schemes.items()}
+    grids[GENERATOR] = TokenGrid(axes=("view",), shape=(1,), patch=(1,))
     for work in works.values():
         work(0)
     rounds = [{name: cpu_us(work, arguments.seconds) for name, work in works.items()} for _ in range(arguments.rounds)]
     loops = [retromae(arguments.seconds) for _ in range(arguments.rounds)]
     rows = {name: [r[name] for r in rounds] for name in works}
     compared = {key: statistics.median(loop[key] for loop in loops) for key in loops[0]}
-    show(rows, schemes, compared)
+    show(rows, grids, compared)
     if arguments.out:
         found = {
             "cpu_us_per_sample": rows,
@@ -192,13 +146,13 @@ def main() -> None:
         arguments.out.write_text(json.dumps(found, indent=1))
 
 
-def show(rows: dict[str, list[float]], schemes: dict[str, Case], compared: dict[str, float]) -> None:
+def show(rows: dict[str, list[float]], grids: dict[str, TokenGrid], compared: dict[str, float]) -> None:
     """Prints the table."""
     table = Table(title="CPU us per sample")
     for column in ("scheme", "grid", "median", "min - max", ""):
         table.add_column(column, justify="right" if column in ("median", "min - max") else "left", no_wrap=True)
     for name, values in sorted(rows.items(), key=lambda item: statistics.median(item[1])):
-        median, grid = statistics.median(values), schemes[name].grid
+        median, grid = statistics.median(values), grids[name]
         over = "" if median <= LIMIT_US else f"above {LIMIT_US:.0f}: {COSTLY.get(name, 'TOO SLOW')}"
         sides = " ".join(f"{axis} {n}" for axis, n in zip(grid.axes, grid.shape, strict=True))
         table.add_row(name, sides, f"{median:.0f}", f"{min(values):.0f} - {max(values):.0f}", over)

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.masks import ComplexRatio
 from ...shards.config import Config
 from ..core.losses import Losses, weighted
 from ..core.seeding import seeded
+from .complex_ratio import ComplexRatio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class DenseUNetConfig(Config):
     """microphones, n_samples: of the input. n_fft, hop: of the spectra, samples. width: channels of the first level.
 
     depth: halvings of frequency and time. layers, growth: of a dense block. attention: the length of queries and keys.
-    target: what is compared, the enhanced sound or the bounded complex ratio mask (`masks.ComplexRatio`).
+    target: what is compared, the enhanced sound or the bounded complex ratio mask (complex_ratio.py).
     """
 
     microphones: int = 4

@@ -14,6 +14,8 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import PICTURE, Scheme
+from ..laws.random import UniformCount
 from .random import adjusted
 
 ATTEMPTS = 10
@@ -97,3 +99,17 @@ def unpacked(bits: int, n: int) -> npt.NDArray[np.bool_]:
     """The lowest `n` bits of an integer, lowest first: bool (n,)."""
     data = np.frombuffer(bits.to_bytes((n + 7) // 8, "little"), dtype=np.uint8)
     return np.unpackbits(data, count=n, bitorder="little").view(np.bool_)
+
+
+SCHEMES = (
+    Scheme(
+        name="beit",
+        paper="BEiT",
+        section="sec. 2.3",
+        mask=Block(ratio=UniformCount(low=75, high=75)),
+        grid=PICTURE,
+        visible=121,
+        title="Blocks",
+        note="Rectangles of random size, aspect and place until exactly 75 patches are hidden.",
+    ),
+)

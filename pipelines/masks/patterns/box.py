@@ -11,6 +11,8 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import Scheme, square
+from .padded import Padded
 from .random import random_tokens
 
 
@@ -65,3 +67,16 @@ class Box(Mask):
 
     def _grown(self, low: float, high: float, n: int) -> slice:
         return slice(max(int(max(low, 0) * n) - self.margin, 0), min(int(high * n) + self.margin, n))
+
+
+SCHEMES = (
+    Scheme(
+        name="oneref",
+        paper="OneRef",
+        section="referring-aware masking of images",
+        mask=Padded(mask=Box(inside=0.75, outside=0.35)),
+        grid=square(24),
+        title="Inside and outside a box",
+        note="Three quarters of the box that a phrase refers to are hidden, a third of the rest.",
+    ),
+)

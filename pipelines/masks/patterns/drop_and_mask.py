@@ -11,6 +11,7 @@ from ..core.base import Maps, Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_ratio, check_rounding, visible_count
+from ..core.scheme import Scheme, Shot, square
 from ..laws.random import TruncatedNormal
 
 
@@ -47,3 +48,21 @@ class DropAndMask(Mask):
         target = np.ones(grid.size, dtype=np.bool_)
         target[order[:visible]] = False
         return Maps(hidden=hidden, target=target, mask_token=target & ~hidden)
+
+
+SCHEMES = (
+    Scheme(
+        name="mage",
+        paper="MAGE",
+        section="sec. 3.1",
+        mask=DropAndMask(ratio=TruncatedNormal(scope="batch"), drop=0.5),
+        grid=square(16),
+        visible=128,
+        title="Drop and mask",
+        note=(
+            "Half of the tokens leave the sequence, and others become the mask token: as many as a truncated normal "
+            "says, one number for the whole batch. 128 to 256 are reconstructed."
+        ),
+        shots=(Shot(caption="a batch"), Shot(caption="another epoch's batch", epoch=1)),
+    ),
+)

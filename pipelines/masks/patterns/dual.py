@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..core.base import Maps, Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
+from ..core.scheme import CLIP, Scheme
 from .running_cell import RunningCell
 from .tube import Tube
 
@@ -30,3 +31,20 @@ class Dual(Mask):
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         return Maps(hidden=self.encoder.hide(grid, draw), target=~self.decoder.hide(grid, draw))
+
+
+SCHEMES = (
+    Scheme(
+        name="videomae2",
+        paper="VideoMAE V2",
+        section="sec. 3.2",
+        mask=Dual(encoder=Tube(ratio=0.9), decoder=RunningCell(ratio=0.5)),
+        grid=CLIP,
+        visible=160,
+        title="Dual",
+        note=(
+            "A tube for the encoder. The decoder skips running cells, which turn by one place from step to step: 784 "
+            "tokens are reconstructed, and those that the encoder saw have weight 0."
+        ),
+    ),
+)

@@ -12,8 +12,11 @@ from ..core.base import Maps, Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import CLIP, Scheme
 from ..core.shuffles import random_orders
 from ..core.slices import in_slices
+from ..laws.random import Uniform
+from .padded import Padded
 from .random import random_tokens
 
 
@@ -103,3 +106,29 @@ class Context(Mask):
 def later(grid: TokenGrid, frames: int) -> TokenGrid:
     """The grid without its first `frames` slices."""
     return replace(grid, shape=(grid.shape[0] - frames, *grid.shape[1:]))
+
+
+SCHEMES = (
+    Scheme(
+        name="frames",
+        paper="MAE-ST",
+        section="time-only sampling",
+        mask=Frames(ratio=0.75, axis="t"),
+        grid=CLIP,
+        visible=392,
+        title="Frames",
+        note="Whole time steps are hidden, 6 of 8.",
+    ),
+    Scheme(
+        name="maskvit",
+        paper="MaskViT",
+        section="sec. 3.3",
+        mask=Padded(mask=Context(mask=PerFrame(ratio=Uniform(low=0.5, high=1.0)))),
+        grid=CLIP,
+        title="Context and variable ratio",
+        note=(
+            "The first step is context, all visible; of each other one a share drawn from [0.5, 1) is hidden. Interval "
+            "and context are not in published code."
+        ),
+    ),
+)

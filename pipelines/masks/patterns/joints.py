@@ -12,6 +12,7 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, as_law
+from ..core.scheme import Scheme, Shot
 from ..core.shuffles import random_orders
 from .random import random_tokens
 
@@ -101,3 +102,28 @@ class Limbs(Mask):
         else:
             row = random_tokens(joints, joints - self.joints, draw.rng)
         return np.tile(row, frames)
+
+
+SCHEMES = (
+    Scheme(
+        name="mpm",
+        paper="MPM",
+        section="pre-training",
+        mask=Joints(frames=0.6, joints=5),
+        grid=TokenGrid(axes=("frame", "joint"), shape=(243, 16), patch=(1, 1)),
+        visible=1078,
+        title="Joints and frames",
+        note="Whole frames are hidden, and five joints of each other frame: 72.3 %. The loss is over all joints.",
+    ),
+    Scheme(
+        name="mpm-limbs",
+        paper="MPM",
+        section="completion",
+        mask=Limbs(limbs=H36M_LIMBS, joints=3),
+        grid=TokenGrid(axes=("frame", "joint"), shape=(243, 17), patch=(1, 1)),
+        visible=3402,
+        title="Limbs",
+        note="One limb of four, or three random joints, in all frames.",
+        shots=(Shot(caption="a draw"), Shot(caption="another", view=1)),
+    ),
+)

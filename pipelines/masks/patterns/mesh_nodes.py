@@ -11,6 +11,7 @@ from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import Scheme
 from .random import random_tokens
 
 
@@ -74,3 +75,29 @@ def submesh(masked: npt.NDArray[np.bool_], edges: npt.NDArray[np.int64]) -> Subm
     number = np.cumsum(visible) - 1
     kept = np.flatnonzero(visible[edges[0]] & visible[edges[1]])
     return Submesh(nodes=np.flatnonzero(visible), edges=number[edges[:, kept]], kept=kept)
+
+
+NODES = TokenGrid(axes=("node",), shape=(1885,), patch=(1,))
+
+SCHEMES = (
+    Scheme(
+        name="mesh-mask",
+        paper="MeshMask",
+        mask=MeshNodes(ratio=0.4),
+        grid=NODES,
+        visible=1131,
+        title="Nodes and their edges",
+        note=(
+            "Hidden nodes leave the graph with all of their edges; `masks.submesh` gives what is left. The group's "
+            "code defaults to 15 %."
+        ),
+    ),
+    Scheme(
+        paper="MeshMask",
+        section="with protected node types",
+        mask=MeshNodes(ratio=0.4, protect=(6,)),
+        grid=NODES,
+        title="Nodes, some of them protected",
+        note="Nodes of some types, such as walls, are never hidden.",
+    ),
+)

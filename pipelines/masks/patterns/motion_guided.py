@@ -14,6 +14,7 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import RatioAlone, as_ratio_law, visible_count
+from ..core.scheme import CLIP, Scheme
 
 Floats = npt.NDArray[np.float32]
 Start = Literal["mix_gauss", "pixel", "token"]
@@ -134,3 +135,20 @@ def bumps(patches: int, cells: int) -> Floats:
     table = np.maximum(np.exp(-np.square(places - centres[:, None])), 1e-12).astype(np.float32)  # no slow denormals
     table.setflags(write=False)
     return table
+
+
+SCHEMES = (
+    Scheme(
+        name="motion-guided",
+        paper="MGMAE",
+        section="sec. 3.2",
+        mask=MotionGuided(ratio=0.9),
+        grid=CLIP,
+        visible=152,
+        title="Motion-guided",
+        note=(
+            "A map of the middle frame, carried along the optical flow: what is visible stays on the things it shows. "
+            "177 of each time step's 196 tokens are hidden."
+        ),
+    ),
+)

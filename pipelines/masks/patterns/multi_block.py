@@ -12,7 +12,10 @@ from ..core.base import Mask
 from ..core.draw import Draw, Scope, check_scope
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import CLIP, Scheme, Shot
+from .padded import Padded
 from .random import adjusted, random_tokens
+from .views import ByView
 
 Interval = tuple[float, float]
 
@@ -89,3 +92,17 @@ class MultiBlock(Mask):
             if not flat.all():
                 return flat
         return np.tile(random_tokens(h * w, 1, draw.rng), t)
+
+
+SCHEMES = (
+    Scheme(
+        name="v-jepa",
+        paper="V-JEPA",
+        section="multi-block masking",
+        mask=Padded(mask=ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7))))),
+        grid=CLIP,
+        title="Multi-block",
+        note="Two masks of one clip: the union of eight small blocks and that of two large ones, about 90 % each.",
+        shots=(Shot(caption="View 1: short-range"), Shot(caption="View 2: long-range", view=1)),
+    ),
+)

@@ -11,6 +11,10 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import CLIP, PICTURE, SPECTROGRAM, Scheme, Shot, square
+from ..laws.progress import Linear, SquaredCosine
+from ..laws.random import MaskGIT, MultiRatio
+from .padded import Padded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,3 +52,96 @@ def adjusted(hidden: npt.NDArray[np.bool_], visible: int, rng: np.random.Generat
         hidden = hidden.copy()
         hidden[rng.permutation(changed)[: abs(missing)]] = missing > 0
     return hidden
+
+
+SCHEMES = (
+    Scheme(
+        name="random",
+        paper="MAE-ST",
+        section="sec. 3",
+        mask=Random(ratio=0.9),
+        grid=CLIP,
+        visible=156,
+        title="Random",
+        note="Tokens anywhere in space and time, without structure.",
+    ),
+    Scheme(
+        name="diffmavil",
+        paper="DiffMAViL",
+        section="masking ratio curriculum",
+        mask=Random(ratio=Linear(start=0.9, end=0.8)),
+        grid=CLIP,
+        title="Curriculum",
+        note=(
+            "The ratio falls along the run from 0.9 to 0.8; with a token budget the batch shrinks with it. The two "
+            "ends are not in published code."
+        ),
+        shots=(Shot(caption="First batch"), Shot(caption="Last batch", progress=1.0)),
+    ),
+    Scheme(
+        name="mae",
+        paper="MAE",
+        section="sec. 3",
+        mask=Random(ratio=0.75),
+        grid=PICTURE,
+        visible=49,
+        title="Random",
+        note="A quarter of the patches stay visible, anywhere: the mask that all others are measured against.",
+    ),
+    Scheme(
+        name="m3ae-image",
+        paper="M3AE",
+        section="its image",
+        mask=Random(ratio=0.75),
+        grid=square(18),
+        visible=81,
+        title="Random, beside a text",
+        note="The image of a pair; `masks.Joint` draws both parts of a sample.",
+    ),
+    Scheme(
+        name="maskgit",
+        paper="MaskGIT",
+        section="sec. 3.3",
+        mask=Padded(mask=Random(ratio=MaskGIT())),
+        grid=square(16),
+        title="Cosine of a uniform number",
+        note=(
+            "The ratio of each sample is the cosine of a uniform number: mostly high, sometimes almost 0. `curve=` has "
+            "the paper's other functions."
+        ),
+        shots=tuple(Shot(caption=f"draw {i + 1}", view=i) for i in range(3)),
+    ),
+    Scheme(
+        name="lmd",
+        paper="LMD",
+        section="masking schedulers",
+        mask=Random(ratio=SquaredCosine()),
+        grid=TokenGrid(axes=("h", "w"), shape=(7, 7), patch=(4, 4)),
+        title="Ratio that rises and holds",
+        note=(
+            "The ratio rises from 15 to 75 % along a squared cosine in two thirds of the run. The tokens are patches "
+            "of a latent picture. `masks.Piecewise()` is the paper's second schedule."
+        ),
+        shots=tuple(Shot(caption=f"at {round(100 * p)} % of the run", progress=p) for p in (0.0, 1 / 3, 1.0)),
+    ),
+    Scheme(
+        name="avsiam-image",
+        paper="AVSiam",
+        section="multi-ratio masking of images",
+        mask=Padded(mask=Random(ratio=MultiRatio(name="image"))),
+        grid=PICTURE,
+        title="Several ratios in a batch",
+        note="A batch is dealt in equal parts to the ratios 0, 0.2, 0.4, 0.6 and 0.8, in a new order each time.",
+        shots=tuple(Shot(caption=f"sample {i + 1}", row=i, rows=5) for i in range(5)),
+    ),
+    Scheme(
+        name="audio-mae",
+        paper="Audio-MAE",
+        section="sec. 3",
+        mask=Random(ratio=0.8),
+        grid=SPECTROGRAM,
+        visible=102,
+        title="Random",
+        note="Tokens of the spectrogram anywhere, the mask that the paper trains with.",
+    ),
+)

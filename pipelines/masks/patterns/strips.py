@@ -13,6 +13,9 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, RatioAlone, Rounding, as_law, as_ratio_law, check_ratio, check_rounding, visible_count
+from ..core.scheme import SPECTROGRAM, Scheme, Shot
+from ..laws.random import MultiRatio
+from .padded import Padded
 from .random import adjusted, random_tokens
 
 
@@ -87,3 +90,27 @@ def crossed(time: npt.NDArray[np.bool_], freq: npt.NDArray[np.bool_], grid: Toke
 def struck(n: int, ratio: float, part: float) -> int:
     """floor(ratio * part * n), in exact decimal arithmetic."""
     return floor(Fraction(str(ratio)) * Fraction(str(part)) * n)
+
+
+SCHEMES = (
+    Scheme(
+        name="audio-mae-strips",
+        paper="Audio-MAE",
+        section="structured masking",
+        mask=Strips(time=0.7, freq=0.3),
+        grid=SPECTROGRAM,
+        visible=95,
+        title="Strips of time and frequency",
+        note="Whole columns and whole rows, 45 and 3 of them; a token is visible where neither is hidden.",
+    ),
+    Scheme(
+        name="avsiam-audio",
+        paper="AVSiam",
+        section="multi-ratio masking of sounds",
+        mask=Padded(mask=FilledStrips(ratio=MultiRatio(name="audio"))),
+        grid=TokenGrid(axes=("freq", "time"), shape=(8, 64), patch=(16, 16)),
+        title="Filled strips, several ratios in a batch",
+        note="Strips first, then single tokens until the count is exact; a batch is dealt to the ratios 0 to 0.8.",
+        shots=tuple(Shot(caption=f"sample {i + 1}", row=i, rows=5) for i in range(5)),
+    ),
+)

@@ -11,6 +11,8 @@ from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import TEXT, Scheme, Shot
+from .padded import Padded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,3 +53,23 @@ class TopScores(Mask):
         count = as_law(self.ratio).count(n, draw, self.rounding) if self.count is None else min(self.count, n)
         hidden[np.lexsort((-scores, ~hidden))[:count]] = True
         return hidden
+
+
+SCHEMES = (
+    Scheme(
+        name="roar",
+        paper="Recursive ROAR",
+        mask=Padded(mask=TopScores(ratio=0.1)),
+        grid=TEXT,
+        title="Most important first, level by level",
+        note=(
+            "An evaluation: the tokens with the highest scores are hidden and stay hidden at the next level, for which "
+            "the model is trained anew."
+        ),
+        shots=(
+            Shot(caption="level 1, a tenth"),
+            Shot(caption="level 2, a fifth", view=1, mask=Padded(mask=TopScores(ratio=0.2))),
+        ),
+        scene="levels",
+    ),
+)

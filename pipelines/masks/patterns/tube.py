@@ -11,6 +11,7 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import CLIP, Scheme
 from ..core.slices import repeated
 from .random import random_tokens
 
@@ -36,3 +37,29 @@ class Tube(Mask):
         plane = grid.across(self.axis, by="Tube")
         visible = as_law(self.ratio).visible(plane, draw, self.rounding)
         return repeated(random_tokens(plane, visible, draw.rng), grid, self.axis)
+
+
+SCHEMES = (
+    Scheme(
+        name="tube",
+        paper="VideoMAE",
+        section="sec. 3.3",
+        mask=Tube(ratio=0.9),
+        grid=CLIP,
+        visible=160,
+        title="Tube",
+        note=(
+            "One map of the picture for the whole clip, so that nothing can be copied from another frame: 176 of each "
+            "time step's 196 tokens are hidden."
+        ),
+    ),
+    Scheme(
+        name="rgb-depth",
+        paper="RGB and depth",
+        mask=Tube(ratio=0.75, axis="modality"),
+        grid=TokenGrid(axes=("modality", "h", "w"), shape=(2, 14, 14), patch=(1, 16, 16)),
+        visible=98,
+        title="One mask for a stack of pictures",
+        note="The same places are hidden in all pictures of a stack, such as RGB and depth.",
+    ),
+)

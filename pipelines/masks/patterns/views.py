@@ -12,6 +12,8 @@ from ..core.base import Maps, Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Law
+from ..core.scheme import PICTURE, Scheme, Shot
+from .padded import Padded
 from .random import Random
 
 OF_ONE_VIEW = frozenset({"flow", "box", "occupied"})
@@ -96,3 +98,37 @@ def check_for_all_views(mask: Mask, by: str) -> None:
             f"{by} draws one mask for several views, and {type(mask).__name__} follows {', '.join(sorted(single))}, "
             "which differs from view to view; use a mask that does not need it"
         )
+
+
+SCHEMES = (
+    Scheme(
+        name="cropmae",
+        paper="CropMAE",
+        mask=Padded(mask=ByView(masks=(None, Random(ratio=0.985)))),
+        grid=PICTURE,
+        title="Second view only",
+        note="A crop, and a crop of that crop: the first is all visible, of the second two patches are.",
+        shots=(Shot(caption="view 1, the whole"), Shot(caption="view 2, a part of it", view=1)),
+        scene="crops",
+    ),
+    Scheme(
+        name="dmae",
+        paper="DMAE",
+        mask=Shared(mask=Random(ratio=0.75)),
+        grid=PICTURE,
+        visible=49,
+        title="One mask for two models",
+        note="Teacher and student see the same patches. At a ratio of 0.95 9 stay visible and at 0.98 3.",
+        shots=(Shot(caption="view 1, the teacher's"), Shot(caption="view 2, the student's", view=1)),
+    ),
+    Scheme(
+        name="complementary",
+        paper="pairs of views",
+        mask=Complementary(mask=Random(ratio=0.5)),
+        grid=PICTURE,
+        visible=98,
+        title="Complementary",
+        note="What one view hides the other shows.",
+        shots=(Shot(caption="view 1"), Shot(caption="view 2", view=1)),
+    ),
+)

@@ -11,6 +11,8 @@ from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, as_law
+from ..core.scheme import Scheme
+from .padded import Padded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,3 +58,19 @@ class VoxelAware(Mask):
         hidden[draw.rng.choice(inside, front, replace=False, shuffle=False)] = False
         hidden[draw.rng.choice(outside, back, replace=False, shuffle=False)] = False
         return hidden
+
+
+SCHEMES = (
+    Scheme(
+        name="fastdit-3d",
+        paper="FastDiT-3D",
+        section="voxel-aware masking",
+        mask=Padded(mask=VoxelAware(foreground=0.95, background=0.99)),
+        grid=TokenGrid(axes=("x", "y", "z"), shape=(32, 32, 32), patch=(4, 4, 4)),
+        title="Foreground and background",
+        note=(
+            "95 % of the tokens that hold points are hidden, 99 % of the empty ones. The two ratios are not in "
+            "published code."
+        ),
+    ),
+)

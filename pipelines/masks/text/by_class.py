@@ -13,6 +13,8 @@ from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, check_rounding
+from ..core.scheme import TEXT, Scheme, Shot
+from ..patterns.padded import Padded
 from .batch import TextMaps
 from .feedback import Feedback
 from .words import Words
@@ -71,3 +73,22 @@ def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     above = scores - scores.sum() / len(scores)
     variance = float(above @ above) / max(len(scores) - 1, 1)
     return 1 / (1 + np.exp(above * (-2 / sqrt(variance)))) if variance > 0 else np.full(len(scores), 0.5)
+
+
+SCHEMES = (
+    Scheme(
+        name="ptw",
+        paper="Learning Better Masking",
+        section="weighted by part of speech",
+        mask=Padded(mask=ByClass()),
+        grid=TEXT,
+        title="Weighted by class",
+        note="Words of a class with a high loss are hidden more often: the trainer's losses come by `masks.Feedback`.",
+        shots=(
+            Shot(
+                caption="30 %, content words with the higher loss",
+                mask=Padded(mask=ByClass(ratio=0.3, scores=(1.0, 4.0))),
+            ),
+        ),
+    ),
+)

@@ -11,6 +11,8 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, as_law
+from ..core.scheme import Scheme
+from ..patterns.padded import Padded
 from .batch import TextMaps
 from .words import PADDING, WholeWords, Words
 
@@ -60,3 +62,19 @@ class DecoderRows(Mask):
         np.fill_diagonal(matrix, False)
         matrix[padding, 0] = True
         return matrix
+
+
+SCHEMES = (
+    Scheme(
+        name="retromae",
+        paper="RetroMAE",
+        section="enhanced decoding",
+        mask=Padded(mask=DecoderRows(encoder=WholeWords(ratio=0.3), ratio=0.5)),
+        grid=TokenGrid(axes=("token",), shape=(512,), patch=(1,)),
+        title="Decoder rows",
+        note=(
+            "Whole words for the encoder. The decoder reconstructs every token, and each of its positions attends to a "
+            "random half of its own (`TextMaskBatch.attend`)."
+        ),
+    ),
+)

@@ -10,7 +10,10 @@ import numpy.typing as npt
 from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
+from ..core.scheme import TEXT, Scheme
+from ..patterns.padded import Padded
 from .batch import TextMaps
+from .words import WholeWords
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,3 +60,18 @@ class Replace(Mask):
         random = places[(chance >= self.keep) & (chance < self.keep + self.random)]
         tokens[random] = draw.rng.integers(self.vocabulary, size=len(random))
         return replace(TextMaps.of(maps), tokens=tokens)
+
+
+SCHEMES = (
+    Scheme(
+        paper="BERT",
+        section="sec. 3.1",
+        mask=Padded(mask=Replace(mask=WholeWords(ratio=0.3), mask_id=103, vocabulary=30522)),
+        grid=TEXT,
+        title="Replaced tokens",
+        note=(
+            "Of the hidden tokens 80 % become [MASK], 10 % a random token, 10 % stay as they are; "
+            "`TextMaskBatch.tokens` are the ids that the encoder reads."
+        ),
+    ),
+)

@@ -11,6 +11,8 @@ from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, as_law
+from ..core.scheme import TEXT, Scheme
+from ..patterns.padded import Padded
 from .words import PADDING, word_cue
 
 
@@ -44,3 +46,17 @@ class ScoredFirst(Mask):
         hidden = np.zeros(len(words), dtype=np.bool_)
         hidden[places[order[:count]]] = True
         return hidden
+
+
+SCHEMES = (
+    Scheme(
+        name="oneref-text",
+        paper="OneRef",
+        section="referring-aware masking of texts",
+        mask=Padded(mask=ScoredFirst(ratio=0.4)),
+        grid=TEXT,
+        title="Subject and object first",
+        note="Words that matter, such as the subject and the object, are hidden first, then others at random.",
+        scene="phrase",
+    ),
+)

@@ -11,6 +11,10 @@ from ..core.base import Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import Ratio, Rounding, as_law, as_ratio_law, check_rounding
+from ..core.scheme import TEXT, Scheme, Shot
+from ..laws.progress import RatioDecay
+from ..laws.random import UniformCount
+from ..patterns.padded import Padded
 from ..patterns.random import random_tokens
 from .words import PADDING, word_cue
 
@@ -52,3 +56,37 @@ class Tokens(Mask):
         hidden = np.zeros(len(words), dtype=np.bool_)
         hidden[places] = random_tokens(len(places), visible, draw.rng)
         return hidden
+
+
+SCHEMES = (
+    Scheme(
+        name="mosaicbert",
+        paper="MosaicBERT",
+        mask=Padded(mask=Tokens(ratio=0.3, each=True)),
+        grid=TEXT,
+        title="Tokens, each by itself",
+        note=(
+            "Every token is hidden with the same probability, so that counts vary, as in Hugging Face's collator; "
+            "`masks.Replace` makes 80 % [MASK] and 10 % random tokens of them."
+        ),
+    ),
+    Scheme(
+        name="pmlm",
+        paper="PMLM",
+        mask=Padded(mask=Tokens(ratio=UniformCount())),
+        grid=TEXT,
+        title="Any number of tokens",
+        note="First a number is drawn, each equally likely from one token to all of them, then so many tokens.",
+        shots=(Shot(caption="a draw"), Shot(caption="another", epoch=2)),
+    ),
+    Scheme(
+        name="mrd",
+        paper="Learning Better Masking",
+        section="ratio decay",
+        mask=Padded(mask=Tokens(ratio=RatioDecay(), each=True)),
+        grid=TEXT,
+        title="Ratio decay",
+        note="The ratio falls along a cosine while the model learns; `shape=` has the paper's seven other schedules.",
+        shots=(Shot(caption="first batch"), Shot(caption="last batch", progress=1.0)),
+    ),
+)

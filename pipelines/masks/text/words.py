@@ -12,6 +12,8 @@ from ..core.base import Mask
 from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.ratio import Law, Ratio, Rounding, as_law, as_ratio_law, check_rounding
+from ..core.scheme import TEXT, Scheme
+from ..patterns.padded import Padded
 
 SPECIAL = -1
 """Cue `words`: a token of no word, such as [CLS] and [SEP]; it is never hidden."""
@@ -117,3 +119,16 @@ def word_cue(grid: TokenGrid, draw: Draw, by: str) -> npt.NDArray[Any]:
     """The cue `words` of a text on a grid of (token,), for the pattern `by`; ValueError where it does not fit."""
     (n,) = grid.need("token", by=by)
     return sized(draw.cues.need("words", by=by), n, "words", by)
+
+
+SCHEMES = (
+    Scheme(
+        name="m3ae-text",
+        paper="M3AE",
+        section="its text",
+        mask=Padded(mask=WholeWords(ratio=0.15)),
+        grid=TEXT,
+        title="Whole words",
+        note="A word is hidden with all of its tokens, or not at all.",
+    ),
+)

@@ -1,4 +1,5 @@
-"""The masks that every property is tested on, in test_masks_properties.py. A new mask is a line here.
+"""The masks that every property is tested on, in test_masks_properties.py. A new mask is a line here, or is
+drawn on its own grid with made-up cues.
 
 `SCHEMES` is each name of `MASKS` at its paper's grid; pattern_table.py has what takes any law, on any grid.
 """
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Cues, Draw, TokenGrid
+from maskstream.pipelines.masks.core.scheme import made_up_cues
 from maskstream.pipelines.stream.place import Place
 
 from .texts import text
@@ -121,4 +124,15 @@ SCHEMES = [
     Scheme(name="tube", grid=CLIP, visible=8 * 20),
     Scheme(name="v-jepa", grid=CLIP, visible=None),
     Scheme(name="videomae2", grid=CLIP, visible=160, target=784),
+]
+
+SCHEMES += [
+    Scheme(
+        name=one.name,
+        grid=one.grid,
+        visible=one.visible,
+        cues=lambda grid, rng, needs=one.mask.needs: made_up_cues(needs, grid, rng),
+    )
+    for one in masks.SCHEMES
+    if one.name and one.name not in {scheme.name for scheme in SCHEMES}
 ]

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...pipelines.masks import ComplexRatio, TokenGrid
+from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.audio.loader import spectrogram_grid
 from ...shards.media.fbank import Fbank
+from ...train.models.complex_ratio import ComplexRatio
 from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
 from .panels import Panel, Picture, Pictures, masked_picture
-from .scheme import Drawn, Paint, Scene, Scheme, Section, Shot, cards
+from .scheme import Card, Drawn, Entry, Paint, Scene, Section, card, schemes_on
 from .spectrum import RATE_HZ, picture, spectrum
 
 FRAMES, BINS, PATCH = 1024, 128, 16
@@ -25,41 +26,13 @@ LEDE = (
     "right, frequency upwards."
 )
 
-SCHEMES = (
-    Scheme(
-        name="Random",
-        source="Audio-MAE, sec. 3",
-        says="Tokens anywhere, the mask that the paper trains with.",
-        call="masks.Random(ratio=0.8)",
-        command="audio-mae",
-        on="speech",
-    ),
-    Scheme(
-        name="Strips of time and frequency",
-        source="Audio-MAE, structured masking",
-        says="Whole columns and whole rows; a token is visible where neither is hidden.",
-        call="masks.Strips(time=0.7, freq=0.3)",
-        command="audio-mae-strips",
-        on="speech",
-    ),
-    Scheme(
-        name="Filled strips, several ratios in a batch",
-        source="AVSiam, multi-ratio masking",
-        says="Strips first, then single tokens until the count is exact; a batch is dealt to the ratios 0 to 0.8.",
-        call='masks.Padded(mask=masks.FilledStrips(ratio=masks.MultiRatio(name="audio")))',
-        command="avsiam-audio",
-        on="upright",
-        shots=tuple(Shot(caption=f"sample {i + 1}", row=i, rows=5) for i in range(5)),
-    ),
-    Scheme(
-        name="Ideal complex ratio",
-        source="Channel-Attention Dense U-Net",
-        says="No mask of tokens but a target: what the mixture's spectrum is multiplied with to give the clean one.",
-        call="masks.ComplexRatio()",
-        make=ComplexRatio,
-        on="mixture",
-        shots=(),
-    ),
+AXES = (("time", "freq"), ("freq", "time"))
+
+COMPLEX_RATIO = Entry(
+    title="Ideal complex ratio",
+    source="Channel-Attention Dense U-Net",
+    note="No mask of tokens but a target: what the mixture's spectrum is multiplied with to give the clean one.",
+    call="complex_ratio.ComplexRatio()",
 )
 
 
@@ -67,22 +40,22 @@ def section(media: Media, seed: int) -> Section:
     """The cards, or why there are none."""
     if media.speech is None or media.crowd is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a sound")
-    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(media.speech, media.crowd), seed))
+    scenes = scenes_by_axes(media.speech)
+    cards = [card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES)]
+    ratio = Card(entry=COMPLEX_RATIO, panels=mixed(media.speech, media.crowd))
+    return Section(title=TITLE, lede=LEDE, cards=(*cards, ratio))
 
 
-def scenes(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, Scene]:
-    """The speech on the two token orders, and its mixture with the crowd."""
+def scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], Scene]:
+    """The speech in the two orders of its tokens."""
     bands = Fbank()(torch.from_numpy(speech - speech.mean())).numpy()[:FRAMES]
     low, high = np.percentile(bands, (5, 99.5))
     padded = np.full((FRAMES, BINS), low)
     padded[: len(bands)] = bands
     image = picture(padded.T, float(low), float(high))
     grid = spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
-    return {
-        "speech": Scene(grid=grid, paint=painter(image)),
-        "upright": Scene(grid=replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1]), paint=painter(image)),
-        "mixture": Scene(grid=TokenGrid(axes=("freq", "time"), shape=(1, 1), patch=(1, 1)), paint=mixed(speech, crowd)),
-    }
+    upright = replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1])
+    return {one.axes: Scene(grid=one, paint=painter(image)) for one in (grid, upright)}
 
 
 def painter(image: UInt8) -> Paint:
@@ -103,28 +76,24 @@ def painter(image: UInt8) -> Paint:
     return paint
 
 
-def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> Paint:
-    """Paints the mixture, the mask and what it gives, up to 4 kHz."""
-
-    def paint(_: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
-        n = 3 * RATE_HZ
-        clean, noise = speech[:n], crowd[:n]
-        noise = noise * np.sqrt(clean.var() / noise.var())
-        ratio = ComplexRatio()
-        s, y = (spectrum(x) for x in (clean, clean + noise))
-        mask = ratio.target(y, s)
-        s_db, y_db, enhanced = (20 * np.log10(x.abs().numpy() + 1e-5) for x in (s, y, ratio.apply(mask, y)))
-        size = ratio.unbounded(mask).abs().numpy()
-        pictures = (
-            ("speech and crowd, equally loud", picture(y_db, -50, 35)),
-            ("size of the mask, 0 to 1.5", picture(size, 0.0, 1.5)),
-            ("mask times mixture", picture(enhanced, -50, 35)),
-            ("the speech alone", picture(s_db, -50, 35)),
-        )
-        items = tuple(
-            Picture(uri=data_uri(resize(p[len(p) // 2 :][None], 150, 300)[0]), alt=name, caption=name)
-            for name, p in pictures
-        )
-        return (Pictures(items=items, across=2),)
-
-    return paint
+def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> tuple[Panel, ...]:
+    """The mixture of both, the mask and what it gives, up to 4 kHz."""
+    n = 3 * RATE_HZ
+    clean, noise = speech[:n], crowd[:n]
+    noise = noise * np.sqrt(clean.var() / noise.var())
+    ratio = ComplexRatio()
+    s, y = (spectrum(x) for x in (clean, clean + noise))
+    mask = ratio.target(y, s)
+    s_db, y_db, enhanced = (20 * np.log10(x.abs().numpy() + 1e-5) for x in (s, y, ratio.apply(mask, y)))
+    size = ratio.unbounded(mask).abs().numpy()
+    pictures = (
+        ("speech and crowd, equally loud", picture(y_db, -50, 35)),
+        ("size of the mask, 0 to 1.5", picture(size, 0.0, 1.5)),
+        ("mask times mixture", picture(enhanced, -50, 35)),
+        ("the speech alone", picture(s_db, -50, 35)),
+    )
+    items = tuple(
+        Picture(uri=data_uri(resize(p[len(p) // 2 :][None], 150, 300)[0]), alt=name, caption=name)
+        for name, p in pictures
+    )
+    return (Pictures(items=items, across=2),)

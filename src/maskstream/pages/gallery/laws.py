@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from ...pipelines.masks import (
     Draw,
+    Law,
     Linear,
     MaskGIT,
     Piecewise,
     RatioDecay,
     SquaredCosine,
-    TokenGrid,
     TruncatedNormal,
     Uniform,
     UniformCount,
 )
+from ...pipelines.masks.core.scheme import call_of
 from ...pipelines.masks.laws.progress import Shape
 from ...pipelines.masks.laws.random import Curve as MaskGITCurve
 from ..figures.chart import line_chart
 from .media import Media
 from .panels import Curve, Curves, Panel
-from .scheme import Drawn, Scene, Scheme, Section, cards
+from .scheme import Card, Entry, Section
 
 DRAWS = 10_000
 BINS = 40
@@ -35,35 +36,30 @@ LEDE = (
 )
 
 
-def _law(name: str, source: str, says: str, call: str, make: Callable[[], Any]) -> Scheme:
-    return Scheme(name=name, source=source, says=says, call=call, make=make, on=name, shots=())
+def _law(title: str, source: str, note: str, law: Law) -> Entry:
+    return Entry(title=title, source=source, note=note, call=call_of(law))
 
 
-SCHEMES = (
-    _law("Linear", "DiffMAViL", "From one ratio to another.", "masks.Linear(start=0.9, end=0.8)",
-         lambda: Linear(start=0.9, end=0.8)),
-    _law("Ratio decay", "Learning Better Masking", "Eight shapes around a mean of 15 %.",
-         'masks.RatioDecay(shape="cosine", ratio=0.15)', lambda: RatioDecay(shape="cosine", ratio=0.15)),
-    _law("Squared cosine", "LMD", "A ramp that is done at two thirds of the run.", "masks.SquaredCosine()",
-         SquaredCosine),
-    _law("Piecewise", "LMD, its second schedule", "Straight lines between points.", "masks.Piecewise()", Piecewise),
-    _law("Uniform", "MaskViT", "Every ratio of an interval equally often.", "masks.Uniform(low=0.5, high=1.0)",
-         lambda: Uniform(low=0.5, high=1.0)),
-    _law("Truncated normal", "MAGE", "A bell cut off at both ends, one number a batch.",
-         'masks.TruncatedNormal(scope="batch")', lambda: TruncatedNormal(scope="batch")),
-    _law("Uniform count", "PMLM", "A number of tokens, of 128 here, each equally often.", "masks.UniformCount()",
-         UniformCount),
-    _law("MaskGIT's curves", "MaskGIT, sec. 3.3", "Functions of a uniform number.", 'masks.MaskGIT(curve="cosine")',
-         lambda: MaskGIT(curve="cosine")),
-)  # fmt: skip
+ENTRIES = (
+    _law("Linear", "DiffMAViL", "From one ratio to another.", Linear(start=0.9, end=0.8)),
+    _law("Ratio decay", "Learning Better Masking", "Eight shapes around a mean of 15 %.", RatioDecay()),
+    _law("Squared cosine", "LMD", "A ramp that is done at two thirds of the run.", SquaredCosine()),
+    _law("Piecewise", "LMD, its second schedule", "Straight lines between points.", Piecewise()),
+    _law("Uniform", "MaskViT", "Every ratio of an interval equally often, by default from 0.5 to 1.", Uniform()),
+    _law("Truncated normal", "MAGE", "A bell cut off at both ends, a number a batch.", TruncatedNormal(scope="batch")),
+    _law("Uniform count", "PMLM", "A number of tokens, of 128 here, each equally often.", UniformCount()),
+    _law("MaskGIT's curves", "MaskGIT, sec. 3.3", "Functions of a uniform number.", MaskGIT()),
+)
 
 
 def section(media: Media, seed: int) -> Section:
     """The cards; laws need no data."""
-    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(seed), seed))
+    panels = panels_by_title(seed)
+    cards = tuple(Card(entry=entry, panels=(panels[entry.title],)) for entry in ENTRIES)
+    return Section(title=TITLE, lede=LEDE, cards=cards)
 
 
-def scenes(seed: int) -> dict[str, Scene]:
+def panels_by_title(seed: int) -> dict[str, Panel]:
     """The curves of each law."""
     by_progress = {
         "Linear": [("", Linear().at)],
@@ -71,7 +67,7 @@ def scenes(seed: int) -> dict[str, Scene]:
         "Squared cosine": [("", SquaredCosine().at)],
         "Piecewise": [("", Piecewise().at)],
     }
-    curves = {
+    curves: dict[str, Panel] = {
         name: curved(laws, "% of the run", across=4 if len(laws) > 1 else 1) for name, laws in by_progress.items()
     }
     curves["MaskGIT's curves"] = curved(
@@ -82,17 +78,7 @@ def scenes(seed: int) -> dict[str, Scene]:
     curves["Truncated normal"] = density([100 * normal.draw(draw) for draw in draws(seed)], "ratio, %", (0.0, 100.0))
     counts = [UniformCount().count(128, draw, "nearest_masked") for draw in draws(seed)]
     curves["Uniform count"] = density(counts, "hidden tokens", (0.0, 128.0))
-    grid = TokenGrid(axes=("token",), shape=(1,), patch=(1,))
-    return {name: Scene(grid=grid, paint=painter(panel)) for name, panel in curves.items()}
-
-
-def painter(panel: Panel) -> Callable[[Sequence[Drawn], TokenGrid], tuple[Panel, ...]]:
-    """Paints what was computed."""
-
-    def paint(_: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
-        return (panel,)
-
-    return paint
+    return curves
 
 
 def draws(seed: int) -> list[Draw]:

@@ -8,11 +8,8 @@ from pathlib import Path
 from ..page import environment, render, write_page
 from . import audio, image, laws, pairs, pose, solids, text, video
 from .media import Media
-from .scheme import Scheme
 
 KINDS = (video, image, audio, solids, pose, text, pairs, laws)
-SCHEMES: tuple[Scheme, ...] = tuple(scheme for kind in KINDS for scheme in kind.SCHEMES)
-"""Every scheme of the page, in its order."""
 
 
 def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:

@@ -11,7 +11,7 @@ from ...pipelines.masks import TokenGrid
 from .media import Media, Motion
 from .panels import Drawing, Panel
 from .project import Floats, dots, lines
-from .scheme import Drawn, Scene, Scheme, Section, Shot, cards
+from .scheme import Drawn, Scene, Section, card, schemes_on
 
 SHOWN, STEP, FIRST = 12, 12, 60
 ACROSS, GAP, TALL = 6, 96.0, 150.0
@@ -28,35 +28,18 @@ JOINTS = (
 LINKED_TO = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
 BONES = np.array(list(enumerate(LINKED_TO)))[1:]
 
-SCHEMES = (
-    Scheme(
-        name="Joints and frames",
-        source="MPM, pre-training",
-        says="Whole frames are hidden, and five joints of each other frame.",
-        call="masks.Joints(frames=0.6, joints=5)",
-        command="mpm",
-        on="walk",
-    ),
-    Scheme(
-        name="Limbs",
-        source="MPM, completion",
-        says="One limb, or three random joints, in all frames.",
-        call="masks.Limbs(limbs=masks.H36M_LIMBS, joints=3)",
-        command="mpm-limbs",
-        on="walk",
-        shots=(Shot(caption="a draw"), Shot(caption="another", view=1)),
-    ),
-)
+AXES = (("frame", "joint"),)
 
 
 def section(media: Media, seed: int) -> Section:
     """The cards, or why there are none."""
     if media.walk is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a motion capture")
-    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(media.walk), seed))
+    scene = scene_of(media.walk)
+    return Section(title=TITLE, lede=LEDE, cards=tuple(card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
-def scenes(walk: Motion) -> dict[str, Scene]:
+def scene_of(walk: Motion) -> Scene:
     """Frames of the capture side by side."""
     positions, _, names = walk
     poses = positions[FIRST : FIRST + SHOWN * STEP : STEP, [names.index(joint) for joint in JOINTS]]
@@ -73,7 +56,7 @@ def scenes(walk: Motion) -> dict[str, Scene]:
         )
 
     grid = TokenGrid(axes=("frame", "joint"), shape=(SHOWN, len(JOINTS)), patch=(1, 1))
-    return {"walk": Scene(grid=grid, paint=paint)}
+    return Scene(grid=grid, paint=paint)
 
 
 def skeletons(placed: Floats, hidden: npt.NDArray[np.bool_], title: str) -> Drawing:

@@ -1,56 +1,36 @@
-"""What the gallery knows of a scheme: the paper, the call, and what it is drawn on."""
+"""Cards of the gallery: what a scheme's file declares, drawn on real data of its axes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ...pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
+from ...pipelines.masks import SCHEMES, Cues, Draw, Mask, Scheme, TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.masks.core.scheme import Shot
 from ...pipelines.stream.place import Place
 from .panels import Panel
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shot:
-    """One drawing of a mask: of which view, at which place of the run and of the batch, and what is written with it;
-    of another mask than the scheme's where there is `make`."""
-
-    caption: str = ""
-    view: int = 0
-    progress: float = 0.0
-    row: int = 0
-    rows: int = 1
-    epoch: int = 0
-    make: Callable[[], Mask] | None = None
-
 
 Drawn = tuple[Shot, MaskBatch]
 Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Panel, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scheme:
-    """A scheme of a paper.
+class Entry:
+    """The words of a card: source, the paper and the section; note, a sentence; call, how a user builds what is drawn,
+    after `from maskstream.pipelines import masks`; name, what the command line calls it, empty where it has no name."""
 
-    source: paper and section, or words for one that no paper has. says: a sentence. call: how a user builds it, after
-    `from maskstream.pipelines import masks`. command: its name in MASKS, if it has one; else make builds what the call
-    does. on: the scene that it is drawn on. shots: what is drawn; nothing for what is no mask of tokens.
-    """
-
-    name: str
+    title: str
     source: str
-    says: str
+    note: str
     call: str
-    on: str
-    command: str | None = None
-    make: Callable[[], Any] | None = None
-    shots: tuple[Shot, ...] = (Shot(),)
+    name: str = ""
 
-    def mask(self) -> Any:
-        """What the call gives."""
-        return MASKS[str(self.command)]() if self.make is None else self.make()
+    @classmethod
+    def of(cls, scheme: Scheme) -> Entry:
+        """The words of a scheme, as its pattern's file declares them."""
+        note = scheme.note.replace("`", "")
+        return cls(title=scheme.title, source=scheme.source, note=note, call=scheme.call, name=scheme.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,11 +47,11 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """One entry of the page. counts: what is hidden, in words."""
+    """A card of the page. counts: what is hidden, in words."""
 
-    scheme: Scheme
+    entry: Entry
     panels: tuple[Panel, ...]
-    counts: str
+    counts: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,23 +64,24 @@ class Section:
     missing: str = ""
 
 
-def cards(schemes: Iterable[Scheme], scenes: Mapping[str, Scene], seed: int) -> tuple[Card, ...]:
-    """A card for each scheme, on its scene."""
-    return tuple(card(scheme, scenes[scheme.on], seed) for scheme in schemes)
+def schemes_on(*axes: tuple[str, ...]) -> list[Scheme]:
+    """The schemes whose grid has one of these axes."""
+    return [scheme for scheme in SCHEMES if scheme.grid.axes in axes]
 
 
 def card(scheme: Scheme, scene: Scene, seed: int) -> Card:
     """The scheme's card: its masks as a loader with this seed would draw them."""
-    drawn = [(shot, shoot((shot.make or scheme.mask)(), shot, scene, seed)) for shot in scheme.shots]
-    return Card(scheme=scheme, panels=scene.paint(drawn, scene.grid), counts=counts([mask for _, mask in drawn]))
+    drawn = [(shot, shoot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
+    return Card(
+        entry=Entry.of(scheme), panels=scene.paint(drawn, scene.grid), counts=counts([mask for _, mask in drawn])
+    )
 
 
-def shoot(mask: Any, shot: Shot, scene: Scene, seed: int) -> MaskBatch:
+def shoot(mask: Mask, shot: Shot, scene: Scene, seed: int) -> MaskBatch:
     """The mask of one view of the scene."""
     place = Place(progress=shot.progress, row=shot.row, rows=shot.rows)
     cues = scene.cues[shot.view % len(scene.cues)]
-    batch: MaskBatch = mask.draw(scene.grid, [Draw.of(seed, shot.epoch, "gallery", shot.view, place, cues)])
-    return batch
+    return mask.draw(scene.grid, [Draw.of(seed, shot.epoch, "gallery", shot.view, place, cues)])
 
 
 def counts(masks: Sequence[MaskBatch]) -> str:

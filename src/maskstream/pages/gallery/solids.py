@@ -8,58 +8,36 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...pipelines.masks import Cues, MeshNodes, TokenGrid, submesh
+from ...pipelines.masks import Cues, TokenGrid, submesh
 from ...pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
 from .media import Media, Mesh
 from .panels import Drawing, Panel
 from .project import Floats, box_corners, box_edges, dots, fitted, lines, seen_from
-from .scheme import Drawn, Paint, Scene, Scheme, Section, cards
+from .scheme import Drawn, Paint, Scene, Section, card, schemes_on
 
 RESOLUTION, PATCH, POINTS = 64, 4, 2048
 WIDTH = 480.0
 FEET = 6
+"""The type of the nodes of the feet."""
 TITLE = "Points and meshes"
 LEDE = (
-    "2048 points from the surface of an airplane in 64 x 64 x 64 voxels, 16 x 16 x 16 tokens of 4 x 4 x 4; and the 486 "
-    "nodes of the mesh of an ant."
+    "2048 points from the surface of an airplane in 64 x 64 x 64 voxels, 16 x 16 x 16 tokens of 4 x 4 x 4; and the "
+    "486 nodes of the mesh of an ant, whose feet are the nodes of type 6."
 )
 
-SCHEMES = (
-    Scheme(
-        name="Foreground and background",
-        source="FastDiT-3D, voxel-aware masking",
-        says="95 % of the tokens that hold points are hidden, 99 % of the empty ones.",
-        call="masks.Padded(mask=masks.VoxelAware(foreground=0.95, background=0.99))",
-        command="fastdit-3d",
-        on="voxels",
-    ),
-    Scheme(
-        name="Nodes and their edges",
-        source="MeshMask",
-        says="Hidden nodes leave the graph with all of their edges; masks.submesh gives what is left.",
-        call="masks.MeshNodes(ratio=0.4)",
-        command="mesh-mask",
-        on="mesh",
-    ),
-    Scheme(
-        name="Nodes, some of them protected",
-        source="MeshMask, with protected node types",
-        says="Nodes of some types are never hidden: here the ant's feet, where a simulation would have its wall.",
-        call="masks.MeshNodes(ratio=0.4, protect=(6,))",
-        make=lambda: MeshNodes(ratio=0.4, protect=(FEET,)),
-        on="mesh",
-    ),
-)
+AXES = (("x", "y", "z"), ("node",))
 
 
 def section(media: Media, seed: int) -> Section:
     """The cards, or why there are none."""
     if media.plane is None or media.animal is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a mesh")
-    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(media.plane, media.animal, seed), seed))
+    scenes = scenes_by_axes(media.plane, media.animal, seed)
+    cards = tuple(card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES))
+    return Section(title=TITLE, lede=LEDE, cards=cards)
 
 
-def scenes(plane: Mesh, animal: Mesh, seed: int) -> dict[str, Scene]:
+def scenes_by_axes(plane: Mesh, animal: Mesh, seed: int) -> dict[tuple[str, ...], Scene]:
     """The airplane's points and the animal's mesh."""
     cloud = torch.from_numpy(surface_points(plane, POINTS, np.random.default_rng(seed)))[None]
     occupied = occupied_tokens(cloud, RESOLUTION, PATCH)[0].numpy()
@@ -67,10 +45,10 @@ def scenes(plane: Mesh, animal: Mesh, seed: int) -> dict[str, Scene]:
     vertices, faces = animal
     kinds = np.where(vertices[:, 1] < np.percentile(vertices[:, 1], 7), FEET, 0).astype(np.int64)
     return {
-        "voxels": Scene(
+        ("x", "y", "z"): Scene(
             grid=voxel_grid(RESOLUTION, PATCH), cues=(Cues(occupied=occupied),), paint=voxel_painter(places, occupied)
         ),
-        "mesh": Scene(
+        ("node",): Scene(
             grid=TokenGrid(axes=("node",), shape=(len(vertices),), patch=(1,)),
             cues=(Cues(kinds=kinds),),
             paint=mesh_painter(vertices, edges_of(faces), kinds),

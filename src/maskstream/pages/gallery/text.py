@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.masks import ByClass, Draw, Padded, Replace, TextMaskBatch, TokenGrid, TopScores, WholeWords
+from ...pipelines.masks import Draw, TextMaskBatch, TokenGrid, TopScores
 from ..figures.tokens import runs_path
 from .media import Media
 from .panels import Drawing, Panel, Words
-from .scheme import Drawn, Paint, Scene, Scheme, Section, Shot, cards
+from .scheme import Drawn, Paint, Scene, Section, card, schemes_on
 from .words import Pieces, pieces_of
 
 LENGTH = 72
@@ -20,111 +20,31 @@ MASK_ID = 103
 TITLE = "Text"
 LEDE = (
     "The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. For want of a vocabulary, words of more than "
-    "five letters are cut into equal parts."
+    "five letters are cut into equal parts. Scores are high for rare and long words; a marked subject and object are "
+    "underlined."
 )
 
-SCHEMES = (
-    Scheme(
-        name="Tokens, each by itself",
-        source="MosaicBERT; the MLM of Hugging Face's collator",
-        says="Every token is hidden with the same probability, so that counts vary.",
-        call="masks.Padded(mask=masks.Tokens(ratio=0.3, each=True))",
-        command="mosaicbert",
-        on="text",
-    ),
-    Scheme(
-        name="Any number of tokens",
-        source="PMLM",
-        says="First a number, each equally likely from one token to all of them; then so many tokens.",
-        call="masks.Padded(mask=masks.Tokens(ratio=masks.UniformCount()))",
-        command="pmlm",
-        on="text",
-        shots=(Shot(caption="a draw"), Shot(caption="another", epoch=2)),
-    ),
-    Scheme(
-        name="Whole words",
-        source="M3AE, its text; RetroMAE's encoder at 0.3",
-        says="A word is hidden with all of its pieces, or not at all.",
-        call="masks.Padded(mask=masks.WholeWords(ratio=0.15))",
-        command="m3ae-text",
-        on="text",
-    ),
-    Scheme(
-        name="Replaced tokens",
-        source="BERT, sec. 3.1",
-        says="Of what is hidden 80 % become [MASK], 10 % a random token, 10 % stay as they are.",
-        call="masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3), mask_id=103, vocabulary=30522))",
-        make=lambda: Padded(mask=Replace(mask=WholeWords(ratio=0.3), mask_id=103, vocabulary=30522)),
-        on="text",
-    ),
-    Scheme(
-        name="Decoder rows",
-        source="RetroMAE, enhanced decoding",
-        says="Whole words for the encoder; and each position of the decoder attends to a random half of its own.",
-        call="masks.Padded(mask=masks.DecoderRows(encoder=masks.WholeWords(ratio=0.3), ratio=0.5))",
-        command="retromae",
-        on="text",
-    ),
-    Scheme(
-        name="Ratio decay",
-        source="Learning Better Masking, ratio decay",
-        says="The ratio falls along a cosine while the model learns.",
-        call='masks.Padded(mask=masks.Tokens(ratio=masks.RatioDecay(shape="cosine"), each=True))',
-        command="mrd",
-        on="text",
-        shots=(Shot(caption="first batch"), Shot(caption="last batch", progress=1.0)),
-    ),
-    Scheme(
-        name="Weighted by class",
-        source="Learning Better Masking, by part of speech",
-        says=(
-            "Words of a class with a high loss are hidden more often; the trainer sends the losses (masks follow a "
-            "Feedback). Here content words are the harder class, words of grammar the easier one."
-        ),
-        call="masks.Padded(mask=masks.ByClass(ratio=0.3, scores=(1.0, 4.0)))",
-        command="ptw",
-        make=lambda: Padded(mask=ByClass(ratio=0.3, scores=(1.0, 4.0))),
-        on="text",
-    ),
-    Scheme(
-        name="Subject and object first",
-        source="OneRef, its text",
-        says="Words that matter are hidden first (underlined: Sherlock, woman), then others at random.",
-        call="masks.Padded(mask=masks.ScoredFirst(ratio=0.4))",
-        command="oneref-text",
-        on="phrase",
-    ),
-    Scheme(
-        name="Most important first, level by level",
-        source="Recursive ROAR",
-        says="The top of a score is hidden, and stays hidden at the next level. The score here: rare and long words.",
-        call="masks.Padded(mask=masks.TopScores(ratio=0.1))",
-        command="roar",
-        on="levels",
-        shots=(
-            Shot(caption="level 1, a tenth"),
-            Shot(caption="level 2, a fifth", view=1, make=lambda: Padded(mask=TopScores(ratio=0.2))),
-        ),
-    ),
-)
+AXES = (("token",),)
 
 
 def section(media: Media, seed: int) -> Section:
     """The cards, or why there are none."""
     if media.text is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a text")
-    return Section(title=TITLE, lede=LEDE, cards=cards(SCHEMES, scenes(media.text), seed))
+    scenes = scenes_by_name(media.text)
+    cards = tuple(card(s, scenes[s.scene], seed) for s in schemes_on(*AXES))
+    return Section(title=TITLE, lede=LEDE, cards=cards)
 
 
-def scenes(text: str) -> dict[str, Scene]:
-    """The text, its first sentence with marked words, and the levels of a score."""
+def scenes_by_name(text: str) -> dict[str, Scene]:
+    """The text, its first sentence with a marked subject and object, and the levels of a score: rare and long words."""
     pieces, phrase = pieces_of(text, LENGTH), pieces_of(text, 14)
     first = pieces.cues
     level = TopScores(ratio=0.1).hide(pieces.grid, Draw(rng=np.random.default_rng(0), cues=first))
     second = replace(first, hidden=level)
     marked = np.array([2.0 * (p in ("Sher", "lock")) + (p == "woman") for p in phrase.text], np.float32)
     return {
-        "text": Scene(grid=pieces.grid, cues=(pieces.cues,), paint=painter(pieces)),
+        "": Scene(grid=pieces.grid, cues=(pieces.cues,), paint=painter(pieces)),
         "phrase": Scene(
             grid=phrase.grid, cues=(replace(phrase.cues, scores=marked),), paint=painter(phrase, marked > 0)
         ),

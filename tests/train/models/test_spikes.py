@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.masks import Cues, Draw, Spikes
-from maskstream.pipelines.masks.patterns.spikes import _mixed
+from maskstream.pipelines.masks import Cues, Draw
 from maskstream.pipelines.stream.place import Place
+from maskstream.train.models.spikes import Spikes, _mixed
 
 
 def seeds(count: int, view: int = 0) -> torch.Tensor:

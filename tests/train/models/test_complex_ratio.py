@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.masks import ComplexRatio
+from maskstream.train.models.complex_ratio import ComplexRatio
 
 
 def spectra(seed: int = 0, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:

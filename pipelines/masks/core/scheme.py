@@ -1,0 +1,136 @@
+"""Schemes: what a paper does, as one of our masks. A pattern's file declares its own; all tables are made of them.
+
+    SCHEMES = (
+        Scheme(
+            name="tube",
+            paper="VideoMAE",
+            section="sec. 3.3",
+            mask=Tube(ratio=0.9),
+            grid=CLIP,
+            visible=160,
+            title="Tube",
+            note="One map of the picture for the whole clip.",
+        ),
+    )
+
+`masks.MASKS` has the names, `maskstream gallery` draws a card for each scheme, docs/masks.md has a row for each (see
+table.py), and benchmarks/masks.py measures those with a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+
+import numpy as np
+
+from .base import Mask
+from .draw import Cues
+from .grid import TokenGrid
+from .ratio import Law
+
+
+def square(side: int) -> TokenGrid:
+    """side x side patches of 16 x 16 pixels of a picture."""
+    return TokenGrid(axes=("h", "w"), shape=(side, side), patch=(16, 16))
+
+
+CLIP = TokenGrid()
+"""16 frames at 224 pixels: 8 x 14 x 14 tokens."""
+PICTURE = square(14)
+SPECTROGRAM = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
+"""1024 frames of 128 mel bands."""
+TEXT = TokenGrid(axes=("token",), shape=(128,), patch=(1,))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shot:
+    """One drawing of a scheme in the gallery: of a view, at a progress of the run, for a row of a batch of `rows`.
+
+    caption: what is written under it. mask: what is drawn in place of the scheme's own mask.
+    """
+
+    caption: str = ""
+    view: int = 0
+    progress: float = 0.0
+    row: int = 0
+    rows: int = 1
+    epoch: int = 0
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scheme:
+    """A mask with the settings of a paper.
+
+    name: what `MASKS` and the command line call it, empty where it has no name. paper, section: where it comes from.
+    grid: the grid that the paper draws it on. visible: the tokens that stay visible there, None where samples differ.
+    title, note: the heading of its card and what it does, in one or two sentences. shots: what the gallery draws.
+    scene: what the gallery draws it on, where it is not what all schemes on these axes are drawn on.
+    """
+
+    mask: Mask
+    paper: str
+    title: str
+    note: str
+    grid: TokenGrid
+    name: str = ""
+    section: str = ""
+    visible: int | None = None
+    shots: tuple[Shot, ...] = field(default=(Shot(),))
+    scene: str = ""
+
+    @property
+    def source(self) -> str:
+        """The paper and the section."""
+        return f"{self.paper}, {self.section}" if self.section else self.paper
+
+    @property
+    def call(self) -> str:
+        """How a user builds the mask, after `from maskstream.pipelines import masks`."""
+        return call_of(self.mask)
+
+    def make(self) -> Mask:
+        """The mask; it is frozen, so everybody gets the same one."""
+        return self.mask
+
+
+def call_of(part: Mask | Law) -> str:
+    """The call that builds a mask or a law: its ratios and inner masks, and what differs from the defaults."""
+    given = []
+    for f in fields(part):
+        value = getattr(part, f.name)
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        always = isinstance(part, Mask) and str(f.type).startswith(("Ratio", "Mask", "tuple[Mask"))
+        if value != default or (always and value is not None):
+            given.append(f"{f.name}={_shown(value)}")
+    return f"masks.{type(part).__name__}({', '.join(given)})"
+
+
+def _shown(value: object) -> str:
+    """A value in a call."""
+    if isinstance(value, Mask | Law):
+        return call_of(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
+    return repr(value).replace("'", '"')
+
+
+def made_up_cues(needs: frozenset[str], grid: TokenGrid, rng: np.random.Generator) -> Cues:
+    """Made-up cues for a mask that needs them, such as words of one to three tokens: for tests and benchmarks.
+
+    ValueError for a cue that nothing is made up for.
+    """
+    n, frames = grid.size, grid.shape[0] * grid.patch[0]
+    lengths = rng.choice([1, 1, 1, 2, 3], size=n)
+    words = np.concatenate([[-1], np.repeat(np.arange(n), lengths)[: max(n - 2, 0)], [-1]])[:n].astype(np.int64)
+    made = Cues(
+        flow=np.broadcast_to(np.array([3.0, 1.5], np.float32), (frames - 1, 28, 28, 2)).copy(),
+        occupied=rng.random(n) < 0.02,
+        box=np.array([0.2, 0.3, 0.6, 0.9]),
+        words=words,
+        classes=np.where(words < 0, -1, words % 17),
+        scores=rng.random(n).astype(np.float32),
+        kinds=rng.integers(7, size=n),
+        tokens=rng.integers(1000, 30000, size=n),
+    )
+    return Cues(**{name: made.need(name, by="made_up_cues") for name in needs})
