@@ -13,6 +13,7 @@ The bytes are the same at any number of workers, and after any number of interru
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 from ..shards.errors import MaskstreamError, ResumeError, ShardError
 from ..shards.format.sample import DatasetInfo
+from ..shards.named import named
 from ..shards.stores.sole_writer import sole_writer
 from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder
@@ -55,7 +57,7 @@ class JobReport:
 
 
 def make_shards(
-    dataset: str,
+    dataset: str | Callable[[Path], Dataset],
     root: str | Path,
     out: str | Path,
     *,
@@ -66,8 +68,9 @@ def make_shards(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
-    """Turn the raw data of `dataset` (a name in `DATASETS`) below `root` into shards, one folder per split below `out`.
+    """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`.
 
+    `dataset` is a name in `DATASETS`, `package.module:name` of a function of your own, or that function.
     `profile` is for datasets of video, by default `train`.
     The work runs in `executor`, by default in `LocalExecutor(workers)`: `workers` processes of this machine (default:
     the cores; 0 works in this process). `samples_per_shard` counts sources and by default
@@ -77,14 +80,13 @@ def make_shards(
     be used, BusyError where another run writes to the same folder, ShardError where what was written does not read back
     the same.
     """
-    if dataset not in DATASETS:
-        raise ValueError(f"dataset {dataset!r} is not one of {', '.join(DATASETS)}")
     if samples_per_shard is not None and samples_per_shard < 1:
         raise ValueError(f"{samples_per_shard=} must be at least 1")
+    sources_of = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
     executor = executor_of(executor, workers)
     start_s = time.monotonic()
     progress = progress or Progress()
-    raw = DATASETS[dataset](Path(root))
+    raw = sources_of(Path(root))
     encoder = encoder_of(raw.modality, profile)
     splits = _splits(raw, Path(out), encoder, samples_per_shard)
     with ExitStack() as stack:
@@ -94,7 +96,7 @@ def make_shards(
             split.finish(done)
             _verify(name, split, progress)
     return JobReport(
-        dataset=dataset,
+        dataset=raw.name,
         profile=encoder.profile,
         splits={name: _report(split, written=name in todo) for name, split in splits.items()},
         clips=sum(split.clips for split in splits.values()),

@@ -78,7 +78,7 @@ def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: 
     for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_meta(source)}\n" for source in sources):
         digest.update(line.encode())
     return {
-        "profile": encoder.settings(),
+        "encoder": encoder.to_dict(defaults=True),
         "samples_per_shard": samples_per_shard,
         "sources": len(sources),
         "sources_xxh3_128": digest.hexdigest(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ...shards.config import Json
 from ...shards.format.sample import VideoIndex
 from ..datasets.dataset import Source
 
@@ -30,8 +31,8 @@ class Encoder(Protocol):
         """The name of its settings, for dataset.json."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """All that its output depends on, JSON-able."""
+    def to_dict(self, *, defaults: bool = False, identity: bool = False) -> Json:
+        """All that its output depends on (see `Config`)."""
         ...
 
     def encode(self, source: Source) -> Encoded:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
 from .pipelines.stream.place import START
 from .shards.format.manifest import Manifest
+from .shards.named import named
 
 RUN_STEPS = 10_000
 """The length of the run that is tried out, in batches, for masks whose ratio changes over it: its beginning is seen."""
@@ -80,8 +81,8 @@ class Trial(ABC):
     masks: ClassVar[tuple[MaskArgument, ...]]
 
     mask: str | None = option(
-        "A mask by its name, or none; of video with sound, that of the frames. One that does not fit lists those that "
-        "do."
+        "A mask by its name, or none, or package.module:name for one of your own; of video with sound, that of the "
+        "frames. One that does not fit lists those that do."
     )
     ratio: float | None = option("Hidden share", default="the mask's own")
     views: int | None = option(
@@ -112,10 +113,14 @@ class Trial(ABC):
             if ratio is not None:
                 raise ValueError(f"--ratio {ratio:g} is of a mask, and --mask is {NO_MASK}; leave one of them out")
             return None
-        if name not in MASKS or not where.fits(MASKS[name]()):
-            what = "is no mask" if name not in MASKS else f"cannot be drawn on the tokens of {modality}"
-            raise ValueError(f"{flags([where.option])} {name!r} {what}; legal are {', '.join(where.legal())}")
-        mask = MASKS[name]()
+        known = name in MASKS or ":" in name
+        mask = named(name, MASKS, "mask")() if known else None
+        if mask is None or not where.fits(mask):
+            what = f"cannot be drawn on the tokens of {modality}" if known else "is no mask"
+            raise ValueError(
+                f"{flags([where.option])} {name!r} {what}; legal are {', '.join(where.legal())}, and "
+                "package.module:name for one of your own"
+            )
         if ratio is None:
             return mask
         if (changed := _with_ratio(mask, ratio)) is None:

@@ -209,7 +209,7 @@ def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["shards", "nothing"], 2, "'nothing' is not one of"),
+        (["shards", "nothing"], 2, "'nothing' is no dataset"),
         (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
         (["shards", "sample", "--profile", "best"], 2, "profile 'best' is not one of train, copy, fps"),
         (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),

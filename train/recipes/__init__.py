@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...shards.format.dataset import read_dataset_json
+from ...shards.named import named
 from .audio import AudioRecipe, audiomae_base, audiomae_tiny
 from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tiny, diffmavil_base, diffmavil_tiny
 from .enhance import EnhanceRecipe, ca_dense_unet_tiny
@@ -48,10 +49,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def named_recipe(name: str) -> Recipe:
-    """The recipe of that name; ValueError with the legal names for another."""
-    if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}; legal are {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    """The recipe of that name, or that the function `package.module:name` returns; ValueError for another name."""
+    return named(name, RECIPES, "recipe")()
 
 
 def check_modality(recipe: Recipe, data: str | Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import av
 import numpy as np
@@ -50,10 +49,6 @@ class AudioEncoder(Config):
     def profile(self) -> str:
         """The codec."""
         return "flac"
-
-    def settings(self) -> dict[str, Any]:
-        """What the output depends on, JSON-able."""
-        return {"name": "flac", "level": self.level, "frame_samples": FRAME_SAMPLES}
 
     def encode(self, source: Source) -> Encoded:
         """The sound, or its window in milliseconds."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -50,10 +49,6 @@ class AudioVisualEncoder(Config):
     def profile(self) -> str:
         """The video's."""
         return self.video.name
-
-    def settings(self) -> dict[str, Any]:
-        """What the output depends on, JSON-able."""
-        return {**self.video.settings(), "audio": {"name": "flac", "level": self.level}}
 
     def encode(self, source: Source) -> Encoded:
         """The video, or its window in frames, and its sound."""

@@ -37,10 +37,6 @@ class MeshEncoder(Config):
         """There is one."""
         return "mesh"
 
-    def settings(self) -> dict[str, Any]:
-        """Of the profile."""
-        return {"name": self.profile}
-
     def encode(self, source: Source) -> Encoded:
         """The source's members; RejectError where it cannot become a sample."""
         if "flow" in source.meta:

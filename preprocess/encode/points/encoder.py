@@ -47,10 +47,6 @@ class PointEncoder(Config):
         """There is one."""
         return "points"
 
-    def settings(self) -> dict[str, Any]:
-        """The number of points on a mesh."""
-        return {"surface_points": self.surface_points}
-
     def encode(self, source: Source) -> Encoded:
         """The cloud of a source: of a tile its meta["block"] (x and y from, then to), of an array its rows `window`."""
         found = read_points(source.path, source.meta.get("block"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ....shards.config import Config
 from ...datasets.dataset import Source
@@ -22,10 +21,6 @@ class VideoEncoder(Config):
     def profile(self) -> str:
         """The profile's name."""
         return self.video.name
-
-    def settings(self) -> dict[str, Any]:
-        """The profile's."""
-        return self.video.settings()
 
     def encode(self, source: Source) -> Encoded:
         """The video, or its window, as `encode_video` makes it."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from ....shards.config import Config
 
@@ -56,10 +56,6 @@ class VideoProfile(Config):
         """The x264 options of this profile (one encoder thread: the bytes depend on nothing but the frames)."""
         gop = f"keyint={self.keyint}:min-keyint={self.keyint}:scenecut=0:open-gop=0:ref=1:threads=1"
         return gop if self.name == "fps" else f"bframes=3:b-adapt=0:b-pyramid=none:{gop}"
-
-    def settings(self) -> dict[str, Any]:
-        """What the output depends on, JSON-able."""
-        return {"name": self.name} if self.name == "copy" else asdict(self)
 
 
 PROFILES: dict[str, VideoProfile] = {

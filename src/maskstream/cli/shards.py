@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def shards(
     dataset: Annotated[
-        str, typer.Argument(help="Such as k400, ssv2, folder or sample; another name lists all.", show_default=False)
+        str,
+        typer.Argument(
+            help="Such as k400, ssv2, folder or sample, or package.module:name for one of your own; another name lists "
+            "all.",
+            show_default=False,
+        ),
     ],
     root: Annotated[
         Path | None, typer.Option(help="Where the raw data lies [default: data/raw/DATASET]", show_default=False)
@@ -43,11 +48,12 @@ def shards(
 
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
+    folder = dataset.rpartition(":")[2]
     with nullcontext() if as_json else ProgressBar() as shown:
         report = make_shards(
             dataset,
-            root or Path("data/raw") / dataset,
-            out or Path("data/shards") / dataset,
+            root or Path("data/raw") / folder,
+            out or Path("data/shards") / folder,
             profile=PROFILES[profile],
             workers=workers,
             samples_per_shard=samples_per_shard,

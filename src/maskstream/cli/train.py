@@ -14,7 +14,9 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="Such as videomae-small, mgmae-small, videomae2-small, or -tiny of each.", show_default=False
+            help="Such as videomae-small, mgmae-small, videomae2-small, or -tiny of each; package.module:name is a "
+            "function of your own.",
+            show_default=False,
         ),
     ],
     data: Annotated[Path, typer.Option(help="The folder of the training split.", show_default=False)],
@@ -42,7 +44,7 @@ def train(
     result = run(
         recipe,
         data,
-        out or Path("runs") / recipe,
+        out or Path("runs") / recipe.rpartition(":")[2],
         steps=steps,
         initial=initial,
         batch_size=batch_size,

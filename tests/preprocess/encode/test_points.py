@@ -221,4 +221,5 @@ def test_parts_of_parts_are_placed(tmp_path):
 
 
 def test_points_are_a_modality():
-    assert encoder_of("points", None).settings() == {"surface_points": 8192}
+    settings = encoder_of("points", None).to_dict(defaults=True)
+    assert settings == {"kind": "PointEncoder", "surface_points": 8192}
