@@ -149,7 +149,7 @@ def resampling_ms(loader: AudioLoader, epoch: int) -> float:
         for stretch in read:
             decode_stretch(stretch, rate=rate, gain=1.0, channels="mono")
 
-    own = int(manifest.facts["sample_rate"][0])
+    own = int(manifest.component("flac").facts["sample_rate"][0])
     if own == RATE:
         return 0.0
     return cpu_ms(lambda: decode(RATE), len(read)) - cpu_ms(lambda: decode(own), len(read))

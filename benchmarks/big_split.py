@@ -20,6 +20,8 @@ from maskstream.shards.format.columns import DIGEST, DIGEST_BYTES, OFFSET
 from maskstream.shards.format.dataset import DATASET_JSON, MANIFEST, ROW_GROUP, finish_split, read_dataset_json
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
 
 INFO = DatasetInfo(dataset="big", split="train", modality="video", profile="train")
 DIFFERENT, FRAMES, WIDTH, HEIGHT = 5, 300, 340, 256
@@ -57,8 +59,8 @@ def _samples(number: int) -> Iterator[Sample]:
         videos = [encode_video(_moving(Path(scratch) / f"{n}.mp4", n), PROFILES["train"]) for n in range(DIFFERENT)]
     for n in range(number):
         video = videos[n % DIFFERENT]
-        members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
-        yield Sample(key=f"big/{n:07d}", components=members, source=f"{n}.mp4", label=n % 400, video=video.index)
+        members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
+        yield Sample(key=f"big/{n:07d}", members=members, source=f"{n}.mp4", label=n % 400)
 
 
 def _moving(path: Path, seed: int) -> Path:

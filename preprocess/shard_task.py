@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -12,6 +11,7 @@ from typing import Any
 from ..shards.format.record import ShardRecord
 from ..shards.format.sample import Reject, Sample
 from ..shards.format.writer import write_shard
+from ..shards.members.text import json_member
 from ..shards.stores.block_sums import SUMS
 from .datasets.dataset import Source
 from .encode.encoder import Encoder
@@ -80,10 +80,8 @@ def encoded_sample(source: Source, encoder: Encoder) -> Sample:
     described = {"label": source.label, "source": source.id, **source.meta, **encoded.meta}
     return Sample(
         key=sample_key(source.id),
-        components={**encoded.members, "json": json.dumps(described).encode()},
+        members={**encoded.members, "json": json_member(described)},
         source=source.id,
         label=source.label,
-        video=encoded.video,
-        facts=encoded.facts,
         sums=encoded.sums,
     )

@@ -1,6 +1,6 @@
 """Shards: plain WebDataset tars, and beside them everything a loader must know.
 
-1. A `Sample` (key, components, label, and for video where its frames lie) goes into a tar with `write_shard`.
+1. A `Sample` (key, label, and members with what is known of each) goes into a tar with `write_shard`.
 2. Each finished shard is a `ShardRecord`; a `Journal` keeps them on disk, so a killed run goes on where it was.
 3. `finish_split` turns the records into manifest.parquet, rejects.parquet and, last of all, dataset.json.
 4. `Manifest.load` gives the split back as arrays: any reader takes byte ranges from them without opening a tar.
@@ -11,20 +11,32 @@ from .errors import DatasetError, MaskstreamError, ResumeError, SampleError, Sha
 from .format.dataset import finish_split, read_dataset_json
 from .format.inspect import inspect
 from .format.journal import Journal
-from .format.manifest import Component, Manifest, VideoColumns
-from .format.record import Row, ShardRecord
-from .format.sample import DatasetInfo, Reject, Sample, VideoIndex
+from .format.manifest import Component, Manifest, component_of
+from .format.record import Placed, Row, ShardRecord
+from .format.sample import DatasetInfo, Reject, Sample
 from .format.verify import VerifyReport, verify
 from .format.writer import write_shard
+from .media.video_index import VideoIndex
+from .members.array import array_member
+from .members.kinds import KINDS
+from .members.member import Kind, Member
+from .members.text import json_member
+from .members.video import video_member
+from .stores.base import Range, Store
 from .stores.publish import publishing, remove_leftovers
 
 __all__ = [
+    "KINDS",
     "Component",
     "DatasetError",
     "DatasetInfo",
     "Journal",
+    "Kind",
     "Manifest",
     "MaskstreamError",
+    "Member",
+    "Placed",
+    "Range",
     "Reject",
     "ResumeError",
     "Row",
@@ -32,15 +44,19 @@ __all__ = [
     "SampleError",
     "ShardError",
     "ShardRecord",
+    "Store",
     "StoreError",
     "VerifyReport",
-    "VideoColumns",
     "VideoIndex",
+    "array_member",
+    "component_of",
     "finish_split",
     "inspect",
+    "json_member",
     "publishing",
     "read_dataset_json",
     "remove_leftovers",
     "verify",
+    "video_member",
     "write_shard",
 ]

@@ -1,7 +1,5 @@
 """A small split of real shards: moving textures, encoded in the `train` profile, two odd-sized shards."""
 
-import json
-
 import av
 import numpy as np
 import pytest
@@ -10,6 +8,8 @@ from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
 
 SHARD_SIZES = (5, 2, 4)
 
@@ -38,10 +38,8 @@ def split(tmp_path_factory):
         for _ in range(size):
             path = write_moving_texture(raw / f"{number}.mp4", seed=number, frames=40 + number)
             video = encode_video(path, PROFILES["train"])
-            members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
-            samples.append(
-                Sample(key=f"clip{number}", components=members, source=path.name, label=number % 3, video=video.index)
-            )
+            members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
+            samples.append(Sample(key=f"clip{number}", members=members, source=path.name, label=number % 3))
             number += 1
         records.append(write_shard(out / f"t-{shard:06d}.tar", samples))
     info = DatasetInfo(
@@ -67,10 +65,8 @@ def uneven(tmp_path_factory):
         samples = []
         for _ in range(size):
             video = videos[number % len(videos)]
-            members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
-            samples.append(
-                Sample(key=f"u{number}", components=members, source=f"{number}", label=number, video=video.index)
-            )
+            members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
+            samples.append(Sample(key=f"u{number}", members=members, source=f"{number}", label=number))
             number += 1
         records.append(write_shard(out / f"u-{shard:06d}.tar", samples))
     info = DatasetInfo(

@@ -39,8 +39,6 @@ NOT_YET = {
     ("pipelines/stream", "pipelines/masks"),
     ("pipelines/stream", "pipelines/modalities"),
     ("preprocess/encode", "preprocess/datasets"),
-    ("shards/media", "shards/format"),
-    ("shards/members", "shards/format"),
     ("train/core", "train/models"),
     ("train/core", "train/recipes"),
     ("train/core", "train/tokens"),

@@ -6,20 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...shards.config import Json
-from ...shards.format.sample import VideoIndex
+from ...shards.members.member import Member
 from ..datasets.dataset import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """A source as it goes into a shard: members by their ending (all but `json`), what `json` says of them, and the
-    numbers of the manifest: `video`, `facts` and `sums` as in `Sample`.
+    """A source as it goes into a shard: members by component (all but `json`), and what `json` says of them; `sums` as
+    in `Sample`.
     """
 
-    members: dict[str, bytes]
+    members: dict[str, Member]
     meta: dict[str, Any]
-    video: VideoIndex | None = None
-    facts: dict[str, int | float] = field(default_factory=dict)
     sums: dict[str, list[float]] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ MAX_LABEL_BYTES = 1 << 24
 
 @dataclass(slots=True)
 class Group:
-    """The members of a sample: per component (offset, size, digest) as in `Row`, and the bytes of those to look into.
+    """The members of a sample: per component offset, size and digest, and the bytes of those to look into.
 
     `problem` is why they make no sample, "" where they may.
     """

@@ -1,25 +1,40 @@
-"""What indexing makes of one member: numbers for the manifest, and its entry in the file of packets."""
+"""What indexing makes of one member: its kind, the columns of the manifest, and its entry in the file of packets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ...shards.format.record import Row
-from ...shards.format.sample import VideoIndex
-from ...shards.members.sound_member import SOUND_TABLE
+from ...shards.format.record import Placed, Row
+from ...shards.members.member import ENDING, Member
+from ...shards.members.text import BYTES, JSON, TEXT
+
+_KINDS = {"json": JSON.name, "txt": TEXT.name, "cls": TEXT.name}
+"""Of members that are not indexed, by their ending; all others are bytes."""
+
+Span = tuple[int, int, bytes]
+"""Offset and size of a member in the tar, and its xxh3_128."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Indexed:
-    """`table` is the entry; `video` counts table_offset from its first byte. facts and sums as in `Sample`."""
+    """The member, with its entry as its `table`; `sums` as in `Sample`."""
 
-    table: bytes
-    video: VideoIndex | None = None
-    facts: dict[str, int | float] = field(default_factory=dict)
+    member: Member
     sums: dict[str, list[float]] = field(default_factory=dict)
 
-    def row(self, key: str, source: str, components: dict[str, tuple[int, int, bytes]], offset: int) -> Row:
-        """The row of the sample, still without a label, where the entry stands at `offset` of the file."""
-        video = None if self.video is None else replace(self.video, table_offset=offset)
-        facts = self.facts if video is not None or not self.table else {**self.facts, SOUND_TABLE: offset}
-        return Row(key, -1, source, components, video, facts, self.sums)
+    def row(self, key: str, source: str, spans: dict[str, Span], ending: str, offset: int) -> Row:
+        """The row of the sample, still without a label, where the entry stands at `offset` of the file.
+
+        The member with the ending `ending` is the component that its kind is called (`video`), whatever its container.
+        """
+        own = self.member
+        members: dict[str, Placed] = {}
+        for name, (begin, size, digest) in spans.items():
+            place = Placed(kind=_KINDS.get(name, BYTES.name), offset=begin, size=size, digest=digest)
+            if name != ending:
+                members[name] = place
+                continue
+            facts = {**own.facts, "table_offset": offset, "table_size": len(own.table)}
+            words = {**own.words, ENDING: ending}
+            members[own.kind] = replace(place, kind=own.kind, facts=facts, words=words, lists=own.lists)
+        return Row(key=key, label=-1, source=source, members=members, sums=self.sums)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...shards.errors import DatasetError, ShardError
+from ...shards.errors import DatasetError
 from ...shards.format.columns import FORMAT
-from ...shards.format.dataset import DATASET_JSON, FOREIGN, finish_split, read_dataset_json
+from ...shards.format.dataset import DATASET_JSON, FOREIGN, finish_split
 from ...shards.format.idx import idx_text
 from ...shards.format.journal import Journal
 from ...shards.format.record import Row, ShardRecord
@@ -141,8 +142,8 @@ def _folder(paths: Sequence[Path], out: Path | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / DATASET_JSON).exists():
         try:
-            profile = read_dataset_json(folder)["profile"]
-        except ShardError:
+            profile = json.loads((folder / DATASET_JSON).read_bytes())["profile"]  # of any version of the format
+        except (ValueError, KeyError, TypeError):
             profile = "another"
         if profile != FOREIGN:
             raise ValueError(f"{folder} holds shards of the profile {profile!r}, not an index; give another --out")
@@ -176,8 +177,5 @@ def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject]
 
 
 def _write_idx(folder: Path, shard: ShardRecord) -> None:
-    spans = (
-        (row.key, {name: (offset, size) for name, (offset, size, _) in row.components.items()}) for row in shard.rows
-    )
     with publishing(beside(folder, shard.name, ".idx")) as stream:
-        stream.write(idx_text(spans).encode())
+        stream.write(idx_text((row.key, row.spans) for row in shard.rows).encode())

@@ -8,15 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 from ...shards.errors import ShardError
-from ...shards.format.manifest import CONTAINERS
 from ...shards.format.member_name import split_name
 from ...shards.format.ustar import HashedReader, walk
-from ...shards.members.sound_member import SOUNDS
 from ..encode.points.point_files import POINT_SUFFIXES
 from .indexed import Indexed
 from .sound import index_sound
 from .video import index_video
 
+CONTAINERS = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
+"""Endings of members that hold a video; of a sample that has several, the first one counts."""
+SOUNDS = ("flac", "wav", "mp3", "ogg", "oga", "opus", "m4a", "aac")
+"""The same of sounds."""
 LOOKED_AT = 1000
 """Members of a tar that are looked at for one that can be indexed."""
 

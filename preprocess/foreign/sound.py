@@ -9,6 +9,8 @@ import numpy as np
 from ...shards.media.fbank import SUMS
 from ...shards.media.sound_packets import Floats, decoded
 from ...shards.media.sound_table import SoundForm, SoundTable, SoundTableError, packets_of
+from ...shards.members.member import Member
+from ...shards.members.sound import SOUND
 from ..encode.audio.encoder import check_sound, fbank_sums
 from ..encode.audio.sound import Sound, read_sound
 from .indexed import Indexed
@@ -37,7 +39,8 @@ def index_sound(data: bytes, component: str) -> Indexed:
         "gain": 1.0,
     }
     sums = fbank_sums(sound.samples, np.float32(_scale(sound)), sound.sample_rate)
-    return Indexed(table=_table(data, container, sound).to_bytes(), facts=facts, sums={SUMS: sums})
+    table = _table(data, container, sound).to_bytes()
+    return Indexed(member=Member(kind=SOUND.name, data=data, facts=facts, table=table), sums={SUMS: sums})
 
 
 def _table(data: bytes, container: str, sound: Sound) -> SoundTable:

@@ -123,13 +123,15 @@ def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None
         if component is None:
             among = ", ".join(modality.components)
             raise RejectError("open", f"has no {modality.noun} (none of {among}), only {_short(group)}")
+        if modality.noun in group.components:
+            raise RejectError("tar", f"has a member with the ending {modality.noun!r}, as what is indexed is called")
         label = label_of(group.data)
         indexed = modality.index(group.data[component], component, task.check)
     except RejectError as error:
         found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))
         return
-    found.rows[group.key] = indexed.row(group.key, source, group.components, packets.tell())
-    packets.write(indexed.table)
+    found.rows[group.key] = indexed.row(group.key, source, group.components, component, packets.tell())
+    packets.write(indexed.member.table)
     found.labels.append(label)
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...shards.format.sample import VideoIndex
 from ...shards.media.mp4 import Packets
 from ...shards.media.packet_table import table_bytes
+from ...shards.media.video_index import VideoIndex
+from ...shards.members.video import video_member
 from ..encode.video.timing import frame_rate
 from .entries import candidates, decoded, exact_entries, gops_at
 from .indexed import Indexed
@@ -26,7 +27,8 @@ def index_video(data: bytes, *, check: bool = True) -> Indexed:
     n_frames = len(video.ticks)
     entries = exact_entries(data, video, whole.digests) if check else candidates(video.packets, n_frames)
     index = _index(video, entries, whole.width, whole.height)
-    return Indexed(video=index, table=video.header + table_bytes(_from(video.packets, int(entries[0]))))
+    table = video.header + table_bytes(_from(video.packets, int(entries[0])))
+    return Indexed(member=replace(video_member(data, index), table=table))
 
 
 def _index(video: Listed, entries: np.ndarray, width: int, height: int) -> VideoIndex:

@@ -6,6 +6,7 @@ and filled from one row group after the other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ShardError
-from .columns import DIGEST_BYTES, FORMAT
+from .columns import COMPONENTS_KEY, DIGEST_BYTES, FORMAT, FORMAT_KEY
 
-REMEDY = "run `maskstream shards` again to write it anew"
+REMEDY = "make the shards again (`maskstream shards`, or `maskstream index` for tars that others wrote)"
 
 
 class ColumnReader:
@@ -28,12 +29,20 @@ class ColumnReader:
         self.path = path
         self._file = file
         self._schema: pa.Schema = file.schema_arrow
-        found = (self._schema.metadata or {}).get(b"maskstream", b"nothing").decode(errors="replace")
+        metadata = self._schema.metadata or {}
+        found = metadata.get(FORMAT_KEY, b"nothing").decode(errors="replace")
         if found != FORMAT:
             raise ShardError(
                 f"{path} is not a manifest of this version: its format is {found!r}, not {FORMAT!r}; {REMEDY}"
             )
         self.names: list[str] = self._schema.names
+        self.kinds: dict[str, str] = json.loads(metadata.get(COMPONENTS_KEY, b"{}"))
+        """The kind of each component."""
+
+    def words_of(self, component: str) -> dict[str, pa.DataType]:
+        """The last words of a component's columns, and the types of these."""
+        split = {name: name.rpartition(".") for name in self.names}
+        return {word: self._schema.field(name).type for name, (before, _, word) in split.items() if before == component}
 
     def chunks(self, name: str, kind: pa.DataType) -> Iterator[pa.Array]:
         """The column, one array per row group."""
@@ -42,7 +51,7 @@ class ColumnReader:
         if self._schema.field(name).type != kind:
             raise ShardError(f"{self.path}: column {name!r} is {self._schema.field(name).type}, not {kind}; {REMEDY}")
         for group in range(self._file.num_row_groups):
-            yield from self._file.read_row_group(group, columns=[name]).column(0).chunks
+            yield from self._file.read_row_group(group, columns=[name]).column(name).chunks
 
     def strings(self, name: str) -> pa.StringArray:
         return pa.chunked_array(list(self.chunks(name, pa.string())), pa.string()).combine_chunks()

@@ -1,28 +1,29 @@
 """The columns of manifest.parquet and rejects.parquet, and how rows become them.
 
 Every sample: `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none), `source`. Every component NAME
-of the split: `NAME.offset` and `NAME.size` int64 (bytes; offset of the data in the tar) and `NAME.xxh3_128` (16 bytes),
-null in samples without it. Splits with video: `codec`, `fps`, `n_frames`, `width`, `height`, `header_size` and the
-lists `gop_first_frame`, `gop_offset`, `gop_size`, `gop_lead` of `VideoIndex`, null in samples without video; splits
-over tars that others wrote also have `table_offset` and `gop_packets`. Every fact (facts.py) that a sample has: a
-column of its name, int64 or float64, null in samples without it.
+of the split (the whole ending of a member, such as `cam0.mp4`), with a dot before a word without dots: `NAME.offset`
+and `NAME.size` int64 (bytes; offset of the data in the tar), `NAME.xxh3_128` (16 bytes), and its facts (int64 or
+float64), words (dictionary-encoded) and lists (of int64), null in samples without them. The metadata of the file says
+which kind each component has; what a column is its type says.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..members.facts import FACTS
-from .record import Row, ShardRecord
+from ..errors import ShardError
+from .record import Placed, ShardRecord
 from .sample import Reject
 
-FORMAT = "maskstream/1"
+FORMAT = "maskstream/2"
 
-OFFSET, SIZE, DIGEST = ".offset", ".size", ".xxh3_128"
+OFFSET, SIZE, DIGEST = "offset", "size", "xxh3_128"
 DIGEST_BYTES = 16
 
 SAMPLE_COLUMNS: dict[str, pa.DataType] = {
@@ -32,30 +33,13 @@ SAMPLE_COLUMNS: dict[str, pa.DataType] = {
     "source": pa.string(),
 }
 COMPONENT_COLUMNS: dict[str, pa.DataType] = {OFFSET: pa.int64(), SIZE: pa.int64(), DIGEST: pa.binary(DIGEST_BYTES)}
-VIDEO_COLUMNS: dict[str, pa.DataType] = {
-    "codec": pa.dictionary(pa.int32(), pa.string()),
-    "fps": pa.float64(),
-    "n_frames": pa.int32(),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "header_size": pa.int64(),
-}
-GOP_COLUMNS: dict[str, pa.DataType] = {
-    "gop_first_frame": pa.int32(),
-    "gop_offset": pa.int64(),
-    "gop_size": pa.int64(),
-    "gop_lead": pa.int32(),
-}
-FACT_COLUMNS: dict[str, pa.DataType] = {
-    name: pa.int64() if kind is int else pa.float64() for name, kind in FACTS.items()
-}
-TABLE_OFFSET, GOP_PACKETS = "table_offset", "gop_packets"
-TABLE_COLUMNS: dict[str, pa.DataType] = {TABLE_OFFSET: pa.int64(), GOP_PACKETS: pa.int32()}
-"""A number and a list, only where a packet table stands beside each shard."""
+WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
+
+FORMAT_KEY, COMPONENTS_KEY = b"maskstream", b"maskstream.components"
 
 
 def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
-    """One row per sample, in the order of `shards` and of each tar."""
+    """One row per sample, in the order of `shards` and of each tar. ShardError where a component has two kinds."""
     rows = [row for shard in shards for row in shard.rows]
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.rows) for shard in shards])
     names = pa.array([shard.name for shard in shards], pa.string())
@@ -65,33 +49,43 @@ def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
         "label": pa.array([row.label for row in rows], pa.int64()),
         "source": pa.array([row.source for row in rows], pa.string()),
     }
-    for name in sorted({name for row in rows for name in row.components}):
-        spans = [row.components.get(name, (None, None, None)) for row in rows]
-        for part, (ending, kind) in enumerate(COMPONENT_COLUMNS.items()):
-            columns[name + ending] = pa.array([span[part] for span in spans], kind)
-    if any(row.video is not None for row in rows):
-        columns |= _video_columns(rows)
-    used = {name for row in rows for name in row.facts}
-    columns |= {n: pa.array([row.facts.get(n) for row in rows], kind) for n, kind in FACT_COLUMNS.items() if n in used}
-    return pa.table(columns, metadata={"maskstream": FORMAT})
+    kinds: dict[str, str] = {}
+    for name in sorted({name for row in rows for name in row.members}):
+        placed = [row.members.get(name) for row in rows]
+        found = sorted({member.kind for member in placed if member is not None})
+        if len(found) > 1:
+            raise ShardError(f"component {name!r} has the kinds {', '.join(found)}; a component of a split has one")
+        kinds[name] = found[0]
+        columns |= {f"{name}.{word}": column for word, column in _component_columns(placed).items()}
+    metadata = {FORMAT_KEY: FORMAT.encode(), COMPONENTS_KEY: json.dumps(kinds).encode()}
+    return pa.table(columns, metadata=metadata)
 
 
-def _video_columns(rows: Sequence[Row]) -> dict[str, pa.Array]:
-    videos = [row.video for row in rows]
-    columns: dict[str, pa.Array] = {}
-    tables = any(video is not None and video.foreign for video in videos)
-    scalars = VIDEO_COLUMNS | ({TABLE_OFFSET: TABLE_COLUMNS[TABLE_OFFSET]} if tables else {})
-    lists = GOP_COLUMNS | ({GOP_PACKETS: TABLE_COLUMNS[GOP_PACKETS]} if tables else {})
-    for name, kind in scalars.items():
-        values = [None if video is None else getattr(video, name) for video in videos]
-        columns[name] = pa.array(values, kind)
-    lengths = (0 if video is None else len(video.first_frame) for video in videos)
-    starts = pa.array(accumulate(lengths, initial=0), pa.int32())
-    absent = pa.array([video is None for video in videos], pa.bool_())
-    for name, kind in lists.items():
-        arrays = [getattr(video, name.removeprefix("gop_")) for video in videos if video is not None]
-        columns[name] = pa.ListArray.from_arrays(starts, pa.array(np.concatenate(arrays), kind), mask=absent)
+def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
+    """The columns of one component, by their last word."""
+    there = [member for member in placed if member is not None]
+    columns: dict[str, pa.Array] = {
+        OFFSET: pa.array([None if m is None else m.offset for m in placed], COMPONENT_COLUMNS[OFFSET]),
+        SIZE: pa.array([None if m is None else m.size for m in placed], COMPONENT_COLUMNS[SIZE]),
+        DIGEST: pa.array([None if m is None else m.digest for m in placed], COMPONENT_COLUMNS[DIGEST]),
+    }
+    for name in sorted({name for member in there for name in member.facts}):
+        values = [None if m is None else m.facts.get(name) for m in placed]
+        is_float = any(isinstance(value, float) for value in values)
+        columns[name] = pa.array(values, pa.float64() if is_float else pa.int64())
+    for name in sorted({name for member in there for name in member.words}):
+        columns[name] = pa.array([None if m is None else m.words.get(name) for m in placed], WORD)
+    for name in sorted({name for member in there for name in member.lists}):
+        columns[name] = _list_column([None if m is None else m.lists.get(name) for m in placed])
     return columns
+
+
+def _list_column(lists: Sequence[Any]) -> pa.Array:
+    """One list per row, or null."""
+    starts = pa.array(accumulate((0 if values is None else len(values) for values in lists), initial=0), pa.int32())
+    absent = pa.array([values is None for values in lists], pa.bool_())
+    flat = np.concatenate([values for values in lists if values is not None])
+    return pa.ListArray.from_arrays(starts, pa.array(flat, pa.int64()), mask=absent)
 
 
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
@@ -99,4 +93,4 @@ def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     columns = {
         name: pa.array([getattr(r, name) for r in rejects], pa.string()) for name in ("source", "stage", "reason")
     }
-    return pa.table(columns, metadata={"maskstream": FORMAT})
+    return pa.table(columns, metadata={FORMAT_KEY: FORMAT.encode()})

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ShardError
+from ..members.video import VIDEO
 from ..stores.publish import publishing, sync_folder
 from .columns import FORMAT, manifest_table, rejects_table
 from .record import ShardRecord
@@ -28,6 +29,10 @@ FOREIGN = "foreign"
 ROW_GROUP = 1 << 16
 """Rows that are written, and while reading are decompressed, at a time."""
 
+_AGAIN = (
+    "make the shards again with `maskstream shards DATASET ... --overwrite`, or with `maskstream index` for tars that "
+    "others wrote"
+)
 _KEYS = ("dataset", "split", "modality", "profile", "settings", "label_names", "counts", "manifest_sha256", "shards")
 _COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "bytes"), int)
 _SHARD: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha256": str}
@@ -81,7 +86,7 @@ def read_dataset_json(folder: str | Path) -> dict[str, Any]:
         raise ShardError(f"{path} is unreadable ({error}); run `maskstream shards` again to write it anew") from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
-        raise ShardError(f"{path} has format {found!r}; this version of maskstream reads {FORMAT!r}")
+        raise ShardError(f"{path} has format {found!r}; this version of maskstream reads {FORMAT!r}: {_AGAIN}")
     if missing := [key for key in _KEYS if key not in data]:
         raise ShardError(f"{path} lacks {', '.join(missing)}; run `maskstream shards` again to write it anew")
     shards = data["shards"] if isinstance(data["shards"], list) else [None]
@@ -92,7 +97,8 @@ def read_dataset_json(folder: str | Path) -> dict[str, Any]:
 
 def _counts(shards: Sequence[ShardRecord], rejects: int) -> dict[str, int]:
     """Samples, rejects, shards, bytes, and the frames of video where there is any."""
-    frames = [row.video.n_frames for shard in shards for row in shard.rows if row.video is not None]
+    members = (member for shard in shards for row in shard.rows for member in row.members.values())
+    frames = [int(member.facts["n_frames"]) for member in members if member.kind == VIDEO.name]
     counts = {"samples": sum(len(shard.rows) for shard in shards), "rejects": rejects, "shards": len(shards)}
     return counts | ({"frames": sum(frames)} if frames else {}) | {"bytes": sum(shard.size_bytes for shard in shards)}
 

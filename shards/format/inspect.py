@@ -12,79 +12,85 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ShardError
-from ..members.sound_member import SOUND_TABLE
+from ..members.member import TABLE_FACTS
+from ..members.sound import SOUND
+from ..members.video import VIDEO
 from .dataset import REJECTS
-from .manifest import CONTAINERS, Manifest, VideoColumns
+from .manifest import Component, Manifest
 
 TOP = 10
+_PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
+"""Facts that say where bytes lie and nothing of what they hold."""
 
 
 def inspect(folder: str | Path) -> dict[str, Any]:
     """A JSON-able summary of the split in `folder`.
 
     Always: dataset, split, modality, profile, settings, fingerprint, counts, bytes_per_component, samples_per_label and
-    rejects_per_stage (the ten most frequent, then "others"). `video`, or None: hours, bytes_per_second, and how many
-    samples have which codec, resolution and fps, and the mean, least and most frames of videos and of GOPs. `facts`:
-    mean, least and most of every fact that samples have (facts.py). `audio`, or None: hours, and how many samples have
-    which rate and how many channels.
+    rejects_per_stage (the ten most frequent, then "others"). `video`: of each component that is one, hours,
+    bytes_per_second, and how many samples have which codec, resolution and fps, and the mean, least and most frames of
+    videos and of GOPs. `sound`: of each, hours, and how many samples have which rate and how many channels. `facts`:
+    mean, least and most of every fact `COMPONENT.FACT` over the samples that have the component.
     Raises ShardError where the split cannot be read.
     """
     manifest = Manifest.load(folder)
     info = manifest.info
     names = [*info["label_names"]]
     labels = {names[label] if 0 <= label < len(names) else str(label): n for label, n in _count(manifest.label).items()}
-    sizes = {name: int(manifest.component(name).size.sum()) for name in manifest.component_names}
+    components = manifest.components
     return {
         **{name: info[name] for name in ("dataset", "split", "modality", "profile", "settings", "counts")},
         "fingerprint": manifest.fingerprint,
-        "bytes_per_component": sizes,
+        "bytes_per_component": {name: int(component.size.sum()) for name, component in components.items()},
         "samples_per_label": _top(labels),
         "rejects_per_stage": _top(Counter(_reject_stages(manifest.folder))),
-        "video": _video(manifest, manifest.video_columns),
-        "audio": _audio(manifest.facts),
-        "facts": {name: _spread(values) for name, values in manifest.facts.items() if name != SOUND_TABLE},
+        "video": {name: _video(component) for name, component in components.items() if component.kind == VIDEO.name},
+        "sound": {name: _sound(component) for name, component in components.items() if component.kind == SOUND.name},
+        "facts": {
+            f"{name}.{fact}": _spread(values[component.present])
+            for name, component in components.items()
+            for fact, values in component.facts.items()
+            if fact not in _PLACES
+        },
     }
 
 
-def _video(manifest: Manifest, columns: VideoColumns | None) -> dict[str, Any] | None:
-    if columns is None:
-        return None
-    has = columns.codec >= 0
-    timed = columns.fps > 0
-    seconds = float((columns.n_frames[timed] / columns.fps[timed]).sum())
-    names = [name for name in CONTAINERS if name in manifest.component_names]
-    sizes = sum(int(manifest.component(name).size[has].sum()) for name in names)
-    pixels = Counter(zip(columns.width[has].tolist(), columns.height[has].tolist(), strict=True))
+def _video(video: Component) -> dict[str, Any]:
+    facts, codec = video.facts, video.words["codec"]
+    has, fps, n_frames = video.present, facts["fps"], facts["n_frames"]
+    timed = fps > 0
+    seconds = float((n_frames[timed] / fps[timed]).sum())
+    pixels = Counter(zip(facts["width"][has].tolist(), facts["height"][has].tolist(), strict=True))
     return {
         "hours": seconds / 3600,
-        "bytes_per_second": sizes / seconds if seconds else 0.0,
-        "codec": _top({columns.codec_names[code]: n for code, n in _count(columns.codec[has]).items()}),
+        "bytes_per_second": int(video.size.sum()) / seconds if seconds else 0.0,
+        "codec": _top({codec.names[code]: n for code, n in _count(codec.code[has]).items()}),
         "resolution": _top({f"{width}x{height}": n for (width, height), n in pixels.items()}),
-        "fps": _top({f"{fps:g}": n for fps, n in _count(columns.fps[has].round(3)).items()}),
-        "frames_per_video": _spread(columns.n_frames[has]),
-        "frames_per_gop": _spread(_gop_lengths(columns)),
+        "fps": _top({f"{rate:g}": n for rate, n in _count(fps[has].round(3)).items()}),
+        "frames_per_video": _spread(n_frames[has]),
+        "frames_per_gop": _spread(_gop_lengths(video)),
     }
 
 
-def _audio(facts: dict[str, npt.NDArray[Any]]) -> dict[str, Any] | None:
-    if "n_samples" not in facts:
-        return None
-    has = facts["sample_rate"] > 0
-    seconds = facts["n_samples"][has] / facts["sample_rate"][has]
+def _sound(sound: Component) -> dict[str, Any]:
+    has = sound.present
+    rate, n_samples, channels = (sound.facts[name][has] for name in ("sample_rate", "n_samples", "channels"))
+    seconds = n_samples / rate
     return {
         "hours": float(seconds.sum()) / 3600,
         "seconds_per_sample": _spread(seconds),
-        "sample_rate": _top({str(rate): n for rate, n in _count(facts["sample_rate"][has]).items()}),
-        "channels": _top({str(channels): n for channels, n in _count(facts["channels"][has]).items()}),
+        "sample_rate": _top({str(hertz): n for hertz, n in _count(rate).items()}),
+        "channels": _top({str(count): n for count, n in _count(channels).items()}),
     }
 
 
-def _gop_lengths(columns: VideoColumns) -> npt.NDArray[np.int64]:
+def _gop_lengths(video: Component) -> npt.NDArray[np.int64]:
     """Frames of every GOP: to the next one's first frame, and for the last one of a video to the video's end."""
-    ends = np.roll(columns.first_frame, -1).astype(np.int64)
-    has = np.diff(columns.start) > 0
-    ends[columns.start[1:][has] - 1] = columns.n_frames[has]
-    return ends - columns.first_frame
+    gops = video.lists["gop_first_frame"]
+    ends = np.roll(gops.values, -1).astype(np.int64)
+    has = np.diff(gops.start) > 0
+    ends[gops.start[1:][has] - 1] = video.facts["n_frames"][has]
+    return ends - gops.values
 
 
 def _spread(values: npt.NDArray[Any]) -> dict[str, float]:

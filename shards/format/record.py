@@ -3,55 +3,85 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import xxhash
 
-from .sample import VideoIndex
+from ..members.member import ENDING, Int64s, Member
 
 Json = dict[str, Any]
 
-_VIDEO_SCALARS = ("codec", "fps", "n_frames", "width", "height", "header_size")
-_VIDEO_ARRAYS = ("first_frame", "offset", "size", "lead")
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One sample of a shard.
-
-    `components` maps a name to (offset, size, digest): offset of the member's data in the tar and size, in bytes, and
-    the 16 bytes of its xxh3_128; in the order of the tar. `video`, `facts` and `sums` as in `Sample`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A member in its tar: offset of its data and size, in bytes, and the 16 bytes of its xxh3_128; the rest as in
+    `Member`.
     """
+
+    kind: str
+    offset: int
+    size: int
+    digest: bytes
+    facts: dict[str, int | float] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, Int64s] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, member: Member, offset: int) -> Self:
+        """A member whose data begins at byte `offset` of the tar."""
+        return cls(
+            kind=member.kind,
+            offset=offset,
+            size=len(member.data),
+            digest=xxhash.xxh3_128_digest(member.data),
+            facts=member.facts,
+            words=member.words,
+            lists=member.lists,
+        )
+
+    def to_json(self) -> Json:
+        described = {
+            "facts": self.facts,
+            "words": self.words,
+            "lists": {name: values.tolist() for name, values in self.lists.items()},
+        }
+        place = {"kind": self.kind, "offset": self.offset, "size": self.size, "digest": self.digest.hex()}
+        return place | {name: value for name, value in described.items() if value}
+
+    @classmethod
+    def from_json(cls, data: Json) -> Self:
+        lists = {name: np.asarray(values, dtype=np.int64) for name, values in data.get("lists", {}).items()}
+        return cls(**{**data, "digest": bytes.fromhex(data["digest"]), "lists": lists})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One sample of a shard: its members by component, in the order of the tar; the rest as in `Sample`."""
 
     key: str
     label: int
     source: str
-    components: dict[str, tuple[int, int, bytes]]
-    video: VideoIndex | None = None
-    facts: dict[str, int | float] = field(default_factory=dict)
+    members: dict[str, Placed]
     sums: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Offset and size of the members by their ending in the tar."""
+        return {m.words.get(ENDING, name): (m.offset, m.size) for name, m in self.members.items()}
 
     def to_json(self) -> Json:
         return {
             "key": self.key,
             "label": self.label,
             "source": self.source,
-            "components": {
-                name: [offset, size, digest.hex()] for name, (offset, size, digest) in self.components.items()
-            },
-            "video": None if self.video is None else _video_to_json(self.video),
-            "facts": self.facts,
+            "members": {name: member.to_json() for name, member in self.members.items()},
         } | ({"sums": self.sums} if self.sums else {})
 
     @classmethod
-    def from_json(cls, data: Json) -> Row:
-        components = {
-            name: (offset, size, bytes.fromhex(digest)) for name, (offset, size, digest) in data["components"].items()
-        }
-        video = None if data["video"] is None else _video_from_json(data["video"])
-        return cls(
-            data["key"], data["label"], data["source"], components, video, data.get("facts", {}), data.get("sums", {})
-        )
+    def from_json(cls, data: Json) -> Self:
+        members = {name: Placed.from_json(member) for name, member in data["members"].items()}
+        return cls(**{**data, "members": members})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +110,3 @@ class ShardRecord:
     def from_json(cls, data: Json) -> ShardRecord:
         rows = tuple(Row.from_json(row) for row in data["rows"])
         return cls(data["name"], data["sha256"], data["size_bytes"], rows, data.get("packets_sha256"))
-
-
-def _video_to_json(video: VideoIndex) -> Json:
-    scalars = {name: getattr(video, name) for name in _VIDEO_SCALARS}
-    table = {} if video.packets is None else {"table_offset": video.table_offset, "packets": video.packets.tolist()}
-    return scalars | {name: getattr(video, name).tolist() for name in _VIDEO_ARRAYS} | table
-
-
-def _video_from_json(data: Json) -> VideoIndex:
-    fields: Json = {name: data[name] for name in _VIDEO_SCALARS}
-    fields |= {name: np.asarray(data[name], dtype=np.int64) for name in _VIDEO_ARRAYS}
-    if "packets" in data:
-        fields |= {"table_offset": data["table_offset"], "packets": np.asarray(data["packets"], dtype=np.int64)}
-    return VideoIndex(**fields)

@@ -38,6 +38,7 @@ class Shared:
     def __init__(self, tree: Any) -> None:
         self._descriptor = os.memfd_create("maskstream", os.MFD_CLOEXEC)
         self._size = 0
+        self._put_before: dict[int, _Numbers] = {}
         self._tree = _walked(tree, self._put)
         os.ftruncate(self._descriptor, max(self._size, 1))
 
@@ -57,7 +58,11 @@ class Shared:
             whole = pa.concat_arrays([leaf]) if leaf.offset else leaf
             _, offsets, text = whole.buffers()
             return _Strings(len(whole), self._write(_bytes_of(offsets)), self._write(_bytes_of(text)))
-        return self._write(leaf) if isinstance(leaf, np.ndarray) else leaf
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        if id(leaf) not in self._put_before:  # an array that comes twice is written once
+            self._put_before[id(leaf)] = self._write(leaf)
+        return self._put_before[id(leaf)]
 
     def _write(self, array: npt.NDArray[Any]) -> _Numbers:
         begin = -(-self._size // _ALIGNMENT) * _ALIGNMENT

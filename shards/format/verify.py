@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ShardError
+from ..members.video import VIDEO
 from .dataset import FOREIGN, MANIFEST, REJECTS, read_dataset_json
 from .manifest import Manifest
 from .shard_check import ShardCheck
@@ -42,9 +43,9 @@ def verify(folder: str | Path, *, decode: bool = False, progress: Progress | Non
     """Read every shard of the split in `folder` once and compare it with dataset.json, the manifest and its idx.
 
     Compared are: size and sha256 of shards; name, offset, size and xxh3_128 of members, none missing and none besides;
-    the idx; the counts; for video the table of GOPs with the member, for other modalities what their checks say
-    (member_checks.py). With `decode` every member that has a check is decoded too: of a video the number of frames,
-    their size, and the keyframe that opens each GOP are compared. One such member is in memory at a time. The first 100
+    the idx; the counts; what the checks of the members' kinds say (shards/members), such as the table of GOPs of a
+    video. With `decode` members are decoded too: of a video the number of frames, their size, and the keyframe that
+    opens each GOP are compared. One such member is in memory at a time. The first 100
     problems of a shard are listed, and the number of the others.
     """
     try:
@@ -119,8 +120,8 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
 
     sizes = sum(shard["size_bytes"] for shard in info["shards"])
     truth = {"shards": len(promised), "bytes": sizes, "rejects": _count_rejects(manifest.folder)}
-    if manifest.video_columns is not None:
-        truth["frames"] = int(manifest.n_frames.sum())
+    if videos := [component for component in manifest.components.values() if component.kind == VIDEO.name]:
+        truth["frames"] = sum(int(video.facts["n_frames"].sum()) for video in videos)
     for name, value in truth.items():
         if info["counts"].get(name) != value:
             yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"

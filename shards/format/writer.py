@@ -7,13 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-import xxhash
-
 from ..errors import ShardError
 from ..stores.block_sums import SUMS, BlockSums, write_sums
 from ..stores.publish import publishing
 from .idx import idx_text
-from .record import Row, ShardRecord
+from .record import Placed, Row, ShardRecord
 from .sample import Sample
 from .ustar import BLOCK_BYTES
 
@@ -42,7 +40,7 @@ class _HashedStream:
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
     """Write `samples`, in their order, to the USTAR tar `path`, and beside it its `.idx` and the `.sums` of its blocks.
 
-    The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.components`, mode 0644,
+    The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.members`, mode 0644,
     mtime 0, uid and gid 0, no user and group names. An exception (also one that `samples` raises) publishes nothing.
     Raises ValueError for a path that does not end in .tar, ShardError for no samples, a key that comes twice or has
     an empty part between slashes, and a component over 8 GiB.
@@ -62,13 +60,13 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
         with TarWriter(hashed, encoder=False, user="", group="", mode=0o644, mtime=0) as tar:
             for sample in samples:
                 _check(path.name, sample, rows)
-                components = {}
-                for name, data in sample.components.items():
-                    tar.write({"__key__": sample.key, name: data})
-                    components[name] = (position + BLOCK_BYTES, len(data), xxhash.xxh3_128_digest(data))
-                    position += BLOCK_BYTES + -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES
+                members = {}
+                for name, member in sample.members.items():
+                    tar.write({"__key__": sample.key, name: member.data})
+                    members[name] = Placed.of(member, position + BLOCK_BYTES)
+                    position += BLOCK_BYTES + -(-len(member.data) // BLOCK_BYTES) * BLOCK_BYTES
                 rows[sample.key] = Row(
-                    sample.key, sample.label, sample.source, components, sample.video, sample.facts, sample.sums
+                    key=sample.key, label=sample.label, source=sample.source, members=members, sums=sample.sums
                 )
         if not rows:
             raise ShardError(f"{path.name}: no samples to write; a shard holds at least one")
@@ -85,15 +83,14 @@ def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
         )
     if "" in sample.key.split("/"):
         raise ShardError(f"{shard}: key {sample.key!r} has an empty part; no slash at an end, nor two in a row")
-    for name, data in sample.components.items():
-        if len(data) > MAX_MEMBER_BYTES:
+    for name, member in sample.members.items():
+        if len(member.data) > MAX_MEMBER_BYTES:
             raise ShardError(
-                f"{shard}: component {name!r} of {sample.key!r} has {len(data)} bytes; a member of a USTAR tar "
+                f"{shard}: component {name!r} of {sample.key!r} has {len(member.data)} bytes; a member of a USTAR tar "
                 f"holds at most {MAX_MEMBER_BYTES}: split the source into windows"
             )
 
 
 def _write_idx(path: Path, rows: Iterable[Row]) -> None:
-    spans = ((row.key, {name: (offset, size) for name, (offset, size, _) in row.components.items()}) for row in rows)
     with publishing(path.with_suffix(".idx")) as stream:
-        stream.write(idx_text(spans).encode("ascii"))
+        stream.write(idx_text((row.key, row.spans) for row in rows).encode("ascii"))

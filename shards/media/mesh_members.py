@@ -2,8 +2,7 @@
 
 `mesh.npz` is uncompressed and has no pickles. A surface has vertices float32 (V, 3) and faces int32 (F, 3); a
 simulation has positions float32 (V, 2 or 3), cells int32 (C, 3 or 4) and node_type int32 (V,), and beside it
-`fields.npy`, float32 (T, V, D) in C order. The header of the latter always has 128 bytes, so the manifest's numbers of
-steps and nodes and the member's size say where each step lies.
+`fields.npy`, float32 (T, V, D) in C order; the manifest says its shape and where its numbers begin.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import numpy.typing as npt
 from ..errors import ShardError
 
 MESH, FIELDS = "mesh.npz", "fields.npy"
-HEADER_BYTES = 128
 _FLOAT_BYTES = 4
 
 
@@ -38,27 +36,10 @@ def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
         raise ShardError(f"{MESH} cannot be read ({error})") from error
 
 
-def fields_bytes(fields: npt.NDArray[np.float32]) -> bytes:
-    """`fields.npy` of float32 (T, V, D)."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(fields, dtype="<f4"), version=(1, 0), allow_pickle=False)
-    if buffer.tell() != HEADER_BYTES + _FLOAT_BYTES * fields.size:
-        raise ShardError(f"the header of {FIELDS} has not {HEADER_BYTES} bytes for the shape {fields.shape}")
-    return buffer.getvalue()
-
-
-def channels_of(size_bytes: int, n_steps: int, n_nodes: int) -> int:
-    """D of a `fields.npy` of that size; ShardError where the numbers do not fit together."""
-    channels, rest = divmod(size_bytes - HEADER_BYTES, max(_FLOAT_BYTES * n_steps * n_nodes, 1))
-    if channels < 1 or rest:
-        raise ShardError(f"{FIELDS} of {size_bytes} bytes is none of {n_steps} steps of {n_nodes} nodes")
-    return channels
-
-
 def step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:
-    """Offset in the member and size, in bytes, of the steps [first, first + count)."""
+    """Offset behind the header and size, in bytes, of the steps [first, first + count)."""
     step = _FLOAT_BYTES * n_nodes * channels
-    return HEADER_BYTES + first * step, count * step
+    return first * step, count * step
 
 
 def steps_of(data: bytes, n_nodes: int, channels: int) -> npt.NDArray[np.float32]:

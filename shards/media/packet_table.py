@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..format.sample import VideoIndex
 from .mp4 import Mp4Error, Packets
+from .video_index import VideoIndex
 
 PACKETS = ".packets"
 RECORD = np.dtype([("start", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("pts", "<i8")])

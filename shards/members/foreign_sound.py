@@ -6,40 +6,29 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..format.manifest import Manifest
-from ..media.packet_table import packets_path
 from ..media.sound_table import SoundTable, SoundTableError, counts_of, joined, packets_of, read_table
-from .sound_member import SOUND_TABLE
+from .member import Member
 
 
-def indexed_sound_problems(manifest: Manifest, row: int, body: bytes, decode: bool) -> Iterator[str]:
-    """The table of sample `row` against its facts and the member; with `decode` also against what the member decodes
-    to, from its beginning.
-    """
-    path = packets_path(manifest.folder, manifest.shard_names[manifest.shard[row]])
+def indexed_sound_problems(member: Member) -> Iterator[str]:
+    """The table of a sound against its facts and the member."""
     try:
-        with path.open("rb") as file:
-            file.seek(int(manifest.facts[SOUND_TABLE][row]))
-            table = read_table(file.read(_table_bytes(manifest, row, path.stat().st_size)))
-    except OSError:
-        return  # the check of the shard says that the file cannot be read
+        table = read_table(member.table)
     except SoundTableError as error:
         yield f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
         return
-    n_samples = int(manifest.facts["n_samples"][row])
-    if table.form.sample_rate != int(manifest.facts["sample_rate"][row]):
-        yield f"its table says {table.form.sample_rate} Hz, not {manifest.facts['sample_rate'][row]}"
-    problems = list(_table_problems(table, n_samples, len(body)))
-    yield from problems
-    if decode and not problems:
-        yield from _decode_problems(table, body, n_samples, int(manifest.facts["channels"][row]))
+    if table.form.sample_rate != member.facts["sample_rate"]:
+        yield f"its table says {table.form.sample_rate} Hz, not {member.facts['sample_rate']}"
+    yield from _table_problems(table, int(member.facts["n_samples"]), len(member.data))
 
 
-def _table_bytes(manifest: Manifest, row: int, size_bytes: int) -> int:
-    """How much of the file may be the table of a sample: up to the next one's, or the file's end."""
-    at = int(manifest.facts[SOUND_TABLE][row])
-    offsets = manifest.facts[SOUND_TABLE][manifest.shard == manifest.shard[row]]
-    return max(int(offsets[offsets > at].min(initial=size_bytes)) - at, 0)
+def indexed_sound_decode_problems(member: Member) -> Iterator[str]:
+    """What the member decodes to, from its beginning, against its table, where that contradicts nothing."""
+    if not any(indexed_sound_problems(member)):
+        facts = member.facts
+        yield from _decode_problems(
+            read_table(member.table), member.data, int(facts["n_samples"]), int(facts["channels"])
+        )
 
 
 def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Iterator[str]:

@@ -1,27 +1,49 @@
-"""What can be wrong with a member of points: its form, their number, and numbers that are none."""
+"""Point clouds, float32 (N, 3 or more) as NPY: their form, their number, and numbers that are none."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
-from ..format.manifest import Manifest
+from .array import data_offset, npy_bytes, read_array
+from .member import Kind, Member
 
 
-def points_problems(manifest: Manifest, row: int, body: bytes, decode: bool) -> Iterator[str]:
-    """What is wrong with the points of sample `row`; their values are looked at only if that is asked for."""
-    try:
-        points = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        yield f"is no NPY file of numbers ({error})"
+def points_member(points: npt.NDArray[np.floating]) -> Member:
+    """Points (N, 3 or more) as a member of float32."""
+    data = npy_bytes(points.astype("<f4"))
+    facts = {"n_points": len(points), "n_columns": points.shape[1], "data_offset": data_offset(data)}
+    return Member(kind=POINTS.name, data=data, facts=dict(facts))
+
+
+def points_problems(member: Member) -> Iterator[str]:
+    """The header against the facts."""
+    points = read_array(member.data)
+    if isinstance(points, str):
+        yield points
         return
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype != np.float32:
         yield f"holds {points.dtype} {points.shape}, not float32 (N, 3 or more)"
         return
-    n = int(manifest.facts["n_points"][row]) if "n_points" in manifest.facts else None
-    if n is not None and len(points) != n:
-        yield f"has {len(points)} points, not {n}"
-    if decode and (bad := int((~np.isfinite(points).all(axis=1)).sum())):
+    facts = member.facts
+    if len(points) != facts["n_points"]:
+        yield f"has {len(points)} points, not {facts['n_points']}"
+    if points.shape[1] != facts["n_columns"] or data_offset(member.data) != facts["data_offset"]:
+        yield f"has {points.shape[1]} columns from byte {data_offset(member.data)}, not as the manifest says"
+
+
+def points_decode_problems(member: Member) -> Iterator[str]:
+    """Points with numbers that are not finite."""
+    points = read_array(member.data)
+    if not isinstance(points, str) and (bad := int((~np.isfinite(points).all(axis=-1)).sum())):
         yield f"has {bad} points with a number that is not finite"
+
+
+POINTS = Kind(
+    name="points",
+    facts={"n_points": int, "n_columns": int, "data_offset": int},
+    check=points_problems,
+    decode=points_decode_problems,
+)

@@ -7,26 +7,40 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..format.manifest import Manifest
 from ..media.flac import FlacError, FlacHeader, flac_header, md5_matches
+from .foreign_sound import indexed_sound_decode_problems, indexed_sound_problems
+from .member import ENDING, TABLE_FACTS, Kind, Member
 
 
-def audio_problems(manifest: Manifest, row: int, body: bytes, decode: bool) -> Iterator[str]:
-    """The header against the facts of sample `row`; with `decode` also the decoded samples against its checksum."""
+def sound_problems(member: Member) -> Iterator[str]:
+    """The header of a FLAC, or the table of a sound that others wrote, against the facts."""
+    if "table_size" in member.facts:
+        yield from indexed_sound_problems(member)
+        return
     try:
-        header = flac_header(body)
+        header = flac_header(member.data)
     except FlacError as error:
         yield str(error)
         return
     for name in ("sample_rate", "channels", "n_samples"):
-        expected = int(manifest.facts[name][row])
+        expected = member.facts[name]
         if (found := getattr(header, name)) != expected:
             yield f"its header says {name} {found}, not {expected}"
     points = header.points
-    if (np.diff(points, axis=0) <= 0).any() or points[-1, 0] >= header.n_samples or points[-1, 1] >= len(body):
+    if (np.diff(points, axis=0) <= 0).any() or points[-1, 0] >= header.n_samples or points[-1, 1] >= len(member.data):
         yield "the points of its seek table do not rise within the stream"
-    if decode:
-        yield from _decode_problems(header, body)
+
+
+def sound_decode_problems(member: Member) -> Iterator[str]:
+    """The decoded samples against the checksum of a FLAC, or against the table of a sound that others wrote."""
+    if "table_size" in member.facts:
+        yield from indexed_sound_decode_problems(member)
+        return
+    try:
+        header = flac_header(member.data)
+    except FlacError:
+        return  # sound_problems says so
+    yield from _decode_problems(header, member.data)
 
 
 def _decode_problems(header: FlacHeader, body: bytes) -> Iterator[str]:
@@ -46,3 +60,22 @@ def _decode_problems(header: FlacHeader, body: bytes) -> Iterator[str]:
         yield f"has {len(samples)} samples, not {header.n_samples}"
     elif not md5_matches(header, samples):
         yield "its samples are not those that were encoded (MD5 differs)"
+
+
+SOUND = Kind(
+    name="sound",
+    facts={
+        "sample_rate": int,
+        "channels": int,
+        "n_samples": int,
+        "gain": float,
+        "start_s": float,
+        **TABLE_FACTS,
+    },
+    words=(ENDING,),
+    check=sound_problems,
+    decode=sound_decode_problems,
+)
+"""sample_rate in hertz; n_samples of one channel; gain: what stored samples are multiplied by to be as loud as the
+source; start_s: when it begins, in seconds after the sample's first frame.
+"""

@@ -7,17 +7,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..format.manifest import Manifest
-from ..format.sample import VideoIndex
+from ..media.video_index import GOP_LISTS, VideoIndex
+from .member import ENDING, TABLE_FACTS, Kind, Member
 
 
-def video_problems(manifest: Manifest, row: int, body: bytes, decode: bool) -> Iterator[str]:
-    """All of the below for the video of sample `row`; it is decoded only if that is asked for."""
-    index = manifest.video(row)
-    yield from table_problems(index, len(body))
-    yield from box_problems(index, body)
-    if decode:
-        yield from decode_problems(index, body)
+def video_member(data: bytes, index: VideoIndex) -> Member:
+    """A video as a member: its bytes, and where its frames lie in them."""
+    return Member(kind=VIDEO.name, data=data, facts=index.facts, words=index.words, lists=index.lists)
+
+
+def video_problems(member: Member) -> Iterator[str]:
+    """What the table of GOPs and the boxes contradict."""
+    index = VideoIndex.of(member.facts, member.words, member.lists)
+    yield from table_problems(index, len(member.data))
+    yield from box_problems(index, member.data)
+
+
+def video_decode_problems(member: Member) -> Iterator[str]:
+    """What differs once it is decoded."""
+    yield from decode_problems(VideoIndex.of(member.facts, member.words, member.lists), member.data)
 
 
 def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
@@ -95,3 +103,21 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
 def _short(values: np.ndarray) -> str:
     head = ", ".join(map(str, values[:6].tolist()))
     return f"({head}, ...)" if len(values) > 6 else f"({head})"
+
+
+VIDEO = Kind(
+    name="video",
+    facts={
+        "fps": float,
+        "n_frames": int,
+        "width": int,
+        "height": int,
+        "header_size": int,
+        "start_s": float,
+        **TABLE_FACTS,
+    },
+    words=("codec", ENDING),
+    lists=GOP_LISTS,
+    check=video_problems,
+    decode=video_decode_problems,
+)

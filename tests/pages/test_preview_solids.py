@@ -1,6 +1,5 @@
 """Clouds and meshes on a page: where points, voxels, hidden nodes and edges are drawn, and in which numbers."""
 
-import json
 from itertools import product
 
 import numpy as np
@@ -22,6 +21,7 @@ from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
 
 from ..pipelines.every_modality import write_split
 from .pages import Page, decode, preview
@@ -186,8 +186,8 @@ def test_surfaces_show_their_normals_and_no_step(tmp_path):
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
     made = encoded_surface(Surface(vertices=vertices, faces=faces, n_merged=0))
-    members = {**made.members, "json": json.dumps(made.meta).encode()}
-    samples = [Sample(key=f"s{i}", components=members, source=f"{i}", facts=made.facts, sums=made.sums) for i in (0, 1)]
+    members = {**made.members, "json": json_member(made.meta)}
+    samples = [Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums) for i in (0, 1)]
     shard = write_shard(tmp_path / "t-000000.tar", samples)
     finish_split(tmp_path, DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh"), [shard], [])
     page = Page(preview(tmp_path, out=tmp_path / "a.html", samples=2).read_text())

@@ -140,7 +140,7 @@ def test_a_page_of_sounds_shows_as_much_as_most_of_them_have(tmp_path):
     folder = write_split("audio", tmp_path)
     manifest = Manifest.load(folder)
     seconds = usual_seconds(manifest)
-    lengths = manifest.facts["n_samples"] / manifest.facts["sample_rate"]
+    lengths = manifest.component("flac").facts["n_samples"] / manifest.component("flac").facts["sample_rate"]
     assert (lengths <= seconds).mean() >= 0.9
     assert seconds < lengths.max() + 0.16
     assert seconds / 0.16 == pytest.approx(round(seconds / 0.16))
@@ -198,7 +198,7 @@ def test_frames_that_only_repeat_the_last_one_are_told_not_shown(tmp_path):
 
 def test_sound_is_as_long_as_the_clip_or_the_video(tmp_path):
     manifest = Manifest.load(write_split("audiovisual", tmp_path))
-    fps, frames = float(np.median(manifest.fps)), float(np.median(manifest.n_frames))
+    fps, frames = (float(np.median(manifest.component("mp4").facts[name])) for name in ("fps", "n_frames"))
     for clip in (VideoClip(frames=4, stride=2), VideoClip(frames=64, stride=4)):
         seconds = sound_seconds(manifest, clip)
         shown = min(clip.frames * clip.stride, frames) / fps

@@ -1,7 +1,6 @@
 """The run report: curves that are the metrics, reconstructions that are the model's, and one safe file."""
 
 import base64
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -25,6 +24,8 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.run import train
 from maskstream.train.core.schedule import ScheduleConfig
@@ -330,8 +331,8 @@ def split(tmp_path_factory):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode(None))
         video = encode_video(raw / f"{n}.mp4", PROFILES["train"])
-        members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
-        samples.append(Sample(key=f"v{n}", components=members, source=f"{n}.mp4", label=n % 2, video=video.index))
+        members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
+        samples.append(Sample(key=f"v{n}", members=members, source=f"{n}.mp4", label=n % 2))
     info = DatasetInfo(dataset="blocks", split="val", modality="video", profile="train", label_names=("even", "odd"))
     finish_split(out, info, [write_shard(out / "v-000000.tar", samples)], [])
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -39,6 +38,8 @@ from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
 
 from .. import flash_and_beep
 from ..conftest import write_moving_texture
@@ -105,8 +106,8 @@ def write_split(modality: str, folder: Path) -> Path:
 def video_samples(raw: Path) -> list[Sample]:
     path = write_moving_texture(raw / "v.mp4", seed=3, frames=40)
     video = encode_video(path, PROFILES["train"])
-    members = {"mp4": video.data, "json": json.dumps(video.meta).encode()}
-    return [Sample(key=f"s{i}", components=members, source=f"{i}", video=video.index) for i in range(SAMPLES)]
+    members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
+    return [Sample(key=f"s{i}", members=members, source=f"{i}") for i in range(SAMPLES)]
 
 
 def open_video(split: Path, **options: Any) -> Loader[Any]:
@@ -125,8 +126,8 @@ def points_samples(raw: Path) -> list[Sample]:
     for i in range(SAMPLES):
         np.save(raw / f"{i}.npy", np.random.default_rng(i).normal(size=(80 + 5 * i, 4)))
         made = PointEncoder().encode(Source(id=f"{i}", path=raw / f"{i}.npy"))
-        members = {**made.members, "json": json.dumps(made.meta).encode()}
-        samples.append(Sample(key=f"s{i}", components=members, source=f"{i}", facts=made.facts))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
     return samples
 
 
@@ -151,8 +152,8 @@ def audio_samples(raw: Path) -> list[Sample]:
         wave = np.sin(2 * np.pi * rng.uniform(200, 3000, channels) * time) * 9000 + rng.normal(0, 900, (n, channels))
         sound = Sound(samples=wave.astype(np.int32), bits=16, sample_rate=22050, codec="pcm_s16le", container="wav")
         made = encoded_sound(sound)
-        members = {**made.members, "json": json.dumps(made.meta).encode()}
-        samples.append(Sample(key=f"s{i}", components=members, source=f"{i}", facts=made.facts, sums=made.sums))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums))
     return samples
 
 
@@ -173,9 +174,10 @@ def audiovisual_samples(raw: Path) -> list[Sample]:
     for number in range(3):
         path = flash_and_beep.write(raw / f"{number}.mp4", (9 + 5 * number,), frames=40, late=3 * number)
         made = AudioVisualEncoder().encode(Source(id=f"{number}", path=path))
-        members = {**made.members, "json": json.dumps(made.meta).encode()}
-        facts = {"video": made.video, "facts": made.facts, "sums": made.sums}
-        samples += [Sample(key=f"s{i}", components=members, source=f"{i}", **facts) for i in range(number, SAMPLES, 3)]
+        members = {**made.members, "json": json_member(made.meta)}
+        samples += [
+            Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums) for i in range(number, SAMPLES, 3)
+        ]
     return samples
 
 

@@ -90,13 +90,13 @@ def test_a_split_is_verified_and_complete(raw, tmp_path):
     assert manifest.info["label_names"] == ["a", "b"]
     rejects = pq.read_table(train.folder / "rejects.parquet").to_pylist()
     assert [reject["source"] for reject in rejects] == ["train/a/text.mp4", "train/b/empty.mp4"]
-    assert sorted(manifest.n_frames.tolist()) == list(range(4, 14))
+    assert sorted(manifest.component("mp4").facts["n_frames"].tolist()) == list(range(4, 14))
     for number in range(10):
         key = manifest.key(number)
         with tarfile.open(manifest.shard_path(number)) as tar:
             described = json.loads(tar.extractfile(f"{key}.json").read())
         assert described["label"] == manifest.label[number] == "ab".index(described["source"].split("/")[1])
-        assert described["n_frames"] == manifest.n_frames[number]
+        assert described["n_frames"] == manifest.component("mp4").facts["n_frames"][number]
         assert sample_key(described["source"]) == key
     for path in tmp_path.rglob("*.json"):
         assert str(tmp_path) not in path.read_text()

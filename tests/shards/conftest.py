@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,11 @@ import numpy as np
 import pytest
 
 from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Reject, Sample, VideoIndex
+from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.writer import ShardRecord, write_shard
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
 
 INFO = DatasetInfo(
     dataset="toy", split="train", modality="video", profile="train", label_names=("a", "b"), settings={"short_side": 32}
@@ -57,6 +59,12 @@ def fragmented_video(
     )
 
 
+def index_of(sample: Sample, name: str = "mp4") -> VideoIndex:
+    """The index of a sample's video."""
+    member = sample.members[name]
+    return VideoIndex.of(member.facts, member.words, member.lists)
+
+
 def boxes(data: bytes) -> list[tuple[str, int]]:
     """The (name, offset) of the top-level boxes of an MP4."""
     found, position = [], 0
@@ -68,9 +76,9 @@ def boxes(data: bytes) -> list[tuple[str, int]]:
 
 def video_sample(number: int, n_frames: int = 10) -> Sample:
     data, index = fragmented_video(n_frames, seed=number)
-    meta = json.dumps({"label": number % 2, "n_frames": n_frames}).encode()
-    components = {"mp4": data, "json": meta}
-    return Sample(key=f"toy/{number:04d}", components=components, source=f"{number}.avi", label=number % 2, video=index)
+    meta = json_member({"label": number % 2, "n_frames": n_frames})
+    members = {"mp4": video_member(data, index), "json": meta}
+    return Sample(key=f"toy/{number:04d}", members=members, source=f"{number}.avi", label=number % 2)
 
 
 @pytest.fixture(scope="session")

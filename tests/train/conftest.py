@@ -20,6 +20,7 @@ from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.video import video_member
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models import AutoencoderConfig
@@ -149,7 +150,7 @@ def eleven(tmp_path_factory: pytest.TempPathFactory) -> Path:
             video = encode_video(path, PROFILES["train"])
             path.unlink()
             samples.append(
-                Sample(key=f"clip{number}", components={"mp4": video.data}, source=str(number), video=video.index)
+                Sample(key=f"clip{number}", members={"mp4": video_member(video.data, video.index)}, source=str(number))
             )
             number += 1
         records.append(write_shard(folder / f"t-{shard:06d}.tar", samples))

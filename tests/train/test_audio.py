@@ -1,6 +1,5 @@
 """Audio-MAE: spectrogram tokens, local windows against plain masked attention, and a run with its report."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.block import Block
 from maskstream.train.core.schedule import ScheduleConfig
@@ -144,10 +144,8 @@ def split(tmp_path_factory):
         sweep = np.sin(2 * np.pi * (rng.uniform(300, 900) * time + rng.uniform(500, 2500) * time**2))
         wave = np.rint(8000 * sweep + rng.normal(0, 60, len(time)))[:, None].astype(np.int32)
         made = encoded_sound(Sound(samples=wave, bits=16, sample_rate=16000, codec="pcm_s16le", container="wav"))
-        members = {**made.members, "json": json.dumps(made.meta).encode()}
-        samples.append(
-            Sample(key=f"c{i}", components=members, source=f"{i}", label=i % 2, facts=made.facts, sums=made.sums)
-        )
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"c{i}", members=members, source=f"{i}", label=i % 2, sums=made.sums))
     info = DatasetInfo(dataset="c", split="train", modality="audio", profile="flac", label_names=("even", "odd"))
     finish_split(out, info, [write_shard(out / "c-000000.tar", samples)], [])
     return out

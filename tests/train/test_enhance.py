@@ -1,6 +1,5 @@
 """The Channel-Attention Dense U-Net: spectra and back, a complex product, attention by hand, a run that learns."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models.dense_unet import ChannelAttention, DenseUNet, DenseUNetConfig, si_sdr
@@ -122,8 +122,8 @@ def split(tmp_path_factory):
             container="wav",
         )
         made = encoded_sound(sound)
-        members = {**made.members, "json": json.dumps(made.meta).encode()}
-        samples.append(Sample(key=f"h{i}", components=members, source=f"{i}", facts=made.facts, sums=made.sums))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"h{i}", members=members, source=f"{i}", sums=made.sums))
     info = DatasetInfo(dataset="h", split="train", modality="audio", profile="flac")
     finish_split(out, info, [write_shard(out / "h-000000.tar", samples)], [])
     return out

@@ -37,6 +37,7 @@ class AudioData(DataConfig[AudioBatch]):
     mixup: Mixup | None = None
     patch: tuple[int, int] = (16, 16)
     views: int = 1
+    component: str | None = None
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
     backend: Literal["auto", "cpu", "dali"] = field(default="auto", metadata=NOT_IDENTITY)
 
@@ -71,6 +72,7 @@ class AudioData(DataConfig[AudioBatch]):
             mixup=self.mixup,
             patch=self.patch,
             views=self.views,
+            component=self.component,
             on_device=self.on_device,
             backend=self.backend,
             **options,

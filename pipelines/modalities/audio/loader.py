@@ -15,6 +15,7 @@ from ...stream.loader import Loader
 from ..backend import choose_sound_backend
 from .batch import AudioBatch
 from .clip import AudioClip
+from .reader import sound_of
 from .sample import AudioSampler, mono
 from .spectrogram import Features, Spectrogram
 
@@ -52,6 +53,7 @@ def audio_loader(
     mixup: Mixup | None = None,
     patch: tuple[int, int] = (16, 16),
     views: int = 1,
+    component: str | None = None,
     **options: Unpack[LoaderOptions],
 ) -> AudioLoader:
     """A loader of masked sounds from a folder of shards (one split, such as `data/shards/audioset/train`).
@@ -62,7 +64,8 @@ def audio_loader(
     are made of whole batches on their device; "auto" does so on CUDA. backend: who makes those; "auto" is a DALI graph
     for `LogMel` on CUDA where DALI is installed and there are no worker processes, else torch ("cpu"). roll_gain,
     spec_augment, mixup: see `augment/sound.py`, none by default. With `views=k` each sound is decoded once and gives k
-    views. options: batch_size, seed, shuffle, workers and what else all loaders take (`build.LoaderOptions`).
+    views. component: the sound that is read where a sample has several; by default the only one.
+    options: batch_size, seed, shuffle, workers and what else all loaders take (`build.LoaderOptions`).
 
     Errors: ValueError for settings, ShardError where the location holds no finished split of sounds.
     """
@@ -90,6 +93,7 @@ def audio_loader(
         seed=build.seed,
         views=views,
         on_device=build.device.type == "cuda" if on_device == "auto" else on_device,
+        component=sound_of(build.manifest, component),
     )
     made_by = choose_sound_backend(backend, sampler, build.device, build.threads, build.workers)
     loader = build.loader(AudioLoader, made_by, mask=mask, grid=grid)

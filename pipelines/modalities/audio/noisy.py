@@ -20,7 +20,7 @@ from ...stream.stats import Stats
 from .batch import NoisyBatch
 from .clip import AudioClip
 from .microphones import MicrophoneLine
-from .reader import SoundReader
+from .reader import SoundReader, sound_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -97,7 +97,9 @@ class NoisySampler:
             sound = sound - sound.mean(axis=0)
             if not np.square(sound).sum() > 0:
                 path = reader.manifest.shard_path(index).name
-                raise SampleError(shard=path, key=reader.manifest.key(index), component="flac", reason="is silent here")
+                raise SampleError(
+                    shard=path, key=reader.manifest.key(index), component=reader.component, reason="is silent here"
+                )
             whole = np.zeros((reader.clip.n_samples, sound.shape[1]), dtype=np.float32)
             whole[: len(sound)] = sound
             return whole if self.line is None else self._placed(whole[:, 0], rng)
@@ -156,8 +158,10 @@ def noisy_loader(
         clip = replace(clip, start="center")
     other = None if noise is None else Build.of(noise, "audio", options).manifest
     sampler = NoisySampler(
-        clean=SoundReader(manifest=build.manifest, clip=clip, seed=build.seed),
-        noise=None if other is None else SoundReader(manifest=other, clip=_noise_clip(clip), seed=build.seed),
+        clean=SoundReader(manifest=build.manifest, component=sound_of(build.manifest), clip=clip, seed=build.seed),
+        noise=None
+        if other is None
+        else SoundReader(manifest=other, component=sound_of(other), clip=_noise_clip(clip), seed=build.seed),
         line=line,
         snr_db=snr_db,
         slope=slope,

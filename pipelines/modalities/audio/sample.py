@@ -53,6 +53,7 @@ class AudioSampler:
     views: int = 1
     on_device: bool = False
     part: str = ""
+    component: str = "flac"
 
     @property
     def needs_progress(self) -> bool:
@@ -62,7 +63,7 @@ class AudioSampler:
     @property
     def sounds(self) -> SoundReader:
         """What reads them."""
-        return SoundReader(manifest=self.manifest, clip=self.clip, seed=self.seed)
+        return SoundReader(manifest=self.manifest, component=self.component, clip=self.clip, seed=self.seed)
 
     def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Room]:
         """For the samples (index, epoch, place) of a batch: its memory, and their masks, which follow no sound."""
@@ -115,7 +116,7 @@ class AudioSampler:
         with stats.stage("mask"):
             mask = room.mask if room.index == index else self._masks([(index, epoch, place)])
             mask = None if mask is None else self._weighted(mask, length)
-        rate, labels = int(self.manifest.facts["sample_rate"][index]), self.manifest.label
+        rate, labels = int(self.manifest.components[self.component].facts["sample_rate"][index]), self.manifest.label
         batch = AudioBatch(
             waveform=room.waveform,
             length=length,

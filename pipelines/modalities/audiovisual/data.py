@@ -45,6 +45,8 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
     tubelet: int = 2
     patch: int = 16
     audio_patch: tuple[int, int] = (16, 16)
+    component: str | None = None
+    sound: str | None = None
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             tubelet=self.tubelet,
             patch=self.patch,
             audio_patch=self.audio_patch,
+            component=self.component,
+            sound=self.sound,
             on_device=self.on_device,
             **options,
         )

@@ -10,6 +10,7 @@ from typing import Literal, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.format.manifest import component_of
 from ....shards.media.fbank import Fbank
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.diffusion import LinearNoise
@@ -19,6 +20,7 @@ from ...stream.build import Build, LoaderOptions
 from ...stream.loader import Loader
 from ..audio.clip import AudioClip
 from ..audio.loader import spectrogram_grid, statistics_of
+from ..audio.reader import sound_of
 from ..audio.sample import AudioSampler
 from ..audio.spectrogram import Features, Spectrogram
 from ..video.clip import VideoClip
@@ -67,6 +69,8 @@ def audiovisual_loader(
     tubelet: int = 2,
     patch: int = 16,
     audio_patch: tuple[int, int] = (16, 16),
+    component: str | None = None,
+    sound: str | None = None,
     **options: Unpack[LoaderOptions],
 ) -> AudioVisualLoader:
     """A loader of masked clips with their sound from a folder of shards (one split, as `data/shards/vggsound/train`).
@@ -77,6 +81,8 @@ def audiovisual_loader(
     shifted, unless `SpectrogramNoise(roll=)` is asked to. Clips are drawn where there is sound. features, statistics,
     on_device, spec_augment: as in `audio_loader`, at the features' rate; audio_patch is its patch. spectrogram_noise:
     AVSiam's augmentation of spectrograms, which are then made of samples, not on the device.
+
+    component, sound: the video and the sound that are read where a sample has several; by default the only ones.
 
     video_mask is drawn on the axes (t, h, w) and audio_mask on (time, freq), independently of each other. noise: noise
     of a diffusion for the targets of both (see AudioVisualBatch). A token budget counts the visible tokens of both.
@@ -93,6 +99,7 @@ def audiovisual_loader(
     audio_grid = spectrogram_grid(frames, features.n_bins, audio_patch)
     build = Build.of(location, "audiovisual", options)
     profile = build.manifest.info["profile"]
+    heard = sound_of(build.manifest, sound)
     clip = aligned(clip, profile)
     video = HeardVideoSampler(
         manifest=build.manifest,
@@ -103,6 +110,8 @@ def audiovisual_loader(
         flow=flow_source(flow, video_mask, clip, profile),
         seed=build.seed,
         views=views,
+        component=component_of(build.manifest.components, ("video",), component).name,
+        sound=heard,
     )
     mean, deviation = statistics or statistics_of(build, features)
     spectrogram = Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation)
@@ -119,6 +128,7 @@ def audiovisual_loader(
         views=views,
         on_device=build.device.type == "cuda" and spectrogram_noise is None if on_device == "auto" else on_device,
         part="audio",
+        component=heard,
     )
     both = BothMasks(video=video_mask, audio=audio_mask, video_grid=video.grid, audio_grid=audio_grid)
     sampler = AudioVisualSampler(video=video, audio=audio, noise=noise, spectrogram_noise=spectrogram_noise)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ....shards.format.sample import VideoIndex
+from ....shards.media.video_index import VideoIndex
 from ...augment.diffusion import LinearNoise
 from ...stream.place import START, Place
 from ...stream.rng import sample_rng
@@ -33,16 +33,18 @@ class HeardVideoSampler(VideoSampler):
     """A `VideoSampler` that draws clips where there is sound.
 
     A video whose sound begins later or ends earlier is shown from the first frame with sound to the last one; where
-    that is less than a clip, as many frames more as a clip needs.
+    that is less than a clip, as many frames more as a clip needs. sound: its component.
     """
+
+    sound: str = "flac"
 
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         first, stop = self._heard(index, video)
         return first + self.clip.numbers(stop - first, rng)
 
     def _heard(self, index: int, video: VideoIndex) -> tuple[int, int]:
-        facts, align = self.manifest.facts, self.clip.align or 1
-        start_s = float(facts["audio_start_s"][index])
+        facts, align = self.manifest.components[self.sound].facts, self.clip.align or 1
+        start_s = float(facts["start_s"][index])
         stop_s = start_s + int(facts["n_samples"][index]) / int(facts["sample_rate"][index])
         stop = min(max(floor(stop_s * video.fps + 0.5), 1), video.n_frames)
         first = max(ceil(start_s * video.fps - 0.5), 0)
@@ -94,7 +96,8 @@ class AudioVisualSampler:
         if self.spectrogram_noise is not None:
             with audio.stats.stage("convert"):
                 self._disturb(self.spectrogram_noise, audio.batch, epoch, video.key)
-        start_s = float(manifest.facts["audio_start_s"][index]) + float(audio.batch.start_s[0])
+        sound = manifest.components[self.audio.component]
+        start_s = float(sound.facts["start_s"][index]) + float(audio.batch.start_s[0])
         video.stats.add(audio.stats)
         video.stats.samples = 1
         noise = None
@@ -132,9 +135,10 @@ class AudioVisualSampler:
     def _stretch(self, index: int, pts_s: npt.NDArray[np.float64]) -> tuple[int, int]:
         """The samples [first, stop) of the sound around the middle of a clip."""
         manifest, clip = self.video.manifest, self.audio.clip
-        middle_s = float(pts_s[0] + pts_s[-1] + 1 / manifest.fps[index]) / 2
-        begin_s = middle_s - clip.seconds / 2 - float(manifest.facts["audio_start_s"][index])
-        facts = manifest.facts
+        fps = manifest.components[self.video.component].facts["fps"]
+        facts = manifest.components[self.audio.component].facts
+        middle_s = float(pts_s[0] + pts_s[-1] + 1 / fps[index]) / 2
+        begin_s = middle_s - clip.seconds / 2 - float(facts["start_s"][index])
         return clip.stretch_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
 
     def _disturb(self, noise: SpectrogramNoise, audio: AudioBatch, epoch: int, key: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from ....shards.media.mesh_members import FIELDS
 from ...masks import Mask
 from ...stream.build import Build, LoaderOptions
 from ...stream.loader import Loader
@@ -43,7 +44,7 @@ def mesh_loader(
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
     build = Build.of(location, "mesh", options)
-    if noise is not None and "n_steps" not in build.manifest.facts:
+    if noise is not None and FIELDS not in build.manifest.components:
         raise ValueError(f"{noise} is for simulations, and {location} holds surfaces; give noise=None")
     sampler = MeshSampler(
         manifest=build.manifest,

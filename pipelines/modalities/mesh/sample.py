@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ....shards.errors import SampleError, ShardError, StoreError
 from ....shards.format.manifest import Manifest
-from ....shards.media.mesh_members import FIELDS, MESH, channels_of, read_mesh, step_span, steps_of
+from ....shards.media.mesh_members import FIELDS, MESH, read_mesh, step_span, steps_of
 from ...masks import Cues, Draw, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
 from ...stream.place import START, Place
@@ -110,11 +110,12 @@ class MeshSampler:
         """The steps [first, first + count) of simulation `index` as stored, float32 (count, V, D); no other step is
         read. SampleError where they cannot be.
         """
-        n_nodes, n_steps = (int(self.manifest.facts[name][index]) for name in ("n_nodes", "n_steps"))
+        stored = self.manifest.components[FIELDS]
+        _, n_nodes, channels = stored.lists["shape"][index].tolist()
         try:
-            name, offset, size = self.manifest.member(index, FIELDS)
-            channels = channels_of(size, n_steps, n_nodes)
+            name, offset, _ = self.manifest.member(index, FIELDS)
             begin, length = step_span(first, count, n_nodes, channels)
+            begin += int(stored.facts["data_offset"][index])
             steps = steps_of(self.manifest.store.read(name, offset + begin, length), n_nodes, channels)
         except (StoreError, ShardError) as error:
             raise self._error(index, FIELDS, str(error)) from error
@@ -124,7 +125,8 @@ class MeshSampler:
 
     def n_steps(self, index: int) -> int:
         """The steps of sample `index`, 0 for a surface."""
-        return int(self.manifest.facts["n_steps"][index]) if "n_steps" in self.manifest.facts else 0
+        stored = self.manifest.components.get(FIELDS)
+        return int(stored.lists["shape"][index][0]) if stored is not None and stored.offset[index] else 0
 
     def _steps(self, index: int, epoch: int, key: str) -> list[int]:
         """The step of each view; it has a next one."""

@@ -31,6 +31,7 @@ class PointsData(DataConfig[PointsBatch]):
     mask: Mask | None = None
     noise: Noise | None = None
     views: int = 1
+    component: str | None = None
 
     def __post_init__(self) -> None:
         check_views(self.views)
@@ -50,5 +51,6 @@ class PointsData(DataConfig[PointsBatch]):
             mask=self.mask,
             noise=self.noise,
             views=self.views,
+            component=self.component,
             **options,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from ....shards.format.manifest import component_of
 from ...augment.diffusion import Noise
 from ...masks import Mask, TokenGrid
 from ...stream.build import Build, LoaderOptions
@@ -31,6 +32,7 @@ def points_loader(
     mask: Mask | None = None,
     noise: Noise | None = None,
     views: int = 1,
+    component: str | None = None,
     **options: Unpack[LoaderOptions],
 ) -> PointsLoader:
     """A loader of masked clouds from a folder of shards (one split, such as `data/shards/modelnet40/train`).
@@ -39,8 +41,9 @@ def points_loader(
     unit ball. tokens: what the mask lies on, by default cubes of 4^3 of 32^3 voxels. mask: a pattern of
     `maskstream.pipelines.masks`, or None. noise: for diffusion models; each view then has a time and noise of its own,
     drawn like all else from (seed, epoch, key, view). views: a cloud is read once and gives so many views, each
-    augmented, noised and masked on its own; a batch has batch_size * views. options: batch_size, seed, shuffle, workers
-    and what else all loaders take (`build.LoaderOptions`).
+    augmented, noised and masked on its own; a batch has batch_size * views. component: the cloud
+    that is read where a sample has several; by default the only one. options: batch_size, seed, shuffle, workers and
+    what else all loaders take (`build.LoaderOptions`).
 
     Errors: ValueError for settings, ShardError where the location holds no finished split of points.
     """
@@ -56,6 +59,7 @@ def points_loader(
         noise=noise,
         seed=build.seed,
         views=views,
+        component=component_of(build.manifest.components, ("points",), component).name,
     )
     loader = build.loader(PointsLoader, sampler)
     loader.grid = sampler.tokens.grid

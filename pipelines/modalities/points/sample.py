@@ -21,8 +21,6 @@ from .batch import PointsBatch
 from .read import PointSelection, PointsError
 from .tokens import PointTokens
 
-MEMBER = "points.npy"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSample:
@@ -53,6 +51,7 @@ class PointSampler:
     noise: Noise | None
     seed: int
     views: int = 1
+    component: str = "points.npy"
 
     @property
     def needs_progress(self) -> bool:
@@ -63,7 +62,7 @@ class PointSampler:
         """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be used."""
         stats = Stats(samples=1)
         key = self.manifest.key(index)
-        member = self.manifest.member(index, MEMBER)
+        member = self.manifest.member(index, self.component)
         try:
             with stats.stage("read"):
                 rows, stats.read_bytes = self.select.read(
@@ -71,7 +70,7 @@ class PointSampler:
                 )
         except (StoreError, PointsError) as error:
             raise SampleError(
-                shard=self.manifest.shard_path(index).name, key=key, component=MEMBER, reason=str(error)
+                shard=self.manifest.shard_path(index).name, key=key, component=self.component, reason=str(error)
             ) from error
         with stats.stage("convert"):
             points = torch.from_numpy(np.stack([self._augmented(rows, epoch, key, v) for v in range(self.views)]))

@@ -161,8 +161,8 @@ class DaliSampler:
 
 def undecodable(sampler: VideoSampler, device: torch.device) -> list[str]:
     """The codecs of the shards that DALI does not decode on this kind of device."""
-    columns = sampler.manifest.video_columns
-    return sorted(set(columns.codec_names if columns else ()) - set(CODECS.get(device.type, ())))
+    codec = sampler.manifest.components[sampler.component].words["codec"]
+    return sorted(set(codec.names) - set(CODECS.get(device.type, ())))
 
 
 def clip_pipeline(

@@ -29,6 +29,7 @@ class VideoData(DataConfig[VideoBatch]):
     augment: Augmentation | None = None
     flow: Literal["auto", "codec", "dis", "none"] = "auto"
     views: int = 1
+    component: str | None = None
     tubelet: int = 2
     patch: int = 16
     backend: Literal["auto", "cpu", "dali"] = field(default="auto", metadata=NOT_IDENTITY)
@@ -52,6 +53,7 @@ class VideoData(DataConfig[VideoBatch]):
             augment=self.augment,
             flow=self.flow,
             views=self.views,
+            component=self.component,
             tubelet=self.tubelet,
             patch=self.patch,
             backend=self.backend,

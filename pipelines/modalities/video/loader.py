@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Unpack
 
+from ....shards.format.manifest import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...flow.codec import ANCHOR_STRIDE
 from ...masks import Mask, TokenGrid
@@ -36,6 +37,7 @@ def video_loader(
     views: int = 1,
     tubelet: int = 2,
     patch: int = 16,
+    component: str | None = None,
     **options: Unpack[LoaderOptions],
 ) -> VideoLoader:
     """A loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
@@ -45,7 +47,8 @@ def video_loader(
     batch has batch_size * k clips. mask: a pattern of `maskstream.pipelines.masks`, or None. augment: by default the
     multi-scale crop of VideoMAE when shuffled, the central crop otherwise; nothing is flipped unless it says so. flow:
     where motion comes from; "auto" is no flow for masks that need none, the codec's motion vectors where the shards
-    allow it, else DIS.
+    allow it, else DIS. component: the video that is read where a sample has several, such as "cam0.mp4"; by default the
+    only one.
 
     Errors: ValueError for settings, ShardError where the location holds no finished split.
     """
@@ -65,6 +68,7 @@ def video_loader(
         flow=source,
         seed=build.seed,
         views=views,
+        component=component_of(build.manifest.components, ("video",), component).name,
     )
     made_by = choose_backend(backend, sampler, build.device, build.threads, build.workers)
     loader = build.loader(VideoLoader, made_by, mask=mask, grid=sampler.grid)

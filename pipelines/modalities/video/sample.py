@@ -11,9 +11,9 @@ import torch
 
 from ....shards.errors import SampleError, StoreError
 from ....shards.format.manifest import Manifest
-from ....shards.format.sample import VideoIndex
 from ....shards.media.mp4 import Mp4Error, Packets
 from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
+from ....shards.media.video_index import VideoIndex
 from ...augment import Augmentation
 from ...augment.crop import Crop
 from ...decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
@@ -105,6 +105,7 @@ class VideoSampler:
     flow: Literal["codec", "dis"] | None
     seed: int
     views: int = 1
+    component: str = "mp4"
 
     @property
     def needs_progress(self) -> bool:
@@ -114,7 +115,7 @@ class VideoSampler:
     def request(self, index: int, epoch: int) -> ClipRequest:
         """Draws the clip and the crops of sample `index`."""
         key = self.manifest.key(index)
-        video = self.manifest.video(index)
+        video = self.manifest.video(index, self.component)
         crops = [
             self.augment.draw(
                 video.width, video.height, self.clip.size, sample_rng(self.seed, epoch, key, view, "crop")
@@ -136,7 +137,7 @@ class VideoSampler:
     def read(self, request: ClipRequest) -> ClipBytes:
         """The bytes of the GOPs that hold the clip, and no others."""
         video, name = request.video, self.manifest.shard_name(request.index)
-        _, base = self.manifest.video_member(request.index)
+        base = self.manifest.member(request.index, self.component).offset
         if video.foreign:
             return self._read_foreign(request, name, base)
         first, stop = video.gops_of(request.numbers)
@@ -167,7 +168,7 @@ class VideoSampler:
         return SampleError(
             shard=self.manifest.shard_path(request.index).name,
             key=request.key,
-            component=self.manifest.video_member(request.index)[0],
+            component=self.component,
             reason=str(error),
         )
 

@@ -13,6 +13,8 @@ import torch
 from ....shards.config import Config
 from ....shards.media.fbank import STATISTICS, SUMS
 from ....shards.media.flac import flac_stream
+from ....shards.members.member import Member
+from ....shards.members.sound import SOUND
 from ...datasets.dataset import Source
 from ..encoder import Encoded
 from ..reject import RejectError
@@ -112,7 +114,9 @@ def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
         "gain": gain,
     }
     return Encoded(
-        members={"flac": data}, meta=meta, facts=facts, sums={SUMS: fbank_sums(samples, scale, sound.sample_rate)}
+        members={"flac": Member(kind=SOUND.name, data=data, facts=facts)},
+        meta=meta,
+        sums={SUMS: fbank_sums(samples, scale, sound.sample_rate)},
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ....shards.config import Config
+from ....shards.members.video import video_member
 from ...datasets.dataset import Source
 from ..audio.encoder import LEVEL, check_sound, encoded_sound
 from ..audio.sound import Sound
@@ -26,7 +27,7 @@ MIN_SHARE = 0.5
 class AudioVisualEncoder(Config):
     """Videos as `VideoEncoder` makes them, and their sound as `AudioEncoder` does, cut to the time of the video.
 
-    Time 0 is the first frame. The fact `audio_start_s` says when the first sample of sound begins: 0, to within a
+    Time 0 is the first frame. The fact `start_s` of `flac` says when the first sample of sound begins: 0, to within a
     sample, unless the track begins later. What sound has before the first frame or after the end of the last one is
     left out; a track that ends earlier ends earlier in the sample too, and loaders fill up with zeros. Gaps within it
     are zeros already. `json` says of the sound: `audio_start_s`, `audio_share` (of the video's time),
@@ -66,6 +67,8 @@ class AudioVisualEncoder(Config):
             raise RejectError("check", f"has sound in only {share:.0%} of its time; {MIN_SHARE:.0%} are needed")
         audio = encoded_sound(sound, self.level)
         audio_start_s = track.start_s - made.start_s
+        heard = audio.members["flac"]
+        heard = replace(heard, facts={**heard.facts, "start_s": audio_start_s})
         meta = {
             **made.meta,
             "audio_start_s": audio_start_s,
@@ -75,10 +78,8 @@ class AudioVisualEncoder(Config):
             "audio": audio.meta,
         }
         return Encoded(
-            members={"mp4": made.data, **audio.members},
+            members={"mp4": video_member(made.data, made.index), "flac": heard},
             meta=meta,
-            video=made.index,
-            facts={**audio.facts, "audio_start_s": audio_start_s},
             sums=audio.sums,
         )
 

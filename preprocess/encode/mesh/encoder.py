@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.config import Config
-from ....shards.media.mesh_members import FIELDS, MESH, fields_bytes, mesh_bytes
+from ....shards.media.mesh_members import FIELDS, MESH
+from ....shards.members.array import array_member
+from ....shards.members.mesh import mesh_member
 from ...datasets.dataset import Source
 from ..encoder import Encoded
 from ..reject import RejectError
@@ -52,9 +54,8 @@ def encoded_surface(surface: Surface) -> Encoded:
     """The members of a surface."""
     facts = {"n_nodes": len(surface.vertices), "n_cells": len(surface.faces)}
     return Encoded(
-        members={MESH: mesh_bytes(vertices=surface.vertices, faces=surface.faces)},
+        members={MESH: mesh_member(facts, vertices=surface.vertices, faces=surface.faces)},
         meta={**facts, "n_merged": surface.n_merged},
-        facts=dict(facts),
         sums={"edges": _edge_sums(surface.vertices, surface.faces)},
     )
 
@@ -65,12 +66,16 @@ def encoded_simulation(simulation: Simulation) -> Encoded:
     predicted = np.isin(simulation.node_type, (NORMAL, OUTFLOW))
     if not predicted.any():
         raise RejectError("decode", "has no node of the type normal or outflow, so nothing to predict")
-    facts = {"n_nodes": fields.shape[1], "n_cells": len(simulation.cells), "n_steps": fields.shape[0]}
-    mesh = mesh_bytes(positions=simulation.positions, cells=simulation.cells, node_type=simulation.node_type)
+    facts = {"n_nodes": fields.shape[1], "n_cells": len(simulation.cells)}
+    mesh = mesh_member(facts, positions=simulation.positions, cells=simulation.cells, node_type=simulation.node_type)
     return Encoded(
-        members={MESH: mesh, FIELDS: fields_bytes(fields)},
-        meta={**facts, "field_names": list(simulation.field_names), "dt_s": simulation.dt_s},
-        facts=dict(facts),
+        members={MESH: mesh, FIELDS: array_member(fields.astype("<f4", copy=False))},
+        meta={
+            **facts,
+            "n_steps": len(fields),
+            "field_names": list(simulation.field_names),
+            "dt_s": simulation.dt_s,
+        },
         sums={
             "edges": _edge_sums(simulation.positions, simulation.cells),
             "fields": _moments(fields),

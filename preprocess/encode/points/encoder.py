@@ -9,7 +9,6 @@ cloud), or it is larger or smaller than float32 can square. A mesh is rejected w
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import xxhash
 
 from ....shards.config import Config
+from ....shards.members.points import points_member
 from ...datasets.dataset import Source
 from ..encoder import Encoded
 from ..mesh.surfaces import Surface
@@ -65,9 +65,8 @@ class PointEncoder(Config):
         if source.meta.get("rows") != PUBLISHED_ORDER and not isinstance(found, Surface):
             points = points[rng.permutation(len(points))]
         return Encoded(
-            members={"points.npy": npy_bytes(points)},
+            members={"points.npy": points_member(points)},
             meta={"n_points": len(points), "columns": list(cloud.columns), "origin": origin, **facts},
-            facts={"n_points": len(points)},
             sums={POINT_SUMS: [float(len(stored)), *stored.sum(axis=0).tolist(), float(np.square(stored).sum())]},
         )
 
@@ -96,13 +95,6 @@ def check_points(points: npt.NDArray[np.float64]) -> None:
         raise RejectError("check", f"all {len(points)} points coincide" if len(points) > 1 else "has a single point")
     if not _EXTENTS[0] < extent < _EXTENTS[1] or np.abs(points).max() > np.finfo(np.float32).max:
         raise RejectError("check", f"an extent of {extent:g} is outside {_EXTENTS[0]:g} to {_EXTENTS[1]:g}")
-
-
-def npy_bytes(points: npt.NDArray[np.float64]) -> bytes:
-    """The member: NPY 1.0, float32, rows one after the other."""
-    file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(points, dtype="<f4"), version=(1, 0), allow_pickle=False)
-    return file.getvalue()
 
 
 def _near(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ....shards.config import Config
+from ....shards.members.video import video_member
 from ...datasets.dataset import Source
 from ..encoder import Encoded
 from .profile import PROFILES, VideoProfile
@@ -25,4 +26,4 @@ class VideoEncoder(Config):
     def encode(self, source: Source) -> Encoded:
         """The video, or its window, as `encode_video` makes it."""
         made = encode_video(source.path, self.video, source.window)
-        return Encoded(members={"mp4": made.data}, meta=made.meta, video=made.index)
+        return Encoded(members={"mp4": video_member(made.data, made.index)}, meta=made.meta)

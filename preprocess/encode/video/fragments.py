@@ -11,8 +11,8 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from ....shards.format.sample import VideoIndex
 from ....shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
+from ....shards.media.video_index import VideoIndex
 from ..reject import RejectError
 
 # negative_cts_offsets: the first frame is shown at time 0, so a reader of one fragment knows its times in the video.

@@ -10,7 +10,7 @@ from typing import Any
 
 from av.video.frame import VideoFrame
 
-from ....shards.format.sample import VideoIndex
+from ....shards.media.video_index import VideoIndex
 from ..reject import RejectError
 from .check import check_slices, exact_entries, full_decode
 from .clock import noted, start_of

@@ -13,7 +13,7 @@ from ..modality import Modality
 from ..pipelines.modalities.audio.clip import AudioClip
 from ..pipelines.modalities.audio.loader import audio_loader, spectrogram_grid
 from ..preprocess.encode.audio.encoder import AudioEncoder
-from ..shards.format.manifest import Manifest
+from ..shards.format.manifest import Manifest, component_of
 from ..trial import MaskArgument, Trial, option
 
 TOKEN_S = 0.16
@@ -51,7 +51,8 @@ def heard(seconds: float | None) -> dict[str, Any]:
 
 def usual_seconds(manifest: Manifest) -> float:
     """What a page shows of each sound: as much as nine of ten sounds of the split have, 10.24 s at most, in tokens."""
-    seconds = np.percentile(manifest.facts["n_samples"] / manifest.facts["sample_rate"], 90)
+    facts = component_of(manifest.components, ("sound",)).facts
+    seconds = np.percentile(facts["n_samples"] / facts["sample_rate"], 90)
     return min(whole_tokens(float(seconds)), AudioClip().seconds)
 
 

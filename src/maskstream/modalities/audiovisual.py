@@ -12,15 +12,16 @@ from ..modality import Modality
 from ..pipelines.modalities.audiovisual.loader import audiovisual_loader
 from ..pipelines.modalities.video.clip import VideoClip
 from ..preprocess.encode.audiovisual.encoder import AudioVisualEncoder
-from ..shards.format.manifest import Manifest
+from ..shards.format.manifest import Manifest, component_of
 from ..trial import MaskArgument, option
 from . import audio, frames
 
 
 def sound_seconds(manifest: Manifest, clip: VideoClip) -> float:
     """The sound that a page shows with a clip: as long as the clip or the video is, in the median of the split."""
-    n_frames = np.minimum(clip.frames * clip.stride, manifest.n_frames)
-    return audio.whole_tokens(float(np.median(n_frames / manifest.fps)))
+    facts = component_of(manifest.components, ("video",)).facts
+    n_frames = np.minimum(clip.frames * clip.stride, facts["n_frames"])
+    return audio.whole_tokens(float(np.median(n_frames / facts["fps"])))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,7 +55,7 @@ def test_modelnet40(tmp_path, base):
         "val": [("chair/test/chair_0002.off", "chair")],
     }
     made = PointEncoder().encode(dataset.splits["val"][0])
-    assert made.facts["n_points"] == 8192
+    assert made.members["points.npy"].facts["n_points"] == 8192
 
 
 @pytest.mark.parametrize("base", ["", "ShapeNetCore.v2.PC15k/"])
@@ -68,7 +68,7 @@ def test_the_clouds_of_shapenet(tmp_path, base):
         "test": [("03001627/test/c.npy", "chair")],
     }
     source = dataset.splits["test"][0]
-    stored = PointEncoder().encode(source).members["points.npy"]
+    stored = PointEncoder().encode(source).members["points.npy"].data
     assert stored.endswith(np.load(source.path).astype("<f4").tobytes())
 
 
@@ -105,7 +105,7 @@ def test_large_tiles_are_cut_into_blocks_that_share_no_point(tmp_path):
     path = tile(tmp_path, "train/city/a.laz", 5000)
     cut = list(blocks(Source(id="a", path=path, label=0), 600))
     assert 9 <= len(cut) <= 16
-    sizes = [PointEncoder().encode(source).facts["n_points"] for source in cut]
+    sizes = [PointEncoder().encode(source).members["points.npy"].facts["n_points"] for source in cut]
     assert sum(sizes) == 5000
     assert max(sizes) < 900
     assert len({source.id for source in cut}) == len(cut)
@@ -159,7 +159,7 @@ def test_a_folder_of_all_kinds_becomes_shards_and_rejects(tmp_path):
     report = make_shards("points-folder", root, tmp_path / "out", workers=1)
     assert report.splits["train"].counts["rejects"] == 1
     manifest = Manifest.load(tmp_path / "out" / "train")
-    assert sorted(manifest.facts["n_points"].tolist()) == [20, 50, 8192]
+    assert sorted(manifest.component("points.npy").facts["n_points"].tolist()) == [20, 50, 8192]
     assert manifest.info["sums"]["points"][0] == 20 + 50 + 8192
 
 

@@ -44,14 +44,14 @@ def test_samples_survive_at_any_depth_rate_and_channels(tmp_path, subtype, bits,
     path = tmp_path / "a.wav"
     sf.write(path, wave(rate // 4 + 13, channels), rate, subtype=subtype)
     made = encoded(path)
-    samples, got_rate = decoded(made.members["flac"])
+    samples, got_rate = decoded(made.members["flac"].data)
     truth, _ = sf.read(path, dtype="float64", always_2d=True)
     assert got_rate == rate
     assert samples.shape == truth.shape
-    assert flac_header(made.members["flac"]).bits == bits
+    assert flac_header(made.members["flac"].data).bits == bits
     error = np.abs(samples - truth).max()
     assert error == 0 if subtype in ("PCM_U8", "PCM_16", "PCM_24") else error < 2.0**-22
-    assert {k: made.facts[k] for k in ("sample_rate", "channels", "n_samples")} == {
+    assert {k: made.members["flac"].facts[k] for k in ("sample_rate", "channels", "n_samples")} == {
         "sample_rate": rate,
         "channels": channels,
         "n_samples": len(truth),
@@ -63,9 +63,9 @@ def test_what_is_louder_than_full_scale_is_not_clipped(tmp_path):
     sf.write(tmp_path / "a.wav", wave(8000, 2, peak=3.5), 16000, subtype="FLOAT")
     made = encoded(tmp_path / "a.wav")
     truth, _ = sf.read(tmp_path / "a.wav", always_2d=True)
-    samples, _ = decoded(made.members["flac"])
-    assert made.facts["gain"] == pytest.approx(3.5, rel=1e-6)
-    assert np.abs(samples * made.facts["gain"] - truth).max() < 1e-6
+    samples, _ = decoded(made.members["flac"].data)
+    assert made.members["flac"].facts["gain"] == pytest.approx(3.5, rel=1e-6)
+    assert np.abs(samples * made.members["flac"].facts["gain"] - truth).max() < 1e-6
     assert made.meta["peak"] == pytest.approx(3.5, rel=1e-6)
     quiet = wave(8000, peak=0.4)
     clipped = np.clip(quiet * 4, -1, 1)
@@ -79,11 +79,11 @@ def test_windows_in_milliseconds_and_lossy_codecs(tmp_path):
     x = wave(48000, 1)
     sf.write(tmp_path / "a.ogg", x, 16000)
     made = encoded(tmp_path / "a.ogg", window=(500, 1750))
-    assert made.facts["n_samples"] == 1250 * 16
-    assert flac_header(made.members["flac"]).bits == 16
+    assert made.members["flac"].facts["n_samples"] == 1250 * 16
+    assert flac_header(made.members["flac"].data).bits == 16
     assert made.meta["original"]["codec"] == "vorbis"
-    whole, _ = decoded(encoded(tmp_path / "a.ogg").members["flac"])
-    np.testing.assert_array_equal(decoded(made.members["flac"])[0], whole[8000:28000])
+    whole, _ = decoded(encoded(tmp_path / "a.ogg").members["flac"].data)
+    np.testing.assert_array_equal(decoded(made.members["flac"].data)[0], whole[8000:28000])
 
 
 def bad(tmp_path):
@@ -140,7 +140,7 @@ def test_files_of_one_recording_become_its_channels(tmp_path):
     source = data.splits["train"][0]
     made = AudioEncoder().encode(source)
     truth = np.stack([sf.read(p)[0] for p in (source.path, *source.parts)], axis=1)
-    np.testing.assert_array_equal(decoded(made.members["flac"])[0], truth)
+    np.testing.assert_array_equal(decoded(made.members["flac"].data)[0], truth)
     sf.write(source.parts[1], x[:100, 0], 16000, subtype="PCM_24")
     with pytest.raises(RejectError, match="differ in samples"):
         AudioEncoder().encode(source)
@@ -211,7 +211,7 @@ def test_a_folder_of_sounds_to_a_verified_split_with_statistics(tmp_path):
     assert "frames" not in split.counts
     assert verify(split.folder, decode=True).ok
     manifest = Manifest.load(split.folder)
-    assert manifest.facts["n_samples"].tolist() == [4000] * 6
+    assert manifest.component("flac").facts["n_samples"].tolist() == [4000] * 6
     assert manifest.info["modality"] == "audio"
     values, total, squares = manifest.info["sums"]["fbank"]
     assert values == 6 * (1 + (4000 - 400) // 160) * 128
@@ -232,7 +232,7 @@ def test_a_folder_of_sounds_to_a_verified_split_with_statistics(tmp_path):
 
 def test_the_member_is_a_flac_that_ffmpeg_seeks_in(tmp_path):
     sf.write(tmp_path / "a.wav", wave(60000, 2), 44100)
-    data = encoded(tmp_path / "a.wav").members["flac"]
+    data = encoded(tmp_path / "a.wav").members["flac"].data
     with av.open(io.BytesIO(data), format="flac") as container:
         stream = container.streams.audio[0]
         assert float(stream.duration * stream.time_base) == pytest.approx(60000 / 44100)

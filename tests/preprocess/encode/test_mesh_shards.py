@@ -20,7 +20,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.media.mesh_members import channels_of, read_mesh, step_span, steps_of
+from maskstream.shards.media.mesh_members import read_mesh, step_span, steps_of
 
 META = {
     "dt": 0.01,
@@ -87,16 +87,15 @@ def test_trajectories_are_kept_number_by_number(raw, tmp_path):
     np.testing.assert_array_equal(mesh["cells"], wanted["cells"][0])
     np.testing.assert_array_equal(mesh["node_type"], wanted["node_type"][0, :, 0])
     values = np.concatenate([wanted["velocity"], wanted["pressure"]], axis=2)
-    assert channels_of(len(fields), 6, 4) == 3
+    stored_fields = manifest.component("fields.npy")
+    assert stored_fields.lists["shape"][index].tolist() == [6, 4, 3]
     begin, length = step_span(2, 3, 4, 3)
+    begin += int(stored_fields.facts["data_offset"][index])
     np.testing.assert_array_equal(steps_of(fields[begin : begin + length], 4, 3), values[2:5])
     assert about["field_names"] == ["velocity_x", "velocity_y", "pressure"]
     assert about["dt_s"] == 0.01
-    assert {name: int(values[index]) for name, values in manifest.facts.items()} == {
-        "n_nodes": 4,
-        "n_cells": 2,
-        "n_steps": 6,
-    }
+    facts = manifest.component("mesh.npz").facts
+    assert {name: int(values[index]) for name, values in facts.items()} == {"n_nodes": 4, "n_cells": 2}
     everything = np.concatenate(
         [np.concatenate([t["velocity"], t["pressure"]], axis=2).reshape(-1, 3) for t in map(trajectory, range(11))]
     ).astype(np.float64)
@@ -104,7 +103,7 @@ def test_trajectories_are_kept_number_by_number(raw, tmp_path):
     assert count == len(everything)
     np.testing.assert_allclose(sums, [*everything.sum(0), *np.square(everything).sum(0)], rtol=1e-9)
     assert verify(tmp_path / "out" / "train", decode=True).problems == []
-    assert inspect(tmp_path / "out" / "train")["facts"]["n_steps"]["max"] == 6
+    assert inspect(tmp_path / "out" / "train")["facts"]["mesh.npz.n_nodes"]["max"] == 4
 
 
 def test_the_order_of_trajectories_is_that_of_their_numbers(raw):
@@ -199,7 +198,7 @@ def test_a_folder_of_surfaces_with_broken_ones(tmp_path):
     split = tmp_path / "out" / "train"
     manifest = Manifest.load(split)
     assert manifest.info["label_names"] == ["ball", "box"]
-    assert sorted(manifest.facts["n_cells"].tolist()) == [12, 12, 12, 80, 80]
+    assert sorted(manifest.component("mesh.npz").facts["n_cells"].tolist()) == [12, 12, 12, 80, 80]
     assert verify(split, decode=True).problems == []
 
 

@@ -18,7 +18,7 @@ laspy = pytest.importorskip("laspy")
 
 def encoded(path, **source):
     made = PointEncoder(surface_points=2000).encode(Source(id=path.name, path=path, **source))
-    return np.load(io.BytesIO(made.members["points.npy"]), allow_pickle=False), made
+    return np.load(io.BytesIO(made.members["points.npy"].data), allow_pickle=False), made
 
 
 def cloud(n=300, columns=3):
@@ -42,7 +42,7 @@ def test_arrays_of_numbers_become_float32_rows_in_random_order(tmp_path, dtype):
     assert points.dtype == np.float32
     assert rows(points) == rows(array)
     assert not np.array_equal(points, np.float32(array))
-    assert made.facts == {"n_points": 300}
+    assert made.members["points.npy"].facts == {"n_points": 300, "n_columns": 5, "data_offset": 128}
     assert made.meta["columns"] == ["x", "y", "z", "feature 0", "feature 1"]
     again, _ = encoded(npy(tmp_path, array))
     np.testing.assert_array_equal(points, again)

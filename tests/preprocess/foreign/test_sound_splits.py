@@ -67,9 +67,7 @@ def ours(sounds, tmp_path_factory):
     samples = []
     for n in [0, 2, 4, 1, 3, 5]:
         made = encoded_sound(read_sound(sounds[n][1]))
-        samples.append(
-            Sample(key=f"clips/s{n}", components=made.members, source=f"{n}", label=n, facts=made.facts, sums=made.sums)
-        )
+        samples.append(Sample(key=f"clips/s{n}", members=made.members, source=f"{n}", label=n, sums=made.sums))
     info = DatasetInfo(dataset="a", split="train", modality="audio", profile="flac")
     finish_split(out, info, [write_shard(out / "a-000000.tar", samples)], [])
     return out
@@ -130,8 +128,8 @@ def test_inspect_and_verify(split):
     assert (report.problems, report.samples) == ([], 6)
     found = inspect(split)
     assert (found["modality"], found["profile"], found["counts"]["samples"]) == ("audio", "foreign", 6)
-    assert found["audio"]["hours"] == pytest.approx(12 / 3600, rel=0.05)
-    assert found["audio"]["sample_rate"] == {"16000": 2, "44100": 2, "22050": 1, "48000": 1}
+    assert found["sound"]["sound"]["hours"] == pytest.approx(12 / 3600, rel=0.05)
+    assert found["sound"]["sound"]["sample_rate"] == {"16000": 2, "44100": 2, "22050": 1, "48000": 1}
     assert "sound_table" not in found["facts"]
 
 
@@ -225,8 +223,8 @@ def test_what_a_sample_holds_several_of_must_be_said(sounds, tmp_path):
         index_tars([path], workers=0)
     assert index_tars([path], modality="audio", workers=0).samples == 2
     manifest = Manifest.load(tmp_path)
-    assert set(manifest.component_names) == {"mp4", "wav"}
-    assert (manifest.info["modality"], manifest.video_columns) == ("audio", None)
+    assert set(manifest.components) == {"mp4", "sound"}
+    assert (manifest.info["modality"], manifest.components["mp4"].kind) == ("audio", "bytes")
     assert verify(tmp_path, decode=True).problems == []
     with pytest.raises(DatasetError, match="no usable video"):
         index_tars([path], modality="video", workers=0)

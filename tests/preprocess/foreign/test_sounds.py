@@ -14,7 +14,6 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.packet_table import packets_name, packets_path
 from maskstream.shards.media.sound_table import read_table
-from maskstream.shards.members.sound_member import sound_member
 
 from ..encode.flac_blocks import variable_flac
 from ..encode.sounds import wave, write_sound
@@ -117,9 +116,12 @@ def plain(data):
 
 
 def stretch(manifest, i, first, stop):
-    table = packets_name(manifest.shard_name(i)), int(manifest.facts["sound_table"][i])
-    rate, n = int(manifest.facts["sample_rate"][i]), int(manifest.facts["n_samples"][i])
-    member = manifest.member(i, sound_member(manifest, i))
+    table = packets_name(manifest.shard_name(i)), int(manifest.component("sound").facts["table_offset"][i])
+    rate, n = (
+        int(manifest.component("sound").facts["sample_rate"][i]),
+        int(manifest.component("sound").facts["n_samples"][i]),
+    )
+    member = manifest.member(i, "sound")
     got = read_indexed(manifest.store, table, member, first, stop, n_samples=n, rate=rate)
     return decode_indexed(got, rate=rate), got.read_bytes
 
@@ -132,9 +134,9 @@ def key(name):
 def test_every_stretch_is_that_of_a_plain_decode(split, sounds, name):
     manifest = Manifest.load(split)
     i, truth = by_name(manifest)[key(name)], plain(sounds[name])
-    n, rate = len(truth), int(manifest.facts["sample_rate"][i])
-    assert int(manifest.facts["n_samples"][i]) == n
-    assert int(manifest.facts["channels"][i]) == truth.shape[1]
+    n, rate = len(truth), int(manifest.component("sound").facts["sample_rate"][i])
+    assert int(manifest.component("sound").facts["n_samples"][i]) == n
+    assert int(manifest.component("sound").facts["channels"][i]) == truth.shape[1]
     rng = np.random.default_rng(n)
     firsts = [0, 1, n - 1, n - 700, *rng.integers(0, n - 10, 25).tolist()]
     lengths = [5000, 1, 1, 700, *rng.integers(1, rate, 25).tolist()]
@@ -152,8 +154,8 @@ def test_a_plain_decode_by_another_library_is_the_same(split, sounds, name):
     i = by_name(manifest)[key(name)]
     truth, rate = sf.read(io.BytesIO(sounds[name]), dtype="float32", always_2d=True)
     got = stretch(manifest, i, 1000, 20000)[0]
-    assert rate == int(manifest.facts["sample_rate"][i])
-    assert len(truth) == int(manifest.facts["n_samples"][i])
+    assert rate == int(manifest.component("sound").facts["sample_rate"][i])
+    assert len(truth) == int(manifest.component("sound").facts["n_samples"][i])
     lossy = name.endswith(".ogg")
     assert np.abs(got - truth[1000:20000]).max() <= (1e-4 if lossy else 0)
 
@@ -163,7 +165,7 @@ def test_few_bytes_are_read_where_the_codec_allows_it(split, sounds, name):
     """Half a second in the middle: its own bytes, at most half a second more, and what its decoder must see before."""
     manifest = Manifest.load(split)
     i = by_name(manifest)[key(name)]
-    rate, n = (int(manifest.facts[fact][i]) for fact in ("sample_rate", "n_samples"))
+    rate, n = (int(manifest.component("sound").facts[fact][i]) for fact in ("sample_rate", "n_samples"))
     size = len(sounds[name])
     middle = stretch(manifest, i, n // 2, n // 2 + rate // 2)[1]
     table = read_table(sound_entry(manifest, i))
@@ -180,7 +182,7 @@ def test_few_bytes_are_read_where_the_codec_allows_it(split, sounds, name):
 
 def sound_entry(manifest, i):
     path = packets_path(manifest.folder, manifest.shard_path(i).name)
-    return path.read_bytes()[int(manifest.facts["sound_table"][i]) :]
+    return path.read_bytes()[int(manifest.component("sound").facts["table_offset"][i]) :]
 
 
 def test_a_long_sound_whose_decoder_never_forgets_is_read_in_parts(tmp_path):

@@ -83,14 +83,14 @@ def plain_frames(data):
 
 
 def member(manifest, i):
-    name, offset = manifest.video_member(i)
-    size = int(manifest.component(name).size[i])
-    return manifest.shard_path(i).read_bytes()[offset : offset + size]
+    return manifest.store.read(*manifest.member(i, "video"))
 
 
 def sampler(manifest):
     clip = VideoClip(frames=4, stride=2, size=32)
-    return VideoSampler(manifest=manifest, clip=clip, grid=None, augment=None, mask=None, flow=None, seed=0)
+    return VideoSampler(
+        manifest=manifest, clip=clip, grid=None, augment=None, mask=None, flow=None, seed=0, component="video"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +168,14 @@ def test_labels_keys_and_components(split):
     assert manifest.info["label_names"] == ["jump", "sit", "wave"]
     assert manifest.label.tolist() == [0, 2, 0, 2, 0, -1, -1, -1, 1]
     assert manifest.key(8) == "folder/" * 30 + "other"
-    assert set(manifest.component_names) == {"mp4", "mkv", "webm", "json", "cls"}
-    assert manifest.video_member(8)[0] == "mkv"
+    assert {name: c.kind for name, c in manifest.components.items()} == {
+        "video": "video",
+        "json": "json",
+        "cls": "text",
+    }
+    video = manifest.component("video")
+    assert {video.ending(i) for i in range(9)} == {"mp4", "mkv", "webm"}
+    assert video.ending(8) == "mkv"
 
 
 def test_the_loader_resumes_exactly(split):
@@ -237,7 +243,7 @@ def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(ta
     shutil.move(tmp_path / "index0", tmp_path / "moved/index0")
     assert verify(tmp_path / "moved/index0").ok
     manifest = Manifest.load(tmp_path / "moved/index0")
-    name, offset, size = manifest.member(0, "mp4")
+    name, offset, size = manifest.member(0, "video")
     path = manifest.folder / name
     data = bytearray(path.read_bytes())
     data[offset + size // 2] ^= 1

@@ -12,14 +12,15 @@ from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.member import Member
 
 
 def test_a_video_split(samples: list[Sample], split: Path) -> None:
     summary = inspect(split)
     assert json.loads(json.dumps(summary)) == summary
-    lengths = [sample.video.n_frames for sample in samples if sample.video is not None]
-    size = sum(len(sample.components["mp4"]) for sample in samples)
-    video = summary["video"]
+    lengths = [sample.members["mp4"].facts["n_frames"] for sample in samples]
+    size = sum(len(sample.members["mp4"].data) for sample in samples)
+    video = summary["video"]["mp4"]
     assert video["hours"] == pytest.approx(sum(lengths) / 8 / 3600)
     assert video["bytes_per_second"] == pytest.approx(size / (sum(lengths) / 8))
     assert (video["codec"], video["resolution"], video["fps"]) == ({"h264": 8}, {"64x48": 8}, {"8": 8})
@@ -34,11 +35,14 @@ def test_a_video_split(samples: list[Sample], split: Path) -> None:
 
 def test_a_split_without_video(tmp_path: Path) -> None:
     info = DatasetInfo(dataset="toy", split="test", modality="text", profile="plain")
-    many = [Sample(key=f"k{i}", components={"txt": b"x"}, source="x", label=min(i, 11)) for i in range(14)]
+    many = [
+        Sample(key=f"k{i}", members={"txt": Member(kind="text", data=b"x")}, source="x", label=min(i, 11))
+        for i in range(14)
+    ]
     rejects = [Reject(source=f"{i}", stage="read", reason="x") for i in range(3)]
     finish_split(tmp_path, info, [write_shard(tmp_path / "toy-000000.tar", many)], rejects)
     summary = inspect(tmp_path)
-    assert summary["video"] is None
+    assert summary["video"] == {}
     assert next(iter(summary["samples_per_label"].items())) == ("11", 3)
     assert len(summary["samples_per_label"]) == 11
     assert summary["samples_per_label"]["others"] == 2

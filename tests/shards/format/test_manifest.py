@@ -20,6 +20,12 @@ from maskstream.shards.format.record import Row, ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.members.member import Member
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
+
+from ..conftest import index_of
 
 MakeSplit = Callable[..., list[ShardRecord]]
 AUDIO = DatasetInfo(dataset="toy", split="test", modality="audio", profile="flac")
@@ -32,8 +38,7 @@ def test_round_trip(samples: list[Sample], make_split: MakeSplit, tmp_path: Path
     assert len(manifest) == len(samples) == len(rows)
     assert manifest.shard_names == [record.name for record in records]
     assert (manifest.shard.dtype, manifest.label.dtype) == (np.int32, np.int64)
-    assert manifest.component_names == ["json", "mp4"]
-    assert manifest.video_component == "mp4"
+    assert {name: c.kind for name, c in manifest.components.items()} == {"json": "json", "mp4": "video"}
     assert manifest.sources().to_pylist() == [sample.source for sample in samples]
     assert manifest.keys(np.array([5, 0])) == [samples[5].key, samples[0].key]
     for i, (number, row) in enumerate(rows):
@@ -44,44 +49,43 @@ def test_round_trip(samples: list[Sample], make_split: MakeSplit, tmp_path: Path
 
 def assert_components_equal(manifest: Manifest, i: int, row: Row, sample: Sample) -> None:
     data = manifest.shard_path(i).read_bytes()
-    for name, (offset, size, digest) in row.components.items():
+    for name, placed in row.members.items():
         component = manifest.component(name)
         assert component.present[i]
-        assert (component.offset[i], component.size[i], component.digest[i].tobytes()) == (offset, size, digest)
-        assert data[offset : offset + size] == sample.components[name]
+        assert (component.offset[i], component.size[i]) == (placed.offset, placed.size)
+        assert component.digest[i].tobytes() == placed.digest
+        assert data[placed.offset : placed.offset + placed.size] == sample.members[name].data
 
 
 def assert_video_equal(manifest: Manifest, i: int, row: Row) -> None:
-    assert row.video is not None
+    placed = row.members["mp4"]
+    wanted = VideoIndex.of(placed.facts, placed.words, placed.lists)
     video = manifest.video(i)
     for field in ("codec", "fps", "n_frames", "width", "height", "header_size"):
-        assert getattr(video, field) == getattr(row.video, field)
+        assert getattr(video, field) == getattr(wanted, field)
     for field in ("first_frame", "offset", "size", "lead"):
         assert getattr(video, field).dtype == np.int64
-        np.testing.assert_array_equal(getattr(video, field), getattr(row.video, field))
-    for field in ("n_frames", "fps", "width", "height"):
-        assert getattr(manifest, field)[i] == getattr(row.video, field)
+        np.testing.assert_array_equal(getattr(video, field), getattr(wanted, field))
 
 
 def test_samples_may_lack_components_and_video(samples: list[Sample], tmp_path: Path) -> None:
     mixed = [
-        Sample(key="a", components={"txt": b"", "json": b"{}"}, source="a"),
+        Sample(key="a", members={"txt": Member(kind="text", data=b""), "json": json_member({})}, source="a"),
         samples[0],
-        Sample(key="z", components={"json": b"{}"}, source="z"),
+        Sample(key="z", members={"json": json_member({})}, source="z"),
     ]
     record = write_shard(tmp_path / "mixed-000000.tar", mixed)
     finish_split(tmp_path, AUDIO, [record], [])
     manifest = Manifest.load(tmp_path)
     assert manifest.component("txt").present.tolist() == [True, False, False]
     assert manifest.component("mp4").present.tolist() == [False, True, False]
-    assert manifest.component("mp4").size.tolist() == [0, len(samples[0].components["mp4"]), 0]
+    assert manifest.component("mp4").size.tolist() == [0, len(samples[0].members["mp4"].data), 0]
     assert not manifest.component("mp4").digest[[0, 2]].any()
-    assert manifest.n_frames.tolist() == [0, 6, 0]
-    assert manifest.video_columns is not None
-    assert manifest.video_columns.codec.tolist() == [-1, 0, -1]
+    assert manifest.component("mp4").facts["n_frames"].tolist() == [0, 6, 0]
+    assert manifest.component("mp4").words["codec"].code.tolist() == [-1, 0, -1]
     assert_video_equal(manifest, 1, record.rows[1])
     assert manifest.video(-2).n_frames == 6
-    with pytest.raises(ValueError, match="sample 2 has no video"):
+    with pytest.raises(ValueError, match="sample 2 has no component 'mp4'"):
         manifest.video(2)
     with pytest.raises(IndexError):
         manifest.video(3)
@@ -90,7 +94,7 @@ def test_samples_may_lack_components_and_video(samples: list[Sample], tmp_path: 
 def test_a_split_may_be_empty(tmp_path: Path) -> None:
     finish_split(tmp_path, AUDIO, [], [Reject(source="a", stage="probe", reason="r")])
     manifest = Manifest.load(tmp_path)
-    assert (len(manifest), manifest.shard_names, manifest.component_names) == (0, [], [])
+    assert (len(manifest), manifest.shard_names, manifest.components) == (0, [], {})
     assert verify(tmp_path).ok
 
 
@@ -113,25 +117,23 @@ def test_row_groups_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_s
 
 
 def test_a_split_without_video_says_so(tmp_path: Path) -> None:
-    record = write_shard(tmp_path / "toy-000000.tar", [Sample(key="a", components={"flac": b"x"}, source="a")])
+    record = write_shard(
+        tmp_path / "toy-000000.tar", [Sample(key="a", members={"flac": Member(kind="bytes", data=b"x")}, source="a")]
+    )
     finish_split(tmp_path, AUDIO, [record], [])
     manifest = Manifest.load(tmp_path)
-    assert manifest.video_columns is None
-    with pytest.raises(ValueError, match="holds audio without video"):
+    with pytest.raises(ValueError, match=r"no component is video; there is flac \(bytes\)"):
         manifest.video(0)
     with pytest.raises(ValueError, match=r"no component 'mp4' .* it has flac"):
         manifest.component("mp4")
-    with pytest.raises(ShardError, match="no component of mp4"):
-        assert manifest.video_component
 
 
 def test_gops_of_takes_the_leading_frames_from_the_next_gop(samples: list[Sample], tmp_path: Path) -> None:
-    video = samples[6].video
-    assert video is not None
+    video = index_of(samples[6])
     assert video.first_frame.tolist() == [0, 4, 8]
     lead = np.array([0, 2, 0])
     opened = type(video)(**{name: getattr(video, name) for name in video.__slots__} | {"lead": lead})
-    sample = Sample(key="open", components=samples[6].components, source="open", video=opened)
+    sample = Sample(key="open", members={"mp4": video_member(samples[6].members["mp4"].data, opened)}, source="open")
     finish_split(tmp_path, AUDIO, [write_shard(tmp_path / "toy-000000.tar", [sample])], [])
     index = Manifest.load(tmp_path).video(0)
     assert index.lead.tolist() == [0, 2, 0]
@@ -164,13 +166,13 @@ def test_the_same_input_in_any_order_gives_the_same_bytes(make_split: MakeSplit,
 
 def test_dataset_json_says_what_is_there(samples: list[Sample], split: Path) -> None:
     info = read_dataset_json(split)
-    assert info["format"] == "maskstream/1"
+    assert info["format"] == "maskstream/2"
     assert (info["label_names"], info["settings"]) == (["a", "b"], {"short_side": 32})
     assert info["counts"] == {
         "samples": 8,
         "rejects": 2,
         "shards": 3,
-        "frames": sum(sample.video.n_frames for sample in samples if sample.video is not None),
+        "frames": sum(index_of(sample).n_frames for sample in samples),
         "bytes": sum(path.stat().st_size for path in split.glob("*.tar")),
     }
     assert [shard["samples"] for shard in info["shards"]] == [3, 3, 2]
@@ -209,10 +211,10 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path, tmp_path: Pat
     refused(r"manifest.parquet is unreadable")
     pq.write_table(pa.table({"a": [1]}), manifest)
     refused("its format is 'nothing'")
-    pq.write_table(pa.table({"key": [1]}, metadata={"maskstream": "maskstream/1"}), manifest)
+    pq.write_table(pa.table({"key": [1]}, metadata={"maskstream": "maskstream/2"}), manifest)
     refused("has no column 'shard'")
     manifest.unlink()
-    refused(r"no manifest.parquet in .* run `maskstream shards` again")
+    refused(r"no manifest.parquet in .* make the shards again")
     manifest.write_bytes(good_manifest)
 
     fewer = json.loads(good_description)
@@ -221,9 +223,9 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path, tmp_path: Pat
     refused("has 8 samples, but dataset.json says 7")
     description.write_text(json.dumps(fewer | {"shards": 3}))
     refused("counts or shards are not as")
-    description.write_text(json.dumps({"format": "maskstream/2"}))
-    refused("'maskstream/2'; this version of maskstream reads 'maskstream/1'")
     description.write_text(json.dumps({"format": "maskstream/1"}))
+    refused("'maskstream/1'; this version of maskstream reads 'maskstream/2': make the shards again with `maskstream")
+    description.write_text(json.dumps({"format": "maskstream/2"}))
     refused("lacks dataset, split")
     description.write_text("{")
     refused("unreadable")

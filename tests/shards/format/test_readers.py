@@ -27,7 +27,7 @@ def test_webdataset_reads_every_sample(split: Path, samples: list[Sample]) -> No
     assert [sample["__key__"] for sample in read] == [sample.key for sample in samples]
     gc.collect()
     for theirs, ours in zip(read, samples, strict=True):
-        assert {name: theirs[name] for name in ours.components} == ours.components
+        assert {name: theirs[name] for name in ours.members} == {n: m.data for n, m in ours.members.items()}
 
 
 def test_dali_reads_every_sample_through_our_index(split: Path, samples: list[Sample]) -> None:
@@ -50,4 +50,4 @@ def test_dali_reads_every_sample_through_our_index(split: Path, samples: list[Sa
     assert pipeline.reader_meta("reader")["epoch_size"] == len(samples)
     for output, name in zip(pipeline.run(), ("mp4", "json"), strict=True):
         for i, sample in enumerate(samples):
-            assert np.asarray(output.at(i)).tobytes() == sample.components[name]
+            assert np.asarray(output.at(i)).tobytes() == sample.members[name].data

@@ -7,10 +7,11 @@ from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.record import ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
 
 
 def sample(i):
-    return Sample(key=f"s{i}", components={"json": b"{}"}, source=f"s{i}", sums={"field": [1.0, 0.1 * i]})
+    return Sample(key=f"s{i}", members={"json": json_member({})}, source=f"s{i}", sums={"field": [1.0, 0.1 * i]})
 
 
 def test_they_are_added_whatever_their_order(tmp_path):

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample, VideoIndex
+from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.shards.members.video import video_member
+
+from ..conftest import index_of
 
 INFO = DatasetInfo(dataset="toy", split="train", modality="video", profile="train")
 SHARD = "toy-000001.tar"
@@ -147,16 +151,15 @@ def test_a_wrong_and_a_missing_idx(split: Path) -> None:
 
 def with_index(sample: Sample, folder: Path, **changes: object) -> str:
     """Problems of a split whose only video has an index with these fields changed."""
-    assert isinstance(sample.video, VideoIndex)
-    wrong = dataclasses.replace(sample, video=dataclasses.replace(sample.video, **changes))
+    index = dataclasses.replace(index_of(sample), **changes)
+    wrong = dataclasses.replace(sample, members={"mp4": video_member(sample.members["mp4"].data, index)})
     finish_split(folder, INFO, [write_shard(folder / SHARD, [wrong])], [])
     return problems(folder, decode=True)
 
 
 def test_wrong_tables_of_gops(samples: list[Sample], tmp_path: Path) -> None:
     sample = samples[6]
-    video, size = sample.video, len(sample.components["mp4"])
-    assert video is not None
+    video, size = index_of(sample), len(sample.members["mp4"].data)
     assert video.first_frame.tolist() == [0, 4, 8]
     prefix = f"{SHARD}: sample 'toy/0006', component 'mp4': "
     assert with_index(sample, tmp_path) == ""
@@ -188,7 +191,9 @@ def test_decoding_finds_what_the_table_does_not_show(samples: list[Sample], tmp_
     shifted = with_index(sample, tmp_path, first_frame=np.array([0, 5, 8]))
     assert shifted == f"{prefix}frame 5 opens a GOP but is no keyframe"
     assert with_index(sample, tmp_path, width=32) == f"{prefix}has frames of 64x48 pixels, not 32x48"
-    broken = dataclasses.replace(sample, components={"mp4": b"\0" * len(sample.components["mp4"])})
+    broken = dataclasses.replace(
+        sample, members={"mp4": video_member(b"\0" * len(sample.members["mp4"].data), index_of(sample))}
+    )
     assert f"{prefix}cannot be decoded" in with_index(broken, tmp_path)
 
 
@@ -222,7 +227,7 @@ def test_sums_of_blocks_are_checked_where_the_tar_is_whole(split: Path) -> None:
 
 
 def test_a_flood_of_problems_is_cut(tmp_path: Path) -> None:
-    many = [Sample(key=f"k{number}", components={"json": b"{}"}, source="x") for number in range(120)]
+    many = [Sample(key=f"k{number}", members={"json": json_member({})}, source="x") for number in range(120)]
     finish_split(tmp_path, INFO, [write_shard(tmp_path / SHARD, many)], [])
     (tmp_path / SHARD).write_bytes(bytes(1024))
     report = verify(tmp_path)

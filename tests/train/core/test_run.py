@@ -14,6 +14,7 @@ from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.video import video_member
 from maskstream.train import RECIPES, Trainer, load_model, named_recipe, read_metrics, train
 
 
@@ -33,7 +34,9 @@ def split(tmp_path_factory):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
         video = encode_video(path, PROFILES["train"])
-        samples.append(Sample(key=f"clip-{seed}", components={"mp4": video.data}, source=str(seed), video=video.index))
+        samples.append(
+            Sample(key=f"clip-{seed}", members={"mp4": video_member(video.data, video.index)}, source=str(seed))
+        )
         path.unlink()
     info = DatasetInfo(dataset="test", split="train", modality="video", profile="train")
     finish_split(folder, info, [write_shard(folder / "test-000000.tar", samples)], [])

@@ -1,6 +1,5 @@
 """AVSiam and DiffMAViL: shared weights, parts of several ratios, matching, noise, and runs with their reports."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.positions import grid_positions
@@ -308,9 +308,8 @@ def splits(tmp_path_factory):
         for number in range(count):
             path = write(folder / f"{split}{number}.mp4", (4 + 3 * number % 30,), frames=40)
             made = AudioVisualEncoder().encode(Source(id=f"{split}{number}", path=path))
-            members = {**made.members, "json": json.dumps(made.meta).encode()}
-            extra = {"video": made.video, "facts": made.facts, "sums": made.sums}
-            samples.append(Sample(key=f"{split}{number}", components=members, source=f"{number}", label=0, **extra))
+            members = {**made.members, "json": json_member(made.meta)}
+            samples.append(Sample(key=f"{split}{number}", members=members, source=f"{number}", label=0, sums=made.sums))
         record = write_shard(folder / split / "t-000000.tar", samples)
         info = DatasetInfo(dataset="t", split=split, modality="audiovisual", profile="train", label_names=("beep",))
         finish_split(folder / split, info, [record], [])

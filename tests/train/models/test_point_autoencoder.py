@@ -89,9 +89,7 @@ def splits(tmp_path_factory):
         for i, (cloud, label) in enumerate(zip(*shapes(n, len(split)), strict=True)):
             np.save(root / "a.npy", cloud)
             made = PointEncoder().encode(Source(id=f"{i}", path=root / "a.npy"))
-            samples.append(
-                Sample(key=f"s{i}", components=made.members, source=f"{i}", label=int(label), facts=made.facts)
-            )
+            samples.append(Sample(key=f"s{i}", members=made.members, source=f"{i}", label=int(label)))
         (root / split).mkdir()
         record = write_shard(root / split / "t-000000.tar", samples)
         info = DatasetInfo(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.modalities.audio.batch import AudioBatch
+from ...shards.format.manifest import component_of
 from ..figures.chart import Tick, inner_ticks
 from ..figures.pictures import Grid
 from ..figures.sound import flac_uri, heard_samples, waveform_path
@@ -98,7 +99,7 @@ def audio_page(opened: Opened) -> str:
 
 
 def _views(opened: Opened, batch: AudioBatch) -> list[SoundView]:
-    loader, facts = opened.loader, opened.manifest.facts
+    loader, facts = opened.loader, component_of(opened.manifest.components, ("sound",)).facts
     spectrograms = spectrograms_of(batch)
     n_frames = loader.spectrogram.n_frames(batch.length).tolist()
     views = []

@@ -7,6 +7,7 @@ from math import ceil
 
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.video.batch import VideoBatch
+from ...shards.format.manifest import component_of
 from ..figures.chart import Tick, inner_ticks
 from ..figures.spectrogram import frequency_ticks
 from ..figures.tokens import MaskRow
@@ -78,6 +79,7 @@ def _views(opened: Opened, batch: AudioVisualBatch) -> list[PairView]:
     )
     n_frames = loader.spectrogram.n_frames(batch.length).tolist()
     side = picture_side(len(batch) * batch.video.shape[1])
+    fps = component_of(opened.manifest.components, ("video",)).facts["fps"]
     views = []
     for row, index in enumerate(opened.indexes()):
         sound = heard_view(
@@ -91,7 +93,7 @@ def _views(opened: Opened, batch: AudioVisualBatch) -> list[PairView]:
             sounds=len(batch),
         )
         clip = clip_view(video, row, loader.video_grid, side, opened.label_names)
-        step_s = loader.clip.stride / float(opened.manifest.fps[index])
+        step_s = loader.clip.stride / float(fps[index])
         views.append(pair_view(opened.name(row), clip, sound, float(batch.audio_start_s[row]), step_s))
     return views
 

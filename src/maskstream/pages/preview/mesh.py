@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.sample import MeshSampler
+from ...shards.media.mesh_members import FIELDS
 from ..figures.mesh_field import ShownField
 from ..figures.mesh_picture import graph_picture, mesh_picture
 from ..figures.pictures import Bool, data_uri
@@ -48,7 +49,7 @@ class GraphView:
 def mesh_page(opened: Opened) -> str:
     """One HTML file, complete in itself, about every mesh of the batch."""
     sampler: MeshSampler = opened.loader.sampler
-    simulated = "n_steps" in opened.manifest.facts
+    simulated = FIELDS in opened.manifest.components
     facts = opened.facts(
         kind="simulations: a step of each" if simulated else "surfaces: normals are their fields",
         **{"mean edge": f"{sampler.statistics.edge_length:.4g}"},

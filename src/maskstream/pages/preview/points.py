@@ -12,6 +12,7 @@ import torch
 from ...pipelines.modalities.points.batch import PointsBatch
 from ...pipelines.modalities.points.tokens import VoxelTokens
 from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
+from ...shards.format.manifest import component_of
 from ..figures.cloud_picture import ABOVE, BOX, FADED, INK, SEEN, SIDE, cloud_picture, marked
 from ..figures.pictures import Bool, UInt8, data_uri
 from ..figures.tokens import MaskCounts, MaskRow
@@ -69,7 +70,7 @@ def points_page(opened: Opened) -> str:
 
 
 def _views(opened: Opened, batch: PointsBatch, tokens: VoxelTokens | None) -> list[CloudView]:
-    stored = opened.manifest.facts["n_points"]
+    stored = component_of(opened.manifest.components, ("points",)).facts["n_points"]
     views = []
     for row, index in enumerate(opened.indexes()):
         points = batch.points[row, :, :3].numpy()

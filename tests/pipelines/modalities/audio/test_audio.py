@@ -49,9 +49,7 @@ def split(tmp_path_factory):
     samples = []
     for i, (rate, seconds) in enumerate(zip(RATES, SECONDS, strict=True)):
         made = encoded_sound(sound(rate, seconds, 1 + i % 2, seed=i))
-        samples.append(
-            Sample(key=f"a{i}", components=made.members, source=f"{i}", label=i, facts=made.facts, sums=made.sums)
-        )
+        samples.append(Sample(key=f"a{i}", members=made.members, source=f"{i}", label=i, sums=made.sums))
     info = DatasetInfo(dataset="a", split="train", modality="audio", profile="flac")
     finish_split(out, info, [write_shard(out / "a-000000.tar", samples)], [])
     return out
@@ -149,10 +147,12 @@ def whole(split, index, rate):
 @pytest.mark.parametrize("index", range(4))
 def test_a_stretch_is_a_part_of_the_whole(split, index):
     manifest = Manifest.load(split)
-    truth, rate = whole(split, index, 16000), int(manifest.facts["sample_rate"][index])
+    truth, rate = whole(split, index, 16000), int(manifest.component("flac").facts["sample_rate"][index])
     clip = AudioClip(seconds=0.5)
     for seed in range(5):
-        first, stop = clip.stretch(int(manifest.facts["n_samples"][index]), rate, np.random.default_rng(seed))
+        first, stop = clip.stretch(
+            int(manifest.component("flac").facts["n_samples"][index]), rate, np.random.default_rng(seed)
+        )
         read = read_stretch(manifest.store, manifest.member(index, "flac"), first, stop, rate=16000)
         got = decode_stretch(read, rate=16000, gain=1.0)[: clip.n_samples]
         begin = first * 16000 // rate

@@ -28,7 +28,7 @@ def write(out, *, channels, rate=16000, n=8, silent=()):
             x[64:] = 0
         wave = np.stack([np.roll(x, c) for c in range(channels)], axis=1).astype(np.int32)
         made = encoded_sound(Sound(samples=wave, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav"))
-        samples.append(Sample(key=f"s{i}", components=made.members, source=f"{i}", facts=made.facts, sums=made.sums))
+        samples.append(Sample(key=f"s{i}", members=made.members, source=f"{i}", sums=made.sums))
     info = DatasetInfo(dataset=out.name, split="train", modality="audio", profile="flac")
     out.mkdir()
     finish_split(out, info, [write_shard(out / "s-000000.tar", samples)], [])

@@ -1,6 +1,5 @@
 """Clips with the sound of their time: one clock after any crop, masks of their own, noise and budgets."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -18,6 +17,7 @@ from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
 
 from ....flash_and_beep import FPS, flashes, onsets, write
 
@@ -33,14 +33,12 @@ def split(tmp_path_factory):
     for number, form in enumerate(FORMS):
         path = write(raw / f"{number}.mp4", EVENTS, **form)
         made = AudioVisualEncoder().encode(Source(id=f"{number}", path=path))
-        members = {**made.members, "json": json.dumps(made.meta).encode()}
+        members = {**made.members, "json": json_member(made.meta)}
         samples.append(
             Sample(
                 key=f"s{number}",
-                components=members,
+                members=members,
                 source=f"{number}",
-                video=made.video,
-                facts=made.facts,
                 sums=made.sums,
             )
         )
@@ -88,8 +86,8 @@ def test_sound_lies_around_its_clip_or_as_near_as_it_can(split):
         for batch in loader:
             for i, key in enumerate(batch.key):
                 row = int(key[1:])
-                facts = {name: float(values[row]) for name, values in manifest.facts.items()}
-                begin = facts["audio_start_s"]
+                facts = {name: float(values[row]) for name, values in manifest.component("flac").facts.items()}
+                begin = facts["start_s"]
                 end = begin + facts["n_samples"] / facts["sample_rate"]
                 first, last = float(batch.pts_s[i, 0]), float(batch.pts_s[i, -1]) + 1 / FPS
                 wanted = (first + last - 1.28) / 2
@@ -112,13 +110,13 @@ def test_a_clip_longer_than_the_sound_takes_frames_around_it_and_repeats_none(sp
 
 def test_a_sound_shorter_than_the_window_is_filled_up_behind(split):
     batch = next(iter(opened(split, seconds=5.12, audio_mask=masks.Random(ratio=0.5), shuffle=False)))
-    facts = Manifest.load(split).facts
+    facts = Manifest.load(split).component("flac").facts
     lengths = facts["n_samples"] / facts["sample_rate"]
     np.testing.assert_allclose(batch.length.numpy() / 16000, lengths, atol=1e-3)
     for wave, length in zip(batch.waveform[:, 0], batch.length, strict=True):
         assert not wave[int(length) :].any()
     assert (batch.audio_mask.weight.sum(dim=1) < batch.audio_mask.weight.shape[1]).all()
-    np.testing.assert_allclose(batch.audio_start_s.numpy(), facts["audio_start_s"])
+    np.testing.assert_allclose(batch.audio_start_s.numpy(), facts["start_s"])
 
 
 def test_video_and_sound_are_masked_independently_and_each_as_its_mask_alone_would(split):

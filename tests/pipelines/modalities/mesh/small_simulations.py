@@ -1,7 +1,5 @@
 """Small simulations to test with: waves on a jittered grid of triangles."""
 
-import json
-
 import numpy as np
 
 from maskstream.preprocess.encode.mesh.encoder import encoded_simulation
@@ -9,6 +7,7 @@ from maskstream.preprocess.encode.mesh.simulation import INFLOW, NORMAL, OUTFLOW
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
 
 
 def simulation(seed, *, rows=5, columns=7, steps=12, channels=2, dims=2):
@@ -41,8 +40,8 @@ def simulation(seed, *, rows=5, columns=7, steps=12, channels=2, dims=2):
 def sample(key, made):
     """A simulation as a sample of a shard."""
     encoded = encoded_simulation(made)
-    members = {**encoded.members, "json": json.dumps(encoded.meta).encode()}
-    return Sample(key=key, components=members, source=key, facts=encoded.facts, sums=encoded.sums)
+    members = {**encoded.members, "json": json_member(encoded.meta)}
+    return Sample(key=key, members=members, source=key, sums=encoded.sums)
 
 
 def write_simulations(folder, made, split="train"):

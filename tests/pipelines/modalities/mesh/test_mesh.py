@@ -18,6 +18,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import FIELDS
+from maskstream.shards.members.text import json_member
 
 from .small_simulations import simulation, write_simulations
 
@@ -154,8 +155,8 @@ def surfaces(folder):
     samples = []
     for i in range(4):
         made = encoded_surface(checked_surface(rng.normal(size=(20, 3)), rng.integers(0, 20, (40, 3))))
-        members = {**made.members, "json": json.dumps(made.meta).encode()}
-        samples.append(Sample(key=f"s{i}", components=members, source=f"s{i}", facts=made.facts, sums=made.sums))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"s{i}", sums=made.sums))
     info = DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh")
     finish_split(out, info, [write_shard(out / "t-000000.tar", samples)], [])
     return out

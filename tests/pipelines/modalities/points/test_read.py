@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.modalities.points.read import PointSelection, PointsError
-from maskstream.preprocess.encode.points.encoder import npy_bytes
+from maskstream.shards.members.points import points_member
 from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.local import LocalStore
 
@@ -16,6 +16,10 @@ N = 100
 def rows(n=N, columns=4):
     """Row i is (i, i + 0.25, i + 0.5, ...), so that what was read can be told."""
     return np.arange(n, dtype=np.float64)[:, None] + np.arange(columns) / 4
+
+
+def npy_bytes(points):
+    return points_member(points).data
 
 
 def written(folder, data, before=512):

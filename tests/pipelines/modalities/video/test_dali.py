@@ -29,6 +29,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mp4 import read_fragments, read_header
+from maskstream.shards.members.video import video_member
 
 CPU = torch.device("cpu")
 CLIP = VideoClip(frames=8, stride=3, size=64)
@@ -63,7 +64,12 @@ def write_split(folder, codec, options, profile, size=(110, 90)):
         path = write_video(folder / f"{number}.mkv", codec, frames, options, *size)
         video = encode_video(path, PROFILES[profile])
         samples.append(
-            Sample(key=f"v/{number}", components={"mp4": video.data}, source=path.name, label=number, video=video.index)
+            Sample(
+                key=f"v/{number}",
+                members={"mp4": video_member(video.data, video.index)},
+                source=path.name,
+                label=number,
+            )
         )
     shards = [write_shard(folder / f"v-{i:06d}.tar", samples[2 * i : 2 * i + 2]) for i in range(2)]
     finish_split(folder, DatasetInfo(dataset="v", split="train", modality="video", profile=profile), shards, [])
@@ -156,8 +162,8 @@ def test_batches_may_shrink_and_grow(vp9):
 
 def test_odd_sizes(tmp_path):
     sampler = sampler_of(write_split(tmp_path, "libvpx-vp9", VP9, "copy", size=(111, 77)), clip=replace(CLIP, size=80))
-    assert sampler.manifest.width[0] == 111
-    assert sampler.manifest.height[0] == 77
+    assert sampler.manifest.video(0).width == 111
+    assert sampler.manifest.video(0).height == 77
     batch, expected = made(DaliSampler(sampler, CPU, 1), range(4)), made(sampler, range(4))
     assert_pixels_agree(batch.video, expected.video)
 

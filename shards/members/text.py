@@ -1,0 +1,27 @@
+"""Members of text: a description as JSON, plain text, and bytes of which nothing is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .member import Kind, Member
+
+
+def json_member(value: Any) -> Member:
+    """A JSON-able value as a member."""
+    return Member(kind=JSON.name, data=json.dumps(value).encode())
+
+
+def json_problems(member: Member) -> Iterator[str]:
+    """Where it cannot be parsed."""
+    try:
+        json.loads(member.data)
+    except (ValueError, RecursionError) as error:
+        yield f"is no JSON ({error})"
+
+
+JSON = Kind(name="json", check=json_problems)
+TEXT = Kind(name="text")
+BYTES = Kind(name="bytes")
