@@ -2,14 +2,18 @@
 
 from .datasets import DATASETS
 from .encode.video.profile import PROFILES, VideoProfile
+from .executors.base import Executor
+from .executors.local import LocalExecutor
 from .foreign import IndexReport, index_tars
 from .job import JobReport, SplitReport, make_shards
 
 __all__ = [
     "DATASETS",
     "PROFILES",
+    "Executor",
     "IndexReport",
     "JobReport",
+    "LocalExecutor",
     "SplitReport",
     "VideoProfile",
     "index_tars",
