@@ -13,8 +13,8 @@ from typing import Any
 import xxhash
 
 from ..shards.errors import DatasetError
-from .datasets.dataset import Source
 from .encode.encoder import Encoder
+from .source import Source
 
 MAX_SAMPLES_PER_SHARD = 256
 _MIN_SAMPLES_PER_SHARD = 8

@@ -13,11 +13,11 @@ from ..shards.format.sample import Reject, Sample
 from ..shards.format.writer import write_shard
 from ..shards.members.text import json_member
 from ..shards.stores.block_sums import SUMS
-from .datasets.dataset import Source
 from .encode.encoder import Encoder
 from .encode.reject import RejectError
 from .executors.base import Report
 from .plan import ShardTask, sample_key
+from .source import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ ROOMS = {
     "shards/format": ("shards", "shards/stores", "shards/media", "shards/members"),
     "preprocess/executors": ("shards",),
     "preprocess/encode": ("shards", "shards/media", "shards/members", "shards/format", "preprocess"),
-    "preprocess/datasets": ("shards", "shards/format", "preprocess/encode"),
+    "preprocess/datasets": ("shards", "shards/format", "preprocess", "preprocess/encode"),
     "preprocess/foreign": ("shards/*", "preprocess", "preprocess/encode", "preprocess/executors"),
     "preprocess/gallery": ("shards", "preprocess/datasets", "preprocess/encode"),
     "preprocess": ("shards/*", "preprocess/*"),
@@ -38,7 +38,6 @@ ROOMS = {
 NOT_YET = {
     ("pipelines/stream", "pipelines/masks"),
     ("pipelines/stream", "pipelines/modalities"),
-    ("preprocess/encode", "preprocess/datasets"),
     ("train/core", "train/models"),
     ("train/core", "train/recipes"),
     ("train/core", "train/tokens"),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ..source import Source
 from .audio.audio_folder import audio_folder
 from .audio.audioset import audioset
 from .audio.esc50 import esc50
@@ -13,7 +14,7 @@ from .audio.sample_audio import sample_audio
 from .audiovisual.audiovisual_folder import audiovisual_folder
 from .audiovisual.sample_audiovisual import sample_audiovisual
 from .audiovisual.vggsound import vggsound
-from .dataset import Dataset, Source
+from .dataset import Dataset
 from .folder import folder
 from .mesh.cylinder_flow import cylinder_flow
 from .mesh.mesh_folder import mesh_folder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from .dataset import VIDEO_SUFFIXES, Source, media_paths
+from ..source import Source
+from .dataset import VIDEO_SUFFIXES, media_paths
 
 SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
     "train": ("train", "training", "videos_train"),

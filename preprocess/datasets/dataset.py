@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...shards.errors import DatasetError
 from ...shards.format.sample import Reject
+from ..source import Source
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
     | {".webm", ".wmv"}
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """One raw file, or a window of it, that becomes one sample.
-
-    `id` names it within the dataset, independent of where the dataset lies; `label` indexes the label names, -1 for
-    none; `window` is [first, stop), None for the whole file: in frames of a video (in display order), in milliseconds
-    of a sound, in what a modality's encoder says of others. `meta` is what else the dataset's lists say of it
-    (JSON-able); it goes into the sample's `json`. `parts` are further files of the same sample, such as those of other
-    microphones.
-    """
-
-    id: str
-    path: Path
-    label: int = -1
-    window: tuple[int, int] | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    parts: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

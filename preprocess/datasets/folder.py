@@ -12,8 +12,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ...shards.errors import DatasetError
+from ..source import Source
 from .class_folders import SPLIT_FOLDERS, class_folders
-from .dataset import VIDEO_SUFFIXES, Dataset, Source, dataset_of, files_of, require_folder
+from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, require_folder
 
 
 def folder(

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ...shards.config import Json
 from ...shards.members.member import Member
-from ..datasets.dataset import Source
+from ..source import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

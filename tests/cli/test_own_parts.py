@@ -10,7 +10,8 @@ import pytest
 from ..conftest import write_moving_texture
 
 DATASET = '''
-from maskstream.preprocess.datasets import Dataset, Source
+from maskstream.preprocess.source import Source
+from maskstream.preprocess.datasets import Dataset
 
 def mine(root):
     """Files called by their class and number, such as cat-1.mp4."""

@@ -29,12 +29,12 @@ from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard

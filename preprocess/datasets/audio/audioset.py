@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ..dataset import VIDEO_SUFFIXES, Dataset, Source, dataset_of, media_paths, require_folder
+from ...source import Source
+from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, media_paths, require_folder
 from .audio_folder import SOUND_SUFFIXES
 
 LISTS = {

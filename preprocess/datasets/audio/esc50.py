@@ -10,7 +10,8 @@ import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, Source, dataset_of, first_existing, require_folder
+from ...source import Source
+from ..dataset import Dataset, dataset_of, first_existing, require_folder
 
 OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
 COLUMNS = ("filename", "fold", "target", "category")

@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, Source, dataset_of, require_folder
+from ...source import Source
+from ..dataset import Dataset, dataset_of, require_folder
 
 SPLITS = {"train": "train-*", "val": "dev-*", "test": "test-*"}
 OBTAIN = "Get the tar.gz files from openslr.org/12 and unpack them, so that there is ROOT/LibriSpeech/train-clean-100"

@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, Source, dataset_of, media_paths, require_folder
+from ...source import Source
+from ..dataset import Dataset, dataset_of, media_paths, require_folder
 from .audio_folder import AUDIO_SUFFIXES
 
 _CHANNEL = re.compile(r"(.+)\.CH(\d+)", re.IGNORECASE)

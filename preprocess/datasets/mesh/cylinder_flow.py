@@ -13,7 +13,8 @@ import numpy as np
 import xxhash
 
 from ...encode.mesh.cylinder import CylinderFlow
-from ..dataset import Dataset, Source
+from ...source import Source
+from ..dataset import Dataset
 
 TRAJECTORIES = {"train": 64, "val": 16, "test": 16}
 

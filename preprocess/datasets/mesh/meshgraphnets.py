@@ -19,7 +19,8 @@ from typing import Any
 
 from ....shards.errors import DatasetError
 from ...encode.mesh.trajectories import h5py_module
-from ..dataset import Dataset, Source, first_existing, require_folder
+from ...source import Source
+from ..dataset import Dataset, first_existing, require_folder
 
 OBTAIN = (
     "Lay the HDF5 conversion of one of MeshGraphNets' datasets, such as cylinder_flow, out as ROOT/train.h5, "

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.points.las_files import LAS_SUFFIXES, check_las_header
-from ..dataset import Dataset, Source
+from ...source import Source
+from ..dataset import Dataset
 from ..folder import folder
 
 MOST_POINTS = 131_072

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..dataset import Dataset, Source, dataset_of, require_folder
+from ...source import Source
+from ..dataset import Dataset, dataset_of, require_folder
 
 OBTAIN = (
     "Get ModelNet40.zip from modelnet.cs.princeton.edu and unpack it, so that there is ROOT/ModelNet40/airplane/train/"

@@ -16,7 +16,8 @@ from pathlib import Path
 import xxhash
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, Source
+from ...source import Source
+from ..dataset import Dataset
 from ..debian import debian_folder
 from ..packages import Package, fetch
 from .las import blocks

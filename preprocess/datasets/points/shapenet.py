@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.points.encoder import PUBLISHED_ORDER
-from ..dataset import Dataset, Source, dataset_of, first_existing, require_folder
+from ...source import Source
+from ..dataset import Dataset, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get ShapeNetCore.v2.PC15k (linked from PointFlow's repository) and unpack it, so that there is ROOT/02691156/"

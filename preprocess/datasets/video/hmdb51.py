@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, MediaFiles, Source, dataset_of, require_folder
+from ...source import Source
+from ..dataset import Dataset, MediaFiles, dataset_of, require_folder
 
 OBTAIN = (
     "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"

@@ -14,8 +14,9 @@ import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...source import Source
 from ..class_folders import class_folders
-from ..dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"

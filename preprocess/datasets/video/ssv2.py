@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
+from ...source import Source
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get it from qualcomm.com/developer/software/something-something-v-2-dataset (a login is needed), join and unpack "

@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from ....shards.errors import DatasetError
-from ..dataset import Dataset, MediaFiles, Source, dataset_of, first_existing, require_folder
+from ...source import Source
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
 
 OBTAIN = (
     "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and lay them out "

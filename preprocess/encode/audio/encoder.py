@@ -15,7 +15,7 @@ from ....shards.media.fbank import STATISTICS, SUMS
 from ....shards.media.flac import flac_stream
 from ....shards.members.member import Member
 from ....shards.members.sound import SOUND
-from ...datasets.dataset import Source
+from ...source import Source
 from ..encoder import Encoded
 from ..reject import RejectError
 from .sound import Sound, read_sound

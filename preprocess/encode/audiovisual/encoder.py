@@ -8,7 +8,7 @@ import numpy as np
 
 from ....shards.config import Config
 from ....shards.members.video import video_member
-from ...datasets.dataset import Source
+from ...source import Source
 from ..audio.encoder import LEVEL, check_sound, encoded_sound
 from ..audio.sound import Sound
 from ..encoder import Encoded

@@ -12,7 +12,7 @@ from ....shards.config import Config
 from ....shards.media.mesh_members import FIELDS, MESH
 from ....shards.members.array import array_member
 from ....shards.members.mesh import mesh_member
-from ...datasets.dataset import Source
+from ...source import Source
 from ..encoder import Encoded
 from ..reject import RejectError
 from .cylinder import CylinderFlow, compute

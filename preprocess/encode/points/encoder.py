@@ -18,7 +18,7 @@ import xxhash
 
 from ....shards.config import Config
 from ....shards.members.points import points_member
-from ...datasets.dataset import Source
+from ...source import Source
 from ..encoder import Encoded
 from ..mesh.surfaces import Surface
 from ..reject import RejectError

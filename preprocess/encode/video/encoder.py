@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ....shards.config import Config
 from ....shards.members.video import video_member
-from ...datasets.dataset import Source
+from ...source import Source
 from ..encoder import Encoded
 from .profile import PROFILES, VideoProfile
 from .video import encode_video

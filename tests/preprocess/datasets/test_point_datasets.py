@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets import debian
-from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.datasets.points.las import blocks, las
 from maskstream.preprocess.datasets.points.modelnet40 import modelnet40
 from maskstream.preprocess.datasets.points.points_folder import points_folder
@@ -16,6 +15,7 @@ from maskstream.preprocess.encode.points import las_files
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.encode.points.las_files import decode
 from maskstream.preprocess.job import make_shards
+from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 

@@ -9,13 +9,13 @@ import pytest
 import trimesh
 
 from maskstream.preprocess import job
-from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.datasets.mesh.cylinder_flow import flows
 from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
 from maskstream.preprocess.encode.mesh.simulation import Simulation
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.job import make_shards
+from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest

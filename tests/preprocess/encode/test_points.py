@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pytest
 
-from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.encoders import encoder_of
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder, surface_sample
 from maskstream.preprocess.encode.points.ldraw import read_ldraw
 from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.source import Source
 
 trimesh = pytest.importorskip("trimesh")
 laspy = pytest.importorskip("laspy")

@@ -18,7 +18,7 @@ from maskstream.preprocess.datasets import DATASETS
     print("done")
 """
 OWN = """
-from maskstream.preprocess.datasets.dataset import Source
+from maskstream.preprocess.source import Source
 class Mine(Source):
     pass
 def mine(root, folder=DATASETS["folder"]):

@@ -17,8 +17,8 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.stream.place import Place
-from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard

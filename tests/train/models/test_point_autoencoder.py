@@ -12,8 +12,8 @@ from maskstream.pages.report.report import write_report
 from maskstream.pipelines import masks
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.read import PointSelection
-from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard

@@ -11,8 +11,8 @@ from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import SpecAugment
 from maskstream.pipelines.modalities.audio.clip import AudioClip
 from maskstream.pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
-from maskstream.preprocess.datasets.dataset import Source
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
