@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import torch
 from machine import facts
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from maskstream.pages.report.pictures.voxels import step_flops
-from maskstream.pipelines.masks import TokenGrid
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.stream.rng import sample_rng
-from maskstream.train.models.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.core.model import Model
 from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.audio import AudioRecipe
 
@@ -29,24 +29,30 @@ SOUNDS = {"audiomae-tiny": 32, "audiomae-base": 1}
 """Recipes, and how many sounds are in a step."""
 
 
-def inputs_of(recipe: AudioRecipe, sounds: int) -> dict[str, tuple[Tensor, ...]]:
-    """A step's inputs, masked and with all tokens visible."""
-    tokens = recipe.tokens()
-    shape = (tokens.frames // tokens.patch_frames, tokens.bins // tokens.patch_bins)
-    grid = TokenGrid(axes=("time", "freq"), shape=shape, patch=recipe.patch)
+def batches_of(recipe: AudioRecipe, sounds: int) -> dict[str, AudioBatch]:
+    """A step's batch, masked and with all tokens visible."""
+    grid = recipe.grids["audio"]
     mask = recipe.mask.draw(grid, [sample_rng(0, 0, str(i), 0, "mask") for i in range(sounds)])
-    spectrogram = torch.randn(sounds, tokens.frames, tokens.bins, generator=torch.Generator().manual_seed(0))
-    everything = torch.arange(grid.size).repeat(sounds, 1)
-    return {
-        "none": (spectrogram, everything, mask.target, mask.weight),
-        "0.8": (spectrogram, mask.visible, mask.target, mask.weight),
-    }
+    size = (n * step for n, step in zip(grid.shape, grid.patch, strict=True))
+    spectrogram = torch.randn(sounds, *size, generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(sounds, dtype=torch.int64)
+    masked = AudioBatch(
+        waveform=spectrogram[:, None],
+        length=zeros,
+        spectrogram=spectrogram,
+        mask=mask,
+        label=zeros,
+        key=[""] * sounds,
+        start_s=zeros.double(),
+    )
+    everything = replace(mask, visible=torch.arange(grid.size).repeat(sounds, 1))
+    return {"none": replace(masked, mask=everything), "0.8": masked}
 
 
-def step_ms(model: MaskedAutoencoder, inputs: tuple[Tensor, ...]) -> float:
+def step_ms(model: Model[AudioBatch], batch: AudioBatch) -> float:
     """Processor milliseconds of a forward and a backward pass."""
     start = time.process_time()
-    model(*inputs).backward()
+    model(batch).loss().backward()
     taken = time.process_time() - start
     model.zero_grad()
     return 1e3 * taken
@@ -74,16 +80,15 @@ def main() -> None:
     for name, sounds in SOUNDS.items():
         recipe = named_recipe(name)
         assert isinstance(recipe, AudioRecipe)
-        model, inputs = recipe.build_model(), inputs_of(recipe, sounds)
-        flops = {hidden: step_flops(model, i) / 1e9 for hidden, i in inputs.items()}
-        turns = [{hidden: step_ms(model, i) for hidden, i in inputs.items()} for _ in range(rounds)]
-        ms = {hidden: min(turn[hidden] for turn in turns) for hidden in inputs}
-        for hidden, i in inputs.items():
+        model, batches = recipe.build_model(), batches_of(recipe, sounds)
+        flops = {hidden: step_flops(model, i) / 1e9 for hidden, i in batches.items()}
+        turns = [{hidden: step_ms(model, i) for hidden, i in batches.items()} for _ in range(rounds)]
+        ms = {hidden: min(turn[hidden] for turn in turns) for hidden in batches}
+        for hidden, i in batches.items():
+            visible = i.mask.visible.shape[1] if i.mask else 0
             of_time, of_flops = ms[hidden] / ms["none"], flops[hidden] / flops["none"]
             row = (f"{ms[hidden]:.0f}", f"{of_time:.2f}", f"{1e3 / ms[hidden]:.2f}")
-            table.add_row(
-                name, str(sounds), hidden, str(i[1].shape[1]), *row, f"{flops[hidden]:.1f}", f"{of_flops:.2f}"
-            )
+            table.add_row(name, str(sounds), hidden, str(visible), *row, f"{flops[hidden]:.1f}", f"{of_flops:.2f}")
     console.print(table)
     console.print(facts(("torch", "numpy")))
 

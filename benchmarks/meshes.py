@@ -24,7 +24,6 @@ import trimesh
 from machine import facts
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskstream.pipelines import masks
@@ -34,9 +33,8 @@ from maskstream.pipelines.modalities.mesh.collate import MeshView, mesh_batch
 from maskstream.pipelines.modalities.mesh.graph import build_graph
 from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
 from maskstream.preprocess.encode.mesh.cylinder_mesh import channel_mesh
-from maskstream.train.models.mesh_network import MeshNetwork
 from maskstream.train.recipes import named_recipe
-from maskstream.train.recipes.mesh import MeshRecipe, masked_inputs, next_inputs, next_step
+from maskstream.train.recipes.mesh import MeshRecipe, next_step
 
 Edges = npt.NDArray[np.int64]
 Places = npt.NDArray[np.float32]
@@ -135,12 +133,12 @@ def flows(ratio: float | None) -> MeshBatch:
     return mesh_batch(views, label=[-1, -1], key=["a", "b"], change=np.ones(3, dtype=np.float32))
 
 
-def step_of(recipe: MeshRecipe, inputs: tuple[Tensor, ...]) -> tuple[Callable[[], None], float]:
+def step_of(recipe: MeshRecipe, batch: MeshBatch) -> tuple[Callable[[], None], float]:
     """Forward and backward, and its multiply-adds in thousand millions."""
-    model: MeshNetwork = recipe.build_model()
+    model = recipe.build_model()
 
     def work() -> None:
-        model(*inputs).backward()
+        model(batch).loss().backward()
         model.zero_grad()
 
     with FlopCounterMode(display=False) as counter:
@@ -155,10 +153,10 @@ def network(rounds: int) -> Table:
         table.add_column(name, justify="right")
     recipe = named_recipe("meshmask-small")
     assert isinstance(recipe, MeshRecipe)
-    made = {("next step", "0 %"): step_of(next_step(recipe), next_inputs(flows(None)))}
+    made = {("next step", "0 %"): step_of(next_step(recipe), flows(None))}
     for ratio in RATIOS:
         chosen = replace(recipe, mask=masks.MeshNodes(ratio=ratio))
-        made["masked", f"{ratio:.0%}"] = step_of(chosen, masked_inputs(flows(ratio)))
+        made["masked", f"{ratio:.0%}"] = step_of(chosen, flows(ratio))
     taken = least_ms({f"{task} {hidden}": work for (task, hidden), (work, _) in made.items()}, rounds)
     whole_ms, whole_flops = taken["next step 0 %"], made["next step", "0 %"][1]
     for (task, hidden), (_, flops) in made.items():

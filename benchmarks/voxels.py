@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +24,11 @@ import trimesh
 from machine import facts
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.masks import Cues, Draw, VoxelAware
-from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxelise
-from maskstream.train.models.voxel_diffusion import VoxelDiffusion
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxelise
 from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.points import VoxelRecipe
 
@@ -123,19 +123,20 @@ def check(
         assert np.abs(counts - ours[0]).sum() <= 4, other.__name__
 
 
-def step_inputs(recipe: VoxelRecipe, *, masked: bool) -> tuple[Tensor, ...]:
-    """One cloud on a sphere, its noise at the middle time, and the tokens that are visible."""
+def step_batch(recipe: VoxelRecipe, *, masked: bool) -> PointsBatch:
+    """One cloud on a sphere, its noise at the middle time, and a mask or one that hides nothing."""
     generator = torch.Generator().manual_seed(0)
     points, noise = torch.randn(2, 1, recipe.select.points, 3, generator=generator)
     points = points / points.norm(dim=2, keepdim=True)
     time_ = torch.full((1,), recipe.model.times // 2)
-    grid = voxel_grid(recipe.model.resolution, recipe.model.patch)
-    visible = torch.arange(grid.size)[None]
-    if masked:
-        seen = recipe.model.noise().noised(points, noise, time_)
-        cues = Cues(occupied=occupied_tokens(seen, recipe.model.resolution, recipe.model.patch)[0].numpy())
-        visible = recipe.mask.draw(grid, [Draw(rng=np.random.default_rng(0), cues=cues)]).visible
-    return points, noise, time_, torch.zeros(1, dtype=torch.int64), visible, torch.ones(1)
+    tokens = recipe.tokens
+    seen = recipe.model.noise().noised(points, noise, time_)
+    cues = Cues(occupied=occupied_tokens(seen, tokens.resolution, tokens.patch)[0].numpy())
+    mask = recipe.mask.draw(tokens.grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
+    if not masked:
+        mask = replace(mask, visible=torch.arange(tokens.grid.size)[None])
+    label = torch.zeros(1, dtype=torch.int64)
+    return PointsBatch(points=points, noise=noise, time=time_, mask=mask, label=label, key=[""])
 
 
 def model_step(steps: int) -> Table:
@@ -143,18 +144,23 @@ def model_step(steps: int) -> Table:
     recipe = named_recipe("fastdit3d-small")
     assert isinstance(recipe, VoxelRecipe)
     assert isinstance(recipe.mask, VoxelAware)
-    model = VoxelDiffusion(recipe.model)
-    table = Table(title=f"fastdit3d-small, one cloud, {recipe.model.resolution}^3 voxels")
+    model = recipe.build_model()
+    table = Table(title=f"fastdit3d-small, one cloud, {recipe.tokens.resolution}^3 voxels")
     for name in ("mask", "visible", "CPU ms", "of unmasked", "GFLOP", "of unmasked"):
         table.add_column(name, justify="right")
-    inputs = {name: step_inputs(recipe, masked=name == "95 % / 99 %") for name in ("none", "95 % / 99 %")}
-    works: dict[str, Callable[[], object]] = {name: lambda i=i: model(*i).backward() for name, i in inputs.items()}  # type: ignore[misc]
+    batches = {name: step_batch(recipe, masked=name == "95 % / 99 %") for name in ("none", "95 % / 99 %")}
+
+    def work(batch: PointsBatch) -> Callable[[], object]:
+        return lambda: model(batch).loss().backward()
+
+    works = {name: work(batch) for name, batch in batches.items()}
     taken = least_ms(works, steps)
-    flops = {name: step_flops(model, i) / 1e9 for name, i in inputs.items()}
-    for name, i in inputs.items():
+    flops = {name: step_flops(model, i) / 1e9 for name, i in batches.items()}
+    for name, i in batches.items():
+        visible = i.mask.visible.shape[1] if i.mask else 0
         of_time, of_flops = taken[name] / taken["none"], flops[name] / flops["none"]
         table.add_row(
-            name, str(i[4].shape[1]), f"{taken[name]:.0f}", f"{of_time:.1%}", f"{flops[name]:.1f}", f"{of_flops:.1%}"
+            name, str(visible), f"{taken[name]:.0f}", f"{of_time:.1%}", f"{flops[name]:.1f}", f"{of_flops:.1%}"
         )
     return table
 

@@ -29,11 +29,11 @@ from maskstream.shards.members.video import video_member
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.run import train
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models.masked_autoencoder import AutoencoderConfig
+from maskstream.train.models import VideoAutoencoderConfig
 from maskstream.train.recipes import RECIPES, VideoRecipe
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
-SIZES = AutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+SIZES = VideoAutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
 
 def tiny(mask):
@@ -54,6 +54,7 @@ def steps(losses, first=1):
             step=first + i,
             epoch=0,
             loss=loss,
+            parts={"reconstruction": loss},
             lr=1e-4 * (i + 1),
             grad_norm=1.0,
             clips_per_s=20.0 + i,

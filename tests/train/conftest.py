@@ -23,7 +23,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.video import video_member
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models import AutoencoderConfig
+from maskstream.train.models import VideoAutoencoderConfig
 from maskstream.train.recipes import VideoRecipe
 
 FRAMES, SIZE = 4, 32
@@ -33,11 +33,20 @@ class SyntheticLoader:
     """Moving gradients, a function of (seed, epoch, batch) only; one epoch an iteration, from where it stands."""
 
     def __init__(
-        self, *, batches: int = 5, size: int = 4, seed: int = 0, mask: Mask | None = None, rank: int = 0, ranks: int = 1
+        self,
+        *,
+        batches: int = 5,
+        size: int = 4,
+        seed: int = 0,
+        mask: Mask | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        uneven: bool = False,
     ):
         self.batches, self.size, self.seed = batches, size, seed
         self.mask = mask or Tube(ratio=0.75)
         self.rank, self.ranks = rank, ranks
+        self.uneven = uneven
         self.epoch, self.batch = 0, 0
         self.before_batch: Callable[[int], None] = lambda made: None
         self.made = 0
@@ -76,9 +85,12 @@ class SyntheticLoader:
             for t in range(FRAMES):
                 wave = np.sin((ramp[:, None, None] + 2 * ramp[None, :, None] + speed * t) / 9 + phase)
                 clip[t] = 128 + 100 * wave
+        mask = self.mask.draw(TokenGrid.video(FRAMES, SIZE, SIZE, tubelet=2, patch=8), rngs)
+        if self.uneven:  # clip n weighs n + 1
+            mask = replace(mask, weight=mask.weight * torch.tensor(numbers)[:, None].add(1.0))
         return VideoBatch(
             video=torch.from_numpy(video),
-            mask=self.mask.draw(TokenGrid.video(FRAMES, SIZE, SIZE, tubelet=2, patch=8), rngs),
+            mask=mask,
             flow=None,
             label=torch.full((self.size,), -1),
             key=[f"clip-{epoch}-{b}-{n}" for n in numbers],
@@ -106,7 +118,7 @@ def small_recipe() -> VideoRecipe:
         mask=Tube(ratio=0.75),
         batch_size=4,
         patch=8,
-        model=AutoencoderConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
+        model=VideoAutoencoderConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=0.3, min_lr=0.003, warmup=0.2, epochs=2),
     )

@@ -17,16 +17,16 @@ from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
-from maskstream.train import load_model, named_recipe, read_metrics, train
+from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.block import Block
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
+from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.models.window_decoder import Windows
 from maskstream.train.recipes import RECIPES
-from maskstream.train.tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
+from maskstream.train.tokens.spectrogram import SpectrogramTokens
 
-TOKENS = SpectrogramTokensConfig(frames=64, bins=32, patch_frames=8, patch_bins=8)
-SIZES = AutoencoderConfig(
+TOKENS = masks.TokenGrid(axes=("time", "freq"), shape=(8, 4), patch=(8, 8))
+SIZES = SpectrogramAutoencoderConfig(
     width=32, depth=1, heads=2, decoder_width=16, decoder_depth=2, decoder_heads=2, decoder_window=(4, 4)
 )
 
@@ -42,14 +42,14 @@ def draw(n, grid=(8, 4), ratio=0.75):
 
 def test_the_paper_s_counts_and_sizes():
     base = named_recipe("audiomae-base")
-    tokens = SpectrogramTokens(base.tokens())
+    tokens = SpectrogramTokens(base.grids["audio"])
     assert (tokens.grid, tokens.n_tokens, tokens.n_inputs) == ((64, 8), 512, 256)
     assert draw(2, (64, 8), base.mask.ratio).visible.shape == (2, 102)
     assert (base.model.decoder_depth, base.model.decoder_width, base.model.decoder_window) == (16, 512, (4, 4))
     assert base.optimiser.weight_decay == 1e-4
     tiny = named_recipe("audiomae-tiny")
     assert sum(p.numel() for p in tiny.build_model().parameters()) < 3e6
-    assert tiny.tokens().frames == 128
+    assert tiny.grids["audio"].shape == (8, 8)
 
 
 def test_tokens_are_time_major_and_paint_puts_them_back():
@@ -101,7 +101,7 @@ def test_windows_are_attention_among_those_that_share_one(grid):
 
 
 def test_only_visible_tokens_reach_the_prediction():
-    model = MaskedAutoencoder(SIZES, SpectrogramTokens(TOKENS)).eval()
+    model = SIZES.build({"audio": TOKENS}).eval()
     mask, data = draw(3), spectrograms()
     before = model.predict(data, mask.visible, mask.target)
     assert before.shape == (3, 24, 64)
@@ -112,22 +112,16 @@ def test_only_visible_tokens_reach_the_prediction():
 
 
 def test_a_window_needs_tokens_in_a_grid_and_files_keep_it(tmp_path):
-    from maskstream.train import save_model
-    from maskstream.train.tokens.video import VideoTokens, VideoTokensConfig
-
     with pytest.raises(ValueError, match="leave it out"):
-        MaskedAutoencoder(SIZES, VideoTokens(VideoTokensConfig(frames=4, size=32, patch=8)))
-    model = MaskedAutoencoder(SIZES, SpectrogramTokens(TOKENS), seed=4)
+        VideoAutoencoderConfig(decoder_window=(4, 4)).build({"video": masks.TokenGrid.video(4, 32, 32, patch=8)})
+    model = SIZES.build({"audio": TOKENS}, seed=4)
     save_model(model, tmp_path / "m.safetensors")
     again = load_model(tmp_path / "m.safetensors")
-    assert (again.config, again.tokens.config) == (SIZES, TOKENS)
+    assert (again.config, again.grids) == (SIZES, {"audio": TOKENS})
     mask, data = draw(2), spectrograms(2)
     with torch.no_grad():
-        assert torch.equal(again(data, *parts(mask)), model.eval()(data, *parts(mask)))
-
-
-def parts(mask):
-    return mask.visible, mask.target, mask.weight
+        made = [one.predict(data, mask.visible, mask.target) for one in (again, model.eval())]
+        assert torch.equal(*made)
 
 
 # A run

@@ -5,7 +5,6 @@ import pytest
 
 from maskstream.pipelines.masks import Cues, Draw, TokenGrid
 from maskstream.train.recipes import named_recipe
-from maskstream.train.tokens.video import VideoTokens
 
 COUNTS = {  # visible, target
     "videomae-small": (160, 1408),
@@ -26,7 +25,7 @@ def test_a_recipe_s_mask_fits_its_model(name):
     cues = Cues(flow=np.ones((recipe.clip.frames - 1, 4, 4, 2), np.float32))
     mask = recipe.mask.draw(grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
     assert (mask.visible.shape[1], mask.target.shape[1]) == COUNTS[name]
-    assert VideoTokens(recipe.tokens()).n_tokens == grid.size
+    assert recipe.grids["video"] == grid
 
 
 @pytest.mark.parametrize("name", ["videomae-small", "mgmae-tiny"])

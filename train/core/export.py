@@ -3,53 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
+from ...pipelines.masks import TokenGrid
 from ...shards.stores.publish import publish
-from ..models.audiovisual_diffusion import AudioVisualDiffusion, AudioVisualDiffusionConfig
-from ..models.dense_unet import DenseUNet, DenseUNetConfig
-from ..models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
-from ..models.mesh_network import MeshNetwork, MeshNetworkConfig
-from ..models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
-from ..models.siamese import Siamese, SiameseConfig
-from ..models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
-from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
-from ..tokens.video import VideoTokens, VideoTokensConfig
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A model that can be rebuilt: `metadata` says its kind (a name of `KINDS`) and its configs, as JSON."""
-
-    def metadata(self) -> dict[str, str]: ...
+from .model import Model, ModelConfig
 
 
 def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
-    """Writes a model's weights to `path`, with its metadata and `about` (such as recipe and step)."""
-    if not isinstance(model, Described) or model.metadata().get("kind") not in KINDS:
-        raise ValueError(f"models of the kinds {', '.join(KINDS)} can be saved, got {type(model).__name__}")
-    metadata = {**(about or {}), "format": "pt", **model.metadata()}
+    """Writes a model's weights to `path`, with what rebuilds it and `about` (such as recipe and step)."""
+    if not isinstance(model, Model):
+        raise ValueError(f"a Model can be saved, which knows its config and grids, got {type(model).__name__}")
+    grids = {name: grid.to_dict() for name, grid in model.grids.items()}
+    built_of = {"model": json.dumps(model.settings.to_dict()), "grids": json.dumps(grids)}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    publish(Path(path), save(weights, metadata=metadata))
+    publish(Path(path), save(weights, metadata={**(about or {}), "format": "pt", **built_of}))
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path) -> Model[Any]:
     """The model that `save_model` wrote, on the CPU, in eval mode. ValueError where the file is not of that kind."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    if "model" not in metadata:
-        raise ValueError(f"{path} has no model config in its metadata; it was not written by `save_model`")
-    kind = metadata.get("kind", "video")
-    if kind not in KINDS:
-        raise ValueError(f"{path} holds a model of the kind {kind!r}; this version knows {', '.join(KINDS)}")
-    model = KINDS[kind](metadata)
+    if "model" not in metadata or "grids" not in metadata:
+        raise ValueError(f"{path} does not say what its model is built of; it was not written by `save_model`")
+    grids = {name: TokenGrid.from_dict(grid) for name, grid in json.loads(metadata["grids"]).items()}
+    config: ModelConfig[Any] = ModelConfig.from_dict(json.loads(metadata["model"]))
+    model = config.build(grids)
     model.load_state_dict(load_file(path))
     return model.eval()
 
@@ -70,32 +55,3 @@ def begin_with(model: nn.Module, path: str | Path) -> list[str]:
         )
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
-
-
-def _autoencoder(config: Callable[..., Any], tokens: Callable[[Any], Tokens], about: Mapping[str, str]) -> nn.Module:
-    """A masked autoencoder of one kind of token."""
-    cut = tokens(config(**json.loads(about["tokens"])))
-    return MaskedAutoencoder(AutoencoderConfig(**json.loads(about["model"])), cut)
-
-
-def _audiovisual(model: Callable[..., nn.Module], config: Callable[..., Any], about: Mapping[str, str]) -> nn.Module:
-    """A model of video and spectrograms."""
-    audio = SpectrogramTokensConfig(**json.loads(about["audio"]))
-    return model(config(**json.loads(about["model"])), VideoTokensConfig(**json.loads(about["video"])), audio)
-
-
-def _dense_unet(about: Mapping[str, str]) -> nn.Module:
-    return DenseUNet(DenseUNetConfig(**json.loads(about["model"])))
-
-
-KINDS: dict[str, Callable[[Mapping[str, str]], nn.Module]] = {
-    "audio": partial(_autoencoder, SpectrogramTokensConfig, SpectrogramTokens),
-    "audiovisual-diffusion": partial(_audiovisual, AudioVisualDiffusion, AudioVisualDiffusionConfig),
-    "mesh": lambda about: MeshNetwork(MeshNetworkConfig(**json.loads(about["model"]))),
-    "voxel-diffusion": lambda about: VoxelDiffusion(VoxelDiffusionConfig(**json.loads(about["model"]))),
-    "points": lambda about: PointAutoencoder(PointAutoencoderConfig(**json.loads(about["model"]))),
-    "siamese": partial(_audiovisual, Siamese, SiameseConfig),
-    "dense-unet": _dense_unet,
-    "video": partial(_autoencoder, VideoTokensConfig, VideoTokens),
-}
-"""How a model of each kind is rebuilt from the metadata of its file."""

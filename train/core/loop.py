@@ -25,6 +25,7 @@ from .checkpoint import Position, discard_checkpoints, latest_checkpoint, load_c
 from .distributed import barrier, rank, sum_over_ranks, world_size
 from .export import begin_with, save_model
 from .interrupt import StopRequest
+from .losses import Losses
 from .metrics import MetricsLog, StepMetrics
 from .optimiser import build_optimiser, limit_gradients, set_lr
 from .precision import bf16_helps
@@ -82,7 +83,7 @@ class TrainResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Launched:
-    """A step whose results may still be on their way from the device. `report`: loss, gradient norm, stop requests."""
+    """A step whose results may still be on their way from the device. `report`: see `_train_step`."""
 
     step: int
     epoch: int
@@ -147,6 +148,7 @@ class Trainer:
         self._train_model = self._wrapped(compile_model)
         self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=progress and rank() == 0)
         self._losses: deque[float] = deque(maxlen=20)
+        self._parts: tuple[str, ...] = ()
 
     def run(self, until: int | None = None) -> TrainResult:
         """Trains until step `until` (by default the last one) is done or a signal came, and saves a checkpoint then."""
@@ -204,22 +206,28 @@ class Trainer:
                 epoch, start = self.loader.epoch, time.perf_counter()
 
     def _train_step(self, batch: Batch, lr: float, asked_to_stop: bool) -> Tensor:
-        """One optimiser step; its loss, gradient norm and stop requests, float32 (3,), summed over the ranks."""
+        """One optimiser step; its loss, gradient norm, stop requests and the means of the loss's parts, float32 (3 +
+        parts,), of all ranks.
+        """
         batch = batch.to(self.device, non_blocking=True)
-        inputs = self.recipe.inputs(batch)
         set_lr(self.optimiser, lr)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            loss: Tensor = self._train_model(*inputs)
-        loss.backward()  # type: ignore[no-untyped-call]
+            losses: Losses = self._train_model(batch)
+        weights = of_all_ranks(losses)
+        loss = losses.loss(weights)
+        # data-parallel training takes the mean of the ranks' gradients, and the loss of all is the sum of their losses
+        (loss if world_size() == 1 else world_size() * loss).backward()  # type: ignore[no-untyped-call]
         norm = limit_gradients(self.model, self.recipe.optimiser)
         self.optimiser.step()
         self.optimiser.zero_grad()
-        return sum_over_ranks(torch.stack((loss.detach(), norm, loss.new_full((), float(asked_to_stop)))))
+        self._parts = tuple(losses.parts)
+        means = [mean.detach() for mean in losses.means(weights).values()]
+        asked = loss.new_full((), float(asked_to_stop))
+        return sum_over_ranks(torch.stack((loss.detach(), norm / world_size(), asked, *means)))
 
     def _record(self, done: _Launched, metrics: MetricsLog) -> bool:
         """Logs and shows a step; whether a rank was asked to stop by then."""
-        loss, norm, stop_requests = done.report.tolist()
-        loss, norm = loss / world_size(), norm / world_size()
+        loss, norm, stop_requests, *means = done.report.tolist()
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss of step {done.step} is {loss} at lr {done.lr:g}; start over with a lower base_lr, a longer "
@@ -229,6 +237,7 @@ class Trainer:
             step=done.step,
             epoch=done.epoch,
             loss=loss,
+            parts=dict(zip(self._parts, means, strict=True)),
             lr=done.lr,
             grad_norm=norm,
             clips_per_s=done.clips / done.seconds,
@@ -290,3 +299,10 @@ class Trainer:
 
     def _log(self) -> MetricsLog:
         return MetricsLog(self.out / "metrics.jsonl" if rank() == 0 else None, step=self.step)
+
+
+def of_all_ranks(losses: Losses) -> dict[str, Tensor] | None:
+    """The weights of the parts of a step, summed over all ranks; None where there is one."""
+    if world_size() == 1:
+        return None
+    return dict(zip(losses.parts, sum_over_ranks(losses.weights()), strict=True))

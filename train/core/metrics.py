@@ -13,7 +13,8 @@ from ...shards.stores.publish import publish
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
-    """One step, counted from 1. loss and grad_norm are means over the ranks, before clipping; lr was used in the step.
+    """One step, counted from 1. loss: of the batches of all ranks. parts: the means of its named parts, without their
+    shares. grad_norm: before clipping. lr was used in the step.
 
     clips_per_s: clips of all ranks and views over the step's wall time. data_wait_share: the part of that time, in
     [0, 1], in which this rank had nothing to do but wait for its batch.
@@ -22,6 +23,7 @@ class StepMetrics:
     step: int
     epoch: int
     loss: float
+    parts: dict[str, float]
     lr: float
     grad_norm: float
     clips_per_s: float

@@ -1,21 +1,27 @@
-"""Models: the masked autoencoder and the kinds of token that it reads."""
+"""Models: one file each, of the parts that they share; a config builds its model on the grids of its data."""
 
-from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
-from ..tokens.video import VideoTokens, VideoTokensConfig
+from .audiovisual_diffusion import AudioVisualDiffusionConfig
+from .dense_unet import DenseUNetConfig
 from .hf import export_hf, from_hf, to_hf, to_hf_config
-from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, Tokens
-from .mesh_network import MeshNetwork, MeshNetworkConfig
+from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
+from .mesh_network import MeshNetworkConfig
+from .point_autoencoder import PointAutoencoderConfig
+from .siamese import SiameseConfig
+from .spectrogram_autoencoder import SpectrogramAutoencoderConfig
+from .video_autoencoder import VideoAutoencoderConfig
+from .voxel_diffusion import VoxelDiffusionConfig
 
 __all__ = [
+    "AudioVisualDiffusionConfig",
     "AutoencoderConfig",
+    "DenseUNetConfig",
     "MaskedAutoencoder",
-    "MeshNetwork",
     "MeshNetworkConfig",
-    "SpectrogramTokens",
-    "SpectrogramTokensConfig",
-    "Tokens",
-    "VideoTokens",
-    "VideoTokensConfig",
+    "PointAutoencoderConfig",
+    "SiameseConfig",
+    "SpectrogramAutoencoderConfig",
+    "VideoAutoencoderConfig",
+    "VoxelDiffusionConfig",
     "export_hf",
     "from_hf",
     "to_hf",

@@ -13,8 +13,7 @@ al., 2023) are choices made here. Shapes as in siamese.py.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -25,19 +24,18 @@ from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ..core.block import Stack, begin_linear, gathered
 from ..core.losses import Losses, squared
+from ..core.model import Grids
 from ..core.positions import interleaved_sinusoid
-from ..core.seeding import seeded
-from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
-from ..tokens.video import VideoTokens, VideoTokensConfig
-from .audiovisual_match import PairSizes, matching, mean_token
+from .audiovisual_match import matching, mean_token
 from .encoder_decoder import TokenEncoder
+from .pair_model import PairConfig, PairModel, every_token, masked
 
 NOISE = LinearNoise()
 """The diffusion: what the loader draws and the model takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioVisualDiffusionConfig(PairSizes):
+class AudioVisualDiffusionConfig(PairConfig):
     """The sizes of a small model; fusion_depth: blocks over both modalities together."""
 
     width: int = 192
@@ -50,9 +48,13 @@ class AudioVisualDiffusionConfig(PairSizes):
     matching: float = 0.1
 
     def __post_init__(self) -> None:
-        PairSizes.__post_init__(self)
+        PairConfig.__post_init__(self)
         if self.fusion_depth < 1:
             raise ValueError(f"fusion_depth must be at least 1, got {self}")
+
+    def make(self, grids: Grids) -> AudioVisualDiffusion:
+        """See ModelConfig."""
+        return AudioVisualDiffusion(self, grids)
 
 
 class NoisyDecoder(nn.Module):
@@ -79,24 +81,12 @@ class NoisyDecoder(nn.Module):
         return cast(Tensor, self.head(self.stack(torch.cat((seen, x), dim=1), last=x.shape[1])))
 
 
-class AudioVisualDiffusion(nn.Module):
-    """The model over video and spectrograms. `seed` alone decides the initial weights."""
+class AudioVisualDiffusion(PairModel):
+    """The model. A batch has noise and its time for both, beside both masks."""
 
-    def __init__(
-        self,
-        config: AudioVisualDiffusionConfig,
-        video: VideoTokensConfig,
-        audio: SpectrogramTokensConfig,
-        *,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.video, self.audio = VideoTokens(video), SpectrogramTokens(audio)
-        with seeded(seed):
-            self._build(config)
-
-    def _build(self, c: AudioVisualDiffusionConfig) -> None:
+    def __init__(self, config: AudioVisualDiffusionConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
         self.encoder = TokenEncoder(
             [self.video.n_inputs, self.audio.n_inputs],
             self._places(c.width),
@@ -117,44 +107,26 @@ class AudioVisualDiffusion(nn.Module):
         """The positions of the video's tokens, on a line, and of the sound's, along time and frequency."""
         return interleaved_sinusoid(self.video.n_tokens, width), self.audio.positions(width)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss, a float32 scalar, of the arguments of `losses`."""
-        return self.losses(*inputs).loss()
-
-    def losses(
-        self,
-        video: Tensor,
-        spectrogram: Tensor,
-        video_visible: Tensor,
-        video_target: Tensor,
-        video_weight: Tensor,
-        video_noise: Tensor,
-        video_time: Tensor,
-        audio_visible: Tensor,
-        audio_target: Tensor,
-        audio_weight: Tensor,
-        audio_noise: Tensor,
-        audio_time: Tensor,
-    ) -> Losses:
+    def loss(self, batch: AudioVisualBatch) -> Losses:
         """The squared errors of both modalities' clean patches, which share what matching leaves, and matching (1 for
-        guesses). The arguments are the fields of an AudioVisualBatch.
+        guesses).
         """
-        split = (self.video.split(video), self.audio.split(spectrogram))
-        clean = self._clean(split, video_target, audio_target)
-        encoded = self._encoded(split, video_visible, audio_visible)
-        seen = self._fused(*encoded)
-        predicted = (
-            self.video_decoder(NOISE.noised(clean[0], video_noise, video_time), video_time, video_target, seen),
-            self.audio_decoder(NOISE.noised(clean[1], audio_noise, audio_time), audio_time, audio_target, seen),
-        )
+        spectrogram, of_video, of_audio = masked(batch)
+        split = (self.video.split(batch.video), self.audio.split(spectrogram))
+        encoded = self._encoded(split, of_video.visible, of_audio.visible)
+        (video, clean_video, _), (audio, clean_audio, _) = self._denoised(batch, split, self._fused(*encoded))
         c, share = self.config, (1 - self.config.matching) / 2
         return Losses(
             parts={
-                "video": squared(predicted[0], clean[0], video_weight, share),
-                "audio": squared(predicted[1], clean[1], audio_weight, share),
+                "video": squared(video, clean_video, of_video.weight, share),
+                "audio": squared(audio, clean_audio, of_audio.weight, share),
                 "matching": matching(mean_token(encoded[0]), mean_token(encoded[1]), c.temperature, c.matching),
             }
         )
+
+    def shown(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """All of it."""
+        return batch
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
@@ -176,40 +148,34 @@ class AudioVisualDiffusion(nn.Module):
         """Of the targets of the video, then of the sound, at the batch's noise and times: what is predicted, the clean
         patches, and those in noise, (B, M, values of a token) each. ValueError where the batch has no noise or masks.
         """
+        spectrogram, of_video, of_audio = masked(batch)
+        split = (self.video.split(batch.video), self.audio.split(spectrogram))
+        seen = self._fused(*self._encoded(split, of_video.visible, of_audio.visible))
+        return self._denoised(batch, split, seen)
+
+    def _denoised(
+        self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """See `denoise`; of tokens that are split and encoded."""
+        _, of_video, of_audio = masked(batch)
+        clean = self._clean(split, of_video.target, of_audio.target)
         parts = (
-            (self.video_decoder, batch.video_mask, batch.video_noise, batch.video_time),
-            (self.audio_decoder, batch.audio_mask, batch.audio_noise, batch.audio_time),
+            (self.video_decoder, of_video, batch.video_noise, batch.video_time),
+            (self.audio_decoder, of_audio, batch.audio_noise, batch.audio_time),
         )
-        masks = [mask for _, mask, _, _ in parts if mask is not None]
-        if batch.spectrogram is None or len(masks) < 2:
-            raise ValueError("the batch has no masks or no spectrogram; give the loader both masks")
-        split = (self.video.split(batch.video), self.audio.split(batch.spectrogram))
-        seen = self._fused(*self._encoded(split, masks[0].visible, masks[1].visible))
         made = []
-        for (decoder, mask, noise, time), clean in zip(
-            parts, self._clean(split, masks[0].target, masks[1].target), strict=True
-        ):
-            if mask is None or noise is None or time is None:
+        for (decoder, mask, noise, time), true in zip(parts, clean, strict=True):
+            if noise is None or time is None:
                 raise ValueError("the batch has no noise; give the loader noise=")
-            noisy = NOISE.noised(clean, noise, time)
-            made.append((decoder(noisy, time, mask.target, seen), clean, noisy))
+            noisy = NOISE.noised(true, noise, time)
+            made.append((decoder(noisy, time, mask.target, seen), true, noisy))
         return made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors float32 (B, D) of whole clips and of whole sounds; those of a pair should be near each other."""
         split = (self.video.split(video), self.audio.split(spectrogram))
-        every = [torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2]) for tokens in split]
-        clips, sounds = self._encoded(split, every[0], every[1])
+        clips, sounds = self._encoded(split, every_token(split[0]), every_token(split[1]))
         return mean_token(clips), mean_token(sounds)
-
-    def metadata(self) -> dict[str, str]:
-        """The kind of model and its configs, as `load_model` reads them."""
-        return {
-            "kind": "audiovisual-diffusion",
-            "model": json.dumps(asdict(self.config)),
-            "video": json.dumps(asdict(self.video.config)),
-            "audio": json.dumps(asdict(self.audio.config)),
-        }
 
     def _clean(self, split: tuple[Tensor, Tensor], video_target: Tensor, audio_target: Tensor) -> tuple[Tensor, Tensor]:
         """The target tokens of both as the decoders predict them."""

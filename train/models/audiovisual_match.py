@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -11,38 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...shards.config import Config
 from ..core.losses import Part
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairSizes(Config):
-    """Sizes of a model of pairs; the temperature of matching; and which share of the loss it has, the rest being
-    reconstruction's.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    decoder_width: int
-    decoder_depth: int
-    decoder_heads: int
-    mlp_ratio: int = 4
-    eps: float = 1e-6
-    temperature: float = 0.05
-    matching: float = 0.5
-
-    def __post_init__(self) -> None:
-        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
-            if width < 4 or heads < 1 or width % heads or width % 4:
-                raise ValueError(
-                    f"{part}width must be a multiple of {part}heads and of 4, got {part}width={width}, {part}heads="
-                    f"{heads}"
-                )
-        if self.depth < 1 or self.decoder_depth < 1 or self.mlp_ratio < 1:
-            raise ValueError(f"depth, decoder_depth and mlp_ratio must be at least 1, got {self}")
-        if self.temperature <= 0 or not 0 <= self.matching <= 1:
-            raise ValueError(f"temperature is above 0 and matching lies in [0, 1], got {self}")
 
 
 def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -9,22 +9,21 @@ Shapes: B samples, M microphones, n samples of sound, C channels of features, F 
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...shards.config import Config
+from ...pipelines.modalities.audio.batch import NoisyBatch
 from ..core.losses import Losses, weighted
-from ..core.seeding import seeded
+from ..core.model import Grids, Model, ModelConfig
 from .complex_ratio import ComplexRatio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DenseUNetConfig(Config):
+class DenseUNetConfig(ModelConfig[NoisyBatch]):
     """microphones, n_samples: of the input. n_fft, hop: of the spectra, samples. width: channels of the first level.
 
     depth: halvings of frequency and time. layers, growth: of a dense block. attention: the length of queries and keys.
@@ -53,6 +52,10 @@ class DenseUNetConfig(Config):
                 f"{self.frames} frames of n_samples={self.n_samples} and {self.n_fft // 2} frequencies must be whole "
                 f"multiples of 2 ** depth = {1 << self.depth}; change n_samples, hop, n_fft or depth"
             )
+
+    def make(self, grids: Grids) -> DenseUNet:
+        """See ModelConfig."""
+        return DenseUNet(self, grids)
 
     @property
     def frames(self) -> int:
@@ -110,20 +113,16 @@ class Up(nn.Module):
         return cast(Tensor, self.join(torch.cat((self.grow(x), skip), dim=1)))
 
 
-class DenseUNet(nn.Module):
-    """Mixtures to masks and estimates. `seed` alone decides the initial weights; at first every mask is 1."""
+class DenseUNet(Model[NoisyBatch]):
+    """Mixtures to masks and estimates. With its initial weights every mask is 1."""
 
     window: Tensor
 
-    def __init__(self, config: DenseUNetConfig, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: DenseUNetConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
         self.ratio = ComplexRatio()
-        with seeded(seed):
-            self._build(config)
-        self.register_buffer("window", torch.hann_window(config.n_fft).sqrt(), persistent=False)
-
-    def _build(self, c: DenseUNetConfig) -> None:
+        self.register_buffer("window", torch.hann_window(c.n_fft).sqrt(), persistent=False)
         widths = [c.width << level for level in range(c.depth + 1)]
         frames = [c.frames >> level for level in range(c.depth + 1)]
         self.enter = DenseBlock(2 * c.microphones, widths[0], frames[0], c)
@@ -141,16 +140,14 @@ class DenseUNet(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss, a float32 scalar, of the arguments of `losses`."""
-        return self.losses(*inputs).loss()
+    def loss(self, batch: NoisyBatch) -> Losses:
+        """The error of the estimate over that of the mixture itself, each sample in its weight; 1 is what a mask of 1
+        gives.
 
-    def losses(self, mixture: Tensor, clean: Tensor) -> Losses:
-        """The error of the estimate over that of the mixture itself, each sample alike.
-
-        mixture, clean: float32 (B, M, n). The error is the mean absolute one of the sounds, or with the target "ratio"
-        the squared one of the bounded masks, weighted by the mixture's magnitude. 1 is what a mask of 1 gives.
+        The error is the mean absolute one of the sounds, or with the target "ratio" the squared one of the bounded
+        masks, weighted by the mixture's magnitude.
         """
+        mixture, clean = batch.mixture, batch.clean
         spectrum = self.spectra(mixture)
         mask = self.mask(spectrum)
         if self.config.target == "sound":
@@ -160,8 +157,13 @@ class DenseUNet(nn.Module):
             target, weight = self.ratio.target(spectrum, self.spectra(clean)), spectrum.abs()
             error = ((self.ratio.bounded(mask) - target).abs().square() * weight).mean(dim=(1, 2, 3))
             alone = ((self.ratio.bounded(torch.ones_like(mask)) - target).abs().square() * weight).mean(dim=(1, 2, 3))
+        counted = torch.ones_like(alone) if batch.weight is None else batch.weight
         relative = error / alone.clamp_min(1e-8)
-        return Losses(parts={"error": weighted(relative, torch.ones_like(relative))})
+        return Losses(parts={"error": weighted(relative, counted)})
+
+    def reconstructed(self, batch: NoisyBatch) -> NoisyBatch:
+        """The batch with the estimates as its clean sounds."""
+        return replace(batch, clean=self.enhance(batch.mixture))
 
     def enhance(self, mixture: Tensor) -> Tensor:
         """The estimated clean sounds, float32 (B, M, n)."""
@@ -200,10 +202,6 @@ class DenseUNet(nn.Module):
         full = F.pad(spectrum, (0, 1, 0, 1)).reshape(-1, c.n_fft // 2 + 1, c.frames + 1)
         sound = torch.istft(full, c.n_fft, c.hop, window=self.window, length=c.n_samples)
         return sound.reshape(-1, c.microphones, c.n_samples)
-
-    def metadata(self) -> dict[str, str]:
-        """The kind and the config, as `load_model` reads them."""
-        return {"kind": "dense-unet", "model": json.dumps(asdict(self.config))}
 
 
 def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:

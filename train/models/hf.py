@@ -17,8 +17,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..tokens.video import VideoTokens, VideoTokensConfig
+from ...pipelines.masks import TokenGrid
+from ...pipelines.modalities.video.batch import VideoBatch
+from ..core.seeding import seeded
+from ..tokens.video import VideoTokens
 from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
+from .video_autoencoder import VideoAutoencoderConfig
 
 HF_DECODER_EPS = 1e-5
 """transformers has no setting for the epsilon of the decoder's last norm; it is always this."""
@@ -44,14 +48,14 @@ _QKV = "attention.attention"
 _STACKS = {"encoder.stacks.0.blocks": "videomae.encoder.layer", "decoder.stack.blocks": "decoder.decoder_layers"}
 
 
-def to_hf_config(model: MaskedAutoencoder) -> dict[str, Any]:
+def to_hf_config(model: MaskedAutoencoder[VideoBatch]) -> dict[str, Any]:
     """The keyword arguments of the `transformers.VideoMAEConfig` of a video model."""
-    c, tokens = model.config, _tokens(model).config
+    c, tokens = model.config, _tokens(model)
     return {
-        "num_frames": tokens.frames,
-        "image_size": tokens.size,
-        "tubelet_size": tokens.tubelet,
-        "patch_size": tokens.patch,
+        "num_frames": tokens.extent[0],
+        "image_size": tokens.extent[1],
+        "tubelet_size": tokens.patch[0],
+        "patch_size": tokens.patch[1],
         "num_channels": 3,
         "hidden_size": c.width,
         "num_hidden_layers": c.depth,
@@ -68,12 +72,12 @@ def to_hf_config(model: MaskedAutoencoder) -> dict[str, Any]:
     }
 
 
-def to_hf(model: MaskedAutoencoder) -> dict[str, Tensor]:
+def to_hf(model: MaskedAutoencoder[VideoBatch]) -> dict[str, Tensor]:
     """The state dict of `VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(model)))` with the model's weights."""
-    state, tokens = model.state_dict(), _tokens(model).config
+    state, tokens = model.state_dict(), _tokens(model)
     hf = {theirs: state[ours] for ours, theirs in _ROOT.items()}
     hf["mask_token"] = state["decoder.mask_token"][None, None]
-    hf[_EMBED] = state["encoder.embed.0.weight"].reshape(-1, 3, tokens.tubelet, tokens.patch, tokens.patch)
+    hf[_EMBED] = state["encoder.embed.0.weight"].reshape(-1, 3, *tokens.patch)
     for kind in ("weight", "bias"):
         head = state[f"decoder.head.0.{kind}"]
         hf[f"{_HEAD}.{kind}"] = head.reshape(3, -1, *head.shape[1:]).transpose(0, 1).reshape(head.shape)
@@ -90,14 +94,14 @@ def to_hf(model: MaskedAutoencoder) -> dict[str, Tensor]:
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in hf.items()}
 
 
-def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAutoencoder:
+def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAutoencoder[VideoBatch]:
     """This package's model with the weights of a VideoMAEForPreTraining.
 
     config: its `config.to_dict()`, or the content of a config.json. state: its state dict, or the content of a
     model.safetensors. ValueError where the architecture is another one.
     """
     _check(config)
-    autoencoder = AutoencoderConfig(
+    autoencoder = VideoAutoencoderConfig(
         width=config["hidden_size"],
         depth=config["num_hidden_layers"],
         heads=config["num_attention_heads"],
@@ -108,13 +112,10 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
         eps=config["layer_norm_eps"],
         decoder_eps=HF_DECODER_EPS,
     )
-    tokens = VideoTokensConfig(
-        frames=config["num_frames"],
-        size=config["image_size"],
-        tubelet=config["tubelet_size"],
-        patch=config["patch_size"],
-    )
-    model = MaskedAutoencoder(autoencoder, VideoTokens(tokens))
+    size, patch = config["image_size"], config["patch_size"]
+    grid = TokenGrid.video(config["num_frames"], size, size, tubelet=config["tubelet_size"], patch=patch)
+    with seeded(0):
+        model = autoencoder.make({"video": grid})
     ours = {name: state[theirs] for name, theirs in _ROOT.items()}
     ours["decoder.mask_token"] = state["mask_token"].flatten()
     ours["encoder.embed.0.weight"] = state[_EMBED].flatten(1)
@@ -133,7 +134,7 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     return model
 
 
-def export_hf(model: MaskedAutoencoder, folder: str | Path) -> None:
+def export_hf(model: MaskedAutoencoder[VideoBatch], folder: str | Path) -> None:
     """Writes config.json and model.safetensors, which `VideoMAEForPreTraining.from_pretrained(folder)` reads."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,15 +143,17 @@ def export_hf(model: MaskedAutoencoder, folder: str | Path) -> None:
     save_file(to_hf(model), folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _block_names(config: AutoencoderConfig) -> dict[str, str]:
+def _block_names(config: AutoencoderConfig[VideoBatch]) -> dict[str, str]:
     depths = (config.depth, config.decoder_depth)
     stacks = zip(_STACKS.items(), depths, strict=True)
     return {f"{ours}.{i}": f"{theirs}.{i}" for (ours, theirs), depth in stacks for i in range(depth)}
 
 
-def _tokens(model: MaskedAutoencoder) -> VideoTokens:
-    if not isinstance(model.tokens, VideoTokens):
-        raise ValueError(f"transformers.VideoMAE takes video tokens, the model has {type(model.tokens).__name__}")
+def _tokens(model: MaskedAutoencoder[VideoBatch]) -> VideoTokens:
+    if not isinstance(model.tokens, VideoTokens) or len(set(model.tokens.extent[1:])) > 1:
+        raise ValueError(
+            f"transformers.VideoMAE takes square video, the model has {type(model.tokens).__name__} of {model.grids}"
+        )
     return model.tokens
 
 

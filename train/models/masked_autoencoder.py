@@ -13,33 +13,34 @@ VideoMAE V2 (Wang et al., 2023) is the same core with fewer mask tokens and a we
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...shards.config import Config
+from ...pipelines.masks.core.batch import MaskBatch
 from ..core.block import begin_linear, gathered
 from ..core.losses import Losses, squared
+from ..core.model import BatchT, Grids, Model, ModelConfig
 from ..core.positions import interleaved_sinusoid
-from ..core.seeding import seeded
 from .encoder_decoder import TokenDecoder, TokenEncoder
 from .window_decoder import Windows
 
 
-class Tokens(Protocol):
-    """What the core asks of a kind of token; a module, so that its buffers follow the model to its device.
+class Tokens(Protocol[BatchT]):
+    """What the core asks of a kind of token; a module, so that its buffers follow the model to its device."""
 
-    kind: its name in `export.KINDS`, which rebuilds it from config (a dataclass of plain values).
-    """
-
-    kind: str
-    config: Any
     n_tokens: int
     n_inputs: int
     n_targets: int
+
+    def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
+        """The data of a batch and its masks; ValueError where it has none."""
+
+    def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
+        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
 
     def split(self, data: Tensor) -> Tensor:
         """The data's tokens as stored, (B, N, ...)."""
@@ -63,7 +64,7 @@ class Placed(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AutoencoderConfig(Config):
+class AutoencoderConfig(ModelConfig[BatchT]):
     """Sizes of the encoder and the decoder, and the epsilons of their layer norms.
 
     `decoder_window`: tokens of a window in time and frequency, for a decoder that attends only within windows
@@ -84,8 +85,6 @@ class AutoencoderConfig(Config):
     decoder_window: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.decoder_window is not None:
-            object.__setattr__(self, "decoder_window", tuple(self.decoder_window))
         for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
             if width < 1 or heads < 1 or width % heads or width % 2:
                 raise ValueError(
@@ -98,18 +97,22 @@ class AutoencoderConfig(Config):
                 f"got {self.depth}, {self.decoder_depth}, {self.mlp_ratio}"
             )
 
+    @abstractmethod
+    def tokens(self, grids: Grids) -> Tokens[BatchT]:
+        """The kind of tokens, on its grid."""
 
-class MaskedAutoencoder(nn.Module):
-    """A masked autoencoder over any `Tokens` module. `seed` alone decides the initial weights."""
+    def make(self, grids: Grids) -> MaskedAutoencoder[BatchT]:
+        """See ModelConfig."""
+        return MaskedAutoencoder(self, grids)
 
-    def __init__(self, config: AutoencoderConfig, tokens: Tokens, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        self.tokens = tokens
-        with seeded(seed):
-            self._build(config, tokens)
 
-    def _build(self, c: AutoencoderConfig, tokens: Tokens) -> None:
+class MaskedAutoencoder(Model[BatchT]):
+    """A masked autoencoder over any `Tokens` module."""
+
+    def __init__(self, config: AutoencoderConfig[BatchT], grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.tokens = tokens = config.tokens(grids)
         self.encoder = TokenEncoder(
             [tokens.n_inputs],
             [_positions(tokens, c.width)],
@@ -137,28 +140,22 @@ class MaskedAutoencoder(nn.Module):
             raise ValueError(f"decoder_window={window} is for tokens in a grid of time and frequency; leave it out")
         return Windows(self.tokens.grid, window)
 
-    def losses(self, data: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Losses:
-        """The squared error of target tokens, each weighted by `weight`.
-
-        data: what the tokens module takes, such as uint8 (B, T, H, W, 3). visible int64 (B, V), target int64 (B, M),
-        weight float32 (B, M): the fields of a MaskBatch.
-        """
+    def loss(self, batch: BatchT) -> Losses:
+        """The squared error of target tokens, each in its weight."""
+        data, mask = self.tokens.of(batch)
         tokens = self.tokens.split(data)
         with torch.no_grad():
-            expected = self.tokens.targets(gathered(tokens, target))
-        return Losses(parts={"reconstruction": squared(self._predict(tokens, visible, target), expected, weight)})
+            expected = self.tokens.targets(gathered(tokens, mask.target))
+        predicted = self._predict(tokens, mask.visible, mask.target)
+        return Losses(parts={"reconstruction": squared(predicted, expected, mask.weight)})
 
-    def forward(self, data: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """The loss, a float32 scalar, of the arguments of `losses`."""
-        return self.losses(data, visible, target, weight).loss()
+    def reconstructed(self, batch: BatchT) -> BatchT:
+        """The batch with the predicted targets in their place, each with the true one's mean and deviation."""
+        return self.tokens.completed(batch, self.predict(*self._seen(batch)))
 
-    def metadata(self) -> dict[str, str]:
-        """The kind of tokens and the configs, as `load_model` reads them."""
-        return {
-            "kind": self.tokens.kind,
-            "model": json.dumps(asdict(self.config)),
-            "tokens": json.dumps(asdict(self.tokens.config)),
-        }
+    def _seen(self, batch: BatchT) -> tuple[Tensor, Tensor, Tensor]:
+        data, mask = self.tokens.of(batch)
+        return data, mask.visible, mask.target
 
     def predict(self, data: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """What the decoder says of the tokens `target`, (B, M, n_targets), having seen only the tokens `visible`."""
@@ -176,6 +173,6 @@ class MaskedAutoencoder(nn.Module):
         return made[0]
 
 
-def _positions(tokens: Tokens, width: int) -> Tensor:
+def _positions(tokens: Tokens[BatchT], width: int) -> Tensor:
     """Where tokens have positions of their own those, else those along a line: float32 (N, width)."""
     return tokens.positions(width) if isinstance(tokens, Placed) else interleaved_sinusoid(tokens.n_tokens, width)

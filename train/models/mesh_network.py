@@ -13,17 +13,17 @@ Shapes: N nodes, E edges, D channels, V visible nodes, M targets, K edges betwee
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...shards.config import Config
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.mesh.batch import MeshBatch
 from ..core.losses import Losses, squared
-from ..core.seeding import seeded
+from ..core.model import Grids, Model, ModelConfig
 from .message_passing import GatedMLP, GraphBlock
 
 Task = Literal["masked", "next"]
@@ -33,7 +33,7 @@ N_KINDS = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshNetworkConfig(Config):
+class MeshNetworkConfig(ModelConfig[MeshBatch]):
     """Task and sizes. task: "masked" predicts hidden fields, "next" changes to the next step. channels: D. dims: of
     space, 2 or 3. width: of nodes and edges; hidden: of the gated perceptrons. encoder_rounds, decoder_rounds: of
     messages, before and after hidden nodes come back.
@@ -56,87 +56,77 @@ class MeshNetworkConfig(Config):
         if min(sizes) < 1:
             raise ValueError(f"channels, width, hidden and both numbers of rounds are at least 1, got {sizes}")
 
+    def make(self, grids: Grids) -> MeshNetwork:
+        """See ModelConfig."""
+        return MeshNetwork(self, grids)
 
-class MeshNetwork(nn.Module):
-    """The network of either task; all but the head and the tokens have the same names and shapes in both. `seed` alone
-    decides the initial weights.
-    """
 
-    def __init__(self, config: MeshNetworkConfig, *, seed: int = 0) -> None:
-        super().__init__()
+class MeshNetwork(Model[MeshBatch]):
+    """The network of either task; all but the head and the tokens have the same names and shapes in both."""
+
+    def __init__(self, config: MeshNetworkConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
         self.config = c = config
-        with seeded(seed):
-            self.embed_nodes = GatedMLP(c.channels + N_KINDS, c.width, c.hidden)
-            self.embed_edges = GatedMLP(c.dims + 1, c.width, c.hidden)
-            self.encoder = nn.ModuleList(GraphBlock(c.width, c.hidden) for _ in range(c.encoder_rounds))
-            self.decoder = nn.ModuleList(GraphBlock(c.width, c.hidden) for _ in range(c.decoder_rounds))
-            if c.task == "masked":
-                self.field_head = nn.Linear(c.width, c.channels)
-                self.mask_token = nn.Parameter(0.02 * torch.randn(c.width))
-                self.edge_token = nn.Parameter(0.02 * torch.randn(c.width))
-            else:
-                self.change_head = nn.Linear(c.width, c.channels)
+        self.embed_nodes = GatedMLP(c.channels + N_KINDS, c.width, c.hidden)
+        self.embed_edges = GatedMLP(c.dims + 1, c.width, c.hidden)
+        self.encoder = nn.ModuleList(GraphBlock(c.width, c.hidden) for _ in range(c.encoder_rounds))
+        self.decoder = nn.ModuleList(GraphBlock(c.width, c.hidden) for _ in range(c.decoder_rounds))
+        if c.task == "masked":
+            self.field_head = nn.Linear(c.width, c.channels)
+            self.mask_token = nn.Parameter(0.02 * torch.randn(c.width))
+            self.edge_token = nn.Parameter(0.02 * torch.randn(c.width))
+        else:
+            self.change_head = nn.Linear(c.width, c.channels)
 
-    def metadata(self) -> dict[str, str]:
-        """What `load_model` rebuilds it from."""
-        return {"kind": "mesh", "model": json.dumps(asdict(self.config))}
+    def loss(self, batch: MeshBatch) -> Losses:
+        """Of the task "masked" the squared error of fields at hidden nodes, of "next" that of the change to the next
+        step in units of the batch's `change`: the mean over channels, each node weighted.
+        """
+        self._check(batch)
+        if self.config.task == "masked":
+            mask = hidden_nodes(batch)
+            made = self.predict_masked(batch)
+            return Losses(parts={"fields": squared(made, batch.fields[mask.target[0]], mask.weight[0])})
+        if batch.next_fields is None:
+            raise ValueError("these meshes are surfaces without steps in time; the next step is of simulations")
+        made = self.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
+        return Losses(parts={"change": squared(made, (batch.next_fields - batch.fields) / batch.change, batch.counts)})
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss of a batch, a float32 scalar: of `masked_losses` or `next_losses`, as the task is."""
-        losses = self.masked_losses if self.config.task == "masked" else self.next_losses
-        return losses(*inputs).loss()
+    def reconstructed(self, batch: MeshBatch) -> MeshBatch:
+        """The batch with the model's fields at the hidden nodes, or with its next step where nodes are free."""
+        self._check(batch)
+        if self.config.task == "masked":
+            made, target = self.predict_masked(batch), hidden_nodes(batch).target[0]
+            return replace(batch, fields=batch.fields.index_copy(0, target, made.to(batch.fields.dtype)))
+        made = self.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
+        made = batch.fields + made * batch.change
+        given = made if batch.next_fields is None else batch.next_fields
+        return replace(batch, next_fields=torch.where((batch.counts > 0)[:, None], made, given))
 
-    def masked_losses(
-        self,
-        fields: Tensor,
-        kinds: Tensor,
-        edges: Tensor,
-        features: Tensor,
-        visible: Tensor,
-        target: Tensor,
-        weight: Tensor,
-        visible_edges: Tensor,
-        kept_edges: Tensor,
-    ) -> Losses:
-        """The squared error of fields at hidden nodes, the mean over channels, each node weighted."""
-        made = self.predict_masked(fields, kinds, edges, features, visible, target, visible_edges, kept_edges)
-        return Losses(parts={"fields": squared(made, fields[target], weight)})
+    def _check(self, batch: MeshBatch) -> None:
+        """ValueError for a batch of another kind of mesh than the model is for."""
+        found, wanted = (batch.fields.shape[1], batch.positions.shape[1]), (self.config.channels, self.config.dims)
+        if found != wanted:
+            raise ValueError(
+                f"these meshes have {found[0]} channels in {found[1]} dimensions, and the model is for {wanted[0]} in "
+                f"{wanted[1]}; use a recipe with model.channels={found[0]} and model.dims={found[1]}"
+            )
 
-    def next_losses(
-        self,
-        fields: Tensor,
-        next_fields: Tensor,
-        kinds: Tensor,
-        edges: Tensor,
-        features: Tensor,
-        change: Tensor,
-        counts: Tensor,
-    ) -> Losses:
-        """The same error of the change to the next step in units of `change`, over all nodes; weighted by counts."""
-        made = self.predict_change(fields, kinds, edges, features)
-        return Losses(parts={"change": squared(made, (next_fields - fields) / change, counts)})
-
-    def predict_masked(
-        self,
-        fields: Tensor,
-        kinds: Tensor,
-        edges: Tensor,
-        features: Tensor,
-        visible: Tensor,
-        target: Tensor,
-        visible_edges: Tensor,
-        kept_edges: Tensor,
-    ) -> Tensor:
-        """The fields at the nodes `target` (M,), (M, D), of which only those at `visible` (V,) were looked at."""
-        seen = self._nodes(fields[visible], kinds[visible])
-        all_edges = self.embed_edges(features)
-        between = all_edges[kept_edges]
+    def predict_masked(self, batch: MeshBatch) -> Tensor:
+        """The fields at the target nodes, (M, D), of which only those at visible nodes were looked at."""
+        mask = hidden_nodes(batch)
+        if batch.visible_edges is None or batch.kept_edges is None:
+            raise ValueError(NO_MASK)
+        visible, target, kept = mask.visible[0], mask.target[0], batch.kept_edges
+        seen = self._nodes(batch.fields[visible], batch.kinds[visible])
+        all_edges = self.embed_edges(batch.edge_features)
+        between = all_edges[kept]
         for block in self.encoder:
-            seen, between = block(seen, between, visible_edges)
-        nodes = self.mask_token.expand(fields.shape[0], -1).index_copy(0, visible, seen)
-        whole = (all_edges + self.edge_token).index_copy(0, kept_edges, between)
+            seen, between = block(seen, between, batch.visible_edges)
+        nodes = self.mask_token.expand(batch.fields.shape[0], -1).index_copy(0, visible, seen)
+        whole = (all_edges + self.edge_token).index_copy(0, kept, between)
         for block in self.decoder:
-            nodes, whole = block(nodes, whole, edges)
+            nodes, whole = block(nodes, whole, batch.edges)
         return cast(Tensor, self.field_head(nodes[target]))
 
     def predict_change(self, fields: Tensor, kinds: Tensor, edges: Tensor, features: Tensor) -> Tensor:
@@ -148,3 +138,13 @@ class MeshNetwork(nn.Module):
 
     def _nodes(self, fields: Tensor, kinds: Tensor) -> Tensor:
         return cast(Tensor, self.embed_nodes(torch.cat((fields, F.one_hot(kinds, N_KINDS).to(fields.dtype)), dim=1)))
+
+
+NO_MASK = "the loader gives no masks, and masked pre-training needs them; build it with mask="
+
+
+def hidden_nodes(batch: MeshBatch) -> MaskBatch:
+    """The mask over a batch's nodes; ValueError where it has none."""
+    if batch.mask is None:
+        raise ValueError(NO_MASK)
+    return batch.mask

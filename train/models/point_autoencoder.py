@@ -10,27 +10,25 @@ Shapes: B clouds of N points, G groups of K points, V of them visible, M hidden,
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ...shards.config import Config
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.points.batch import PointsBatch
 from ..core.block import Stack, begin_linear, gathered
 from ..core.chamfer import chamfer
 from ..core.losses import Losses, weighted
-from ..core.seeding import seeded
+from ..core.model import Grids, Model, ModelConfig
 from ..tokens.point_groups import group_points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointAutoencoderConfig(Config):
-    """`groups` groups of `size` points; the defaults are Point-MAE's."""
+class PointAutoencoderConfig(ModelConfig[PointsBatch]):
+    """Sizes; the defaults are Point-MAE's."""
 
-    groups: int = 64
-    size: int = 32
     width: int = 384
     depth: int = 12
     heads: int = 6
@@ -38,9 +36,13 @@ class PointAutoencoderConfig(Config):
     mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        least = min(self.groups, self.size, self.depth, self.decoder_depth, self.mlp_ratio, self.heads)
+        least = min(self.depth, self.decoder_depth, self.mlp_ratio, self.heads)
         if least < 1 or self.width < 2 or self.width % self.heads:
             raise ValueError(f"all sizes are at least 1, and width a multiple of heads, got {self}")
+
+    def make(self, grids: Grids) -> PointAutoencoder:
+        """See ModelConfig."""
+        return PointAutoencoder(self, grids)
 
 
 class GroupEmbedding(nn.Module):
@@ -63,46 +65,45 @@ class GroupEmbedding(nn.Module):
         return cast(Tensor, self.second(torch.cat((whole, each), dim=3)).amax(dim=2))
 
 
-class PointAutoencoder(nn.Module):
-    """The model. `seed` alone decides the initial weights."""
+class PointAutoencoder(Model[PointsBatch]):
+    """The model, on the grid "points": groups of points, in the order in which farthest point sampling finds them."""
 
-    def __init__(self, config: PointAutoencoderConfig, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        with seeded(seed):
-            self._build(config)
-
-    def _build(self, c: PointAutoencoderConfig) -> None:
+    def __init__(self, config: PointAutoencoderConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        grids["points"].need("group", by="a model of groups of points")
+        self.config = c = config
+        self.groups, self.size = grids["points"].shape[0], grids["points"].patch[0]
         self.embed = GroupEmbedding(c.width)
         self.place = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, c.width))
         self.decoder_place = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, c.width))
         self.encoder = Stack(c.depth, c.width, c.heads, c.mlp_ratio)
         self.mask_token = nn.Parameter(torch.zeros(c.width))
         self.decoder = Stack(c.decoder_depth, c.width, c.heads, c.mlp_ratio)
-        self.head = nn.Linear(c.width, 3 * c.size)
+        self.head = nn.Linear(c.width, 3 * self.size)
         nn.init.normal_(self.mask_token, std=0.02)
         begin_linear(self)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss, a float32 scalar, of the arguments of `losses`."""
-        return self.losses(*inputs).loss()
+    def loss(self, batch: PointsBatch) -> Losses:
+        """The Chamfer distance of the target groups, each in its weight."""
+        mask = masks_of(batch)
+        centres, groups = self.cut(batch.points)
+        predicted = self._predict(centres, groups, mask.visible, mask.target)
+        true = gathered(groups, mask.target)
+        error = chamfer(predicted.float().flatten(0, 1), true.flatten(0, 1)).view(mask.weight.shape)
+        return Losses(parts={"chamfer": weighted(error, mask.weight)})
 
-    def losses(self, points: Tensor, visible: Tensor, target: Tensor, weight: Tensor) -> Losses:
-        """The Chamfer distance of the groups `target`, each weighted by `weight`.
-
-        points float32 (B, N, 3 or more). visible int64 (B, V), target int64 (B, M), weight float32 (B, M): the fields
-        of a MaskBatch over `groups` tokens, in the order in which farthest point sampling finds them.
-        """
-        centres, groups = self.cut(points)
-        predicted = self._predict(centres, groups, visible, target)
-        true = gathered(groups, target)
-        error = chamfer(predicted.float().flatten(0, 1), true.flatten(0, 1)).view(weight.shape)
-        return Losses(parts={"chamfer": weighted(error, weight)})
+    def reconstructed(self, batch: PointsBatch) -> PointsBatch:
+        """Clouds of the visible groups' points and of those that the model makes of the target groups."""
+        mask = masks_of(batch)
+        centres, groups = self.cut(batch.points)
+        seen = gathered(groups + centres[:, :, None], mask.visible).flatten(1, 2)
+        made = self.predict(batch.points, mask.visible, mask.target).flatten(1, 2)
+        return replace(batch, points=torch.cat((seen, made), dim=1))
 
     def cut(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The centres (B, G, 3) and the groups relative to them (B, G, K, 3), float32."""
         with torch.autocast(points.device.type, enabled=False), torch.no_grad():
-            return group_points(points[..., :3].float(), self.config.groups, self.config.size)
+            return group_points(points[..., :3].float(), self.groups, self.size)
 
     def predict(self, points: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """The points of the groups `target` as the model completes them, in the cloud's own places: (B, M, K, 3)."""
@@ -117,8 +118,11 @@ class PointAutoencoder(nn.Module):
         place = self.decoder_place(torch.cat((seen, hidden), dim=1))
         x = torch.cat((x, self.mask_token.to(x.dtype).expand(*target.shape, -1)), dim=1)
         made = self.head(self.decoder(x, place=place, last=target.shape[1]))
-        return cast(Tensor, made.view(*target.shape, self.config.size, 3))
+        return cast(Tensor, made.view(*target.shape, self.size, 3))
 
-    def metadata(self) -> dict[str, str]:
-        """The kind and the config, as `load_model` reads them."""
-        return {"kind": "points", "model": json.dumps(asdict(self.config))}
+
+def masks_of(batch: PointsBatch) -> MaskBatch:
+    """The masks of a batch's groups; ValueError where it has none."""
+    if batch.mask is None:
+        raise ValueError("the loader gives no masks, and a masked autoencoder needs them; build it with mask=")
+    return batch.mask

@@ -13,31 +13,35 @@ Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encod
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ...pipelines.masks import visible_count
 from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ..core.block import begin_linear, gathered
 from ..core.losses import Losses, squared
+from ..core.model import Grids
 from ..core.positions import grid_positions
-from ..core.seeding import seeded
-from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
-from ..tokens.video import VideoTokens, VideoTokensConfig
-from .audiovisual_match import PairSizes, matching, mean_token
+from ..tokens.spectrogram import SpectrogramTokens
+from ..tokens.video import VideoTokens
+from .audiovisual_match import matching, mean_token
 from .encoder_decoder import TokenDecoder, TokenEncoder
+from .pair_model import PairConfig, PairModel, every_token, masked, rows_of
 
 VIDEO, AUDIO = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SiameseConfig(PairSizes):
-    """The sizes of AVSiam's base model."""
+class SiameseConfig(PairConfig):
+    """The sizes of AVSiam's base model. reconstructed: the share of tokens that the masks for reconstruction hide.
+    parts: in so many parts of similar ratios a batch is encoded for matching, one for each ratio.
+    """
 
     width: int = 768
     depth: int = 12
@@ -45,21 +49,22 @@ class SiameseConfig(PairSizes):
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
+    reconstructed: float = 0.75
+    parts: int = 5
+
+    def make(self, grids: Grids) -> Siamese:
+        """See ModelConfig."""
+        return Siamese(self, grids)
 
 
-class Siamese(nn.Module):
-    """The model over video (or single pictures) and spectrograms. `seed` alone decides the initial weights."""
+class Siamese(PairModel):
+    """The model. Of each sample a batch has two views: the first is matched at several ratios (padded masks), the
+    second is reconstructed at one.
+    """
 
-    def __init__(
-        self, config: SiameseConfig, video: VideoTokensConfig, audio: SpectrogramTokensConfig, *, seed: int = 0
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.video, self.audio = VideoTokens(video), SpectrogramTokens(audio)
-        with seeded(seed):
-            self._build(config)
-
-    def _build(self, c: SiameseConfig) -> None:
+    def __init__(self, config: SiameseConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
         kinds: tuple[VideoTokens, SpectrogramTokens] = (self.video, self.audio)
         self.encoder = TokenEncoder(
             [kind.n_inputs for kind in kinds],
@@ -81,48 +86,58 @@ class Siamese(nn.Module):
         self.decoder.begin()
         begin_linear(self)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss, a float32 scalar, 1 for a model that guesses, of the arguments of `losses`."""
-        return self.losses(*inputs).loss()
-
-    def losses(
-        self,
-        video: Tensor,
-        spectrogram: Tensor,
-        video_visible: Tensor,
-        video_target: Tensor,
-        video_weight: Tensor,
-        audio_visible: Tensor,
-        audio_target: Tensor,
-        audio_weight: Tensor,
-        matched_video: Tensor,
-        matched_spectrogram: Tensor,
-        *parts: Tensor,
-    ) -> Losses:
-        """The squared errors of both modalities' target tokens, which share what matching leaves, and matching.
-
-        video uint8 (B, T, H, W, 3) and spectrogram float32 (B, T', F) are reconstructed by their masks, as in
-        `MaskedAutoencoder`. matched_video and matched_spectrogram are matched; parts: see `ratio_parts`, of the video,
-        then as many of the sound.
-        """
-        split = (self.video.split(video), self.audio.split(spectrogram))
-        predicted = self._completed(split, (video_visible, audio_visible), (video_target, audio_target))
-        half = len(parts) // 2
-        clips = self._matched(VIDEO, self.video.split(matched_video), parts[:half])
-        sounds = self._matched(AUDIO, self.audio.split(matched_spectrogram), parts[half:])
-        c, share = self.config, (1 - self.config.matching) / 2
+    def loss(self, batch: AudioVisualBatch) -> Losses:
+        """The squared errors of both modalities' target tokens, which share what matching leaves, and matching."""
+        shown = self.shown(batch)
+        spectrogram, of_video, of_audio = masked(shown)
+        split = (self.video.split(shown.video), self.audio.split(spectrogram))
+        predicted = self._completed(split, (of_video.visible, of_audio.visible), (of_video.target, of_audio.target))
         with torch.no_grad():
             expected = (
-                self.video.targets(gathered(split[VIDEO], video_target)),
-                self.audio.targets(gathered(split[AUDIO], audio_target)),
+                self.video.targets(gathered(split[VIDEO], of_video.target)),
+                self.audio.targets(gathered(split[AUDIO], of_audio.target)),
             )
+        clips, sounds = self._matched_views(batch)
+        c, share = self.config, (1 - self.config.matching) / 2
         return Losses(
             parts={
-                "video": squared(predicted[VIDEO], expected[VIDEO], video_weight, share),
-                "audio": squared(predicted[AUDIO], expected[AUDIO], audio_weight, share),
+                "video": squared(predicted[VIDEO], expected[VIDEO], of_video.weight, share),
+                "audio": squared(predicted[AUDIO], expected[AUDIO], of_audio.weight, share),
                 "matching": matching(clips, sounds, c.temperature, c.matching),
             }
         )
+
+    def shown(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The second views, with masks without the padding: all of them have one ratio."""
+        _, video, audio = masked(batch)
+        return rows_of(batch, slice(1, None, 2), self._second(video), self._second(audio))
+
+    def _second(self, mask: MaskBatch) -> MaskBatch:
+        n = mask.masked.shape[1]
+        seen = visible_count(n, self.config.reconstructed, "floor_visible")
+        return MaskBatch(
+            grid=mask.grid,
+            masked=mask.masked[1::2],
+            visible=mask.visible[1::2, :seen],
+            target=mask.target[1::2, : n - seen],
+            weight=mask.weight[1::2, : n - seen],
+        )
+
+    def _matched_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
+        """Unit vectors (B, D) of the first views' clips and of their sounds."""
+        spectrogram, video, audio = masked(batch)
+        clips = self._matched(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
+        return clips, self._matched(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
+
+    def _first(self, mask: MaskBatch) -> list[Tensor]:
+        if mask.n_visible is None:
+            raise ValueError("masks of several ratios have different counts: give the loader masks.Padded(...)")
+        return ratio_parts(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles encoder and decoder: how a batch falls into parts of similar ratios is decided on the host."""
+        self.encoder.compile(*args, **kwargs)
+        self.decoder.compile(*args, **kwargs)
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
@@ -137,17 +152,8 @@ class Siamese(nn.Module):
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors float32 (B, D) of whole clips and of whole sounds; those of a pair should be near each other."""
         video_tokens, audio_tokens = self.video.split(video), self.audio.split(spectrogram)
-        clips = self._encoded(VIDEO, video_tokens, _all(video_tokens))
-        return mean_token(clips), mean_token(self._encoded(AUDIO, audio_tokens, _all(audio_tokens)))
-
-    def metadata(self) -> dict[str, str]:
-        """The kind of model and its configs, as `load_model` reads them."""
-        return {
-            "kind": "siamese",
-            "model": json.dumps(asdict(self.config)),
-            "video": json.dumps(asdict(self.video.config)),
-            "audio": json.dumps(asdict(self.audio.config)),
-        }
+        clips = self._encoded(VIDEO, video_tokens, every_token(video_tokens))
+        return mean_token(clips), mean_token(self._encoded(AUDIO, audio_tokens, every_token(audio_tokens)))
 
     def _encoded(self, modality: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
         """The visible tokens of one modality through the encoder, (B, V, D); padding is not attended to."""
@@ -189,7 +195,3 @@ def ratio_parts(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
             real = torch.arange(width, device=visible.device) < n_visible[rows, None].clamp(min=1)
             made += [rows, visible[rows, :width], real]
     return made
-
-
-def _all(tokens: Tensor) -> Tensor:
-    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])

@@ -19,8 +19,7 @@ Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E t
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import torch
@@ -28,29 +27,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
-from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_grid, voxel_places, voxelise
-from ...shards.config import Config
+from ...pipelines.modalities.points.batch import PointsBatch
+from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
 from ..core.block import begin_linear
 from ..core.losses import Losses, weighted
+from ..core.model import Grids, Model, ModelConfig
 from ..core.positions import axis_sinusoids
-from ..core.seeding import seeded
 from .voxel_blocks import ConditionedBlock, TimeEmbedding
 
 Schedule = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VoxelDiffusionConfig(Config):
-    """Sizes. `resolution` voxels along an edge, tokens of `patch`^3 of them, `window` tokens along an edge of the
-    decoder's windows; labels 0 ... categories - 1 (-1: none) choose among `experts` in every second block of the
-    encoder. counts: beside the mean x, y, z of its points a voxel says how many they are, as the logarithm of 1 + how
-    many times denser it is than the whole cube. shown: without a mask, as when new clouds are made, the encoder sees
-    this share of the tokens, those with the most points. The noise is `LinearNoise(times, first, last)`, or, with the
-    schedule "cosine", `CosineNoise(times)`. The defaults are DiT-3D's S/4 at 32^3, with a decoder of our own size.
+class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
+    """Sizes. `window` tokens along an edge of the decoder's windows; labels 0 ... categories - 1 (-1: none) choose
+    among `experts` in every second block of the encoder. counts: beside the mean x, y, z of its points a voxel says
+    how many they are, as the logarithm of 1 + how many times denser it is than the whole cube. shown: without a mask,
+    as when new clouds are made, the encoder sees this share of the tokens, those with the most points. The noise is
+    `LinearNoise(times, first, last)`, or, with the schedule "cosine", `CosineNoise(times)`. The defaults are DiT-3D's
+    S/4, with a decoder of our own size.
     """
 
-    resolution: int = 32
-    patch: int = 4
     categories: int = 64
     width: int = 384
     depth: int = 12
@@ -69,24 +66,23 @@ class VoxelDiffusionConfig(Config):
     last: float = 0.02
 
     def __post_init__(self) -> None:
-        side = voxel_grid(self.resolution, self.patch).shape[0]
-        if self.window < 1 or side % self.window:
-            raise ValueError(f"windows of {self.window} tokens along an edge do not fill the {side} of the cube")
         for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
             if width < 6 or width % 6 or heads < 1 or width % heads:
                 raise ValueError(
                     f"{part}width is a multiple of 6 and of {part}heads, got {part}width={width}, {part}heads={heads}"
                 )
-        least = min(self.depth, self.decoder_depth, self.experts, self.mlp_ratio, self.categories)
+        least = min(self.depth, self.decoder_depth, self.experts, self.mlp_ratio, self.categories, self.window)
         if least < 1:
-            raise ValueError(f"depths, experts, mlp_ratio and categories are at least 1, got {self}")
-        if not 1 / side**3 <= self.shown <= 1:
-            raise ValueError(
-                f"shown is a share of the {side**3} tokens, at least one and at most all, got {self.shown}"
-            )
+            raise ValueError(f"depths, experts, mlp_ratio, categories and window are at least 1, got {self}")
+        if not 0 < self.shown <= 1:
+            raise ValueError(f"shown is a share of the tokens above 0 and at most 1, got {self.shown}")
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
         self.noise()
+
+    def make(self, grids: Grids) -> VoxelDiffusion:
+        """See ModelConfig."""
+        return VoxelDiffusion(self, grids)
 
     def noise(self) -> Noise:
         """The noise that the loader adds and the model knows."""
@@ -95,25 +91,33 @@ class VoxelDiffusionConfig(Config):
         return LinearNoise(times=self.times, first=self.first, last=self.last)
 
 
-class VoxelDiffusion(nn.Module):
-    """The model. `seed` alone decides the initial weights, with which all velocities are 0."""
+class VoxelDiffusion(Model[PointsBatch]):
+    """The model, on the grid "points": cubes of patch^3 voxels. With its initial weights all velocities are 0."""
 
     positions: Tensor
     decoder_positions: Tensor
 
-    def __init__(self, config: VoxelDiffusionConfig, *, seed: int = 0) -> None:
-        super().__init__()
+    def __init__(self, config: VoxelDiffusionConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        shape = grids["points"].need("x", "y", "z", by="a model of voxels")
         self.config = config
-        self.side = config.resolution // config.patch
+        self.side, self.patch = shape[0], grids["points"].patch[0]
+        self.resolution = self.side * self.patch
+        if self.side % config.window:
+            raise ValueError(
+                f"windows of {config.window} tokens along an edge do not fill the {self.side} of the cube; choose a "
+                "window that divides them"
+            )
+        if config.shown * self.side**3 < 1:
+            raise ValueError(f"shown={config.shown} of {self.side**3} tokens is less than one; show at least that")
         self.noise = config.noise()
-        with seeded(seed):
-            self._build(config)
+        self._build(config)
         for name, width in (("positions", config.width), ("decoder_positions", config.decoder_width)):
             self.register_buffer(name, axis_sinusoids((self.side,) * 3, width), persistent=False)
 
     def _build(self, c: VoxelDiffusionConfig) -> None:
-        values = 3 * c.patch**3
-        self.embed = nn.Linear((3 + c.counts) * c.patch**3, c.width)
+        values = 3 * self.patch**3
+        self.embed = nn.Linear((3 + c.counts) * self.patch**3, c.width)
         self.time = TimeEmbedding(c.width)
         self.reach = nn.Linear(1, c.width)
         self.category = nn.Embedding(c.categories + 1, c.width)
@@ -139,23 +143,16 @@ class VoxelDiffusion(nn.Module):
         for last in (self.modulation, self.head):
             nn.init.zeros_(last.weight)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The loss, a float32 scalar, of the arguments of `losses`."""
-        return self.losses(*inputs).loss()
-
-    def losses(
-        self, points: Tensor, noise: Tensor, time: Tensor, label: Tensor, visible: Tensor, weight: Tensor
-    ) -> Losses:
-        """The squared error of the noise, a cloud counting `weight`.
+    def loss(self, batch: PointsBatch) -> Losses:
+        """The squared error of the noise, a cloud counting its weight.
 
         Of each cloud half of it is the mean over the points in visible tokens, half that over the others: the few that
         the encoder saw are those that it can learn to move, which is all that counts when new clouds are made.
-
-        points float32 (B, N, 3 or more), noise float32 (B, N, 3), time, label int64 (B,): the fields of a PointsBatch.
-        visible int64 (B, V): of its mask. weight float32 (B,).
         """
-        noised = self.noise.noised(points[..., :3], noise, time)
-        predicted = self.predict(noised, time, label, visible)
+        noise, time, visible = noise_of(batch)
+        weight = torch.ones_like(batch.points[:, 0, 0]) if batch.weight is None else batch.weight
+        noised = self.noise.noised(batch.points[..., :3], noise, time)
+        predicted = self.predict(noised, time, batch.label, visible)
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=2)
         seen = self._lies_in(noised, visible)
         shares = [part.sum(dim=1).clamp_min(1) for part in (seen, 1 - seen)]
@@ -165,10 +162,17 @@ class VoxelDiffusion(nn.Module):
         loss = torch.where(both, (halves[0] + halves[1]) / 2, whole)
         return Losses(parts={"noise": weighted(loss, weight)})
 
+    def reconstructed(self, batch: PointsBatch) -> PointsBatch:
+        """The clouds without the noise that the model predicts, taken away in one step."""
+        noise, time, visible = noise_of(batch)
+        noised = self.noise.noised(batch.points[..., :3], noise, time)
+        kept = self.noise.kept().to(noised.device)[time, None, None].float()
+        made = (noised - (1 - kept).sqrt() * self.predict(noised, time, batch.label, visible)) / kept.sqrt()
+        return replace(batch, points=torch.cat((made, batch.points[..., 3:]), dim=2))
+
     def _lies_in(self, noised: Tensor, visible: Tensor) -> Tensor:
         """1 for each point that lies in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
-        c = self.config
-        tokens = point_tokens(voxel_places(noised, c.resolution), c.resolution, c.patch)
+        tokens = point_tokens(voxel_places(noised, self.resolution), self.resolution, self.patch)
         chosen = torch.zeros(len(noised), self.side**3, device=noised.device).scatter(1, visible, 1.0)
         return chosen.gather(1, tokens)
 
@@ -176,7 +180,7 @@ class VoxelDiffusion(nn.Module):
         """The noise in the points float32 (B, N, 3), of their shape; `visible` tokens are seen, by default the share
         `shown` of them.
         """
-        voxels = voxelise(noised, self.config.resolution)
+        voxels = voxelise(noised, self.resolution)
         tokens = self.split(self._features(voxels))
         visible = self._fullest(voxels) if visible is None else visible
         category = self.category(label + 1)
@@ -192,7 +196,7 @@ class VoxelDiffusion(nn.Module):
         """What a voxel says of its points: (B, 3, R, R, R), or with their number (B, 4, R, R, R)."""
         if not self.config.counts:
             return voxels.features
-        density = voxels.counts * (self.config.resolution**3 / voxels.places.shape[1])
+        density = voxels.counts * (self.resolution**3 / voxels.places.shape[1])
         return torch.cat((voxels.features, density.float().log1p()[:, None]), dim=1)
 
     def _fullest(self, voxels: Voxels) -> Tensor:
@@ -225,19 +229,22 @@ class VoxelDiffusion(nn.Module):
 
     def split(self, grid: Tensor) -> Tensor:
         """A grid (B, C, R, R, R) as tokens (B, T, C p^3), in C order of (x, y, z, channel) within one."""
-        s, p = self.side, self.config.patch
+        s, p = self.side, self.patch
         cut = grid.reshape(len(grid), grid.shape[1], s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
         return cut.reshape(len(grid), s**3, -1)
 
     def join(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T, 3 p^3) as a grid (B, R, R, R, 3)."""
-        s, p, r = self.side, self.config.patch, self.config.resolution
+        s, p, r = self.side, self.patch, self.resolution
         cut = tokens.reshape(len(tokens), s, s, s, p, p, p, 3).permute(0, 1, 4, 2, 5, 3, 6, 7)
         return cut.reshape(len(tokens), r, r, r, 3)
 
-    def metadata(self) -> dict[str, str]:
-        """The kind and the config, as `load_model` reads them."""
-        return {"kind": "voxel-diffusion", "model": json.dumps(asdict(self.config))}
+
+def noise_of(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch's noise, its time, and the visible tokens; ValueError where it has none."""
+    if batch.noise is None or batch.time is None or batch.mask is None:
+        raise ValueError("a diffusion model needs noise and masks of the loader; build it with noise= and mask=")
+    return batch.noise, batch.time, batch.mask.visible
 
 
 def index_of(positions: Tensor, values: Tensor) -> Tensor:

@@ -6,17 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor
-
-from ...pipelines import AudioBatch, AudioClip, AudioLoader, audio_loader
+from ...pipelines import AudioClip, AudioLoader, audio_loader
 from ...pipelines.augment.sound import RollGain
 from ...pipelines.masks import Mask, Random
+from ...pipelines.modalities.audio.loader import spectrogram_grid
 from ...shards.media.fbank import Fbank
+from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
-from ..models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from ..tokens.spectrogram import SpectrogramTokens, SpectrogramTokensConfig
-from .masked import masked_inputs
+from ..models.spectrogram_autoencoder import SpectrogramAutoencoderConfig
 from .recipe import LoaderSettings, Recipe
 
 
@@ -31,22 +29,17 @@ class AudioRecipe(Recipe):
     features: Fbank = field(default_factory=Fbank)
     roll_gain: RollGain | None = field(default_factory=RollGain)
     patch: tuple[int, int] = (16, 16)
-    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    model: SpectrogramAutoencoderConfig = field(default_factory=SpectrogramAutoencoderConfig)
 
     def __post_init__(self) -> None:
         Recipe.__post_init__(self)
-        self.tokens()
+        _ = self.grids
 
-    def tokens(self) -> SpectrogramTokensConfig:
-        """How the model cuts a spectrogram into tokens; ValueError where they do not fill it."""
+    @property
+    def grids(self) -> Grids:
+        """That of the spectrograms; ValueError where tokens do not fill them."""
         frames = round(self.clip.seconds * self.features.sample_rate / self.features.shift)
-        return SpectrogramTokensConfig(
-            frames=frames, bins=self.features.n_bins, patch_frames=self.patch[0], patch_bins=self.patch[1]
-        )
-
-    def build_model(self, *, seed: int = 0) -> MaskedAutoencoder:
-        """The model with its initial weights, on the CPU."""
-        return MaskedAutoencoder(self.model, SpectrogramTokens(self.tokens()), seed=seed)
+        return {"audio": spectrogram_grid(frames, self.features.n_bins, self.patch)}
 
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> AudioLoader:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
@@ -61,12 +54,6 @@ class AudioRecipe(Recipe):
             **settings,
         )
 
-    def inputs(self, batch: AudioBatch) -> tuple[Tensor, ...]:
-        """The spectrograms and their masks."""
-        if batch.spectrogram is None:
-            raise ValueError("the batch has no spectrogram; take it from an AudioLoader")
-        return masked_inputs(batch.spectrogram, batch.mask)
-
 
 def audiomae_base() -> AudioRecipe:
     """Audio-MAE (Huang et al., 2022): ViT-B, random masks at 0.8, 16 decoder blocks of local windows, 33 epochs with 3
@@ -77,7 +64,7 @@ def audiomae_base() -> AudioRecipe:
         clip=AudioClip(seconds=10.24),
         mask=Random(ratio=0.8),
         batch_size=8,
-        model=AutoencoderConfig(
+        model=SpectrogramAutoencoderConfig(
             width=768,
             depth=12,
             heads=12,
@@ -101,7 +88,7 @@ def audiomae_tiny() -> AudioRecipe:
         name="audiomae-tiny",
         clip=AudioClip(seconds=1.28, short="repeat"),
         batch_size=32,
-        model=AutoencoderConfig(
+        model=SpectrogramAutoencoderConfig(
             width=192,
             depth=4,
             heads=3,

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor
-
-from ...pipelines import AudioVisualBatch, AudioVisualLoader, VideoClip, audiovisual_loader
+from ...pipelines import AudioVisualLoader, VideoClip, audiovisual_loader
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...pipelines.augment.diffusion import LinearNoise
-from ...pipelines.masks import ByView, FilledStrips, Linear, Mask, MultiRatio, Padded, Random, visible_count
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.audio.batch import AudioBatch
+from ...pipelines.masks import ByView, FilledStrips, Linear, Mask, MultiRatio, Padded, Random, TokenGrid
+from ...pipelines.modalities.audio.loader import spectrogram_grid
 from ...pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
-from ...pipelines.modalities.video.batch import VideoBatch
 from ...shards.media.fbank import Fbank
+from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
-from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
-from ..models.siamese import Siamese, SiameseConfig, ratio_parts
-from ..tokens.spectrogram import SpectrogramTokensConfig
-from ..tokens.video import VideoTokensConfig
+from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusionConfig
+from ..models.siamese import SiameseConfig
 from .recipe import LoaderSettings, Recipe
 
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -57,20 +51,16 @@ class AudioVisualRecipe(Recipe):
 
     def __post_init__(self) -> None:
         Recipe.__post_init__(self)
-        self.tokens()
+        _ = self.grids
 
-    def tokens(self) -> tuple[VideoTokensConfig, SpectrogramTokensConfig]:
-        """How the model cuts clips and spectrograms into tokens; ValueError where they do not fill them."""
-        frames = round(self.seconds * self.features.sample_rate / self.features.shift)
-        return (
-            VideoTokensConfig(frames=self.clip.frames, size=self.clip.size, tubelet=self.tubelet, patch=self.patch),
-            SpectrogramTokensConfig(
-                frames=frames,
-                bins=self.features.n_bins,
-                patch_frames=self.audio_patch[0],
-                patch_bins=self.audio_patch[1],
-            ),
-        )
+    @property
+    def grids(self) -> Grids:
+        """Those of the clips and of the spectrograms; ValueError where tokens do not fill them."""
+        size, frames = self.clip.size, round(self.seconds * self.features.sample_rate / self.features.shift)
+        return {
+            "video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch),
+            "audio": spectrogram_grid(frames, self.features.n_bins, self.audio_patch),
+        }
 
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> AudioVisualLoader:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
@@ -93,56 +83,12 @@ class AudioVisualRecipe(Recipe):
             **settings,
         )
 
-    @abstractmethod
-    def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
-        """What is reconstructed of a batch, as batches of their own, with the masks that it is reconstructed by."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiameseRecipe(AudioVisualRecipe):
     """AVSiam. A sample has two views: the first is matched at several ratios, the second reconstructed at one."""
 
-    reconstructed: float = 0.75
     model: SiameseConfig = field(default_factory=SiameseConfig)
-
-    def build_model(self, *, seed: int = 0) -> Siamese:
-        """The model with its initial weights, on the CPU."""
-        return Siamese(self.model, *self.tokens(), seed=seed)
-
-    def inputs(self, batch: AudioVisualBatch) -> tuple[Tensor, ...]:
-        """The second views with their masks, the first views, and their masks in parts of similar counts."""
-        spectrogram, video_mask, audio_mask = masked(batch)
-        return (
-            batch.video[1::2],
-            spectrogram[1::2],
-            *self._second(video_mask),
-            *self._second(audio_mask),
-            batch.video[0::2],
-            spectrogram[0::2],
-            *self._first(video_mask),
-            *self._first(audio_mask),
-        )
-
-    def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
-        """The second views."""
-        _, video, audio = masked(batch)
-        masks = []
-        for mask in (video, audio):
-            visible, target, weight = self._second(mask)
-            seen = mask.masked[1::2]
-            masks.append(MaskBatch(grid=mask.grid, masked=seen, visible=visible, target=target, weight=weight))
-        return parts_of(batch, slice(1, None, 2), masks[0], masks[1])
-
-    def _second(self, mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Without the padding: all of them have one ratio."""
-        n = mask.masked.shape[1]
-        seen = visible_count(n, self.reconstructed, "floor_visible")
-        return mask.visible[1::2, :seen], mask.target[1::2, : n - seen], mask.weight[1::2, : n - seen]
-
-    def _first(self, mask: MaskBatch) -> list[Tensor]:
-        if mask.n_visible is None:
-            raise ValueError("masks of several ratios have different counts: give the loader masks.Padded(...)")
-        return ratio_parts(mask.visible[0::2], mask.n_visible[0::2], len(RATIOS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,66 +96,6 @@ class DiffusionRecipe(AudioVisualRecipe):
     """DiffMAViL."""
 
     model: AudioVisualDiffusionConfig = field(default_factory=AudioVisualDiffusionConfig)
-
-    def build_model(self, *, seed: int = 0) -> AudioVisualDiffusion:
-        """The model with its initial weights, on the CPU."""
-        return AudioVisualDiffusion(self.model, *self.tokens(), seed=seed)
-
-    def inputs(self, batch: AudioVisualBatch) -> tuple[Tensor, ...]:
-        """Clips and spectrograms, and for both the mask, the noise and its time."""
-        spectrogram, video, audio = masked(batch)
-        if (
-            batch.video_noise is None
-            or batch.video_time is None
-            or batch.audio_noise is None
-            or batch.audio_time is None
-        ):
-            raise ValueError("the batch has no noise; give the loader noise=")
-        return (
-            batch.video,
-            spectrogram,
-            *(video.visible, video.target, video.weight, batch.video_noise, batch.video_time),
-            *(audio.visible, audio.target, audio.weight, batch.audio_noise, batch.audio_time),
-        )
-
-    def shown(self, batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
-        """All of it."""
-        _, video, audio = masked(batch)
-        return parts_of(batch, slice(None), video, audio)
-
-
-def parts_of(
-    batch: AudioVisualBatch, rows: slice, video_mask: MaskBatch, audio_mask: MaskBatch
-) -> tuple[VideoBatch, AudioBatch]:
-    """Some rows of a batch as one of clips and one of sounds, with masks of those rows."""
-    weight = None if batch.weight is None else batch.weight[rows]
-    clips = VideoBatch(
-        video=batch.video[rows],
-        mask=video_mask,
-        flow=None,
-        label=batch.label[rows],
-        key=batch.key[rows],
-        pts_s=batch.pts_s[rows],
-        weight=weight,
-    )
-    sounds = AudioBatch(
-        waveform=batch.waveform[rows],
-        length=batch.length[rows],
-        spectrogram=None if batch.spectrogram is None else batch.spectrogram[rows],
-        mask=audio_mask,
-        label=batch.label[rows],
-        key=batch.key[rows],
-        start_s=batch.audio_start_s[rows],
-        weight=weight,
-    )
-    return clips, sounds
-
-
-def masked(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
-    """The spectrograms and the masks of a batch; ValueError where it has none."""
-    if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
-        raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
-    return batch.spectrogram, batch.video_mask, batch.audio_mask
 
 
 def avsiam_base() -> SiameseRecipe:

@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor
-
 from ...pipelines import AudioClip
-from ...pipelines.modalities.audio.batch import NoisyBatch
 from ...pipelines.modalities.audio.microphones import MicrophoneLine
 from ...pipelines.modalities.audio.noisy import NoisyLoader, noisy_loader
+from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
-from ..models.dense_unet import DenseUNet, DenseUNetConfig
+from ..models.dense_unet import DenseUNetConfig
 from .recipe import LoaderSettings, Recipe
 
 
@@ -41,9 +39,10 @@ class EnhanceRecipe(Recipe):
                 f"gives {heard} and {self.clip.n_samples}"
             )
 
-    def build_model(self, *, seed: int = 0) -> DenseUNet:
-        """The model with its initial weights, on the CPU."""
-        return DenseUNet(self.model, seed=seed)
+    @property
+    def grids(self) -> Grids:
+        """None: sounds are not cut into tokens."""
+        return {}
 
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> NoisyLoader:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
@@ -56,10 +55,6 @@ class EnhanceRecipe(Recipe):
             batch_size=self.batch_size,
             **settings,
         )
-
-    def inputs(self, batch: NoisyBatch) -> tuple[Tensor, ...]:
-        """Mixtures and clean sounds."""
-        return batch.mixture, batch.clean
 
 
 def ca_dense_unet_tiny() -> EnhanceRecipe:

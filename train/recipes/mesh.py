@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from torch import Tensor
-
-from ...pipelines import MeshBatch, MeshLoader, mesh_loader
+from ...pipelines import MeshLoader, mesh_loader
 from ...pipelines.masks import Mask, MeshNodes
 from ...pipelines.modalities.mesh.noise import MeshNoise
+from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
-from ..models.mesh_network import MeshNetwork, MeshNetworkConfig
+from ..models.mesh_network import MeshNetworkConfig
 from .recipe import LoaderSettings, Recipe
 
 TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000
@@ -46,44 +45,16 @@ class MeshRecipe(Recipe):
                 f"the task 'masked' needs a mask and 'next' has none, got {self.model.task!r}, {self.mask}"
             )
 
-    def build_model(self, *, seed: int = 0) -> MeshNetwork:
-        """The model with its initial weights, on the CPU."""
-        return MeshNetwork(self.model, seed=seed)
+    @property
+    def grids(self) -> Grids:
+        """None: the tokens of a mesh are its nodes."""
+        return {}
 
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> MeshLoader:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return mesh_loader(
             data, mask=self.mask, noise=self.noise, views=self.views, batch_size=self.batch_size, **settings
         )
-
-    def inputs(self, batch: MeshBatch) -> tuple[Tensor, ...]:
-        """The graph with its mask, or with its next step; ValueError where the batch has neither, or is of another kind
-        of mesh than the model.
-        """
-        found, wanted = (batch.fields.shape[1], batch.positions.shape[1]), (self.model.channels, self.model.dims)
-        if found != wanted:
-            raise ValueError(
-                f"these meshes have {found[0]} channels in {found[1]} dimensions, and the model of {self.name!r} is "
-                f"for {wanted[0]} in {wanted[1]}; use a recipe with model=MeshNetworkConfig(channels=, dims=)"
-            )
-        return masked_inputs(batch) if self.model.task == "masked" else next_inputs(batch)
-
-
-def masked_inputs(batch: MeshBatch) -> tuple[Tensor, ...]:
-    """What `MeshNetwork.masked_loss` takes."""
-    mask, visible_edges, kept_edges = batch.mask, batch.visible_edges, batch.kept_edges
-    if mask is None or visible_edges is None or kept_edges is None:
-        raise ValueError("the loader gives no masks, and masked pre-training needs them; build it with mask=")
-    hidden = (mask.visible[0], mask.target[0], mask.weight[0], visible_edges, kept_edges)
-    return (batch.fields, batch.kinds, batch.edges, batch.edge_features, *hidden)
-
-
-def next_inputs(batch: MeshBatch) -> tuple[Tensor, ...]:
-    """What `MeshNetwork.next_loss` takes."""
-    if batch.next_fields is None:
-        raise ValueError("these meshes are surfaces without steps in time; the next step is of simulations")
-    graph = (batch.kinds, batch.edges, batch.edge_features)
-    return (batch.fields, batch.next_fields, *graph, batch.change, batch.counts)
 
 
 def meshmask_small() -> MeshRecipe:

@@ -9,21 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-import torch
-from torch import Tensor
-
 from ...pipelines import PointsLoader, points_loader
 from ...pipelines.masks import Mask, Piecewise, Random, VoxelAware
 from ...pipelines.modalities.points.augment import PointAugment
-from ...pipelines.modalities.points.batch import PointsBatch
 from ...pipelines.modalities.points.read import PointSelection
 from ...pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
 from ...shards.format.manifest import Manifest
+from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
-from ..models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
-from ..models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
-from .masked import masked_inputs
+from ..models.point_autoencoder import PointAutoencoderConfig
+from ..models.voxel_diffusion import VoxelDiffusionConfig
 from .recipe import LoaderSettings, Recipe
 
 
@@ -37,11 +33,13 @@ class VoxelRecipe(Recipe):
     select: PointSelection = field(default_factory=PointSelection)
     augment: PointAugment = field(default_factory=lambda: PointAugment(normalise="deviation"))
     views: int = 1
+    tokens: VoxelTokens = field(default_factory=VoxelTokens)
     model: VoxelDiffusionConfig = field(default_factory=VoxelDiffusionConfig)
 
-    def build_model(self, *, seed: int = 0) -> VoxelDiffusion:
-        """The model with its initial weights, on the CPU."""
-        return VoxelDiffusion(self.model, seed=seed)
+    @property
+    def grids(self) -> Grids:
+        """That of the clouds."""
+        return {"points": self.tokens.grid}
 
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> PointsLoader:
         """The recipe's batches from a split's folder; ValueError where it has more categories than the model."""
@@ -55,20 +53,13 @@ class VoxelRecipe(Recipe):
             data,
             select=self.select,
             augment=self.augment,
-            tokens=VoxelTokens(resolution=self.model.resolution, patch=self.model.patch),
+            tokens=self.tokens,
             mask=self.mask,
             noise=self.model.noise(),
             views=self.views,
             batch_size=self.batch_size,
             **settings,
         )
-
-    def inputs(self, batch: PointsBatch) -> tuple[Tensor, ...]:
-        """The points, their noise and its time, the categories, the visible tokens, and what each cloud counts."""
-        if batch.noise is None or batch.time is None or batch.mask is None:
-            raise ValueError("a diffusion model needs noise and masks of the loader; build it with noise= and mask=")
-        weight = torch.ones_like(batch.points[:, 0, 0]) if batch.weight is None else batch.weight
-        return batch.points, batch.noise, batch.time, batch.label, batch.mask.visible, weight
 
 
 def fastdit3d_small() -> VoxelRecipe:
@@ -82,7 +73,7 @@ def fastdit3d_small() -> VoxelRecipe:
         mask=VoxelAware(foreground=0.95, background=0.99, total=0.985),
         select=PointSelection(points=2048, replace=True),
         batch_size=16,
-        model=VoxelDiffusionConfig(resolution=64),
+        tokens=VoxelTokens(resolution=64),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=1.6e-3, min_lr=1.6e-3, warmup=0.0, epochs=10_000),
     )
@@ -109,9 +100,8 @@ def fastdit3d_tiny() -> VoxelRecipe:
         ),
         select=PointSelection(points=2048),
         batch_size=8,
+        tokens=VoxelTokens(resolution=24, patch=3),
         model=VoxelDiffusionConfig(
-            resolution=24,
-            patch=3,
             width=144,
             depth=4,
             heads=3,
@@ -137,11 +127,13 @@ class GroupRecipe(Recipe):
     select: PointSelection = field(default_factory=lambda: PointSelection(points=1024))
     augment: PointAugment = field(default_factory=PointAugment)
     views: int = 1
+    tokens: GroupTokens = field(default_factory=GroupTokens)
     model: PointAutoencoderConfig = field(default_factory=PointAutoencoderConfig)
 
-    def build_model(self, *, seed: int = 0) -> PointAutoencoder:
-        """The model with its initial weights, on the CPU."""
-        return PointAutoencoder(self.model, seed=seed)
+    @property
+    def grids(self) -> Grids:
+        """That of the clouds."""
+        return {"points": self.tokens.grid}
 
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> PointsLoader:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
@@ -149,16 +141,12 @@ class GroupRecipe(Recipe):
             data,
             select=self.select,
             augment=self.augment,
-            tokens=GroupTokens(groups=self.model.groups, size=self.model.size),
+            tokens=self.tokens,
             mask=self.mask,
             views=self.views,
             batch_size=self.batch_size,
             **settings,
         )
-
-    def inputs(self, batch: PointsBatch) -> tuple[Tensor, ...]:
-        """The points and the masks of their groups."""
-        return masked_inputs(batch.points, batch.mask)
 
 
 def pointmae_small() -> GroupRecipe:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
 
 from ...pipelines.stream.loader import Loader
+from ..core.model import Grids, Model, ModelConfig
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
 
@@ -40,19 +40,19 @@ class Recipe(ABC):
         if self.batch_size < 1:
             raise ValueError(f"batch_size is at least 1, got {self.batch_size}")
 
+    @property
     @abstractmethod
-    def build_model(self, *, seed: int = 0) -> nn.Module:
-        """The model with its initial weights, on the CPU. Its `forward(*inputs(batch))` is the loss, a float32 scalar;
-        its `metadata()` is what `load_model` rebuilds it from (see export.py).
-        """
+    def grids(self) -> Grids:
+        """The token grids of the recipe's batches."""
+
+    def build_model(self, *, seed: int = 0) -> Model[Any]:
+        """The model with its initial weights, on the CPU."""
+        config: ModelConfig[Any] = self.model  # type: ignore[attr-defined]
+        return config.build(self.grids, seed=seed)
 
     @abstractmethod
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[Any]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
-
-    @abstractmethod
-    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
-        """What the model's forward takes of a batch."""
 
     def settings(self) -> dict[str, str]:
         """What a resumed run must share with the saved one; batch_size may change with the number of ranks."""

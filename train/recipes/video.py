@@ -10,17 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Unpack
 
-from torch import Tensor
-
 from ...pipelines import VideoClip, VideoLoader, video_loader
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
-from ...pipelines.masks import Dual, Mask, MotionGuided, Tube
-from ...pipelines.modalities.video.batch import VideoBatch
+from ...pipelines.masks import Dual, Mask, MotionGuided, TokenGrid, Tube
+from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
-from ..models.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
-from ..tokens.video import VideoTokens, VideoTokensConfig
-from .masked import masked_inputs
+from ..models.video_autoencoder import VideoAutoencoderConfig
 from .recipe import LoaderSettings, Recipe
 
 
@@ -40,21 +36,19 @@ class VideoRecipe(Recipe):
     patch: int = 16
     augment: Augmentation = field(default_factory=MultiScaleCrop)
     flow: Literal["auto", "codec", "dis", "none"] = "auto"
-    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    model: VideoAutoencoderConfig = field(default_factory=VideoAutoencoderConfig)
 
     def __post_init__(self) -> None:
         Recipe.__post_init__(self)
         if self.views < 1:
             raise ValueError(f"views is at least 1, got {self.views}")
-        self.tokens()
+        _ = self.grids
 
-    def tokens(self) -> VideoTokensConfig:
-        """How the model cuts a clip into tokens; ValueError where they do not fill it."""
-        return VideoTokensConfig(frames=self.clip.frames, size=self.clip.size, tubelet=self.tubelet, patch=self.patch)
-
-    def build_model(self, *, seed: int = 0) -> MaskedAutoencoder:
-        """The model with its initial weights, on the CPU."""
-        return MaskedAutoencoder(self.model, VideoTokens(self.tokens()), seed=seed)
+    @property
+    def grids(self) -> Grids:
+        """That of the clips; ValueError where tokens do not fill them."""
+        size = self.clip.size
+        return {"video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch)}
 
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> VideoLoader:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
@@ -70,10 +64,6 @@ class VideoRecipe(Recipe):
             patch=self.patch,
             **settings,
         )
-
-    def inputs(self, batch: VideoBatch) -> tuple[Tensor, ...]:
-        """The clips and their masks."""
-        return masked_inputs(batch.video, batch.mask)
 
 
 def videomae_small() -> VideoRecipe:
@@ -124,7 +114,7 @@ def tiny(recipe: VideoRecipe) -> VideoRecipe:
         augment=CenterCrop(),
         batch_size=8,
         views=1,
-        model=AutoencoderConfig(width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
+        model=VideoAutoencoderConfig(width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=900),
     )

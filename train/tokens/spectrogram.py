@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ...shards.config import Config
+from ...pipelines.masks import TokenGrid
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.audio.batch import AudioBatch
 from ..core.positions import axis_sinusoids
+from .video import NO_MASK
 
 EPS = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpectrogramTokensConfig(Config):
-    """The spectrogram (frames, bins) and the extent of a token in both."""
-
-    frames: int = 1024
-    bins: int = 128
-    patch_frames: int = 16
-    patch_bins: int = 16
-
-    def __post_init__(self) -> None:
-        if min(self.frames, self.bins, self.patch_frames, self.patch_bins) < 1:
-            raise ValueError(f"frames, bins and patches must be positive, got {self}")
-        if self.frames % self.patch_frames or self.bins % self.patch_bins:
-            raise ValueError(
-                f"a spectrogram of {self.frames} x {self.bins} does not divide into patches of {self.patch_frames} x "
-                f"{self.patch_bins}"
-            )
 
 
 class SpectrogramTokens(nn.Module):
     """Cuts normalised spectrograms into (time freq)-ordered patches, as Audio-MAE does (Huang et al., 2022, 3.1)."""
 
-    kind = "audio"
-
-    def __init__(self, config: SpectrogramTokensConfig) -> None:
+    def __init__(self, grid: TokenGrid) -> None:
         super().__init__()
-        self.config = config
-        self.grid = (config.frames // config.patch_frames, config.bins // config.patch_bins)
-        self.n_tokens = self.grid[0] * self.grid[1]
-        self.n_inputs = self.n_targets = config.patch_frames * config.patch_bins
+        grid.need("time", "freq", by="a model of spectrograms")
+        self.grid, self.patch = grid.shape, grid.patch
+        self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
+        self.n_tokens = grid.size
+        self.n_inputs = self.n_targets = grid.patch[0] * grid.patch[1]
+
+    def of(self, batch: AudioBatch) -> tuple[Tensor, MaskBatch]:
+        """The spectrograms of a batch and their masks; ValueError where it has none."""
+        if batch.spectrogram is None:
+            raise ValueError("the batch has no spectrogram; take it from an AudioLoader")
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        return batch.spectrogram, batch.mask
+
+    def completed(self, batch: AudioBatch, predicted: Tensor) -> AudioBatch:
+        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        spectrogram, mask = self.of(batch)
+        return replace(batch, spectrogram=self.paint(spectrogram, mask.target, predicted))
 
     def split(self, spectrogram: Tensor) -> Tensor:
         """float32 (B, T, F) to its patches, float32 (B, N, n_inputs)."""
-        c, (t, f) = self.config, self.grid
-        if spectrogram.shape[1:] != (c.frames, c.bins):
+        (t, f), (pt, pf) = self.grid, self.patch
+        if spectrogram.shape[1:] != self.extent:
             raise ValueError(
-                f"spectrograms have the shape {tuple(spectrogram.shape)}, the model takes (B, {c.frames}, {c.bins}); "
+                f"spectrograms have the shape {tuple(spectrogram.shape)}, the model takes (B, {self.extent[0]}, "
+                f"{self.extent[1]}); "
                 "use one setting for the loader and the model"
             )
-        patches = spectrogram.reshape(-1, t, c.patch_frames, f, c.patch_bins).transpose(2, 3)
+        patches = spectrogram.reshape(-1, t, pt, f, pf).transpose(2, 3)
         return patches.reshape(-1, self.n_tokens, self.n_inputs)
 
     def inputs(self, patches: Tensor) -> Tensor:
@@ -69,12 +66,12 @@ class SpectrogramTokens(nn.Module):
 
         A prediction is of a normalised patch, so it gets the mean and deviation of the true one.
         """
-        c, (t, f) = self.config, self.grid
+        (t, f), (pt, pf) = self.grid, self.patch
         patches = self.split(spectrogram)
         row = torch.arange(len(patches), device=patches.device)[:, None]
         mean, deviation = _moments(patches[row, index])
         patches[row, index] = predicted.float() * deviation + mean
-        return patches.reshape(-1, t, f, c.patch_frames, c.patch_bins).transpose(2, 3).reshape(spectrogram.shape)
+        return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(spectrogram.shape)
 
     def positions(self, width: int) -> Tensor:
         """Fixed positions float32 (N, width): sines and cosines of the time in the first half, of the frequency in the

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
-from ...shards.config import Config
+from ...pipelines.masks import TokenGrid
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoTokensConfig(Config):
-    """The clip (frames, height and width in pixels) and the cube of one token (tubelet in frames, patch in pixels)."""
-
-    frames: int = 16
-    size: int = 224
-    tubelet: int = 2
-    patch: int = 16
-
-    def __post_init__(self) -> None:
-        if min(self.frames, self.size, self.tubelet, self.patch) < 1:
-            raise ValueError(f"frames, size, tubelet and patch must be positive, got {self}")
-        if self.frames % self.tubelet or self.size % self.patch:
-            raise ValueError(
-                f"a clip of {self.frames} frames at {self.size} px does not divide into cubes of {self.tubelet} frames "
-                f"and {self.patch} px; choose frames as a multiple of tubelet and size as a multiple of patch"
-            )
+NO_MASK = "the loader gives no masks, and a masked autoencoder needs them; build it with mask="
 
 
 class VideoTokens(nn.Module):
@@ -37,32 +22,41 @@ class VideoTokens(nn.Module):
     Channels come first in them because a channel's moments are then sums over contiguous values.
     """
 
-    kind = "video"
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: VideoTokensConfig) -> None:
+    def __init__(self, grid: TokenGrid) -> None:
         super().__init__()
-        self.config = config
-        side = config.size // config.patch
-        self.grid = (config.frames // config.tubelet, side, side)
-        self.n_tokens = self.grid[0] * side * side
-        self.n_pixels = config.tubelet * config.patch**2
+        grid.need("t", "h", "w", by="a model of video")
+        self.grid, self.patch = grid.shape, grid.patch
+        self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
+        self.n_tokens = grid.size
+        self.n_pixels = prod(grid.patch)
         self.n_inputs = self.n_targets = 3 * self.n_pixels
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             per_value = torch.tensor(values).mul(255.0).repeat_interleave(self.n_pixels)
             self.register_buffer(name, per_value, persistent=False)
 
+    def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
+        """The clips of a batch and their masks; ValueError where it has none."""
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        return batch.video, batch.mask
+
+    def completed(self, batch: VideoBatch, predicted: Tensor) -> VideoBatch:
+        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        video, mask = self.of(batch)
+        return replace(batch, video=self.paint(video, mask.target, predicted))
+
     def split(self, video: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3) to its cubes, uint8 (B, N, n_inputs)."""
-        t, h, w = self.grid
-        c = self.config
-        if video.shape[1:] != (c.frames, c.size, c.size, 3):
+        (t, h, w), (pt, ph, pw) = self.grid, self.patch
+        if video.shape[1:] != (*self.extent, 3):
             raise ValueError(
-                f"video has the shape {tuple(video.shape)}, the model takes (B, {c.frames}, {c.size}, {c.size}, 3); "
-                "use one clip setting for the loader and the model"
+                f"video has the shape {tuple(video.shape)}, the model takes (B, {', '.join(map(str, self.extent))}, 3);"
+                " use one clip setting for the loader and the model"
             )
-        cubes = video.reshape(-1, t, c.tubelet, h, c.patch, w, c.patch, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
+        cubes = video.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
         return cubes.reshape(-1, self.n_tokens, self.n_inputs)
 
     def inputs(self, cubes: Tensor) -> Tensor:
@@ -82,14 +76,13 @@ class VideoTokens(nn.Module):
 
         A prediction is of a normalised cube, so it is shown with the mean and deviation of the true one.
         """
-        t, h, w = self.grid
-        c = self.config
+        (t, h, w), (pt, ph, pw) = self.grid, self.patch
         cubes = self.split(video)
         row = torch.arange(len(cubes), device=cubes.device)[:, None]
         _, mean, deviation = self._moments(cubes[row, index])
         pixels = predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean
         cubes[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8).flatten(2)
-        painted = cubes.reshape(-1, t, h, w, 3, c.tubelet, c.patch, c.patch).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        painted = cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4)
         return painted.reshape(video.shape)
 
     def _moments(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Self
 
+from ....shards.config import Config
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenGrid:
+class TokenGrid(Config):
     """Named axes (such as t, h, w), the tokens along each, and the extent of one token in the data's own units.
 
     Tokens are numbered in C order of `shape`; `patch` is (frames, pixels, pixels) for video. The default is VideoMAE's:

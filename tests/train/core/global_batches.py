@@ -19,7 +19,7 @@ from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models import AutoencoderConfig
+from maskstream.train.models import VideoAutoencoderConfig
 from maskstream.train.recipes import VideoRecipe
 
 
@@ -78,7 +78,7 @@ def main():
         mask=masks.Tube(ratio=0.75),
         batch_size=batch_size,
         patch=8,
-        model=AutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
+        model=VideoAutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
         optimiser=OptimiserConfig(),
         schedule=ScheduleConfig(base_lr=0.01, min_lr=0.001, warmup=0.2, epochs=2),
     )

@@ -210,7 +210,7 @@ from maskstream.train.core.distributed import process_group, rank, world_size
 loop.bf16_helps = lambda device: False
 with process_group("cpu") as device:
     assert world_size() == 2
-    loader = conftest.SyntheticLoader(batches=3, size=2, rank=rank(), ranks=2)
+    loader = conftest.SyntheticLoader(batches=3, size=2, rank=rank(), ranks=2, uneven=sys.argv[3] == "uneven")
     recipe = replace(conftest.small_recipe(), batch_size=2)
     for until in (2, None):
         result = Trainer(recipe, loader, sys.argv[2], steps=4, device=device, progress=False).run(until)
@@ -218,12 +218,18 @@ with process_group("cpu") as device:
 """
 
 
-def test_two_ranks_train_what_one_trains_on_the_whole_batch(trainer, synthetic_loader, tmp_path, monkeypatch):
-    """In float32 on every machine: bf16 rounds the halves of a batch otherwise than the whole."""
+@pytest.mark.parametrize("weights_of", ["even", "uneven"])
+def test_two_ranks_train_what_one_trains_on_the_whole_batch(
+    trainer, synthetic_loader, tmp_path, monkeypatch, weights_of
+):
+    """Also where the ranks' batches weigh 3 and 7, which a mean of their means would not know. In float32 on every
+    machine: bf16 rounds the halves of a batch otherwise than the whole.
+    """
     monkeypatch.setattr("maskstream.train.core.loop.bf16_helps", lambda device: False)
-    whole = trainer("whole", loader=synthetic_loader(batches=3, size=4), steps=4).run()
+    loader = synthetic_loader(batches=3, size=4, uneven=weights_of == "uneven")
+    whole = trainer("whole", loader=loader, steps=4).run()
     conftest = sys.modules[synthetic_loader.__module__].__file__
-    command = [sys.executable, "-c", RANK_SCRIPT, conftest, str(tmp_path / "ranks")]
+    command = [sys.executable, "-c", RANK_SCRIPT, conftest, str(tmp_path / "ranks"), weights_of]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -235,3 +241,6 @@ def test_two_ranks_train_what_one_trains_on_the_whole_batch(trainer, synthetic_l
     losses = [[m.loss for m in read_metrics(out / "metrics.jsonl")] for out in (whole.out, tmp_path / "ranks")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert len(losses[1]) == 4
+    assert [m.parts for m in read_metrics(tmp_path / "ranks/metrics.jsonl")] == [
+        {"reconstruction": pytest.approx(loss)} for loss in losses[1]
+    ]

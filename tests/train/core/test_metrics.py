@@ -5,7 +5,8 @@ from maskstream.train.core.progress import TrainProgress
 
 
 def metrics(step):
-    return StepMetrics(step=step, epoch=0, loss=1 / step, lr=0.1, grad_norm=2.0, clips_per_s=8.0, data_wait_share=0.25)
+    speed = {"clips_per_s": 8.0, "data_wait_share": 0.25}
+    return StepMetrics(step=step, epoch=0, loss=1 / step, parts={"a": 2 / step}, lr=0.1, grad_norm=2.0, **speed)
 
 
 def test_one_line_of_json_a_step(tmp_path):
@@ -15,7 +16,7 @@ def test_one_line_of_json_a_step(tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert json.loads(lines[0]).keys() == {
-        *("step", "epoch", "loss", "lr", "grad_norm", "clips_per_s", "data_wait_share"),
+        *("step", "epoch", "loss", "parts", "lr", "grad_norm", "clips_per_s", "data_wait_share"),
     }
     assert read_metrics(tmp_path / "metrics.jsonl") == [metrics(1), metrics(2)]
     log.close()

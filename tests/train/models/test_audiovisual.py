@@ -14,7 +14,6 @@ from maskstream.pages.report.pictures.audiovisual_match import Retrieval
 from maskstream.pages.report.report import write_report
 from maskstream.pipelines import TokenGrid, VideoClip, masks
 from maskstream.pipelines.augment import CenterCrop
-from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.stream.place import Place
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
@@ -27,19 +26,18 @@ from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.positions import grid_positions
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
+from maskstream.train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusionConfig
 from maskstream.train.models.audiovisual_match import matching, mean_token
-from maskstream.train.models.siamese import AUDIO, VIDEO, Siamese, SiameseConfig, ratio_parts
-from maskstream.train.tokens.spectrogram import SpectrogramTokensConfig
-from maskstream.train.tokens.video import VideoTokensConfig
+from maskstream.train.models.siamese import AUDIO, VIDEO, SiameseConfig, ratio_parts
 
 from ...flash_and_beep import write
 from ..core import matching_ranks
 from ..core.test_torchrun import torchrun
 
-FRAME = VideoTokensConfig(frames=1, size=32, tubelet=1, patch=8)
-CLIP = VideoTokensConfig(frames=4, size=32, tubelet=2, patch=8)
-SOUND = SpectrogramTokensConfig(frames=64, bins=32, patch_frames=8, patch_bins=8)
+FRAME = TokenGrid.video(1, 32, 32, tubelet=1, patch=8)
+CLIP = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
+SOUND = TokenGrid(axes=("time", "freq"), shape=(8, 4), patch=(8, 8))
+RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
 SIZES = SiameseConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 NOISY = AudioVisualDiffusionConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
@@ -66,29 +64,37 @@ def mask(n, tokens, ratio, name="r"):
     return (drawn if isinstance(ratio, float) else masks.Padded(mask=drawn)).draw(grid, draws(n))
 
 
-def inputs(n=10):
-    video, sound = data(n)
-    of_video, of_sound = mask(n, 16, 0.75), mask(n, 32, 0.75)
-    ratios = (0.0, 0.2, 0.4, 0.6, 0.8)
-    parts = [mask(n, 16, ratios, "v"), mask(n, 32, ratios, "a")]
-    return (
-        video,
-        sound,
-        *(of_video.visible, of_video.target, of_video.weight),
-        *(of_sound.visible, of_sound.target, of_sound.weight),
-        video,
-        sound,
-        *(part for m in parts for part in ratio_parts(m.visible, m.n_visible, 5)),
-    )
+def padded_views(n, tokens, name):
+    """Masks of n samples with two views: one at several ratios, one at 0.75."""
+    grid = TokenGrid(axes=("token",), shape=(tokens,), patch=(1,))
+    several = masks.Random(ratio=masks.MultiRatio(ratios=RATIOS, name=name))
+    both = masks.Padded(mask=masks.ByView(masks=(several, masks.Random(ratio=0.75))))
+    rows = [
+        masks.Draw.of(0, 0, f"s{i}", view, Place(row=i, rows=n), masks.Cues()) for i in range(n) for view in range(2)
+    ]
+    return both.draw(grid, rows)
+
+
+def pairs(n, frames=1, **changes):
+    """A batch of n pairs in random pixels and values."""
+    video, sound = data(n, frames)
+    plain = {"waveform": sound, "length": torch.full((n,), 64), "label": torch.zeros(n), "key": ["a"] * n}
+    times = {"pts_s": torch.zeros(n, frames), "audio_start_s": torch.zeros(n)}
+    masks_of = {"video_mask": None, "audio_mask": None, "flow": None}
+    return AudioVisualBatch(video=video, spectrogram=sound, **{**plain, **times, **masks_of, **changes})
+
+
+def siamese_batch(n=10):
+    return pairs(2 * n, video_mask=padded_views(n, 16, "v"), audio_mask=padded_views(n, 32, "a"))
 
 
 def test_blocks_are_shared_and_norms_and_embeddings_are_not():
-    model = Siamese(SIZES, FRAME, SOUND)
+    model = SIZES.build({"video": FRAME, "audio": SOUND})
     names = {name for name, _ in model.named_parameters()}
     assert {f"encoder.stacks.0.blocks.0.norm1.of.{kind}.weight" for kind in (0, 1)} <= names
     assert {"encoder.embed.0.weight", "encoder.embed.1.weight"} <= names
     assert sum("attention.qkv" in name for name in names if name.startswith("encoder")) == SIZES.depth
-    model(*inputs()).backward()
+    model(siamese_batch()).loss().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for _, p in model.named_parameters())
     video, sound = data(3)
     before = [one.clone() for one in model.match(video, sound)]
@@ -101,7 +107,7 @@ def test_blocks_are_shared_and_norms_and_embeddings_are_not():
 
 @pytest.mark.parametrize("n", [5, 7, 10, 13])
 def test_ratio_parts_hold_every_row_once_with_its_own_tokens(n):
-    padded = mask(n, 40, (0.0, 0.2, 0.4, 0.6, 0.8))
+    padded = mask(n, 40, RATIOS)
     parts = ratio_parts(padded.visible, padded.n_visible, 5)
     seen = {}
     for rows, visible, valid in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
@@ -118,9 +124,9 @@ def test_ratio_parts_hold_every_row_once_with_its_own_tokens(n):
 
 
 def test_a_part_and_its_padding_give_what_each_sample_gives_alone():
-    model = Siamese(SIZES, FRAME, SOUND).eval()
+    model = SIZES.build({"video": FRAME, "audio": SOUND}).eval()
     video, _ = data(7)
-    padded = mask(7, 16, (0.0, 0.2, 0.4, 0.6, 0.8))
+    padded = mask(7, 16, RATIOS)
     tokens = model.video.split(video)
     with torch.inference_mode():
         together = model._matched(VIDEO, tokens, ratio_parts(padded.visible, padded.n_visible, 5))
@@ -151,25 +157,33 @@ def test_ranks_match_their_pairs_among_those_of_all(tmp_path):
 
 
 def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
-    model = Siamese(SIZES, FRAME, SOUND).eval()
-    given = list(inputs())
+    model = SIZES.build({"video": FRAME, "audio": SOUND}).eval()
+    batch = siamese_batch()
     with torch.inference_mode():
-        means = model.losses(*given).means()
-        reconstruction = (means["video"] + means["audio"]) / 2
-        assert float(model(*given)) == pytest.approx(0.5 * float(reconstruction + means["matching"]), rel=1e-6)
-        of_video = MaskBatch(grid=IMAGE_GRID, masked=given[3], visible=given[2], target=given[3], weight=given[4])
-        of_sound = MaskBatch(grid=SOUND_GRID, masked=given[6], visible=given[5], target=given[6], weight=given[7])
-        made = model.predict(given[0], given[1], of_video, of_sound)
-        spoilt = model.audio.split(given[1]).clone()
-        spoilt.scatter_(1, given[6][..., None].expand(-1, -1, spoilt.shape[2]), 7.0)
-        sound = spoilt.reshape(-1, 8, 4, 8, 8).transpose(2, 3).reshape(given[1].shape)
-        again = model.predict(given[0], sound, of_video, of_sound)
+        losses = model(batch)
+        means = losses.means()
+        assert float(losses.loss()) == pytest.approx(
+            0.5 * reconstruction(losses) + 0.5 * float(means["matching"]), rel=1e-6
+        )
+        shown = model.shown(batch)
+        of_video, of_sound = shown.video_mask, shown.audio_mask
+        assert (of_video.visible.shape, of_sound.visible.shape) == ((10, 4), (10, 8))
+        made = model.predict(shown.video, shown.spectrogram, of_video, of_sound)
+        spoilt = model.audio.split(shown.spectrogram).clone()
+        spoilt.scatter_(1, of_sound.target[..., None].expand(-1, -1, spoilt.shape[2]), 7.0)
+        sound = spoilt.reshape(-1, 8, 4, 8, 8).transpose(2, 3).reshape(shown.spectrogram.shape)
+        again = model.predict(shown.video, sound, of_video, of_sound)
+        whole = model.reconstructed(batch)
     assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
     errors = [
         float((one - kind.targets(kind.split(x)[torch.arange(10)[:, None], m.target])).square().mean())
-        for one, kind, x, m in zip(made, (model.video, model.audio), given[:2], (of_video, of_sound), strict=True)
+        for one, kind, x, m in zip(
+            made, (model.video, model.audio), (shown.video, shown.spectrogram), (of_video, of_sound), strict=True
+        )
     ]
-    assert float(reconstruction) == pytest.approx(sum(errors) / 2, rel=1e-5)
+    assert reconstruction(losses) == pytest.approx(sum(errors) / 2, rel=1e-5)
+    assert torch.equal(whole.video, model.video.paint(shown.video, of_video.target, made[0]))
+    assert torch.equal(batch.video[1::2], shown.video)
 
 
 def reconstruction(losses):
@@ -177,20 +191,18 @@ def reconstruction(losses):
     return float(means["video"] + means["audio"]) / 2
 
 
-def noisy_inputs(n=4, time=None):
-    video, sound = data(n, frames=4)
-    parts = []
-    for tokens, values in ((32, 2 * 8 * 8 * 3), (32, 64)):
-        one = mask(n, tokens, 0.75)
-        noise = torch.randn(n, 24, values, generator=torch.Generator().manual_seed(values))
-        at = torch.arange(n) * 100 if time is None else torch.full((n,), time)
-        parts += [one.visible, one.target, one.weight, noise, at]
-    return (video, sound, *parts)
+def noisy_batch(n=4, time=None):
+    parts = {}
+    for name, tokens, values in (("video", 32, 2 * 8 * 8 * 3), ("audio", 32, 64)):
+        parts[f"{name}_mask"] = mask(n, tokens, 0.75)
+        parts[f"{name}_noise"] = torch.randn(n, 24, values, generator=torch.Generator().manual_seed(values))
+        parts[f"{name}_time"] = torch.arange(n) * 100 if time is None else torch.full((n,), time)
+    return pairs(n, 4, **parts)
 
 
 def test_video_patches_in_noise_look_at_seen_tokens_only():
     """Cross-attention: what is predicted of one does not depend on another; in the sound's decoder it does."""
-    model = AudioVisualDiffusion(NOISY, CLIP, SOUND).eval()
+    model = NOISY.build({"video": CLIP, "audio": SOUND}).eval()
     seen = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
     target, time = torch.arange(5).repeat(2, 1), torch.tensor([3, 900])
     for decoder, independent in ((model.video_decoder, True), (model.audio_decoder, False)):
@@ -206,49 +218,28 @@ def test_video_patches_in_noise_look_at_seen_tokens_only():
 
 
 def test_less_noise_is_easier_once_it_has_learned():
-    model = AudioVisualDiffusion(NOISY, CLIP, SOUND)
+    model = NOISY.build({"video": CLIP, "audio": SOUND})
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(60):
         torch.manual_seed(step)
-        video, sound, *rest = noisy_inputs()
-        rest[3], rest[8] = torch.randn_like(rest[3]), torch.randn_like(rest[8])
-        rest[4], rest[9] = torch.randint(0, 1000, (4,)), torch.randint(0, 1000, (4,))
-        model(video, sound, *rest).backward()
+        batch = noisy_batch()
+        noise = {f"{name}_noise": torch.randn_like(getattr(batch, f"{name}_noise")) for name in ("video", "audio")}
+        times = {f"{name}_time": torch.randint(0, 1000, (4,)) for name in ("video", "audio")}
+        model(replace(batch, **noise, **times)).loss().backward()
         optimiser.step()
         optimiser.zero_grad()
     with torch.inference_mode():
-        clean, pure = (reconstruction(model.losses(*noisy_inputs(time=time))) for time in (0, NOISE.times - 1))
+        clean, pure = (reconstruction(model(noisy_batch(time=time))) for time in (0, NOISE.times - 1))
     assert clean < 0.9 * pure
 
 
 def test_denoising_is_what_the_loss_measures():
-    model = AudioVisualDiffusion(NOISY, CLIP, SOUND).eval()
-    video, sound, *given = noisy_inputs()
-    drawn = [
-        MaskBatch(grid=grid, masked=g[1], visible=g[0], target=g[1], weight=g[2])
-        for grid, g in ((CLIP_GRID, given[:5]), (SOUND_GRID, given[5:]))
-    ]
-    batch = AudioVisualBatch(
-        video=video,
-        waveform=sound,
-        length=given[4],
-        spectrogram=sound,
-        video_mask=drawn[0],
-        audio_mask=drawn[1],
-        flow=None,
-        label=given[4],
-        key=["a"] * 4,
-        pts_s=given[4],
-        audio_start_s=given[4],
-        video_noise=given[3],
-        video_time=given[4],
-        audio_noise=given[8],
-        audio_time=given[9],
-    )
+    model = NOISY.build({"video": CLIP, "audio": SOUND}).eval()
+    batch = noisy_batch()
     with torch.inference_mode():
         parts = model.denoise(batch)
         expected = sum(float((made - clean).square().mean()) for made, clean, _ in parts) / 2
-        assert reconstruction(model.losses(video, sound, *given)) == pytest.approx(expected, rel=1e-5)
+        assert reconstruction(model(batch)) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="noise="):
         model.denoise(replace(batch, video_noise=None))
     with pytest.raises(ValueError, match="no masks"):
@@ -280,8 +271,8 @@ def test_diffmavil_base_builds_at_full_size_within_its_budget():
 
 def test_counts_of_the_recipes():
     base, tiny = named_recipe("avsiam-base"), named_recipe("avsiam-tiny")
-    video, audio = base.tokens()
-    assert (video.frames, video.size, audio.frames, audio.bins) == (1, 224, 1024, 128)
+    video, audio = base.grids["video"], base.grids["audio"]
+    assert (video.shape, video.patch, audio.shape, audio.patch) == ((1, 14, 14), (1, 16, 16), (64, 8), (16, 16))
     assert (base.model.width, base.model.depth, base.model.decoder_width, base.model.temperature) == (
         768,
         12,
@@ -292,9 +283,9 @@ def test_counts_of_the_recipes():
     noisy = named_recipe("diffmavil-tiny")
     assert noisy.noise == NOISE
     assert (noisy.video_mask.ratio.at(0), noisy.video_mask.ratio.at(1)) == (0.9, 0.8)
-    with pytest.raises(ValueError, match="does not divide into patches"):
+    with pytest.raises(ValueError, match="does not divide into tokens"):
         replace(tiny, seconds=1.01)
-    with pytest.raises(ValueError, match="does not divide into cubes"):
+    with pytest.raises(ValueError, match="is not a positive multiple"):
         replace(tiny, clip=VideoClip(frames=1, stride=1, size=100))
 
 
@@ -351,7 +342,7 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
     fresh.load_state_dict(model.state_dict())
     batch = next(iter(recipe.build_loader(splits / "val", seed=1, device="cpu", threads=1, steps=12)))
     with torch.inference_mode():
-        assert float(model(*recipe.inputs(batch))) == float(fresh.eval()(*recipe.inputs(batch)))
+        assert float(model(batch).loss()) == float(fresh.eval()(batch).loss())
     page = write_report(tmp_path / "a", splits / "val", recipe=recipe, clips=2).read_text()
     for words in ("of 5 pairs", "of 10 pairs", "The encoder saw", "beep", "matching by chance"):
         assert words in page

@@ -38,7 +38,7 @@ def test_a_batch_goes_straight_into_transformers_and_both_agree(theirs, syntheti
     batch = synthetic_loader(mask=mask).make(0, 0)
     ours = from_hf(theirs.config.to_dict(), theirs.state_dict())
     their_loss = theirs(batch.pixel_values(), bool_masked_pos=batch.mask.masked).loss
-    our_loss = ours(batch.video, batch.mask.visible, batch.mask.target, batch.mask.weight)
+    our_loss = ours(batch).loss()
     assert our_loss.item() == pytest.approx(their_loss.item(), abs=1e-5)
 
     their_loss.backward()
@@ -57,7 +57,7 @@ def test_dual_masks_are_the_same_model_with_fewer_queries(theirs, synthetic_load
     assert batch.mask.target.shape[1] == 16
     assert 0 < batch.mask.weight.mean().item() < 1
     ours = from_hf(theirs.config.to_dict(), theirs.state_dict())
-    assert torch.isfinite(ours(batch.video, batch.mask.visible, batch.mask.target, batch.mask.weight))
+    assert torch.isfinite(ours(batch).loss())
 
 
 def test_weights_survive_the_way_there_and_back(recipe, theirs):
@@ -74,7 +74,7 @@ def test_an_export_is_what_from_pretrained_reads(recipe, batch, tmp_path):
     export_hf(ours, tmp_path / "export")
     theirs = VideoMAEForPreTraining.from_pretrained(tmp_path / "export")
     their_loss = theirs(batch.pixel_values(), bool_masked_pos=batch.mask.masked).loss
-    our_loss = ours(batch.video, batch.mask.visible, batch.mask.target, batch.mask.weight)
+    our_loss = ours(batch).loss()
     assert our_loss.item() == pytest.approx(their_loss.item(), abs=1e-4)
 
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from maskstream.train.core.positions import interleaved_sinusoid
-from maskstream.train.models import AutoencoderConfig, MaskedAutoencoder
+from maskstream.train.models import MaskedAutoencoder, VideoAutoencoderConfig
 
 
 @pytest.fixture
@@ -11,7 +13,7 @@ def model(recipe):
 
 
 def loss_of(model, batch):
-    return model(batch.video, batch.mask.visible, batch.mask.target, batch.mask.weight)
+    return model(batch).loss()
 
 
 def test_predictions_depend_on_visible_tokens_and_on_no_other(model, noise):
@@ -42,7 +44,7 @@ def test_the_loss_is_the_weighted_mean_of_the_tokens_errors(model, noise):
         for m in range(weight.shape[1]):
             expected += float(weight[b, m]) * (predicted[b, m] - targets[m]).square().mean().item()
             total += float(weight[b, m])
-    loss = model(noise.video, mask.visible, mask.target, weight).item()
+    loss = loss_of(model, replace(noise, mask=replace(mask, weight=weight))).item()
     assert loss == pytest.approx(expected / total, rel=1e-5)
 
 
@@ -50,10 +52,11 @@ def test_a_token_of_weight_zero_gives_no_gradient(model, noise):
     mask = noise.mask
     weight = torch.ones_like(mask.weight)
     weight[1:] = 0
-    model(noise.video, mask.visible, mask.target, weight).backward()
+    loss_of(model, replace(noise, mask=replace(mask, weight=weight))).backward()
     got = model.decoder.head[0].weight.grad.clone()
     model.zero_grad()
-    model(noise.video[:1], mask.visible[:1], mask.target[:1], weight[:1]).backward()
+    alone = replace(noise, video=noise.video[:1], mask=replace(mask, weight=weight).rows(slice(1)))
+    loss_of(model, alone).backward()
     assert torch.allclose(got, model.decoder.head[0].weight.grad, atol=1e-6)
 
 
@@ -120,9 +123,17 @@ def test_it_learns(model, batch):
 @pytest.mark.parametrize("wrong", [{"width": 30, "heads": 4}, {"decoder_width": 0}, {"depth": 0}, {"mlp_ratio": 0}])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match="got"):
-        AutoencoderConfig(**wrong)
+        VideoAutoencoderConfig(**wrong)
 
 
 def test_encode_gives_one_vector_a_visible_token(model, batch):
     assert isinstance(model, MaskedAutoencoder)
     assert model.encode(batch.video, batch.mask.visible).shape == (*batch.mask.visible.shape, 32)
+
+
+def test_a_reconstruction_is_the_clip_with_predictions_in_place_of_the_targets(model, noise):
+    made = model.reconstructed(noise)
+    changed = (model.tokens.split(made.video) != model.tokens.split(noise.video)).any(dim=2)
+    assert torch.equal(changed, noise.mask.masked)
+    with pytest.raises(ValueError, match="build it with mask="):
+        model.reconstructed(replace(noise, mask=None))

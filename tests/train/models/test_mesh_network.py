@@ -17,9 +17,9 @@ from maskstream.train.core.export import begin_with, load_model, save_model
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.losses import squared
 from maskstream.train.evaluate.rollout import Trajectories, next_step_errors, persistence, rollout, rollout_error
-from maskstream.train.models.mesh_network import MeshNetwork, MeshNetworkConfig
+from maskstream.train.models.mesh_network import MeshNetworkConfig
 from maskstream.train.recipes import named_recipe
-from maskstream.train.recipes.mesh import masked_inputs, next_inputs, next_step
+from maskstream.train.recipes.mesh import next_step
 
 from ...pipelines.modalities.mesh.small_simulations import simulation, write_simulations
 
@@ -57,13 +57,12 @@ def changed_fields(batch, nodes):
 
 
 def test_hidden_nodes_are_not_seen_and_visible_ones_are(batch):
-    model = MeshNetwork(MeshNetworkConfig(**SIZES))
+    model = MeshNetworkConfig(**SIZES).build({})
     target, visible = batch.mask.target[0], batch.mask.visible[0]
 
     def predicted(of):
-        fields, kinds, edges, features, seen, wanted, _, *kept = masked_inputs(of)
         with torch.no_grad():
-            return model.predict_masked(fields, kinds, edges, features, seen, wanted, *kept)
+            return model.predict_masked(of)
 
     plain = predicted(batch)
     assert plain.shape == (len(target), 2)
@@ -75,7 +74,7 @@ def test_hidden_nodes_are_not_seen_and_visible_ones_are(batch):
 
 
 def test_meshes_of_a_batch_do_not_mix(batch):
-    model = MeshNetwork(MeshNetworkConfig(task="next", **SIZES))
+    model = MeshNetworkConfig(task="next", **SIZES).build({})
     half = int(batch.node_offset[1])
     with torch.no_grad():
         plain = model.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
@@ -86,10 +85,10 @@ def test_meshes_of_a_batch_do_not_mix(batch):
 
 
 def test_losses_are_weighted_means(batch):
-    next_model = MeshNetwork(MeshNetworkConfig(task="next", **SIZES))
+    next_model = MeshNetworkConfig(task="next", **SIZES).build({})
     with torch.no_grad():
         made = next_model.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
-        loss = next_model(*next_inputs(batch))
+        loss = next_model(batch).loss()
     free = batch.counts > 0
     wanted = (batch.next_fields - batch.fields) / batch.change
     torch.testing.assert_close(loss, (made - wanted)[free].square().mean())
@@ -97,24 +96,24 @@ def test_losses_are_weighted_means(batch):
 
 
 def test_the_seed_alone_decides_the_weights():
-    models = [MeshNetwork(MeshNetworkConfig(**SIZES), seed=seed) for seed in (0, 0, 1)]
+    models = [MeshNetworkConfig(**SIZES).build({}, seed=seed) for seed in (0, 0, 1)]
     states = [torch.cat([p.flatten() for p in model.parameters()]) for model in models]
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
 
 
 def test_all_parameters_take_part(batch):
-    for task, inputs in (("masked", masked_inputs), ("next", next_inputs)):
-        model = MeshNetwork(MeshNetworkConfig(task=task, **SIZES))
-        model(*inputs(batch)).backward()
+    for task in ("masked", "next"):
+        model = MeshNetworkConfig(task=task, **SIZES).build({})
+        model(batch).loss().backward()
         assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
 def test_a_pre_training_carries_over_by_name(tmp_path):
-    masked = MeshNetwork(MeshNetworkConfig(**SIZES), seed=1)
+    masked = MeshNetworkConfig(**SIZES).build({}, seed=1)
     save_model(masked, tmp_path / "masked.safetensors")
     assert torch.equal(load_model(tmp_path / "masked.safetensors").mask_token, masked.mask_token)
-    then = MeshNetwork(MeshNetworkConfig(task="next", **SIZES), seed=2)
+    then = MeshNetworkConfig(task="next", **SIZES).build({}, seed=2)
     assert begin_with(then, tmp_path / "masked.safetensors") == ["change_head.weight", "change_head.bias"]
     mine, theirs = then.state_dict(), masked.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine if name in theirs)
@@ -201,9 +200,9 @@ def test_settings_that_do_not_fit_are_refused(data, batch):
     with pytest.raises(ValueError, match="needs a mask"):
         replace(recipe(), mask=None)
     with pytest.raises(ValueError, match="2 channels in 2 dimensions"):
-        named_recipe("meshmask-tiny").inputs(batch)
+        named_recipe("meshmask-tiny").build_model()(batch)
     with pytest.raises(ValueError, match="no masks"):
-        masked_inputs(replace(batch, mask=None))
+        recipe().build_model()(replace(batch, mask=None))
     with pytest.raises(ValueError, match="surfaces without steps"):
-        next_inputs(replace(batch, next_fields=None))
+        next_step(recipe()).build_model()(replace(batch, next_fields=None))
     assert named_recipe("meshmask-small-next").noise == MeshNoise(deviation=0.04)

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from maskstream.pages.report.pictures.points import held_out
 from maskstream.pages.report.report import write_report
 from maskstream.pipelines import masks
+from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.read import PointSelection
+from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split
@@ -21,11 +23,12 @@ from maskstream.train import Trainer, train
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models.point_autoencoder import PointAutoencoder, PointAutoencoderConfig
+from maskstream.train.models.point_autoencoder import PointAutoencoderConfig
 from maskstream.train.models.voxel_diffusion import VoxelDiffusionConfig
 from maskstream.train.recipes import named_recipe
 
-CONFIG = PointAutoencoderConfig(groups=8, size=6, width=24, depth=2, heads=2, decoder_depth=1)
+GRIDS = {"points": GroupTokens(groups=8, size=6).grid}
+CONFIG = PointAutoencoderConfig(width=24, depth=2, heads=2, decoder_depth=1)
 
 
 def inputs(batch=2, n=60, groups=8, hidden=5, seed=0):
@@ -35,19 +38,25 @@ def inputs(batch=2, n=60, groups=8, hidden=5, seed=0):
     return points, order[:, hidden:].sort().values, order[:, :hidden].sort().values, torch.ones(batch, hidden)
 
 
+def batch_of(points, visible, target, weight):
+    mask = MaskBatch(grid=GRIDS["points"], masked=target, visible=visible, target=target, weight=weight)
+    label = torch.zeros(len(points))
+    return PointsBatch(points=points, noise=None, time=None, mask=mask, label=label, key=["a"] * len(points))
+
+
 def test_hidden_points_reach_the_loss_but_not_the_prediction():
-    model = PointAutoencoder(CONFIG).eval()
+    model = CONFIG.build(GRIDS).eval()
     points, visible, target, weight = inputs()
     centres, groups = model.cut(points)
     groups.requires_grad_(True)
     model._predict(centres, groups, visible, target).square().sum().backward()
     reached = [row.flatten(1).any(dim=1).nonzero().flatten().tolist() for row in groups.grad]
     assert reached == visible.tolist()
-    assert model(points, visible, target, weight).item() > 0
+    assert model(batch_of(points, visible, target, weight)).loss().item() > 0
 
 
 def test_the_order_of_points_in_a_group_does_not_matter():
-    model = PointAutoencoder(CONFIG).eval()
+    model = CONFIG.build(GRIDS).eval()
     points, visible, target, _ = inputs()
     centres, groups = model.cut(points)
     turned = groups[:, :, [3, 1, 5, 0, 2, 4]]
@@ -56,17 +65,18 @@ def test_the_order_of_points_in_a_group_does_not_matter():
 
 
 def test_a_target_of_weight_0_does_not_count():
-    model = PointAutoencoder(CONFIG).eval()
+    model = CONFIG.build(GRIDS).eval()
     points, visible, target, weight = inputs()
     weight[0] = 0
-    alone = model(points[1:], visible[1:], target[1:], weight[1:])
-    torch.testing.assert_close(model(points, visible, target, weight), alone)
+    alone = model(batch_of(points[1:], visible[1:], target[1:], weight[1:])).loss()
+    torch.testing.assert_close(model(batch_of(points, visible, target, weight)).loss(), alone)
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    model = PointAutoencoder(CONFIG)
+    model = CONFIG.build(GRIDS)
     save_model(model, tmp_path / "model.safetensors")
-    assert torch.equal(model.eval()(*inputs()), load_model(tmp_path / "model.safetensors")(*inputs()))
+    again = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(*(one(batch_of(*inputs())).loss() for one in (model.eval(), again)))
     with pytest.raises(ValueError, match="multiple of heads"):
         PointAutoencoderConfig(width=10, heads=3)
 
@@ -108,11 +118,18 @@ def tiny(name):
     )
     if name == "pointmae-tiny":
         return replace(
-            recipe, model=PointAutoencoderConfig(groups=16, size=12, width=48, depth=2, heads=3, decoder_depth=1)
+            recipe,
+            tokens=GroupTokens(groups=16, size=12),
+            model=PointAutoencoderConfig(width=48, depth=2, heads=3, decoder_depth=1),
         )
     small = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
-    model = VoxelDiffusionConfig(resolution=16, patch=4, categories=2, window=2, experts=2, **small)
-    return replace(recipe, model=model, mask=masks.VoxelAware(foreground=0.6, background=0.9, total=0.75))
+    model = VoxelDiffusionConfig(categories=2, window=2, experts=2, **small)
+    return replace(
+        recipe,
+        tokens=VoxelTokens(resolution=16, patch=4),
+        model=model,
+        mask=masks.VoxelAware(foreground=0.6, background=0.9, total=0.75),
+    )
 
 
 @pytest.mark.parametrize("name", ["fastdit3d-tiny", "pointmae-tiny"])
@@ -126,7 +143,7 @@ def test_a_run_learns_and_its_report_says_what_it_is_worth(splits, tmp_path, nam
     assert page.count("original") >= 6
     if name == "pointmae-tiny":
         model = load_model(tmp_path / "whole" / "model.safetensors")
-        losses = held_out(recipe, model, list(recipe.build_loader(splits / "val", device="cpu")))
+        losses = held_out(model, list(recipe.build_loader(splits / "val", device="cpu")))
         assert losses.model < min(losses.middle, losses.nearest)
         assert "loss on these clouds" in page
         assert "below the better" in page
@@ -159,6 +176,6 @@ def test_a_recipe_needs_noise_and_masks():
     recipe = named_recipe("fastdit3d-tiny")
     batch = PointsBatch(points=torch.zeros(1, 4, 3), noise=None, time=None, mask=None, label=torch.zeros(1), key=["a"])
     with pytest.raises(ValueError, match="needs noise and masks"):
-        recipe.inputs(batch)
+        recipe.build_model()(batch)
     with pytest.raises(ValueError, match="gives no masks"):
-        named_recipe("pointmae-tiny").inputs(batch)
+        named_recipe("pointmae-tiny").build_model()(batch)

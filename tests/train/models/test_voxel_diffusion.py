@@ -8,21 +8,24 @@ import torch
 from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
 from maskstream.pipelines.masks import Draw
-from maskstream.pipelines.modalities.points.tokens import VoxelTokens
-from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_places, voxelise
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_grid, voxel_places, voxelise
 from maskstream.pipelines.stream.place import Place
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.core.positions import axis_sinusoids
 from maskstream.train.models.voxel_blocks import Experts, from_windows, to_windows
-from maskstream.train.models.voxel_diffusion import VoxelDiffusion, VoxelDiffusionConfig
+from maskstream.train.models.voxel_diffusion import VoxelDiffusionConfig
 from maskstream.train.models.voxel_sampling import sample_clouds
 from maskstream.train.recipes import named_recipe
 
 SMALL = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
 
 
-def config(**changes):
-    return VoxelDiffusionConfig(**{"resolution": 16, "patch": 2, "categories": 5, "window": 4, **SMALL, **changes})
+def built(patch=2, **changes):
+    """A model of 16^3 voxels."""
+    config = VoxelDiffusionConfig(**{"categories": 5, "window": 4, **SMALL, **changes})
+    return config.build({"points": voxel_grid(16, patch)})
 
 
 def woken(model, seed=0):
@@ -44,19 +47,25 @@ def inputs(batch=3, n=100, tokens=512, visible=20, seed=0):
     return points, noise, time, label, seen, torch.ones(batch)
 
 
+def batch_of(points, noise, time, label, visible, weight, patch=2):
+    mask = MaskBatch(grid=voxel_grid(16, patch), masked=visible, visible=visible, target=visible, weight=visible)
+    rows = {"noise": noise, "time": time, "mask": mask, "label": label, "weight": weight}
+    return PointsBatch(points=points, key=["a"] * len(points), **rows)
+
+
 def test_at_first_it_knows_mean_and_variance_only():
-    model = VoxelDiffusion(config())
+    model = built()
     points, noise, time, label, visible, _ = inputs()
     kept = LinearNoise().kept()[time].float()[:, None, None]
     noised = model.noise.noised(points, noise, time)
     torch.testing.assert_close(model.predict(noised, time, label, visible), (1 - kept).sqrt() * noised)
     points, noise, time, label, visible, weight = inputs(batch=64)
-    loss = model(points, noise, time, label, visible, weight).item()
+    loss = model(batch_of(points, noise, time, label, visible, weight)).loss().item()
     assert loss == pytest.approx(model.known_loss(time).mean().item(), rel=0.05)
 
 
 def test_the_encoder_sees_the_visible_tokens_only(monkeypatch):
-    model = woken(VoxelDiffusion(config())).eval()
+    model = woken(built()).eval()
     points, noise, time, label, visible, _ = inputs()
     noised = model.noise.noised(points, noise, time)
     tokens = torch.randn(3, 512, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -67,7 +76,7 @@ def test_the_encoder_sees_the_visible_tokens_only(monkeypatch):
 
 
 def test_without_a_mask_every_token_is_seen():
-    model = woken(VoxelDiffusion(config())).eval()
+    model = woken(built()).eval()
     points, noise, time, label, visible, _ = inputs()
     noised = model.noise.noised(points, noise, time)
     everything = torch.arange(512).expand(3, -1)
@@ -77,7 +86,7 @@ def test_without_a_mask_every_token_is_seen():
 
 
 def test_without_a_mask_a_share_of_the_tokens_can_be_shown_the_fullest(monkeypatch):
-    model = VoxelDiffusion(config(shown=0.1)).eval()
+    model = built(shown=0.1).eval()
     noised = torch.randn(3, 200, 3, generator=torch.Generator().manual_seed(2))
     asked = []
     monkeypatch.setattr(model, "_encode", lambda tokens, visible, *rest: asked.append(visible) or tokens.new_zeros(1))
@@ -94,7 +103,7 @@ def test_without_a_mask_a_share_of_the_tokens_can_be_shown_the_fullest(monkeypat
 
 
 def test_with_counts_a_voxel_says_how_many_points_it_has():
-    model = VoxelDiffusion(config(counts=True))
+    model = built(counts=True)
     places = torch.tensor([[[1.0, 2, 3], [1, 2, 3], [1.2, 2, 3], [-9, -9, -9]]])
     voxels = voxelise(torch.cat((places, places), dim=1), 16)
     features = model._features(voxels)
@@ -113,7 +122,7 @@ def test_with_counts_a_voxel_says_how_many_points_it_has():
 
 
 def test_the_cosine_schedule_is_that_of_the_loader_and_of_the_model():
-    model = VoxelDiffusion(config(schedule="cosine", times=100))
+    model = built(schedule="cosine", times=100)
     assert model.noise == CosineNoise(times=100)
     time = torch.tensor([0, 40, 99])
     torch.testing.assert_close(model.known_loss(time), CosineNoise(times=100).kept()[time].float())
@@ -122,7 +131,7 @@ def test_the_cosine_schedule_is_that_of_the_loader_and_of_the_model():
 
 
 def test_time_category_and_every_cloud_by_itself():
-    model = woken(VoxelDiffusion(config())).eval()
+    model = woken(built()).eval()
     points, noise, time, label, visible, _ = inputs()
     noised = model.noise.noised(points, noise, time)
     out = model.predict(noised, time, label, visible)
@@ -134,7 +143,7 @@ def test_time_category_and_every_cloud_by_itself():
 
 
 def test_the_order_of_points_does_not_matter():
-    model = woken(VoxelDiffusion(config())).eval()
+    model = woken(built()).eval()
     points, noise, time, label, visible, _ = inputs()
     noised = model.noise.noised(points, noise, time)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(3))
@@ -145,12 +154,12 @@ def test_the_order_of_points_does_not_matter():
 
 
 def test_a_cloud_of_weight_0_does_not_count():
-    model = woken(VoxelDiffusion(config()))
+    model = woken(built())
     points, noise, time, label, visible, _ = inputs()
     weight = torch.tensor([1.0, 0.0, 1.0])
     other = points.clone()
     other[1] += 5
-    a, b = (model(p, noise, time, label, visible, weight) for p in (points, other))
+    a, b = (model(batch_of(p, noise, time, label, visible, weight)).loss() for p in (points, other))
     torch.testing.assert_close(a, b)
 
 
@@ -195,14 +204,14 @@ def test_a_category_keeps_to_its_expert():
 
 
 def test_masks_save_most_of_the_arithmetic():
-    model = VoxelDiffusion(config(resolution=16, patch=2, width=96, depth=4))
-    few, all_of_them = (step_flops(model, inputs(batch=1, visible=v)) for v in (8, 512))
+    model = built(width=96, depth=4)
+    few, all_of_them = (step_flops(model, batch_of(*inputs(batch=1, visible=v))) for v in (8, 512))
     assert few < 0.15 * all_of_them
 
 
 def test_the_tiny_recipe_shows_few_tokens_then_all_that_hold_points():
     recipe = named_recipe("fastdit3d-tiny")
-    tokens = VoxelTokens(resolution=recipe.model.resolution, patch=recipe.model.patch)
+    tokens = recipe.tokens
     clean = torch.randn(2048, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.4, 1.0, 0.2])
     cues = tokens.cues(clean, clean)
     seen = [
@@ -216,14 +225,14 @@ def test_the_tiny_recipe_shows_few_tokens_then_all_that_hold_points():
 
 
 def test_it_learns_one_cloud():
-    model = VoxelDiffusion(config(patch=4, window=2, experts=2))
+    model = built(patch=4, window=2, experts=2)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     line = torch.linspace(-1, 1, 100)
     cloud = torch.stack([line * 1.7, line.sign(), 0 * line], dim=1).expand(8, -1, -1)
     shares = []
     for step in range(100):
         _, noise, time, _, visible, weight = inputs(batch=8, tokens=64, visible=12, seed=step)
-        loss = model(cloud, noise, time, torch.zeros_like(time), visible, weight)
+        loss = model(batch_of(cloud, noise, time, torch.zeros_like(time), visible, weight, patch=4)).loss()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -232,7 +241,7 @@ def test_it_learns_one_cloud():
 
 
 def test_sampling_repeats_and_refuses_what_it_cannot_do():
-    model = woken(VoxelDiffusion(config())).eval()
+    model = woken(built()).eval()
     label = torch.tensor([0, -1])
     settings = [{}, {"eta": 1.0}, {"steps": 1}]
     for options in settings:
@@ -250,7 +259,7 @@ def test_sampling_repeats_and_refuses_what_it_cannot_do():
 
 def test_with_the_true_velocity_sampling_ends_in_the_cloud(monkeypatch):
     """DDIM with a perfect model of one point comes back to it, from any noise."""
-    model = VoxelDiffusion(config()).eval()
+    model = built().eval()
     goal = torch.tensor([0.3, -0.7, 1.1])
     kept = model.noise.kept()
 
@@ -265,17 +274,16 @@ def test_with_the_true_velocity_sampling_ends_in_the_cloud(monkeypatch):
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    model = woken(VoxelDiffusion(config()))
+    model = woken(built())
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
-    args = inputs()
-    assert torch.equal(model.eval()(*args), again(*args))
+    batch = batch_of(*inputs())
+    assert torch.equal(model.eval()(batch).loss(), again(batch).loss())
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"resolution": 15},
         {"window": 3},
         {"width": 50},
         {"decoder_heads": 5},
@@ -289,4 +297,4 @@ def test_it_is_saved_and_loaded(tmp_path):
 )
 def test_impossible_sizes_are_refused(changes):
     with pytest.raises(ValueError, match=r"got|fill|multiple"):
-        config(**changes)
+        built(**changes)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.train.models import VideoTokens, VideoTokensConfig
+from maskstream.pipelines import TokenGrid
+from maskstream.train.tokens.video import VideoTokens
 
-CONFIG = VideoTokensConfig(frames=4, size=32, tubelet=2, patch=8)
+GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
 
 
 def cube(video, token):
@@ -15,7 +16,7 @@ def cube(video, token):
 
 
 def test_tokens_are_the_cubes_in_t_h_w_order_with_channels_first(noise):
-    cubes = VideoTokens(CONFIG).split(noise.video)
+    cubes = VideoTokens(GRID).split(noise.video)
     assert cubes.dtype == torch.uint8
     assert cubes.shape == (4, 32, 2 * 8 * 8 * 3)
     for b in range(4):
@@ -24,7 +25,7 @@ def test_tokens_are_the_cubes_in_t_h_w_order_with_channels_first(noise):
 
 
 def test_inputs_are_pixel_values_normalised_as_the_batch_does(noise):
-    tokens = VideoTokens(CONFIG)
+    tokens = VideoTokens(GRID)
     mine = tokens.inputs(tokens.split(noise.video))
     theirs = noise.pixel_values().permute(0, 1, 3, 4, 2)
     assert torch.allclose(mine, cut(theirs), atol=1e-5)
@@ -36,7 +37,7 @@ def cut(video):
 
 
 def test_targets_have_mean_zero_and_unbiased_variance_one_per_channel(noise):
-    tokens = VideoTokens(CONFIG)
+    tokens = VideoTokens(GRID)
     targets = tokens.targets(tokens.split(noise.video))
     assert targets.dtype == torch.float32
     for token in (0, 7, 31):
@@ -46,13 +47,13 @@ def test_targets_have_mean_zero_and_unbiased_variance_one_per_channel(noise):
 
 
 def test_a_flat_cube_has_the_target_zero():
-    tokens = VideoTokens(CONFIG)
+    tokens = VideoTokens(GRID)
     flat = tokens.targets(torch.full((1, 1, 384), 77, dtype=torch.uint8))
     assert torch.equal(flat, torch.zeros_like(flat))
 
 
 def test_painting_the_true_targets_gives_the_clip_back(noise):
-    tokens = VideoTokens(CONFIG)
+    tokens = VideoTokens(GRID)
     index = noise.mask.target
     cubes = tokens.split(noise.video)
     truth = tokens.targets(cubes[torch.arange(4)[:, None], index])
@@ -64,6 +65,6 @@ def test_painting_the_true_targets_gives_the_clip_back(noise):
 
 def test_other_clips_are_refused(noise):
     with pytest.raises(ValueError, match=r"takes \(B, 4, 32, 32, 3\)"):
-        VideoTokens(CONFIG).split(noise.video[:, :2])
-    with pytest.raises(ValueError, match="does not divide"):
-        VideoTokensConfig(frames=5, size=32)
+        VideoTokens(GRID).split(noise.video[:, :2])
+    with pytest.raises(ValueError, match="works on a grid with axes"):
+        VideoTokens(TokenGrid(axes=("time", "freq"), shape=(2, 2), patch=(2, 2)))

@@ -67,7 +67,7 @@ def report_pictures(recipe: AudioRecipe, model: nn.Module, data: str | Path, sho
     )
 
 
-def held_out_loss(model: MaskedAutoencoder, loader: AudioLoader) -> tuple[float, float, int]:
+def held_out_loss(model: MaskedAutoencoder[AudioBatch], loader: AudioLoader) -> tuple[float, float, int]:
     """The mean loss over the targets of up to 512 samples, that of predicting each token's mean, and the samples."""
     sums = torch.zeros(3, dtype=torch.float64)
     samples = 0
@@ -77,20 +77,22 @@ def held_out_loss(model: MaskedAutoencoder, loader: AudioLoader) -> tuple[float,
             patches = model.tokens.split(spectrogram)
             row = torch.arange(len(patches))[:, None]
             square = model.tokens.targets(patches[row, mask.target]).square().mean(dim=2)
-            total = mask.weight.sum()
-            loss = model(spectrogram, mask.visible, mask.target, mask.weight)
-            sums += torch.stack((loss * total, (square * mask.weight).sum(), total)).double()
+            part = model(batch).parts["reconstruction"]
+            sums += torch.stack((part.total, (square * mask.weight).sum(), part.weight)).double()
             samples += len(batch) if batch.weight is None else int(batch.weight.sum())
     return float(sums[0] / sums[2]), float(sums[1] / sums[2]), samples
 
 
-def completed(model: MaskedAutoencoder, batch: AudioBatch) -> Tensor:
+def completed(model: MaskedAutoencoder[AudioBatch], batch: AudioBatch) -> Tensor:
     """The spectrograms with the model's predictions in place of the targets, float32 (B, T, F)."""
     if not isinstance(model.tokens, SpectrogramTokens):
         raise ValueError(f"spectrograms are completed by models of them, got one of {type(model.tokens).__name__}")
-    spectrogram, mask = _parts(batch)
+    _parts(batch)
     with torch.inference_mode():
-        return model.tokens.paint(spectrogram, mask.target, model.predict(spectrogram, mask.visible, mask.target))
+        made = model.reconstructed(batch).spectrogram
+    if made is None:
+        raise ValueError("a model of spectrograms makes none")
+    return made
 
 
 def sound_views(
@@ -98,10 +100,8 @@ def sound_views(
 ) -> list[SoundView]:
     """The three pictures of each clip; `made` as of `completed`. Frequency rises upwards, time runs to the right."""
     spectrogram, mask = _parts(batch)
-    c = tokens.config
-    hidden = (
-        mask.masked.reshape(-1, *tokens.grid).repeat_interleave(c.patch_frames, 1).repeat_interleave(c.patch_bins, 2)
-    )
+    rows, columns = tokens.patch
+    hidden = mask.masked.reshape(-1, *tokens.grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)
     views = []
     for i, key in enumerate(batch.key):
         true, low, high = spectrogram[i].numpy(), float(spectrogram[i].min()), float(spectrogram[i].max())

@@ -12,10 +12,11 @@ from ....pipelines.modalities.audio.batch import AudioBatch
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....shards.format.dataset import DATASET_JSON
 from ....shards.format.manifest import Manifest
+from ....train.models.pair_model import PairModel
 from ....train.recipes.audiovisual import AudioVisualRecipe
 from ...preview.page import picture_side
 from .audio import SoundView, sound_views
-from .audiovisual_errors import AudioVisualModel, errors, masked_parts, open_split
+from .audiovisual_errors import clips_and_sounds, errors, masked_parts, open_split
 from .audiovisual_match import retrieval
 from .pictures import Pictures
 from .video_reconstruction import ReconstructionView, reconstruction_views
@@ -43,7 +44,7 @@ def report_pictures(recipe: AudioVisualRecipe, model: nn.Module, data: str | Pat
     """The errors on the split beside those of guessing, the retrieval of its pairs and of those of the split `train`
     beside it, and `shown` of its clips, the same each time.
     """
-    if not isinstance(model, AudioVisualModel):
+    if not isinstance(model, PairModel):
         raise ValueError(f"video and sound are completed by models of both, got {type(model).__name__}")
     train = _train_beside(Path(data))
     found = errors(recipe, model, data, train)
@@ -62,7 +63,7 @@ def report_pictures(recipe: AudioVisualRecipe, model: nn.Module, data: str | Pat
     }
     batch = next(iter(open_split(recipe, data, shown, shuffle=True)))
     context = {
-        "pairs": pair_views(model, *recipe.shown(batch), _names(data), recipe.seconds),
+        "pairs": pair_views(model, *clips_and_sounds(model.shown(batch)), _names(data), recipe.seconds),
         "matrices": [
             MatrixView(name=name, words=one.words(), picture=one.picture(), pairs=one.pairs) for name, one in matched
         ],
@@ -78,7 +79,7 @@ def report_pictures(recipe: AudioVisualRecipe, model: nn.Module, data: str | Pat
 
 
 def pair_views(
-    model: AudioVisualModel, clips: VideoBatch, sounds: AudioBatch, label_names: tuple[str, ...], seconds: float
+    model: PairModel, clips: VideoBatch, sounds: AudioBatch, label_names: tuple[str, ...], seconds: float
 ) -> list[PairView]:
     """Each clip and its sound: the original, what the encoder saw, and the model's predictions in its place."""
     spectrogram, video_mask, audio_mask = masked_parts(clips, sounds)
@@ -86,8 +87,7 @@ def pair_views(
         video, audio = model.predict(clips.video, spectrogram, video_mask, audio_mask)
         frames = model.video.paint(clips.video, video_mask.target, video).numpy()
         heard = model.audio.paint(spectrogram, audio_mask.target, audio)
-    c = model.video.config
-    grid = _Grid(shape=model.video.grid, patch=(c.tubelet, c.patch, c.patch))
+    grid = _Grid(shape=model.video.grid, patch=model.video.patch)
     side = picture_side(len(clips) * clips.video.shape[1])
     shown = reconstruction_views(clips, frames, grid, side)
     sounded = sound_views(model.audio, sounds, heard, label_names, seconds)

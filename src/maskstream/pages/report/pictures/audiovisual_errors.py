@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,29 +14,16 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.augment.diffusion import LinearNoise
 from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.audio.batch import AudioBatch
+from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ....pipelines.modalities.audiovisual.loader import AudioVisualLoader, audiovisual_loader
 from ....pipelines.modalities.video.batch import VideoBatch
-from ....train.models.masked_autoencoder import Tokens
+from ....train.models.pair_model import PairModel
 from ....train.recipes.audiovisual import AudioVisualRecipe
 from ....train.tokens.spectrogram import SpectrogramTokens
 from ....train.tokens.video import VideoTokens
 
 MEASURED = 256
 """As many samples at most go into the errors, and into the average tokens."""
-
-
-@runtime_checkable
-class AudioVisualModel(Protocol):
-    """What is asked of a model: predictions of hidden tokens of both, and vectors that match."""
-
-    video: VideoTokens
-    audio: SpectrogramTokens
-
-    def predict(
-        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
-    ) -> tuple[Tensor, Tensor]: ...
-
-    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +60,7 @@ class Errors:
     samples: int
 
 
-def errors(recipe: AudioVisualRecipe, model: AudioVisualModel, data: str | Path, train: Path | None) -> Errors:
+def errors(recipe: AudioVisualRecipe, model: PairModel, data: str | Path, train: Path | None) -> Errors:
     """Of up to 256 samples of the split at `data`, by the recipe's masks for reconstruction at the end of a run."""
     averages = None if train is None else _averages(recipe, model, train)
     sums = torch.zeros(2, 4, dtype=torch.float64)
@@ -82,7 +68,7 @@ def errors(recipe: AudioVisualRecipe, model: AudioVisualModel, data: str | Path,
     loader = open_split(recipe, data, 16, shuffle=False)
     with torch.inference_mode():
         for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
-            clips, sounds = recipe.shown(batch)
+            clips, sounds = clips_and_sounds(model.shown(batch))
             for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
                 zero = torch.zeros_like(true)
                 guesses = (made, zero, zero if averages is None else averages[part][mask.target])
@@ -135,23 +121,45 @@ def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBat
     return sounds.spectrogram, clips.mask, sounds.mask
 
 
-def _predictions(
-    model: AudioVisualModel, clips: VideoBatch, sounds: AudioBatch
-) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
+def clips_and_sounds(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
+    """A batch as one of clips and one of sounds."""
+    clips = VideoBatch(
+        video=batch.video,
+        mask=batch.video_mask,
+        flow=None,
+        label=batch.label,
+        key=batch.key,
+        pts_s=batch.pts_s,
+        weight=batch.weight,
+    )
+    sounds = AudioBatch(
+        waveform=batch.waveform,
+        length=batch.length,
+        spectrogram=batch.spectrogram,
+        mask=batch.audio_mask,
+        label=batch.label,
+        key=batch.key,
+        start_s=batch.audio_start_s,
+        weight=batch.weight,
+    )
+    return clips, sounds
+
+
+def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
     """Predictions, targets and mask of the video's target tokens, then of the sound's."""
     spectrogram, video_mask, audio_mask = masked_parts(clips, sounds)
     made = model.predict(clips.video, spectrogram, video_mask, audio_mask)
-    kinds: tuple[Tokens, Tokens] = (model.video, model.audio)
+    kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     for kind, data, mask, one in zip(kinds, (clips.video, spectrogram), (video_mask, audio_mask), made, strict=True):
         tokens = kind.split(data)
         row = torch.arange(len(tokens))[:, None]
         yield one.float(), kind.targets(tokens[row, mask.target]), mask
 
 
-def _averages(recipe: AudioVisualRecipe, model: AudioVisualModel, train: Path) -> tuple[Tensor, Tensor]:
+def _averages(recipe: AudioVisualRecipe, model: PairModel, train: Path) -> tuple[Tensor, Tensor]:
     """The average token of each place, float32 (N, values) of the video and of the sound, over a split."""
     loader = open_split(recipe, train, 16, shuffle=False, whole=True)
-    kinds: tuple[Tokens, Tokens] = (model.video, model.audio)
+    kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
     samples = 0
     for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):

@@ -96,7 +96,7 @@ def masked_losses(recipe: MeshRecipe, model: MeshNetwork, data: str | Path) -> d
             raise ValueError("the loader gives no masks; build it with mask=")
         target, weight = mask.target[0], mask.weight[0]
         made = {
-            "model": completed(recipe, model, batch)[target],
+            "model": completed(model, batch)[target],
             "mean field": torch.zeros_like(batch.fields[target]),
             "spread": spread(batch.fields, mask.masked[0], batch.edges)[target],
         }
@@ -106,11 +106,9 @@ def masked_losses(recipe: MeshRecipe, model: MeshNetwork, data: str | Path) -> d
     return {name: value / max(total, 1e-12) for name, value in sums.items()}
 
 
-def completed(recipe: MeshRecipe, model: MeshNetwork, batch: MeshBatch) -> Tensor:
+def completed(model: MeshNetwork, batch: MeshBatch) -> Tensor:
     """The batch's fields (N, D) with the model's in place of the hidden ones."""
-    fields, kinds, edges, features, visible, target, _, *kept = recipe.inputs(batch)
-    made = model.predict_masked(fields, kinds, edges, features, visible, target, *kept)
-    return fields.index_copy(0, target, made.to(fields.dtype))
+    return model.reconstructed(batch).fields
 
 
 def spread(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
@@ -131,7 +129,7 @@ def _masked_figure(recipe: MeshRecipe, model: MeshNetwork, sampler: MeshSampler,
     if mask is None:
         raise ValueError("the loader gives no masks; build it with mask=")
     with torch.inference_mode():
-        made = completed(recipe, model, batch)
+        made = completed(model, batch)
     mesh, shown = sampler.mesh(index), ShownField.of(sampler, index)
     truth, hidden = batch.fields.numpy(), mask.masked[0].numpy()
     scale = shown.scale(truth)

@@ -13,7 +13,7 @@ from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
 from ....shards.format.manifest import Manifest
 from ....train.core.chamfer import chamfer
-from ....train.models.point_autoencoder import PointAutoencoder
+from ....train.models.point_autoencoder import PointAutoencoder, masks_of
 from ....train.recipes.points import GroupRecipe
 from ...figures.cloud_picture import FADED, MADE, SEEN, cloud_picture
 from ...figures.pictures import data_uri
@@ -45,7 +45,7 @@ def report_pictures(recipe: GroupRecipe, model: nn.Module, data: str | Path, sho
     if not isinstance(model, PointAutoencoder):
         raise ValueError(f"groups are completed by a PointAutoencoder, got {type(model).__name__}")
     batches = _batches(recipe, data)
-    losses = held_out(recipe, model, batches)
+    losses = held_out(model, batches)
     trivial = min(losses.middle, losses.nearest)
     facts = {
         "loss on these clouds": f"{losses.model:.5f}, {margin(losses.model, trivial)} the better of the next two",
@@ -53,7 +53,7 @@ def report_pictures(recipe: GroupRecipe, model: nn.Module, data: str | Path, sho
         "loss of all points at the group's middle": f"{losses.middle:.5f}",
         "mask": repr(recipe.mask),
     }
-    figures = _completions(recipe, model, batches[0], shown)
+    figures = _completions(model, batches[0], shown)
     section = CloudSection(title="Hidden groups and what the model makes of them", words=COMPLETION, figures=figures)
     return Pictures(
         template="points.html.j2",
@@ -75,19 +75,20 @@ def _batches(recipe: GroupRecipe, data: str | Path) -> list[PointsBatch]:
 
 
 @torch.inference_mode()
-def held_out(recipe: GroupRecipe, model: PointAutoencoder, batches: list[PointsBatch]) -> HeldOut:
+def held_out(model: PointAutoencoder, batches: list[PointsBatch]) -> HeldOut:
     """The losses on some batches with masks."""
     rows = []
     for batch in batches:
-        points, visible, target, weight = recipe.inputs(batch)
-        centres, groups = model.cut(points)
+        mask = masks_of(batch)
+        visible, target = mask.visible, mask.target
+        centres, groups = model.cut(batch.points)
         row = torch.arange(len(centres))[:, None]
         true = groups[row, target].flatten(0, 1)
         near = torch.cdist(centres[row, target], centres[row, visible]).argmin(dim=2)
         copied = groups[row, visible.gather(1, near)].flatten(0, 1)
         rows.append(
             (
-                float(model(points, visible, target, weight)),
+                float(model(batch).loss()),
                 float(chamfer(torch.zeros_like(true), true).mean()),
                 float(chamfer(copied, true).mean()),
             )
@@ -97,14 +98,9 @@ def held_out(recipe: GroupRecipe, model: PointAutoencoder, batches: list[PointsB
 
 
 @torch.inference_mode()
-def _completions(
-    recipe: GroupRecipe, model: PointAutoencoder, batch: PointsBatch, shown: int
-) -> tuple[CloudFigure, ...]:
-    points, visible, target, _ = recipe.inputs(batch)
-    centres, groups = model.cut(points)
-    row = torch.arange(len(centres))[:, None]
-    seen = (groups + centres[:, :, None])[row, visible].flatten(1, 2)
-    made = model.predict(points, visible, target).flatten(1, 2)
+def _completions(model: PointAutoencoder, batch: PointsBatch, shown: int) -> tuple[CloudFigure, ...]:
+    points, n_seen = batch.points, masks_of(batch).visible.shape[1] * model.size
+    seen, made = model.reconstructed(batch).points.tensor_split((n_seen,), dim=1)
     return tuple(_completion(batch.key[i], points[i, :, :3], seen[i], made[i]) for i in range(min(shown, len(batch))))
 
 

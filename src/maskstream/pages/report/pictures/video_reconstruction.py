@@ -36,7 +36,7 @@ class ReconstructionView:
     unpredicted: bool
 
 
-def reconstruct(model: MaskedAutoencoder, batch: VideoBatch) -> tuple[UInt8, float]:
+def reconstruct(model: MaskedAutoencoder[VideoBatch], batch: VideoBatch) -> tuple[UInt8, float]:
     """The clips of `batch` as the model completes them, uint8 (B, T, H, W, 3), and its loss on them.
 
     The target tokens are the model's predictions, the others the clips' own. A prediction is of a normalised token, and
@@ -44,13 +44,10 @@ def reconstruct(model: MaskedAutoencoder, batch: VideoBatch) -> tuple[UInt8, flo
     """
     if not isinstance(model.tokens, VideoTokens):
         raise ValueError(f"clips are reconstructed by models of video tokens, got one of {type(model.tokens).__name__}")
-    mask = batch.mask
-    if mask is None:
+    if batch.mask is None:
         raise ValueError(NO_MASK)
     with torch.inference_mode():
-        predicted = model.predict(batch.video, mask.visible, mask.target)
-        loss = float(model(batch.video, mask.visible, mask.target, mask.weight))
-        return model.tokens.paint(batch.video, mask.target, predicted).cpu().numpy(), loss
+        return model.reconstructed(batch).video.cpu().numpy(), float(model(batch).loss())
 
 
 def reconstruction_views(batch: VideoBatch, made: UInt8, grid: Grid, side_px: float) -> list[ReconstructionView]:

@@ -18,7 +18,7 @@ from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.read import PointSelection
 from ....shards.format.manifest import Manifest
-from ....train.models.voxel_diffusion import VoxelDiffusion
+from ....train.models.voxel_diffusion import VoxelDiffusion, noise_of
 from ....train.recipes.points import VoxelRecipe
 
 MEASURED = 256
@@ -68,8 +68,8 @@ def noise_errors(
     generator = torch.Generator().manual_seed(0)
     rows, kept = [], []
     for batch in batches:
-        points, noise, time, label, visible, _ = recipe.inputs(batch)
-        noised = model.noise.noised(points[..., :3], noise, time)
+        (noise, time, visible), label = noise_of(batch), batch.label
+        noised = model.noise.noised(batch.points[..., :3], noise, time)
         share = model.noise.kept()[time]
         known = (1 - share).sqrt().float()[:, None, None] * noised
         guesses = (model.predict(noised, time, label), model.predict(noised, time, label, visible), known)

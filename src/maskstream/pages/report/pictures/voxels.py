@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.voxels import point_tokens, voxel_places
 from ....shards.format.manifest import Manifest
+from ....train.core.model import BatchT, Model
 from ....train.evaluate.point_distances import chamfer_table, compare_sets
-from ....train.models.voxel_diffusion import VoxelDiffusion
+from ....train.models.voxel_diffusion import VoxelDiffusion, noise_of
 from ....train.models.voxel_sampling import sample_clouds
 from ....train.recipes.points import VoxelRecipe
 from ...figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
@@ -87,8 +89,8 @@ def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, sho
         f"{len(made)} made clouds beside real ones": f"coverage {sets.coverage:.2f}, 1-NNA {sets.accuracy:.2f} "
         f"(0.5 is best), matching {sets.matching:.3f}",
         "made clouds nearest to a real one of their category": f"{own} of {len(made)}",
-        "tokens": _tokens(recipe, model, batches[0]),
-        "arithmetic of a step": _flops(recipe, model, batches[0]),
+        "tokens": _tokens(model, batches[0]),
+        "arithmetic of a step": _flops(model, batches[0]),
         "mask": repr(recipe.mask),
     }
     numbers = tuple((f"{high:.0%} to {low:.0%} left", in_words(band)) for low, high, band in errors.bands)
@@ -98,7 +100,7 @@ def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, sho
         CloudSection(
             title="Noise that the model took away",
             words=REMOVAL,
-            figures=_removals(recipe, model, batches[0], shown),
+            figures=_removals(model, batches[0], shown),
         ),
     )
     return Pictures(
@@ -138,8 +140,8 @@ def own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
 
 
 @torch.inference_mode()
-def _removals(recipe: VoxelRecipe, model: VoxelDiffusion, batch: PointsBatch, shown: int) -> tuple[CloudFigure, ...]:
-    points, noise, time, label, visible, _ = recipe.inputs(batch)
+def _removals(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> tuple[CloudFigure, ...]:
+    (noise, time, visible), points, label = noise_of(batch), batch.points, batch.label
     kept = model.noise.kept()[time].float()
     first = torch.arange(0, len(batch), VIEWS)[:shown]
     wanted = torch.tensor([SHOWN_AT[i % len(SHOWN_AT)] for i in range(len(first))])
@@ -171,15 +173,15 @@ def _picture(points: Tensor, colour: tuple[int, int, int] = INK) -> str:
 
 def _seen(model: VoxelDiffusion, noised: Tensor, visible: Tensor) -> tuple[UInt8, int]:
     """A picture of noised points (N, 3) with the boxes of visible tokens (V,), and how many points lie in them."""
-    c = model.config
-    places = voxel_places(noised[None], c.resolution)
-    seen = torch.isin(point_tokens(places, c.resolution, c.patch)[0], visible).numpy()
-    middle = (c.resolution - 1) / 2
-    low = torch.stack(torch.unravel_index(visible, (model.side,) * 3), dim=1) * c.patch - 0.5 - middle
+    resolution, patch = model.resolution, model.patch
+    places = voxel_places(noised[None], resolution)
+    seen = torch.isin(point_tokens(places, resolution, patch)[0], visible).numpy()
+    middle = (resolution - 1) / 2
+    low = torch.stack(torch.unravel_index(visible, (model.side,) * 3), dim=1) * patch - 0.5 - middle
     cube = (places[0] - middle).numpy()
     colours = marked(cube, seen, SEEN, FADED)
-    boxes, side = low.float().numpy(), float(c.patch)
-    return cloud_picture(cube, colours, boxes=boxes, box_side=side, reach=c.resolution / 2), int(seen.sum())
+    boxes, side = low.float().numpy(), float(patch)
+    return cloud_picture(cube, colours, boxes=boxes, box_side=side, reach=resolution / 2), int(seen.sum())
 
 
 def _makings(made: Tensor, real: Tensor, label: Tensor, names: tuple[str, ...]) -> tuple[CloudFigure, ...]:
@@ -198,24 +200,28 @@ def _name(label: int, names: tuple[str, ...]) -> str:
     return names[label] if 0 <= label < len(names) else "no category"
 
 
-def _tokens(recipe: VoxelRecipe, model: VoxelDiffusion, batch: PointsBatch) -> str:
-    visible, without = recipe.inputs(batch)[4].shape[1], int(model.config.shown * model.side**3)
+def _tokens(model: VoxelDiffusion, batch: PointsBatch) -> str:
+    visible, without = noise_of(batch)[2].shape[1], int(model.config.shown * model.side**3)
     return f"{model.side**3}, of which the encoder sees {visible} with masks and {without} without"
 
 
-def _flops(recipe: VoxelRecipe, model: VoxelDiffusion, batch: PointsBatch) -> str:
+def _flops(model: VoxelDiffusion, batch: PointsBatch) -> str:
     """The floating point operations of a training step of one cloud, with masks and with every token visible."""
-    points, noise, time, label, visible, weight = (part[:1] for part in recipe.inputs(batch))
-    masked, whole = (
-        step_flops(model, (points, noise, time, label, seen, weight))
-        for seen in (visible, torch.arange(model.side**3)[None])
+    noise, time, _ = noise_of(batch)
+    if batch.mask is None:
+        raise ValueError("the loader gives no masks; build it with mask=")
+    mask = batch.mask.rows(slice(1))
+    one = PointsBatch(
+        points=batch.points[:1], noise=noise[:1], time=time[:1], mask=mask, label=batch.label[:1], key=batch.key[:1]
     )
+    every = replace(mask, visible=torch.arange(model.side**3)[None])
+    masked, whole = (step_flops(model, replace(one, mask=mask)) for mask in (mask, every))
     return f"{masked / 1e9:.2f} GFLOP a cloud, {masked / whole:.0%} of {whole / 1e9:.2f} with every token visible"
 
 
-def step_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+def step_flops(model: Model[BatchT], batch: BatchT) -> int:
     """Floating point operations of a forward and a backward pass, as torch counts them, with attention on the CPU."""
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
-        model(*inputs).backward()
+        model(batch).loss().backward()
     model.zero_grad()
     return int(counter.get_total_flops())

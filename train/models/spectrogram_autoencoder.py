@@ -1,0 +1,19 @@
+"""The masked autoencoder of spectrograms: Audio-MAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...pipelines.modalities.audio.batch import AudioBatch
+from ..core.model import Grids
+from ..tokens.spectrogram import SpectrogramTokens
+from .masked_autoencoder import AutoencoderConfig, Tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrogramAutoencoderConfig(AutoencoderConfig[AudioBatch]):
+    """The sizes of an autoencoder of patches of spectrograms."""
+
+    def tokens(self, grids: Grids) -> Tokens[AudioBatch]:
+        """Patches on the grid "audio"."""
+        return SpectrogramTokens(grids["audio"])
