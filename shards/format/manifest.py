@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ShardError
+from ..errors import SampleError, ShardError
 from ..media.video_index import VideoIndex
 from ..members.member import ENDING, Member
 from ..members.video import VIDEO
@@ -213,10 +213,13 @@ class Manifest:
         return Range(self.shard_name(i), int(component.offset[i]), int(component.size[i]))
 
     def video(self, i: int, name: str | None = None) -> VideoIndex:
-        """Where the frames of component `name` of sample i lie, by default of the only video; raises ValueError where
+        """Where the frames of component `name` of sample i lie, by default of the only video; raises SampleError where
         it has none.
         """
         component = self.components[name] if name else component_of(self.components, (VIDEO.name,))
+        if not component.offset[i]:
+            shard = self.shard_path(i).name
+            raise SampleError(shard=shard, key=self.key(i), component=component.name, reason="the sample has none")
         member = component.described(i)
         return VideoIndex.of(member.facts, member.words, member.lists)
 
