@@ -206,10 +206,10 @@ class Manifest:
         return self.components[name]
 
     def member(self, i: int, name: str) -> Range:
-        """Where component `name` of sample i lies: its tar, offset and size in bytes; ShardError where it has none."""
+        """Where component `name` of sample i lies: its tar, offset and size in bytes; SampleError where it has none."""
         component = self.components.get(name)
         if component is None or not component.offset[i]:
-            raise ShardError(f"sample {self.key(i)!r} of {self.folder} has no component {name!r}")
+            raise self._lacking(i, name)
         return Range(self.shard_name(i), int(component.offset[i]), int(component.size[i]))
 
     def video(self, i: int, name: str | None = None) -> VideoIndex:
@@ -218,10 +218,14 @@ class Manifest:
         """
         component = self.components[name] if name else component_of(self.components, (VIDEO.name,))
         if not component.offset[i]:
-            shard = self.shard_path(i).name
-            raise SampleError(shard=shard, key=self.key(i), component=component.name, reason="the sample has none")
+            raise self._lacking(i, component.name)
         member = component.described(i)
         return VideoIndex.of(member.facts, member.words, member.lists)
+
+    def _lacking(self, i: int, name: str) -> SampleError:
+        return SampleError(
+            shard=self.shard_path(i).name, key=self.key(i), component=name, reason="the sample has no such component"
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -1,6 +1,6 @@
 """Where the packets of videos lie that stand in tars which others wrote: the file `NAME.packets` of the tar NAME.tar.
 
-For each video, at its `VideoIndex.table_offset`: a header (`ftyp moov`, as a fragmented MP4 has it, whatever the
+For each video, at the fact `table_offset`: a header (`ftyp moov`, as a fragmented MP4 has it, whatever the
 member's container is), then one record of 24 bytes per packet in decoding order, little-endian: int64 first byte in the
 member, uint32 size, uint32 flags (1: keyframe, 2: shown), int64 pts in the header's time scale. So no container is
 parsed when a clip is loaded, and what is read of the table is the records of the clip's GOPs.

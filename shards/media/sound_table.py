@@ -1,6 +1,6 @@
 """Where the packets of sounds lie that stand in tars which others wrote: the file `NAME.packets` of the tar NAME.tar.
 
-For each sound, at the fact `sound_table` of its sample, all little-endian: a head of 96 bytes (HEAD), what a decoder is
+For each sound, at the fact `table_offset`, all little-endian: a head of 96 bytes (HEAD), what a decoder is
 set up with (`setup` bytes), and for `packets` one record a cell (CELL) and one a piece of a packet (PIECE).
 
 A sound is of one of three kinds. `pcm`: sample n is at byte `begin + n * frame_bytes` of the member. `packets`: it is

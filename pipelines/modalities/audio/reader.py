@@ -34,6 +34,8 @@ class SoundReader:
     def stretch(self, index: int, epoch: int) -> tuple[int, int]:
         """The samples [first, stop) of sound `index` that the epoch shows, counted at the rate that it is stored at."""
         facts = self.facts
+        if not facts["sample_rate"][index]:
+            self.manifest.member(index, self.component)  # the sample lacks it, which this says
         rng = sample_rng(self.seed, epoch, self.manifest.key(index), 0, "clip")
         return self.clip.stretch(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), rng)
 

@@ -85,7 +85,7 @@ def test_samples_may_lack_components_and_video(samples: list[Sample], tmp_path: 
     assert manifest.component("mp4").words["codec"].code.tolist() == [-1, 0, -1]
     assert_video_equal(manifest, 1, record.rows[1])
     assert manifest.video(-2).n_frames == 6
-    with pytest.raises(SampleError, match=r"'z' .*component 'mp4'.*the sample has none"):
+    with pytest.raises(SampleError, match=r"'z' .*component 'mp4'.*the sample has no such component"):
         manifest.video(2)
     with pytest.raises(IndexError):
         manifest.video(3)
