@@ -1,1 +1,1 @@
-"""What a mask is: its grid, its draw, its ratio, its batch."""
+"""The parts of every mask: its grid, its input, its laws and roundings, its batch."""

@@ -1,4 +1,4 @@
-"""What every mask is: a frozen config that draws, and the helper that turns a map of tokens into a MaskBatch."""
+"""The base class of masks, and the functions that make a MaskBatch of the maps of a batch's samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .ratio import Law
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maps:
-    """The mask of one view of a sample, bool (N,) each; a batch of them is a MaskBatch.
+    """The mask of one view of a sample. Its maps are bool (N,); the maps of a batch make a MaskBatch.
 
     hidden: the tokens that do not enter the encoder. target: the tokens that are reconstructed; None means the hidden
     ones. mask_token: the tokens that enter the encoder as the mask token, none of them hidden; None means none.
@@ -45,45 +45,44 @@ class Maps:
 
 
 class Mask(Config, ABC):
-    """A rule that draws masks. A pattern says in `hide` what happens to one view of a sample; `draw` makes the batch.
+    """The base of all masks. A subclass draws the mask of one view in `hide`; `draw` masks a batch.
 
-    A mask depends on its draw alone (the sample's own generators, what it shows, its place in the run): neither on the
-    other samples that it is drawn with nor on any global state. Subclasses are frozen dataclasses: picklable, and their
-    repr rebuilds them.
+    A mask depends only on its `Draw`: the generators of the sample, its cues and its place in the run. It depends on no
+    other sample of the batch and on no global state. Subclasses are frozen dataclasses.
     """
 
     __slots__ = ()
 
     @property
     def needs(self) -> frozenset[str]:
-        """Names of the cues (see `Cues`) that each draw must bring; by default those of the masks in its fields."""
+        """The names of the cues (see `Cues`) that the mask reads; by default those of the masks in its fields."""
         return frozenset[str]().union(*(part.needs for part in self._parts() if isinstance(part, Mask)))
 
     @property
     def needs_progress(self) -> bool:
-        """Whether a law of it changes over the run, so that the loader has to know the run's length."""
+        """Whether the mask changes over the run. Its loader then needs `steps`, the run's length."""
         return any(part.needs_progress for part in self._parts())
 
     @abstractmethod
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         """The hidden tokens of one view of a sample, bool (N,).
 
-        ValueError where the grid has not the axes or the lengths that the pattern needs, or a cue is missing.
+        ValueError for a grid whose axes or lengths the pattern does not take, and for a missing cue.
         """
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
-        """What `hide` hides, and for patterns that say more about a view than that, the rest."""
+        """The maps of one view. A pattern that also chooses targets or mask tokens overrides this."""
         return Maps(hidden=self.hide(grid, draw))
 
     def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
-        """Masks of len(draws) samples, on the CPU; a bare generator is a draw without cues at the start of a run.
+        """The masks of len(draws) views, on the CPU. A generator stands for a draw without cues at a run's start.
 
-        Raises ValueError as `hide` does, and where samples got different counts (see `Padded`).
+        ValueError as for `hide`, and where the views have different counts (see `Padded`).
         """
         return self.joined(grid, [self.maps(grid, as_draw(draw)) for draw in draws])
 
     def joined(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
-        """The masks of a batch from the maps of its samples, once for all: that costs as much as for one."""
+        """The MaskBatch of the maps of a batch. It costs about as much as that of one sample."""
         return batch_of(maps, grid)
 
     def _parts(self) -> Iterator[Mask | Law]:
@@ -95,19 +94,19 @@ class Mask(Config, ABC):
 
 
 def as_draw(draw: Draw | np.random.Generator) -> Draw:
-    """A draw from a bare generator."""
+    """The draw itself, or one of a generator alone."""
     return draw if isinstance(draw, Draw) else Draw(rng=draw)
 
 
 def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
     """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`.
 
-    ValueError where only some of the maps hold what the others do, such as token ids.
+    ValueError where the maps are of several kinds, such as those with token ids and those without.
     """
     kinds = sorted({type(m).__name__ for m in maps})
     if len(kinds) > 1:
         raise ValueError(
-            f"the views of a batch are masked in one way, got {' and '.join(kinds)}; put masks.ByView inside the mask "
+            f"all views of a batch have maps of one kind, got {' and '.join(kinds)}; put masks.ByView inside the mask "
             "that brings token ids or attention, not around it"
         )
     return (type(maps[0]) if maps else Maps).joined(maps, grid, ragged=ragged)

@@ -24,9 +24,9 @@ class MaskBatch(Movable):
     target counts in the loss (0 for a target that the encoder saw).
 
     Where samples have different counts (masks.Padded), n_visible and n_target, int64 (B,), say how many of a row's
-    entries are real; the rest are 0, and such targets have weight 0. Elsewhere they are None and every entry is real.
-    mask_token: bool (B, N), the tokens that enter the encoder as the mask token: they are among `visible`, but their
-    content is not seen, and as targets they have weight 1. None where every visible token is itself.
+    entries are real. The other entries are 0, and such targets have weight 0. None means that every entry is real.
+    mask_token: bool (B, N), the tokens that enter the encoder as the mask token. They are among `visible`, but the
+    encoder does not see their content, so they have weight 1 as targets. None means that there are none.
     """
 
     grid: TokenGrid
@@ -50,7 +50,7 @@ class MaskBatch(Movable):
 
     @property
     def restore(self) -> Tensor:
-        """int64 (B, N): each token's place in [visible, hidden tokens], published as ids_restore."""
+        """int64 (B, N): each token's place in the sequence of visible, then hidden tokens; MAE calls it ids_restore."""
         order = torch.argsort(self.masked.to(torch.uint8), dim=1, stable=True)
         return torch.argsort(order, dim=1)
 
@@ -60,7 +60,7 @@ class MaskBatch(Movable):
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One of all; padded ones to the widest. ValueError where counts differ and nothing says how many are real."""
+        """One MaskBatch of all parts, padded to the widest; ValueError where counts differ without `Padded`."""
         if len({(p.visible.shape[1], p.target.shape[1]) for p in parts}) == 1:
             return super(MaskBatch, cls).concatenated(parts)
         if any(p.n_visible is None for p in parts):

@@ -1,4 +1,4 @@
-"""What a mask is drawn from: a view of a sample, at a place in the run, with what the sample shows."""
+"""The input of a mask: the generators of a view of a sample, its place in the run and its cues."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ...stream.place import Place
 from ...stream.rng import sample_rng
 
 Scope = Literal["view", "sample", "batch", "frame"]
-"""For what one random number is drawn: a view of a sample, all views of it, a batch over all ranks, or a frame."""
+"""What shares one random number: a view of a sample, all its views, a batch over all ranks, or a frame."""
 
 
 def check_scope(scope: str) -> None:
-    """ValueError unless `scope` is one of the four."""
+    """ValueError unless `scope` is legal."""
     if scope not in get_args(Scope):
         raise ValueError(f"scope is one of {', '.join(get_args(Scope))}, got {scope!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cues:
-    """What a sample shows that a pattern may follow; a pattern's `needs` names those that it asks for.
+    """Data of a sample that a mask may follow. `Mask.needs` names the cues that a mask reads.
 
     flow: float32 (T-1, h, w, 2), backward flow in pixels (see `batch.Flow`). occupied: bool (N,), whether anything lies
     in a token's part of space. box: float (4,), x0, y0, x1, y1 as shares of the picture. words: int64 (N,), the word
@@ -45,27 +45,27 @@ class Cues:
     tokens: npt.NDArray[np.int64] | None = None
 
     def need(self, name: str, by: str) -> npt.NDArray[Any]:
-        """The cue `name` for the pattern `by`; ValueError where the sample has none."""
+        """The cue `name` for the pattern `by`; ValueError where there is none."""
         value: npt.NDArray[Any] | None = getattr(self, name)
         if value is None:
-            raise ValueError(f"{by} is guided by {name}: give Draw(cues=Cues({name}=...)), got none")
+            raise ValueError(f"{by} needs the cue {name}, got none; give Draw(cues=Cues({name}=...))")
         return value
 
 
 def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]:
     """The cue `name`; ValueError unless it has one value for each of `n` tokens."""
     if cue.shape != (n,):
-        raise ValueError(f"{by} needs {name} for {n} tokens, ({n},), got {cue.shape}")
+        raise ValueError(f"{by} needs the cue {name} of {n} tokens, of shape ({n},), got {cue.shape}")
     return cue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """One view of one sample.
+    """The input of the mask of one view of a sample.
 
-    rng: its own generator. place: where in the run the sample is shown. seed, epoch, key: what its generators are keyed
-    by; without a key only what belongs to a single view can be drawn. part: the part of the sample that the draw is
-    for, such as its text, where parts have masks of their own (see `Joint`).
+    rng: the view's own generator. place: where in the run the sample is shown. seed, epoch, key: the key of the
+    sample's generators; without `key` only numbers of a single view can be drawn. part: the part of the sample, such as
+    its text, where each part has its own mask (see `Joint`).
     """
 
     rng: np.random.Generator
@@ -79,22 +79,22 @@ class Draw:
 
     @classmethod
     def of(cls, seed: int, epoch: int, key: str, view: int, place: Place, cues: Cues, part: str = "") -> Draw:
-        """The draw of a view of sample `key`, as every loader makes it."""
+        """The draw of a view of sample `key`, as the loaders make it."""
         rng = sample_rng(seed, epoch, key, view, f"mask {part}".strip())
         return cls(rng=rng, view=view, place=place, cues=cues, seed=seed, epoch=epoch, key=key, part=part)
 
     def generator(self, scope: Scope, purpose: str) -> np.random.Generator:
-        """The generator of a decision that is the same for all of `scope`; a view's is `rng` itself.
+        """The generator of a number that all of `scope` share; for a view or a frame it is `rng` itself.
 
-        A new one is returned at each call, so that whoever asks for the same purpose draws the same. ValueError where
-        the draw has no key.
+        Each call for one scope and purpose returns a new generator that draws the same numbers. ValueError where the
+        draw has no key.
         """
         if scope in ("view", "frame"):
             return self.rng
         if self.key is None:
             raise ValueError(
-                f"a random number for a whole {scope} needs to know it: draw with Draw.of(seed, epoch, key, ...), as "
-                "the loaders do, not from a bare generator"
+                f"a random number that a {scope} shares needs the sample's key, got none; make the draw by "
+                "Draw.of(seed, epoch, key, ...), as the loaders do"
             )
         if scope == "sample":
             return sample_rng(self.seed, self.epoch, self.key, 0, f"all views {purpose}")

@@ -1,4 +1,4 @@
-"""The token grid that a mask lies on: named axes, how many tokens along each, and what one token covers."""
+"""The token grid of a mask: named axes, the number of tokens along each, and the extent of one token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ....shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenGrid(Config):
-    """Named axes (such as t, h, w), the tokens along each, and the extent of one token in the data's own units.
+    """Named axes (such as t, h, w), the number of tokens along each, and the extent of one token in the data's units.
 
     Tokens are numbered in C order of `shape`; `patch` is (frames, pixels, pixels) for video. The default is VideoMAE's:
     16 frames at 224 pixels in cubes of 2 x 16 x 16, 1568 tokens.
@@ -38,19 +38,19 @@ class TokenGrid(Config):
         return prod(self.shape)
 
     def need(self, *axes: str, by: str) -> tuple[int, ...]:
-        """The grid's shape, for a pattern (named `by`) that is defined on exactly these axes; else ValueError."""
+        """The grid's shape, for the pattern `by`; ValueError where its axes are not these."""
         if self.axes != axes:
-            raise ValueError(f"{by} works on a grid with axes {axes}, got {self.axes}")
+            raise ValueError(f"{by} needs a grid with the axes {axes}, got {self.axes}")
         return self.shape
 
     def need_axis(self, axis: str, by: str) -> int:
-        """The place of `axis` among the axes, for a pattern (named `by`) that works along it; else ValueError."""
+        """The place of `axis` among the axes, for the pattern `by`; ValueError where it is not there."""
         if axis not in self.axes:
-            raise ValueError(f"{by} works on a grid with an axis {axis!r}, got {self.axes}")
+            raise ValueError(f"{by} needs a grid with an axis {axis!r}, got {self.axes}")
         return self.axes.index(axis)
 
     def across(self, axis: str, by: str) -> int:
-        """How many tokens one slice across `axis` has, for a pattern (named `by`) that works along it."""
+        """The number of tokens of one slice across `axis`, for the pattern `by`; ValueError where it is not there."""
         return self.size // self.shape[self.need_axis(axis, by)]
 
     @classmethod

@@ -1,7 +1,7 @@
-"""Laws say how many tokens are hidden (laws/ has those of the papers); roundings turn a ratio into such a count.
+"""Laws give the number of hidden tokens (laws/ has those of the papers); a rounding turns a ratio into a count.
 
-Published code computes these numbers in floats and in several ways, which differ by a token at one ratio. Here the
-arithmetic is decimal and exact (0.9 is 9/10), and the way is named:
+Published code computes counts in floats and rounds in several ways, which differ by a token. Here the arithmetic is
+decimal and exact (0.9 is 9/10), and the rounding has a name:
 
     rounding         what is rounded                     0.9 of 196    0.9 of 1568    used by
     floor_masked     masked  = floor(ratio n)            20 visible    157 visible    VideoMAE, VideoMAE V2
@@ -30,16 +30,16 @@ Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_mask
 
 
 class Law(Config, ABC):
-    """How many tokens of a sample are hidden. Laws are frozen dataclasses; laws/ has those of the papers.
+    """The base of all laws: how many tokens of a sample are hidden.
 
-    A law has one method, `count`. Most laws draw a ratio and are subclasses of `RatioLaw`, which counts by it.
+    A subclass implements `count`. Most laws draw a ratio and subclass `RatioLaw`. Laws are frozen dataclasses.
     """
 
     __slots__ = ()
 
     @property
     def needs_progress(self) -> bool:
-        """Whether the count changes over the run, so that the run's length has to be known."""
+        """Whether the count changes over the run. The loader then needs `steps`, the run's length."""
         return False
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Law(Config, ABC):
         """How many of `n` tokens are hidden in one view of a sample, 0 to n."""
 
     def counts(self, frames: int, n: int, draw: Draw, rounding: Rounding) -> list[int]:
-        """How many of each frame's `n` tokens are hidden; they differ where the law draws frame by frame."""
+        """The count of each of `frames` frames of `n` tokens. Counts differ where the law draws for each frame."""
         return [self.count(n, draw, rounding)] * frames
 
     def visible(self, n: int, draw: Draw, rounding: Rounding) -> int:
@@ -60,7 +60,7 @@ class Law(Config, ABC):
 
 
 class RatioLaw(Law):
-    """A law that draws a ratio; the rounding makes it a count."""
+    """The base of laws that draw a ratio. The rounding turns the ratio into a count."""
 
     __slots__ = ()
 
@@ -69,7 +69,7 @@ class RatioLaw(Law):
         """The masked ratio in [0, 1] of one view of a sample."""
 
     def per_frame(self, draw: Draw, frames: int) -> list[float]:
-        """The ratio of each of `frames` frames; they differ where the law draws frame by frame."""
+        """The ratio of each of `frames` frames. Ratios differ where the law draws for each frame."""
         return [self.draw(draw)] * frames
 
     def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
@@ -81,7 +81,7 @@ class RatioLaw(Law):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fixed(RatioLaw):
-    """The same ratio for every sample; it takes nothing from the generator."""
+    """One ratio for every sample. It draws no random number."""
 
     ratio: float
 
@@ -93,9 +93,9 @@ class Fixed(RatioLaw):
 
 
 Ratio = float | Law
-"""What a pattern accepts as `ratio`: a number means `Fixed`."""
+"""The type of a pattern's `ratio`. A number means `Fixed`."""
 RatioAlone = float | RatioLaw
-"""What a pattern accepts as `ratio` that does not only count: no law that gives a number of tokens."""
+"""The type of `ratio` in a pattern that needs the ratio itself, not only a count."""
 
 
 def as_law(ratio: Ratio) -> Law:
@@ -126,12 +126,12 @@ def check_ratio(ratio: float, name: str = "a masked ratio") -> None:
 
 
 def tidy(ratio: float) -> float:
-    """A computed ratio, limited to [0, 1] and without the dust of float arithmetic that would cost a token."""
+    """A computed ratio, clipped to [0, 1] and rounded to 12 decimals, so that float errors do not change a count."""
     return min(max(round(ratio, 12), 0.0), 1.0)
 
 
 def check_rounding(rounding: str) -> None:
-    """ValueError unless `rounding` is one of them."""
+    """ValueError unless `rounding` is legal."""
     if rounding not in get_args(Rounding):
         raise ValueError(f"rounding is one of {', '.join(get_args(Rounding))}, got {rounding!r}")
 

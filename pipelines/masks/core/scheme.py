@@ -1,4 +1,4 @@
-"""Schemes: what a paper does, as one of our masks. A pattern's file declares its own; all tables are made of them.
+"""Schemes: masks with the settings of a paper. The file of a pattern declares its schemes, once.
 
     SCHEMES = (
         Scheme(
@@ -44,9 +44,9 @@ TEXT = TokenGrid(axes=("token",), shape=(128,), patch=(1,))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shot:
-    """One drawing of a scheme in the gallery: of a view, at a progress of the run, for a row of a batch of `rows`.
+    """One drawing of a scheme in the gallery: which view, progress of the run, epoch, and row of a batch of `rows`.
 
-    caption: what is written under it. mask: what is drawn in place of the scheme's own mask.
+    caption: the words with the drawing. mask: the mask that is drawn, by default the scheme's.
     """
 
     caption: str = ""
@@ -65,7 +65,7 @@ class Scheme:
     name: what `MASKS` and the command line call it, empty where it has no name. paper, section: where it comes from.
     grid: the grid that the paper draws it on. visible: the tokens that stay visible there, None where samples differ.
     title, note: the heading of its card and what it does, in one or two sentences. shots: what the gallery draws.
-    scene: what the gallery draws it on, where it is not what all schemes on these axes are drawn on.
+    scene: the gallery's picture, where it is not the one of all schemes on these axes.
     """
 
     mask: Mask
@@ -90,7 +90,7 @@ class Scheme:
         return call_of(self.mask)
 
     def make(self) -> Mask:
-        """The mask; it is frozen, so everybody gets the same one."""
+        """The mask. It is frozen, so one object serves all callers."""
         return self.mask
 
 

@@ -1,4 +1,4 @@
-"""Slices across a named axis of a grid: the frames of a clip, the columns of a spectrogram, stacked modalities."""
+"""Slices of a grid across one axis, such as the frames of a clip or the columns of a spectrogram."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .grid import TokenGrid
 
 
 def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
-    """One slice's map, bool (size of a slice,), in every slice across `axis`: bool (N,)."""
+    """One map of a slice, bool (size of a slice,), repeated in every slice across `axis`: bool (N,)."""
     return in_slices(np.broadcast_to(plane, (grid.shape[grid.axes.index(axis)], len(plane))), grid, axis)
 
 
 def in_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
-    """Maps of the slices across `axis`, bool (slices, size of a slice or 1), in the grid's own order: bool (N,)."""
+    """The maps of all slices across `axis`, bool (slices, size of a slice or 1), as a map of the grid: bool (N,)."""
     place = grid.axes.index(axis)
     if maps.shape[1] == 1:
         maps = np.broadcast_to(maps, (len(maps), grid.size // len(maps)))

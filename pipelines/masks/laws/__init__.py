@@ -1,1 +1,1 @@
-"""How much is hidden."""
+"""Laws: how many tokens are hidden."""

@@ -1,4 +1,4 @@
-"""Laws of progress: the ratio follows how far the run has come, the same for all samples of a batch.
+"""Laws of progress: the ratio is a function of the run's progress, one for all samples of a batch.
 
     law            from the run's start to its end                              source
     Linear         start to end                                                 DiffMAViL: 0.9 to 0.8
@@ -6,8 +6,8 @@
     SquaredCosine  up along a squared cosine, then constant                     LMD: 0.15 to 0.75 at 2/3
     Piecewise      straight lines between points                                LMD
 
-Progress is that of `Draw.place`: a function of the batch's number and of the run's length, which the loader is given
-(`steps=`). `at(progress)` gives a law's ratio for plots and tests.
+Progress is `Draw.place.progress`, from 0 at the first batch to 1 at the last. It follows from the batch's number and
+the run's length, the loader's `steps`. `at(progress)` is a law's ratio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..core.ratio import RatioLaw, check_ratio, tidy
 
 
 class ProgressLaw(RatioLaw):
-    """A law whose ratio is a function of progress alone."""
+    """The base of laws whose ratio is a function of progress."""
 
     __slots__ = ()
 
@@ -46,8 +46,8 @@ class ProgressLaw(RatioLaw):
 class Linear(ProgressLaw):
     """A straight line from `start` at the first batch to `end` at the last.
 
-    The defaults are those of DiffMAViL's curriculum (Nunez et al. 2023); the paper says that the ratio falls, the two
-    ends are not published with code.
+    The defaults are for DiffMAViL's curriculum (Nunez et al. 2023). The paper says that the ratio falls; its two ends
+    are not in published code.
     """
 
     start: float = 0.9
@@ -72,10 +72,10 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "triangle": lambda s: 4 * min(s, 1 - s),
     "v": lambda s: 2 * abs(1 - 2 * s),
 }
-"""What the ratio is multiplied with at progress s; "warmup_decay" has a setting more."""
+"""The factor of the mean ratio at progress s. "warmup_decay" has one more setting and is not here."""
 
 OFFSETS = {"cosine": 0.02, "square_above": 0.01, "v": 0.01}
-"""What is added, as published."""
+"""The published offsets that are added to the ratio."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ class RatioDecay(ProgressLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SquaredCosine(ProgressLaw):
-    """From `start` to `end` as a squared cosine falls from 1 to 0, reached at progress `hold`, constant from then on.
+    """A squared cosine from `start` to `end`, which it reaches at progress `hold`; constant from then on.
 
     f(x) = cos^2(pi / 2 (x + 0.008) / 1.008) / f(0), x = progress / hold; the ratio is start + (end - start) (1 - f).
     The defaults are those of LMD (Ma et al. 2023, latent masking diffusion), whose released code uses this ramp.

@@ -1,4 +1,4 @@
-"""Random laws: the ratio is drawn for a view, for all views of a sample, for each frame, or for a batch.
+"""Random laws: the ratio or the count is drawn for a view, for all views of a sample, for a frame, or for a batch.
 
     law              ratio                                          source
     Uniform          uniform in [low, high)                         MaskViT: [0.5, 1)
@@ -7,10 +7,10 @@
     MaskGIT          a function of a uniform number                 MaskGIT
     MultiRatio       one of several, in equal parts of a batch      AVSiam
 
-`scope` is what a ratio is drawn for. "view": from the view's own generator. "sample": one for all views of a sample.
-"batch": one for a batch over all ranks, so that its samples have equal counts. "frame": one for each frame, for the
-patterns that count frame by frame (`PerFrame`, `Block`). Two laws with the same `name` and a scope of "sample" or
-"batch" draw the same number; masks of two modalities that shall not move together need laws of two names.
+`scope` says what shares one number. "view": each view has its own. "sample": all views of a sample share one. "batch":
+a batch over all ranks shares one, so that its samples have equal counts. "frame": each frame has its own, in patterns
+that count for each frame (`PerFrame`, `Block`). Two laws with one `name` and a scope of "sample" or "batch" draw the
+same number, so masks of two modalities need laws of two names to be independent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..core.ratio import Law, RatioLaw, Rounding, check_ratio, tidy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopedLaw(Law):
-    """A law with a random number: `scope` says for what it is drawn, `name` keeps two laws apart."""
+    """The base of random laws. `scope` says what shares one number; laws of two names draw independent numbers."""
 
     scope: Scope = "view"
     name: str = "ratio"
@@ -41,21 +41,21 @@ class ScopedLaw(Law):
         self.check()
 
     def check(self) -> None:
-        """ValueError where a setting of the law is not legal."""
+        """ValueError for a setting that is not legal."""
 
     def generator(self, draw: Draw) -> np.random.Generator:
-        """The generator of the law's number; ValueError where it is drawn frame by frame."""
+        """The generator of the law's number; ValueError where the scope is a frame."""
         if self.scope == "frame":
             raise ValueError(
-                f"{self} draws a ratio for each frame, and the pattern asks for one of the whole view: use a pattern "
-                "that counts frame by frame (PerFrame, Block), or a scope of view, sample or batch"
+                f"{self} draws a ratio for each frame, and the pattern counts over the whole view; use a pattern that "
+                "counts for each frame (PerFrame, Block), or a scope of view, sample or batch"
             )
         return draw.generator(self.scope, f"law {self.name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomLaw(ScopedLaw, RatioLaw):
-    """A law whose ratio is a function of one generator."""
+    """The base of laws that draw a ratio from one generator."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> float:
@@ -86,10 +86,10 @@ class Uniform(RandomLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UniformCount(ScopedLaw):
-    """A number of hidden tokens, each from `low` to `high` equally likely; it has no ratio, so rounding plays no part.
+    """A uniform number of hidden tokens, from `low` to `high`. It has no ratio, and the rounding has no effect.
 
-    Of n tokens at most min(high, max(1, round(share * n))) are hidden, and never more than n; `low` is lowered to that
-    where it is above. `high` None: no bound but the share. Source: PMLM (Liao et al. 2020), u-PMLM with a `share` of 1.
+    The highest number is min(high, max(1, round(share * n)), n) of n tokens, and the lowest is at most that. `high`
+    None leaves the share as the only bound. Source: PMLM (Liao et al. 2020), u-PMLM with a `share` of 1.
     """
 
     low: int = 1
@@ -117,7 +117,7 @@ class UniformCount(ScopedLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TruncatedNormal(RandomLaw):
-    """Normal with `mean` and standard deviation `std`, truncated to [low, high], by the inverse of its distribution.
+    """A normal of `mean` and standard deviation `std`, truncated to [low, high]; drawn by inverting its distribution.
 
     The defaults are MAGE's (Li et al. 2023, sec. 3.1), where one number is drawn for a batch: scope="batch".
     """
@@ -145,7 +145,7 @@ class TruncatedNormal(RandomLaw):
         return min(max(drawn, self.low), self.high)
 
     def _ends(self) -> tuple[float, float]:
-        """How much of the untruncated normal lies below low and below high."""
+        """The share of the untruncated normal below `low`, and below `high`."""
         return _ends(self.mean, self.std, self.low, self.high)
 
 
@@ -160,7 +160,7 @@ Curve = Literal["cosine", "uniform", "power", "log", "exp"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskGIT(RandomLaw):
-    """A decreasing function of a number r that is uniform in [0, 1), limited to [1e-6, 1].
+    """A decreasing function of a uniform number r in [0, 1), clipped to [1e-6, 1].
 
     curve: "cosine", cos(pi r / 2); "uniform", 1 - r; "power", 1 - r ** power; "log", -log2(r) / log2(tokens); "exp",
     1 - 2 ** (-log2(tokens) (1 - r)). `tokens` counts only in the last two. Source: MaskGIT (Chang et al. 2022, sec.
@@ -183,7 +183,7 @@ class MaskGIT(RandomLaw):
         return self.at(rng.random())
 
     def at(self, r: float) -> float:
-        """The ratio that the number r in [0, 1] means."""
+        """The ratio at the number r in [0, 1]."""
         if self.curve == "cosine":
             ratio = cos(pi / 2 * r)
         elif self.curve == "uniform":
@@ -199,14 +199,13 @@ class MaskGIT(RandomLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiRatio(RatioLaw):
-    """One of several ratios: a random order of a batch is dealt to them in turn, and their shares of it differ by at
-    most one sample.
+    """One of several ratios for each sample, in equal parts of a batch: their numbers of samples differ by at most one.
 
-    Which ratios get one sample more changes from batch to batch: over a run each is equally frequent, at any batch
-    size. The batch is the one over all ranks, and all views of a sample get the same ratio. Laws of two names have
-    orders of their own, for two modalities. Samples of a batch get different counts (see `Padded`). Source: AVSiam (Lin
-    & Bertasius 2024, multi-ratio masking); its code cuts a batch with torch.chunk, which leaves ratios out at most
-    sizes.
+    The samples of a batch over all ranks are dealt to the ratios in a random order, and all views of a sample have one
+    ratio. Which ratios get one sample more is random, so over a run all ratios are equally frequent at any batch size.
+    Laws of two names deal independently, for two modalities. Samples of a batch have different counts (see `Padded`).
+    Source: AVSiam (Lin & Bertasius 2024, multi-ratio masking); its code cuts a batch with torch.chunk, which leaves
+    ratios out at most sizes.
     """
 
     ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)

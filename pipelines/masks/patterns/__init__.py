@@ -1,1 +1,1 @@
-"""Where it is hidden."""
+"""Patterns: which tokens are hidden."""

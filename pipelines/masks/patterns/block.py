@@ -1,4 +1,4 @@
-"""Block: rectangles of a picture, one over the other until enough is hidden."""
+"""Block: random rectangles of a picture, until enough tokens are hidden."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..laws.random import UniformCount
 from .random import adjusted
 
 ATTEMPTS = 10
-"""Rectangles that are tried for one that fits what is left to hide."""
+"""Rectangles in a row that may be rejected before single tokens make up the count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,12 +27,12 @@ class Block(Mask):
     """Rectangles of random place, area and aspect in the plane h x w.
 
     A rectangle's area is uniform from `least` tokens to what is left to hide, its aspect h / w log-uniform from
-    `aspect` to 1 / `aspect`; it is smaller than the plane in h and in w, and one that would hide too much or nothing
-    new is thrown away. After 10 misses in a row what is missing is made up by single tokens; with exact=False, as
-    published, it stays visible, and samples of a batch get different counts (see `Padded`).
+    `aspect` to 1 / `aspect`. It is smaller than the plane in h and in w. A rectangle that would hide too many tokens or
+    no new one is rejected. After 10 rejections in a row random single tokens make up the count; with exact=False, as
+    published, they stay visible, and samples of a batch have different counts (see `Padded`).
 
-    The grid's axes are (h, w), or (t, h, w), where each time step has rectangles of its own, and with a law of scope
-    "frame" a ratio of its own. At ratio 0.4 on 14 x 14 tokens 78 are hidden; BEiT hides 75, which is
+    The grid's axes are (h, w), or (t, h, w) with other rectangles in each time step, and with another ratio in each for
+    a law of scope "frame". At ratio 0.4 on 14 x 14 tokens 78 are hidden; BEiT hides 75, which is
     ratio=UniformCount(low=75, high=75). Source: BEiT (Bao et al. 2021, blockwise masking).
     """
 
@@ -83,14 +83,14 @@ class Block(Mask):
 
 
 def uniform_numbers(rng: np.random.Generator) -> Iterator[float]:
-    """Numbers in [0, 1), drawn in runs of 64."""
+    """Uniform numbers in [0, 1), drawn 64 at a time."""
     while True:
         yield from rng.random(64).tolist()
 
 
 @lru_cache(maxsize=4096)
 def rectangle(h: int, w: int, width: int) -> int:
-    """The bits of h x w tokens at the first corner of a plane `width` tokens wide."""
+    """h x w tokens at the first corner of a plane `width` tokens wide, as the bits of an integer."""
     row: int = (1 << w) - 1
     return sum(row << (i * width) for i in range(h))
 

@@ -1,4 +1,4 @@
-"""Box: more is hidden inside a box, such as the object that a phrase refers to, than outside."""
+"""Box: one ratio inside a box, such as that of the object that a phrase refers to, and another outside."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .random import random_tokens
 class Box(Mask):
     """Random tokens, with one ratio inside the cue `box` and another outside, both counted exactly.
 
-    The box's corners are truncated to the grid's lines, then it grows by `margin` tokens to each side, within the
-    picture. A box that does not touch the picture, as after a crop, holds nothing. How many tokens are hidden depends
-    on the box's size, so samples of a batch get different counts (see `Padded`). The grid's axes are (h, w). Source:
-    OneRef (Xiao et al. 2024, referring-aware dynamic masking), 24 x 24 tokens; its code draws the outer ratio over the
-    whole picture before the box overwrites its part, so that its count outside varies by chance.
+    The box's corners are truncated to whole tokens, then the box grows by `margin` tokens to each side, within the
+    picture. A box outside the picture, as after a crop, holds no token. The number of hidden tokens depends on the
+    box's size, so samples of a batch have different counts (see `Padded`). The grid's axes are (h, w). Source: OneRef
+    (Xiao et al. 2024, referring-aware dynamic masking), 24 x 24 tokens; its code draws the outer ratio over the whole
+    picture and then overwrites the box, so that the count outside varies.
     """
 
     inside: Ratio = 0.75

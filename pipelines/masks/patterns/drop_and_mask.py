@@ -17,12 +17,12 @@ from ..laws.random import TruncatedNormal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DropAndMask(Mask):
-    """Random tokens are masked; a share `drop` of all does not enter the encoder, the other masked ones do as the mask
-    token.
+    """Random tokens are masked. A share `drop` of all tokens is dropped; the other masked tokens enter the encoder as
+    the mask token.
 
-    Of a batch, `masked` are the dropped tokens, `visible` those that enter, `mask_token` which of these enter as the
-    mask token, and `target` all that are masked, dropped ones first counted: at least as many as are dropped, whatever
-    the law says. At the defaults on 16 x 16 tokens 128 are dropped and 128 to 256 masked, as many in every sample of a
+    In a batch `masked` are the dropped tokens, `visible` the tokens that enter, `mask_token` those that enter as the
+    mask token, and `target` all masked tokens. At least the dropped tokens are masked, whatever the law says. At the
+    defaults on 16 x 16 tokens 128 are dropped and 128 to 256 masked, as many in every sample of a
     batch, since the law's scope is the batch; with another scope see `Padded`. Any grid. Source: MAGE (Li et al. 2023,
     variable masking ratio), which counts by `ceil_masked`.
     """

@@ -22,7 +22,7 @@ from .random import random_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frames(Mask):
-    """Whole slices across `axis`, chosen uniformly: all tokens of a frame are hidden or none.
+    """Random whole slices across `axis`: all tokens of a slice are hidden or none.
 
     At ratio 0.75 on 8 x 14 x 14 tokens 2 of 8 time steps stay visible, 392 tokens. The grid's axes are any with `axis`
     among them; along "time" of a spectrogram it hides columns, along "freq" rows. Source: MAE-ST (Feichtenhofer et al.
@@ -45,10 +45,10 @@ class Frames(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PerFrame(Mask):
-    """Random tokens in each slice across `axis`, independent from slice to slice, exactly as many as its ratio says.
+    """Random tokens in each slice across `axis`, drawn independently, with an exact count in each slice.
 
-    With a law of scope "frame" each slice has a ratio of its own; with any other one ratio counts for all. At ratio 0.9
-    on 8 x 14 x 14 tokens 19 of each slice's 196 stay visible, 152 in all. The grid's axes are any with `axis` among
+    With a law of scope "frame" each slice has its own ratio; with any other scope all slices have one ratio. At ratio
+    0.9 on 8 x 14 x 14 tokens 19 of each slice's 196 stay visible, 152 in all. The grid's axes are any with `axis` among
     them. Source: MaskViT (Gupta et al. 2022), tokens of frames; see `Context`.
     """
 
@@ -69,7 +69,7 @@ class PerFrame(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context(Mask):
-    """The first `frames` time steps hide nothing; the rest is a clip of its own, on which `mask` draws.
+    """The first `frames` time steps are visible; `mask` masks the others as a clip of their own.
 
     The first axis of the grid is t, and it has more than `frames` slices. Source: MaskViT (Gupta et al. 2022), which
     predicts the frames after 1 or 2 context frames with a ratio from [0.5, 1):

@@ -1,4 +1,4 @@
-"""Joint: the parts of one sample, such as its image and its text, each with a grid and a mask of its own."""
+"""Joint: a mask for each part of a sample, such as its image and its text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Joint(Config):
         draws = {part: [Draw.of(seed, epoch, key, view, place, cues[part], part=part), ...] for part in pair.parts}
         batches = pair.draw({"image": image_grid, "text": text_grid}, draws)
 
-    Each part of a sample has a draw of its own, with the part's cues and generators (`Draw.of(part=...)`): its mask is
-    that of the part's `Mask` alone, whatever the others are. Parts that shall move together draw their ratio with one
-    law whose scope is "sample". Sources: M3AE (Chen et al. 2022): 81 of an image's 324 tokens visible, 15 % of a text's
-    words hidden; MPM (2023): skeletons in 2-D and 3-D.
+    Each part has its own draw, with the part's cues and generators (`Draw.of(part=...)`), so its mask does not depend
+    on the other parts. Parts share a ratio where one law with the scope "sample" draws it for both. Sources: M3AE (Chen
+    et al. 2022): 81 of an image's 324 tokens visible, 15 % of a text's words hidden; MPM (2023): skeletons in 2-D and
+    3-D.
     """
 
     parts: Mapping[str, Mask]
@@ -46,5 +46,5 @@ class Joint(Config):
         """The masks of each part. ValueError where a part has no grid or no draws, or as `Mask.draw` raises it."""
         for name, given in (("grids", grids), ("draws", draws)):
             if set(given) != set(self.parts):
-                raise ValueError(f"the parts are {sorted(self.parts)}; {name} are of {sorted(given)}")
+                raise ValueError(f"{name} are given for each of the parts {sorted(self.parts)}, got {sorted(given)}")
         return {part: mask.draw(grids[part], draws[part]) for part, mask in self.parts.items()}

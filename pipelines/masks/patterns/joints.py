@@ -32,14 +32,13 @@ H36M_LIMB_PAIRS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Joints(Mask):
-    """floor(frames * T) whole frames, and in every frame `joints` joints, drawn independently of each other.
+    """floor(frames * T) whole frames, and `joints` joints of every frame; both are drawn independently.
 
     With the defaults, of 243 frames of 16 joints 145 frames are hidden and 5 joints of each other one: 1 - 98/243 *
     11/16 = 72.3 % of all. The hidden count is the same for every sample.
 
-    per: the joints are drawn for each "frame", or once for the whole "clip".
-    scope: what shares a mask: a "view" (none is shared), all views of a "sample", or a "batch" over all ranks, as
-        published.
+    per: the joints are drawn for each "frame", or once for the "clip".
+    scope: what shares one mask: a "view", all views of a "sample", or a "batch" over all ranks, as published.
 
     The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), which draws it for 2-D and for 3-D
     skeletons (see `Joint`).
@@ -62,7 +61,7 @@ class Joints(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         frames, joints = grid.need("frame", "joint", by="Joints")
         if self.joints > joints:
-            raise ValueError(f"Joints hides {self.joints} joints of a frame, and the grid has {joints}")
+            raise ValueError(f"Joints hides {self.joints} joints of a frame, got a grid of {joints}")
         rng = draw.generator(self.scope, f"joints {draw.part}")
         hidden = np.zeros((frames, joints), dtype=np.bool_)
         rows = 1 if self.per == "clip" else frames
@@ -74,11 +73,11 @@ class Joints(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limbs(Mask):
-    """One of the `limbs`, each a group of joints, or `joints` random joints: any of these choices equally likely.
+    """One of the `limbs`, each a group of joints, or `joints` random joints; all these choices are equally likely.
 
-    The joints are hidden in all frames. With the defaults 3 of 17 joints are: one of 4 limbs, or 3 random joints. With
-    joints=0 it is always a limb. The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), completing 3-D
-    skeletons; for 2-D ones limbs=H36M_LIMB_PAIRS and joints=6.
+    The joints are hidden in all frames. By default 3 of 17 joints are hidden: one of 4 limbs, or 3 random joints. With
+    joints=0 a limb is always hidden. The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), completing
+    3-D skeletons; for 2-D ones limbs=H36M_LIMB_PAIRS and joints=6.
     """
 
     limbs: tuple[tuple[int, ...], ...] = H36M_LIMBS

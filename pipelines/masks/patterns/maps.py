@@ -1,4 +1,4 @@
-"""What motion-guided masks compute on maps of the plane: mixed bumps, sums over tokens, and the highest of these."""
+"""Kernels of motion-guided masks on maps of the plane: mixed bumps, sums over tokens, and the highest tokens."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def token_sums(maps: Floats, tubelet: int, cells: int) -> Floats:
 
 @kernel
 def all_but_highest(scores: Floats, visible: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Hides all of each row's tokens but its `visible` highest: bool, of scores' shape (rows, N).
+    """The map that hides all but the `visible` highest tokens of each row: bool, of scores' shape (rows, N).
 
     Of equal ones those stay visible that `order`, a permutation of a row's tokens, names first.
     """

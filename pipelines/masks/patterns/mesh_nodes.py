@@ -1,4 +1,4 @@
-"""Mesh nodes: hidden nodes leave a graph with all of their edges."""
+"""Mesh nodes: random nodes of a mesh are hidden, and their edges with them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .random import random_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshNodes(Mask):
-    """Uniformly random nodes of a mesh, exactly as many as the ratio says; `submesh` gives the graph that is left.
+    """Uniformly random nodes of a mesh, with an exact count; `submesh` gives the graph of the visible nodes.
 
-    protect: node types (cue `kinds`) that are never hidden, such as inflow, outflow and wall; the ratio is then of the
-        other nodes. Without it no cue is needed, and all nodes can be hidden, as published.
+    protect: node types (cue `kinds`) that are never hidden, such as inflow, outflow and wall; the ratio is that of the
+        other nodes. By default all nodes can be hidden, as published, and no cue is needed.
 
     The grid's axes are (node,). Source: MeshMask (Garnier et al. 2025), which hides up to 40 % of the nodes;
     the group's code takes 0.15 by default.
@@ -52,8 +52,8 @@ class MeshNodes(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submesh:
-    """What is left of a graph: nodes int64 (V,), the old numbers of the visible nodes, sorted; edges int64 (2, K), the
-    surviving ones between the new numbers; kept int64 (K,), their old places, which select their attributes.
+    """The visible part of a graph: nodes int64 (V,), the old numbers of its nodes, sorted; edges int64 (2, K), pairs of
+    new numbers; kept int64 (K,), the old numbers of these edges, which select their attributes.
     """
 
     nodes: npt.NDArray[np.int64]
@@ -64,7 +64,7 @@ class Submesh:
 def submesh(masked: npt.NDArray[np.bool_], edges: npt.NDArray[np.int64]) -> Submesh:
     """The visible part of a graph of N nodes, masked bool (N,), with edges int64 (2, E).
 
-    An edge survives if both of its ends are visible. ValueError where an edge names a node that there is not.
+    An edge is kept if both of its nodes are visible. ValueError for an edge of a node number outside 0 to N - 1.
     """
     if edges.ndim != 2 or len(edges) != 2 or (edges.size and not 0 <= edges.min() <= edges.max() < len(masked)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Motion-guided: the visible tokens follow what they show from frame to frame."""
+"""Motion-guided: the visible tokens follow the motion of the content from frame to frame."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ Per = Literal["slice", "clip"]
 Fill = Literal["base", "none"]
 
 FAINT = np.float32(1e-8)
-"""The least value of a start map: only what came from outside the frame is exactly 0 after a warp."""
+"""The least value of a start map. After a warp only cells from outside the frame are exactly 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionGuided(Mask):
-    """A map of the base frame, carried along the flow to the other frames; each slice shows its highest tokens.
+    """A random map of the base frame is warped along the flow to the other frames; the highest tokens are visible.
 
     At ratio 0.9 on 8 x 14 x 14 tokens 19 of each slice's 196 stay visible, 152 in all. The grid's axes are (t, h, w),
     and the flow is backward flow between the t * patch[0] frames. Source: MGMAE (Huang et al. 2023).
 
     start: "mix_gauss", Gaussian bumps as wide as a patch on random patches; "pixel", random map cells; "token", random
         patches.
-    base: the frame that the map starts in; "random" is drawn per sample.
-    per: the highest tokens of each "slice", or of the whole "clip" at once (published as topk_on_all).
-    fill: with "base" what comes into the frame takes the start map's values (published as consist), with "none" it
-        stays at 0, so that it is hidden.
+    base: the frame of the random map; "random" draws it for each view.
+    per: the highest tokens of each "slice" of time, or of the whole "clip" (published as topk_on_all).
+    fill: cells from outside the frame take the values of the random map with "base" (published as consist), or stay at
+        0 with "none", which hides them.
     cells: map cells along a patch's side; 16 is the paper's resolution for patches of 16 pixels.
-    exposure: standard deviation of noise that is added to the scores (sums over a token's pixels) of one random slice;
+    exposure: the standard deviation of the noise on the scores (sums over a token's pixels) of one random slice;
         published as exposure_chance, with 1.0.
-    compat: before the base frame follow the flow without inverting it, as the published code does, so that there the
-        visible tokens move against the content.
+    compat: before the base frame the flow is not inverted, as in the published code, so that the visible tokens move
+        against the content there.
     """
 
     ratio: RatioAlone = 0.9
@@ -104,7 +104,7 @@ class MotionGuided(Mask):
 
 @cache
 def kernels() -> tuple[ModuleType, ModuleType]:
-    """Maps and warp, imported at the first use; an import statement would look for them at every one."""
+    """The modules of compiled kernels, imported at the first use, since compiling takes time."""
     from . import maps, warp
 
     return maps, warp

@@ -1,4 +1,4 @@
-"""Multi-block: a few blocks of space and time, all of one size, are hidden together."""
+"""Multi-block: the union of a few blocks of space and time is hidden."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .views import ByView
 Interval = tuple[float, float]
 
 ATTEMPTS = 10
-"""Drawings that are thrown away because they hide everything, before a place is left visible."""
+"""Draws that may be rejected for hiding everything before one place of the plane stays visible."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiBlock(Mask):
-    """The union of `blocks` blocks at random places; what no block covers is visible.
+    """The union of `blocks` blocks at random places is hidden.
 
     A block covers a share `scale` of the plane h x w, with an aspect h / w from `aspect`, and a share `duration` of
     time, each uniform in its interval; the size is one for all blocks, and by default for all samples of a batch
     (`scope`). The defaults are V-JEPA's short-range mask; MultiBlock(blocks=2, scale=(0.7, 0.7)) is its long-range one.
     Both are used on one clip (`ByView`), and hide about 90 % of 8 x 14 x 14 tokens.
 
-    ratio None, as published: counts differ from sample to sample (see `Padded`); a draw that would hide everything is
-    thrown away, and after 10 a random place of the plane stays visible. With a ratio the counts are exact: random
-    places of the plane (or tokens, where blocks do not last all the time) are shown or hidden until they are. The
-    grid's axes are (t, h, w). Source: V-JEPA (Bardes et al. 2024, multi-block masking).
+    ratio None, as published: counts differ from sample to sample (see `Padded`). A draw that hides everything is
+    rejected, and after 10 rejections one random place of the plane stays visible. With a ratio the counts are exact:
+    random places of the plane (or tokens, where blocks do not last all the time) are shown or hidden until they are.
+    The grid's axes are (t, h, w). Source: V-JEPA (Bardes et al. 2024, multi-block masking).
     """
 
     ratio: Ratio | None = None
@@ -52,7 +52,7 @@ class MultiBlock(Mask):
         check_rounding(self.rounding)
         check_scope(self.scope)
         if self.blocks < 1:
-            raise ValueError(f"blocks is their number, 1 or more, got {self.blocks}")
+            raise ValueError(f"blocks is a number of blocks, 1 or more, got {self.blocks}")
         for name in ("scale", "duration"):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
@@ -78,7 +78,7 @@ class MultiBlock(Mask):
         return max(int(t * duration), 1), min(max(rows, 1), h), min(max(columns, 1), w)
 
     def _union(self, shape: tuple[int, int, int], size: tuple[int, int, int], draw: Draw) -> npt.NDArray[np.bool_]:
-        """The union of blocks of `size` in a box of `shape`, flat."""
+        """The union of blocks of `size` in a grid of `shape`, flat: bool (N,)."""
         (t, h, w), (depth, rows, columns) = shape, size
         n = t * h * w
         for _ in range(ATTEMPTS):

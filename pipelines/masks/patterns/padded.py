@@ -1,4 +1,4 @@
-"""Padded: samples with different counts in one batch."""
+"""Padded: a batch of samples with different counts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..core.grid import TokenGrid
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Padded(Mask):
-    """The masks of `mask`, whose samples may have different counts: a batch says how many entries of a row are real.
+    """The masks of `mask`, whose samples may have different counts. `MaskBatch.n_visible` and `n_target` hold them.
 
-    `visible` and `target` are padded to the widest row, rounded up to a multiple of `bucket`, so that only N / bucket
-    shapes occur; see `MaskBatch.n_visible`.
+    `visible` and `target` are padded to the longest row, rounded up to a multiple of `bucket`, so that at most N /
+    bucket shapes occur.
     """
 
     mask: Mask

@@ -1,4 +1,4 @@
-"""Random: tokens anywhere, without structure in space or time."""
+"""Random: uniformly random tokens, without structure in space or time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .padded import Padded
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Random(Mask):
-    """Uniformly random tokens of any grid, exactly as many as the ratio says.
+    """Uniformly random tokens of any grid, with an exact count.
 
     At ratio 0.9 on 8 x 14 x 14 tokens 156 of 1568 stay visible. Source: MAE-ST (Feichtenhofer et al. 2022), where it is
     called spacetime-agnostic; on the grid of an image it is MAE's.
@@ -38,14 +38,14 @@ class Random(Mask):
 
 
 def random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """All of `n` tokens hidden but `visible` of them, chosen uniformly: bool (n,)."""
+    """A map of `n` tokens with `visible` random ones visible and the others hidden: bool (n,), True = hidden."""
     hidden = np.ones(n, dtype=np.bool_)
     hidden[rng.permutation(n)[:visible]] = False
     return hidden
 
 
 def adjusted(hidden: npt.NDArray[np.bool_], visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """The map bool (n,) with random tokens shown or hidden, so that `visible` are visible."""
+    """The map bool (n,) after random tokens are shown or hidden until `visible` are visible."""
     missing = len(hidden) - int(np.count_nonzero(hidden)) - visible
     if missing:
         changed = np.flatnonzero(~hidden if missing > 0 else hidden)

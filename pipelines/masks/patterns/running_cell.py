@@ -1,4 +1,4 @@
-"""Running cell: a 2 x 2 pattern over the plane that turns by one place from slice to slice."""
+"""Running cell: cells of 2 x 2 tokens tile the plane and turn by one place from slice to slice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..core.grid import TokenGrid
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunningCell(Mask):
-    """Cells of 2 x 2 tokens, 4 * ratio of them masked, in a queue that advances by one place per slice of time.
+    """Cells of 2 x 2 tokens tile the plane. 4 * ratio tokens of a cell are masked; they advance one place per slice.
 
-    Every slice has exactly ratio * h * w masked tokens and any 4 consecutive slices mask every place exactly 4 * ratio
-    times; the start of the queue is drawn per sample. `ratio` is 0.25, 0.5 or 0.75; the grid's axes are (t, h, w) with
+    Every slice has exactly ratio * h * w masked tokens, and any 4 consecutive slices mask every place exactly 4 * ratio
+    times. The first place is drawn for each view. `ratio` is 0.25, 0.5 or 0.75; the grid's axes are (t, h, w) with
     even h and w. Source: VideoMAE V2 (Wang et al. 2023), where it chooses what the decoder leaves out (see `Dual`).
     """
 

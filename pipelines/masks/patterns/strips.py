@@ -21,10 +21,10 @@ from .random import adjusted, random_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strips(Mask):
-    """Random columns of time and random rows of frequency are hidden; a token is visible where neither is.
+    """Random columns of time and random rows of frequency are hidden, both with exact counts.
 
-    Exactly as many columns and rows as their ratios say, so also exactly as many tokens: at 0.7 and 0.3 on 64 (time) x
-    8 (freq) tokens 19 columns and 5 rows survive, 95 tokens. A ratio of 0 leaves strips of the other kind alone. The
+    At 0.7 and 0.3 on 64 (time) x 8 (freq) tokens 19 columns and 5 rows stay visible, 95 tokens. A ratio of 0 hides no
+    strips of that kind. The
     grid's axes are (time, freq) or (freq, time). Source: Audio-MAE (Huang et al. 2022, structured masking).
     """
 
@@ -48,7 +48,7 @@ class Strips(Mask):
 class FilledStrips(Mask):
     """Random columns and rows are hidden first, then single tokens are hidden or shown until the count is exact.
 
-    `time` and `freq` say how much of the ratio strips take: floor(ratio * time * columns) columns and
+    `time` and `freq` are the parts of the ratio that strips take: floor(ratio * time * columns) columns and
     floor(ratio * freq * rows) rows. (1, 0) are strips of time, (0, 1) of frequency, (0.7, 0.7) both. At ratio 0.8 on 8
     (freq) x 64 (time) tokens 35 columns and 4 rows are hidden, and 14 of the 116 tokens that are left, so that 102 stay
     visible; at 0.2, 0.4 and 0.6 the strips hide more than the ratio says, and random tokens of them come back. The
@@ -75,14 +75,14 @@ class FilledStrips(Mask):
 
 
 def spectrogram(grid: TokenGrid, by: str) -> tuple[int, int]:
-    """The columns of time and rows of frequency of a grid with these two axes; else ValueError."""
+    """The numbers of columns of time and rows of frequency; ValueError where the grid has other axes."""
     if sorted(grid.axes) != ["freq", "time"]:
-        raise ValueError(f"{by} works on a grid with axes ('time', 'freq') or ('freq', 'time'), got {grid.axes}")
+        raise ValueError(f"{by} needs a grid with the axes ('time', 'freq') or ('freq', 'time'), got {grid.axes}")
     return grid.shape[grid.axes.index("time")], grid.shape[grid.axes.index("freq")]
 
 
 def crossed(time: npt.NDArray[np.bool_], freq: npt.NDArray[np.bool_], grid: TokenGrid) -> npt.NDArray[np.bool_]:
-    """Hidden columns and rows as a map of the grid: bool (N,)."""
+    """The map of the grid where hidden columns and rows are hidden: bool (N,)."""
     first, second = (time, freq) if grid.axes[0] == "time" else (freq, time)
     return (first[:, None] | second).reshape(-1)
 

@@ -1,4 +1,4 @@
-"""Top scores: the most important tokens are hidden, and stay hidden from level to level."""
+"""Top scores: the tokens with the highest scores are hidden, and stay hidden at later levels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .padded import Padded
 class TopScores(Mask):
     """The `count` tokens with the highest scores, or floor(ratio * n) of the n tokens that can be hidden.
 
-    Those are the tokens whose score is not -inf and, where the cue `words` is given, that are neither special nor
-    padding. Tokens that an earlier level hid (cue `hidden`, optional) stay hidden and count: a level adds to the one
-    before it. Of equal scores the earlier token goes first; nothing is drawn, so that all epochs see the same. Any
-    grid; the cue is `scores`. Source: Recursive ROAR (Madsen et al. 2022): give each level the scores of the
+    A token can be hidden if its score is not -inf and, where the cue `words` is given, if it is neither special nor
+    padding. Tokens that an earlier level hid (cue `hidden`, optional) stay hidden and are counted. Of equal scores the
+    earlier token is hidden first. No random number is drawn, so all epochs have the same mask. The grid has any axes;
+    the cue is `scores`. Source: Recursive ROAR (Madsen et al. 2022): give each level the scores of the
     model that was trained at the level before, as a side file of the same keys.
     """
 
@@ -43,7 +43,7 @@ class TopScores(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         scores = sized(draw.cues.need("scores", by="TopScores"), grid.size, "scores", "TopScores").astype(np.float64)
         if np.isnan(scores).any():
-            raise ValueError(f"TopScores ranks scores, {np.isnan(scores).sum()} of {len(scores)} are not a number")
+            raise ValueError(f"TopScores needs scores without NaN, got {np.isnan(scores).sum()} NaN of {len(scores)}")
         if draw.cues.words is not None:
             scores[sized(draw.cues.words, grid.size, "words", "TopScores") < 0] = -np.inf
         hidden = np.zeros(grid.size, dtype=np.bool_)

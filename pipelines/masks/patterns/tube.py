@@ -18,11 +18,11 @@ from .random import random_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tube(Mask):
-    """A random map repeated along `axis`, so that a hidden place is hidden in every slice of it, such as all frames.
+    """One random map of a slice, repeated in all slices across `axis`, such as all time steps.
 
     At ratio 0.9 on 8 x 14 x 14 tokens 20 of each slice's 196 stay visible, 160 in all. The grid's axes are any with
-    `axis` among them. Along the axis "modality" of a stack of pictures (RGB and depth) it hides the same places in
-    each. Source: VideoMAE (Tong et al. 2022, sec. 3.3).
+    `axis` among them. Across the axis "modality" of a stack of pictures (RGB and depth) it hides the same places in
+    each picture. Source: VideoMAE (Tong et al. 2022, sec. 3.3).
     """
 
     ratio: Ratio = 0.9

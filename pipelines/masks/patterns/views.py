@@ -1,4 +1,4 @@
-"""Masks of a sample's views that belong together: one for each, one for all, or halves of a pair."""
+"""Masks of the views of a sample: one for each view, one for all views, or complementary halves of a pair."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .padded import Padded
 from .random import Random
 
 OF_ONE_VIEW = frozenset({"flow", "box", "occupied"})
-"""Cues that belong to one view's crop, so that a mask for several views cannot follow them."""
+"""Cues that differ from view to view, so that a mask of several views cannot follow them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByView(Mask):
-    """View v of a sample is masked by masks[v], counted around; None hides nothing.
+    """View v of a sample is masked by masks[v % len(masks)]; None hides nothing.
 
-    Where the masks hide different numbers of tokens, the batch is `Padded`. CropMAE (Eymael et al. 2024) masks the
+    Where the masks hide different numbers of tokens, use `Padded`. CropMAE (Eymael et al. 2024) masks the
     second of two crops alone: ByView(masks=(None, Random(ratio=0.985))), 2 of 196 tokens visible. V-JEPA (Bardes et al.
     2024) has two masks for each clip: ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7)))).
     """
@@ -48,11 +48,10 @@ class ByView(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shared(Mask):
-    """One mask for all views of a sample, drawn by `mask`, which may not follow what a single view shows.
+    """One mask for all views of a sample. `mask` draws it and may follow no cue of a single view.
 
-    Two models that get one view each see the same tokens, as teacher and student do in DMAE (Bai et al. 2022, masked
-    autoencoders as distillers): Shared(mask=Random(ratio=0.75)). (Two models that get the same batch share its mask
-    anyway.)
+    Teacher and student, which get one view each, see the same tokens: DMAE (Bai et al. 2022, masked autoencoders as
+    distillers), Shared(mask=Random(ratio=0.75)).
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
@@ -69,10 +68,10 @@ class Shared(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Complementary(Mask):
-    """Views 2k and 2k + 1 of a sample see complementary parts: the one what `mask` leaves visible, the other the rest.
+    """Views 2k and 2k + 1 of a sample see complementary tokens: view 2k those that `mask` leaves visible.
 
-    At a ratio of one half of an even number of tokens both see equally many, as one batch needs; at another see
-    `Padded`. Each pair is drawn anew. `mask` may not follow what a single view shows.
+    At a ratio of 0.5 of an even number of tokens both have equal counts; at other ratios use `Padded`. Each pair of
+    views has a mask of its own. `mask` may follow no cue of a single view.
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.5))
@@ -86,17 +85,17 @@ class Complementary(Mask):
 
 
 def for_all_views(draw: Draw, purpose: str) -> Draw:
-    """The draw of a sample's first view, with a generator that all its views have for `purpose`."""
+    """The draw of a sample's first view, with the generator that all its views share for `purpose`."""
     return replace(draw, rng=draw.generator("sample", f"{purpose} {draw.part}".strip()), view=0)
 
 
 def check_for_all_views(mask: Mask, by: str) -> None:
-    """ValueError where `mask` follows what differs from view to view."""
+    """ValueError where `mask` reads a cue that differs from view to view."""
     single = mask.needs & OF_ONE_VIEW
     if single:
         raise ValueError(
-            f"{by} draws one mask for several views, and {type(mask).__name__} follows {', '.join(sorted(single))}, "
-            "which differs from view to view; use a mask that does not need it"
+            f"{by} draws one mask for several views, and {type(mask).__name__} reads {', '.join(sorted(single))}, "
+            "which differs from view to view; use a mask without this cue"
         )
 
 

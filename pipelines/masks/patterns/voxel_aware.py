@@ -1,4 +1,4 @@
-"""Voxel-aware: one ratio where there is something, another where there is nothing."""
+"""Voxel-aware: one ratio for tokens that hold points, another for empty tokens."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .padded import Padded
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelAware(Mask):
-    """Random tokens, at the ratio `foreground` of those that hold points and at `background` of the empty ones.
+    """Random tokens: those that hold points at the ratio `foreground`, empty ones at the ratio `background`.
 
     Of N_f occupied tokens ceil((1 - foreground) N_f) stay visible, at least 1; of N_b empty ones
     ceil((1 - background) N_b). These counts differ from cloud to cloud (see `Padded`).
 
-    total: the same number for every cloud: floor((1 - total) N) of all tokens stay visible. The foreground keeps its
-        count and the background gets the rest; where the rest is more than there is of it, or less than none, the
-        foreground gives way.
+    total: every cloud has one count: floor((1 - total) N) of all tokens stay visible. The foreground keeps its count
+        and the background gets the rest; where the background has too few tokens, or the rest is negative, the
+        foreground's count changes.
 
     The grid's axes are (x, y, z), the cue is `occupied` (of the cloud that the model is given). Source: FastDiT-3D (Mo
     et al. 2023), near 0.99 in all; 32768 tokens at resolution 128 in patches of 4.

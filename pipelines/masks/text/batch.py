@@ -1,4 +1,4 @@
-"""The masks of a batch of texts, with what only texts have: token ids, attention of a decoder, a feedback's version."""
+"""The masks of a batch of texts, with token ids, a decoder's attention and the version of the feedback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TextMaps(Maps):
 
     @classmethod
     def of(cls, maps: Maps) -> TextMaps:
-        """The same mask, as one of a text."""
+        """The same maps as TextMaps."""
         if isinstance(maps, TextMaps):
             return maps
         return cls(hidden=maps.hidden, target=maps.target, mask_token=maps.mask_token)

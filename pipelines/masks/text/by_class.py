@@ -1,4 +1,4 @@
-"""By class: words whose class is hard to predict are hidden more often, as the trainer's feedback says."""
+"""By class: words of classes with a high loss are hidden more often; the trainer sends the losses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class ByClass(Mask):
     """Whole words in a random order, each accepted with the weight of its class, until round(ratio * length) tokens.
 
     A class's weight is sigmoid(2 (score - mean) / standard deviation) over the scores of all classes; a word's class is
-    that of its first token, and one without a class has the weight 0.5. A word that would exceed the number is skipped,
-    and one that is not accepted is not tried again: fewer tokens than the number may be hidden, so counts differ from
-    text to text (see `Padded`). The number itself is as in `WholeWords`. With feedback the batch says in `version`
-    which scores a mask was drawn with: the same sample and scores give the same mask.
+    that of its first token, and a word without a class has the weight 0.5. A word that would exceed the count is
+    skipped, and a word that is not accepted is not tried again. So fewer tokens than the count may be hidden, and
+    counts differ from text to text (see `Padded`). The count itself is that of `WholeWords`. With feedback
+    `TextMaskBatch.version` is the version of the scores; a sample and a version give one mask.
 
-    feedback: the scores, from the trainer (see feedback.py). scores: fixed ones, where there is no feedback.
+    feedback: the trainer's scores (see feedback.py). scores: fixed scores, used without feedback.
 
     The grid's axes are (token,); the cues are `words` and `classes`. Source: POS-tagging weighted masking of Yang et
     al. 2023, Learning Better Masking for Better Language Model Pre-training, with 17 universal tags.

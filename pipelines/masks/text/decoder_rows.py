@@ -1,4 +1,4 @@
-"""Decoder rows: each position of a text's decoder attends to a random part of the text of its own."""
+"""Decoder rows: each position of a text's decoder attends to its own random part of the text."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .words import PADDING, WholeWords, Words
 class DecoderRows(Mask):
     """The masks of `encoder` with what each position of the decoder attends to: `TextMaskBatch.attend`, bool (B, N, N).
 
-    For a text of L tokens min(L, pool) masks of whole words at `ratio` are drawn, independent of the encoder's; row i
-    picks one of them at random and attends to what it leaves and is not i itself. So the first column ([CLS]) is True
-    in all rows but the first, as is that of every other special token outside its own row. Padding is attended to by
-    nobody, and its rows see the first token alone. True = attends, as scaled_dot_product_attention has it. Source:
+    For a text of L tokens min(L, pool) masks of whole words at `ratio` are drawn, independent of the encoder's. Row i
+    picks one of them at random and attends to its visible tokens except i. So every row attends to all special tokens,
+    such as [CLS], except its own. No row attends to padding, and a row of padding attends to the first token alone.
+    True = attends, as in scaled_dot_product_attention. Source:
     RetroMAE (Xiao et al. 2022, enhanced decoding), with ratios from 0.5 to 0.7.
 
     The matrix takes N^2 bytes of a sample. It takes about 1 ms at N = 512.

@@ -1,4 +1,4 @@
-"""Feedback: class scores on their way from the trainer back to the loader, for masks that follow them.
+"""Feedback: the trainer sends scores of classes to the loader, for masks that follow them.
 
     feedback = Feedback(classes=17)
     mask = masks.ByClass(feedback=feedback)                    # goes into the loader, and to its worker processes
@@ -7,9 +7,9 @@
         loss, classes = ...                                    # of the tokens at batch.mask.target
         feedback.publish(smoothed(feedback.read().scores, loss, classes))
 
-What the loader makes ahead is drawn with the scores of the time when it is made, so a batch's version lags behind by
-the depth of the prefetch. Where several ranks train, each has a channel of its own: publish the same scores on all of
-them (reduce the losses first), or each rank's masks follow its own losses.
+The loader makes batches ahead, with the scores at that time, so a batch's version lags by up to the depth of the
+prefetch. Each rank has its own channel. To have one set of scores, reduce the losses over the ranks first and publish
+the same scores on each.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _TRIES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """One version of the scores, float64 (classes,). Version 0 is what a new channel starts with."""
+    """One version of the scores, float64 (classes,). A new channel has version 0."""
 
     version: int
     scores: npt.NDArray[np.float64]
 
 
 class Feedback:
-    """Scores of `classes` classes, which the process that made the channel publishes and everybody reads.
+    """A channel of the scores of `classes` classes. The process that made it publishes, all processes read.
 
-    They lie in a torch tensor in shared memory, which worker processes get by file descriptor when they are started
-    (spawned or forked): it has no name, so nothing is left over, whatever is killed. Two places are written in turn,
-    each with its version and a checksum; a reader takes the newest whose checksum is right. So there is no lock to
-    wait for, and what is only half written is never read.
+    The scores lie in a torch tensor in shared memory. Worker processes get its file descriptor when they start (spawned
+    or forked). It has no name, so nothing is left over when processes are killed. Two slots are written in turn, each
+    with a version and a checksum, and a reader takes the newest slot whose checksum is right. So readers need no lock
+    and never see a slot that is half written.
 
-    scores and version: where to start from, by default 0 for all classes; after a resume, what `read` had said.
+    scores, version: the first scores, by default 0 for all classes; after a resume, those of the last `read`.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Feedback:
         self._write(version, self._checked(np.zeros(classes) if scores is None else scores))
 
     def publish(self, scores: Sequence[float] | npt.NDArray[Any] | Tensor) -> int:
-        """Makes `scores`, (classes,), what is read from now on; the new version.
+        """Publishes `scores`, (classes,); returns their version.
 
         ValueError for another shape or values that are not finite, RuntimeError in a process that did not make the
         channel.
         """
         if os.getpid() != self._owner:
-            raise RuntimeError("feedback goes one way: only the process that made the channel publishes")
+            raise RuntimeError("only the process that made the channel publishes, such as the trainer's")
         checked = self._checked(scores.detach().cpu().numpy() if isinstance(scores, Tensor) else scores)
         with self._lock:
             version = self.read().version + 1
@@ -78,7 +78,7 @@ class Feedback:
         return version
 
     def read(self) -> Published:
-        """The newest scores that are complete, from any process and thread."""
+        """The newest complete scores; callable from any process and thread."""
         for _ in range(_TRIES):
             first, second = self._slot(0), self._slot(1)
             if second is not None:
@@ -86,7 +86,7 @@ class Feedback:
             again = self._slot(0)
             if first is not None and again is not None and first.version == again.version:
                 return first  # or else the second is incomplete because the first was already written anew
-        raise RuntimeError("the shared memory of the feedback holds no complete scores; something else wrote into it")
+        raise RuntimeError("the feedback holds no complete scores: another program wrote into its shared memory")
 
     def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         values = np.asarray(scores, dtype=np.float64)
@@ -99,7 +99,7 @@ class Feedback:
         self._memory[version % 2].numpy()[:] = np.frombuffer(data + xxhash.xxh3_64_digest(data), dtype=np.uint8)
 
     def _slot(self, place: int) -> Published | None:
-        """What stands in one of the two places, None where it is not complete."""
+        """The scores of one of the two slots, None where it is not complete."""
         copy = self._memory[place].numpy().tobytes()
         if xxhash.xxh3_64_digest(copy[:-8]) != copy[-8:]:
             return None

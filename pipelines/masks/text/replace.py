@@ -1,4 +1,4 @@
-"""Replace: hidden tokens enter the encoder as [MASK], as a random token, or as they are."""
+"""Replace: hidden tokens enter the encoder as [MASK], as a random token, or unchanged."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from .words import WholeWords
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replace(Mask):
-    """The masks of `mask` with the token ids that the encoder reads: `TextMaskBatch.tokens`, int64 (B, N).
+    """The masks of `mask`, with the token ids that the encoder reads: `TextMaskBatch.tokens`, int64 (B, N).
 
-    Each hidden token by itself stays with probability `keep`, becomes a uniformly random id below `vocabulary` with
-    probability `random`, and `mask_id` otherwise. The labels are the original ids at `target`. The cue is `tokens`,
-    beside those of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 % random, 10 % unchanged.
+    Each hidden token is unchanged with probability `keep`, becomes a uniformly random id below `vocabulary` with
+    probability `random`, and `mask_id` otherwise, independently of the others. The labels are the original ids at
+    `target`. The cues are `tokens` and those of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 %
+    random, 10 % unchanged.
     """
 
     mask: Mask

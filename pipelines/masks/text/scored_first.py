@@ -1,4 +1,4 @@
-"""Scored first: the tokens that matter most to a text, then any others."""
+"""Scored first: tokens with a score are hidden first, then random others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .words import PADDING, word_cue
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredFirst(Mask):
-    """Tokens with a score above 0, the highest first and equals by chance; then random ones of the rest.
+    """Tokens with a score above 0 are hidden first, by score, equal ones in random order; then random others.
 
     Of a text of L tokens, padding not counted, floor(ratio * (L - 1) + 0.5) are hidden, at least 1 (none at ratio 0)
     and at most those that are not special. The published code may also hide the closing special token, here none is.

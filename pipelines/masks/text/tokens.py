@@ -1,4 +1,4 @@
-"""Tokens of a text, each by itself."""
+"""Tokens: random tokens of a text."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .words import PADDING, word_cue
 class Tokens(Mask):
     """Uniformly random tokens of a text, none of them special or padding.
 
-    each: every token is hidden with probability `ratio`, independently of the others, so that counts differ from text
-        to text (see `Padded`); `rounding` plays no part. Otherwise round(ratio * length) tokens are hidden, but at
-        least 1, the length counting special tokens and not padding; never more than there are.
+    each: every token is hidden with probability `ratio`, independently of the others. Counts differ from text to text
+        (see `Padded`), and `rounding` has no effect. Otherwise round(ratio * length) tokens are hidden, at least 1 and
+        at most all; the length includes special tokens and no padding.
 
     The grid's axes are (token,); the cue is `words`. Sources: BERT (Devlin et al. 2019) at 0.15; PMLM (Liao et al.
     2020) with the law UniformCount; MosaicBERT (Portes et al. 2023) with `each` at 0.3; with `each` and a law of

@@ -1,4 +1,4 @@
-"""The loop over the words of a text in a random order, compiled: as published, at a hundredth of the time."""
+"""The published loop over the words of a text in a random order, compiled."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def take_words(
     seed: np.uint64,
     taken: npt.NDArray[np.bool_],
 ) -> None:
-    """For each row of `taken` (rows, W), all False: tries the candidates, words of W, in a random order of its own.
+    """Fills each row of `taken` (rows, W), all False: tries the candidates, numbers of words, in a random order.
 
-    A word is taken unless that would make it more than `count` tokens. The orders are drawn by Fisher and Yates's
+    A word is taken unless the row would then have more than `count` tokens. The orders are drawn by Fisher and Yates's
     shuffle, no further than needed, from SplitMix64 (Steele et al. 2014) that starts at `seed`.
     """
     rows, _ = taken.shape

@@ -16,21 +16,21 @@ from ..core.scheme import TEXT, Scheme
 from ..patterns.padded import Padded
 
 SPECIAL = -1
-"""Cue `words`: a token of no word, such as [CLS] and [SEP]; it is never hidden."""
+"""The cue `words` of a special token, such as [CLS] and [SEP], which is never hidden."""
 PADDING = -2
-"""Cue `words`: what only fills a row up; it is never hidden and belongs to no length."""
+"""The cue `words` of padding, which is never hidden and not part of a text's length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WholeWords(Mask):
     """Words in a random order, until round(ratio * length) tokens are hidden, but at least 1.
 
-    A word that would exceed the number is skipped and the next one is tried, so that at most this many tokens are
-    hidden; counts differ from text to text (see `Padded`). The length counts special tokens, which are never hidden,
-    and not padding.
+    A word that would exceed the count is skipped and the next one is tried. So at most this many tokens are hidden, and
+    counts differ from text to text (see `Padded`). The length includes special tokens, which are never hidden, and no
+    padding.
 
     each: every word is hidden with probability `ratio`, independently of the others, as Hugging Face's collator does
-        since transformers 5; `rounding` plays no part.
+        since transformers 5; `rounding` has no effect.
 
     The grid's axes are (token,); the cue is `words`. Source: BERT's whole word masking, as in transformers until 4;
     RetroMAE's encoder (Xiao et al. 2022) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
@@ -73,13 +73,13 @@ class Words:
 
     @classmethod
     def of(cls, grid: TokenGrid, draw: Draw, by: str) -> Words:
-        """The words of a draw, for the pattern `by`; ValueError where the cue does not fit the grid."""
+        """The words of a draw, for the pattern `by`; ValueError for a cue that does not fit the grid."""
         given = word_cue(grid, draw, by)
         places = np.flatnonzero(given >= 0)
         words = given[places]
         new = words[1:] != words[:-1]
         if (words[1:] < words[:-1]).any():
-            raise ValueError(f"{by} reads words that ascend along the text, got {given.tolist()}")
+            raise ValueError(f"{by} needs words whose numbers ascend along the text, got {given.tolist()}")
         inside = np.zeros(len(places), dtype=np.int64)
         np.cumsum(new, out=inside[1:])
         lengths = np.bincount(inside)
@@ -109,7 +109,7 @@ class Words:
         return taken
 
     def spread(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """From words (..., W) to their tokens: bool (..., N)."""
+        """The map of tokens (..., N) of a map of words (..., W), bool."""
         none = np.zeros((*taken.shape[:-1], 1), dtype=np.bool_)
         tokens: npt.NDArray[np.bool_] = np.concatenate([taken, none], axis=-1)[..., self.number]
         return tokens

@@ -65,9 +65,9 @@ def test_scopes(law: Law) -> None:
     per_frame = scoped(law, "frame").per_frame(draw_of(), 5)
     assert len(set(per_frame)) == 5
     assert per_frame == scoped(law, "frame").per_frame(draw_of(), 5)
-    with pytest.raises(ValueError, match="draws a ratio for each frame, and the pattern asks for one"):
+    with pytest.raises(ValueError, match="draws a ratio for each frame, and the pattern counts"):
         scoped(law, "frame").draw(here)
-    with pytest.raises(ValueError, match="a random number for a whole batch needs to know it"):
+    with pytest.raises(ValueError, match="a random number that a batch shares needs the sample's key"):
         batch.draw(Draw(rng=np.random.default_rng(0)))
 
 

@@ -299,14 +299,14 @@ def test_wrong_settings_are_refused(build: object, message: str) -> None:
 def test_wrong_grids_and_flows_are_refused() -> None:
     audio = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
     assert Random().draw(audio, rngs(1)).masked.shape == (1, 512)
-    with pytest.raises(ValueError, match=r"Tube works on a grid with an axis 't', got \('time', 'freq'\)"):
+    with pytest.raises(ValueError, match=r"Tube needs a grid with an axis 't', got \('time', 'freq'\)"):
         Tube().draw(audio, rngs(1))
     for mask in (RunningCell(), MotionGuided()):
-        with pytest.raises(ValueError, match=r"works on a grid with axes \('t', 'h', 'w'\), got \('time', 'freq'\)"):
+        with pytest.raises(ValueError, match=r"needs a grid with the axes \('t', 'h', 'w'\), got \('time', 'freq'\)"):
             mask.draw(audio, draws(1, some_flow(1)))
     with pytest.raises(ValueError, match="h and w are even, got h=7, w=7"):
         RunningCell().draw(TokenGrid.video(16, 112, 112), rngs(1))
-    with pytest.raises(ValueError, match="MotionGuided is guided by flow"):
+    with pytest.raises(ValueError, match="MotionGuided needs the cue flow"):
         MotionGuided().draw(VIDEO, rngs(1))
     with pytest.raises(ValueError, match=r"16 frames needs the flow between them, \(15, h, w, 2\), got \(7, 7, 7, 2\)"):
         MotionGuided().draw(VIDEO, draws(1, some_flow(1, frames=8)))

@@ -284,16 +284,20 @@ def test_wrong_settings_are_refused(build: object, message: str) -> None:
 def test_wrong_cues_are_refused() -> None:
     good = text(12, np.random.default_rng(0))
     for changed, mask, message in [
-        ({"words": None}, WholeWords(), "WholeWords is guided by words"),
-        ({"words": good.words[:5]}, WholeWords(), r"WholeWords needs words for 12 tokens, \(12,\), got \(5,\)"),
-        ({"words": np.arange(12)[::-1].copy()}, WholeWords(), "words that ascend along the text"),
-        ({"tokens": None}, Replace(mask=Tokens(), mask_id=1, vocabulary=9), "Replace is guided by tokens"),
+        ({"words": None}, WholeWords(), "WholeWords needs the cue words"),
+        (
+            {"words": good.words[:5]},
+            WholeWords(),
+            r"needs the cue words of 12 tokens, of shape \(12,\), got \(5,\)",
+        ),
+        ({"words": np.arange(12)[::-1].copy()}, WholeWords(), "words whose numbers ascend along the text"),
+        ({"tokens": None}, Replace(mask=Tokens(), mask_id=1, vocabulary=9), "Replace needs the cue tokens"),
         ({"classes": np.full(12, 17)}, ByClass(), "scores for the classes 0 to 16, got class 17"),
-        ({"scores": None}, ScoredFirst(), "ScoredFirst is guided by scores"),
+        ({"scores": None}, ScoredFirst(), "ScoredFirst needs the cue scores"),
     ]:
         with pytest.raises(ValueError, match=message):
             mask.draw(token_grid(12), draws([replace(good, **changed)]))
-    with pytest.raises(ValueError, match=r"WholeWords works on a grid with axes \('token',\)"):
+    with pytest.raises(ValueError, match=r"WholeWords needs a grid with the axes \('token',\)"):
         WholeWords().hide(replace(token_grid(12), axes=("node",)), draws([good])[0])
     assert PADDING < -1
 
