@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from .modality import Modality
+from .pipelines.modalities.data import DataConfig
 from .pipelines.stream.loader import default_threads
 from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
 from .shards.format.manifest import Manifest
+from .trial import RUN_STEPS
 
 ROUNDS = 3
 PREFETCH = 3
@@ -27,25 +29,29 @@ _LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
 def measure(
     modality: Modality,
     location: str | Path,
+    data: DataConfig[Any],
     *,
+    batch_size: int = 8,
+    device: str = "auto",
     for_s: float,
     samples: int | None = None,
     step_s: float = 0.0,
     workers: int = 0,
     threads: int | None = None,
-    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the modality's loader of the split with these settings does for `for_s` seconds, or until so many samples;
+    """What the modality's loader of a split does for `for_s` seconds, or until so many samples;
     JSON-able.
 
     The consumer takes each batch and is away for `step_s` seconds. What is made while everything starts is not counted.
-    Raises ValueError for settings, ShardError where there is no finished split.
+    Raises ValueError for a split of less than a batch, ShardError where there is no finished split.
     """
-    have, batch = len(Manifest.load(location)), settings.get("batch_size", 8)
-    if have < batch:
-        raise ValueError(f"{location} has {have} samples, less than a batch of {batch}; give a smaller batch size")
-    loader = modality.loader(location, workers=workers, threads=threads, **settings)
-    ahead = settings.get("prefetch", PREFETCH) * max(workers, 1)
+    have = len(Manifest.load(location))
+    if have < batch_size:
+        raise ValueError(f"{location} has {have} samples, less than a batch of {batch_size}; give a smaller batch size")
+    loader = data.loader(
+        location, batch_size=batch_size, device=device, workers=workers, threads=threads, steps=RUN_STEPS
+    )
+    ahead = PREFETCH * max(workers, 1)
     before: dict[str, Any] = {}
     start = 0.0
     for n, _ in enumerate(loader.repeat()):
@@ -72,12 +78,14 @@ def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
 def sweep(
     modality: Modality,
     location: str | Path,
+    data: DataConfig[Any],
     *,
+    batch_size: int = 8,
+    device: str = "auto",
     for_s: float,
     step_s: float = 0.0,
     cores: int | None = None,
     rounds: int = ROUNDS,
-    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Samples a second with several numbers of workers and threads, `for_s` seconds for each: what samples are called
     ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best"); JSON-able.
@@ -90,11 +98,13 @@ def sweep(
             result = measure(
                 modality,
                 location,
+                data,
+                batch_size=batch_size,
+                device=device,
                 for_s=for_s / rounds,
                 step_s=step_s,
                 workers=workers,
                 threads=threads,
-                settings=settings,
             )
             tried.setdefault((workers, threads), []).append(result)
     rows = [

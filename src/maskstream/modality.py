@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .pipelines.stream.loader import Loader
+from .pages.figures.figures import Figures
+from .pipelines.modalities.data import DataConfig
 from .preprocess.datasets import Dataset
 from .preprocess.encode.encoder import Encoder
+from .shards.format.manifest import Manifest
 from .train.recipes import Recipe
 from .trial import Trial, trial_of
 
@@ -18,9 +20,10 @@ from .trial import Trial, trial_of
 class Modality:
     """One modality. unit, units: what a sample and what samples are called.
 
-    kinds: of the components that its samples hold. encoder: makes samples of raw files. loader: opens a split. trial:
-    what `preview` and `bench` let one choose. stages: what its loader's stages do and what would make them cheaper,
-    where that is not what all loaders say. datasets, recipes: by name. demo: the steps of `maskstream demo`.
+    kinds: of the components that its samples hold. encoder: makes samples of raw files. trial: what `preview` and
+    `bench` let one choose of a data config. figures: those of batches of a data config, of the split in a folder.
+    stages: what its loader's stages do and what would make them cheaper, where that is not what all loaders say.
+    datasets, recipes: by name.
     """
 
     name: str
@@ -28,12 +31,17 @@ class Modality:
     units: str
     kinds: tuple[str, ...]
     encoder: Callable[[], Encoder]
-    loader: Callable[..., Loader[Any]]
     trial: type[Trial]
+    figures: Callable[[DataConfig[Any], Path], Figures[Any]]
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     datasets: Mapping[str, Callable[[Path], Dataset]] = field(default_factory=dict)
     recipes: Mapping[str, Callable[[], Recipe]] = field(default_factory=dict)
 
-    def settings(self, **chosen: Any) -> dict[str, Any]:
-        """The arguments of the loader for options of the trial; ValueError for one that does not fit."""
-        return trial_of(self.trial, self.name, chosen).settings(self.name)
+    def data(self, **chosen: Any) -> DataConfig[Any]:
+        """The data config for options of the trial; ValueError for one that does not fit."""
+        return trial_of(self.trial, self.name, chosen).data(self.name)
+
+    def shown(self, location: str | Path, **chosen: Any) -> DataConfig[Any]:
+        """The same, with what is worth seeing of the split in a folder where nothing was chosen."""
+        trial = trial_of(self.trial, self.name, chosen)
+        return trial.suited(Manifest.load(location), trial.data(self.name))

@@ -1,4 +1,4 @@
-"""Trials: what `preview` and `bench` let one choose of a loader, as the fields of one frozen dataclass a modality.
+"""Trials: what `preview` and `bench` let one choose of a data config, as the fields of one frozen dataclass a modality.
 
 A field is typed once: the commands make their options of its metadata, and `trial_of` its checks.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from .pipelines.masks import MASKS, Cues, Draw, Mask, TokenGrid
+from .pipelines.modalities.data import DataConfig
 from .pipelines.stream.place import START
 from .shards.format.manifest import Manifest
 from .shards.named import named
@@ -49,7 +50,7 @@ def option(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskArgument:
-    """An argument of a loader that is a mask: the option that names it, its name in MASKS by default, a grid like the
+    """A field of a data config that is a mask: the option that names it, its name in MASKS by default, a grid like the
     one it is drawn on, and the cues that the loader brings.
     """
 
@@ -76,7 +77,7 @@ class MaskArgument:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial(ABC):
-    """What is tried out on a split; None is what suits it. masks: the loader's arguments that are masks."""
+    """What is tried out on a split; None is what suits it. masks: fields of the data config."""
 
     masks: ClassVar[tuple[MaskArgument, ...]]
 
@@ -89,20 +90,18 @@ class Trial(ABC):
         "Views of each sample, each with a crop, a mask or a step of its own", default=1, least=1
     )
 
-    def settings(self, modality: str) -> dict[str, Any]:
-        """The arguments of the loader of the modality; ValueError for a mask that cannot be drawn on its tokens."""
-        masks = {where.argument: self._mask(where, modality) for where in self.masks}
-        run = {"steps": RUN_STEPS} if any(mask is not None and mask.needs_progress for mask in masks.values()) else {}
-        return {**self.chosen(), **given(views=self.views), **masks, **run}
+    def data(self, modality: str) -> DataConfig[Any]:
+        """What the loader of the modality is opened with; ValueError for a mask that cannot be drawn on its tokens."""
+        masks: dict[str, Any] = {where.argument: self._mask(where, modality) for where in self.masks}
+        return replace(self.chosen(), **masks, **given(views=self.views))
 
     @abstractmethod
-    def chosen(self) -> dict[str, Any]:
-        """The arguments of the loader beside views and masks, of what was chosen."""
+    def chosen(self) -> DataConfig[Any]:
+        """What was chosen beside views and masks."""
 
-    @classmethod
-    def shown(cls, manifest: Manifest, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What a page adds to the settings of a loader where they leave it out: what is worth seeing of this split."""
-        return {}
+    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+        """`data`, which is this trial's, with what a page shows best of this split where nothing was chosen."""
+        return data
 
     def _mask(self, where: MaskArgument, modality: str) -> Mask | None:
         """The mask that was asked for; ValueError where there is none of that name, or it does not fit."""

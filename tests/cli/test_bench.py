@@ -7,6 +7,7 @@ from rich.console import Console
 from maskstream.bench import candidates, difference, measure, show, sweep
 from maskstream.modalities import MODALITIES, modality_of
 from maskstream.pipelines import VideoClip, masks
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.stats import WAITS
 
 from ..pipelines.every_modality import write_split
@@ -18,6 +19,7 @@ SMALL = {
     "points": {"points": 64, "resolution": 16},
     "video": {"frames": 4, "size": 32, "mask": "random"},
 }
+FEW = {"batch_size": 2, "device": "cpu"}
 STAGES = {
     "audio": {"read", "decode", "convert", "mask", "collate"},
     "audiovisual": {"read", "decode", "convert", "flow", "mask", "collate"},
@@ -32,13 +34,12 @@ UNITS = {"audio": "sounds", "audiovisual": "clips", "mesh": "meshes", "points": 
 def kind(request, tmp_path_factory):
     """A modality, the folder of its split, and settings of its loader that cost little."""
     folder = write_split(request.param, tmp_path_factory.mktemp(request.param))
-    settings = MODALITIES[request.param].settings(**SMALL[request.param])
-    return request.param, folder, {**settings, "batch_size": 2, "device": "cpu"}
+    return request.param, folder, MODALITIES[request.param].data(**SMALL[request.param])
 
 
 def test_every_modality_is_measured_in_its_own_stages_and_they_add_up(kind):
     name, folder, settings = kind
-    result = measure(modality_of(folder), folder, for_s=60, samples=6, threads=1, settings=settings)
+    result = measure(modality_of(folder), folder, for_s=60, samples=6, threads=1, data=settings, **FEW)
     assert (result["modality"], result["unit"]) == (name, UNITS[name])
     assert 6 <= result["samples"] < 10
     stages = result["stages"]
@@ -55,19 +56,19 @@ def test_every_modality_is_measured_in_its_own_stages_and_they_add_up(kind):
 
 
 def test_bytes_are_those_of_the_samples(kind):
-    name, folder, settings = kind
-    loader = MODALITIES[name].loader(folder, threads=1, **settings)
+    _, folder, settings = kind
+    loader = settings.loader(folder, threads=1, steps=100, **FEW)
     for _ in loader:
         pass
     stats = loader.stats()
-    result = measure(modality_of(folder), folder, for_s=60, samples=2 * len(loader), threads=1, settings=settings)
+    result = measure(modality_of(folder), folder, for_s=60, samples=2 * len(loader), threads=1, data=settings, **FEW)
     assert result["kb_per_sample"] == pytest.approx(stats["read_bytes"] / stats["samples"] / 1e3, rel=0.5)
 
 
 def test_what_is_printed_names_the_unit_and_ends_with_what_limits(kind):
     name, folder, settings = kind
     console = Console(record=True, width=100)
-    result = measure(modality_of(folder), folder, for_s=60, samples=2, threads=1, settings=settings)
+    result = measure(modality_of(folder), folder, for_s=60, samples=2, threads=1, data=settings, **FEW)
     show(MODALITIES[name], result, console)
     text = console.export_text()
     assert f"{result['samples_per_s']:.1f} {UNITS[name]}/s" in text
@@ -78,7 +79,7 @@ def test_what_is_printed_names_the_unit_and_ends_with_what_limits(kind):
 def test_a_split_of_less_than_a_batch_is_refused(kind):
     _, folder, settings = kind
     with pytest.raises(ValueError, match="has 15 samples, less than a batch of 16; give a smaller batch size"):
-        measure(modality_of(folder), folder, for_s=1, settings={**settings, "batch_size": 16})
+        measure(modality_of(folder), folder, for_s=1, data=settings, batch_size=16)
 
 
 def test_the_difference_of_two_states_is_what_happened_between():
@@ -96,8 +97,8 @@ def test_a_sweep_tries_the_default_too_and_puts_the_fastest_first(split):
     assert (0, 8) in candidates(8)
     assert all(workers <= cores and threads >= 1 for cores in range(1, 70) for workers, threads in candidates(cores))
     clip = VideoClip(frames=4, stride=4, size=32)
-    settings = {"clip": clip, "patch": 8, "batch_size": 2, "device": "cpu", "mask": masks.Tube(ratio=0.75)}
-    result = sweep(modality_of(split), split, for_s=0.02, cores=1, rounds=2, settings=settings)
+    settings = VideoData(clip=clip, patch=8, mask=masks.Tube(ratio=0.75))
+    result = sweep(modality_of(split), split, for_s=0.02, cores=1, rounds=2, data=settings, **FEW)
     rows = result["tried"]
     assert result["unit"] == "clips"
     assert result["best"] == rows[0]
@@ -113,6 +114,6 @@ def test_a_sweep_tries_the_default_too_and_puts_the_fastest_first(split):
 
 def test_a_consumer_that_takes_its_time_is_waited_for(split):
     clip = VideoClip(frames=4, stride=4, size=32)
-    settings = {"clip": clip, "patch": 8, "batch_size": 2, "device": "cpu", "mask": None}
-    result = measure(modality_of(split), split, for_s=60, samples=6, threads=2, step_s=0.05, settings=settings)
+    settings = VideoData(clip=clip, patch=8)
+    result = measure(modality_of(split), split, for_s=60, samples=6, threads=2, step_s=0.05, data=settings, **FEW)
     assert result["stages"]["consumer"]["wall_ms"] >= 16

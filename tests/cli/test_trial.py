@@ -1,5 +1,7 @@
 """What the commands know of modalities: names that fit are drawn by the loader, all others are refused by name."""
 
+from dataclasses import replace
+
 import pytest
 import typer.main
 
@@ -25,8 +27,8 @@ DEFAULTS = {
 @pytest.mark.parametrize("name", list(MODALITIES))
 def test_masks_by_default(name):
     modality = MODALITIES[name]
-    settings = modality.settings()
-    assert {argument: settings[argument] for argument in DEFAULTS[name]} == DEFAULTS[name]
+    settings = modality.data()
+    assert {argument: getattr(settings, argument) for argument in DEFAULTS[name]} == DEFAULTS[name]
 
 
 @pytest.mark.parametrize("name", ["audio", "mesh", "points"])
@@ -39,52 +41,51 @@ def test_exactly_the_names_that_are_legal_are_drawn_by_the_loader(name, tmp_path
     for mask in masks.MASKS:
         options = {"batch_size": 2, "device": "cpu", "threads": 1, "max_bad_fraction": 0}
         if mask in legal:
-            loader = modality.loader(folder, **modality.settings(mask=mask), **options)
+            loader = modality.data(mask=mask).loader(folder, steps=100, **options)
             assert next(iter(loader)).mask is not None
         else:
             with pytest.raises(ValueError, match=f"--mask '{mask}' cannot be drawn on the tokens of {name}"):
-                modality.settings(mask=mask)
-            options |= {"mask": masks.MASKS[mask](), "steps": 100}
+                modality.data(mask=mask)
             with pytest.raises(ValueError):  # noqa: PT011
-                next(iter(modality.loader(folder, **options)))
+                next(iter(replace(modality.data(), mask=masks.MASKS[mask]()).loader(folder, steps=100, **options)))
 
 
 def test_a_name_that_there_is_not_lists_those_that_fit():
     with pytest.raises(
         ValueError, match="--mask 'best' is no mask; legal are none, audio-mae, audio-mae-strips, "
     ) as e:
-        MODALITIES["audio"].settings(mask="best")
+        MODALITIES["audio"].data(mask="best")
     assert "tube" not in str(e.value)
     with pytest.raises(ValueError, match="--audio-mask 'tube' cannot be drawn"):
-        MODALITIES["audiovisual"].settings(mask="tube", audio_mask="tube")
+        MODALITIES["audiovisual"].data(mask="tube", audio_mask="tube")
 
 
 def test_a_mask_can_be_left_out():
-    assert MODALITIES["mesh"].settings(mask=NO_MASK)["mask"] is None
-    both = MODALITIES["audiovisual"].settings(mask=NO_MASK)
-    assert both["video_mask"] is None
-    assert both["audio_mask"] is not None
+    assert MODALITIES["mesh"].data(mask=NO_MASK).mask is None
+    both = MODALITIES["audiovisual"].data(mask=NO_MASK)
+    assert both.video_mask is None
+    assert both.audio_mask is not None
 
 
 def test_a_ratio_is_that_of_the_mask_or_of_the_one_inside_it():
-    assert MODALITIES["mesh"].settings(ratio=0.25)["mask"] == masks.MeshNodes(ratio=0.25)
-    made = MODALITIES["audio"].settings(mask="avsiam-audio", ratio=0.5)["mask"]
+    assert MODALITIES["mesh"].data(ratio=0.25).mask == masks.MeshNodes(ratio=0.25)
+    made = MODALITIES["audio"].data(mask="avsiam-audio", ratio=0.5).mask
     assert made == masks.Padded(mask=masks.FilledStrips(ratio=0.5))
-    both = MODALITIES["audiovisual"].settings(ratio=0.5)
-    assert both["video_mask"] == masks.Random(ratio=0.5)
-    assert both["audio_mask"] == masks.Random(ratio=0.8)
+    both = MODALITIES["audiovisual"].data(ratio=0.5)
+    assert both.video_mask == masks.Random(ratio=0.5)
+    assert both.audio_mask == masks.Random(ratio=0.8)
     with pytest.raises(ValueError, match="'fastdit-3d' has no single ratio"):
-        MODALITIES["points"].settings(ratio=0.5)
+        MODALITIES["points"].data(ratio=0.5)
 
 
 def test_options_become_the_settings_of_the_loader():
-    video = MODALITIES["video"].settings(frames=8, stride=2, size=64, views=3)
-    assert (video["clip"], video["views"]) == (VideoClip(frames=8, stride=2, size=64), 3)
-    assert MODALITIES["audio"].settings(sound_seconds=1.28)["clip"] == AudioClip(seconds=1.28)
-    both = MODALITIES["audiovisual"].settings(stride=2, sound_seconds=0.64)
-    assert (both["clip"], both["seconds"]) == (VideoClip(stride=2), 0.64)
-    points = MODALITIES["points"].settings(points=100, resolution=64)
-    assert (points["select"].points, points["tokens"]) == (100, VoxelTokens(resolution=64))
+    video = MODALITIES["video"].data(frames=8, stride=2, size=64, views=3)
+    assert (video.clip, video.views) == (VideoClip(frames=8, stride=2, size=64), 3)
+    assert MODALITIES["audio"].data(sound_seconds=1.28).clip == AudioClip(seconds=1.28)
+    both = MODALITIES["audiovisual"].data(stride=2, sound_seconds=0.64)
+    assert (both.clip, both.seconds) == (VideoClip(stride=2), 0.64)
+    points = MODALITIES["points"].data(points=100, resolution=64)
+    assert (points.select.points, points.tokens) == (100, VoxelTokens(resolution=64))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_an_option_of_another_modality_is_refused(name, option, takes):
     (flag,) = option
     words = f"--{flag.replace('_', '-')} cannot be given here: the shards hold {name}, which takes {takes}"
     with pytest.raises(ValueError, match=words):
-        MODALITIES[name].settings(**option)
+        MODALITIES[name].data(**option)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +113,16 @@ def test_an_option_of_another_modality_is_refused(name, option, takes):
 )
 def test_pictures_frames_and_voxels_are_whole_tokens(name, option, says):
     with pytest.raises(ValueError, match=says):
-        MODALITIES[name].settings(**option)
+        MODALITIES[name].data(**option)
 
 
 @pytest.mark.parametrize(("seconds", "near"), [(0.5, "0.48, 0.64"), (0.1, "0.16"), (10.0, "9.92, 10.08")])
 def test_sound_is_whole_tokens(seconds, near):
     with pytest.raises(ValueError, match=f"{seconds:g} is no multiple of 0.16 s, the length of a token; try {near}$"):
-        MODALITIES["audio"].settings(sound_seconds=seconds)
+        MODALITIES["audio"].data(sound_seconds=seconds)
     above = whole_tokens(seconds)
     assert above >= seconds
-    assert MODALITIES["audio"].settings(sound_seconds=above)["clip"].seconds == above
+    assert MODALITIES["audio"].data(sound_seconds=above).clip.seconds == above
 
 
 @pytest.mark.parametrize("command", ["preview", "bench"])

@@ -8,14 +8,21 @@ import cv2
 import numpy as np
 
 from maskstream.modalities import modality_of
+from maskstream.pages.figures.video import VideoFigures
 from maskstream.pages.preview import preview as preview_of
+from maskstream.pages.preview import preview_page
 
 VOID = {"meta", "link", "img", "input", "br", "path"}
 
 
-def preview(folder, **settings):
+def preview(folder, data=None, **settings):
     """The preview of a split, whatever it holds."""
-    return preview_of(modality_of(folder), folder, **settings)
+    return preview_of(modality_of(folder), folder, data, **settings)
+
+
+def video_page(batch, grid, *, title, facts, label_names=()):
+    """The preview of a batch of clips."""
+    return preview_page(VideoFigures(grid=grid, label_names=label_names), batch, title=title, facts=facts)
 
 
 class Page(HTMLParser):

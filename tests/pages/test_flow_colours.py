@@ -16,11 +16,10 @@ from maskstream.pages.figures.flow_colours import (
     motion_colours,
     wheel,
 )
-from maskstream.pages.preview import preview_page
 from maskstream.pipelines.flow.base import Flow
 
 from ..pipelines.clips import GRID, make_batch
-from .pages import Page, decode
+from .pages import Page, decode, video_page
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_each_frame_stands_over_the_flow_from_the_frame_before_it():
     for step, motion in enumerate(motions):
         vectors[0, step] = torch.tensor(motion)
     flow = Flow(vectors=vectors, valid=torch.ones(1, 7, 8, 8, dtype=torch.bool))
-    page = Page(preview_page(replace(batch, flow=flow), GRID, title="t", facts={}))
+    page = Page(video_page(replace(batch, flow=flow), GRID, title="t", facts={}))
     pictures = {attrs["alt"]: attrs["src"] for tag, attrs in page.tags if tag == "img"}
     assert "flow 1" not in pictures
     for step, motion in enumerate(motions):
@@ -110,13 +109,13 @@ def test_each_frame_stands_over_the_flow_from_the_frame_before_it():
 def test_flow_without_any_vector_is_all_hatched():
     batch = make_batch(1)
     batch = replace(batch, flow=Flow(vectors=batch.flow.vectors, valid=torch.zeros(1, 7, 8, 8, dtype=torch.bool)))
-    page = Page(preview_page(batch, GRID, title="t", facts={}))
+    page = Page(video_page(batch, GRID, title="t", facts={}))
     assert "Hatched cells (100.0 %) have no vector" in page.text
     assert "full colour is 1 px" in page.text
 
 
 def test_page_states_scale_and_missing_share_of_the_flow():
-    page = Page(preview_page(make_batch(1), GRID, title="t", facts={}))
+    page = Page(video_page(make_batch(1), GRID, title="t", facts={}))
     assert "full colour is 4 px or more" in page.text
     assert "Hatched cells (6.2 %)" in page.text
 

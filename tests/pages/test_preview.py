@@ -2,13 +2,15 @@
 
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from maskstream.modalities import MODALITIES
-from maskstream.pages.preview import write_page
+from maskstream.pages.page import write_page
 from maskstream.pipelines import VideoClip, masks
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.errors import ShardError
 
 from ..pipelines.every_modality import SAMPLES, write_split
@@ -35,20 +37,20 @@ PICTURES = {
 def kind(request, tmp_path_factory):
     """A modality, the folder of its split, and settings of its loader that cost little."""
     folder = write_split(request.param, tmp_path_factory.mktemp(request.param))
-    return request.param, folder, MODALITIES[request.param].settings(**SMALL[request.param])
+    return request.param, folder, MODALITIES[request.param].shown(folder, **SMALL[request.param])
 
 
 @pytest.fixture
 def page(kind, tmp_path):
     _, folder, settings = kind
-    return preview(folder, out=tmp_path / "page.html", samples=SHOWN, seed=4, **settings).read_text(encoding="utf-8")
+    return preview(folder, out=tmp_path / "page.html", samples=SHOWN, data=settings, seed=4).read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def batch(kind):
     """What a loader with the page's settings gives first."""
-    name, folder, settings = kind
-    loader = MODALITIES[name].loader(folder, batch_size=SHOWN, seed=4, device="cpu", **settings)
+    _, folder, settings = kind
+    loader = settings.loader(folder, batch_size=SHOWN, seed=4, device="cpu", steps=100)
     first = next(iter(loader))
     loader.close()
     return first
@@ -113,20 +115,22 @@ def test_the_page_says_what_was_shown(kind, page):
     assert "on t/train" in text
     assert "seed 4" in text
     for argument in (where.argument for where in MODALITIES[name].trial.masks):
-        assert repr(settings[argument]) in text
+        assert repr(getattr(settings, argument)) in text
 
 
 def test_the_same_seed_gives_the_same_page_and_another_one_another(kind, page, tmp_path):
     _, folder, settings = kind
-    again = preview(folder, out=tmp_path / "again.html", samples=SHOWN, seed=4, **settings)
-    other = preview(folder, out=tmp_path / "other.html", samples=SHOWN, seed=5, **settings)
+    again = preview(folder, out=tmp_path / "again.html", samples=SHOWN, data=settings, seed=4)
+    other = preview(folder, out=tmp_path / "other.html", samples=SHOWN, data=settings, seed=5)
     assert again.read_text(encoding="utf-8") == page
     assert other.read_text(encoding="utf-8") != page
 
 
 def test_views_are_shown_one_after_the_other(kind, tmp_path):
     _, folder, settings = kind
-    page = Page(preview(folder, out=tmp_path / "a.html", samples=2, views=2, **settings).read_text(encoding="utf-8"))
+    page = Page(
+        preview(folder, out=tmp_path / "a.html", samples=2, data=replace(settings, views=2)).read_text(encoding="utf-8")
+    )
     keys = page.attributes("article", "data-key")
     assert keys[0::2] == keys[1::2]
     assert len(set(keys)) == 2
@@ -137,7 +141,9 @@ def test_views_are_shown_one_after_the_other(kind, tmp_path):
 def test_without_a_mask_the_page_says_so(kind, tmp_path):
     name, folder, settings = kind
     none = {where.argument: None for where in MODALITIES[name].trial.masks}
-    text = preview(folder, out=tmp_path / "a.html", samples=1, **{**settings, **none}).read_text(encoding="utf-8")
+    text = preview(folder, out=tmp_path / "a.html", samples=1, data=replace(settings, **none)).read_text(
+        encoding="utf-8"
+    )
     page = complete_in_itself(text)
     assert "built without a mask" in page.text
     assert "Hidden" not in page.articles[0].text
@@ -145,17 +151,16 @@ def test_without_a_mask_the_page_says_so(kind, tmp_path):
 
 
 def test_masks_by_default_are_those_of_the_modality(kind, tmp_path):
-    name, folder, settings = kind
-    arguments = {where.argument for where in MODALITIES[name].trial.masks}
-    rest = {key: value for key, value in settings.items() if key not in arguments}
-    text = Page(preview(folder, out=tmp_path / "a.html", samples=1, **rest).read_text(encoding="utf-8")).text
+    name, folder, _ = kind
+    rest = MODALITIES[name].shown(folder, **{k: v for k, v in SMALL[name].items() if k != "mask"})
+    text = Page(preview(folder, out=tmp_path / "a.html", samples=1, data=rest).read_text(encoding="utf-8")).text
     for where in MODALITIES[name].trial.masks:
         assert repr(masks.MASKS[where.default]()) in text
 
 
 def test_more_samples_than_there_are_shows_all(kind, tmp_path):
     _, folder, settings = kind
-    page = Page(preview(folder, out=tmp_path / "a.html", samples=60, **settings).read_text(encoding="utf-8"))
+    page = Page(preview(folder, out=tmp_path / "a.html", samples=60, data=settings).read_text(encoding="utf-8"))
     assert len(page.attributes("article", "data-key")) == SAMPLES
 
 
@@ -176,7 +181,7 @@ def test_paths_of_tokens_are_the_mask(kind, page, batch):
 def test_preview_of_video_shows_the_flow_that_guides_the_mask(split, tmp_path):
     out = tmp_path / "page.html"
     clip = VideoClip(frames=8, stride=4, size=32)
-    assert preview(split, mask=masks.MotionGuided(ratio=0.75), out=out, samples=3, clip=clip, seed=2) == out
+    assert preview(split, VideoData(clip=clip, mask=masks.MotionGuided(ratio=0.75)), out=out, samples=3, seed=2) == out
     page = Page(out.read_text(encoding="utf-8"))
     assert "1 of 4 per time step" in page.text
     assert "MotionGuided(ratio=0.75" in page.text
@@ -187,7 +192,11 @@ def test_preview_of_video_shows_the_flow_that_guides_the_mask(split, tmp_path):
 
 def test_preview_of_video_shows_flow_with_any_mask(split, tmp_path):
     clip = VideoClip(frames=4, stride=2, size=32)
-    page = Page(preview(split, mask=masks.Tube(ratio=0.5), out=tmp_path / "a.html", samples=5, clip=clip).read_text())
+    page = Page(
+        preview(
+            split, VideoData(clip=clip, mask=masks.Tube(ratio=0.5), flow="dis"), out=tmp_path / "a.html", samples=5
+        ).read_text()
+    )
     assert sum(alt.startswith("flow") for alt in page.attributes("img", "alt")) == 5 * 3
     assert "the mask does not use it" in page.text
 
@@ -212,7 +221,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
 
 def test_preview_refuses_what_it_cannot_show(split, tmp_path):
     with pytest.raises(ValueError, match="samples=0"):
-        preview(split, mask=None, out=tmp_path / "a.html", samples=0)
+        preview(split, out=tmp_path / "a.html", samples=0)
     with pytest.raises(ShardError):
-        preview(tmp_path / "nothing", mask=None, out=tmp_path / "a.html")
+        preview(tmp_path / "nothing", out=tmp_path / "a.html")
     assert not (tmp_path / "a.html").exists()

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from maskstream.pages.figures.tokens import ClipTokens, MaskRow
-from maskstream.pages.preview import preview_page
-from maskstream.pages.preview.page import picture_side
+from maskstream.pages.figures.video import picture_side
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import (
     Cues,
@@ -28,20 +27,20 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.place import START
 
 from ..pipelines.clips import GRID, make_batch, rngs
-from .pages import Page, complete_in_itself
+from .pages import Page, complete_in_itself, video_page
 
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
 
 
 def test_page_is_well_formed_and_complete_in_itself():
-    text = preview_page(make_batch(), GRID, title="Two clips", facts={"mask": "Random"}, label_names=("run", "walk"))
+    text = video_page(make_batch(), GRID, title="Two clips", facts={"mask": "Random"}, label_names=("run", "walk"))
     page = complete_in_itself(text)
     assert any("img-src data:" in content for content in page.attributes("meta", "content"))
 
 
 def test_keys_labels_titles_and_facts_are_escaped():
     batch = replace(make_batch(1), key=[HOSTILE], label=torch.zeros(1, dtype=torch.int64))
-    text = preview_page(batch, GRID, title=HOSTILE, facts={HOSTILE: HOSTILE}, label_names=[HOSTILE])
+    text = video_page(batch, GRID, title=HOSTILE, facts={HOSTILE: HOSTILE}, label_names=[HOSTILE])
     page = Page(text)
     assert "alert(1)</script>" not in text
     assert sum(tag == "script" for tag, _ in page.tags) == 1
@@ -50,7 +49,7 @@ def test_keys_labels_titles_and_facts_are_escaped():
 
 
 def test_page_names_clips_times_labels_and_pictures():
-    page = Page(preview_page(make_batch(), GRID, title="t", facts={"seed": "17"}, label_names=("run",)))
+    page = Page(video_page(make_batch(), GRID, title="t", facts={"seed": "17"}, label_names=("run",)))
     assert page.attributes("article", "data-key") == ["clip0", "clip1"]
     assert "no label" in page.text
     assert "label run (0)" in page.text
@@ -74,7 +73,7 @@ def test_eight_clips_of_sixteen_frames_stay_below_the_limit():
         key=[str(i) for i in range(8)],
         pts_s=torch.zeros(8, 16, dtype=torch.float64),
     )
-    text = preview_page(batch, grid, title="t", facts={})
+    text = video_page(batch, grid, title="t", facts={})
     assert text.count("<img") > 8 * 16 * 2
     assert len(text) < 2_500_000
 
@@ -91,7 +90,7 @@ def test_pictures_shrink_so_that_their_total_area_is_bounded(frames):
 @pytest.mark.parametrize("mask", [Random(ratio=0.75), Tube(ratio=0.75), Dual(encoder=Tube(ratio=0.75))])
 def test_page_states_the_counts_of_each_clip(mask):
     drawn = mask.draw(GRID, rngs(2))
-    page = Page(preview_page(make_batch(mask=drawn), GRID, title="t", facts={}))
+    page = Page(video_page(make_batch(mask=drawn), GRID, title="t", facts={}))
     for i in range(2):
         visible = (~drawn.masked[i]).reshape(4, 16).sum(1).tolist()
         words = f"{min(visible)} to {max(visible)}" if min(visible) < max(visible) else f"{visible[0]}"
@@ -139,7 +138,7 @@ def test_padding_is_neither_visible_nor_a_target():
 
 def test_tokens_that_enter_as_the_mask_token_are_counted():
     mask = DropAndMask().draw(GRID, [Draw.of(0, 0, "clip", 0, START, Cues())])
-    page = Page(preview_page(make_batch(1, mask=mask), GRID, title="t", facts={}))
+    page = Page(video_page(make_batch(1, mask=mask), GRID, title="t", facts={}))
     assert mask.mask_token.any()
     assert f"{int(mask.mask_token.sum())} of them enter as the mask token" in page.text
 
@@ -159,7 +158,7 @@ def test_a_target_that_the_encoder_saw_and_a_token_that_is_neither_are_told():
     masked[0, :16] = False
     target = np.zeros((1, 64), dtype=bool)
     target[0, 8:40] = True
-    text = preview_page(make_batch(1, mask=mask_batch(masked, target, grid=GRID)), GRID, title="t", facts={})
+    text = video_page(make_batch(1, mask=mask_batch(masked, target, grid=GRID)), GRID, title="t", facts={})
     page = Page(text)
     assert "8 without weight in the loss" in page.text
     assert "hidden, not reconstructed" in page.text
@@ -167,7 +166,7 @@ def test_a_target_that_the_encoder_saw_and_a_token_that_is_neither_are_told():
 
 
 def test_every_hidden_token_a_target_shows_no_third_state():
-    assert "not reconstructed" not in preview_page(make_batch(), GRID, title="t", facts={})
+    assert "not reconstructed" not in video_page(make_batch(), GRID, title="t", facts={})
 
 
 # Missing mask and flow
@@ -175,7 +174,7 @@ def test_every_hidden_token_a_target_shows_no_third_state():
 
 def test_without_mask_or_flow_the_page_says_so():
     batch = replace(make_batch(flow=False), mask=None)
-    page = Page(preview_page(batch, GRID, title="t", facts={}))
+    page = Page(video_page(batch, GRID, title="t", facts={}))
     assert "built without a mask" in page.text
     assert "gives no flow" in page.text
     assert not [alt for alt in page.attributes("img", "alt") if alt.startswith(("seen", "flow"))]
@@ -192,7 +191,7 @@ def test_single_frame_clips_have_no_flow_to_show():
         key=whole.key,
         pts_s=whole.pts_s[:, :1],
     )
-    page = Page(preview_page(batch, grid, title="t", facts={}))
+    page = Page(video_page(batch, grid, title="t", facts={}))
     assert "8 of 16 per time step" in page.text
     assert "gives no flow" in page.text
 
@@ -200,9 +199,9 @@ def test_single_frame_clips_have_no_flow_to_show():
 @pytest.mark.parametrize("shape", [(4, 8, 8), (8, 4, 4)])
 def test_a_grid_that_does_not_cover_the_clips_is_refused(shape):
     with pytest.raises(ValueError, match="covers"):
-        preview_page(make_batch(), TokenGrid(shape=shape), title="t", facts={})
+        video_page(make_batch(), TokenGrid(shape=shape), title="t", facts={})
 
 
 def test_a_grid_without_time_is_refused():
     with pytest.raises(ValueError, match="axes t h w"):
-        preview_page(make_batch(), TokenGrid(axes=("h", "w"), shape=(4, 4), patch=(16, 16)), title="t", facts={})
+        video_page(make_batch(), TokenGrid(axes=("h", "w"), shape=(4, 4), patch=(16, 16)), title="t", facts={})

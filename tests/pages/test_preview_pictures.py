@@ -9,11 +9,10 @@ import torch
 
 from maskstream.pages.figures.pictures import cell_size, darken, data_uri, token_pixels
 from maskstream.pages.figures.tokens import outline_path, runs_path
-from maskstream.pages.preview import preview_page
 from maskstream.pipelines.masks import TokenGrid
 
 from ..pipelines.clips import GRID, make_batch
-from .pages import Page, decode, fill
+from .pages import Page, decode, fill, video_page
 
 
 def test_darkened_pixels_are_exactly_the_masked_tokens():
@@ -40,7 +39,7 @@ def test_frames_of_one_tubelet_share_their_mask():
 
 def test_the_embedded_picture_is_dark_where_the_token_is_masked():
     batch = replace(make_batch(1), video=torch.full((1, 8, 64, 64, 3), 200, dtype=torch.uint8))
-    text = preview_page(batch, GRID, title="t", facts={})
+    text = video_page(batch, GRID, title="t", facts={})
     seen = next(a["src"] for tag, a in Page(text).tags if tag == "img" and a["alt"] == "seen 3")
     picture = decode(seen).astype(float).mean(-1)
     cell = picture.shape[0] // 4
@@ -73,7 +72,7 @@ def test_paths_draw_the_flags(share):
 
 def test_the_timeline_is_the_mask():
     batch = make_batch(1)
-    text = preview_page(batch, GRID, title="t", facts={})
+    text = video_page(batch, GRID, title="t", facts={})
     path = re.search(r'class="visible" d="([^"]*)"', text).group(1)
     np.testing.assert_array_equal(fill(path, (4, 16)), ~batch.mask.masked[0].reshape(4, 16).numpy())
 

@@ -10,12 +10,12 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.figures.cloud_picture import ABOVE, SIDE, cloud_picture
 from maskstream.pages.figures.mesh_field import ShownField
 from maskstream.pages.figures.mesh_picture import MARGIN_PX, NODE, graph_picture, mesh_picture
+from maskstream.pages.figures.points import voxel_figures
 from maskstream.pages.figures.tokens import MaskRow
-from maskstream.pages.preview.opened import SampleName
-from maskstream.pages.preview.points import voxel_view
-from maskstream.pipelines import GroupTokens, VoxelTokens, masks, points_loader
+from maskstream.pipelines import GroupTokens, VoxelTokens, masks, mesh_loader
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
+from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.shards.format.dataset import finish_split
@@ -26,7 +26,6 @@ from maskstream.shards.members.text import json_member
 from ..pipelines.every_modality import write_split
 from .pages import Page, decode, preview
 
-NAME = SampleName(key="k", label=-1, label_name=None, view=None)
 INK = (10, 20, 30)
 
 
@@ -74,16 +73,15 @@ def test_numbers_of_a_cloud_are_those_of_its_points_and_its_mask():
     points = (rng.normal(size=(300, 3)) * (1, 0.4, 0.2)).astype(np.float32)
     tokens = VoxelTokens(resolution=16, patch=4)
     masked = rng.random((1, 64)) < 0.6
-    view = voxel_view(NAME, points, 1000, MaskRow.of(mask_batch(masked, grid=tokens.grid), 0), tokens)
+    mask = MaskRow.of(mask_batch(masked, grid=tokens.grid), 0)
+    figures, (with_points, in_visible) = voxel_figures(points, mask, tokens, "k")
     own = loop_tokens(points, 16, 4)
     seen = {(x, y, z) for x, y, z in product(range(4), repeat=3) if not masked[0, x * 16 + y * 4 + z]}
-    assert view.occupied == len(set(own))
-    assert view.seen == len(set(own) & seen)
-    assert view.points_seen == sum(token in seen for token in own)
-    assert (view.counts.tokens, view.counts.visible) == (64, len(seen))
-    assert f"{len(set(own))} of 64 tokens hold points" in view.figures[1].words
-    assert f"{len(seen - set(own))} that are empty" in view.figures[2].words
-    assert [len(figure.pictures) for figure in view.figures] == [2, 2, 2]
+    assert (with_points.value, with_points.of) == (f"{len(set(own))}", f"{len(set(own) & seen)} visible")
+    assert (in_visible.value, in_visible.of) == (f"{sum(token in seen for token in own)}", "of 300")
+    assert f"{len(set(own))} of 64 tokens hold points" in figures[1].words
+    assert f"{len(seen - set(own))} that are empty" in figures[2].words
+    assert [len(figure.items) for figure in figures] == [2, 2, 2]
 
 
 def test_hidden_points_are_pale_and_visible_ones_are_not():
@@ -92,7 +90,7 @@ def test_hidden_points_are_pale_and_visible_ones_are_not():
     orange = []
     for hidden in (True, False):
         mask = MaskRow.of(mask_batch(np.full((1, 64), hidden), grid=tokens.grid), 0)
-        picture = decode(voxel_view(NAME, points, 400, mask, tokens).figures[2].pictures[0]).astype(int)
+        picture = decode(voxel_figures(points, mask, tokens, "k")[0][2].items[0].uri).astype(int)
         orange.append(((picture[..., 0] - picture[..., 2]) > 100).sum())
     assert orange[0] == 0
     assert orange[1] > 500
@@ -100,8 +98,8 @@ def test_hidden_points_are_pale_and_visible_ones_are_not():
 
 def test_groups_that_the_model_finds_are_counted_not_drawn(tmp_path):
     folder = write_split("points", tmp_path)
-    settings = {"tokens": GroupTokens(groups=10, size=8), "mask": masks.Random(ratio=0.6)}
-    page = Page(preview(folder, out=tmp_path / "a.html", samples=2, **settings).read_text())
+    settings = PointsData(tokens=GroupTokens(groups=10, size=8), mask=masks.Random(ratio=0.6))
+    page = Page(preview(folder, out=tmp_path / "a.html", samples=2, data=settings).read_text())
     assert page.text.count("Visible tokens 4 of 10") == 2
     assert "10 groups of 8 points, which the model finds" in page.text
     assert "Occupied tokens" not in page.text
@@ -109,9 +107,9 @@ def test_groups_that_the_model_finds_are_counted_not_drawn(tmp_path):
 
 def test_points_of_a_page_are_the_loaders(tmp_path):
     folder, modality = write_split("points", tmp_path), MODALITIES["points"]
-    settings = modality.settings(points=60, resolution=16)
-    page = Page(preview(folder, out=tmp_path / "a.html", samples=4, seed=2, **settings).read_text())
-    batch = next(iter(points_loader(folder, batch_size=4, seed=2, device="cpu", **settings)))
+    settings = modality.data(points=60, resolution=16)
+    page = Page(preview(folder, out=tmp_path / "a.html", samples=4, seed=2, data=settings).read_text())
+    batch = next(iter(settings.loader(folder, batch_size=4, seed=2, device="cpu")))
     for i, article in enumerate(page.articles):
         own = set(loop_tokens(batch.points[i].numpy(), 16, 4))
         seen = {tuple(at) for at in np.argwhere(~batch.mask.masked[i].numpy().reshape(4, 4, 4))}
@@ -169,7 +167,7 @@ def test_normals_are_colours_without_a_scale():
 def test_numbers_of_a_simulation_are_the_batchs(tmp_path):
     folder = write_split("mesh", tmp_path)
     page = Page(preview(folder, out=tmp_path / "a.html", samples=3, seed=1).read_text())
-    loader = MODALITIES["mesh"].loader(folder, mask=masks.MeshNodes(), batch_size=3, seed=1, device="cpu")
+    loader = mesh_loader(folder, mask=masks.MeshNodes(), batch_size=3, seed=1, device="cpu")
     batch = next(iter(loader))
     of_edge = torch.bucketize(batch.edges[0], batch.node_offset, right=True) - 1
     for i, article in enumerate(page.articles):

@@ -16,6 +16,7 @@ from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import Fbank, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.audio.loader import spectrogram_grid
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.shards.format.manifest import Manifest
 
@@ -161,7 +162,8 @@ def style(attrs):
 def test_frames_and_sound_stand_at_their_times(tmp_path):
     folder = write_split("audiovisual", tmp_path)
     options = {"clip": VideoClip(frames=4, stride=4, size=32), "seconds": 0.64}
-    page = Page(preview(folder, out=tmp_path / "a.html", samples=3, seed=1, **options).read_text())
+    data = AudioVisualData(**options, video_mask=masks.Random(), audio_mask=masks.Random())
+    page = Page(preview(folder, data, out=tmp_path / "a.html", samples=3, seed=1).read_text())
     loader = audiovisual_loader(
         folder, **options, video_mask=masks.Random(), audio_mask=masks.Random(), batch_size=3, seed=1, device="cpu"
     )
@@ -190,7 +192,9 @@ def test_frames_and_sound_stand_at_their_times(tmp_path):
 def test_frames_that_only_repeat_the_last_one_are_told_not_shown(tmp_path):
     folder = write_split("audiovisual", tmp_path)
     clip = VideoClip(frames=16, stride=4, size=32)
-    page = Page(preview(folder, out=tmp_path / "a.html", samples=1, clip=clip).read_text())
+    page = Page(
+        preview(folder, out=tmp_path / "a.html", samples=1, data=AudioVisualData(clip=clip, seconds=2.56)).read_text()
+    )
     assert "10 frames (the video ends: the last is given 6 times more)" in page.text
     assert "picture 10" in page.attributes("img", "alt")
     assert "picture 11" not in page.attributes("img", "alt")

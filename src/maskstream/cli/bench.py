@@ -42,19 +42,23 @@ def bench(
     from ..modalities import modality_of
 
     modality = modality_of(data)
-    settings = modality.settings(**ctx.obj) | {"batch_size": batch_size, "device": device}
+    config = modality.data(**ctx.obj)
     if sweep:
-        result = loader_bench.sweep(modality, data, for_s=seconds, step_s=step_ms / 1e3, settings=settings)
+        result = loader_bench.sweep(
+            modality, data, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3
+        )
     else:
         result = loader_bench.measure(
             modality,
             data,
+            config,
+            batch_size=batch_size,
+            device=device,
             for_s=seconds,
             samples=samples,
             step_s=step_ms / 1e3,
             workers=workers,
             threads=threads,
-            settings=settings,
         )
     if as_json:
         print(json.dumps(result))

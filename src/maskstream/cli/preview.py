@@ -27,5 +27,5 @@ def preview(
     from ..pages.preview import preview as write
 
     modality = modality_of(data)
-    page = write(modality, data, out=out, samples=samples, seed=seed, **modality.settings(**ctx.obj))
+    page = write(modality, data, modality.shown(data, **ctx.obj), out=out, samples=samples, seed=seed)
     console.print(f"wrote {page}", highlight=False)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..modality import Modality
+from ..pages.figures.audio import AudioFigures, NoisyFigures
+from ..pages.figures.card import label_names
 from ..pipelines.modalities.audio.clip import AudioClip
-from ..pipelines.modalities.audio.loader import audio_loader, spectrogram_grid
+from ..pipelines.modalities.audio.data import AudioData, NoisyData
+from ..pipelines.modalities.audio.loader import spectrogram_grid
+from ..pipelines.modalities.audio.spectrogram import Spectrogram
+from ..pipelines.modalities.data import DataConfig
 from ..preprocess.encode.audio.encoder import AudioEncoder
 from ..shards.format.manifest import Manifest, component_of
 from ..trial import MaskArgument, Trial, option
@@ -64,14 +69,31 @@ class AudioTrial(Trial):
 
     sound_seconds: float | None = sound_option()
 
-    def chosen(self) -> dict[str, Any]:
-        """The clip, where its length was given."""
-        return {"clip": AudioClip(**sound)} if (sound := heard(self.sound_seconds)) else {}
+    def chosen(self) -> AudioData:
+        """The clip, as long as was chosen."""
+        return AudioData(clip=AudioClip(**heard(self.sound_seconds)))
 
-    @classmethod
-    def shown(cls, manifest: Manifest, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
         """As much as most of the sounds have."""
-        return {} if settings.get("clip") else {"clip": AudioClip(seconds=usual_seconds(manifest))}
+        if self.sound_seconds is not None or not isinstance(data, AudioData):
+            return data
+        return replace(data, clip=replace(data.clip, seconds=usual_seconds(manifest)))
+
+
+def figures(data: DataConfig[Any], location: Path) -> AudioFigures | NoisyFigures:
+    """Figures of sounds, or of sounds in noise."""
+    if isinstance(data, NoisyData):
+        return NoisyFigures(clip=data.clip)
+    if not isinstance(data, AudioData):
+        raise ValueError(f"sounds are those of an AudioData or a NoisyData, got {type(data).__name__}")
+    manifest = Manifest.load(location)
+    return AudioFigures(
+        clip=data.clip,
+        spectrogram=Spectrogram(features=data.features, frames=data.frames, mean=0.0, deviation=1.0),
+        grid=data.grids["audio"],
+        manifest=manifest,
+        label_names=label_names(manifest.info),
+    )
 
 
 AUDIO = Modality(
@@ -80,8 +102,8 @@ AUDIO = Modality(
     units="sounds",
     kinds=("sound",),
     encoder=AudioEncoder,
-    loader=audio_loader,
     trial=AudioTrial,
+    figures=figures,
     stages={
         "decode": ("Decoding FLAC", "shorter clips or more cores would help"),
         "convert": ("Making spectrograms", "on a CUDA device, or with on_device=True, they are made of whole batches"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..modality import Modality
-from ..pipelines.modalities.audiovisual.loader import audiovisual_loader
+from ..pages.figures.audiovisual import AudioVisualFigures
+from ..pages.figures.card import label_names
+from ..pipelines.modalities.audio.spectrogram import Spectrogram
+from ..pipelines.modalities.audiovisual.data import AudioVisualData
+from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import VideoClip
 from ..preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from ..shards.format.manifest import Manifest, component_of
@@ -36,15 +40,30 @@ class AudioVisualTrial(frames.FramesTrial):
     audio_mask: str | None = option("Of video with sound, that of the sound", default="audio-mae")
     sound_seconds: float | None = audio.sound_option()
 
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> AudioVisualData:
         """The clip, and the seconds of sound."""
-        return {**frames.FramesTrial.chosen(self), **audio.heard(self.sound_seconds)}
+        return AudioVisualData(clip=self.clip(), **audio.heard(self.sound_seconds))
 
-    @classmethod
-    def shown(cls, manifest: Manifest, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
         """As much sound as there is video."""
-        seconds = sound_seconds(manifest, settings.get("clip") or VideoClip())
-        return {} if "seconds" in settings else {"seconds": seconds}
+        if self.sound_seconds is not None or not isinstance(data, AudioVisualData):
+            return data
+        return replace(data, seconds=sound_seconds(manifest, data.clip))
+
+
+def figures(data: DataConfig[Any], location: Path) -> AudioVisualFigures:
+    """Figures of clips with their sound."""
+    if not isinstance(data, AudioVisualData):
+        raise ValueError(f"clips with sound are those of an AudioVisualData, got {type(data).__name__}")
+    manifest = Manifest.load(location)
+    return AudioVisualFigures(
+        clip=data.clip,
+        spectrogram=Spectrogram(features=data.features, frames=data.frames, mean=0.0, deviation=1.0),
+        grid=data.grids["video"],
+        audio_grid=data.grids["audio"],
+        manifest=manifest,
+        label_names=label_names(manifest.info),
+    )
 
 
 AUDIOVISUAL = Modality(
@@ -53,8 +72,8 @@ AUDIOVISUAL = Modality(
     units="clips",
     kinds=("video", "sound"),
     encoder=AudioVisualEncoder,
-    loader=audiovisual_loader,
     trial=AudioVisualTrial,
+    figures=figures,
     stages={
         "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),
         "convert": (

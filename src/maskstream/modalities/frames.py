@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..pipelines.masks import TokenGrid
 from ..pipelines.modalities.video.clip import VideoClip
@@ -25,6 +24,6 @@ class FramesTrial(Trial):
         "Pixels of a side, a multiple of 16", default=VideoClip().size, least=16, multiple=16, panel=_PANEL
     )
 
-    def chosen(self) -> dict[str, Any]:
-        """The clip."""
-        return {"clip": VideoClip(**given(frames=self.frames, stride=self.stride, size=self.size))}
+    def clip(self) -> VideoClip:
+        """The clip that was chosen."""
+        return VideoClip(**given(frames=self.frames, stride=self.stride, size=self.size))

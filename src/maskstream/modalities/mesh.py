@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..modality import Modality
+from ..pages.figures.card import label_names
+from ..pages.figures.mesh import MeshFigures
 from ..pipelines.masks import TokenGrid
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.mesh.data import MeshData
 from ..pipelines.modalities.mesh.loader import mesh_loader
 from ..preprocess.encode.mesh.encoder import MeshEncoder
+from ..train.evaluate.rollout import sampler_of
 from ..trial import MaskArgument, Trial
 
 
@@ -24,9 +30,15 @@ class MeshTrial(Trial):
         ),
     )
 
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> MeshData:
         """Nothing."""
-        return {}
+        return MeshData()
+
+
+def figures(data: DataConfig[Any], location: Path) -> MeshFigures:
+    """Figures of meshes."""
+    sampler = sampler_of(mesh_loader(location, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
+    return MeshFigures(sampler=sampler, label_names=label_names(sampler.manifest.info))
 
 
 MESH = Modality(
@@ -35,8 +47,8 @@ MESH = Modality(
     units="meshes",
     kinds=("mesh",),
     encoder=MeshEncoder,
-    loader=mesh_loader,
     trial=MeshTrial,
+    figures=figures,
     stages={
         "read": ("Reading and normalising", "more views of a mesh share its reading, and more cores would help"),
         "convert": ("Building graphs", "more views of a mesh share its graph, and more cores would help"),

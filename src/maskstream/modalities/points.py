@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..modality import Modality
-from ..pipelines.modalities.points.loader import points_loader
+from ..pages.figures.card import label_names
+from ..pages.figures.points import PointsFigures
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.points.data import PointsData
 from ..pipelines.modalities.points.read import PointSelection
 from ..pipelines.modalities.points.tokens import VoxelTokens
 from ..preprocess.encode.points.encoder import PointEncoder
+from ..shards.format.manifest import Manifest
 from ..trial import MaskArgument, Trial, given, option
 
 
@@ -26,12 +31,22 @@ class PointsTrial(Trial):
         "Voxels along an edge, a multiple of 4", default=VoxelTokens().resolution, least=4, multiple=4, panel="Points"
     )
 
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> PointsData:
         """Which points, and their tokens."""
-        return {
-            "select": PointSelection(**given(points=self.points)),
-            "tokens": VoxelTokens(**given(resolution=self.resolution)),
-        }
+        return PointsData(
+            select=PointSelection(**given(points=self.points)),
+            tokens=VoxelTokens(**given(resolution=self.resolution)),
+        )
+
+
+def figures(data: DataConfig[Any], location: Path) -> PointsFigures:
+    """Figures of clouds."""
+    if not isinstance(data, PointsData):
+        raise ValueError(f"clouds are those of a PointsData, got {type(data).__name__}")
+    manifest = Manifest.load(location)
+    return PointsFigures(
+        tokens=data.tokens, augment=data.augment, manifest=manifest, label_names=label_names(manifest.info)
+    )
 
 
 POINTS = Modality(
@@ -40,8 +55,8 @@ POINTS = Modality(
     units="clouds",
     kinds=("points",),
     encoder=PointEncoder,
-    loader=points_loader,
     trial=PointsTrial,
+    figures=figures,
     stages={
         "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),
         "mask": ("Drawing masks", "one that need not know which voxels are occupied, such as random, costs less"),

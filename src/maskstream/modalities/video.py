@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..modality import Modality
-from ..pipelines.modalities.video.clip import VideoClip
-from ..pipelines.modalities.video.loader import video_loader
+from ..pages.figures.card import label_names
+from ..pages.figures.video import VideoFigures
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.video.data import VideoData
+from ..pipelines.modalities.video.loader import aligned, flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
 from ..trial import MaskArgument
@@ -23,13 +26,36 @@ class VideoTrial(FramesTrial):
         MaskArgument(default="motion-guided", grid=GRID, cues=frozenset({"flow"})),
     )
 
-    @classmethod
-    def shown(cls, manifest: Manifest, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """DIS flow where the mask asks for none."""
-        mask = settings.get("mask")
-        if mask is not None and "flow" in mask.needs:
-            return {}
-        return {"flow": "dis" if settings.get("clip", VideoClip()).frames > 1 else "none"}
+    def chosen(self) -> VideoData:
+        """The clip."""
+        return VideoData(clip=self.clip())
+
+    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+        """With DIS flow where the mask asks for none."""
+        if not isinstance(data, VideoData) or (data.mask is not None and "flow" in data.mask.needs):
+            return data
+        return replace(data, flow="dis" if data.clip.frames > 1 else "none")
+
+
+def figures(data: DataConfig[Any], location: Path) -> VideoFigures:
+    """Figures of clips."""
+    if not isinstance(data, VideoData):
+        raise ValueError(f"clips are those of a VideoData, got {type(data).__name__}")
+    manifest, clip = Manifest.load(location), data.clip
+    profile = str(manifest.info["profile"])
+    source = flow_source(data.flow, data.mask, aligned(clip, profile), profile)
+    return VideoFigures(
+        grid=data.grids["video"],
+        clip=f"{clip.frames} frames, stride {clip.stride}, {clip.size} px",
+        flow=flow_words(source, guides=data.mask is not None and "flow" in data.mask.needs),
+        label_names=label_names(manifest.info),
+    )
+
+
+def flow_words(source: str | None, *, guides: bool) -> str:
+    """Where the flow of a page comes from, and whether the mask follows it."""
+    name = {"codec": "the codec's motion vectors", "dis": "DIS", None: "none"}[source]
+    return f"{name}, guides the mask" if guides else f"{name}, shown only; the mask does not use it"
 
 
 VIDEO = Modality(
@@ -38,8 +64,8 @@ VIDEO = Modality(
     units="clips",
     kinds=("video",),
     encoder=VideoEncoder,
-    loader=video_loader,
     trial=VideoTrial,
+    figures=figures,
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
         "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),

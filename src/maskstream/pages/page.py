@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from .figures.card import Section
 from .figures.flow_colours import wheel
 from .figures.pictures import data_uri
+from .figures.words import count, percent, plural, span
 
 
 def environment(*packages: str) -> Environment:
@@ -29,25 +31,34 @@ def render(env: Environment, template: str, **context: Any) -> str:
     return env.get_template(template).render(wheel=data_uri(wheel(), lossless=True), **context)
 
 
-def count(number: int) -> str:
-    """1568 as `1,568`."""
-    return f"{number:,}"
-
-
-def percent(share: float) -> str:
-    """0.9031 as `90.3 %`, with a space that does not break."""
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
-
-
-def span(numbers: Sequence[int]) -> str:
-    """The numbers' extent in words: `19`, or `12 to 25`."""
-    low, high = min(numbers), max(numbers)
-    return count(low) if low == high else f"{count(low)} to {count(high)}"
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 frame`, `16 frames`."""
-    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+def page(
+    *,
+    kind: str,
+    title: str,
+    lede: str,
+    facts: Mapping[str, str],
+    sections: Sequence[Section],
+    curves: Any = None,
+    loss: str = "",
+    guess: str = "",
+) -> str:
+    """One HTML file, complete in itself, of sections of cards; cards of the first one that are shown whole are listed
+    under the title. curves: those of a run, with what its loss is and what the trivial guess.
+    """
+    whole = [section for section in sections if section.layout == "whole"]
+    return render(
+        environment(),
+        "page.html.j2",
+        kind=kind,
+        title=title,
+        lede=lede,
+        facts=facts,
+        sections=sections,
+        contents=whole[0].cards if whole and curves is None else (),
+        curves=curves,
+        loss=loss,
+        guess=guess,
+    )
 
 
 def write_page(page: str, out: Path) -> Path:

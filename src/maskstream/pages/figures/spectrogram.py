@@ -49,13 +49,13 @@ def spectrogram_view(values: Floats, grid: Grid, mask: MaskRow | None, n_frames:
         raise ValueError(f"a grid of {grid.shape} tokens of {grid.patch} does not cover a spectrogram {values.shape}")
     image = loudness_colours(values, *loudness_range(values[: max(n_frames, 1)]))
     if mask is None:
-        return SpectrogramView(picture=data_uri(_enlarged(image)), seen=None, columns=columns, rows=rows)
+        return SpectrogramView(picture=data_uri(enlarged(image)), seen=None, columns=columns, rows=rows)
     upright = mask.masked.reshape(columns, rows).T[::-1]
     undecoded = (mask.masked & ~mask.targeted).reshape(columns, rows).T[::-1]
     pixels = upright.repeat(bins, axis=0).repeat(frames, axis=1)
     return SpectrogramView(
-        picture=data_uri(_enlarged(image)),
-        seen=data_uri(_enlarged(darken(image, pixels))),
+        picture=data_uri(enlarged(image)),
+        seen=data_uri(enlarged(darken(image, pixels))),
         columns=columns,
         rows=rows,
         outline=outline_path(~upright),
@@ -92,7 +92,7 @@ def frequency_ticks(features: Features) -> tuple[Tick, ...]:
     return tuple(ticks)
 
 
-def _enlarged(image: UInt8) -> UInt8:
+def enlarged(image: UInt8) -> UInt8:
     """The picture with whole numbers of pixels a value, so that tokens have sharp edges."""
     height, width = image.shape[:2]
     rows, columns = max(1, HEIGHT_PX // height), max(1, WIDTH_PX // width)

@@ -13,9 +13,10 @@ from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.audio.loader import spectrogram_grid
 from ...shards.media.fbank import Fbank
 from ...train.models.complex_ratio import ComplexRatio
+from ..figures.card import Figure, Picture, Pictures
 from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
-from .panels import Panel, Picture, Pictures, masked_picture
+from .panels import masked_picture
 from .scheme import Card, Drawn, Entry, Paint, Scene, Section, card, schemes_on
 from .spectrum import RATE_HZ, picture, spectrum
 
@@ -62,7 +63,7 @@ def painter(image: UInt8) -> Paint:
     """Paints masks on the spectrogram (128, 1024, 3), one below the other."""
     tall, low = resize(image[None], 160, 768)[0], resize(image[None], 96, 768)[0]
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         items = [] if len(drawn) > 1 else [Picture(uri=data_uri(tall), alt="the spectrogram")]
         for shot, mask in drawn:
             tokens = mask.masked[0].numpy().reshape(grid.shape)
@@ -76,7 +77,7 @@ def painter(image: UInt8) -> Paint:
     return paint
 
 
-def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> tuple[Panel, ...]:
+def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> tuple[Figure, ...]:
     """The mixture of both, the mask and what it gives, up to 4 kHz."""
     n = 3 * RATE_HZ
     clean, noise = speech[:n], crowd[:n]

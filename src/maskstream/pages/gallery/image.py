@@ -12,10 +12,11 @@ import torch
 from ...pipelines.flow import dis_flow
 from ...pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from ...train.models.spikes import Spikes
+from ..figures.card import Figure, Picture, Pictures
 from ..figures.flow_colours import flow_picture, flow_scale
 from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
-from .panels import Panel, Picture, Pictures, masked_picture
+from .panels import masked_picture
 from .scheme import Card, Drawn, Entry, Paint, Scene, Section, card, schemes_on
 
 TITLE = "Images"
@@ -72,7 +73,7 @@ class Scenes:
 def painter(*views: UInt8) -> Paint:
     """Paints masks on the pictures of the views, counted around."""
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         items = (
             [] if len(drawn) > 1 else [Picture(uri=data_uri(resize(views[0][None], 224, 224)[0]), alt="the picture")]
         )
@@ -92,7 +93,7 @@ def stack(clip: UInt8) -> Scene:
     scale = flow_scale(flow.vectors, flow.valid)
     pictures = (clip[-4], flow_picture(flow.vectors[0], flow.valid[0], scale, (224, 224)))
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         planes = drawn[0][1].masked[0].numpy().reshape(grid.shape)
         names = ("RGB", "second modality")
         items = tuple(masked_picture(p, h, alt=n, caption=n) for p, h, n in zip(pictures, planes, names, strict=True))
@@ -101,7 +102,7 @@ def stack(clip: UInt8) -> Scene:
     return Scene(grid=TokenGrid(axes=("modality", "h", "w"), shape=(2, 14, 14), patch=(1, PX, PX)), paint=paint)
 
 
-def spiked(frame: UInt8, seed: int) -> tuple[Panel, ...]:
+def spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
     """What `Spikes` leaves of a small picture."""
     spikes = Spikes(ratio=0.75)
     seeds = spikes.seeds([Draw(rng=np.random.default_rng(seed))])

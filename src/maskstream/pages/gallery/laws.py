@@ -22,9 +22,9 @@ from ...pipelines.masks import (
 from ...pipelines.masks.core.scheme import call_of
 from ...pipelines.masks.laws.progress import Shape
 from ...pipelines.masks.laws.random import Curve as MaskGITCurve
+from ..figures.card import Curve, Curves, Figure
 from ..figures.chart import line_chart
 from .media import Media
-from .panels import Curve, Curves, Panel
 from .scheme import Card, Entry, Section
 
 DRAWS = 10_000
@@ -59,7 +59,7 @@ def section(media: Media, seed: int) -> Section:
     return Section(title=TITLE, lede=LEDE, cards=cards)
 
 
-def panels_by_title(seed: int) -> dict[str, Panel]:
+def panels_by_title(seed: int) -> dict[str, Figure]:
     """The curves of each law."""
     by_progress = {
         "Linear": [("", Linear().at)],
@@ -67,7 +67,7 @@ def panels_by_title(seed: int) -> dict[str, Panel]:
         "Squared cosine": [("", SquaredCosine().at)],
         "Piecewise": [("", Piecewise().at)],
     }
-    curves: dict[str, Panel] = {
+    curves: dict[str, Figure] = {
         name: curved(laws, "% of the run", across=4 if len(laws) > 1 else 1) for name, laws in by_progress.items()
     }
     curves["MaskGIT's curves"] = curved(

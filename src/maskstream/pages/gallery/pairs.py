@@ -5,9 +5,10 @@ from __future__ import annotations
 from ...pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
 from ...pipelines.masks.core.scheme import call_of, square
 from ...pipelines.stream.place import Place
+from ..figures.card import Figure, Pictures
 from ..figures.pictures import UInt8, resize
 from .media import Media
-from .panels import Panel, Pictures, masked_picture
+from .panels import masked_picture
 from .scheme import Card, Entry, Section
 from .text import LENGTH, words
 from .words import Pieces, pieces_of
@@ -32,7 +33,7 @@ def section(media: Media, seed: int) -> Section:
     return Section(title=TITLE, lede=LEDE, cards=(Card(entry=ENTRY, panels=pair(frame, pieces, seed)),))
 
 
-def pair(frame: UInt8, pieces: Pieces, seed: int) -> tuple[Panel, ...]:
+def pair(frame: UInt8, pieces: Pieces, seed: int) -> tuple[Figure, ...]:
     """Both parts of one sample, masked."""
     grid, cues = square(18), {"image": Cues(), "text": pieces.cues}
     draws = {part: [Draw.of(seed, 0, "gallery", 0, Place(), cues[part], part=part)] for part in PAIR.parts}

@@ -1,90 +1,20 @@
-"""What a card of the gallery shows, as the template sees it: pictures, line drawings, words and charts."""
+"""What cards of the gallery show: pictures with their masks, and maps of tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..figures.chart import Chart
+from ..figures.card import Drawing, Picture
 from ..figures.flow_colours import hatch
 from ..figures.pictures import UInt8, darken, data_uri, resize
 from ..figures.tokens import outline_path, runs_path
 
 Bool = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """An image as a `data:` address, a path over it in units of a grid of `columns` x `rows`, and words under it."""
-
-    uri: str
-    alt: str
-    outline: str = ""
-    columns: int = 1
-    rows: int = 1
-    caption: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pictures:
-    """Images in rows of `across`, with words above."""
-
-    items: tuple[Picture, ...]
-    across: int
-    title: str = ""
-    kind: str = "pictures"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawing:
-    """Paths in a box of `width` x `height` units, each with the class that colours it, and words above. `crisp`: its
-    lines are edges of cells."""
-
-    paths: tuple[tuple[str, str], ...]
-    width: float
-    height: float
-    alt: str
-    title: str = ""
-    keys: tuple[tuple[str, str], ...] = ()
-    crisp: bool = False
-    kind: str = "drawing"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Words:
-    """Pieces of text, each with the class that says what happened to it and whether a space stands before it."""
-
-    pieces: tuple[tuple[str, str, bool], ...]
-    title: str = ""
-    keys: tuple[tuple[str, str], ...] = ()
-    kind: str = "words"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """A line chart with words above."""
-
-    chart: Chart
-    title: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Curves:
-    """Charts in rows of `across`, and the name of their x axis."""
-
-    items: tuple[Curve, ...]
-    across: int
-    x_name: str
-    title: str = ""
-    kind: str = "curves"
-
-
-Panel = Pictures | Drawing | Words | Curves
 
 
 def masked_picture(

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.masks import TokenGrid
+from ..figures.card import Drawing, Figure
 from .media import Media, Motion
-from .panels import Drawing, Panel
 from .project import Floats, dots, lines
 from .scheme import Drawn, Scene, Section, card, schemes_on
 
@@ -50,7 +50,7 @@ def scene_of(walk: Motion) -> Scene:
     corner = np.stack([GAP * (frame % ACROSS + 0.5), TALL * (frame // ACROSS) + 6], axis=1)
     placed = flat * scale + corner[:, None]
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         return tuple(
             skeletons(placed, mask.masked[0].numpy().reshape(grid.shape), shot.caption) for shot, mask in drawn
         )

@@ -9,10 +9,10 @@ from ...pipelines.masks import SCHEMES, Cues, Draw, Mask, Scheme, TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.masks.core.scheme import Shot
 from ...pipelines.stream.place import Place
-from .panels import Panel
+from ..figures.card import Figure
 
 Drawn = tuple[Shot, MaskBatch]
-Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Panel, ...]]
+Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Card:
     """A card of the page. counts: what is hidden, in words."""
 
     entry: Entry
-    panels: tuple[Panel, ...]
+    panels: tuple[Figure, ...]
     counts: str = ""
 
 

@@ -10,8 +10,8 @@ import torch
 
 from ...pipelines.masks import Cues, TokenGrid, submesh
 from ...pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
+from ..figures.card import Drawing, Figure
 from .media import Media, Mesh
-from .panels import Drawing, Panel
 from .project import Floats, box_corners, box_edges, dots, fitted, lines, seen_from
 from .scheme import Drawn, Paint, Scene, Section, card, schemes_on
 
@@ -77,7 +77,7 @@ def voxel_painter(places: Floats, occupied: npt.NDArray[np.bool_]) -> Paint:
     side = RESOLUTION // PATCH
     token_of = (np.minimum(np.rint(places).astype(np.int64) // PATCH, side - 1) * (side * side, side, 1)).sum(axis=1)
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         visible = ~drawn[0][1].masked[0].numpy()
         frame = box_corners(np.zeros((1, 3)), float(RESOLUTION))
         solid = [box_corners(low_of(visible & kind, side), float(PATCH)) for kind in (occupied, ~occupied)]
@@ -112,7 +112,7 @@ def mesh_painter(vertices: Floats, edges: npt.NDArray[np.int64], kinds: npt.NDAr
     """Paints the nodes and edges that are left, and pale those that are gone."""
     flat, height = fitted(seen_from(vertices[:, [2, 0, 1]], turn=25, above=32), WIDTH)
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         masked = drawn[0][1].masked[0].numpy()
         left = submesh(masked, edges)
         paths = [

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.masks import Draw, TextMaskBatch, TokenGrid, TopScores
+from ..figures.card import Drawing, Figure, Words
 from ..figures.tokens import runs_path
 from .media import Media
-from .panels import Drawing, Panel, Words
 from .scheme import Drawn, Paint, Scene, Section, card, schemes_on
 from .words import Pieces, pieces_of
 
@@ -55,8 +55,8 @@ def scenes_by_name(text: str) -> dict[str, Scene]:
 def painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) -> Paint:
     """Paints masks on the text, and the matrix of decoder rows where there is one."""
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
-        panels: list[Panel] = []
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
+        panels: list[Figure] = []
         for shot, mask in drawn:
             hidden = mask.masked[0].numpy()
             of_text = mask if isinstance(mask, TextMaskBatch) else None

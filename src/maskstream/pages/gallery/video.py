@@ -9,9 +9,10 @@ import numpy as np
 from ...pipelines.flow import dis_flow
 from ...pipelines.masks import Cues, TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
+from ..figures.card import Figure, Pictures
 from ..figures.pictures import UInt8, resize
 from .media import Media
-from .panels import Panel, Pictures, masked_picture, token_maps
+from .panels import masked_picture, token_maps
 from .scheme import Drawn, Scene, Section, card, schemes_on
 
 SIDE_PX = 224
@@ -39,13 +40,13 @@ def scene_of(video: UInt8) -> Scene:
     clip = resize(video, SIDE_PX, SIDE_PX)
     grid = TokenGrid.video(len(clip), SIDE_PX, SIDE_PX)
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Panel, ...]:
+    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         return tuple(panel for shot, mask in drawn for panel in paint_clip(clip, mask, grid, shot.caption))
 
     return Scene(grid=grid, cues=(Cues(flow=dis_flow(clip).vectors),), paint=paint)
 
 
-def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tuple[Panel, ...]:
+def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tuple[Figure, ...]:
     """The first frame of each step with what is hidden, and where the targets are others than that, a map of them."""
     hidden = mask.masked[0].numpy().reshape(grid.shape)
     frames = resize(clip[:: grid.patch[0]], SHOWN_PX, SHOWN_PX)
@@ -53,7 +54,7 @@ def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tup
         masked_picture(frame, plane, alt=f"time step {step + 1}")
         for step, (frame, plane) in enumerate(zip(frames, hidden, strict=True))
     )
-    panels: list[Panel] = [Pictures(items=items, across=ACROSS, title=title)]
+    panels: list[Figure] = [Pictures(items=items, across=ACROSS, title=title)]
     target = np.zeros(hidden.size, dtype=np.bool_)
     target[mask.target[0][mask.target_valid[0]].numpy()] = True
     planes = target.reshape(grid.shape)

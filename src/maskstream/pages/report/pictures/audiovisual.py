@@ -14,7 +14,7 @@ from ....shards.format.dataset import DATASET_JSON
 from ....shards.format.manifest import Manifest
 from ....train.models.pair_model import PairModel
 from ....train.recipes.audiovisual import AudioVisualRecipe
-from ...preview.page import picture_side
+from ...figures.video import picture_side
 from .audio import SoundView, sound_views
 from .audiovisual_errors import clips_and_sounds, errors, masked_parts, open_split
 from .audiovisual_match import retrieval

@@ -14,8 +14,7 @@ from ....shards.format.manifest import Manifest
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ....train.recipes.video import VideoRecipe
 from ...figures.pictures import Grid, UInt8
-from ...preview.build import flow_words, shown_flow
-from ...preview.page import GridWords, clip_views, picture_side
+from ...figures.video import VideoFigures, picture_side
 from .pictures import Pictures
 from .video_reconstruction import reconstruct, reconstruction_views
 
@@ -32,7 +31,7 @@ def report_pictures(recipe: VideoRecipe, model: nn.Module, data: str | Path, sho
         seed=0,
         device="cpu",
         augment=CenterCrop(),
-        flow=shown_flow(recipe.mask, recipe.clip, recipe.flow),
+        flow=recipe.flow if "flow" in recipe.mask.needs else "dis",
         tubelet=recipe.tubelet,
         patch=recipe.patch,
         rank=0,
@@ -45,7 +44,7 @@ def report_pictures(recipe: VideoRecipe, model: nn.Module, data: str | Path, sho
     facts = {
         "clip": f"{recipe.clip.frames} frames, stride {recipe.clip.stride}, {recipe.clip.size} px",
         "loss on these clips": f"{loss:.3f}" + ("" if loss < 1 else ": what was learned does not carry over to them"),
-        "flow": flow_words(loader.flow, guides="flow" in recipe.mask.needs),
+        "flow": str(loader.flow),
         "mask": repr(recipe.mask),
     }
     return video_pictures([batch], [made], facts, grid=loader.grid, label_names=names)
@@ -68,8 +67,9 @@ def video_pictures(
         raise ValueError(f"got {len(batches)} batches and {len(reconstructions)} reconstructions; each batch needs one")
     frames = sum(len(batch) * batch.video.shape[1] for batch in batches)
     side = picture_side(frames)
-    clips = [view for batch in batches for view in clip_views(batch, grid, label_names=label_names, frames=frames)]
+    figures = VideoFigures(grid=grid, label_names=label_names)
+    cards = [figures.sample(batch, i) for batch in batches for i in range(len(batch))]
     pairs = zip(batches, reconstructions, strict=True)
     made = [view for batch, pictures in pairs for view in reconstruction_views(batch, pictures, grid, side)]
-    context = {"grid": GridWords.of(grid), "clips": clips, "reconstructions": made}
+    context = {"cards": cards, "reconstructions": made}
     return Pictures(template="video.html.j2", context=context, facts=facts)

@@ -1,0 +1,260 @@
+"""Cards: what a page says and shows of one sample or scheme, as the templates see it. No arrays and no modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from .chart import Chart, Tick
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fact:
+    """A number with its name, `of` behind it, and a `note` under it. plain: words, which are set smaller."""
+
+    name: str
+    value: str
+    of: str = ""
+    note: str = ""
+    plain: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """Facts that belong together."""
+
+    items: tuple[Fact, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """An image as a `data:` address, a path over it in units of a grid of `columns` x `rows`, and words under it."""
+
+    uri: str
+    alt: str
+    outline: str = ""
+    columns: int = 1
+    rows: int = 1
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """Images in rows of `across`, with words above. scale: the numbers at the ends of their colours."""
+
+    items: tuple[Picture, ...]
+    across: int
+    title: str = ""
+    words: str = ""
+    scale: tuple[float, float] | None = None
+    kind: str = "pictures"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """Paths in a box of `width` x `height` units, each with the class that colours it, and words above and below.
+
+    opacity: of each path, where they differ. crisp: lines are edges of cells. stretch: the box takes the page's width,
+    and a row has a fixed height, with words to its left and right; under it stand the words `below`, from left to
+    right.
+    """
+
+    paths: tuple[tuple[str, str], ...]
+    width: float
+    height: float
+    alt: str
+    title: str = ""
+    words: str = ""
+    keys: tuple[tuple[str, str], ...] = ()
+    opacity: tuple[float, ...] = ()
+    crisp: bool = False
+    stretch: bool = False
+    aspect: float = 0.0
+    left: tuple[str, ...] = ()
+    right: tuple[tuple[str, str], ...] = ()
+    below: tuple[str, ...] = ()
+    kind: str = "drawing"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """Pieces of text, each with the class that says what happened to it and whether a space stands before it."""
+
+    pieces: tuple[tuple[str, str, bool], ...]
+    title: str = ""
+    keys: tuple[tuple[str, str], ...] = ()
+    kind: str = "words"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """A line chart with words above."""
+
+    chart: Chart
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curves:
+    """Charts in rows of `across`, and the name of their x axis."""
+
+    items: tuple[Curve, ...]
+    across: int
+    x_name: str
+    title: str = ""
+    kind: str = "curves"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """One frame of a track. number: from 1. step: the time step of tokens that it belongs to, from 1. picture: None
+    where there is none.
+    """
+
+    number: int
+    step: int
+    time_s: float
+    picture: Picture | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Track:
+    """A row of frames. name: what its pictures are called; title: in the player; heading and words: above the row;
+    under: words under each step.
+
+    legend: the colours are those of flow, and full colour is the length that `legend` says.
+    """
+
+    name: str
+    title: str
+    heading: str
+    words: str
+    frames: tuple[Frame, ...]
+    under: tuple[str, ...] = ()
+    legend: str = ""
+
+    @property
+    def steps(self) -> list[list[Frame]]:
+        """The frames of each time step."""
+        found: dict[int, list[Frame]] = {}
+        for frame in self.frames:
+            found.setdefault(frame.step, []).append(frame)
+        return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Movie:
+    """Tracks one below the other, with a player. beside: a drawing beside the player."""
+
+    tracks: tuple[Track, ...]
+    beside: Drawing | None = None
+    kind: str = "movie"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lane:
+    """One row over the axis of a score: a track, whose frames stand at their times, or one thing from `at` on, `share`
+    wide (of the axis): a picture, or paths in a box of `columns` x `rows`.
+
+    height: low, tall or plot. heading, words: above it. end: from where on it was filled up, as a share of itself.
+    x_name: of the axis under it.
+    """
+
+    heading: str
+    words: str
+    height: str
+    track: Track | None = None
+    picture: Picture | None = None
+    paths: tuple[tuple[str, str], ...] = ()
+    columns: int = 1
+    rows: int = 1
+    alt: str = ""
+    at: float = 0.0
+    share: float = 1.0
+    end: float = 1.0
+    keys: tuple[tuple[str, str], ...] = ()
+    y_ticks: tuple[Tick, ...] = ()
+    x_ticks: tuple[Tick, ...] = ()
+    x_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """Lanes over one axis of time, seconds [from_s, from_s + seconds), and the sound that is heard, a `data:` address
+    that begins at sound_s. frame: the width of a frame as a share of the axis; width_px: the axis' least width.
+    rules: thin lines through all lanes, as shares. note: about the sound.
+    """
+
+    lanes: tuple[Lane, ...]
+    from_s: float
+    seconds: float
+    sound: str
+    sound_s: float
+    note: str = ""
+    frame: float = 0.0
+    width_px: int = 0
+    rules: tuple[float, ...] = ()
+    kind: str = "score"
+
+    @property
+    def tracks(self) -> list[Track]:
+        """Those that the player shows."""
+        return [lane.track for lane in self.lanes if lane.track is not None]
+
+
+Figure = Pictures | Drawing | Words | Curves | Movie | Score
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """One sample: its key, what is said of it, numbers, and figures. missing: what there is not.
+
+    label: with its number, empty for none; None where the page does not say it. view: from 1 on; None where a sample
+    has only one. icon: a small picture for the list of contents.
+    """
+
+    key: str
+    words: str
+    facts: tuple[Facts, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    missing: tuple[str, ...] = ()
+    label: str | None = None
+    view: int | None = None
+    icon: str = ""
+
+    @property
+    def rows(self) -> list[list[Figure]]:
+        """The figures as they stand: pictures that follow each other are side by side."""
+        return [
+            row
+            for together, several in groupby(self.figures, lambda figure: figure.kind == "pictures")
+            for row in ([list(several)] if together else [[one] for one in several])
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """Cards with a title and how to read them. layout: whole (one below the other), grid (side by side), or wide (as a
+    grid of one column).
+    """
+
+    cards: tuple[Card, ...] = ()
+    title: str = ""
+    words: str = ""
+    numbers: tuple[tuple[str, str], ...] = ()
+    layout: str = "whole"
+
+
+def label_names(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of labels that dataset.json has."""
+    return tuple(map(str, info.get("label_names", ())))
+
+
+def label_words(label: int, names: Sequence[str]) -> str:
+    """`run (3)`; `3` where it has no name, and nothing where there is no label."""
+    if label < 0:
+        return ""
+    return f"{names[label]} ({label})" if label < len(names) else str(label)

@@ -1,0 +1,166 @@
+"""Figures of clouds: from two angles, with the tokens that hold points, the mask over them, and completions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...pipelines.modalities.points.augment import PointAugment
+from ...pipelines.modalities.points.batch import PointsBatch
+from ...pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
+from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
+from ...shards.format.manifest import Manifest, component_of
+from .audio import index_of
+from .card import Card, Fact, Facts, Picture, Pictures, label_words
+from .cloud_picture import ABOVE, BOX, FADED, INK, MADE, SEEN, SIDE, cloud_picture, marked
+from .figures import mask_facts
+from .pictures import Bool, UInt8, data_uri
+from .tokens import MaskRow
+from .words import plural
+
+Float32s = npt.NDArray[np.float32]
+Colour = tuple[int, int, int]
+
+_SIDE_PX = 360
+_HIDDEN_BOX, _EMPTY_BOX = (0xDD, 0xE0, 0xE5), (0x7F, 0xB2, 0xD8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointsFigures:
+    """Of clouds whose tokens are voxels, or groups that the model finds. manifest: how many points are stored."""
+
+    tokens: VoxelTokens | GroupTokens
+    augment: PointAugment
+    manifest: Manifest
+    label_names: Sequence[str] = ()
+
+    def about(self, batch: PointsBatch) -> tuple[str, dict[str, str]]:
+        """How clouds are made, and what their tokens are."""
+        tokens, n = self.tokens, len(batch)
+        if isinstance(tokens, VoxelTokens):
+            side = tokens.resolution // tokens.patch
+            words = f"{side} x {side} x {side} of {tokens.patch}³ voxels, the cube has {tokens.resolution}³"
+        else:
+            words = f"{tokens.groups} groups of {tokens.size} points, which the model finds"
+        lede = (
+            f"{plural(n, 'cloud')} as the training loop receives {'it' if n == 1 else 'them'}: some points of each, "
+            "augmented, and masked. Each is drawn from one side, and from the next one and higher; nearer points are "
+            "darker."
+        )
+        points = f"{batch.points.shape[1]:,} of a cloud"
+        return lede, {"points": points, "tokens": words, "augmentation": repr(self.augment)}
+
+    def sample(self, batch: PointsBatch, i: int) -> Card:
+        """The cloud, and of voxels the tokens that hold points and what the mask hides of them."""
+        points: Float32s = batch.points[i, :, :3].numpy()
+        mask = MaskRow.of(batch.mask, i) if batch.mask else None
+        facts = () if mask is None else mask_facts(mask.counts)
+        if isinstance(self.tokens, VoxelTokens):
+            figures, more = voxel_figures(points, mask, self.tokens, batch.key[i])
+        else:
+            figures, more = (_figure("The cloud", "As the model gets it.", batch.key[i], points, INK),), ()
+        facts_ = component_of(self.manifest.components, ("points",)).facts
+        stored = int(facts_["n_points"][index_of(self.manifest, batch.key[i])])
+        return Card(
+            key=batch.key[i],
+            words=f"{plural(len(points), 'point')} of the {stored:,} that are stored",
+            label=label_words(int(batch.label[i]), self.label_names),
+            facts=(Facts(items=(*facts, *more)),) if facts or more else (),
+            figures=figures,
+            missing=() if mask else ("The loader was built without a mask.",),
+        )
+
+    def compared(self, batch: PointsBatch, made: PointsBatch, i: int) -> Card:
+        """The cloud, the part of it that the encoder saw, and what the model made of it.
+
+        made: of groups the points of the visible ones, then those of the completed ones; of voxels as many points as
+        the cloud has.
+        """
+        points, completed = (one.points[i, :, :3].float() for one in (batch, made))
+        reach, key = float(points.abs().max()), batch.key[i]
+        items: list[tuple[Float32s, UInt8 | Colour, str]] = [(points.numpy(), INK, "original")]
+        if isinstance(self.tokens, VoxelTokens) or batch.mask is None:
+            made_ = completed.clamp(-reach, reach).numpy()
+            items.append((made_, MADE, "the model's"))
+        else:
+            n = batch.mask.visible.shape[1] * self.tokens.size
+            seen = completed[:n].numpy()
+            saw = np.concatenate((points.numpy(), seen)), _colours((len(points), FADED), (n, SEEN)), "the encoder saw"
+            whole = completed.numpy(), _colours((n, SEEN), (len(completed) - n, MADE)), "completed"
+            items += [saw, whole]
+        pictures = [
+            cloud(at, colours, reach=reach, alt=f"{word} of {key}", caption=word) for at, colours, word in items
+        ]
+        return Card(
+            key=key,
+            words=plural(len(points), "point"),
+            figures=(Pictures(items=tuple(pictures), across=len(pictures)),),
+        )
+
+
+def cloud(
+    points: Float32s, colours: UInt8 | Colour, *, reach: float, alt: str, caption: str = "", **more: Any
+) -> Picture:
+    """A cloud around (0, 0, 0) in a cube that reaches so far."""
+    return Picture(uri=data_uri(cloud_picture(points, colours, reach=reach, **more)), alt=alt, caption=caption)
+
+
+def voxel_figures(
+    points: Float32s, mask: MaskRow | None, tokens: VoxelTokens, key: str
+) -> tuple[tuple[Pictures, ...], tuple[Fact, ...]]:
+    """A cloud float32 (N, 3) in voxels with what the mask hides of it, and numbers about its tokens."""
+    places = voxel_places(torch.from_numpy(points)[None], tokens.resolution)
+    token = point_tokens(places, tokens.resolution, tokens.patch)[0].numpy()
+    occupied = np.zeros(tokens.grid.size, dtype=bool)
+    occupied[token] = True
+    half = tokens.resolution / 2
+    at: Float32s = places[0].numpy() - np.float32(half)
+    figures = [_figure("The cloud", f"{len(points):,} points, as the model gets them.", key, at, INK, reach=half)]
+    words = f"{int(occupied.sum()):,} of {occupied.size:,} tokens hold points."
+    boxes = _boxes(tokens, (occupied, BOX))
+    figures.append(_figure("Occupied tokens", words, key, at, INK, reach=half, **boxes))
+    if mask is None:
+        return tuple(figures), (Fact(name="Tokens with points", value=f"{int(occupied.sum()):,}"),)
+    seen = ~mask.masked
+    words = (
+        f"In orange {int((seen & occupied).sum()):,} visible tokens with points, in blue "
+        f"{int((seen & ~occupied).sum()):,} that are empty; grey ones and their points are hidden."
+    )
+    boxes = _boxes(tokens, (~seen & occupied, _HIDDEN_BOX), (seen & ~occupied, _EMPTY_BOX), (seen & occupied, BOX))
+    colours = marked(at, seen[token], SEEN, FADED)
+    figures.append(_figure("What the encoder sees", words, key, at, colours, reach=half, **boxes))
+    visible = f"{int((seen & occupied).sum()):,} visible"
+    return tuple(figures), (
+        Fact(name="Tokens with points", value=f"{int(occupied.sum()):,}", of=visible),
+        Fact(name="Points in visible tokens", value=f"{int(seen[token].sum()):,}", of=f"of {len(points):,}"),
+    )
+
+
+def _boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
+    """The cubes of tokens around the middle of the cube of voxels, for `cloud_picture`: those that are chosen, bool
+    (N,) of all tokens, in a colour; a voxel reaches half a unit around its place.
+    """
+    places = [np.stack(np.unravel_index(np.flatnonzero(chosen), tokens.grid.shape), axis=1) for chosen, _ in kinds]
+    corners = np.concatenate(places).astype(np.float32) * tokens.patch
+    colours = np.concatenate([np.full((len(at), 3), colour) for at, (_, colour) in zip(places, kinds, strict=True)])
+    low = (corners - 0.5 - tokens.resolution / 2).astype(np.float32)
+    return {"boxes": low, "box_side": float(tokens.patch), "box_colours": colours.astype(np.uint8)}
+
+
+def _figure(title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any) -> Pictures:
+    """The points from both angles; with `reach` the middle of the picture is (0, 0, 0)."""
+    pictures = [cloud_picture(points, colours, view=view, side_px=_SIDE_PX, **more) for view in (SIDE, ABOVE)]
+    items = tuple(
+        Picture(uri=data_uri(picture), alt=f"{title} of {key}, angle {angle + 1}")
+        for angle, picture in enumerate(pictures)
+    )
+    return Pictures(items=items, across=2, title=title, words=words)
+
+
+def _colours(*parts: tuple[int, Colour]) -> UInt8:
+    return np.concatenate([np.tile(np.array(colour, dtype=np.uint8), (n, 1)) for n, colour in parts])

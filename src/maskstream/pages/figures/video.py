@@ -1,0 +1,279 @@
+"""Figures of clips of video: frames, flow, which tokens stay visible over time, and what a model makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from ...pipelines.flow.base import Flow
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.video.batch import VideoBatch
+from .card import Card, Drawing, Fact, Facts, Frame, Movie, Picture, Pictures, Track, label_words
+from .figures import mask_facts
+from .flow_colours import flow_picture, flow_scale, usable
+from .pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, resize, token_pixels
+from .tokens import ClipTokens, outline_path, runs_path
+from .words import count, percent, plural, span
+
+FULL_SIDE_PX, FULL_SIDE_FRAMES, MIN_SIDE_PX = 224, 128, 96
+TIMES = "\N{MULTIPLICATION SIGN}"
+COMPARED_FRAMES = 4
+"""As many frames of a clip at most are compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoFigures:
+    """Of clips whose tokens are those of `grid`. flow: where the flow comes from, in words; empty for none."""
+
+    grid: Grid
+    clip: str = ""
+    flow: str = ""
+    label_names: Sequence[str] = ()
+
+    def about(self, batch: VideoBatch) -> tuple[str, dict[str, str]]:
+        """How clips are made, and into which tokens they are cut."""
+        (t, h, w), n = self.grid.shape, len(batch)
+        lede = (
+            f"{plural(n, 'clip')} as the training loop receives {'it' if n == 1 else 'them'}: cropped, resized and "
+            "masked. The model is shown only the visible tokens of a clip and has to reconstruct hidden ones. A token "
+            f"is a block of {patch_words(self.grid)}; a clip has {plural(t, 'time step')} of {h} {TIMES} {w} tokens, "
+            f"{t * h * w:,} in all."
+        )
+        return lede, {"clip": self.clip, "flow": self.flow}
+
+    def sample(self, batch: VideoBatch, i: int) -> Card:
+        """Frames, what the encoder sees of them, flow, and visible tokens over time."""
+        check_grid(self.grid, *batch.video.shape[1:4])
+        cell = cell_size(self.grid, picture_side(len(batch) * batch.video.shape[1]))
+        frames = resize(batch.video[i].cpu().numpy(), self.grid.shape[1] * cell[0], self.grid.shape[2] * cell[1])
+        times = batch.pts_s[i].tolist()
+        tokens = ClipTokens.of(batch.mask, i, self.grid) if batch.mask else None
+        tracks = [picture_track(frames, times, self.grid)]
+        missing = []
+        if tokens is None:
+            missing.append("The loader was built without a mask.")
+        else:
+            tracks.append(seen_track(frames, times, tokens, self.grid, cell))
+        if batch.flow is None or batch.flow.vectors.shape[1] == 0:
+            missing.append("The loader gives no flow with these clips.")
+        else:
+            tracks.append(_flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
+        words = f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video"
+        movie = Movie(tracks=tuple(tracks), beside=None if tokens is None else _dwell(tokens, self.grid))
+        return Card(
+            key=batch.key[i],
+            words=words,
+            label=label_words(int(batch.label[i]), self.label_names),
+            facts=() if tokens is None else (_facts(tokens),),
+            figures=(movie,) if tokens is None else (movie, _timeline(tokens, self.grid)),
+            missing=tuple(missing),
+            icon=str(tracks[0].frames[0].picture and tracks[0].frames[0].picture.uri),
+        )
+
+    def compared(self, batch: VideoBatch, made: VideoBatch, i: int) -> Card:
+        """A few frames as they were, as the encoder saw them, and as the model completes them."""
+        if batch.mask is None:
+            raise ValueError("a reconstruction is of masked clips, but the batch has no mask; give the loader mask=")
+        side = picture_side(len(batch) * batch.video.shape[1])
+        rows = compared_frames(
+            batch.video[i].cpu().numpy(), made.video[i].cpu().numpy(), batch.mask, i, self.grid, side
+        )
+        times = batch.pts_s[i].tolist()
+        return Card(key=batch.key[i], words="", figures=frame_rows(rows, times))
+
+
+def picture_side(frames: int) -> float:
+    """The longer side in pixels of the pictures of a page with so many frames: its area of pictures stays bounded."""
+    return max(MIN_SIDE_PX, FULL_SIDE_PX * min(1.0, sqrt(FULL_SIDE_FRAMES / max(frames, 1))))
+
+
+def patch_words(grid: Grid) -> str:
+    """`2 frames` of 16 by 16 pixels, with signs of multiplication."""
+    return f" {TIMES} ".join((plural(grid.patch[0], "frame"), str(grid.patch[1]), f"{grid.patch[2]} pixels"))
+
+
+def picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> Track:
+    """The frames (T, H, W, 3) of a clip."""
+    together = grid.patch[0]
+    steps = f"Frames that stand together ({together}) form one time step and share its tokens. " if together > 1 else ""
+    return Track(
+        name="picture",
+        title="Frame",
+        heading="Frames.",
+        words=f"{steps}Times are seconds from the start of the video.",
+        frames=_frames("picture", [Picture(uri=data_uri(f), alt="") for f in frames], times, grid),
+    )
+
+
+def seen_track(frames: UInt8, times: Sequence[float], tokens: ClipTokens, grid: Grid, cell: tuple[int, int]) -> Track:
+    """What the encoder sees of the frames."""
+    shown = darken(frames, token_pixels(tokens.masked, grid, cell))
+    outlines = [outline_path(~masked) for masked in tokens.masked.reshape(grid.shape)]
+    _, rows, columns = grid.shape
+    pictures = [
+        Picture(uri=data_uri(frame), alt="", outline=outlines[f // grid.patch[0]], columns=columns, rows=rows)
+        for f, frame in enumerate(shown)
+    ]
+    visible = tokens.counts.visible_per_step
+    return Track(
+        name="seen",
+        title="What the encoder sees",
+        heading="The mask.",
+        words=f"Bright squares are what the encoder sees: {span(visible)} of {tokens.counts.per_step} per time step. "
+        "Grey ones are hidden from it.",
+        frames=_frames("seen", pictures, times, grid),
+        under=tuple(f"{n} visible" for n in visible),
+    )
+
+
+def _frames(name: str, pictures: Sequence[Picture | None], times: Sequence[float], grid: Grid) -> tuple[Frame, ...]:
+    """The frames of a track, each named by its number."""
+    return tuple(
+        Frame(
+            number=f + 1,
+            step=f // grid.patch[0] + 1,
+            time_s=time,
+            picture=None
+            if one is None
+            else Picture(uri=one.uri, alt=f"{name} {f + 1}", outline=one.outline, columns=one.columns, rows=one.rows),
+        )
+        for f, (one, time) in enumerate(zip(pictures, times, strict=True))
+    )
+
+
+def _flow_track(flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int]) -> Track:
+    """The flow of clip `i`, for each frame but the first."""
+    vectors: npt.NDArray[np.float32] = flow.vectors[i].float().cpu().numpy()
+    valid: Bool = flow.valid[i].cpu().numpy().astype(bool)
+    scale_px = flow_scale(vectors, valid)
+    absent = 1.0 - float(usable(vectors, valid).mean())
+    hatched = f" Hatched cells ({percent(absent)}) have no vector of their own." if absent > 0 else ""
+    drawn = [flow_picture(v, ok, scale_px, size) for v, ok in zip(vectors, valid, strict=True)]
+    pictures = [Picture(uri=data_uri(one), alt="") for one in drawn]
+    return Track(
+        name="flow",
+        title="Flow",
+        heading="Flow.",
+        words="Colour is the direction in which things moved since the frame before, as on the disc; strength is how "
+        f"far, and full colour is {scale_px:g} px or more. White is rest.{hatched}",
+        frames=_frames("flow", [None, *pictures], times, grid),
+        legend=f"{scale_px:g} px",
+    )
+
+
+def _facts(tokens: ClipTokens) -> Facts:
+    visible = Fact(
+        name="Visible per step", value=span(tokens.counts.visible_per_step), of=f"of {tokens.counts.per_step}"
+    )
+    return Facts(items=(*mask_facts(tokens.counts), visible))
+
+
+def _dwell(tokens: ClipTokens, grid: Grid) -> Drawing:
+    """In how many steps each place is visible."""
+    (steps, rows, columns), counts = grid.shape, tokens.counts
+    levels = [n for n in range(1, steps + 1) if (counts.dwell == n).any()]
+    return Drawing(
+        paths=tuple(("dwelt", runs_path(counts.dwell == n)) for n in levels),
+        opacity=tuple(n / steps for n in levels),
+        width=columns,
+        height=rows,
+        aspect=columns * grid.patch[2] / (rows * grid.patch[1]),
+        alt="Steps in which each place is visible",
+        words=f"Where tokens stay. The stronger the colour, the more of the {steps} steps a place is visible in. "
+        f"{count(counts.places_seen)} of {count(counts.per_step)} places are seen at least once.",
+    )
+
+
+def _timeline(tokens: ClipTokens, grid: Grid) -> Drawing:
+    """Visible tokens: time steps (rows) by places of the picture (columns)."""
+    (steps, rows, columns), counts = grid.shape, tokens.counts
+    undecoded = runs_path((tokens.masked & ~tokens.targeted).reshape(steps, -1))
+    kept = (
+        ""
+        if counts.kept_share is None
+        else (
+            f" Of the tokens visible in a step, {percent(counts.kept_share)} were visible at the same place in the "
+            "step before."
+        )
+    )
+    kept_words = ["", *(f"{n} kept" for n in counts.kept_per_step[1:])]
+    return Drawing(
+        title="Visible tokens over time",
+        words=f"Each row is a time step, each column one of the {counts.per_step} places, numbered along the picture's "
+        f"rows. A place that stays visible draws a vertical line.{kept}",
+        keys=token_keys(undecoded),
+        paths=(
+            ("undecoded", undecoded),
+            ("visible", runs_path(~tokens.masked.reshape(steps, -1))),
+            ("rule", "".join(f"M{r * columns} 0v{steps}" for r in range(1, rows))),
+        ),
+        width=counts.per_step,
+        height=steps,
+        alt="Visible tokens by step and place",
+        stretch=True,
+        left=tuple(str(step + 1) for step in range(steps)),
+        right=tuple(zip(map(str, counts.visible_per_step), kept_words, strict=True)),
+        below=("top row of the picture", "bottom row"),
+    )
+
+
+def token_keys(undecoded: str) -> tuple[tuple[str, str], ...]:
+    """What the colours of a map of tokens say; `undecoded` is the path of those that nobody reconstructs."""
+    if not undecoded:
+        return (("visible", "visible"), ("", "hidden"))
+    return (("visible", "visible"), ("", "hidden, reconstructed"), ("undecoded", "hidden, not reconstructed"))
+
+
+Rows = dict[str, UInt8]
+
+
+def compared_frames(video: UInt8, made: UInt8, mask: MaskBatch, i: int, grid: Grid, side_px: float) -> Rows:
+    """A few frames of clip `i` (T, H, W, 3): as they were, as the encoder saw them, and as the model completes them."""
+    if made.shape != video.shape:
+        raise ValueError(f"reconstructions have the shape of the clips, {video.shape}, got {made.shape}")
+    check_grid(grid, *video.shape[:3])
+    shown = shown_frames(len(video))
+    tokens = ClipTokens.of(mask, i, grid)
+    cell = cell_size(grid, side_px)
+    height, width = grid.shape[1] * cell[0], grid.shape[2] * cell[1]
+    masked = token_pixels(tokens.masked, grid, cell)[shown]
+    targeted = token_pixels(tokens.targeted, grid, cell)[shown]
+    video, made = resize(video[shown], height, width), resize(made[shown], height, width)
+    completed = complete(video, made, masked, targeted)
+    return {"original": video, "seen": darken(video, masked), "reconstruction": completed}
+
+
+def shown_frames(length: int) -> npt.NDArray[np.int64]:
+    """The frames that are compared, evenly spaced."""
+    return np.unique(np.linspace(0, length - 1, min(COMPARED_FRAMES, length)).round().astype(np.int64))
+
+
+def complete(video: UInt8, made: UInt8, masked: Bool, targeted: Bool) -> UInt8:
+    """What may be shown as the model's work, uint8 (T, H, W, 3): `made` where a token was hidden and predicted.
+
+    Where the encoder saw a token it is `video`, and where it was neither seen nor predicted it is `video` darkened.
+    masked, targeted: bool (T, H, W).
+    """
+    return np.where((masked & targeted)[..., None], made, darken(video, masked))
+
+
+NAMES = {"original": "Original", "seen": "The encoder saw", "reconstruction": "Reconstruction"}
+
+
+def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[Pictures, ...]:
+    """A row of pictures for each of the rows of frames; `beside` pictures end the rows of their names."""
+    shown = [times[f] for f in shown_frames(len(times))]
+    last = list(rows)[-1]
+    made = []
+    for name, frames in rows.items():
+        pictures = [
+            Picture(uri=data_uri(frame), alt=f"{name} at {at:.2f} s", caption=f"{at:.2f} s" if name == last else "")
+            for frame, at in zip(frames, shown, strict=True)
+        ]
+        pictures += [picture for row, picture in beside if row == name]
+        made.append(Pictures(items=tuple(pictures), across=len(pictures), title=NAMES[name]))
+    return tuple(made)

@@ -1,0 +1,26 @@
+"""Numbers in the words of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def count(number: int) -> str:
+    """1568 as `1,568`."""
+    return f"{number:,}"
+
+
+def percent(share: float) -> str:
+    """0.9031 as `90.3 %`, with a space that does not break."""
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
+def span(numbers: Sequence[int]) -> str:
+    """The numbers' extent in words: `19`, or `12 to 25`."""
+    low, high = min(numbers), max(numbers)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 frame`, `16 frames`."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"

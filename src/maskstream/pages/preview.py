@@ -1,0 +1,104 @@
+"""The preview of a split: samples as the training loop receives them, as one HTML file that refers to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..modality import Modality
+from ..pipelines.masks import Mask, Padded
+from ..pipelines.modalities.data import DataConfig
+from ..shards.format.manifest import Manifest
+from ..trial import RUN_STEPS
+from .figures.card import Section
+from .figures.figures import Figures
+from .page import page, write_page
+
+_NAMES = {"video_mask": "mask of the frames", "audio_mask": "mask of the sound"}
+
+
+def preview(
+    modality: Modality,
+    location: str | Path,
+    data: DataConfig[Any] | None = None,
+    *,
+    out: str | Path,
+    samples: int = 8,
+    seed: int = 0,
+) -> Path:
+    """Writes the preview of the first `samples` samples of a training epoch of the split at `location` to `out`.
+
+    data: what the loader of the modality is opened with, by default what suits the split (`Modality.shown`). Samples,
+    crops and masks are those that a loader with this `seed` gives to training. Returns `out`. Raises ValueError for
+    settings, ShardError where the location holds no finished split.
+    """
+    if samples < 1:
+        raise ValueError(f"samples={samples}: a preview shows 1 or more")
+    location, manifest = Path(location), Manifest.load(location)
+    if len(manifest) == 0:
+        raise ValueError(f"{location} has no samples to show; `maskstream inspect` says what was rejected and why")
+    data = modality.shown(location) if data is None else data
+    batch_size = min(samples, len(manifest))
+    loader = data.loader(
+        location, batch_size=batch_size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
+    )
+    batch = next(iter(loader))
+    loader.close()
+    masks: dict[str, Mask | None] = {where.argument: getattr(data, where.argument) for where in modality.trial.masks}
+    views = int(getattr(data, "views", 1))
+    names = " and ".join(dict.fromkeys(mask_name(mask) for mask in masks.values()))
+    facts = {
+        **({"views of a sample": str(views)} if views > 1 else {}),
+        "seed": str(seed),
+        **{_NAMES.get(name, name): repr(mask) if mask else "none" for name, mask in masks.items()},
+    }
+    text = preview_page(
+        modality.figures(data, location),
+        batch,
+        title=f"{names} mask{'s'[: len(masks) > 1]} on {manifest.info['dataset']}/{manifest.info['split']}",
+        before={
+            "location": str(location),
+            "samples": f"{len(manifest):,}",
+            "profile": str(manifest.info["profile"]),
+        },
+        facts=facts,
+        views=views,
+    )
+    return write_page(text, Path(out))
+
+
+def preview_page(
+    figures: Figures[Any],
+    batch: Any,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    before: Mapping[str, str] | None = None,
+    views: int = 1,
+) -> str:
+    """One HTML file, complete in itself, with a card of every row of `batch`; views of a sample follow each other.
+
+    Under the title stand the facts `before`, those of the figures, and `facts`. The file refers to nothing outside
+    itself: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
+    """
+    cards = [figures.sample(batch, row) for row in range(len(batch))]
+    if views > 1:
+        cards = [replace(card, view=row % views + 1) for row, card in enumerate(cards)]
+    lede, own = figures.about(batch)
+    shown = {name: value for name, value in own.items() if value}
+    return page(
+        kind="preview",
+        title=title,
+        lede=lede,
+        facts={**(before or {}), **shown, **facts},
+        sections=(Section(cards=tuple(cards)),),
+    )
+
+
+def mask_name(mask: Mask | None) -> str:
+    """The class of a mask, or of the one that is padded; `No` for none."""
+    if mask is None:
+        return "No"
+    return type(mask.mask if isinstance(mask, Padded) else mask).__name__
