@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ...shards.config import Json, differences
 from ...shards.errors import ResumeError
 from ...shards.stores.publish import publish, sync_folder
 from .export import save_model
@@ -44,7 +45,7 @@ class Position:
     step: int
     steps: int
     loader: dict[str, Any]
-    settings: dict[str, str]
+    settings: Json
 
 
 def save_checkpoint(
@@ -89,7 +90,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    checkpoint: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Mapping[str, str]
+    checkpoint: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> Position:
     """Puts a checkpoint's weights and moments into `model` and `optimiser` and returns the position.
 
@@ -106,13 +107,7 @@ def load_checkpoint(
             f"{checkpoint} cannot be read ({error}); write the name of an older step-* folder into "
             f"{checkpoint.parent / LATEST}, or start anew in another folder"
         ) from error
-    names = sorted({*position.settings, *settings})
-    changed = [
-        f"{name}: saved {position.settings.get(name)}, now {settings.get(name)}"
-        for name in names
-        if position.settings.get(name) != settings.get(name)
-    ]
-    if changed:
+    if changed := differences(position.settings, settings):
         raise ResumeError(
             f"{checkpoint} belongs to a run with other settings ("
             + "; ".join(changed)

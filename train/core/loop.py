@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...pipelines.stream.stalls import summary
+from ...shards.config import Json
 from ...shards.errors import ResumeError
 from ...shards.stores.publish import publish, remove_leftovers
 from ..recipes import Recipe
@@ -141,7 +142,7 @@ class Trainer:
         self.optimiser = build_optimiser(self.model, recipe.optimiser)
         self._bf16 = bf16_helps(self.device)
         self._samples = recipe.batch_size * world_size()
-        self._settings = {**recipe.settings(), "seed": str(seed), "samples_per_step": str(self._samples)}
+        self._settings: Json = {"seed": seed, "samples_per_step": self._samples}
         self._settings |= {} if initial is None else {"initial": str(initial)}
         self._save_every = save_every
         self._begin(resume)
@@ -253,7 +254,7 @@ class Trainer:
         folder = self.out / "checkpoints"
         latest = latest_checkpoint(folder) if resume else None
         if latest is not None:
-            position = load_checkpoint(latest, self.model, self.optimiser, self._settings)
+            position = load_checkpoint(latest, self.model, self.optimiser, self._identity())
             self.loader.load_state_dict(position.loader)
             self.step = position.step
             if position.steps != self.steps:
@@ -275,7 +276,8 @@ class Trainer:
             remove_leftovers(self.out)
             if not resume:
                 discard_checkpoints(folder)
-            about = {**self._settings, "steps": str(self.steps), "device": str(self.device), "bf16": str(self._bf16)}
+            whole = {"recipe": self.recipe.to_dict(), **self._settings}
+            about = {**whole, "steps": self.steps, "device": str(self.device), "bf16": self._bf16}
             publish(self.out / "run.json", json.dumps(about, indent=2).encode())
         barrier()
 
@@ -289,10 +291,14 @@ class Trainer:
     def _save(self) -> None:
         if rank() == 0:
             position = Position(
-                step=self.step, steps=self.steps, loader=self.loader.state_dict(), settings=self._settings
+                step=self.step, steps=self.steps, loader=self.loader.state_dict(), settings=self._identity()
             )
             save_checkpoint(self.out / "checkpoints", self.model, self.optimiser, position, about=self._about())
         barrier()
+
+    def _identity(self) -> Json:
+        """What a resumed run must share with the saved one; the loader's state says what it must share of the data."""
+        return {"recipe": self.recipe.to_dict(identity=True), **self._settings}
 
     def _about(self) -> dict[str, str]:
         return {"recipe": self.recipe.name, "step": str(self.step)}

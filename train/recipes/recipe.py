@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
 
 from ...pipelines.stream.loader import Loader
+from ...shards.config import NOT_IDENTITY, Config
 from ..core.model import Grids, Model, ModelConfig
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
@@ -26,13 +27,13 @@ class LoaderSettings(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe(ABC):
+class Recipe(Config, ABC):
     """A run's settings, of any modality. batch_size: samples per rank and step."""
 
     modality: ClassVar[str]
 
-    name: str
-    batch_size: int
+    name: str = field(metadata=NOT_IDENTITY)
+    batch_size: int = field(metadata=NOT_IDENTITY)
     schedule: ScheduleConfig
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
@@ -53,7 +54,3 @@ class Recipe(ABC):
     @abstractmethod
     def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[Any]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
-
-    def settings(self) -> dict[str, str]:
-        """What a resumed run must share with the saved one; batch_size may change with the number of ranks."""
-        return {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.name != "batch_size"}

@@ -89,7 +89,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint_as_it_was(trained, recip
 
 def test_other_settings_are_refused_with_their_names(trained, tmp_path):
     folder = save_checkpoint(tmp_path, *trained, position(seed="1"))
-    with pytest.raises(ResumeError, match="seed: saved 1, now 2"):
+    with pytest.raises(ResumeError, match="seed: saved 1, here 2"):
         load_checkpoint(folder, *trained, {"name": "test", "seed": "2"})
 
 

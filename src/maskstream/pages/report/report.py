@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
 
+from ...shards.config import Json
 from ...shards.format.manifest import Manifest
 from ...train.core.checkpoint import latest_checkpoint
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
-from ...train.recipes import Recipe, check_modality, named_recipe
+from ...train.recipes import Recipe, check_modality
 from ..page import environment, render, write_page
 from .curves import run_curves
 from .pictures import Pictures, pictures_of
 
 MODEL = "model.safetensors"
-_OF_TRAINING = ("name", "schedule", "optimiser")
 
 
 def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mapping[str, str], *, title: str) -> str:
@@ -48,7 +47,7 @@ def write_report(
     """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
 
     `clips` of them are shown. The weights are those of the run's latest checkpoint, on the CPU. recipe: the run's own;
-    by default the one whose name stands in run.json. Writes `out` (run/report.html by default) and returns it. Raises
+    by default the one that run.json holds. Writes `out` (run/report.html by default) and returns it. Raises
     ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds no
     finished split.
     """
@@ -66,9 +65,9 @@ def write_report(
     pictures = pictures_of(recipe, load_model(weights), data, shown)
     facts = {
         "recipe": recipe.name,
-        "samples per step": settings.get("samples_per_step", "unknown"),
-        "device": settings.get("device", "unknown"),
-        "seed": settings.get("seed", "unknown"),
+        "samples per step": str(settings.get("samples_per_step", "unknown")),
+        "device": str(settings.get("device", "unknown")),
+        "seed": str(settings.get("seed", "unknown")),
         "weights": f"step {_step(weights)}",
         "shown below": str(data),
     }
@@ -76,32 +75,24 @@ def write_report(
     return write_page(page, Path(out) if out is not None else run / "report.html")
 
 
-def _settings(run: Path) -> dict[str, str]:
+def _settings(run: Path) -> Json:
     path = run / "run.json"
     if not path.exists():
         raise ValueError(f"there is no {path}; give the folder that `maskstream train` wrote")
     settings = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is not an object of settings; it was not written by `maskstream train`")
-    return {str(name): str(value) for name, value in settings.items()}
+    return settings
 
 
-def _recipe(run: Path, settings: Mapping[str, str]) -> Recipe:
-    """The recipe that run.json names, if its settings are still the same."""
+def _recipe(run: Path, settings: Json) -> Recipe:
+    """The recipe that run.json holds."""
     try:
-        recipe = named_recipe(str(ast.literal_eval(settings.get("name", "''"))))
-    except (ValueError, SyntaxError) as error:
+        return Recipe.from_dict(settings["recipe"])
+    except (KeyError, ValueError) as error:
         raise ValueError(
-            f"the recipe of {run} is not known by its name ({error}); pass write_report(recipe=...)"
+            f"{run / 'run.json'} holds no recipe of this release ({error}); pass write_report(recipe=...)"
         ) from error
-    own = recipe.settings()
-    changed = [name for name in own if name not in _OF_TRAINING and own[name] != settings.get(name)]
-    if changed:
-        raise ValueError(
-            f"{run} was trained with other settings than the recipe {recipe.name!r} has now ({', '.join(changed)}); "
-            "pass the run's own with write_report(recipe=...)"
-        )
-    return recipe
 
 
 def run_weights(run: Path) -> Path:
