@@ -1,37 +1,26 @@
-"""The encoders of the modalities: a line for each."""
+"""The encoders of the modalities, each in a folder of this one that has the modality's name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 
-from .audio.encoder import AudioEncoder
-from .audiovisual.encoder import AudioVisualEncoder
 from .encoder import Encoder
-from .mesh.encoder import MeshEncoder
-from .points.encoder import PointEncoder
-from .video.encoder import VideoEncoder
 from .video.profile import PROFILES, VideoProfile
-
-ENCODERS: dict[str, Callable[[], Encoder]] = {
-    "audio": AudioEncoder,
-    "mesh": MeshEncoder,
-    "points": PointEncoder,
-}
-"""Encoders by modality."""
-
-WITH_PROFILE: dict[str, Callable[[VideoProfile], Encoder]] = {
-    "audiovisual": AudioVisualEncoder,
-    "video": VideoEncoder,
-}
-"""Encoders of what holds video, which is stored in a profile."""
 
 
 def encoder_of(modality: str, profile: VideoProfile | None) -> Encoder:
     """The encoder of a modality; ValueError for a profile (other than the default one) where it holds no video."""
-    if modality in WITH_PROFILE:
-        return WITH_PROFILE[modality](profile or PROFILES["train"])
+    legal = sorted(folder.name for folder in iter_modules([str(Path(__file__).parent)]) if folder.ispkg)
+    if modality not in legal:
+        raise ValueError(f"modality {modality!r} is not one of {', '.join(legal)}")
+    make = import_module(f".{modality}.encoder", __package__).ENCODER
+    if "video" in {f.name for f in fields(make)}:
+        encoder: Encoder = make(video=profile or PROFILES["train"])
+        return encoder
     if profile not in (None, PROFILES["train"]):
         raise ValueError(f"profile {profile.name!r} is of video, and this dataset is {modality}; leave it out")
-    if modality not in ENCODERS:
-        raise ValueError(f"modality {modality!r} is not one of {', '.join(sorted({*ENCODERS, *WITH_PROFILE}))}")
-    return ENCODERS[modality]()
+    encoder = make()
+    return encoder

@@ -1,1 +1,27 @@
 """Sounds as their publishers lay them out."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ..dataset import Dataset
+from .audio_folder import audio_folder
+from .audioset import audioset
+from .esc50 import esc50
+from .librispeech import librispeech
+from .microphones import microphones
+from .sample_audio import sample_audio
+
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "audioset": audioset,
+    "audioset-balanced": partial(audioset, balanced=True),
+    "esc50": esc50,
+    "esc50-2": partial(esc50, fold=2),
+    "esc50-3": partial(esc50, fold=3),
+    "esc50-4": partial(esc50, fold=4),
+    "esc50-5": partial(esc50, fold=5),
+    "librispeech": librispeech,
+    "microphones": microphones,
+    "audio-folder": audio_folder,
+    "sample-audio": sample_audio,
+}

@@ -1,1 +1,19 @@
 """Videos with sound as their publishers lay them out."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ..audio.audioset import audioset
+from ..dataset import Dataset
+from .audiovisual_folder import audiovisual_folder
+from .sample_audiovisual import sample_audiovisual
+from .vggsound import vggsound
+
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "audioset-video": partial(audioset, videos=True),
+    "audioset-video-balanced": partial(audioset, videos=True, balanced=True),
+    "vggsound": vggsound,
+    "audiovisual-folder": audiovisual_folder,
+    "sample-audiovisual": sample_audiovisual,
+}

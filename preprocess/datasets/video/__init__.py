@@ -1,1 +1,26 @@
 """Videos as their publishers lay them out."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ..dataset import Dataset
+from ..folder import folder
+from .hmdb51 import hmdb51
+from .k400 import k400
+from .sample import sample
+from .ssv2 import ssv2
+from .ucf101 import ucf101
+
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "sample": sample,
+    "k400": k400,
+    "ssv2": ssv2,
+    "ucf101": ucf101,
+    "ucf101-2": partial(ucf101, fold=2),
+    "ucf101-3": partial(ucf101, fold=3),
+    "hmdb51": hmdb51,
+    "hmdb51-2": partial(hmdb51, fold=2),
+    "hmdb51-3": partial(hmdb51, fold=3),
+    "folder": folder,
+}

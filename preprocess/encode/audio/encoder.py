@@ -195,3 +195,7 @@ def _rms(samples: npt.NDArray[np.int32]) -> float:
         float(np.square(samples[i : i + _CHUNK], dtype=np.float64).sum()) for i in range(0, len(samples), _CHUNK)
     )
     return float(np.sqrt(squares / samples.size))
+
+
+ENCODER = AudioEncoder
+"""That of the modality, for encoders.py."""

@@ -89,3 +89,7 @@ def _level_db(sound: Sound) -> float:
     full = float(1 << sound.bits - 1) if sound.bits else 1.0
     power = np.square(sound.samples / full, dtype=np.float64).mean(axis=0).max()
     return float(10 * np.log10(max(power, 1e-20)))
+
+
+ENCODER = AudioVisualEncoder
+"""That of the modality, for encoders.py."""

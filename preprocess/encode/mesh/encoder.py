@@ -96,3 +96,7 @@ def _edge_sums(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) ->
     pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]
     lengths = [np.sqrt(np.square(corners[:, i] - corners[:, j]).sum(axis=1)).sum() for i, j in pairs]
     return [float(len(cells) * len(pairs)), float(np.sum(lengths))]
+
+
+ENCODER = MeshEncoder
+"""That of the modality, for encoders.py."""

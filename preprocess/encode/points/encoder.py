@@ -107,3 +107,7 @@ def _near(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], lis
     moved = points.copy()
     moved[:, :3] -= low
     return moved, low.tolist()
+
+
+ENCODER = PointEncoder
+"""That of the modality, for encoders.py."""

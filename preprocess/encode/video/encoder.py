@@ -27,3 +27,7 @@ class VideoEncoder(Config):
         """The video, or its window, as `encode_video` makes it."""
         made = encode_video(source.path, self.video, source.window)
         return Encoded(members={"mp4": video_member(made.data, made.index)}, meta=made.meta)
+
+
+ENCODER = VideoEncoder
+"""That of the modality, for encoders.py."""
