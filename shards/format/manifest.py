@@ -83,6 +83,10 @@ class Component:
         """Bool (N,): which samples have it (no data lies at offset 0: there is a header before it)."""
         return self.offset > 0
 
+    def facts_of(self, i: int) -> dict[str, int | float]:
+        """Sample i's facts."""
+        return {name: values[i].item() for name, values in self.facts.items()}
+
     def described(self, i: int, data: bytes = b"", table: bytes = b"") -> Member:
         """Sample i's as a member, with the bytes that are given; ValueError where it has none."""
         i = range(len(self.offset))[i]
@@ -91,7 +95,7 @@ class Component:
         return Member(
             kind=self.kind,
             data=data,
-            facts={name: values[i].item() for name, values in self.facts.items()},
+            facts=self.facts_of(i),
             words={name: words.names[words.code[i]] for name, words in self.words.items() if words.code[i] >= 0},
             lists={name: lists[i] for name, lists in self.lists.items()},
             table=table,

@@ -56,7 +56,11 @@ def array_problems(member: Member) -> Iterator[str]:
     if isinstance(array, str):
         yield array
         return
-    found = (array.dtype.str, [*array.shape], data_offset(member.data))
+    try:
+        found = (array.dtype.str, [*array.shape], data_offset(member.data))
+    except ValueError as error:
+        yield str(error)
+        return
     wanted = (member.words["dtype"], member.lists["shape"].tolist(), member.facts["data_offset"])
     if found != wanted:
         yield f"is (dtype, shape, first byte) {found}, the manifest says {wanted}"

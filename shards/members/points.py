@@ -27,11 +27,16 @@ def points_problems(member: Member) -> Iterator[str]:
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype != np.float32:
         yield f"holds {points.dtype} {points.shape}, not float32 (N, 3 or more)"
         return
+    try:
+        begin = data_offset(member.data)
+    except ValueError as error:
+        yield str(error)
+        return
     facts = member.facts
     if len(points) != facts["n_points"]:
         yield f"has {len(points)} points, not {facts['n_points']}"
-    if points.shape[1] != facts["n_columns"] or data_offset(member.data) != facts["data_offset"]:
-        yield f"has {points.shape[1]} columns from byte {data_offset(member.data)}, not as the manifest says"
+    if points.shape[1] != facts["n_columns"] or begin != facts["data_offset"]:
+        yield f"has {points.shape[1]} columns from byte {begin}, not as the manifest says"
 
 
 def points_decode_problems(member: Member) -> Iterator[str]:

@@ -1,14 +1,13 @@
 """Which rows of a cloud a sample takes, and the reading of just those.
 
-A member `points.npy` is a header and rows of float32. preprocess lays the rows in random order, so any run of rows is a
-random sample of the cloud without replacement: it is one read, however large the cloud is. A run begins anywhere and
-goes on at row 0 behind the last one, so every row is equally likely.
+A member `points.npy` is a header, of which the manifest knows all, and rows of float32. preprocess lays the rows in
+random order, so any run of rows is a random sample of the cloud without replacement: it is one read, however large the
+cloud is. A run begins anywhere and goes on at row 0 behind the last one, so every row is equally likely.
 """
 
 from __future__ import annotations
 
-import ast
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +17,6 @@ from ....shards.config import Config
 from ....shards.stores.base import Range, Store
 
 Float32s = npt.NDArray[np.float32]
-
-_MAGIC = b"\x93NUMPY\x01\x00"
-_FIXED = len(_MAGIC) + 2
-_HEAD = 128  # of a header as numpy writes it; longer ones are read in two parts
 
 
 class PointsError(Exception):
@@ -49,12 +44,15 @@ class PointSelection(Config):
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
             raise ValueError(f"rows are [first, stop) with 0 <= first < stop, got {self.rows}")
 
-    def read(self, store: Store, place: Range, rng: np.random.Generator) -> tuple[Float32s, int]:
+    def read(
+        self, store: Store, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator
+    ) -> tuple[Float32s, int]:
         """The points drawn from the member at `place`, float32 (points, 3 + features), and the bytes read.
 
-        PointsError where the member is not an array of points with as many columns, or a number is not finite.
+        facts: of the member, as the manifest has them. PointsError where the member has not as many columns, or a
+        number is not finite.
         """
-        member = _Member.open(store, place)
+        member = _Member.of(store, place, facts)
         if member.columns < 3 + self.features:
             raise PointsError(f"has {member.columns} columns; x, y, z and {self.features} features were asked for")
         first, stop = self.rows or (0, member.rows)
@@ -93,21 +91,14 @@ class _Member:
     read_bytes: int
 
     @classmethod
-    def open(cls, store: Store, place: Range) -> _Member:
-        """Reads the header, of NPY version 1.0."""
-        name, offset, size = place
-        head = store.read(name, offset, min(_HEAD, size))
-        if head[: len(_MAGIC)] != _MAGIC or len(head) < _FIXED:
-            raise PointsError(f"begins with {head[:8]!r}, not as NPY 1.0 does")
-        length = _FIXED + int(struct.unpack("<H", head[len(_MAGIC) : _FIXED])[0])
-        if length > size:
-            raise PointsError(f"its header of {length} bytes is longer than the member's {size}")
-        if length > len(head):
-            head += store.read(name, offset + len(head), length - len(head))
-        rows, columns = _shape(head[_FIXED:length])
-        if length + 4 * rows * columns != size:
-            raise PointsError(f"{rows} rows of {columns} float32 and a header of {length} bytes are not {size} bytes")
-        return cls(store=store, name=name, begin=offset + length, rows=rows, columns=columns, read_bytes=len(head))
+    def of(cls, store: Store, place: Range, facts: Mapping[str, int | float]) -> _Member:
+        """As the manifest says; nothing is read."""
+        rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
+        if begin + 4 * rows * columns != place.size:
+            raise PointsError(
+                f"{rows} rows of {columns} float32 and a header of {begin} bytes are not {place.size} bytes"
+            )
+        return cls(store=store, name=place.name, begin=place.offset + begin, rows=rows, columns=columns, read_bytes=0)
 
     def run(self, first: int, count: int) -> Float32s:
         """Rows [first, first + count): float32 (count, columns)."""
@@ -115,18 +106,3 @@ class _Member:
         data = self.store.read(self.name, self.begin + first * row_bytes, count * row_bytes) if count else b""
         self.read_bytes += len(data)
         return np.frombuffer(data, dtype="<f4").reshape(count, self.columns)
-
-
-def _shape(header: bytes) -> tuple[int, int]:
-    """Rows and columns that an NPY header announces; PointsError unless they are of float32, row by row."""
-    try:
-        about = ast.literal_eval(header.decode("latin1"))
-        form = (about["descr"], about["fortran_order"])
-        rows, columns = map(int, about["shape"])
-    except (ValueError, SyntaxError, KeyError, TypeError) as error:
-        raise PointsError(f"its header cannot be understood: {header[:80]!r}") from error
-    if form != ("<f4", False) or rows < 1 or columns < 3:
-        raise PointsError(
-            f"holds {form[0]} of the shape {about['shape']}; points are '<f4', (N, 3 or more), row by row"
-        )
-    return rows, columns

@@ -63,10 +63,11 @@ class PointSampler:
         stats = Stats(samples=1)
         key = self.manifest.key(index)
         member = self.manifest.member(index, self.component)
+        facts = self.manifest.components[self.component].facts_of(index)
         try:
             with stats.stage("read"):
                 rows, stats.read_bytes = self.select.read(
-                    self.manifest.store, member, sample_rng(self.seed, epoch, key, 0, "points")
+                    self.manifest.store, member, facts, sample_rng(self.seed, epoch, key, 0, "points")
                 )
         except (StoreError, PointsError) as error:
             raise SampleError(
