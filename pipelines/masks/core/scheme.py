@@ -94,13 +94,19 @@ class Scheme:
         return self.mask
 
 
+ENDS = ("start", "end", "low", "high")
+"""Fields of laws that hold a ratio."""
+
+
 def call_of(part: Mask | Law) -> str:
-    """The call that builds a mask or a law: its ratios and inner masks, and what differs from the defaults."""
+    """The call that builds a mask or a law: its ratios, their ends, inner masks, and what differs from the defaults."""
     given = []
     for f in fields(part):
         value = getattr(part, f.name)
         default = f.default if f.default_factory is MISSING else f.default_factory()
-        always = isinstance(part, Mask) and str(f.type).startswith(("Ratio", "Mask", "tuple[Mask"))
+        always = str(f.type).startswith(("Ratio", "Mask", "tuple[Mask")) or (
+            f.name in ENDS and isinstance(value, float)
+        )
         if value != default or (always and value is not None):
             given.append(f"{f.name}={_shown(value)}")
     return f"masks.{type(part).__name__}({', '.join(given)})"

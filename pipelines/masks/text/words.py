@@ -41,7 +41,9 @@ class WholeWords(Mask):
     rounding: Rounding = "nearest_masked"
 
     def __post_init__(self) -> None:
-        as_law(self.ratio) if not self.each else as_ratio_law(self.ratio, by="WholeWords(each=True)")
+        if self.each:
+            as_ratio_law(self.ratio, by="WholeWords(each=True)")
+        as_law(self.ratio)
         check_rounding(self.rounding)
 
     @property

@@ -3,6 +3,7 @@
 import pickle
 from collections import Counter
 from dataclasses import fields
+from functools import partial
 from math import cos, log2, pi, sqrt
 from statistics import NormalDist
 
@@ -33,6 +34,10 @@ RANDOM = [Uniform(), TruncatedNormal(), MaskGIT()]
 
 def draw_of(key: str = "dog", view: int = 0, step: int = 0, epoch: int = 0, progress: float = 0.0) -> Draw:
     return Draw.of(3, epoch, key, view, Place(step=step, progress=progress), Cues())
+
+
+def each(pattern: type[masks.Mask]) -> object:
+    return partial(pattern, each=True)
 
 
 def numbers(law: Law, count: int = 4000) -> np.ndarray:
@@ -249,3 +254,10 @@ def test_laws_pickle_and_their_repr_rebuilds_them(law: Law) -> None:
 def test_wrong_settings_are_refused(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("build", [masks.FilledStrips, masks.MotionGuided, each(masks.Tokens), each(masks.WholeWords)])
+def test_a_pattern_that_needs_a_ratio_refuses_a_count_when_it_is_made(build: object) -> None:
+    assert build(ratio=Uniform()) is not None
+    with pytest.raises(ValueError, match=r"is a number of tokens, not a ratio, and .* needs a ratio"):
+        build(ratio=UniformCount())

@@ -38,7 +38,7 @@ COMPLEX_RATIO = Entry(
 
 
 def section(media: Media, seed: int) -> Section:
-    """The cards, or why there are none."""
+    """The section with its cards, or with the data that is missing."""
     if media.speech is None or media.crowd is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a sound")
     scenes = scenes_by_axes(media.speech)

@@ -40,7 +40,7 @@ SPIKES = Entry(
 
 
 def section(media: Media, seed: int) -> Section:
-    """The cards, or why there are none."""
+    """The section with its cards, or with the data that is missing."""
     if media.video is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a picture")
     frame = resize(media.video[-1:], 384, 384)[0]
@@ -58,7 +58,7 @@ class Scenes:
     stack: Scene
 
     def of(self, scheme: Scheme) -> Scene:
-        """What a scheme is drawn on, in the patches of its own grid."""
+        """The scene of a scheme, on its own grid."""
         if "modality" in scheme.grid.axes:
             return self.stack
         if "box" in scheme.mask.needs:
@@ -71,7 +71,7 @@ class Scenes:
 
 
 def painter(*views: UInt8) -> Paint:
-    """Paints masks on the pictures of the views, counted around."""
+    """Paints the mask of view v on views[v % len(views)]."""
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         items = (
@@ -103,7 +103,7 @@ def stack(clip: UInt8) -> Scene:
 
 
 def spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
-    """What `Spikes` leaves of a small picture."""
+    """A small picture before and after `Spikes` drops elements."""
     spikes = Spikes(ratio=0.75)
     seeds = spikes.seeds([Draw(rng=np.random.default_rng(seed))])
     small = torch.from_numpy(resize(frame[None], 56, 56)[0])

@@ -20,7 +20,7 @@ BOX = (0.2, 0.04, 0.87, 0.9)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Media:
-    """Data of each kind; None where there is none, and then the page says that it is missing.
+    """Data of each kind. None means that there is none; the page then says so.
 
     video: uint8 (T, S, S, 3), T even. box: where an object lies in its last frame. speech, crowd: mono float32 (n,) at
     16 kHz. animal, plane: vertices float32 (V, 3) and faces int32 (F, 3). walk: positions float32 (T, J, 3), parents

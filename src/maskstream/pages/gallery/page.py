@@ -1,4 +1,4 @@
-"""The page: every scheme, by the kind of data, with what could not be shown."""
+"""The page: all schemes in sections by the kind of data, and the data that is missing."""
 
 from __future__ import annotations
 

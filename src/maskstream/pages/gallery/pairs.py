@@ -26,7 +26,7 @@ ENTRY = Entry(
 
 
 def section(media: Media, seed: int) -> Section:
-    """The cards, or why there are none."""
+    """The section with its cards, or with the data that is missing."""
     if media.video is None or media.text is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a picture and a text")
     frame, pieces = resize(media.video[-1:], 288, 288)[0], pieces_of(media.text, LENGTH)

@@ -32,7 +32,7 @@ AXES = (("frame", "joint"),)
 
 
 def section(media: Media, seed: int) -> Section:
-    """The cards, or why there are none."""
+    """The section with its cards, or with the data that is missing."""
     if media.walk is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a motion capture")
     scene = scene_of(media.walk)

@@ -35,9 +35,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """Real data with the grid of its tokens, what it shows of itself, and how masks over it are drawn.
+    """Real data, with the grid of its tokens, its cues, and a function that paints masks on it.
 
-    cues: of view 0, 1, ..., counted around.
+    cues: those of view v are cues[v % len(cues)].
     """
 
     grid: TokenGrid
@@ -56,7 +56,7 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """The cards of one kind of data, a sentence about the data, or what it would take to have them."""
+    """The cards of one kind of data and a sentence about it. missing: the data that there is none of, in words."""
 
     title: str
     lede: str
@@ -85,7 +85,7 @@ def shoot(mask: Mask, shot: Shot, scene: Scene, seed: int) -> MaskBatch:
 
 
 def counts(masks: Sequence[MaskBatch]) -> str:
-    """What the masks of a card do, in words: `1,408 of 1,568 hidden, 160 visible`."""
+    """The counts of a card's masks, in words: `1,408 of 1,568 hidden, 160 visible`."""
     if not masks:
         return ""
     n = masks[0].masked.shape[1]

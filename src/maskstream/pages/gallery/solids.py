@@ -29,7 +29,7 @@ AXES = (("x", "y", "z"), ("node",))
 
 
 def section(media: Media, seed: int) -> Section:
-    """The cards, or why there are none."""
+    """The section with its cards, or with the data that is missing."""
     if media.plane is None or media.animal is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a mesh")
     scenes = scenes_by_axes(media.plane, media.animal, seed)
@@ -109,7 +109,7 @@ def low_of(tokens: npt.NDArray[np.bool_], side: int) -> Floats:
 
 
 def mesh_painter(vertices: Floats, edges: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64]) -> Paint:
-    """Paints the nodes and edges that are left, and pale those that are gone."""
+    """Paints the visible nodes with their edges, and the hidden edges pale."""
     flat, height = fitted(seen_from(vertices[:, [2, 0, 1]], turn=25, above=32), WIDTH)
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:

@@ -28,7 +28,7 @@ AXES = (("token",),)
 
 
 def section(media: Media, seed: int) -> Section:
-    """The cards, or why there are none."""
+    """The section with its cards, or with the data that is missing."""
     if media.text is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a text")
     scenes = scenes_by_name(media.text)
@@ -77,7 +77,7 @@ def words(
     title: str = "",
     marked: npt.NDArray[np.bool_] | None = None,
 ) -> Words:
-    """The text with what is hidden, or where there are `tokens` with what the encoder reads in its place."""
+    """The text with its hidden pieces marked, or with `tokens`, which the encoder reads in their place."""
     original = pieces.cues.tokens
     shown = []
     for i, (piece, spaced) in enumerate(zip(pieces.text, pieces.spaced, strict=True)):
@@ -96,7 +96,7 @@ def words(
 
 
 def replaced(piece: str, before: int, after: int, vocabulary: tuple[str, ...]) -> tuple[str, str]:
-    """What is shown where the id `before` became `after`, and its class."""
+    """The words and the class of a piece whose id `before` became `after`."""
     if after == MASK_ID:
         return piece, "gone"
     return (piece, "same") if after == before else (vocabulary[after % len(vocabulary)], "random")

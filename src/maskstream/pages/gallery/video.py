@@ -28,7 +28,7 @@ AXES = (("t", "h", "w"),)
 
 
 def section(media: Media, seed: int) -> Section:
-    """The cards, or why there are none."""
+    """The section with its cards, or with the data that is missing."""
     if media.video is None:
         return Section(title=TITLE, lede=LEDE, cards=(), missing="a clip")
     scene = scene_of(media.video)
@@ -47,7 +47,7 @@ def scene_of(video: UInt8) -> Scene:
 
 
 def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tuple[Figure, ...]:
-    """The first frame of each step with what is hidden, and where the targets are others than that, a map of them."""
+    """The first frame of each time step, masked; and a map of the targets where they are not the hidden tokens."""
     hidden = mask.masked[0].numpy().reshape(grid.shape)
     frames = resize(clip[:: grid.patch[0]], SHOWN_PX, SHOWN_PX)
     items = tuple(

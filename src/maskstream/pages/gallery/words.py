@@ -1,4 +1,4 @@
-"""A page of text in pieces, with what masks of text follow."""
+"""A page of text in pieces, with the cues of text masks."""
 
 from __future__ import annotations
 
