@@ -10,17 +10,9 @@ OUT     ?= data/shards/$(DATASET)
 DATA    ?= data/shards/sample/train
 # The demo of each modality: make demo MODALITY=video|audio|audiovisual|points|mesh
 MODALITY ?= video
-DEMO_SET    := sample$(if $(filter video,$(MODALITY)),,-$(MODALITY))
-DEMO        := runs/demo$(if $(filter video,$(MODALITY)),,-$(MODALITY))
-DEMO_RECIPE_video := mgmae-tiny
-DEMO_RECIPE_audio := audiomae-tiny
-DEMO_RECIPE_audiovisual := avsiam-tiny
-DEMO_RECIPE_mesh  := meshmask-tiny
-DEMO_RECIPE_points := pointmae-tiny
 # What a demo needs beyond the package itself: extras of pyproject.toml.
 DEMO_EXTRAS_mesh  := meshes
 DEMO_EXTRAS_points := points
-DEMO_RECIPE  = $(or $(DEMO_RECIPE_$(MODALITY)),$(error there is no demo of MODALITY=$(MODALITY)))
 # DALI for CUDA 13 needs driver 580 or newer; without a driver none is installed.
 EXTRA   ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
              | awk -F. 'NR==1 {print ($$1 >= 580) ? "gpu" : "gpu-cu12"}')
@@ -64,28 +56,7 @@ setup: $(VENV)/.done  ## a virtual environment with maskstream in it
 setup-dev: $(VENV)/.dev
 
 demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video]: real clips to a masked autoencoder that learns, and a page that shows it
-	$(RUN) shards $(DEMO_SET) --root data/raw/$(DEMO_SET) --out data/shards/$(DEMO_SET)
-	$(RUN) train $(DEMO_RECIPE) --data data/shards/$(DEMO_SET)/train --out $(DEMO)
-	$(RUN) report $(DEMO) --data data/shards/$(DEMO_SET)/val
-	$(DEMO_MORE_$(MODALITY))
-	@echo "open $(DEMO)/report.html"
-
-# Beside the masked autoencoder of groups a masked diffusion model of voxels.
-define DEMO_MORE_points
-$(RUN) train fastdit3d-tiny --data data/shards/sample-points/train --out $(DEMO)/fastdit3d
-$(RUN) report $(DEMO)/fastdit3d --data data/shards/sample-points/val
-@echo "open $(DEMO)/fastdit3d/report.html"
-endef
-
-# The pre-trained model learns the next step; beside it two that were not pre-trained, with as many of these steps, and
-# with as many steps in all.
-define DEMO_MORE_mesh
-$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/pre-trained --initial $(DEMO)/model.safetensors
-$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/same-steps
-$(RUN) train meshmask-tiny-next --data data/shards/sample-mesh/train --out $(DEMO)/same-total --steps 1600
-$(RUN) rollout $(DEMO)/pre-trained $(DEMO)/same-steps $(DEMO)/same-total --data data/shards/sample-mesh/val --out $(DEMO)/rollout.html
-@echo "open $(DEMO)/rollout.html"
-endef
+	$(RUN) demo $(MODALITY)
 
 shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS=]: raw data to verified shards
 	$(RUN) shards $(DATASET) --root $(ROOT) --out $(OUT) --profile $(PROFILE) $(if $(WORKERS),--workers $(WORKERS))

@@ -24,8 +24,7 @@ from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
 from ..shards.stores.sole_writer import sole_writer
 from .datasets import DATASETS, Dataset
-from .encode.encoder import Encoder
-from .encode.encoders import encoder_of
+from .encode.encoder import Encoder, in_profile
 from .encode.video.profile import VideoProfile
 from .executors.base import Executor
 from .executors.local import executor_of
@@ -87,7 +86,7 @@ def make_shards(
     start_s = time.monotonic()
     progress = progress or Progress()
     raw = sources_of(Path(root))
-    encoder = encoder_of(raw.modality, profile)
+    encoder = in_profile(raw.encoder, profile)
     splits = _splits(raw, Path(out), encoder, samples_per_shard)
     with ExitStack() as stack:
         todo = _todo(splits, stack, overwrite=overwrite)

@@ -93,6 +93,31 @@ def test_the_import_check_sees_what_it_should():
     assert "shards/format" in set().union(*(imported(p) for p in FILES if p.is_relative_to(ROOT / "pipelines")))
 
 
+ABOVE = ("pages/figures", "trial.py", "modality.py", "bench.py", "pages", "modalities", "cli")
+"""Of src/maskstream, from below: each imports itself, those before it, and the four folders."""
+
+
+def test_pages_stand_below_modalities_and_commands_above_all():
+    source = ROOT / "src" / "maskstream"
+
+    def level(path):
+        return max(i for i, room in enumerate(ABOVE) if room == path[: len(room)]) if path.startswith(ABOVE) else None
+
+    files = [path for path in sorted(source.rglob("*.py")) if path.parts[len(source.parts)] not in FOLDERS]
+    for path in files:
+        parts = path.relative_to(source).parts
+        own = 0 if parts[:2] == ("pages", "figures") else level("/".join(parts))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if own is None or not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            base = parts[: len(parts) - node.level]
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                to = "/".join((*base, *name.split(".")))
+                to = f"{to}.py" if (source / f"{to}.py").exists() and "/" not in to else to
+                found = 0 if to.startswith("pages/figures") else level(to)
+                assert found is None or found <= own, f"{path.relative_to(ROOT)} imports {to}"
+
+
 BANNED = {
     "pickle.load",
     "pickle.loads",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ...shards.errors import DatasetError
 from ...shards.format.sample import Reject
+from ..encode.encoder import Encoder
+from ..encode.video.encoder import VideoEncoder
 from ..source import Source
 
 VIDEO_SUFFIXES = frozenset(
@@ -21,14 +23,19 @@ VIDEO_SUFFIXES = frozenset(
 class Dataset:
     """The sources of each split, and per split those that its lists name but the disk does not hold.
 
-    `modality` says what they are and so how they are encoded: a name of `encode/encoders.py`.
+    `encoder` makes samples of them, and says what modality they are.
     """
 
     name: str
     label_names: tuple[str, ...]
     splits: dict[str, list[Source]]
     missing: dict[str, list[Reject]] = field(default_factory=dict)
-    modality: str = "video"
+    encoder: Encoder = field(default_factory=VideoEncoder)
+
+    @property
+    def modality(self) -> str:
+        """What the sources are."""
+        return self.encoder.modality
 
 
 def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], list[Reject]]:
@@ -51,9 +58,13 @@ def dataset_of(
     *,
     root: Path,
     obtain: str,
-    modality: str = "video",
+    encoder: Encoder | None = None,
 ) -> Dataset:
-    """The dataset whose lists name the sources `listed`; DatasetError where a split has none of its files."""
+    """The dataset, of videos by default, whose lists name the sources `listed`.
+
+    DatasetError where a split has none of its files.
+    """
+    encoder = encoder or VideoEncoder()
     splits: dict[str, list[Source]] = {}
     missing: dict[str, list[Reject]] = {}
     for split, sources in listed.items():
@@ -61,10 +72,10 @@ def dataset_of(
         if not splits[split]:
             example = f", such as {sources[0].id}" if sources else ""
             raise DatasetError(
-                f"{name}: of the {len(sources)} {files_of(modality)} of split {split!r}{example}, none is below "
-                f"{root}. {obtain}"
+                f"{name}: of the {len(sources)} {files_of(encoder.modality)} of split {split!r}{example}, none is "
+                f"below {root}. {obtain}"
             )
-    return Dataset(name=name, label_names=tuple(label_names), splits=splits, missing=missing, modality=modality)
+    return Dataset(name=name, label_names=tuple(label_names), splits=splits, missing=missing, encoder=encoder)
 
 
 def files_of(modality: str) -> str:

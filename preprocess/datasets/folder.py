@@ -12,17 +12,21 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ...shards.errors import DatasetError
+from ..encode.encoder import Encoder
+from ..encode.video.encoder import VideoEncoder
 from ..source import Source
 from .class_folders import SPLIT_FOLDERS, class_folders
 from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, require_folder
 
 
 def folder(
-    root: Path, *, name: str = "folder", modality: str = "video", suffixes: Collection[str] = VIDEO_SUFFIXES
+    root: Path, *, name: str = "folder", encoder: Encoder | None = None, suffixes: Collection[str] = VIDEO_SUFFIXES
 ) -> Dataset:
     """The splits of a folder of files with one of the endings; DatasetError where there is none, or the list is not as
     above. `name` is the dataset's, such as audio-folder.
     """
+    encoder = encoder or VideoEncoder()
+    modality = encoder.modality
     endings = "*.mp4" if modality == "video" else f"*{min(suffixes)}"
     obtain = (
         f"Lay the {files_of(modality)} out as ROOT/train/CLASS/{endings} and ROOT/val/CLASS/{endings}, or list them in "
@@ -35,7 +39,7 @@ def folder(
     label_names, listed = _listed(lists[0], root, name, obtain) if lists else class_folders(root, suffixes)
     if not listed:
         raise DatasetError(f"{name}: there is no {modality} in {root}{' by its csv file' if lists else ''}. {obtain}")
-    return dataset_of(name, label_names, listed, root=root, obtain=obtain, modality=modality)
+    return dataset_of(name, label_names, listed, root=root, obtain=obtain, encoder=encoder)
 
 
 def _listed(path: Path, root: Path, dataset: str, obtain: str) -> tuple[tuple[str, ...], dict[str, list[Source]]]:

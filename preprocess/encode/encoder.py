@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ...shards.config import Json
 from ...shards.members.member import Member
 from ..source import Source
+from .video.profile import PROFILES, VideoProfile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,9 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """Frozen and small, for it is sent to processes with the sources of every shard."""
+    """Frozen and small, for it is sent to processes with the sources of every shard. modality: of its samples."""
+
+    modality: ClassVar[str]
 
     @property
     def profile(self) -> str:
@@ -36,3 +39,25 @@ class Encoder(Protocol):
     def encode(self, source: Source) -> Encoded:
         """The sample; the same source gives the same bytes. RejectError where it cannot become one."""
         ...
+
+
+@runtime_checkable
+class VideoEncoding(Protocol):
+    """An encoder of what holds video, which is stored in a profile."""
+
+    def in_profile(self, profile: VideoProfile) -> Encoder:
+        """The same with videos in another profile."""
+        ...
+
+
+def in_profile(encoder: Encoder, profile: VideoProfile | None) -> Encoder:
+    """The encoder with videos in a profile, if one is given; ValueError for one other than the default where it holds
+    no video.
+    """
+    if profile is None:
+        return encoder
+    if isinstance(encoder, VideoEncoding):
+        return encoder.in_profile(profile)
+    if profile != PROFILES["train"]:
+        raise ValueError(f"profile {profile.name!r} is of video, and this dataset is {encoder.modality}; leave it out")
+    return encoder

@@ -24,8 +24,8 @@ from ..executors.base import Executor
 from ..executors.local import executor_of
 from ..ledger import libraries, run_tasks
 from ..progress import Progress
+from .indexer import Indexer, indexer_of
 from .labels import Label, numbered
-from .modality import Modality, modality_of
 from .task import IndexedTar, TarTask, index_tar
 
 
@@ -67,11 +67,11 @@ def index_tars(
     paths = _found(tars)
     folder = _folder(paths, out)
     with sole_writer(folder):
-        return _index(paths, folder, modality_of(paths, modality), fast, executor, progress or Progress())
+        return _index(paths, folder, indexer_of(paths, modality), fast, executor, progress or Progress())
 
 
 def _index(
-    paths: Sequence[Path], folder: Path, modality: Modality, fast: bool, executor: Executor, progress: Progress
+    paths: Sequence[Path], folder: Path, modality: Indexer, fast: bool, executor: Executor, progress: Progress
 ) -> IndexReport:
     names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
     tasks = [TarTask(out=folder, name=name, modality=modality.name, check=not fast) for name in names]
@@ -89,7 +89,7 @@ def _index(
     return report
 
 
-def _finished(folder: Path, modality: Modality, fast: bool, tars: Sequence[IndexedTar]) -> IndexReport:
+def _finished(folder: Path, modality: Indexer, fast: bool, tars: Sequence[IndexedTar]) -> IndexReport:
     """Write what makes the folder a split; DatasetError where no tar holds a usable sample."""
     shards, rejects, label_names = _merged(tars)
     if not shards:

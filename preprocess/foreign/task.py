@@ -18,8 +18,8 @@ from ...shards.stores.publish import publishing
 from ..encode.reject import RejectError
 from ..executors.base import Report
 from .groups import Group, groups
+from .indexer import INDEXERS
 from .labels import Label, label_of
-from .modality import MODALITIES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +94,7 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
         with path.open("rb") as file, publishing(packets_path(task.out, task.name)) as packets:
             modified_ns = os.fstat(file.fileno()).st_mtime_ns
             reader = HashedReader(file, lambda size_bytes: None)
-            for group in groups(reader, MODALITIES[task.modality].components):
+            for group in groups(reader, INDEXERS[task.modality].components):
                 report(group.key)
                 _take(task, group, found, packets)
             while reader.read(CHUNK_BYTES):
@@ -118,7 +118,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None
         if group.key in found.keys:
             raise RejectError("tar", "its key came before in this tar; members of a sample must stand together")
         found.keys.add(group.key)
-        modality = MODALITIES[task.modality]
+        modality = INDEXERS[task.modality]
         component = next((name for name in modality.components if name in group.data), None)
         if component is None:
             among = ", ".join(modality.components)

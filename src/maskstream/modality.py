@@ -9,11 +9,31 @@ from typing import Any
 
 from .pages.figures.figures import Figures
 from .pipelines.modalities.data import DataConfig
-from .preprocess.datasets import Dataset
 from .preprocess.encode.encoder import Encoder
 from .shards.format.manifest import Manifest
-from .train.recipes import Recipe
 from .trial import Trial, trial_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demo:
+    """What `maskstream demo` trains and shows. more: further commands, with {data} for the folder of the sample shards
+    and {run} for the run's.
+    """
+
+    recipe: str
+    more: tuple[str, ...] = ()
+
+    def commands(self, modality: str) -> list[list[str]]:
+        """The words behind `maskstream` of each command."""
+        name = "" if modality == "video" else f"-{modality}"
+        data, run = f"data/shards/sample{name}", f"runs/demo{name}"
+        lines = (
+            f"shards sample{name} --root data/raw/sample{name} --out {{data}}",
+            f"train {self.recipe} --data {{data}}/train --out {{run}}",
+            "report {run} --data {data}/val --out {run}/report.html",
+            *self.more,
+        )
+        return [line.format(data=data, run=run).split() for line in lines]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +43,7 @@ class Modality:
     kinds: of the components that its samples hold. encoder: makes samples of raw files. trial: what `preview` and
     `bench` let one choose of a data config. figures: those of batches of a data config, of the split in a folder.
     stages: what its loader's stages do and what would make them cheaper, where that is not what all loaders say.
-    datasets, recipes: by name.
+    demo: what `maskstream demo` trains.
     """
 
     name: str
@@ -33,9 +53,8 @@ class Modality:
     encoder: Callable[[], Encoder]
     trial: type[Trial]
     figures: Callable[[DataConfig[Any], Path], Figures[Any]]
+    demo: Demo
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    datasets: Mapping[str, Callable[[Path], Dataset]] = field(default_factory=dict)
-    recipes: Mapping[str, Callable[[], Recipe]] = field(default_factory=dict)
 
     def data(self, **chosen: Any) -> DataConfig[Any]:
         """The data config for options of the trial; ValueError for one that does not fit."""

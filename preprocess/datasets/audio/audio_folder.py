@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...encode.audio.encoder import AudioEncoder
 from ..dataset import Dataset
 from ..folder import folder
 
@@ -17,4 +18,4 @@ SOUND_SUFFIXES = AUDIO_SUFFIXES | {".mkv", ".mov", ".mp4", ".webm"}
 
 def audio_folder(root: Path) -> Dataset:
     """The splits of a folder of sounds; DatasetError where there is none, or the list is not as `folder` has it."""
-    return folder(root, name="audio-folder", modality="audio", suffixes=AUDIO_SUFFIXES)
+    return folder(root, name="audio-folder", encoder=AudioEncoder(), suffixes=AUDIO_SUFFIXES)

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...encode.audio.encoder import AudioEncoder
+from ...encode.audiovisual.encoder import AudioVisualEncoder
 from ...source import Source
 from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, media_paths, require_folder
 from .audio_folder import SOUND_SUFFIXES
@@ -49,8 +51,8 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
         for path in wanted:
             for segment in _segments(path):
                 listed.setdefault(split, []).append(_source(segment, files, numbers, root, path))
-    modality = "audiovisual" if videos else "audio"
-    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, modality=modality)
+    encoder = AudioVisualEncoder() if videos else AudioEncoder()
+    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, encoder=encoder)
 
 
 def _classes(root: Path, name: str) -> tuple[dict[str, int], list[str]]:

@@ -10,6 +10,7 @@ import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, first_existing, require_folder
 
@@ -36,4 +37,4 @@ def esc50(root: Path, fold: int = 1) -> Dataset:
         source = Source(id=row["filename"], path=path, label=int(row["target"]))
         listed["val" if int(row["fold"]) == fold else "train"].append(source)
     label_names = [names.get(number, str(number)) for number in range(max(names, default=-1) + 1)]
-    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, modality="audio")
+    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, encoder=AudioEncoder())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
 
@@ -38,7 +39,7 @@ def librispeech(root: Path) -> Dataset:
         ]
         for split, utterances in found.items()
     }
-    return dataset_of("librispeech", speakers, listed, root=root, obtain=OBTAIN, modality="audio")
+    return dataset_of("librispeech", speakers, listed, root=root, obtain=OBTAIN, encoder=AudioEncoder())
 
 
 def _utterances(transcript: Path) -> list[tuple[Path, str]]:

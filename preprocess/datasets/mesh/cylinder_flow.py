@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from ...encode.mesh.cylinder import CylinderFlow
+from ...encode.mesh.encoder import MeshEncoder
 from ...source import Source
 from ..dataset import Dataset
 
@@ -40,7 +41,7 @@ def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> 
         ]
         for split, count in counts.items()
     }
-    return Dataset(name=name, label_names=(), splits=splits, modality="mesh")
+    return Dataset(name=name, label_names=(), splits=splits, encoder=MeshEncoder())
 
 
 def drawn_flow(name: str, like: CylinderFlow) -> CylinderFlow:

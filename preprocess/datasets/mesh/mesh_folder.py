@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...encode.mesh.encoder import MeshEncoder
 from ...encode.mesh.surfaces import SURFACE_SUFFIXES
 from ..dataset import Dataset
 from ..folder import folder
@@ -11,4 +12,4 @@ from ..folder import folder
 
 def mesh_folder(root: Path) -> Dataset:
     """The splits of a folder of mesh files; DatasetError as for `folder`."""
-    return folder(root, name="mesh-folder", modality="mesh", suffixes=SURFACE_SUFFIXES)
+    return folder(root, name="mesh-folder", encoder=MeshEncoder(), suffixes=SURFACE_SUFFIXES)

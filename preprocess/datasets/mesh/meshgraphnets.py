@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ....shards.errors import DatasetError
+from ...encode.mesh.encoder import MeshEncoder
 from ...encode.mesh.trajectories import h5py_module
 from ...source import Source
 from ..dataset import Dataset, first_existing, require_folder
@@ -54,7 +55,7 @@ def meshgraphnets(root: Path) -> Dataset:
             splits[split] = _trajectories(file, split, meta)
     if "train" not in splits:
         raise DatasetError(f"meshgraphnets: there is no train.h5 in {root}. {OBTAIN}")
-    return Dataset(name="meshgraphnets", label_names=(), splits=splits, modality="mesh")
+    return Dataset(name="meshgraphnets", label_names=(), splits=splits, encoder=MeshEncoder())
 
 
 def _read_meta(path: Path) -> _Meta:

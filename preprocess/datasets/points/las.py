@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...encode.points.encoder import PointEncoder
 from ...encode.points.las_files import LAS_SUFFIXES, check_las_header
 from ...source import Source
 from ..dataset import Dataset
@@ -24,7 +25,7 @@ MOST_POINTS = 131_072
 
 def las(root: Path) -> Dataset:
     """The splits of a folder of tiles; DatasetError as for `folder`, and where laspy is not installed."""
-    found = folder(root, name="las", modality="points", suffixes=LAS_SUFFIXES)
+    found = folder(root, name="las", encoder=PointEncoder(), suffixes=LAS_SUFFIXES)
     splits = {
         split: [block for source in sources for block in blocks(source, MOST_POINTS)]
         for split, sources in found.splits.items()

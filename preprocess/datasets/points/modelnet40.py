@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...encode.points.encoder import PointEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
 
@@ -34,4 +35,4 @@ def modelnet40(root: Path) -> Dataset:
         ]
         for split, folder in SPLITS.items()
     }
-    return dataset_of("modelnet40", label_names, listed, root=root, obtain=OBTAIN, modality="points")
+    return dataset_of("modelnet40", label_names, listed, root=root, obtain=OBTAIN, encoder=PointEncoder())

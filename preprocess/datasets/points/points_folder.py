@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...encode.points.encoder import PointEncoder
 from ...encode.points.point_files import POINT_SUFFIXES
 from ..dataset import Dataset
 from ..folder import folder
@@ -15,4 +16,4 @@ from ..folder import folder
 
 def points_folder(root: Path) -> Dataset:
     """The splits of a folder of clouds and meshes; DatasetError as for `folder`."""
-    return folder(root, name="points-folder", modality="points", suffixes=POINT_SUFFIXES)
+    return folder(root, name="points-folder", encoder=PointEncoder(), suffixes=POINT_SUFFIXES)

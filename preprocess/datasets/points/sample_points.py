@@ -16,6 +16,7 @@ from pathlib import Path
 import xxhash
 
 from ....shards.errors import DatasetError
+from ...encode.points.encoder import PointEncoder
 from ...source import Source
 from ..dataset import Dataset
 from ..debian import debian_folder
@@ -48,7 +49,7 @@ def sample_points(root: Path) -> Dataset:
         tile = Source(id=f"{LASPY.folder}/{path.name}", path=path, label=label_names.index(GROUND))
         for number, block in enumerate(blocks(tile, BLOCK_POINTS)):
             splits["val" if number % HELD_OUT == 0 else "train"].append(block)
-    return Dataset(name="sample-points", label_names=label_names, splits=splits, modality="points")
+    return Dataset(name="sample-points", label_names=label_names, splits=splits, encoder=PointEncoder())
 
 
 def _parts(library: Path) -> dict[str, list[Source]]:

@@ -18,7 +18,7 @@ import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
-from ...encode.points.encoder import PUBLISHED_ORDER
+from ...encode.points.encoder import PUBLISHED_ORDER, PointEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, first_existing, require_folder
 
@@ -51,7 +51,7 @@ def shapenet(root: Path) -> Dataset:
     if not listed:
         raise DatasetError(f"shapenet: the folders of {base} hold neither SPLIT/*.npy nor MODEL/**/*.obj. {OBTAIN}")
     names = [CATEGORIES.get(synset, synset) for synset in synsets]
-    return dataset_of("shapenet", names, listed, root=root, obtain=OBTAIN, modality="points")
+    return dataset_of("shapenet", names, listed, root=root, obtain=OBTAIN, encoder=PointEncoder())
 
 
 def _synsets(root: Path) -> tuple[Path, list[str]]:

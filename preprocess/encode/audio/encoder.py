@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -44,6 +45,8 @@ class AudioEncoder(Config):
     which share of the samples is at full scale.
     The parts of a source are further channels of it.
     """
+
+    modality: ClassVar[str] = "audio"
 
     level: int = LEVEL
 
@@ -195,7 +198,3 @@ def _rms(samples: npt.NDArray[np.int32]) -> float:
         float(np.square(samples[i : i + _CHUNK], dtype=np.float64).sum()) for i in range(0, len(samples), _CHUNK)
     )
     return float(np.sqrt(squares / samples.size))
-
-
-ENCODER = AudioEncoder
-"""That of the modality, for encoders.py."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,12 +40,18 @@ class AudioVisualEncoder(Config):
     A source's window is in frames, as for videos. The profile `copy` keeps no clock and is refused.
     """
 
+    modality: ClassVar[str] = "audiovisual"
+
     video: VideoProfile = PROFILES["train"]
     level: int = LEVEL
 
     def __post_init__(self) -> None:
         if self.video.name == "copy":
             raise ValueError("profile 'copy' does not keep the time of a video's first frame; use 'train' or 'fps'")
+
+    def in_profile(self, profile: VideoProfile) -> AudioVisualEncoder:
+        """The same with videos in another profile."""
+        return replace(self, video=profile)
 
     @property
     def profile(self) -> str:
@@ -89,7 +96,3 @@ def _level_db(sound: Sound) -> float:
     full = float(1 << sound.bits - 1) if sound.bits else 1.0
     power = np.square(sound.samples / full, dtype=np.float64).mean(axis=0).max()
     return float(10 * np.log10(max(power, 1e-20)))
-
-
-ENCODER = AudioVisualEncoder
-"""That of the modality, for encoders.py."""

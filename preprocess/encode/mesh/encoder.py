@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ class MeshEncoder(Config):
     `changes` (from step to step, at normal and outflow nodes), each how many, the sums of the D channels and those of
     their squares.
     """
+
+    modality: ClassVar[str] = "mesh"
 
     @property
     def profile(self) -> str:
@@ -96,7 +98,3 @@ def _edge_sums(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) ->
     pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]
     lengths = [np.sqrt(np.square(corners[:, i] - corners[:, j]).sum(axis=1)).sum() for i, j in pairs]
     return [float(len(cells) * len(pairs)), float(np.sum(lengths))]
-
-
-ENCODER = MeshEncoder
-"""That of the modality, for encoders.py."""

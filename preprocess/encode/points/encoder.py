@@ -10,7 +10,7 @@ cloud), or it is larger or smaller than float32 can square. A mesh is rejected w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,8 @@ _EXTENTS = (1e-15, 1e15)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointEncoder(Config):
     """`surface_points` points are drawn on a mesh, uniformly over its area. Clouds keep all of their points."""
+
+    modality: ClassVar[str] = "points"
 
     surface_points: int = 8192
 
@@ -107,7 +109,3 @@ def _near(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], lis
     moved = points.copy()
     moved[:, :3] -= low
     return moved, low.tolist()
-
-
-ENCODER = PointEncoder
-"""That of the modality, for encoders.py."""

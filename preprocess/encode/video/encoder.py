@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ....shards.config import Config
 from ....shards.members.video import video_member
@@ -16,7 +17,13 @@ from .video import encode_video
 class VideoEncoder(Config):
     """Videos in a profile: the member `mp4`."""
 
+    modality: ClassVar[str] = "video"
+
     video: VideoProfile = PROFILES["train"]
+
+    def in_profile(self, profile: VideoProfile) -> VideoEncoder:
+        """The same with videos in another profile."""
+        return replace(self, video=profile)
 
     @property
     def profile(self) -> str:
@@ -27,7 +34,3 @@ class VideoEncoder(Config):
         """The video, or its window, as `encode_video` makes it."""
         made = encode_video(source.path, self.video, source.window)
         return Encoded(members={"mp4": video_member(made.data, made.index)}, meta=made.meta)
-
-
-ENCODER = VideoEncoder
-"""That of the modality, for encoders.py."""

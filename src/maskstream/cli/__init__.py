@@ -16,6 +16,7 @@ from rich.markup import escape
 from .. import __version__
 from ..shards.errors import MaskstreamError
 from .bench import bench
+from .demo import demo
 from .doctor import doctor
 from .gallery import gallery
 from .index import index
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
-for _command in (shards, index, train, report, rollout, preview, gallery, doctor, bench, verify, inspect):
+for _command in (shards, index, train, report, rollout, preview, gallery, doctor, bench, verify, inspect, demo):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(_command)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..modality import Modality
+from ..modality import Demo, Modality
 from ..pages.figures.audio import AudioFigures, NoisyFigures
 from ..pages.figures.card import label_names
 from ..pipelines.modalities.audio.clip import AudioClip
@@ -104,6 +104,7 @@ AUDIO = Modality(
     encoder=AudioEncoder,
     trial=AudioTrial,
     figures=figures,
+    demo=Demo(recipe="audiomae-tiny"),
     stages={
         "decode": ("Decoding FLAC", "shorter clips or more cores would help"),
         "convert": ("Making spectrograms", "on a CUDA device, or with on_device=True, they are made of whole batches"),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..modality import Modality
+from ..modality import Demo, Modality
 from ..pages.figures.audiovisual import AudioVisualFigures
 from ..pages.figures.card import label_names
 from ..pipelines.modalities.audio.spectrogram import Spectrogram
@@ -74,6 +74,7 @@ AUDIOVISUAL = Modality(
     encoder=AudioVisualEncoder,
     trial=AudioVisualTrial,
     figures=figures,
+    demo=Demo(recipe="avsiam-tiny"),
     stages={
         "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),
         "convert": (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..modality import Modality
+from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.mesh import MeshFigures
 from ..pipelines.masks import TokenGrid
@@ -49,6 +49,17 @@ MESH = Modality(
     encoder=MeshEncoder,
     trial=MeshTrial,
     figures=figures,
+    demo=Demo(
+        recipe="meshmask-tiny",
+        # The pre-trained model learns the next step; beside it two that were not pre-trained, with as many of these
+        # steps, and with as many steps in all.
+        more=(
+            "train meshmask-tiny-next --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
+            "train meshmask-tiny-next --data {data}/train --out {run}/same-steps",
+            "train meshmask-tiny-next --data {data}/train --out {run}/same-total --steps 1600",
+            "rollout {run}/pre-trained {run}/same-steps {run}/same-total --data {data}/val --out {run}/rollout.html",
+        ),
+    ),
     stages={
         "read": ("Reading and normalising", "more views of a mesh share its reading, and more cores would help"),
         "convert": ("Building graphs", "more views of a mesh share its graph, and more cores would help"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..modality import Modality
+from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.points import PointsFigures
 from ..pipelines.modalities.data import DataConfig
@@ -57,6 +57,13 @@ POINTS = Modality(
     encoder=PointEncoder,
     trial=PointsTrial,
     figures=figures,
+    demo=Demo(
+        recipe="pointmae-tiny",
+        more=(  # beside the masked autoencoder of groups a masked diffusion model of voxels
+            "train fastdit3d-tiny --data {data}/train --out {run}/fastdit3d",
+            "report {run}/fastdit3d --data {data}/val --out {run}/fastdit3d/report.html",
+        ),
+    ),
     stages={
         "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),
         "mask": ("Drawing masks", "one that need not know which voxels are occupied, such as random, costs less"),

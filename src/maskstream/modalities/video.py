@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..modality import Modality
+from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
 from ..pipelines.modalities.data import DataConfig
@@ -66,6 +66,7 @@ VIDEO = Modality(
     encoder=VideoEncoder,
     trial=VideoTrial,
     figures=figures,
+    demo=Demo(recipe="mgmae-tiny"),
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
         "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),

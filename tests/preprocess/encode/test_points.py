@@ -5,7 +5,6 @@ import io
 import numpy as np
 import pytest
 
-from maskstream.preprocess.encode.encoders import encoder_of
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.preprocess.encode.points.encoder import PUBLISHED_ORDER, PointEncoder, surface_sample
 from maskstream.preprocess.encode.points.ldraw import read_ldraw
@@ -221,5 +220,5 @@ def test_parts_of_parts_are_placed(tmp_path):
 
 
 def test_points_are_a_modality():
-    settings = encoder_of("points", None).to_dict(defaults=True)
+    settings = PointEncoder().to_dict(defaults=True)
     assert settings == {"kind": "PointEncoder", "surface_points": 8192}

@@ -24,7 +24,7 @@ LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Modality:
+class Indexer:
     """components: that are indexed; of a sample that has several, the first one counts. index: makes it of a member's
     bytes and component, thoroughly or fast; RejectError where it cannot be used.
     """
@@ -43,9 +43,9 @@ def _sound(data: bytes, component: str, check: bool) -> Indexed:
     return index_sound(data, component)
 
 
-MODALITIES = {
-    "video": Modality(name="video", noun="video", components=CONTAINERS, index=_video),
-    "audio": Modality(name="audio", noun="sound", components=SOUNDS, index=_sound),
+INDEXERS = {
+    "video": Indexer(name="video", noun="video", components=CONTAINERS, index=_video),
+    "audio": Indexer(name="audio", noun="sound", components=SOUNDS, index=_sound),
 }
 
 
@@ -55,19 +55,19 @@ run of rows, which is a fair sample only where the rows lie in random order, as 
 """
 
 
-def modality_of(paths: Sequence[Path], wanted: str | None) -> Modality:
+def indexer_of(paths: Sequence[Path], wanted: str | None) -> Indexer:
     """The modality that is wanted, or else that of the first sample which has any.
 
-    ValueError where that sample has several, or is a cloud or a mesh, or `wanted` is none of MODALITIES. Tars of which
+    ValueError where that sample has several, or is a cloud or a mesh, or `wanted` is none of INDEXERS. Tars of which
     none can be told are indexed as videos, so that their rejects say what is in them.
     """
     if wanted is not None:
-        if wanted not in MODALITIES:
-            raise ValueError(f"modality {wanted!r}; legal are {', '.join(MODALITIES)}")
-        return MODALITIES[wanted]
+        if wanted not in INDEXERS:
+            raise ValueError(f"modality {wanted!r}; legal are {', '.join(INDEXERS)}")
+        return INDEXERS[wanted]
     for path in paths:
         components = _first_components(path)
-        found = [m for m in MODALITIES.values() if components & set(m.components)]
+        found = [m for m in INDEXERS.values() if components & set(m.components)]
         if len(found) > 1:
             held = ", ".join(sorted(components & {c for m in found for c in m.components}))
             names = " or ".join(f"--modality {m.name}" for m in found)
@@ -82,12 +82,12 @@ def modality_of(paths: Sequence[Path], wanted: str | None) -> Modality:
                 f"a sample of {path} holds {clouds[0]}; clouds and meshes are not indexed: unpack the tars, and make "
                 "shards of the files with `maskstream shards points-folder`"
             )
-    return MODALITIES["video"]
+    return INDEXERS["video"]
 
 
 def _first_components(path: Path) -> set[str]:
     """The components of the first sample of a tar that has one which can be indexed; none where there is none."""
-    known = {component for m in MODALITIES.values() for component in m.components} | CLOUDS
+    known = {component for m in INDEXERS.values() for component in m.components} | CLOUDS
     key, components = "", set[str]()
     try:
         with path.open("rb") as file:

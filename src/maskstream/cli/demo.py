@@ -1,0 +1,34 @@
+"""`maskstream demo`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import console
+
+
+def demo(
+    modality: Annotated[str, typer.Argument(help="video, audio, audiovisual, points or mesh.")] = "video",
+) -> None:
+    """Make sample shards of a modality, train on them for minutes, and write pages about it: real data to a model.
+
+    Runs the commands that it prints; data/ and runs/ are in this folder. The same command goes on where it stopped.
+    """
+    from ..modalities import MODALITIES
+
+    if modality not in MODALITIES:
+        raise ValueError(f"there is no demo of {modality!r}; legal are {', '.join(MODALITIES)}")
+    pages = []
+    for command in MODALITIES[modality].demo.commands(modality):
+        console.print(f"maskstream {' '.join(command)}", highlight=False, soft_wrap=True)
+        ended = subprocess.run([sys.executable, "-m", "maskstream", *command], check=False)
+        if ended.returncode:
+            raise typer.Exit(ended.returncode)
+        pages += [word for word in command if word.endswith(".html")]
+    for page in pages:
+        console.print(f"open {Path(page)}", highlight=False)
