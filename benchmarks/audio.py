@@ -142,7 +142,8 @@ def resampling_ms(loader: AudioLoader, epoch: int) -> float:
     assert isinstance(sampler, AudioSampler)
     manifest, sounds = sampler.manifest, sampler.sounds
     read = [
-        read_stretch(manifest.store, manifest.member(i, "flac"), *sounds.stretch(i, epoch), rate=RATE) for i in range(8)
+        read_stretch(manifest.store, manifest.member(i, "flac"), sounds.header(i), *sounds.stretch(i, epoch), rate=RATE)
+        for i in range(8)
     ]
 
     def decode(rate: int) -> None:
