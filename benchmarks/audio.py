@@ -27,12 +27,14 @@ from torch.utils.data import DataLoader
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
 from maskstream.pipelines.decode.sound import decode_stretch, read_stretch
-from maskstream.pipelines.modalities.audio.loader import AudioLoader
+from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
-from maskstream.pipelines.modalities.audio.sample import AudioSampler
+from maskstream.pipelines.modalities.audio.reader import SoundReader
+from maskstream.pipelines.stream.loader import Loader
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.shards.format.manifest import Manifest
 
 FILES, CLIPS = 16, 64
 SETS = {"speech: 15 s, 16 kHz mono": (15, 16000, 1), "recordings: 60 s, 44.1 kHz stereo": (60, 44100, 2)}
@@ -54,7 +56,7 @@ def write_sounds(folder: Path, seconds: int, rate: int, channels: int) -> list[P
     return paths
 
 
-def ours(shards: Path, **features: Any) -> AudioLoader:
+def ours(shards: Path, **features: Any) -> Loader[AudioBatch]:
     return audio_loader(
         shards,
         clip=AudioClip(seconds=SECONDS),
@@ -110,7 +112,7 @@ def check(readers: dict[str, Callable[[], Any]]) -> None:
             raise SystemExit(f"{name} made {tuple(batch.shape)}, not {(BATCH, BINS, FRAMES)}")
 
 
-def stages(loader: AudioLoader, rounds: int) -> dict[str, float]:
+def stages(loader: Loader[AudioBatch], sounds: SoundReader, rounds: int) -> dict[str, float]:
     """Medians of the processor milliseconds per clip of each stage, as the loader counts them, and of all.
 
     How much of decoding is resampling comes from decoding the same bytes with and without it.
@@ -123,27 +125,24 @@ def stages(loader: AudioLoader, rounds: int) -> dict[str, float]:
         before = taken(loader)
         whole = cpu_ms(lambda: last(islice(batches, CLIPS // BATCH)), CLIPS)
         one = {name: (taken(loader)[stage] - before[stage]) / CLIPS * 1e3 for stage, name in names.items()}
-        one["resampling"] = max(resampling_ms(loader, epoch), 0.0)
+        one["resampling"] = max(resampling_ms(sounds, epoch), 0.0)
         one["FLAC"] -= one["resampling"]
         found.append({**one, "threads and the rest": whole - sum(one.values()), "all": whole})
     return {name: round(median(one[name] for one in found), 2) for name in found[0]}
 
 
-def taken(loader: AudioLoader) -> dict[str, float]:
+def taken(loader: Loader[AudioBatch]) -> dict[str, float]:
     """Processor seconds of each stage so far."""
     counted = loader.stats()["cpu_seconds"]
     assert isinstance(counted, dict)
     return {stage: counted.get(stage, 0.0) for stage in ("read", "decode", "convert", "mask", "collate")}
 
 
-def resampling_ms(loader: AudioLoader, epoch: int) -> float:
+def resampling_ms(sounds: SoundReader, epoch: int) -> float:
     """What decoding takes longer with resampling than without, of the stretches that an epoch shows."""
-    sampler = loader.sampler
-    assert isinstance(sampler, AudioSampler)
-    manifest, sounds = sampler.manifest, sampler.sounds
+    manifest = sounds.manifest
     read = [
-        read_stretch(manifest.store, manifest.member(i, "flac"), sounds.header(i), *sounds.stretch(i, epoch), rate=RATE)
-        for i in range(8)
+        read_stretch(manifest.store, manifest.member(i, "flac"), *sounds.stretch(i, epoch), rate=RATE) for i in range(8)
     ]
 
     def decode(rate: int) -> None:
@@ -161,11 +160,13 @@ def measure(seconds: int, rate: int, channels: int, folder: Path, rounds: int) -
     paths = write_sounds(folder / "raw/train/a", seconds, rate, channels)
     make_shards("audio-folder", folder / "raw", folder / "shards", workers=0)
     readers = readers_of(paths, folder / "shards/train", seconds)
+    manifest = Manifest.load(folder / "shards/train")
+    sounds = SoundReader(manifest=manifest, clip=AudioClip(seconds=SECONDS), seed=0)
     check(readers)
     turns = [{name: cpu_ms(run, CLIPS) for name, run in readers.items()} for _ in range(rounds)]
     return {
         "readers": {name: round(median(turn[name] for turn in turns), 2) for name in readers},
-        "stages": stages(ours(folder / "shards/train"), rounds),
+        "stages": stages(ours(folder / "shards/train"), sounds, rounds),
     }
 
 

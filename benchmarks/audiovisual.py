@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from maskstream.pipelines import AudioVisualLoader, VideoClip, audiovisual_loader, masks
+from maskstream.pipelines import AudioVisualBatch, Loader, VideoClip, audiovisual_loader, masks
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets.audiovisual.sample_audiovisual import CLIPS
@@ -149,7 +149,7 @@ class PyAVClips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return torch.from_numpy(pixels), torch.from_numpy(librosa.power_to_db(power)), torch.from_numpy(wave)
 
 
-def drawn(loader: AudioVisualLoader, shards: Path, raw: Path, seconds: float) -> tuple[list[Wanted], list[Any]]:
+def drawn(loader: Loader[AudioVisualBatch], shards: Path, raw: Path, seconds: float) -> tuple[list[Wanted], list[Any]]:
     """The clips of the loader's next batches, and these batches."""
     manifest = Manifest.load(shards)
     files = dict(zip(manifest.keys(range(len(manifest))), manifest.sources().to_pylist(), strict=True))

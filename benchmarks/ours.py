@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,8 @@ from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.loader import video_loader
 from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.mp4 import read_fragments, read_header
 
@@ -41,7 +44,7 @@ def sampler_of(manifest: Manifest, mask: Mask | None = None) -> VideoSampler:
         clip=clip,
         grid=TokenGrid.video(clip.frames, clip.size, clip.size, tubelet=2, patch=16),
         augment=MultiScaleCrop(),
-        mask=mask,
+        mask_of=mask,
         flow="codec" if mask is not None and "flow" in mask.needs else None,
         seed=SEED,
     )
@@ -71,7 +74,7 @@ def clips_of(variant: Variant, epochs: int) -> list[Clip]:
     clips = []
     for epoch in range(epochs):
         for index, file in enumerate(variant.files):
-            request = sampler.request(index, epoch)
+            request = sampler.request(Wanted(index=index, epoch=epoch))
             clips.append(
                 Clip(
                     file=file,
@@ -88,14 +91,18 @@ def clips_of(variant: Variant, epochs: int) -> list[Clip]:
 
 
 def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
+    plain = replace(sampler, mask_of=None)
+
     def run(clips: Sequence[Clip]) -> Any:
         pixels, maps = None, []
         for clip in clips:
-            sample = sampler.make(clip.index, clip.epoch)
-            maps += sample.maps or []
-            pixels = sample.video[0] if output == "uint8" else sampler.collate([sample]).pixel_values()[0]
-        if sampler.mask is not None:
-            sampler.mask.joined(sampler.grid, maps)
+            request, draft = sampler.request(Wanted(index=clip.index, epoch=clip.epoch)), sampler.allocate(1)
+            sampler.mask(request, draft, 0)
+            sampler.fill(request, draft, 0, Stats())
+            maps += [own for own in draft.maps if own is not None]
+            pixels = draft.video[0] if output == "uint8" else plain.join(draft).pixel_values()[0]
+        if sampler.mask_of is not None:
+            sampler.mask_of.joined(sampler.grid, maps)
         return pixels
 
     return Reader(name=name, output=output, run=run)
@@ -137,7 +144,7 @@ def _floor(sampler: VideoSampler) -> Reader:
 
     @cache
     def prepared(index: int, epoch: int) -> tuple[str, bytes, list[bytes]]:
-        request = sampler.request(index, epoch)
+        request = sampler.request(Wanted(index=index, epoch=epoch))
         data = sampler.read(request)
         track = read_header(data.header)
         fragments = memoryview(data.fragments)

@@ -29,6 +29,7 @@ from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.video.sample import VideoSampler
 from maskstream.pipelines.stream.order import Order, rank_share
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,13 +100,13 @@ def clip_costs(manifest: Manifest, clips: int = 2000) -> dict[str, float]:
         clip=shape,
         grid=TokenGrid.video(shape.frames, shape.size, shape.size, tubelet=2, patch=16),
         augment=MultiScaleCrop(),
-        mask=None,
+        mask_of=None,
         flow=None,
         seed=0,
     )
     requests = size = 0
     for index in np.linspace(0, len(manifest) - 1, clips).astype(int).tolist():
-        request = sampler.request(index, 0)
+        request = sampler.request(Wanted(index=index, epoch=0))
         video = request.video
         first, stop = video.gops_of(request.numbers)
         requests += 1 if video.offset[first] == video.header_size else 2

@@ -20,33 +20,31 @@ from .masks import TokenGrid
 from .masks.core.batch import MaskBatch
 from .modalities.audio.batch import AudioBatch, NoisyBatch
 from .modalities.audio.clip import AudioClip
-from .modalities.audio.loader import AudioLoader, audio_loader
+from .modalities.audio.loader import audio_loader
 from .modalities.audio.log_mel import LogMel
 from .modalities.audio.microphones import MicrophoneLine
-from .modalities.audio.noisy import NoisyLoader, noisy_loader
+from .modalities.audio.noisy import noisy_loader
 from .modalities.audiovisual.batch import AudioVisualBatch
-from .modalities.audiovisual.loader import AudioVisualLoader, audiovisual_loader
+from .modalities.audiovisual.loader import audiovisual_loader
 from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from .modalities.mesh.batch import MeshBatch
-from .modalities.mesh.loader import MeshLoader, mesh_loader
+from .modalities.mesh.loader import mesh_loader
 from .modalities.mesh.noise import MeshNoise
 from .modalities.points.augment import PointAugment, PointStats
 from .modalities.points.batch import PointsBatch
-from .modalities.points.loader import PointsLoader, points_loader
+from .modalities.points.loader import points_loader
 from .modalities.points.read import PointSelection
 from .modalities.points.tokens import GroupTokens, VoxelTokens
 from .modalities.video.batch import VideoBatch
 from .modalities.video.clip import VideoClip
-from .modalities.video.loader import VideoLoader, video_loader
+from .modalities.video.loader import video_loader
 from .stream.loader import Loader
 from .stream.mix import mix
 
 __all__ = [
     "AudioBatch",
     "AudioClip",
-    "AudioLoader",
     "AudioVisualBatch",
-    "AudioVisualLoader",
     "CosineNoise",
     "Fbank",
     "Flow",
@@ -56,24 +54,20 @@ __all__ = [
     "LogMel",
     "MaskBatch",
     "MeshBatch",
-    "MeshLoader",
     "MeshNoise",
     "MicrophoneLine",
     "Mixup",
     "NoisyBatch",
-    "NoisyLoader",
     "PointAugment",
     "PointSelection",
     "PointStats",
     "PointsBatch",
-    "PointsLoader",
     "RollGain",
     "SpecAugment",
     "SpectrogramNoise",
     "TokenGrid",
     "VideoBatch",
     "VideoClip",
-    "VideoLoader",
     "VoxelTokens",
     "audio_loader",
     "audiovisual_loader",

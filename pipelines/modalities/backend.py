@@ -1,52 +1,18 @@
-"""What serves a loader: PyAV and torch code, or DALI on a CUDA device."""
+"""Whether DALI on a CUDA device serves a loader, or PyAV and torch code."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Literal, get_args
 
 import torch
 
-from .audio.log_mel import LogMel
-from .audio.sample import AudioSampler
-from .video.sample import VideoSampler
+Backend = Literal["auto", "cpu", "dali"]
 
 
-def choose_backend(backend: str, sampler: VideoSampler, device: torch.device, threads: int, workers: int = 0) -> Any:
-    """The sampler that a loader of videos runs.
-
-    "auto" is DALI on a CUDA device where it is installed and decodes the shards' codecs, where no flow is needed and
-    no worker processes are asked for. ValueError where "dali" is asked for and cannot serve.
-    """
-    if not _dali_serves(backend, device, workers, suits=sampler.flow is None):
-        return sampler
-    from .video.dali import DaliSampler, undecodable
-
-    if backend == "auto" and undecodable(sampler, device):
-        return sampler
-    return DaliSampler(sampler, device, threads)
-
-
-def choose_sound_backend(
-    backend: str, sampler: AudioSampler, device: torch.device, threads: int, workers: int = 0
-) -> Any:
-    """The sampler that a loader of sounds runs.
-
-    "auto" is DALI on a CUDA device where it is installed, for `LogMel` that is left to the device, where no worker
-    processes are asked for. ValueError where "dali" is asked for and cannot serve.
-    """
-    if not _dali_serves(
-        backend, device, workers, suits=sampler.on_device and isinstance(sampler.spectrogram.features, LogMel)
-    ):
-        return sampler
-    from .audio.dali import DaliSoundSampler
-
-    return DaliSoundSampler(sampler, device, threads)
-
-
-def _dali_serves(backend: str, device: torch.device, workers: int, *, suits: bool) -> bool:
+def dali_serves(backend: Backend, device: torch.device, workers: int, *, suits: bool) -> bool:
     """Whether DALI is to be used; `suits`: whether "auto" may. ValueError where it is asked for and cannot be."""
-    if backend not in ("auto", "cpu", "dali"):
+    if backend not in get_args(Backend):
         raise ValueError(f"backend={backend!r}; legal are 'auto', 'cpu' and 'dali'")
     there = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
     if backend == "cpu" or (backend == "auto" and not (there and device.type == "cuda" and suits and workers == 0)):

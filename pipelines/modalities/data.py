@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar, Unpack
+from typing import ClassVar, Generic, Unpack
 
 from ...shards.config import Config
 from ..masks import TokenGrid
-from ..stream.build import LoaderOptions
 from ..stream.loader import Loader
-
-BatchT = TypeVar("BatchT")
+from ..stream.sampler import BatchT
+from .split import Options
 
 
 class DataConfig(Config, ABC, Generic[BatchT]):
@@ -31,7 +30,7 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         """
 
     @abstractmethod
-    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[BatchT]:
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
         """A loader of the split in the folder `location`; the options are those that all loaders take."""
 
 

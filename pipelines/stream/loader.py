@@ -1,28 +1,34 @@
 """The loader of every modality: order to samples to batches, in threads or in worker processes, with a state that
 resumes.
 
-A modality brings a sampler (`make(index, epoch)` and `collate(samples)`); position, ranks, workers and the end of all
-of them are here, once. What a batch holds is in produce.py, the processes are in workers.py.
+A modality brings a source, whose sampler and finish make batches (sampler.py); position, ranks, workers and the end of
+all of them are here, once. What a batch holds is in produce.py, the processes are in workers.py.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from typing import Any, Generic, Self
+from typing import Any, Generic, Protocol, TypedDict, final
 
 import torch
 
 from ...shards.errors import ResumeError, SampleError
 from .order import ORDER_VERSION
-from .produce import BatchMaker, BatchOrder, BatchT, Sampler, batches_from_threads, plans
+from .produce import BatchMaker, BatchPlan, Made, batches_from_threads, plans
+from .run_length import budgeted
+from .sampler import BatchT, BatchT_co, DraftT, Finish, HostT, RequestT
+from .samples import BatchOrder
+from .source import Source
 from .stats import Stats
+from .token_budget import BudgetOrder
+from .topology import default_threads, resolved_device, resolved_ranks
 from .torch_dataset import BatchDataset
-from .transfer import on_device
+from .transfer import Delivery
 from .workers import WorkerPool
 
 _LEAST_SEEN = 100  # samples before a fraction of them means something
@@ -38,6 +44,86 @@ def _end_all() -> None:
             iteration.close()
 
 
+class LoaderOptions(TypedDict, total=False):
+    """What every loader takes, whatever it loads; nothing of it changes what a sample shows."""
+
+    batch_size: int
+    """Samples per rank; by default 8."""
+    device: str | torch.device
+    """Where batches go; "auto" (the default) is the current CUDA device, the CPU without one."""
+    rank: int | None
+    """By default torch.distributed's, as is world_size."""
+    world_size: int | None
+    workers: int
+    """Processes that make batches; 0 (the default) uses threads of this one."""
+    threads: int | None
+    """Threads of each process that make samples; by default the cores, shared by the workers."""
+    prefetch: int
+    """Batches that are made ahead, by default 3 (of each worker)."""
+    max_bad_fraction: float
+    """The share of samples that may be replaced because they cannot be used, by default 0.01."""
+    steps: int | None
+    """The length of the run in batches, for masks whose ratio changes over it; see `run_steps`."""
+    token_budget: int | None
+    """Visible tokens of a batch over all ranks: its size follows the mask's ratio, in multiples of batch_size x
+    world_size; see `BudgetOrder`. None (the default): every batch has batch_size samples a rank."""
+
+
+class Production(Protocol[BatchT_co]):
+    """Makes the batches of plans in their order; `close` ends the processes that do."""
+
+    def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT_co, Stats]]: ...
+
+    def close(self) -> None: ...
+
+
+class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
+    """The stages of a batch, by threads here or by worker processes, and its finish."""
+
+    def __init__(
+        self,
+        maker: BatchMaker[RequestT, DraftT, HostT],
+        finish: Finish[HostT, BatchT],
+        device: torch.device,
+        *,
+        workers: int,
+        threads: int,
+        prefetch: int,
+    ) -> None:
+        self._maker = maker
+        self._delivery = Delivery(maker=maker, finish=finish, device=device)
+        self._workers, self._threads, self._prefetch = workers, threads, prefetch
+        self.pool: WorkerPool[HostT] | None = None
+
+    def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
+        """The finished batches of the plans and what they cost."""
+        asked: deque[BatchPlan] = deque()
+
+        def noted() -> Iterator[BatchPlan]:
+            for plan in plans:
+                asked.append(plan)
+                yield plan
+
+        with closing(self._made(noted())) as made:
+            pairs = ((asked.popleft(), one) for one in made)
+            with closing(self._delivery.batches(pairs)) as delivered:
+                yield from delivered
+
+    def _made(self, plans: Iterator[BatchPlan]) -> Generator[Made[HostT]]:
+        if not self._workers:
+            return batches_from_threads(self._maker, plans, self._threads, self._prefetch)
+        if self.pool is None:
+            self.pool = WorkerPool(self._maker, workers=self._workers, threads=self._threads, prefetch=self._prefetch)
+        return self.pool.batches(plans)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.close()
+
+
+@final
 class Loader(Generic[BatchT]):
     """Batches of one rank, one epoch an iteration, in the same order at every topology.
 
@@ -49,40 +135,50 @@ class Loader(Generic[BatchT]):
     A loader has one position, so it has one iteration at a time: after `seek`, `load_state_dict` or the start of
     another loop an earlier one raises RuntimeError. Errors of a sample are SampleError, wherever it was made.
 
-    `steps` is the length of the run in batches, for masks whose ratio changes over it; what a batch holds is then a
-    function of its number and of `steps`, and never of who asks for it.
+    The settings are those of `LoaderOptions`. `steps` is the length of the run in batches, for masks whose ratio
+    changes over it; what a batch holds is then a function of its number and of `steps`, and never of who asks for it.
     """
 
     def __init__(
         self,
-        sampler: Sampler[BatchT],
-        order: BatchOrder,
-        fingerprint: str,
+        source: Source[RequestT, DraftT, HostT, BatchT],
         *,
-        rank: int,
-        world_size: int,
-        workers: int,
-        threads: int,
-        prefetch: int,
-        max_bad_fraction: float,
-        device: torch.device,
+        batch_size: int = 8,
         steps: int | None = None,
+        token_budget: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        device: str | torch.device = "auto",
+        workers: int = 0,
+        threads: int | None = None,
+        prefetch: int = 3,
+        max_bad_fraction: float = 0.01,
     ) -> None:
-        if order.shuffle and order.global_batch % world_size:
-            raise ValueError(_indivisible(order.global_batch, world_size))
-        self.sampler = sampler
-        self.order = order
-        self.fingerprint = fingerprint
-        self.world_size = world_size
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: it must be 1 or more")
+        self._rank, self.world_size = resolved_ranks(rank, world_size)
+        self.device = resolved_device(device)
         self.steps = steps
-        self._rank = rank
-        self._workers, self._threads, self._prefetch = workers, threads, prefetch
+        self.order = _order(source, batch_size * self.world_size, steps, token_budget)
+        self._identity = {
+            **self.order.identity(),
+            **({"steps": steps} if source.sampler.needs_progress else {}),
+            **source.identity,
+        }
+        self._needs_steps = source.sampler.needs_progress and steps is None
         self._max_bad_fraction = max_bad_fraction
-        self._device = device
+        self._workers, self._threads = workers, threads or default_threads(workers)
+        self._production: Production[BatchT] = _Production(
+            BatchMaker(sampler=source.sampler, order=self.order),
+            source.finish,
+            self.device,
+            workers=workers,
+            threads=self._threads,
+            prefetch=prefetch,
+        )
         self._epoch, self._batch = 0, 0
         self._iteration = 0
         self._stats = Stats()
-        self._pool: WorkerPool[BatchT] | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch, the same on every rank."""
@@ -102,14 +198,13 @@ class Loader(Generic[BatchT]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position, JSON-able and the same on every rank; another world size or worker count may load it."""
-        return {**self._identity(), **self.order.position(self._epoch, self._batch)}
+        return {**self._identity, **self.order.position(self._epoch, self._batch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved position; ResumeError where that cannot give the same batches."""
-        mine = self._identity()
         wrong = [
             f"{name}: saved {state.get(name)!r}, here {value!r}"
-            for name, value in mine.items()
+            for name, value in self._identity.items()
             if state.get(name) != value
         ]
         if wrong:
@@ -141,25 +236,7 @@ class Loader(Generic[BatchT]):
 
     def close(self) -> None:
         """Ends the worker processes; the position stays, and iterating again starts new ones."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
-
-    def over(self, sampler: Sampler[BatchT], order: BatchOrder, fingerprint: str) -> Self:
-        """A loader of other samples with this one's ranks, workers, threads and device, at the beginning."""
-        return type(self)(
-            sampler,
-            order,
-            fingerprint,
-            rank=self._rank,
-            world_size=self.world_size,
-            workers=self._workers,
-            threads=self._threads,
-            prefetch=self._prefetch,
-            max_bad_fraction=self._max_bad_fraction,
-            device=self._device,
-            steps=self.steps,
-        )
+        self._production.close()
 
     def _begun(self, *, endless: bool) -> Iterator[BatchT]:
         iteration = self._iterate(endless=endless)
@@ -169,8 +246,8 @@ class Loader(Generic[BatchT]):
     def _iterate(self, *, endless: bool) -> Generator[BatchT]:
         self._iteration += 1
         mine = self._iteration
-        with closing(self._made(endless)) as made, closing(on_device(made, self._device)) as source:
-            while (item := self._next(source)) is not None:
+        with closing(self._production.batches(self._plans(endless))) as batches:
+            while (item := self._next(batches)) is not None:
                 batch, stats = item
                 self._stats.add(stats)
                 self._check_bad()
@@ -186,22 +263,16 @@ class Loader(Generic[BatchT]):
                         "began; a loader has one position, so make a second loader for a second loop"
                     )
 
-    def _made(self, endless: bool) -> Generator[tuple[BatchT, Stats]]:
-        """The batches from the current position on, as threads or worker processes make them."""
-        maker = BatchMaker(sampler=self.sampler, order=self.order)
-        if self.sampler.needs_progress and self.steps is None:
+    def _plans(self, endless: bool) -> Iterator[BatchPlan]:
+        """Those of the batches from the current position on."""
+        if self._needs_steps:
             raise ValueError(
                 "the mask's ratio changes over the run, so the loader has to know how long that is: give steps=, the "
                 "number of batches from first to last"
             )
-        wanted = plans(
+        return plans(
             self.order, self._epoch, self._batch, self._rank, self.world_size, endless=endless, steps=self.steps
         )
-        if not self._workers:
-            return batches_from_threads(maker, wanted, self._threads, self._prefetch)
-        if self._pool is None:
-            self._pool = WorkerPool(maker, workers=self._workers, threads=self._threads, prefetch=self._prefetch)
-        return self._pool.batches(wanted)
 
     def _next(self, source: Iterator[tuple[BatchT, Stats]]) -> tuple[BatchT, Stats] | None:
         """The next batch, or None at the end. After an error or Ctrl-C no worker process is left."""
@@ -211,10 +282,6 @@ class Loader(Generic[BatchT]):
         except BaseException:
             self.close()
             raise
-
-    def _identity(self) -> dict[str, Any]:
-        run = {"steps": self.steps} if self.sampler.needs_progress else {}
-        return {**self.order.identity(), **run, "dataset": self.fingerprint}
 
     def _remedy(self, state: dict[str, Any]) -> str:
         if state.get("version") != ORDER_VERSION:
@@ -245,7 +312,13 @@ def _indivisible(global_batch: int, world_size: int) -> str:
     return f"A global batch of {global_batch} samples cannot be shared by {world_size} ranks evenly; use {shown} ranks"
 
 
-def default_threads(workers: int) -> int:
-    """Decoding threads of a process: the cores that this process may use, shared by its workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(workers, 1))
+def _order(
+    source: Source[RequestT, DraftT, HostT, BatchT], global_batch: int, steps: int | None, token_budget: int | None
+) -> BatchOrder:
+    """The source's samples in batches; ValueError for a token budget that cannot be kept."""
+    if token_budget is None:
+        return source.samples.order(global_batch)
+    if steps is None:
+        raise ValueError("a token budget makes batches whose size follows the run: give steps=, its length in batches")
+    visible = budgeted(source)(steps)
+    return BudgetOrder(samples=source.samples.stream(), budget=token_budget, global_batch=global_batch, visible=visible)

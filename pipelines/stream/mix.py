@@ -6,87 +6,133 @@ arithmetic, not memory: the position of the whole is (epoch, batch), as with one
 (any topology, exact resume, replacement of bad samples) holds for a mixture.
 
 Each dataset goes through epochs of its own, at its own pace: every sample of it once, with the crops and masks of that
-epoch, before any comes again.
+epoch, before any comes again. A mixture is a source like others, so it may be a part of another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
-from ..modalities.video.batch import VideoBatch
-from ..modalities.video.loader import VideoLoader
-from ..modalities.video.sample import VideoSample, VideoSampler
-from .order import ORDER_VERSION, GlobalBatch, Int64Array, Order
-from .place import Place
+from ...shards.stores.base import Range
+from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
+from .sampler import BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted
+from .samples import Samples, Stream
+from .source import Source
+from .stats import Stats
 
 
 def mix(
-    parts: Sequence[tuple[VideoLoader, int]],
+    parts: Sequence[tuple[Source[RequestT, DraftT, HostT, BatchT], int]],
     *,
     seed: int = 0,
-    batch_size: int | None = None,
     batches: int | None = None,
-) -> VideoLoader:
-    """A loader that mixes loaders by weight: `mix([(kinetics, 3), (ssv2, 1)], seed=0)`.
+) -> Source[MixRequest[RequestT], DraftT, HostT, BatchT]:
+    """A source that mixes sources of one modality by weight: `Loader(mix([(kinetics, 3), (ssv2, 1)]), batch_size=32)`.
 
-    The loaders say what is read and how; their positions do not count and are not moved. Ranks, workers, threads,
-    device and batch_size (samples per rank) are the first one's; batch_size= changes the last. batches: the length of
-    an epoch of the mixture, by default as many as the samples of all parts fill.
+    batches: the length of an epoch of the mixture, by default as many as the samples of all parts fill.
 
-    Errors: ValueError for weights that are not positive whole numbers, for loaders whose samples do not fit into one
-    batch, and for those that cannot be mixed (shuffle=False, lanes, backend="dali", mixtures).
+    Errors: ValueError for weights that are not positive whole numbers, for sources whose samples do not fit into one
+    batch, and for those that are no endless stream (shuffle=False, lanes).
     """
     if not parts:
-        raise ValueError("mix() of nothing; give it (loader, weight) pairs")
-    loaders = [loader for loader, _ in parts]
-    first = loaders[0]
-    samplers = [_video_sampler(loader) for loader in loaders]
-    _check_alike(samplers)
-    order = MixOrder(
-        parts=tuple(_sample_by_sample(loader) for loader in loaders),
+        raise ValueError("mix() of nothing; give it (source, weight) pairs")
+    sources = [source for source, _ in parts]
+    first = sources[0]
+    _check_alike(sources)
+    samples = MixSamples(
+        parts=tuple(source.samples for source in sources),
         weights=tuple(weight for _, weight in parts),
-        datasets=tuple(loader.fingerprint for loader in loaders),
-        global_batch=first.order.global_batch if batch_size is None else batch_size * first.world_size,
         seed=seed,
         length=batches,
     )
-    mixed = first.over(MixSampler(tuple(samplers), order, seed), order, "mixture")
-    mixed.grid, mixed.clip, mixed.flow = first.grid, first.clip, first.flow
-    return mixed
+    sampler = MixSampler(samplers=tuple(source.sampler for source in sources), starts=samples.starts, seed=seed)
+    return Source(
+        sampler=sampler,
+        finish=first.finish,
+        samples=samples,
+        identity={"sources": [source.identity for source in sources]},
+        visible=first.visible,
+        form=first.form,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixSamples:
+    """The samples of several sources by weight; `length` is the batches of an epoch, as in `MixOrder`.
+
+    ValueError for weights that are not positive whole numbers, and for parts that are no endless stream.
+    """
+
+    parts: tuple[Samples, ...]
+    weights: tuple[int, ...]
+    seed: int = 0
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        for weight in self.weights:
+            if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
+                raise ValueError(f"weight {weight!r}: weights are positive whole numbers; for 0.7 and 0.3 use 7 and 3")
+        for part in self.parts:
+            part.stream()
+
+    @property
+    def n_samples(self) -> int:
+        """Those of all parts."""
+        return sum(part.n_samples for part in self.parts)
+
+    @property
+    def shuffle(self) -> bool:
+        """A mixture is always shuffled."""
+        return True
+
+    @property
+    def starts(self) -> Int64Array:
+        """The index at which those of each part begin, int64 (parts + 1,)."""
+        return np.cumsum([0, *(part.n_samples for part in self.parts)], dtype=np.int64)
+
+    def order(self, global_batch: int) -> MixOrder:
+        """The batches of so many samples."""
+        return MixOrder(
+            parts=tuple(part.stream() for part in self.parts),
+            weights=self.weights,
+            global_batch=global_batch,
+            seed=self.seed,
+            length=self.length,
+        )
+
+    def stream(self) -> MixOrder:
+        """The samples one by one."""
+        return self.order(1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixOrder:
     """The order of a mixture. Sample indexes run through the parts in turn: part k's begin at `starts[k]`.
 
-    parts: an order of single samples for each dataset. starts: int64 (parts + 1,); the last is the number of all
+    parts: a stream of single samples for each dataset. starts: int64 (parts + 1,); the last is the number of all
     samples. length: batches of an epoch, None for as many as the samples of all parts fill.
     """
 
-    parts: tuple[Order, ...]
+    parts: tuple[Stream, ...]
     weights: tuple[int, ...]
-    datasets: tuple[str, ...]
     global_batch: int
     seed: int = 0
     length: int | None = None
     n_batches: int = field(init=False, repr=False, compare=False)
     starts: Int64Array = field(init=False, repr=False, compare=False)
-    _round: Int64Array = field(init=False, repr=False, compare=False)
+    round: Int64Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for weight in self.weights:
-            if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
-                raise ValueError(f"weight {weight!r}: weights are positive whole numbers; for 0.7 and 0.3 use 7 and 3")
         sizes = [part.n_samples for part in self.parts]
         fitting = sum(sizes) // max(self.global_batch, 1)
         object.__setattr__(self, "starts", np.cumsum([0, *sizes], dtype=np.int64))
         object.__setattr__(self, "n_batches", fitting if self.length is None else self.length)
-        object.__setattr__(self, "_round", _round(self.weights))
+        object.__setattr__(self, "round", _round(self.weights))
         if self.global_batch < 1 or self.n_batches < 1:
             raise ValueError(
                 f"a mixture of {sum(sizes)} samples with a global batch of {self.global_batch} and batches="
@@ -98,22 +144,30 @@ class MixOrder:
         """A mixture is always shuffled."""
         return True
 
+    @property
+    def n_samples(self) -> int:
+        """Those of all parts."""
+        return int(self.starts[-1])
+
     def taken(self, samples: int) -> Int64Array:
         """How many of the stream's first `samples` samples come from each part, int64 (parts,)."""
         rounds, rest = divmod(samples, sum(self.weights))
-        return rounds * np.asarray(self.weights) + np.bincount(self._round[:rest], minlength=len(self.parts))
+        return rounds * np.asarray(self.weights) + np.bincount(self.round[:rest], minlength=len(self.parts))
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch of the mixture, from number `first` on."""
-        orders: dict[int, tuple[int, Int64Array]] = {}
+        reader = MixReader(self)
         for step in range(epoch * self.n_batches + first, (epoch + 1) * self.n_batches):
-            begin, end = self.taken(step * self.global_batch), self.taken((step + 1) * self.global_batch)
-            drawn = [self._drawn(k, int(begin[k]), int(end[k]), orders) for k in range(len(self.parts))]
+            drawn = reader.by_part(step * self.global_batch, (step + 1) * self.global_batch)
             shuffled = sample_rng(self.seed, 0, f"batch {step}", 0, "mix").permutation(self.global_batch)
             yield GlobalBatch(
-                indexes=np.concatenate([i for i, _ in drawn])[shuffled],
-                epochs=np.concatenate([e for _, e in drawn])[shuffled],
+                indexes=np.concatenate([part.indexes for part in drawn])[shuffled],
+                epochs=np.concatenate([part.epochs for part in drawn])[shuffled],
             )
+
+    def reader(self) -> MixReader:
+        """What goes through the samples one by one."""
+        return MixReader(self)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """A sample of the same part in place of `index`."""
@@ -122,8 +176,7 @@ class MixOrder:
 
     def find(self, index: int) -> tuple[int, int]:
         """The part that sample `index` is of, and its number there."""
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return part, index - int(self.starts[part])
+        return _found(self.starts, index)
 
     def identity(self) -> dict[str, Any]:
         """What a saved position depends on, JSON-able."""
@@ -134,12 +187,8 @@ class MixOrder:
             "batches": self.n_batches,
         }
         parts = [
-            {
-                "weight": weight,
-                "dataset": dataset,
-                **{k: v for k, v in order.identity().items() if k not in ("version", "global_batch")},
-            }
-            for weight, dataset, order in zip(self.weights, self.datasets, self.parts, strict=True)
+            {"weight": weight, **{k: v for k, v in part.identity().items() if k not in ("version", "global_batch")}}
+            for weight, part in zip(self.weights, self.parts, strict=True)
         ]
         return {**whole, "parts": parts}
 
@@ -148,23 +197,35 @@ class MixOrder:
         done.
         """
         taken = self.taken((epoch * self.n_batches + batch) * self.global_batch).tolist()
-        each = [divmod(t, part.n_batches) for t, part in zip(taken, self.parts, strict=True)]
+        each = [divmod(t, part.n_samples) for t, part in zip(taken, self.parts, strict=True)]
         positions = [{"epoch": own, "sample": sample} for own, sample in each]
         return {"epoch": epoch, "batch": batch, "positions": positions}
 
-    def _drawn(
-        self, part: int, begin: int, end: int, orders: dict[int, tuple[int, Int64Array]]
-    ) -> tuple[Int64Array, Int64Array]:
-        """Samples `begin` to `end` of a part's endless stream: indexes and epochs; `orders` keeps its last epoch."""
-        order, indexes, epochs = self.parts[part], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        while begin < end:
-            epoch, at = divmod(begin, order.n_batches)
-            if part not in orders or orders[part][0] != epoch:
-                orders[part] = (epoch, order.epoch(epoch) + self.starts[part])
-            indexes.append(orders[part][1][at : at + end - begin])
-            epochs.append(np.full(len(indexes[-1]), epoch, np.int64))
-            begin += len(indexes[-1])
-        return np.concatenate(indexes), np.concatenate(epochs)
+
+class MixReader:
+    """Goes through the samples of a mixture, each part in epochs of its own."""
+
+    def __init__(self, order: MixOrder) -> None:
+        self._order = order
+        self._readers = [part.reader() for part in order.parts]
+
+    def by_part(self, begin: int, end: int) -> list[GlobalBatch]:
+        """The samples of each part among those of numbers `begin` to `end`."""
+        order = self._order
+        bounds = zip(order.taken(begin).tolist(), order.taken(end).tolist(), strict=True)
+        drawn = [reader.take(*own) for reader, own in zip(self._readers, bounds, strict=True)]
+        return [
+            GlobalBatch(indexes=part.indexes + start, epochs=part.epochs)
+            for part, start in zip(drawn, order.starts[:-1].tolist(), strict=True)
+        ]
+
+    def take(self, begin: int, end: int) -> GlobalBatch:
+        """The samples of numbers `begin` to `end`, one part after the other as `round` says."""
+        of = np.take(self._order.round, np.arange(begin, end), mode="wrap")
+        taken = GlobalBatch(indexes=np.empty(end - begin, np.int64), epochs=np.empty(end - begin, np.int64))
+        for part, drawn in enumerate(self.by_part(begin, end)):
+            taken.indexes[of == part], taken.epochs[of == part] = drawn.indexes, drawn.epochs
+        return taken
 
 
 def _round(weights: tuple[int, ...]) -> Int64Array:
@@ -173,64 +234,65 @@ def _round(weights: tuple[int, ...]) -> Int64Array:
     return np.repeat(np.arange(len(weights)), weights)[np.argsort(due, kind="stable")]
 
 
-@dataclass(frozen=True, slots=True)
-class MixSampler:
-    """Makes each sample as its own dataset's loader would."""
+def _found(starts: Int64Array, index: int) -> tuple[int, int]:
+    part = int(np.searchsorted(starts, index, side="right")) - 1
+    return part, index - int(starts[part])
 
-    samplers: tuple[VideoSampler, ...]
-    order: MixOrder
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixRequest(Generic[RequestT]):
+    """A request of one of the parts."""
+
+    part: int
+    of_part: RequestT
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        """The part's, whose names are those of its own store."""
+        return self.of_part.ranges
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixSampler(Generic[RequestT, DraftT, HostT_co]):
+    """Makes each row as its own dataset's sampler does; labels are the datasets' own. starts: as in `MixOrder`."""
+
+    samplers: tuple[Sampler[RequestT, DraftT, HostT_co], ...]
+    starts: Int64Array
     seed: int
 
     @property
     def needs_progress(self) -> bool:
-        """Whether their masks change over the run."""
-        return self.samplers[0].needs_progress
+        """Whether a mask changes over the run."""
+        return any(sampler.needs_progress for sampler in self.samplers)
 
-    def make(self, index: int, epoch: int, place: Place) -> VideoSample:
-        """Sample `index` of the mixture as its part's `epoch` shows it."""
-        part, own = self.order.find(index)
-        return self.samplers[part].make(own, epoch, place)
+    def request(self, wanted: Wanted) -> MixRequest[RequestT]:
+        """That of the part which the sample is of."""
+        part, own = _found(self.starts, wanted.index)
+        return MixRequest(part=part, of_part=self.samplers[part].request(replace(wanted, index=own)))
 
-    def collate(self, samples: list[VideoSample]) -> VideoBatch:
-        """Samples to a batch; labels are the datasets' own."""
-        return self.samplers[0].collate(samples)
+    def allocate(self, rows: int) -> DraftT:
+        """Parts share batches, so the first one's memory is that of all."""
+        return self.samplers[0].allocate(rows)
 
+    def mask(self, request: MixRequest[RequestT], draft: DraftT, row: int) -> None:
+        """As its part does."""
+        self.samplers[request.part].mask(request.of_part, draft, row)
 
-def _video_sampler(loader: VideoLoader) -> VideoSampler:
-    if isinstance(loader.sampler, VideoSampler):
-        return loader.sampler
-    reason = (
-        "it is a mixture already; give its parts" if isinstance(loader.sampler, MixSampler) else "use backend='cpu'"
-    )
-    raise ValueError(f"a loader with {type(loader.sampler).__name__} cannot be part of a mixture: {reason}")
+    def fill(self, request: MixRequest[RequestT], draft: DraftT, row: int, stats: Stats) -> None:
+        """As its part does."""
+        self.samplers[request.part].fill(request.of_part, draft, row, stats)
 
-
-def _sample_by_sample(loader: VideoLoader) -> Order:
-    order = loader.order
-    if not isinstance(order, Order) or not order.shuffle or order.lanes > 1:
-        raise ValueError(
-            "a loader with shuffle=False or lanes cannot be part of a mixture, which shuffles all of a batch; use "
-            "shuffle=True and lanes=1"
-        )
-    return replace(order, global_batch=1)
+    def join(self, draft: DraftT) -> HostT_co:
+        """As the first part does."""
+        return self.samplers[0].join(draft)
 
 
-def _check_alike(samplers: Sequence[VideoSampler]) -> None:
+def _check_alike(sources: Sequence[Source[RequestT, DraftT, HostT, BatchT]]) -> None:
     """ValueError where the samples of the parts do not fit into one batch."""
-    for i, other in enumerate(samplers):
-        one, two = _form(samplers[0]), _form(other)
-        if differs := [f"{name}: {one[name]} and {two[name]}" for name in one if one[name] != two[name]]:
+    one = sources[0].form
+    for i, other in enumerate(source.form for source in sources):
+        names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+        if differs := [f"{name}: {one.get(name)} and {other.get(name)}" for name in names]:
             raise ValueError(
-                f"the loaders of a mixture share batches, and number {i} differs from number 0 in {'; '.join(differs)}"
+                f"the parts of a mixture share batches, and number {i} differs from number 0 in {'; '.join(differs)}"
             )
-
-
-def _form(sampler: VideoSampler) -> dict[str, Any]:
-    return {
-        "clip.frames": sampler.clip.frames,
-        "clip.size": sampler.clip.size,
-        "token grid": sampler.grid,
-        "views": sampler.views,
-        "mask": sampler.mask,
-        "flow": "yes" if sampler.flow else "no",
-    }

@@ -105,6 +105,10 @@ class Order:
             indexes = samples[at : at + self.global_batch]
             yield GlobalBatch(indexes=indexes, epochs=np.full_like(indexes, epoch))
 
+    def reader(self) -> OrderReader:
+        """What goes through the samples of all epochs, one after the other."""
+        return OrderReader(self)
+
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """A sample in place of `index`, which cannot be used: any of the dataset."""
         return int(rng.integers(self.n_samples))
@@ -140,6 +144,28 @@ class Order:
             rng.shuffle(samples)
             blocks.append(samples)
         return np.concatenate(blocks)
+
+
+class OrderReader:
+    """Goes through the samples of an order, epoch after epoch; it keeps the order of the last epoch that it was in."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._epoch = -1
+        self._samples = np.empty(0, np.int64)
+
+    def take(self, begin: int, end: int) -> GlobalBatch:
+        """The samples of numbers `begin` to `end`, counted through all epochs."""
+        per_epoch = self._order.n_batches * self._order.global_batch
+        indexes, epochs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        while begin < end:
+            epoch, at = divmod(begin, per_epoch)
+            if self._epoch != epoch:
+                self._epoch, self._samples = epoch, self._order.epoch(epoch)
+            indexes.append(self._samples[at : at + end - begin])
+            epochs.append(np.full(len(indexes[-1]), epoch, np.int64))
+            begin += len(indexes[-1])
+        return GlobalBatch(indexes=np.concatenate(indexes), epochs=np.concatenate(epochs))
 
 
 def _dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Generic, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,76 +16,24 @@ import torch
 
 from ...shards.errors import SampleError
 from .one_thread import compute_alone
-from .order import GlobalBatch, Int64Array, rank_share
+from .order import Int64Array, rank_share
 from .place import Place, progress_of
 from .rng import sample_rng
+from .sampler import DraftT, HostT, RequestT, Sampler, Wanted
+from .samples import BatchOrder
 from .stats import Stats
 
 log = logging.getLogger(__name__)
 
-BatchT = TypeVar("BatchT")
-BatchT_co = TypeVar("BatchT_co", covariant=True)
 _TRIES = 16
-
-Made = tuple[Any, int]
-"""A sample, and how many before it could not be used."""
-
-
-class Sampler(Protocol[BatchT_co]):
-    """What a modality brings. Samples have a `stats` attribute; `make` raises SampleError for one that cannot be
-    used. needs_progress: whether what it makes changes over the run.
-    """
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def needs_progress(self) -> bool: ...
-
-    def make(self, index: int, epoch: int, place: Place) -> Any: ...
-
-    def collate(self, samples: list[Any]) -> BatchT_co: ...
-
-
-@runtime_checkable
-class PreparingSampler(Protocol):
-    """A sampler that does something for all samples of a batch at once, before they are made; its `make` takes each
-    one's part of it as a fourth argument. What is done sample after sample stays in the processor's cache, which
-    decoding would displace.
-    """
-
-    def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Any]: ...
-
-
-class BatchOrder(Protocol):
-    """What comes when: `Order` for one dataset, `MixOrder` for several. A pure function of its settings.
-
-    batches(epoch, first) are the global batches of an epoch from number `first` on; reserve is another sample in place
-    of `index`, of the same dataset; identity (what it depends on) and position are a saved state, JSON-able.
-    """
-
-    @property
-    def n_batches(self) -> int: ...
-
-    @property
-    def global_batch(self) -> int: ...
-
-    @property
-    def shuffle(self) -> bool: ...
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]: ...
-
-    def reserve(self, index: int, rng: np.random.Generator) -> int: ...
-
-    def identity(self) -> dict[str, Any]: ...
-
-    def position(self, epoch: int, batch: int) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan:
     """One rank's part of global batch `number` = (epoch, batch): of each of its samples the index, the epoch, the place
     in the run, and the weight, float32 (B,), 0 for padding.
+
+    tried: how many candidates of each row are known not to be usable, the sample itself first; empty where none is.
     """
 
     number: tuple[int, int]
@@ -92,6 +41,13 @@ class BatchPlan:
     epochs: Int64Array
     places: list[Place]
     weight: npt.NDArray[np.float32]
+    tried: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """What each row is to show."""
+        rows = zip(self.indexes.tolist(), self.epochs.tolist(), self.places, strict=True)
+        return [Wanted(index=index, epoch=epoch, place=place) for index, epoch, place in rows]
 
 
 def plans(
@@ -124,63 +80,145 @@ def plans(
         epoch, first = epoch + 1, 0
 
 
+class Row(NamedTuple):
+    """What a row cost, and how many candidates for it could not be used."""
+
+    stats: Stats
+    tried: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun(Generic[DraftT]):
+    """A batch whose rows are being filled."""
+
+    draft: DraftT
+    rows: list[Future[Row]]
+    stats: Stats
+
+
+class Made(NamedTuple, Generic[HostT]):
+    """A batch before it is finished, what it cost, and how many candidates for each row could not be used."""
+
+    batch: HostT
+    stats: Stats
+    tried: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
-class BatchMaker(Generic[BatchT]):
+class BatchMaker(Generic[RequestT, DraftT, HostT]):
     """Makes the batch of a plan; holds settings only, so that it can be sent to worker processes."""
 
-    sampler: Sampler[BatchT]
+    sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
 
-    def start(self, pool: Executor, plan: BatchPlan) -> list[Future[Made]]:
-        """Hands the samples of a batch to `pool`."""
-        samples = list(zip(plan.indexes.tolist(), plan.epochs.tolist(), plan.places, strict=True))
-        if isinstance(self.sampler, PreparingSampler):
-            prepared = self.sampler.prepare(samples)
-            return [pool.submit(self._sample, *sample, (part,)) for sample, part in zip(samples, prepared, strict=True)]
-        return [pool.submit(self._sample, *sample, ()) for sample in samples]
+    def start(self, pool: Executor, plan: BatchPlan) -> Begun[DraftT]:
+        """Draws what a batch shows and its free masks, and hands its rows to `pool`.
 
-    def finish(self, plan: BatchPlan, samples: list[Future[Made]]) -> tuple[BatchT, Stats]:
-        """The batch and what it cost, once its samples are there."""
-        stats = Stats()
-        made = [sample.result() for sample in samples]
-        for sample, bad in made:
-            stats.add(sample.stats)
-            stats.bad += bad
+        What is done row after row stays in the processor's cache, which decoding would displace.
+        """
+        sampler, stats, tried = self.sampler, Stats(), plan.tried or (0,) * len(plan.indexes)
+        candidates = [self._candidates(wanted) for wanted in plan.wanted]
+        requests = [
+            sampler.request(next(islice(own, skipped, None))) for own, skipped in zip(candidates, tried, strict=True)
+        ]
+        # Whoever asks for the batch may be in inference mode, and the threads that fill its memory are not.
+        with torch.inference_mode(False):
+            draft = sampler.allocate(len(requests))
+            with stats.stage("mask"):
+                for row, request in enumerate(requests):
+                    sampler.mask(request, draft, row)
+        rows = [
+            pool.submit(self._fill, request, draft, row, tried[row], candidates[row])
+            for row, request in enumerate(requests)
+        ]
+        return Begun(draft=draft, rows=rows, stats=stats)
+
+    def join(self, plan: BatchPlan, begun: Begun[DraftT]) -> Made[HostT]:
+        """The batch and what it cost, once its rows are filled."""
+        stats = begun.stats
+        rows = [row.result() for row in begun.rows]
+        for row in rows:
+            stats.add(row.stats)
         with stats.stage("collate"):
-            batch = self.sampler.collate([sample for sample, _ in made])
+            batch = self.sampler.join(begun.draft)
         if not plan.weight.all():
-            batch = batch.weighted(torch.from_numpy(plan.weight))  # type: ignore[attr-defined]
-        return batch, stats
+            batch = batch.weighted(torch.from_numpy(plan.weight))
+        return Made(batch=batch, stats=stats, tried=tuple(row.tried for row in rows))
 
-    def _sample(self, index: int, epoch: int, place: Place, prepared: tuple[Any, ...]) -> Made:
-        """The sample, or the next one in its reserve order that can be used, and how many could not."""
-        rng = None
-        for bad in range(_TRIES):
+    def again(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
+        """The batch `made` once more, with the next candidates in the rows `bad`; its stats are those of both."""
+        for row, error in bad.items():
+            log.warning("replaced %s", error)
+            if made.tried[row] + 1 >= _TRIES:
+                raise error
+        tried = tuple(count + (row in bad) for row, count in enumerate(made.tried))
+        plan = replace(plan, tried=tried)
+        with torch.inference_mode(False), ThreadPoolExecutor(1, initializer=compute_alone) as pool:
+            other = self.join(plan, self.start(pool, plan))
+        stats = other.stats
+        samples, replaced = stats.samples, stats.bad
+        stats.add(made.stats)
+        stats.samples, stats.bad = samples, replaced
+        return other
+
+    def _candidates(self, wanted: Wanted) -> Iterator[Wanted]:
+        """The sample, and those that take its place, one after the other, while none can be used."""
+        yield wanted
+        index = wanted.index
+        rng = sample_rng(self.sampler.seed, wanted.epoch, str(index), 0, "reserve")
+        for _ in range(_TRIES - 1):
+            index = self.order.reserve(index, rng)
+            yield replace(wanted, index=index)
+
+    def _fill(self, request: RequestT, draft: DraftT, row: int, tried: int, candidates: Iterator[Wanted]) -> Row:
+        """Fills a row with the first candidate that can be used, beginning with the one that is requested."""
+        redrawn = Stats()
+        while True:
+            stats = Stats(samples=1)
             try:
-                return self.sampler.make(index, epoch, place, *prepared), bad
+                self.sampler.fill(request, draft, row, stats)
             except SampleError as error:
                 log.warning("replaced %s", error)
-                last = error
-                rng = rng or sample_rng(self.sampler.seed, epoch, str(index), 0, "reserve")
-                index = self.order.reserve(index, rng)
-        raise last
+                if (wanted := next(candidates, None)) is None:
+                    raise
+            else:
+                stats.add(redrawn)
+                stats.bad = tried
+                return Row(stats, tried)
+            tried += 1
+            request = self.sampler.request(wanted)
+            with redrawn.stage("mask"):
+                self.sampler.mask(request, draft, row)
+
+
+def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted], stats: Stats | None = None) -> HostT:
+    """The batch of some samples, made in this thread; SampleError where one cannot be used."""
+    stats = Stats() if stats is None else stats
+    draft = sampler.allocate(len(wanted))
+    for row, one in enumerate(wanted):
+        request = sampler.request(one)
+        with stats.stage("mask"):
+            sampler.mask(request, draft, row)
+        stats.samples += 1
+        sampler.fill(request, draft, row, stats)
+    return sampler.join(draft)
 
 
 def batches_from_threads(
-    maker: BatchMaker[BatchT], wanted: Iterable[BatchPlan], threads: int, prefetch: int
-) -> Generator[tuple[BatchT, Stats]]:
+    maker: BatchMaker[RequestT, DraftT, HostT], wanted: Iterable[BatchPlan], threads: int, prefetch: int
+) -> Generator[Made[HostT]]:
     """The batches of some plans in their order, made by threads of this process `prefetch` batches ahead."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone)
-    finisher = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
+    joiner = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
     try:
-        ahead: deque[Future[tuple[BatchT, Stats]]] = deque()
+        ahead: deque[Future[Made[HostT]]] = deque()
         plans_left = iter(wanted)
         while True:
             while len(ahead) < prefetch and (plan := next(plans_left, None)) is not None:
-                ahead.append(finisher.submit(maker.finish, plan, maker.start(pool, plan)))
+                ahead.append(joiner.submit(maker.join, plan, maker.start(pool, plan)))
             if not ahead:
                 return
             yield ahead.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        finisher.shutdown(wait=True, cancel_futures=True)
+        joiner.shutdown(wait=True, cancel_futures=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .loader import default_threads
 from .stats import BATCH_STAGES, SAMPLE_STAGES, WAITS
+from .topology import default_threads
 
 _RARELY = 0.1  # of the time: a consumer that waits less has a loader that keeps up
 _ALL_BUSY = 0.8  # of the cores' time, spent in the loader's own stages

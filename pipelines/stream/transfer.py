@@ -1,44 +1,70 @@
-"""Batches to a CUDA device, one ahead of the consumer."""
+"""Batches to their device, one ahead of the consumer on a CUDA device, and their finish there."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic
 
 import torch
 
+from .produce import BatchMaker, BatchPlan, Made
+from .sampler import BadRowsError, BatchT, DraftT, Finish, HostT, RequestT
 from .stats import Stats
 
-BatchT = TypeVar("BatchT")
 
+@dataclass(frozen=True, kw_only=True)
+class Delivery(Generic[RequestT, DraftT, HostT, BatchT]):
+    """Moves batches to `device` and finishes them there; what a finish cannot use `maker` makes again."""
 
-def on_device(source: Iterator[tuple[BatchT, Stats]], device: torch.device) -> Generator[tuple[BatchT, Stats]]:
-    """The batches on `device`; on the CPU as they are.
+    maker: BatchMaker[RequestT, DraftT, HostT]
+    finish: Finish[HostT, BatchT]
+    device: torch.device
 
-    A thread pins the next batch and copies it on a stream of its own while the consumer computes on this one. The
-    consumer's stream waits for the copy, the host does not.
-    """
-    if device.type != "cuda":
-        yield from source if device.type == "cpu" else ((batch.to(device), stats) for batch, stats in source)  # type: ignore[attr-defined]
-        return
-    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    def batches(self, made: Iterator[tuple[BatchPlan, Made[HostT]]]) -> Generator[tuple[BatchT, Stats]]:
+        """The finished batches of some plans and what they cost.
 
-    def fetch() -> tuple[Any, Stats, Any] | None:
-        item: tuple[Any, Stats] | None = next(source, None)
-        if item is None:
-            return None
-        batch, stats = item
-        with stats.stage("copy"), torch.cuda.stream(stream):
-            moved = batch.pin_memory().to(device, non_blocking=True)
-            return moved, stats, stream.record_event()
+        For a CUDA device a thread pins, copies and finishes the next batch on a stream of its own while the consumer
+        computes on this one. The consumer's stream waits for it, the host does not.
+        """
+        if self.device.type != "cuda":
+            for plan, one in made:
+                yield self._finished(plan, one)
+            return
+        stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
-    with ThreadPoolExecutor(1, thread_name_prefix="maskstream-copy") as thread:
-        ahead = thread.submit(fetch)
-        while (item := ahead.result()) is not None:
+        def fetch() -> tuple[BatchT, Stats, Any] | None:
+            item = next(made, None)
+            if item is None:
+                return None
+            with torch.cuda.stream(stream):
+                return *self._finished(*item), stream.record_event()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="maskstream-copy") as thread:
             ahead = thread.submit(fetch)
-            moved, stats, copied = item
-            current = torch.cuda.current_stream(device)
-            current.wait_event(copied)
-            moved.record_stream(current)
-            yield moved, stats
+            while (ready := ahead.result()) is not None:
+                ahead = thread.submit(fetch)
+                batch, stats, done = ready
+                current = torch.cuda.current_stream(self.device)
+                current.wait_event(done)
+                batch.record_stream(current)
+                yield batch, stats
+
+    def _finished(self, plan: BatchPlan, made: Made[HostT]) -> tuple[BatchT, Stats]:
+        while True:
+            moved = self._moved(made)
+            try:
+                with made.stats.stage("collate"):
+                    batch = self.finish(moved, self.device)
+                return batch, made.stats
+            except BadRowsError as error:
+                made = self.maker.again(plan, made, error.rows)
+
+    def _moved(self, made: Made[HostT]) -> HostT:
+        if self.device.type == "cpu":
+            return made.batch
+        with made.stats.stage("copy"):
+            if self.device.type == "cuda":
+                return made.batch.pin_memory().to(self.device, non_blocking=True)
+            return made.batch.to(self.device)

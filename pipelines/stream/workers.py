@@ -13,20 +13,19 @@ import signal
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from multiprocessing.util import Finalize
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...shards.errors import MaskstreamError
 from ...shards.spawn import MAIN_FAILED, SPAWN, end_with_parent, main_failed
-from .produce import BatchMaker, BatchPlan, Made
-from .stats import Stats
+from .produce import BatchMaker, BatchPlan, Begun, Made
+from .sampler import DraftT, HostT, RequestT
 
-BatchT = TypeVar("BatchT")
 _AFTER_ALL_OTHERS = -100
 _OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,10 +33,12 @@ _Task = tuple[BatchPlan, BatchPlan | None]
 """The batch to make now, and the one that the same worker is going to be asked for next."""
 
 
-class WorkerPool(Generic[BatchT]):
+class WorkerPool(Generic[HostT]):
     """`workers` spawned processes with `threads` threads each, which make batches up to `prefetch` ahead per worker."""
 
-    def __init__(self, maker: BatchMaker[BatchT], *, workers: int, threads: int, prefetch: int) -> None:
+    def __init__(
+        self, maker: BatchMaker[RequestT, DraftT, HostT], *, workers: int, threads: int, prefetch: int
+    ) -> None:
         _POOLS.add(self)
         self._tasks = _Tasks(workers)
         self._loader: DataLoader[Any] = DataLoader(
@@ -53,7 +54,7 @@ class WorkerPool(Generic[BatchT]):
             generator=torch.Generator(),
         )
 
-    def batches(self, plans: Iterable[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
+    def batches(self, plans: Iterable[BatchPlan]) -> Generator[Made[HostT]]:
         """The batches of the plans in their order. Calling it again ends the earlier iteration; the processes stay."""
         self._tasks.plans = plans
         if not self._all_alive():
@@ -131,35 +132,35 @@ class _Tasks(Sampler[_Task]):
             yield plan, None
 
 
-class _Batches(Dataset[Any]):
+class _Batches(Dataset[Any], Generic[RequestT, DraftT, HostT]):
     """In a worker: makes the batch that is asked for while its threads begin the next one."""
 
-    def __init__(self, maker: BatchMaker[Any], threads: int) -> None:
+    def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int) -> None:
         self._maker, self._threads = maker, threads
         self._pool: ThreadPoolExecutor | None = None
-        self._begun: tuple[tuple[int, int], list[Future[Made]]] | None = None
+        self._begun: tuple[tuple[int, int], Begun[DraftT]] | None = None
 
-    def __getitem__(self, task: _Task) -> Any:
-        """The batch and its stats; an error of the tree of MaskstreamError comes as a value, to be raised as what it
+    def __getitem__(self, task: _Task) -> Made[HostT] | MaskstreamError:
+        """The batch and what it cost; an error of the tree of MaskstreamError comes as a value, to be raised as what it
         is on the other side.
         """
         plan, then = task
         self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="maskstream")
-        samples = self._taken(plan) or self._maker.start(self._pool, plan)
+        begun = self._taken(plan) or self._maker.start(self._pool, plan)
         if then is not None:
             self._begun = (then.number, self._maker.start(self._pool, then))
         try:
-            return self._maker.finish(plan, samples)
+            return self._maker.join(plan, begun)
         except MaskstreamError as error:
             return error
 
-    def _taken(self, plan: BatchPlan) -> list[Future[Made]] | None:
-        """The samples that were begun ahead, if they are this plan's; others (after a jump) are dropped."""
-        begun, self._begun = self._begun, None
-        if begun is None or begun[0] == plan.number:
-            return begun and begun[1]
-        for sample in begun[1]:
-            sample.cancel()
+    def _taken(self, plan: BatchPlan) -> Begun[DraftT] | None:
+        """The batch that was begun ahead, if it is this plan's; another one (after a jump) is dropped."""
+        ahead, self._begun = self._begun, None
+        if ahead is None or ahead[0] == plan.number:
+            return ahead and ahead[1]
+        for row in ahead[1].rows:
+            row.cancel()
         return None
 
 

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from .modality import Modality
 from .pipelines.modalities.data import DataConfig
-from .pipelines.stream.loader import default_threads
 from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
+from .pipelines.stream.topology import default_threads
 from .shards.format.manifest import Manifest
 from .trial import RUN_STEPS
 

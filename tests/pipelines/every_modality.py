@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,24 @@ from maskstream.pipelines import (
 )
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.modalities.audio.loader import audio_sampler, audio_source
+from maskstream.pipelines.modalities.audiovisual.loader import audiovisual_sampler, audiovisual_source
+from maskstream.pipelines.modalities.mesh.loader import mesh_sampler, mesh_source
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.pipelines.modalities.points.augment import PointAugment
+from maskstream.pipelines.modalities.points.loader import points_sampler, points_source
 from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.loader import video_sampler, video_source
 from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.source import Source
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
@@ -81,12 +89,15 @@ class Sized:
 @dataclass(frozen=True, kw_only=True)
 class Modality:
     """samples(folder) makes SAMPLES samples with raw files in `folder`; loader opens a split with the options that all
-    loaders take; component is the member that holds the data; rows are the comparable values of each sample of a batch.
+    loaders take; sampler and source are of a Split, with the same settings; component is the member that holds the
+    data; rows are the comparable values of each sample of a batch.
     """
 
     samples: Callable[[Path], list[Sample]]
     loader: Callable[..., Loader[Any]]
     component: str
+    sampler: Callable[[Split], Any]
+    source: Callable[[Split, Any], Source[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
 
 
@@ -110,37 +121,39 @@ def video_samples(raw: Path) -> list[Sample]:
     return [Sample(key=f"s{i}", members=members, source=f"{i}") for i in range(SAMPLES)]
 
 
+VIDEO: dict[str, Any] = {
+    "clip": VideoClip(frames=2, stride=4, size=32),
+    "mask": masks.MotionGuided(ratio=0.75),
+    "augment": augment.RandomResizedCrop(flip=0.5),
+    "patch": 8,
+}
+
+
 def open_video(split: Path, **options: Any) -> Loader[Any]:
-    return video_loader(
-        split,
-        clip=VideoClip(frames=2, stride=4, size=32),
-        mask=masks.MotionGuided(ratio=0.75),
-        augment=augment.RandomResizedCrop(flip=0.5),
-        patch=8,
-        **options,
-    )
+    return video_loader(split, **VIDEO, **options)
 
 
 def points_samples(raw: Path) -> list[Sample]:
     samples = []
     for i in range(SAMPLES):
         np.save(raw / f"{i}.npy", np.random.default_rng(i).normal(size=(80 + 5 * i, 4)))
-        made = PointEncoder().encode(Source(id=f"{i}", path=raw / f"{i}.npy"))
+        made = PointEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.npy"))
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
     return samples
 
 
+POINTS: dict[str, Any] = {
+    "select": PointSelection(points=100, features=1),
+    "augment": PointAugment(scale=(0.5, 2), rotate="any", jitter=0.01),
+    "tokens": VoxelTokens(resolution=16, patch=4),
+    "mask": masks.Random(ratio=0.75),
+    "noise": LinearNoise(),
+}
+
+
 def open_points(split: Path, **options: Any) -> Loader[Any]:
-    return points_loader(
-        split,
-        select=PointSelection(points=100, features=1),
-        augment=PointAugment(scale=(0.5, 2), rotate="any", jitter=0.01),
-        tokens=VoxelTokens(resolution=16, patch=4),
-        mask=masks.Random(ratio=0.75),
-        noise=LinearNoise(),
-        **options,
-    )
+    return points_loader(split, **POINTS, **options)
 
 
 def audio_samples(raw: Path) -> list[Sample]:
@@ -157,23 +170,24 @@ def audio_samples(raw: Path) -> list[Sample]:
     return samples
 
 
+AUDIO: dict[str, Any] = {
+    "clip": AudioClip(seconds=0.32),
+    "mask": masks.Strips(time=0.5, freq=0.5),
+    "roll_gain": RollGain(),
+    "spec_augment": SpecAugment(time=5, freq=9),
+    "mixup": Mixup(p=0.5),
+}
+
+
 def open_audio(split: Path, **options: Any) -> Loader[Any]:
-    return audio_loader(
-        split,
-        clip=AudioClip(seconds=0.32),
-        mask=masks.Strips(time=0.5, freq=0.5),
-        roll_gain=RollGain(),
-        spec_augment=SpecAugment(time=5, freq=9),
-        mixup=Mixup(p=0.5),
-        **options,
-    )
+    return audio_loader(split, **AUDIO, **options)
 
 
 def audiovisual_samples(raw: Path) -> list[Sample]:
     samples = []
     for number in range(3):
         path = flash_and_beep.write(raw / f"{number}.mp4", (9 + 5 * number,), frames=40, late=3 * number)
-        made = AudioVisualEncoder().encode(Source(id=f"{number}", path=path))
+        made = AudioVisualEncoder().encode(Raw(id=f"{number}", path=path))
         members = {**made.members, "json": json_member(made.meta)}
         samples += [
             Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums) for i in range(number, SAMPLES, 3)
@@ -181,34 +195,69 @@ def audiovisual_samples(raw: Path) -> list[Sample]:
     return samples
 
 
+AUDIOVISUAL: dict[str, Any] = {
+    "clip": VideoClip(frames=4, stride=4, size=32),
+    "seconds": 0.64,
+    "video_mask": masks.Random(ratio=0.75),
+    "audio_mask": masks.FilledStrips(ratio=0.6),
+    "augment": augment.RandomResizedCrop(flip=0.5),
+    "spec_augment": SpecAugment(time=5, freq=9),
+    "spectrogram_noise": SpectrogramNoise(),
+    "noise": LinearNoise(),
+    "patch": 8,
+}
+
+
 def open_audiovisual(split: Path, **options: Any) -> Loader[Any]:
-    return audiovisual_loader(
-        split,
-        clip=VideoClip(frames=4, stride=4, size=32),
-        seconds=0.64,
-        video_mask=masks.Random(ratio=0.75),
-        audio_mask=masks.FilledStrips(ratio=0.6),
-        augment=augment.RandomResizedCrop(flip=0.5),
-        spec_augment=SpecAugment(time=5, freq=9),
-        spectrogram_noise=SpectrogramNoise(),
-        noise=LinearNoise(),
-        patch=8,
-        **options,
-    )
+    return audiovisual_loader(split, **AUDIOVISUAL, **options)
 
 
 def mesh_samples(raw: Path) -> list[Sample]:
     return [mesh_sample(f"s{i}", simulation(i, columns=5 + i % 3)) for i in range(SAMPLES)]
 
 
+MESH: dict[str, Any] = {"mask": masks.MeshNodes(ratio=0.4, protect=(4,)), "noise": MeshNoise()}
+
+
 def open_mesh(split: Path, **options: Any) -> Loader[Any]:
-    return mesh_loader(split, mask=masks.MeshNodes(ratio=0.4, protect=(4,)), noise=MeshNoise(), **options)
+    return mesh_loader(split, **MESH, **options)
 
 
 MODALITIES: dict[str, Modality] = {
-    "audio": Modality(samples=audio_samples, loader=open_audio, component="flac"),
-    "audiovisual": Modality(samples=audiovisual_samples, loader=open_audiovisual, component="flac"),
-    "mesh": Modality(samples=mesh_samples, loader=open_mesh, component="mesh.npz", rows=mesh_rows),
-    "points": Modality(samples=points_samples, loader=open_points, component="points.npy"),
-    "video": Modality(samples=video_samples, loader=open_video, component="mp4"),
+    "audio": Modality(
+        samples=audio_samples,
+        loader=open_audio,
+        sampler=partial(audio_sampler, **AUDIO),
+        source=audio_source,
+        component="flac",
+    ),
+    "audiovisual": Modality(
+        samples=audiovisual_samples,
+        loader=open_audiovisual,
+        sampler=partial(audiovisual_sampler, **AUDIOVISUAL),
+        source=audiovisual_source,
+        component="flac",
+    ),
+    "mesh": Modality(
+        samples=mesh_samples,
+        loader=open_mesh,
+        sampler=partial(mesh_sampler, **MESH),
+        source=mesh_source,
+        component="mesh.npz",
+        rows=mesh_rows,
+    ),
+    "points": Modality(
+        samples=points_samples,
+        loader=open_points,
+        sampler=partial(points_sampler, **POINTS),
+        source=points_source,
+        component="points.npy",
+    ),
+    "video": Modality(
+        samples=video_samples,
+        loader=open_video,
+        sampler=partial(video_sampler, **VIDEO),
+        source=video_source,
+        component="mp4",
+    ),
 }

@@ -16,12 +16,13 @@ import xxhash
 from maskstream.pipelines.augment import AUGMENTATIONS, CenterCrop, MultiScaleCrop, RandomResizedCrop
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.masks import MASKS, Linear, Random, TextMaskBatch
+from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.modalities.audio.clip import AudioClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.stream.mix import MixOrder
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import sample_rng
-from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_order
+from maskstream.pipelines.stream.token_budget import BudgetOrder
 
 from .masks.mask_table import SCHEMES, Scheme, draws_of, grid_of
 
@@ -109,13 +110,14 @@ def orders() -> Vectors:
 def mixture() -> MixOrder:
     """Of two datasets, 3 to 1; the smaller one begins anew within an epoch."""
     parts = (Order(shard_sizes=(9, 11), global_batch=1, seed=1), Order(shard_sizes=(4,), global_batch=1, seed=2))
-    return MixOrder(parts=parts, weights=(3, 1), datasets=("a", "b"), global_batch=4, seed=SEED)
+    return MixOrder(parts=parts, weights=(3, 1), global_batch=4, seed=SEED)
 
 
 def budget() -> BudgetOrder:
     """Of a ratio that falls over 12 steps."""
-    order = Order(shard_sizes=SIZES, global_batch=2, seed=SEED)
-    return budget_order(order, Random(ratio=Linear(start=0.9, end=0.5)), grid_of(8, 8, axes="h w"), 66, 12)
+    order = Order(shard_sizes=SIZES, global_batch=1, seed=SEED)
+    visible = VisibleTokens(parts=((Random(ratio=Linear(start=0.9, end=0.5)), grid_of(8, 8, axes="h w")),))
+    return BudgetOrder(samples=order, budget=66, global_batch=2, visible=visible(12))
 
 
 def stream(batches: list[GlobalBatch]) -> list[list[int]]:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from maskstream.pipelines import VideoClip, VideoLoader, video_loader
+from maskstream.pipelines import Loader, VideoBatch, VideoClip
 from maskstream.pipelines.masks import MASKS, Random
-from maskstream.pipelines.modalities.video.sample import VideoSampler
 from maskstream.pipelines.stream.mix import mix
 from maskstream.pipelines.stream.order import ORDER_VERSION
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ResumeError
 
 from .golden_vectors import GOLDEN, Vectors, as_text, budget, golden_vectors, mixture, read_golden
+from .sources import opened, source_of
 
 STORED = read_golden()
 KINDS = [kind for kind in STORED if kind != "version"]
@@ -43,11 +44,20 @@ def test_the_file_is_as_its_script_writes_it(found: Vectors) -> None:
     assert GOLDEN.read_text() == as_text(ORDER_VERSION, found)
 
 
-def loader(split: Path) -> VideoLoader:
-    clip = VideoClip(frames=4, stride=2, size=32)
-    return video_loader(
-        split, clip=clip, mask=Random(ratio=0.5), patch=16, views=2, batch_size=2, seed=7, threads=1, device="cpu"
-    )
+SETTINGS = {
+    "clip": VideoClip(frames=4, stride=2, size=32),
+    "mask": Random(ratio=0.5),
+    "patch": 16,
+    "views": 2,
+    "seed": 7,
+}
+
+
+def loader(split: Path, mixed: bool = False) -> Loader[VideoBatch]:
+    source = source_of(split, **SETTINGS)
+    if mixed:
+        return Loader(mix([(source, 1)]), batch_size=2, threads=1, device="cpu")
+    return Loader(source, batch_size=2, threads=1, device="cpu")
 
 
 def test_a_loader_draws_by_the_names_that_it_did(split: Path) -> None:
@@ -71,13 +81,12 @@ def test_a_loader_draws_by_the_names_that_it_did(split: Path) -> None:
         ("clip2", 27, [2, 3, 4, 6]),
         ("clip2", 27, [0, 1, 3, 7]),
     ]
-    assert isinstance(run.sampler, VideoSampler)
-    crops = run.sampler.request(4, 3).crops
+    crops = opened(split, **SETTINGS)[1].request(Wanted(index=4, epoch=3)).crops
     assert [(crop.x, crop.y, crop.width, crop.height) for crop in crops] == [(0, 10, 42, 42), (24, 6, 64, 56)]
 
 
 def test_a_saved_position_of_another_version_is_refused(split: Path) -> None:
-    for run in (loader(split), mix([(loader(split), 1)])):
+    for run in (loader(split), loader(split, mixed=True)):
         state = run.state_dict()
         assert state["version"] == ORDER_VERSION
         with pytest.raises(ResumeError, match=r"\(version: saved 0, here 1\)\. Use the release of maskstream that"):

@@ -4,13 +4,17 @@ import json
 import logging
 import pickle
 import shutil
+from dataclasses import replace
 from itertools import chain, islice
 
 import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.stream.produce import BatchMaker
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.produce import BatchMaker, batch_of
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ResumeError, SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
@@ -38,6 +42,11 @@ def uninterrupted(kind):
 def opened(kind, ranks=1, rank=0, **options):
     settings = {"seed": 5, "threads": 1, "device": "cpu", "batch_size": GLOBAL_BATCH // ranks} | options
     return kind[0].loader(kind[1], rank=rank, world_size=ranks, **settings)
+
+
+def source_of(kind):
+    split = Split.open(kind[1], Manifest.load(kind[1]).info["modality"], seed=5, device="cpu")
+    return kind[0].source(split, kind[0].sampler(split))
 
 
 def together(kind, iterators):
@@ -117,14 +126,15 @@ def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(kind, tmp_p
 def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
     modality, split = kind
     shutil.copytree(split, tmp_path / "split")
-    sampler = opened((modality, tmp_path / "split")).sampler
+    sampler = source_of((modality, tmp_path / "split")).sampler
+    manifest = Manifest.load(tmp_path / "split")
     rng, told = np.random.default_rng(0), 0
     for _ in range(20):
         index = int(rng.integers(SAMPLES))
-        name, offset, size = sampler_manifest(sampler).member(index, modality.component)
-        path = sampler_manifest(sampler).folder / name
+        name, offset, size = manifest.member(index, modality.component)
+        path = manifest.folder / name
         place, bit = offset + int(rng.integers(size)), 1 << int(rng.integers(8))
-        before = modality.rows(sampler.collate([sampler.make(index, 0)]))
+        before = modality.rows(batch_of(sampler, [Wanted(index=index, epoch=0)]))
         with path.open("r+b") as file:
             for changed in (True, False):
                 file.seek(place)
@@ -133,7 +143,7 @@ def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
                 file.write(bytes([byte]))
                 file.flush()
                 try:
-                    assert modality.rows(sampler.collate([sampler.make(index, 0)])) == before
+                    assert modality.rows(batch_of(sampler, [Wanted(index=index, epoch=0)])) == before
                 except SampleError as error:
                     assert changed
                     assert "are not those that were written" in str(error)
@@ -141,16 +151,14 @@ def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
     assert told > 0
 
 
-def sampler_manifest(sampler):
-    return sampler.manifest if hasattr(sampler, "manifest") else sampler.video.manifest
-
-
 def test_what_a_worker_is_sent_is_small_and_makes_the_same(kind, uninterrupted):
     run = opened(kind)
-    sent = pickle.dumps(BatchMaker(sampler=run.sampler, order=run.order))
+    source = source_of(kind)
+    sent = pickle.dumps(BatchMaker(sampler=source.sampler, order=run.order))
     assert len(sent) < 100_000
-    run.sampler = pickle.loads(sent).sampler
-    assert kind[0].rows(next(iter(run))) == uninterrupted[0]
+    source = replace(source, sampler=pickle.loads(sent).sampler)
+    again = Loader(source, batch_size=GLOBAL_BATCH, device="cpu", threads=1)
+    assert kind[0].rows(next(iter(again))) == uninterrupted[0]
 
 
 def test_its_shards_are_whole(kind):

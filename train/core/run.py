@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ...pipelines.stream.loader import Loader
 from ..recipes import Recipe, check_modality, named_recipe
 from .distributed import process_group
 from .loop import Trainer, TrainResult
@@ -44,17 +46,19 @@ def train(
     check_modality(chosen, data)
     if batch_size is not None:
         chosen = replace(chosen, batch_size=batch_size)
-    with (
-        process_group(device) as own,
-        compute_threads(own),
-        closing(
-            chosen.build_loader(
-                data, seed=seed, device=own, workers=workers, threads=threads, steps=steps or chosen.schedule.steps
+    with process_group(device) as own, compute_threads(own), ExitStack() as opened:
+
+        def loader_of(run_steps: int | None) -> Loader[Any]:
+            return opened.enter_context(
+                closing(
+                    chosen.build_loader(data, seed=seed, device=own, workers=workers, threads=threads, steps=run_steps)
+                )
             )
-        ) as loader,
-    ):
-        planned = chosen.schedule.total_steps(len(loader)) if steps is None else steps
-        loader.steps = max(planned, 1)
+
+        planned = chosen.schedule.steps if steps is None else steps
+        if planned is None:
+            planned = chosen.schedule.total_steps(len(loader_of(None)))
+        loader = loader_of(max(planned, 1))
         trainer = Trainer(
             chosen,
             loader,

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.collate import MeshView, mesh_batch
-from ...pipelines.modalities.mesh.loader import MeshLoader, mesh_loader
+from ...pipelines.modalities.mesh.loader import mesh_sampler
 from ...pipelines.modalities.mesh.sample import MeshSampler
+from ...pipelines.modalities.split import Split
 from ..core.losses import squared
 from ..models.mesh_network import MeshNetwork
 
@@ -38,7 +39,7 @@ class Trajectories:
         """The first `count` simulations (all by default) of the split in the folder `data` and `steps` steps after the
         first. ValueError where it has none so long.
         """
-        sampler = sampler_of(mesh_loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
+        sampler = sampler_of(data)
         indexes = range(len(sampler.manifest))[:count]
         longest = min((sampler.n_steps(index) for index in indexes), default=0)
         if longest < 2:
@@ -69,19 +70,17 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
         positions=view.positions,
         kinds=view.kinds,
         graph=view.graph,
-        fields=fields,
-        next_fields=None,
+        state=fields,
+        next_state=None,
         counts=view.counts,
         mask=None,
         step=0,
     )
 
 
-def sampler_of(loader: MeshLoader) -> MeshSampler:
-    """The loader's sampler."""
-    if not isinstance(loader.sampler, MeshSampler):
-        raise TypeError(f"a mesh loader has a MeshSampler, got {type(loader.sampler).__name__}")
-    return loader.sampler
+def sampler_of(data: str | Path) -> MeshSampler:
+    """What reads the meshes of the split in a folder, without masks or noise."""
+    return mesh_sampler(Split.open(data, "mesh", shuffle=False, device="cpu"))
 
 
 def next_model(model: nn.Module) -> MeshNetwork:

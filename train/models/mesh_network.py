@@ -86,26 +86,26 @@ class MeshNetwork(Model[MeshBatch]):
         if self.config.task == "masked":
             mask = hidden_nodes(batch)
             made = self.predict_masked(batch)
-            return Losses(parts={"fields": squared(made, batch.fields[mask.target[0]], mask.weight[0])})
-        if batch.next_fields is None:
+            return Losses(parts={"fields": squared(made, batch.state[mask.target[0]], mask.weight[0])})
+        if batch.next_state is None:
             raise ValueError("these meshes are surfaces without steps in time; the next step is of simulations")
-        made = self.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
-        return Losses(parts={"change": squared(made, (batch.next_fields - batch.fields) / batch.change, batch.counts)})
+        made = self.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
+        return Losses(parts={"change": squared(made, (batch.next_state - batch.state) / batch.change, batch.counts)})
 
     def reconstructed(self, batch: MeshBatch) -> MeshBatch:
         """The batch with the model's fields at the hidden nodes, or with its next step where nodes are free."""
         self._check(batch)
         if self.config.task == "masked":
             made, target = self.predict_masked(batch), hidden_nodes(batch).target[0]
-            return replace(batch, fields=batch.fields.index_copy(0, target, made.to(batch.fields.dtype)))
-        made = self.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
-        made = batch.fields + made * batch.change
-        given = made if batch.next_fields is None else batch.next_fields
-        return replace(batch, next_fields=torch.where((batch.counts > 0)[:, None], made, given))
+            return replace(batch, state=batch.state.index_copy(0, target, made.to(batch.state.dtype)))
+        made = self.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
+        made = batch.state + made * batch.change
+        given = made if batch.next_state is None else batch.next_state
+        return replace(batch, next_state=torch.where((batch.counts > 0)[:, None], made, given))
 
     def _check(self, batch: MeshBatch) -> None:
         """ValueError for a batch of another kind of mesh than the model is for."""
-        found, wanted = (batch.fields.shape[1], batch.positions.shape[1]), (self.config.channels, self.config.dims)
+        found, wanted = (batch.state.shape[1], batch.positions.shape[1]), (self.config.channels, self.config.dims)
         if found != wanted:
             raise ValueError(
                 f"these meshes have {found[0]} channels in {found[1]} dimensions, and the model is for {wanted[0]} in "
@@ -118,12 +118,12 @@ class MeshNetwork(Model[MeshBatch]):
         if batch.visible_edges is None or batch.kept_edges is None:
             raise ValueError(NO_MASK)
         visible, target, kept = mask.visible[0], mask.target[0], batch.kept_edges
-        seen = self._nodes(batch.fields[visible], batch.kinds[visible])
+        seen = self._nodes(batch.state[visible], batch.kinds[visible])
         all_edges = self.embed_edges(batch.edge_features)
         between = all_edges[kept]
         for block in self.encoder:
             seen, between = block(seen, between, batch.visible_edges)
-        nodes = self.mask_token.expand(batch.fields.shape[0], -1).index_copy(0, visible, seen)
+        nodes = self.mask_token.expand(batch.state.shape[0], -1).index_copy(0, visible, seen)
         whole = (all_edges + self.edge_token).index_copy(0, kept, between)
         for block in self.decoder:
             nodes, whole = block(nodes, whole, batch.edges)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from ...pipelines import AudioClip, AudioLoader, audio_loader
+from ...pipelines import AudioClip, audio_loader
 from ...pipelines.augment.sound import RollGain
 from ...pipelines.masks import Mask, Random
+from ...pipelines.modalities.audio.batch import AudioBatch
 from ...pipelines.modalities.audio.loader import spectrogram_grid
+from ...pipelines.stream.loader import Loader
 from ...shards.media.fbank import Fbank
 from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
@@ -41,7 +43,7 @@ class AudioRecipe(Recipe):
         frames = round(self.clip.seconds * self.features.sample_rate / self.features.shift)
         return {"audio": spectrogram_grid(frames, self.features.n_bins, self.patch)}
 
-    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> AudioLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[AudioBatch]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return audio_loader(
             data,

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from ...pipelines import AudioVisualLoader, VideoClip, audiovisual_loader
+from ...pipelines import VideoClip, audiovisual_loader
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...pipelines.augment.diffusion import LinearNoise
 from ...pipelines.masks import ByView, FilledStrips, Linear, Mask, MultiRatio, Padded, Random, TokenGrid
 from ...pipelines.modalities.audio.loader import spectrogram_grid
+from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from ...pipelines.stream.loader import Loader
 from ...shards.media.fbank import Fbank
 from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
@@ -62,7 +64,7 @@ class AudioVisualRecipe(Recipe):
             "audio": spectrogram_grid(frames, self.features.n_bins, self.audio_patch),
         }
 
-    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> AudioVisualLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[AudioVisualBatch]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return audiovisual_loader(
             data,

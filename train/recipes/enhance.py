@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import ClassVar, Unpack
 
 from ...pipelines import AudioClip
+from ...pipelines.modalities.audio.batch import NoisyBatch
 from ...pipelines.modalities.audio.microphones import MicrophoneLine
-from ...pipelines.modalities.audio.noisy import NoisyLoader, noisy_loader
+from ...pipelines.modalities.audio.noisy import noisy_loader
+from ...pipelines.stream.loader import Loader
 from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
@@ -44,7 +46,7 @@ class EnhanceRecipe(Recipe):
         """None: sounds are not cut into tokens."""
         return {}
 
-    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> NoisyLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[NoisyBatch]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return noisy_loader(
             data,

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from ...pipelines import MeshLoader, mesh_loader
+from ...pipelines import mesh_loader
 from ...pipelines.masks import Mask, MeshNodes
+from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.noise import MeshNoise
+from ...pipelines.stream.loader import Loader
 from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
@@ -50,7 +52,7 @@ class MeshRecipe(Recipe):
         """None: the tokens of a mesh are its nodes."""
         return {}
 
-    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> MeshLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[MeshBatch]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return mesh_loader(
             data, mask=self.mask, noise=self.noise, views=self.views, batch_size=self.batch_size, **settings

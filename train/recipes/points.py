@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from ...pipelines import PointsLoader, points_loader
+from ...pipelines import points_loader
 from ...pipelines.masks import Mask, Piecewise, Random, VoxelAware
 from ...pipelines.modalities.points.augment import PointAugment
+from ...pipelines.modalities.points.batch import PointsBatch
 from ...pipelines.modalities.points.read import PointSelection
 from ...pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
+from ...pipelines.stream.loader import Loader
 from ...shards.format.manifest import Manifest
 from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
@@ -41,7 +43,7 @@ class VoxelRecipe(Recipe):
         """That of the clouds."""
         return {"points": self.tokens.grid}
 
-    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> PointsLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[PointsBatch]:
         """The recipe's batches from a split's folder; ValueError where it has more categories than the model."""
         found = int(Manifest.load(data).label.max(initial=-1)) + 1
         if found > self.model.categories:
@@ -135,7 +137,7 @@ class GroupRecipe(Recipe):
         """That of the clouds."""
         return {"points": self.tokens.grid}
 
-    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> PointsLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[PointsBatch]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return points_loader(
             data,

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Unpack
 
-from ...pipelines import VideoClip, VideoLoader, video_loader
+from ...pipelines import VideoClip, video_loader
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...pipelines.masks import Dual, Mask, MotionGuided, TokenGrid, Tube
+from ...pipelines.modalities.video.batch import VideoBatch
+from ...pipelines.stream.loader import Loader
 from ..core.model import Grids
 from ..core.optimiser import OptimiserConfig
 from ..core.schedule import ScheduleConfig
@@ -50,7 +52,7 @@ class VideoRecipe(Recipe):
         size = self.clip.size
         return {"video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch)}
 
-    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> VideoLoader:
+    def build_loader(self, data: str | Path, **settings: Unpack[LoaderSettings]) -> Loader[VideoBatch]:
         """The recipe's batches from a split's folder; rank and world size are torch.distributed's."""
         return video_loader(
             data,

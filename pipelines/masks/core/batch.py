@@ -48,6 +48,10 @@ class MaskBatch(Movable):
         """Which entries of `target` are real: bool (B, M)."""
         return _valid(self.target, self.n_target)
 
+    def weighted(self, weight: Tensor) -> Self:
+        """The masks where each row's targets count `weight`, float32 (B,), times what they did."""
+        return replace(self, weight=self.weight * weight[:, None])
+
     @property
     def restore(self) -> Tensor:
         """int64 (B, N): each token's place in the sequence of visible, then hidden tokens; MAE calls it ids_restore."""

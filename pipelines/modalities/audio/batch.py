@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ...masks.core.batch import MaskBatch
-from ...stream.batch import Movable
+from ...stream.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioBatch(Movable):
+class AudioBatch(Batch):
     """A batch of sounds.
 
     waveform: float32 (B, C, n), of which the first `length` int64 (B,) samples are sound and the others 0.
     spectrogram: float32 (B, T, F), normalised, of the mean of the channels; None before a loader with on_device has
     made it. mask: MaskBatch over the (time, freq) token grid, or None; tokens behind the end of a sound have weight 0.
-    label, key, weight: as in VideoBatch. start_s: float64 (B,), where in its source a clip begins. strips: int64
+    start_s: float64 (B,), where in its source a clip begins. strips: int64
     (B, 4), frames and bins that SpecAugment took away, or None. mixed_label int64 (B,) and share float32 (B,): of
     mixup, the label of the other sound and the share of the own one (1 where nothing was mixed in), or None.
     """
@@ -26,42 +26,20 @@ class AudioBatch(Movable):
     length: Tensor
     spectrogram: Tensor | None
     mask: MaskBatch | None
-    label: Tensor
-    key: list[str]
     start_s: Tensor
     strips: Tensor | None = None
     mixed_label: Tensor | None = None
     share: Tensor | None = None
-    weight: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def weighted(self, weight: Tensor) -> AudioBatch:
-        """As VideoBatch.weighted."""
-        weight = weight.repeat_interleave(len(self) // len(weight))
-        mask = self.mask and replace(self.mask, weight=self.mask.weight * weight[:, None])
-        return replace(self, weight=weight, mask=mask)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisyBatch(Movable):
+class NoisyBatch(Batch):
     """A batch of noisy sounds and what they were before.
 
     mixture, clean: float32 (B, M, n), of M microphones. snr_db: float32 (B,), the power of `clean` over that of the
-    noise in decibels. label, key, weight: as in VideoBatch, of the clean sounds.
+    noise in decibels. label and key are those of the clean sounds.
     """
 
     mixture: Tensor
     clean: Tensor
     snr_db: Tensor
-    label: Tensor
-    key: list[str]
-    weight: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def weighted(self, weight: Tensor) -> NoisyBatch:
-        """The batch with a weight per sample, float32 (B,)."""
-        return replace(self, weight=weight)

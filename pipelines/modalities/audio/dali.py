@@ -20,11 +20,12 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
-from ...stream.place import START, Place
+from ...stream.whole import Whole
 from .batch import AudioBatch
+from .loader import AudioSource
 from .log_mel import FLOOR_DB, LogMel, hann_window
-from .room import Room
-from .sample import AudioSample, AudioSampler, mono
+from .sample import AudioSampler, mono
+from .spectrogram import Spectrogram
 
 log = logging.getLogger(__name__)
 
@@ -32,86 +33,70 @@ dali: Any = nvidia.dali
 """Untyped, since only a part of DALI has annotations."""
 
 
-class DaliSoundSampler:
-    """The `Sampler` of a loader whose threads make waveforms and masks, and whose `collate` makes the spectrograms.
+class DaliSpectrograms:
+    """Makes the spectrograms of batches by a DALI graph; where that fails, which no sound makes it do, torch does."""
 
-    Error: ValueError for features that are not `LogMel`.
-    """
-
-    def __init__(self, sampler: AudioSampler, device: torch.device, threads: int) -> None:
-        if not isinstance(features := sampler.spectrogram.features, LogMel):
+    def __init__(self, spectrogram: Spectrogram, threads: int) -> None:
+        if not isinstance(features := spectrogram.features, LogMel):
             raise ValueError(
                 f"backend='dali' makes log-mel spectrograms, and features={features} is another kind; use "
                 "features=LogMel(...) with statistics=, or backend='cpu', which on a CUDA device works there too"
             )
-        self.seed, self.needs_progress = sampler.seed, sampler.needs_progress
-        self._features, self._sampler = features, replace(sampler, on_device=True)
-        self._device, self._threads = device, threads
+        self._features, self._spectrogram, self._threads = features, spectrogram, threads
         self._pipeline: Any = None
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._stream: Any = None
 
-    def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Room]:
-        """As `AudioSampler.prepare`."""
-        return self._sampler.prepare(samples)
-
-    def make(self, index: int, epoch: int, place: Place = START, room: Room | None = None) -> AudioSample:
-        """As `AudioSampler.make`, without a spectrogram."""
-        return self._sampler.make(index, epoch, place, room)
-
-    def collate(self, samples: list[AudioSample]) -> AudioBatch:
-        """Samples to a batch, its waveform and spectrogram on the device, the rest on the CPU.
-
-        Where DALI fails, which no sound makes it do, torch makes the batch's spectrograms.
-        """
-        batch = self._sampler.collate(samples)
+    def __call__(self, batch: AudioBatch, device: torch.device) -> AudioBatch:
+        """The batch with its spectrograms, in a stream of their own: the host waits for them, and for nothing else."""
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
+            self._stream = self._stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
-            length, strips = batch.length.to(self._device), batch.strips
-            strips = None if strips is None else strips.to(self._device)
             try:
-                found, waveform = self._run(batch)
-                spectrogram = self._sampler.spectrogram.normalised(found, length, strips)
+                found = self._run(batch, device)
+                spectrogram = self._spectrogram.normalised(found, batch.length, batch.strips)
             except RuntimeError as error:
                 log.warning("DALI failed, so torch makes the spectrograms: %s", " ".join(str(error).split()))
-                self._pipeline, waveform = None, batch.waveform.to(self._device)
-                spectrogram = self._sampler.spectrogram(mono(waveform), length, strips)
-        if self._stream:  # of its own: the host waits for the batch, not for the training step before it
+                self._pipeline = None
+                spectrogram = self._spectrogram(mono(batch.waveform), batch.length, batch.strips)
+        if self._stream:
             self._stream.synchronize()
-            for tensor in (waveform, spectrogram):
-                tensor.record_stream(torch.cuda.current_stream(self._device))
-        return replace(batch, waveform=waveform, spectrogram=spectrogram)
+            spectrogram.record_stream(torch.cuda.current_stream(device))
+        return replace(batch, spectrogram=spectrogram)
 
-    def _run(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
-        """Decibels float32 (B, frames, bins) and the waveforms, both on the device."""
+    def _run(self, batch: AudioBatch, device: torch.device) -> Tensor:
+        """Decibels float32 (B, frames, bins) on the device."""
         rows, _, n = batch.waveform.shape
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
-            self._pipeline = mel_pipeline(self._features, rows, n, self._threads, self._device)
-        lengths = batch.length[:, None].to(torch.int32)
-        found, waveform = self._pipeline.run(waveform=batch.waveform.numpy(), length=lengths.numpy())
-        decibels = self._to_torch(found, (rows, self._features.n_frames(n), self._features.n_bins))
-        return decibels, self._to_torch(waveform, batch.waveform.shape) if self._stream else batch.waveform
+            self._pipeline = mel_pipeline(self._features, rows, n, self._threads, device)
+        lengths = batch.length[:, None].to(torch.int32).cpu().numpy()
+        waveform = batch.waveform if device.type == "cuda" else batch.waveform.numpy()
+        (found,) = self._pipeline.run(waveform=waveform, length=lengths)
+        decibels = torch.empty((rows, self._features.n_frames(n), self._features.n_bins), device=device)
+        dali.plugin.pytorch.feed_ndarray(found.as_tensor(), decibels, cuda_stream=self._stream)
+        return decibels
 
-    def _to_torch(self, source: Any, shape: tuple[int, ...]) -> Tensor:
-        """A copy on the device, queued in this sampler's stream."""
-        tensor = torch.empty(shape, device=self._device)
-        dali.plugin.pytorch.feed_ndarray(source.as_tensor(), tensor, cuda_stream=self._stream)
-        return tensor
+
+def on_dali(source: AudioSource, sampler: AudioSampler, threads: int) -> AudioSource:
+    """The source of `sampler` whose spectrograms DALI makes; ValueError for features that are not `LogMel`."""
+    finish = DaliSpectrograms(sampler.spectrogram, threads)
+    return replace(source, sampler=Whole(replace(sampler, on_device=True)), finish=finish)
 
 
 def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
     """The DALI graph from waveforms to decibels; run it with `waveform` float32 (B, C, n_samples) and `length` int32
     (B, 1), how much of each is sound.
 
-    The outputs are float32 (n_frames(n_samples), n_bins) for each, of the sound's mean of all channels less its mean
-    over time, 0 behind its end, and the waveforms, both on `device`.
+    The waveforms lie on `device`, and so does the output: float32 (n_frames(n_samples), n_bins) for each, of the mean
+    of all channels less its mean over time, 0 behind the sound's end.
     """
     fn, types = dali.fn, dali.types
     gpu = device.type == "cuda"
     device_id = (device.index if device.index is not None else torch.cuda.current_device()) if gpu else None
     pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device_id, prefetch_queue_depth=1)
     with pipeline:
-        waveform = fn.external_source(name="waveform", dtype=types.FLOAT, ndim=2)
+        waveform = fn.external_source(name="waveform", dtype=types.FLOAT, ndim=2, device="gpu" if gpu else "cpu")
         length = fn.external_source(name="length", dtype=types.INT32, ndim=1)
-        waveform = waveform.gpu() if gpu else waveform
         sound = fn.slice(fn.reductions.mean(waveform, axes=[0]), start=[0], shape=length, axes=[0])
         power = fn.spectrogram(
             sound - fn.reductions.mean(sound),
@@ -128,6 +113,6 @@ def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int
         decibels = fn.to_decibels(mel, reference=1.0, cutoff_db=FLOOR_DB)
         if features.top_db is not None:
             decibels = dali.math.max(decibels, fn.reductions.max(decibels) - features.top_db)
-        pipeline.set_outputs(fn.pad(decibels, axes=[0], shape=[features.n_frames(n_samples)]), waveform)
+        pipeline.set_outputs(fn.pad(decibels, axes=[0], shape=[features.n_frames(n_samples)]))
     pipeline.build()
     return pipeline

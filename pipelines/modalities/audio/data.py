@@ -11,9 +11,9 @@ from ....shards.config import NOT_IDENTITY
 from ....shards.media.fbank import Fbank
 from ...augment.sound import Mixup, RollGain, SpecAugment
 from ...masks import Mask, TokenGrid
-from ...stream.build import LoaderOptions
 from ...stream.loader import Loader
 from ..data import DataConfig, check_views
+from ..split import Options
 from .batch import AudioBatch, NoisyBatch
 from .clip import AudioClip
 from .loader import audio_loader, spectrogram_grid
@@ -59,7 +59,7 @@ class AudioData(DataConfig[AudioBatch]):
         """That of "audio", on the axes (time, freq)."""
         return {"audio": spectrogram_grid(self.frames, self.features.n_bins, self.patch)}
 
-    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[AudioBatch]:
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioBatch]:
         """A loader of the sounds of a split."""
         return audio_loader(
             location,
@@ -109,7 +109,7 @@ class NoisyData(DataConfig[NoisyBatch]):
         """None: nothing is masked."""
         return {}
 
-    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[NoisyBatch]:
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[NoisyBatch]:
         """A loader of the sounds of a split with noise."""
         return noisy_loader(
             location,

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from ....shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 from ...augment.sound import Mixup, RollGain, SpecAugment
 from ...masks import Mask, TokenGrid
-from ...stream.build import Build, LoaderOptions
+from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ..backend import choose_sound_backend
+from ...stream.sampler import Unchanged
+from ...stream.source import Source
+from ...stream.whole import Whole, WholeRequest
+from ..backend import Backend, dali_serves
+from ..split import Options, Split, split_of
 from .batch import AudioBatch
 from .clip import AudioClip
+from .finish import Spectrograms
+from .log_mel import LogMel
 from .reader import sound_of
-from .sample import AudioSampler, mono
+from .sample import AudioSampler
 from .spectrogram import Features, Spectrogram
 
-
-class AudioLoader(Loader[AudioBatch]):
-    """A `Loader` of AudioBatch: `grid` is the token grid of its masks, `spectrogram` what makes the spectrograms.
-
-    on_device: the loader makes them of whole batches where those are, by torch; else they come with the batch.
-    """
-
-    grid: TokenGrid
-    clip: AudioClip
-    spectrogram: Spectrogram
-    on_device: bool = False
-
-    def _iterate(self, *, endless: bool) -> Generator[AudioBatch]:
-        for batch in super()._iterate(endless=endless):
-            if self.on_device:
-                made = self.spectrogram(mono(batch.waveform), batch.length, batch.strips)
-                batch = replace(batch, spectrogram=made)
-            yield batch
+AudioSource = Source[WholeRequest, list[Any], AudioBatch, AudioBatch]
 
 
 def audio_loader(
@@ -46,7 +34,7 @@ def audio_loader(
     mask: Mask | None = None,
     features: Features | None = None,
     statistics: tuple[float, float] | None = None,
-    backend: Literal["auto", "cpu", "dali"] = "auto",
+    backend: Backend = "auto",
     on_device: bool | Literal["auto"] = "auto",
     roll_gain: RollGain | None = None,
     spec_augment: SpecAugment | None = None,
@@ -54,8 +42,8 @@ def audio_loader(
     patch: tuple[int, int] = (16, 16),
     views: int = 1,
     component: str | None = None,
-    **options: Unpack[LoaderOptions],
-) -> AudioLoader:
+    **options: Unpack[Options],
+) -> Loader[AudioBatch]:
     """A loader of masked sounds from a folder of shards (one split, such as `data/shards/audioset/train`).
 
     clip: by default 10.24 s of mono at 16 kHz, 1,024 frames. features: Kaldi's filterbank of 128 bins (`Fbank`) or
@@ -64,11 +52,51 @@ def audio_loader(
     are made of whole batches on their device; "auto" does so on CUDA. backend: who makes those; "auto" is a DALI graph
     for `LogMel` on CUDA where DALI is installed and there are no worker processes, else torch ("cpu"). roll_gain,
     spec_augment, mixup: see `augment/sound.py`, none by default. With `views=k` each sound is decoded once and gives k
-    views. component: the sound that is read where a sample has several; by default the only one.
-    options: batch_size, seed, shuffle, workers and what else all loaders take (`build.LoaderOptions`).
+    views. component: the sound that is read where a sample has several; by default the only one. options: batch_size,
+    seed, shuffle, workers and what else all loaders take (`Options`).
 
     Errors: ValueError for settings, ShardError where the location holds no finished split of sounds.
     """
+    split, loading = split_of(location, "audio", options)
+    sampler = audio_sampler(
+        split,
+        clip=clip,
+        mask=mask,
+        features=features,
+        statistics=statistics,
+        on_device=on_device,
+        roll_gain=roll_gain,
+        spec_augment=spec_augment,
+        mixup=mixup,
+        patch=patch,
+        views=views,
+        component=component,
+    )
+    source = audio_source(split, sampler)
+    suits = sampler.on_device and isinstance(sampler.spectrogram.features, LogMel)
+    if dali_serves(backend, split.device, split.workers, suits=suits):
+        from .dali import on_dali
+
+        source = on_dali(source, sampler, split.threads)
+    return Loader(source, **loading)
+
+
+def audio_sampler(
+    split: Split,
+    *,
+    clip: AudioClip | None = None,
+    mask: Mask | None = None,
+    features: Features | None = None,
+    statistics: tuple[float, float] | None = None,
+    on_device: bool | Literal["auto"] = "auto",
+    roll_gain: RollGain | None = None,
+    spec_augment: SpecAugment | None = None,
+    mixup: Mixup | None = None,
+    patch: tuple[int, int] = (16, 16),
+    views: int = 1,
+    component: str | None = None,
+) -> AudioSampler:
+    """What makes masked sounds of a split; the settings are those of `audio_loader`."""
     clip, features = clip or AudioClip(), features or Fbank()
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
@@ -76,30 +104,45 @@ def audio_loader(
         raise ValueError(f"the clip is at {clip.sample_rate} Hz and features at {features.sample_rate}; use one rate")
     frames = round(clip.seconds * features.sample_rate / features.shift)
     grid = spectrogram_grid(frames, features.n_bins, patch)
-    build = Build.of(location, "audio", options)
-    if not build.shuffle and clip.start == "random":
+    if not split.shuffle and clip.start == "random":
         clip = replace(clip, start="center")
-    mean, deviation = statistics or statistics_of(build, features)
-    spectrogram = Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation)
-    sampler = AudioSampler(
-        manifest=build.manifest,
+    mean, deviation = statistics or statistics_of(split, features)
+    return AudioSampler(
+        manifest=split.manifest,
         clip=clip,
-        spectrogram=spectrogram,
+        spectrogram=Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation),
         grid=grid,
         mask=mask,
         roll_gain=roll_gain,
         spec_augment=spec_augment,
         mixup=mixup,
-        seed=build.seed,
+        seed=split.seed,
         views=views,
-        on_device=build.device.type == "cuda" if on_device == "auto" else on_device,
-        component=sound_of(build.manifest, component),
+        on_device=split.device.type == "cuda" if on_device == "auto" else on_device,
+        component=sound_of(split.manifest, component),
     )
-    made_by = choose_sound_backend(backend, sampler, build.device, build.threads, build.workers)
-    loader = build.loader(AudioLoader, made_by, mask=mask, grid=grid)
-    loader.grid, loader.clip, loader.spectrogram = grid, clip, spectrogram
-    loader.on_device = made_by is sampler and sampler.on_device
-    return loader
+
+
+def audio_source(split: Split, sampler: AudioSampler) -> AudioSource:
+    """The sounds of a split as a source, which a loader or a mixture goes through."""
+    return Source(
+        sampler=Whole(sampler),
+        finish=Spectrograms(sampler.spectrogram) if sampler.on_device else Unchanged(),
+        samples=split.samples,
+        identity={"dataset": split.manifest.fingerprint},
+        visible=visible_tokens((sampler.mask, sampler.grid)),
+        form={
+            "clip.seconds": sampler.clip.seconds,
+            "clip.channels": sampler.clip.channels,
+            "features": sampler.spectrogram.features,
+            "token grid": sampler.grid,
+            "views": sampler.views,
+            "mask": sampler.mask,
+            "mixup": "yes" if sampler.mixup else "no",
+            "spec_augment": "yes" if sampler.spec_augment else "no",
+            "on_device": sampler.on_device,
+        },
+    )
 
 
 def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
@@ -112,10 +155,10 @@ def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGri
     return TokenGrid(axes=("time", "freq"), shape=(frames // patch[0], bins // patch[1]), patch=patch)
 
 
-def statistics_of(build: Build, features: Features) -> tuple[float, float]:
+def statistics_of(split: Split, features: Features) -> tuple[float, float]:
     """Mean and deviation that dataset.json says of the features; ValueError where it says nothing of such."""
     if features != STATISTICS:
         raise ValueError(
             f"dataset.json knows the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
         )
-    return fbank_statistics(build.manifest.info.get("sums", {}))
+    return fbank_statistics(split.manifest.info.get("sums", {}))

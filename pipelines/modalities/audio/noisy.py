@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ....shards.errors import SampleError
-from ....shards.format.manifest import Manifest
-from ...stream.build import Build, LoaderOptions
 from ...stream.loader import Loader
 from ...stream.place import START, Place
 from ...stream.rng import sample_rng
+from ...stream.sampler import Unchanged
+from ...stream.source import Source
 from ...stream.stats import Stats
+from ...stream.whole import Whole, WholeRequest
+from ..split import Options, Split, split_of
 from .batch import NoisyBatch
 from .clip import AudioClip
 from .microphones import MicrophoneLine
@@ -57,6 +59,11 @@ class NoisySampler:
         """Nothing changes over the run."""
         return False
 
+    @property
+    def microphones(self) -> int:
+        """How many hear both."""
+        return self.clean.clip.n_channels if self.line is None else self.line.count
+
     def make(self, index: int, epoch: int, place: Place = START) -> NoisySample:
         """Sample `index` as the epoch shows it; SampleError where it or its noise cannot be used."""
         stats = Stats(samples=1)
@@ -87,8 +94,13 @@ class NoisySampler:
     def collate(self, samples: list[NoisySample]) -> NoisyBatch:
         """Samples to a batch."""
         parts = [sample.batch for sample in samples]
-        tensors = {n: torch.cat([getattr(p, n) for p in parts]) for n in ("mixture", "clean", "snr_db", "label")}
-        return NoisyBatch(**tensors, key=[key for part in parts for key in part.key])
+        return NoisyBatch(
+            mixture=torch.cat([part.mixture for part in parts]),
+            clean=torch.cat([part.clean for part in parts]),
+            snr_db=torch.cat([part.snr_db for part in parts]),
+            label=torch.cat([part.label for part in parts]),
+            key=[key for part in parts for key in part.key],
+        )
 
     def _heard(self, reader: SoundReader, index: int, epoch: int, rng: np.random.Generator, stats: Stats) -> Floats:
         """The stretch as all microphones hear it, float32 (n, M), without its mean, zeros behind its end."""
@@ -122,10 +134,7 @@ def scaled_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
     return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))
 
 
-class NoisyLoader(Loader[NoisyBatch]):
-    """A `Loader` of NoisyBatch."""
-
-    clip: AudioClip
+NoisySource = Source[WholeRequest, list[Any], NoisyBatch, NoisyBatch]
 
 
 def noisy_loader(
@@ -136,40 +145,65 @@ def noisy_loader(
     line: MicrophoneLine | None = None,
     snr_db: tuple[float, float] = (-5.0, 10.0),
     slope: tuple[float, float] = (0.0, 2.0),
-    **options: Unpack[LoaderOptions],
-) -> NoisyLoader:
+    **options: Unpack[Options],
+) -> Loader[NoisyBatch]:
     """A loader of sounds from the split at `location`, mixed with those of the split `noise`.
 
     Without `noise` it is drawn: Gaussian, its power falling with frequency by a slope drawn from `slope` (0 is white, 1
     pink, 2 brown). snr_db: the ratio is drawn uniformly from this range. clip: by default 1.024 s at 16 kHz of mono.
     line: microphones that hear both, each from a direction of its own (the clip is then mono); without it the sounds'
     own channels are taken (`AudioClip(channels=6)`), of recordings made with several microphones. options: as for all
-    loaders (`build.LoaderOptions`).
+    loaders (`Options`).
 
     Errors: ValueError for settings, ShardError where a location holds no finished split of sounds.
     """
+    split, loading = split_of(location, "audio", options)
+    other = None if noise is None else Split.open(noise, "audio", device=split.device)
+    sampler = noisy_sampler(split, other, clip=clip, line=line, snr_db=snr_db, slope=slope)
+    return Loader(noisy_source(split, sampler), **loading)
+
+
+def noisy_sampler(
+    split: Split,
+    noise: Split | None,
+    *,
+    clip: AudioClip | None = None,
+    line: MicrophoneLine | None = None,
+    snr_db: tuple[float, float] = (-5.0, 10.0),
+    slope: tuple[float, float] = (0.0, 2.0),
+) -> NoisySampler:
+    """What mixes sounds of a split with those of another one; the settings are those of `noisy_loader`."""
     clip = clip or AudioClip(seconds=1.024)
     if line is not None and clip.channels != "mono":
         raise ValueError(f"line={line} places mono sounds, and the clip has channels={clip.channels}; use one of them")
     if snr_db[0] > snr_db[1] or slope[0] > slope[1]:
         raise ValueError(f"snr_db={snr_db} and slope={slope} are ranges, from low to high")
-    build = Build.of(location, "audio", options)
-    if not build.shuffle and clip.start == "random":
+    if not split.shuffle and clip.start == "random":
         clip = replace(clip, start="center")
-    other = None if noise is None else Build.of(noise, "audio", options).manifest
-    sampler = NoisySampler(
-        clean=SoundReader(manifest=build.manifest, component=sound_of(build.manifest), clip=clip, seed=build.seed),
-        noise=None
-        if other is None
-        else SoundReader(manifest=other, component=sound_of(other), clip=_noise_clip(clip), seed=build.seed),
+    of_noise = None
+    if noise is not None:
+        of_noise = SoundReader(
+            manifest=noise.manifest, component=sound_of(noise.manifest), clip=_noise_clip(clip), seed=split.seed
+        )
+    return NoisySampler(
+        clean=SoundReader(manifest=split.manifest, component=sound_of(split.manifest), clip=clip, seed=split.seed),
+        noise=of_noise,
         line=line,
         snr_db=snr_db,
         slope=slope,
     )
-    loader = build.loader(NoisyLoader, sampler)
-    loader.fingerprint = _fingerprint(build.manifest, other)
-    loader.clip = clip
-    return loader
+
+
+def noisy_source(split: Split, sampler: NoisySampler) -> NoisySource:
+    """The noisy sounds of a split as a source, which a loader or a mixture goes through."""
+    clip = sampler.clean.clip
+    return Source(
+        sampler=Whole(sampler),
+        finish=Unchanged(),
+        samples=split.samples,
+        identity={"dataset": _fingerprint(sampler)},
+        form={"clip.seconds": clip.seconds, "clip.sample_rate": clip.sample_rate, "microphones": sampler.microphones},
+    )
 
 
 def _noise_clip(clip: AudioClip) -> AudioClip:
@@ -177,5 +211,6 @@ def _noise_clip(clip: AudioClip) -> AudioClip:
     return replace(clip, short="repeat")
 
 
-def _fingerprint(clean: Manifest, noise: Manifest | None) -> str:
-    return clean.fingerprint if noise is None else f"{clean.fingerprint} with {noise.fingerprint}"
+def _fingerprint(sampler: NoisySampler) -> str:
+    clean = sampler.clean.manifest.fingerprint
+    return clean if sampler.noise is None else f"{clean} with {sampler.noise.manifest.fingerprint}"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ...flow.base import Flow
 from ...masks.core.batch import MaskBatch
-from ...stream.batch import Movable
+from ...stream.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioVisualBatch(Movable):
+class AudioVisualBatch(Batch):
     """A batch of clips, each with the sound of its time.
 
     video: uint8 (B, T, H, W, 3), RGB. waveform: float32 (B, 1, n), of which the first `length` int64 (B,) samples are
     sound and the others 0. spectrogram: float32 (B, T', F), normalised; None before a loader with on_device has made
-    it. video_mask over the (t, h, w) token grid and audio_mask over the (time, freq) one: MaskBatch or None. label,
-    key, weight: as in VideoBatch; flow too. strips: as in AudioBatch.
+    it. video_mask over the (t, h, w) token grid and audio_mask over the (time, freq) one: MaskBatch or None. flow:
+    as in VideoBatch. strips: as in AudioBatch.
 
     pts_s: float64 (B, T), each frame's time, and audio_start_s: float64 (B,), that of the first sample of sound, both
     in seconds from the video's first frame.
@@ -35,8 +35,6 @@ class AudioVisualBatch(Movable):
     video_mask: MaskBatch | None
     audio_mask: MaskBatch | None
     flow: Flow | None
-    label: Tensor
-    key: list[str]
     pts_s: Tensor
     audio_start_s: Tensor
     strips: Tensor | None = None
@@ -44,13 +42,3 @@ class AudioVisualBatch(Movable):
     video_time: Tensor | None = None
     audio_noise: Tensor | None = None
     audio_time: Tensor | None = None
-    weight: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def weighted(self, weight: Tensor) -> AudioVisualBatch:
-        """As VideoBatch.weighted, for both masks."""
-        weight = weight.repeat_interleave(len(self) // len(weight))
-        video, audio = (m and replace(m, weight=m.weight * weight[:, None]) for m in (self.video_mask, self.audio_mask))
-        return replace(self, weight=weight, video_mask=video, audio_mask=audio)

@@ -13,11 +13,11 @@ from ...augment import Augmentation
 from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
 from ...masks import Mask, TokenGrid
-from ...stream.build import LoaderOptions
 from ...stream.loader import Loader
 from ..audio.loader import spectrogram_grid
 from ..audio.spectrogram import Features
 from ..data import DataConfig, check_views
+from ..split import Options
 from ..video.clip import VideoClip
 from .batch import AudioVisualBatch
 from .loader import audiovisual_loader
@@ -69,7 +69,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             "audio": spectrogram_grid(self.frames, self.features.n_bins, self.audio_patch),
         }
 
-    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[AudioVisualBatch]:
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioVisualBatch]:
         """A loader of the clips of a split and their sound."""
         return audiovisual_loader(
             location,

@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Unpack
 
-import numpy as np
-import numpy.typing as npt
+import torch
 
 from ....shards.format.manifest import component_of
 from ....shards.media.fbank import Fbank
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
-from ...masks import Draw, Mask, TokenGrid
-from ...stream.build import Build, LoaderOptions
+from ...masks import Mask, TokenGrid
+from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
+from ...stream.sampler import Unchanged
+from ...stream.source import Source
 from ..audio.clip import AudioClip
 from ..audio.loader import spectrogram_grid, statistics_of
 from ..audio.reader import sound_of
 from ..audio.sample import AudioSampler
 from ..audio.spectrogram import Features, Spectrogram
+from ..split import Options, Split, split_of
 from ..video.clip import VideoClip
 from ..video.loader import aligned, flow_source
 from .batch import AudioVisualBatch
-from .sample import AudioVisualSampler, HeardVideoSampler
+from .sample import AudioVisualDraft, AudioVisualRequest, AudioVisualSampler, HeardVideoSampler
 from .spectrogram_noise import SpectrogramNoise
 
-
-class AudioVisualLoader(Loader[AudioVisualBatch]):
-    """A `Loader` of AudioVisualBatch: the token grids of its masks, its clip, and what makes its spectrograms.
-
-    on_device: they are made of whole batches where those are, not of samples where they are decoded.
-    """
-
-    video_grid: TokenGrid
-    audio_grid: TokenGrid
-    clip: VideoClip
-    spectrogram: Spectrogram
-    on_device: bool = False
-
-    def _iterate(self, *, endless: bool) -> Generator[AudioVisualBatch]:
-        for batch in super()._iterate(endless=endless):
-            if self.on_device:
-                made = self.spectrogram(batch.waveform.mean(dim=1), batch.length, batch.strips)
-                batch = replace(batch, spectrogram=made)
-            yield batch
+AudioVisualSource = Source[AudioVisualRequest, AudioVisualDraft, AudioVisualBatch, AudioVisualBatch]
 
 
 def audiovisual_loader(
@@ -71,8 +54,8 @@ def audiovisual_loader(
     audio_patch: tuple[int, int] = (16, 16),
     component: str | None = None,
     sound: str | None = None,
-    **options: Unpack[LoaderOptions],
-) -> AudioVisualLoader:
+    **options: Unpack[Options],
+) -> Loader[AudioVisualBatch]:
     """A loader of masked clips with their sound from a folder of shards (one split, as `data/shards/vggsound/train`).
 
     clip, augment, flow, views, tubelet, patch: as in `video_loader`. seconds: of sound, mono, around the middle of each
@@ -89,71 +72,127 @@ def audiovisual_loader(
 
     Errors: ValueError for settings, ShardError where the location holds no finished split of videos with sound.
     """
+    split, loading = split_of(location, "audiovisual", options)
+    sampler = audiovisual_sampler(
+        split,
+        clip=clip,
+        seconds=seconds,
+        video_mask=video_mask,
+        audio_mask=audio_mask,
+        features=features,
+        statistics=statistics,
+        on_device=on_device,
+        augment=augment,
+        spec_augment=spec_augment,
+        spectrogram_noise=spectrogram_noise,
+        flow=flow,
+        noise=noise,
+        views=views,
+        tubelet=tubelet,
+        patch=patch,
+        audio_patch=audio_patch,
+        component=component,
+        sound=sound,
+    )
+    return Loader(audiovisual_source(split, sampler), **loading)
+
+
+def audiovisual_sampler(
+    split: Split,
+    *,
+    clip: VideoClip | None = None,
+    seconds: float = 10.24,
+    video_mask: Mask | None = None,
+    audio_mask: Mask | None = None,
+    features: Features | None = None,
+    statistics: tuple[float, float] | None = None,
+    on_device: bool | Literal["auto"] = "auto",
+    augment: Augmentation | None = None,
+    spec_augment: SpecAugment | None = None,
+    spectrogram_noise: SpectrogramNoise | None = None,
+    flow: Literal["auto", "codec", "dis", "none"] = "auto",
+    noise: LinearNoise | None = None,
+    views: int = 1,
+    tubelet: int = 2,
+    patch: int = 16,
+    audio_patch: tuple[int, int] = (16, 16),
+    component: str | None = None,
+    sound: str | None = None,
+) -> AudioVisualSampler:
+    """What makes masked clips with their sound of a split; the settings are those of `audiovisual_loader`."""
     clip, features = clip or VideoClip(), features or Fbank()
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
     if spectrogram_noise is not None and on_device is True:
         raise ValueError("spectrogram_noise is added to samples; leave out on_device=True, or the noise")
-    sound_clip = AudioClip(seconds=seconds, sample_rate=features.sample_rate)
     frames = round(seconds * features.sample_rate / features.shift)
-    audio_grid = spectrogram_grid(frames, features.n_bins, audio_patch)
-    build = Build.of(location, "audiovisual", options)
-    profile = build.manifest.info["profile"]
-    heard = sound_of(build.manifest, sound)
+    heard = sound_of(split.manifest, sound)
+    profile = split.manifest.info["profile"]
     clip = aligned(clip, profile)
     video = HeardVideoSampler(
-        manifest=build.manifest,
+        manifest=split.manifest,
         clip=clip,
         grid=TokenGrid.video(clip.frames, clip.size, clip.size, tubelet=tubelet, patch=patch),
-        augment=augment or (MultiScaleCrop() if build.shuffle else CenterCrop()),
-        mask=video_mask,
+        augment=augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
+        mask_of=video_mask,
         flow=flow_source(flow, video_mask, clip, profile),
-        seed=build.seed,
+        seed=split.seed,
         views=views,
-        component=component_of(build.manifest.components, ("video",), component).name,
+        component=component_of(split.manifest.components, ("video",), component).name,
         sound=heard,
     )
-    mean, deviation = statistics or statistics_of(build, features)
-    spectrogram = Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation)
+    mean, deviation = statistics or statistics_of(split, features)
     audio = AudioSampler(
-        manifest=build.manifest,
-        clip=sound_clip,
-        spectrogram=spectrogram,
-        grid=audio_grid,
+        manifest=split.manifest,
+        clip=AudioClip(seconds=seconds, sample_rate=features.sample_rate),
+        spectrogram=Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation),
+        grid=spectrogram_grid(frames, features.n_bins, audio_patch),
         mask=audio_mask,
         roll_gain=None,
         spec_augment=spec_augment,
         mixup=None,
-        seed=build.seed,
+        seed=split.seed,
         views=views,
-        on_device=build.device.type == "cuda" and spectrogram_noise is None if on_device == "auto" else on_device,
+        on_device=split.device.type == "cuda" and spectrogram_noise is None if on_device == "auto" else on_device,
         part="audio",
         component=heard,
     )
-    both = BothMasks(video=video_mask, audio=audio_mask, video_grid=video.grid, audio_grid=audio_grid)
-    sampler = AudioVisualSampler(video=video, audio=audio, noise=noise, spectrogram_noise=spectrogram_noise)
-    loader = build.loader(AudioVisualLoader, sampler, mask=both, grid=both.grid)
-    loader.video_grid, loader.audio_grid, loader.clip = video.grid, audio_grid, clip
-    loader.spectrogram, loader.on_device = spectrogram, audio.on_device
-    return loader
+    return AudioVisualSampler(video=video, audio=audio, noise=noise, spectrogram_noise=spectrogram_noise)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BothMasks(Mask):
-    """The masks of a clip and of its sound as one over the tokens of both, video first: what a token budget counts."""
+def audiovisual_source(split: Split, sampler: AudioVisualSampler) -> AudioVisualSource:
+    """The clips of a split with their sound as a source, which a loader or a mixture goes through."""
+    video, audio = sampler.video, sampler.audio
+    return Source(
+        sampler=sampler,
+        finish=HeardSpectrograms(audio.spectrogram) if audio.on_device else Unchanged(),
+        samples=split.samples,
+        identity={"dataset": split.manifest.fingerprint},
+        visible=visible_tokens((video.mask_of, video.grid), (audio.mask, audio.grid)),
+        form={
+            "clip.frames": video.clip.frames,
+            "clip.size": video.clip.size,
+            "video grid": video.grid,
+            "video mask": video.mask_of,
+            "flow": "yes" if video.flow else "no",
+            "seconds": audio.clip.seconds,
+            "features": audio.spectrogram.features,
+            "audio grid": audio.grid,
+            "audio mask": audio.mask,
+            "views": video.views,
+            "noise": sampler.noise,
+            "spec_augment": "yes" if audio.spec_augment else "no",
+            "on_device": audio.on_device,
+        },
+    )
 
-    video: Mask | None
-    audio: Mask | None
-    video_grid: TokenGrid
-    audio_grid: TokenGrid
 
-    @property
-    def grid(self) -> TokenGrid:
-        """All tokens in a row."""
-        return TokenGrid(axes=("token",), shape=(self.video_grid.size + self.audio_grid.size,), patch=(1,))
+@dataclass(frozen=True, slots=True)
+class HeardSpectrograms:
+    """Makes the spectrograms of a batch where it is."""
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        parts = ((self.video, self.video_grid), (self.audio, self.audio_grid))
-        return np.concatenate(
-            [np.zeros(own.size, dtype=np.bool_) if mask is None else mask.hide(own, draw) for mask, own in parts]
-        )
+    of: Spectrogram
+
+    def __call__(self, batch: AudioVisualBatch, device: torch.device) -> AudioVisualBatch:
+        """The batch with its spectrograms."""
+        return replace(batch, spectrogram=self.of(batch.waveform.mean(dim=1), batch.length, batch.strips))

@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ....shards.media.video_index import VideoIndex
+from ....shards.stores.base import Range
 from ...augment.diffusion import LinearNoise
-from ...stream.place import START, Place
+from ...masks import Maps
 from ...stream.rng import sample_rng
+from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from ..audio.batch import AudioBatch
 from ..audio.sample import AudioSampler, joined
-from ..video.sample import VideoSample, VideoSampler
+from ..video.sample import ClipRequest, VideoDraft, VideoSampler
 from .batch import AudioVisualBatch
 from .spectrogram_noise import SpectrogramNoise
 
@@ -53,14 +55,26 @@ class HeardVideoSampler(VideoSampler):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioVisualSample:
-    """The views of one sample: of the video, of the sound (start_s is the file's), and per view noise for both."""
+class AudioVisualRequest:
+    """What was drawn for the clip."""
 
-    video: VideoSample
-    audio: AudioBatch
-    audio_start_s: float
-    noise: list[tuple[Noise, Noise]] | None
-    stats: Stats
+    wanted: Wanted
+    video: ClipRequest
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """Those of the clip."""
+        return self.video.ranges
+
+
+@dataclass(kw_only=True, slots=True)
+class AudioVisualDraft:
+    """The clips, and for each sample its sound, when that begins, and per view noise for both."""
+
+    video: VideoDraft
+    audio: list[AudioBatch | None]
+    start_s: list[float]
+    noise: list[list[tuple[Noise, Noise]] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,35 +101,53 @@ class AudioVisualSampler:
         """Whether a mask changes over the run."""
         return self.video.needs_progress or self.audio.needs_progress
 
-    def make(self, index: int, epoch: int, place: Place = START) -> AudioVisualSample:
-        """Sample `index` as the epoch shows it at its place in the run; SampleError where either cannot be used."""
-        video = self.video.make(index, epoch, place)
-        manifest = self.video.manifest
-        first, stop = self._stretch(index, video.pts_s)
-        audio = self.audio.make_of(index, epoch, place, first, stop)
-        if self.spectrogram_noise is not None:
-            with audio.stats.stage("convert"):
-                self._disturb(self.spectrogram_noise, audio.batch, epoch, video.key)
-        sound = manifest.components[self.audio.component]
-        start_s = float(sound.facts["start_s"][index]) + float(audio.batch.start_s[0])
-        video.stats.add(audio.stats)
-        video.stats.samples = 1
-        noise = None
-        if self.noise is not None:
-            with video.stats.stage("convert"):
-                noise = [self._noise(self.noise, video, audio.batch, epoch, view) for view in range(self.video.views)]
-        return AudioVisualSample(video=video, audio=audio.batch, audio_start_s=start_s, noise=noise, stats=video.stats)
+    def request(self, wanted: Wanted) -> AudioVisualRequest:
+        """Draws the clip."""
+        return AudioVisualRequest(wanted=wanted, video=self.video.request(wanted))
 
-    def collate(self, samples: list[AudioVisualSample]) -> AudioVisualBatch:
-        """Samples to a batch, the views of a sample one after the other."""
-        video = self.video.collate([sample.video for sample in samples])
-        audio = joined([sample.audio for sample in samples])
+    def allocate(self, rows: int) -> AudioVisualDraft:
+        """The memory of a batch."""
+        return AudioVisualDraft(
+            video=self.video.allocate(rows), audio=[None] * rows, start_s=[0.0] * rows, noise=[None] * rows
+        )
+
+    def mask(self, request: AudioVisualRequest, draft: AudioVisualDraft, row: int) -> None:
+        """Draws the masks of the clip."""
+        self.video.mask(request.video, draft.video, row)
+
+    def fill(self, request: AudioVisualRequest, draft: AudioVisualDraft, row: int, stats: Stats) -> None:
+        """Reads and decodes both; SampleError where either cannot be used."""
+        wanted, key = request.wanted, request.video.key
+        self.video.fill(request.video, draft.video, row, stats)
+        own = self.video.views_of(row)
+        first, stop = self._stretch(wanted.index, draft.video.pts_s[own.start])
+        made = self.audio.make_of(wanted.index, wanted.epoch, wanted.place, first, stop)
+        audio = made.batch
+        if self.spectrogram_noise is not None:
+            with made.stats.stage("convert"):
+                self._disturb(self.spectrogram_noise, audio, wanted.epoch, key)
+        made.stats.samples = 0
+        stats.add(made.stats)
+        draft.audio[row] = audio
+        starts = self.video.manifest.components[self.audio.component].facts["start_s"]
+        draft.start_s[row] = float(starts[wanted.index]) + float(audio.start_s[0])
+        if self.noise is not None:
+            with stats.stage("convert"):
+                draft.noise[row] = [
+                    self._noise(self.noise, draft.video.maps[own.start + view], audio, wanted.epoch, key, view)
+                    for view in range(self.video.views)
+                ]
+
+    def join(self, draft: AudioVisualDraft) -> AudioVisualBatch:
+        """The batch; the views of a sample come one after the other."""
+        video = self.video.join(draft.video)
+        audio = joined([own for own in draft.audio if own is not None])
         added: dict[str, Any] = {}
         if self.noise is not None:
-            pairs = [pair for sample in samples for pair in sample.noise or ()]
+            pairs = [pair for own in draft.noise for pair in own or ()]
             for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
                 added[f"{name}_time"], added[f"{name}_noise"] = _stacked(drawn)
-        starts = [sample.audio_start_s for sample in samples for _ in range(self.video.views)]
+        starts = [start_s for start_s in draft.start_s for _ in range(self.video.views)]
         return AudioVisualBatch(
             video=video.video,
             waveform=audio.waveform,
@@ -151,16 +183,15 @@ class AudioVisualSampler:
             noise.add(spectrogram, frames, 1 / self.audio.spectrogram.scale, rng)
 
     def _noise(
-        self, noise: LinearNoise, video: VideoSample, audio: AudioBatch, epoch: int, view: int
+        self, noise: LinearNoise, maps: Maps | None, audio: AudioBatch, epoch: int, key: str, view: int
     ) -> tuple[Noise, Noise]:
         """For the targets of a view's video and of its sound."""
-        maps = video.maps[view] if video.maps is not None else None
         n_video = 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
         mask = audio.mask
         n_audio = 0 if mask is None else int(mask.target_valid[view].sum())
         of_video = (n_video, 3 * prod(self.video.grid.patch))
         of_audio = (n_audio, prod(self.audio.grid.patch))
-        rngs = [sample_rng(self.seed, epoch, video.key, view, f"noise {part}") for part in ("video", "audio")]
+        rngs = [sample_rng(self.seed, epoch, key, view, f"noise {part}") for part in ("video", "audio")]
         return noise.draw(of_video, rngs[0]), noise.draw(of_audio, rngs[1])
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ...masks.core.batch import MaskBatch
-from ...stream.batch import Movable
+from ...stream.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshBatch(Movable):
+class MeshBatch(Batch):
     """A batch of meshes, put together as one graph of N nodes in which nothing joins one mesh to another.
 
     node_offset, edge_offset: int64 (B + 1,), the nodes and edges of mesh i are those from offset i to offset i + 1.
@@ -20,15 +20,15 @@ class MeshBatch(Movable):
     directions; edge_features: float32 (E, d + 1), from the receiver to the sender and the distance, in mean edge
     lengths of the dataset.
 
-    fields: float32 (N, D), normalised by the dataset's mean and deviation (the unit normals of a surface as they are),
-    with noise where the loader adds some; next_fields: the same one step later, without noise, None for surfaces.
-    change: float32 (D,), the deviation of a step's change in the units of fields. step: int64 (B,), which step it is.
+    state: float32 (N, D), normalised by the dataset's mean and deviation (the unit normals of a surface as they are),
+    with noise where the loader adds some; next_state: the same one step later, without noise, None for surfaces.
+    change: float32 (D,), the deviation of a step's change in the units of state. step: int64 (B,), which step it is.
     counts: float32 (N,), what a node counts in a loss: 1 where the field is free (normal and outflow nodes, all nodes
     of a surface), 0 where it is given.
 
     mask: MaskBatch of one row over the N nodes, or None; a target's weight is its `counts`. visible_edges: int64
     (2, K), the edges between visible nodes, numbered as in mask.visible; kept_edges: int64 (K,), their places among
-    `edges`. label, key, weight: as in VideoBatch.
+    `edges`.
     """
 
     positions: Tensor
@@ -37,23 +37,17 @@ class MeshBatch(Movable):
     edges: Tensor
     edge_features: Tensor
     edge_offset: Tensor
-    fields: Tensor
-    next_fields: Tensor | None
+    state: Tensor
+    next_state: Tensor | None
     change: Tensor
     counts: Tensor
     mask: MaskBatch | None
     visible_edges: Tensor | None
     kept_edges: Tensor | None
-    label: Tensor
     step: Tensor
-    key: list[str]
-    weight: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.key)
 
     def weighted(self, weight: Tensor) -> MeshBatch:
-        """As VideoBatch.weighted; nodes of a mesh of weight 0 count nothing."""
+        """As `Batch.weighted`; nodes of a mesh of weight 0 count nothing."""
         weight = weight.repeat_interleave(len(self) // len(weight))
         of_node = weight.repeat_interleave(self.node_offset.diff())
         mask = self.mask and replace(self.mask, weight=self.mask.weight * of_node[self.mask.target])

@@ -26,8 +26,8 @@ class MeshView:
     positions: npt.NDArray[np.float32]
     kinds: npt.NDArray[np.int64]
     graph: Graph
-    fields: npt.NDArray[np.float32]
-    next_fields: npt.NDArray[np.float32] | None
+    state: npt.NDArray[np.float32]
+    next_state: npt.NDArray[np.float32] | None
     counts: npt.NDArray[np.float32]
     mask: MaskBatch | None
     step: int
@@ -44,7 +44,7 @@ def mesh_batch(
     counts = _joined([view.counts for view in views])
     mask = _mask(views, node_offset, counts)
     left = None if mask is None else submesh(mask.masked[0].numpy(), edges)
-    nexts = [view.next_fields for view in views if view.next_fields is not None]
+    nexts = [view.next_state for view in views if view.next_state is not None]
     return MeshBatch(
         positions=_joined([view.positions for view in views]),
         kinds=_joined([view.kinds for view in views]),
@@ -52,8 +52,8 @@ def mesh_batch(
         edges=torch.from_numpy(edges),
         edge_features=_joined([view.graph.features for view in views]),
         edge_offset=torch.from_numpy(_offsets([view.graph.edges.shape[1] for view in views])),
-        fields=_joined([view.fields for view in views]),
-        next_fields=_joined(nexts) if nexts else None,
+        state=_joined([view.state for view in views]),
+        next_state=_joined(nexts) if nexts else None,
         change=torch.from_numpy(change),
         counts=counts,
         mask=mask,

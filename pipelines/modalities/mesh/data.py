@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar, Unpack
 
 from ...masks import Mask, TokenGrid
-from ...stream.build import LoaderOptions
 from ...stream.loader import Loader
 from ..data import DataConfig, check_views
+from ..split import Options
 from .batch import MeshBatch
 from .loader import mesh_loader
 from .noise import MeshNoise
@@ -36,7 +36,7 @@ class MeshData(DataConfig[MeshBatch]):
         """None: every mesh has a grid of its own, its nodes."""
         return {}
 
-    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[MeshBatch]:
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[MeshBatch]:
         """A loader of the graphs of a split."""
         return mesh_loader(
             location, mask=self.mask, noise=self.noise, statistics=self.statistics, views=self.views, **options

@@ -9,9 +9,9 @@ from typing import ClassVar, Unpack
 
 from ...augment.diffusion import Noise
 from ...masks import Mask, TokenGrid
-from ...stream.build import LoaderOptions
 from ...stream.loader import Loader
 from ..data import DataConfig, check_views
+from ..split import Options
 from .augment import PointAugment
 from .batch import PointsBatch
 from .loader import points_loader
@@ -41,7 +41,7 @@ class PointsData(DataConfig[PointsBatch]):
         """That of "points", as the tokens say."""
         return {"points": self.tokens.grid}
 
-    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[PointsBatch]:
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PointsBatch]:
         """A loader of the clouds of a split."""
         return points_loader(
             location,

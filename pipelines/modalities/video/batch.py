@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,40 +10,25 @@ from torch import Tensor
 
 from ...flow.base import Flow
 from ...masks.core.batch import MaskBatch
-from ...stream.batch import Movable
+from ...stream.batch import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoBatch(Movable):
+class VideoBatch(Batch):
     """A batch of clips.
 
     video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or
-    None where the loader was built without a mask. flow: Flow or None. label: int64 (B,), -1 where there is none.
-    key: B strings. pts_s: float64 (B, T), each frame's time in seconds from the start of its video. weight: float32
-    (B,), 0 for a clip that only pads the last batch of a validation, or None where every clip counts.
+    None where the loader was built without a mask. flow: Flow or None. pts_s: float64 (B, T), each frame's time in
+    seconds from the start of its video. The rest is as in `Batch`.
     """
 
     video: Tensor
     mask: MaskBatch | None
     flow: Flow | None
-    label: Tensor
-    key: list[str]
     pts_s: Tensor
-    weight: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def weighted(self, weight: Tensor) -> VideoBatch:
-        """The batch with a weight per sample, float32 (B / views,); targets of a clip of weight 0 count nothing in
-        the loss.
-        """
-        weight = weight.repeat_interleave(len(self) // len(weight))
-        mask = self.mask and replace(self.mask, weight=self.mask.weight * weight[:, None])
-        return replace(self, weight=weight, mask=mask)
 
     def pixel_values(
         self,

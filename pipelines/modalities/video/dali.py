@@ -1,8 +1,9 @@
 """Decode and resize whole batches with NVIDIA DALI: NVDEC on a CUDA device, VP9 on the CPU.
 
-What a clip shows, its masks and its times come from the same draws as on the CPU path (../video_sample.py), and so do
-the packets that are decoded: they are packed anew into one fragment, at one frame a tick. That suits DALI's decoder,
-which knows frames by number, always decodes from the first one, and starts over for a number that comes twice.
+What a clip shows, its masks and its times come from the same draws as on the CPU path (sample.py), and so do the
+packets that are decoded: `PackingSampler` packs them anew into one fragment, at one frame a tick. That suits DALI's
+decoder, which knows frames by number, always decodes from the first one, and starts over for a number that comes twice;
+it runs in `DaliFinish`, for the batch as a whole.
 
 Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 levels on average). NVDEC's frames are
 always taken for BT.601, so the colours of BT.709 video in shards of the profile `copy` shift.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,17 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
-from ....shards.errors import StoreError
+from ....shards.errors import SampleError, StoreError
 from ....shards.media.mp4 import Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
 from ...augment.crop import Crop
 from ...decode.packets import wanted_packets, wanted_pts
-from ...stream.place import START, Place
+from ...masks.core.batch import MaskBatch
+from ...stream.batch import Batch
+from ...stream.sampler import BadRowsError, Wanted
+from ...stream.source import Source
 from ...stream.stats import Stats
 from .batch import VideoBatch
-from .sample import ClipBytes, ClipRequest, VideoSample, VideoSampler
+from .sample import ClipBytes, ClipRequest, VideoDraft, VideoSampler
 
 log = logging.getLogger(__name__)
 
@@ -58,105 +62,175 @@ class EncodedClip:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DaliSample:
-    """A sample before decoding: clip, regions float32 (views, 6) as of `region`, and `rest`, all but the pixels."""
-
-    index: int
-    epoch: int
-    place: Place
-    clip: EncodedClip
-    regions: npt.NDArray[np.float32]
-    rest: VideoSample
-
-    @property
-    def stats(self) -> Stats:
-        """Of reading and masks; decoding happens in the batch."""
-        return self.rest.stats
-
-
-class DaliSampler:
-    """The `Sampler` of a loader that decodes on `device`: threads read and draw, `collate` decodes the batch.
-
-    Errors: ValueError for flow (it is made on the CPU) and for shards with a codec that DALI does not decode there.
+class PackedBatch(Batch):
+    """A batch of clips before they are decoded: one of clips, requests and regions float32 (views, 6), as of `region`,
+    for each sample; the rest is as in VideoBatch.
     """
 
-    def __init__(self, sampler: VideoSampler, device: torch.device, threads: int) -> None:
-        if sampler.flow is not None:
-            raise ValueError(
-                "backend='dali' gives no flow; use backend='cpu', or flow='none' with a mask that needs none"
-            )
-        if other := undecodable(sampler, device):
-            legal = " and ".join(CODECS.get(device.type, ())) or "nothing"
-            raise ValueError(
-                f"backend='dali' decodes {legal} on the device {device.type!r}, and {sampler.manifest.folder} holds "
-                f"{', '.join(other)}; use backend='cpu'"
-            )
-        self.seed, self.needs_progress = sampler.seed, sampler.needs_progress
-        self._sampler, self._device, self._threads = sampler, device, threads
-        self._pipeline: Any = None
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    clips: list[EncodedClip]
+    requests: list[ClipRequest]
+    regions: list[npt.NDArray[np.float32]]
+    mask: MaskBatch | None
+    pts_s: Tensor
 
-    def make(self, index: int, epoch: int, place: Place = START) -> DaliSample:
-        """Sample `index` as the epoch shows it, not yet decoded; SampleError where its bytes are not as indexed."""
-        sampler, stats = self._sampler, Stats(samples=1)
-        request = sampler.request(index, epoch)
+
+@dataclass(kw_only=True, slots=True)
+class PackedDraft:
+    """The memory of a batch: `rest` is all but pixels, the lists have a place for each sample."""
+
+    rest: VideoDraft
+    clips: list[EncodedClip | None]
+    requests: list[ClipRequest | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackingSampler:
+    """Draws as the video sampler that it wraps does, and only reads and packs."""
+
+    of: VideoSampler
+
+    @property
+    def seed(self) -> int:
+        """The sampler's."""
+        return self.of.seed
+
+    @property
+    def needs_progress(self) -> bool:
+        """As the sampler's."""
+        return self.of.needs_progress
+
+    def request(self, wanted: Wanted) -> ClipRequest:
+        """The sampler's."""
+        return self.of.request(wanted)
+
+    def allocate(self, rows: int) -> PackedDraft:
+        """Memory without pixels."""
+        return PackedDraft(rest=self.of.allocate(rows, size=0), clips=[None] * rows, requests=[None] * rows)
+
+    def mask(self, request: ClipRequest, draft: PackedDraft, row: int) -> None:
+        """The sampler's."""
+        self.of.mask(request, draft.rest, row)
+
+    def fill(self, request: ClipRequest, draft: PackedDraft, row: int, stats: Stats) -> None:
+        """Reads and packs a clip; SampleError where its bytes are not as indexed."""
         try:
             with stats.stage("read"):
-                data = sampler.read(request)
-                clip = encoded_clip(data, request)
+                data = self.of.read(request)
+                clip = encoded_clip(data, request.numbers)
         except (StoreError, Mp4Error) as error:
-            raise sampler.sample_error(request, error) from error
-        stats.read_bytes = len(data.header) + len(data.fragments)
-        with stats.stage("mask"):
-            maps = sampler.draw_maps(request.key, epoch, place, None)
-        rest = VideoSample(
-            video=np.empty((sampler.views, 0, 0, 0, 3), dtype=np.uint8),
-            maps=maps,
-            flows=None,
-            label=int(sampler.manifest.label[index]),
-            key=request.key,
-            pts_s=clip.pts_s,
-            stats=stats,
+            raise self.of.sample_error(request, error) from error
+        stats.read_bytes += len(data.header) + len(data.fragments)
+        draft.clips[row], draft.requests[row] = clip, request
+        self.of.describe(request, clip.pts_s, draft.rest, row)
+
+    def join(self, draft: PackedDraft) -> PackedBatch:
+        """The batch."""
+        requests = [request for request in draft.requests if request is not None]
+        size, rest = self.of.clip.size, draft.rest
+        return PackedBatch(
+            clips=[clip for clip in draft.clips if clip is not None],
+            requests=requests,
+            regions=[np.stack([region(crop, size) for crop in request.crops]) for request in requests],
+            mask=self.of.mask_batch(rest),
+            label=torch.from_numpy(rest.label),
+            key=rest.key,
+            pts_s=torch.from_numpy(rest.pts_s),
         )
-        regions = np.stack([region(crop, sampler.clip.size) for crop in request.crops])
-        return DaliSample(index=index, epoch=epoch, place=place, clip=clip, regions=regions, rest=rest)
 
-    def collate(self, samples: list[DaliSample]) -> VideoBatch:
-        """Decodes the batch; `video` is on the device, the rest on the CPU.
 
-        DALI fails a batch as a whole: then the samples are decoded on the CPU, and SampleError names a bad one.
-        """
+class DaliFinish:
+    """Decodes batches by a DALI graph, which is built for the first one and when they grow.
+
+    DALI fails a batch as a whole: then its clips are decoded on the CPU, and those that cannot be are bad rows.
+    """
+
+    def __init__(self, sampler: VideoSampler, threads: int) -> None:
+        self._sampler, self._threads = sampler, threads
+        self._pipeline: Any = None
+        self._stream: Any = None
+
+    def __call__(self, batch: PackedBatch, device: torch.device) -> VideoBatch:
+        """The batch with its pixels on `device`."""
         try:
-            video = self._decode(samples)
+            video = self._decoded(batch, device)
         except RuntimeError as error:
             log.warning("DALI failed, so this batch is decoded on the CPU: %s", " ".join(str(error).split()))
             self._pipeline = None
-            batch = self._sampler.collate([self._sampler.make(s.index, s.epoch, s.place) for s in samples])
-            return replace(batch, video=batch.video.to(self._device))
-        return replace(self._sampler.collate([s.rest for s in samples]), video=video)
-
-    def _decode(self, samples: list[DaliSample]) -> Tensor:
-        size, frames, views = self._sampler.clip.size, self._sampler.clip.frames, self._sampler.views
-        if self._pipeline is None or self._pipeline.max_batch_size < len(samples):
-            self._pipeline = clip_pipeline(len(samples), views, size, self._threads, self._device)
-        (output,) = self._pipeline.run(
-            video=[s.clip.mp4 for s in samples],
-            frames=[s.clip.frames for s in samples],
-            order=[s.clip.order for s in samples],
-            regions=[s.regions for s in samples],
+            video = self._decoded_on_cpu(batch.requests).to(device)
+        return VideoBatch(
+            video=video,
+            mask=batch.mask,
+            flow=None,
+            label=batch.label,
+            key=batch.key,
+            pts_s=batch.pts_s,
+            fields=batch.fields,
+            weight=batch.weight,
         )
-        shape = (len(samples), views, frames, size, size, 3)
-        return self._to_torch(output.as_tensor(), shape).flatten(0, 1)
 
-    def _to_torch(self, source: Any, shape: tuple[int, ...]) -> Tensor:
+    def _decoded_on_cpu(self, requests: list[ClipRequest]) -> Tensor:
+        draft, bad = self._sampler.allocate(len(requests)), {}
+        for row, request in enumerate(requests):
+            try:
+                self._sampler.fill(request, draft, row, Stats())
+            except SampleError as error:
+                bad[row] = error
+        if bad:
+            raise BadRowsError(bad)
+        return torch.from_numpy(draft.video)
+
+    def _decoded(self, batch: PackedBatch, device: torch.device) -> Tensor:
+        size, frames, views = self._sampler.clip.size, self._sampler.clip.frames, self._sampler.views
+        rows = len(batch.clips)
+        if self._pipeline is None or self._pipeline.max_batch_size < rows:
+            self._pipeline = clip_pipeline(rows, views, size, self._threads, device)
+        (output,) = self._pipeline.run(
+            video=[clip.mp4 for clip in batch.clips],
+            frames=[clip.frames for clip in batch.clips],
+            order=[clip.order for clip in batch.clips],
+            regions=batch.regions,
+        )
+        return self._to_torch(output.as_tensor(), (rows, views, frames, size, size, 3), device).flatten(0, 1)
+
+    def _to_torch(self, source: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """A copy on the device, in a stream of its own: the host waits for it, not for the training step before it."""
+        if device.type == "cuda" and self._stream is None:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
-            video = torch.empty(shape, dtype=torch.uint8, device=self._device)
+            video = torch.empty(shape, dtype=torch.uint8, device=device)
         dali.plugin.pytorch.feed_ndarray(source, video, cuda_stream=self._stream)
         if self._stream:
             self._stream.synchronize()
-            video.record_stream(torch.cuda.current_stream(self._device))
+            video.record_stream(torch.cuda.current_stream(device))
         return video
+
+
+def on_dali(
+    cpu: Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch],
+    sampler: VideoSampler,
+    device: torch.device,
+    threads: int,
+) -> Source[ClipRequest, PackedDraft, PackedBatch, VideoBatch]:
+    """The source of `sampler` with DALI as what decodes on `device`.
+
+    Errors: ValueError for flow (it is made on the CPU) and for shards with a codec that DALI does not decode there.
+    """
+    if sampler.flow is not None:
+        raise ValueError("backend='dali' gives no flow; use backend='cpu', or flow='none' with a mask that needs none")
+    if other := undecodable(sampler, device):
+        legal = " and ".join(CODECS.get(device.type, ())) or "nothing"
+        raise ValueError(
+            f"backend='dali' decodes {legal} on the device {device.type!r}, and {sampler.manifest.folder} holds "
+            f"{', '.join(other)}; use backend='cpu'"
+        )
+    return Source(
+        sampler=PackingSampler(of=sampler),
+        finish=DaliFinish(sampler, threads),
+        samples=cpu.samples,
+        identity=cpu.identity,
+        visible=cpu.visible,
+        form={**cpu.form, "backend": "dali"},
+    )
 
 
 def undecodable(sampler: VideoSampler, device: torch.device) -> list[str]:
@@ -208,11 +282,11 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
     return np.array([crop.y, left, crop.y + crop.height, right, *near], dtype=np.float32)
 
 
-def encoded_clip(data: ClipBytes, request: ClipRequest) -> EncodedClip:
-    """The packets that the clip needs, packed; Mp4Error where the bytes are not what the index says."""
+def encoded_clip(data: ClipBytes, numbers: Int64Array) -> EncodedClip:
+    """The packets that the frames `numbers` need, packed; Mp4Error where the bytes are not what the index says."""
     track = read_header(data.header)
     packets = data.packets or read_fragments(memoryview(data.fragments), track)
-    pts = wanted_pts(packets, data.first_frame, request.numbers)
+    pts = wanted_pts(packets, data.first_frame, numbers)
     kept = wanted_packets(memoryview(data.fragments), track, packets, pts)
     kept = kept[packets.pts[kept] >= packets.pts[0]]  # what leads the first keyframe would be counted as frames
     different, order = np.unique(pts, return_inverse=True)

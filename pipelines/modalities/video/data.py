@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, Unpack
 from ....shards.config import NOT_IDENTITY
 from ...augment import Augmentation
 from ...masks import Mask, TokenGrid
-from ...stream.build import LoaderOptions
 from ...stream.loader import Loader
 from ..data import DataConfig, check_views
+from ..split import Options
 from .batch import VideoBatch
 from .clip import VideoClip
 from .loader import video_loader
@@ -44,7 +44,7 @@ class VideoData(DataConfig[VideoBatch]):
         size = self.clip.size
         return {"video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch)}
 
-    def loader(self, location: str | Path, **options: Unpack[LoaderOptions]) -> Loader[VideoBatch]:
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[VideoBatch]:
         """A loader of the clips of a split."""
         return video_loader(
             location,

@@ -10,20 +10,17 @@ from ....shards.format.manifest import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...flow.codec import ANCHOR_STRIDE
 from ...masks import Mask, TokenGrid
-from ...stream.build import Build, LoaderOptions
+from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ..backend import choose_backend
+from ...stream.sampler import Unchanged
+from ...stream.source import Source
+from ..backend import Backend, dali_serves
+from ..split import Options, Split, split_of
 from .batch import VideoBatch
 from .clip import VideoClip
-from .sample import VideoSampler
+from .sample import ClipRequest, VideoDraft, VideoSampler
 
-
-class VideoLoader(Loader[VideoBatch]):
-    """A `Loader` of VideoBatch: `grid` is the token grid of its masks, `flow` the source that was chosen."""
-
-    grid: TokenGrid
-    clip: VideoClip
-    flow: Literal["codec", "dis"] | None
+VideoSource = Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch]
 
 
 def video_loader(
@@ -31,49 +28,99 @@ def video_loader(
     *,
     clip: VideoClip | None = None,
     mask: Mask | None = None,
-    backend: Literal["auto", "cpu", "dali"] = "auto",
+    backend: Backend = "auto",
     augment: Augmentation | None = None,
     flow: Literal["auto", "codec", "dis", "none"] = "auto",
     views: int = 1,
     tubelet: int = 2,
     patch: int = 16,
     component: str | None = None,
-    **options: Unpack[LoaderOptions],
-) -> VideoLoader:
+    **options: Unpack[Options],
+) -> Loader[VideoBatch]:
     """A loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
 
-    options: batch_size, seed, shuffle, workers and what else all loaders take (`build.LoaderOptions`). batch_size is
-    samples per rank; with `views=k` each is decoded once and gives k clips with crops and masks of their own, so a
-    batch has batch_size * k clips. mask: a pattern of `maskstream.pipelines.masks`, or None. augment: by default the
-    multi-scale crop of VideoMAE when shuffled, the central crop otherwise; nothing is flipped unless it says so. flow:
-    where motion comes from; "auto" is no flow for masks that need none, the codec's motion vectors where the shards
-    allow it, else DIS. component: the video that is read where a sample has several, such as "cam0.mp4"; by default the
-    only one.
+    options: batch_size, seed, shuffle, workers and what else all loaders take (`Options`). batch_size is samples per
+    rank. backend: who decodes; "auto" is DALI on a CUDA device where it is installed and decodes the shards' codecs,
+    where no flow is needed and no worker processes are asked for. The other settings are those of `video_sampler`.
 
     Errors: ValueError for settings, ShardError where the location holds no finished split.
+    """
+    split, loading = split_of(location, "video", options)
+    sampler = video_sampler(
+        split,
+        clip=clip,
+        mask=mask,
+        augment=augment,
+        flow=flow,
+        views=views,
+        tubelet=tubelet,
+        patch=patch,
+        component=component,
+    )
+    source = video_source(split, sampler)
+    if dali_serves(backend, split.device, split.workers, suits=sampler.flow is None):
+        from .dali import on_dali, undecodable
+
+        if backend == "dali" or not undecodable(sampler, split.device):
+            return Loader(on_dali(source, sampler, split.device, split.threads), **loading)
+    return Loader(source, **loading)
+
+
+def video_sampler(
+    split: Split,
+    *,
+    clip: VideoClip | None = None,
+    mask: Mask | None = None,
+    augment: Augmentation | None = None,
+    flow: Literal["auto", "codec", "dis", "none"] = "auto",
+    views: int = 1,
+    tubelet: int = 2,
+    patch: int = 16,
+    component: str | None = None,
+) -> VideoSampler:
+    """What makes masked clips of a split; ValueError for settings.
+
+    With `views=k` each sample is decoded once and gives k clips with crops and masks of their own, so a batch has
+    batch_size * k clips. mask: a pattern of `maskstream.pipelines.masks`, or None. augment: by default the multi-scale
+    crop of VideoMAE when shuffled, the central crop otherwise; nothing is flipped unless it says so. flow: where motion
+    comes from; "auto" is no flow for masks that need none, the codec's motion vectors where the shards allow it, else
+    DIS. component: the video that is read where a sample has several, such as "cam0.mp4"; by default the only one.
     """
     clip = clip or VideoClip()
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
-    build = Build.of(location, "video", options)
-    profile = build.manifest.info["profile"]
+    profile = split.manifest.info["profile"]
     clip = aligned(clip, profile)
-    source = flow_source(flow, mask, clip, profile)
-    sampler = VideoSampler(
-        manifest=build.manifest,
+    return VideoSampler(
+        manifest=split.manifest,
         clip=clip,
         grid=TokenGrid.video(clip.frames, clip.size, clip.size, tubelet=tubelet, patch=patch),
-        augment=augment or (MultiScaleCrop() if build.shuffle else CenterCrop()),
-        mask=mask,
-        flow=source,
-        seed=build.seed,
+        augment=augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
+        mask_of=mask,
+        flow=flow_source(flow, mask, clip, profile),
+        seed=split.seed,
         views=views,
-        component=component_of(build.manifest.components, ("video",), component).name,
+        component=component_of(split.manifest.components, ("video",), component).name,
     )
-    made_by = choose_backend(backend, sampler, build.device, build.threads, build.workers)
-    loader = build.loader(VideoLoader, made_by, mask=mask, grid=sampler.grid)
-    loader.grid, loader.clip, loader.flow = sampler.grid, clip, source
-    return loader
+
+
+def video_source(split: Split, sampler: VideoSampler) -> VideoSource:
+    """The clips of a split as a source, which a loader or a mixture goes through."""
+    return Source(
+        sampler=sampler,
+        finish=Unchanged(),
+        samples=split.samples,
+        identity={"dataset": split.manifest.fingerprint},
+        visible=visible_tokens((sampler.mask_of, sampler.grid)),
+        form={
+            "clip.frames": sampler.clip.frames,
+            "clip.size": sampler.clip.size,
+            "token grid": sampler.grid,
+            "views": sampler.views,
+            "mask": sampler.mask_of,
+            "flow": "yes" if sampler.flow else "no",
+        },
+    )
 
 
 def aligned(clip: VideoClip, profile: str) -> VideoClip:

@@ -14,14 +14,17 @@ from ....shards.format.manifest import Manifest
 from ....shards.media.mp4 import Mp4Error, Packets
 from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
 from ....shards.media.video_index import VideoIndex
+from ....shards.stores.base import Range
 from ...augment import Augmentation
 from ...augment.crop import Crop
 from ...decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
 from ...decode.packets import wanted_pts
 from ...flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
-from ...stream.place import START, Place
+from ...masks.core.batch import MaskBatch
+from ...stream.place import Place
 from ...stream.rng import sample_rng
+from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .batch import VideoBatch
 from .clip import VideoClip
@@ -29,13 +32,20 @@ from .clip import VideoClip
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRequest:
-    """What was drawn for a sample before a byte was read: frame numbers int64 (T,) and a crop per view."""
+    """What was drawn for a sample before a byte was read: frame numbers int64 (T,) and a crop per view.
+
+    ranges: the header and the run of fragments that hold the clip, in one range where they are one piece; of tars that
+    others wrote the header and the records of the packet table, and the run of GOPs.
+    """
 
     index: int
+    epoch: int
+    place: Place
     key: str
     video: VideoIndex
     numbers: npt.NDArray[np.int64]
     crops: list[Crop]
+    ranges: tuple[Range, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,32 +71,20 @@ class ClipBytes:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoSample:
-    """The views of one sample: video uint8 (views, T, H, W, 3), the maps of each one's mask, and the flow of each.
+@dataclass(kw_only=True, slots=True)
+class VideoDraft:
+    """The memory of a batch; row r is views r k to (r + 1) k of it.
 
-    The rest is as in VideoBatch.
+    video: uint8 (B, T, H, W, 3). pts_s: float64 (B, T). label: int64 (B,). key: of each view. maps: of each view's
+    mask. flows: of each view; both None until they are drawn.
     """
 
     video: npt.NDArray[np.uint8]
-    maps: list[Maps] | None
-    flows: list[ClipFlow] | None
-    label: int
-    key: str
     pts_s: npt.NDArray[np.float64]
-    stats: Stats
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
-    """What is ready before sample `index` is made: the batch's memory for its views, uint8 (views, T, H, W, 3), and
-    their masks, where these follow nothing that it shows.
-    """
-
-    index: int
-    video: npt.NDArray[np.uint8]
-    maps: list[Maps] | None
-    stats: Stats
+    label: npt.NDArray[np.int64]
+    key: list[str]
+    maps: list[Maps | None]
+    flows: list[ClipFlow | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ class VideoSampler:
     clip: VideoClip
     grid: TokenGrid
     augment: Augmentation
-    mask: Mask | None
+    mask_of: Mask | None
     flow: Literal["codec", "dis"] | None
     seed: int
     views: int = 1
@@ -110,10 +108,11 @@ class VideoSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask is not None and self.mask.needs_progress
+        return self.mask_of is not None and self.mask_of.needs_progress
 
-    def request(self, index: int, epoch: int) -> ClipRequest:
-        """Draws the clip and the crops of sample `index`."""
+    def request(self, wanted: Wanted) -> ClipRequest:
+        """Draws the clip and the crops of a sample, and says where its bytes lie."""
+        index, epoch = wanted.index, wanted.epoch
         key = self.manifest.key(index)
         video = self.manifest.video(index, self.component)
         crops = [
@@ -122,46 +121,65 @@ class VideoSampler:
             )
             for view in range(self.views)
         ]
+        numbers = self.numbers(index, video, sample_rng(self.seed, epoch, key, 0, "clip"))
         return ClipRequest(
             index=index,
+            epoch=epoch,
+            place=wanted.place,
             key=key,
             video=video,
-            numbers=self.numbers(index, video, sample_rng(self.seed, epoch, key, 0, "clip")),
+            numbers=numbers,
             crops=[even(crop, video.width, video.height) for crop in crops],
+            ranges=clip_ranges(video, numbers, self.manifest.member(index, self.component)),
         )
 
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """The frame numbers of a clip of sample `index`."""
         return self.clip.numbers(video.n_frames, rng)
 
+    def allocate(self, rows: int, *, size: int | None = None) -> VideoDraft:
+        """The memory of a batch of so many samples; size: of its pixels, by default the clip's."""
+        size, n = self.clip.size if size is None else size, rows * self.views
+        return VideoDraft(
+            video=np.empty((n, self.clip.frames, size, size, 3), dtype=np.uint8),
+            pts_s=np.empty((n, self.clip.frames), dtype=np.float64),
+            label=np.empty(n, dtype=np.int64),
+            key=[""] * n,
+            maps=[None] * n,
+            flows=[None] * n,
+        )
+
+    def mask(self, request: ClipRequest, draft: VideoDraft, row: int) -> None:
+        """Draws the masks of a sample's views where they follow nothing that it shows."""
+        if self.mask_of is not None and not self.mask_of.needs:
+            self._draw_maps(self.mask_of, request, draft, row)
+
     def read(self, request: ClipRequest) -> ClipBytes:
         """The bytes of the GOPs that hold the clip, and no others."""
-        video, name = request.video, self.manifest.shard_name(request.index)
-        base = self.manifest.member(request.index, self.component).offset
-        if video.foreign:
-            return self._read_foreign(request, name, base)
-        first, stop = video.gops_of(request.numbers)
-        begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
-        if begin == video.header_size:
-            data = self.manifest.store.read(name, base, end)
-            header, fragments = data[:begin], data[begin:]
-        else:
-            header = self.manifest.store.read(name, base, video.header_size)
-            fragments = self.manifest.store.read(name, base + begin, end - begin)
-        return ClipBytes(header=header, fragments=fragments, first_frame=int(video.first_frame[first]))
-
-    def _read_foreign(self, request: ClipRequest, name: str, base: int) -> ClipBytes:
-        """The packet table says, before a byte of the tar is read, where the last packet that is needed ends."""
         video = request.video
-        first, stop = video.gops_of(request.numbers)
-        table = packets_name(name)
-        header = self.manifest.store.read(table, video.table_offset or 0, video.header_size)
+        if video.foreign:
+            return self._read_foreign(request)
+        first, _ = video.gops_of(request.numbers)
+        head, *rest = self.manifest.store.read_many(request.ranges)
+        size = video.header_size
+        return ClipBytes(
+            header=head[:size], fragments=rest[0] if rest else head[size:], first_frame=int(video.first_frame[first])
+        )
+
+    def _read_foreign(self, request: ClipRequest) -> ClipBytes:
+        """The packet table says, before a byte of the tar is read, where the last packet that is needed ends."""
+        video, store = request.video, self.manifest.store
+        header, records, span = request.ranges
+        first, _ = video.gops_of(request.numbers)
         begin, first_frame = int(video.offset[first]), int(video.first_frame[first])
-        packets = read_table(self.manifest.store.read(table, *records_of(video, first, stop)), begin)
+        head, table = store.read_many((header, records))
+        packets = read_table(table, begin)
         last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, request.numbers)))[-1]
         size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
-        data = self.manifest.store.read(name, base + begin, size)
-        return ClipBytes(header=header, fragments=data, first_frame=first_frame, packets=packets)
+        if size > span.size:
+            raise Mp4Error(f"a packet ends {size - span.size} bytes behind its GOPs; run `maskstream index` again")
+        data = store.read(span.name, span.offset, size)
+        return ClipBytes(header=head, fragments=data, first_frame=first_frame, packets=packets)
 
     def sample_error(self, request: ClipRequest, error: Exception) -> SampleError:
         """What is raised for a sample that cannot be read or decoded."""
@@ -172,35 +190,12 @@ class VideoSampler:
             reason=str(error),
         )
 
-    def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Prepared]:
-        """For the samples (index, epoch, place) of a batch: its memory, and masks that follow nothing they show."""
-        size = self.clip.size
-        video = np.empty((len(samples) * self.views, self.clip.frames, size, size, 3), dtype=np.uint8)
-        prepared = []
-        for n, (index, epoch, place) in enumerate(samples):
-            stats = Stats()
-            with stats.stage("mask"):
-                maps = self._free_maps(self.manifest.key(index), epoch, place)
-            room = video[n * self.views : (n + 1) * self.views]
-            prepared.append(Prepared(index=index, video=room, maps=maps, stats=stats))
-        return prepared
-
-    def make(self, index: int, epoch: int, place: Place = START, prepared: Prepared | None = None) -> VideoSample:
-        """Sample `index` as the epoch shows it at its place in the run, in the memory that was prepared for it or for
-        one that it replaces; SampleError where it cannot be decoded.
-        """
-        prepared = prepared or self.prepare([(index, epoch, place)])[0]
-        stats = Stats(samples=1)
-        stats.add(prepared.stats)
-        request = self.request(index, epoch)
-        maps = prepared.maps
-        if prepared.index != index:
-            with stats.stage("mask"):
-                maps = self._free_maps(request.key, epoch, place)
+    def fill(self, request: ClipRequest, draft: VideoDraft, row: int, stats: Stats) -> None:
+        """Writes a sample's views; SampleError where it cannot be decoded."""
         try:
             with stats.stage("read"):
                 data = self.read(request)
-            stats.read_bytes = data.size_bytes
+            stats.read_bytes += data.size_bytes
             with stats.stage("decode"):
                 decoded = decode_frames(
                     data.header,
@@ -212,45 +207,37 @@ class VideoSampler:
                 )
         except (StoreError, Mp4Error, DecodeError) as error:
             raise self.sample_error(request, error) from error
+        own = self.views_of(row)
         size = (self.clip.size, self.clip.size)
-        video = prepared.video
         with stats.stage("convert"):
-            for view, crop in enumerate(request.crops):
-                to_rgb(decoded.frames, crop, size, video[view])
+            for crop, to in zip(request.crops, draft.video[own], strict=True):
+                to_rgb(decoded.frames, crop, size, to)
+        self.describe(request, decoded.pts_s, draft, row)
         with stats.stage("flow"):
-            flows = self._flows(video, decoded, request)
-        if self.mask is not None and self.mask.needs:
+            for view, crop in enumerate(request.crops if self.flow is not None else (), start=own.start):
+                draft.flows[view] = self._view_flow(draft.video[view], decoded, request, crop)
+        if self.mask_of is not None and self.mask_of.needs:
             with stats.stage("mask"):
-                maps = self.draw_maps(request.key, epoch, place, flows)
-        return VideoSample(
-            video=video,
-            maps=maps,
-            flows=flows,
-            label=int(self.manifest.label[index]),
-            key=request.key,
-            pts_s=decoded.pts_s,
-            stats=stats,
-        )
+                self._draw_maps(self.mask_of, request, draft, row)
 
-    def _free_maps(self, key: str, epoch: int, place: Place) -> list[Maps] | None:
-        """The masks of a sample's views where they follow nothing that it shows, else None."""
-        return None if self.mask is None or self.mask.needs else self.draw_maps(key, epoch, place, None)
+    def views_of(self, row: int) -> slice:
+        """The views of a row."""
+        return slice(row * self.views, (row + 1) * self.views)
 
-    def draw_maps(self, key: str, epoch: int, place: Place, flows: list[ClipFlow] | None) -> list[Maps] | None:
-        """What the masks of a sample's views are."""
-        if self.mask is None:
-            return None
-        cues = [Cues()] * self.views if flows is None else [Cues(flow=flow.vectors) for flow in flows]
-        draws = [Draw.of(self.seed, epoch, key, view, place, cues[view]) for view in range(self.views)]
-        return [self.mask.maps(self.grid, draw) for draw in draws]
+    def describe(self, request: ClipRequest, pts_s: npt.NDArray[np.float64], draft: VideoDraft, row: int) -> None:
+        """Writes what the views of a sample have in common: key, label and times float64 (T,)."""
+        own = self.views_of(row)
+        draft.pts_s[own] = pts_s
+        draft.label[own] = self.manifest.label[request.index]
+        draft.key[own] = [request.key] * self.views
 
-    def _flows(
-        self, video: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest
-    ) -> list[ClipFlow] | None:
-        """The flow of each view."""
-        if self.flow is None:
-            return None
-        return [self._view_flow(video[v], decoded, request, crop) for v, crop in enumerate(request.crops)]
+    def _draw_maps(self, mask: Mask, request: ClipRequest, draft: VideoDraft, row: int) -> None:
+        """Draws the masks of a sample's views."""
+        own = self.views_of(row)
+        for view, flow in enumerate(draft.flows[own]):
+            cues = Cues() if flow is None else Cues(flow=flow.vectors)
+            draw = Draw.of(self.seed, request.epoch, request.key, view, request.place, cues)
+            draft.maps[own.start + view] = mask.maps(self.grid, draw)
 
     def _view_flow(
         self, clip: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest, crop: Crop
@@ -266,29 +253,37 @@ class VideoSampler:
             clip=clip,
         )
 
-    def collate(self, samples: list[VideoSample]) -> VideoBatch:
-        """Samples to a batch, the views of a sample one after the other."""
-        maps = [m for s in samples for m in s.maps or ()]
-        flows = [flow for s in samples for flow in s.flows or ()]
+    def join(self, draft: VideoDraft) -> VideoBatch:
+        """The batch; the views of a sample come one after the other."""
+        flows = [flow for flow in draft.flows if flow is not None]
         return VideoBatch(
-            video=torch.from_numpy(joined([s.video for s in samples])),
-            mask=self.mask.joined(self.grid, maps) if self.mask is not None else None,
+            video=torch.from_numpy(draft.video),
+            mask=self.mask_batch(draft),
             flow=stack_flow(flows) if flows else None,
-            label=torch.tensor([s.label for s in samples for _ in range(self.views)], dtype=torch.int64),
-            key=[s.key for s in samples for _ in range(self.views)],
-            pts_s=torch.from_numpy(np.stack([s.pts_s for s in samples for _ in range(self.views)])),
+            label=torch.from_numpy(draft.label),
+            key=draft.key,
+            pts_s=torch.from_numpy(draft.pts_s),
         )
 
+    def mask_batch(self, draft: VideoDraft) -> MaskBatch | None:
+        """The masks of all views."""
+        maps = [own for own in draft.maps if own is not None]
+        return None if self.mask_of is None else self.mask_of.joined(self.grid, maps)
 
-def joined(parts: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Arrays joined along the first axis; without a copy where they are the parts of one array in turn."""
-    whole = parts[0].base
-    if isinstance(whole, np.ndarray) and whole.shape[1:] == parts[0].shape[1:]:
-        starts = np.cumsum([0, *(len(part) for part in parts)])
-        places = [whole.ctypes.data + int(start) * whole.strides[0] for start in starts]
-        if len(whole) == starts[-1] and [part.ctypes.data for part in parts] == places[:-1]:
-            return whole
-    return np.concatenate(parts)
+
+def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range) -> tuple[Range, ...]:
+    """What is read for the frames `numbers` of a video."""
+    shard, base, _ = member
+    first, stop = video.gops_of(numbers)
+    begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
+    span = Range(shard, base + begin, end - begin)
+    if video.foreign:
+        table = packets_name(shard)
+        header = Range(table, video.table_offset or 0, video.header_size)
+        return header, Range(table, *records_of(video, first, stop)), span
+    if begin == video.header_size:
+        return (Range(shard, base, end),)
+    return Range(shard, base, video.header_size), span
 
 
 def even(crop: Crop, width: int, height: int) -> Crop:

@@ -12,7 +12,6 @@ from ..pages.figures.mesh import MeshFigures
 from ..pipelines.masks import TokenGrid
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.mesh.data import MeshData
-from ..pipelines.modalities.mesh.loader import mesh_loader
 from ..preprocess.encode.mesh.encoder import MeshEncoder
 from ..train.evaluate.rollout import sampler_of
 from ..trial import MaskArgument, Trial
@@ -37,7 +36,7 @@ class MeshTrial(Trial):
 
 def figures(data: DataConfig[Any], location: Path) -> MeshFigures:
     """Figures of meshes."""
-    sampler = sampler_of(mesh_loader(location, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
+    sampler = sampler_of(location)
     return MeshFigures(sampler=sampler, label_names=label_names(sampler.manifest.info))
 
 

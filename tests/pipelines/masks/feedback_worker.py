@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from maskstream.pipelines.masks import ByClass, Cues, Draw, Mask, Padded, TokenGrid
+from maskstream.pipelines.masks import ByClass, Cues, Draw, Maps, Mask, Padded, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.masks.text.feedback import Feedback
+from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.place import Place
 from maskstream.pipelines.stream.produce import BatchMaker, plans
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.workers import WorkerPool
+from maskstream.shards.stores.base import Range
 
 N = 32
 LARGE = 200_000
@@ -26,34 +30,50 @@ GRID = TokenGrid(axes=("token",), shape=(N,), patch=(1,))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
-    draw: Draw
-    stats: Stats
+class TextRequest:
+    wanted: Wanted
+    ranges: tuple[Range, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextBatch(Batch):
+    mask: MaskBatch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
     """Texts of one word a token, the first half of class 0, the second of class 1."""
 
-    mask: Mask
+    mask_of: Mask
     seed: int = 0
     needs_progress: bool = False
 
-    def make(self, index: int, epoch: int, place: Place) -> Text:
-        cues = Cues(words=np.arange(N), classes=np.arange(N) // (N // 2))
-        return Text(draw=Draw.of(0, epoch, str(index), 0, place, cues), stats=Stats(samples=1))
+    def request(self, wanted: Wanted) -> TextRequest:
+        return TextRequest(wanted=wanted)
 
-    def collate(self, samples: list[Text]) -> Any:
-        return self.mask.draw(GRID, [s.draw for s in samples])
+    def allocate(self, rows: int) -> list[Maps | None]:
+        return [None] * rows
+
+    def mask(self, request: TextRequest, draft: list[Maps | None], row: int) -> None:
+        pass
+
+    def fill(self, request: TextRequest, draft: list[Maps | None], row: int, stats: Stats) -> None:
+        cues, wanted = Cues(words=np.arange(N), classes=np.arange(N) // (N // 2)), request.wanted
+        draft[row] = self.mask_of.maps(GRID, Draw.of(0, wanted.epoch, str(wanted.index), 0, wanted.place, cues))
+
+    def join(self, draft: list[Maps | None]) -> TextBatch:
+        mask = self.mask_of.joined(GRID, [maps for maps in draft if maps is not None])
+        return TextBatch(key=[""] * len(draft), label=torch.zeros(len(draft)), mask=mask)
 
 
 def from_a_worker() -> None:
     """Prints for each batch the version and how much of either half is hidden."""
     feedback = Feedback(2)
     order = Order(shard_sizes=(64,), global_batch=16, seed=0, lanes=1, block=None, shuffle=False)
-    sampler = Texts(mask=Padded(mask=ByClass(ratio=1.0, feedback=feedback)))
+    sampler = Texts(mask_of=Padded(mask=ByClass(ratio=1.0, feedback=feedback)))
     pool = WorkerPool(BatchMaker(sampler=sampler, order=order), workers=1, threads=2, prefetch=1)
-    for step, (batch, _) in enumerate(pool.batches(plans(order, 0, 0, 0, 1, endless=True))):
+    for step, made in enumerate(pool.batches(plans(order, 0, 0, 0, 1, endless=True))):
+        batch = made.batch.mask
         halves = batch.masked.view(16, 2, -1).double().mean((0, 2)).tolist()
         print(json.dumps([step, sorted(set(batch.version.tolist())), halves]))
         if step < 8:

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from maskstream.pipelines import VideoClip, augment, masks, video_loader
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ResumeError, SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest
+
+from ..sources import opened
 
 CLIP = VideoClip(frames=4, stride=4, size=32)
 SETTINGS = {"clip": CLIP, "mask": masks.Random(ratio=0.75), "patch": 8, "threads": 2, "batch_size": 4, "seed": 7}
@@ -160,11 +163,13 @@ def test_validation_covers_every_sample_once_on_uneven_ranks_with_equal_steps(sp
 
 def test_only_the_bytes_of_the_gops_are_read(split):
     manifest = Manifest.load(split)
-    run = loader(split, clip=replace(CLIP, frames=2), mask=None, shuffle=False, batch_size=11)
+    settings = {"clip": replace(CLIP, frames=2), "mask": None, "shuffle": False}
+    run = loader(split, **settings, batch_size=11)
     list(run)
+    _, sampler = opened(split, **(SETTINGS | settings))
     needed = 0
     for i in range(11):
-        video, numbers = manifest.video(i), run.sampler.request(i, 0).numbers
+        video, numbers = manifest.video(i), sampler.request(Wanted(index=i, epoch=0)).numbers
         gops = set((np.searchsorted(video.first_frame, numbers, side="right") - 1).tolist())
         needed += video.header_size + sum(int(video.size[g]) for g in gops)
     assert run.stats()["read_bytes"] == needed

@@ -2,35 +2,39 @@
 
 import json
 from collections import Counter
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskstream.pipelines import VideoClip, masks, mix, video_loader
-from maskstream.pipelines.stream.mix import MixOrder
+from maskstream.pipelines import Loader, VideoClip, masks, mix
+from maskstream.pipelines.stream.mix import MixOrder, MixSamples
 from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.shards.errors import ResumeError
+
+from ..sources import source_of
 
 SETTINGS = {
     "clip": VideoClip(frames=2, stride=4, size=32),
     "mask": masks.Random(ratio=0.75),
     "patch": 8,
-    "threads": 1,
-    "batch_size": 4,
 }
 
 
-def loader(split, **changes):
-    return video_loader(split, **(SETTINGS | changes))
+def source(split, **changes):
+    return source_of(split, **(SETTINGS | changes))
+
+
+def loader(source, batch_size=4):
+    return Loader(source, batch_size=batch_size, threads=1, device="cpu")
 
 
 def order_of(sizes, weights, global_batch, **changes):
     parts = tuple(Order(shard_sizes=(n,), global_batch=1, seed=i) for i, n in enumerate(sizes))
-    names = tuple(map(str, sizes))
-    return MixOrder(parts=parts, weights=weights, datasets=names, global_batch=global_batch, **changes)
+    return MixOrder(parts=parts, weights=weights, global_batch=global_batch, **changes)
 
 
 @given(
@@ -76,9 +80,8 @@ def test_an_epoch_can_be_entered_anywhere_and_batches_are_shuffled():
 
 
 def test_a_mixture_gives_what_the_loaders_give_and_says_where_each_is(uneven, split):
-    mixed = mix([(loader(uneven, seed=1), 3), (loader(split, seed=2), 1)], seed=5)
+    mixed = loader(mix([(source(uneven, seed=1), 3), (source(split, seed=2), 1)], seed=5))
     assert len(mixed) == (53 + 11) // 4
-    assert mixed.grid == loader(split).grid
     batches = list(mixed)
     assert all(Counter(key[0] for key in batch.key) == {"u": 3, "c": 1} for batch in batches)
     state = mixed.state_dict()
@@ -87,7 +90,7 @@ def test_a_mixture_gives_what_the_loaders_give_and_says_where_each_is(uneven, sp
     assert state["positions"] == [{"epoch": 0, "sample": 48}, {"epoch": 1, "sample": 5}]
     alone = {}
     for folder, seed, epochs in ((uneven, 1, 1), (split, 2, 2)):
-        run = loader(folder, seed=seed, batch_size=1)
+        run = loader(source(folder, seed=seed), batch_size=1)
         for batch in islice(run.repeat(), epochs * len(run)):
             alone.setdefault(batch.key[0], []).append((batch.video[0].numpy().tobytes(), batch.mask.masked[0].tolist()))
     for batch in batches:
@@ -104,24 +107,62 @@ def test_a_bad_sample_is_replaced_by_one_of_its_own_dataset():
 
 
 def test_a_mixture_resumes_only_as_itself(uneven, split):
-    a, b = loader(uneven), loader(split)
-    state = mix([(a, 3), (b, 1)]).state_dict()
-    mix([(a, 3), (b, 1)], batch_size=4).load_state_dict(state)
+    a, b = source(uneven), source(split)
+    state = loader(mix([(a, 3), (b, 1)])).state_dict()
+    loader(mix([(a, 3), (b, 1)])).load_state_dict(state)
     for other in (mix([(a, 2), (b, 1)]), mix([(b, 3), (a, 1)]), mix([(a, 3), (b, 1)], seed=1), a):
         with pytest.raises(ResumeError, match="saved"):
-            other.load_state_dict(state)
+            loader(other).load_state_dict(state)
     with pytest.raises(ResumeError, match="batches: saved 16, here 5"):
-        mix([(a, 3), (b, 1)], batches=5).load_state_dict(state)
+        loader(mix([(a, 3), (b, 1)], batches=5)).load_state_dict(state)
+
+
+@given(weights=st.lists(st.integers(1, 5), min_size=3, max_size=3), cuts=st.lists(st.integers(0, 60), max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_a_mixture_is_a_stream_that_can_be_cut_anywhere_and_mixed_again(weights, cuts):
+    splits = SplitSamples(shard_sizes=(7,)), SplitSamples(shard_sizes=(4,), seed=3)
+    inner = MixSamples(parts=splits, weights=tuple(weights[:2]))
+    whole = inner.stream().reader().take(0, 60)
+    bounds = sorted({0, 60, *cuts})
+    parts = [inner.stream().reader().take(begin, end) for begin, end in pairwise(bounds)]
+    assert np.concatenate([part.indexes for part in parts]).tolist() == whole.indexes.tolist()
+    assert np.concatenate([part.epochs for part in parts]).tolist() == whole.epochs.tolist()
+    outer = MixSamples(parts=(inner, SplitSamples(shard_sizes=(5,), seed=9)), weights=(weights[2], 1)).order(6)
+    assert outer.n_samples == 16
+    nested = [i for batch in outer.batches(0) for i in batch.indexes[batch.indexes < 11].tolist()]
+    assert Counter(nested) == Counter(whole.indexes[: len(nested)].tolist())
+
+
+def test_a_mixture_of_mixtures_shows_what_its_parts_show(uneven, split):
+    inner = mix([(source(uneven, seed=1), 1), (source(split, seed=2), 1)])
+    nested = loader(mix([(inner, 1), (source(split, seed=3), 1)], seed=5))
+    state = nested.state_dict()
+    assert [len(part) for part in (state["sources"], state["sources"][0]["sources"])] == [2, 2]
+    keys = [key for batch in nested for key in batch.key]
+    assert Counter(key[0] for key in keys)["u"] == len(keys) // 4
+    run = loader(source(uneven, seed=1), batch_size=1)
+    alone = {batch.key[0]: batch.video[0].numpy().tobytes() for batch in run}
+    batches = list(islice(loader(mix([(inner, 1)])), 3))
+    seen = [(key, batch.video[i].numpy().tobytes()) for batch in batches for i, key in enumerate(batch.key)]
+    assert all(alone[key] == row for key, row in seen if key[0] == "u")
+
+
+def test_a_mixture_may_have_a_token_budget(uneven, split):
+    mixed = mix([(source(uneven), 3), (source(split), 1)])
+    run = Loader(mixed, batch_size=4, steps=5, token_budget=16, threads=1, device="cpu")
+    keys = [key for batch in run for key in batch.key]
+    assert (len(run), len(keys)) == (5, 5 * 4)
+    assert Counter(key[0] for key in keys) == {"u": 15, "c": 5}
 
 
 @pytest.mark.parametrize("weight", [0, -1, 0.5, True])
 def test_weights_are_positive_whole_numbers(split, weight):
     with pytest.raises(ValueError, match="positive whole numbers"):
-        mix([(loader(split), weight)])
+        mix([(source(split), weight)])
 
 
 def test_what_cannot_be_mixed_is_refused_with_the_reason(split):
-    whole = loader(split)
+    whole = source(split)
     for changes, says in [
         ({"clip": VideoClip(frames=4, stride=4, size=32)}, "clip.frames: 2 and 4"),
         ({"views": 2}, "views: 1 and 2"),
@@ -131,10 +172,8 @@ def test_what_cannot_be_mixed_is_refused_with_the_reason(split):
         ({"lanes": 2}, "lanes=1"),
     ]:
         with pytest.raises(ValueError, match=says):
-            mix([(whole, 1), (loader(split, **changes), 1)])
-    with pytest.raises(ValueError, match="a mixture already; give its parts"):
-        mix([(mix([(whole, 1)]), 1)])
+            mix([(whole, 1), (source(split, **changes), 1)])
     with pytest.raises(ValueError, match="of nothing"):
         mix([])
     with pytest.raises(ValueError, match="at least one batch"):
-        mix([(whole, 1)], batch_size=12)
+        loader(mix([(whole, 1)]), batch_size=12)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.one_thread import compute_alone
+from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.place import START
 from maskstream.pipelines.stream.produce import BatchMaker, BatchPlan, batches_from_threads
-from maskstream.pipelines.stream.stats import Stats
 
 
 @pytest.fixture
@@ -37,20 +38,28 @@ def test_only_the_thread_itself_computes_alone(two_threads):
 
 
 class Threads:
-    """A sampler whose samples are the number of torch's threads where they are made."""
+    """A sampler whose labels are the number of torch's threads where rows are filled."""
 
     seed, needs_progress = 0, False
 
-    def make(self, index, epoch, place):
-        made = type("Made", (), {"stats": Stats(samples=1), "threads": torch.get_num_threads()})
-        return made()
+    def request(self, wanted):
+        return wanted
 
-    def collate(self, samples):
-        return [sample.threads for sample in samples]
+    def allocate(self, rows):
+        return torch.zeros(rows, dtype=torch.int64)
+
+    def mask(self, request, draft, row):
+        pass
+
+    def fill(self, request, draft, row, stats):
+        draft[row] = torch.get_num_threads()
+
+    def join(self, draft):
+        return Batch(key=["a"] * len(draft), label=draft)
 
 
 def test_a_loader_s_threads_do(two_threads):
-    maker = BatchMaker(sampler=Threads(), order=None)
+    maker = BatchMaker(sampler=Threads(), order=Order(shard_sizes=(4,), global_batch=4))
     plan = BatchPlan(
         number=(0, 0),
         indexes=np.arange(4),
@@ -58,6 +67,7 @@ def test_a_loader_s_threads_do(two_threads):
         places=[START] * 4,
         weight=np.ones(4, np.float32),
     )
-    ((made, _),) = batches_from_threads(maker, [plan], threads=2, prefetch=1)
-    assert made == [1, 1, 1, 1]
+    (made,) = batches_from_threads(maker, [plan], threads=2, prefetch=1)
+    assert made.batch.label.tolist() == [1, 1, 1, 1]
+    assert made.stats.samples == 4
     assert torch.get_num_threads() == 2

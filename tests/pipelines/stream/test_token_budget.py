@@ -1,18 +1,23 @@
 """Token budgets: batches grow as the ratio does, hold the budget, and go through the samples as the order says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from maskstream.pipelines import VideoClip, VideoLoader, video_loader
-from maskstream.pipelines.masks import Draw, MotionGuided, Random, RatioLaw, TokenGrid
+from maskstream.pipelines import Loader, VideoBatch, VideoClip, video_loader
+from maskstream.pipelines.masks import Draw, MotionGuided, Padded, Random, RatioLaw, TokenGrid, Uniform
+from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.place import Place
-from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_order, visible_by_step
+from maskstream.pipelines.stream.run_length import epoch_steps, run_steps
+from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_sizes
 from maskstream.shards.errors import ResumeError
+
+from ..sources import source_of
 
 GRID = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
 STEPS = 3000
@@ -33,9 +38,10 @@ class Falling(RatioLaw):
         return round(self.start + (self.end - self.start) * draw.place.progress, 6)
 
 
-def falling_order(budget: int = 4000, global_batch: int = 4, steps: int = STEPS) -> BudgetOrder:
-    order = Order(shard_sizes=(50, 30, 21), global_batch=global_batch, seed=5)
-    return budget_order(order, Random(ratio=Falling()), GRID, budget, steps)
+def falling_order(budget: int = 4000, steps: int = STEPS) -> BudgetOrder:
+    order = Order(shard_sizes=(50, 30, 21), global_batch=1, seed=5)
+    visible = VisibleTokens(parts=((Random(ratio=Falling()), GRID),))
+    return BudgetOrder(samples=order, budget=budget, global_batch=4, visible=visible(steps))
 
 
 def test_the_visible_tokens_of_a_batch_stay_within_one_step_of_the_budget() -> None:
@@ -53,7 +59,7 @@ def test_the_counts_are_those_of_every_single_step() -> None:
     places = [Place(step=s, progress=s / (STEPS - 1)) for s in range(STEPS)]
     rng = np.random.default_rng(0)
     every = [GRID.size - int(mask.hide(GRID, Draw(rng=rng, place=place)).sum()) for place in places]
-    assert visible_by_step(mask, GRID, STEPS).tolist() == every
+    assert VisibleTokens(parts=((mask, GRID),))(STEPS).tolist() == every
 
 
 def test_batches_are_the_orders_samples_without_a_gap() -> None:
@@ -77,21 +83,38 @@ def test_a_run_goes_on_at_any_batch_and_beyond_its_end(first: int) -> None:
     assert order.position(0, first)["sample_epoch"] == whole[first].epochs[0]
 
 
-def test_what_cannot_be_held_to_a_budget_is_refused() -> None:
-    order = Order(shard_sizes=(101,), global_batch=4, seed=5)
-    with pytest.raises(ValueError, match=r"budget of 300 does not hold the smallest batch: 4 samples .* up to 102"):
-        budget_order(order, Random(ratio=Falling()), GRID, 300, 10)
-    with pytest.raises(ValueError, match="steps=None"):
-        budget_order(order, Random(ratio=Falling()), GRID, 3000, None)
-    with pytest.raises(ValueError, match="needs flow"):
-        budget_order(order, MotionGuided(), GRID, 3000, 10)
-    with pytest.raises(ValueError, match="hides all 512"):
-        budget_order(order, Random(ratio=1.0), GRID, 3000, 10)
-    with pytest.raises(ValueError, match="shuffle=True"):
-        budget_order(Order(shard_sizes=(9,), global_batch=2, shuffle=False), Random(), GRID, 3000, 10)
+def test_what_cannot_be_held_to_a_budget_is_refused(split: Path) -> None:
+    clip = VideoClip(frames=4, stride=4, size=32)
+
+    def refused(says: str, *, steps: int | None = 10, budget: int = 3000, **settings: Any) -> None:
+        source = source_of(split, clip=clip, patch=8, **settings)
+        with pytest.raises(ValueError, match=says):
+            Loader(source, batch_size=4, steps=steps, token_budget=budget, device="cpu")
+
+    falling = Random(ratio=Falling(start=0.9, end=0.5))
+    refused(r"budget of 60 does not hold the smallest batch: 4 samples .* up to 16", mask=falling, budget=60)
+    refused("give steps=", mask=falling, steps=None)
+    refused("give mask=", mask=None)
+    refused("needs flow", mask=MotionGuided())
+    refused("hides all 32", mask=Random(ratio=1.0))
+    refused("draws how many", mask=Padded(mask=Random(ratio=Uniform(low=0.2, high=0.9))))
+    refused("shuffle=True", mask=falling, shuffle=False)
 
 
-def budget_loader(split: Path, *, batch_size: int, rank: int, world_size: int, workers: int = 0) -> VideoLoader:
+def test_a_run_has_the_fewest_steps_that_show_all_samples_so_often(split: Path) -> None:
+    clip, mask = VideoClip(frames=4, stride=4, size=32), Random(ratio=Falling(start=0.9, end=0.5))
+    source = source_of(split, clip=clip, patch=8, mask=mask)
+    assert run_steps(source, epochs=3, global_batch=4) == 3 * 2 == 3 * epoch_steps(source, 4)
+    assert source.visible is not None
+    for epochs in (1, 3, 10):
+        steps = run_steps(source, epochs=epochs, global_batch=4, token_budget=64)
+        shown = [int(budget_sizes(source.visible(n), 64, 4).sum()) for n in (steps - 1, steps)]
+        assert shown[0] < 11 * epochs <= shown[1]
+    with pytest.raises(ValueError, match="give mask="):
+        run_steps(replace(source, visible=None), epochs=1, global_batch=4, token_budget=64)
+
+
+def budget_loader(split: Path, *, batch_size: int, rank: int, world_size: int, steps: int = 6) -> Loader[VideoBatch]:
     return video_loader(
         split,
         clip=VideoClip(frames=4, stride=4, size=32),
@@ -100,15 +123,14 @@ def budget_loader(split: Path, *, batch_size: int, rank: int, world_size: int, w
         batch_size=batch_size,
         rank=rank,
         world_size=world_size,
-        workers=workers,
         seed=3,
         threads=2,
-        steps=6,
+        steps=steps,
         token_budget=64,
     )
 
 
-def rows(loader: VideoLoader, batches: int) -> list[list[tuple[str, list[bool]]]]:
+def rows(loader: Loader[VideoBatch], batches: int) -> list[list[tuple[str, list[bool]]]]:
     taken = islice(loader.repeat(), batches)
     return [list(zip(b.key, b.mask.masked.tolist(), strict=True)) for b in taken]
 
@@ -125,7 +147,6 @@ def test_a_loader_keeps_the_budget_on_any_ranks_and_after_a_resume(split: Path) 
     resumed = budget_loader(split, batch_size=4, rank=0, world_size=1)
     resumed.load_state_dict(stopped.state_dict())
     assert rows(resumed, 4) == whole[2:]
-    other = budget_loader(split, batch_size=4, rank=0, world_size=1)
-    other.steps = 7
+    other = budget_loader(split, batch_size=4, rank=0, world_size=1, steps=7)
     with pytest.raises(ResumeError, match="steps: saved 6, here 7"):
         other.load_state_dict(stopped.state_dict())

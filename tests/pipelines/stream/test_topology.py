@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import VideoClip, augment, masks, mix, video_loader
+from maskstream.pipelines import Loader, VideoClip, augment, masks, mix, video_loader
 from maskstream.pipelines.stream.order import Order
 from maskstream.shards.errors import ResumeError
+
+from ..sources import source_of
 
 GLOBAL_BATCH = 24
 TOPOLOGIES = [(1, 0), (1, 4), (2, 2), (4, 1), (3, 2), (8, 1)]
@@ -35,8 +37,9 @@ def rank_loader(split, rank=0, world_size=1, workers=0, **changes):
 
 def mixture(split, rank=0, world_size=1, workers=0, other=None, **changes):
     """Three samples of `split` to one of `other`, where each is a dataset of its own."""
-    parts = [rank_loader(folder, rank, world_size, workers, batch_size=1, **changes) for folder in (split, other)]
-    return mix([(parts[0], 3), (parts[1], 1)], seed=5, batch_size=8 // world_size)
+    parts = [source_of(folder, **SETTINGS, **changes) for folder in (split, other)]
+    settings = {"rank": rank, "world_size": world_size, "workers": workers, "threads": 1}
+    return Loader(mix([(parts[0], 3), (parts[1], 1)], seed=5), batch_size=8 // world_size, **settings)
 
 
 def contents(batch):
@@ -163,7 +166,7 @@ def test_a_stop_with_worker_processes_is_exact_and_they_stay(uneven, uninterrupt
 
 
 def worker_pids(run):
-    return [worker.pid for worker in run._pool._loader._iterator._workers]
+    return [worker.pid for worker in run._production.pool._loader._iterator._workers]
 
 
 def test_a_world_that_does_not_divide_the_global_batch_is_refused_with_the_reason(uneven):
@@ -172,17 +175,3 @@ def test_a_world_that_does_not_divide_the_global_batch_is_refused_with_the_reaso
         rank_loader(uneven, rank=0, world_size=3, batch_size=3).load_state_dict(state)
     with pytest.raises(ResumeError, match="With 2 ranks use batch_size=4"):
         rank_loader(uneven, rank=0, world_size=2, batch_size=2).load_state_dict(state)
-    run = rank_loader(uneven, batch_size=8)
-    with pytest.raises(ValueError, match="cannot be shared by 3 ranks evenly"):
-        type(run)(
-            run.sampler,
-            run.order,
-            "",
-            rank=0,
-            world_size=3,
-            workers=0,
-            threads=1,
-            prefetch=1,
-            max_bad_fraction=0,
-            device=torch.device("cpu"),
-        )

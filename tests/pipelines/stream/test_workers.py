@@ -21,6 +21,8 @@ from maskstream.pipelines.stream.produce import BatchMaker
 from maskstream.pipelines.stream.workers import _Tasks
 from maskstream.shards.errors import SampleError
 
+from ..sources import source_of
+
 SETTINGS = {
     "clip": VideoClip(frames=2, stride=4, size=32),
     "mask": masks.Random(ratio=0.75),
@@ -39,7 +41,7 @@ if __name__ == "__main__":
                        batch_size=4, workers=2, threads=1, device="cpu")
     for n, batch in enumerate(run.repeat()):
         if n == 2:
-            print(*(w.pid for w in run._pool._loader._iterator._workers), flush=True)
+            print(*(w.pid for w in run._production.pool._loader._iterator._workers), flush=True)
         time.sleep(0.05)
 """
 LEFT = """
@@ -63,7 +65,7 @@ def keys(batches):
 
 
 def pids(run):
-    return [worker.pid for worker in run._pool._loader._iterator._workers]
+    return [worker.pid for worker in run._production.pool._loader._iterator._workers]
 
 
 def gone(pid, within_s=60.0):
@@ -150,7 +152,7 @@ def test_an_error_in_a_worker_is_what_it_is_in_a_thread_and_ends_the_workers(une
     run = loader(tmp_path, workers=1, max_bad_fraction=1.0)
     with pytest.raises(SampleError, match=r"u-00000\d.tar"):
         next(iter(run))
-    assert run._pool is None
+    assert run._production.pool is None
     assert not multiprocessing.active_children()
 
 
@@ -229,11 +231,13 @@ def test_the_tasks_of_a_worker_name_the_one_that_it_gets_next():
 
 
 def test_what_a_worker_is_sent_is_small_and_whole(split):
-    mixed = mix([(loader(split), 2), (loader(split, seed=1), 1)])
-    sent = pickle.dumps(BatchMaker(sampler=mixed.sampler, order=mixed.order))
+    settings = {name: value for name, value in SETTINGS.items() if name not in ("batch_size", "threads")}
+    mixed = mix([(source_of(split, **settings), 2), (source_of(split, **settings, seed=1), 1)])
+    order = mixed.samples.order(4)
+    sent = pickle.dumps(BatchMaker(sampler=mixed.sampler, order=order))
     assert len(sent) < 100_000
     back = pickle.loads(sent)
-    assert [b.indexes.tolist() for b in back.order.batches(1)] == [b.indexes.tolist() for b in mixed.order.batches(1)]
+    assert [b.indexes.tolist() for b in back.order.batches(1)] == [b.indexes.tolist() for b in order.batches(1)]
 
 
 def test_loading_leaves_torchs_random_state_alone(uneven):

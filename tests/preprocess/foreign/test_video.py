@@ -15,7 +15,8 @@ from webdataset import TarWriter
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.modalities.video.sample import ClipRequest, VideoSampler
+from maskstream.pipelines.modalities.video.sample import ClipRequest, VideoSampler, clip_ranges
+from maskstream.pipelines.stream.place import START
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.foreign.entries import candidates, decoded, exact_entries
@@ -89,8 +90,14 @@ def member(manifest, i):
 def sampler(manifest):
     clip = VideoClip(frames=4, stride=2, size=32)
     return VideoSampler(
-        manifest=manifest, clip=clip, grid=None, augment=None, mask=None, flow=None, seed=0, component="video"
+        manifest=manifest, clip=clip, grid=None, augment=None, mask_of=None, flow=None, seed=0, component="video"
     )
+
+
+def requested(manifest, i, numbers):
+    video = manifest.video(i)
+    ranges = clip_ranges(video, numbers, manifest.member(i, "video"))
+    return ClipRequest(index=i, epoch=0, place=START, key="", video=video, numbers=numbers, crops=[], ranges=ranges)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +148,7 @@ def test_frames_are_those_of_a_plain_decode_at_every_start(split):
         for stride in (1, 3, 7):
             for start in range(0, video.n_frames - 3 * stride):
                 numbers = start + stride * np.arange(4)
-                request = ClipRequest(index=i, key="", video=video, numbers=numbers, crops=[])
+                request = requested(manifest, i, numbers)
                 got = reader.read(request)
                 decoded = decode_frames(
                     got.header, memoryview(got.fragments), got.first_frame, numbers, packets=got.packets

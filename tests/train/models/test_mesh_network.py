@@ -51,9 +51,9 @@ def recipe(steps=30):
 
 
 def changed_fields(batch, nodes):
-    fields = batch.fields.clone()
+    fields = batch.state.clone()
     fields[nodes] += 100
-    return replace(batch, fields=fields)
+    return replace(batch, state=fields)
 
 
 def test_hidden_nodes_are_not_seen_and_visible_ones_are(batch):
@@ -77,9 +77,9 @@ def test_meshes_of_a_batch_do_not_mix(batch):
     model = MeshNetworkConfig(task="next", **SIZES).build({})
     half = int(batch.node_offset[1])
     with torch.no_grad():
-        plain = model.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
+        plain = model.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
         other = changed_fields(batch, slice(half, None))
-        moved = model.predict_change(other.fields, batch.kinds, batch.edges, batch.edge_features)
+        moved = model.predict_change(other.state, batch.kinds, batch.edges, batch.edge_features)
     assert torch.equal(moved[:half], plain[:half])
     assert not torch.equal(moved[half:], plain[half:])
 
@@ -87,10 +87,10 @@ def test_meshes_of_a_batch_do_not_mix(batch):
 def test_losses_are_weighted_means(batch):
     next_model = MeshNetworkConfig(task="next", **SIZES).build({})
     with torch.no_grad():
-        made = next_model.predict_change(batch.fields, batch.kinds, batch.edges, batch.edge_features)
+        made = next_model.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
         loss = next_model(batch).loss()
     free = batch.counts > 0
-    wanted = (batch.next_fields - batch.fields) / batch.change
+    wanted = (batch.next_state - batch.state) / batch.change
     torch.testing.assert_close(loss, (made - wanted)[free].square().mean())
     assert float(squared(made, wanted, torch.zeros(len(made))).mean()) == 0
 
@@ -125,8 +125,8 @@ def test_a_pre_training_carries_over_by_name(tmp_path):
 
 def test_what_spreads_is_the_mean_of_the_neighbours(batch):
     hidden = batch.mask.masked[0]
-    values = spread(batch.fields, hidden, batch.edges)
-    assert torch.equal(values[~hidden], batch.fields[~hidden])
+    values = spread(batch.state, hidden, batch.edges)
+    assert torch.equal(values[~hidden], batch.state[~hidden])
     for node in torch.nonzero(hidden)[:, 0].tolist():
         around = batch.edges[0][batch.edges[1] == node]
         torch.testing.assert_close(values[node], values[around].mean(0), rtol=1e-3, atol=1e-4)
@@ -204,5 +204,5 @@ def test_settings_that_do_not_fit_are_refused(data, batch):
     with pytest.raises(ValueError, match="no masks"):
         recipe().build_model()(replace(batch, mask=None))
     with pytest.raises(ValueError, match="surfaces without steps"):
-        next_step(recipe()).build_model()(replace(batch, next_fields=None))
+        next_step(recipe()).build_model()(replace(batch, next_state=None))
     assert named_recipe("meshmask-small-next").noise == MeshNoise(deviation=0.04)

@@ -59,7 +59,7 @@ class MeshFigures:
         nodes, edges = nodes_of(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
         mesh, shown, steps = self.sampler.mesh(index), ShownField.of(self.sampler, index), self.sampler.n_steps(index)
         mask = MaskRow.of(batch.mask, 0, nodes) if batch.mask else None
-        fields = batch.fields[nodes].numpy()
+        fields = batch.state[nodes].numpy()
         scale = shown.scale(fields)
         step = f"step {int(batch.step[i])} of {steps}" if steps else "a surface"
         words = f"At {step}, in the data's units." if steps else "A colour for each direction."
@@ -97,7 +97,7 @@ class MeshFigures:
             raise ValueError("a reconstruction is of masked meshes, but the batch has no mask; give the loader mask=")
         index, nodes = index_of(self.sampler.manifest, batch.key[i]), nodes_of(batch, i)
         mesh, shown = self.sampler.mesh(index), ShownField.of(self.sampler, index)
-        truth, completed = batch.fields[nodes], made.fields[nodes]
+        truth, completed = batch.state[nodes], made.state[nodes]
         hidden, scale = batch.mask.masked[0, nodes], shown.scale(truth.numpy())
         free = (batch.counts[nodes] > 0) & hidden
         error = float((completed - truth)[free].square().mean().sqrt()) if free.any() else 0.0

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...pipelines.modalities.mesh.loader import mesh_loader
 from ...train.core.export import load_model
 from ...train.evaluate.rollout import (
     Float32s,
@@ -87,7 +86,7 @@ def _page(
     data: str | Path,
     shown: int,
 ) -> str:
-    sampler = sampler_of(mesh_loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
+    sampler = sampler_of(data)
     models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
     figures = [figure for figure, _ in zip(rollout_figures(sampler, trajectories, models), range(shown), strict=False)]
     return render(

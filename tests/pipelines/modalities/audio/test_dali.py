@@ -15,9 +15,12 @@ import torch
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.modalities.audio.dali import DaliSoundSampler, mel_pipeline
+from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_pipeline
+from maskstream.pipelines.modalities.audio.loader import audio_sampler, audio_source
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
-from maskstream.pipelines.modalities.backend import choose_sound_backend
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.produce import batch_of
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
 
 from ...every_modality import sample_rows, write_split
@@ -50,6 +53,24 @@ def loader(split, backend="dali", **changes):
     return audio_loader(split, backend=backend, **(settings | changes))
 
 
+def finish_of(run):
+    return type(run._production._delivery.finish)
+
+
+def samplers(split):
+    """What makes waveforms, what makes their spectrograms of whole batches, and what makes both."""
+    settings = {"clip": AudioClip(seconds=0.64), "features": LogMel(), "statistics": (-30.0, DEVIATION)}
+    settings["mask"] = masks.Random(ratio=0.8)
+    opened = Split.open(split, "audio", seed=3, device=CPU)
+    first, plain = (audio_sampler(opened, on_device=flag, **settings) for flag in (True, False))
+    waveforms, both = audio_source(opened, first).sampler, audio_source(opened, plain).sampler
+    return waveforms, DaliSpectrograms(first.spectrogram, 1), both
+
+
+def made_of(sampler, indexes):
+    return batch_of(sampler, [Wanted(index=i, epoch=0) for i in indexes])
+
+
 def rows(batch):
     """All of each sample but its spectrogram, and the spectrograms."""
     kept = [[value for value in row if value[0] != "spectrogram"] for row in sample_rows(batch)]
@@ -76,9 +97,9 @@ def test_the_graph_makes_librosas_decibels(settings, device):
         row[:, :length] = rng.normal(0.2, 0.1, (2, length))
     waveform[0, :, 5000:15000] *= 1e-4
     pipeline = mel_pipeline(mel, 4, n, 1, device)
-    found, passed = pipeline.run(waveform=waveform, length=np.array(lengths, dtype=np.int32)[:, None])
-    found, passed = (np.asarray(x.as_cpu().as_tensor()) for x in (found, passed))
-    assert np.array_equal(passed, waveform)
+    given = torch.from_numpy(waveform).to(device) if device.type == "cuda" else waveform
+    (found,) = pipeline.run(waveform=given, length=np.array(lengths, dtype=np.int32)[:, None])
+    found = np.asarray(found.as_cpu().as_tensor())
     assert found.shape == (4, mel.n_frames(n), mel.n_bins)
     for decibels, row, length in zip(found, waveform, lengths, strict=True):
         own = row[:, :length].mean(axis=0)
@@ -101,8 +122,7 @@ def test_the_graph_makes_librosas_decibels(settings, device):
 @pytest.mark.parametrize("changes", [{}, AUGMENTED, {"clip": AudioClip(seconds=0.32, channels=1)}])
 def test_batches_are_those_of_the_cpu_path(split, changes, device, caplog):
     fast, slow = loader(split, device=device, **changes), loader(split, "cpu", on_device=False, **changes)
-    assert isinstance(fast.sampler, DaliSoundSampler)
-    assert not fast.on_device
+    assert finish_of(fast) is DaliSpectrograms
     for _ in range(2):
         for batch, expected in zip(fast, slow, strict=True):
             assert batch.spectrogram.device == batch.waveform.device == device
@@ -114,10 +134,9 @@ def test_batches_are_those_of_the_cpu_path(split, changes, device, caplog):
 
 
 def test_batches_may_shrink_and_grow(split):
-    sampler, plain = loader(split).sampler, loader(split, "cpu").sampler
+    waveforms, finish, plain = samplers(split)
     for indexes in ([0, 1], [2], [3, 1, 0, 14], [5, 6, 7]):
-        made = [one.collate([one.make(i, 0) for i in indexes]) for one in (sampler, plain)]
-        assert_same(*made)
+        assert_same(finish(made_of(waveforms, indexes), CPU), made_of(plain, indexes))
 
 
 def test_order_and_resume_do_not_depend_on_who_makes_it(split):
@@ -158,11 +177,10 @@ class Broken:
 
 
 def test_where_dali_fails_torch_makes_the_batch(split, caplog):
-    sampler, plain = loader(split).sampler, loader(split, "cpu").sampler
-    sampler._pipeline = Broken()
+    waveforms, finish, plain = samplers(split)
+    finish._pipeline = Broken()
     for _ in range(2):
-        made = [one.collate([one.make(i, 0) for i in range(4)]) for one in (sampler, plain)]
-        assert_same(*made)
+        assert_same(finish(made_of(waveforms, range(4)), CPU), made_of(plain, range(4)))
     assert [record.message for record in caplog.records] == [
         "DALI failed, so torch makes the spectrograms: out of memory"
     ]
@@ -182,16 +200,9 @@ def test_what_dali_cannot_do_is_refused(split, changes, says):
 
 
 def test_auto_takes_dali_only_where_it_serves(split):
-    mel = loader(split, "cpu", on_device=True).sampler
-    assert choose_sound_backend("auto", mel, CPU, 1) is mel
-    assert choose_sound_backend("auto", mel, CUDA, 1, workers=2) is mel
-    in_threads, kaldi = loader(split, "cpu").sampler, loader(split, "cpu", features=None, statistics=None).sampler
-    assert choose_sound_backend("auto", in_threads, CUDA, 1) is in_threads
-    assert choose_sound_backend("auto", kaldi, CUDA, 1) is kaldi
-    assert isinstance(choose_sound_backend("dali", mel, CPU, 1), DaliSoundSampler)
-
-
-@pytest.mark.gpu
-@NO_CUDA
-def test_auto_takes_dali_on_a_gpu(split):
-    assert isinstance(loader(split, "auto", device=CUDA).sampler, DaliSoundSampler)
+    assert finish_of(loader(split, "auto", on_device=True)) is not DaliSpectrograms
+    assert finish_of(loader(split, "auto", device=CUDA, workers=2)) is not DaliSpectrograms
+    assert finish_of(loader(split, "auto", device=CUDA, on_device=False)) is not DaliSpectrograms
+    assert finish_of(loader(split, "auto", device=CUDA, features=None, statistics=None)) is not DaliSpectrograms
+    assert finish_of(loader(split, "auto", device=CUDA)) is DaliSpectrograms
+    assert finish_of(loader(split, "dali")) is DaliSpectrograms

@@ -170,7 +170,7 @@ def test_noise_is_of_the_targets_standard_normal_and_the_same_again(split):
     assert len(set(batch.video_time.tolist())) > 5
     assert not torch.equal(batch.video_time, batch.audio_time)
     assert 0 <= int(batch.video_time.min()) <= int(batch.video_time.max()) < 1000
-    assert opened(split).sampler.noise is None
+    assert next(iter(opened(split))).video_noise is None
 
 
 def test_a_budget_counts_the_tokens_of_both(split):
@@ -207,7 +207,6 @@ def test_noise_of_spectrograms_lies_below_its_level_and_is_the_same_at_any_topol
     torch.testing.assert_close(added[:, :heard].mean(dim=(1, 2)), levels / 2, rtol=0.03, atol=1e-4)
     assert torch.equal(noisy.video, plain.video)
     assert torch.equal(noisy.audio_start_s, plain.audio_start_s)
-    assert not opened(split, **settings).on_device
     for ways in ({"workers": 1}, {"threads": 3}):
         again = next(iter(opened(split, **settings | ways)))
         assert torch.equal(again.spectrogram, noisy.spectrogram)

@@ -62,7 +62,7 @@ def mesh_rows(batch):
         kept = (batch.kept_edges >= edges.start) & (batch.kept_edges < edges.stop)
         target = batch.mask.target[0]
         mine = (target >= nodes.start) & (target < nodes.stop)
-        of_nodes = (batch.positions, batch.kinds, batch.fields, batch.next_fields, batch.counts, batch.mask.masked[0])
+        of_nodes = (batch.positions, batch.kinds, batch.state, batch.next_state, batch.counts, batch.mask.masked[0])
         values = [each[nodes] for each in of_nodes]
         values += [
             batch.edges[:, edges] - nodes.start,

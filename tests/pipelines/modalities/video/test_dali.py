@@ -19,9 +19,10 @@ from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.masks import TokenGrid, Tube
-from maskstream.pipelines.modalities.backend import choose_backend
-from maskstream.pipelines.modalities.video.dali import DaliSampler, clip_pipeline, encoded_clip, region
-from maskstream.pipelines.modalities.video.sample import ClipBytes, ClipRequest, VideoSampler
+from maskstream.pipelines.modalities.video.dali import DaliFinish, PackingSampler, clip_pipeline, encoded_clip, region
+from maskstream.pipelines.modalities.video.sample import ClipBytes, VideoSampler
+from maskstream.pipelines.stream.produce import batch_of
+from maskstream.pipelines.stream.sampler import BadRowsError, Unchanged, Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.dataset import finish_split
@@ -92,7 +93,7 @@ def sampler_of(folder, **changes):
         "clip": CLIP,
         "grid": TokenGrid.video(CLIP.frames, CLIP.size, CLIP.size),
         "augment": RandomResizedCrop(flip=0.5),
-        "mask": Tube(ratio=0.75),
+        "mask_of": Tube(ratio=0.75),
         "flow": None,
         "seed": 3,
         "views": 2,
@@ -100,8 +101,23 @@ def sampler_of(folder, **changes):
     return VideoSampler(**{**settings, **changes})
 
 
+class Fast:
+    """Packs as the loader's threads do and decodes on the CPU as its finish does."""
+
+    def __init__(self, sampler, threads=1, device=CPU):
+        self.packing, self.finish, self.device = PackingSampler(of=sampler), DaliFinish(sampler, threads), device
+
+    def packed(self, indexes, epoch=0):
+        return made(self.packing, indexes, epoch)
+
+    def made(self, indexes, epoch=0):
+        return self.finish(self.packed(indexes, epoch), self.device)
+
+
 def made(sampler, indexes, epoch=0):
-    return sampler.collate([sampler.make(i, epoch) for i in indexes])
+    if isinstance(sampler, Fast):
+        return sampler.made(indexes, epoch)
+    return batch_of(sampler, [Wanted(index=i, epoch=epoch) for i in indexes])
 
 
 def assert_same_but_pixels(batch, expected):
@@ -134,11 +150,11 @@ def assert_pixels_agree(video, expected):
 
 def test_batch_equals_the_cpu_path(vp9):
     sampler = sampler_of(vp9)
-    fast = DaliSampler(sampler, CPU, 2)
-    assert fast.seed == sampler.seed
+    fast = Fast(sampler, 2)
+    assert fast.packing.seed == sampler.seed
     flips, repeats, late = 0, 0, 0
     for epoch in range(7):
-        requests = [sampler.request(i, epoch) for i in range(4)]
+        requests = [sampler.request(Wanted(index=i, epoch=epoch)) for i in range(4)]
         flips += sum(crop.flip for request in requests for crop in request.crops)
         repeats += sum(len(set(request.numbers.tolist())) < CLIP.frames for request in requests)
         late += sum(int(request.numbers[0]) >= 16 for request in requests)
@@ -153,7 +169,7 @@ def test_batch_equals_the_cpu_path(vp9):
 
 def test_batches_may_shrink_and_grow(vp9):
     sampler = sampler_of(vp9, views=1)
-    fast = DaliSampler(sampler, CPU, 1)
+    fast = Fast(sampler)
     for indexes in ([0, 1], [2], [3, 1, 0, 2]):
         batch, expected = made(fast, indexes), made(sampler, indexes)
         assert_same_but_pixels(batch, expected)
@@ -164,7 +180,7 @@ def test_odd_sizes(tmp_path):
     sampler = sampler_of(write_split(tmp_path, "libvpx-vp9", VP9, "copy", size=(111, 77)), clip=replace(CLIP, size=80))
     assert sampler.manifest.video(0).width == 111
     assert sampler.manifest.video(0).height == 77
-    batch, expected = made(DaliSampler(sampler, CPU, 1), range(4)), made(sampler, range(4))
+    batch, expected = made(Fast(sampler), range(4)), made(sampler, range(4))
     assert_pixels_agree(batch.video, expected.video)
 
 
@@ -203,7 +219,7 @@ def test_packed_clip_decodes_to_the_very_frames(tmp_path, codec, options, profil
                 fragments=video.data[index.offset[first] : index.offset[stop - 1] + index.size[stop - 1]],
                 first_frame=int(index.first_frame[first]),
             )
-            clip = encoded_clip(data, ClipRequest(index=0, key="v", video=index, numbers=numbers, crops=[]))
+            clip = encoded_clip(data, numbers)
             with av.open(io.BytesIO(clip.mp4.tobytes())) as container:
                 decoded = list(container.decode(video=0))
             frames = [frame.to_ndarray() for frame in decoded]
@@ -275,15 +291,15 @@ def test_strong_shrinking_averages_like_the_cpu_path():
 
 def test_a_video_that_dali_refuses_sends_the_batch_to_the_cpu(vp9, caplog):
     sampler = sampler_of(vp9)
-    fast = DaliSampler(sampler, CPU, 1)
-    samples = [fast.make(i, 0) for i in range(3)]
+    fast = Fast(sampler)
+    packed = fast.packed(range(3))
     header = sampler.manifest.video(1).header_size
-    mp4 = samples[1].clip.mp4.copy()
+    mp4 = packed.clips[1].mp4.copy()
     mp4[header:] = 0
-    samples[1] = replace(samples[1], clip=replace(samples[1].clip, mp4=mp4))
+    packed.clips[1] = replace(packed.clips[1], mp4=mp4)
     expected = made(sampler, range(3))
     with caplog.at_level(logging.WARNING):
-        batch = fast.collate(samples)
+        batch = fast.finish(packed, CPU)
     assert "decoded on the CPU" in caplog.text
     assert_same_but_pixels(batch, expected)
     assert torch.equal(batch.video, expected.video)
@@ -316,9 +332,9 @@ def test_damaged_boxes_are_found_before_the_batch(vp9, tmp_path):
 
     sampler = sampler_of(damaged(vp9, tmp_path, damage))
     errors = []
-    for maker in (DaliSampler(sampler, CPU, 1), sampler):
+    for maker in (Fast(sampler), sampler):
         with pytest.raises(SampleError, match="v/0") as caught:
-            maker.make(0, 0)
+            made(maker, [0])
         errors.append(caught.value)
     assert errors[0].shard == errors[1].shard == "v-000000.tar"
     assert errors[0].reason == errors[1].reason
@@ -331,11 +347,29 @@ def test_damaged_pictures_name_their_sample(vp9, tmp_path, caplog):
             at = index.header_size + start
             member[at : at + size] = bytes(size)
 
-    fast = DaliSampler(sampler_of(damaged(vp9, tmp_path, damage)), CPU, 1)
-    samples = [fast.make(i, 0) for i in range(2)]
-    with caplog.at_level(logging.WARNING), pytest.raises(SampleError, match="v/0"):
-        fast.collate(samples)
+    fast = Fast(sampler_of(damaged(vp9, tmp_path, damage)))
+    packed = fast.packed(range(2))
+    with caplog.at_level(logging.WARNING), pytest.raises(BadRowsError, match="v/0") as caught:
+        fast.finish(packed, CPU)
     assert "decoded on the CPU" in caplog.text
+    assert list(caught.value.rows) == [0]
+
+
+def test_a_bad_clip_is_replaced_by_the_same_as_on_the_cpu(vp9, tmp_path, caplog):
+    def damage(member, index):
+        packets = read_fragments(member[index.header_size :], read_header(bytes(member[: index.header_size])))
+        for start, size in zip(packets.start, packets.size, strict=True):
+            at = index.header_size + start
+            member[at : at + size] = bytes(size)
+
+    folder = damaged(vp9, tmp_path, damage)
+    settings = {"clip": CLIP, "mask": Tube(), "batch_size": 2, "device": "cpu", "shuffle": False, "max_bad_fraction": 1}
+    slow, fast = (video_loader(folder, backend=backend, **settings) for backend in ("cpu", "dali"))
+    for batch, reference in zip(fast, slow, strict=True):
+        assert_same_but_pixels(batch, reference)
+        assert_pixels_agree(batch.video, reference.video)
+    assert fast.stats()["bad"] == slow.stats()["bad"] > 0
+    assert fast.stats()["samples"] == slow.stats()["samples"] == 4
 
 
 # What is refused, and what "auto" takes.
@@ -346,30 +380,36 @@ def test_h264_on_the_cpu_is_refused(h264):
         video_loader(h264, clip=CLIP, batch_size=2, backend="dali", device="cpu")
 
 
+def opened(folder, device=CPU, **changes):
+    """The finish of the loader that `video_loader` opens, unless its settings are refused."""
+    run = video_loader(folder, clip=CLIP, batch_size=2, device=device, threads=1, **changes)
+    return type(run._production._delivery.finish)
+
+
 def test_flow_and_workers_are_refused(vp9):
     with pytest.raises(ValueError, match="no flow; use backend='cpu'"):
-        choose_backend("dali", sampler_of(vp9, flow="dis"), CPU, 1)
+        opened(vp9, backend="dali", flow="dis")
     with pytest.raises(ValueError, match=r"workers=2.*use workers=0, or backend='cpu'"):
-        choose_backend("dali", sampler_of(vp9), CPU, 1, workers=2)
+        opened(vp9, backend="dali", workers=2)
     with pytest.raises(ValueError, match="legal are 'auto', 'cpu' and 'dali'"):
-        choose_backend("gpu", sampler_of(vp9), CPU, 1)
+        opened(vp9, backend="gpu")
 
 
-def test_auto_takes_dali_only_where_it_serves(vp9):
-    sampler = sampler_of(vp9)
-    assert choose_backend("auto", sampler, CPU, 1) is sampler
+def test_auto_takes_dali_only_where_it_serves(vp9, h264):
     cuda = torch.device("cuda", 0)
-    assert choose_backend("auto", sampler, cuda, 1) is sampler, "VP9 is not decoded on NVDEC"
-    assert choose_backend("auto", sampler_of(vp9, flow="dis"), cuda, 1).flow == "dis"
-    assert isinstance(choose_backend("dali", sampler, CPU, 1), DaliSampler)
+    assert opened(vp9) is Unchanged
+    assert opened(vp9, device=cuda) is Unchanged, "VP9 is not decoded on NVDEC"
+    assert opened(h264, device=cuda) is DaliFinish
+    assert opened(h264, device=cuda, flow="dis") is Unchanged
+    assert opened(h264, device=cuda, workers=2) is Unchanged
+    assert opened(vp9, backend="dali") is DaliFinish
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NVDEC needs a CUDA device")
 def test_nvdec_gives_what_the_cpu_path_gives(h264, caplog):
     sampler = sampler_of(h264)
-    fast = choose_backend("auto", sampler, torch.device("cuda", 0), 2)
-    assert isinstance(fast, DaliSampler)
+    fast = Fast(sampler, 2, torch.device("cuda", 0))
     for epoch in range(4):
         batch, expected = made(fast, range(4), epoch), made(sampler, range(4), epoch)
         assert batch.video.is_cuda

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.audio.batch import AudioBatch
-from ....pipelines.modalities.audio.loader import AudioLoader, audio_loader
+from ....pipelines.modalities.audio.loader import audio_loader
+from ....pipelines.stream.loader import Loader
 from ....shards.format.manifest import Manifest
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ....train.recipes.audio import AudioRecipe
@@ -67,7 +68,7 @@ def report_pictures(recipe: AudioRecipe, model: nn.Module, data: str | Path, sho
     )
 
 
-def held_out_loss(model: MaskedAutoencoder[AudioBatch], loader: AudioLoader) -> tuple[float, float, int]:
+def held_out_loss(model: MaskedAutoencoder[AudioBatch], loader: Loader[AudioBatch]) -> tuple[float, float, int]:
     """The mean loss over the targets of up to 512 samples, that of predicting each token's mean, and the samples."""
     sums = torch.zeros(3, dtype=torch.float64)
     samples = 0
@@ -132,7 +133,7 @@ def picture(spectrogram: Floats, low: float, high: float, hidden: npt.NDArray[np
     return data_uri(np.ascontiguousarray(turned.repeat(scale, axis=0).repeat(scale, axis=1)))
 
 
-def _open(recipe: AudioRecipe, data: str | Path, batch_size: int, *, shuffle: bool) -> AudioLoader:
+def _open(recipe: AudioRecipe, data: str | Path, batch_size: int, *, shuffle: bool) -> Loader[AudioBatch]:
     return audio_loader(
         data,
         clip=recipe.clip,

@@ -15,8 +15,9 @@ from ....pipelines.augment.diffusion import LinearNoise
 from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.audio.batch import AudioBatch
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ....pipelines.modalities.audiovisual.loader import AudioVisualLoader, audiovisual_loader
+from ....pipelines.modalities.audiovisual.loader import audiovisual_loader
 from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.stream.loader import Loader
 from ....train.models.pair_model import PairModel
 from ....train.recipes.audiovisual import AudioVisualRecipe
 from ....train.tokens.spectrogram import SpectrogramTokens
@@ -90,7 +91,7 @@ def open_split(
     shuffle: bool,
     whole: bool = False,
     noise: LinearNoise | None = None,
-) -> AudioVisualLoader:
+) -> Loader[AudioVisualBatch]:
     """The recipe's loader on the CPU, of the middle of each frame; whole: one view without masks and noise."""
     return audiovisual_loader(
         data,

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.audiovisual.loader import AudioVisualLoader
+from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ....pipelines.stream.loader import Loader
 from ...figures.pictures import data_uri
 
 MOST = 256
@@ -64,7 +65,7 @@ class Retrieval:
         return data_uri(np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), lossless=True)
 
 
-def retrieval(model: Matching, loader: AudioVisualLoader) -> Retrieval:
+def retrieval(model: Matching, loader: Loader[AudioVisualBatch]) -> Retrieval:
     """Of up to 256 pairs that an unshuffled loader of one view gives; whole clips and sounds, nothing hidden."""
     clips, sounds, keys = [], [], []
     with torch.inference_mode():

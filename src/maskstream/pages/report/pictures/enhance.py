@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ....pipelines.modalities.audio.batch import NoisyBatch
 from ....pipelines.modalities.audio.log_mel import LogMel
-from ....pipelines.modalities.audio.noisy import NoisyLoader, noisy_loader
+from ....pipelines.modalities.audio.noisy import noisy_loader
+from ....pipelines.stream.loader import Loader
 from ....train.models.dense_unet import DenseUNet, si_sdr
 from ....train.recipes.enhance import EnhanceRecipe
 from .audio import picture
@@ -75,7 +77,7 @@ def report_pictures(recipe: EnhanceRecipe, model: nn.Module, data: str | Path, s
     )
 
 
-def held_out(model: DenseUNet, loader: NoisyLoader) -> tuple[float, float, float, int]:
+def held_out(model: DenseUNet, loader: Loader[NoisyBatch]) -> tuple[float, float, float, int]:
     """The mean loss, SI-SDR in decibels before and after, and how many samples (up to 128) they are of."""
     kept: list[Tensor] = []
     with torch.inference_mode():
@@ -90,7 +92,7 @@ def held_out(model: DenseUNet, loader: NoisyLoader) -> tuple[float, float, float
     return loss, before, after, len(rows)
 
 
-def _open(recipe: EnhanceRecipe, data: str | Path, batch_size: int, *, shuffle: bool) -> NoisyLoader:
+def _open(recipe: EnhanceRecipe, data: str | Path, batch_size: int, *, shuffle: bool) -> Loader[NoisyBatch]:
     return noisy_loader(
         data,
         noise=recipe.noise,

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ....pipelines.modalities.mesh.batch import MeshBatch
-from ....pipelines.modalities.mesh.loader import mesh_loader
+from ....pipelines.modalities.mesh.loader import mesh_loader, mesh_sampler
 from ....pipelines.modalities.mesh.sample import MeshSampler, StoredMesh
+from ....pipelines.modalities.split import Split
 from ....train.core.losses import squared
 from ....train.evaluate.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error, sampler_of
 from ....train.models.mesh_network import MeshNetwork
@@ -58,8 +59,7 @@ def report_pictures(recipe: MeshRecipe, model: nn.Module, data: str | Path, show
 def masked_pictures(recipe: MeshRecipe, model: MeshNetwork, data: str | Path, shown: int) -> Pictures:
     """Fields, what the encoder saw of them, and what the model completes."""
     losses = masked_losses(recipe, model, data)
-    loader = mesh_loader(data, mask=recipe.mask, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1)
-    sampler = sampler_of(loader)
+    sampler = mesh_sampler(Split.open(data, "mesh", shuffle=False, device="cpu"), mask=recipe.mask)
     chosen = np.unique(np.linspace(0, len(sampler.manifest) - 1, shown).round().astype(int)).tolist()
     context = {
         "kind": "masked",
@@ -97,18 +97,18 @@ def masked_losses(recipe: MeshRecipe, model: MeshNetwork, data: str | Path) -> d
         target, weight = mask.target[0], mask.weight[0]
         made = {
             "model": completed(model, batch)[target],
-            "mean field": torch.zeros_like(batch.fields[target]),
-            "spread": spread(batch.fields, mask.masked[0], batch.edges)[target],
+            "mean field": torch.zeros_like(batch.state[target]),
+            "spread": spread(batch.state, mask.masked[0], batch.edges)[target],
         }
         for name, values in made.items():
-            sums[name] += float(squared(values, batch.fields[target], weight).total)
+            sums[name] += float(squared(values, batch.state[target], weight).total)
         total += float(weight.sum())
     return {name: value / max(total, 1e-12) for name, value in sums.items()}
 
 
 def completed(model: MeshNetwork, batch: MeshBatch) -> Tensor:
     """The batch's fields (N, D) with the model's in place of the hidden ones."""
-    return model.reconstructed(batch).fields
+    return model.reconstructed(batch).state
 
 
 def spread(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def _masked_figure(recipe: MeshRecipe, model: MeshNetwork, sampler: MeshSampler,
     with torch.inference_mode():
         made = completed(model, batch)
     mesh, shown = sampler.mesh(index), ShownField.of(sampler, index)
-    truth, hidden = batch.fields.numpy(), mask.masked[0].numpy()
+    truth, hidden = batch.state.numpy(), mask.masked[0].numpy()
     scale = shown.scale(truth)
     pictures = {
         "Original": picture_of(mesh, shown, truth, scale),
@@ -139,7 +139,7 @@ def _masked_figure(recipe: MeshRecipe, model: MeshNetwork, sampler: MeshSampler,
         "Reconstruction": picture_of(mesh, shown, made.numpy(), scale),
     }
     free = (batch.counts > 0) & mask.masked[0]
-    error = float((made - batch.fields)[free].square().mean().sqrt()) if free.any() else 0.0
+    error = float((made - batch.state)[free].square().mean().sqrt()) if free.any() else 0.0
     words = (
         f"{shown.name}, step {int(batch.step[0])}; error {error:.3f} of a deviation at {int(free.sum()):,} free nodes"
     )
@@ -156,7 +156,7 @@ def rollout_pictures(model: MeshNetwork, data: str | Path, shown: int) -> Pictur
     made = rollout(model, trajectories)
     error = rollout_error(made, trajectories)
     own, guessed = next_step_errors(model, trajectories)
-    sampler = sampler_of(mesh_loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1))
+    sampler = sampler_of(data)
     facts = {
         "loss of one step on these trajectories": f"{own:.4f}",
         "loss of persistence": f"{guessed:.4f}",

@@ -69,8 +69,7 @@ def _batches(recipe: GroupRecipe, data: str | Path) -> list[PointsBatch]:
     """Mixed clouds of the split as the recipe masks them, without its random sizes; the same each time."""
     n = min(len(Manifest.load(data)), MEASURED)
     plain = replace(recipe, batch_size=min(n, 32), views=1, augment=PointAugment(normalise=recipe.augment.normalise))
-    loader = plain.build_loader(data, seed=0, device="cpu")
-    loader.steps = 1
+    loader = plain.build_loader(data, seed=0, device="cpu", steps=1)
     return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
 
 

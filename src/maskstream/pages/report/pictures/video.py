@@ -8,8 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.split import Split
 from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.modalities.video.loader import video_loader
+from ....pipelines.modalities.video.loader import video_sampler, video_source
+from ....pipelines.stream.loader import Loader
 from ....shards.format.manifest import Manifest
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ....train.recipes.video import VideoRecipe
@@ -23,31 +25,27 @@ def report_pictures(recipe: VideoRecipe, model: nn.Module, data: str | Path, sho
     """The recipe's masks on central crops of a mixed choice of the split's samples, the same each time."""
     if not isinstance(model, MaskedAutoencoder):
         raise ValueError(f"clips are reconstructed by a MaskedAutoencoder, got {type(model).__name__}")
-    loader = video_loader(
-        data,
+    split = Split.open(data, "video", device="cpu")
+    sampler = video_sampler(
+        split,
         clip=recipe.clip,
         mask=recipe.mask,
-        batch_size=shown,
-        seed=0,
-        device="cpu",
         augment=CenterCrop(),
         flow=recipe.flow if "flow" in recipe.mask.needs else "dis",
         tubelet=recipe.tubelet,
         patch=recipe.patch,
-        rank=0,
-        world_size=1,
-        steps=1,
     )
-    batch = next(iter(loader))
+    source = video_source(split, sampler)
+    batch = next(iter(Loader(source, batch_size=shown, device="cpu", rank=0, world_size=1, steps=1)))
     made, loss = reconstruct(model, batch)
     names = tuple(map(str, Manifest.load(data).info.get("label_names", ())))
     facts = {
         "clip": f"{recipe.clip.frames} frames, stride {recipe.clip.stride}, {recipe.clip.size} px",
         "loss on these clips": f"{loss:.3f}" + ("" if loss < 1 else ": what was learned does not carry over to them"),
-        "flow": str(loader.flow),
+        "flow": str(sampler.flow),
         "mask": repr(recipe.mask),
     }
-    return video_pictures([batch], [made], facts, grid=loader.grid, label_names=names)
+    return video_pictures([batch], [made], facts, grid=sampler.grid, label_names=names)
 
 
 def video_pictures(

@@ -54,8 +54,7 @@ def held_out_batches(recipe: VoxelRecipe, data: str | Path) -> list[PointsBatch]
     """Mixed clouds of the split as the recipe shows them at its start, the same each time."""
     n = min(len(Manifest.load(data)), MEASURED)
     plain = replace(recipe, batch_size=min(n, 32), views=VIEWS, augment=_plain(recipe))
-    loader = plain.build_loader(data, seed=0, device="cpu")
-    loader.steps = 1_000_000
+    loader = plain.build_loader(data, seed=0, device="cpu", steps=1_000_000)
     return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
 
 

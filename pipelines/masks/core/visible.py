@@ -1,0 +1,80 @@
+"""How many tokens of a sample are visible at each step of a run, where that follows from the step alone."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from ...stream.place import Place, progress_of
+from .base import Mask
+from .draw import Draw
+from .grid import TokenGrid
+
+Int64s = npt.NDArray[np.int64]
+
+_COARSE = 1000  # parts of a run in which a change of the count is looked for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VisibleTokens:
+    """The visible tokens of all parts of a sample together: a mask on its grid each, None where all are visible."""
+
+    parts: tuple[tuple[Mask | None, TokenGrid], ...]
+
+    def __call__(self, steps: int) -> Int64s:
+        """The visible tokens of a sample at each step of a run, int64 (steps,).
+
+        It is looked up at a thousand steps and between those that differ: a schedule is smooth. ValueError where a mask
+        follows what a sample shows or draws how many, and where none is visible.
+        """
+        for mask, _ in self.parts:
+            if mask is not None and mask.needs:
+                raise ValueError(
+                    f"a token budget is for masks without cues, and {mask} needs {', '.join(sorted(mask.needs))}"
+                )
+        known = {
+            int(step): self._count(int(step), steps) for step in np.unique(np.linspace(0, steps - 1, _COARSE).round())
+        }
+        for low, high in pairwise(sorted(known)):
+            _refine(known, low, high, lambda step: self._count(step, steps))
+        at = sorted(known)
+        return np.array([known[at[bisect_right(at, step) - 1]] for step in range(steps)], dtype=np.int64)
+
+    def _count(self, step: int, steps: int) -> int:
+        place = Place(step=step, progress=progress_of(step, steps))
+        one, two = (
+            sum(grid.size if mask is None else _visible(mask, grid, place, key) for mask, grid in self.parts)
+            for key in range(2)
+        )
+        masks = " and ".join(str(mask) for mask, _ in self.parts if mask is not None)
+        if one != two:
+            raise ValueError(f"a token budget needs as many visible tokens in every sample; {masks} draws how many")
+        if one == 0:
+            size = sum(grid.size for _, grid in self.parts)
+            raise ValueError(f"a token budget needs visible tokens, and {masks} hides all {size}")
+        return one
+
+
+def visible_tokens(*parts: tuple[Mask | None, TokenGrid]) -> VisibleTokens | None:
+    """Those of a sample of these parts; None where no part has a mask."""
+    return None if all(mask is None for mask, _ in parts) else VisibleTokens(parts=parts)
+
+
+def _visible(mask: Mask, grid: TokenGrid, place: Place, key: int) -> int:
+    rng = np.random.Generator(np.random.Philox(key=[key, 0]))
+    return int((~mask.hide(grid, Draw(rng=rng, place=place))).sum())
+
+
+def _refine(known: dict[int, int], low: int, high: int, count: Callable[[int], int]) -> None:
+    """Looks up the steps between two until neighbours are equal or adjacent."""
+    if known[low] == known[high] or high - low < 2:
+        return
+    middle = (low + high) // 2
+    known[middle] = count(middle)
+    _refine(known, low, middle, count)
+    _refine(known, middle, high, count)

@@ -1,0 +1,103 @@
+"""A split that is about to be loaded: its manifest, the order of its samples, and where they go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypedDict, Unpack
+
+import numpy as np
+import torch
+
+from ...shards.errors import ShardError
+from ...shards.format.manifest import Manifest
+from ..stream.loader import LoaderOptions
+from ..stream.samples import SplitSamples
+from ..stream.topology import default_threads, resolved_device
+
+
+class SplitOptions(TypedDict, total=False):
+    """How the samples of a split are gone through, whatever the modality."""
+
+    seed: int
+    """Of the order and of all that is drawn for samples; by default 0."""
+    shuffle: bool
+    """False is validation: every sample once, in order, padding marked by weight 0."""
+    lanes: int
+    """Groups of shards that are read side by side, by default 1; see `Order`."""
+    block: int | None
+    """Shards whose samples are mixed; None (the default) mixes all of a lane."""
+
+
+class Options(SplitOptions, LoaderOptions, total=False):
+    """What the function that opens a loader takes, whatever the modality."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """A split and how its samples are gone through (see `SplitOptions`).
+
+    device, workers, threads: where batches go and what makes them, which decides who decodes; they change nothing else.
+    """
+
+    manifest: Manifest
+    seed: int = 0
+    shuffle: bool = True
+    lanes: int = 1
+    block: int | None = None
+    device: torch.device
+    workers: int = 0
+    threads: int
+
+    @classmethod
+    def open(
+        cls,
+        location: str | Path,
+        modality: str,
+        *,
+        device: str | torch.device = "auto",
+        workers: int = 0,
+        threads: int | None = None,
+        **options: Unpack[SplitOptions],
+    ) -> Self:
+        """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
+        manifest = Manifest.load(_folder(location))
+        if (found := manifest.info["modality"]) != modality:
+            raise ShardError(
+                f"{location} holds {found} shards, and {modality} shards are read here; open it with {found}_loader"
+            )
+        return cls(
+            manifest=manifest,
+            device=resolved_device(device),
+            workers=workers,
+            threads=threads or default_threads(workers),
+            **options,
+        )
+
+    @property
+    def samples(self) -> SplitSamples:
+        """The order of its samples."""
+        counts = np.bincount(self.manifest.shard, minlength=len(self.manifest.shard_names))
+        return SplitSamples(
+            shard_sizes=tuple(counts.tolist()),
+            seed=self.seed,
+            lanes=self.lanes,
+            block=self.block,
+            shuffle=self.shuffle,
+        )
+
+
+def split_of(location: str | Path, modality: str, options: Options) -> tuple[Split, LoaderOptions]:
+    """The split in a folder, and the options of the loader that goes through it."""
+    ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
+    theirs = {name: value for name, value in options.items() if name not in SplitOptions.__annotations__}
+    return Split.open(location, modality, **ours), LoaderOptions(**theirs)  # type: ignore[arg-type, typeddict-item]
+
+
+_OF_BOTH = ("device", "workers", "threads")
+
+
+def _folder(location: str | Path) -> Path:
+    if "://" in str(location) or str(location).startswith("pipe:"):
+        raise ValueError(f"location {str(location)!r}: a folder is read; copy or mount the shards under a local path")
+    return Path(location)

@@ -1,0 +1,37 @@
+"""Where a loader runs: which rank of how many, on which device, with how many threads."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed
+
+
+def resolved_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Rank and world size; by default those of torch.distributed. ValueError where they do not fit together."""
+    if rank is None and world_size is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set but torch.distributed is not initialised; call "
+                "init_process_group first, or pass rank= and world_size="
+            )
+        return 0, 1
+    if rank is None or world_size is None or not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank}, world_size={world_size}: pass both, with 0 <= rank < world_size")
+    return rank, world_size
+
+
+def resolved_device(device: str | torch.device) -> torch.device:
+    """The device; "auto" is the current CUDA device, the CPU without one."""
+    if device == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device(device)
+
+
+def default_threads(workers: int) -> int:
+    """Decoding threads of a process: the cores that this process may use, shared by its workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(workers, 1))
