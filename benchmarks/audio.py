@@ -142,7 +142,8 @@ def resampling_ms(sounds: SoundReader, epoch: int) -> float:
     """What decoding takes longer with resampling than without, of the stretches that an epoch shows."""
     manifest = sounds.manifest
     read = [
-        read_stretch(manifest.store, manifest.member(i, "flac"), *sounds.stretch(i, epoch), rate=RATE) for i in range(8)
+        read_stretch(manifest.store, manifest.member(i, "flac"), sounds.header(i), *sounds.stretch(i, epoch), rate=RATE)
+        for i in range(8)
     ]
 
     def decode(rate: int) -> None:

@@ -20,6 +20,7 @@ from .media.video_index import VideoIndex
 from .members.array import array_member
 from .members.kinds import KINDS
 from .members.member import Kind, Member
+from .members.sound import sound_member
 from .members.text import json_member
 from .members.video import video_member
 from .stores.base import Range, Store
@@ -56,6 +57,7 @@ __all__ = [
     "publishing",
     "read_dataset_json",
     "remove_leftovers",
+    "sound_member",
     "verify",
     "video_member",
     "write_shard",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from ...shards.media.flac import READ_AHEAD, FlacError, FlacHeader, flac_header, header_bytes
+from ...shards.media.flac import FlacHeader
 from ...shards.stores.base import Range, Store
 
 MARGIN_S = 0.05
@@ -41,28 +41,19 @@ class Stretch:
     read_bytes: int
 
 
-def read_stretch(store: Store, member: Range, first: int, stop: int, *, rate: int) -> Stretch:
-    """Reads samples [first, stop), counted at the source's rate, of the FLAC `member`.
+def read_stretch(store: Store, member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Stretch:
+    """Reads samples [first, stop), counted at the source's rate, of the FLAC `member`, in one read.
 
-    rate: what they are going to be resampled to. Raises SoundError where the member is no FLAC, StoreError where it
+    header: as the manifest has it. rate: what they are going to be resampled to. Raises StoreError where the frames
     cannot be read.
     """
     name, offset, size = member
-    try:
-        head = store.read(name, offset, min(size, READ_AHEAD))
-        if (longer := min(header_bytes(head), size)) > len(head):
-            head = store.read(name, offset, longer)
-        header = flac_header(head)
-    except FlacError as error:
-        raise SoundError(str(error)) from error
     margin = 0 if rate == header.sample_rate else int(MARGIN_S * header.sample_rate)
     low, high = max(first - margin, 0), min(stop + margin, header.n_samples)
     at, edges = header.frames(low, high, size)
     begin, end = int(edges[0]), int(edges[-1])
-    inside = end <= len(head)
-    data = head[begin:end] if inside else store.read(name, offset + begin, end - begin)
-    read = len(head) if inside else len(head) + len(data)
-    return Stretch(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=read)
+    data = store.read(name, offset + begin, end - begin)
+    return Stretch(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=len(data))
 
 
 def decode_stretch(

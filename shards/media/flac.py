@@ -7,8 +7,9 @@ The member is `fLaC`, a STREAMINFO, a SEEKTABLE with a point for every frame, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,6 @@ MARKER = b"fLaC"
 STREAMINFO, SEEKTABLE = 0, 3
 STREAMINFO_BYTES, POINT_BYTES, BLOCK_HEAD = 34, 18, 4
 PLACEHOLDER = 0xFFFFFFFFFFFFFFFF
-READ_AHEAD = 8192
-"""Bytes that hold the header of a sound of up to 40 s; a longer one's is read in two reads."""
 
 
 class FlacError(Exception):
@@ -42,6 +41,46 @@ class FlacHeader:
     size_bytes: int
     points: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(cls, facts: Mapping[str, int | float], lists: Mapping[str, npt.NDArray[np.int64]]) -> Self:
+        """The header that the columns of a component of the kind `sound` hold; it has no md5."""
+        names = ("sample_rate", "channels", "bits", "n_samples", "header_size", "frame_samples")
+        rate, channels, bits, n_samples, begin, block = (int(facts[name]) for name in names)
+        sizes = lists["frame_size"]
+        starts = np.cumsum(sizes) - sizes
+        points = np.stack([np.arange(len(sizes), dtype=np.int64) * block, starts + begin], axis=1)
+        longest = max(min(block, n_samples), 16)
+        return cls(
+            sample_rate=rate,
+            channels=channels,
+            bits=bits,
+            n_samples=n_samples,
+            md5=b"",
+            stream_info=_stream_info(longest, sizes.min(), sizes.max(), rate, channels, bits, n_samples, bytes(16)),
+            size_bytes=begin,
+            points=points,
+        )
+
+    def columns(self, size_bytes: int) -> tuple[dict[str, int | float], dict[str, npt.NDArray[np.int64]]]:
+        """The facts and lists of a member of `size_bytes` bytes, all that a part of it is read and decoded by.
+
+        FlacError where its seek table does not name every frame.
+        """
+        samples, offsets = self.points.T
+        block = int(samples[1]) if len(samples) > 1 else self.n_samples
+        longest = int.from_bytes(self.stream_info[2:4], "big")
+        if block > longest or (np.diff(samples, append=self.n_samples)[:-1] != block).any():
+            raise FlacError(f"its seek table has {len(samples)} points, not one for every frame of {longest} samples")
+        facts: dict[str, int | float] = {
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "n_samples": self.n_samples,
+            "bits": self.bits,
+            "header_size": self.size_bytes,
+            "frame_samples": block,
+        }
+        return facts, {"frame_size": np.diff(offsets, append=size_bytes)}
+
     def frames(self, first: int, stop: int, size_bytes: int) -> tuple[int, npt.NDArray[np.int64]]:
         """The frames that hold the samples [first, stop): the number of the first sample in them, and where each begins
         in the member of `size_bytes`, and the last one ends, int64 (frames + 1,).
@@ -58,9 +97,8 @@ def flac_stream(
     """Encoded frames, each with its number of samples, as one stream; samples: int32 (n, channels), what they hold."""
     block, largest = max(frames[0][0], 16), max(len(data) for _, data in frames)
     smallest = min(len(data) for _, data in frames)
-    info = block.to_bytes(2, "big") * 2 + smallest.to_bytes(3, "big") + largest.to_bytes(3, "big")
-    facts = sample_rate << 44 | (samples.shape[1] - 1) << 41 | (bits - 1) << 36 | len(samples)
-    info += facts.to_bytes(8, "big") + _md5(samples, bits)
+    n, channels = samples.shape
+    info = _stream_info(block, smallest, largest, sample_rate, channels, bits, n, _md5(samples, bits))
     points = b""
     sample = offset = 0
     for length, data in frames:
@@ -100,20 +138,18 @@ def flac_header(data: bytes) -> FlacHeader:
     )
 
 
-def header_bytes(data: bytes) -> int:
-    """How long the header of a stream is at least, as its first bytes `data` tell; FlacError where it is none."""
-    if data[:4] != MARKER:
-        raise FlacError("does not begin with fLaC")
-    position, last = len(MARKER), False
-    while not last and position + BLOCK_HEAD <= len(data):
-        last = bool(data[position] & 0x80)
-        position += BLOCK_HEAD + int.from_bytes(data[position + 1 : position + 4], "big")
-    return position if last else position + BLOCK_HEAD
-
-
 def md5_matches(header: FlacHeader, samples: npt.NDArray[np.int32]) -> bool:
     """Whether int32 (n, channels) are the samples that the stream was made of."""
     return _md5(samples, header.bits) == header.md5
+
+
+def _stream_info(
+    block: int, smallest: int, largest: int, rate: int, channels: int, bits: int, n_samples: int, md5: bytes
+) -> bytes:
+    """The 34 bytes (RFC 9639, section 8.2); block in samples, smallest and largest frame in bytes."""
+    facts = rate << 44 | (channels - 1) << 41 | (bits - 1) << 36 | n_samples
+    info = block.to_bytes(2, "big") * 2 + int(smallest).to_bytes(3, "big") + int(largest).to_bytes(3, "big")
+    return info + facts.to_bytes(8, "big") + md5
 
 
 def _block(kind: int, body: bytes, *, last: bool) -> bytes:

@@ -12,6 +12,15 @@ from .foreign_sound import indexed_sound_decode_problems, indexed_sound_problems
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
 
+def sound_member(data: bytes, *, gain: float = 1.0, start_s: float | None = None) -> Member:
+    """A FLAC with a seek point for every frame as a member; FlacError for another one. gain and start_s as in SOUND."""
+    facts, lists = flac_header(data).columns(len(data))
+    facts["gain"] = gain
+    return Member(
+        kind=SOUND.name, data=data, facts=facts if start_s is None else {**facts, "start_s": start_s}, lists=lists
+    )
+
+
 def sound_problems(member: Member) -> Iterator[str]:
     """The header of a FLAC, or the table of a sound that others wrote, against the facts."""
     if "table_size" in member.facts:
@@ -22,13 +31,20 @@ def sound_problems(member: Member) -> Iterator[str]:
     except FlacError as error:
         yield str(error)
         return
-    for name in ("sample_rate", "channels", "n_samples"):
-        expected = member.facts[name]
-        if (found := getattr(header, name)) != expected:
-            yield f"its header says {name} {found}, not {expected}"
     points = header.points
     if (np.diff(points, axis=0) <= 0).any() or points[-1, 0] >= header.n_samples or points[-1, 1] >= len(member.data):
         yield "the points of its seek table do not rise within the stream"
+        return
+    try:
+        facts, lists = header.columns(len(member.data))
+    except FlacError as error:
+        yield str(error)
+        return
+    for name, found in facts.items():
+        if found != member.facts[name]:
+            yield f"its header says {name} {found}, not {member.facts[name]}"
+    if not np.array_equal(lists["frame_size"], member.lists["frame_size"]):
+        yield "its frames have other sizes than the manifest says"
 
 
 def sound_decode_problems(member: Member) -> Iterator[str]:
@@ -69,13 +85,18 @@ SOUND = Kind(
         "channels": int,
         "n_samples": int,
         "gain": float,
+        "bits": int,
+        "header_size": int,
+        "frame_samples": int,
         "start_s": float,
         **TABLE_FACTS,
     },
     words=(ENDING,),
+    lists=("frame_size",),
     check=sound_problems,
     decode=sound_decode_problems,
 )
 """sample_rate in hertz; n_samples of one channel; gain: what stored samples are multiplied by to be as loud as the
-source; start_s: when it begins, in seconds after the sample's first frame.
+source; bits of a stored sample; header_size in bytes; frame_samples: of each FLAC frame but the last, and frame_size
+the bytes of each; start_s: when it begins, in seconds after the sample's first frame.
 """

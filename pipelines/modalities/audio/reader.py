@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ....shards.errors import SampleError, ShardError, StoreError
 from ....shards.format.manifest import Manifest, Numbers, component_of
+from ....shards.media.flac import FlacHeader
 from ....shards.media.packet_table import packets_name
 from ...decode.indexed_sound import decode_indexed, read_indexed
 from ...decode.sound import SoundError, decode_stretch, read_stretch
@@ -54,13 +55,17 @@ class SoundReader:
         sound = sound[: self.clip.n_samples]
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 
+    def header(self, index: int) -> FlacHeader:
+        """The header of a FLAC that maskstream wrote, as the manifest has it."""
+        described = self.manifest.components[self.component].described(index)
+        return FlacHeader.of(described.facts, described.lists)
+
     def _encoded(self, index: int, first: int, stop: int, stats: Stats) -> npt.NDArray[np.float32]:
         """Of a member that maskstream wrote."""
         rate = self.clip.sample_rate
         with stats.stage("read"):
-            stretch = read_stretch(
-                self.manifest.store, self.manifest.member(index, self.component), first, stop, rate=rate
-            )
+            member = self.manifest.member(index, self.component)
+            stretch = read_stretch(self.manifest.store, member, self.header(index), first, stop, rate=rate)
         stats.read_bytes += stretch.read_bytes
         with stats.stage("decode"):
             gain = float(self.facts["gain"][index])

@@ -14,8 +14,7 @@ import torch
 from ....shards.config import Config
 from ....shards.media.fbank import STATISTICS, SUMS
 from ....shards.media.flac import flac_stream
-from ....shards.members.member import Member
-from ....shards.members.sound import SOUND
+from ....shards.members.sound import sound_member
 from ...source import Source
 from ..encoder import Encoded
 from ..reject import RejectError
@@ -110,14 +109,8 @@ def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
         "at_full_scale": float((np.abs(samples) >= full).mean()),
         "original": {"codec": sound.codec, "container": sound.container, "bits": sound.bits},
     }
-    facts: dict[str, int | float] = {
-        "sample_rate": sound.sample_rate,
-        "channels": channels,
-        "n_samples": n,
-        "gain": gain,
-    }
     return Encoded(
-        members={"flac": Member(kind=SOUND.name, data=data, facts=facts)},
+        members={"flac": sound_member(data, gain=gain)},
         meta=meta,
         sums={SUMS: fbank_sums(samples, scale, sound.sample_rate)},
     )
