@@ -1,1 +1,1 @@
-"""One encoder a modality: raw media to the members of a sample."""
+"""Encoders, one per modality: they turn raw media into the members of a sample."""

@@ -1,4 +1,4 @@
-"""What a modality brings to make shards: an encoder, which turns one raw file into the members of a sample."""
+"""The encoder protocol: each modality has an encoder that turns one source into the members of a sample."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from .video.profile import PROFILES, VideoProfile
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """A source as it goes into a shard: members by component (all but `json`), and what `json` says of them; `sums` as
-    in `Sample`.
-    """
+    """An encoded source: the members by component (without `json`), the contents of `json`, and sums as in `Sample`."""
 
     members: dict[str, Member]
     meta: dict[str, Any]
@@ -23,41 +21,42 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """Frozen and small, for it is sent to processes with the sources of every shard. modality: of its samples."""
+    """Encodes sources of one modality. It is frozen and small, because every task carries one to its process."""
 
     modality: ClassVar[str]
 
     @property
     def profile(self) -> str:
-        """The name of its settings, for dataset.json."""
+        """The name of its settings in dataset.json."""
         ...
 
     def to_dict(self, *, defaults: bool = False, identity: bool = False) -> Json:
-        """All that its output depends on (see `Config`)."""
+        """All settings that decide its output (see `Config`)."""
         ...
 
     def encode(self, source: Source) -> Encoded:
-        """The sample; the same source gives the same bytes. RejectError where it cannot become one."""
+        """Encode a source; the same source gives the same bytes. Raises RejectError if it cannot become a sample."""
         ...
 
 
 @runtime_checkable
 class VideoEncoding(Protocol):
-    """An encoder of what holds video, which is stored in a profile."""
+    """An encoder that stores video in a profile."""
 
     def in_profile(self, profile: VideoProfile) -> Encoder:
-        """The same with videos in another profile."""
+        """The same encoder with another video profile."""
         ...
 
 
 def in_profile(encoder: Encoder, profile: VideoProfile | None) -> Encoder:
-    """The encoder with videos in a profile, if one is given; ValueError for one other than the default where it holds
-    no video.
+    """The encoder with the video profile, if one is given.
+
+    Raises ValueError for a profile other than the default if the encoder stores no video.
     """
     if profile is None:
         return encoder
     if isinstance(encoder, VideoEncoding):
         return encoder.in_profile(profile)
     if profile != PROFILES["train"]:
-        raise ValueError(f"profile {profile.name!r} is of video, and this dataset is {encoder.modality}; leave it out")
+        raise ValueError(f"profile {profile.name!r} is for video, but this dataset is {encoder.modality}; leave it out")
     return encoder

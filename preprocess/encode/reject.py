@@ -1,4 +1,4 @@
-"""The error of one source that cannot become a sample."""
+"""The error of a source that cannot become a sample."""
 
 from ...shards.errors import MaskstreamError
 
@@ -6,7 +6,7 @@ from ...shards.errors import MaskstreamError
 class RejectError(MaskstreamError):
     """A source cannot become a sample.
 
-    `stage` is where it failed ("missing", "open", "decode", "encode" or "check"), `reason` says why.
+    `stage` is the step that failed ("missing", "open", "decode", "encode" or "check"); `reason` says why.
     """
 
     def __init__(self, stage: str, reason: str) -> None:
@@ -16,3 +16,8 @@ class RejectError(MaskstreamError):
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.reason}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error of FFmpeg or the system, without the file's name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

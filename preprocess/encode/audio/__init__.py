@@ -1,1 +1,1 @@
-"""Sounds to the member `flac`."""
+"""Encodes sounds into the member `flac`."""

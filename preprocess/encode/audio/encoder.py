@@ -1,4 +1,4 @@
-"""One sound to the member `flac` of a sample: its own rate and channels, and no sample that was not in it."""
+"""The encoder of sounds: the member `flac`, at the source's sample rate and channels."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ from .sound import Sound, read_sound
 
 MAX_CHANNELS = 8
 MIN_SECONDS = 0.025
-"""One window of a filterbank."""
+"""The length of one filterbank window."""
 MAX_RATE = 192_000
 FRAME_SAMPLES = 4096
-"""Of a FLAC frame, the least that is decoded: fewer cost more to decode by the second, and more seek points."""
+"""Samples per FLAC frame, the smallest unit that is decoded. Shorter frames cost more decoding time and seek points."""
 LEVEL = 2
-"""Of FLAC: fixed predictors decode in 0.63 of the time that level 5 takes, in about 10 % more bytes."""
+"""FLAC's compression level: its fixed predictors decode in 0.63 of level 5's time and take about 10 % more bytes."""
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 _MINUTE, _CHUNK = 6000, 1 << 20
-"""Windows, and samples, that are worked on at a time."""
+"""How many windows and how many samples are processed at a time."""
 _LOSSLESS_FLOAT = ("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be")
 
 
 @dataclass(frozen=True, slots=True)
 class AudioEncoder(Config):
-    """Sounds as FLAC. Up to 16 bits stay what they are; more, and float PCM, become 24 bits, other codecs 16.
+    """Encodes sounds as FLAC: integer PCM of up to 16 bits in 16, of more bits and float PCM in 24, other codecs in 16.
 
-    A float source that goes beyond [-1, 1] is not clipped: it is stored scaled to fit, and the fact `gain` says by what
-    to multiply to be as loud as it was. Rejected are sounds that are empty, shorter than 25 ms, constant, not finite,
-    of more than 8 channels or over 192 kHz, damaged or cut off. Clipping that the source has stays in; `json` says
-    which share of the samples is at full scale.
-    The parts of a source are further channels of it.
+    A float source beyond [-1, 1] is not clipped but scaled to fit; multiplying by the fact `gain` restores its level.
+    The encoder rejects sounds that are empty, shorter than 25 ms, constant, not finite, have more than 8 channels or a
+    rate over 192 kHz, are damaged or truncated. Clipped sources are kept; `json` gives the share of samples at full
+    scale. The `parts` of a source become further channels.
     """
 
     modality: ClassVar[str] = "audio"
@@ -51,18 +50,18 @@ class AudioEncoder(Config):
 
     @property
     def profile(self) -> str:
-        """The codec."""
+        """The codec: flac."""
         return "flac"
 
     def encode(self, source: Source) -> Encoded:
-        """The sound, or its window in milliseconds."""
-        sound = joined([read_sound(path, source.window) for path in (source.path, *source.parts)])
+        """Encode the sound, or its window in milliseconds."""
+        sound = stacked_channels([read_sound(path, source.window) for path in (source.path, *source.parts)])
         check_sound(sound)
         return encoded_sound(sound, self.level)
 
 
-def joined(sounds: list[Sound]) -> Sound:
-    """Files of one recording as one sound of all their channels; RejectError where they differ in form or length."""
+def stacked_channels(sounds: list[Sound]) -> Sound:
+    """The channels of several files in one sound. Raises RejectError if their length, rate or bits differ."""
     first = sounds[0]
     forms = {(len(s.samples), s.sample_rate, s.bits) for s in sounds}
     if len(forms) > 1:
@@ -71,7 +70,7 @@ def joined(sounds: list[Sound]) -> Sound:
 
 
 def check_sound(sound: Sound) -> None:
-    """RejectError where a sound cannot be a sample."""
+    """Raise RejectError if a sound cannot become a sample (see `AudioEncoder`)."""
     n, channels = sound.samples.shape
     if not np.isfinite(sound.samples).all():
         raise RejectError("check", f"{int((~np.isfinite(sound.samples)).sum())} of its samples are not finite numbers")
@@ -82,15 +81,16 @@ def check_sound(sound: Sound) -> None:
     if channels > MAX_CHANNELS or sound.sample_rate > MAX_RATE:
         raise RejectError(
             "check",
-            f"has {channels} channels at {sound.sample_rate} Hz; FLAC holds 8, and up to {MAX_RATE} Hz are kept",
+            f"has {channels} channels at {sound.sample_rate} Hz; at most {MAX_CHANNELS} channels and {MAX_RATE} Hz are "
+            "supported",
         )
     if (sound.samples == sound.samples[0]).all():
-        raise RejectError("check", "is silent: all its samples are the same")
+        raise RejectError("check", "is silent: all its samples are equal")
 
 
 def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
-    """A checked sound as members, facts and sums (see `AudioEncoder`)."""
-    samples, bits, gain = _stored(sound)
+    """Encode a checked sound into member, meta and sums (see `AudioEncoder`)."""
+    samples, bits, gain = _quantised(sound)
     n, channels = samples.shape
     data = flac_stream(
         _frames(samples, bits, sound.sample_rate, level), sample_rate=sound.sample_rate, bits=bits, samples=samples
@@ -116,8 +116,8 @@ def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
     )
 
 
-def _stored(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
-    """What goes into the stream: int32 (n, channels), its bits, and the gain."""
+def _quantised(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
+    """The stored samples int32 (n, channels), their bits, and the gain."""
     if sound.bits:
         bits = 16 if sound.bits <= 16 else 24
         samples = sound.samples.astype(np.int32)
@@ -132,7 +132,7 @@ def _stored(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
 
 
 def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) -> list[tuple[int, bytes]]:
-    """The FLAC frames, each with its number of samples."""
+    """The FLAC frames as (number of samples, bytes)."""
     channels = samples.shape[1]
     kind, packed = ("s16", samples.astype(np.int16)) if bits == 16 else ("s32", samples << 8)
     context = av.CodecContext.create("flac", "w")
@@ -153,9 +153,9 @@ def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) ->
 
 
 def fbank_sums(samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: np.float32, rate: int) -> list[float]:
-    """Values, sum and sum of squares of the filterbank at 16 kHz of the mean of all channels, less its own mean.
+    """Count, sum and sum of squares of the filterbank values of a sound: mean of channels, at 16 kHz, without offset.
 
-    samples: (n, channels), to be multiplied by `scale`.
+    samples: (n, channels); `scale` converts them to full scale 1.
     """
     import soxr
 
@@ -164,7 +164,7 @@ def fbank_sums(samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: 
         mono = soxr.resample(mono, rate, STATISTICS.sample_rate, quality="HQ")
     waveform = torch.from_numpy(mono)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the sums are the same on any machine and at any number of processes
+    torch.set_num_threads(1)  # the sums must not depend on the machine or the number of processes
     try:
         values = total = squares = 0.0
         for part in _minutes(waveform - waveform.mean()):
@@ -178,7 +178,7 @@ def fbank_sums(samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: 
 
 
 def _minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Stretches of a minute that overlap so that their windows are those of the whole."""
+    """Parts of one minute, overlapping so that together they have exactly the windows of the whole."""
     bank, frames = STATISTICS, STATISTICS.n_frames(len(waveform))
     for first in range(0, frames, _MINUTE):
         last = min(first + _MINUTE, frames) - 1
@@ -186,7 +186,7 @@ def _minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _rms(samples: npt.NDArray[np.int32]) -> float:
-    """The root of the mean square; a long sound is not copied as a whole."""
+    """The root mean square, computed in chunks to save memory."""
     squares = sum(
         float(np.square(samples[i : i + _CHUNK], dtype=np.float64).sum()) for i in range(0, len(samples), _CHUNK)
     )

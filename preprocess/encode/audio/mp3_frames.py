@@ -1,4 +1,4 @@
-"""The frames of an MP3 file, counted by their headers, and what its Xing, Info or VBRI header promises of them."""
+"""Counts the frames of an MP3 file, and reads the counts that its Xing, Info or VBRI header declares."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _KBPS = {
     (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""Thousands of bits per second by (version, layer), for the bit rate indexes 1 to 14 (ISO 11172-3, ISO 13818-3)."""
+"""Bit rates in kbit/s by (version, layer), for the bit rate indexes 1 to 14 (ISO 11172-3, ISO 13818-3)."""
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-"""By the version's two bits: MPEG 1, 2 and 2.5."""
+"""Sample rates in Hz by the two version bits: MPEG 1, 2 and 2.5."""
 _HEAD_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What a frame header says; `kind` (version, layer, rate) is the same for all frames of a stream."""
+    """The contents of a frame header; `kind` (version, layer, rate) is the same for all frames of a stream."""
 
     kind: tuple[int, int, int]
     size_bytes: int
@@ -30,27 +30,28 @@ class _Frame:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mp3Frames:
-    """n: whole frames behind the one with the Xing, Info or VBRI header. lacking_bytes: of a last frame that is cut.
+    """The frame counts of a file.
 
-    n_promised and bytes_promised: what that header says, None where it, or there is none, does not; bytes count from
-    its own frame on, of which there are `size_bytes`.
+    n: complete frames, without that of the Xing, Info or VBRI header. missing_bytes: how many the last frame lacks.
+    size_bytes: bytes from the header's frame to the end of the file. n_declared, bytes_declared: the same counts as the
+    header declares them; None without a declaration.
     """
 
     n: int
-    lacking_bytes: int
+    missing_bytes: int
     size_bytes: int
-    n_promised: int | None
-    bytes_promised: int | None
+    n_declared: int | None
+    bytes_declared: int | None
 
 
 def mp3_frames(data: bytes | mmap) -> Mp3Frames | None:
-    """Walk the frames; None where there are none, or where their headers do not say how long they are (free format)."""
-    begin = _first(data, _behind_id3(data))
+    """Count the frames; None if there are none, or their headers omit the bit rate (free format)."""
+    begin = _first(data, id3_end(data))
     first = None if begin is None else _frame(data[begin : begin + _HEAD_BYTES])
     if begin is None or first is None:
         return None
-    n_promised, bytes_promised, is_header = _promised(data[begin : begin + first.size_bytes], first)
-    at, n, lacking = begin, 0, 0
+    n_declared, bytes_declared, is_header = _declared(data[begin : begin + first.size_bytes], first)
+    at, n, missing = begin, 0, 0
     while at + _HEAD_BYTES <= len(data):
         frame = _frame(data[at : at + _HEAD_BYTES])
         if frame is None or frame.kind != first.kind:
@@ -59,21 +60,21 @@ def mp3_frames(data: bytes | mmap) -> Mp3Frames | None:
                 break
             at = again
             continue
-        lacking = max(0, at + frame.size_bytes - len(data))
-        if lacking:
+        missing = max(0, at + frame.size_bytes - len(data))
+        if missing:
             break
         n, at = n + 1, at + frame.size_bytes
     return Mp3Frames(
         n=n - is_header,
-        lacking_bytes=lacking,
+        missing_bytes=missing,
         size_bytes=len(data) - begin,
-        n_promised=n_promised,
-        bytes_promised=bytes_promised,
+        n_declared=n_declared,
+        bytes_declared=bytes_declared,
     )
 
 
-def _behind_id3(data: bytes | mmap) -> int:
-    """Where the ID3v2 tags at the beginning end."""
+def id3_end(data: bytes | mmap) -> int:
+    """The offset of the first byte after the ID3v2 tags; 0 without tags."""
     at = 0
     while data[at : at + 3] == b"ID3" and len(data) >= at + 10:
         a, b, c, d = data[at + 6 : at + 10]
@@ -83,7 +84,7 @@ def _behind_id3(data: bytes | mmap) -> int:
 
 
 def _first(data: bytes | mmap, at: int, kind: tuple[int, int, int] | None = None) -> int | None:
-    """The first frame from `at` on that another one of its kind follows; None where there is none."""
+    """The offset, `at` or later, of the first frame that another frame of its kind follows; None if there is none."""
     while (at := data.find(b"\xff", at)) >= 0:
         frame = _frame(data[at : at + _HEAD_BYTES])
         if frame is not None and kind in (None, frame.kind):
@@ -95,7 +96,7 @@ def _first(data: bytes | mmap, at: int, kind: tuple[int, int, int] | None = None
 
 
 def _frame(head: bytes) -> _Frame | None:
-    """The frame whose header is `head`; None where it is no header, or one of free format."""
+    """The frame with the header `head`; None if `head` is no frame header, or has the free format."""
     if len(head) < _HEAD_BYTES or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -111,8 +112,8 @@ def _frame(head: bytes) -> _Frame | None:
     return _Frame(kind=(version, layer, rate), size_bytes=size, mono=head[3] >> 6 == 3)
 
 
-def _promised(body: bytes, frame: _Frame) -> tuple[int | None, int | None, bool]:
-    """Frames, bytes, and whether the first frame is a header, not sound."""
+def _declared(body: bytes, frame: _Frame) -> tuple[int | None, int | None, bool]:
+    """Declared frames, declared bytes, and whether the first frame is such a header instead of sound."""
     side_info = (17, 32) if frame.kind[0] == 3 else (9, 17)
     at = _HEAD_BYTES + side_info[not frame.mono]
     if body[at : at + 4] in (b"Xing", b"Info"):

@@ -1,4 +1,4 @@
-"""The sound of a raw file, as the numbers that its codec gives: nothing is scaled, mixed or resampled."""
+"""Reads the sound of a raw file as decoded; nothing is scaled, mixed or resampled."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
-from ..reject import RejectError
-from .cut_off import lacking_after, lacking_before
+from ..reject import RejectError, reason_of
+from .truncation import missing_after_decoding, missing_before_decoding
 
 MAX_SECONDS = 2 * 3600
-"""A sound is held in memory as a whole; longer ones must be cut into windows."""
+"""A sound is held in memory as a whole; longer sounds must be cut into windows."""
 _PRIMING = 3
-"""Packets at the beginning of a track that are decoded and not heard; more are hidden by an edit list, which a
-container's length may not take into account.
+"""The most priming packets (decoded but not played) at a track's start. If more packets are hidden, an edit list hides
+them, and the declared duration may not account for it.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sound:
-    """samples: int32 or float32 (n, channels). bits: of the integers, 8 to 32; 0 for floats in [-1, 1] (or beyond)."""
+    """A decoded sound.
+
+    samples: int32 or float32 (n, channels). bits: 8 to 32 for integers, 0 for floats, whose full scale is 1.
+    """
 
     samples: npt.NDArray[np.int32] | npt.NDArray[np.float32]
     bits: int
@@ -38,10 +41,10 @@ class Sound:
 def read_sound(
     source: Path | bytes, window_ms: tuple[int, int] | None = None, *, container: str | None = None
 ) -> Sound:
-    """The first audio track of a file, or of it the milliseconds [first, stop) from its beginning.
+    """Decode the first audio track of a file, or its milliseconds [first, stop).
 
-    source: its path, or all its bytes. container: FFmpeg's name of its format, None to find out. RejectError where
-    there is no track, where it is damaged, cut off (cut_off.py) or longer than two hours, or where its form changes.
+    source: the path or the bytes. container: FFmpeg's name of the format; None probes it. Raises RejectError if there
+    is no audio track, or it is damaged, truncated (truncation.py), longer than two hours, or changes its format.
     """
     try:
         file = BytesIO(source) if isinstance(source, bytes) else str(source)
@@ -49,16 +52,18 @@ def read_sound(
             if not opened.streams.audio:
                 raise RejectError("open", "has no audio track")
             is_whole = window_ms is None or opened.format.name == "wav"
-            if is_whole and (lacking := lacking_before(source, opened.format.name)):
-                raise RejectError("decode", f"is cut off: {lacking}")
+            if is_whole and (missing := missing_before_decoding(source, opened.format.name)):
+                raise RejectError("decode", f"is truncated: {missing}")
             return _decoded(opened, window_ms)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise RejectError("open", f"cannot be opened or decoded ({words_of(error)})") from error
+        raise RejectError("open", f"cannot be opened or decoded ({reason_of(error)})") from error
 
 
 @dataclass(kw_only=True, slots=True)
 class _Track:
-    """What has been read of a track: its form, its frames, and how many samples, packets and incomplete packets."""
+    """The part of a track read so far: its format, its frames, and the numbers of samples and of packets (all, corrupt,
+    hidden).
+    """
 
     form: tuple[str, int, int] | None = None
     parts: list[npt.NDArray[np.int32] | npt.NDArray[np.float32]] = field(default_factory=list)
@@ -68,10 +73,10 @@ class _Track:
     hidden: int = 0
 
     def add(self, frame: AudioFrame) -> None:
-        """A frame; RejectError where it has another form than those before."""
+        """Append a frame. Raises RejectError if its format differs from that of the frames before."""
         self.form = self.form or form_of(frame)
         if form_of(frame) != self.form:
-            raise RejectError("decode", f"changes its form from {self.form} to {form_of(frame)}")
+            raise RejectError("decode", f"changes its format from {self.form} to {form_of(frame)}")
         self.parts.append(samples_of(frame))
         self.n += frame.samples
         if self.n > MAX_SECONDS * frame.sample_rate:
@@ -83,11 +88,11 @@ def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> So
     expected = len(stream.index_entries) if "mov" in container.format.name else 0
     track = _Track()
     ended = _read(container, track, None if window_ms is None else window_ms[1])
-    lacking = lacking_after(container, track.packets, expected, track.corrupt, track.n) if ended else None
+    missing = missing_after_decoding(container, track.packets, expected, track.corrupt, track.n) if ended else None
     if track.form is None or track.n == 0:
-        raise RejectError("decode", f"is cut off: {lacking}" if track.corrupt else "is empty")
-    if lacking and track.hidden <= _PRIMING:
-        raise RejectError("decode", f"is cut off: {lacking}")
+        raise RejectError("decode", f"is truncated: {missing}" if track.corrupt else "is empty")
+    if missing and track.hidden <= _PRIMING:
+        raise RejectError("decode", f"is truncated: {missing}")
     samples: npt.NDArray[Any] = np.concatenate(track.parts)
     kind, rate, _ = track.form
     if window_ms is not None:
@@ -100,7 +105,7 @@ def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> So
 
 
 def _read(container: InputContainer, track: _Track, until_ms: int | None) -> bool:
-    """Decode the first track up to a time; whether it was read to its end. An incomplete packet ends it."""
+    """Decode the first track up to a time; returns whether its end was reached. An incomplete packet is an end."""
     stream = container.streams.audio[0]
     try:
         for packet in container.demux(stream):
@@ -114,17 +119,17 @@ def _read(container: InputContainer, track: _Track, until_ms: int | None) -> boo
                 if until_ms is not None and track.n >= until_ms * frame.sample_rate // 1000:
                     return False
     except av.FFmpegError as error:
-        raise RejectError("decode", f"is damaged after {track.n} samples ({words_of(error)})") from error
+        raise RejectError("decode", f"is damaged after {track.n} samples ({reason_of(error)})") from error
     return True
 
 
 def form_of(frame: AudioFrame) -> tuple[str, int, int]:
-    """Sample format (planar or not is one), rate, channels."""
+    """Sample format (without FFmpeg's mark of planar formats), rate and channels."""
     return frame.format.name.removesuffix("p"), frame.sample_rate, frame.layout.nb_channels
 
 
 def samples_of(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
-    """A frame as int32 or float32 (n, channels)."""
+    """The samples of a frame as int32 or float32 (n, channels)."""
     array = frame.to_ndarray()
     channels = frame.layout.nb_channels
     array = array.T if frame.format.is_planar else array.reshape(-1, channels)
@@ -139,11 +144,7 @@ def samples_of(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.floa
 
 
 def integers(kind: str, samples: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
-    """The samples and their bits: FFmpeg holds 24 bits in the upper ones of 32."""
+    """The samples and their bits. FFmpeg stores 24 bits in the upper bits of 32; they are shifted down."""
     if kind in ("u8", "s16"):
         return samples, 8 if kind == "u8" else 16
     return (samples, 32) if (samples & 0xFF).any() else (samples >> 8, 24)
-
-
-def words_of(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,1 +1,1 @@
-"""Videos with sound to the members `mp4` and `flac`."""
+"""Encodes videos with sound into the members `mp4` and `flac`."""

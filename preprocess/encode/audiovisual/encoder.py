@@ -1,4 +1,4 @@
-"""One video with its sound to the members `mp4` and `flac` of a sample, both on one clock."""
+"""The encoder of videos with sound: the members `mp4` and `flac` on one clock."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ from ..video.video import encode_video
 from .sound_track import read_track
 
 SILENT_DB = -60.0
-"""A sound whose loudest channel has less than this, as root mean square below full scale, is taken for silent."""
+"""A sound is silent if the root mean square of its loudest channel is below this level (0 dB is full scale)."""
 MIN_SHARE = 0.5
-"""The least share of a video's time that has sound."""
+"""The smallest share of a video's duration that must have sound."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioVisualEncoder(Config):
-    """Videos as `VideoEncoder` makes them, and their sound as `AudioEncoder` does, cut to the time of the video.
+    """Encodes videos as `VideoEncoder` does and their sound as `AudioEncoder` does, cut to the time of the video.
 
-    Time 0 is the first frame. The fact `start_s` of `flac` says when the first sample of sound begins: 0, to within a
-    sample, unless the track begins later. What sound has before the first frame or after the end of the last one is
-    left out; a track that ends earlier ends earlier in the sample too, and loaders fill up with zeros. Gaps within it
-    are zeros already. `json` says of the sound: `audio_start_s`, `audio_share` (of the video's time),
-    `audio_level_db` (of the loudest channel, root mean square, 0 is full scale), `audio_filled_s` (of gaps), and as
-    `audio` what `AudioEncoder` says.
+    Time 0 is the first frame. The fact `start_s` of `flac` is the time of the first sound sample: 0 (to within one
+    sample), or later if the track begins later. Sound before the first frame and after the last one is left out. If the
+    track ends early, so does the member, and loaders append zeros; gaps within the track are stored as zeros. `json`
+    holds `audio_start_s`, `audio_share` (of the video's duration), `audio_level_db` (root mean square of the loudest
+    channel; 0 is full scale), `audio_filled_s` (of gaps), and the description by `AudioEncoder` as `audio`.
 
-    Rejected are, besides what both encoders reject, videos without a sound track, those with sound in less than half of
-    their time, silent ones (below -60 dB), and those whose time stamps do not say when frames or sound come.
-    A source's window is in frames, as for videos. The profile `copy` keeps no clock and is refused.
+    The encoder rejects what the two encoders reject, and videos without a sound track, with sound in less than half of
+    their duration, with silent sound (below -60 dB), or without usable time stamps. A source's window is in frames. The
+    profile `copy` is refused because it keeps no clock.
     """
 
     modality: ClassVar[str] = "audiovisual"
@@ -47,7 +46,7 @@ class AudioVisualEncoder(Config):
 
     def __post_init__(self) -> None:
         if self.video.name == "copy":
-            raise ValueError("profile 'copy' does not keep the time of a video's first frame; use 'train' or 'fps'")
+            raise ValueError("profile 'copy' does not keep the time of the first frame; use profile 'train' or 'fps'")
 
     def in_profile(self, profile: VideoProfile) -> AudioVisualEncoder:
         """The same with videos in another profile."""
@@ -55,29 +54,31 @@ class AudioVisualEncoder(Config):
 
     @property
     def profile(self) -> str:
-        """The video's."""
+        """The name of the video profile."""
         return self.video.name
 
     def encode(self, source: Source) -> Encoded:
-        """The video, or its window in frames, and its sound."""
-        made = encode_video(source.path, self.video, source.window)
-        if made.start_s is None:
-            raise RejectError("decode", "its frames have no time stamps in their order, to put sound beside them by")
-        duration_s = made.index.n_frames / made.index.fps
-        track = read_track(source.path, made.start_s, made.start_s + duration_s)
+        """Encode the video, or its window in frames, and its sound."""
+        video = encode_video(source.path, self.video, source.window)
+        if video.start_s is None:
+            raise RejectError("decode", "its frames have no ordered time stamps, so sound cannot be aligned with them")
+        duration_s = video.index.n_frames / video.index.fps
+        track = read_track(source.path, video.start_s, video.start_s + duration_s)
         sound = track.sound
         check_sound(sound)
         share, level_db = len(sound.samples) / sound.sample_rate / duration_s, _level_db(sound)
         if level_db < SILENT_DB:
-            raise RejectError("check", f"its sound is silent: {level_db:.0f} dB of full scale, below {SILENT_DB:.0f}")
+            raise RejectError(
+                "check", f"its sound is silent: {level_db:.0f} dB, at least {SILENT_DB:.0f} dB are needed"
+            )
         if share < MIN_SHARE:
-            raise RejectError("check", f"has sound in only {share:.0%} of its time; {MIN_SHARE:.0%} are needed")
+            raise RejectError("check", f"has sound in only {share:.0%} of its duration; {MIN_SHARE:.0%} are needed")
         audio = encoded_sound(sound, self.level)
-        audio_start_s = track.start_s - made.start_s
-        heard = audio.members["flac"]
-        heard = replace(heard, facts={**heard.facts, "start_s": audio_start_s})
+        audio_start_s = track.start_s - video.start_s
+        flac = audio.members["flac"]
+        flac = replace(flac, facts={**flac.facts, "start_s": audio_start_s})
         meta = {
-            **made.meta,
+            **video.meta,
             "audio_start_s": audio_start_s,
             "audio_share": share,
             "audio_level_db": level_db,
@@ -85,14 +86,14 @@ class AudioVisualEncoder(Config):
             "audio": audio.meta,
         }
         return Encoded(
-            members={"mp4": video_member(made.data, made.index), "flac": heard},
+            members={"mp4": video_member(video.data, video.index), "flac": flac},
             meta=meta,
             sums=audio.sums,
         )
 
 
 def _level_db(sound: Sound) -> float:
-    """The level of the loudest channel, 0 for full scale; -200 for nothing at all."""
+    """The root mean square of the loudest channel in dB; 0 is full scale, -200 is digital silence."""
     full = float(1 << sound.bits - 1) if sound.bits else 1.0
     power = np.square(sound.samples / full, dtype=np.float64).mean(axis=0).max()
     return float(10 * np.log10(max(power, 1e-20)))

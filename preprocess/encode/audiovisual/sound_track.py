@@ -1,4 +1,4 @@
-"""The sound track of a video between two times of the container's clock, every sample in its place."""
+"""Reads the sound track of a video between two times of the container's clock, every sample at its time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
 
-from ..audio.sound import MAX_SECONDS, Sound, form_of, integers, samples_of, words_of
-from ..reject import RejectError
+from ..audio.sound import MAX_SECONDS, Sound, form_of, integers, samples_of
+from ..reject import RejectError, reason_of
 
 MAX_DRIFT_S = 0.008
-"""How far time stamps and the count of samples may part before samples are put in or left out: less than half a frame
-at 60 frames a second, and more than what containers round stamps by."""
+"""How far time stamps may drift from the sample count before samples are inserted or dropped: less than half a frame at
+60 frames per second, and more than the rounding of containers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundTrack:
-    """A stretch of a sound track. start_s: of its first sample, on the container's clock. filled_s: seconds of zeros
-    where the track has gaps.
+    """A part of a sound track. start_s: time of its first sample on the container's clock. filled_s: seconds of zeros
+    in place of gaps.
     """
 
     sound: Sound
@@ -34,7 +34,7 @@ class SoundTrack:
 
 @dataclass(kw_only=True, slots=True)
 class _Timeline:
-    """Decoded frames in a row, zeros where time stamps jump ahead, without what they repeat."""
+    """Decoded frames in sequence. Zeros fill the gaps where time stamps jump ahead; repeated samples are dropped."""
 
     rate: int
     start: Fraction
@@ -43,7 +43,7 @@ class _Timeline:
     parts: list[tuple[int, npt.NDArray[Any]]] = field(default_factory=list)
 
     def add(self, samples: npt.NDArray[Any], at: Fraction | None) -> None:
-        """A frame of samples (n, channels) that begins `at` seconds; None: where the one before it ended."""
+        """Append a frame's samples (n, channels), which begin at `at` seconds; None: at the end of the last frame."""
         drift = 0 if at is None else round((at - self.start) * self.rate) - self.n
         if drift > MAX_DRIFT_S * self.rate:
             if drift > MAX_SECONDS * self.rate:
@@ -55,12 +55,12 @@ class _Timeline:
         self._put(samples)
 
     def forget_before(self, time: Fraction) -> None:
-        """Lets go of what is not needed: what ends before `time`."""
+        """Drop the frames that end before `time`."""
         first = (time - self.start) * self.rate
         self.parts = [(at, part) for at, part in self.parts if at + len(part) > first]
 
     def between(self, begin: Fraction, end: Fraction) -> tuple[npt.NDArray[Any], Fraction] | None:
-        """The samples that begin at or after `begin` and end by `end`, and when the first one begins."""
+        """The samples that begin at or after `begin` and end by `end`, and the time of the first one."""
         first = max(ceil((begin - self.start) * self.rate), 0)
         stop = min(floor((end - self.start) * self.rate), self.n)
         kept = [part[max(first - at, 0) : max(stop - at, 0)] for at, part in self.parts]
@@ -75,11 +75,10 @@ class _Timeline:
 
 
 def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
-    """The first sound track from `begin_s` to `end_s`, or as much of that as it has.
+    """Decode the first sound track from `begin_s` to `end_s`, or the part of this interval that it covers.
 
-    FFmpeg has then taken edit lists into account, and left out what an encoder put before the first sample (priming),
-    or given it times of its own.
-    RejectError where there is no track, none in that time, where it is damaged, or changes its form.
+    FFmpeg applies edit lists and drops the encoder's priming samples, or gives them times of their own. Raises
+    RejectError if there is no track or no sound in the interval, or the track is damaged or changes its format.
     """
     begin, end = Fraction(begin_s), Fraction(end_s)
     try:
@@ -93,17 +92,17 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
                 if timeline is None or form is None:
                     form, timeline = form_of(frame), _begun(frame)
                 if form_of(frame) != form:
-                    raise RejectError("decode", f"its sound changes its form from {form} to {form_of(frame)}")
+                    raise RejectError("decode", f"its sound changes its format from {form} to {form_of(frame)}")
                 timeline.add(samples_of(frame), _time(frame))
                 timeline.forget_before(begin)
                 if timeline.start + Fraction(timeline.n, timeline.rate) >= end:
                     break
             codec, name = stream.codec_context.name, container.format.name
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise RejectError("decode", f"its sound cannot be decoded ({words_of(error)})") from error
+        raise RejectError("decode", f"its sound cannot be decoded ({reason_of(error)})") from error
     found = None if timeline is None else timeline.between(begin, end)
     if timeline is None or form is None or found is None:
-        raise RejectError("check", f"has no sound from {begin_s:.3f} to {end_s:.3f} s, while its video lasts")
+        raise RejectError("check", f"has no sound from {begin_s:.3f} to {end_s:.3f} s, the time of its video")
     samples, bits = found[0], 0
     if samples.dtype == np.int32:
         samples, bits = integers(form[0], samples)
@@ -114,7 +113,7 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
 def _begun(frame: AudioFrame) -> _Timeline:
     start = _time(frame)
     if start is None:
-        raise RejectError("decode", "its sound has no time stamps, so that it cannot be put beside its video")
+        raise RejectError("decode", "its sound has no time stamps, so it cannot be aligned with the video")
     return _Timeline(rate=frame.sample_rate, start=start)
 
 

@@ -1,1 +1,1 @@
-"""Meshes and simulations to the members `mesh.npz` and `fields.npy`."""
+"""Encodes meshes and simulations into the members `mesh.npz` and `fields.npy`."""

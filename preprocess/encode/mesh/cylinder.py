@@ -1,10 +1,10 @@
-"""Flow about a cylinder in a channel, computed: the incompressible Navier-Stokes equations in two dimensions.
+"""Solves the flow around a cylinder in a channel: the incompressible Navier-Stokes equations in two dimensions.
 
-Finite elements of scikit-fem, quadratic in velocity and linear in pressure (Taylor and Hood), and Chorin's splitting in
-its incremental form (Goda, 1979) without the projected velocity (Guermond, Minev and Shen, 2006): a step of the
-velocity under the pressure and its last correction, then the next correction. Diffusion is implicit; convection is
-explicit and second order (Adams and Bashforth). Both matrices are constant, so they are factorised once. The inflow is
-a parabola, velocity is 0 at the walls and the cylinder, pressure is 0 at the outflow. The setting is that of
+The discretisation uses Taylor-Hood elements (quadratic velocity, linear pressure; scikit-fem). Time stepping is
+Chorin's projection method in incremental form (Goda, 1979) without the projected velocity (Guermond, Minev and Shen,
+2006): the velocity step uses the pressure plus its last correction, then the next correction is solved for. Diffusion
+is implicit, convection explicit and second order (Adams-Bashforth). Both matrices are constant and factorised once. The
+inflow is a parabola, velocity is 0 at the walls and the cylinder, pressure is 0 at the outflow. The setting is that of
 MeshGraphNets' cylinder flow (Pfaff et al., 2021).
 """
 
@@ -28,14 +28,16 @@ Int64s = npt.NDArray[np.int64]
 
 FIELD_NAMES = ("velocity_x", "velocity_y", "pressure")
 _RUNAWAY = 20
-"""A speed of so many times the inflow's is no flow any more."""
+"""The solution has diverged if the speed exceeds this many times the inflow speed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CylinderFlow(Config):
-    """One flow. inlet_m_s: the inflow's greatest speed. x_m, y_m, radius_m: the cylinder. spacing_m: between nodes.
+    """The parameters of one flow.
 
-    viscosity_m2_s: kinematic; density is 1. step_s: the solver's. start_s to end_s is recorded, a frame every frame_s.
+    inlet_m_s: peak inflow speed. x_m, y_m, radius_m: the cylinder. spacing_m: distance between nodes. viscosity_m2_s:
+    kinematic viscosity; density is 1. step_s: the solver's time step. Frames from start_s to end_s are recorded, one
+    every frame_s.
     """
 
     inlet_m_s: float = 1.25
@@ -59,16 +61,21 @@ class CylinderFlow(Config):
                 f"({self.spacing_m}) or more to every side of the {self.length_m} x {self.height_m} channel"
             )
         if min(self.inlet_m_s, self.viscosity_m2_s, self.step_s, self.spacing_m) <= 0:
-            raise ValueError("speed, viscosity, step and spacing are positive")
+            raise ValueError(
+                f"speed, viscosity, step and spacing must be positive, got {self.inlet_m_s}, {self.viscosity_m2_s}, "
+                f"{self.step_s}, {self.spacing_m}"
+            )
         if not self.step_s <= self.frame_s <= self.end_s - self.start_s or self.start_s < 0:
             raise ValueError(
-                f"step_s <= frame_s <= end_s - start_s, got {self.step_s}, {self.frame_s}, {self.start_s}, {self.end_s}"
+                f"step_s={self.step_s}, frame_s={self.frame_s}, start_s={self.start_s}, end_s={self.end_s} must fulfil "
+                "step_s <= frame_s <= end_s - start_s and start_s >= 0"
             )
 
 
 def compute(flow: CylinderFlow) -> Simulation:
-    """The flow from rest; the same flow gives the same numbers on one machine. RejectError where it diverges,
-    DatasetError where scikit-fem is not installed.
+    """Solve the flow from rest; results repeat exactly on one machine.
+
+    Raises RejectError if the solution diverges, DatasetError if scikit-fem is not installed.
     """
     try:
         from skfem import MeshTri
@@ -89,7 +96,7 @@ def compute(flow: CylinderFlow) -> Simulation:
 
 
 def _node_types(mesh: Any, nodes: Float64s, flow: CylinderFlow) -> npt.NDArray[np.int32]:
-    """Types of the nodes int32 (V,); a corner of the channel is wall."""
+    """The node types int32 (V,); the channel's corners are wall."""
     kinds = np.full(len(nodes), NORMAL, dtype=np.int32)
     kinds[mesh.boundary_nodes()] = WALL
     x, y = nodes.T
@@ -100,8 +107,8 @@ def _node_types(mesh: Any, nodes: Float64s, flow: CylinderFlow) -> npt.NDArray[n
 
 
 class _Solver:
-    """The matrices of one mesh. Velocity has N quadratic unknowns per component, pressure Q linear ones; F of the N and
-    all of the Q but the outflow's are solved for.
+    """The matrices of one mesh. Velocity has N quadratic unknowns per component, pressure has Q linear ones. F of the
+    N, and all of the Q except those at the outflow, are free.
     """
 
     def __init__(self, mesh: Any, flow: CylinderFlow) -> None:
@@ -134,7 +141,7 @@ class _Solver:
 
     @np.errstate(over="ignore", invalid="ignore")
     def run(self) -> npt.NDArray[np.float32]:
-        """The recorded frames, float32 (T, V, 3); RejectError where they diverge."""
+        """The recorded frames, float32 (T, V, 3). Raises RejectError if the solution diverges."""
         flow = self.flow
         every = max(1, round(flow.frame_s / flow.step_s))
         first, steps = round(flow.start_s / flow.step_s), round(flow.end_s / flow.step_s)
@@ -162,21 +169,21 @@ class _Solver:
         return frame
 
     def _convection(self, velocity: Float64s) -> Float64s:
-        """(u . grad) u of float64 (N, 2), tested: float64 (F, 2)."""
+        """The weak form float64 (F, 2) of (u . grad) u for a velocity float64 (N, 2)."""
         ux, uy = np.ascontiguousarray(velocity.T)
         at_x, at_y = self.value @ ux, self.value @ uy
         along = [self.tested @ (at_x * (self.value_x @ u) + at_y * (self.value_y @ u)) for u in (ux, uy)]
         return np.stack(along, axis=1)
 
     def _velocity(self, velocity: Float64s, pressure: Float64s, convection: Float64s) -> Float64s:
-        """The velocity float64 (N, 2) one step later, under a pressure float64 (Q,)."""
+        """The velocity float64 (N, 2) one step later, given a pressure float64 (Q,)."""
         pushed = np.stack([slope @ pressure for slope in self.gradient], axis=1)
         later = self.boundary.copy()
         later[self.free] = self.solve_momentum(self.mass @ velocity - convection - pushed - self.lift)
         return later
 
     def _correction(self, velocity: Float64s) -> Float64s:
-        """What the pressure must change by, float64 (Q,), for the velocity to lose its divergence."""
+        """The pressure correction float64 (Q,) that makes the velocity divergence-free."""
         change = np.zeros(self.gradient[0].shape[1])
         over_x, over_y = self.divergence
         change[self.free_p] = self.solve_pressure(-(over_x @ velocity[:, 0] + over_y @ velocity[:, 1]))
@@ -184,7 +191,7 @@ class _Solver:
 
 
 def _velocity_boundary(mesh: Any, basis: Any, flow: CylinderFlow) -> tuple[Int64s, Float64s]:
-    """The unknowns of a velocity component that are given, and their values in x, float64 (N,), 0 elsewhere."""
+    """The Dirichlet unknowns of a velocity component, and their x values float64 (N,), 0 elsewhere."""
     inflow = mesh.facets_satisfying(lambda x: x[0] < 1e-9, True)
     outflow = mesh.facets_satisfying(lambda x: x[0] > flow.length_m - 1e-9, True)
     walls = np.setdiff1d(mesh.boundary_facets(), np.concatenate([inflow, outflow]))
@@ -204,7 +211,7 @@ def _factorised(matrix: Any, rows: Int64s) -> Callable[[Float64s], Float64s]:
 
 
 def _at_points(basis: Any) -> list[Any]:
-    """Sparse matrices (points, unknowns) that give a function and its two derivatives at the quadrature points."""
+    """Sparse matrices (points, unknowns) that evaluate a function and its two derivatives at the quadrature points."""
     from scipy.sparse import csr_matrix
 
     n_elements, n_points = basis.dx.shape

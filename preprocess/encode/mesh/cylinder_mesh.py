@@ -1,5 +1,7 @@
-"""A triangle mesh of a channel with a cylinder in it: Delaunay's of points on the boundaries, on rings about the
-cylinder that widen until they are as far apart as the channel's points, and on a jittered hexagonal grid elsewhere.
+"""Builds a triangle mesh of a channel with a cylinder.
+
+It is the Delaunay triangulation of points on the boundaries, on rings around the cylinder whose spacing grows to that
+of the channel, and on a jittered hexagonal grid elsewhere.
 """
 
 from __future__ import annotations
@@ -10,17 +12,17 @@ import numpy.typing as npt
 Float64s = npt.NDArray[np.float64]
 
 _RING_POINTS_PER_SPACING = 0.8
-"""Points around the cylinder's edge lie this part of the channel's spacing apart, or closer (at least 20 of them)."""
-_LEAST_RING_POINTS = 20
+"""The largest distance of points on the cylinder's edge, as a share of the channel's spacing."""
+_MIN_RING_POINTS = 20
 _JITTER = 0.1
 
 
 def channel_mesh(
     centre: tuple[float, float], radius: float, *, length: float, height: float, spacing: float
 ) -> tuple[Float64s, npt.NDArray[np.int64]]:
-    """Nodes float64 (V, 2) and triangles int64 (C, 3) of [0, length] x [0, height] without the disc, all in metres.
+    """Nodes float64 (V, 2) in metres and triangles int64 (C, 3) of [0, length] x [0, height] without the disc.
 
-    The same arguments give the same mesh.
+    All lengths are in metres. The same arguments give the same mesh.
     """
     from scipy.spatial import Delaunay
 
@@ -44,11 +46,12 @@ def _border(length: float, height: float, spacing: float) -> Float64s:
 
 
 def _rings(centre: tuple[float, float], radius: float, spacing: float, *, room: float) -> tuple[list[Float64s], float]:
-    """Rings of equally many points, each turned by half a gap against the one before, and the radius where they end.
+    """Rings with equal numbers of points, each rotated by half a gap against the last, and the radius at which they
+    end.
 
     `room` is the distance from the centre to the nearest wall.
     """
-    count = max(_LEAST_RING_POINTS, int(np.ceil(2 * np.pi * radius / (_RING_POINTS_PER_SPACING * spacing))))
+    count = max(_MIN_RING_POINTS, int(np.ceil(2 * np.pi * radius / (_RING_POINTS_PER_SPACING * spacing))))
     rings: list[Float64s] = []
     at = radius
     while True:
@@ -61,7 +64,7 @@ def _rings(centre: tuple[float, float], radius: float, spacing: float, *, room: 
 
 
 def _grid(centre: tuple[float, float], reach: float, length: float, height: float, spacing: float) -> Float64s:
-    """Points inside the channel and beyond `reach` of the centre, each moved by up to a tenth of the spacing."""
+    """Points inside the channel, farther than `reach` from the centre, jittered by up to a tenth of the spacing."""
     x, y = np.meshgrid(
         np.arange(spacing, length - spacing / 2, spacing),
         np.arange(0.87 * spacing, height - spacing / 2, 0.87 * spacing),

@@ -1,4 +1,4 @@
-"""Meshes to samples: surfaces out of files, simulations out of HDF5 or computed."""
+"""The encoder of meshes: surfaces from files, simulations from HDF5 or computed."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ TRAJECTORY_SUFFIXES = frozenset({".h5", ".hdf5"})
 
 @dataclass(frozen=True, slots=True)
 class MeshEncoder(Config):
-    """The encoder of the modality mesh.
+    """Encodes surfaces and simulations.
 
-    A source with meta["flow"] (the arguments of `CylinderFlow`) is computed; of an HDF5 file meta says which
-    `trajectory`, `fields`, `widths` and `dt_s`; every other file is a surface. Its `sums` are what the fields are
-    normalised by: `edges`, how many and the sum of their lengths, and of simulations `fields` (all nodes and steps) and
-    `changes` (from step to step, at normal and outflow nodes), each how many, the sums of the D channels and those of
-    their squares.
+    A source with meta["flow"] (the arguments of `CylinderFlow`) is computed. For an HDF5 file, meta gives `trajectory`,
+    `fields`, `widths` and `dt_s`. Every other file is a surface. The `sums` serve to normalise: `edges` holds the count
+    and the summed lengths; for simulations, `fields` (all nodes and steps) and `changes` (between steps, at normal and
+    outflow nodes) each hold the count, the sums of the D channels and the sums of their squares.
     """
 
     modality: ClassVar[str] = "mesh"
 
     @property
     def profile(self) -> str:
-        """There is one."""
+        """The only profile: mesh."""
         return "mesh"
 
     def encode(self, source: Source) -> Encoded:
-        """The source's members; RejectError where it cannot become a sample."""
+        """Encode a surface or a simulation."""
         if "flow" in source.meta:
             return encoded_simulation(compute(CylinderFlow(**source.meta["flow"])))
         if source.path.suffix.lower() in TRAJECTORY_SUFFIXES:
@@ -53,7 +52,7 @@ class MeshEncoder(Config):
 
 
 def encoded_surface(surface: Surface) -> Encoded:
-    """The members of a surface."""
+    """Encode a surface."""
     facts = {"n_nodes": len(surface.vertices), "n_cells": len(surface.faces)}
     return Encoded(
         members={MESH: mesh_member(facts, vertices=surface.vertices, faces=surface.faces)},
@@ -63,11 +62,11 @@ def encoded_surface(surface: Surface) -> Encoded:
 
 
 def encoded_simulation(simulation: Simulation) -> Encoded:
-    """The members of a simulation."""
+    """Encode a simulation. Raises RejectError if it has no node to predict."""
     fields = simulation.fields
     predicted = np.isin(simulation.node_type, (NORMAL, OUTFLOW))
     if not predicted.any():
-        raise RejectError("decode", "has no node of the type normal or outflow, so nothing to predict")
+        raise RejectError("decode", "has no node of type normal or outflow, so there is nothing to predict")
     facts = {"n_nodes": fields.shape[1], "n_cells": len(simulation.cells)}
     mesh = mesh_member(facts, positions=simulation.positions, cells=simulation.cells, node_type=simulation.node_type)
     return Encoded(
@@ -87,13 +86,13 @@ def encoded_simulation(simulation: Simulation) -> Encoded:
 
 
 def _moments(values: npt.NDArray[np.floating[Any]]) -> list[float]:
-    """How many values (..., D) there are per channel, the sums of the channels, and those of their squares."""
+    """The count per channel of values (..., D), the sums of the channels and the sums of their squares."""
     flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
     return [float(len(flat)), *flat.sum(axis=0).tolist(), *np.square(flat).sum(axis=0).tolist()]
 
 
 def _edge_sums(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
-    """How many sides the cells have, those of two cells twice, and the sum of their lengths."""
+    """The number of edges, counting shared ones twice, and the sum of their lengths."""
     corners = places[cells].astype(np.float64)
     pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]
     lengths = [np.sqrt(np.square(corners[:, i] - corners[:, j]).sum(axis=1)).sum() for i, j in pairs]

@@ -1,12 +1,12 @@
-"""Files of triangle meshes, read through trimesh and checked: OBJ, PLY, STL, OFF and GLB.
+"""Reads triangle meshes (OBJ, PLY, STL, OFF and GLB) with trimesh and checks them.
 
-What reading settles: polygons become triangles, the parts of a scene are joined in its coordinates, vertices at exactly
-the same place (as float32) become one, triangles that then have two equal corners are dropped, and so are vertices that
-no triangle uses. The order of what stays is the file's. A file is rejected where it is empty, cut short, or cannot be
-parsed, has no triangle, a coordinate that is not finite, or a corner that is no vertex.
+Polygons are triangulated, and the parts of a scene are merged in its coordinates. Vertices with equal float32 positions
+are merged; then degenerate triangles and unused vertices are dropped. Everything else keeps the file's order. A file is
+rejected if it is empty, truncated or cannot be parsed, if it has no triangle or a coordinate that is not finite, or if
+a corner refers to a missing vertex.
 
-A text file that was cut can only be told where it says how much is to come (OFF, PLY) or ends within a line: an OBJ
-that was cut between two lines is a smaller mesh.
+Truncation of a text file shows only if the header declares the counts (OFF, PLY) or the file ends within a line. An OBJ
+file that ends between two lines is read as a smaller mesh.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SURFACE_SUFFIXES = frozenset({".obj", ".ply", ".stl", ".off", ".glb"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Surface:
-    """A triangle mesh: vertices float32 (V, 3), all finite, no two equal; faces int32 (F, 3) with three different
-    corners each. `n_merged` vertices lay where another one did.
+    """A triangle mesh: vertices float32 (V, 3), finite and distinct; faces int32 (F, 3) with three distinct corners.
+    `n_merged` vertices were merged with others.
     """
 
     vertices: npt.NDArray[np.float32]
@@ -37,12 +37,13 @@ class Surface:
 
 
 def read_surface(path: Path) -> Surface:
-    """The mesh in a file, its format told by the name's ending. RejectError where it cannot be used, DatasetError where
-    trimesh is not installed.
+    """Read a mesh file; its suffix names the format.
+
+    Raises RejectError if the file cannot be used, DatasetError if trimesh is not installed.
     """
     kind = path.suffix.lower()
     if kind not in SURFACE_SUFFIXES:
-        raise RejectError("open", f"a mesh file ends in one of {', '.join(sorted(SURFACE_SUFFIXES))}, got {path.name}")
+        raise RejectError("open", f"{path.name} is no mesh file; use one of {', '.join(sorted(SURFACE_SUFFIXES))}")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -55,9 +56,9 @@ def read_surface(path: Path) -> Surface:
 
 
 def checked_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surface:
-    """The surface of vertices (V, 3) and corners (F, 3), cleaned as above; RejectError where it cannot be used."""
+    """The surface of vertices (V, 3) and faces (F, 3), cleaned as above. Raises RejectError if it cannot be used."""
     if not len(faces):
-        raise RejectError("decode", "has no faces: a point cloud, or a file that was cut short")
+        raise RejectError("decode", "has no faces: it is a point cloud or a truncated file")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise RejectError(
             "decode",
@@ -65,7 +66,7 @@ def checked_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surf
             f"{len(vertices)} vertices",
         )
     with np.errstate(over="ignore"):
-        places = np.ascontiguousarray(vertices, dtype=np.float32) + np.float32(0)  # -0 and 0 are one place
+        places = np.ascontiguousarray(vertices, dtype=np.float32) + np.float32(0)  # -0 becomes 0
     if bad := int((~np.isfinite(places).all(axis=1)).sum()):
         raise RejectError("decode", f"{bad} of {len(places)} vertices have a coordinate that is not finite")
     first, same_as = _distinct(places)
@@ -86,7 +87,7 @@ def checked_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surf
 
 
 def _parsed(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Vertices (V, 3) and triangles (F, 3) as trimesh finds them; it is given the bytes, so it opens no other file."""
+    """Vertices (V, 3) and triangles (F, 3) as trimesh parses them. It gets the bytes, so it opens no other file."""
     try:
         import trimesh
     except ImportError as error:
@@ -104,7 +105,7 @@ def _parsed(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 def _check_length(data: bytes, kind: str, n_triangles: int) -> None:
-    """RejectError where a text format says that more is to come than there is, or ends within a face."""
+    """Raise RejectError if a text file holds fewer faces than its header declares, or ends within a face."""
     if kind == ".obj":
         last = data.rstrip().rsplit(b"\n", 1)[-1].split()
         if last[:1] == [b"f"] and len(last) < 4:
@@ -113,12 +114,12 @@ def _check_length(data: bytes, kind: str, n_triangles: int) -> None:
     declared = _declared_faces(data, kind)
     if declared is not None and n_triangles < declared:
         raise RejectError(
-            "decode", f"is cut short: {n_triangles} triangles of the {declared} faces that its header says"
+            "decode", f"is truncated: its header declares {declared} faces, but it holds {n_triangles} triangles"
         )
 
 
 def _declared_faces(data: bytes, kind: str) -> int | None:
-    """How many faces the header of an OFF or PLY file announces; None where it says nothing."""
+    """The number of faces in the header of an OFF or PLY file; None for other formats or without a number."""
     if kind == ".ply":
         head = data[: data.find(b"end_header")].split(b"\n")
         counts = [line.split()[2] for line in head if line.split()[:2] == [b"element", b"face"]]
@@ -131,8 +132,8 @@ def _declared_faces(data: bytes, kind: str) -> int | None:
 
 
 def _distinct(places: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The distinct rows of float32 (V, 3): the number of the first vertex at each, ascending, int64 (U,), and for each
-    vertex which of them it is, int64 (V,).
+    """The distinct rows of float32 (V, 3): the index of the first of each, ascending, int64 (U,), and for each vertex
+    the number of its distinct row, int64 (V,).
     """
     bits = places.view(np.uint32).astype(np.uint64)
     _, planar = np.unique(bits[:, 0] << np.uint64(32) | bits[:, 1], return_inverse=True)

@@ -1,8 +1,8 @@
-"""Trajectories in HDF5: one group each, as the published conversions of the MeshGraphNets data have them.
+"""Reads trajectories from HDF5, one group each, in the layout of the published MeshGraphNets conversions.
 
 A group holds `cells` int (C, 3 or 4), `mesh_pos` float (V, 2 or 3), `node_type` int (V, 1) and one dataset per field,
-float (T, V, d). What does not change may have a leading axis of 1 or T steps, as in the published files; where its
-first and last step differ, the mesh moves and the trajectory is rejected.
+float (T, V, d). Static data may have a leading axis of 1 or T steps, as in the published files; if its first and last
+step differ, the mesh moves, and the trajectory is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .simulation import Simulation
 
 
 def h5py_module() -> Any:
-    """The module h5py; DatasetError where it is not installed."""
+    """The module h5py. Raises DatasetError if it is not installed."""
     try:
         import h5py
     except ImportError as error:
@@ -29,8 +29,9 @@ def h5py_module() -> Any:
 
 
 def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequence[int], dt_s: float) -> Simulation:
-    """The group `name` of the file, with the channels of its datasets `fields`, of `widths` channels each, one after
-    the other. RejectError where it cannot be read or is no simulation on a resting mesh.
+    """The group `name` of the file; its datasets `fields`, with `widths` channels each, are concatenated.
+
+    Raises RejectError if the group cannot be read or is no simulation on a static mesh.
     """
     h5py = h5py_module()
     try:
@@ -45,7 +46,7 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
     steps = {value.shape[:-1] for value in values if value.ndim == 3}
     if len(steps) != 1 or [value.shape[-1] for value in values] != list(widths):
         shapes = ", ".join(f"{key} {value.shape}" for key, value in zip(fields, values, strict=True))
-        raise RejectError("decode", f"fields have the shapes {shapes}; expected (steps, nodes, d) with d of {widths}")
+        raise RejectError("decode", f"fields have the shapes {shapes}; expected (steps, nodes, d) with d from {widths}")
     with np.errstate(over="ignore"):
         return Simulation(
             positions=positions.astype(np.float32),
@@ -58,7 +59,7 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
 
 
 def channel_names(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
-    """Names of the channels: a field's own where it has one channel, else with _x, _y, _z or the channel's number."""
+    """The channel names: the field's name, with _x, _y, _z or a number appended if it has several channels."""
     names: list[str] = []
     for field, width in zip(fields, widths, strict=True):
         ends = ["_x", "_y", "_z"] if width in (2, 3) else [f"_{i}" for i in range(width)]
@@ -67,11 +68,11 @@ def channel_names(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ..
 
 
 def _static(group: Any, key: str) -> npt.NDArray[Any]:
-    """A dataset that does not change over time, without its axis of steps."""
+    """A static dataset without its axis of steps. Raises RejectError if it changes over time."""
     dataset = group[key]
     if dataset.ndim != 3:
         return np.asarray(dataset[()])
     first = np.asarray(dataset[0])
     if not np.array_equal(first, np.asarray(dataset[-1])):
-        raise RejectError("decode", f"{key} changes over time; only meshes that rest are taken")
+        raise RejectError("decode", f"{key} changes over time; only static meshes are supported")
     return first

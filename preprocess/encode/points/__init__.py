@@ -1,1 +1,1 @@
-"""Point clouds to the member `points.npy`."""
+"""Encodes point clouds into the member `points.npy`."""

@@ -1,4 +1,4 @@
-"""A cloud as a file has it."""
+"""A point cloud as read from a file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cloud:
-    """Points float64 (N, columns), x, y, z first; `columns` names them; `n_dropped` were noise.
+    """points: float64 (N, columns), x, y, z first. columns: their names. n_dropped: how many noise points were removed.
 
-    Coordinates of a survey, millions of metres from their origin, lose their last centimetres in float32 (points.py
-    moves them first).
+    Float32 would lose the centimetres of survey coordinates, which are millions of metres; the encoder moves the origin
+    first.
     """
 
     points: npt.NDArray[np.float64]

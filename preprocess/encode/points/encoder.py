@@ -1,10 +1,10 @@
-"""Point clouds for shards: `points.npy`, float32 (N, 3 + features), whose rows lie in random order.
+"""The encoder of point clouds: the member `points.npy`, float32 (N, 3 + features), with rows in random order.
 
-Because of that order any run of rows is a random sample of the cloud, so a loader that wants 2,048 points of a million
-reads 2,048 rows. Order and the points that are drawn on the surface of a mesh depend on the source's id alone.
+Any run of rows is a random sample of the cloud, so a loader that needs 2,048 of a million points reads 2,048 rows. The
+order, and the points sampled on a mesh, depend on the source's id alone.
 
-A cloud is rejected where it is empty, holds a number that is not finite, all its points coincide (one point is such a
-cloud), or it is larger or smaller than float32 can square. A mesh is rejected where it has no faces or no area.
+A cloud is rejected if it is empty, holds a number that is not finite, has only coincident points (or a single one), or
+has an extent whose square float32 cannot hold. A mesh is rejected if it has no faces or no area.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from .cloud import Cloud
 from .point_files import read_points
 
 PUBLISHED_ORDER = "published"
-"""The value of a source's meta["rows"] that keeps the rows as they are: where the publisher shuffled them, and papers
-speak of the first 10,000."""
+"""The value of a source's meta["rows"] that keeps the order of the rows: the publisher shuffled them, and papers refer
+to the first 10,000."""
 
 POINT_SUMS = "points"
-"""The sums of a split over all points: their number, x, y, z, and x^2 + y^2 + z^2."""
+"""The sums over all points: the count, x, y, z, and x^2 + y^2 + z^2."""
 
-_FAR = 64.0  # how many times its extent a cloud may be away from its origin before it is moved
+_FAR = 64.0
+"""A cloud farther from the origin than this many times its extent is moved."""
 _EXTENTS = (1e-15, 1e15)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointEncoder(Config):
-    """`surface_points` points are drawn on a mesh, uniformly over its area. Clouds keep all of their points."""
+    """Encodes clouds with all their points, and meshes as `surface_points` points, uniform over the area."""
 
     modality: ClassVar[str] = "points"
 
@@ -46,11 +47,13 @@ class PointEncoder(Config):
 
     @property
     def profile(self) -> str:
-        """There is one."""
+        """The only profile: points."""
         return "points"
 
     def encode(self, source: Source) -> Encoded:
-        """The cloud of a source: of a tile its meta["block"] (x and y from, then to), of an array its rows `window`."""
+        """Encode a cloud or a mesh. meta["block"] (x_min, y_min, x_max, y_max) selects from a tile; `window` is in
+        rows.
+        """
         found = read_points(source.path, source.meta.get("block"))
         rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(source.id.encode())))
         facts: dict[str, Any] = {}
@@ -62,7 +65,7 @@ class PointEncoder(Config):
             facts["noise_dropped"] = cloud.n_dropped
         points = cloud.points if source.window is None else cloud.points[slice(*source.window)]
         check_points(points)
-        points, origin = _near(points)
+        points, origin = _recentred(points)
         stored = points.astype(np.float32).astype(np.float64)[:, :3]
         if source.meta.get("rows") != PUBLISHED_ORDER and not isinstance(found, Surface):
             points = points[rng.permutation(len(points))]
@@ -74,19 +77,19 @@ class PointEncoder(Config):
 
 
 def surface_sample(surface: Surface, count: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """`count` points on a surface, uniform over its area: float64 (count, 3); RejectError where it has no area."""
+    """`count` points on a surface, uniform over its area: float64 (count, 3). Raises RejectError if it has no area."""
     import trimesh
 
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
     area = float(mesh.area)
     if not 0 < area < np.inf:
-        raise RejectError("check", f"the surface has the area {area}: there is nothing to draw points on")
+        raise RejectError("check", f"the surface has the area {area}, so no points can be sampled on it")
     points, _ = trimesh.sample.sample_surface(mesh, count, seed=rng)
     return np.asarray(points, dtype=np.float64)
 
 
 def check_points(points: npt.NDArray[np.float64]) -> None:
-    """RejectError unless the rows of (N, 3 or more) are a shape, as the head of this file says."""
+    """Raise RejectError for a cloud (N, 3 or more) that the module's docstring excludes."""
     if not len(points):
         raise RejectError("check", "has no points")
     if bad := int((~np.isfinite(points).all(axis=1)).sum()):
@@ -96,12 +99,12 @@ def check_points(points: npt.NDArray[np.float64]) -> None:
     if extent == 0:
         raise RejectError("check", f"all {len(points)} points coincide" if len(points) > 1 else "has a single point")
     if not _EXTENTS[0] < extent < _EXTENTS[1] or np.abs(points).max() > np.finfo(np.float32).max:
-        raise RejectError("check", f"an extent of {extent:g} is outside {_EXTENTS[0]:g} to {_EXTENTS[1]:g}")
+        raise RejectError("check", f"has the extent {extent:g}; legal are {_EXTENTS[0]:g} to {_EXTENTS[1]:g}")
 
 
-def _near(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], list[float]]:
-    """The points, moved to their least corner where they are so far from 0 that float32 would lose their shape; and by
-    what they were moved.
+def _recentred(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], list[float]]:
+    """The points and their origin. Points so far from 0 that float32 would lose their shape are moved: their minimum
+    becomes the origin.
     """
     low = points[:, :3].min(axis=0)
     if np.abs(points[:, :3]).max() <= _FAR * np.ptp(points[:, :3], axis=0).max():

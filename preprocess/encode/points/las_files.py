@@ -1,8 +1,8 @@
-"""LAS and LAZ tiles, whole or a block of one, with as little decoding as memory allows.
+"""Reads LAS and LAZ tiles, or blocks of them, and caches decoded tiles.
 
-The blocks of a tile are samples of many shards, so a process is asked for the same tiles again and again. The tiles
-used last are kept, up to CACHE_BYTES of decoded points in a process. A tile that is larger than that is decoded anew
-for each block, CHUNK points at a time, of which only those in the block are held.
+The blocks of a tile are samples of many shards, so a process reads the same tiles repeatedly. It keeps the most
+recently used tiles, up to CACHE_BYTES of decoded points. A larger tile is decoded again for each block, CHUNK points at
+a time, and only the points of the block are kept.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ CACHE_BYTES = 1 << 29
 CHUNK = 1 << 20
 
 _NOISE = (7, 18)
-"""Classes of points that are no surface, such as birds, by the ASPRS's table."""
-_MOST_COMPRESSION = 1000
+"""The noise classes (such as birds) in the table of the ASPRS."""
+_MAX_COMPRESSION = 1000
 
 Float64s = npt.NDArray[np.float64]
 Block = tuple[float, float, float, float]
-"""x and y from, then x and y to, in the tile's coordinates; what lies on the far edges belongs to the next block."""
+"""x_min, y_min, x_max, y_max in the tile's coordinates; points at x_max or y_max belong to the next block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """Points of a tile, those of noise too: float64 (N, columns), the class last."""
+    """Points of a tile, including noise: float64 (N, columns); the last column is the class."""
 
     points: Float64s
     columns: tuple[str, ...]
 
     def inside(self, block: Block | None) -> Rows:
-        """Those in a block; all of them for None."""
+        """The rows in a block; all rows for None."""
         if block is None:
             return self
         x, y = self.points[:, 0], self.points[:, 1]
@@ -51,8 +51,9 @@ class Rows:
 
 
 def read_las(path: Path, block: Block | None = None) -> Cloud:
-    """The points of a tile or of a block of it, with intensity and colours in [0, 1] and the class, less those of the
-    classes of noise. RejectError where the file is damaged, DatasetError where laspy is not installed.
+    """The points of a tile, or of one block, without noise; intensity and colours are in [0, 1], then comes the class.
+
+    Raises RejectError if the file is damaged, DatasetError if laspy is not installed.
     """
     rows = _TILES.rows(path, block)
     kept = ~np.isin(rows.points[:, -1], _NOISE)
@@ -60,20 +61,20 @@ def read_las(path: Path, block: Block | None = None) -> Cloud:
 
 
 class TileCache:
-    """The tiles used last, up to `most_bytes` of decoded points."""
+    """The most recently used tiles, up to `max_bytes` of decoded points."""
 
-    def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self.max_bytes = max_bytes
         self._kept: OrderedDict[tuple[Path, int, int], Rows] = OrderedDict()
 
     def rows(self, path: Path, block: Block | None) -> Rows:
-        """What `read_las` returns, with the points of noise."""
+        """The rows of a tile or of one block, including noise."""
         check_las_header(path)
         found = path.stat()
         key = (path, found.st_size, found.st_mtime_ns)
         if key in self._kept:
             self._kept.move_to_end(key)
-        elif decoded_bytes(path) > self.most_bytes:
+        elif decoded_bytes(path) > self.max_bytes:
             return decode(path, block)
         else:
             self._keep(key, decode(path))
@@ -81,7 +82,7 @@ class TileCache:
 
     def _keep(self, key: tuple[Path, int, int], tile: Rows) -> None:
         self._kept[key] = tile
-        while sum(rows.points.nbytes for rows in self._kept.values()) > self.most_bytes and len(self._kept) > 1:
+        while sum(rows.points.nbytes for rows in self._kept.values()) > self.max_bytes and len(self._kept) > 1:
             self._kept.popitem(last=False)
 
 
@@ -89,27 +90,27 @@ _TILES = TileCache()
 
 
 def decoded_bytes(path: Path) -> int:
-    """How much memory the points take that a tile's header announces."""
+    """The memory of the points that a tile's header declares."""
     try:
-        with _laspy().open(path) as reader:
+        with laspy_module().open(path) as reader:
             return 8 * int(reader.header.point_count) * len(_columns(reader.header.point_format))
     except Exception as error:  # parsers of damaged files raise nearly everything
         raise _unreadable(error) from error
 
 
 def decode(path: Path, block: Block | None = None) -> Rows:
-    """The points of a tile, or of one block of it; a chunk of them at a time is decoded."""
+    """Decode a tile, or one block of it, chunk by chunk. Raises RejectError if points are missing."""
     try:
-        with _laspy().open(path) as reader:
-            announced, columns = int(reader.header.point_count), _columns(reader.header.point_format)
+        with laspy_module().open(path) as reader:
+            declared, columns = int(reader.header.point_count), _columns(reader.header.point_format)
             found, parts = 0, [np.empty((0, len(columns)))]
             for chunk in _chunks(reader, columns):
                 found += len(chunk.points)
                 parts.append(chunk.inside(block).points)
     except Exception as error:  # parsers of damaged files raise nearly everything
         raise _unreadable(error) from error
-    if found < announced:
-        raise RejectError("decode", f"is cut short: {found} points of the {announced} that its header says")
+    if found < declared:
+        raise RejectError("decode", f"is truncated: it holds {found} of the {declared} points that its header declares")
     return Rows(points=np.concatenate(parts), columns=columns)
 
 
@@ -122,7 +123,7 @@ def _chunks(reader: Any, columns: tuple[str, ...]) -> Iterator[Rows]:
 
 
 _NAMES = {"class": "classification"}
-"""What laspy calls a column, where that is not our name for it."""
+"""laspy's names of columns, if they differ from ours."""
 
 
 def _columns(point_format: Any) -> tuple[str, ...]:
@@ -130,7 +131,8 @@ def _columns(point_format: Any) -> tuple[str, ...]:
     return ("x", "y", "z", "intensity", *colours, "class")
 
 
-def _laspy() -> Any:
+def laspy_module() -> Any:
+    """The module laspy. Raises DatasetError if it is not installed."""
     try:
         import laspy
     except ImportError as error:
@@ -145,9 +147,9 @@ def _unreadable(error: Exception) -> Exception:
 
 
 def check_las_header(path: Path) -> None:
-    """RejectError where the header of a LAS or LAZ file announces more than the file can hold.
+    """Raise RejectError if the header of a LAS or LAZ file declares more than the file can hold.
 
-    laspy believes it: a false number of records keeps it busy for hours. Fields as in the LAS specification 1.4.
+    laspy trusts the header; a false number of records would keep it busy for hours. Fields: LAS specification 1.4.
     """
     try:
         size = path.stat().st_size
@@ -158,15 +160,17 @@ def check_las_header(path: Path) -> None:
     if head[:4] != b"LASF":
         raise RejectError("open", f"is no LAS file: it begins with {head[:4]!r}")
     if len(head) < 227:
-        raise RejectError("open", f"is cut short: it has {size} bytes, and the header alone takes 227")
+        raise RejectError("open", f"is truncated: it has {size} bytes, and the header alone takes 227")
     header, begin, records = struct.unpack_from("<HII", head, 94)
     row_bytes, points = struct.unpack_from("<HI", head, 105)
     compressed = bool(head[104] & 0x80)
     if head[25] >= 4 and len(head) >= 375:
         extended_at, extended, points = struct.unpack_from("<QIQ", head, 235)
         if extended and extended_at + 60 * extended > size:
-            raise RejectError("open", f"announces {extended} extended records in a file of {size} bytes")
+            raise RejectError("open", f"declares {extended} extended records in a file of {size} bytes")
     if header > begin or begin > size or 54 * records > begin - header:
-        raise RejectError("open", f"announces {records} records between bytes {header} and {begin} of {size}")
-    if points * row_bytes > (size - begin) * (_MOST_COMPRESSION if compressed else 1):
-        raise RejectError("open", f"is cut short: {size} bytes cannot hold the {points} points that its header says")
+        raise RejectError("open", f"declares {records} records between bytes {header} and {begin} of {size}")
+    if points * row_bytes > (size - begin) * (_MAX_COMPRESSION if compressed else 1):
+        raise RejectError(
+            "open", f"is truncated: {size} bytes cannot hold the {points} points that its header declares"
+        )

@@ -1,8 +1,8 @@
-"""Parts of the LDraw library as triangle meshes.
+"""Reads parts of the LDraw library as triangle meshes.
 
-A part is a text file: a line of type 1 places another file, by its 3 x 4 transform; types 3 and 4 are a triangle and a
-quadrilateral; the others are remarks and edges. Files are named below the library's folders parts, parts/s, p and p/48,
-with \\ between folders. Source: the file format specification 1.0.2 of ldraw.org.
+A part is a text file. A line of type 1 places another file with a 3 x 4 transform; types 3 and 4 are a triangle and a
+quadrilateral; other lines are comments and edges. File names are relative to the library's folders parts and p, with \\
+between folders. Source: the file format specification 1.0.2 of ldraw.org.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ..reject import RejectError
 
 Float64 = npt.NDArray[np.float64]
 
-_DEEPEST = 32
+_MAX_DEPTH = 32
 
 
 def read_ldraw(part: Path) -> Float64:
-    """The triangles of a part in its library: float64 (T, 3, 3), a corner a row, in LDraw units of 0.4 mm.
+    """The triangles of a part, float64 (T, 3, 3): one corner per row, in LDraw units of 0.4 mm.
 
-    `part` lies in the library's folder parts. LDraw's y points down; the part is turned half about x, so that y points
-    up. RejectError where a file is missing or a line cannot be understood.
+    `part` is in the library's folder parts. LDraw's y axis points down; the part is rotated by 180 degrees about x, so
+    that y points up. Raises RejectError if a file is missing or a line cannot be parsed.
     """
     return _triangles(part, part.parent.parent, 0) * (1.0, -1.0, -1.0)
 
 
 @lru_cache(maxsize=4096)
 def _triangles(file: Path, library: Path, depth: int) -> Float64:
-    if depth > _DEEPEST:
-        raise RejectError("decode", f"{file.name} places itself, or files {_DEEPEST} deep")
+    if depth > _MAX_DEPTH:
+        raise RejectError("decode", f"{file.name} places itself, or files are nested more than {_MAX_DEPTH} deep")
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -48,12 +48,12 @@ def _triangles(file: Path, library: Path, depth: int) -> Float64:
             elif words[:1] == ["4"]:
                 found.append(_corners(words[2:14])[0][[[0, 1, 2], [0, 2, 3]]])
         except (ValueError, IndexError) as error:
-            raise RejectError("decode", f"line {number} of {file.name} is not as LDraw says: {line!r}") from error
+            raise RejectError("decode", f"line {number} of {file.name} is no valid LDraw: {line!r}") from error
     return np.concatenate(found)
 
 
 def _corners(words: list[str]) -> Float64:
-    """The corners of one polygon: (1, corners, 3)."""
+    """The corners of one polygon, (1, corners, 3)."""
     corners = np.array(words, dtype=np.float64).reshape(1, -1, 3)
     if corners.shape[1] < 3:
         raise ValueError(words)
@@ -61,7 +61,7 @@ def _corners(words: list[str]) -> Float64:
 
 
 def _placed(words: list[str], library: Path, depth: int) -> Float64:
-    """The triangles of the file that a line of type 1 places."""
+    """The transformed triangles of the file that a line of type 1 places."""
     transform = np.array(words[2:14], dtype=np.float64)
     if len(words) < 15:
         raise ValueError(words)

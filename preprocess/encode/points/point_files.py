@@ -1,4 +1,4 @@
-"""Files of points and of surfaces, read as they are: NPY, PLY, LAS and LAZ clouds, and meshes to be sampled."""
+"""Reads files of points (NPY, PLY, LAS and LAZ) and of meshes to sample points on."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ LDRAW_SUFFIX = ".dat"
 
 
 def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
-    """What is in a file, by the ending of its name; of a LAS tile only a block, where one is named. RejectError where
-    it cannot be used, DatasetError where the library that reads it is not installed.
+    """Read a cloud or a surface; the suffix names the format. `block` selects from a LAS tile.
+
+    Raises RejectError if the file cannot be used, DatasetError if the library that reads it is not installed.
     """
     suffix = path.suffix.lower()
     if path.is_file() and not path.stat().st_size:
@@ -37,17 +38,17 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
         return _ply(path)
     if suffix in SURFACE_SUFFIXES:
         return read_surface(path)
-    raise RejectError("open", f"points come in {', '.join(sorted(POINT_SUFFIXES))}, got {path.name}")
+    raise RejectError("open", f"{path.name} holds no points; use one of {', '.join(sorted(POINT_SUFFIXES))}")
 
 
 def _npy(path: Path) -> Cloud:
-    """An array (N, 3 or more) of numbers; what follows x, y, z is named feature 0, 1, ..."""
+    """Read an array (N, 3 or more) of numbers; columns after x, y, z are named feature 0, 1, ..."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a false shape allocates nothing
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false shape allocates nothing
     except (ValueError, OSError, EOFError, OverflowError) as error:
         raise RejectError("open", f"is no NPY file of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
-        raise RejectError("open", f"points are an array (N, 3 or more) of real numbers, got {_form(array)}")
+        raise RejectError("open", f"holds {_form(array)}; points need an array (N, 3 or more) of real numbers")
     names = tuple(f"feature {i}" for i in range(array.shape[1] - 3))
     return Cloud(points=np.array(array, dtype=np.float64), columns=("x", "y", "z", *names))
 
@@ -57,7 +58,7 @@ def _form(array: Any) -> str:
 
 
 def _ply_has_faces(path: Path) -> bool:
-    """Whether the header announces a face; a PLY without one is a cloud."""
+    """Whether the header declares faces; a PLY file without faces is a cloud."""
     try:
         with path.open("rb") as file:
             head = file.read(65536)
@@ -69,7 +70,7 @@ def _ply_has_faces(path: Path) -> bool:
 
 
 def _ply(path: Path) -> Cloud:
-    """A cloud with its colours, in [0, 1], where it has some; other properties are left out."""
+    """Read a cloud, with colours in [0, 1] if it has any; other properties are left out."""
     try:
         import trimesh
     except ImportError as error:

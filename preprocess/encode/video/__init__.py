@@ -1,1 +1,1 @@
-"""Videos to the member `mp4`."""
+"""Encodes videos into the member `mp4`."""

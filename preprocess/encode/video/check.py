@@ -1,4 +1,4 @@
-"""Decoding what was written, slice by slice, as a loader will."""
+"""Checks written videos: decodes them slice by slice, as a loader will, and compares the frames."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import numpy as np
 import xxhash
 from av.video.frame import VideoFrame
 
-from ..reject import RejectError
+from ..reject import RejectError, reason_of
 from .fragments import Fragments
-from .source import reason_of
 
 
 def check_slices(parsed: Fragments, width: int, height: int) -> None:
-    """Every fragment decodes by itself to exactly its frames, in the right size; RejectError("check") where not.
+    """Raise RejectError("check") unless every fragment decodes by itself to exactly its frames, in the right size.
 
-    For closed GOPs at a constant rate: frame n is shown n intervals after time 0, and lies in the fragment of its GOP.
+    This is for closed GOPs at a constant rate: frame n is shown at n intervals and is in the fragment of its GOP.
     """
     n_frames = len(parsed.pts)
     interval = int(parsed.pts[-1]) // max(1, n_frames - 1)
@@ -35,12 +34,12 @@ def check_slices(parsed: Fragments, width: int, height: int) -> None:
         if not np.array_equal(got - got[:1], expected - expected[:1]):
             raise RejectError("check", f"GOP {f} decodes to {len(got)} frames, not to its {len(expected)}")
         if any(frame.is_corrupt or (frame.width, frame.height) != (width, height) for _, frame in shown):
-            raise RejectError("check", f"GOP {f} decodes to damaged frames or to another size than {width}x{height}")
+            raise RejectError("check", f"GOP {f} decodes to frames that are damaged or not {width}x{height}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FullDecode:
-    """One decode of a whole file: checksums of the frames in display order, their sizes, and the first frame."""
+    """The result of decoding a whole file: checksums of the frames in display order, the first frame and all sizes."""
 
     digests: list[bytes]
     first: VideoFrame
@@ -50,7 +49,7 @@ class FullDecode:
 
 
 def full_decode(parsed: Fragments) -> FullDecode:
-    """All frames of the file at once; RejectError("decode") where it does not decode to exactly its frames."""
+    """Decode the whole file. Raises RejectError("decode") if packets and frames differ in number."""
     digests: list[bytes] = []
     sizes: set[tuple[int, int]] = set()
     first: VideoFrame | None = None
@@ -73,9 +72,9 @@ def full_decode(parsed: Fragments) -> FullDecode:
 
 
 def exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
-    """The fragments at which decoding can begin so that every frame from its keyframe on equals the full decode.
+    """The entry points: fragments from which every frame after the keyframe decodes as in the full decode.
 
-    A fragment that is no such entry belongs to the entry before it, whose slice is then checked again with it.
+    A fragment that is no entry point joins the slice of the entry point before it, and that slice is checked again.
     """
     n_fragments = len(parsed.key_rank)
     entries: list[int] = []
@@ -103,7 +102,7 @@ def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) ->
 
 
 def _shown(data: bytes) -> Iterator[tuple[int, VideoFrame]]:
-    """The frames of an MP4 with their times, without those that are shown before its first keyframe."""
+    """Times and frames of an MP4, without the frames that are shown before its first keyframe."""
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -116,7 +115,7 @@ def _shown(data: bytes) -> Iterator[tuple[int, VideoFrame]]:
 
 
 def frame_digest(frame: VideoFrame) -> bytes:
-    """The checksum of a frame's pixels, without the padding of its rows."""
+    """The checksum of a frame's pixels, without row padding."""
     digest = xxhash.xxh3_128()
     for plane in frame.planes:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)

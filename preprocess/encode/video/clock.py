@@ -1,4 +1,4 @@
-"""When a video begins on its container's clock, which its sound is timed by too."""
+"""Finds the time of a video's first frame on the container's clock, which times the sound too."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 
-def noted(frames: Iterator[VideoFrame], times: list[Fraction | None]) -> Iterator[VideoFrame]:
-    """The frames; what each one's time stamp says, in seconds, is added to `times`."""
+def recorded_times(frames: Iterator[VideoFrame], times: list[Fraction | None]) -> Iterator[VideoFrame]:
+    """Pass the frames on and append the time stamp of each, in seconds, to `times`."""
     for frame in frames:
         known = frame.pts is not None and frame.time_base is not None
         times.append(Fraction(frame.pts or 0) * (frame.time_base or 0) if known else None)
@@ -18,11 +18,11 @@ def noted(frames: Iterator[VideoFrame], times: list[Fraction | None]) -> Iterato
 
 
 def start_of(times: Sequence[Fraction | None], rate: Fraction | None) -> float | None:
-    """The time of the first frame in seconds; None where frames have no time stamps, or such as run backwards (as those
-    of H.264 with B-frames in AVI do).
+    """The time of the first frame in seconds; None if time stamps are missing or not ascending (H.264 with B-frames in
+    AVI).
 
-    rate: of frames that come at a constant one, whose stamps may be up to half a frame off each: the first one's time
-    is then the median of what all of them say of it. None takes the first stamp.
+    rate: the constant frame rate, or None. Stamps at a constant rate may be off by half a frame, so the result is the
+    median of the start times that the stamps imply. At a variable rate it is the first stamp.
     """
     stamps = [float(time) for time in times if time is not None]
     if not stamps or len(stamps) < len(times) or stamps != sorted(stamps):

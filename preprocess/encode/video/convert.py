@@ -1,4 +1,4 @@
-"""Decoded frames to what the encoder takes: progressive, upright, square pixels, 4:2:0, limited range, BT.601."""
+"""Converts decoded frames for the encoder: progressive, upright, square pixels, 4:2:0, limited range, BT.601."""
 
 from __future__ import annotations
 
@@ -13,45 +13,49 @@ from av.video.reformatter import ColorRange
 
 from ..reject import RejectError
 from .profile import MIN_SIDE
-from .source import display_size, symmetry_of
+from .source import display_size, orientation_of
 
 BT601 = 6
-"""smpte170m in the numbering of ISO 23091-2, for the matrix, the primaries and the transfer."""
+"""The number of smpte170m in ISO 23091-2, for matrix, primaries and transfer."""
 
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 _SCALER = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
 
 
 def fitted_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """The even size whose short side is at most `short_side`, aspect kept, never larger than the input."""
+    """The even size with a short side of at most `short_side` and the input's aspect ratio, never larger than the
+    input.
+
+    Raises RejectError if a side would be shorter than MIN_SIDE.
+    """
     short = min(width, height)
     scale = min(Fraction(1), Fraction(short_side, short))
     fitted = tuple(min(round(side * scale / 2) * 2, side // 2 * 2) for side in (width, height))
     if min(fitted) < MIN_SIDE:
         raise RejectError(
-            "decode", f"is {width}x{height} pixels; the smallest side that is kept is {MIN_SIDE} pixels after scaling"
+            "decode", f"has {width}x{height} pixels; each side needs at least {MIN_SIDE} pixels after scaling"
         )
     return fitted[0], fitted[1]
 
 
 class Converter:
-    """Frames of any size and pixel format to yuv420p of one size, limited range, BT.601."""
+    """Converts frames of any size and pixel format to yuv420p of one size, limited range, BT.601."""
 
     def __init__(self, short_side: int, pixel_aspect: Fraction | None) -> None:
         self._short_side = short_side
         self._pixel_aspect = pixel_aspect
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self.first: VideoFrame | None = None
-        """The first frame as it came in; it sets the size, to which later frames of another size are scaled."""
+        """The first input frame; it sets the output size, to which all later frames are scaled."""
         self.size = (0, 0)
-        """Width and height of the output, known with the first frame."""
+        """Width and height of the output; (0, 0) before the first frame."""
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        """The converted frame."""
+        """Convert one frame."""
         if self.first is None:
             self.first = frame
             self.size = fitted_size(*display_size(frame, self._pixel_aspect), self._short_side)
-        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, symmetry_of(frame))
+        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation_of(frame))
         if key not in self._graphs:
             self._graphs[key] = self._graph(frame, self.size)
         graph = self._graphs[key]
@@ -59,7 +63,7 @@ class Converter:
         return graph.vpull()
 
     def _graph(self, frame: VideoFrame, size: tuple[int, int]) -> Graph:
-        transpose, flip_x, flip_y = symmetry_of(frame)
+        transpose, flip_x, flip_y = orientation_of(frame)
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
         matrix = _MATRICES.get(frame.colorspace, "bt709" if min(frame.width, frame.height) >= 720 else "bt601")
         width, height = size[::-1] if transpose else size
@@ -70,7 +74,7 @@ class Converter:
 
 
 def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """The frames with those that are flagged as interlaced made progressive (bwdif, one frame for each)."""
+    """The frames, with interlaced ones made progressive (bwdif, one output frame per input frame)."""
     graph: Graph | None = None
     stamps: deque[tuple[int | None, Fraction | None]] = deque()
     for frame in frames:

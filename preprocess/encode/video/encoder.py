@@ -1,4 +1,4 @@
-"""Videos for shards: the member `mp4`."""
+"""The encoder of videos: the member `mp4`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .video import encode_video
 
 @dataclass(frozen=True, slots=True)
 class VideoEncoder(Config):
-    """Videos in a profile: the member `mp4`."""
+    """Encodes videos with a profile."""
 
     modality: ClassVar[str] = "video"
 
@@ -31,6 +31,6 @@ class VideoEncoder(Config):
         return self.video.name
 
     def encode(self, source: Source) -> Encoded:
-        """The video, or its window, as `encode_video` makes it."""
-        made = encode_video(source.path, self.video, source.window)
-        return Encoded(members={"mp4": video_member(made.data, made.index)}, meta=made.meta)
+        """Encode the video, or its window in frames (see `encode_video`)."""
+        video = encode_video(source.path, self.video, source.window)
+        return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)

@@ -1,4 +1,4 @@
-"""Fragmented MP4: muxing one fragment per GOP, and finding which frames lie in which fragment."""
+"""Writes fragmented MP4 with one fragment per GOP, and finds which frames are in which fragment."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ....shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
 from ....shards.media.video_index import VideoIndex
 from ..reject import RejectError
 
-# negative_cts_offsets: the first frame is shown at time 0, so a reader of one fragment knows its times in the video.
+# negative_cts_offsets puts the first frame at time 0, so a reader of one fragment knows its times in the video.
 _FLAGS = "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer"
 _MUXER = {"movflags": _FLAGS, "fflags": "+bitexact"}
 
 
 @contextmanager
 def mp4_writer(buffer: io.BytesIO) -> Iterator[OutputContainer]:
-    """A muxer that starts a fragment at every keyframe and writes nothing that depends on the time or the machine."""
+    """A muxer that starts a fragment at every keyframe; its output does not depend on the time or the machine."""
     with av.open(buffer, "w", format="mp4", options=_MUXER) as container:
         yield container
 
@@ -31,13 +31,12 @@ def mp4_writer(buffer: io.BytesIO) -> Iterator[OutputContainer]:
 class Fragments:
     """A fragmented MP4 and its frames.
 
-    `data` is header and fragments without anything behind them; fragment f is `data[start[f] : start[f + 1]]` (int64,
-    one more than there are fragments), `start[0]` is the size of the header. `pts` (int64, sorted, in the track's time
-    scale) are the frames in display order, `fragment` (int64) the fragment that holds each; `key_rank` (int64) is the
-    frame number of each fragment's first packet, its keyframe.
+    data: the header and the fragments. start: int64 (fragments + 1); fragment f is `data[start[f] : start[f + 1]]`, and
+    `start[0]` is the size of the header. pts: int64, sorted; the frames' times in the track's time scale. fragment:
+    int64; the fragment of each frame. key_rank: int64; the frame number of each fragment's first packet, its keyframe.
 
-    These times are the file's own, from 0 on. FFmpeg's demuxer shifts them by what it has seen of the file, which
-    differs from slice to slice: there, frames are told by their order from the slice's keyframe on.
+    The times are those stored in the file and start at 0. FFmpeg's demuxer shifts them by an offset that differs
+    between slices, so frames of a slice are identified by their order from its keyframe.
     """
 
     data: bytes
@@ -47,7 +46,7 @@ class Fragments:
     key_rank: Int64Array
 
     def slice(self, first: int, stop: int) -> bytes:
-        """The header and the fragments [first, stop): a valid MP4 of its own."""
+        """The header and the fragments [first, stop), which are a valid MP4."""
         return self.data[: self.start[0]] + self.data[self.start[first] : self.start[stop]]
 
     def lead(self, fragment: int) -> int:
@@ -56,7 +55,7 @@ class Fragments:
 
 
 def parse_fragments(data: bytes) -> Fragments:
-    """Where the fragments of `data` lie and which frames they hold; ValueError where it is no fragmented MP4."""
+    """Locate the fragments of `data` and their frames. Raises ValueError if it is no fragmented MP4."""
     view = memoryview(data)
     found = [(kind.decode("latin-1"), start, payload, end) for kind, start, payload, end in boxes(view, 0, len(data))]
     kinds = [kind for kind, *_ in found]
@@ -85,7 +84,7 @@ def parse_fragments(data: bytes) -> Fragments:
 
 
 def parsed_output(data: bytes) -> Fragments:
-    """`parse_fragments` of what the muxer wrote; RejectError where its frames are not in a proper order."""
+    """`parse_fragments` of the muxer's output. Raises RejectError if time stamps repeat or run backwards."""
     try:
         parsed = parse_fragments(data)
     except ValueError as error:
@@ -98,7 +97,7 @@ def parsed_output(data: bytes) -> Fragments:
 def video_index(
     parsed: Fragments, entries: list[int], *, codec: str, fps: float, width: int, height: int
 ) -> VideoIndex:
-    """The index of `parsed` with one GOP for each of `entries`, the fragments at which decoding can begin."""
+    """The index of `parsed` with one GOP per entry point; `entries` are the fragments that decoding can start from."""
     starts = np.array(entries, np.int64)
     bounds = parsed.start[np.append(starts, len(parsed.start) - 1)]
     return VideoIndex(

@@ -1,4 +1,4 @@
-"""How videos are stored: the profiles `train`, `copy` and `fps`."""
+"""The profiles `train`, `copy` and `fps`, which say how videos are stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from ....shards.config import Config
 
 MIN_SIDE = 16
-"""The smallest side in pixels, after scaling, of a video that is kept."""
+"""The smallest legal side of a stored video, in pixels."""
 
 _X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -17,13 +17,13 @@ _X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium
 class VideoProfile(Config):
     """How a video is stored.
 
-    `train`: H.264 in closed GOPs of 32 with a fixed hierarchy: every 4th frame is I or P, the three between are never
-    referenced, so a clip of stride 4 decodes a quarter of the frames, and with one reference frame the motion vectors
-    of a P-frame point exactly 4 frames back. `fps`: the same, resampled to a low rate and without the hierarchy.
-    `copy`: the packets of the source, untouched (the numbers below are not used).
+    `train`: H.264 in closed GOPs of 32 frames with a fixed hierarchy. Every 4th frame is I or P, and the three B-frames
+    between are never referenced, so a clip of stride 4 decodes a quarter of the frames. With one reference frame, the
+    motion vectors of a P-frame point exactly 4 frames back. `fps`: the same, resampled to a low rate and without the
+    hierarchy. `copy`: the source's packets, unchanged; the other fields are not used.
 
-    Fields: `short_side` in pixels (never upscaled), `crf` and `preset` of x264, `keyint` in frames, `fps` in frames per
-    second (None keeps the source's rate).
+    short_side: pixels; videos are never upscaled. crf, preset: those of x264. keyint: frames. fps: frames per second;
+    None keeps the source's rate.
     """
 
     name: Literal["train", "copy", "fps"] = "train"
@@ -43,7 +43,7 @@ class VideoProfile(Config):
         if self.preset not in _X264_PRESETS:
             raise ValueError(f"preset={self.preset!r} is not one of {', '.join(_X264_PRESETS)}")
         if self.keyint < 4 or self.keyint % 4:
-            raise ValueError(f"keyint={self.keyint} must be a positive multiple of 4 frames (the hierarchy's period)")
+            raise ValueError(f"keyint={self.keyint} must be a positive multiple of 4, the hierarchy's period in frames")
         if (self.name == "fps") != (self.fps is not None):
             raise ValueError(
                 f"fps={self.fps} with profile {self.name!r}: profile 'fps' takes a rate, the others take None"
@@ -53,7 +53,7 @@ class VideoProfile(Config):
 
     @property
     def x264_params(self) -> str:
-        """The x264 options of this profile (one encoder thread: the bytes depend on nothing but the frames)."""
+        """The x264 options of this profile; with one encoder thread the bytes depend on the frames alone."""
         gop = f"keyint={self.keyint}:min-keyint={self.keyint}:scenecut=0:open-gop=0:ref=1:threads=1"
         return gop if self.name == "fps" else f"bframes=3:b-adapt=0:b-pyramid=none:{gop}"
 
@@ -63,4 +63,4 @@ PROFILES: dict[str, VideoProfile] = {
     "copy": VideoProfile(name="copy"),
     "fps": VideoProfile(name="fps", fps=7.5, keyint=16, crf=24),
 }
-"""The profiles with their default numbers; `dataclasses.replace(PROFILES["train"], crf=18)` changes one."""
+"""The default profiles; `dataclasses.replace(PROFILES["train"], crf=18)` changes a field."""

@@ -1,4 +1,4 @@
-"""The packets of a source, untouched, in a fragmented MP4."""
+"""Copies the packets of a source, unchanged, into a fragmented MP4."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import av
 
-from ..reject import RejectError
+from ..reject import RejectError, reason_of
 from .fragments import mp4_writer
-from .source import displayable, open_video, packets_of, reason_of
+from .source import decodable, open_video, packets_of
 
 
 def remuxed(path: Path) -> bytes:
-    """The source's packets from its first keyframe on (all of them, also those that an edit list hides).
+    """The source's packets from the first keyframe on, including those that an edit list hides.
 
-    Decoding times, which some containers lack, are made anew from the presentation times. RejectError where MP4 cannot
-    hold them.
+    Decoding times, which some containers lack, are derived from the presentation times. Raises RejectError if MP4
+    cannot hold the packets.
     """
     buffer = io.BytesIO()
     with open_video(path, ignore_editlist="1") as (source, stream), mp4_writer(buffer) as container:
         try:
             packets = [packet for packet in packets_of(source, stream) if packet.size]
-            packets = [packets[n] for n in displayable([(packet.pts, packet.is_keyframe) for packet in packets])]
+            packets = [packets[n] for n in decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
             if any(packet.pts is None for packet in packets):
                 raise RejectError("encode", "has packets without time stamps; use profile train")
             copy = container.add_stream_from_template(stream, opaque=True)

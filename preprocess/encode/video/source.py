@@ -1,4 +1,4 @@
-"""Reading any video that FFmpeg reads: its facts from one pass over the packets, then its frames."""
+"""Reads any video that FFmpeg supports: its facts in one pass over the packets, then its frames."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..reject import RejectError
+from ..reject import RejectError, reason_of
 from .timing import frame_rate
 
 _TIMED_FORMATS = ("matroska", "flv", "asf", "avi")
-"""Containers whose header holds the duration."""
+"""Containers whose header declares the duration."""
 
 MIN_RATE = Fraction(1, 60)
-"""Fewer frames per second, on average, are taken for damage."""
+"""A lower average rate in frames per second means damaged time stamps."""
 
 _TEXT_FORMATS = ("tty", "hls", "dash", "concat")
-"""Text that FFmpeg draws as pictures, and lists of other files."""
+"""Text that FFmpeg renders as pictures, and playlists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFacts:
-    """What the packets of a source say, without decoding them.
+    """Facts of a source from its packets, without decoding.
 
-    `rate` is the constant rate in frames per second that the source has or (`variable`) is resampled to; `n_frames`
-    counts packets that are shown and decode by themselves; `last_interval` is how long the last frame lasts, in
-    seconds; `pixel_aspect` is a pixel's width by its height, None for square or unknown.
+    rate: the constant rate in frames per second; a `variable` source is resampled to it. n_frames: the number of
+    decodable packets that are shown. last_interval: the duration of the last frame in seconds. pixel_aspect: a pixel's
+    width divided by its height; None if square or unknown.
     """
 
     codec: str
@@ -50,7 +50,7 @@ class SourceFacts:
 
 @contextmanager
 def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first real video stream (cover art is none); RejectError where there is none."""
+    """Open a file; yields the container and its first video stream. Raises RejectError if there is none."""
     try:
         size_bytes = path.stat().st_size
     except OSError as error:
@@ -68,12 +68,12 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
 
 
 def first_video(container: InputContainer) -> VideoStream:
-    """The first real video stream, its decoder set to one thread; RejectError where there is none."""
+    """The first video stream that is no cover art, decoded by one thread. Raises RejectError if there is none."""
     found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not found:
         others = sorted({s.type for s in container.streams})
-        art = ", its only picture is cover art" if container.streams.video else ""
-        raise RejectError("open", f"has no video stream (it holds: {', '.join(others) or 'nothing'}{art})")
+        art = "; its only picture is cover art" if container.streams.video else ""
+        raise RejectError("open", f"has no video stream (its streams: {', '.join(others) or 'none'}{art})")
     stream = found[0]
     if stream.codec_context is None:
         raise RejectError("open", "FFmpeg has no decoder for its video stream")
@@ -82,9 +82,9 @@ def first_video(container: InputContainer) -> VideoStream:
 
 
 def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
-    """The packets of some streams, and an empty one at the end of each.
+    """The packets of some streams, with an empty one at the end of each.
 
-    PyAV ends with an IndexError where a stream was added while reading, after all packets have been given out.
+    If a stream appears while reading, PyAV raises IndexError after the last packet; this is the normal end.
     """
     try:
         yield from container.demux(*streams)
@@ -93,7 +93,7 @@ def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[S
 
 
 def probe(path: Path) -> SourceFacts:
-    """The facts of a source from its packets; RejectError where packets are missing, damaged, or there are none."""
+    """The facts of a source from its packets. Raises RejectError if packets are missing or damaged."""
     with open_video(path) as (container, stream):
         n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
         packets: list[tuple[int | None, bool]] = []
@@ -116,16 +116,16 @@ def probe(path: Path) -> SourceFacts:
         except av.FFmpegError as error:
             raise RejectError("decode", _truncated(n_packets, n_expected, reason_of(error))) from error
         check_length(container, n_packets, n_expected, end_s)
-        shown = [packets[n][0] for n in displayable(packets) if n not in hidden]
+        shown = [packets[n][0] for n in decodable(packets) if n not in hidden]
         if not shown:
             raise RejectError("decode", "has a video stream without frames")
         return _facts(stream, shown)
 
 
 def check_length(container: InputContainer, n_packets: int, n_expected: int, end_s: float) -> None:
-    """Whether the packets are as many as the file's index says, or reach as far as the duration in its header.
+    """Raise RejectError if there are fewer packets than the file's index lists, or they end before its duration.
 
-    Streams with neither (MPEG-TS, GIF) are taken to where they end.
+    Formats with neither (MPEG-TS, GIF) pass.
     """
     if n_packets < n_expected:
         raise RejectError("decode", _truncated(n_packets, n_expected, "the rest is missing"))
@@ -133,13 +133,13 @@ def check_length(container: InputContainer, n_packets: int, n_expected: int, end
         return
     length_s = container.duration / av.time_base
     if end_s < 0.98 * length_s - 0.25:
-        raise RejectError("decode", _truncated(n_packets, 0, f"at {end_s:.2f} of {length_s:.2f} s the file ends"))
+        raise RejectError("decode", _truncated(n_packets, 0, f"the file ends at {end_s:.2f} of {length_s:.2f} s"))
 
 
-def displayable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
-    """Which packets, as (pts, keyframe) in decoding order, decode without others before them.
+def decodable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
+    """The decodable packets of a list of (pts, keyframe) in decoding order, by their positions.
 
-    Those are the first keyframe and what is stored behind and shown after it; all where no keyframe is flagged.
+    These are the first keyframe and all packets that are stored and shown after it, or all if no keyframe is flagged.
     """
     first = next((n for n, (_, is_keyframe) in enumerate(packets) if is_keyframe), None)
     if first is None:
@@ -178,7 +178,7 @@ def _truncated(n_read: int, n_expected: int, why: str) -> str:
 
 
 def decode(path: Path) -> Iterator[VideoFrame]:
-    """All frames in display order; RejectError with the count so far where one cannot be decoded or is damaged."""
+    """All frames in display order. Raises RejectError, with the count so far, if a frame is damaged."""
     n_decoded = 0
     with open_video(path) as (container, stream):
         try:
@@ -193,7 +193,7 @@ def decode(path: Path) -> Iterator[VideoFrame]:
 
 
 def timed(frames: Iterator[VideoFrame], facts: SourceFacts) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """Each frame with its start in seconds from the first one (by count where the rate is constant)."""
+    """Each frame with its start in seconds after the first; at a constant rate the frame's number decides."""
     first: int | None = None
     for n, frame in enumerate(frames):
         if facts.variable and frame.pts is not None and frame.time_base is not None:
@@ -204,7 +204,7 @@ def timed(frames: Iterator[VideoFrame], facts: SourceFacts) -> Iterator[tuple[Fr
 
 
 def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> Iterator[VideoFrame]:
-    """The frames [first, stop) of `window`; RejectError where there are fewer."""
+    """The frames [first, stop) of `window`. Raises RejectError if there are fewer."""
     if window is None:
         yield from frames
         return
@@ -218,15 +218,10 @@ def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> It
     raise RejectError("decode", f"has {n} frames, but the window is frames {window[0]} to {window[1]}")
 
 
-def reason_of(error: Exception) -> str:
-    """FFmpeg's words without the file's name."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def orientation_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """A frame's orientation by its display matrix: (transpose, then flip left-right, then flip top-down).
 
-
-def symmetry_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """How the display matrix turns a frame: (transpose, then flip left-right, then flip top-down).
-
-    The matrix maps (x, y) to (a x + c y, b x + d y); angles between the quarter turns go to the nearest one.
+    The matrix maps (x, y) to (a x + c y, b x + d y). Other angles are rounded to the nearest quarter turn.
     """
     raw = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(raw, Buffer):
@@ -238,6 +233,6 @@ def symmetry_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height in square pixels after rotation."""
+    """Width and height in square pixels, after rotation."""
     width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
-    return (frame.height, width) if symmetry_of(frame)[0] else (width, frame.height)
+    return (frame.height, width) if orientation_of(frame)[0] else (width, frame.height)

@@ -1,4 +1,4 @@
-"""From time stamps to a constant frame rate."""
+"""Derives a constant frame rate from time stamps, and resamples frames to it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_RATE = Fraction(120)
 def frame_rate(pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fraction | None) -> tuple[Fraction, bool]:
     """The constant rate of a video in frames per second, and whether its own rate is variable.
 
-    `pts` are the sorted time stamps in units of `time_base` (seconds). The rate is constant where every frame lies
-    within half a frame of its place at `declared` (the container's rate) or at the average rate. A variable rate
-    becomes the usual one (from the median interval) where that is near the average rate, else the average rate, rounded
-    to a standard rate, a whole number or the inverse of one, at most 120.
+    pts: the sorted time stamps in units of `time_base` (seconds). The rate is constant if every frame is within half a
+    frame of its time at `declared` (the container's rate) or at the average rate. For a variable rate, the result is
+    the rate of the median interval if that is near the average, else the average; it is rounded to a standard rate, an
+    integer or the inverse of an integer, and is at most 120.
     """
     fallback = declared or Fraction(25)
     span = Fraction(int(pts[-1] - pts[0])) * time_base if len(pts) > 1 else Fraction(0)
@@ -35,13 +35,9 @@ def frame_rate(pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fracti
             return rate, False
     usual = 1 / float(np.median(np.diff(seconds)) or 1 / average)
     wanted = Fraction(usual) if abs(usual / float(average) - 1) < 0.1 else average
-    rounded = _nearest_standard(wanted, 0.01) or (Fraction(round(wanted)) if wanted >= 1 else _seldom(wanted))
+    whole = Fraction(round(wanted)) if wanted >= 1 else Fraction(1, round(1 / wanted))
+    rounded = _nearest_standard(wanted, 0.01) or whole
     return min(rounded, MAX_RATE), True
-
-
-def _seldom(rate: Fraction) -> Fraction:
-    """Less than one frame a second: one frame in so many whole seconds."""
-    return Fraction(1, round(1 / rate))
 
 
 def _nearest_standard(rate: Fraction, tolerance: float) -> Fraction | None:
@@ -52,9 +48,9 @@ def _nearest_standard(rate: Fraction, tolerance: float) -> Fraction | None:
 def resample(timed: Iterable[tuple[Fraction, FrameT]], rate: Fraction, interval: Fraction) -> Iterator[FrameT]:
     """Frames at a constant rate: output k is the last frame that starts at or before k / rate seconds.
 
-    `timed` are (start in seconds from the first frame, frame) in display order; the last one lasts `interval` seconds.
-    Starts may be late by a quarter of the shorter interval (containers round time stamps), so a video that already has
-    this rate comes out unchanged.
+    timed: (start in seconds after the first frame, frame) in display order; the last frame lasts `interval` seconds.
+    Starts may be late by a quarter of the shorter interval, because containers round time stamps; a video that already
+    has this rate is unchanged.
     """
     tolerance = min(interval, 1 / rate) / 4
     k, last, start = 0, None, Fraction(0)

@@ -1,4 +1,4 @@
-"""One raw video to the bytes, the index and the description of a sample."""
+"""Encodes one raw video: the bytes of its member, its index and its description."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from av.video.frame import VideoFrame
 from ....shards.media.video_index import VideoIndex
 from ..reject import RejectError
 from .check import check_slices, exact_entries, full_decode
-from .clock import noted, start_of
+from .clock import recorded_times, start_of
 from .convert import Converter, deinterlaced
 from .fragments import parsed_output, video_index
 from .profile import PROFILES, VideoProfile
 from .remux import remuxed
-from .source import SourceFacts, decode, probe, symmetry_of, timed, windowed
+from .source import SourceFacts, decode, orientation_of, probe, timed, windowed
 from .timing import resample
 from .x264 import encode_x264
 
@@ -29,9 +29,9 @@ _COPIED = ("h264", "hevc", "vp9", "av1")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedVideo:
-    """A sample's `mp4` member, where its frames lie, and what its `json` member says.
+    """The `mp4` member of a sample, the index of its frames, and the contents of its `json` member.
 
-    start_s: the time of the first frame on the source's clock; None where it is not known (profile copy, no stamps).
+    start_s: time of the first frame on the source's clock; None if unknown (profile copy, or no time stamps).
     """
 
     data: bytes
@@ -41,17 +41,17 @@ class EncodedVideo:
 
 
 def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | None = None) -> EncodedVideo:
-    """The video at `path`, or its frames [first, stop) of `window` in display order, stored as `profile` says.
+    """Encode the video at `path`, or its frames [first, stop) of `window` in display order, with `profile`.
 
-    The result is a fragmented MP4 with one fragment per GOP and no audio; it was decoded GOP by GOP, and each of the
-    index's entries gives exactly its frames. The same input gives the same bytes. Raises RejectError where the source
-    cannot be opened or decoded, is truncated, or does not suit the profile.
+    The result is a fragmented MP4 with one fragment per GOP and no audio. It was decoded GOP by GOP, and every entry of
+    the index gives exactly its frames. The same input gives the same bytes. Raises RejectError if the source cannot be
+    opened or decoded, is truncated, or does not suit the profile.
     """
     if window is not None and not 0 <= window[0] < window[1]:
-        raise RejectError("open", f"window {window} is not [first, stop) with 0 <= first < stop")
+        raise RejectError("open", f"the window {window} must be (first, stop) with 0 <= first < stop")
     if profile.name == "copy":
         if window is not None:
-            raise RejectError("encode", f"profile copy takes whole files, not the frames {window}; use profile train")
+            raise RejectError("encode", f"profile copy stores whole files, not the frames {window}; use profile train")
         return _copied(path)
     return _encoded(path, profile, window)
 
@@ -61,7 +61,7 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     convert = Converter(profile.short_side, facts.pixel_aspect)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
     times: list[Fraction | None] = []
-    timeline = timed(deinterlaced(noted(windowed(decode(path), window), times)), facts)
+    timeline = timed(deinterlaced(recorded_times(windowed(decode(path), window), times)), facts)
     frames = _bounded(resample(timeline, rate, facts.last_interval), 2 * facts.n_frames + 32)
     data = encode_x264(frames, convert, rate, profile)
     if convert.first is None:
@@ -80,26 +80,22 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
 
 
 def _bounded(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
-    """The frames; RejectError for more than `limit`, which only damaged time stamps make."""
+    """The frames. Raises RejectError for more than `limit`, which only damaged time stamps cause."""
     for n, frame in enumerate(frames):
         if n == limit:
-            raise RejectError(
-                "decode", f"has damaged time stamps: more than {limit} frames would be needed to fill gaps"
-            )
+            raise RejectError("decode", f"has damaged time stamps: filling their gaps needs more than {limit} frames")
         yield frame
 
 
 def _copied(path: Path) -> EncodedVideo:
     facts = probe(path)
     if facts.codec not in _COPIED:
-        raise RejectError(
-            "encode", f"profile copy takes {', '.join(_COPIED)}, this is {facts.codec}; use profile train"
-        )
+        raise RejectError("encode", f"is {facts.codec}; profile copy stores {', '.join(_COPIED)}; use profile train")
     parsed = parsed_output(remuxed(path))
     whole = full_decode(parsed)
     if whole.corrupt:
         raise RejectError("decode", "the decoder flags a frame as damaged")
-    if whole.interlaced or any(symmetry_of(whole.first)):
+    if whole.interlaced or any(orientation_of(whole.first)):
         what = "interlaced" if whole.interlaced else "rotated by its metadata"
         raise RejectError("encode", f"is {what}, which profile copy cannot keep; use profile train")
     if len(whole.sizes) > 1:

@@ -1,4 +1,4 @@
-"""Frames to H.264 in a fragmented MP4, with one encoder thread: the same frames give the same bytes."""
+"""Encodes frames as H.264 in a fragmented MP4. It uses one encoder thread, so the same frames give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 
-from ..reject import RejectError
+from ..reject import RejectError, reason_of
 from .convert import BT601, Converter
 from .fragments import mp4_writer
 from .profile import VideoProfile
-from .source import reason_of
 
 
 def encode_x264(frames: Iterable[VideoFrame], convert: Converter, rate: Fraction, profile: VideoProfile) -> bytes:
-    """The frames, converted, as a fragmented MP4 at `rate` frames per second; no bytes where there are no frames.
+    """Convert the frames and encode them as a fragmented MP4 at `rate` frames per second; b"" without frames.
 
-    RejectError where FFmpeg cannot convert or encode them.
+    Raises RejectError if FFmpeg cannot convert or encode a frame.
     """
     buffer = io.BytesIO()
     try:
@@ -54,8 +53,8 @@ def _encode_into(
 
 @cache
 def _has_avx512() -> bool:
-    """Whether x264 would use AVX-512, with which its rate control (mbtree) gives other bytes in each run; up to AVX2 it
-    gives the same, on every machine.
+    """Whether the processor has AVX-512. With it, x264's rate control (mbtree) is not deterministic; up to AVX2 it is,
+    on every machine.
     """
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and " avx512" in cpuinfo.read_text()

@@ -103,7 +103,7 @@ def bad(tmp_path):
     yield "nine.wav", lambda p: sf.write(p, wave(8000, 9), 16000), "9 channels"
     yield "text.wav", lambda p: p.write_text("RIFF but no more"), "open: cannot be opened"
     yield "void.flac", lambda p: p.touch(), "is empty"
-    yield "cut.wav", lambda p: cut(p, good), "decode: is cut off"
+    yield "cut.wav", lambda p: cut(p, good), "decode: is truncated"
     yield "cut.flac", lambda p: cut(p, good), "decode"
 
 
@@ -228,7 +228,7 @@ def test_a_folder_of_sounds_to_a_verified_split_with_statistics(tmp_path):
         file.write(b"\0" * 40)
     problems = verify(split.folder, decode=True).problems
     assert any("cannot be decoded" in p or "MD5 differs" in p or "samples, not" in p for p in problems)
-    with pytest.raises(ValueError, match="profile 'copy' is of video"):
+    with pytest.raises(ValueError, match="profile 'copy' is for video"):
         make_shards("audio-folder", tmp_path / "raw", tmp_path / "other", profile=PROFILES["copy"])
 
 

@@ -90,7 +90,7 @@ def test_a_gap_in_the_sound_is_filled_so_that_what_follows_keeps_its_time(tmp_pa
 
 def test_avi_has_a_clock_only_without_b_frames(tmp_path):
     assert_together(encoded(write(tmp_path / "a.avi", (30, 60), codec="pcm_s16le", video="mpeg4")), (30, 60))
-    with pytest.raises(RejectError, match="no time stamps in their order"):
+    with pytest.raises(RejectError, match="no ordered time stamps"):
         encoded(write(tmp_path / "b.avi", (30, 60), codec="pcm_s16le"))
 
 
@@ -99,10 +99,10 @@ def test_what_has_no_sound_to_learn_from_is_a_reject_with_its_reason(tmp_path, m
         encoded(make_video("mute.mp4", 5))
     with pytest.raises(RejectError, match="silent"):
         encoded(make_video("zeros.mp4", 30, audio=True))
-    with pytest.raises(RejectError, match=r"silent: -6\d dB of full scale, below -60"):
+    with pytest.raises(RejectError, match=r"silent: -6\d dB, at least -60 dB"):
         encoded(write(tmp_path / "quiet.mkv", (30,), codec="pcm_s16le", level=0.005))
     assert encoded(write(tmp_path / "soft.mkv", (30,), codec="pcm_s16le", level=0.05)).meta["audio_level_db"] > -50
-    with pytest.raises(RejectError, match=r"in only 3[0-9]% of its time"):
+    with pytest.raises(RejectError, match=r"in only 3[0-9]% of its duration"):
         encoded(write(tmp_path / "short.mp4", (5,), ends=35))
     with pytest.raises(RejectError, match="no sound from 2"):
         encoded(write(tmp_path / "cut.mp4", (5,), ends=35), (50, 90))

@@ -142,8 +142,8 @@ def broken(what):
         ("lacks", "no dataset 'pressure'"),
         ("short", "has 1 steps"),
         ("shape", "shapes velocity"),
-        ("kind", "0 to 8, got up to 9"),
-        ("given", "no node of the type normal"),
+        ("kind", "0 to 9; legal are 0 to 8"),
+        ("given", "no node of type normal"),
     ],
 )
 def test_trajectories_that_cannot_be_used_are_rejects(raw, tmp_path, what, reason):
@@ -160,7 +160,7 @@ def test_trajectories_that_cannot_be_used_are_rejects(raw, tmp_path, what, reaso
     [
         ({"features": {}}, "no feature of"),
         ({"dt": "soon"}, "not as expected"),
-        ({"features": META["features"] | {"mesh_pos": {"type": "dynamic", "shape": [6, -1, 2]}}}, "meshes that rest"),
+        ({"features": META["features"] | {"mesh_pos": {"type": "dynamic", "shape": [6, -1, 2]}}}, "only static meshes"),
     ],
 )
 def test_raw_data_that_is_not_as_published(raw, change, reason):

@@ -222,7 +222,7 @@ def test_sound_and_cover_art_are_no_video(tmp_path):
 
 def test_smallest_side(make_video):
     assert "1x1" in rejected(make_video("dot.mkv", 2, width=1, height=1, codec="ffv1", pix_fmt="bgr0")).reason
-    assert "smallest side" in rejected(make_video("line.mkv", 2, width=64, height=14)).reason
+    assert "each side needs at least 16" in rejected(make_video("line.mkv", 2, width=64, height=14)).reason
     assert encode_video(make_video("small.mkv", 2, width=16, height=16), TRAIN).index.width == 16
 
 

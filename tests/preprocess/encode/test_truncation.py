@@ -1,4 +1,4 @@
-"""Sounds that were cut off are told wherever the container lets that be told, and whole ones never are."""
+"""Truncated sounds are detected wherever the container allows it, and complete ones are never rejected."""
 
 import io
 
@@ -58,7 +58,7 @@ def test_whole_sounds_are_read_and_cut_ones_are_rejected(tmp_path, name):
         with pytest.raises(RejectError) as caught:
             read_sound(data[:size])
         assert any(
-            words in str(caught.value) for words in ("cut off", "cannot be opened", "damaged", "no audio track")
+            words in str(caught.value) for words in ("truncated", "cannot be opened", "damaged", "no audio track")
         ), size
 
 
@@ -66,24 +66,24 @@ def test_whole_sounds_are_read_and_cut_ones_are_rejected(tmp_path, name):
 def test_an_mp3_that_lacks_whole_frames_is_told_by_its_header(tmp_path, name):
     data = made(tmp_path, name, *SOUNDS[name])
     frames = mp3_frames(data)
-    assert frames.n == frames.n_promised
-    assert frames.lacking_bytes == 0
+    assert frames.n == frames.n_declared
+    assert frames.missing_bytes == 0
     with av.open(io.BytesIO(data)) as container:
         sizes = [packet.size for packet in container.demux(audio=0) if packet.size]
     assert len(sizes) == frames.n
     last = len(data) - sizes[-1] - (128 if name == "mono.mp3" else 0)
-    with pytest.raises(RejectError, match=rf"cut off: {frames.n - 1} of the {frames.n} frames"):
+    with pytest.raises(RejectError, match=rf"truncated: it holds {frames.n - 1} of the {frames.n} frames"):
         read_sound(data[:last])
 
 
 def test_an_mp3_without_a_header_is_told_within_a_frame_only(tmp_path):
     data = write_sound(tmp_path / "a.mp3", wave(RATE), RATE, "libmp3lame", options={"b": "128000"}, muxer=NO_HEADER)
     frames = mp3_frames(data)
-    assert frames.n_promised is None
+    assert frames.n_declared is None
     read_sound(data)
     last = data.rfind(b"\xff\xfb")
     read_sound(data[:last])  # nothing in it says that there was more
-    with pytest.raises(RejectError, match="cut off: its last frame lacks"):
+    with pytest.raises(RejectError, match="truncated: its last frame lacks"):
         read_sound(data[: last + 90])
 
 
@@ -96,8 +96,8 @@ def test_a_vbri_header_is_read(tmp_path):
     head[36:54] = b"VBRI" + bytes(6) + size.to_bytes(4, "big") + frames.n.to_bytes(4, "big")
     with_header = bytes(head) + data
     found = mp3_frames(with_header)
-    assert (found.n, found.n_promised, found.bytes_promised, found.size_bytes) == (frames.n, frames.n, size, size)
-    with pytest.raises(RejectError, match="frames of its header"):
+    assert (found.n, found.n_declared, found.bytes_declared, found.size_bytes) == (frames.n, frames.n, size, size)
+    with pytest.raises(RejectError, match="frames that its header"):
         read_sound(with_header[: len(with_header) // 2])
 
 
@@ -133,7 +133,7 @@ def test_a_window_needs_only_what_comes_before_its_end(tmp_path):
     assert len(read_sound(cut, (200, 1000)).samples) == int(0.8 * RATE)
     m4a = made(tmp_path, "start.m4a", *SOUNDS["start.m4a"])
     assert len(read_sound(m4a[: len(m4a) // 2], (200, 1000)).samples) == int(0.8 * RATE)
-    with pytest.raises(RejectError, match="cut off"):
+    with pytest.raises(RejectError, match="truncated"):
         read_sound(m4a[: len(m4a) // 2], (200, 2500))
 
 
@@ -141,5 +141,5 @@ def test_a_flac_that_lacks_its_short_last_frame(tmp_path):
     sf.write(tmp_path / "a.flac", wave(4096 * 8 + 30), RATE, subtype="PCM_16")
     data = (tmp_path / "a.flac").read_bytes()
     last = data.rfind(b"\xff\xf8")
-    with pytest.raises(RejectError, match="cut off"):
+    with pytest.raises(RejectError, match="truncated"):
         read_sound(data[:last])
