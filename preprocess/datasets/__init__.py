@@ -1,7 +1,7 @@
-"""Raw datasets, one file each: a function from the folder of the raw data to its sources.
+"""Raw datasets, one file each: a function that takes the folder of the raw data and returns a Dataset of sources.
 
-The datasets of a modality lie in a folder that names them in `DATASETS`. All such folders are found here, so that a new
-modality brings its own and changes nothing.
+The folder of each modality names its datasets in `DATASETS`. All such folders are found here, so a new modality changes
+nothing in this file.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Files in one folder per class."""
+"""The layout with one folder per class."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
 def class_folders(
     root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES
 ) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
-    """The label names, sorted, and the sources of each split, none where there is none.
+    """The sorted label names, and the sources of each split that has files.
 
-    The splits are the folders of `SPLIT_FOLDERS` that are there, else all of `root` is train. A file's label is the
-    first folder on its way below the split; a file that lies in no folder has the label -1. Files are those with one of
-    the endings, by default the videos.
+    The splits are the folders of `SPLIT_FOLDERS` that exist; without a train folder, all of `root` is train. A file's
+    label is the first folder below the split; a file in no such folder has the label -1. Only files with one of
+    `suffixes` count.
     """
     folders = {
         split: folder
@@ -49,5 +49,5 @@ def class_folders(
 
 
 def _readable(path: PurePath) -> str:
-    """The path as text that every file format can hold, also where its bytes are no UTF-8."""
+    """The path as valid Unicode; bytes that are no UTF-8 are escaped."""
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

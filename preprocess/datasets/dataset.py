@@ -1,4 +1,4 @@
-"""What a raw dataset is: named splits of sources, and label names."""
+"""A raw dataset: named splits of sources, label names, and functions that find its files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ VIDEO_SUFFIXES = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """The sources of each split, and per split those that its lists name but the disk does not hold.
+    """The sources of each split.
 
-    `encoder` makes samples of them, and says what modality they are.
+    `missing` holds, per split, a reject for each source that the lists name but whose file does not exist. `encoder`
+    encodes the sources and names their modality.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Dataset:
 
 
 def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], list[Reject]]:
-    """The sources whose files exist, and a reject for each of the others."""
+    """The sources whose files exist, and a reject for each other source."""
     present: list[Source] = []
     missing: list[Reject] = []
     for source in listed:
@@ -60,9 +61,9 @@ def dataset_of(
     obtain: str,
     encoder: Encoder | None = None,
 ) -> Dataset:
-    """The dataset, of videos by default, whose lists name the sources `listed`.
+    """The dataset of the sources `listed`; `encoder` is by default that of videos.
 
-    DatasetError where a split has none of its files.
+    Raises DatasetError if no file of a split exists.
     """
     encoder = encoder or VideoEncoder()
     splits: dict[str, list[Source]] = {}
@@ -72,20 +73,20 @@ def dataset_of(
         if not splits[split]:
             example = f", such as {sources[0].id}" if sources else ""
             raise DatasetError(
-                f"{name}: of the {len(sources)} {files_of(encoder.modality)} of split {split!r}{example}, none is "
+                f"{name}: the split {split!r} lists {len(sources)} {files_of(encoder.modality)}{example}, but none is "
                 f"below {root}. {obtain}"
             )
     return Dataset(name=name, label_names=tuple(label_names), splits=splits, missing=missing, encoder=encoder)
 
 
 def files_of(modality: str) -> str:
-    """What messages call the raw files."""
+    """The noun for the raw files in messages."""
     return "videos" if modality == "video" else f"{modality} files"
 
 
 def media_paths(folder: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> list[Path]:
-    """All files below a folder with one of the endings (in lower case, with their dot; by default those of video),
-    sorted; links are followed, hidden files left out.
+    """All files below a folder whose suffix is one of `suffixes` (lower case, with the dot), sorted. Links are
+    followed, hidden files and folders are left out.
     """
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -96,7 +97,7 @@ def media_paths(folder: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> lis
 
 
 class MediaFiles:
-    """The files below a folder with one of the endings, found by name."""
+    """Finds the files below a folder by their names; only files with one of `suffixes` count."""
 
     def __init__(self, root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> None:
         self._root = root
@@ -105,20 +106,20 @@ class MediaFiles:
             self._found.setdefault(path.stem.lower(), []).append(path)
 
     def find(self, stem: str, prefer: Callable[[Path], bool]) -> Path:
-        """The file of this name without its ending (in any case), of several the first that `prefer` is true of.
+        """The file with this name, without suffix and in any case. Of several, the first that `prefer` accepts.
 
-        Where there is none, the path at which it might have been.
+        If there is none, the path that it would have in the root folder.
         """
         found = self._found.get(stem.lower(), [])
         return next(filter(prefer, found), found[0] if found else self._root / stem)
 
 
 def first_existing(root: Path, *patterns: str) -> Path | None:
-    """The first file that one of the relative patterns, in their order, finds below `root`."""
+    """The first file below `root` that matches one of the relative patterns, tried in order; None if there is none."""
     return next((path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()), None)
 
 
 def require_folder(root: Path, *, name: str, obtain: str) -> None:
-    """DatasetError where the folder of a dataset is not there."""
+    """Raise DatasetError if the folder of a dataset does not exist."""
     if not root.is_dir():
         raise DatasetError(f"{name}: there is no folder {root}. {obtain}")

@@ -1,4 +1,4 @@
-"""Folders out of Debian packages, which apt checks against the archive's signed index."""
+"""Downloads folders of Debian packages; apt checks them against the archive's signed index."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ TIMEOUT_S = 600
 
 
 def debian_folder(package: str, inside: str, root: Path) -> Path:
-    """The folder `inside` (such as usr/share/ldraw) of a package, kept as ROOT/package; downloaded where it is not
-    there yet, in the version that this machine's apt offers.
+    """The folder `inside` (such as usr/share/ldraw) of a package, kept as ROOT/package.
 
-    It appears only when it is complete. DatasetError where there is no apt, or no such package.
+    A missing folder is downloaded in the version that this machine's apt offers; it appears only when it is complete.
+    Raises DatasetError if there is no apt, no such package, or no such folder in it.
     """
     kept = root / package
     if kept.is_dir():
         return kept
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise DatasetError(
-            f"there is no apt-get on this machine to download {package} with; get the package's .deb from Debian, "
-            f"unpack it (dpkg-deb -x, or ar and tar), and put its {inside} at {kept}"
+            f"{package} cannot be downloaded without apt-get; get the package's .deb from Debian, unpack it (dpkg-deb "
+            f"-x, or ar and tar), and put its {inside} at {kept}"
         )
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as download:
@@ -48,6 +48,6 @@ def _run(command: list[str], folder: Path, package: str) -> None:
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb: error"))]
         raise DatasetError(
-            f"{package} could not be had from Debian ({words[-1] if words else 'apt says nothing'}). Run apt-get "
-            "update, check the network, and run the command again"
+            f"{package} could not be downloaded from Debian ({words[-1] if words else 'apt says nothing'}). Run "
+            "apt-get update, check the network, and run the command again"
         )

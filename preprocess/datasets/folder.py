@@ -1,8 +1,8 @@
-"""Any folder of files of one modality, videos by default: one folder per class, or a list.
+"""Any folder of files of one modality (default: videos), with one folder per class or with a list.
 
-Without a list: ROOT/train/CLASS/... and ROOT/val/CLASS/... (and test), or ROOT/CLASS/..., all of which is then train.
-With one csv file in ROOT: the columns `path` (relative to ROOT, or absolute), `label` (a name or a number; empty or
-without the column: none), and `split` (empty or without the column: train).
+Without a list, the layout is ROOT/train/CLASS/... and ROOT/val/CLASS/... (and test), or ROOT/CLASS/..., which is all
+train. A list is one csv file in ROOT with the columns `path` (relative to ROOT, or absolute), `label` (a name or a
+number; none if it is empty or the column is missing) and `split` (train if it is empty or the column is missing).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, require_fold
 def folder(
     root: Path, *, name: str = "folder", encoder: Encoder | None = None, suffixes: Collection[str] = VIDEO_SUFFIXES
 ) -> Dataset:
-    """The splits of a folder of files with one of the endings; DatasetError where there is none, or the list is not as
-    above. `name` is the dataset's, such as audio-folder.
+    """The splits of a folder of files with one of `suffixes`; `name` is the dataset's name, such as audio-folder.
+
+    Raises DatasetError if there is no such file or the list does not have the format above.
     """
     encoder = encoder or VideoEncoder()
     modality = encoder.modality
@@ -38,7 +39,7 @@ def folder(
         raise DatasetError(f"{name}: {root} holds several csv files ({', '.join(p.name for p in lists)}); keep one")
     label_names, listed = _listed(lists[0], root, name, obtain) if lists else class_folders(root, suffixes)
     if not listed:
-        raise DatasetError(f"{name}: there is no {modality} in {root}{' by its csv file' if lists else ''}. {obtain}")
+        raise DatasetError(f"{name}: {root}{f' lists no {modality}' if lists else f' holds no {modality}'}. {obtain}")
     return dataset_of(name, label_names, listed, root=root, obtain=obtain, encoder=encoder)
 
 
@@ -54,13 +55,13 @@ def _listed(path: Path, root: Path, dataset: str, obtain: str) -> tuple[tuple[st
     for file_name, label, split in rows:
         name = next((name for name, others in SPLIT_FOLDERS.items() if split in others), None)
         if name is None:
-            raise DatasetError(f"{dataset}: {path} has the split {split!r}; it is one of {', '.join(SPLIT_FOLDERS)}")
+            raise DatasetError(f"{dataset}: {path} has the split {split!r}; use one of {', '.join(SPLIT_FOLDERS)}")
         listed.setdefault(name, []).append(Source(id=file_name, path=root / file_name, label=numbers.get(label, -1)))
     return label_names, listed
 
 
 def _label_names(found: set[str]) -> tuple[str, ...]:
-    """Names sorted; numbers stay the numbers that they are."""
+    """The sorted names; if all labels are numbers, the numbers 0 to the largest, so that each keeps its value."""
     if found and all(label.isdecimal() for label in found):
         return tuple(str(number) for number in range(max(map(int, found)) + 1))
     return tuple(sorted(found))

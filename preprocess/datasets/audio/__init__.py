@@ -1,4 +1,4 @@
-"""Sounds as their publishers lay them out."""
+"""Datasets of sounds, in the layouts of their publishers."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Any folder of sounds: one folder per class, or a list, as `folder` has it for videos."""
+"""Any folder of sounds, in the layouts of folder.py: one folder per class, or a list."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ AUDIO_SUFFIXES = frozenset(
     | {".wma"}
 )
 SOUND_SUFFIXES = AUDIO_SUFFIXES | {".mkv", ".mov", ".mp4", ".webm"}
-"""Files that may hold a sound track, those of videos too."""
+"""Files that may hold a sound track, videos included."""
 
 
 def audio_folder(root: Path) -> Dataset:
-    """The splits of a folder of sounds; DatasetError where there is none, or the list is not as `folder` has it."""
+    """The splits of a folder of sounds. Raises DatasetError as `folder` does."""
     return folder(root, name="audio-folder", encoder=AudioEncoder(), suffixes=AUDIO_SUFFIXES)

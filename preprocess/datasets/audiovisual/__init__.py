@@ -1,4 +1,4 @@
-"""Videos with sound as their publishers lay them out."""
+"""Datasets of videos with sound, in the layouts of their publishers."""
 
 from collections.abc import Callable
 from functools import partial

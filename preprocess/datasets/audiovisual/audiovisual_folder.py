@@ -1,4 +1,4 @@
-"""Any folder of videos with sound: one folder per class, or a list, as `folder` has it for videos without."""
+"""Any folder of videos with sound, in the layouts of folder.py: one folder per class, or a list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,5 @@ from ..folder import folder
 
 
 def audiovisual_folder(root: Path) -> Dataset:
-    """The splits of a folder of videos, each with its sound track; DatasetError where there is none, or the list is not
-    as `folder` has it.
-    """
+    """The splits of a folder of videos with their sound tracks. Raises DatasetError as `folder` does."""
     return folder(root, name="audiovisual-folder", encoder=AudioVisualEncoder())

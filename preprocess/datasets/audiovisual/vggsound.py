@@ -1,8 +1,8 @@
-"""VGGSound as its authors publish it: a list, and the ten-second clips that one has fetched for it.
+"""VGGSound as its authors publish it: a list, with the ten-second clips that you have downloaded for it.
 
-Looked for below ROOT: `vggsound.csv` (there or one folder down), without a header, each line a YouTube id, the second
-at which the clip begins, a label, and train or test; and the clips, anywhere, as `{id}_{start:06d}.mp4` (or `{id}_
-{start}.mp4`, `{id}_{start}_{stop}.mp4`), with their sound. The test list is the split `val`.
+Files below ROOT: `vggsound.csv`, in ROOT or one folder down, without a header; a line holds a YouTube id, the clip's
+start in seconds, a label, and train or test. The clips with their sound are in any folder as `{id}_{start:06d}.mp4` (or
+`{id}_{start}.mp4`, `{id}_{start}_{stop}.mp4`). The test list is the split `val`.
 
 H. Chen, W. Xie, A. Vedaldi, A. Zisserman, VGGSound, ICASSP 2020.
 """
@@ -26,7 +26,7 @@ SECONDS = 10
 
 
 def vggsound(root: Path) -> Dataset:
-    """The published split; DatasetError for another layout."""
+    """The published splits. Raises DatasetError for another layout."""
     require_folder(root, name="vggsound", obtain=OBTAIN)
     rows = _rows(root)
     label_names = sorted({label for _, _, label, _ in rows})
@@ -47,7 +47,7 @@ def vggsound(root: Path) -> Dataset:
 
 
 def _rows(root: Path) -> list[tuple[str, int, str, str]]:
-    """Id, first second, label and list of each clip."""
+    """YouTube id, start in seconds, label and list (train or test) of each clip."""
     path = first_existing(root, "vggsound.csv", "*/vggsound.csv")
     if path is None:
         raise DatasetError(f"vggsound: there is no vggsound.csv in {root} or one folder down. {OBTAIN}")
@@ -62,7 +62,7 @@ def _rows(root: Path) -> list[tuple[str, int, str, str]]:
 
 
 def _path(files: MediaFiles, video: str, start: int) -> Path:
-    """The clip's file, by the first of its usual names that is there."""
+    """The clip's file under the first usual name that exists."""
     names = [f"{video}_{start:06d}", f"{video}_{start}", f"{video}_{start}_{start + SECONDS}"]
     names.append(f"{video}_{start * 1000}_{(start + SECONDS) * 1000}")
     found = [files.find(name, lambda _: True) for name in names]

@@ -1,4 +1,4 @@
-"""Meshes and simulations as their publishers lay them out."""
+"""Datasets of meshes and simulations, in the layouts of their publishers."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Flows about a cylinder, computed when the shards are written: nothing is read, and nothing needs to be downloaded.
+"""Simulated flows around a cylinder, computed while the shards are written; no data are read or downloaded.
 
-Every trajectory has a speed, a place and a size of its own, drawn from its number: the Reynolds numbers are 60 to 170,
-so most shed vortices.
+The inflow speed and the cylinder's position and radius are drawn from the trajectory's number. Reynolds numbers are 60
+to 170, so most flows shed vortices.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ TRAJECTORIES = {"train": 64, "val": 16, "test": 16}
 
 
 def cylinder_flow(root: Path) -> Dataset:
-    """64 trajectories to train on and 16 each of val and test, of 150 steps on about 950 nodes: 11 s each on one core.
+    """64 trajectories for train and 16 each for val and test, of 150 steps on about 950 nodes: 11 s each on one core.
 
-    `root` is not looked at.
+    `root` is not used.
     """
     return flows("cylinder-flow", root, TRAJECTORIES, CylinderFlow())
 
 
 def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> Dataset:
-    """As many trajectories of each split as `counts` says, each `like` the given one but for what is drawn."""
+    """`counts` trajectories of each split; `like` gives the parameters that are not drawn."""
     splits = {
         split: [
             Source(
@@ -45,7 +45,7 @@ def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> 
 
 
 def drawn_flow(name: str, like: CylinderFlow) -> CylinderFlow:
-    """`like` with the speed, the cylinder's place and its radius that belong to a name."""
+    """`like` with the inflow speed, cylinder position and radius drawn for a name."""
     rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(name.encode())))
     speed, x, y, radius = rng.uniform((1.0, 0.28, 0.17, 0.045), (1.6, 0.40, 0.24, 0.07)).round(4).tolist()
     return replace(like, inlet_m_s=speed, x_m=x, y_m=y, radius_m=radius)

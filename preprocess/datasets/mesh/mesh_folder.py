@@ -1,4 +1,4 @@
-"""Mesh files of one's own: OBJ, PLY, STL, OFF or GLB, laid out or listed as folder.py says."""
+"""Any folder of mesh files (OBJ, PLY, STL, OFF or GLB), in the layouts of folder.py."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from ..folder import folder
 
 
 def mesh_folder(root: Path) -> Dataset:
-    """The splits of a folder of mesh files; DatasetError as for `folder`."""
+    """The splits of a folder of mesh files. Raises DatasetError as `folder` does."""
     return folder(root, name="mesh-folder", encoder=MeshEncoder(), suffixes=SURFACE_SUFFIXES)

@@ -1,12 +1,12 @@
-"""MeshGraphNets' simulations (Pfaff et al., 2021) as HDF5, the form in which their conversions are published.
+"""MeshGraphNets' simulations (Pfaff et al., 2021), converted to HDF5.
 
-    ROOT/train.h5, valid.h5, test.h5     (also .hdf5; names may go on, as in train_cylinder.h5)
-    ROOT/meta.json                       (also any other *meta*.json)
+    ROOT/train.h5, valid.h5, test.h5     (or .hdf5; names may be longer, such as train_cylinder.h5)
+    ROOT/meta.json                       (or any other *meta*.json)
 
-A file has one group per trajectory (see encode/trajectories.py). The JSON is that of the TFRecords: `dt` in seconds,
-and `features`, where those with `"type": "dynamic"` are the fields; `shape` ends in a field's channels; `field_names`,
-where it is there, gives their order. Meshes that move (a dynamic `mesh_pos` or `world_pos`: cloth, plates) are not
-taken.
+A file has one group per trajectory (see encode/mesh/trajectories.py). The JSON is that of the TFRecords: `dt` in
+seconds, and `features`, of which those with `"type": "dynamic"` are the fields. The last number of `shape` is a field's
+channels. `field_names`, which is optional, gives their order. Moving meshes (with a dynamic `mesh_pos` or `world_pos`:
+cloth, plates) are not supported.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ OBTAIN = (
     "ROOT/valid.h5, ROOT/test.h5 and ROOT/meta.json"
 )
 _SPLITS = {"train": "train", "val": "val", "test": "test"}
-"""A file of a split begins with its value: valid.h5 too is that of val."""
+"""Splits, and how the names of their files begin; "val" matches valid.h5."""
 _MOVING = frozenset({"mesh_pos", "world_pos"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Meta:
-    """What the JSON says: seconds of a step, the fields and how many channels each has."""
+    """The contents of the JSON: the time step in seconds, the fields, and the number of channels of each."""
 
     dt_s: float
     fields: tuple[str, ...]
@@ -42,7 +42,7 @@ class _Meta:
 
 
 def meshgraphnets(root: Path) -> Dataset:
-    """The trajectories of each split; DatasetError where the files are not as above."""
+    """The trajectories of each split. Raises DatasetError for another layout."""
     require_folder(root, name="meshgraphnets", obtain=OBTAIN)
     path = first_existing(root, "meta.json", "*meta*.json")
     if path is None:
@@ -69,13 +69,13 @@ def _read_meta(path: Path) -> _Meta:
         dt_s = float(data["dt"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DatasetError(
-            f"meshgraphnets: {path} is not as expected ({type(error).__name__}: {error}); it has `dt`, and `features` "
-            f"with a type and a shape each. {OBTAIN}"
+            f"meshgraphnets: {path} is not as expected ({type(error).__name__}: {error}); it needs `dt`, and "
+            f"`features` with a type and a shape each. {OBTAIN}"
         ) from error
     if moving := sorted(_MOVING & set(fields)):
         raise DatasetError(
-            f"meshgraphnets: by {path} {' and '.join(moving)} changes over time; only meshes that rest are taken, such "
-            "as cylinder_flow's and airfoil's"
+            f"meshgraphnets: {path} says that {' and '.join(moving)} changes over time; only static meshes are "
+            "supported, such as those of cylinder_flow and airfoil"
         )
     if not fields:
         raise DatasetError(f"meshgraphnets: no feature of {path} is dynamic, so there is no field. {OBTAIN}")
@@ -83,7 +83,7 @@ def _read_meta(path: Path) -> _Meta:
 
 
 def _trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
-    """A source for each group, in the order of the numbers in their names."""
+    """A source for each group, ordered by the numbers in the groups' names."""
     try:
         with h5py_module().File(path, "r") as file:
             names = sorted(file, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
@@ -91,5 +91,5 @@ def _trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
         raise DatasetError(f"meshgraphnets: {path} cannot be read as HDF5 ({error}). {OBTAIN}") from error
     if not names:
         raise DatasetError(f"meshgraphnets: {path} has no groups, so no trajectories. {OBTAIN}")
-    said = {"fields": list(meta.fields), "widths": list(meta.widths), "dt_s": meta.dt_s}
-    return [Source(id=f"{split}/{name}", path=path, meta={"trajectory": name, **said}) for name in names]
+    shared = {"fields": list(meta.fields), "widths": list(meta.widths), "dt_s": meta.dt_s}
+    return [Source(id=f"{split}/{name}", path=path, meta={"trajectory": name, **shared}) for name in names]

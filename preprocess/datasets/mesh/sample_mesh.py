@@ -1,4 +1,4 @@
-"""Meshes to try everything with: 24 flows about a cylinder to train on and 6 for validation, on coarse meshes."""
+"""A small sample set of simulations: flows around a cylinder on coarse meshes, 24 for train and 6 for val."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ SPACING_M, STEP_S = 0.04, 2e-3
 
 
 def sample_mesh(root: Path) -> Dataset:
-    """Trajectories of 150 steps on about 570 nodes, a second or two each on one core; `root` is not looked at."""
+    """Trajectories of 150 steps on about 570 nodes: 1 to 2 s each on one core. `root` is not used."""
     return flows("sample-mesh", root, TRAJECTORIES, CylinderFlow(spacing_m=SPACING_M, step_s=STEP_S))

@@ -1,4 +1,4 @@
-"""Point clouds as their publishers lay them out."""
+"""Datasets of point clouds, in the layouts of their publishers."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,8 +1,8 @@
 """ModelNet40 as Princeton publishes it: 12,311 meshes of 40 categories.
 
-Looked for below ROOT or ROOT/ModelNet40: CATEGORY/train/*.off and CATEGORY/test/*.off. The test folders are the split
-`val`. Points are drawn on the surfaces (encode/points.py). Other numbers of categories, such as ModelNet10's, are read
-alike.
+Files below ROOT or ROOT/ModelNet40: CATEGORY/train/*.off and CATEGORY/test/*.off. The test folders are the split `val`.
+The encoder samples points on the surfaces (encode/points/encoder.py). Any number of categories works, such as those of
+ModelNet10.
 
 Z. Wu et al., 3D ShapeNets, CVPR 2015.
 """
@@ -23,7 +23,7 @@ SPLITS = {"train": "train", "val": "test"}
 
 
 def modelnet40(root: Path) -> Dataset:
-    """The published splits; DatasetError for another layout."""
+    """The published splits. Raises DatasetError for another layout."""
     require_folder(root, name="modelnet40", obtain=OBTAIN)
     base = root / "ModelNet40" if (root / "ModelNet40").is_dir() else root
     label_names = sorted({path.parent.name for path in base.glob("*/train") if path.is_dir()})

@@ -1,7 +1,7 @@
-"""Point clouds of one's own: PLY, NPY, LAS or LAZ, and meshes that points are drawn on: OBJ, PLY, STL, OFF or GLB.
+"""Any folder of point clouds (PLY, NPY, LAS, LAZ) or of meshes to sample points on (OBJ, PLY, STL, OFF, GLB).
 
-They are laid out or listed as folder.py says. An NPY file holds an array (N, 3 or more) of numbers, x, y, z first.
-Tiles are taken whole: the dataset `las` cuts them.
+The layouts are those of folder.py. An NPY file holds an array (N, 3 or more) of numbers, x, y, z first. A LAS or LAZ
+tile becomes one sample; the dataset `las` cuts tiles into blocks.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ from ..folder import folder
 
 
 def points_folder(root: Path) -> Dataset:
-    """The splits of a folder of clouds and meshes; DatasetError as for `folder`."""
+    """The splits of a folder of clouds and meshes. Raises DatasetError as `folder` does."""
     return folder(root, name="points-folder", encoder=PointEncoder(), suffixes=POINT_SUFFIXES)

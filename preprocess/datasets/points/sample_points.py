@@ -1,11 +1,11 @@
-"""Real clouds, small enough to try everything with: points on toy bricks and other parts, and scanned ground.
+"""A small sample set of real point clouds: points on toy bricks and other parts, and scanned ground.
 
-The parts are those of the LDraw library (Debian's ldraw-parts-free, 47 MB, CC-BY-4.0): of eight categories 64 parts
-each for training and 12 for validation (fewer where it has fewer), chosen by the hash of their names. Printed, moved
-and unfinished ones are left out. The ground is two tiles of airborne scans that laspy tests with (its source archive,
-2 MB, BSD-2), cut into blocks of about 2,300 points; every sixth is validation, and blocks share no point.
+The parts come from the LDraw library (Debian's ldraw-parts-free, 47 MB, CC-BY-4.0): eight categories with 64 parts each
+for training and 12 for validation (fewer if the library has fewer), chosen by the hash of their names. Printed, moved
+and unfinished parts are left out. The ground is two tiles of airborne scans from laspy's tests (its source archive, 2
+MB, BSD-2), cut into blocks of about 2,300 points. Every sixth block is validation; blocks share no point.
 
-A copy of the library that is already there may be put at ROOT/ldraw-parts-free, with the folders parts and p in it.
+An existing copy of the library, with its folders parts and p, may be put at ROOT/ldraw-parts-free.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NOT_PLAIN = re.compile(r"^[~=_|]|pattern|sticker|needs work", re.IGNORECASE)
 
 
 def sample_points(root: Path) -> Dataset:
-    """The sample set, fetched into `root`; DatasetError where that is not possible."""
+    """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
     root.mkdir(parents=True, exist_ok=True)
     label_names = (*CATEGORIES, GROUND)
     splits = _parts(debian_folder("ldraw-parts-free", "usr/share/ldraw", root))
@@ -62,7 +62,9 @@ def _parts(library: Path) -> dict[str, list[Source]]:
     splits: dict[str, list[Source]] = {split: [] for split in PARTS}
     for label, (name, paths) in enumerate(by_category.items()):
         if len(paths) < 2:
-            raise DatasetError(f"sample-points: {library} has {len(paths)} parts of the category {name!r}; remove it")
+            raise DatasetError(
+                f"sample-points: {library} has {len(paths)} parts of the category {name!r}, needs 2; remove it"
+            )
         n_val = len(paths) * PARTS["val"] // sum(PARTS.values())
         for i, path in enumerate(paths):
             source = Source(id=f"ldraw/{path.name}", path=path, label=label)
@@ -75,7 +77,7 @@ def _hash(path: Path) -> int:
 
 
 def _category(path: Path) -> str | None:
-    """The category of a plain part: what its head says, or the first word of its title."""
+    """The category of a plain part: that of its header, or else the first word of its title. None for other parts."""
     if not _PART.fullmatch(path.name):
         return None
     with path.open(encoding="utf-8", errors="replace") as file:

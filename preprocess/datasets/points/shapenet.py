@@ -1,13 +1,13 @@
-"""ShapeNetCore in its two forms: PointFlow's clouds, or the models themselves.
+"""ShapeNetCore in one of two forms: PointFlow's clouds, or the original models.
 
-Looked for below ROOT, or one folder down (such as ShapeNetCore.v2.PC15k):
+Files in ROOT, or one folder down (such as ShapeNetCore.v2.PC15k):
 
-    SYNSET/{train,val,test}/MODEL.npy           PointFlow's: 15,000 points each, in their published (random) order
-    SYNSET/MODEL/models/model_normalized.obj    ShapeNetCore.v2, or SYNSET/MODEL/model.obj of v1: points are drawn on it
+    SYNSET/{train,val,test}/MODEL.npy           PointFlow: clouds of 15,000 points in their published (random) order
+    SYNSET/MODEL/models/model_normalized.obj    ShapeNetCore.v2 (v1: SYNSET/MODEL/model.obj); points are sampled on it
 
-SYNSET is a number of eight digits; labels are the categories that are there, sorted by it. The splits of the models are
-those of `all.csv` (id, synsetId, subSynsetId, modelId, split) in ROOT or one folder down; without it all is train. Of
-PointFlow's points the first 10,000 are for training and the others for reference (`PointSelection(rows=...)`).
+SYNSET is a number of eight digits; labels are the categories found, sorted by this number. The splits of the models are
+those of `all.csv` (id, synsetId, subSynsetId, modelId, split) in ROOT or one folder down; without it, all models are
+train. PointFlow trains on the first 10,000 points and keeps the others for reference (`PointSelection(rows=...)`).
 
 A. X. Chang et al., ShapeNet, 2015; G. Yang et al., PointFlow, ICCV 2019.
 """
@@ -44,7 +44,7 @@ CATEGORIES = dict(entry.split(maxsplit=1) for entry in " ".join(_CATEGORIES.spli
 
 
 def shapenet(root: Path) -> Dataset:
-    """The clouds, or else the models; DatasetError where neither is there."""
+    """The clouds, or else the models. Raises DatasetError if there are neither."""
     require_folder(root, name="shapenet", obtain=OBTAIN)
     base, synsets = _synsets(root)
     listed = _clouds(base, synsets) or _models(root, base, synsets)
@@ -55,13 +55,13 @@ def shapenet(root: Path) -> Dataset:
 
 
 def _synsets(root: Path) -> tuple[Path, list[str]]:
-    """The folder that holds those of the categories, and their names, sorted."""
+    """The parent folder of the categories' folders, and their names, sorted."""
     for base in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         found = sorted(p.name for p in base.iterdir() if p.is_dir() and len(p.name) == 8 and p.name.isdecimal())
         if found:
             return base, found
     raise DatasetError(
-        f"shapenet: no folder of {root}, or one below it, is named by a synset of eight digits. {OBTAIN}"
+        f"shapenet: neither {root} nor a folder in it holds a folder named by a synset of eight digits. {OBTAIN}"
     )
 
 
@@ -93,7 +93,7 @@ def _models(root: Path, base: Path, synsets: list[str]) -> dict[str, list[Source
 
 
 def _published_splits(root: Path) -> dict[tuple[str, str], str]:
-    """The split of each (synset, model) that all.csv names; none without the file."""
+    """The split of each (synset, model) in all.csv; empty without the file."""
     path = first_existing(root, "all.csv", "*/all.csv")
     if path is None:
         return {}
@@ -103,5 +103,5 @@ def _published_splits(root: Path) -> dict[tuple[str, str], str]:
             raise DatasetError(f"shapenet: {path} has the columns {reader.fieldnames}, not synsetId, modelId, split")
         found = {(row["synsetId"].zfill(8), row["modelId"]): row["split"] for row in reader}
     if unknown := sorted(set(found.values()) - set(SPLITS)):
-        raise DatasetError(f"shapenet: {path} has the split {unknown[0]!r}; it is one of {', '.join(SPLITS)}")
+        raise DatasetError(f"shapenet: {path} has the split {unknown[0]!r}; legal are {', '.join(SPLITS)}")
     return found

@@ -1,4 +1,4 @@
-"""Videos as their publishers lay them out."""
+"""Datasets of videos, in the layouts of their publishers."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,8 +1,8 @@
 """HMDB51 as its authors publish it.
 
-Looked for below ROOT: `{class}_test_split{1,2,3}.txt`, there or one folder down (`testTrainMulti_7030_splits/`), each
-line a file and 0 (not used), 1 (train) or 2 (test, here the split `val`); and the videos, anywhere, in a folder per
-class.
+Files below ROOT: `{class}_test_split{1,2,3}.txt`, in ROOT or one folder down (`testTrainMulti_7030_splits/`); a line
+holds a file and 0 (not used), 1 (train) or 2 (test, here the split `val`). The videos are in any folder, in one folder
+per class.
 
 H. Kuehne et al., HMDB: A Large Video Database for Human Motion Recognition, ICCV 2011.
 """
@@ -24,7 +24,7 @@ _SPLITS = {"1": "train", "2": "val"}
 
 
 def hmdb51(root: Path, fold: int = 1) -> Dataset:
-    """The published fold 1, 2 or 3; DatasetError for another layout."""
+    """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout."""
     name = "hmdb51" if fold == 1 else f"hmdb51-{fold}"
     require_folder(root, name=name, obtain=OBTAIN)
     ending = f"_test_split{fold}.txt"

@@ -1,9 +1,9 @@
 """Kinetics-400 as the CVD Foundation publishes it, or in class folders.
 
-Looked for below ROOT: the lists `train.csv`, `val.csv` (or `validate.csv`) and `test.csv`, there or in `annotations/`,
-with the columns label, youtube_id, time_start, time_end; and the videos, anywhere, as `{id}_{start:06d}_{end:06d}.mp4`.
-A file in a folder `replacement*` (mended copies of broken ones) goes before another of its name. Without lists, the
-folders `train` (or `videos_train`), `val`, `test` hold one folder per class.
+Files below ROOT: the lists `train.csv`, `val.csv` (or `validate.csv`) and `test.csv`, in ROOT or in `annotations/`,
+with the columns label, youtube_id, time_start, time_end; and the videos in any folder, as
+`{id}_{start:06d}_{end:06d}.mp4`. Files in a folder `replacement*` (repaired copies) take precedence over others of the
+same name. Without lists, the folders `train` (or `videos_train`), `val`, `test` hold one folder per class.
 
 W. Kay et al., The Kinetics Human Action Video Dataset, arXiv 1705.06950.
 """
@@ -27,7 +27,7 @@ _LISTS = {"train": ("train",), "val": ("val", "validate", "validation"), "test":
 
 
 def k400(root: Path) -> Dataset:
-    """The splits whose lists are there (test only where its videos are too); DatasetError for another layout."""
+    """The splits that have a list, but test only if its videos exist. Raises DatasetError for another layout."""
     require_folder(root, name="k400", obtain=OBTAIN)
     found = {split: _list_of(root, names) for split, names in _LISTS.items()}
     rows = {split: _rows(path) for split, path in found.items() if path is not None}

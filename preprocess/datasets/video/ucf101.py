@@ -1,7 +1,8 @@
 """UCF101 as its authors publish it.
 
-Looked for below ROOT: `classInd.txt`, `trainlist01.txt` and `testlist01.txt`, there or one folder down (such as
-`ucfTrainTestlist/`); and the videos, anywhere, as `v_{Class}_g{group}_c{clip}.avi`. The test list is the split `val`.
+Files below ROOT: `classInd.txt`, `trainlist01.txt` and `testlist01.txt`, in ROOT or one folder down (such as
+`ucfTrainTestlist/`); and the videos in any folder, as `v_{Class}_g{group}_c{clip}.avi`. The test list is the split
+`val`.
 
 K. Soomro, A. R. Zamir, M. Shah, UCF101, arXiv 1212.0402.
 """
@@ -21,7 +22,7 @@ OBTAIN = (
 
 
 def ucf101(root: Path, fold: int = 1) -> Dataset:
-    """The published fold 1, 2 or 3; DatasetError for another layout."""
+    """The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout."""
     name = "ucf101" if fold == 1 else f"ucf101-{fold}"
     require_folder(root, name=name, obtain=OBTAIN)
     numbers = {}
@@ -39,7 +40,7 @@ def ucf101(root: Path, fold: int = 1) -> Dataset:
             entry = PurePosixPath(line.split()[0])
             label = entry.parent.name
             if label not in numbers:
-                raise DatasetError(f"{name}: {text} has the line {line!r}, whose class classInd.txt lacks. {OBTAIN}")
+                raise DatasetError(f"{name}: {text} has the line {line!r} of a class not in classInd.txt. {OBTAIN}")
             path = files.find(entry.stem, lambda path, label=label: path.parent.name == label)  # type: ignore[misc]
             listed[split].append(Source(id=str(entry), path=path, label=label_names.index(label)))
     return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN)
