@@ -1,4 +1,4 @@
-"""Tars that others wrote: found, listed, checked, and never rewritten."""
+"""Indexes tars that other programs wrote; the tars are checked and never rewritten."""
 
 from .job import IndexReport, index_tars
 

@@ -1,4 +1,4 @@
-"""The samples of a tar as WebDataset groups them: members with one key that stand together."""
+"""Groups the members of a tar into samples as WebDataset does: consecutive members with the same key."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ MAX_LABEL_BYTES = 1 << 24
 
 @dataclass(slots=True)
 class Group:
-    """The members of a sample: per component offset, size and digest, and the bytes of those to look into.
+    """The members of a sample.
 
-    `problem` is why they make no sample, "" where they may.
+    components: offset, size and digest of each. data: the bytes of the components to read. problem: why the group is
+    no sample; "" if it may be one.
     """
 
     key: str
@@ -29,10 +30,10 @@ class Group:
 
 
 def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
-    """The groups of a tar in its order; a member of no sample, or of none that can be told, is a group of its own.
+    """The groups of a tar in its order. A member whose name has no key and component is a group with a problem.
 
-    wanted: the components whose bytes are kept, besides labels. Where the tar is damaged or cut, the last group has the
-    key "" and the reason as its problem.
+    wanted: the components whose bytes are kept, besides labels. If the tar is damaged or truncated, the last group has
+    the key "" and the reason as its problem.
     """
     group: Group | None = None
     try:
@@ -53,7 +54,7 @@ def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
             _read(group, component, member.offset_data, member.size, reader, wanted)
     except ShardError as error:
         if group is not None:
-            group.problem = group.problem or "is the last sample before the damage of the tar"
+            group.problem = group.problem or "is the last sample before the damaged part of the tar"
             yield group
         yield Group("", problem=str(error))
         return
@@ -62,10 +63,10 @@ def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
 
 
 def _read(group: Group, component: str, offset: int, size: int, reader: HashedReader, wanted: Collection[str]) -> None:
-    """Take a member into the group, with its bytes where they will be looked into."""
+    """Add a member to the group, with its bytes if they are wanted or hold a label."""
     is_label = component in LABELS
     if is_label and size > MAX_LABEL_BYTES:
-        group.problem = f"has a {component} of {size} bytes; labels are read up to {MAX_LABEL_BYTES}"
+        group.problem = f"has a {component} of {size} bytes; labels may have at most {MAX_LABEL_BYTES}"
     is_kept = component in wanted or (is_label and size <= MAX_LABEL_BYTES)
     body = reader.read(size) if is_kept else b""
     digest = xxhash.xxh3_128(body)

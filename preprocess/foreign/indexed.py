@@ -1,4 +1,4 @@
-"""What indexing makes of one member: its kind, the columns of the manifest, and its entry in the file of packets."""
+"""The result of indexing one member: its kind, its columns of the manifest, and its table in the packets file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...shards.members.member import ENDING, Member
 from ...shards.members.text import BYTES, JSON, TEXT
 
 _KINDS = {"json": JSON.name, "txt": TEXT.name, "cls": TEXT.name}
-"""Of members that are not indexed, by their ending; all others are bytes."""
+"""The kinds of members that are not indexed, by their component; all others are bytes."""
 
 Span = tuple[int, int, bytes]
 """Offset and size of a member in the tar, and its xxh3_128."""
@@ -17,15 +17,15 @@ Span = tuple[int, int, bytes]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Indexed:
-    """The member, with its entry as its `table`; `sums` as in `Sample`."""
+    """The member with its packet table; `sums` as in `Sample`."""
 
     member: Member
     sums: dict[str, list[float]] = field(default_factory=dict)
 
     def row(self, key: str, source: str, spans: dict[str, Span], ending: str, offset: int) -> Row:
-        """The row of the sample, still without a label, where the entry stands at `offset` of the file.
+        """The row of the sample, without a label; its table is at `offset` of the packets file.
 
-        The member with the ending `ending` is the component that its kind is called (`video`), whatever its container.
+        The member `ending` becomes the component named after its kind (`video`), whatever its container.
         """
         own = self.member
         members: dict[str, Placed] = {}

@@ -1,4 +1,4 @@
-"""What tars can be indexed as, and which of it they hold."""
+"""The indexers: which modalities of foreign tars can be indexed, and which one a tar holds."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from .sound import index_sound
 from .video import index_video
 
 CONTAINERS = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
-"""Endings of members that hold a video; of a sample that has several, the first one counts."""
+"""Components that hold a video, in order of preference."""
 SOUNDS = ("flac", "wav", "mp3", "ogg", "oga", "opus", "m4a", "aac")
-"""The same of sounds."""
-LOOKED_AT = 1000
-"""Members of a tar that are looked at for one that can be indexed."""
+"""Components that hold a sound, in order of preference."""
+MAX_PROBED = 1000
+"""How many members of a tar are searched for one that can be indexed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Indexer:
-    """components: that are indexed; of a sample that has several, the first one counts. index: makes it of a member's
-    bytes and component, thoroughly or fast; RejectError where it cannot be used.
+    """How one modality is indexed.
+
+    name: the modality. noun: its medium in messages. components: those that can be indexed; the first one that a sample
+    holds is used. index: takes a member's bytes, its component and whether to check every entry point; raises
+    RejectError if the member cannot be used.
     """
 
     name: str
@@ -50,20 +53,20 @@ INDEXERS = {
 
 
 CLOUDS = frozenset({suffix[1:] for suffix in POINT_SUFFIXES} | {"points.npy"})
-"""Components of clouds and meshes, which are not indexed: most must be parsed as a whole, and a clip of a cloud is a
-run of rows, which is a fair sample only where the rows lie in random order, as they do in shards.
+"""Components of clouds and meshes, which are not indexed. Most formats must be parsed as a whole, and a loader reads a
+run of rows, which is a random sample only if the rows are in random order, as in shards.
 """
 
 
 def indexer_of(paths: Sequence[Path], wanted: str | None) -> Indexer:
-    """The modality that is wanted, or else that of the first sample which has any.
+    """The indexer of the modality `wanted`, or that of the first sample that can be indexed.
 
-    ValueError where that sample has several, or is a cloud or a mesh, or `wanted` is none of INDEXERS. Tars of which
-    none can be told are indexed as videos, so that their rejects say what is in them.
+    Raises ValueError if that sample has several modalities, or is a cloud or a mesh, or `wanted` is unknown. If no
+    sample can be indexed, the tars are indexed as videos, and the rejects say what they hold.
     """
     if wanted is not None:
         if wanted not in INDEXERS:
-            raise ValueError(f"modality {wanted!r}; legal are {', '.join(INDEXERS)}")
+            raise ValueError(f"modality {wanted!r} cannot be indexed; legal are {', '.join(INDEXERS)}")
         return INDEXERS[wanted]
     for path in paths:
         components = _first_components(path)
@@ -72,27 +75,27 @@ def indexer_of(paths: Sequence[Path], wanted: str | None) -> Indexer:
             held = ", ".join(sorted(components & {c for m in found for c in m.components}))
             names = " or ".join(f"--modality {m.name}" for m in found)
             raise ValueError(
-                f"a sample of {path} holds {held}; give {names}, or make shards of both with `maskstream shards`, "
-                "which puts them on one clock"
+                f"a sample of {path} holds {held}; give {names}, or use `maskstream shards`, which stores both on one "
+                "clock"
             )
         if found:
             return found[0]
         if clouds := sorted(components & CLOUDS):
             raise ValueError(
-                f"a sample of {path} holds {clouds[0]}; clouds and meshes are not indexed: unpack the tars, and make "
-                "shards of the files with `maskstream shards points-folder`"
+                f"a sample of {path} holds {clouds[0]}; clouds and meshes cannot be indexed: unpack the tars, and use "
+                "`maskstream shards points-folder`"
             )
     return INDEXERS["video"]
 
 
 def _first_components(path: Path) -> set[str]:
-    """The components of the first sample of a tar that has one which can be indexed; none where there is none."""
+    """The components of a tar's first sample that has a known component; empty if there is none."""
     known = {component for m in INDEXERS.values() for component in m.components} | CLOUDS
     key, components = "", set[str]()
     try:
         with path.open("rb") as file:
             reader = HashedReader(file, lambda size_bytes: None)
-            for member in islice(walk(reader, foreign=True), LOOKED_AT):
+            for member in islice(walk(reader, foreign=True), MAX_PROBED):
                 split = split_name(member.name) if member.isreg() else None
                 if split is None:
                     continue
@@ -102,5 +105,5 @@ def _first_components(path: Path) -> set[str]:
                     key, components = split[0], set()
                 components.add(split[1])
     except (OSError, ShardError):
-        pass  # indexing says what is wrong with it
+        pass  # indexing reports the error
     return components if components & known else set()

@@ -1,4 +1,4 @@
-"""Tars that others wrote, untouched, to a split that every part of maskstream reads."""
+"""The job that indexes tars of other programs, without changing them, into a split that maskstream reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from ...shards.stores.publish import publishing, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
 from ..executors.base import Executor
 from ..executors.local import executor_of
-from ..ledger import libraries, run_tasks
+from ..ledger import run_tasks
+from ..libraries import libraries
 from ..progress import Progress
 from .indexer import Indexer, indexer_of
 from .labels import Label, numbered
@@ -31,7 +32,7 @@ from .task import IndexedTar, TarTask, index_tar
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
-    """What was indexed: the folder of the split, tars with samples, samples, and rejects by stage."""
+    """What was indexed: the split's folder, the numbers of tars with samples and of samples, and rejects by stage."""
 
     folder: Path
     tars: int
@@ -49,19 +50,17 @@ def index_tars(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
-    """Write manifest.parquet, rejects.parquet, dataset.json, and per tar an idx and a packets file, into `out`.
+    """Write manifest.parquet, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
 
-    tars: files, or folders whose tars are taken; they are read once and never written. out: by default the folder in
-    which all of them lie. modality: "video" or "audio", by default what the first sample holds. Each place where
-    decoding of a video may begin is tried and compared with a plain decode, unless `fast`; of a sound it always is.
-    What cannot be used is a row in rejects.parquet. The tars are read in `executor`, by default in
-    `LocalExecutor(workers)`; the result does not depend on it. A run that was stopped goes on: tars that are indexed
-    and unchanged are not read again.
+    tars: files, or folders that hold them; they are read once and never written. out: by default the folder of the
+    tars. modality: "video" or "audio", by default that of the first sample. Every entry point of a video is decoded and
+    compared with a full decode, unless `fast` is set; those of a sound always are. Samples that cannot be used become
+    rows of rejects.parquet. The tasks run in `executor`, by default `LocalExecutor(workers)`; the result does not
+    depend on it. A stopped run continues: indexed tars that have not changed are not read again.
 
-    Raises ValueError for tars that are missing, lie in several folders without `out`, share a name, or hold several
-    modalities without `modality`, and for an `out` with shards that maskstream wrote; DatasetError where no tar holds a
-    usable sample; ResumeError where a run with other settings was stopped in `out`; BusyError where another run writes
-    to it.
+    Raises ValueError if tars are missing, are in several folders without `out`, share a name, or hold several
+    modalities without `modality`, and if `out` holds shards of maskstream; DatasetError if no tar holds a usable
+    sample; ResumeError if a run with other settings was stopped in `out`; BusyError if another run writes to it.
     """
     executor = executor_of(executor, workers)
     paths = _found(tars)
@@ -71,17 +70,17 @@ def index_tars(
 
 
 def _index(
-    paths: Sequence[Path], folder: Path, modality: Indexer, fast: bool, executor: Executor, progress: Progress
+    paths: Sequence[Path], folder: Path, indexer: Indexer, fast: bool, executor: Executor, progress: Progress
 ) -> IndexReport:
     names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
-    tasks = [TarTask(out=folder, name=name, modality=modality.name, check=not fast) for name in names]
-    settings = {"format": FORMAT, "index": modality.name, "fast": fast, "libraries": libraries()}
+    tasks = [TarTask(out=folder, name=name, modality=indexer.name, check=not fast) for name in names]
+    settings = {"format": FORMAT, "index": indexer.name, "fast": fast, "libraries": libraries()}
     with Journal(folder, settings, IndexedTar) as journal:
         (folder / DATASET_JSON).unlink(missing_ok=True)
         remove_leftovers(folder)
         done = run_tasks(executor, index_tar, tasks, journal, progress, phase="index", unit="tars")
         try:
-            report = _finished(folder, modality, fast, [done[task.name] for task in tasks])
+            report = _finished(folder, indexer, fast, [done[task.name] for task in tasks])
         except DatasetError:
             journal.discard()  # another modality may be tried
             raise
@@ -89,12 +88,12 @@ def _index(
     return report
 
 
-def _finished(folder: Path, modality: Indexer, fast: bool, tars: Sequence[IndexedTar]) -> IndexReport:
-    """Write what makes the folder a split; DatasetError where no tar holds a usable sample."""
+def _finished(folder: Path, indexer: Indexer, fast: bool, tars: Sequence[IndexedTar]) -> IndexReport:
+    """Write the files that make the folder a split. Raises DatasetError if no tar holds a usable sample."""
     shards, rejects, label_names = _merged(tars)
     if not shards:
-        example = f"; such as {rejects[0].source}: {rejects[0].reason}" if rejects else ""
-        raise DatasetError(f"no usable {modality.noun} in {len(tars)} tars{example}")
+        example = f", for example {rejects[0].source}: {rejects[0].reason}" if rejects else ""
+        raise DatasetError(f"{len(tars)} tars hold no usable {indexer.noun}{example}")
     for name in {tar.shard.name for tar in tars} - {shard.name for shard in shards}:
         for file in (packets_path(folder, name), beside(folder, name, SUMS)):
             file.unlink(missing_ok=True)
@@ -103,7 +102,7 @@ def _finished(folder: Path, modality: Indexer, fast: bool, tars: Sequence[Indexe
     info = DatasetInfo(
         dataset=folder.resolve().name,
         split=folder.resolve().name,
-        modality=modality.name,
+        modality=indexer.name,
         profile=FOREIGN,
         label_names=label_names,
         settings={"fast": fast},
@@ -121,28 +120,28 @@ def _found(tars: Sequence[Path]) -> list[Path]:
     paths = [path for tar in map(Path, tars) for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
     if missing := [path for path in paths if not path.is_file()]:
         raise ValueError(
-            f"no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
+            f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
         )
     if not paths:
-        raise ValueError(f"no *.tar in {', '.join(map(str, tars)) or 'nothing'}; give tars, or their folder")
+        raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; give tars, or their folder")
     resolved = sorted({path.parent.resolve() / path.name for path in paths})
     for stem, count in Counter(path.stem for path in resolved).items():
         if count > 1:
-            raise ValueError(f"{count} tars are called {stem!r}; index them into folders of their own, or rename them")
+            raise ValueError(f"{count} tars are named {stem!r}; index them into different folders, or rename them")
     if odd := [path for path in resolved if path.suffix != ".tar"]:
-        raise ValueError(f"{odd[0]} does not end in .tar; unpack a compressed tar first, rename one that is not")
+        raise ValueError(f"{odd[0]} does not end in .tar; decompress it if it is compressed, else rename it")
     return resolved
 
 
 def _folder(paths: Sequence[Path], out: Path | None) -> Path:
     folders = sorted({path.parent for path in paths})
     if out is None and len(folders) > 1:
-        raise ValueError(f"the tars lie in {len(folders)} folders, such as {folders[0]} and {folders[1]}; give --out")
+        raise ValueError(f"the tars are in {len(folders)} folders, such as {folders[0]} and {folders[1]}; give --out")
     folder = out or folders[0]
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / DATASET_JSON).exists():
         try:
-            profile = json.loads((folder / DATASET_JSON).read_bytes())["profile"]  # of any version of the format
+            profile = json.loads((folder / DATASET_JSON).read_bytes())["profile"]  # every version of the format has it
         except (ValueError, KeyError, TypeError):
             profile = "another"
         if profile != FOREIGN:
@@ -151,7 +150,7 @@ def _folder(paths: Sequence[Path], out: Path | None) -> Path:
 
 
 def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject], tuple[str, ...]]:
-    """Shards with labels, and all rejects: a key that an earlier tar has is one too."""
+    """The shards with labels, all rejects, and the label names. A key that an earlier tar holds becomes a reject."""
     taken: dict[str, str] = {}
     rejects = [reject for tar in tars for reject in tar.rejects]
     kept: list[tuple[ShardRecord, list[Row]]] = []
@@ -160,7 +159,7 @@ def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject]
         rows: list[Row] = []
         for row, label in zip(tar.shard.rows, tar.labels, strict=True):
             if row.key in taken:
-                reason = f"its key stands in {taken[row.key]} too; every key of a split must be its own"
+                reason = f"its key is in {taken[row.key]} too; keys must be unique within a split"
                 rejects.append(Reject(source=row.source, stage="tar", reason=reason))
                 continue
             taken[row.key] = tar.shard.name

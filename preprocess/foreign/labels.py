@@ -1,4 +1,4 @@
-"""The labels that stand beside the videos of a WebDataset: in `json` under "label", or in `cls`."""
+"""Reads the labels of a WebDataset's samples: "label" in `json`, or `cls`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Label = int | str | None
 """A number, a name, or none."""
 
 LABELS = ("json", "cls")
-"""The components that are looked into, in this order."""
+"""The components that may hold a label, in the order in which they are read."""
 
 MAX_LABEL = 2**63 - 1
 
 
 def label_of(members: Mapping[str, bytes]) -> Label:
-    """The label that the members of a sample give it; RejectError("label") for one that is neither number nor name."""
+    """The label in the members of a sample. Raises RejectError("label") if it is neither a number nor a name."""
     if "json" in members:
         try:
             described = json.loads(members["json"])
@@ -40,11 +40,11 @@ def _checked(label: object, where: str) -> Label:
     is_number = isinstance(label, int) and not isinstance(label, bool) and 0 <= label <= MAX_LABEL
     if is_number or (isinstance(label, str) and label and label.isprintable()):
         return label  # type: ignore[return-value]
-    raise RejectError("label", f"{where} {label!r}; legal are numbers from 0 on and names")
+    raise RejectError("label", f"{where} {label!r}; legal are integers from 0 on and names")
 
 
 def numbered(labels: Sequence[Label]) -> tuple[list[int], tuple[str, ...]]:
-    """Each label as a number (-1 for none) and, where one is a name, the sorted names that the numbers stand for."""
+    """Each label as a number (-1 for none), and the sorted label names; () if all labels are numbers."""
     if not any(isinstance(label, str) for label in labels):
         return [label if isinstance(label, int) else -1 for label in labels], ()
     names = sorted({str(label) for label in labels if label is not None})

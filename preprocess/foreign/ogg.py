@@ -1,4 +1,4 @@
-"""The packets of an Ogg stream where they lie in its pages (RFC 3533)."""
+"""Locates the packets of an Ogg stream in its pages (RFC 3533)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ _HEAD = 27
 _SERIAL = slice(14, 18)
 
 Pieces = list[tuple[int, int]]
-"""A packet: the first byte and the number of bytes of each of its pieces; it goes on in the next page."""
+"""The offset and size of each piece of a packet; a packet that continues on the next page has several pieces."""
 
 
 def ogg_packets(data: bytes) -> list[Pieces] | None:
-    """All packets, headers too; None where there is more than one stream, or a page is damaged."""
+    """All packets, including headers; None if there is more than one stream or a page is damaged."""
     packets: list[Pieces] = []
     open_packet: Pieces = []
     at, serial = 0, data[_SERIAL]

@@ -1,4 +1,4 @@
-"""One sound, untouched, to its facts, its sums, and its table in the file of packets."""
+"""Indexes one sound: its facts, its sums, and its table in the packets file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..encode.audio.encoder import check_sound, fbank_sums
 from ..encode.audio.sound import Sound, read_sound
 from .indexed import Indexed
 from .sound_entries import Timeline, cells_of, digest
-from .sound_packets import ListedSound, container_of, listed_sound
+from .sound_packets import DemuxedSound, container_of, demuxed_sound
 
 _PCM = "pcm_"
 _CHUNK = 1 << 16
-"""Samples of PCM that are compared at a time."""
+"""How many PCM samples are compared at a time."""
 
 
 def index_sound(data: bytes, component: str) -> Indexed:
-    """The index of the member `data`; RejectError where it cannot be a sample.
+    """Index the member `data`. Raises RejectError if it cannot become a sample.
 
-    It is decoded once as a whole, which is what every clip must equal; a way to read less of it is taken only where
-    that has been tried.
+    The full decode is the reference. A table that reads only part of the member is used only if its decode equals the
+    reference.
     """
     container = container_of(data, component)
     sound = read_sound(data, container=container)
@@ -44,11 +44,11 @@ def index_sound(data: bytes, component: str) -> Indexed:
 
 
 def _table(data: bytes, container: str, sound: Sound) -> SoundTable:
-    """The table with which the fewest bytes are read."""
-    listed = listed_sound(data, container)
+    """The table that reads the fewest bytes."""
+    demuxed = demuxed_sound(data, container)
     try:
-        if listed is not None and listed.form.sample_rate == sound.sample_rate:
-            made = _pcm(data, listed, sound) if listed.form.codec.startswith(_PCM) else _packets(listed, sound)
+        if demuxed is not None and demuxed.form.sample_rate == sound.sample_rate:
+            made = _pcm(data, demuxed, sound) if demuxed.form.codec.startswith(_PCM) else _packets(demuxed, sound)
             if made is not None:
                 return made
     except SoundTableError:
@@ -56,9 +56,9 @@ def _table(data: bytes, container: str, sound: Sound) -> SoundTable:
     return SoundTable(kind="whole", form=SoundForm(codec=container, layout="", sample_rate=sound.sample_rate))
 
 
-def _pcm(data: bytes, listed: ListedSound, sound: Sound) -> SoundTable | None:
-    """Of samples that lie in a row; None where they do not."""
-    start, size = listed.pieces["start"], listed.pieces["size"]
+def _pcm(data: bytes, demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
+    """The table of contiguous PCM samples; None if they are not contiguous."""
+    start, size = demuxed.pieces["start"], demuxed.pieces["size"]
     n = len(sound.samples)
     frame_bytes, rest = divmod(int(size.sum()), n)
     if rest or (start[1:] != start[:-1] + size[:-1]).any():
@@ -67,30 +67,30 @@ def _pcm(data: bytes, listed: ListedSound, sound: Sound) -> SoundTable | None:
     for first in range(0, n, _CHUNK):
         stop = min(first + _CHUNK, n)
         part = data[begin + first * frame_bytes : begin + stop * frame_bytes]
-        if not np.array_equal(next(decoded(listed.form, [part])), _plain(sound, first, stop)):
+        if not np.array_equal(next(decoded(demuxed.form, [part])), _plain(sound, first, stop)):
             return None
-    return SoundTable(kind="pcm", form=listed.form, begin=begin, frame_bytes=frame_bytes)
+    return SoundTable(kind="pcm", form=demuxed.form, begin=begin, frame_bytes=frame_bytes)
 
 
-def _packets(listed: ListedSound, sound: Sound) -> SoundTable | None:
-    """Of packets that give the sound's samples when they are decoded one after the other; None where they do not."""
-    line = _timeline(listed, sound, listed.lead) or _timeline(listed, sound, 0)
-    if line is None:
+def _packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
+    """The table of packets that decode in sequence to the sound's samples; None if they do not."""
+    timeline = _timeline(demuxed, sound, demuxed.priming) or _timeline(demuxed, sound, 0)
+    if timeline is None:
         return None
-    size, cells = cells_of(listed.form, listed.packets, line, len(sound.samples))
-    pieces, firsts = listed.pieces.copy(), packets_of(listed.pieces)
-    pieces["samples"][firsts[1:] - 1] = line.counts
+    size, cells = cells_of(demuxed.form, demuxed.packets, timeline, len(sound.samples))
+    pieces, firsts = demuxed.pieces.copy(), packets_of(demuxed.pieces)
+    pieces["samples"][firsts[1:] - 1] = timeline.counts
     for name in ("decode", "packet", "stop"):
         cells[name] = firsts[cells[name]]
-    return SoundTable(kind="packets", form=listed.form, cell_samples=size, cells=cells, pieces=pieces)
+    return SoundTable(kind="packets", form=demuxed.form, cell_samples=size, cells=cells, pieces=pieces)
 
 
-def _timeline(listed: ListedSound, sound: Sound, lead: int) -> Timeline | None:
-    """A decode of the packets alone, `lead` samples of which come before the sound; None where it is another one."""
-    n, at = len(sound.samples), -lead
+def _timeline(demuxed: DemuxedSound, sound: Sound, priming: int) -> Timeline | None:
+    """The decode of the packets, with `priming` samples before the sound; None if it differs from the sound."""
+    n, at = len(sound.samples), -priming
     digests: list[int] = []
     counts: list[int] = []
-    for samples in islice(decoded(listed.form, listed.packets), len(listed.packets)):
+    for samples in islice(decoded(demuxed.form, demuxed.packets), len(demuxed.packets)):
         first, stop = max(at, 0), min(at + len(samples), n)
         if first < stop and not np.array_equal(samples[first - at : stop - at], _plain(sound, first, stop)):
             return None
@@ -99,7 +99,7 @@ def _timeline(listed: ListedSound, sound: Sound, lead: int) -> Timeline | None:
         counts.append(len(samples))
     if at < n:
         return None
-    ends = np.cumsum(counts, dtype=np.int64) - lead
+    ends = np.cumsum(counts, dtype=np.int64) - priming
     return Timeline(digests=digests, counts=np.array(counts, np.int64), ends=ends)
 
 
@@ -108,7 +108,7 @@ def _scale(sound: Sound) -> float:
 
 
 def _plain(sound: Sound, first: int, stop: int) -> Floats:
-    """Samples of the plain decode as float32, full scale 1."""
+    """Samples of the full decode as float32; full scale is 1."""
     part = sound.samples[first:stop].astype(np.float32)
     part *= np.float32(_scale(sound))
     return part

@@ -1,4 +1,8 @@
-"""Where decoding of a listed sound can begin, so that its samples are exactly those of a decode from its beginning."""
+"""Finds where decoding of a sound can start so that its samples equal those of a decode from the beginning.
+
+A sound is divided into cells. For each cell the table says at which packet decoding starts; the packets between it and
+the cell's first packet are the preroll, which only brings the decoder into the right state.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,13 @@ from ...shards.media.sound_table import CELL, Records, SoundForm
 
 CELL_S, LONG_CELL_S = 0.5, 10.0
 LONG_S = 40.0
-"""A sound up to this length whose decoder never forgets is decoded from its beginning: that costs less than to wait
-until it has forgotten.
+"""A shorter sound whose decoder depends on all earlier packets is decoded from the beginning, which costs less than a
+preroll.
 """
 _AAC_FRAME = 1024
-"""Of AAC-LC; the high-efficiency profiles give twice as many samples for a packet."""
+"""Samples per packet of AAC-LC; the high-efficiency profiles have twice as many."""
 
-_FORGETS = {
+_PREROLL_PACKETS = {
     "flac": (0,),
     "alac": (0,),
     "vorbis": (1, 2),
@@ -30,17 +34,17 @@ _FORGETS = {
     "mp2float": (1, 2, 4),
     "aac": (1, 2, 4),
 }
-"""Codecs whose decoder knows nothing of packets that are further back than some number: overlapping windows, and the
-bit reservoir of MP3 (511 bytes, at the least bit rates some 30 packets). The numbers are tried in this order.
+"""Prerolls in packets, tried in order, of codecs whose decoder depends on a bounded number of earlier packets: because
+of overlapping windows, or of MP3's bit reservoir (511 bytes, some 30 packets at the lowest bit rates).
 """
-_WAITS_S = (2.5, 5.0, 10.0)
-"""Seconds that are tried before a cell of other codecs, whose predictions fade away."""
+_PREROLL_S = (2.5, 5.0, 10.0)
+"""Prerolls in seconds, tried in order, of other codecs, where the influence of earlier packets decays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """A decode from the beginning. digests: of each packet's samples. ends: int64, the number of the sample behind each
-    packet's, as a player counts.
+    """A decode from the beginning, per packet. digests: hashes of its samples. counts: int64, how many samples it has.
+    ends: int64, the number of the sample after its last, where the sound's first sample is 0.
     """
 
     digests: list[int]
@@ -50,14 +54,14 @@ class Timeline:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Trial:
-    """Packets, and what they decode to from the beginning."""
+    """Packets, and the digests of their decode from the beginning."""
 
     form: SoundForm
     packets: Sequence[bytes]
     digests: Sequence[int]
 
     def is_exact(self, begin: int, first: int, stop: int) -> bool:
-        """Whether packets [first, stop) give the same samples where decoding begins at `begin`."""
+        """Whether the packets [first, stop) give the same samples if decoding starts at `begin`."""
         if begin == 0:
             return True
         for n, samples in enumerate(decoded(self.form, self.packets[begin:stop]), begin):
@@ -67,55 +71,57 @@ class _Trial:
 
 
 def digest(samples: Floats) -> int:
-    """Of the samples of one packet."""
+    """The hash of one packet's samples."""
     return xxhash.xxh3_64_intdigest(samples.tobytes())
 
 
-def cells_of(form: SoundForm, packets: Sequence[bytes], line: Timeline, n_samples: int) -> tuple[int, Records]:
-    """Samples of a cell, and the cells, CELL with numbers of packets in place of pieces."""
-    trial = _Trial(form=form, packets=packets, digests=line.digests)
-    short = _empty_cells(line, n_samples, round(CELL_S * form.sample_rate))
-    for back in _FORGETS[form.codec] if _is_forgetful(form, packets, line) else ():
-        short[1]["decode"] = np.maximum(short[1]["packet"].astype(np.int64) - back, 0)
-        if all(trial.is_exact(*_places(cell)) for cell in short[1]):
+def cells_of(form: SoundForm, packets: Sequence[bytes], timeline: Timeline, n_samples: int) -> tuple[int, Records]:
+    """The samples per cell, and the cells as CELL, with packet numbers instead of piece numbers."""
+    trial = _Trial(form=form, packets=packets, digests=timeline.digests)
+    short = _empty_cells(timeline, n_samples, round(CELL_S * form.sample_rate))
+    for preroll in _PREROLL_PACKETS[form.codec] if _has_bounded_memory(form, packets, timeline) else ():
+        short[1]["decode"] = np.maximum(short[1]["packet"].astype(np.int64) - preroll, 0)
+        if all(trial.is_exact(*_range(cell)) for cell in short[1]):
             return short
     short[1]["decode"] = 0
     if n_samples <= LONG_S * form.sample_rate:
         return short
-    long = _empty_cells(line, n_samples, round(LONG_CELL_S * form.sample_rate))
-    return long if _fade(trial, line, form.sample_rate, long[1]) else short
+    long = _empty_cells(timeline, n_samples, round(LONG_CELL_S * form.sample_rate))
+    return long if _set_preroll(trial, timeline, form.sample_rate, long[1]) else short
 
 
-def _is_forgetful(form: SoundForm, packets: Sequence[bytes], line: Timeline) -> bool:
-    """Whether what is exact in a cell stays exact behind it. Noise that AAC puts in for bands (which is drawn by a
-    generator that runs on) shows as a cell that is not exact.
+def _has_bounded_memory(form: SoundForm, packets: Sequence[bytes], timeline: Timeline) -> bool:
+    """Whether a decode that is exact in one cell stays exact in the next.
+
+    The noise substitution of AAC depends on all earlier packets; it shows as a cell that is not exact.
     """
     if form.codec == "aac":
         is_lc = form.setup[0] >> 3 == 2 if form.setup else packets[0][2] >> 6 == 1
-        return is_lc and int(line.counts.max()) <= _AAC_FRAME
-    return form.codec in _FORGETS
+        return is_lc and int(timeline.counts.max()) <= _AAC_FRAME
+    return form.codec in _PREROLL_PACKETS
 
 
-def _empty_cells(line: Timeline, n_samples: int, size: int) -> tuple[int, Records]:
-    """Cells of which decoding begins at packet 0 and may go on into the next."""
+def _empty_cells(timeline: Timeline, n_samples: int, size: int) -> tuple[int, Records]:
+    """Cells whose decoding starts at packet 0 and may run on into the next cell."""
     first = np.arange(0, n_samples, size)
-    packet = np.searchsorted(line.ends, first, side="right")
-    last = np.searchsorted(line.ends, np.minimum(first + size, n_samples))
+    packet = np.searchsorted(timeline.ends, first, side="right")
+    last = np.searchsorted(timeline.ends, np.minimum(first + size, n_samples))
     cells = np.zeros(len(first), CELL)
     cells["packet"], cells["stop"], cells["runs_on"] = packet, last + 1, 1
-    cells["sample"] = line.ends[packet] - line.counts[packet]
+    cells["sample"] = timeline.ends[packet] - timeline.counts[packet]
     return size, cells
 
 
-def _fade(trial: _Trial, line: Timeline, rate: int, cells: Records) -> bool:
-    """Begin each cell as late as is exact, and let each be decoded for itself, for nothing says that what is exact in
-    one stays exact behind it. False where none of the first cells can be begun later.
+def _set_preroll(trial: _Trial, timeline: Timeline, rate: int, cells: Records) -> bool:
+    """Give each cell the shortest preroll that is exact; returns False if none of the first cells has one.
+
+    Each cell is decoded by itself, because an exact decode may not stay exact in the next cell.
     """
     cells["runs_on"] = 0
     for n, cell in enumerate(cells):
-        _, first, stop = _places(cell)
-        for wait in _WAITS_S:
-            begin = int(np.searchsorted(line.ends, int(cell["sample"]) - round(wait * rate), side="right"))
+        _, first, stop = _range(cell)
+        for preroll_s in _PREROLL_S:
+            begin = int(np.searchsorted(timeline.ends, int(cell["sample"]) - round(preroll_s * rate), side="right"))
             if trial.is_exact(begin, first, stop):
                 cells["decode"][n] = begin
                 break
@@ -124,5 +130,6 @@ def _fade(trial: _Trial, line: Timeline, rate: int, cells: Records) -> bool:
     return True
 
 
-def _places(cell: np.void) -> tuple[int, int, int]:
+def _range(cell: np.void) -> tuple[int, int, int]:
+    """The packet that decoding starts at, the cell's first packet, and the packet after its last."""
     return int(cell["decode"]), int(cell["packet"]), int(cell["stop"])

@@ -1,4 +1,4 @@
-"""The packets of a sound inside a member of a tar, exactly where they lie, as FFmpeg's demuxer finds them."""
+"""Locates the packets of a sound in a member of a tar with FFmpeg's demuxer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from av.container import InputContainer
 
 from ...shards.media.sound_table import GOES_ON, PIECE, Records, SoundForm
+from ..encode.audio.mp3_frames import id3_end
 from ..encode.reject import RejectError
 from .ogg import Pieces, ogg_packets
 
@@ -19,26 +20,29 @@ _KINDS = {
     b"fLaC": "flac",
     b"OggS": "ogg",
 }
-_ID3, _FTYP = b"ID3", b"ftyp"
+_FTYP = b"ftyp"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ListedSound:
-    """form: for a decoder of the packets alone. pieces: PIECE, whose counts of samples are still 0 (or GOES_ON).
-    packets: their bytes. lead: samples before the sound's first, as the container says.
+class DemuxedSound:
+    """The packets of a sound.
+
+    form: what a decoder of the packets needs. pieces: PIECE, with sample counts of 0 or GOES_ON. packets: their bytes.
+    priming: how many samples precede the sound, according to the container.
     """
 
     form: SoundForm
     pieces: Records
     packets: list[bytes]
-    lead: int
+    priming: int
 
 
 def container_of(data: bytes, component: str) -> str:
-    """FFmpeg's name of the container of a member; RejectError("open") where it is none that is indexed."""
+    """FFmpeg's name of a member's container. Raises RejectError("open") if it cannot be indexed."""
     if not data:
         raise RejectError("open", "is empty (0 bytes)")
-    head = _behind_id3(data)
+    at = id3_end(data)
+    head = data[at : at + 12]
     if head[:4] in _KINDS:
         return _KINDS[head[:4]]
     if head[4:8] == _FTYP:
@@ -50,21 +54,12 @@ def container_of(data: bytes, component: str) -> str:
     raise RejectError("open", f"begins with {head[:8]!r}, so it is no wav, flac, ogg, opus, mp3, m4a or aac")
 
 
-def _behind_id3(data: bytes) -> bytes:
-    """The first bytes behind an ID3v2 tag."""
-    if data[:3] != _ID3 or len(data) < 10:
-        return data[:12]
-    a, b, c, d = data[6:10]
-    at = 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if data[5] & 0x10 else 0)
-    return data[at : at + 12]
-
-
-def listed_sound(data: bytes, container: str) -> ListedSound | None:
-    """The packets of the first audio track of a member; None where they do not lie in it as a decoder takes them."""
+def demuxed_sound(data: bytes, container: str) -> DemuxedSound | None:
+    """Demux the first audio track of a member; None if it does not store packets in the form that decoders take."""
     try:
         with av.open(io.BytesIO(data), "r", format=container, metadata_errors="ignore") as opened:
             context = opened.streams.audio[0].codec_context
-            packets, near, lead = _demuxed(opened)
+            packets, near, priming = _demuxed(opened)
             form = SoundForm(
                 codec=context.codec.name,
                 layout=context.layout.name,
@@ -76,26 +71,26 @@ def listed_sound(data: bytes, container: str) -> ListedSound | None:
     places = _ogg_places(data, packets) if container == "ogg" else _places(data, packets, near)
     if not packets or places is None or len(form.codec) > 24 or len(form.layout) > 24:
         return None
-    return ListedSound(form=form, pieces=_pieces(places), packets=packets, lead=lead)
+    return DemuxedSound(form=form, pieces=_pieces(places), packets=packets, priming=priming)
 
 
 def _demuxed(container: InputContainer) -> tuple[list[bytes], list[int], int]:
-    """Packets, where FFmpeg says that each begins (-1: it does not), and the samples before the sound's first."""
+    """The packets, their positions according to FFmpeg (-1: unknown), and the number of priming samples."""
     packets: list[bytes] = []
     near: list[int] = []
-    lead = 0
+    priming = 0
     for packet in container.demux(container.streams.audio[0]):
         if not packet.size:
             continue
         if not packets and packet.has_sidedata("skip_samples"):
-            lead = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+            priming = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
         packets.append(bytes(packet))
         near.append(-1 if packet.pos is None else packet.pos)
-    return packets, near, lead
+    return packets, near, priming
 
 
 def _places(data: bytes, packets: list[bytes], near: list[int]) -> list[Pieces] | None:
-    """Each packet behind the one before it: where FFmpeg says, or else where its bytes stand next."""
+    """The position of each packet: FFmpeg's, or else the next occurrence of its bytes; None if one is missing."""
     places: list[Pieces] = []
     end = max(near[0], 0) if near else 0
     for packet, at in zip(packets, near, strict=True):
@@ -108,7 +103,7 @@ def _places(data: bytes, packets: list[bytes], near: list[int]) -> list[Pieces] 
 
 
 def _ogg_places(data: bytes, packets: list[bytes]) -> list[Pieces] | None:
-    """The last packets of the stream are those that FFmpeg gives; before them are headers."""
+    """The pieces of each packet: FFmpeg's packets are the last ones of the stream, headers precede them."""
     found = ogg_packets(data)
     if found is None or len(found) < len(packets):
         return None

@@ -1,4 +1,4 @@
-"""What one process does: index one tar, and write its file of packets beside the manifest."""
+"""The work of one index task: index a tar, and write its packets file beside the manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .labels import Label, label_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TarTask:
-    """The tar at `out / name`, what it is indexed as, and whether every entry of its videos is decoded."""
+    """The tar at `out / name`, its modality, and whether every entry point of its videos is decoded."""
 
     out: Path
     name: str
@@ -33,14 +33,14 @@ class TarTask:
 
     @property
     def units(self) -> int:
-        """A task's progress is counted in tars."""
+        """One tar."""
         return 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedTar:
-    """The record of a task: a shard whose rows still have no labels, one label per row, the rejects, and the time at
-    which the tar was last written before it was read, in ns.
+    """The record of an index task: a shard whose rows have no labels yet, the label of each row, the rejects, and the
+    tar's modification time in ns when it was read.
     """
 
     shard: ShardRecord
@@ -63,7 +63,7 @@ class IndexedTar:
         )
 
     def stands(self, folder: Path) -> bool:
-        """Whether the tar is the one that was read, and its packets and sums are in the folder."""
+        """Whether the tar is unchanged, and its packets file and checksums exist."""
         name = self.shard.name
         try:
             status = (folder / name).stat()
@@ -75,7 +75,7 @@ class IndexedTar:
 
 @dataclass(slots=True)
 class _Found:
-    """What has been found in a tar so far."""
+    """The contents of a tar, as far as it has been read."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     labels: list[Label] = field(default_factory=list)
@@ -84,10 +84,7 @@ class _Found:
 
 
 def index_tar(task: TarTask, report: Report) -> IndexedTar:
-    """Read the tar once; `report` gets each key before it is worked on.
-
-    ShardError where the tar cannot be opened or read.
-    """
+    """Read the tar once and index it. Calls `report` with each key. Raises ShardError if the tar cannot be read."""
     path = task.out / task.name
     found = _Found()
     try:
@@ -110,23 +107,23 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
 
 
 def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None:
-    """Make a row of the group and its packets, or a reject."""
+    """Index a group: add its row and write its packet table, or add a reject."""
     source = f"{task.name}:{group.key}" if group.key else task.name
     try:
         if group.problem:
             raise RejectError("tar", group.problem)
         if group.key in found.keys:
-            raise RejectError("tar", "its key came before in this tar; members of a sample must stand together")
+            raise RejectError("tar", "its key occurs earlier in this tar; the members of a sample must be consecutive")
         found.keys.add(group.key)
-        modality = INDEXERS[task.modality]
-        component = next((name for name in modality.components if name in group.data), None)
+        indexer = INDEXERS[task.modality]
+        component = next((name for name in indexer.components if name in group.data), None)
         if component is None:
-            among = ", ".join(modality.components)
-            raise RejectError("open", f"has no {modality.noun} (none of {among}), only {_short(group)}")
-        if modality.noun in group.components:
-            raise RejectError("tar", f"has a member with the ending {modality.noun!r}, as what is indexed is called")
+            legal = ", ".join(indexer.components)
+            raise RejectError("open", f"has no {indexer.noun} (none of {legal}), only {_short(group)}")
+        if indexer.noun in group.components:
+            raise RejectError("tar", f"has a member {indexer.noun!r}; this name is reserved, rename the member")
         label = label_of(group.data)
-        indexed = modality.index(group.data[component], component, task.check)
+        indexed = indexer.index(group.data[component], component, task.check)
     except RejectError as error:
         found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))
         return

@@ -1,4 +1,4 @@
-"""One video member, untouched, to its index and its entry in the file of packets."""
+"""Indexes one video: its index, and its table in the packets file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ...shards.media.packet_table import table_bytes
 from ...shards.media.video_index import VideoIndex
 from ...shards.members.video import video_member
 from ..encode.video.timing import frame_rate
-from .entries import candidates, decoded, exact_entries, gops_at
 from .indexed import Indexed
-from .packets import Listed, listed
+from .video_entries import candidates, decoded, exact_entries, gops_at
+from .video_packets import DemuxedVideo, demuxed_video
 
 
 def index_video(data: bytes, *, check: bool = True) -> Indexed:
-    """The index of the member `data`; with `check` every entry is decoded and compared with a plain decode.
+    """Index the member `data`. With `check`, every entry point is decoded and compared with a full decode.
 
-    Without it keyframes are taken at their container's word, and only the first frame is decoded. RejectError where the
-    member cannot be read in place.
+    Without `check`, the container's keyframes are trusted, and only the first frame is decoded. Raises RejectError if
+    the member cannot be indexed.
     """
-    video = listed(data)
+    video = demuxed_video(data)
     whole = decoded(data, only_first=not check)
     n_frames = len(video.ticks)
     entries = exact_entries(data, video, whole.digests) if check else candidates(video.packets, n_frames)
@@ -31,7 +31,7 @@ def index_video(data: bytes, *, check: bool = True) -> Indexed:
     return Indexed(member=replace(video_member(data, index), table=table))
 
 
-def _index(video: Listed, entries: np.ndarray, width: int, height: int) -> VideoIndex:
+def _index(video: DemuxedVideo, entries: np.ndarray, width: int, height: int) -> VideoIndex:
     packets, gops = video.packets, gops_at(video.packets, entries)
     rate, variable = frame_rate(video.ticks, video.time_base, video.rate)
     if variable:
@@ -55,7 +55,7 @@ def _index(video: Listed, entries: np.ndarray, width: int, height: int) -> Video
 
 
 def _from(packets: Packets, first: int) -> Packets:
-    """The packets from number `first` on."""
+    """The packets from `first` on."""
     return replace(
         packets,
         start=packets.start[first:],

@@ -180,9 +180,9 @@ def bad_members(good):
     yield "none", "wav", written(samples[:0]), "empty"
     yield "text", "wav", b"no sound at all" * 20, "begins with b'no sound', so it is no wav"
     yield "words", "mp3", b"no sound at all" * 20, ""
-    yield "cut", "wav", written(samples)[:9000], "cut off"
-    yield "cutmp3", "mp3", good["mp3"][: len(good["mp3"]) // 2], "cut off"
-    yield "cutogg", "ogg", good["ogg"][: len(good["ogg"]) // 2], "cut off"
+    yield "cut", "wav", written(samples)[:9000], "truncated"
+    yield "cutmp3", "mp3", good["mp3"][: len(good["mp3"]) // 2], "truncated"
+    yield "cutogg", "ogg", good["ogg"][: len(good["ogg"]) // 2], "truncated"
     yield "cutflac", "flac", good["flac"][: len(good["flac"]) // 2], "is damaged after"
     yield "silent", "wav", written(samples * 0), "is silent"
     yield "constant", "wav", written(samples * 0 + 0.25), "is silent"
@@ -226,9 +226,9 @@ def test_what_a_sample_holds_several_of_must_be_said(sounds, tmp_path):
     assert set(manifest.components) == {"mp4", "sound"}
     assert (manifest.info["modality"], manifest.components["mp4"].kind) == ("audio", "bytes")
     assert verify(tmp_path, decode=True).problems == []
-    with pytest.raises(DatasetError, match="no usable video"):
+    with pytest.raises(DatasetError, match="hold no usable video"):
         index_tars([path], modality="video", workers=0)
-    with pytest.raises(ValueError, match="'sound'; legal are video, audio"):
+    with pytest.raises(ValueError, match="'sound' cannot be indexed; legal are video, audio"):
         indexer_of([path], "sound")
     only = write_tar(tmp_path / "y.tar", [("a.json", b"{}"), ("b.mkv", video)])
     assert indexer_of([only, path], None).name == "video"

@@ -19,9 +19,9 @@ from maskstream.pipelines.modalities.video.sample import ClipRequest, VideoSampl
 from maskstream.pipelines.stream.place import START
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.reject import RejectError
-from maskstream.preprocess.foreign.entries import candidates, decoded, exact_entries
-from maskstream.preprocess.foreign.packets import listed
 from maskstream.preprocess.foreign.video import index_video
+from maskstream.preprocess.foreign.video_entries import candidates, decoded, exact_entries
+from maskstream.preprocess.foreign.video_packets import demuxed_video
 from maskstream.shards.errors import DatasetError, ResumeError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
@@ -261,7 +261,7 @@ def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(ta
 
 def test_a_keyframe_that_is_none_is_no_entry(tmp_path):
     data = write_video(tmp_path / "p.mp4", "libx264", {**H264, "bf": "0"}, {})
-    video = listed(data)
+    video = demuxed_video(data)
     keyframe = video.packets.keyframe.copy()
     keyframe[24] = True  # a P-frame
     video = replace(video, packets=replace(video.packets, keyframe=keyframe))
@@ -311,13 +311,13 @@ def test_rejects_name_what_is_wrong(media, tmp_path):
         "x.tar:mpeg4": "is mpeg4",
         "x.tar:rotated": "rotated",
         "x.tar:label": "json is damaged",
-        "x.tar:bool": "True; legal are numbers",
+        "x.tar:bool": "True; legal are integers",
         "x.tar:twice": "'mp4' twice",
         "x.tar:words": "has no video",
-        "x.tar:good": "its key came before",
+        "x.tar:good": "its key occurs earlier",
         "x.tar:README": "no member of a sample",
         "x.tar:._good.mp4": "no member of a sample",
-        "y.tar:good": "stands in x.tar too",
+        "y.tar:good": "is in x.tar too",
     }
     assert found.keys() == expected.keys()
     assert all(words in found[source] for source, words in expected.items()), found
@@ -343,7 +343,7 @@ def test_damaged_tars_end_where_the_damage_is(media, tmp_path):
     assert Manifest.load(tmp_path).keys([0]) == ["one"]
     assert set(rejects(tmp_path)) == {"x.tar:two", "x.tar"}
     path.write_bytes(b"\x1f\x8b" + whole[2:])
-    with pytest.raises(DatasetError, match=r"no usable video in 1 tars.*gunzip"):
+    with pytest.raises(DatasetError, match=r"1 tars hold no usable video.*gunzip"):
         index_tars([path], workers=0)
 
 

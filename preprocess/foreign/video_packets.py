@@ -1,4 +1,4 @@
-"""The packets of a video inside a member of a tar, exactly where they lie, as FFmpeg's demuxer finds them."""
+"""Locates the packets of a video in a member of a tar with FFmpeg's demuxer."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from ...shards.media.mp4 import DECODERS, Packets, read_header
-from ..encode.reject import RejectError
+from ..encode.reject import RejectError, reason_of
 from ..encode.video.fragments import mp4_writer
-from ..encode.video.source import check_length, first_video, packets_of, reason_of
+from ..encode.video.source import check_length, first_video, packets_of
 
 _REMEDY = "make shards of it with `maskstream shards folder`"
 _EBML = b"\x1a\x45\xdf\xa3"
 _MAX_BLOCK_HEADER = 16
-"""A Matroska block begins with its track, time and flags; FFmpeg gives the position of these, not of the packet."""
+"""FFmpeg gives the position of a Matroska block, which starts with track, time and flags; the packet follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Listed:
-    """The video of a member: its packets from the first keyframe on, and the header that a decoder needs for them.
+class DemuxedVideo:
+    """The packets of a video from the first keyframe on, and the header that a decoder needs.
 
-    header: `ftyp moov` of a fragmented MP4. packets: starts count from the member's first byte, pts in the header's
-    time scale from the first shown frame on, `shown` is set. ticks: the pts of the shown frames in display order in
-    `time_base` (seconds), as the container has them. rate: frames per second as the container declares it, if it does.
+    header: `ftyp moov` of a fragmented MP4. packets: starts are relative to the member, pts count from the first shown
+    frame in the header's time scale, `shown` is set. ticks: the container's pts of the shown frames in display order,
+    in units of `time_base` (seconds). rate: the container's frames per second; None if it declares none.
     """
 
     codec: str
@@ -43,7 +43,7 @@ class Listed:
 
 @contextmanager
 def opened(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container in `data` and its first video stream; RejectError("open") where it is none of the four."""
+    """Open the container in `data` and its first video stream. Raises RejectError("open") for any other data."""
     if not data:
         raise RejectError("open", "is empty (0 bytes)")
     kind = "matroska" if data.startswith(_EBML) else "mov"
@@ -55,19 +55,19 @@ def opened(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, first_video(container)
 
 
-def listed(data: bytes) -> Listed:
-    """The video of a member; RejectError where packets are missing, damaged, or not stored as a decoder needs them."""
+def demuxed_video(data: bytes) -> DemuxedVideo:
+    """Demux a video. Raises RejectError if packets are missing, damaged, or stored in a form that no decoder takes."""
     with opened(data) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         if codec not in DECODERS:
-            raise RejectError("open", f"is {codec}; read in place are {', '.join(DECODERS)}; {_REMEDY}")
+            raise RejectError("open", f"is {codec}; an index supports {', '.join(DECODERS)}; {_REMEDY}")
         if codec in ("h264", "hevc") and (stream.codec_context.extradata or b"\0")[0] != 1:
             raise RejectError("open", f"has {codec} without a configuration record; {_REMEDY}")
         header = _header(stream)
         table = _table(data, container, stream)
         time_base = stream.time_base or Fraction(1, 90000)
         rate = stream.average_rate or stream.guessed_rate
-    return _listed(codec, header, table, time_base, rate)
+    return _from_table(codec, header, table, time_base, rate)
 
 
 def _header(stream: VideoStream) -> bytes:
@@ -82,7 +82,7 @@ def _header(stream: VideoStream) -> bytes:
 
 
 def _table(data: bytes, container: InputContainer, stream: VideoStream) -> np.ndarray:
-    """Int64 (packets, 5): start, size, pts, keyframe, hidden."""
+    """The packets as int64 (packets, 5): start, size, pts, keyframe, hidden."""
     n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
     rows: list[tuple[int, int, int, bool, bool]] = []
     end_s = 0.0
@@ -107,11 +107,13 @@ def _table(data: bytes, container: InputContainer, stream: VideoStream) -> np.nd
 def _position(data: bytes, near: int | None, packet: bytes) -> int:
     at = -1 if near is None or near < 0 else data.find(packet, near, near + _MAX_BLOCK_HEADER + len(packet))
     if at < 0:
-        raise RejectError("open", f"stores packets in another form than decoders take (compressed, laced); {_REMEDY}")
+        raise RejectError("open", f"stores packets in a form that decoders do not take (compressed, laced); {_REMEDY}")
     return at
 
 
-def _listed(codec: str, header: bytes, table: np.ndarray, time_base: Fraction, rate: Fraction | None) -> Listed:
+def _from_table(
+    codec: str, header: bytes, table: np.ndarray, time_base: Fraction, rate: Fraction | None
+) -> DemuxedVideo:
     keyframes = np.flatnonzero(table[:, 3])
     if not len(keyframes):
         raise RejectError("decode", "has no keyframe, so no frame can be decoded")
@@ -122,10 +124,10 @@ def _listed(codec: str, header: bytes, table: np.ndarray, time_base: Fraction, r
     if not len(ticks):
         raise RejectError("decode", "has a video stream without frames")
     if len(np.unique(pts)) < len(pts) or (start[1:] < start[:-1] + size[:-1]).any():
-        raise RejectError("decode", f"has packets out of order, or that come twice (an edit list of parts); {_REMEDY}")
+        raise RejectError("decode", f"has packets that are out of order or repeated (by an edit list); {_REMEDY}")
     scale = read_header(header).timescale * time_base
     scaled = (pts - ticks[0]) * scale.numerator // scale.denominator
     if len(np.unique(scaled)) < len(scaled):
-        raise RejectError("decode", f"has time stamps that are too fine for 1/{scale.denominator}; {_REMEDY}")
+        raise RejectError("decode", f"has time stamps too fine for the time scale 1/{scale.denominator}; {_REMEDY}")
     packets = Packets(start=start, size=size, pts=scaled, keyframe=keyframe != 0, shown=shown)
-    return Listed(codec=codec, header=header, packets=packets, ticks=ticks, time_base=time_base, rate=rate)
+    return DemuxedVideo(codec=codec, header=header, packets=packets, ticks=ticks, time_base=time_base, rate=rate)

@@ -1,4 +1,4 @@
-"""Where decoding of a listed video can begin, and whether that gives the frames that a plain decode gives."""
+"""Finds the entry points of a video: packets from which decoding gives the same frames as a full decode."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from ...shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
-from ..encode.reject import RejectError
+from ..encode.reject import RejectError, reason_of
 from ..encode.video.check import frame_digest
-from ..encode.video.source import packets_of, reason_of, symmetry_of
-from .packets import Listed, opened
+from ..encode.video.source import orientation_of, packets_of
+from .video_packets import DemuxedVideo, opened
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gops:
-    """One entry per GOP, int64: the number of its first packet, its first frame, and how many frames lead it."""
+    """int64 per GOP: its first packet, its first frame, and its leading frames (stored after its keyframe, shown
+    before).
+    """
 
     packet: Int64Array
     first_frame: Int64Array
@@ -28,7 +30,7 @@ class Gops:
 
 
 def gops_at(packets: Packets, entries: Int64Array) -> Gops:
-    """The GOPs that begin at the packets `entries`."""
+    """The GOPs that start at the packets `entries`."""
     shown = packets.shown if packets.shown is not None else np.ones_like(packets.keyframe)
     times = np.sort(packets.pts[shown])
     first = np.searchsorted(times, packets.pts[entries])
@@ -37,10 +39,10 @@ def gops_at(packets: Packets, entries: Int64Array) -> Gops:
 
 
 def candidates(packets: Packets, n_frames: int) -> Int64Array:
-    """The keyframes that can be entries by their times.
+    """The keyframes whose times allow them to be entry points.
 
-    All that is stored before one is shown before it, what is shown before it is stored before the next one, and it
-    opens a GOP that has frames of its own.
+    Every packet stored before such a keyframe is shown before it, every packet shown before it is stored before the
+    next keyframe, and its GOP has at least one frame.
     """
     latest = np.maximum.accumulate(packets.pts)
     earliest = np.minimum.accumulate(packets.pts[::-1])[::-1]
@@ -57,7 +59,7 @@ def candidates(packets: Packets, n_frames: int) -> Int64Array:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """A plain decode: checksums of the frames from the first keyframe on, in display order, and the frames' size."""
+    """A full decode: checksums of the frames from the first keyframe on, in display order, and the frame size."""
 
     digests: list[bytes]
     width: int
@@ -65,7 +67,7 @@ class Decoded:
 
 
 def decoded(data: bytes, *, only_first: bool) -> Decoded:
-    """Decode the member as any player does; RejectError where it is damaged or cannot be shown as it is stored."""
+    """Decode the member like a player. Raises RejectError if it is damaged, interlaced, rotated or changes its size."""
     digests: list[bytes] = []
     sizes: set[tuple[int, int]] = set()
     start: int | None = None
@@ -85,7 +87,7 @@ def decoded(data: bytes, *, only_first: bool) -> Decoded:
         except (av.FFmpegError, ValueError) as error:
             raise RejectError("decode", f"is damaged after {len(digests)} frames ({reason_of(error)})") from error
     if len(sizes) != 1:
-        raise RejectError("decode", f"has frames of the sizes {sorted(sizes)}; one size is needed")
+        raise RejectError("decode", f"has frames of the sizes {sorted(sizes)}; all frames must have one size")
     ((width, height),) = sizes
     return Decoded(digests=digests, width=width, height=height)
 
@@ -93,20 +95,20 @@ def decoded(data: bytes, *, only_first: bool) -> Decoded:
 def _check(frame: VideoFrame) -> None:
     if frame.is_corrupt:
         raise RejectError("decode", "the decoder flags a frame as damaged")
-    if frame.interlaced_frame or any(symmetry_of(frame)):
+    if frame.interlaced_frame or any(orientation_of(frame)):
         what = "interlaced" if frame.interlaced_frame else "rotated by its metadata"
-        raise RejectError("decode", f"is {what}, which reading in place cannot undo; use `maskstream shards folder`")
+        raise RejectError("decode", f"is {what}, which an index cannot correct; use `maskstream shards folder`")
 
 
-def exact_entries(data: bytes, video: Listed, digests: list[bytes]) -> Int64Array:
-    """Those of the candidates at which decoding gives exactly the frames of the plain decode.
+def exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -> Int64Array:
+    """The candidates from which decoding gives exactly the frames of the full decode.
 
-    One that does not belongs to the entry before it, whose packets are then checked again with its own.
-    RejectError("check") where no frame-exact table can be made.
+    The packets of any other candidate join those of the entry point before it, which is checked again. Raises
+    RejectError("check") if the first GOP does not decode by itself.
     """
     packets, n_frames = video.packets, len(video.ticks)
     if len(digests) != n_frames:
-        raise RejectError("check", f"{n_frames} packets decode to {len(digests)} frames, which cannot be indexed")
+        raise RejectError("check", f"has {n_frames} packets but {len(digests)} frames, so it cannot be indexed")
     track = read_header(video.header)
     decoder = av.CodecContext.create(DECODERS[track.codec], "r")
     if not isinstance(decoder, VideoCodecContext):
@@ -132,7 +134,7 @@ def _is_exact(
     following: Int64Array,
     digests: list[bytes],
 ) -> bool:
-    """Whether the frames from the entry to the next place decode as they should; `following` are the next two."""
+    """Whether the frames from `entry` to the next candidate decode exactly; `following` are the next two candidates."""
     gops = gops_at(packets, np.concatenate([[entry], following]))
     ends = [*gops.packet[1:].tolist(), len(packets.pts)]
     leads = [*gops.lead[1:].tolist(), 0]
