@@ -1,4 +1,4 @@
-"""From raw media to shards: datasets, encoders, and the job that runs them."""
+"""Turns raw media into shards: datasets, encoders, and the job that runs them."""
 
 from .datasets import DATASETS
 from .encode.video.profile import PROFILES, VideoProfile

@@ -1,13 +1,13 @@
-"""Raw data to verified splits of shards.
+"""The job that turns raw data into verified splits of shards.
 
-1. A dataset's function lists its sources (`datasets/`).
-2. `plan` deals them to shards, a pure function of the list and the settings.
-3. An executor (`executors/`) runs a task per shard: encode its sources and write its tar (`shard_task`).
-4. The driver (`ledger`) notes each written shard in the journal of its split (`split`), so an interrupted run goes on
-   where it stopped.
-5. Manifest, rejects and dataset.json are written, everything is read back and compared, and the journal is discarded.
+1. A dataset's function lists the sources (`datasets/`).
+2. `plan` assigns the sources to shards. It is a pure function of the list and the settings.
+3. An executor (`executors/`) runs one task per shard: it encodes the sources and writes the tar (`shard_task`).
+4. The driver (`ledger`) records each written shard in the journal of its split (`split`), so an interrupted run
+   continues where it stopped.
+5. The job writes manifest, rejects and dataset.json, reads everything back, compares it, and discards the journal.
 
-The bytes are the same at any number of workers, and after any number of interruptions.
+The bytes are the same for any number of workers and after any number of interruptions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .split import SplitJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitReport:
-    """A split after a run: `state` is "written", "continued" or "already finished"; `counts` as in its dataset.json."""
+    """A split after a run. `state` is "written", "continued" or "already finished"; `counts` as in dataset.json."""
 
     folder: Path
     state: str
@@ -46,12 +46,12 @@ class SplitReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobReport:
-    """What a run did: its splits by name, the clips that it worked on, and the seconds that it took."""
+    """What a run did: its splits by name, the number of sources it encoded, and its duration in seconds."""
 
     dataset: str
     profile: str
     splits: dict[str, SplitReport]
-    clips: int
+    n_sources: int
     wall_s: float
 
 
@@ -69,15 +69,15 @@ def make_shards(
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`.
 
-    `dataset` is a name in `DATASETS`, `package.module:name` of a function of your own, or that function.
-    `profile` is for datasets of video, by default `train`.
-    The work runs in `executor`, by default in `LocalExecutor(workers)`: `workers` processes of this machine (default:
-    the cores; 0 works in this process). `samples_per_shard` counts sources and by default
-    depends on how many there are. A run that was stopped goes on; one that is finished with the same settings does
-    nothing; other settings raise ResumeError, unless `overwrite`, which deletes the split's files first. Raises
-    ValueError for arguments, DatasetError for raw data that is not as its publishers lay it out or of which nothing can
-    be used, BusyError where another run writes to the same folder, ShardError where what was written does not read back
-    the same.
+    `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `profile` says how
+    video is stored (default: `train`). The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
+    `workers` processes on this machine (default: one per core; 0 runs the tasks in this process). A shard holds
+    `samples_per_shard` sources; the default depends on their number.
+
+    A stopped run continues. A finished split with the same settings is left as it is. Other settings raise ResumeError,
+    unless `overwrite` is set, which deletes the split's files first. Raises ValueError for wrong arguments,
+    DatasetError if the raw data do not have the published layout or no source can be used, BusyError if another run
+    writes to the same folder, and ShardError if the shards do not read back as they were written.
     """
     if samples_per_shard is not None and samples_per_shard < 1:
         raise ValueError(f"{samples_per_shard=} must be at least 1")
@@ -98,7 +98,7 @@ def make_shards(
         dataset=raw.name,
         profile=encoder.profile,
         splits={name: _report(split, written=name in todo) for name, split in splits.items()},
-        clips=sum(split.clips for split in splits.values()),
+        n_sources=sum(split.n_sources for split in splits.values()),
         wall_s=time.monotonic() - start_s,
     )
 
@@ -121,7 +121,7 @@ def _splits(raw: Dataset, out: Path, encoder: Encoder, samples_per_shard: int | 
 
 
 def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool) -> dict[str, SplitJob]:
-    """The splits that are not finished, each of them locked and, with what it holds open, let go by `stack`."""
+    """The splits that are not finished. Each is locked; `stack` releases the locks and closes the journals."""
     todo = {}
     for name, split in splits.items():
         if _is_finished(split, overwrite=overwrite):
@@ -134,7 +134,9 @@ def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool) -> 
 
 
 def _is_finished(split: SplitJob, *, overwrite: bool) -> bool:
-    """ResumeError or ShardError where the folder holds something else that is not to be overwritten."""
+    """Whether the split is finished. Raises ResumeError or ShardError if the folder holds something else, unless
+    `overwrite` is set.
+    """
     try:
         return split.is_finished()
     except MaskstreamError:
@@ -145,7 +147,7 @@ def _is_finished(split: SplitJob, *, overwrite: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Splits:
-    """The ledger of the tasks of several splits: that of the split which a task belongs to."""
+    """The ledger of several splits: it asks the split that a task belongs to."""
 
     owner: dict[str, SplitJob]
 
@@ -159,12 +161,12 @@ class _Splits:
 def _write(
     splits: dict[str, SplitJob], executor: Executor, progress: Progress, *, overwrite: bool
 ) -> dict[str, WrittenShard]:
-    """Do the tasks of all splits side by side; returns the records of all tasks by their names."""
+    """Run the tasks of all splits in parallel and return the record of each task by its name."""
     for split in splits.values():
         _begin(split, overwrite=overwrite)
     owner = {task.name: split for split in splits.values() for task in split.tasks}
     tasks = [task for split in splits.values() for task in split.tasks]
-    return run_tasks(executor, write_task, tasks, _Splits(owner), progress, phase="encode", unit="clips")
+    return run_tasks(executor, write_task, tasks, _Splits(owner), progress, phase="encode", unit="sources")
 
 
 def _begin(split: SplitJob, *, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""What says that a task is done, and the driver of all jobs: it runs the tasks that are not."""
+"""The ledger, which remembers finished tasks, and the driver of all jobs, which runs the others."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Protocol
 
-import av
-
 from .executors.base import Executor, Finished, Progressed, RecordT, TaskT, TaskT_contra, Work
 from .progress import Progress
 
 
 class Ledger(Protocol[TaskT_contra, RecordT]):
-    """Which tasks are done; what it has recorded survives a kill. The SQLite journal of a split is one."""
+    """Remembers which tasks are finished. Its records survive a kill. The SQLite journal of a split is a ledger."""
 
     def stands(self, task: TaskT_contra) -> RecordT | None:
-        """The record of a task that is done and whose files still stand."""
+        """The record of a finished task whose files still exist; None for any other task."""
 
     def record(self, task: TaskT_contra, done: RecordT) -> None:
-        """Note that a task is done."""
+        """Record a finished task."""
 
 
 def run_tasks(
@@ -33,36 +31,31 @@ def run_tasks(
     phase: str,
     unit: str,
 ) -> dict[str, RecordT]:
-    """The records of all tasks by name, after `executor` has done those that do not stand in `ledger`.
+    """Run the tasks that `ledger` has no record of, and return the records of all tasks by name.
 
-    `progress` is told of a phase that counts the tasks' units; what a task does not report one by one counts when it
-    has finished.
+    `progress` shows a phase that counts the tasks' units. Units that a task does not report one by one are counted when
+    the task finishes.
     """
-    there = {task.name: ledger.stands(task) for task in tasks}
-    done = {name: record for name, record in there.items() if record is not None}
+    recorded = {task.name: ledger.stands(task) for task in tasks}
+    done = {name: record for name, record in recorded.items() if record is not None}
     todo = [task for task in tasks if task.name not in done]
     if todo:
         n_all, n_todo = (sum(task.units for task in some) for some in (tasks, todo))
         progress.phase(phase, n_all, n_all - n_todo, unit)
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     with closing(executor.run(work, todo)) as events:
         for event in events:
             task = event.task
             if isinstance(event, Finished):
                 ledger.record(task, event.record)
                 done[task.name] = event.record
-                units = task.units - told.pop(task.name, 0)
+                units = task.units - reported.pop(task.name, 0)
                 if units:
                     progress.advance(units)
             elif not isinstance(event, Progressed):
-                progress.say(f"{task.name}: {event.reason}; it begins again")
-                progress.advance(-told.pop(task.name, 0))
+                progress.say(f"{task.name}: {event.reason}; it starts again")
+                progress.advance(-reported.pop(task.name, 0))
             elif not event.note:
-                told[task.name] += 1
+                reported[task.name] += 1
                 progress.advance(1)
     return done
-
-
-def libraries() -> dict[str, str]:
-    """The versions of FFmpeg's libraries, which what is encoded or indexed depends on."""
-    return {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())}

@@ -1,4 +1,4 @@
-"""Which source lies in which shard: a pure function of the sources and the settings."""
+"""The plan: which shard holds which source. It is a pure function of the sources and the settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARDS_WANTED = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
-    """One shard to write: its tar, the sources in their order, and how they are encoded."""
+    """One shard to write: the path of its tar, its sources in order, and their encoder."""
 
     path: Path
     sources: tuple[Source, ...]
@@ -31,30 +31,30 @@ class ShardTask:
 
     @property
     def name(self) -> str:
-        """The tar, as SPLIT/FILE."""
+        """The tar as SPLIT/FILE."""
         return f"{self.path.parent.name}/{self.path.name}"
 
     @property
     def units(self) -> int:
-        """A task's progress is counted in sources."""
+        """The number of sources."""
         return len(self.sources)
 
 
 def default_samples_per_shard(n_sources: int) -> int:
-    """256, fewer for a small set, so that it still makes about 16 shards to shuffle and to work on side by side."""
+    """256, or fewer for a small dataset, so that about 16 shards remain to shuffle and to encode in parallel."""
     return min(MAX_SAMPLES_PER_SHARD, max(_MIN_SAMPLES_PER_SHARD, -(-n_sources // _SHARDS_WANTED)))
 
 
 def plan(
     dataset: str, folder: Path, sources: Sequence[Source], encoder: Encoder, samples_per_shard: int
 ) -> list[ShardTask]:
-    """The shards of a split: shard i holds the sources [i n, (i + 1) n) in the order of a hash of their ids.
+    """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
-    The hash mixes the classes and depends on nothing else. DatasetError where two sources have one id.
+    The order mixes the classes and depends on nothing but the ids. Raises DatasetError if two sources share an id.
     """
     repeated = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
     if repeated:
-        raise DatasetError(f"{dataset}: {len(repeated)} source ids come more than once, such as {repeated[0]!r}")
+        raise DatasetError(f"{dataset}: {len(repeated)} source ids occur more than once, such as {repeated[0]!r}")
     ordered = sorted(sources, key=lambda source: (xxhash.xxh3_64_intdigest(source.id.encode()), source.id))
     return [
         ShardTask(
@@ -67,13 +67,13 @@ def plan(
 
 
 def sample_key(source_id: str) -> str:
-    """The key of a source: what of its id is legal in a key, and a hash, so that different ids give different keys."""
+    """The sample's key: the legal characters of the source's id, and a hash that keeps different ids apart."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", source_id)[-60:].strip("_-")
     return f"{readable}-{xxhash.xxh3_64_hexdigest(source_id.encode())}"
 
 
 def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int) -> dict[str, Any]:
-    """What the bytes of a split depend on: the encoder's settings, the shards' size, and the list of sources."""
+    """All that decides the bytes of a split: the encoder's settings, the shard size, and a hash of the sources."""
     digest = xxhash.xxh3_128()
     for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_meta(source)}\n" for source in sources):
         digest.update(line.encode())

@@ -1,4 +1,4 @@
-"""Showing how far long work is."""
+"""Progress of a long job: the protocol, and a bar on the terminal."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rich.text import Text
 
 
 class Progress:
-    """What a job tells while it works; this one says nothing to nobody."""
+    """Receives the progress of a job. This base class shows nothing."""
 
-    def phase(self, name: str, total: int, done: int = 0, unit: str = "clips") -> None:
-        """A phase of `total` units begins, `done` of them from an earlier run."""
+    def phase(self, name: str, total: int, done: int = 0, unit: str = "sources") -> None:
+        """Start a phase of `total` units; an earlier run finished `done` of them."""
 
     def advance(self, units: int) -> None:
-        """So many more units are done (fewer than 0: some must be done again)."""
+        """Add finished units. A negative number takes back units that must be done again."""
 
     def say(self, text: str) -> None:
-        """Something happened that a person should know."""
+        """Show a message."""
 
 
 class _Rate(ProgressColumn):
-    """Units per second of this run."""
+    """A column with the units per second of this run."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -42,7 +42,7 @@ class _Rate(ProgressColumn):
 
 
 class ProgressBar(Progress):
-    """A bar on the terminal with the rate and the time that is left; a context manager."""
+    """A bar on the terminal with the rate and the remaining time. It is a context manager."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._bars = RichBars(
@@ -68,7 +68,7 @@ class ProgressBar(Progress):
     ) -> None:
         self._bars.stop()
 
-    def phase(self, name: str, total: int, done: int = 0, unit: str = "clips") -> None:
+    def phase(self, name: str, total: int, done: int = 0, unit: str = "sources") -> None:
         self._current = self._bars.add_task(name, total=total, completed=done, unit=unit)
 
     def advance(self, units: int) -> None:

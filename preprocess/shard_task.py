@@ -1,4 +1,4 @@
-"""What one process does: encode the sources of a shard and write its tar."""
+"""The work of one shard task: encode its sources and write its tar."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from .source import Source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenShard:
-    """The record of a task: its shard, None (and no tar) where every source was rejected, and the rejects."""
+    """The record of a shard task: the shard and the rejects. The shard is None, without a tar, if every source was
+    rejected.
+    """
 
     shard: ShardRecord | None
     rejects: tuple[Reject, ...] = ()
@@ -37,7 +39,7 @@ class WrittenShard:
         return cls(shard=shard, rejects=tuple(Reject(**reject) for reject in data["rejects"]))
 
     def stands(self, folder: Path) -> bool:
-        """Whether the tar (with its size), its idx and its sums are in the folder."""
+        """Whether the folder holds the tar at its recorded size, its idx and its checksums."""
         if self.shard is None:
             return True
         tar = folder / self.shard.name
@@ -46,10 +48,7 @@ class WrittenShard:
 
 
 def write_task(task: ShardTask, report: Report) -> WrittenShard:
-    """Write the shard of `task`.
-
-    `report` gets the id of each source before it is worked on, and an empty word when it is done.
-    """
+    """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after."""
     rejects: list[Reject] = []
     samples = _samples(task, rejects, report)
     first = next(samples, None)
@@ -67,7 +66,7 @@ def _samples(task: ShardTask, rejects: list[Reject], report: Report) -> Iterator
         except RejectError as error:
             rejects.append(Reject(source=source.id, stage=error.stage, reason=error.reason))
         except Exception as error:
-            error.add_note(f"while working on the source {source.id!r}, {source.path}")
+            error.add_note(f"while encoding the source {source.id!r}, {source.path}")
             raise
         else:
             yield sample
@@ -75,12 +74,12 @@ def _samples(task: ShardTask, rejects: list[Reject], report: Report) -> Iterator
 
 
 def encoded_sample(source: Source, encoder: Encoder) -> Sample:
-    """One source as a sample: the encoder's members and `json`; RejectError where it cannot become one."""
+    """Encode a source into a sample: the encoder's members and `json`. Raises RejectError if that is impossible."""
     encoded = encoder.encode(source)
-    described = {"label": source.label, "source": source.id, **source.meta, **encoded.meta}
+    meta = {"label": source.label, "source": source.id, **source.meta, **encoded.meta}
     return Sample(
         key=sample_key(source.id),
-        members={**encoded.members, "json": json_member(described)},
+        members={**encoded.members, "json": json_member(meta)},
         source=source.id,
         label=source.label,
         sums=encoded.sums,

@@ -1,4 +1,4 @@
-"""What becomes one sample: a raw file, or a window of it."""
+"""A source: the raw file, or the window of one, that becomes a sample."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 class Source:
     """One raw file, or a window of it, that becomes one sample.
 
-    `id` names it within the dataset, independent of where the dataset lies; `label` indexes the label names, -1 for
-    none; `window` is [first, stop), None for the whole file: in frames of a video (in display order), in milliseconds
-    of a sound, in what a modality's encoder says of others. `meta` is what else the dataset's lists say of it
-    (JSON-able); it goes into the sample's `json`. `parts` are further files of the same sample, such as those of other
-    microphones.
+    `id` names the source within the dataset and does not depend on the dataset's folder. `label` indexes the label
+    names; -1 means none. `window` is [first, stop) in frames of a video (display order), in milliseconds of a sound, or
+    in the unit that the modality's encoder documents; None takes the whole file. `meta` holds further annotations from
+    the dataset's lists (JSON values); they go into the sample's `json`. `parts` are further files of the same sample,
+    such as those of other microphones.
     """
 
     id: str

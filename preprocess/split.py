@@ -1,4 +1,4 @@
-"""One split on its way to disk: what is there already, the journal, the end."""
+"""The job of one split: compare it with what is on disk, keep its journal, finish and verify it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..shards.format.journal import JOURNAL, Journal
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
 from ..shards.stores.publish import remove_leftovers
-from .ledger import libraries
+from .libraries import libraries
 from .plan import ShardTask
 from .shard_task import WrittenShard
 
@@ -26,9 +26,9 @@ _SHARD_FILE = re.compile(r".+-\d{6}\.(tar|idx)")
 
 
 class SplitJob:
-    """The shards of one split that are to be written into `folder`, and, as the ledger of its tasks, those that are.
+    """Writes one split into `folder`. It is the ledger of the split's tasks.
 
-    `info` names the settings; `missing` are sources that the dataset's lists name but that are not there.
+    `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, tasks: list[ShardTask], missing: list[Reject]) -> None:
@@ -37,19 +37,19 @@ class SplitJob:
         self.tasks = tasks
         self.written = 0
         """How many shards this run has written."""
-        self.clips = 0
-        """How many sources it has worked on."""
+        self.n_sources = 0
+        """How many sources this run has encoded."""
         self._missing = missing
         self._journal: Journal[WrittenShard] | None = None
 
     def is_finished(self) -> bool:
-        """Whether the split stands on disk, verified, with these settings; ResumeError where it has others."""
+        """Whether the split is on disk, verified, with these settings. Raises ResumeError if its settings differ."""
         if not (self.folder / DATASET_JSON).is_file() or (self.folder / JOURNAL).is_file():
             return False
         written = read_dataset_json(self.folder)
-        there = {"dataset": written["dataset"], **written["settings"]}
+        saved = {"dataset": written["dataset"], **written["settings"]}
         wanted = {"dataset": self.info.dataset, **self.info.settings}
-        if changes := "; ".join(differences(there, wanted)):
+        if changes := "; ".join(differences(saved, wanted)):
             raise ResumeError(
                 f"{self.folder} was written with other settings ({changes}); choose another output folder, or start "
                 "over with overwrite"
@@ -57,14 +57,17 @@ class SplitJob:
         return True
 
     def begin(self) -> None:
-        """Open the journal; ResumeError where it is of other settings."""
+        """Open the journal.
+
+        Raises ResumeError if the journal has other settings, DatasetError if the folder holds tars of another run.
+        """
         self._journal = Journal(self.folder, self._settings(), WrittenShard)
         remove_leftovers(self.folder)
         names = {task.path.name for task in self.tasks}
         if strange := sorted(path.name for path in self.folder.glob("*.tar") if path.name not in names):
             raise DatasetError(
-                f"{self.folder} holds {len(strange)} tars that are not of this run, such as {strange[0]}; choose "
-                "another output folder"
+                f"{self.folder} holds {len(strange)} tars of another run, such as {strange[0]}; choose another output "
+                "folder"
             )
 
     def _settings(self) -> dict[str, Any]:
@@ -72,19 +75,20 @@ class SplitJob:
         return {**names, **self.info.settings, "libraries": libraries()}
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
-        """The record of a shard that an earlier run has written."""
+        """The record of a shard that an earlier run has written; None if there is none."""
         return None if self._journal is None else self._journal.stands(task)
 
     def record(self, task: ShardTask, done: WrittenShard) -> None:
-        """A shard was written."""
+        """Record a shard that this run has written."""
         if self._journal is not None:
             self._journal.record(task, done)
         self.written += 1
-        self.clips += task.units
+        self.n_sources += task.units
 
     def finish(self, done: Mapping[str, WrittenShard]) -> None:
-        """Write manifest, rejects and dataset.json, of the records by the names of tasks; DatasetError where nothing is
-        left to write.
+        """Write manifest, rejects and dataset.json. `done` holds the record of each task by name.
+
+        Raises DatasetError if every source was rejected.
         """
         records = [done[task.name] for task in self.tasks]
         shards = [record.shard for record in records if record.shard is not None]
@@ -96,24 +100,24 @@ class SplitJob:
         finish_split(self.folder, self.info, shards, rejects)
 
     def verify(self, progress: Callable[[int, int], None]) -> None:
-        """Read everything back and compare; discards the journal, or raises ShardError with the problems."""
+        """Read everything back and compare it, then discard the journal. Raises ShardError with the problems."""
         report = verify(self.folder, progress=progress)
         if not report.ok:
             problems = "; ".join(report.problems[:3])
             raise ShardError(
-                f"{self.folder}: {len(report.problems)} problems right after writing ({problems}). The disk or the "
-                "memory is at fault; start over with overwrite"
+                f"{self.folder}: {len(report.problems)} problems right after writing ({problems}). Check the disk and "
+                "the memory of this machine, and start over with overwrite"
             )
         if self._journal is not None:
             self._journal.discard()
 
     def close(self) -> None:
-        """Let go of the journal; what it holds stays."""
+        """Close the journal and keep its records."""
         if self._journal is not None:
             self._journal.close()
 
     def clear(self) -> None:
-        """Delete the files of a split that a run began or finished here (dataset.json or a journal says so)."""
+        """Delete all files that a run wrote into the folder."""
         self.close()
         for name in (DATASET_JSON, MANIFEST, REJECTS, JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm"):
             (self.folder / name).unlink(missing_ok=True)
@@ -122,6 +126,6 @@ class SplitJob:
                 path.unlink()
 
     def counts(self) -> dict[str, Any]:
-        """The counts of the finished split, the rejects by the stage at which they failed."""
+        """The counts of the finished split; rejects are counted by the stage that failed."""
         stages = Counter(pq.read_table(self.folder / REJECTS, columns=["stage"])["stage"].to_pylist())
         return dict(read_dataset_json(self.folder)["counts"]) | ({"rejected": dict(stages)} if stages else {})

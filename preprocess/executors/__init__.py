@@ -1,1 +1,1 @@
-"""Where the work of a job runs: in processes of this machine."""
+"""Executors: they run the tasks of a job, here in processes of this machine."""

@@ -1,4 +1,4 @@
-"""What runs the tasks of a job, wherever: an executor takes a work and its tasks, and tells what becomes of them."""
+"""The executor protocol: an executor runs a work function on tasks, anywhere, and yields what happens as events."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Generic, Protocol, TypeVar
 from ...shards.errors import MaskstreamError
 
 Report = Callable[[str], None]
-"""What a work calls with a word on where it is, and with an empty word when a unit of its task is done."""
+"""The work calls it with a note on what it does, and with "" when a unit of its task is done."""
 
 
 class Task(Protocol):
-    """A share of a job that publishes one file; it can be pickled and done again, with the same result."""
+    """A part of a job that publishes one file. It can be pickled and repeated with the same result."""
 
     @property
     def name(self) -> str:
-        """The file that the task publishes; no other task of the job has this name."""
+        """The file that the task publishes; names are unique within a job."""
 
     @property
     def units(self) -> int:
-        """How much of the job's progress it is."""
+        """The task's share of the job's progress."""
 
 
 TaskT = TypeVar("TaskT", bound=Task)
@@ -31,18 +31,18 @@ RecordT_co = TypeVar("RecordT_co", covariant=True)
 
 
 class Work(Protocol[TaskT_contra, RecordT_co]):
-    """A function that does a task, publishes its file and returns a small record of it; work and record are pickled."""
+    """A function that runs a task, publishes its file and returns a small record. Work and record must be picklable."""
 
     def __call__(self, task: TaskT_contra, report: Report, /) -> RecordT_co: ...
 
 
 class WorkerDiedError(MaskstreamError):
-    """The processes that worked on one task died again and again."""
+    """The worker processes of one task died repeatedly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progressed(Generic[TaskT]):
-    """A task reported `note`."""
+    """A task reported `note` ("" for a finished unit)."""
 
     task: TaskT
     note: str
@@ -50,7 +50,7 @@ class Progressed(Generic[TaskT]):
 
 @dataclass(frozen=True, slots=True)
 class Restarted(Generic[TaskT]):
-    """The process of a task died, `reason` says how; the task begins again in another one."""
+    """The worker process of a task died, as `reason` says; the task starts again in another process."""
 
     task: TaskT
     reason: str
@@ -58,7 +58,7 @@ class Restarted(Generic[TaskT]):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[TaskT, RecordT]):
-    """A task has published its file; `record` says what is in it."""
+    """A task has published its file; `record` describes the file."""
 
     task: TaskT
     record: RecordT
@@ -68,10 +68,10 @@ Event = Progressed[TaskT] | Restarted[TaskT] | Finished[TaskT, RecordT]
 
 
 class Executor(Protocol):
-    """Runs tasks side by side or one after the other. What a task publishes depends on the task alone."""
+    """Runs tasks, in parallel or one by one. The published files depend on the tasks alone."""
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
-        """The events of all tasks as they happen; closing the generator ends what runs.
+        """Yield the events of all tasks as they happen; closing the generator stops the running tasks.
 
-        An exception of `work` is raised here; WorkerDiedError for a task whose processes die again and again.
+        Re-raises an exception of `work`. Raises WorkerDiedError if the processes of one task die repeatedly.
         """

@@ -1,7 +1,7 @@
-"""Tasks in supervised processes on this machine: one that is killed costs only the task that it was at.
+"""Runs tasks in supervised processes on this machine; a killed process costs only its current task.
 
-Each process takes one task after the other through a pipe of its own. A dead process shows as the end of its pipe; its
-task goes to a fresh process, up to `RETRIES` times. (Pools of the standard library give up, or hang, as a whole.)
+Each process receives one task after another through its own pipe. If a process dies, its pipe ends, and the task goes
+to a new process, up to `RETRIES` times. (The pools of the standard library fail or hang as a whole.)
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, end_with_parent,
 from .base import Event, Executor, Finished, Progressed, RecordT, Restarted, TaskT, Work, WorkerDiedError
 
 RETRIES = 2
-"""How often a task whose process died is tried again."""
+"""How often a task is repeated after its process died."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalExecutor:
-    """At most `workers` processes (default: the cores that this process may use); 0 works in this process, one task
-    after the other. WorkerDiedError for a task whose process died `RETRIES + 1` times.
+    """Starts at most `workers` processes (default: one per core that this process may use); 0 runs the tasks in this
+    process, one by one. Raises WorkerDiedError if a task's process died `RETRIES + 1` times.
     """
 
     workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers={self.workers} must be at least 0")
+            raise ValueError(f"workers={self.workers} must be at least 0; 0 runs the tasks in this process")
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
-        """The events of all tasks as they happen; closing the generator ends all processes."""
+        """Yield the events of all tasks as they happen; closing the generator ends all processes."""
         workers = _cores() if self.workers is None else self.workers
         return _in_processes(work, tasks, workers) if workers else _here(work, tasks)
 
 
 def executor_of(executor: Executor | None, workers: int | None) -> Executor:
-    """The executor that was given, or a local one; ValueError where both are given, for an executor has its own."""
+    """`executor`, or a local one with `workers` processes. Raises ValueError if both are given."""
     if executor is not None and workers is not None:
         raise ValueError(
             f"{executor=} and {workers=} exclude each other; give LocalExecutor({workers}) or only workers"
@@ -99,22 +99,22 @@ def _here(work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event
 
 
 class _Worker(Generic[TaskT, RecordT]):
-    """A process, the pipe to it, and the task that it is at."""
+    """A process, the pipe to it, and its current task."""
 
     def __init__(self, work: Work[TaskT, RecordT], task: TaskT, deaths: int) -> None:
         self.pipe, theirs = SPAWN.Pipe()
         self._process: Process = SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
         self._process.start()
-        theirs.close()  # so that the pipe ends when the process does
+        theirs.close()  # the pipe then ends when the process does
         self.give(task, deaths)
 
     def give(self, task: TaskT, deaths: int) -> None:
-        """Begin a task; `deaths` processes died of it before."""
+        """Send a task to the process; `deaths` processes died while running it before."""
         self.task, self.deaths, self._note = task, deaths, ""
         data, self._of_main = dumps(task)
         try:
             self.pipe.send_bytes(data)
-        except OSError:  # it died between two tasks: the next receive says so
+        except OSError:  # the process died between two tasks; the next receive reports it
             return
 
     def receive(self) -> Event[TaskT, RecordT]:
@@ -139,17 +139,17 @@ class _Worker(Generic[TaskT, RecordT]):
             raise main_failed(self._process.names or self._of_main)
         how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
         reason = (
-            f"a worker process {how}, after its last word {self._note!r}" if self._note else f"a worker process {how}"
+            f"a worker process {how}; its last note was {self._note!r}" if self._note else f"a worker process {how}"
         )
         if self.deaths >= RETRIES:
             raise WorkerDiedError(
-                f"{reason}; {self.task} was tried {self.deaths + 1} times. Memory runs out (SIGKILL) or a file "
-                "crashes its decoder (SIGSEGV): use fewer workers, or take the file away, and run the command again"
+                f"{reason}; {self.task} was tried {self.deaths + 1} times. The machine ran out of memory (SIGKILL) or "
+                "a file crashed its decoder (SIGSEGV): use fewer workers, or remove the file, and run the command again"
             )
         return Restarted(self.task, reason)
 
     def end(self) -> None:
-        """End the process whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.join()
         self.pipe.close()
@@ -157,7 +157,7 @@ class _Worker(Generic[TaskT, RecordT]):
 
 def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of the terminal's processes; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent handles it
 
     def report(note: str) -> None:
         pipe.send(("note", note))
@@ -176,7 +176,7 @@ def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
 
 
 def _picklable(error: Exception) -> Exception:
-    """The error, or its text where it cannot go through the pipe (what it holds, or how it is built, forbids it)."""
+    """The error, or a RuntimeError with its text if the error cannot be pickled."""
     try:
         pickle.dumps(error)
         return copy.copy(error)

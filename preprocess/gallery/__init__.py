@@ -1,1 +1,1 @@
-"""Real media for the gallery of masks."""
+"""Loads real media for the gallery of masks."""

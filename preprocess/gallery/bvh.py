@@ -1,4 +1,4 @@
-"""Joint positions out of BVH motion captures."""
+"""Reads joint positions from BVH motion captures."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ class _Joint:
 
 
 def read_bvh(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], tuple[str, ...]]:
-    """Positions float32 (T, J, 3) in the file's units, each joint's parent int64 (J,) (-1: none), and names.
+    """Positions float32 (T, J, 3) in the file's units, parents int64 (J,) (-1: none), and the joints' names.
 
-    The ends of limbs ("End Site") are joints too, named after their parent. DatasetError where the file is cut short.
+    The ends of limbs ("End Site") are joints too, named after their parent. Raises DatasetError if the file is
+    truncated.
     """
     hierarchy, mark, motion = path.read_text(encoding="utf-8").partition("MOTION")
     joints = _joints(hierarchy)
     lines = motion.split("\n", 3)
     if not mark or len(lines) < 4:
-        raise DatasetError(f"{path} is no BVH file with a motion in it")
+        raise DatasetError(f"{path} is no BVH file with a MOTION section")
     frames = int(lines[1].split()[-1])
     values = np.array(lines[3].split(), dtype=np.float64)
     n_channels = sum(len(joint.channels) for joint in joints)
     if values.size != frames * n_channels:
         raise DatasetError(
-            f"{path}: {frames} frames of {n_channels} channels are {frames * n_channels} numbers, got {values.size}"
+            f"{path} is truncated: {frames} frames of {n_channels} channels need {frames * n_channels} numbers, got "
+            f"{values.size}"
         )
     positions = _positions(joints, values.reshape(frames, n_channels))
     parents = np.array([joint.parent for joint in joints], dtype=np.int64)
@@ -65,7 +67,7 @@ def _joints(hierarchy: str) -> list[_Joint]:
 
 
 def _positions(joints: list[_Joint], values: Floats) -> Floats:
-    """Forward kinematics: (T, J, 3)."""
+    """Forward kinematics: joint positions (T, J, 3) from channel values (T, channels)."""
     frames = len(values)
     turns = np.empty((frames, len(joints), 3, 3))
     places = np.empty((frames, len(joints), 3))
@@ -89,7 +91,7 @@ def _positions(joints: list[_Joint], values: Floats) -> Floats:
 
 
 def _rotation(axis: int, angle: Floats) -> Floats:
-    """Right-handed turns about one axis: (T, 3, 3)."""
+    """Right-handed rotation matrices (T, 3, 3) about one axis."""
     out = np.zeros((len(angle), 3, 3))
     a, b = (axis + 1) % 3, (axis + 2) % 3
     out[:, axis, axis] = 1.0

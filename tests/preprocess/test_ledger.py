@@ -53,7 +53,7 @@ class Told(Progress):
     def __init__(self):
         self.phases, self.units, self.words = [], 0, []
 
-    def phase(self, name, total, done=0, unit="clips"):
+    def phase(self, name, total, done=0, unit="sources"):
         self.phases.append((name, total, done, unit))
 
     def advance(self, units):
@@ -86,7 +86,7 @@ def test_what_stands_is_not_done_again():
     assert (told.phases, told.units, told.words) == (
         [("encode", 6, 4, "parts")],
         2,
-        ["c: a process died; it begins again"],
+        ["c: a process died; it starts again"],
     )
     told = Told()
     run(Scripted(stop="a"), ledger, told)

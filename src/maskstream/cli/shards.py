@@ -68,5 +68,5 @@ def _facts(report: JobReport) -> dict[str, Any]:
     for name, split in report.splits.items():
         counts = {key: value for key, value in split.counts.items() if key != "rejected"}
         splits[name] = {"state": split.state, **counts, **split.counts.get("rejected", {}), "folder": str(split.folder)}
-    rate = {"clips_per_s": round(report.clips / report.wall_s, 2)} if report.clips else {}
+    rate = {"sources_per_s": round(report.n_sources / report.wall_s, 2)} if report.n_sources else {}
     return {"dataset": report.dataset, "profile": report.profile, **splits, "seconds": round(report.wall_s, 1), **rate}
