@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypedDict, final
 
 import torch
 
+from ...shards.config import differences
 from ...shards.errors import ResumeError, SampleError
 from .order import ORDER_VERSION
 from .produce import BatchMaker, BatchPlan, Made, batches_from_threads, plans
@@ -202,12 +203,9 @@ class Loader(Generic[BatchT]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved position; ResumeError where that cannot give the same batches."""
-        wrong = [
-            f"{name}: saved {state.get(name)!r}, here {value!r}"
-            for name, value in self._identity.items()
-            if state.get(name) != value
-        ]
-        if wrong:
+        position = self.order.position(0, 0)
+        saved = {name: value for name, value in state.items() if name not in position}
+        if wrong := differences(saved, self._identity):
             raise ResumeError(
                 f"this position cannot be continued exactly ({'; '.join(wrong)}). {self._remedy(state)}, or start a "
                 "new run"
@@ -291,7 +289,7 @@ class Loader(Generic[BatchT]):
             if saved % self.world_size:
                 return _indivisible(saved, self.world_size)
             return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
-        return "Use the same dataset, seed, lanes, block, steps and batch_size x world_size"
+        return "Use the same settings, dataset, seed, lanes, block, steps and batch_size x world_size"
 
     def _check_bad(self) -> None:
         bad, seen = self._stats.bad, self._stats.samples

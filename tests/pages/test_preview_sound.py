@@ -15,7 +15,7 @@ from maskstream.pages.figures.spectrogram import frequency_ticks, loudness_colou
 from maskstream.pages.figures.tokens import MaskRow
 from maskstream.pipelines import Fbank, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
-from maskstream.pipelines.modalities.audio.loader import spectrogram_grid
+from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.shards.format.manifest import Manifest

@@ -10,7 +10,7 @@ from ...pipelines import AudioClip, audio_loader
 from ...pipelines.augment.sound import RollGain
 from ...pipelines.masks import Mask, Random
 from ...pipelines.modalities.audio.batch import AudioBatch
-from ...pipelines.modalities.audio.loader import spectrogram_grid
+from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
 from ...pipelines.stream.loader import Loader
 from ...shards.media.fbank import Fbank
 from ..core.model import Grids

@@ -10,7 +10,7 @@ from ...pipelines import VideoClip, audiovisual_loader
 from ...pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...pipelines.augment.diffusion import LinearNoise
 from ...pipelines.masks import ByView, FilledStrips, Linear, Mask, MultiRatio, Padded, Random, TokenGrid
-from ...pipelines.modalities.audio.loader import spectrogram_grid
+from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from ...pipelines.stream.loader import Loader

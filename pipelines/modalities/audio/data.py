@@ -16,10 +16,8 @@ from ..data import DataConfig, check_views
 from ..split import Options
 from .batch import AudioBatch, NoisyBatch
 from .clip import AudioClip
-from .loader import audio_loader, spectrogram_grid
 from .microphones import MicrophoneLine
-from .noisy import noisy_loader
-from .spectrogram import Features
+from .spectrogram import Features, spectrogram_grid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +59,8 @@ class AudioData(DataConfig[AudioBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioBatch]:
         """A loader of the sounds of a split."""
+        from .loader import audio_loader
+
         return audio_loader(
             location,
             clip=self.clip,
@@ -111,6 +111,8 @@ class NoisyData(DataConfig[NoisyBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[NoisyBatch]:
         """A loader of the sounds of a split with noise."""
+        from .noisy import noisy_loader
+
         return noisy_loader(
             location,
             noise=self.noise,

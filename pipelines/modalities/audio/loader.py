@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack
 
 from ....shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 from ...augment.sound import Mixup, RollGain, SpecAugment
-from ...masks import Mask, TokenGrid
+from ...masks import Mask
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
@@ -18,11 +18,12 @@ from ..backend import Backend, dali_serves
 from ..split import Options, Split, split_of
 from .batch import AudioBatch
 from .clip import AudioClip
+from .data import AudioData
 from .finish import Spectrograms
 from .log_mel import LogMel
 from .reader import sound_of
 from .sample import AudioSampler
-from .spectrogram import Features, Spectrogram
+from .spectrogram import Features, Spectrogram, spectrogram_grid
 
 AudioSource = Source[WholeRequest, list[Any], AudioBatch, AudioBatch]
 
@@ -123,13 +124,30 @@ def audio_sampler(
     )
 
 
+def chosen(sampler: AudioSampler) -> AudioData:
+    """What decides the batches, with all that was left to choose chosen: what a resume compares."""
+    spectrogram, (frames, bins) = sampler.spectrogram, sampler.grid.patch
+    return AudioData(
+        clip=sampler.clip,
+        mask=sampler.mask,
+        features=spectrogram.features,
+        statistics=(spectrogram.mean, spectrogram.deviation),
+        roll_gain=sampler.roll_gain,
+        spec_augment=sampler.spec_augment,
+        mixup=sampler.mixup,
+        patch=(frames, bins),
+        views=sampler.views,
+        component=sampler.component,
+    )
+
+
 def audio_source(split: Split, sampler: AudioSampler) -> AudioSource:
     """The sounds of a split as a source, which a loader or a mixture goes through."""
     return Source(
         sampler=Whole(sampler),
         finish=Spectrograms(sampler.spectrogram) if sampler.on_device else Unchanged(),
         samples=split.samples,
-        identity={"dataset": split.manifest.fingerprint},
+        identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
         visible=visible_tokens((sampler.mask, sampler.grid)),
         form={
             "clip.seconds": sampler.clip.seconds,
@@ -143,16 +161,6 @@ def audio_source(split: Split, sampler: AudioSampler) -> AudioSource:
             "on_device": sampler.on_device,
         },
     )
-
-
-def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
-    """The (time, freq) grid of a spectrogram in tokens of `patch` frames and bins; ValueError where they do not fit."""
-    if min(patch) < 1 or frames < patch[0] or frames % patch[0] or bins % patch[1] or bins < patch[1]:
-        raise ValueError(
-            f"a spectrogram of {frames} frames and {bins} bins does not divide into tokens of {patch[0]} x {patch[1]}; "
-            "change the clip's seconds, the features' n_bins or patch"
-        )
-    return TokenGrid(axes=("time", "freq"), shape=(frames // patch[0], bins // patch[1]), patch=patch)
 
 
 def statistics_of(split: Split, features: Features) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from ...stream.whole import Whole, WholeRequest
 from ..split import Options, Split, split_of
 from .batch import NoisyBatch
 from .clip import AudioClip
+from .data import NoisyData
 from .microphones import MicrophoneLine
 from .reader import SoundReader, sound_of
 
@@ -194,6 +195,11 @@ def noisy_sampler(
     )
 
 
+def chosen(sampler: NoisySampler) -> NoisyData:
+    """What decides the batches, with all that was left to choose chosen: what a resume compares."""
+    return NoisyData(clip=sampler.clean.clip, line=sampler.line, snr_db=sampler.snr_db, slope=sampler.slope)
+
+
 def noisy_source(split: Split, sampler: NoisySampler) -> NoisySource:
     """The noisy sounds of a split as a source, which a loader or a mixture goes through."""
     clip = sampler.clean.clip
@@ -201,7 +207,7 @@ def noisy_source(split: Split, sampler: NoisySampler) -> NoisySource:
         sampler=Whole(sampler),
         finish=Unchanged(),
         samples=split.samples,
-        identity={"dataset": _fingerprint(sampler)},
+        identity={"data": chosen(sampler).to_dict(identity=True), "dataset": _fingerprint(sampler)},
         form={"clip.seconds": clip.seconds, "clip.sample_rate": clip.sample_rate, "microphones": sampler.microphones},
     )
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ....shards.media.fbank import Fbank
+from ...masks import TokenGrid
 from .log_mel import LogMel
 
 Features = Fbank | LogMel
@@ -71,3 +72,13 @@ class Spectrogram:
         else:
             frames = 1 + length // self.features.shift
         return frames.clamp(max=self.frames)
+
+
+def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
+    """The (time, freq) grid of a spectrogram in tokens of `patch` frames and bins; ValueError where they do not fit."""
+    if min(patch) < 1 or frames < patch[0] or frames % patch[0] or bins % patch[1] or bins < patch[1]:
+        raise ValueError(
+            f"a spectrogram of {frames} frames and {bins} bins does not divide into tokens of {patch[0]} x {patch[1]}; "
+            "change the clip's seconds, the features' n_bins or patch"
+        )
+    return TokenGrid(axes=("time", "freq"), shape=(frames // patch[0], bins // patch[1]), patch=patch)

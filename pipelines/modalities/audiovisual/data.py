@@ -14,13 +14,11 @@ from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
-from ..audio.loader import spectrogram_grid
-from ..audio.spectrogram import Features
+from ..audio.spectrogram import Features, spectrogram_grid
 from ..data import DataConfig, check_views
 from ..split import Options
 from ..video.clip import VideoClip
 from .batch import AudioVisualBatch
-from .loader import audiovisual_loader
 from .spectrogram_noise import SpectrogramNoise
 
 
@@ -71,6 +69,8 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioVisualBatch]:
         """A loader of the clips of a split and their sound."""
+        from .loader import audiovisual_loader
+
         return audiovisual_loader(
             location,
             clip=self.clip,

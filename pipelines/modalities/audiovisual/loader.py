@@ -19,14 +19,15 @@ from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
 from ..audio.clip import AudioClip
-from ..audio.loader import spectrogram_grid, statistics_of
+from ..audio.loader import statistics_of
 from ..audio.reader import sound_of
 from ..audio.sample import AudioSampler
-from ..audio.spectrogram import Features, Spectrogram
+from ..audio.spectrogram import Features, Spectrogram, spectrogram_grid
 from ..split import Options, Split, split_of
 from ..video.clip import VideoClip
 from ..video.loader import aligned, flow_source
 from .batch import AudioVisualBatch
+from .data import AudioVisualData
 from .sample import AudioVisualDraft, AudioVisualRequest, AudioVisualSampler, HeardVideoSampler
 from .spectrogram_noise import SpectrogramNoise
 
@@ -160,6 +161,31 @@ def audiovisual_sampler(
     return AudioVisualSampler(video=video, audio=audio, noise=noise, spectrogram_noise=spectrogram_noise)
 
 
+def chosen(sampler: AudioVisualSampler) -> AudioVisualData:
+    """What decides the batches, with all that was left to choose chosen: what a resume compares."""
+    video, audio = sampler.video, sampler.audio
+    (tubelet, patch, _), (frames, bins) = video.grid.patch, audio.grid.patch
+    return AudioVisualData(
+        clip=video.clip,
+        seconds=audio.clip.seconds,
+        video_mask=video.mask_of,
+        audio_mask=audio.mask,
+        features=audio.spectrogram.features,
+        statistics=(audio.spectrogram.mean, audio.spectrogram.deviation),
+        augment=video.augment,
+        spec_augment=audio.spec_augment,
+        spectrogram_noise=sampler.spectrogram_noise,
+        flow=video.flow or "none",
+        noise=sampler.noise,
+        views=video.views,
+        component=video.component,
+        sound=audio.component,
+        tubelet=tubelet,
+        patch=patch,
+        audio_patch=(frames, bins),
+    )
+
+
 def audiovisual_source(split: Split, sampler: AudioVisualSampler) -> AudioVisualSource:
     """The clips of a split with their sound as a source, which a loader or a mixture goes through."""
     video, audio = sampler.video, sampler.audio
@@ -167,7 +193,7 @@ def audiovisual_source(split: Split, sampler: AudioVisualSampler) -> AudioVisual
         sampler=sampler,
         finish=HeardSpectrograms(audio.spectrogram) if audio.on_device else Unchanged(),
         samples=split.samples,
-        identity={"dataset": split.manifest.fingerprint},
+        identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
         visible=visible_tokens((video.mask_of, video.grid), (audio.mask, audio.grid)),
         form={
             "clip.frames": video.clip.frames,

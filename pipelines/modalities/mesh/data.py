@@ -12,7 +12,6 @@ from ...stream.loader import Loader
 from ..data import DataConfig, check_views
 from ..split import Options
 from .batch import MeshBatch
-from .loader import mesh_loader
 from .noise import MeshNoise
 from .statistics import MeshStatistics
 
@@ -38,6 +37,8 @@ class MeshData(DataConfig[MeshBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[MeshBatch]:
         """A loader of the graphs of a split."""
+        from .loader import mesh_loader
+
         return mesh_loader(
             location, mask=self.mask, noise=self.noise, statistics=self.statistics, views=self.views, **options
         )

@@ -13,6 +13,7 @@ from ...stream.source import Source
 from ...stream.whole import Whole, WholeRequest
 from ..split import Options, Split, split_of
 from .batch import MeshBatch
+from .data import MeshData
 from .noise import MeshNoise
 from .sample import MeshSampler
 from .statistics import MeshStatistics, statistics_of
@@ -70,12 +71,17 @@ def mesh_sampler(
     )
 
 
+def chosen(sampler: MeshSampler) -> MeshData:
+    """What decides the batches, with all that was left to choose chosen: what a resume compares."""
+    return MeshData(mask=sampler.mask, noise=sampler.noise, statistics=sampler.statistics, views=sampler.views)
+
+
 def mesh_source(split: Split, sampler: MeshSampler) -> MeshSource:
     """The graphs of a split as a source, which a loader or a mixture goes through."""
     return Source(
         sampler=Whole(sampler),
         finish=Unchanged(),
         samples=split.samples,
-        identity={"dataset": split.manifest.fingerprint},
+        identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
         form={"views": sampler.views, "mask": sampler.mask},
     )

@@ -14,7 +14,6 @@ from ..data import DataConfig, check_views
 from ..split import Options
 from .augment import PointAugment
 from .batch import PointsBatch
-from .loader import points_loader
 from .read import PointSelection
 from .tokens import PointTokens, VoxelTokens
 
@@ -43,6 +42,8 @@ class PointsData(DataConfig[PointsBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PointsBatch]:
         """A loader of the clouds of a split."""
+        from .loader import points_loader
+
         return points_loader(
             location,
             select=self.select,

@@ -16,6 +16,7 @@ from ...stream.whole import Whole, WholeRequest
 from ..split import Options, Split, split_of
 from .augment import PointAugment
 from .batch import PointsBatch
+from .data import PointsData
 from .read import PointSelection
 from .sample import PointSampler
 from .tokens import PointTokens, VoxelTokens
@@ -81,13 +82,26 @@ def points_sampler(
     )
 
 
+def chosen(sampler: PointSampler) -> PointsData:
+    """What decides the batches, with all that was left to choose chosen: what a resume compares."""
+    return PointsData(
+        select=sampler.select,
+        augment=sampler.augment,
+        tokens=sampler.tokens,
+        mask=sampler.mask,
+        noise=sampler.noise,
+        views=sampler.views,
+        component=sampler.component,
+    )
+
+
 def points_source(split: Split, sampler: PointSampler) -> PointsSource:
     """The clouds of a split as a source, which a loader or a mixture goes through."""
     return Source(
         sampler=Whole(sampler),
         finish=Unchanged(),
         samples=split.samples,
-        identity={"dataset": split.manifest.fingerprint},
+        identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
         visible=visible_tokens((sampler.mask, sampler.tokens.grid)),
         form={
             "points": sampler.select.points,

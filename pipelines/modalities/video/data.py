@@ -15,7 +15,6 @@ from ..data import DataConfig, check_views
 from ..split import Options
 from .batch import VideoBatch
 from .clip import VideoClip
-from .loader import video_loader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +45,8 @@ class VideoData(DataConfig[VideoBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[VideoBatch]:
         """A loader of the clips of a split."""
+        from .loader import video_loader
+
         return video_loader(
             location,
             clip=self.clip,

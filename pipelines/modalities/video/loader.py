@@ -18,6 +18,7 @@ from ..backend import Backend, dali_serves
 from ..split import Options, Split, split_of
 from .batch import VideoBatch
 from .clip import VideoClip
+from .data import VideoData
 from .sample import ClipRequest, VideoDraft, VideoSampler
 
 VideoSource = Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch]
@@ -104,13 +105,28 @@ def video_sampler(
     )
 
 
+def chosen(sampler: VideoSampler) -> VideoData:
+    """What decides the batches, with all that was left to choose chosen: what a resume compares."""
+    tubelet, patch, _ = sampler.grid.patch
+    return VideoData(
+        clip=sampler.clip,
+        mask=sampler.mask_of,
+        augment=sampler.augment,
+        flow=sampler.flow or "none",
+        views=sampler.views,
+        component=sampler.component,
+        tubelet=tubelet,
+        patch=patch,
+    )
+
+
 def video_source(split: Split, sampler: VideoSampler) -> VideoSource:
     """The clips of a split as a source, which a loader or a mixture goes through."""
     return Source(
         sampler=sampler,
         finish=Unchanged(),
         samples=split.samples,
-        identity={"dataset": split.manifest.fingerprint},
+        identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
         visible=visible_tokens((sampler.mask_of, sampler.grid)),
         form={
             "clip.frames": sampler.clip.frames,

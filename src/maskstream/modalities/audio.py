@@ -14,8 +14,7 @@ from ..pages.figures.audio import AudioFigures, NoisyFigures
 from ..pages.figures.card import label_names
 from ..pipelines.modalities.audio.clip import AudioClip
 from ..pipelines.modalities.audio.data import AudioData, NoisyData
-from ..pipelines.modalities.audio.loader import spectrogram_grid
-from ..pipelines.modalities.audio.spectrogram import Spectrogram
+from ..pipelines.modalities.audio.spectrogram import Spectrogram, spectrogram_grid
 from ..pipelines.modalities.data import DataConfig
 from ..preprocess.encode.audio.encoder import AudioEncoder
 from ..shards.format.manifest import Manifest, component_of

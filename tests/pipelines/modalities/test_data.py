@@ -1,13 +1,23 @@
 """The data configs: what they give is what the loaders' settings give, and they come back from JSON."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maskstream.pipelines import AudioClip, audio_loader, audiovisual_loader, mesh_loader, points_loader, video_loader
+from maskstream.pipelines import (
+    AudioClip,
+    VideoClip,
+    audio_loader,
+    audiovisual_loader,
+    mesh_loader,
+    points_loader,
+    video_loader,
+)
+from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.augment.sound import Mixup
 from maskstream.pipelines.masks import MotionGuided, Random, Tube
 from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
@@ -20,7 +30,12 @@ from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
+from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.pipelines.modalities.video.loader import video_sampler, video_source
+from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.mix import mix
+from maskstream.shards.errors import ResumeError
 
 LOADERS: list[tuple[type[DataConfig[Any]], Any]] = [
     (VideoData, video_loader),
@@ -68,3 +83,47 @@ def test_a_sample_gives_a_view_or_more(data: Any) -> None:
 def test_tokens_fill_what_they_are_cut_from() -> None:
     with pytest.raises(ValueError, match="does not divide into tokens of 48 x 16"):
         AudioData(patch=(48, 16))
+
+
+MASKED = VideoData(clip=VideoClip(frames=4, size=32), mask=MotionGuided(ratio=0.75), augment=MultiScaleCrop(), patch=8)
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (replace(MASKED, mask=MotionGuided(ratio=0.5)), r"data\.mask\.ratio: saved 0\.75, here 0\.5"),
+        (
+            replace(MASKED, mask=Tube(ratio=0.75), flow="codec"),
+            r"data\.mask: saved MotionGuided\(ratio=0\.75\), here T",
+        ),
+        (replace(MASKED, clip=VideoClip(frames=4, size=32, stride=8)), r"data\.clip\.stride: saved 4, here 8"),
+        (replace(MASKED, augment=MultiScaleCrop(flip=0.5)), r"data\.augment\.flip: saved 0\.0, here 0\.5"),
+        (replace(MASKED, views=2), r"data\.views: saved 1, here 2"),
+        (replace(MASKED, flow="dis"), r"data\.flow: saved codec, here dis"),
+        (replace(MASKED, tubelet=4), r"data\.tubelet: saved 2, here 4"),
+        (replace(MASKED, patch=16), r"data\.patch: saved 8, here 16"),
+    ],
+)
+def test_a_loader_refuses_the_position_of_another_choice(split: Path, other: VideoData, says: str) -> None:
+    state = json.loads(json.dumps(MASKED.loader(split, batch_size=2).state_dict()))
+    MASKED.loader(split, batch_size=2).load_state_dict(state)
+    with pytest.raises(ResumeError, match=says):
+        other.loader(split, batch_size=2).load_state_dict(state)
+
+
+def test_what_is_left_to_choose_counts_by_what_was_chosen(split: Path) -> None:
+    state = replace(MASKED, flow="codec", clip=replace(MASKED.clip, align=4)).loader(split, batch_size=2).state_dict()
+    replace(MASKED, augment=None).loader(split, batch_size=2).load_state_dict(state)
+    assert state["data"]["component"] == "mp4"
+
+
+def test_a_mixture_names_the_part_that_differs(split: Path) -> None:
+    def mixed(flip: float) -> Loader[Any]:
+        opened, sources = Split.open(split, "video", device="cpu"), []
+        for own in (0.0, flip):
+            sampler = video_sampler(opened, clip=MASKED.clip, augment=MultiScaleCrop(flip=own))
+            sources.append((video_source(opened, sampler), 1))
+        return Loader(mix(sources), batch_size=2, device="cpu")
+
+    with pytest.raises(ResumeError, match=r"sources\.1\.data\.augment\.flip: saved 0\.0, here 0\.5"):
+        mixed(0.5).load_state_dict(mixed(0.0).state_dict())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ...pipelines.masks import TokenGrid
-from ...pipelines.modalities.audio.loader import spectrogram_grid
+from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
 from ...shards.media.fbank import Fbank
 from ...train.models.complex_ratio import ComplexRatio
 from ..figures.card import Figure, Picture, Pictures
