@@ -116,20 +116,20 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
         What is done row after row stays in the processor's cache, which decoding would displace.
         """
-        sampler, stats, tried = self.sampler, Stats(), plan.tried or (0,) * len(plan.indexes)
-        candidates = [self._candidates(wanted) for wanted in plan.wanted]
-        requests = [
-            sampler.request(next(islice(own, skipped, None))) for own, skipped in zip(candidates, tried, strict=True)
+        sampler, stats, known = self.sampler, Stats(), plan.tried or (0,) * len(plan.indexes)
+        candidates = [
+            islice(self._candidates(wanted), skipped, None) for wanted, skipped in zip(plan.wanted, known, strict=True)
         ]
+        requested = [self._requested(own, skipped) for own, skipped in zip(candidates, known, strict=True)]
         # Whoever asks for the batch may be in inference mode, and the threads that fill its memory are not.
         with torch.inference_mode(False):
-            draft = sampler.allocate(len(requests))
+            draft = sampler.allocate(len(requested))
             with stats.stage("mask"):
-                for row, request in enumerate(requests):
+                for row, (request, _) in enumerate(requested):
                     sampler.mask(request, draft, row)
         rows = [
-            pool.submit(self._fill, request, draft, row, tried[row], candidates[row])
-            for row, request in enumerate(requests)
+            pool.submit(self._fill, request, draft, row, tried, candidates[row])
+            for row, (request, tried) in enumerate(requested)
         ]
         return Begun(draft=draft, rows=rows, stats=stats)
 
@@ -170,6 +170,20 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             index = self.order.reserve(index, rng)
             yield replace(wanted, index=index)
 
+    def _requested(
+        self, candidates: Iterator[Wanted], tried: int, error: SampleError | None = None
+    ) -> tuple[RequestT, int]:
+        """The request of the next candidate that has what is read, and how many before it could not be used, of which
+        `tried` are known already and `error` is the last one's.
+        """
+        for wanted in candidates:
+            try:
+                return self.sampler.request(wanted), tried
+            except SampleError as lacking:
+                log.warning("replaced %s", lacking)
+                tried, error = tried + 1, lacking
+        raise error or ValueError(f"no candidate is left after {tried}; a row has {_TRIES}")
+
     def _fill(self, request: RequestT, draft: DraftT, row: int, tried: int, candidates: Iterator[Wanted]) -> Row:
         """Fills a row with the first candidate that can be used, beginning with the one that is requested."""
         redrawn = Stats()
@@ -179,14 +193,11 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 self.sampler.fill(request, draft, row, stats)
             except SampleError as error:
                 log.warning("replaced %s", error)
-                if (wanted := next(candidates, None)) is None:
-                    raise
+                request, tried = self._requested(candidates, tried + 1, error)
             else:
                 stats.add(redrawn)
                 stats.bad = tried
                 return Row(stats, tried)
-            tried += 1
-            request = self.sampler.request(wanted)
             with redrawn.stage("mask"):
                 self.sampler.mask(request, draft, row)
 

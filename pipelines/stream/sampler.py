@@ -51,12 +51,13 @@ BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
 class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     """Makes batches of one dataset; holds settings only, so that it can be sent to worker processes.
 
-    request: draws all that can be drawn for a sample before anything is read. allocate: the memory of a batch of so
-    many rows (a sample's views are one row here). mask: draws a row's masks where they follow nothing that the sample
-    shows. These three run in one thread and are cheap. fill: reads and decodes, writes all of its row of every array of
-    the draft (of a sample that could not be used there may be a part), and draws the masks that follow what it shows;
-    many threads fill rows of one draft. SampleError where the sample cannot be used: its row is requested, masked and
-    filled again, of another sample. join: the batch of a draft whose rows are filled.
+    request: draws all that can be drawn for a sample before anything is read; SampleError where the sample lacks what
+    is read. allocate: the memory of a batch of so many rows (a sample's views are one row here). mask: draws a row's
+    masks where they follow nothing that the sample shows. These three run in one thread and are cheap. fill: reads and
+    decodes, writes all of its row of every array of the draft (of a sample that could not be used there may be a part),
+    and draws the masks that follow what it shows; many threads fill rows of one draft. SampleError where the sample
+    cannot be used: its row is requested, masked and filled again, of another sample. join: the batch of a draft whose
+    rows are filled.
 
     seed: of all draws. needs_progress: whether what it makes changes over the run.
     """
