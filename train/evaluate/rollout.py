@@ -19,6 +19,8 @@ from ...pipelines.modalities.mesh.collate import MeshView, mesh_batch
 from ...pipelines.modalities.mesh.loader import mesh_sampler
 from ...pipelines.modalities.mesh.sample import MeshSampler
 from ...pipelines.modalities.split import Split
+from ...pipelines.stream.sampler import Wanted
+from ...pipelines.stream.stats import Stats
 from ..core.losses import squared
 from ..models.mesh_network import MeshNetwork
 
@@ -52,15 +54,12 @@ class Trajectories:
                 f"steps={steps}: {data} has trajectories of {longest} steps, of which a rollout makes 1 to "
                 f"{longest - 1}"
             )
-        made = [sampler.make(index, 0) for index in indexes]
+        draft = sampler.allocate(len(indexes))
+        for row, index in enumerate(indexes):
+            sampler.fill(sampler.request(Wanted(index=index, epoch=0)), draft, row, Stats())
         fields = [sampler.statistics.normalised(sampler.fields(index, 0, length)) for index in indexes]
-        views = [_at_start(sample.views[0], values[0]) for sample, values in zip(made, fields, strict=True)]
-        start = mesh_batch(
-            views,
-            label=[sample.label for sample in made],
-            key=[sample.key for sample in made],
-            change=sampler.statistics.relative_change,
-        )
+        views = [_at_start(view, values[0]) for view, values in zip(draft.views, fields, strict=True) if view]
+        start = mesh_batch(views, label=draft.label, key=draft.key, change=sampler.statistics.relative_change)
         return cls(start=start, fields=torch.from_numpy(np.concatenate(fields, axis=1)))
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from ....shards.media.mesh_members import FIELDS
 from ...masks import Mask
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ...stream.whole import Whole, WholeRequest
 from ..split import Options, Split, split_of
 from .batch import MeshBatch
 from .data import MeshData
 from .noise import MeshNoise
-from .sample import MeshSampler
+from .sample import MeshDraft, MeshRequest, MeshSampler
 from .statistics import MeshStatistics, statistics_of
 
-MeshSource = Source[WholeRequest, list[Any], MeshBatch, MeshBatch]
+MeshSource = Source[MeshRequest, MeshDraft, MeshBatch, MeshBatch]
 
 
 def mesh_loader(
@@ -63,7 +62,7 @@ def mesh_sampler(
     return MeshSampler(
         manifest=manifest,
         statistics=statistics or statistics_of(manifest.folder, manifest.info),
-        mask=mask,
+        mask_of=mask,
         noise=noise,
         seed=split.seed,
         views=views,
@@ -73,15 +72,15 @@ def mesh_sampler(
 
 def chosen(sampler: MeshSampler) -> MeshData:
     """What decides the batches, with all that was left to choose chosen: what a resume compares."""
-    return MeshData(mask=sampler.mask, noise=sampler.noise, statistics=sampler.statistics, views=sampler.views)
+    return MeshData(mask=sampler.mask_of, noise=sampler.noise, statistics=sampler.statistics, views=sampler.views)
 
 
 def mesh_source(split: Split, sampler: MeshSampler) -> MeshSource:
     """The graphs of a split as a source, which a loader or a mixture goes through."""
     return Source(
-        sampler=Whole(sampler),
+        sampler=sampler,
         finish=Unchanged(),
         samples=split.samples,
         identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
-        form={"views": sampler.views, "mask": sampler.mask},
+        form={"views": sampler.views, "mask": sampler.mask_of},
     )

@@ -1,4 +1,4 @@
-"""One mesh on its way to a batch: draw the step, read its bytes, build the graph, add noise, mask."""
+"""One mesh on its way to a batch: draw the step, mask, read its bytes, build the graph, add noise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import numpy.typing as npt
 from ....shards.errors import SampleError, ShardError, StoreError
 from ....shards.format.manifest import Manifest
 from ....shards.media.mesh_members import FIELDS, MESH, read_mesh, step_span, steps_of
-from ...masks import Cues, Draw, Mask, TokenGrid
+from ....shards.stores.base import Range
+from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
-from ...stream.place import START, Place
+from ...stream.place import Place
 from ...stream.rng import sample_rng
+from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .batch import MeshBatch
 from .collate import MeshView, mesh_batch
-from .graph import Graph, build_graph, surface_normals
+from .graph import build_graph, surface_normals
 from .noise import MeshNoise
 from .statistics import MeshStatistics
 
@@ -35,13 +37,39 @@ class StoredMesh:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshSample:
-    """The views of one sample."""
+class MeshRequest:
+    """What was drawn for a sample before a byte was read: the step of each view.
 
-    views: list[MeshView]
-    label: int
+    n_nodes: of the mesh. mesh: where it lies. pairs: where the step of each view lies with the one after it; none of a
+    surface.
+    """
+
+    index: int
+    epoch: int
+    place: Place
     key: str
-    stats: Stats
+    n_nodes: int
+    steps: tuple[int, ...]
+    mesh: Range
+    pairs: tuple[Range, ...]
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The mesh and the steps."""
+        return (self.mesh, *self.pairs)
+
+
+@dataclass(kw_only=True, slots=True)
+class MeshDraft:
+    """The views of a batch, of any size each; row r is views r k to (r + 1) k.
+
+    maps: of each view's mask. views: as in `MeshView`; both None until they are drawn and made. label, key: of each.
+    """
+
+    maps: list[Maps | None]
+    views: list[MeshView | None]
+    label: list[int]
+    key: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +82,7 @@ class MeshSampler:
 
     manifest: Manifest
     statistics: MeshStatistics
-    mask: Mask | None
+    mask_of: Mask | None
     noise: MeshNoise | None
     seed: int
     views: int
@@ -63,41 +91,119 @@ class MeshSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask is not None and self.mask.needs_progress
+        return self.mask_of is not None and self.mask_of.needs_progress
 
-    def make(self, index: int, epoch: int, place: Place = START) -> MeshSample:
-        """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be used."""
-        stats = Stats(samples=1)
-        key = self.manifest.key(index)
+    def request(self, wanted: Wanted) -> MeshRequest:
+        """Draws the step of each view, and says where its bytes lie; SampleError where the sample has no mesh."""
+        index, epoch, key = wanted.index, wanted.epoch, self.manifest.key(wanted.index)
+        mesh = self.manifest.member(index, MESH)
+        steps = self._steps(index, epoch, key)
+        return MeshRequest(
+            index=index,
+            epoch=epoch,
+            place=wanted.place,
+            key=key,
+            n_nodes=int(self.manifest.components[MESH].facts["n_nodes"][index]),
+            steps=steps,
+            mesh=mesh,
+            pairs=tuple(self._range(index, step, 2) for step in steps) if self.n_steps(index) else (),
+        )
+
+    def allocate(self, rows: int) -> MeshDraft:
+        """Places for the views of so many samples."""
+        n = rows * self.views
+        return MeshDraft(maps=[None] * n, views=[None] * n, label=[-1] * n, key=[""] * n)
+
+    def mask(self, request: MeshRequest, draft: MeshDraft, row: int) -> None:
+        """Draws the masks of a sample's views where they follow nothing that it shows."""
+        if self.mask_of is not None and not self.mask_of.needs:
+            self._draw_maps(self.mask_of, request, draft, row, Cues())
+
+    def fill(self, request: MeshRequest, draft: MeshDraft, row: int, stats: Stats) -> None:
+        """Reads a sample's mesh and steps and makes its views; SampleError where they cannot be used."""
         with stats.stage("read"):
-            mesh = self.mesh(index)
-            steps = self._steps(index, epoch, key)
-            pairs = [self._normalised(index, mesh, step) for step in steps]
-        stats.read_bytes = self.manifest.member(index, MESH).size + sum(pair.nbytes for pair in pairs)
+            mesh = self._mesh(request.index, request.mesh)
+            pairs = self._pairs(request)
+        stats.read_bytes += sum(each.size for each in request.ranges)
+        if len(mesh.positions) != request.n_nodes:
+            reason = f"it has {len(mesh.positions)} nodes, not {request.n_nodes} as the manifest says"
+            raise self._error(request.index, MESH, reason)
         with stats.stage("convert"):
             graph = build_graph(mesh.positions, mesh.cells, self.statistics.edge_length)
-        with stats.stage("mask"):
-            masks = [self._mask(mesh, graph, epoch, key, view, place) for view in range(self.views)]
-        views = [
-            MeshView(
+            if pairs:
+                states = [self.statistics.normalised(pair) for pair in pairs]
+            else:
+                states = [surface_normals(mesh.positions, mesh.cells)[None]] * self.views
+        if self.mask_of is not None and self.mask_of.needs:
+            with stats.stage("mask"):
+                self._draw_maps(self.mask_of, request, draft, row, Cues(edges=graph.sides, kinds=mesh.kinds))
+        label = int(self.manifest.label[request.index])
+        for view, (state, step) in enumerate(zip(states, request.steps, strict=True)):
+            at = row * self.views + view
+            rng = sample_rng(self.seed, request.epoch, request.key, view, "noise")
+            draft.label[at], draft.key[at] = label, request.key
+            draft.views[at] = MeshView(
                 positions=mesh.positions,
                 kinds=mesh.kinds,
                 graph=graph,
-                state=self._noised(pair[0], mesh.kinds, sample_rng(self.seed, epoch, key, view, "noise")),
-                next_state=pair[1] if len(pair) > 1 else None,
+                state=state[0] if self.noise is None else self.noise.added(state[0], mesh.kinds, rng),
+                next_state=state[1] if len(state) > 1 else None,
                 counts=np.isin(mesh.kinds, FREE).astype(np.float32),
-                mask=masks[view],
-                step=steps[view],
+                mask=self._mask_batch(draft.maps[at], request.n_nodes),
+                step=step,
             )
-            for view, pair in enumerate(pairs)
-        ]
-        return MeshSample(views=views, label=int(self.manifest.label[index]), key=key, stats=stats)
+
+    def join(self, draft: MeshDraft) -> MeshBatch:
+        """The batch; the views of a sample come one after the other."""
+        return mesh_batch(
+            [view for view in draft.views if view is not None],
+            label=draft.label,
+            key=draft.key,
+            change=self.statistics.relative_change,
+        )
 
     def mesh(self, index: int) -> StoredMesh:
         """The mesh of sample `index`; SampleError where it cannot be read."""
-        member = self.manifest.member(index, MESH)
+        return self._mesh(index, self.manifest.member(index, MESH))
+
+    def fields(self, index: int, first: int, count: int) -> npt.NDArray[np.float32]:
+        """The steps [first, first + count) of simulation `index` as stored, float32 (count, V, D); no other step is
+        read. SampleError where they cannot be.
+        """
         try:
-            arrays = read_mesh(self.manifest.store.read(*member))
+            data = self.manifest.store.read(*self._range(index, first, count))
+        except StoreError as error:
+            raise self._error(index, FIELDS, str(error)) from error
+        return self._finite(index, first, data)
+
+    def n_steps(self, index: int) -> int:
+        """The steps of sample `index`, 0 for a surface."""
+        stored = self.manifest.components.get(FIELDS)
+        return int(stored.lists["shape"][index][0]) if stored is not None and stored.offset[index] else 0
+
+    def _steps(self, index: int, epoch: int, key: str) -> tuple[int, ...]:
+        """The step of each view; it has a next one."""
+        pairs = max(self.n_steps(index) - 1, 1)
+        if not self.drawn_steps:
+            return tuple((2 * view + 1) * pairs // (2 * self.views) for view in range(self.views))
+        return tuple(int(sample_rng(self.seed, epoch, key, v, "step").integers(pairs)) for v in range(self.views))
+
+    def _shape(self, index: int) -> tuple[int, int]:
+        """The nodes and channels of the fields of simulation `index`."""
+        _, n_nodes, channels = self.manifest.components[FIELDS].lists["shape"][index].tolist()
+        return n_nodes, channels
+
+    def _range(self, index: int, first: int, count: int) -> Range:
+        """Where the steps [first, first + count) of simulation `index` lie."""
+        name, offset, _ = self.manifest.member(index, FIELDS)
+        begin, size = step_span(first, count, *self._shape(index))
+        data_offset = int(self.manifest.components[FIELDS].facts["data_offset"][index])
+        return Range(name, offset + data_offset + begin, size)
+
+    def _mesh(self, index: int, place: Range) -> StoredMesh:
+        """The mesh of sample `index`, which lies at `place`."""
+        try:
+            arrays = read_mesh(self.manifest.store.read(*place))
             if "faces" in arrays:
                 kinds = np.zeros(len(arrays["vertices"]), dtype=np.int64)
                 return StoredMesh(positions=arrays["vertices"], cells=arrays["faces"], kinds=kinds)
@@ -106,63 +212,37 @@ class MeshSampler:
         except (StoreError, ShardError, KeyError) as error:
             raise self._error(index, MESH, f"{error}") from error
 
-    def fields(self, index: int, first: int, count: int) -> npt.NDArray[np.float32]:
-        """The steps [first, first + count) of simulation `index` as stored, float32 (count, V, D); no other step is
-        read. SampleError where they cannot be.
-        """
-        stored = self.manifest.components[FIELDS]
-        _, n_nodes, channels = stored.lists["shape"][index].tolist()
+    def _pairs(self, request: MeshRequest) -> list[npt.NDArray[np.float32]]:
+        """The step of each view and the one after it as stored, float32 (2, V, D); none of a surface."""
         try:
-            name, offset, _ = self.manifest.member(index, FIELDS)
-            begin, length = step_span(first, count, n_nodes, channels)
-            begin += int(stored.facts["data_offset"][index])
-            steps = steps_of(self.manifest.store.read(name, offset + begin, length), n_nodes, channels)
-        except (StoreError, ShardError) as error:
-            raise self._error(index, FIELDS, str(error)) from error
+            found = self.manifest.store.read_many(request.pairs)
+        except StoreError as error:
+            raise self._error(request.index, FIELDS, str(error)) from error
+        pairs = zip(request.steps, found, strict=False)  # none of a surface
+        return [self._finite(request.index, step, data) for step, data in pairs]
+
+    def _finite(self, index: int, first: int, data: bytes) -> npt.NDArray[np.float32]:
+        """The steps from `first` on that `data` holds, float32 (count, V, D)."""
+        steps = steps_of(data, *self._shape(index))
         if not np.isfinite(steps).all():
-            raise self._error(index, FIELDS, f"steps {first} to {first + count - 1} are not finite")
+            raise self._error(index, FIELDS, f"steps {first} to {first + len(steps) - 1} are not finite")
         return steps
 
-    def n_steps(self, index: int) -> int:
-        """The steps of sample `index`, 0 for a surface."""
-        stored = self.manifest.components.get(FIELDS)
-        return int(stored.lists["shape"][index][0]) if stored is not None and stored.offset[index] else 0
+    def _draw_maps(self, mask: Mask, request: MeshRequest, draft: MeshDraft, row: int, cues: Cues) -> None:
+        """Draws the masks of a sample's views."""
+        for view in range(self.views):
+            draw = Draw.of(self.seed, request.epoch, request.key, view, request.place, cues)
+            draft.maps[row * self.views + view] = mask.maps(_nodes(request.n_nodes), draw)
 
-    def _steps(self, index: int, epoch: int, key: str) -> list[int]:
-        """The step of each view; it has a next one."""
-        pairs = max(self.n_steps(index) - 1, 1)
-        if not self.drawn_steps:
-            return [(2 * view + 1) * pairs // (2 * self.views) for view in range(self.views)]
-        return [int(sample_rng(self.seed, epoch, key, v, "step").integers(pairs)) for v in range(self.views)]
-
-    def _normalised(self, index: int, mesh: StoredMesh, step: int) -> npt.NDArray[np.float32]:
-        """Step `step` and the one after it, float32 (2, V, D); of a surface its normals, (1, V, 3)."""
-        if not self.n_steps(index):
-            return surface_normals(mesh.positions, mesh.cells)[None]
-        return self.statistics.normalised(self.fields(index, step, 2))
-
-    def _noised(
-        self, values: npt.NDArray[np.float32], kinds: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> npt.NDArray[np.float32]:
-        return values if self.noise is None else self.noise.added(values, kinds, rng)
-
-    def _mask(self, mesh: StoredMesh, graph: Graph, epoch: int, key: str, view: int, place: Place) -> MaskBatch | None:
-        if self.mask is None:
-            return None
-        cues = Cues(edges=graph.sides, kinds=mesh.kinds)
-        n_nodes = len(mesh.positions)
-        grid = TokenGrid(axes=("node",), shape=(n_nodes,), patch=(1,))
-        return self.mask.draw(grid, [Draw.of(self.seed, epoch, key, view, place, cues)])
+    def _mask_batch(self, maps: Maps | None, n_nodes: int) -> MaskBatch | None:
+        """A view's mask, numbered on its own."""
+        return None if self.mask_of is None or maps is None else self.mask_of.joined(_nodes(n_nodes), [maps])
 
     def _error(self, index: int, component: str, reason: str) -> SampleError:
         shard = self.manifest.shard_path(index).name
         return SampleError(shard=shard, key=self.manifest.key(index), component=component, reason=reason)
 
-    def collate(self, samples: list[MeshSample]) -> MeshBatch:
-        """Samples to a batch, the views of a sample one after the other."""
-        return mesh_batch(
-            [view for sample in samples for view in sample.views],
-            label=[sample.label for sample in samples for _ in sample.views],
-            key=[sample.key for sample in samples for _ in sample.views],
-            change=self.statistics.relative_change,
-        )
+
+def _nodes(n: int) -> TokenGrid:
+    """The grid of n nodes."""
+    return TokenGrid(axes=("node",), shape=(n,), patch=(1,))

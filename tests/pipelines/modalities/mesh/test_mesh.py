@@ -11,6 +11,8 @@ from maskstream.pipelines.modalities.mesh.loader import mesh_sampler
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.produce import batch_of
+from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
 from maskstream.shards.errors import SampleError, ShardError
@@ -192,7 +194,7 @@ def test_a_step_that_is_not_finite_is_a_bad_sample(split, tmp_path):
     assert loader.stats()["bad"] == 1
     assert "s2" not in keys
     with pytest.raises(SampleError, match=r"fields\.npy.*not finite"):
-        mesh_sampler(Split.open(broken, "mesh")).make(2, 0)
+        batch_of(mesh_sampler(Split.open(broken, "mesh")), [Wanted(index=2, epoch=0)])
     assert any("not finite" in problem for problem in verify(broken, decode=True).problems)
 
 

@@ -16,6 +16,8 @@ from ....pipelines.modalities.mesh.batch import MeshBatch
 from ....pipelines.modalities.mesh.loader import mesh_loader, mesh_sampler
 from ....pipelines.modalities.mesh.sample import MeshSampler, StoredMesh
 from ....pipelines.modalities.split import Split
+from ....pipelines.stream.produce import batch_of
+from ....pipelines.stream.sampler import Wanted
 from ....train.core.losses import squared
 from ....train.evaluate.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error, sampler_of
 from ....train.models.mesh_network import MeshNetwork
@@ -124,7 +126,7 @@ def spread(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
 
 
 def _masked_figure(recipe: MeshRecipe, model: MeshNetwork, sampler: MeshSampler, index: int) -> MeshFigure:
-    batch = sampler.collate([sampler.make(index, 0)])
+    batch = batch_of(sampler, [Wanted(index=index, epoch=0)])
     mask = batch.mask
     if mask is None:
         raise ValueError("the loader gives no masks; build it with mask=")
