@@ -20,19 +20,23 @@ from rich.table import Table
 
 from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
+from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.train.core.model import Model
-from maskstream.train.recipes import named_recipe
-from maskstream.train.recipes.audio import AudioRecipe
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.recipes.audio import audiomae_base, audiomae_tiny
 
+RECIPES = {"audiomae-tiny": audiomae_tiny, "audiomae-base": audiomae_base}
 SOUNDS = {"audiomae-tiny": 32, "audiomae-base": 1}
 """Recipes, and how many sounds are in a step."""
 
 
-def batches_of(recipe: AudioRecipe, sounds: int) -> dict[str, AudioBatch]:
+def batches_of(recipe: Recipe[AudioBatch], sounds: int) -> dict[str, AudioBatch]:
     """A step's batch, masked and with all tokens visible."""
-    grid = recipe.grids["audio"]
-    mask = recipe.mask.draw(grid, [sample_rng(0, 0, str(i), 0, "mask") for i in range(sounds)])
+    grid = recipe.data.grids["audio"]
+    if not isinstance(recipe.data, AudioData) or recipe.data.mask is None:
+        raise ValueError(f"{recipe.name} masks no sounds")
+    mask = recipe.data.mask.draw(grid, [sample_rng(0, 0, str(i), 0, "mask") for i in range(sounds)])
     size = (n * step for n, step in zip(grid.shape, grid.patch, strict=True))
     spectrogram = torch.randn(sounds, *size, generator=torch.Generator().manual_seed(0))
     zeros = torch.zeros(sounds, dtype=torch.int64)
@@ -78,9 +82,8 @@ def main() -> None:
     ):
         table.add_column(name, justify="right")
     for name, sounds in SOUNDS.items():
-        recipe = named_recipe(name)
-        assert isinstance(recipe, AudioRecipe)
-        model, batches = recipe.build_model(), batches_of(recipe, sounds)
+        recipe = RECIPES[name]()
+        model, batches = recipe.build(), batches_of(recipe, sounds)
         flops = {hidden: step_flops(model, i) / 1e9 for hidden, i in batches.items()}
         turns = [{hidden: step_ms(model, i) for hidden, i in batches.items()} for _ in range(rounds)]
         ms = {hidden: min(turn[hidden] for turn in turns) for hidden in batches}

@@ -30,11 +30,12 @@ from maskstream.pipelines import masks
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.collate import MeshView, mesh_batch
+from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.graph import build_graph
 from maskstream.preprocess.encode.mesh.cylinder import CylinderFlow
 from maskstream.preprocess.encode.mesh.cylinder_mesh import channel_mesh
-from maskstream.train.recipes import named_recipe
-from maskstream.train.recipes.mesh import MeshRecipe, next_step
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.recipes.mesh import meshmask_small, next_step
 
 Edges = npt.NDArray[np.int64]
 Places = npt.NDArray[np.float32]
@@ -133,9 +134,9 @@ def flows(ratio: float | None) -> MeshBatch:
     return mesh_batch(views, label=[-1, -1], key=["a", "b"], change=np.ones(3, dtype=np.float32))
 
 
-def step_of(recipe: MeshRecipe, batch: MeshBatch) -> tuple[Callable[[], None], float]:
+def step_of(recipe: Recipe[MeshBatch], batch: MeshBatch) -> tuple[Callable[[], None], float]:
     """Forward and backward, and its multiply-adds in thousand millions."""
-    model = recipe.build_model()
+    model = recipe.build()
 
     def work() -> None:
         model(batch).loss().backward()
@@ -151,11 +152,10 @@ def network(rounds: int) -> Table:
     table = Table(title="meshmask-small: a step of two flows of 940 nodes, CPU and float32")
     for name in ("task", "hidden", "CPU ms", "/ nothing hidden", "G multiply-adds", "/ nothing hidden"):
         table.add_column(name, justify="right")
-    recipe = named_recipe("meshmask-small")
-    assert isinstance(recipe, MeshRecipe)
+    recipe = meshmask_small()
     made = {("next step", "0 %"): step_of(next_step(recipe), flows(None))}
     for ratio in RATIOS:
-        chosen = replace(recipe, mask=masks.MeshNodes(ratio=ratio))
+        chosen = replace(recipe, data=MeshData(mask=masks.MeshNodes(ratio=ratio)))
         made["masked", f"{ratio:.0%}"] = step_of(chosen, flows(ratio))
     taken = least_ms({f"{task} {hidden}": work for (task, hidden), (work, _) in made.items()}, rounds)
     whole_ms, whole_flops = taken["next step 0 %"], made["next step", "0 %"][1]

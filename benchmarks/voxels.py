@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from maskstream.pages.report.pictures.voxels import step_flops
-from maskstream.pipelines.masks import Cues, Draw, VoxelAware
+from maskstream.pipelines.masks import Cues, Draw
 from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxelise
-from maskstream.train.recipes import named_recipe
-from maskstream.train.recipes.points import VoxelRecipe
+from maskstream.train.recipes.points import fastdit3d_small
 
 Floats = npt.NDArray[np.float32]
 Means = npt.NDArray[np.float64]
@@ -123,16 +124,18 @@ def check(
         assert np.abs(counts - ours[0]).sum() <= 4, other.__name__
 
 
-def step_batch(recipe: VoxelRecipe, *, masked: bool) -> PointsBatch:
+def step_batch(data: PointsData, *, masked: bool) -> PointsBatch:
     """One cloud on a sphere, its noise at the middle time, and a mask or one that hides nothing."""
+    tokens, noise_of = data.tokens, data.noise
+    if not isinstance(tokens, VoxelTokens) or data.mask is None or noise_of is None:
+        raise ValueError(f"a step needs voxels, a mask and noise, got {data}")
     generator = torch.Generator().manual_seed(0)
-    points, noise = torch.randn(2, 1, recipe.select.points, 3, generator=generator)
+    points, noise = torch.randn(2, 1, data.select.points, 3, generator=generator)
     points = points / points.norm(dim=2, keepdim=True)
-    time_ = torch.full((1,), recipe.model.times // 2)
-    tokens = recipe.tokens
-    seen = recipe.model.noise().noised(points, noise, time_)
+    time_ = torch.full((1,), noise_of.times // 2)
+    seen = noise_of.noised(points, noise, time_)
     cues = Cues(occupied=occupied_tokens(seen, tokens.resolution, tokens.patch)[0].numpy())
-    mask = recipe.mask.draw(tokens.grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
+    mask = data.mask.draw(tokens.grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
     if not masked:
         mask = replace(mask, visible=torch.arange(tokens.grid.size)[None])
     label = torch.zeros(1, dtype=torch.int64)
@@ -141,14 +144,15 @@ def step_batch(recipe: VoxelRecipe, *, masked: bool) -> PointsBatch:
 
 def model_step(steps: int) -> Table:
     """A training step with masks and without."""
-    recipe = named_recipe("fastdit3d-small")
-    assert isinstance(recipe, VoxelRecipe)
-    assert isinstance(recipe.mask, VoxelAware)
-    model = recipe.build_model()
-    table = Table(title=f"fastdit3d-small, one cloud, {recipe.tokens.resolution}^3 voxels")
+    recipe = fastdit3d_small()
+    if not isinstance(recipe.data, PointsData) or not isinstance(recipe.data.tokens, VoxelTokens):
+        raise ValueError(f"{recipe.name} cuts no clouds into voxels")
+    data = recipe.data
+    model = recipe.build()
+    table = Table(title=f"fastdit3d-small, one cloud, {recipe.data.tokens.resolution}^3 voxels")
     for name in ("mask", "visible", "CPU ms", "of unmasked", "GFLOP", "of unmasked"):
         table.add_column(name, justify="right")
-    batches = {name: step_batch(recipe, masked=name == "95 % / 99 %") for name in ("none", "95 % / 99 %")}
+    batches = {name: step_batch(data, masked=name == "95 % / 99 %") for name in ("none", "95 % / 99 %")}
 
     def work(batch: PointsBatch) -> Callable[[], object]:
         return lambda: model(batch).loss().backward()

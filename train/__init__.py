@@ -3,8 +3,9 @@
 from .core.export import load_model, save_model
 from .core.loop import Batches, Trainer, TrainResult
 from .core.metrics import StepMetrics, read_metrics
-from .core.run import train
-from .recipes import RECIPES, Recipe, named_recipe
+from .core.recipe import Recipe
+from .recipes import RECIPES, named_recipe
+from .run import train
 
 __all__ = [
     "RECIPES",

@@ -50,6 +50,10 @@ class BudgetOrder:
         """Samples of each batch of the run over all ranks, int64 (steps,)."""
         return budget_sizes(self.visible, self.budget, self.global_batch)
 
+    def samples_of_run(self) -> int:
+        """The samples of all of a run's batches."""
+        return int(self.starts[-1])
+
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The batches of a run from number `first` on; those of a later epoch go on where it ended, at its last
         size.

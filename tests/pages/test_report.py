@@ -21,6 +21,7 @@ from maskstream.pages.report.report import write_report
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import Dual, MotionGuided, Random, TokenGrid, Tube, mask_batch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.dataset import finish_split
@@ -28,23 +29,21 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
+from maskstream.train import train
 from maskstream.train.core.metrics import StepMetrics
-from maskstream.train.core.run import train
+from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models import VideoAutoencoderConfig
-from maskstream.train.recipes import VideoRecipe
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
 SIZES = VideoAutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
 
 def tiny(mask):
-    return VideoRecipe(
+    return Recipe(
         name="report-test",
-        clip=VideoClip(frames=4, stride=4, size=32),
-        mask=mask,
+        data=VideoData(clip=VideoClip(frames=4, stride=4, size=32), mask=mask, patch=8),
         batch_size=3,
-        patch=8,
         model=SIZES,
         schedule=ScheduleConfig(base_lr=0.1, min_lr=0.001, warmup=0.2, epochs=2),
     )
@@ -175,7 +174,7 @@ def test_a_run_without_a_step_has_no_report():
 
 
 def model_of(recipe):
-    return recipe.build_model(seed=0).eval()
+    return recipe.build(seed=0).eval()
 
 
 def test_reconstruction_paints_the_targets_and_nothing_else():
@@ -357,11 +356,11 @@ def test_report_of_a_run(run, split, tmp_path):
     page = Tags(out.read_text(encoding="utf-8"))
     assert "short: report-test" in page.text
     assert "weights step 3" in page.text
-    assert repr(recipe.mask) in page.text
+    assert repr(recipe.data.mask) in page.text
     assert sorted(attrs["data-key"] for tag, attrs in page.tags if tag == "article") == ["v0", "v1", "v2", "v3"]
     assert "label odd (1)" in page.text
     assert sum(attrs["alt"].startswith("flow") for tag, attrs in page.tags if tag == "img") == 4 * 3
-    assert ("neither shown nor predicted" in page.text) == isinstance(recipe.mask, Dual)
+    assert ("neither shown nor predicted" in page.text) == isinstance(recipe.data.mask, Dual)
     assert re.search(r"loss on these clips \d\.\d{3}", page.text)
     other = write_report(folder, split, tmp_path / "other.html", recipe=recipe)
     assert other.read_bytes() == out.read_bytes()
@@ -371,9 +370,9 @@ def test_a_recipe_that_cannot_be_rebuilt_must_be_given(run, split, tmp_path):
     recipe, folder = run
     copied = shutil.copytree(folder, tmp_path / "copied")
     about = json.loads((folder / "run.json").read_text())
-    about["recipe"]["kind"] = "VideoReceipt"
+    about["recipe"]["data"]["kind"] = "VideoDate"
     (copied / "run.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"'VideoReceipt' is no Recipe, did you mean 'VideoRecipe'.*recipe="):
+    with pytest.raises(ValueError, match=r"'VideoDate' is no DataConfig, did you mean 'VideoData'.*recipe="):
         write_report(copied, split)
     assert write_report(copied, split, recipe=recipe).exists()
 

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from maskstream.pipelines import TokenGrid, VideoBatch, VideoClip
+from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.masks import Mask, Tube
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import ResumeError
@@ -22,9 +24,9 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.video import video_member
 from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models import VideoAutoencoderConfig
-from maskstream.train.recipes import VideoRecipe
 
 FRAMES, SIZE = 4, 32
 
@@ -111,13 +113,16 @@ def synthetic_loader() -> type[SyntheticLoader]:
     return SyntheticLoader
 
 
-def small_recipe() -> VideoRecipe:
-    return VideoRecipe(
+def small_recipe() -> Recipe[VideoBatch]:
+    return Recipe(
         name="test",
-        clip=VideoClip(frames=FRAMES, stride=1, size=SIZE),
-        mask=Tube(ratio=0.75),
+        data=VideoData(
+            clip=VideoClip(frames=FRAMES, stride=1, size=SIZE),
+            mask=Tube(ratio=0.75),
+            augment=MultiScaleCrop(),
+            patch=8,
+        ),
         batch_size=4,
-        patch=8,
         model=VideoAutoencoderConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=0.3, min_lr=0.003, warmup=0.2, epochs=2),
@@ -125,7 +130,7 @@ def small_recipe() -> VideoRecipe:
 
 
 @pytest.fixture
-def recipe() -> VideoRecipe:
+def recipe() -> Recipe[VideoBatch]:
     return small_recipe()
 
 

@@ -42,14 +42,14 @@ def draw(n, grid=(8, 4), ratio=0.75):
 
 def test_the_paper_s_counts_and_sizes():
     base = named_recipe("audiomae-base")
-    tokens = SpectrogramTokens(base.grids["audio"])
+    tokens = SpectrogramTokens(base.data.grids["audio"])
     assert (tokens.grid, tokens.n_tokens, tokens.n_inputs) == ((64, 8), 512, 256)
-    assert draw(2, (64, 8), base.mask.ratio).visible.shape == (2, 102)
+    assert draw(2, (64, 8), base.data.mask.ratio).visible.shape == (2, 102)
     assert (base.model.decoder_depth, base.model.decoder_width, base.model.decoder_window) == (16, 512, (4, 4))
     assert base.optimiser.weight_decay == 1e-4
     tiny = named_recipe("audiomae-tiny")
-    assert sum(p.numel() for p in tiny.build_model().parameters()) < 3e6
-    assert tiny.grids["audio"].shape == (8, 8)
+    assert sum(p.numel() for p in tiny.build().parameters()) < 3e6
+    assert tiny.data.grids["audio"].shape == (8, 8)
 
 
 def test_tokens_are_time_major_and_paint_puts_them_back():
@@ -147,10 +147,11 @@ def split(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe():
+    tiny = named_recipe("audiomae-tiny")
     return replace(
-        named_recipe("audiomae-tiny"),
+        tiny,
         name="audio-test",
-        clip=AudioClip(seconds=0.64),
+        data=replace(tiny.data, clip=AudioClip(seconds=0.64)),
         batch_size=8,
         model=replace(SIZES, depth=2, width=64),
         schedule=ScheduleConfig(base_lr=0.1, min_lr=0.001, warmup=0.1, epochs=1),
@@ -164,7 +165,7 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
     losses = [m.loss for m in read_metrics(tmp_path / "whole/metrics.jsonl")]
     assert np.mean(losses[-10:]) < 0.9 < losses[0]
     model = load_model(tmp_path / "whole/model.safetensors")
-    loss, guessed, samples = held_out_loss(model, recipe.build_loader(split, device="cpu", threads=1))
+    loss, guessed, samples = held_out_loss(model, recipe.loader(split, device="cpu", threads=1))
     assert samples == 16
     assert loss < 0.95 * guessed
     assert guessed == pytest.approx(255 / 256, abs=0.02)
@@ -178,8 +179,8 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
 
 
 def test_pictures_show_what_was_hidden_and_what_was_made(recipe, split):
-    batch = next(iter(recipe.build_loader(split, device="cpu", threads=1)))
-    model = recipe.build_model().eval()
+    batch = next(iter(recipe.loader(split, device="cpu", threads=1)))
+    model = recipe.build().eval()
     made = completed(model, batch)
     hidden = torch.zeros(8, 4, 8, dtype=torch.bool).flatten(1)
     hidden.scatter_(1, batch.mask.target, True)

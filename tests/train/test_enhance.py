@@ -13,6 +13,7 @@ from maskstream.pipelines.modalities.audio.batch import NoisyBatch
 from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.shards.config import with_set
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
@@ -104,11 +105,11 @@ def test_sizes_that_do_not_fit_are_refused_and_files_keep_them(tmp_path):
     with pytest.raises(ValueError, match="one setting"):
         SMALL.build({}).enhance(torch.zeros(1, 3, 2048))
     with pytest.raises(ValueError, match="microphones"):
-        replace(named_recipe("ca-dense-unet-tiny"), line=MicrophoneLine(count=3))
+        with_set(named_recipe("ca-dense-unet-tiny"), ["line.count=3"])
     model = SMALL.build({}, seed=3)
     save_model(model, tmp_path / "m.safetensors")
     assert load_model(tmp_path / "m.safetensors").config == SMALL
-    assert sum(p.numel() for p in named_recipe("ca-dense-unet-tiny").build_model().parameters()) < 2e6
+    assert sum(p.numel() for p in named_recipe("ca-dense-unet-tiny").build().parameters()) < 2e6
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +137,11 @@ def split(tmp_path_factory):
 
 
 def test_a_run_takes_noise_away_and_is_reported(split, tmp_path, monkeypatch):
+    tiny = named_recipe("ca-dense-unet-tiny")
     recipe = replace(
-        named_recipe("ca-dense-unet-tiny"),
+        tiny,
         name="enhance-test",
-        clip=AudioClip(seconds=0.128),
-        line=MicrophoneLine(count=2),
+        data=replace(tiny.data, clip=AudioClip(seconds=0.128), line=MicrophoneLine(count=2)),
         model=SMALL,
         schedule=ScheduleConfig(base_lr=0.5, min_lr=0.05, steps=60),
     )
@@ -149,7 +150,7 @@ def test_a_run_takes_noise_away_and_is_reported(split, tmp_path, monkeypatch):
     losses = [m.loss for m in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert losses[0] == pytest.approx(1.0, abs=0.05)
     model = load_model(tmp_path / "run/model.safetensors")
-    loss, before, after, samples = held_out(model, recipe.build_loader(split, device="cpu", threads=1, seed=9))
+    loss, before, after, samples = held_out(model, recipe.loader(split, device="cpu", threads=1, seed=9))
     assert samples == 8
     assert loss < 0.8
     assert after > before + 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipelines.masks import Cues, Draw, TokenGrid
+from maskstream.pipelines.masks import Cues, Draw
 from maskstream.train.recipes import named_recipe
 
 COUNTS = {  # visible, target
@@ -20,17 +20,15 @@ COUNTS = {  # visible, target
 def test_a_recipe_s_mask_fits_its_model(name):
     recipe = named_recipe(name)
     assert recipe.name == name
-    size = recipe.clip.size
-    grid = TokenGrid.video(recipe.clip.frames, size, size, tubelet=recipe.tubelet, patch=recipe.patch)
-    cues = Cues(flow=np.ones((recipe.clip.frames - 1, 4, 4, 2), np.float32))
-    mask = recipe.mask.draw(grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
+    grid = recipe.data.grids["video"]
+    cues = Cues(flow=np.ones((recipe.data.clip.frames - 1, 4, 4, 2), np.float32))
+    mask = recipe.data.mask.draw(grid, [Draw(rng=np.random.default_rng(0), cues=cues)])
     assert (mask.visible.shape[1], mask.target.shape[1]) == COUNTS[name]
-    assert recipe.grids["video"] == grid
 
 
 @pytest.mark.parametrize("name", ["videomae-small", "mgmae-tiny"])
 def test_a_recipe_builds_a_model_of_its_size(name):
-    model = named_recipe(name).build_model()
+    model = named_recipe(name).build()
     parameters = sum(p.numel() for p in model.parameters())
     wanted = {"videomae-small": (23e6, 27e6), "mgmae-tiny": (2e6, 3e6)}[name]
     assert wanted[0] < parameters < wanted[1]

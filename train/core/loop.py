@@ -21,7 +21,6 @@ from ...pipelines.stream.stalls import summary
 from ...shards.config import Json
 from ...shards.errors import ResumeError
 from ...shards.stores.publish import publish, remove_leftovers
-from ..recipes import Recipe
 from .checkpoint import Position, discard_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from .distributed import barrier, rank, sum_over_ranks, world_size
 from .export import begin_with, save_model
@@ -31,6 +30,7 @@ from .metrics import MetricsLog, StepMetrics
 from .optimiser import build_optimiser, limit_gradients, set_lr
 from .precision import bf16_helps
 from .progress import TrainProgress
+from .recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Trainer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe[Any],
         loader: Batches,
         out: str | Path,
         *,
@@ -133,9 +133,9 @@ class Trainer:
             raise ValueError(f"steps and save_every are at least 1, got steps={steps}, save_every={save_every}")
         self.recipe, self.loader, self.out = recipe, loader, Path(out)
         self.device = torch.device(device)
-        self.steps = recipe.schedule.total_steps(len(loader)) if steps is None else steps
+        self.steps = recipe.schedule.run_length(len(loader)) if steps is None else steps
         self.step = 0
-        self.model = recipe.build_model(seed=seed)
+        self.model = recipe.build(seed=seed)
         if initial is not None and (own := begin_with(self.model, initial)):
             log.info("of %s all is taken but %s", initial, ", ".join(own))
         self.model.to(self.device)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
 from torch import nn
 
 from ...pipelines.masks import TokenGrid
+from ...pipelines.modalities.data import DataConfig
+from ...pipelines.stream.sampler import BatchT
 from ...shards.config import Config
 from .losses import Losses
 from .seeding import seeded
 
-BatchT = TypeVar("BatchT")
 Grids = Mapping[str, TokenGrid]
 """The token grids of a batch, by the name of what is cut into tokens, such as "video" and "audio"."""
 
@@ -49,6 +50,14 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
 
         ValueError where the sizes do not fit the grids.
         """
+
+    @property
+    def most_labels(self) -> int | None:
+        """As many different labels a split may have; None where the model takes no labels."""
+        return None
+
+    def check(self, data: DataConfig[BatchT]) -> None:
+        """ValueError where such data are not what the model is for."""
 
     def build(self, grids: Grids, *, seed: int = 0) -> Model[BatchT]:
         """The model on the CPU; `seed` alone decides its initial weights."""

@@ -30,7 +30,7 @@ class ScheduleConfig(Config):
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
             raise ValueError(f"epochs and steps are at least 1, got epochs={self.epochs}, steps={self.steps}")
 
-    def total_steps(self, steps_per_epoch: int) -> int:
+    def run_length(self, steps_per_epoch: int) -> int:
         """How many steps a run has."""
         return self.epochs * steps_per_epoch if self.steps is None else self.steps
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.modalities.audio.batch import NoisyBatch
+from ...pipelines.modalities.audio.data import NoisyData
+from ...pipelines.modalities.data import DataConfig
 from ..core.losses import Losses, weighted
 from ..core.model import Grids, Model, ModelConfig
 from .complex_ratio import ComplexRatio
@@ -56,6 +58,17 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
     def make(self, grids: Grids) -> DenseUNet:
         """See ModelConfig."""
         return DenseUNet(self, grids)
+
+    def check(self, data: DataConfig[NoisyBatch]) -> None:
+        """ValueError where the data have another number of microphones or samples."""
+        if isinstance(data, NoisyData) and (data.microphones, data.clip.n_samples) != (
+            self.microphones,
+            self.n_samples,
+        ):
+            raise ValueError(
+                f"the model takes {self.microphones} microphones and {self.n_samples} samples, the loader gives "
+                f"{data.microphones} and {data.clip.n_samples}"
+            )
 
     @property
     def frames(self) -> int:

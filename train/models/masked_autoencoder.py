@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.stream.sampler import BatchT
 from ..core.block import begin_linear, gathered
 from ..core.losses import Losses, squared
-from ..core.model import BatchT, Grids, Model, ModelConfig
+from ..core.model import Grids, Model, ModelConfig
 from ..core.positions import interleaved_sinusoid
 from .encoder_decoder import TokenDecoder, TokenEncoder
 from .window_decoder import Windows

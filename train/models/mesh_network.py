@@ -21,7 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.data import DataConfig
 from ...pipelines.modalities.mesh.batch import MeshBatch
+from ...pipelines.modalities.mesh.data import MeshData
 from ..core.losses import Losses, squared
 from ..core.model import Grids, Model, ModelConfig
 from .message_passing import GatedMLP, GraphBlock
@@ -55,6 +57,11 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
         sizes = (self.channels, self.width, self.hidden, self.encoder_rounds, self.decoder_rounds)
         if min(sizes) < 1:
             raise ValueError(f"channels, width, hidden and both numbers of rounds are at least 1, got {sizes}")
+
+    def check(self, data: DataConfig[MeshBatch]) -> None:
+        """ValueError for a mask without the task that needs one, or the other way round."""
+        if isinstance(data, MeshData) and (data.mask is not None) != (self.task == "masked"):
+            raise ValueError(f"the task 'masked' needs a mask and 'next' has none, got {self.task!r}, {data.mask}")
 
     def make(self, grids: Grids) -> MeshNetwork:
         """See ModelConfig."""

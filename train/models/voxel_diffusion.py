@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipelines.augment.diffusion import CosineNoise, LinearNoise, Noise
+from ...pipelines.modalities.data import DataConfig
 from ...pipelines.modalities.points.batch import PointsBatch
+from ...pipelines.modalities.points.data import PointsData
 from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
 from ..core.block import begin_linear
 from ..core.losses import Losses, weighted
@@ -79,6 +81,16 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
         self.noise()
+
+    @property
+    def most_labels(self) -> int:
+        """The categories."""
+        return self.categories
+
+    def check(self, data: DataConfig[PointsBatch]) -> None:
+        """ValueError where the data have another noise than the model knows, or another kind of tokens."""
+        if isinstance(data, PointsData) and data.noise != self.noise():
+            raise ValueError(f"the model takes away {self.noise()}, and the loader adds {data.noise}; set both alike")
 
     def make(self, grids: Grids) -> VoxelDiffusion:
         """See ModelConfig."""

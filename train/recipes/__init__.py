@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ...shards.format.dataset import read_dataset_json
 from ...shards.named import named
-from .audio import AudioRecipe, audiomae_base, audiomae_tiny
-from .audiovisual import DiffusionRecipe, SiameseRecipe, avsiam_base, avsiam_tiny, diffmavil_base, diffmavil_tiny
-from .enhance import EnhanceRecipe, ca_dense_unet_tiny
-from .mesh import MeshRecipe, meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
-from .points import GroupRecipe, VoxelRecipe, fastdit3d_small, fastdit3d_tiny, pointmae_small, pointmae_tiny
-from .recipe import Recipe
+from ..core.recipe import Recipe
+from .audio import audiomae_base, audiomae_tiny
+from .audiovisual import avsiam_base, avsiam_tiny, diffmavil_base, diffmavil_tiny
+from .enhance import ca_dense_unet_tiny
+from .mesh import meshmask_small, meshmask_small_next, meshmask_tiny, meshmask_tiny_next
+from .points import fastdit3d_small, fastdit3d_tiny, pointmae_small, pointmae_tiny
 from .video import (
-    VideoRecipe,
     mgmae_small,
     mgmae_tiny,
     videomae2_small,
@@ -23,7 +23,7 @@ from .video import (
     videomae_tiny,
 )
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[[], Recipe[Any]]] = {
     "videomae-small": videomae_small,
     "videomae-tiny": videomae_tiny,
     "mgmae-small": mgmae_small,
@@ -48,33 +48,25 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def named_recipe(name: str) -> Recipe:
+def named_recipe(name: str) -> Recipe[Any]:
     """The recipe of that name, or that the function `package.module:name` returns; ValueError for another name."""
     return named(name, RECIPES, "recipe")()
 
 
-def check_modality(recipe: Recipe, data: str | Path) -> None:
+def check_modality(recipe: Recipe[Any], data: str | Path) -> None:
     """ValueError where the split in the folder `data` is not of the recipe's modality; ShardError where it is none."""
     found = read_dataset_json(data)["modality"]
-    if found != recipe.modality:
-        fitting = ", ".join(name for name, make in RECIPES.items() if make().modality == found)
+    if found != recipe.data.modality:
+        fitting = ", ".join(name for name, make in RECIPES.items() if make().data.modality == found)
         raise ValueError(
-            f"the recipe {recipe.name!r} is for {recipe.modality}, but {data} holds {found}; recipes for that are "
+            f"the recipe {recipe.name!r} is for {recipe.data.modality}, but {data} holds {found}; recipes for that are "
             f"{fitting or 'none'}"
         )
 
 
 __all__ = [
     "RECIPES",
-    "AudioRecipe",
-    "DiffusionRecipe",
-    "EnhanceRecipe",
-    "GroupRecipe",
-    "MeshRecipe",
     "Recipe",
-    "SiameseRecipe",
-    "VideoRecipe",
-    "VoxelRecipe",
     "check_modality",
     "named_recipe",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +20,21 @@ def train(
             show_default=False,
         ),
     ],
-    data: Annotated[Path, typer.Option(help="The folder of the training split.", show_default=False)],
+    data: Annotated[Path | None, typer.Option(help="The folder of the training split.", show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A field of the recipe, such as model.depth=6 or mask.ratio=0.8; may be given often.",
+            show_default=False,
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the whole recipe as JSON and train nothing.")
+    ] = False,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps to train [default: the recipe's]", show_default=False)
     ] = None,
@@ -39,15 +51,21 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint if there is one.")] = True,
 ) -> None:
     """Train a recipe on shards; writes metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
-    from ..train import train as run
+    from ..train.run import chosen_recipe
+    from ..train.run import train as run
 
+    chosen = chosen_recipe(recipe, set_ or (), batch_size=batch_size)
+    if print_config:
+        print(json.dumps(chosen.to_dict(defaults=True), indent=2))
+        return
+    if data is None:
+        raise typer.BadParameter("give the folder of the training split", param_hint="--data")
     result = run(
-        recipe,
+        chosen,
         data,
         out or Path("runs") / recipe.rpartition(":")[2],
         steps=steps,
         initial=initial,
-        batch_size=batch_size,
         seed=seed,
         device=device,
         workers=workers,

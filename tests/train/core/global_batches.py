@@ -13,14 +13,15 @@ import time
 
 import torch
 
-from maskstream.pipelines import VideoClip, masks, video_loader
+from maskstream.pipelines import VideoClip, masks
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.stores.local import LocalStore
 from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank
 from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.models import VideoAutoencoderConfig
-from maskstream.train.recipes import VideoRecipe
 
 
 def read_slowly(seconds):
@@ -72,28 +73,17 @@ def main():
     data, out, log = sys.argv[1:4]
     steps, batch_size, dies_at = map(int, sys.argv[4:7])
     torch.set_num_threads(1)
-    recipe = VideoRecipe(
+    recipe = Recipe(
         name="test",
-        clip=VideoClip(frames=4, stride=4, size=32),
-        mask=masks.Tube(ratio=0.75),
+        data=VideoData(clip=VideoClip(frames=4, stride=4, size=32), mask=masks.Tube(ratio=0.75), patch=8),
         batch_size=batch_size,
-        patch=8,
         model=VideoAutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
         optimiser=OptimiserConfig(),
         schedule=ScheduleConfig(base_lr=0.01, min_lr=0.001, warmup=0.2, epochs=2),
     )
     with process_group("cpu") as device, open(f"{log}.{rank()}", "a") as file:
-        loader = video_loader(
-            data,
-            clip=recipe.clip,
-            mask=recipe.mask,
-            batch_size=batch_size,
-            patch=8,
-            seed=3,
-            threads=1,
-            device=device,
-            max_bad_fraction=float(sys.argv[7]),
-        )
+        bad = float(sys.argv[7])
+        loader = recipe.loader(data, seed=3, threads=1, device=device, max_bad_fraction=bad)
         if rank() == 1:
             read_slowly(float(sys.argv[8]))
         Trainer(recipe, Logged(loader, file, dies_at), out, steps=steps, save_every=2, progress=False).run()

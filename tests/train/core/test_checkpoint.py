@@ -19,7 +19,7 @@ from maskstream.train.core.optimiser import build_optimiser, set_lr
 @pytest.fixture
 def trained(recipe, batch):
     """A model and its optimiser after two steps."""
-    model = recipe.build_model(seed=1)
+    model = recipe.build(seed=1)
     optimiser = build_optimiser(model, recipe.optimiser)
     for _ in range(2):
         step(model, optimiser, batch)
@@ -44,7 +44,7 @@ def same(model, other):
 def test_weights_moments_and_position_come_back_exactly(trained, recipe, batch, tmp_path):
     model, optimiser = trained
     save_checkpoint(tmp_path, model, optimiser, position())
-    fresh = recipe.build_model(seed=2)
+    fresh = recipe.build(seed=2)
     fresh_optimiser = build_optimiser(fresh, recipe.optimiser)
     assert not same(model, fresh)
     assert load_checkpoint(latest_checkpoint(tmp_path), fresh, fresh_optimiser, {"name": "test"}) == position()

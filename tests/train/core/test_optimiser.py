@@ -9,7 +9,7 @@ from maskstream.train.core.schedule import ScheduleConfig
 
 
 def test_only_matrices_decay(recipe):
-    model = recipe.build_model()
+    model = recipe.build()
     decayed, kept = build_optimiser(model, OptimiserConfig(weight_decay=0.1)).param_groups
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     names = [{name_of[p] for p in group["params"]} for group in (decayed, kept)]
@@ -59,8 +59,8 @@ def test_the_rate_grows_with_the_samples_of_a_step():
 
 
 def test_a_run_is_as_long_as_its_epochs_unless_steps_are_given():
-    assert ScheduleConfig(base_lr=1.0, epochs=3).total_steps(7) == 21
-    assert ScheduleConfig(base_lr=1.0, epochs=3, steps=5).total_steps(7) == 5
+    assert ScheduleConfig(base_lr=1.0, epochs=3).run_length(7) == 21
+    assert ScheduleConfig(base_lr=1.0, epochs=3, steps=5).run_length(7) == 5
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,19 @@ import sys
 import torch
 
 from maskstream.pipelines import VideoClip, masks, video_loader
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank
 from maskstream.train.core.optimiser import OptimiserConfig
+from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
-from maskstream.train.models import AutoencoderConfig
-from maskstream.train.recipes import VideoRecipe
+from maskstream.train.models import VideoAutoencoderConfig
 
-RECIPE = VideoRecipe(
+RECIPE = Recipe(
     name="test",
-    clip=VideoClip(frames=4, stride=4, size=32),
-    mask=masks.Tube(ratio=0.75),
+    data=VideoData(clip=VideoClip(frames=4, stride=4, size=32), mask=masks.Tube(ratio=0.75), patch=8),
     batch_size=2,
-    patch=8,
-    model=AutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
+    model=VideoAutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2),
     optimiser=OptimiserConfig(),
     schedule=ScheduleConfig(base_lr=0.01, min_lr=0.001, warmup=0.2, epochs=2),
 )

@@ -260,18 +260,18 @@ def test_positions_of_a_grid_tell_all_tokens_apart_and_depend_on_distance_along_
 def test_diffmavil_base_builds_at_full_size_within_its_budget():
     recipe = named_recipe("diffmavil-base")
     with torch.device("meta"):
-        model = recipe.build_model()
+        model = recipe.build()
     count = sum(p.numel() for p in model.parameters())
     assert 1.9e8 < count < 2.8e8, "two ViT-B encoders of 85 M, two fusion blocks of 7 M, two decoders of 25 M and more"
     assert (model.video.n_tokens, model.audio.n_tokens) == (784, 512)
     assert [len(stack.blocks) for stack in model.encoder.stacks] == [12, 12]
-    seen = [recipe.video_mask.ratio.at(end) for end in (0, 1)]
+    seen = [recipe.data.video_mask.ratio.at(end) for end in (0, 1)]
     assert [1040 // (int(784 * (1 - r) + 1e-9) + int(512 * (1 - r) + 1e-9)) for r in seen] == [8, 4]
 
 
 def test_counts_of_the_recipes():
     base, tiny = named_recipe("avsiam-base"), named_recipe("avsiam-tiny")
-    video, audio = base.grids["video"], base.grids["audio"]
+    video, audio = base.data.grids["video"], base.data.grids["audio"]
     assert (video.shape, video.patch, audio.shape, audio.patch) == ((1, 14, 14), (1, 16, 16), (64, 8), (16, 16))
     assert (base.model.width, base.model.depth, base.model.decoder_width, base.model.temperature) == (
         768,
@@ -279,14 +279,14 @@ def test_counts_of_the_recipes():
         512,
         0.05,
     )
-    assert sum(p.numel() for p in tiny.build_model().parameters()) < 3e6
+    assert sum(p.numel() for p in tiny.build().parameters()) < 3e6
     noisy = named_recipe("diffmavil-tiny")
-    assert noisy.noise == NOISE
-    assert (noisy.video_mask.ratio.at(0), noisy.video_mask.ratio.at(1)) == (0.9, 0.8)
+    assert noisy.data.noise == NOISE
+    assert (noisy.data.video_mask.ratio.at(0), noisy.data.video_mask.ratio.at(1)) == (0.9, 0.8)
     with pytest.raises(ValueError, match="does not divide into tokens"):
-        replace(tiny, seconds=1.01)
+        replace(tiny.data, seconds=1.01)
     with pytest.raises(ValueError, match="is not a positive multiple"):
-        replace(tiny, clip=VideoClip(frames=1, stride=1, size=100))
+        replace(tiny.data, clip=VideoClip(frames=1, stride=1, size=100))
 
 
 @pytest.fixture(scope="module")
@@ -309,14 +309,11 @@ def splits(tmp_path_factory):
 
 def small(name):
     recipe = named_recipe(name)
-    frames = recipe.clip.frames
+    clip = replace(recipe.data.clip, frames=min(recipe.data.clip.frames, 4), size=32)
+    sizes = {"patch": 8, "audio_patch": (16, 16), "seconds": 0.64, "augment": CenterCrop()}
     return replace(
         recipe,
-        clip=replace(recipe.clip, frames=min(frames, 4), size=32),
-        patch=8,
-        audio_patch=(16, 16),
-        seconds=0.64,
-        augment=CenterCrop(),
+        data=replace(recipe.data, clip=clip, **sizes),
         batch_size=5 if name == "avsiam-tiny" else 1,
         token_budget=None if recipe.token_budget is None else 40,
         model=SIZES if name == "avsiam-tiny" else NOISY,
@@ -332,15 +329,15 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
     losses = [row.loss for row in read_metrics(tmp_path / "a/metrics.jsonl")]
     assert len(losses) == 12
     assert np.isfinite(losses).all()
-    loader = recipe.build_loader(splits / "train", device="cpu", threads=1, steps=12)
+    loader = recipe.loader(splits / "train", device="cpu", threads=1, steps=12)
     assert Trainer(recipe, loader, tmp_path / "b", progress=False).run(until=7).step == 7
     train(recipe, splits / "train", tmp_path / "b", device="cpu", threads=1, progress=False)
     weights = [load_file(tmp_path / run / "model.safetensors") for run in "ab"]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     model = load_model(tmp_path / "a/model.safetensors")
-    fresh = recipe.build_model()
+    fresh = recipe.build()
     fresh.load_state_dict(model.state_dict())
-    batch = next(iter(recipe.build_loader(splits / "val", seed=1, device="cpu", threads=1, steps=12)))
+    batch = next(iter(recipe.loader(splits / "val", seed=1, device="cpu", threads=1, steps=12)))
     with torch.inference_mode():
         assert float(model(batch).loss()) == float(fresh.eval()(batch).loss())
     page = write_report(tmp_path / "a", splits / "val", recipe=recipe, clips=2).read_text()
@@ -349,14 +346,14 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
     assert page.count('<figure class="reconstruction"') == 2 + 2
     if name == "diffmavil-tiny":
         assert "video in noise" in page
-        sizes = [len(batch) for batch in recipe.build_loader(splits / "train", threads=1, device="cpu", steps=12)]
+        sizes = [len(batch) for batch in recipe.loader(splits / "train", threads=1, device="cpu", steps=12)]
         assert sizes[0] > sizes[-1]
 
 
 def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     recipe = small("avsiam-tiny")
-    model = recipe.build_model().eval()
-    found = errors(recipe, model, splits / "val", splits / "train")
+    model = recipe.build().eval()
+    found = errors(recipe.data, model, splits / "val", splits / "train")
     assert found.samples == 5
     assert found.video.mean < 0.01, "frames of one colour have no variance to be normalised"
     assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
@@ -370,7 +367,7 @@ def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
         for head in model.decoder.head:
             head.weight.zero_()
             head.bias.zero_()
-    same = errors(recipe, model, splits / "val", None)
+    same = errors(recipe.data, model, splits / "val", None)
     assert (same.video.model, same.audio.model) == pytest.approx((same.video.mean, same.audio.mean))
     assert same.audio.average is None
 

@@ -61,7 +61,7 @@ def test_dual_masks_are_the_same_model_with_fewer_queries(theirs, synthetic_load
 
 
 def test_weights_survive_the_way_there_and_back(recipe, theirs):
-    ours = recipe.build_model(seed=1)
+    ours = recipe.build(seed=1)
     copied = VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(ours)))
     copied.load_state_dict(to_hf(ours))
     back = from_hf(copied.config.to_dict(), copied.state_dict())
@@ -70,7 +70,7 @@ def test_weights_survive_the_way_there_and_back(recipe, theirs):
 
 
 def test_an_export_is_what_from_pretrained_reads(recipe, batch, tmp_path):
-    ours = recipe.build_model(seed=1)
+    ours = recipe.build(seed=1)
     export_hf(ours, tmp_path / "export")
     theirs = VideoMAEForPreTraining.from_pretrained(tmp_path / "export")
     their_loss = theirs(batch.pixel_values(), bool_masked_pos=batch.mask.masked).loss

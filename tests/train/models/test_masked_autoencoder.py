@@ -9,7 +9,7 @@ from maskstream.train.models import MaskedAutoencoder, VideoAutoencoderConfig
 
 @pytest.fixture
 def model(recipe):
-    return recipe.build_model(seed=3)
+    return recipe.build(seed=3)
 
 
 def loss_of(model, batch):
@@ -78,9 +78,9 @@ def test_the_seed_alone_decides_the_weights_and_the_global_generator_is_left_alo
     torch.manual_seed(11)
     first = torch.rand(3)
     torch.manual_seed(11)
-    model = recipe.build_model(seed=3)
+    model = recipe.build(seed=3)
     assert torch.equal(torch.rand(3), first)
-    again, other = recipe.build_model(seed=3), recipe.build_model(seed=4)
+    again, other = recipe.build(seed=3), recipe.build(seed=4)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert not torch.equal(model.encoder.embed[0].weight, other.encoder.embed[0].weight)
 

@@ -12,6 +12,7 @@ from maskstream.pages.report.report import write_report
 from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pipelines import masks, mesh_loader
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
+from maskstream.shards.config import with_set
 from maskstream.train import train
 from maskstream.train.core.export import begin_with, load_model, save_model
 from maskstream.train.core.loop import Trainer
@@ -156,7 +157,7 @@ def test_a_rollout_of_one_who_knows_the_changes_is_the_truth(data):
 def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path):
     masked, then = recipe(120), next_step(recipe(120))
     train(masked, data / "train", tmp_path / "masked", threads=1, device="cpu", progress=False)
-    losses = masked_losses(masked, load_model(tmp_path / "masked" / "model.safetensors"), data / "val")
+    losses = masked_losses(masked.data, load_model(tmp_path / "masked" / "model.safetensors"), data / "val")
     assert losses["model"] < 0.8 * losses["mean field"]
     weights = tmp_path / "masked" / "model.safetensors"
     train(then, data / "train", tmp_path / "next", threads=1, device="cpu", progress=False, initial=weights)
@@ -185,7 +186,7 @@ def test_a_stopped_run_goes_on_exactly(data, tmp_path):
     train(next_step(recipe(6)), data / "train", whole, **settings)
     for until in (3, 6):
         chosen = next_step(recipe(6))
-        Trainer(chosen, chosen.build_loader(data / "train", seed=0, device="cpu"), parts, progress=False).run(until)
+        Trainer(chosen, chosen.loader(data / "train", seed=0, device="cpu"), parts, progress=False).run(until)
     weights = [load_file(folder / "model.safetensors") for folder in (whole, parts)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -198,11 +199,11 @@ def test_settings_that_do_not_fit_are_refused(data, batch):
     with pytest.raises(ValueError, match="at least 1"):
         MeshNetworkConfig(width=0)
     with pytest.raises(ValueError, match="needs a mask"):
-        replace(recipe(), mask=None)
+        with_set(recipe(), ["data.mask=null"])
     with pytest.raises(ValueError, match="2 channels in 2 dimensions"):
-        named_recipe("meshmask-tiny").build_model()(batch)
+        named_recipe("meshmask-tiny").build()(batch)
     with pytest.raises(ValueError, match="no masks"):
-        recipe().build_model()(replace(batch, mask=None))
+        recipe().build()(replace(batch, mask=None))
     with pytest.raises(ValueError, match="surfaces without steps"):
-        next_step(recipe()).build_model()(replace(batch, next_state=None))
-    assert named_recipe("meshmask-small-next").noise == MeshNoise(deviation=0.04)
+        next_step(recipe()).build()(replace(batch, next_state=None))
+    assert named_recipe("meshmask-small-next").data.noise == MeshNoise(deviation=0.04)

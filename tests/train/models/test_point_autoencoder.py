@@ -110,26 +110,18 @@ def splits(tmp_path_factory):
 
 
 def tiny(name):
-    recipe = replace(
-        named_recipe(name),
-        select=PointSelection(points=100),
-        batch_size=8,
-        schedule=ScheduleConfig(base_lr=6.4e-2, warmup=0.1, steps=40),
-    )
+    recipe = named_recipe(name)
+    data = replace(recipe.data, select=PointSelection(points=100))
     if name == "pointmae-tiny":
-        return replace(
-            recipe,
-            tokens=GroupTokens(groups=16, size=12),
-            model=PointAutoencoderConfig(width=48, depth=2, heads=3, decoder_depth=1),
-        )
-    small = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
-    model = VoxelDiffusionConfig(categories=2, window=2, experts=2, **small)
-    return replace(
-        recipe,
-        tokens=VoxelTokens(resolution=16, patch=4),
-        model=model,
-        mask=masks.VoxelAware(foreground=0.6, background=0.9, total=0.75),
-    )
+        data = replace(data, tokens=GroupTokens(groups=16, size=12))
+        model = PointAutoencoderConfig(width=48, depth=2, heads=3, decoder_depth=1)
+    else:
+        mask = masks.VoxelAware(foreground=0.6, background=0.9, total=0.75)
+        small = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
+        model = VoxelDiffusionConfig(categories=2, window=2, experts=2, **small)
+        data = replace(data, tokens=VoxelTokens(resolution=16, patch=4), mask=mask, noise=model.noise())
+    schedule = ScheduleConfig(base_lr=6.4e-2, warmup=0.1, steps=40)
+    return replace(recipe, data=data, model=model, batch_size=8, schedule=schedule)
 
 
 @pytest.mark.parametrize("name", ["fastdit3d-tiny", "pointmae-tiny"])
@@ -143,7 +135,7 @@ def test_a_run_learns_and_its_report_says_what_it_is_worth(splits, tmp_path, nam
     assert page.count("original") >= 6
     if name == "pointmae-tiny":
         model = load_model(tmp_path / "whole" / "model.safetensors")
-        losses = held_out(model, list(recipe.build_loader(splits / "val", device="cpu")))
+        losses = held_out(model, list(recipe.loader(splits / "val", device="cpu", steps=1)))
         assert losses.model < min(losses.middle, losses.nearest)
         assert "loss on these clouds" in page
         assert "below the better" in page
@@ -159,7 +151,7 @@ def test_a_stopped_run_goes_on_exactly(splits, tmp_path, name):
     recipe = tiny(name)
     for stops, folder in (((6,), "whole"), ((2, 6), "stopped")):
         for until in stops:
-            loader = recipe.build_loader(splits / "train", device="cpu", threads=1)
+            loader = recipe.loader(splits / "train", device="cpu", threads=1)
             Trainer(recipe, loader, tmp_path / folder, steps=6, progress=False).run(until)
     whole, stopped = (load_file(tmp_path / folder / "model.safetensors") for folder in ("whole", "stopped"))
     assert all(torch.equal(whole[key], stopped[key]) for key in whole)
@@ -169,13 +161,13 @@ def test_labels_that_the_model_does_not_know_are_refused(splits):
     recipe = tiny("fastdit3d-tiny")
     model = replace(recipe.model, categories=1)
     with pytest.raises(ValueError, match="2 categories, and the model knows 1"):
-        replace(recipe, model=model).build_loader(splits / "train")
+        replace(recipe, model=model).loader(splits / "train")
 
 
 def test_a_recipe_needs_noise_and_masks():
     recipe = named_recipe("fastdit3d-tiny")
     batch = PointsBatch(points=torch.zeros(1, 4, 3), noise=None, time=None, mask=None, label=torch.zeros(1), key=["a"])
     with pytest.raises(ValueError, match="needs noise and masks"):
-        recipe.build_model()(batch)
+        recipe.build()(batch)
     with pytest.raises(ValueError, match="gives no masks"):
-        named_recipe("pointmae-tiny").build_model()(batch)
+        named_recipe("pointmae-tiny").build()(batch)

@@ -211,11 +211,11 @@ def test_masks_save_most_of_the_arithmetic():
 
 def test_the_tiny_recipe_shows_few_tokens_then_all_that_hold_points():
     recipe = named_recipe("fastdit3d-tiny")
-    tokens = recipe.tokens
+    tokens = recipe.data.tokens
     clean = torch.randn(2048, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.4, 1.0, 0.2])
     cues = tokens.cues(clean, clean)
     seen = [
-        ~recipe.mask.hide(tokens.grid, Draw.of(0, 0, "a", 0, Place(progress=progress), cues))
+        ~recipe.data.mask.hide(tokens.grid, Draw.of(0, 0, "a", 0, Place(progress=progress), cues))
         for progress in (0.0, 0.5, 0.501, 1.0)
     ]
     assert [int(visible.sum()) for visible in seen] == [76, 76, 163, 163]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -13,7 +14,8 @@ from ...shards.format.manifest import Manifest
 from ...train.core.checkpoint import latest_checkpoint
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
-from ...train.recipes import Recipe, check_modality
+from ...train.core.recipe import Recipe
+from ...train.recipes import check_modality
 from ..page import environment, render, write_page
 from .curves import run_curves
 from .pictures import Pictures, pictures_of
@@ -42,7 +44,12 @@ def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mappi
 
 
 def write_report(
-    run: str | Path, data: str | Path, out: str | Path | None = None, *, recipe: Recipe | None = None, clips: int = 8
+    run: str | Path,
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    recipe: Recipe[Any] | None = None,
+    clips: int = 8,
 ) -> Path:
     """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
 
@@ -85,7 +92,7 @@ def _settings(run: Path) -> Json:
     return settings
 
 
-def _recipe(run: Path, settings: Json) -> Recipe:
+def _recipe(run: Path, settings: Json) -> Recipe[Any]:
     """The recipe that run.json holds."""
     try:
         return Recipe.from_dict(settings["recipe"])

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.audio.batch import AudioBatch
+from ....pipelines.modalities.audio.data import AudioData
 from ....pipelines.modalities.audio.loader import audio_loader
 from ....pipelines.stream.loader import Loader
 from ....shards.format.manifest import Manifest
 from ....train.models.masked_autoencoder import MaskedAutoencoder
-from ....train.recipes.audio import AudioRecipe
 from ....train.tokens.spectrogram import SpectrogramTokens
 from ...figures.pictures import data_uri
 from .pictures import Pictures
@@ -44,21 +44,21 @@ class SoundView:
     reconstruction: str
 
 
-def report_pictures(recipe: AudioRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: AudioData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """The loss on the split, beside that of guessing the mean, and `shown` of its clips, the same each time."""
     if not isinstance(model, MaskedAutoencoder) or not isinstance(model.tokens, SpectrogramTokens):
         raise ValueError(f"spectrograms are completed by a masked autoencoder of them, got {type(model).__name__}")
-    loss, guessed, measured = held_out_loss(model, _open(recipe, data, 32, shuffle=False))
-    batch = next(iter(_open(recipe, data, shown, shuffle=True)))
+    loss, guessed, measured = held_out_loss(model, _open(config, data, 32, shuffle=False))
+    batch = next(iter(_open(config, data, shown, shuffle=True)))
     names = tuple(map(str, Manifest.load(data).info.get("label_names", ())))
     facts = {
-        "clip": f"{recipe.clip.seconds:g} s at {recipe.clip.sample_rate} Hz, {recipe.features.n_bins} bins",
+        "clip": f"{config.clip.seconds:g} s at {config.clip.sample_rate} Hz, {config.features.n_bins} bins",
         f"loss on {measured} of these sounds": f"{loss:.3f}"
         + ("" if loss < guessed else ": what was learned does not carry over to them"),
         "loss of guessing each token's mean": f"{guessed:.3f}",
-        "mask": repr(recipe.mask),
+        "mask": repr(config.mask),
     }
-    context = {"sounds": sound_views(model.tokens, batch, completed(model, batch), names, recipe.clip.seconds)}
+    context = {"sounds": sound_views(model.tokens, batch, completed(model, batch), names, config.clip.seconds)}
     return Pictures(
         template="audio.html.j2",
         context=context,
@@ -133,13 +133,13 @@ def picture(spectrogram: Floats, low: float, high: float, hidden: npt.NDArray[np
     return data_uri(np.ascontiguousarray(turned.repeat(scale, axis=0).repeat(scale, axis=1)))
 
 
-def _open(recipe: AudioRecipe, data: str | Path, batch_size: int, *, shuffle: bool) -> Loader[AudioBatch]:
+def _open(config: AudioData, data: str | Path, batch_size: int, *, shuffle: bool) -> Loader[AudioBatch]:
     return audio_loader(
         data,
-        clip=recipe.clip,
-        mask=recipe.mask,
-        features=recipe.features,
-        patch=recipe.patch,
+        clip=config.clip,
+        mask=config.mask,
+        features=config.features,
+        patch=config.patch,
         batch_size=batch_size,
         shuffle=shuffle,
         seed=0,

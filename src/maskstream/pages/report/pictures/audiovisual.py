@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from ....pipelines.modalities.audio.batch import AudioBatch
+from ....pipelines.modalities.audiovisual.data import AudioVisualData
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....shards.format.dataset import DATASET_JSON
 from ....shards.format.manifest import Manifest
 from ....train.models.pair_model import PairModel
-from ....train.recipes.audiovisual import AudioVisualRecipe
 from ...figures.video import picture_side
 from .audio import SoundView, sound_views
 from .audiovisual_errors import clips_and_sounds, errors, masked_parts, open_split
@@ -40,30 +40,30 @@ class MatrixView:
     pairs: int
 
 
-def report_pictures(recipe: AudioVisualRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: AudioVisualData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """The errors on the split beside those of guessing, the retrieval of its pairs and of those of the split `train`
     beside it, and `shown` of its clips, the same each time.
     """
     if not isinstance(model, PairModel):
         raise ValueError(f"video and sound are completed by models of both, got {type(model).__name__}")
     train = _train_beside(Path(data))
-    found = errors(recipe, model, data, train)
+    found = errors(config, model, data, train)
     matched = [
-        (f"split {one.name}", retrieval(model, open_split(recipe, one, 16, shuffle=False, whole=True)))
+        (f"split {one.name}", retrieval(model, open_split(config, one, 16, shuffle=False, whole=True)))
         for one in (Path(data), train)
         if one is not None
     ]
     facts = {
-        "clip": f"frames: {recipe.clip.frames}, stride {recipe.clip.stride}, {recipe.clip.size} px; sound: "
-        f"{recipe.seconds:g} s",
+        "clip": f"frames: {config.clip.frames}, stride {config.clip.stride}, {config.clip.size} px; sound: "
+        f"{config.seconds:g} s",
         f"error of video on {found.samples} of these clips": found.video.words(),
         "error of sound on them": found.audio.words(),
         **{f"matching, {name}": one.words() for name, one in matched},
-        "masks": f"{recipe.video_mask!r}; {recipe.audio_mask!r}",
+        "masks": f"{config.video_mask!r}; {config.audio_mask!r}",
     }
-    batch = next(iter(open_split(recipe, data, shown, shuffle=True)))
+    batch = next(iter(open_split(config, data, shown, shuffle=True)))
     context = {
-        "pairs": pair_views(model, *clips_and_sounds(model.shown(batch)), _names(data), recipe.seconds),
+        "pairs": pair_views(model, *clips_and_sounds(model.shown(batch)), _names(data), config.seconds),
         "matrices": [
             MatrixView(name=name, words=one.words(), picture=one.picture(), pairs=one.pairs) for name, one in matched
         ],

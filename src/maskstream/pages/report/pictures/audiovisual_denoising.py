@@ -9,29 +9,29 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ....pipelines.modalities.audiovisual.data import AudioVisualData
 from ....train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusion
-from ....train.recipes.audiovisual import DiffusionRecipe
 from . import audiovisual
 from .audiovisual_errors import MEASURED, beside, open_split
 from .pictures import Pictures
 
 
-def report_pictures(recipe: DiffusionRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: AudioVisualData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """As for all audio-visual models, and how well patches in noise lose it."""
-    pictures = audiovisual.report_pictures(recipe, model, data, shown)
+    pictures = audiovisual.report_pictures(config, model, data, shown)
     if not isinstance(model, AudioVisualDiffusion):
         raise ValueError(f"noise is taken away by an AudioVisualDiffusion, got {type(model).__name__}")
-    return replace(pictures, facts={**pictures.facts, **denoising_facts(recipe, model, data)})
+    return replace(pictures, facts={**pictures.facts, **denoising_facts(config, model, data)})
 
 
-def denoising_facts(recipe: DiffusionRecipe, model: AudioVisualDiffusion, data: str | Path) -> dict[str, str]:
+def denoising_facts(config: AudioVisualData, model: AudioVisualDiffusion, data: str | Path) -> dict[str, str]:
     """The mean squared errors of the clean patches of up to 256 samples at times as in training, in words.
 
     Beside them: those of the patch in noise scaled by the square root of what is left of it, which is the best guess
     that is linear in it where patches have mean 0 and variance 1.
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
-    loader = open_split(recipe, data, 16, shuffle=False, noise=NOISE)
+    loader = open_split(config, data, 16, shuffle=False, noise=NOISE)
     with torch.inference_mode():
         for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
             for part, (made, clean, noisy) in enumerate(model.denoise(batch)):

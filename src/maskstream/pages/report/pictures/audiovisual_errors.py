@@ -15,11 +15,11 @@ from ....pipelines.augment.diffusion import LinearNoise
 from ....pipelines.masks.core.batch import MaskBatch
 from ....pipelines.modalities.audio.batch import AudioBatch
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ....pipelines.modalities.audiovisual.data import AudioVisualData
 from ....pipelines.modalities.audiovisual.loader import audiovisual_loader
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.stream.loader import Loader
 from ....train.models.pair_model import PairModel
-from ....train.recipes.audiovisual import AudioVisualRecipe
 from ....train.tokens.spectrogram import SpectrogramTokens
 from ....train.tokens.video import VideoTokens
 
@@ -61,12 +61,12 @@ class Errors:
     samples: int
 
 
-def errors(recipe: AudioVisualRecipe, model: PairModel, data: str | Path, train: Path | None) -> Errors:
+def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: Path | None) -> Errors:
     """Of up to 256 samples of the split at `data`, by the recipe's masks for reconstruction at the end of a run."""
-    averages = None if train is None else _averages(recipe, model, train)
+    averages = None if train is None else _averages(config, model, train)
     sums = torch.zeros(2, 4, dtype=torch.float64)
     samples = 0
-    loader = open_split(recipe, data, 16, shuffle=False)
+    loader = open_split(config, data, 16, shuffle=False)
     with torch.inference_mode():
         for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
             clips, sounds = clips_and_sounds(model.shown(batch))
@@ -84,7 +84,7 @@ def errors(recipe: AudioVisualRecipe, model: PairModel, data: str | Path, train:
 
 
 def open_split(
-    recipe: AudioVisualRecipe,
+    config: AudioVisualData,
     data: str | Path,
     batch_size: int,
     *,
@@ -95,17 +95,17 @@ def open_split(
     """The recipe's loader on the CPU, of the middle of each frame; whole: one view without masks and noise."""
     return audiovisual_loader(
         data,
-        clip=recipe.clip,
-        seconds=recipe.seconds,
-        video_mask=None if whole else recipe.video_mask,
-        audio_mask=None if whole else recipe.audio_mask,
-        features=recipe.features,
+        clip=config.clip,
+        seconds=config.seconds,
+        video_mask=None if whole else config.video_mask,
+        audio_mask=None if whole else config.audio_mask,
+        features=config.features,
         augment=CenterCrop(),
         noise=noise,
-        views=1 if whole else recipe.views,
-        tubelet=recipe.tubelet,
-        patch=recipe.patch,
-        audio_patch=recipe.audio_patch,
+        views=1 if whole else config.views,
+        tubelet=config.tubelet,
+        patch=config.patch,
+        audio_patch=config.audio_patch,
         batch_size=batch_size,
         shuffle=shuffle,
         seed=0,
@@ -157,9 +157,9 @@ def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Ite
         yield one.float(), kind.targets(tokens[row, mask.target]), mask
 
 
-def _averages(recipe: AudioVisualRecipe, model: PairModel, train: Path) -> tuple[Tensor, Tensor]:
+def _averages(config: AudioVisualData, model: PairModel, train: Path) -> tuple[Tensor, Tensor]:
     """The average token of each place, float32 (N, values) of the video and of the sound, over a split."""
-    loader = open_split(recipe, train, 16, shuffle=False, whole=True)
+    loader = open_split(config, train, 16, shuffle=False, whole=True)
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
     samples = 0

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ....pipelines.modalities.audio.batch import NoisyBatch
+from ....pipelines.modalities.audio.data import NoisyData
 from ....pipelines.modalities.audio.log_mel import LogMel
 from ....pipelines.modalities.audio.noisy import noisy_loader
 from ....pipelines.stream.loader import Loader
 from ....train.models.dense_unet import DenseUNet, si_sdr
-from ....train.recipes.enhance import EnhanceRecipe
 from .audio import picture
 from .pictures import Pictures
 
@@ -35,16 +35,16 @@ class EnhancedView:
     clean: str
 
 
-def report_pictures(recipe: EnhanceRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: NoisyData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """What the model gains on the split, and `shown` of its sounds, the same each time."""
     if not isinstance(model, DenseUNet):
         raise ValueError(f"noise is taken away by a DenseUNet, got {type(model).__name__}")
-    loss, before, after, measured = held_out(model, _open(recipe, data, 8, shuffle=False))
-    batch = next(iter(_open(recipe, data, shown, shuffle=True)))
+    loss, before, after, measured = held_out(model, _open(config, data, 8, shuffle=False))
+    batch = next(iter(_open(config, data, shown, shuffle=True)))
     with torch.inference_mode():
         enhanced = model.enhance(batch.mixture)
     first = [x[:, 0] for x in (batch.mixture, enhanced, batch.clean)]
-    mel = LogMel(sample_rate=recipe.clip.sample_rate, n_fft=512, hop=64)
+    mel = LogMel(sample_rate=config.clip.sample_rate, n_fft=512, hop=64)
     rows = [mel(x).numpy() for x in first]
     views = []
     for i, key in enumerate(batch.key):
@@ -63,7 +63,7 @@ def report_pictures(recipe: EnhanceRecipe, model: nn.Module, data: str | Path, s
             )
         )
     facts = {
-        "clip": f"{recipe.clip.seconds:g} s at {recipe.clip.sample_rate} Hz, {recipe.model.microphones} microphones",
+        "clip": f"{config.clip.seconds:g} s at {config.clip.sample_rate} Hz, {model.config.microphones} microphones",
         f"SI-SDR of {measured} of these sounds": f"{before:.1f} dB noisy, {after:.1f} dB enhanced",
         "error over that of the mixture": f"{loss:.3f}",
     }
@@ -92,13 +92,13 @@ def held_out(model: DenseUNet, loader: Loader[NoisyBatch]) -> tuple[float, float
     return loss, before, after, len(rows)
 
 
-def _open(recipe: EnhanceRecipe, data: str | Path, batch_size: int, *, shuffle: bool) -> Loader[NoisyBatch]:
+def _open(config: NoisyData, data: str | Path, batch_size: int, *, shuffle: bool) -> Loader[NoisyBatch]:
     return noisy_loader(
         data,
-        noise=recipe.noise,
-        clip=recipe.clip,
-        line=recipe.line,
-        snr_db=recipe.snr_db,
+        noise=config.noise,
+        clip=config.clip,
+        line=config.line,
+        snr_db=config.snr_db,
         batch_size=batch_size,
         shuffle=shuffle,
         seed=0,

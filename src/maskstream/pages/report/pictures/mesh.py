@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ....pipelines.modalities.mesh.batch import MeshBatch
+from ....pipelines.modalities.mesh.data import MeshData
 from ....pipelines.modalities.mesh.loader import mesh_loader, mesh_sampler
 from ....pipelines.modalities.mesh.sample import MeshSampler, StoredMesh
 from ....pipelines.modalities.split import Split
@@ -21,7 +22,6 @@ from ....pipelines.stream.sampler import Wanted
 from ....train.core.losses import squared
 from ....train.evaluate.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error, sampler_of
 from ....train.models.mesh_network import MeshNetwork
-from ....train.recipes.mesh import MeshRecipe
 from ...figures.mesh_field import ShownField
 from ...figures.mesh_picture import mesh_picture
 from ...figures.pictures import Bool, UInt8, data_uri
@@ -49,29 +49,29 @@ class MeshFigure:
     rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
 
-def report_pictures(recipe: MeshRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: MeshData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """The held-out loss beside those of trivial predictors, and `shown` samples, the same each time."""
-    if recipe.model.task == "next":
+    if config.mask is None:
         return rollout_pictures(next_model(model), data, shown)
     if not isinstance(model, MeshNetwork):
         raise ValueError(f"hidden fields are completed by a MeshNetwork, got {type(model).__name__}")
-    return masked_pictures(recipe, model, data, shown)
+    return masked_pictures(config, model, data, shown)
 
 
-def masked_pictures(recipe: MeshRecipe, model: MeshNetwork, data: str | Path, shown: int) -> Pictures:
+def masked_pictures(config: MeshData, model: MeshNetwork, data: str | Path, shown: int) -> Pictures:
     """Fields, what the encoder saw of them, and what the model completes."""
-    losses = masked_losses(recipe, model, data)
-    sampler = mesh_sampler(Split.open(data, "mesh", shuffle=False, device="cpu"), mask=recipe.mask)
+    losses = masked_losses(config, model, data)
+    sampler = mesh_sampler(Split.open(data, "mesh", shuffle=False, device="cpu"), mask=config.mask)
     chosen = np.unique(np.linspace(0, len(sampler.manifest) - 1, shown).round().astype(int)).tolist()
     context = {
         "kind": "masked",
-        "meshes": [_masked_figure(recipe, model, sampler, index) for index in chosen],
+        "meshes": [_masked_figure(config, model, sampler, index) for index in chosen],
     }
     facts = {
         "loss on these meshes": f"{losses['model']:.4f}",
         "loss of the mean field": f"{losses['mean field']:.4f}",
         "loss of spreading what is visible": f"{losses['spread']:.4f}",
-        "mask": repr(recipe.mask),
+        "mask": repr(config.mask),
     }
     return Pictures(
         template="mesh.html.j2",
@@ -83,12 +83,12 @@ def masked_pictures(recipe: MeshRecipe, model: MeshNetwork, data: str | Path, sh
 
 
 @torch.inference_mode()
-def masked_losses(recipe: MeshRecipe, model: MeshNetwork, data: str | Path) -> dict[str, float]:
+def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> dict[str, float]:
     """The loss on `VIEWS` steps of every mesh (up to MEASURED meshes) of the model, of the mean field, and of values
     that spread from the visible nodes along the edges until they are the means of their neighbours.
     """
     loader = mesh_loader(
-        data, mask=recipe.mask, views=VIEWS, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1
+        data, mask=config.mask, views=VIEWS, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1
     )
     sums: dict[str, float] = {"model": 0.0, "mean field": 0.0, "spread": 0.0}
     total = 0.0
@@ -125,7 +125,7 @@ def spread(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
     return values
 
 
-def _masked_figure(recipe: MeshRecipe, model: MeshNetwork, sampler: MeshSampler, index: int) -> MeshFigure:
+def _masked_figure(config: MeshData, model: MeshNetwork, sampler: MeshSampler, index: int) -> MeshFigure:
     batch = batch_of(sampler, [Wanted(index=index, epoch=0)])
     mask = batch.mask
     if mask is None:

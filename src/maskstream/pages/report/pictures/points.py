@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
 from ....shards.format.manifest import Manifest
 from ....train.core.chamfer import chamfer
 from ....train.models.point_autoencoder import PointAutoencoder, masks_of
-from ....train.recipes.points import GroupRecipe
 from ...figures.cloud_picture import FADED, MADE, SEEN, cloud_picture
 from ...figures.pictures import data_uri
 from .clouds import CloudFigure, CloudRow, CloudSection, margin
@@ -40,18 +40,18 @@ class HeldOut:
     nearest: float
 
 
-def report_pictures(recipe: GroupRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: PointsData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """The held-out loss beside those of trivial predictors, and `shown` clouds, the same each time."""
     if not isinstance(model, PointAutoencoder):
         raise ValueError(f"groups are completed by a PointAutoencoder, got {type(model).__name__}")
-    batches = _batches(recipe, data)
+    batches = _batches(config, data)
     losses = held_out(model, batches)
     trivial = min(losses.middle, losses.nearest)
     facts = {
         "loss on these clouds": f"{losses.model:.5f}, {margin(losses.model, trivial)} the better of the next two",
         "loss of a copy of the nearest visible group": f"{losses.nearest:.5f}",
         "loss of all points at the group's middle": f"{losses.middle:.5f}",
-        "mask": repr(recipe.mask),
+        "mask": repr(config.mask),
     }
     figures = _completions(model, batches[0], shown)
     section = CloudSection(title="Hidden groups and what the model makes of them", words=COMPLETION, figures=figures)
@@ -65,11 +65,11 @@ def report_pictures(recipe: GroupRecipe, model: nn.Module, data: str | Path, sho
     )
 
 
-def _batches(recipe: GroupRecipe, data: str | Path) -> list[PointsBatch]:
+def _batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
     """Mixed clouds of the split as the recipe masks them, without its random sizes; the same each time."""
     n = min(len(Manifest.load(data)), MEASURED)
-    plain = replace(recipe, batch_size=min(n, 32), views=1, augment=PointAugment(normalise=recipe.augment.normalise))
-    loader = plain.build_loader(data, seed=0, device="cpu", steps=1)
+    plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))
+    loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", steps=1)
     return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
 
 

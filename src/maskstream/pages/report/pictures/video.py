@@ -10,40 +10,40 @@ from torch import nn
 from ....pipelines.augment import CenterCrop
 from ....pipelines.modalities.split import Split
 from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.modalities.video.data import VideoData
 from ....pipelines.modalities.video.loader import video_sampler, video_source
 from ....pipelines.stream.loader import Loader
 from ....shards.format.manifest import Manifest
 from ....train.models.masked_autoencoder import MaskedAutoencoder
-from ....train.recipes.video import VideoRecipe
 from ...figures.pictures import Grid, UInt8
 from ...figures.video import VideoFigures, picture_side
 from .pictures import Pictures
 from .video_reconstruction import reconstruct, reconstruction_views
 
 
-def report_pictures(recipe: VideoRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: VideoData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """The recipe's masks on central crops of a mixed choice of the split's samples, the same each time."""
     if not isinstance(model, MaskedAutoencoder):
         raise ValueError(f"clips are reconstructed by a MaskedAutoencoder, got {type(model).__name__}")
     split = Split.open(data, "video", device="cpu")
     sampler = video_sampler(
         split,
-        clip=recipe.clip,
-        mask=recipe.mask,
+        clip=config.clip,
+        mask=config.mask,
         augment=CenterCrop(),
-        flow=recipe.flow if "flow" in recipe.mask.needs else "dis",
-        tubelet=recipe.tubelet,
-        patch=recipe.patch,
+        flow=config.flow if config.mask is not None and "flow" in config.mask.needs else "dis",
+        tubelet=config.tubelet,
+        patch=config.patch,
     )
     source = video_source(split, sampler)
     batch = next(iter(Loader(source, batch_size=shown, device="cpu", rank=0, world_size=1, steps=1)))
     made, loss = reconstruct(model, batch)
     names = tuple(map(str, Manifest.load(data).info.get("label_names", ())))
     facts = {
-        "clip": f"{recipe.clip.frames} frames, stride {recipe.clip.stride}, {recipe.clip.size} px",
+        "clip": f"{config.clip.frames} frames, stride {config.clip.stride}, {config.clip.size} px",
         "loss on these clips": f"{loss:.3f}" + ("" if loss < 1 else ": what was learned does not carry over to them"),
         "flow": str(sampler.flow),
-        "mask": repr(recipe.mask),
+        "mask": repr(config.mask),
     }
     return video_pictures([batch], [made], facts, grid=sampler.grid, label_names=names)
 

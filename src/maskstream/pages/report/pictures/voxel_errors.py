@@ -16,10 +16,10 @@ from torch import Tensor
 from ....pipelines import points_loader
 from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
 from ....pipelines.modalities.points.read import PointSelection
 from ....shards.format.manifest import Manifest
 from ....train.models.voxel_diffusion import VoxelDiffusion, noise_of
-from ....train.recipes.points import VoxelRecipe
 
 MEASURED = 256
 """As many clouds at most are measured, each with VIEWS times, noises and masks."""
@@ -50,20 +50,20 @@ class NoiseErrors:
     bands: tuple[tuple[float, float, Errors], ...]
 
 
-def held_out_batches(recipe: VoxelRecipe, data: str | Path) -> list[PointsBatch]:
+def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
     """Mixed clouds of the split as the recipe shows them at its start, the same each time."""
     n = min(len(Manifest.load(data)), MEASURED)
-    plain = replace(recipe, batch_size=min(n, 32), views=VIEWS, augment=_plain(recipe))
-    loader = plain.build_loader(data, seed=0, device="cpu", steps=1_000_000)
+    plain = replace(config, views=VIEWS, augment=_plain(config))
+    loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", steps=1_000_000)
     return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
 
 
 @torch.inference_mode()
 def noise_errors(
-    recipe: VoxelRecipe, model: VoxelDiffusion, batches: list[PointsBatch], data: str | Path
+    config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: str | Path
 ) -> NoiseErrors:
     """The model's errors on batches of the split at `data`, and the bounds."""
-    dense = _dense_clouds(recipe, data, {key for batch in batches for key in batch.key})
+    dense = _dense_clouds(config, data, {key for batch in batches for key in batch.key})
     generator = torch.Generator().manual_seed(0)
     rows, kept = [], []
     for batch in batches:
@@ -101,16 +101,16 @@ def least_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float
     return float(torch.stack(errors).min())
 
 
-def _dense_clouds(recipe: VoxelRecipe, data: str | Path, keys: set[str]) -> dict[str, Tensor]:
+def _dense_clouds(config: PointsData, data: str | Path, keys: set[str]) -> dict[str, Tensor]:
     """Some clouds of the split with DENSE points each, in the recipe's scale."""
     loader = points_loader(
-        data, select=PointSelection(points=DENSE), augment=_plain(recipe), batch_size=1, shuffle=False, device="cpu"
+        data, select=PointSelection(points=DENSE), augment=_plain(config), batch_size=1, shuffle=False, device="cpu"
     )
     return {batch.key[0]: batch.points[0, :, :3] for batch in loader if batch.key[0] in keys}
 
 
-def _plain(recipe: VoxelRecipe) -> PointAugment:
-    return PointAugment(normalise=recipe.augment.normalise)
+def _plain(config: PointsData) -> PointAugment:
+    return PointAugment(normalise=config.augment.normalise)
 
 
 def _mean(rows: Tensor) -> Errors:

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ....pipelines import points_loader
+from ....pipelines.stream.sampler import BatchT
 from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
 from ....pipelines.modalities.points.voxels import point_tokens, voxel_places
 from ....shards.format.manifest import Manifest
-from ....train.core.model import BatchT, Model
+from ....train.core.model import Model
 from ....train.evaluate.point_distances import chamfer_table, compare_sets
 from ....train.models.voxel_diffusion import VoxelDiffusion, noise_of
 from ....train.models.voxel_sampling import sample_clouds
-from ....train.recipes.points import VoxelRecipe
 from ...figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
 from ...figures.pictures import UInt8, data_uri
 from .clouds import CloudFigure, CloudRow, CloudSection, margin
@@ -71,14 +72,14 @@ MAKING = (
 )
 
 
-def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, shown: int) -> Pictures:
+def report_pictures(config: PointsData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
     """The held-out loss beside those of trivial predictors, `shown` clouds and as many made ones, always the same."""
     if not isinstance(model, VoxelDiffusion):
         raise ValueError(f"clouds are made by a VoxelDiffusion, got {type(model).__name__}")
-    batches = held_out_batches(recipe, data)
-    errors = noise_errors(recipe, model, batches, data)
+    batches = held_out_batches(config, data)
+    errors = noise_errors(config, model, batches, data)
     names = tuple(map(str, Manifest.load(data).info.get("label_names", ())))
-    made, real, label = made_and_real(recipe, model, data)
+    made, real, label = made_and_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
     own, whole = own_category(made, real, label), errors.whole
     facts = {
@@ -91,7 +92,7 @@ def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, sho
         "made clouds nearest to a real one of their category": f"{own} of {len(made)}",
         "tokens": _tokens(model, batches[0]),
         "arithmetic of a step": _flops(model, batches[0]),
-        "mask": repr(recipe.mask),
+        "mask": repr(config.mask),
     }
     numbers = tuple((f"{high:.0%} to {low:.0%} left", in_words(band)) for low, high, band in errors.bands)
     sections = (
@@ -114,12 +115,12 @@ def report_pictures(recipe: VoxelRecipe, model: nn.Module, data: str | Path, sho
     )
 
 
-def made_and_real(recipe: VoxelRecipe, model: VoxelDiffusion, data: str | Path) -> tuple[Tensor, Tensor, Tensor]:
+def made_and_real(config: PointsData, model: VoxelDiffusion, data: str | Path) -> tuple[Tensor, Tensor, Tensor]:
     """Clouds that the model makes, as many real ones of the same categories, float32 (B, N, 3) each, and those, int64
     (B,), rising: of every category the same number where there are enough, at most COMPARED in all.
     """
     loader = points_loader(
-        data, select=recipe.select, augment=PointAugment(normalise=recipe.augment.normalise), batch_size=1, device="cpu"
+        data, select=config.select, augment=PointAugment(normalise=config.augment.normalise), batch_size=1, device="cpu"
     )
     if len(loader) < 2:
         raise ValueError("a report compares made clouds with real ones; the split needs 2 or more")
