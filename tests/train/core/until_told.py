@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from maskstream.pipelines import VideoClip, masks, video_loader
+from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank
@@ -53,8 +53,7 @@ def main():
     data, out, workers = sys.argv[1:]
     torch.set_num_threads(1)
     with process_group("cpu") as device:
-        settings = {"clip": RECIPE.clip, "mask": RECIPE.mask, "batch_size": RECIPE.batch_size, "patch": RECIPE.patch}
-        loader = video_loader(data, workers=int(workers), threads=1, device=device, **settings)
+        loader = RECIPE.loader(data, workers=int(workers), threads=1, device=device)
         Trainer(RECIPE, Announced(loader), out, steps=1_000_000, save_every=1_000_000, progress=False).run()
 
 

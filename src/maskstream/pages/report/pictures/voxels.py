@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ....pipelines import points_loader
-from ....pipelines.stream.sampler import BatchT
 from ....pipelines.modalities.points.augment import PointAugment
 from ....pipelines.modalities.points.batch import PointsBatch
 from ....pipelines.modalities.points.data import PointsData
 from ....pipelines.modalities.points.voxels import point_tokens, voxel_places
+from ....pipelines.stream.sampler import BatchT
 from ....shards.format.manifest import Manifest
 from ....train.core.model import Model
 from ....train.evaluate.point_distances import chamfer_table, compare_sets

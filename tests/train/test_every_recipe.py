@@ -1,0 +1,94 @@
+"""Every recipe builds from its defaults and, with its sizes cut and its method as it is, trains on a small split."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.train import RECIPES, Trainer, named_recipe, read_metrics, train
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.run import chosen_recipe
+
+from ..pipelines.every_modality import SAMPLES, write_split
+
+CLIP = ("clip.frames=4", "clip.size=32", "data.patch=8", "batch_size=2")
+SIZES = tuple(f"model.{part}" for part in ("width=32", "depth=1", "heads=2"))
+DECODER = tuple(f"model.decoder_{part}" for part in ("width=16", "depth=1", "heads=2"))
+SPECTROGRAM = ("seconds=0.64",)
+VOXELS = ("select.points=100", "batch_size=2", "model.width=24", "model.depth=2", "model.heads=2")
+NARROW = ("model.decoder_width=12", "model.decoder_depth=2", "model.decoder_heads=2")
+GROUPS = ("select.points=100", "tokens.groups=8", "tokens.size=6", "batch_size=2")
+GRAPH = tuple(f"model.{part}" for part in ("width=16", "hidden=16", "encoder_rounds=1", "decoder_rounds=1"))
+UNET = tuple(f"model.{part}" for part in ("n_samples=2048", "n_fft=128", "hop=64", "width=2", "growth=2", "layers=1"))
+CUTS = {
+    "videomae": (*CLIP, *SIZES, *DECODER),
+    "mgmae": (*CLIP, *SIZES, *DECODER),
+    "videomae2": (*CLIP, *SIZES, *DECODER),
+    "audiomae": (*SPECTROGRAM, *SIZES, *DECODER, "batch_size=2"),
+    "ca": ("clip.seconds=0.128", "batch_size=2", *UNET),
+    "avsiam": ("data.seconds=0.64", "clip.size=32", "data.patch=8", "batch_size=5", *SIZES, *DECODER),
+    "diffmavil": ("data.seconds=0.64", *CLIP, "batch_size=1", "token_budget=40", *SIZES, *DECODER),
+    "fastdit3d": ("tokens.resolution=24", *VOXELS, *NARROW, "model.window=2"),
+    "pointmae": (*GROUPS, "model.width=24", "model.depth=1", "model.heads=2", "model.decoder_depth=1"),
+    "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
+}
+"""What makes each family of recipes small: how many pixels, samples, tokens and layers."""
+
+
+@cache
+def split_of(modality, root):
+    return write_split(modality, root / modality)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("every")
+
+
+def test_every_family_is_cut():
+    assert {name.partition("-")[0] for name in RECIPES} == CUTS.keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_builds_from_its_defaults_and_takes_two_steps(name, root, tmp_path):
+    recipe = named_recipe(name)
+    assert recipe.name == name
+    with torch.device("meta"):
+        assert sum(p.numel() for p in recipe.build().parameters()) > 5e4
+    small = chosen_recipe(name, CUTS[name.partition("-")[0]])
+    split = split_of(recipe.data.modality, root)
+    steps = small.run_length(split)
+    loader = small.loader(split, steps=steps, device="cpu", threads=1)
+    result = Trainer(small, loader, tmp_path, steps=steps, progress=False).run(until=2)
+    assert (result.step, result.steps) == (2, steps)
+    for step in read_metrics(tmp_path / "metrics.jsonl"):
+        assert all(torch.isfinite(torch.tensor([step.loss, step.grad_norm, *step.parts.values()])))
+    assert any((tmp_path / "checkpoints").glob("step-00000002/model.safetensors"))
+
+
+def test_diffmavil_base_starts_by_its_command_and_sees_every_sample(root, tmp_path):
+    split = split_of("audiovisual", root)
+    cuts = [word for cut in (*CUTS["diffmavil"], "schedule.epochs=2") for word in ("--set", cut)]
+    words = ["train", "diffmavil-base", "--data", str(split), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    result = CliRunner().invoke(app, [*words, *cuts])
+    assert result.exit_code == 0, result.output
+    steps = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert [step.step for step in steps] == list(range(1, len(steps) + 1))
+    loaded = json.loads((tmp_path / "run/loader_stats.json").read_text())
+    assert loaded["samples"] >= 2 * SAMPLES
+
+
+def test_set_and_print_config_on_the_command_line(root, tmp_path):
+    shown = CliRunner().invoke(app, ["train", "mgmae-tiny", "--set", "model.depth=6", "--print-config"])
+    assert shown.exit_code == 0
+    whole = json.loads(shown.output)
+    assert (whole["model"]["depth"], whole["model"]["mlp_ratio"], whole["data"]["mask"]["ratio"]) == (6, 4, 0.9)
+    assert Recipe.from_dict(whole) == chosen_recipe("mgmae-tiny", ["model.depth=6"])
+    wrong = CliRunner().invoke(app, ["train", "mgmae-tiny", "--set", "mask.ration=0.8", "--print-config"])
+    assert wrong.exit_code != 0
+    assert "mask.ratio" in wrong.output + str(wrong.exception)
+    with pytest.raises(ValueError, match=r"did you mean 'model\.depth'"):
+        train("mgmae-tiny", tmp_path, tmp_path, set=["model.dept=3"])
