@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import torch
 from machine import facts
+from maskstream.pages.report.pictures.voxels import step_flops
 from rich.console import Console
 from rich.table import Table
 
-from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.stream.rng import sample_rng

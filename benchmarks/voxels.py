@@ -22,10 +22,10 @@ import scipy.stats
 import torch
 import trimesh
 from machine import facts
+from maskstream.pages.report.pictures.voxels import step_flops
 from rich.console import Console
 from rich.table import Table
 
-from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.masks import Cues, Draw
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .pages.figures.figures import Figures
+from .pages.figures.work import ShowWork
 from .pipelines.modalities.data import DataConfig
 from .preprocess.encode.encoder import Encoder
 from .shards.format.manifest import Manifest
+from .train.core.model import ModelConfig
 from .trial import Trial, trial_of
 
 
@@ -43,7 +45,7 @@ class Modality:
     kinds: of the components that its samples hold. encoder: makes samples of raw files. trial: what `preview` and
     `bench` let one choose of a data config. figures: those of batches of a data config, of the split in a folder.
     stages: what its loader's stages do and what would make them cheaper, where that is not what all loaders say.
-    demo: what `maskstream demo` trains.
+    works: by the kind of model, what a report shows of its work. demo: what `maskstream demo` trains.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Modality:
     encoder: Callable[[], Encoder]
     trial: type[Trial]
     figures: Callable[[DataConfig[Any], Path], Figures[Any]]
+    works: Mapping[type[ModelConfig[Any]], ShowWork]
     demo: Demo
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 

@@ -11,6 +11,7 @@ from maskstream.modalities import modality_of
 from maskstream.pages.figures.video import VideoFigures
 from maskstream.pages.preview import preview as preview_of
 from maskstream.pages.preview import preview_page
+from maskstream.pages.report.report import write_report as report_of
 
 VOID = {"meta", "link", "img", "input", "br", "path"}
 
@@ -18,6 +19,11 @@ VOID = {"meta", "link", "img", "input", "br", "path"}
 def preview(folder, data=None, **settings):
     """The preview of a split, whatever it holds."""
     return preview_of(modality_of(folder), folder, data, **settings)
+
+
+def write_report(run, data, out=None, **settings):
+    """The report of a run, of whatever modality its split is."""
+    return report_of(modality_of(data), run, data, out, **settings)
 
 
 def video_page(batch, grid, *, title, facts, label_names=()):

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.pages.figures.card import Section
+from maskstream.pages.figures.video import VideoFigures, complete
+from maskstream.pages.figures.work import Work
 from maskstream.pages.report.curves import run_curves
-from maskstream.pages.report.pictures.video import video_pictures
-from maskstream.pages.report.pictures.video_reconstruction import complete, reconstruct, reconstruction_views
 from maskstream.pages.report.report import report_page as any_page
-from maskstream.pages.report.report import write_report
+from maskstream.pages.report.works.video import reading
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import Dual, MotionGuided, Random, TokenGrid, Tube, mask_batch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
@@ -33,7 +34,10 @@ from maskstream.train import train
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.evaluate.held_out import HeldOut
 from maskstream.train.models import VideoAutoencoderConfig
+
+from .pages import write_report
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
 SIZES = VideoAutoencoderConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
@@ -78,8 +82,23 @@ def clips(n=2, mask=None, key="clip"):
     )
 
 
-def report_page(metrics, batches, made, facts, *, title, **settings):
-    return any_page(metrics, video_pictures(batches, made, {}, **settings), facts, title=title)
+def report_page(metrics, batches, made, facts, *, title, grid, label_names=()):
+    figures = VideoFigures(grid=grid, label_names=label_names)
+    rows = [
+        (batch, replace(batch, video=torch.from_numpy(m)), i)
+        for batch, m in zip(batches, made, strict=True)
+        for i in range(len(batch))
+    ]
+    sections = (
+        Section(
+            title="Reconstructions",
+            words=reading(batches[0]),
+            cards=tuple(figures.compared(*row) for row in rows),
+            layout="grid",
+        ),
+        Section(title="The same", cards=tuple(figures.sample(batch, i) for batch, _, i in rows)),
+    )
+    return any_page(metrics, Work(found=HeldOut(facts={}), sections=sections), facts, title=title)
 
 
 class Tags(HTMLParser):
@@ -180,7 +199,9 @@ def model_of(recipe):
 def test_reconstruction_paints_the_targets_and_nothing_else():
     recipe = tiny(Tube(ratio=0.75))
     batch = clips()
-    made, loss = reconstruct(model_of(recipe), batch)
+    model = model_of(recipe)
+    with torch.inference_mode():
+        made, loss = model.reconstructed(batch).video.numpy(), float(model(batch).loss())
     masked = batch.mask.masked.reshape(2, 2, 4, 4).numpy()
     pixels = masked.repeat(2, 1).repeat(8, 2).repeat(8, 3)
     video = batch.video.numpy()
@@ -195,7 +216,8 @@ def test_a_prediction_that_is_right_gives_the_original_back():
     cubes = model.tokens.split(batch.video)
     truth = model.tokens.targets(cubes[torch.arange(2)[:, None], batch.mask.target])
     model.predict = lambda video, visible, target: truth
-    made, _ = reconstruct(model, batch)
+    with torch.inference_mode():
+        made = model.reconstructed(batch).video.numpy()
     np.testing.assert_array_equal(made, batch.video.numpy())
 
 
@@ -214,14 +236,15 @@ def test_nothing_is_shown_as_the_models_work_that_is_not():
 def test_views_show_original_seen_and_reconstruction():
     batch = clips(1)
     batch = replace(batch, video=torch.full_like(batch.video, 220))
-    (view,) = reconstruction_views(batch, np.full(batch.video.shape, 20, dtype=np.uint8), GRID, 64)
-    assert [frame.pts_s for frame in view.frames] == [0.0, 0.5, 1.0, 1.5]
-    assert not view.unpredicted
+    made = replace(batch, video=torch.full_like(batch.video, 20))
+    card = VideoFigures(grid=GRID).compared(batch, made, 0)
+    assert [item.alt for item in card.figures[0].items] == [f"original at {s:.2f} s" for s in (0.0, 0.5, 1.0, 1.5)]
+    assert "neither shown" not in reading(batch)
     masked = batch.mask.masked[0].reshape(2, 4, 4).numpy()
-    for f, frame in enumerate(view.frames):
+    for f in range(4):
         original, seen, made = (
-            decode(uri).astype(float).mean(-1).reshape(4, 16, 4, 16).mean((1, 3))
-            for uri in (frame.original, frame.seen, frame.reconstruction)
+            decode(uri).astype(float).mean(-1).reshape(4, 56, 4, 56).mean((1, 3))
+            for uri in (row.items[f].uri for row in card.figures)
         )
         assert (original > 200).all()
         np.testing.assert_array_equal(seen < 150, masked[f // 2])
@@ -233,13 +256,13 @@ def test_clips_without_a_mask_and_wrong_shapes_are_refused():
     batch = clips()
     model = model_of(tiny(Tube(ratio=0.75)))
     with pytest.raises(ValueError, match="no mask"):
-        reconstruct(model, replace(batch, mask=None))
+        model.reconstructed(replace(batch, mask=None))
     with pytest.raises(ValueError, match="shape of the clips"):
-        reconstruction_views(batch, np.zeros((2, 4, 16, 16, 3), dtype=np.uint8), GRID, 64)
+        VideoFigures(grid=GRID).compared(
+            batch, replace(batch, video=torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)), 0
+        )
     with pytest.raises(ValueError, match="covers"):
-        reconstruction_views(batch, batch.video.numpy(), TokenGrid.video(8, 32, 32, tubelet=2, patch=8), 64)
-    with pytest.raises(ValueError, match="each batch needs one"):
-        report_page(steps([1.0]), [batch], [], {}, grid=GRID, title="t")
+        VideoFigures(grid=TokenGrid.video(8, 32, 32, tubelet=2, patch=8)).compared(batch, batch, 0)
 
 
 # The page

@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from maskstream.pages.report.pictures import pictures_of
-from maskstream.pages.report.pictures.audio import completed, held_out_loss, sound_views
-from maskstream.pages.report.report import write_report
+from maskstream.modalities import MODALITIES
+from maskstream.pages.report.report import work_of
 from maskstream.pipelines import AudioClip, masks
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
@@ -20,10 +18,13 @@ from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.block import Block
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.evaluate.spectrograms import losses as held_out_losses
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.models.window_decoder import Windows
 from maskstream.train.recipes import RECIPES
 from maskstream.train.tokens.spectrogram import SpectrogramTokens
+
+from ..pages.pages import write_report
 
 TOKENS = masks.TokenGrid(axes=("time", "freq"), shape=(8, 4), patch=(8, 8))
 SIZES = SpectrogramAutoencoderConfig(
@@ -165,7 +166,7 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
     losses = [m.loss for m in read_metrics(tmp_path / "whole/metrics.jsonl")]
     assert np.mean(losses[-10:]) < 0.9 < losses[0]
     model = load_model(tmp_path / "whole/model.safetensors")
-    loss, guessed, samples = held_out_loss(model, recipe.loader(split, device="cpu", threads=1))
+    loss, guessed, samples = held_out_losses(recipe.data, model, split)
     assert samples == 16
     assert loss < 0.95 * guessed
     assert guessed == pytest.approx(255 / 256, abs=0.02)
@@ -181,16 +182,18 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
 def test_pictures_show_what_was_hidden_and_what_was_made(recipe, split):
     batch = next(iter(recipe.loader(split, device="cpu", threads=1)))
     model = recipe.build().eval()
-    made = completed(model, batch)
+    with torch.inference_mode():
+        made = model.reconstructed(batch).spectrogram
     hidden = torch.zeros(8, 4, 8, dtype=torch.bool).flatten(1)
     hidden.scatter_(1, batch.mask.target, True)
     pixels = hidden.reshape(8, 4, 8).repeat_interleave(16, 1).repeat_interleave(16, 2)
     assert torch.equal(made[~pixels], batch.spectrogram[~pixels])
     assert (made[pixels] != batch.spectrogram[pixels]).float().mean() > 0.9
-    views = sound_views(model.tokens, batch, made, ("even", "odd"), 0.64)
-    assert {view.label for view in views} == {"even", "odd"}
-    assert all(len({view.original, view.seen, view.reconstruction}) == 3 for view in views)
+    figures = MODALITIES["audio"].figures(recipe.data, split)
+    cards = [figures.compared(batch, replace(batch, spectrogram=made), i) for i in range(8)]
+    assert {card.words.split(",")[0] for card in cards} == {"even", "odd"}
+    assert all(len({row.items[0].uri for row in card.figures}) == 3 for card in cards)
     with pytest.raises(ValueError, match="give the loader mask="):
-        completed(model, replace(batch, mask=None))
-    with pytest.raises(ValueError, match="masked autoencoder"):
-        pictures_of(recipe, nn.Linear(1, 1), split, 1)
+        figures.compared(replace(batch, mask=None), batch, 0)
+    with pytest.raises(ValueError, match="no work of"):
+        work_of(MODALITIES["video"], recipe, model, split, 1)

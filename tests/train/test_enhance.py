@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.report.pictures.enhance import held_out
-from maskstream.pages.report.report import write_report
 from maskstream.pipelines import AudioClip
 from maskstream.pipelines.modalities.audio.batch import NoisyBatch
 from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
@@ -20,8 +18,11 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.evaluate.enhancement import gains
 from maskstream.train.models.dense_unet import ChannelAttention, DenseUNetConfig, si_sdr
 from maskstream.train.recipes import RECIPES
+
+from ..pages.pages import write_report
 
 SMALL = DenseUNetConfig(
     microphones=2, n_samples=2048, n_fft=128, hop=64, width=6, depth=2, layers=1, growth=4, attention=6
@@ -150,7 +151,7 @@ def test_a_run_takes_noise_away_and_is_reported(split, tmp_path, monkeypatch):
     losses = [m.loss for m in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert losses[0] == pytest.approx(1.0, abs=0.05)
     model = load_model(tmp_path / "run/model.safetensors")
-    loss, before, after, samples = held_out(model, recipe.loader(split, device="cpu", threads=1, seed=9))
+    loss, before, after, samples = gains(recipe.data, model, split)
     assert samples == 8
     assert loss < 0.8
     assert after > before + 2

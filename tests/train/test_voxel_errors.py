@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from maskstream.pages.report.pictures.voxel_errors import Errors, in_words, least_error
+from maskstream.train.evaluate.voxel_errors import Errors, in_words, least_error
 
 
 def errors(cloud, kept, times=30):

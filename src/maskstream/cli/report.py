@@ -19,6 +19,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The page [default: RUN/report.html]", show_default=False)] = None,
 ) -> None:
     """Write one page about a run: loss, throughput, reconstructions, and the clips with their masks."""
+    from ..modalities import modality_of
     from ..pages.report.report import write_report
 
-    console.print(f"wrote {write_report(run, data, out)}", highlight=False)
+    console.print(f"wrote {write_report(modality_of(data), run, data, out)}", highlight=False)

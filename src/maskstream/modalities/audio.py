@@ -12,12 +12,14 @@ import numpy as np
 from ..modality import Demo, Modality
 from ..pages.figures.audio import AudioFigures, NoisyFigures
 from ..pages.figures.card import label_names
+from ..pages.report.works.audio import show_enhanced, show_spectrograms
 from ..pipelines.modalities.audio.clip import AudioClip
 from ..pipelines.modalities.audio.data import AudioData, NoisyData
 from ..pipelines.modalities.audio.spectrogram import Spectrogram, spectrogram_grid
 from ..pipelines.modalities.data import DataConfig
 from ..preprocess.encode.audio.encoder import AudioEncoder
 from ..shards.format.manifest import Manifest, component_of
+from ..train.models import DenseUNetConfig, SpectrogramAutoencoderConfig
 from ..trial import MaskArgument, Trial, option
 
 TOKEN_S = 0.16
@@ -103,6 +105,7 @@ AUDIO = Modality(
     encoder=AudioEncoder,
     trial=AudioTrial,
     figures=figures,
+    works={DenseUNetConfig: show_enhanced, SpectrogramAutoencoderConfig: show_spectrograms},
     demo=Demo(recipe="audiomae-tiny"),
     stages={
         "decode": ("Decoding FLAC", "shorter clips or more cores would help"),

@@ -11,12 +11,14 @@ import numpy as np
 from ..modality import Demo, Modality
 from ..pages.figures.audiovisual import AudioVisualFigures
 from ..pages.figures.card import label_names
+from ..pages.report.works.audiovisual import show
 from ..pipelines.modalities.audio.spectrogram import Spectrogram
 from ..pipelines.modalities.audiovisual.data import AudioVisualData
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import VideoClip
 from ..preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from ..shards.format.manifest import Manifest, component_of
+from ..train.models import AudioVisualDiffusionConfig, SiameseConfig
 from ..trial import MaskArgument, option
 from . import audio, frames
 
@@ -74,6 +76,7 @@ AUDIOVISUAL = Modality(
     encoder=AudioVisualEncoder,
     trial=AudioVisualTrial,
     figures=figures,
+    works={AudioVisualDiffusionConfig: show, SiameseConfig: show},
     demo=Demo(recipe="avsiam-tiny"),
     stages={
         "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.mesh import MeshFigures
+from ..pages.report.works.mesh import show
 from ..pipelines.masks import TokenGrid
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.mesh.data import MeshData
 from ..preprocess.encode.mesh.encoder import MeshEncoder
 from ..train.evaluate.rollout import sampler_of
+from ..train.models import MeshNetworkConfig
 from ..trial import MaskArgument, Trial
 
 
@@ -48,6 +50,7 @@ MESH = Modality(
     encoder=MeshEncoder,
     trial=MeshTrial,
     figures=figures,
+    works={MeshNetworkConfig: show},
     demo=Demo(
         recipe="meshmask-tiny",
         # The pre-trained model learns the next step; beside it two that were not pre-trained, with as many of these

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.points import PointsFigures
+from ..pages.report.works.points import show_groups, show_voxels
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.points.data import PointsData
 from ..pipelines.modalities.points.read import PointSelection
 from ..pipelines.modalities.points.tokens import VoxelTokens
 from ..preprocess.encode.points.encoder import PointEncoder
 from ..shards.format.manifest import Manifest
+from ..train.models import PointAutoencoderConfig, VoxelDiffusionConfig
 from ..trial import MaskArgument, Trial, given, option
 
 
@@ -57,6 +59,7 @@ POINTS = Modality(
     encoder=PointEncoder,
     trial=PointsTrial,
     figures=figures,
+    works={PointAutoencoderConfig: show_groups, VoxelDiffusionConfig: show_voxels},
     demo=Demo(
         recipe="pointmae-tiny",
         more=(  # beside the masked autoencoder of groups a masked diffusion model of voxels

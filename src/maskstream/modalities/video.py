@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
+from ..pages.report.works.video import show
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.data import VideoData
 from ..pipelines.modalities.video.loader import aligned, flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
+from ..train.models import VideoAutoencoderConfig
 from ..trial import MaskArgument
 from .frames import GRID, FramesTrial
 
@@ -66,6 +68,7 @@ VIDEO = Modality(
     encoder=VideoEncoder,
     trial=VideoTrial,
     figures=figures,
+    works={VideoAutoencoderConfig: show},
     demo=Demo(recipe="mgmae-tiny"),
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),

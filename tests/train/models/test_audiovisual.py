@@ -9,9 +9,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from maskstream.pages.report.pictures.audiovisual_errors import errors
-from maskstream.pages.report.pictures.audiovisual_match import Retrieval
-from maskstream.pages.report.report import write_report
 from maskstream.pipelines import TokenGrid, VideoClip, masks
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
@@ -26,11 +23,14 @@ from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.positions import grid_positions
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.evaluate.pair_errors import errors
+from maskstream.train.evaluate.pair_match import Retrieval
 from maskstream.train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusionConfig
 from maskstream.train.models.audiovisual_match import matching, mean_token
 from maskstream.train.models.siamese import AUDIO, VIDEO, SiameseConfig, ratio_parts
 
 from ...flash_and_beep import write
+from ...pages.pages import write_report
 from ..core import matching_ranks
 from ..core.test_torchrun import torchrun
 
@@ -378,4 +378,3 @@ def test_recall_is_the_share_of_pairs_among_the_nearest():
     assert found.recall(1) == pytest.approx((2 / 3, 1 / 3))
     assert found.recall(3) == (1, 1)
     assert "of 3 pairs 67%" in found.words()
-    assert found.picture().startswith("data:image/webp;base64,")

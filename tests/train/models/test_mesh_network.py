@@ -7,8 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maskstream.pages.report.pictures.mesh import masked_losses, spread
-from maskstream.pages.report.report import write_report
 from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pipelines import masks, mesh_loader
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
@@ -17,11 +15,13 @@ from maskstream.train import train
 from maskstream.train.core.export import begin_with, load_model, save_model
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.losses import squared
+from maskstream.train.evaluate.hidden_nodes import masked_losses, spread
 from maskstream.train.evaluate.rollout import Trajectories, next_step_errors, persistence, rollout, rollout_error
 from maskstream.train.models.mesh_network import MeshNetworkConfig
 from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.mesh import next_step
 
+from ...pages.pages import write_report
 from ...pipelines.modalities.mesh.small_simulations import simulation, write_simulations
 
 SIZES = {"channels": 2, "width": 16, "hidden": 16, "encoder_rounds": 2, "decoder_rounds": 1}

@@ -7,8 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maskstream.pages.report.pictures.points import held_out
-from maskstream.pages.report.report import write_report
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks.core.batch import MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
@@ -23,9 +21,12 @@ from maskstream.train import Trainer, train
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.evaluate.point_groups import losses as held_out
 from maskstream.train.models.point_autoencoder import PointAutoencoderConfig
 from maskstream.train.models.voxel_diffusion import VoxelDiffusionConfig
 from maskstream.train.recipes import named_recipe
+
+from ...pages.pages import write_report
 
 GRIDS = {"points": GroupTokens(groups=8, size=6).grid}
 CONFIG = PointAutoencoderConfig(width=24, depth=2, heads=2, decoder_depth=1)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from maskstream.pages.report.pictures.voxels import step_flops
 from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
 from maskstream.pipelines.masks import Draw
 from maskstream.pipelines.masks.core.batch import MaskBatch
@@ -14,6 +13,7 @@ from maskstream.pipelines.modalities.points.voxels import point_tokens, voxel_gr
 from maskstream.pipelines.stream.place import Place
 from maskstream.train.core.export import load_model, save_model
 from maskstream.train.core.positions import axis_sinusoids
+from maskstream.train.evaluate.voxels import step_flops
 from maskstream.train.models.voxel_blocks import Experts, from_windows, to_windows
 from maskstream.train.models.voxel_diffusion import VoxelDiffusionConfig
 from maskstream.train.models.voxel_sampling import sample_clouds

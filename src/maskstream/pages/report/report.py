@@ -9,41 +9,57 @@ from typing import Any
 
 from safetensors import safe_open
 
+from ...modality import Modality
 from ...shards.config import Json
 from ...shards.format.manifest import Manifest
 from ...train.core.checkpoint import latest_checkpoint
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
+from ...train.core.model import Model
 from ...train.core.recipe import Recipe
 from ...train.recipes import check_modality
-from ..page import environment, render, write_page
+from ..figures.words import plural
+from ..figures.work import Work
+from ..page import page, write_page
 from .curves import run_curves
-from .pictures import Pictures, pictures_of
 
 MODEL = "model.safetensors"
 
 
-def report_page(metrics: Sequence[StepMetrics], pictures: Pictures, facts: Mapping[str, str], *, title: str) -> str:
+def report_page(metrics: Sequence[StepMetrics], work: Work, facts: Mapping[str, str], *, title: str) -> str:
     """The report as one HTML file, complete in itself.
 
-    metrics: of every step. pictures: of the model's work. facts: shown under the title, in their order, before those of
-    the pictures. Raises ValueError where there is no step.
+    metrics: of every step. work: of the model. facts: shown under the title, in their order, before those of the work.
+    Raises ValueError where there is no step.
     """
-    return render(
-        environment(__package__),
-        "report.html.j2",
+    curves, found = run_curves(metrics, work.found.guess_loss), work.found
+    return page(
+        kind="run report",
         title=title,
-        facts={**facts, **pictures.facts},
-        curves=run_curves(metrics, pictures.guess_loss),
-        pictures=pictures.template,
-        learns=pictures.learns,
-        loss=pictures.loss,
-        guess=pictures.guess,
-        **pictures.context,
+        lede=f"{found.learns} This page says how its loss fell in {plural(curves.steps, 'step')}, how fast the steps "
+        "were, and what it makes of samples.",
+        facts={**facts, **found.facts},
+        sections=work.sections,
+        curves=curves,
+        loss=found.loss,
+        guess=found.guess,
     )
 
 
+def work_of(modality: Modality, recipe: Recipe[Any], model: Model[Any], data: str | Path, shown: int) -> Work:
+    """What a trained model makes of `shown` samples of the split at `data`, the same at each call.
+
+    ValueError for a recipe whose kind of model the modality shows no work of.
+    """
+    location = Path(data)
+    for kind in type(recipe.model).__mro__:
+        if kind in modality.works:
+            return modality.works[kind](recipe.data, model, location, shown, modality.figures(recipe.data, location))
+    raise ValueError(f"no work of a {type(recipe.model).__name__} is shown; add it to works of {modality.name}")
+
+
 def write_report(
+    modality: Modality,
     run: str | Path,
     data: str | Path,
     out: str | Path | None = None,
@@ -69,7 +85,7 @@ def write_report(
     if shown < 1:
         raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
     weights = run_weights(run)
-    pictures = pictures_of(recipe, load_model(weights), data, shown)
+    work = work_of(modality, recipe, load_model(weights), data, shown)
     facts = {
         "recipe": recipe.name,
         "samples per step": str(settings.get("samples_per_step", "unknown")),
@@ -78,8 +94,8 @@ def write_report(
         "weights": f"step {_step(weights)}",
         "shown below": str(data),
     }
-    page = report_page(metrics, pictures, facts, title=f"{run.resolve().name}: {recipe.name}")
-    return write_page(page, Path(out) if out is not None else run / "report.html")
+    text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}")
+    return write_page(text, Path(out) if out is not None else run / "report.html")
 
 
 def _settings(run: Path) -> Json:

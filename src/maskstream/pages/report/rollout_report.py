@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from ...train.evaluate.rollout import (
     sampler_of,
 )
 from ..figures.chart import Chart, line_chart
+from ..figures.mesh import MeshFigures
 from ..page import environment, render, write_page
-from .pictures.mesh import rollout_figures
 from .report import run_weights
+from .works.mesh import rollout_cards, rollout_section
 
 _MARKS = (1, 10, 50)
 PERSISTENCE = "persistence"
@@ -86,19 +88,18 @@ def _page(
     data: str | Path,
     shown: int,
 ) -> str:
-    sampler = sampler_of(data)
+    figures = MeshFigures(sampler=sampler_of(data))
     models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
-    figures = [figure for figure, _ in zip(rollout_figures(sampler, trajectories, models), range(shown), strict=False)]
+    cards = tuple(islice(rollout_cards(figures, trajectories, models), shown))
     return render(
-        environment(__package__),
+        environment(),
         "rollout.html.j2",
         title="Rollouts",
         facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(len(rows[0].error))},
         table=table,
         columns=list(next(iter(table.values()))),
         lines=_lines(rows),
-        kind="rollout",
-        meshes=figures,
+        section=rollout_section(cards),
     )
 
 

@@ -1,24 +1,19 @@
-"""Which clip finds which sound: how near the pairs of a split are to each other, as numbers and as a picture."""
+"""Which clip finds which sound: how near the pairs of a split are to each other, as numbers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
-from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ....pipelines.stream.loader import Loader
-from ...figures.pictures import data_uri
+from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 
 MOST = 256
 """As many pairs at most are compared."""
-SIDE_PX = 480
 
 
 class Matching(Protocol):
@@ -55,21 +50,12 @@ class Retrieval:
             f"(guessing: {five / self.pairs:.1%})"
         )
 
-    def picture(self) -> str:
-        """The similarities as a `data:` address: dark is far, bright is near, pairs lie on the diagonal."""
-        values = self.similarity.numpy()
-        low, high = float(values.min()), float(values.max())
-        grey = (255 * (values - low) / max(high - low, 1e-6)).astype(np.uint8)
-        image = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
-        scale = max(1, SIDE_PX // self.pairs)
-        return data_uri(np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), lossless=True)
 
-
-def retrieval(model: Matching, loader: Loader[AudioVisualBatch]) -> Retrieval:
-    """Of up to 256 pairs that an unshuffled loader of one view gives; whole clips and sounds, nothing hidden."""
+def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Retrieval:
+    """Of pairs, one view of each; whole clips and sounds, nothing hidden."""
     clips, sounds, keys = [], [], []
     with torch.inference_mode():
-        for batch in islice(loader, -(-MOST // loader.order.global_batch)):
+        for batch in pairs:
             real = torch.ones(len(batch), dtype=torch.bool) if batch.weight is None else batch.weight > 0
             if batch.spectrogram is None:
                 raise ValueError("the batch has no spectrogram; take it from an audiovisual_loader")

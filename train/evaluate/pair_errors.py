@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ....pipelines.augment import CenterCrop
-from ....pipelines.augment.diffusion import LinearNoise
-from ....pipelines.masks.core.batch import MaskBatch
-from ....pipelines.modalities.audio.batch import AudioBatch
-from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ....pipelines.modalities.audiovisual.data import AudioVisualData
-from ....pipelines.modalities.audiovisual.loader import audiovisual_loader
-from ....pipelines.modalities.video.batch import VideoBatch
-from ....pipelines.stream.loader import Loader
-from ....train.models.pair_model import PairModel
-from ....train.tokens.spectrogram import SpectrogramTokens
-from ....train.tokens.video import VideoTokens
+from ...pipelines.augment import CenterCrop
+from ...pipelines.augment.diffusion import LinearNoise
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.audio.batch import AudioBatch
+from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from ...pipelines.modalities.audiovisual.data import AudioVisualData
+from ...pipelines.modalities.video.batch import VideoBatch
+from ..models.pair_model import PairModel
+from ..tokens.spectrogram import SpectrogramTokens
+from ..tokens.video import VideoTokens
+from .held_out import batches
 
 MEASURED = 256
 """As many samples at most go into the errors, and into the average tokens."""
@@ -66,9 +64,8 @@ def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: P
     averages = None if train is None else _averages(config, model, train)
     sums = torch.zeros(2, 4, dtype=torch.float64)
     samples = 0
-    loader = open_split(config, data, 16, shuffle=False)
     with torch.inference_mode():
-        for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
+        for batch in pairs_of(config, data, 16):
             clips, sounds = clips_and_sounds(model.shown(batch))
             for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
                 zero = torch.zeros_like(true)
@@ -83,37 +80,21 @@ def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: P
     return Errors(video=video, audio=audio, samples=samples)
 
 
-def open_split(
+def pairs_of(
     config: AudioVisualData,
     data: str | Path,
-    batch_size: int,
+    size: int,
     *,
-    shuffle: bool,
+    samples: int = MEASURED,
+    shuffle: bool = False,
     whole: bool = False,
     noise: LinearNoise | None = None,
-) -> Loader[AudioVisualBatch]:
-    """The recipe's loader on the CPU, of the middle of each frame; whole: one view without masks and noise."""
-    return audiovisual_loader(
-        data,
-        clip=config.clip,
-        seconds=config.seconds,
-        video_mask=None if whole else config.video_mask,
-        audio_mask=None if whole else config.audio_mask,
-        features=config.features,
-        augment=CenterCrop(),
-        noise=noise,
-        views=1 if whole else config.views,
-        tubelet=config.tubelet,
-        patch=config.patch,
-        audio_patch=config.audio_patch,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        seed=0,
-        device="cpu",
-        rank=0,
-        world_size=1,
-        steps=1,
-    )
+) -> Iterator[AudioVisualBatch]:
+    """The recipe's batches on the CPU, of the middle of each frame; whole: one view without masks and noise."""
+    shown = replace(config, augment=CenterCrop(), noise=noise, spectrogram_noise=None, spec_augment=None)
+    if whole:
+        shown = replace(shown, video_mask=None, audio_mask=None, views=1)
+    return batches(shown, data, size=size, samples=samples, shuffle=shuffle)
 
 
 def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
@@ -159,11 +140,10 @@ def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Ite
 
 def _averages(config: AudioVisualData, model: PairModel, train: Path) -> tuple[Tensor, Tensor]:
     """The average token of each place, float32 (N, values) of the video and of the sound, over a split."""
-    loader = open_split(config, train, 16, shuffle=False, whole=True)
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
     samples = 0
-    for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
+    for batch in pairs_of(config, train, 16, whole=True):
         if batch.spectrogram is None:
             raise ValueError("the batch has no spectrogram; take it from an audiovisual_loader")
         real = torch.ones(len(batch)) if batch.weight is None else batch.weight

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from ....pipelines.modalities.audiovisual.data import AudioVisualData
-from ....train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusion
-from . import audiovisual
-from .audiovisual_errors import MEASURED, beside, open_split
-from .pictures import Pictures
-
-
-def report_pictures(config: AudioVisualData, model: nn.Module, data: str | Path, shown: int) -> Pictures:
-    """As for all audio-visual models, and how well patches in noise lose it."""
-    pictures = audiovisual.report_pictures(config, model, data, shown)
-    if not isinstance(model, AudioVisualDiffusion):
-        raise ValueError(f"noise is taken away by an AudioVisualDiffusion, got {type(model).__name__}")
-    return replace(pictures, facts={**pictures.facts, **denoising_facts(config, model, data)})
+from ...pipelines.modalities.audiovisual.data import AudioVisualData
+from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusion
+from .pair_errors import beside, pairs_of
 
 
 def denoising_facts(config: AudioVisualData, model: AudioVisualDiffusion, data: str | Path) -> dict[str, str]:
@@ -31,9 +18,8 @@ def denoising_facts(config: AudioVisualData, model: AudioVisualDiffusion, data: 
     that is linear in it where patches have mean 0 and variance 1.
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
-    loader = open_split(config, data, 16, shuffle=False, noise=NOISE)
     with torch.inference_mode():
-        for batch in islice(loader, -(-MEASURED // loader.order.global_batch)):
+        for batch in pairs_of(config, data, 16, noise=NOISE):
             for part, (made, clean, noisy) in enumerate(model.denoise(batch)):
                 mask, time = (batch.audio_mask, batch.audio_time) if part else (batch.video_mask, batch.video_time)
                 if mask is None or time is None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....pipelines import points_loader
-from ....pipelines.modalities.points.augment import PointAugment
-from ....pipelines.modalities.points.batch import PointsBatch
-from ....pipelines.modalities.points.data import PointsData
-from ....pipelines.modalities.points.read import PointSelection
-from ....shards.format.manifest import Manifest
-from ....train.models.voxel_diffusion import VoxelDiffusion, noise_of
+from ...pipelines import points_loader
+from ...pipelines.modalities.points.augment import PointAugment
+from ...pipelines.modalities.points.batch import PointsBatch
+from ...pipelines.modalities.points.data import PointsData
+from ...pipelines.modalities.points.read import PointSelection
+from ...shards.format.manifest import Manifest
+from ..models.voxel_diffusion import VoxelDiffusion, noise_of
 
 MEASURED = 256
 """As many clouds at most are measured, each with VIEWS times, noises and masks."""

@@ -1,0 +1,46 @@
+"""What a report shows of a model's work, of any modality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ...train.core.model import Model
+from ...train.evaluate.held_out import HeldOut
+from .card import Section
+from .figures import Figures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """found: how good the model is on the split. sections: what it makes of samples."""
+
+    found: HeldOut
+    sections: tuple[Section, ...]
+
+
+class ShowWork(Protocol):
+    """What a trained model, on the CPU in eval mode, makes of `shown` samples of the split at `data`, the same at each
+    call. config: the recipe's data config; figures: those of its batches.
+    """
+
+    def __call__(self, config: Any, model: Any, data: Path, shown: int, figures: Figures[Any]) -> Work: ...
+
+
+NORMALISED = (
+    "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
+    "and "
+    "the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws flat "
+    "squares."
+)
+
+
+def compared(figures: Figures[Any], batch: Any, model: Model[Any], *, title: str, words: str, rows: int) -> Section:
+    """Cards of the first rows of a batch beside what the model makes of them."""
+    with torch.inference_mode():
+        made = model.reconstructed(batch)
+    cards = tuple(figures.compared(batch, made, i) for i in range(min(rows, len(batch))))
+    return Section(title=title, words=words, cards=cards, layout="grid")

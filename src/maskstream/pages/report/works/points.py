@@ -1,0 +1,141 @@
+"""A model's work on clouds: hidden groups that it completes, or noise that it takes away and clouds that it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ....pipelines.modalities.points.batch import PointsBatch
+from ....pipelines.modalities.points.data import PointsData
+from ....pipelines.modalities.points.voxels import point_tokens, voxel_places
+from ....shards.format.manifest import Manifest
+from ....train.evaluate import point_groups, voxels
+from ....train.evaluate.voxel_errors import VIEWS
+from ....train.models.point_autoencoder import PointAutoencoder
+from ....train.models.voxel_diffusion import VoxelDiffusion, noise_of
+from ...figures.card import Card, Picture, Pictures, Section, label_names
+from ...figures.cloud_picture import FADED, INK, MADE, SEEN, cloud_picture, marked
+from ...figures.figures import Figures
+from ...figures.pictures import data_uri
+from ...figures.points import cloud
+from ...figures.work import Work, compared
+
+COMPLETION = (
+    "A held-out cloud, of which the encoder saw the groups in orange; the groups in blue are the model's. Where the "
+    "middle of a hidden group lies is known to the model; what it learned is the shape around it."
+)
+ERRORS = (
+    "How much lower the squared error of the predicted noise is on held-out clouds than that of who knows only that "
+    "points have mean 0 and variance 1, by how much of a cloud is left in the noise. The greatest margin possible is "
+    "that of who knows the very cloud: where a point went cannot be known, and in deep noise even a shape says little."
+)
+REMOVAL = (
+    "A held-out cloud, and with the noise of one time. With the mask the encoder saw only the tokens whose boxes are "
+    "drawn, and so the points in orange. To the right is what is left when the noise that the model predicts is taken "
+    "away in a single step: the mean of all that the cloud may have been, the more blurred the more noise there was."
+)
+MAKING = (
+    f"What the model made of noise in {voxels.STEPS} steps for each category, and real clouds of it that it has not "
+    "seen. None of them is chosen: they are the first ones."
+)
+BESIDE = 4
+"""As many made and real ones are shown of each category."""
+SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
+"""What share of their variance the noised clouds that are shown have left, as near as there is one."""
+REACH = 2.4
+"""How far a picture reaches from a cloud's middle, in deviations of its coordinates."""
+
+
+def show_groups(
+    config: PointsData, model: PointAutoencoder, data: Path, shown: int, figures: Figures[PointsBatch]
+) -> Work:
+    """Completions of the first clouds."""
+    clouds = point_groups.held_out_clouds(config, data)
+    title = "Hidden groups and what the model makes of them"
+    section = compared(figures, clouds[0], model, title=title, words=COMPLETION, rows=shown)
+    return Work(found=point_groups.held_out(config, model, clouds), sections=(section,))
+
+
+def show_voxels(
+    config: PointsData, model: VoxelDiffusion, data: Path, shown: int, figures: Figures[PointsBatch]
+) -> Work:
+    """Clouds that the model made, its errors, and noise that it took away."""
+    told = voxels.held_out(config, model, data)
+    names = label_names(Manifest.load(data).info)
+    making = _makings(told.made, told.real, told.label, names)
+    removal = _removals(model, told.batches[0], shown)
+    return Work(
+        found=told.found,
+        sections=(
+            Section(title="Clouds that the model made", words=MAKING, cards=making, layout="grid"),
+            Section(title="What was learned, by the amount of noise", words=ERRORS, numbers=told.bands),
+            Section(title="Noise that the model took away", words=REMOVAL, cards=removal, layout="grid"),
+        ),
+    )
+
+
+@torch.inference_mode()
+def _removals(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> tuple[Card, ...]:
+    (noise, time, visible), points, label = noise_of(batch), batch.points, batch.label
+    kept = model.noise.kept()[time].float()
+    first = torch.arange(0, len(batch), VIEWS)[:shown]
+    wanted = torch.tensor([SHOWN_AT[i % len(SHOWN_AT)] for i in range(len(first))])
+    views = first[:, None] + torch.arange(VIEWS)
+    at = views.gather(1, (kept[views] - wanted[:, None]).abs().argmin(dim=1, keepdim=True))[:, 0]
+    clean, share = points[at, :, :3], kept[at, None, None]
+    noised = model.noise.noised(clean, noise[at], time[at])
+    guesses = [
+        (noised - (1 - share).sqrt() * model.predict(noised, time[at], label[at], seen)) / share.sqrt()
+        for seen in (visible[at], None)
+    ]
+    cards = []
+    for i, number in enumerate(at.tolist()):
+        key = batch.key[number]
+        with_boxes, n_seen = _seen(model, noised[i], visible[number], key)
+        pictures = (
+            _picture(clean[i], key, "original"),
+            with_boxes,
+            _picture(guesses[0][i], key, "denoised with the mask", MADE),
+            _picture(guesses[1][i], key, "without a mask", MADE),
+        )
+        words = f"{share[i].item():.0%} of its variance is left; the mask shows {n_seen} of {len(clean[i])} points"
+        cards.append(Card(key=key, words=words, figures=(Pictures(items=pictures, across=len(pictures)),)))
+    return tuple(cards)
+
+
+def _picture(points: Tensor, key: str, word: str, colour: tuple[int, int, int] = INK, caption: bool = True) -> Picture:
+    shown = points.clamp(-REACH, REACH).numpy()
+    return cloud(shown, colour, reach=REACH, alt=f"{word} of {key}", caption=word if caption else "")
+
+
+def _seen(model: VoxelDiffusion, noised: Tensor, visible: Tensor, key: str) -> tuple[Picture, int]:
+    """A picture of noised points (N, 3) with the boxes of visible tokens (V,), and how many points lie in them."""
+    resolution, patch = model.resolution, model.patch
+    places = voxel_places(noised[None], resolution)
+    seen = torch.isin(point_tokens(places, resolution, patch)[0], visible).numpy()
+    middle = (resolution - 1) / 2
+    low = torch.stack(torch.unravel_index(visible, (model.side,) * 3), dim=1) * patch - 0.5 - middle
+    cube = (places[0] - middle).numpy()
+    boxes, colours = low.float().numpy(), marked(cube, seen, SEEN, FADED)
+    picture = cloud_picture(cube, colours, boxes=boxes, box_side=float(patch), reach=resolution / 2)
+    word = "noised, with what a mask shows"
+    return Picture(uri=data_uri(picture), alt=f"{word} of {key}", caption=word), int(seen.sum())
+
+
+def _makings(made: Tensor, real: Tensor, label: Tensor, names: tuple[str, ...]) -> tuple[Card, ...]:
+    cards = []
+    for of in sorted(set(label.tolist())):
+        chosen = (label == of).nonzero()[:BESIDE, 0].tolist()
+        key = names[of] if 0 <= of < len(names) else "no category"
+        rows = tuple(
+            Pictures(
+                items=tuple(_picture(clouds[i], key, word, colour, caption=False) for i in chosen),
+                across=len(chosen),
+                title=word,
+            )
+            for word, clouds, colour in (("made", made, MADE), ("real", real, INK))
+        )
+        cards.append(Card(key=key, words="", figures=rows))
+    return tuple(cards)

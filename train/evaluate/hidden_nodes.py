@@ -1,0 +1,69 @@
+"""How well a model completes the fields of hidden nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...pipelines.modalities.mesh.data import MeshData
+from ..core.losses import squared
+from ..models.mesh_network import MeshNetwork
+from .held_out import HeldOut, batches
+
+MEASURED = 512
+"""As many samples at most go into the held-out loss."""
+VIEWS = 4
+_SWEEPS = 200
+
+
+def held_out(config: MeshData, model: MeshNetwork, data: str | Path) -> HeldOut:
+    """The loss on the split beside those of trivial predictors."""
+    losses = masked_losses(config, model, data)
+    return HeldOut(
+        facts={
+            "loss on these meshes": f"{losses['model']:.4f}",
+            "loss of the mean field": f"{losses['mean field']:.4f}",
+            "loss of spreading what is visible": f"{losses['spread']:.4f}",
+            "mask": repr(config.mask),
+        },
+        loss="The mean squared error over the fields of hidden nodes, in deviations of the fields",
+        guess="the mean field",
+    )
+
+
+@torch.inference_mode()
+def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> dict[str, float]:
+    """The loss on `VIEWS` steps of every mesh (up to MEASURED meshes) of the model, of the mean field, and of values
+    that spread from the visible nodes along the edges until they are the means of their neighbours.
+    """
+    sums: dict[str, float] = {"model": 0.0, "mean field": 0.0, "spread": 0.0}
+    total = 0.0
+    shown = MeshData(mask=config.mask, statistics=config.statistics, views=VIEWS)
+    for batch in batches(shown, data, size=1, samples=MEASURED):
+        mask = batch.mask
+        if mask is None:
+            raise ValueError("the loader gives no masks; build it with mask=")
+        target, weight = mask.target[0], mask.weight[0]
+        made = {
+            "model": model.reconstructed(batch).state[target],
+            "mean field": torch.zeros_like(batch.state[target]),
+            "spread": spread(batch.state, mask.masked[0], batch.edges)[target],
+        }
+        for name, values in made.items():
+            sums[name] += float(squared(values, batch.state[target], weight).total)
+        total += float(weight.sum())
+    return {name: value / max(total, 1e-12) for name, value in sums.items()}
+
+
+def spread(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
+    """Fields (N, D) whose hidden nodes (masked bool (N,)) have, as nearly as 200 sweeps bring it, the mean of their
+    neighbours; the best guess of one who knows the mesh and no physics.
+    """
+    degree = torch.zeros(len(fields)).index_add(0, edges[1], torch.ones(edges.shape[1])).clamp(min=1)[:, None]
+    values = torch.where(masked[:, None], 0, fields)
+    for _ in range(_SWEEPS):
+        means = torch.zeros_like(values).index_add(0, edges[1], values[edges[0]]) / degree
+        values = torch.where(masked[:, None], means, fields)
+    return values

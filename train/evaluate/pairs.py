@@ -1,0 +1,59 @@
+"""How well a model completes clips with their sound, and finds which belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...pipelines.modalities.audiovisual.data import AudioVisualData
+from ...shards.format.dataset import DATASET_JSON
+from ..models.audiovisual_diffusion import AudioVisualDiffusion
+from ..models.pair_model import PairModel
+from .held_out import HeldOut
+from .pair_denoising import denoising_facts
+from .pair_errors import errors, pairs_of
+from .pair_match import MOST, Retrieval, retrieval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairsHeldOut:
+    """What was found, and the retrievals of each split by its name."""
+
+    found: HeldOut
+    matched: dict[str, Retrieval]
+
+
+def held_out(config: AudioVisualData, model: PairModel, data: Path) -> PairsHeldOut:
+    """The errors on the split beside those of guessing, and the retrieval of its pairs and of those of the split
+    `train` beside it.
+    """
+    train = _train_beside(data)
+    found = errors(config, model, data, train)
+    matched = {
+        f"split {one.name}": retrieval(model, pairs_of(config, one, 16, samples=MOST, whole=True))
+        for one in (data, train)
+        if one is not None
+    }
+    facts = {
+        "clip": f"frames: {config.clip.frames}, stride {config.clip.stride}, {config.clip.size} px; sound: "
+        f"{config.seconds:g} s",
+        f"error of video on {found.samples} of these clips": found.video.words(),
+        "error of sound on them": found.audio.words(),
+        **{f"matching, {name}": one.words() for name, one in matched.items()},
+        "masks": f"{config.video_mask!r}; {config.audio_mask!r}",
+    }
+    if isinstance(model, AudioVisualDiffusion):
+        facts |= denoising_facts(config, model, data)
+    told = HeldOut(
+        facts=facts,
+        loss="The mean squared error of the target tokens of both, each normalised, and the cross entropy of matching "
+        "in units of that of guessing, in the shares of the recipe",
+        guess="predicting every patch's mean and matching by chance",
+    )
+    return PairsHeldOut(found=told, matched=matched)
+
+
+def _train_beside(data: Path) -> Path | None:
+    """The training split of the same dataset, where there is one beside this one."""
+    train = data.parent / "train"
+    return train if train.resolve() != data.resolve() and (train / DATASET_JSON).exists() else None
