@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from ....shards.format.manifest import component_of
 from ...augment.diffusion import Noise
@@ -12,16 +12,15 @@ from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ...stream.whole import Whole, WholeRequest
 from ..split import Options, Split, split_of
 from .augment import PointAugment
 from .batch import PointsBatch
 from .data import PointsData
 from .read import PointSelection
-from .sample import PointSampler
+from .sample import PointDraft, PointRequest, PointSampler
 from .tokens import PointTokens, VoxelTokens
 
-PointsSource = Source[WholeRequest, list[Any], PointsBatch, PointsBatch]
+PointsSource = Source[PointRequest, PointDraft, PointsBatch, PointsBatch]
 
 
 def points_loader(
@@ -74,7 +73,7 @@ def points_sampler(
         select=select or PointSelection(),
         augment=augment or PointAugment(),
         tokens=tokens or VoxelTokens(),
-        mask=mask,
+        mask_of=mask,
         noise=noise,
         seed=split.seed,
         views=views,
@@ -88,7 +87,7 @@ def chosen(sampler: PointSampler) -> PointsData:
         select=sampler.select,
         augment=sampler.augment,
         tokens=sampler.tokens,
-        mask=sampler.mask,
+        mask=sampler.mask_of,
         noise=sampler.noise,
         views=sampler.views,
         component=sampler.component,
@@ -98,17 +97,17 @@ def chosen(sampler: PointSampler) -> PointsData:
 def points_source(split: Split, sampler: PointSampler) -> PointsSource:
     """The clouds of a split as a source, which a loader or a mixture goes through."""
     return Source(
-        sampler=Whole(sampler),
+        sampler=sampler,
         finish=Unchanged(),
         samples=split.samples,
         identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
-        visible=visible_tokens((sampler.mask, sampler.tokens.grid)),
+        visible=visible_tokens((sampler.mask_of, sampler.tokens.grid)),
         form={
             "points": sampler.select.points,
             "features": sampler.select.features,
             "tokens": sampler.tokens,
             "views": sampler.views,
-            "mask": sampler.mask,
+            "mask": sampler.mask_of,
             "noise": sampler.noise,
         },
     )

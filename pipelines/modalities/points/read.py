@@ -52,57 +52,59 @@ class PointSelection(Config):
         facts: of the member, as the manifest has them. PointsError where the member has not as many columns, or a
         number is not finite.
         """
-        member = _Member.of(store, place, facts)
-        if member.columns < 3 + self.features:
-            raise PointsError(f"has {member.columns} columns; x, y, z and {self.features} features were asked for")
-        first, stop = self.rows or (0, member.rows)
-        stop = min(stop, member.rows)
-        if first >= stop:
-            raise PointsError(f"has {member.rows} rows, none of the rows {self.rows}")
-        got = self._drawn(member, first, stop - first, rng)[:, : 3 + self.features]
-        if not np.isfinite(got).all():
-            raise PointsError("holds a number that is not finite")
-        return np.ascontiguousarray(got), member.read_bytes
+        rows = self.rows_of(place, facts, rng)
+        return self.taken(store, rows), rows.size_bytes
 
-    def _drawn(self, member: _Member, first: int, n: int, rng: np.random.Generator) -> Float32s:
-        rows: Float32s
+    def rows_of(self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator) -> Rows:
+        """Draws the rows of the member at `place`; nothing is read. PointsError where it has not what is asked for."""
+        n_rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
+        if begin + 4 * n_rows * columns != place.size:
+            raise PointsError(
+                f"{n_rows} rows of {columns} float32 and a header of {begin} bytes are not {place.size} bytes"
+            )
+        if columns < 3 + self.features:
+            raise PointsError(f"has {columns} columns; x, y, z and {self.features} features were asked for")
+        first, stop = self.rows or (0, n_rows)
+        stop = min(stop, n_rows)
+        if first >= stop:
+            raise PointsError(f"has {n_rows} rows, none of the rows {self.rows}")
+
+        def run(start: int, count: int) -> Range:
+            return Range(place.name, place.offset + begin + 4 * columns * start, 4 * columns * count)
+
+        n = stop - first
         if self.replace:
-            rows = member.run(first, n)[rng.integers(n, size=self.points)]
-            return rows
+            return Rows(ranges=(run(first, n),), columns=columns, order=rng.integers(n, size=self.points))
         if n <= self.points:
             extra = rng.integers(n, size=self.points - n)
-            rows = member.run(first, n)[np.concatenate([rng.permutation(n), extra])]
-            return rows
+            order = np.concatenate([rng.permutation(n), extra])
+            return Rows(ranges=(run(first, n),), columns=columns, order=order)
         start = int(rng.integers(n))
         ahead = min(n - start, self.points)
-        runs = [member.run(first + start, ahead), member.run(first, self.points - ahead)]
-        return np.concatenate(runs)
+        runs = [run(first + start, ahead), run(first, self.points - ahead)]
+        return Rows(ranges=tuple(one for one in runs if one.size), columns=columns, order=None)
+
+    def taken(self, store: Store, rows: Rows) -> Float32s:
+        """Reads the rows that were drawn, float32 (points, 3 + features); PointsError where one is not finite."""
+        data = b"".join(store.read_many(rows.ranges))
+        read = np.frombuffer(data, dtype="<f4").reshape(-1, rows.columns)
+        got = (read if rows.order is None else read[rows.order])[:, : 3 + self.features]
+        if not np.isfinite(got).all():
+            raise PointsError("holds a number that is not finite")
+        return np.ascontiguousarray(got)
 
 
-@dataclass(kw_only=True, slots=True)
-class _Member:
-    """An opened member: where its rows begin in the tar and what form they have."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Rows that were drawn: where they lie, and which of those are taken in which order, int64 (points,), None for all
+    as they are.
+    """
 
-    store: Store
-    name: str
-    begin: int
-    rows: int
+    ranges: tuple[Range, ...]
     columns: int
-    read_bytes: int
+    order: npt.NDArray[np.int64] | None
 
-    @classmethod
-    def of(cls, store: Store, place: Range, facts: Mapping[str, int | float]) -> _Member:
-        """As the manifest says; nothing is read."""
-        rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
-        if begin + 4 * rows * columns != place.size:
-            raise PointsError(
-                f"{rows} rows of {columns} float32 and a header of {begin} bytes are not {place.size} bytes"
-            )
-        return cls(store=store, name=place.name, begin=place.offset + begin, rows=rows, columns=columns, read_bytes=0)
-
-    def run(self, first: int, count: int) -> Float32s:
-        """Rows [first, first + count): float32 (count, columns)."""
-        row_bytes = 4 * self.columns
-        data = self.store.read(self.name, self.begin + first * row_bytes, count * row_bytes) if count else b""
-        self.read_bytes += len(data)
-        return np.frombuffer(data, dtype="<f4").reshape(count, self.columns)
+    @property
+    def size_bytes(self) -> int:
+        """How much is read."""
+        return sum(one.size for one in self.ranges)

@@ -8,31 +8,48 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.errors import SampleError, StoreError
+from ....shards.errors import SampleError, ShardError, StoreError
 from ....shards.format.manifest import Manifest
+from ....shards.stores.base import Range
 from ...augment.diffusion import Noise
-from ...masks import Cues, Draw, Mask
-from ...masks.core.batch import MaskBatch
-from ...stream.place import START, Place
+from ...masks import Cues, Draw, Maps, Mask
 from ...stream.rng import sample_rng
+from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .augment import PointAugment
 from .batch import PointsBatch
-from .read import PointSelection, PointsError
+from .read import PointSelection, PointsError, Rows
 from .tokens import PointTokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointSample:
-    """The views of one cloud: points float32 (views, N, 3 + features), noise (views, N, 3), time int64 (views,)."""
+class PointRequest:
+    """What was drawn for a cloud before a byte was read: its rows."""
 
-    points: torch.Tensor
-    noise: torch.Tensor | None
-    time: torch.Tensor | None
-    mask: MaskBatch | None
-    label: int
+    wanted: Wanted
     key: str
-    stats: Stats
+    rows: Rows
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """Where they lie."""
+        return self.rows.ranges
+
+
+@dataclass(kw_only=True, slots=True)
+class PointDraft:
+    """The memory of a batch; row r is views r k to (r + 1) k of it.
+
+    points: float32 (B, N, 3 + features). noise: float32 (B, N, 3) and time: int64 (B,), or None. label: int64 (B,).
+    key: of each view. maps: of each view's mask, None until it is drawn.
+    """
+
+    points: npt.NDArray[np.float32]
+    noise: npt.NDArray[np.float32] | None
+    time: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    key: list[str]
+    maps: list[Maps | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +64,7 @@ class PointSampler:
     select: PointSelection
     augment: PointAugment
     tokens: PointTokens
-    mask: Mask | None
+    mask_of: Mask | None
     noise: Noise | None
     seed: int
     views: int = 1
@@ -56,74 +73,88 @@ class PointSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask is not None and self.mask.needs_progress
+        return self.mask_of is not None and self.mask_of.needs_progress
 
-    def make(self, index: int, epoch: int, place: Place = START) -> PointSample:
-        """Sample `index` as the epoch shows it at its place in the run; SampleError where it cannot be used."""
-        stats = Stats(samples=1)
+    def request(self, wanted: Wanted) -> PointRequest:
+        """Draws the rows of a cloud; SampleError where it has not what is asked for."""
+        index = wanted.index
         key = self.manifest.key(index)
-        member = self.manifest.member(index, self.component)
-        facts = self.manifest.components[self.component].facts_of(index)
+        rng = sample_rng(self.seed, wanted.epoch, key, 0, "points")
+        try:
+            member = self.manifest.member(index, self.component)
+            rows = self.select.rows_of(member, self.manifest.components[self.component].facts_of(index), rng)
+        except (ShardError, PointsError) as error:
+            raise self._error(index, key, error) from error
+        return PointRequest(wanted=wanted, key=key, rows=rows)
+
+    def allocate(self, rows: int) -> PointDraft:
+        """The memory of a batch of so many clouds."""
+        n, points = rows * self.views, self.select.points
+        return PointDraft(
+            points=np.empty((n, points, 3 + self.select.features), dtype=np.float32),
+            noise=None if self.noise is None else np.empty((n, points, 3), dtype=np.float32),
+            time=np.empty(n, dtype=np.int64),
+            label=np.empty(n, dtype=np.int64),
+            key=[""] * n,
+            maps=[None] * n,
+        )
+
+    def mask(self, request: PointRequest, draft: PointDraft, row: int) -> None:
+        """Draws the masks of a cloud's views where they follow nothing that it shows."""
+        if self.mask_of is not None and not self.mask_of.needs:
+            for view in range(self.views):
+                draft.maps[row * self.views + view] = self._maps(self.mask_of, request, view, Cues())
+
+    def fill(self, request: PointRequest, draft: PointDraft, row: int, stats: Stats) -> None:
+        """Writes a cloud's views; SampleError where it cannot be used."""
+        wanted, key = request.wanted, request.key
         try:
             with stats.stage("read"):
-                rows, stats.read_bytes = self.select.read(
-                    self.manifest.store, member, facts, sample_rng(self.seed, epoch, key, 0, "points")
-                )
+                rows = self.select.taken(self.manifest.store, request.rows)
         except (StoreError, PointsError) as error:
-            raise SampleError(
-                shard=self.manifest.shard_path(index).name, key=key, component=self.component, reason=str(error)
-            ) from error
+            raise self._error(wanted.index, key, error) from error
+        stats.read_bytes += request.rows.size_bytes
+        own = slice(row * self.views, (row + 1) * self.views)
         with stats.stage("convert"):
-            points = torch.from_numpy(np.stack([self._augmented(rows, epoch, key, v) for v in range(self.views)]))
-            noise, time = self._noise(epoch, key)
+            for view in range(self.views):
+                rng = sample_rng(self.seed, wanted.epoch, key, view, "augment")
+                draft.points[own.start + view] = self.augment(rows, rng)
+                if self.noise is not None and draft.noise is not None:
+                    rng = sample_rng(self.seed, wanted.epoch, key, view, "noise")
+                    at = own.start + view
+                    draft.time[at], draft.noise[at] = self.noise.draw((self.select.points, 3), rng)
+        draft.label[own] = self.manifest.label[wanted.index]
+        draft.key[own] = [key] * self.views
         with stats.stage("mask"):
-            mask = self._mask(points, noise, time, epoch, key, place)
-        label = int(self.manifest.label[index])
-        return PointSample(points=points, noise=noise, time=time, mask=mask, label=label, key=key, stats=stats)
+            if self.mask_of is not None and self.mask_of.needs:
+                for view, cues in enumerate(self._cues(draft, own)):
+                    draft.maps[own.start + view] = self._maps(self.mask_of, request, view, cues)
 
-    def _augmented(self, rows: npt.NDArray[np.float32], epoch: int, key: str, view: int) -> npt.NDArray[np.float32]:
-        return self.augment(rows, sample_rng(self.seed, epoch, key, view, "augment"))
-
-    def _noise(self, epoch: int, key: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        if self.noise is None:
-            return None, None
-        shape = (self.select.points, 3)
-        drawn = [self.noise.draw(shape, sample_rng(self.seed, epoch, key, v, "noise")) for v in range(self.views)]
-        times, noise = zip(*drawn, strict=True)
-        return torch.from_numpy(np.stack(noise)), torch.tensor(times, dtype=torch.int64)
-
-    def _mask(
-        self,
-        points: torch.Tensor,
-        noise: torch.Tensor | None,
-        time: torch.Tensor | None,
-        epoch: int,
-        key: str,
-        place: Place,
-    ) -> MaskBatch | None:
-        """The masks of the views, with what the mask asks to know of them."""
-        if self.mask is None:
-            return None
-        noised = None
-        if self.mask.needs and self.noise is not None and noise is not None and time is not None:
-            noised = self.noise.noised(points[..., :3], noise, time)
-        cues = [Cues()] * self.views
-        if self.mask.needs:
-            seen = points if noised is None else noised
-            cues = [self.tokens.cues(clean, view) for clean, view in zip(points, seen, strict=True)]
-        draws = [Draw.of(self.seed, epoch, key, view, place, cues[view]) for view in range(self.views)]
-        return self.mask.draw(self.tokens.grid, draws)
-
-    def collate(self, samples: list[PointSample]) -> PointsBatch:
-        """Samples to a batch, the views of a sample one after the other."""
-        masks = [s.mask for s in samples if s.mask is not None]
-        noise = [s.noise for s in samples if s.noise is not None]
-        times = [s.time for s in samples if s.time is not None]
+    def join(self, draft: PointDraft) -> PointsBatch:
+        """The batch; the views of a sample come one after the other."""
+        maps = [own for own in draft.maps if own is not None]
         return PointsBatch(
-            points=torch.cat([s.points for s in samples]),
-            noise=torch.cat(noise) if noise else None,
-            time=torch.cat(times) if times else None,
-            mask=MaskBatch.concatenated(masks) if masks else None,
-            label=torch.tensor([s.label for s in samples for _ in range(self.views)], dtype=torch.int64),
-            key=[s.key for s in samples for _ in range(self.views)],
+            points=torch.from_numpy(draft.points),
+            noise=None if draft.noise is None else torch.from_numpy(draft.noise),
+            time=None if draft.noise is None else torch.from_numpy(draft.time),
+            mask=None if self.mask_of is None else self.mask_of.joined(self.tokens.grid, maps),
+            label=torch.from_numpy(draft.label),
+            key=draft.key,
         )
+
+    def _cues(self, draft: PointDraft, own: slice) -> list[Cues]:
+        """What a mask asks to know of the views of a cloud, of the noised points where there is noise."""
+        clean = torch.from_numpy(draft.points[own])
+        seen = clean
+        if self.noise is not None and draft.noise is not None:
+            noise, time = torch.from_numpy(draft.noise[own]), torch.from_numpy(draft.time[own])
+            seen = self.noise.noised(clean[..., :3], noise, time)
+        return [self.tokens.cues(one, other) for one, other in zip(clean, seen, strict=True)]
+
+    def _maps(self, mask: Mask, request: PointRequest, view: int, cues: Cues) -> Maps:
+        wanted = request.wanted
+        return mask.maps(self.tokens.grid, Draw.of(self.seed, wanted.epoch, request.key, view, wanted.place, cues))
+
+    def _error(self, index: int, key: str, error: Exception) -> SampleError:
+        shard = self.manifest.shard_path(index).name
+        return SampleError(shard=shard, key=key, component=self.component, reason=str(error))
