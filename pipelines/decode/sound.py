@@ -41,19 +41,31 @@ class Stretch:
     read_bytes: int
 
 
+def stretch_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
+    """What `read_stretch` reads."""
+    _, _, (begin, end) = _frames(member, header, first, stop, rate)
+    return Range(member.name, member.offset + begin, end - begin)
+
+
 def read_stretch(store: Store, member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Stretch:
     """Reads samples [first, stop), counted at the source's rate, of the FLAC `member`, in one read.
 
     header: as the manifest has it. rate: what they are going to be resampled to. Raises StoreError where the frames
     cannot be read.
     """
-    name, offset, size = member
+    at, (low, high), (begin, end) = _frames(member, header, first, stop, rate)
+    data = store.read(member.name, member.offset + begin, end - begin)
+    return Stretch(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=len(data))
+
+
+def _frames(
+    member: Range, header: FlacHeader, first: int, stop: int, rate: int
+) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """The number of the first sample in the frames that are read, the samples that are kept, and the frames' bytes."""
     margin = 0 if rate == header.sample_rate else int(MARGIN_S * header.sample_rate)
     low, high = max(first - margin, 0), min(stop + margin, header.n_samples)
-    at, edges = header.frames(low, high, size)
-    begin, end = int(edges[0]), int(edges[-1])
-    data = store.read(name, offset + begin, end - begin)
-    return Stretch(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=len(data))
+    at, edges = header.frames(low, high, member.size)
+    return at, (low, high), (int(edges[0]), int(edges[-1]))
 
 
 def decode_stretch(

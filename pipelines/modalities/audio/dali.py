@@ -20,7 +20,6 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
-from ...stream.whole import Whole
 from .batch import AudioBatch
 from .loader import AudioSource
 from .log_mel import FLOOR_DB, LogMel, hann_window
@@ -80,7 +79,7 @@ class DaliSpectrograms:
 def on_dali(source: AudioSource, sampler: AudioSampler, threads: int) -> AudioSource:
     """The source of `sampler` whose spectrograms DALI makes; ValueError for features that are not `LogMel`."""
     finish = DaliSpectrograms(sampler.spectrogram, threads)
-    return replace(source, sampler=Whole(replace(sampler, on_device=True)), finish=finish)
+    return replace(source, sampler=replace(sampler, on_device=True), finish=finish)
 
 
 def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:

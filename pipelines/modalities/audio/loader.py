@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 from ....shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 from ...augment.sound import Mixup, RollGain, SpecAugment
@@ -13,7 +13,6 @@ from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ...stream.whole import Whole, WholeRequest
 from ..backend import Backend, dali_serves
 from ..split import Options, Split, split_of
 from .batch import AudioBatch
@@ -22,10 +21,10 @@ from .data import AudioData
 from .finish import Spectrograms
 from .log_mel import LogMel
 from .reader import sound_of
-from .sample import AudioSampler
+from .sample import AudioSampler, SoundDraft, SoundRequest
 from .spectrogram import Features, Spectrogram, spectrogram_grid
 
-AudioSource = Source[WholeRequest, list[Any], AudioBatch, AudioBatch]
+AudioSource = Source[SoundRequest, SoundDraft, AudioBatch, AudioBatch]
 
 
 def audio_loader(
@@ -113,7 +112,7 @@ def audio_sampler(
         clip=clip,
         spectrogram=Spectrogram(features=features, frames=frames, mean=mean, deviation=deviation),
         grid=grid,
-        mask=mask,
+        mask_of=mask,
         roll_gain=roll_gain,
         spec_augment=spec_augment,
         mixup=mixup,
@@ -129,7 +128,7 @@ def chosen(sampler: AudioSampler) -> AudioData:
     spectrogram, (frames, bins) = sampler.spectrogram, sampler.grid.patch
     return AudioData(
         clip=sampler.clip,
-        mask=sampler.mask,
+        mask=sampler.mask_of,
         features=spectrogram.features,
         statistics=(spectrogram.mean, spectrogram.deviation),
         roll_gain=sampler.roll_gain,
@@ -144,18 +143,18 @@ def chosen(sampler: AudioSampler) -> AudioData:
 def audio_source(split: Split, sampler: AudioSampler) -> AudioSource:
     """The sounds of a split as a source, which a loader or a mixture goes through."""
     return Source(
-        sampler=Whole(sampler),
+        sampler=sampler,
         finish=Spectrograms(sampler.spectrogram) if sampler.on_device else Unchanged(),
         samples=split.samples,
         identity={"data": chosen(sampler).to_dict(identity=True), "dataset": split.manifest.fingerprint},
-        visible=visible_tokens((sampler.mask, sampler.grid)),
+        visible=visible_tokens((sampler.mask_of, sampler.grid)),
         form={
             "clip.seconds": sampler.clip.seconds,
             "clip.channels": sampler.clip.channels,
             "features": sampler.spectrogram.features,
             "token grid": sampler.grid,
             "views": sampler.views,
-            "mask": sampler.mask,
+            "mask": sampler.mask_of,
             "mixup": "yes" if sampler.mixup else "no",
             "spec_augment": "yes" if sampler.spec_augment else "no",
             "on_device": sampler.on_device,

@@ -4,36 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.errors import SampleError
+from ....shards.stores.base import Range
 from ...stream.loader import Loader
-from ...stream.place import START, Place
 from ...stream.rng import sample_rng
-from ...stream.sampler import Unchanged
+from ...stream.sampler import Unchanged, Wanted
 from ...stream.source import Source
 from ...stream.stats import Stats
-from ...stream.whole import Whole, WholeRequest
 from ..split import Options, Split, split_of
 from .batch import NoisyBatch
 from .clip import AudioClip
 from .data import NoisyData
 from .microphones import MicrophoneLine
-from .reader import SoundReader, sound_of
+from .reader import SoundPlan, SoundReader, sound_of
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisySample:
-    """A NoisyBatch of one."""
+class NoisyRequest:
+    """What was drawn for a sound before a byte was read: its stretch, and that of a noise, None where it is drawn.
 
-    batch: NoisyBatch
-    stats: Stats
+    ranges: those of both; a noise's are in the store of its own split.
+    """
+
+    wanted: Wanted
+    key: str
+    clean: SoundPlan
+    noise: SoundPlan | None
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """Those of both."""
+        return self.clean.ranges + (() if self.noise is None else self.noise.ranges)
+
+
+@dataclass(kw_only=True, slots=True)
+class NoisyDraft:
+    """The memory of a batch: mixture, clean float32 (B, M, n), snr_db float32 (B,), label int64 (B,), and keys."""
+
+    mixture: Floats
+    clean: Floats
+    snr_db: Floats
+    label: npt.NDArray[np.int64]
+    key: list[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,54 +84,67 @@ class NoisySampler:
         """How many hear both."""
         return self.clean.clip.n_channels if self.line is None else self.line.count
 
-    def make(self, index: int, epoch: int, place: Place = START) -> NoisySample:
-        """Sample `index` as the epoch shows it; SampleError where it or its noise cannot be used."""
-        stats = Stats(samples=1)
-        key = self.clean.manifest.key(index)
+    def request(self, wanted: Wanted) -> NoisyRequest:
+        """Draws a sound's stretch, and which noise."""
+        key, noise = self.clean.manifest.key(wanted.index), None
+        if self.noise is not None:
+            other = int(self._rng(wanted, key, "noise").integers(len(self.noise.manifest)))
+            noise = self.noise.drawn(other, wanted.epoch)
+        return NoisyRequest(wanted=wanted, key=key, clean=self.clean.drawn(wanted.index, wanted.epoch), noise=noise)
+
+    def allocate(self, rows: int) -> NoisyDraft:
+        """The memory of a batch of so many sounds."""
+        shape = (rows, self.microphones, self.clean.clip.n_samples)
+        return NoisyDraft(
+            mixture=np.empty(shape, dtype=np.float32),
+            clean=np.empty(shape, dtype=np.float32),
+            snr_db=np.empty(rows, dtype=np.float32),
+            label=np.empty(rows, dtype=np.int64),
+            key=[""] * rows,
+        )
+
+    def mask(self, request: NoisyRequest, draft: NoisyDraft, row: int) -> None:
+        """Nothing is masked."""
+
+    def fill(self, request: NoisyRequest, draft: NoisyDraft, row: int, stats: Stats) -> None:
+        """Writes a sound with noise; SampleError where it or its noise cannot be used."""
 
         def rng(purpose: str) -> np.random.Generator:
-            return sample_rng(self.seed, epoch, key, 0, purpose)
+            return self._rng(request.wanted, request.key, purpose)
 
-        clean = self._heard(self.clean, index, epoch, rng("direction"), stats)
-        if self.noise is None:
+        clean = self._heard(self.clean, request.clean, rng("direction"), stats)
+        if self.noise is None or request.noise is None:
             noise = self._placed(self._drawn(rng("noise")), rng("noise direction"))
         else:
-            other = int(rng("noise").integers(len(self.noise.manifest)))
-            noise = self._heard(self.noise, other, epoch, rng("noise direction"), stats)
+            noise = self._heard(self.noise, request.noise, rng("noise direction"), stats)
         snr_db = float(rng("snr").uniform(*self.snr_db))
         with stats.stage("convert"):
-            noise = scaled_noise(clean, noise, snr_db)
-        label = int(self.clean.manifest.label[index])
-        batch = NoisyBatch(
-            mixture=torch.from_numpy(np.ascontiguousarray((clean + noise).T))[None],
-            clean=torch.from_numpy(np.ascontiguousarray(clean.T))[None],
-            snr_db=torch.tensor([snr_db], dtype=torch.float32),
-            label=torch.tensor([label]),
-            key=[key],
-        )
-        return NoisySample(batch=batch, stats=stats)
+            draft.clean[row] = clean.T
+            draft.mixture[row] = (clean + scaled_noise(clean, noise, snr_db)).T
+        draft.snr_db[row] = snr_db
+        draft.label[row] = self.clean.manifest.label[request.wanted.index]
+        draft.key[row] = request.key
 
-    def collate(self, samples: list[NoisySample]) -> NoisyBatch:
-        """Samples to a batch."""
-        parts = [sample.batch for sample in samples]
+    def join(self, draft: NoisyDraft) -> NoisyBatch:
+        """The batch."""
         return NoisyBatch(
-            mixture=torch.cat([part.mixture for part in parts]),
-            clean=torch.cat([part.clean for part in parts]),
-            snr_db=torch.cat([part.snr_db for part in parts]),
-            label=torch.cat([part.label for part in parts]),
-            key=[key for part in parts for key in part.key],
+            mixture=torch.from_numpy(draft.mixture),
+            clean=torch.from_numpy(draft.clean),
+            snr_db=torch.from_numpy(draft.snr_db),
+            label=torch.from_numpy(draft.label),
+            key=draft.key,
         )
 
-    def _heard(self, reader: SoundReader, index: int, epoch: int, rng: np.random.Generator, stats: Stats) -> Floats:
+    def _rng(self, wanted: Wanted, key: str, purpose: str) -> np.random.Generator:
+        return sample_rng(self.seed, wanted.epoch, key, 0, purpose)
+
+    def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
         """The stretch as all microphones hear it, float32 (n, M), without its mean, zeros behind its end."""
-        sound = reader.sound(index, *reader.stretch(index, epoch), stats)
+        sound = reader.sound(plan, stats)
         with stats.stage("convert"):
             sound = sound - sound.mean(axis=0)
             if not np.square(sound).sum() > 0:
-                path = reader.manifest.shard_path(index).name
-                raise SampleError(
-                    shard=path, key=reader.manifest.key(index), component=reader.component, reason="is silent here"
-                )
+                raise reader.error(plan.index, "is silent here")
             whole = np.zeros((reader.clip.n_samples, sound.shape[1]), dtype=np.float32)
             whole[: len(sound)] = sound
             return whole if self.line is None else self._placed(whole[:, 0], rng)
@@ -135,7 +167,7 @@ def scaled_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
     return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))
 
 
-NoisySource = Source[WholeRequest, list[Any], NoisyBatch, NoisyBatch]
+NoisySource = Source[NoisyRequest, NoisyDraft, NoisyBatch, NoisyBatch]
 
 
 def noisy_loader(
@@ -204,7 +236,7 @@ def noisy_source(split: Split, sampler: NoisySampler) -> NoisySource:
     """The noisy sounds of a split as a source, which a loader or a mixture goes through."""
     clip = sampler.clean.clip
     return Source(
-        sampler=Whole(sampler),
+        sampler=sampler,
         finish=Unchanged(),
         samples=split.samples,
         identity={"data": chosen(sampler).to_dict(identity=True), "dataset": _fingerprint(sampler)},

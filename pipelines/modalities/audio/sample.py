@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ....shards.errors import SampleError
 from ....shards.format.manifest import Manifest
+from ....shards.stores.base import Range
 from ...augment.sound import Mixup, RollGain, SpecAugment
-from ...masks import Cues, Draw, Mask, TokenGrid
+from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
-from ...stream.place import START, Place
 from ...stream.rng import sample_rng
+from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .batch import AudioBatch
 from .clip import AudioClip
-from .reader import SoundReader
-from .room import Room, rows_of, together
+from .reader import SoundPlan, SoundReader
 from .spectrogram import Spectrogram
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioSample:
-    """The views of one sound, as an AudioBatch of them without weight."""
+class Partner:
+    """A sound that is mixed into a view, and the share that the view's own keeps."""
 
-    batch: AudioBatch
-    stats: Stats
+    plan: SoundPlan
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoundRequest:
+    """What was drawn for a sound before a byte was read: its stretch, and for each view what is mixed in, if any."""
+
+    wanted: Wanted
+    key: str
+    plan: SoundPlan
+    partners: tuple[Partner | None, ...]
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """Those of all the sounds."""
+        return self.plan.ranges + tuple(one for own in self.partners if own is not None for one in own.plan.ranges)
+
+
+@dataclass(kw_only=True, slots=True)
+class SoundDraft:
+    """The memory of a batch; row r is views r k to (r + 1) k of it.
+
+    waveform: float32 (B, C, n). spectrogram: float32 (B, T, F), None where it is made of whole batches. length, label,
+    mixed_label: int64 (B,). start_s: float64 (B,). share: float32 (B,). strips: int64 (B, 4), or None. key: of each
+    view. maps: of each view's mask, None until it is drawn.
+    """
+
+    waveform: Tensor
+    spectrogram: Tensor | None
+    length: Tensor
+    label: Tensor
+    mixed_label: Tensor
+    start_s: Tensor
+    share: Tensor
+    strips: Tensor | None
+    key: list[str]
+    maps: list[Maps | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +81,7 @@ class AudioSampler:
     clip: AudioClip
     spectrogram: Spectrogram
     grid: TokenGrid
-    mask: Mask | None
+    mask_of: Mask | None
     roll_gain: RollGain | None
     spec_augment: SpecAugment | None
     mixup: Mixup | None
@@ -58,84 +94,109 @@ class AudioSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask is not None and self.mask.needs_progress
+        return self.mask_of is not None and self.mask_of.needs_progress
 
     @property
     def sounds(self) -> SoundReader:
         """What reads them."""
         return SoundReader(manifest=self.manifest, component=self.component, clip=self.clip, seed=self.seed)
 
-    def prepare(self, samples: list[tuple[int, int, Place]]) -> list[Room]:
-        """For the samples (index, epoch, place) of a batch: its memory, and their masks, which follow no sound."""
-        rows = len(samples) * self.views
-        # Whoever asks for the batch may be in inference mode, and the threads that fill its memory are not.
-        with torch.inference_mode(False):
-            waveform = torch.empty((rows, self.clip.n_channels, self.clip.n_samples))
-            spectrogram = None
-            if not self.on_device:
-                spectrogram = torch.empty((rows, self.spectrogram.frames, self.spectrogram.features.n_bins))
-        stats = Stats()
-        with stats.stage("mask"):
-            mask = self._masks(samples)
-        rooms = []
-        for n, (index, _, _) in enumerate(samples):
-            own = slice(n * self.views, (n + 1) * self.views)
-            rooms.append(
-                Room(
-                    index=index,
-                    waveform=waveform[own],
-                    spectrogram=None if spectrogram is None else spectrogram[own],
-                    mask=None if mask is None else rows_of(mask, own.start, own.stop),
-                    stats=stats if n == 0 else Stats(),
-                )
-            )
-        return rooms
+    def request(self, wanted: Wanted) -> SoundRequest:
+        """Draws the stretch of a sound, and the sounds that are mixed in."""
+        return self.request_of(wanted, *self.sounds.stretch(wanted.index, wanted.epoch))
 
-    def make(self, index: int, epoch: int, place: Place = START, room: Room | None = None) -> AudioSample:
-        """Sample `index` as the epoch shows it at its place in the run, in the memory that was prepared for it or for
-        one that it replaces; SampleError where it cannot be used.
-        """
-        return self.make_of(index, epoch, place, *self.sounds.stretch(index, epoch), room)
-
-    def make_of(
-        self, index: int, epoch: int, place: Place, first: int, stop: int, room: Room | None = None
-    ) -> AudioSample:
+    def request_of(self, wanted: Wanted, first: int, stop: int) -> SoundRequest:
         """The same of its samples [first, stop), counted at the rate that it is stored at."""
-        room = room or self.prepare([(index, epoch, place)])[0]
-        stats = Stats(samples=1)
-        stats.add(room.stats)
-        key = self.manifest.key(index)
-        sound = self.sounds.sound(index, first, stop, stats)
-        mixed = [self._mixed(index, epoch, key, view, sound, stats) for view in range(self.views)]
-        with stats.stage("convert"):
-            length = torch.tensor([len(own) for own, _, _ in mixed])
-            self._fill(room.waveform, [own for own, _, _ in mixed], epoch, key)
-            strips = self._strips(epoch, key)
-            if room.spectrogram is not None:
-                self.spectrogram(mono(room.waveform), length, strips, out=room.spectrogram)
-        with stats.stage("mask"):
-            mask = room.mask if room.index == index else self._masks([(index, epoch, place)])
-            mask = None if mask is None else self._weighted(mask, length)
-        rate, labels = int(self.manifest.components[self.component].facts["sample_rate"][index]), self.manifest.label
-        batch = AudioBatch(
-            waveform=room.waveform,
-            length=length,
-            spectrogram=room.spectrogram,
-            mask=mask,
-            label=torch.full((self.views,), int(labels[index])),
-            key=[key] * self.views,
-            start_s=torch.full((self.views,), first / rate, dtype=torch.float64),
-            strips=strips,
-            mixed_label=None if self.mixup is None else torch.tensor([int(labels[other]) for _, other, _ in mixed]),
-            share=None if self.mixup is None else torch.tensor([share for _, _, share in mixed], dtype=torch.float32),
+        key = self.manifest.key(wanted.index)
+        return SoundRequest(
+            wanted=wanted,
+            key=key,
+            plan=self.sounds.planned(wanted.index, first, stop),
+            partners=tuple(self._partner(wanted.epoch, key, view) for view in range(self.views)),
         )
-        return AudioSample(batch=batch, stats=stats)
 
-    def collate(self, samples: list[AudioSample]) -> AudioBatch:
-        """Samples to a batch, the views of a sample one after the other."""
-        return joined([sample.batch for sample in samples])
+    def allocate(self, rows: int) -> SoundDraft:
+        """The memory of a batch of so many sounds."""
+        n, spectrogram = rows * self.views, self.spectrogram
+        return SoundDraft(
+            waveform=torch.empty((n, self.clip.n_channels, self.clip.n_samples)),
+            spectrogram=None if self.on_device else torch.empty((n, spectrogram.frames, spectrogram.features.n_bins)),
+            length=torch.empty(n, dtype=torch.int64),
+            label=torch.empty(n, dtype=torch.int64),
+            mixed_label=torch.empty(n, dtype=torch.int64),
+            start_s=torch.empty(n, dtype=torch.float64),
+            share=torch.empty(n),
+            strips=None if self.spec_augment is None else torch.empty((n, 4), dtype=torch.int64),
+            key=[""] * n,
+            maps=[None] * n,
+        )
 
-    def _fill(self, room: torch.Tensor, sounds: list[npt.NDArray[np.float32]], epoch: int, key: str) -> None:
+    def mask(self, request: SoundRequest, draft: SoundDraft, row: int) -> None:
+        """Draws the masks of a sound's views, which follow no sound."""
+        if self.mask_of is not None:
+            wanted = request.wanted
+            for view in range(self.views):
+                draw = Draw.of(self.seed, wanted.epoch, request.key, view, wanted.place, Cues(), self.part)
+                draft.maps[row * self.views + view] = self.mask_of.maps(self.grid, draw)
+
+    def fill(self, request: SoundRequest, draft: SoundDraft, row: int, stats: Stats) -> None:
+        """Writes a sound's views; SampleError where it cannot be used."""
+        wanted, key, plan = request.wanted, request.key, request.plan
+        own = slice(row * self.views, (row + 1) * self.views)
+        sound = self.sounds.sound(plan, stats)
+        mixed = [self._mixed(plan.index, sound, partner, stats) for partner in request.partners]
+        with stats.stage("convert"):
+            draft.length[own] = torch.tensor([len(one) for one, _, _ in mixed])
+            self._write(draft.waveform[own], [one for one, _, _ in mixed], wanted.epoch, key)
+            strips = self._strips(wanted.epoch, key)
+            if strips is not None and draft.strips is not None:
+                draft.strips[own] = strips
+            if draft.spectrogram is not None:
+                self.spectrogram(mono(draft.waveform[own]), draft.length[own], strips, out=draft.spectrogram[own])
+        labels, rate = self.manifest.label, int(self.sounds.facts["sample_rate"][plan.index])
+        draft.label[own] = int(labels[plan.index])
+        draft.mixed_label[own] = torch.tensor([int(labels[other]) for _, other, _ in mixed])
+        draft.share[own] = torch.tensor([share for _, _, share in mixed], dtype=torch.float32)
+        draft.start_s[own] = plan.first / rate
+        draft.key[own] = [key] * self.views
+
+    def join(self, draft: SoundDraft) -> AudioBatch:
+        """The batch; the views of a sample come one after the other."""
+        mixed = self.mixup is not None
+        return AudioBatch(
+            waveform=draft.waveform,
+            length=draft.length,
+            spectrogram=draft.spectrogram,
+            mask=self.mask_batch(draft),
+            label=draft.label,
+            key=draft.key,
+            start_s=draft.start_s,
+            strips=draft.strips,
+            mixed_label=draft.mixed_label if mixed else None,
+            share=draft.share if mixed else None,
+        )
+
+    def mask_batch(self, draft: SoundDraft) -> MaskBatch | None:
+        """The masks of all views."""
+        if self.mask_of is None:
+            return None
+        masks = self.mask_of.joined(self.grid, [own for own in draft.maps if own is not None])
+        return self._weighted(masks, draft.length)
+
+    def _partner(self, epoch: int, key: str, view: int) -> Partner | None:
+        """The stretch that the epoch shows of another sound, which is mixed into a view; None where none is."""
+        if self.mixup is None:
+            return None
+        drawn = self.mixup.draw(len(self.manifest), sample_rng(self.seed, epoch, key, view, "mixup"))
+        if drawn is None:
+            return None
+        other, share = drawn
+        try:
+            return Partner(plan=self.sounds.drawn(other, epoch), share=share)
+        except SampleError:
+            return None
+
+    def _write(self, room: Tensor, sounds: list[npt.NDArray[np.float32]], epoch: int, key: str) -> None:
         """Writes the views' sounds, float32 (n, C), moved and scaled, into float32 (views, C, n), zeros behind them."""
         for view, (sound, to) in enumerate(zip(sounds, room.numpy(), strict=True)):
             moved = sound
@@ -145,29 +206,24 @@ class AudioSampler:
             to[:, len(moved) :] = 0
 
     def _mixed(
-        self, index: int, epoch: int, key: str, view: int, sound: npt.NDArray[np.float32], stats: Stats
+        self, index: int, sound: npt.NDArray[np.float32], partner: Partner | None, stats: Stats
     ) -> tuple[npt.NDArray[np.float32], int, float]:
         """The sound with another one mixed in, as long as the longer; the other's index, and the share of its own.
 
-        The other is the stretch that the epoch shows of it. Where nothing is mixed in, or the other cannot be used, the
-        index is its own and the share 1.
+        Where nothing is mixed in, or the other cannot be used, the index is its own and the share 1.
         """
-        if self.mixup is None:
+        if partner is None:
             return sound, index, 1.0
-        drawn = self.mixup.draw(len(self.manifest), sample_rng(self.seed, epoch, key, view, "mixup"))
-        if drawn is None:
-            return sound, index, 1.0
-        other, share = drawn
         try:
-            partner = self.sounds.sound(other, *self.sounds.stretch(other, epoch), stats)
+            other = self.sounds.sound(partner.plan, stats)
         except SampleError:
             return sound, index, 1.0
-        out = np.zeros((max(len(sound), len(partner)), sound.shape[1]), dtype=np.float32)
-        out[: len(sound)] += np.float32(share) * (sound - sound.mean())
-        out[: len(partner)] += np.float32(1 - share) * (partner - partner.mean())
-        return out, other, share
+        out = np.zeros((max(len(sound), len(other)), sound.shape[1]), dtype=np.float32)
+        out[: len(sound)] += np.float32(partner.share) * (sound - sound.mean())
+        out[: len(other)] += np.float32(1 - partner.share) * (other - other.mean())
+        return out, partner.plan.index, partner.share
 
-    def _strips(self, epoch: int, key: str) -> torch.Tensor | None:
+    def _strips(self, epoch: int, key: str) -> Tensor | None:
         """Those of the views, int64 (views, 4)."""
         if self.spec_augment is None:
             return None
@@ -175,18 +231,7 @@ class AudioSampler:
         rngs = [sample_rng(self.seed, epoch, key, view, "strips") for view in range(self.views)]
         return torch.from_numpy(np.stack([self.spec_augment.draw(frames, bins, rng) for rng in rngs]))
 
-    def _masks(self, samples: list[tuple[int, int, Place]]) -> MaskBatch | None:
-        """The masks of all views of some samples."""
-        if self.mask is None:
-            return None
-        draws = [
-            Draw.of(self.seed, epoch, self.manifest.key(index), view, place, Cues(), self.part)
-            for index, epoch, place in samples
-            for view in range(self.views)
-        ]
-        return self.mask.draw(self.grid, draws)
-
-    def _weighted(self, mask: MaskBatch, length: torch.Tensor) -> MaskBatch:
+    def _weighted(self, mask: MaskBatch, length: Tensor) -> MaskBatch:
         """Targets that lie wholly behind the end of the sound count nothing."""
         heard = self.spectrogram.n_frames(length).clamp(min=1)
         if int(heard.min()) > (self.grid.shape[0] - 1) * self.grid.patch[0]:
@@ -195,21 +240,6 @@ class AudioSampler:
         return replace(mask, weight=mask.weight * (column * self.grid.patch[0] < heard[:, None]))
 
 
-def mono(waveform: torch.Tensor) -> torch.Tensor:
+def mono(waveform: Tensor) -> Tensor:
     """The mean of the channels of float32 (B, C, n), float32 (B, n)."""
     return waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(dim=1)
-
-
-def joined(parts: list[AudioBatch]) -> AudioBatch:
-    """One batch of all."""
-    if len(parts) == 1:
-        return parts[0]
-    tensors = ("waveform", "length", "spectrogram", "label", "start_s", "strips", "mixed_label", "share")
-    first = parts[0]
-    cat: dict[str, Any] = {
-        n: None if getattr(first, n) is None else together([getattr(p, n) for p in parts]) for n in tensors
-    }
-    masks = [part.mask for part in parts if part.mask is not None]
-    return AudioBatch(
-        **cat, mask=MaskBatch.concatenated(masks) if masks else None, key=[key for part in parts for key in part.key]
-    )

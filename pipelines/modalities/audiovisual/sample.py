@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, prod
 from typing import Any
 
@@ -20,8 +20,7 @@ from ...masks import Maps
 from ...stream.rng import sample_rng
 from ...stream.sampler import Wanted
 from ...stream.stats import Stats
-from ..audio.batch import AudioBatch
-from ..audio.sample import AudioSampler, joined
+from ..audio.sample import AudioSampler, SoundDraft, SoundRequest
 from ..video.sample import ClipRequest, VideoDraft, VideoSampler
 from .batch import AudioVisualBatch
 from .spectrogram_noise import SpectrogramNoise
@@ -56,25 +55,23 @@ class HeardVideoSampler(VideoSampler):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualRequest:
-    """What was drawn for the clip."""
+    """What was drawn for a clip and its sound; the stretch of the sound is where the clip's frames are when decoded.
 
-    wanted: Wanted
+    ranges: those of the clip, and all of the sound: which part of it is read follows from the times of the frames.
+    """
+
     video: ClipRequest
-
-    @property
-    def ranges(self) -> tuple[Range, ...]:
-        """Those of the clip."""
-        return self.video.ranges
+    audio: SoundRequest
+    ranges: tuple[Range, ...]
 
 
 @dataclass(kw_only=True, slots=True)
 class AudioVisualDraft:
-    """The clips, and for each sample its sound, when that begins, and per view noise for both."""
+    """The clips, their sounds, and per view noise for both."""
 
     video: VideoDraft
-    audio: list[AudioBatch | None]
-    start_s: list[float]
-    noise: list[list[tuple[Noise, Noise]] | None]
+    audio: SoundDraft
+    noise: list[tuple[Noise, Noise] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,52 +99,46 @@ class AudioVisualSampler:
         return self.video.needs_progress or self.audio.needs_progress
 
     def request(self, wanted: Wanted) -> AudioVisualRequest:
-        """Draws the clip."""
-        return AudioVisualRequest(wanted=wanted, video=self.video.request(wanted))
+        """Draws the clip, and finds its sound."""
+        video, audio = self.video.request(wanted), self.audio.request_of(wanted, 0, 1)
+        sound = (audio.plan.member,) if audio.plan.header else (*audio.plan.ranges,)
+        return AudioVisualRequest(video=video, audio=audio, ranges=(*video.ranges, *sound))
 
     def allocate(self, rows: int) -> AudioVisualDraft:
         """The memory of a batch."""
-        return AudioVisualDraft(
-            video=self.video.allocate(rows), audio=[None] * rows, start_s=[0.0] * rows, noise=[None] * rows
-        )
+        noise: list[tuple[Noise, Noise] | None] = [None] * (rows * self.video.views)
+        return AudioVisualDraft(video=self.video.allocate(rows), audio=self.audio.allocate(rows), noise=noise)
 
     def mask(self, request: AudioVisualRequest, draft: AudioVisualDraft, row: int) -> None:
-        """Draws the masks of the clip."""
+        """Draws the masks of both."""
         self.video.mask(request.video, draft.video, row)
+        self.audio.mask(request.audio, draft.audio, row)
 
     def fill(self, request: AudioVisualRequest, draft: AudioVisualDraft, row: int, stats: Stats) -> None:
         """Reads and decodes both; SampleError where either cannot be used."""
-        wanted, key = request.wanted, request.video.key
         self.video.fill(request.video, draft.video, row, stats)
-        own = self.video.views_of(row)
+        own, wanted = self.video.views_of(row), request.audio.wanted
         first, stop = self._stretch(wanted.index, draft.video.pts_s[own.start])
-        made = self.audio.make_of(wanted.index, wanted.epoch, wanted.place, first, stop)
-        audio = made.batch
-        if self.spectrogram_noise is not None:
-            with made.stats.stage("convert"):
-                self._disturb(self.spectrogram_noise, audio, wanted.epoch, key)
-        made.stats.samples = 0
-        stats.add(made.stats)
-        draft.audio[row] = audio
+        placed = replace(request.audio, plan=replace(request.audio.plan, first=first, stop=stop))
+        self.audio.fill(placed, draft.audio, row, stats)
         starts = self.video.manifest.components[self.audio.component].facts["start_s"]
-        draft.start_s[row] = float(starts[wanted.index]) + float(audio.start_s[0])
-        if self.noise is not None:
-            with stats.stage("convert"):
-                draft.noise[row] = [
-                    self._noise(self.noise, draft.video.maps[own.start + view], audio, wanted.epoch, key, view)
-                    for view in range(self.video.views)
-                ]
+        draft.audio.start_s[own] += float(starts[wanted.index])
+        with stats.stage("convert"):
+            if self.spectrogram_noise is not None:
+                self._disturb(self.spectrogram_noise, draft.audio, own, wanted.epoch, request.video.key)
+            if self.noise is not None:
+                for view in range(self.video.views):
+                    maps = [part.maps[own.start + view] for part in (draft.video, draft.audio)]
+                    draft.noise[own.start + view] = self._noise(self.noise, maps, wanted.epoch, request.video.key, view)
 
     def join(self, draft: AudioVisualDraft) -> AudioVisualBatch:
         """The batch; the views of a sample come one after the other."""
-        video = self.video.join(draft.video)
-        audio = joined([own for own in draft.audio if own is not None])
+        video, audio = self.video.join(draft.video), self.audio.join(draft.audio)
         added: dict[str, Any] = {}
         if self.noise is not None:
-            pairs = [pair for own in draft.noise for pair in own or ()]
+            pairs = [pair for pair in draft.noise if pair is not None]
             for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
                 added[f"{name}_time"], added[f"{name}_noise"] = _stacked(drawn)
-        starts = [start_s for start_s in draft.start_s for _ in range(self.video.views)]
         return AudioVisualBatch(
             video=video.video,
             waveform=audio.waveform,
@@ -159,7 +150,7 @@ class AudioVisualSampler:
             label=video.label,
             key=video.key,
             pts_s=video.pts_s,
-            audio_start_s=torch.tensor(starts, dtype=torch.float64),
+            audio_start_s=audio.start_s,
             strips=audio.strips,
             **added,
         )
@@ -173,26 +164,29 @@ class AudioVisualSampler:
         begin_s = middle_s - clip.seconds / 2 - float(facts["start_s"][index])
         return clip.stretch_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
 
-    def _disturb(self, noise: SpectrogramNoise, audio: AudioBatch, epoch: int, key: str) -> None:
+    def _disturb(self, noise: SpectrogramNoise, draft: SoundDraft, own: slice, epoch: int, key: str) -> None:
         """Each view's spectrogram with noise of its own, in its place."""
-        if audio.spectrogram is None:
+        if draft.spectrogram is None:
             raise ValueError("noise is added to samples' spectrograms, but they are made of whole batches")
-        heard = self.audio.spectrogram.n_frames(audio.length).tolist()
-        for view, (spectrogram, frames) in enumerate(zip(audio.spectrogram.numpy(), heard, strict=True)):
+        heard = self.audio.spectrogram.n_frames(draft.length[own]).tolist()
+        for view, (spectrogram, frames) in enumerate(zip(draft.spectrogram[own].numpy(), heard, strict=True)):
             rng = sample_rng(self.seed, epoch, key, view, "spectrogram noise")
             noise.add(spectrogram, frames, 1 / self.audio.spectrogram.scale, rng)
 
     def _noise(
-        self, noise: LinearNoise, maps: Maps | None, audio: AudioBatch, epoch: int, key: str, view: int
+        self, noise: LinearNoise, maps: list[Maps | None], epoch: int, key: str, view: int
     ) -> tuple[Noise, Noise]:
         """For the targets of a view's video and of its sound."""
-        n_video = 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
-        mask = audio.mask
-        n_audio = 0 if mask is None else int(mask.target_valid[view].sum())
+        n_video, n_audio = map(_n_targets, maps)
         of_video = (n_video, 3 * prod(self.video.grid.patch))
         of_audio = (n_audio, prod(self.audio.grid.patch))
         rngs = [sample_rng(self.seed, epoch, key, view, f"noise {part}") for part in ("video", "audio")]
         return noise.draw(of_video, rngs[0]), noise.draw(of_audio, rngs[1])
+
+
+def _n_targets(maps: Maps | None) -> int:
+    """How many tokens are reconstructed."""
+    return 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
 
 
 def _stacked(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
