@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import torch
 from machine import facts
-from maskstream.pages.report.pictures.voxels import step_flops
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +23,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.train.core.model import Model
 from maskstream.train.core.recipe import Recipe
+from maskstream.train.evaluate.voxels import step_flops
 from maskstream.train.recipes.audio import audiomae_base, audiomae_tiny
 
 RECIPES = {"audiomae-tiny": audiomae_tiny, "audiomae-base": audiomae_base}

@@ -22,7 +22,6 @@ import scipy.stats
 import torch
 import trimesh
 from machine import facts
-from maskstream.pages.report.pictures.voxels import step_flops
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +30,7 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.points.voxels import occupied_tokens, voxelise
+from maskstream.train.evaluate.voxels import step_flops
 from maskstream.train.recipes.points import fastdit3d_small
 
 Floats = npt.NDArray[np.float32]
