@@ -8,7 +8,7 @@ MASK    ?=
 ROOT    ?= data/raw/$(DATASET)
 OUT     ?= data/shards/$(DATASET)
 DATA    ?= data/shards/sample/train
-# The demo of each modality: make demo MODALITY=video|audio|audiovisual|points|mesh
+# The demo of a modality: make demo MODALITY=audio
 MODALITY ?= video
 # What a demo needs beyond the package itself: extras of pyproject.toml.
 DEMO_EXTRAS_mesh  := meshes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...pipelines import AudioClip
@@ -59,3 +60,9 @@ def audiomae_tiny() -> Recipe[AudioBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=1000),
     )
+
+
+RECIPES: dict[str, Callable[[], Recipe[AudioBatch]]] = {
+    "audiomae-base": audiomae_base,
+    "audiomae-tiny": audiomae_tiny,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...pipelines import VideoClip
@@ -122,3 +123,11 @@ def diffmavil_tiny() -> Recipe[AudioVisualBatch]:
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=0.128, min_lr=2.56e-3, warmup=0.1, steps=600),
     )
+
+
+RECIPES: dict[str, Callable[[], Recipe[AudioVisualBatch]]] = {
+    "avsiam-base": avsiam_base,
+    "avsiam-tiny": avsiam_tiny,
+    "diffmavil-base": diffmavil_base,
+    "diffmavil-tiny": diffmavil_tiny,
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...pipelines import AudioClip
 from ...pipelines.modalities.audio.batch import NoisyBatch
 from ...pipelines.modalities.audio.data import NoisyData
@@ -25,3 +27,8 @@ def ca_dense_unet_tiny() -> Recipe[NoisyBatch]:
         optimiser=OptimiserConfig(betas=(0.9, 0.99), weight_decay=1e-4, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=0.128, min_lr=1.28e-3, warmup=0.05, steps=400),
     )
+
+
+RECIPES: dict[str, Callable[[], Recipe[NoisyBatch]]] = {
+    "ca-dense-unet-tiny": ca_dense_unet_tiny,
+}

@@ -7,6 +7,7 @@ maskstream rollout runs/next        --data .../val
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...pipelines.masks import MeshNodes
@@ -71,3 +72,11 @@ def next_step(masked: Recipe[MeshBatch]) -> Recipe[MeshBatch]:
         data=MeshData(noise=MeshNoise(deviation=0.04)),
         model=replace(masked.model, task="next"),
     )
+
+
+RECIPES: dict[str, Callable[[], Recipe[MeshBatch]]] = {
+    "meshmask-small": meshmask_small,
+    "meshmask-small-next": meshmask_small_next,
+    "meshmask-tiny": meshmask_tiny,
+    "meshmask-tiny-next": meshmask_tiny_next,
+}

@@ -5,6 +5,7 @@ The tiny ones keep the method and are sized to learn in minutes on two CPU cores
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...pipelines.masks import Piecewise, Random, VoxelAware
@@ -123,3 +124,11 @@ def pointmae_tiny() -> Recipe[PointsBatch]:
         optimiser=OptimiserConfig(betas=(0.9, 0.95), max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=350),
     )
+
+
+RECIPES: dict[str, Callable[[], Recipe[PointsBatch]]] = {
+    "fastdit3d-small": fastdit3d_small,
+    "fastdit3d-tiny": fastdit3d_tiny,
+    "pointmae-small": pointmae_small,
+    "pointmae-tiny": pointmae_tiny,
+}

@@ -6,6 +6,7 @@ in minutes on two CPU cores.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...pipelines import VideoClip
@@ -88,3 +89,13 @@ def mgmae_tiny() -> Recipe[VideoBatch]:
 def videomae2_tiny() -> Recipe[VideoBatch]:
     """VideoMAE V2's dual masks, in minutes; running cells need an even grid, so patches of 14 pixels (8 x 8)."""
     return tiny(videomae2_small(), Dual(), patch=14)
+
+
+RECIPES: dict[str, Callable[[], Recipe[VideoBatch]]] = {
+    "videomae-small": videomae_small,
+    "videomae-tiny": videomae_tiny,
+    "mgmae-small": mgmae_small,
+    "mgmae-tiny": mgmae_tiny,
+    "videomae2-small": videomae2_small,
+    "videomae2-tiny": videomae2_tiny,
+}
