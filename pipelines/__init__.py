@@ -27,6 +27,7 @@ from .modalities.audio.noisy import noisy_loader
 from .modalities.audiovisual.batch import AudioVisualBatch
 from .modalities.audiovisual.loader import audiovisual_loader
 from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
+from .modalities.fields import Field
 from .modalities.mesh.batch import MeshBatch
 from .modalities.mesh.loader import mesh_loader
 from .modalities.mesh.noise import MeshNoise
@@ -47,6 +48,7 @@ __all__ = [
     "AudioVisualBatch",
     "CosineNoise",
     "Fbank",
+    "Field",
     "Flow",
     "GroupTokens",
     "LinearNoise",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import ClassVar, Generic, Unpack
+from typing import Any, ClassVar, Generic, Unpack
 
 from ...shards.config import Config
 from ..masks import TokenGrid
@@ -32,6 +33,17 @@ class DataConfig(Config, ABC, Generic[BatchT]):
     @abstractmethod
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
         """A loader of the split in the folder `location`; the options are those that all loaders take."""
+
+    @classmethod
+    def opened(cls, location: str | Path, settings: Mapping[str, Any]) -> Loader[BatchT]:
+        """A loader of the split in a folder; settings: fields of this config, and the options that all loaders take."""
+        own = {f.name for f in fields(cls)}
+        options = {name: value for name, value in settings.items() if name not in own}
+        if unknown := sorted(set(options) - set(Options.__annotations__)):
+            legal = ", ".join([*sorted(own), *Options.__annotations__])
+            raise TypeError(f"{unknown[0]!r} is no setting of a loader of {cls.modality}; legal are {legal}")
+        data = cls(**{name: value for name, value in settings.items() if name in own})
+        return data.loader(location, **options)
 
 
 def check_views(views: int) -> None:

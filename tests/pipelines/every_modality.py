@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from maskstream.pipelines.modalities.points.loader import points_sampler, points
 from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.modalities.video.loader import video_sampler, video_source
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.source import Source
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
@@ -89,15 +88,14 @@ class Sized:
 @dataclass(frozen=True, kw_only=True)
 class Modality:
     """samples(folder) makes SAMPLES samples with raw files in `folder`; loader opens a split with the options that all
-    loaders take; sampler and source are of a Split, with the same settings; component is the member that holds the
+    loaders take; source is of a Split, with the same settings; component is the member that holds the
     data; rows are the comparable values of each sample of a batch.
     """
 
     samples: Callable[[Path], list[Sample]]
     loader: Callable[..., Loader[Any]]
     component: str
-    sampler: Callable[[Split], Any]
-    source: Callable[[Split, Any], Source[Any, Any, Any, Any]]
+    source: Callable[[Split], Source[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
 
 
@@ -227,37 +225,32 @@ MODALITIES: dict[str, Modality] = {
     "audio": Modality(
         samples=audio_samples,
         loader=open_audio,
-        sampler=partial(audio_sampler, **AUDIO),
-        source=audio_source,
+        source=lambda split: audio_source(split, audio_sampler(split, **AUDIO)),
         component="flac",
     ),
     "audiovisual": Modality(
         samples=audiovisual_samples,
         loader=open_audiovisual,
-        sampler=partial(audiovisual_sampler, **AUDIOVISUAL),
-        source=audiovisual_source,
+        source=lambda split: audiovisual_source(split, audiovisual_sampler(split, **AUDIOVISUAL)),
         component="flac",
     ),
     "mesh": Modality(
         samples=mesh_samples,
         loader=open_mesh,
-        sampler=partial(mesh_sampler, **MESH),
-        source=mesh_source,
+        source=lambda split: mesh_source(split, mesh_sampler(split, **MESH)),
         component="mesh.npz",
         rows=mesh_rows,
     ),
     "points": Modality(
         samples=points_samples,
         loader=open_points,
-        sampler=partial(points_sampler, **POINTS),
-        source=points_source,
+        source=lambda split: points_source(split, points_sampler(split, **POINTS)),
         component="points.npy",
     ),
     "video": Modality(
         samples=video_samples,
         loader=open_video,
-        sampler=partial(video_sampler, **VIDEO),
-        source=video_source,
+        source=VideoData(**VIDEO).source,
         component="mp4",
     ),
 }

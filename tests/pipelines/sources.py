@@ -1,19 +1,26 @@
 """Sources of video for the tests of loaders and mixtures, with the settings that `video_loader` takes."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from maskstream.pipelines.modalities.split import Split, split_of
-from maskstream.pipelines.modalities.video.loader import VideoSource, video_sampler, video_source
+from maskstream.pipelines.modalities.video.data import VideoData, VideoSource
 from maskstream.pipelines.modalities.video.sample import VideoSampler
 
-SETTINGS = ("clip", "mask", "augment", "flow", "views", "tubelet", "patch")
+SETTINGS = tuple(f.name for f in fields(VideoData))
+
+
+def split_and_data(folder: Path, **options: Any) -> tuple[Split, VideoData]:
+    split, _ = split_of(folder, "video", {"device": "cpu", **{n: v for n, v in options.items() if n not in SETTINGS}})
+    return split, VideoData(**{n: v for n, v in options.items() if n in SETTINGS})
 
 
 def opened(folder: Path, **options: Any) -> tuple[Split, VideoSampler]:
-    split, _ = split_of(folder, "video", {"device": "cpu", **{n: v for n, v in options.items() if n not in SETTINGS}})
-    return split, video_sampler(split, **{n: v for n, v in options.items() if n in SETTINGS})
+    split, data = split_and_data(folder, **options)
+    return split, data.sampler(split)
 
 
 def source_of(folder: Path, **options: Any) -> VideoSource:
-    return video_source(*opened(folder, **options))
+    split, data = split_and_data(folder, **options)
+    return data.source(split)

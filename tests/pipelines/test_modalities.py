@@ -46,7 +46,7 @@ def opened(kind, ranks=1, rank=0, **options):
 
 def source_of(kind):
     split = Split.open(kind[1], Manifest.load(kind[1]).info["modality"], seed=5, device="cpu")
-    return kind[0].source(split, kind[0].sampler(split))
+    return kind[0].source(split)
 
 
 def together(kind, iterators):

@@ -24,8 +24,8 @@ from ..audio.reader import sound_of
 from ..audio.sample import AudioSampler
 from ..audio.spectrogram import Features, Spectrogram, spectrogram_grid
 from ..split import Options, Split, split_of
-from ..video.clip import VideoClip
-from ..video.loader import aligned, flow_source
+from ..video.clip import VideoClip, aligned
+from ..video.flow import flow_source
 from .batch import AudioVisualBatch
 from .data import AudioVisualData
 from .sample import AudioVisualDraft, AudioVisualRequest, AudioVisualSampler, HeardVideoSampler

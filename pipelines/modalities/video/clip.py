@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ....shards.config import Config
+from ...flow.codec import ANCHOR_STRIDE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,3 +51,11 @@ class VideoClip(Config):
         start = (int(rng.integers(last_start + 1)) if self.start == "random" else last_start // 2) * align
         reachable = start + (n_frames - 1 - start) // self.stride * self.stride
         return np.minimum(start + np.arange(self.frames, dtype=np.int64) * self.stride, reachable)
+
+
+def aligned(clip: VideoClip, profile: str) -> VideoClip:
+    """The clip with what `align=None` means on shards of a profile."""
+    if clip.align is not None:
+        return clip
+    anchored = profile == "train" and clip.stride % ANCHOR_STRIDE == 0
+    return replace(clip, align=ANCHOR_STRIDE if anchored else 1)

@@ -47,6 +47,11 @@ class ClipRequest:
     crops: list[Crop]
     ranges: tuple[Range, ...]
 
+    @property
+    def n_frames(self) -> int:
+        """The frames of the whole video."""
+        return self.video.n_frames
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipBytes:

@@ -11,8 +11,9 @@ from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
 from ..pages.report.works.video import show
 from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.video.clip import aligned
 from ..pipelines.modalities.video.data import VideoData
-from ..pipelines.modalities.video.loader import aligned, flow_source
+from ..pipelines.modalities.video.flow import flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
 from ..train.models import VideoAutoencoderConfig

@@ -30,15 +30,14 @@ from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
-from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.loader import video_sampler, video_source
+from maskstream.pipelines.modalities.video.loader import VideoSettings
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
 from maskstream.shards.errors import ResumeError
 
 LOADERS: list[tuple[type[DataConfig[Any]], Any]] = [
-    (VideoData, video_loader),
     (AudioData, audio_loader),
     (NoisyData, noisy_loader),
     (AudioVisualData, audiovisual_loader),
@@ -50,6 +49,16 @@ LOADERS: list[tuple[type[DataConfig[Any]], Any]] = [
 @pytest.mark.parametrize(("data", "loader"), LOADERS)
 def test_its_fields_are_the_loaders_settings(data: type[DataConfig[Any]], loader: Any) -> None:
     assert {f.name for f in fields(data)} == set(signature(loader).parameters) - {"location", "options"}
+
+
+@pytest.mark.parametrize(("data", "settings"), [(VideoData, VideoSettings)])
+def test_the_settings_of_a_loader_are_its_fields(data: type[DataConfig[Any]], settings: Any) -> None:
+    assert {f.name for f in fields(data)} == set(settings.__annotations__) - set(Options.__annotations__)
+
+
+def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
+    with pytest.raises(TypeError, match=r"'masks' is no setting of a loader of video; legal are .*mask,.*batch_size"):
+        video_loader(split, masks=None)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -121,8 +130,8 @@ def test_a_mixture_names_the_part_that_differs(split: Path) -> None:
     def mixed(flip: float) -> Loader[Any]:
         opened, sources = Split.open(split, "video", device="cpu"), []
         for own in (0.0, flip):
-            sampler = video_sampler(opened, clip=MASKED.clip, augment=MultiScaleCrop(flip=own))
-            sources.append((video_source(opened, sampler), 1))
+            data = VideoData(clip=MASKED.clip, augment=MultiScaleCrop(flip=own))
+            sources.append((data.source(opened), 1))
         return Loader(mix(sources), batch_size=2, device="cpu")
 
     with pytest.raises(ResumeError, match=r"sources\.1\.data\.augment\.flip: saved 0\.0, here 0\.5"):

@@ -1,0 +1,337 @@
+"""Fields: what a sample's `json` or `.npy` members hold beside its media, in `batch.fields`.
+
+    video_loader(data, fields=("labels", "caption", "action"))
+    video_loader(data, fields=(Field(name="caption", default=""), Field(name="speed", per_frame=True)))
+
+A field is the member NAME.npy where the split has one, else the entry NAME of `json`. What becomes of a batch's values:
+
+    value                                  in batch.fields[NAME]
+    a number, true or false                int64 (B,), float64 where one has a fraction
+    text                                   list of B strings
+    a list of names in label_names         float32 (B, classes), 1 for each that the sample has
+    "labels" as a list of class numbers    the same
+    an array or list of numbers            (B, longest, ...), zeros behind the end, and NAME.length int64 (B,)
+    one that has a row for each frame      (B, T, ...): the rows of the clip's frames; NAME.length is T
+
+An array of two or more axes that is as long as its video has a row for each frame; of others `per_frame` says it.
+
+Arrays keep their dtype; lists of numbers are int64 or float64. With views, a sample's fields stand in each of its rows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, cast, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...shards.config import Config
+from ...shards.errors import SampleError, ShardError, StoreError
+from ...shards.format.manifest import Manifest
+from ...shards.stores.base import Range
+from ..stream.sampler import BatchT, DraftT, HostT, RequestT, Sampler, Wanted
+from ..stream.source import Source
+from ..stream.stats import Stats
+
+JSON = "json"
+LABELS = "labels"
+
+Array = npt.NDArray[Any]
+Value = int | float | str | Array | frozenset[int]
+"""A sample's value: a number, text, an array, or the classes that it has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Field(Config):
+    """A field by its name.
+
+    default: what a sample that lacks it has instead; None: such a sample is an error. per_frame: whether it has a row
+    for each frame of a video, of which those of the clip are taken; None: as its shape says.
+    """
+
+    name: str
+    default: bool | int | float | str | tuple[float, ...] | tuple[str, ...] | None = None
+    per_frame: bool | None = None
+
+
+Fields = tuple[str | Field, ...]
+"""What a loader takes: names, or fields with defaults."""
+
+
+@runtime_checkable
+class OverTime(Protocol):
+    """A request of a clip: its frame numbers int64 (T,), of `n_frames` frames."""
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]: ...
+
+    @property
+    def n_frames(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldsRequest(Generic[RequestT]):
+    """Another request, and where the fields of its sample lie."""
+
+    index: int
+    media: RequestT
+    members: dict[str, Range]
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        """All that is read."""
+        return (*self.media.ranges, *self.members.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldsDraft(Generic[DraftT]):
+    """Another draft, and the values of each row."""
+
+    media: DraftT
+    values: list[dict[str, Value]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WithFields(Generic[RequestT, DraftT, HostT]):
+    """A sampler that reads fields too, for any other sampler."""
+
+    media: Sampler[RequestT, DraftT, HostT]
+    manifest: Manifest
+    fields: tuple[Field, ...]
+
+    @property
+    def seed(self) -> int:
+        """The other's."""
+        return self.media.seed
+
+    @property
+    def needs_progress(self) -> bool:
+        """The other's."""
+        return self.media.needs_progress
+
+    def request(self, wanted: Wanted) -> FieldsRequest[RequestT]:
+        """The other's, and the members that hold the fields."""
+        components = self.manifest.components
+        names = {_member(self.manifest, f.name) for f in self.fields}
+        there = [name for name in sorted(names) if name in components and components[name].offset[wanted.index]]
+        members = {name: self.manifest.member(wanted.index, name) for name in there}
+        return FieldsRequest(index=wanted.index, media=self.media.request(wanted), members=members)
+
+    def allocate(self, rows: int) -> FieldsDraft[DraftT]:
+        """The other's memory, and a place for each row's values."""
+        return FieldsDraft(media=self.media.allocate(rows), values=[{} for _ in range(rows)])
+
+    def mask(self, request: FieldsRequest[RequestT], draft: FieldsDraft[DraftT], row: int) -> None:
+        """The other's."""
+        self.media.mask(request.media, draft.media, row)
+
+    def fill(self, request: FieldsRequest[RequestT], draft: FieldsDraft[DraftT], row: int, stats: Stats) -> None:
+        """Fills a row and reads its fields; SampleError where they cannot be read, ShardError where one is missing."""
+        self.media.fill(request.media, draft.media, row, stats)
+        if not self.fields:
+            return
+        with stats.stage("read"):
+            draft.values[row] = self._values(request)
+        stats.read_bytes += sum(one.size for one in request.members.values())
+
+    def join(self, draft: FieldsDraft[DraftT]) -> HostT:
+        """The other's batch with its fields."""
+        batch = self.media.join(draft.media)
+        if not self.fields:
+            return batch
+        views = len(batch) // max(len(draft.values), 1)
+        classes = len(self.manifest.info["label_names"])
+        collated: dict[str, Tensor | list[str]] = {}
+        for f in self.fields:
+            values = [values[f.name] for values in draft.values for _ in range(views)]
+            collated |= _collated(f.name, values, classes)
+        return replace(batch, fields={**batch.fields, **collated})
+
+    def _values(self, request: FieldsRequest[RequestT]) -> dict[str, Value]:
+        store = self.manifest.store
+        names, wanted = list(request.members), list(request.members.values())
+        try:
+            found = dict(zip(names, store.read_many(wanted), strict=True))
+        except StoreError as error:
+            raise self._bad(request, ", ".join(names), str(error)) from error
+        described = self._described(request, found.get(JSON))
+        return {f.name: self._value(f, request, described, found) for f in self.fields}
+
+    def _described(self, request: FieldsRequest[RequestT], data: bytes | None) -> Mapping[str, Any]:
+        """What the sample's json says."""
+        if data is None:
+            return {}
+        try:
+            described = json.loads(data)
+        except ValueError as error:
+            raise self._bad(request, JSON, f"is no JSON ({error})") from error
+        if not isinstance(described, dict):
+            raise self._bad(request, JSON, "is no JSON object, so it has no fields")
+        return described
+
+    def _value(
+        self, f: Field, request: FieldsRequest[RequestT], described: Mapping[str, Any], found: Mapping[str, bytes]
+    ) -> Value:
+        member = _member(self.manifest, f.name)
+        raw: Any = None
+        if member != JSON and member in found:
+            raw = self._array(request, member, found[member])
+        elif member == JSON:
+            raw = described.get(f.name)
+        if raw is None:
+            raw = f.default
+        if raw is None:
+            where = f"{self.manifest.shard_name(request.index)}, sample {self.manifest.key(request.index)!r}"
+            legal = ", ".join(described) if member == JSON else f"{member} in other samples"
+            raise ShardError(
+                f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "
+                "default=...) for samples without it, or leave the field out"
+            )
+        value = self._of(f.name, raw, request)
+        return self._of_clip(f, value, request, member) if isinstance(value, np.ndarray) else value
+
+    def _of_clip(self, f: Field, value: Array, request: FieldsRequest[RequestT], member: str) -> Array:
+        """The rows of the clip's frames, of an array that has one for each frame."""
+        clip: object = request.media
+        if not isinstance(clip, OverTime):
+            if f.per_frame:
+                raise ValueError(f"field {f.name!r} is per_frame, and these samples have no frames; leave that out")
+            return value
+        has_rows = value.ndim > 0 and len(value) == clip.n_frames
+        if f.per_frame and not has_rows:
+            raise self._bad(
+                request, member, f"{f.name} has the shape {value.shape}, but the video has {clip.n_frames} frames"
+            )
+        wanted = value.ndim > 1 if f.per_frame is None else f.per_frame
+        return value[clip.numbers] if wanted and has_rows else value
+
+    def _array(self, request: FieldsRequest[RequestT], member: str, data: bytes) -> Array:
+        """The array of a member; pickles are refused."""
+        try:
+            array = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise self._bad(request, member, f"is no array ({error})") from error
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise self._bad(request, member, "holds no numbers; write an array of numbers with numpy.save")
+        return array
+
+    def _of(self, name: str, raw: Any, request: FieldsRequest[RequestT]) -> Value:
+        """What a raw value means; SampleError for one that no rule is for."""
+        if isinstance(raw, bool):
+            return int(raw)
+        if isinstance(raw, int | float | str | np.ndarray):
+            return raw
+        names: Sequence[str] = self.manifest.info["label_names"]
+        if isinstance(raw, list | tuple):
+            if (raw and all(isinstance(one, str) for one in raw)) or (name == LABELS and names):
+                return self._classes(name, raw, names, request)
+            try:
+                array = np.array(raw)
+            except ValueError as error:
+                raise self._bad(request, JSON, f"{name}: {error}") from error
+            if array.dtype.kind in "biuf":
+                return array.astype(np.float64 if array.dtype.kind == "f" and array.size else np.int64)
+        raise self._bad(request, JSON, f"{name} is {type(raw).__name__}; numbers, text and lists of them can be used")
+
+    def _classes(
+        self, name: str, raw: Sequence[Any], names: Sequence[str], request: FieldsRequest[RequestT]
+    ) -> frozenset[int]:
+        """The numbers of the classes that a list names."""
+        known = {one: number for number, one in enumerate(names)}
+        found = [known.get(one, -1) if isinstance(one, str) else one for one in raw]
+        if wrong := [one for one, n in zip(raw, found, strict=True) if not _is_class(n, len(names))]:
+            raise self._bad(
+                request, JSON, f"{name} has {wrong[0]!r}, which is none of the {len(names)} classes in dataset.json"
+            )
+        return frozenset(found)
+
+    def _bad(self, request: FieldsRequest[RequestT], component: str, reason: str) -> SampleError:
+        shard, key = self.manifest.shard_name(request.index), self.manifest.key(request.index)
+        return SampleError(shard=shard, key=key, component=component, reason=reason)
+
+
+def with_fields(
+    source: Source[RequestT, DraftT, HostT, BatchT], manifest: Manifest, fields: Fields
+) -> Source[FieldsRequest[RequestT], FieldsDraft[DraftT], HostT, BatchT]:
+    """The source with fields in its batches.
+
+    ValueError for a field that is named twice, or that no sample can have.
+    """
+    wanted = tuple(Field(name=f) if isinstance(f, str) else f for f in fields)
+    names = [f.name for f in wanted]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"fields={names}: {', '.join(twice)} stands there more than once")
+    if nowhere := [f.name for f in wanted if _member(manifest, f.name) not in manifest.components]:
+        raise ValueError(
+            f"fields={names}: no sample has {', '.join(nowhere)}, for there is neither a member json nor "
+            f"{nowhere[0]}.npy; there is {', '.join(manifest.components)}"
+        )
+    return Source(
+        sampler=WithFields(media=source.sampler, manifest=manifest, fields=wanted),
+        finish=source.finish,
+        samples=source.samples,
+        identity=source.identity,
+        visible=source.visible,
+        form={**source.form, "fields": tuple(names)},
+    )
+
+
+def _member(manifest: Manifest, name: str) -> str:
+    """The component that holds a field."""
+    own = f"{name}.npy"
+    return own if own in manifest.components else JSON
+
+
+def _is_class(number: Any, classes: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < classes
+
+
+def _collated(name: str, values: Sequence[Value], classes: int) -> dict[str, Tensor | list[str]]:
+    """The values of a batch's rows as one; ValueError where they are of several kinds."""
+    kinds = {_kind(value) for value in values}
+    if len(kinds) > 1:
+        raise ValueError(f"field {name!r} is {' in one sample and '.join(sorted(kinds))} in another; use one kind")
+    kind = kinds.pop() if kinds else "text"
+    if kind == "text":
+        return {name: [str(value) for value in values]}
+    if kind == "a number":
+        return {name: torch.tensor(values, dtype=torch.float64 if _has_fraction(values) else torch.int64)}
+    if kind == "a list of classes":
+        hot = torch.zeros(len(values), classes)
+        for row, value in enumerate(cast(Sequence[frozenset[int]], values)):
+            hot[row, sorted(value)] = 1
+        return {name: hot}
+    return _padded(name, cast(Sequence[Array], values))
+
+
+def _kind(value: Value) -> str:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a list of classes" if isinstance(value, frozenset) else "an array"
+
+
+def _has_fraction(values: Sequence[Value]) -> bool:
+    return any(isinstance(value, float) for value in values)
+
+
+def _padded(name: str, arrays: Sequence[Array]) -> dict[str, Tensor | list[str]]:
+    """Arrays of equal shapes but for their first axis, with zeros behind the end of each."""
+    full = [one for one in arrays if one.size] or list(arrays)
+    if len({(one.shape[1:], one.ndim) for one in full}) > 1:
+        shapes = " and ".join(sorted({str(one.shape) for one in full}))
+        raise ValueError(f"field {name!r} has arrays of the shapes {shapes}; only their first axis may differ")
+    if full[0].ndim == 0:
+        return {name: torch.from_numpy(np.stack(arrays))}
+    length = [len(one) if one.size else 0 for one in arrays]
+    padded = np.zeros((len(arrays), max(length), *full[0].shape[1:]), dtype=np.result_type(*arrays))
+    for row, one in enumerate(arrays):
+        padded[row, : length[row]] = one[: length[row]]
+    return {name: torch.from_numpy(padded), f"{name}.length": torch.tensor(length)}

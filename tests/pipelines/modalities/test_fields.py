@@ -1,0 +1,159 @@
+"""Fields beside the media: each kind's rule of collation, against what was written."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import Field, VideoClip, video_loader
+from maskstream.preprocess.encode.video.video import PROFILES, encode_video
+from maskstream.shards import (
+    DatasetInfo,
+    Member,
+    Sample,
+    ShardError,
+    array_member,
+    finish_split,
+    json_member,
+    video_member,
+    write_shard,
+)
+
+from ...conftest import write_moving_texture
+
+CLASSES = ("dog", "horn", "rain")
+FRAMES = 40
+DESCRIBED = [
+    {
+        "labels": ["dog", "rain"],
+        "caption": "a dog in the rain",
+        "loud": 2,
+        "gain": 0.5,
+        "box": [1, 2, 3],
+        "ids": [2, 0],
+    },
+    {"labels": [1], "caption": "a horn", "loud": 7, "gain": 1, "box": [4, 5], "ids": [1]},
+    {"labels": [], "loud": 0, "gain": 2.5, "box": [], "ids": []},
+]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """Three clips with a json each, an action of 7 numbers a frame, and a track of another length each."""
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("described") / "train"
+    video = encode_video(write_moving_texture(raw / "0.mp4", seed=0, frames=FRAMES), PROFILES["train"])
+    folder.mkdir()
+    samples = []
+    for n, said in enumerate(DESCRIBED):
+        members = {
+            "mp4": video_member(video.data, video.index),
+            "action.npy": array_member(np.arange(FRAMES * 7, dtype=np.float32).reshape(FRAMES, 7) + 1000 * n),
+            "speed.npy": array_member(np.arange(FRAMES, dtype=np.float64) + 100 * n),
+            "track.npy": array_member(np.full((n + 1, 2), n, dtype=np.int16)),
+            "json": json_member(said),
+        }
+        samples.append(Sample(key=f"s{n}", members=members, source=str(n), label=n))
+    record = write_shard(folder / "set-000000.tar", samples)
+    info = DatasetInfo(dataset="set", split="train", modality="video", profile="train", label_names=CLASSES)
+    finish_split(folder, info, [record], [])
+    return folder
+
+
+def loader(folder, fields, **options):
+    settings = {"clip": VideoClip(frames=4, stride=4, size=32), "batch_size": 3, "seed": 3, "shuffle": False}
+    return video_loader(folder, fields=fields, device="cpu", **settings | options)
+
+
+def batch(folder, *fields, **options):
+    (one,) = loader(folder, fields, **options)
+    assert one.key[:: options.get("views", 1)] == ["s0", "s1", "s2"]
+    return one
+
+
+def test_names_and_numbers_of_classes_are_multi_hot(described):
+    assert batch(described, "labels").fields["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
+def test_numbers_are_stacked_and_a_fraction_makes_them_float64(described):
+    fields = batch(described, "loud", "gain").fields
+    assert fields["loud"].dtype == torch.int64
+    assert fields["loud"].tolist() == [2, 7, 0]
+    assert fields["gain"].dtype == torch.float64
+    assert fields["gain"].tolist() == [0.5, 1.0, 2.5]
+
+
+def test_a_row_for_each_frame_gives_the_rows_of_the_clips_frames(described):
+    (one,) = loader(described, ("action", Field(name="speed", per_frame=True)), shuffle=True)
+    frames = (one.pts_s * 30).round().long()
+    assert one.fields["action"].shape == (3, 4, 7)
+    numbers = [int(key[1]) for key in one.key]
+    for row, n in enumerate(numbers):
+        assert one.fields["action"][row, :, 0].tolist() == (frames[row] * 7 + 1000 * n).tolist()
+        assert one.fields["speed"][row].tolist() == (frames[row] + 100 * n).tolist()
+
+
+def test_other_arrays_are_padded_and_say_how_long_they_are(described):
+    fields = batch(described, "track", "box", "speed").fields
+    assert fields["track"].dtype == torch.int16
+    assert fields["track"].shape == (3, 3, 2)
+    assert fields["track.length"].tolist() == [1, 2, 3]
+    assert fields["track"][1].tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert fields["box.length"].tolist() == [3, 2, 0]
+    assert fields["speed"].shape == (3, FRAMES)
+
+
+def test_a_missing_field_is_an_error_that_says_the_remedy_or_a_default(described):
+    with pytest.raises(ShardError, match=r"'s2'.*no field 'caption'.*loud.*Field\(name='caption', default=...\)"):
+        batch(described, "caption")
+    assert batch(described, Field(name="caption", default="")).fields["caption"] == ["a dog in the rain", "a horn", ""]
+
+
+def test_views_repeat_the_fields_of_their_sample(described):
+    one = batch(described, "loud", Field(name="caption", default="-"), views=2)
+    assert one.fields["loud"].tolist() == [2, 2, 7, 7, 0, 0]
+    assert one.fields["caption"][2:] == ["a horn", "a horn", "-", "-"]
+
+
+def test_worker_processes_and_other_topologies_give_the_same_fields(described):
+    names = ("labels", "action", "box", "loud")
+    here = batch(described, *names).fields
+    elsewhere = loader(described, names, workers=1)
+    (there,) = elsewhere
+    elsewhere.close()
+    assert here.keys() == there.fields.keys()
+    assert all(torch.equal(here[name], there.fields[name]) for name in here)
+
+
+def test_what_cannot_be_a_field_is_refused(described, tmp_path):
+    with pytest.raises(ValueError, match="loud stands there more than once"):
+        loader(described, ("loud", "loud"))
+    with pytest.raises(ShardError, match="no field 'lound'"):
+        batch(described, "lound")
+
+
+def test_an_unknown_class_and_a_pickle_are_bad_samples(described, tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    raw = encode_video(write_moving_texture(tmp_path / "0.mp4", seed=0, frames=FRAMES), PROFILES["train"])
+    head = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117)
+    pickled = b"\x93NUMPY\x01\x00" + b"v\x00" + head + b"\n"
+    samples = [
+        Sample(
+            key=f"s{n}",
+            members={
+                "mp4": video_member(raw.data, raw.index),
+                "thing.npy": Member(kind="bytes", data=pickled if n == 0 else array_member(np.ones(2)).data),
+                "json": json_member({"labels": ["cat" if n == 1 else "dog"]}),
+            },
+            source=str(n),
+            label=0,
+        )
+        for n in range(3)
+    ]
+    record = write_shard(folder / "set-000000.tar", samples)
+    info = DatasetInfo(dataset="set", split="train", modality="video", profile="train", label_names=CLASSES)
+    finish_split(folder, info, [record], [])
+    for field, bad in (("thing", "s0"), ("labels", "s1")):
+        one = loader(folder, (field,), max_bad_fraction=0.5)
+        (made,) = one
+        assert bad not in made.key
+        assert one.stats()["bad"]
