@@ -20,24 +20,30 @@ from .masks import TokenGrid
 from .masks.core.batch import MaskBatch
 from .modalities.audio.batch import AudioBatch, NoisyBatch
 from .modalities.audio.clip import AudioClip
+from .modalities.audio.data import AudioData, NoisyData
 from .modalities.audio.loader import audio_loader
 from .modalities.audio.log_mel import LogMel
 from .modalities.audio.microphones import MicrophoneLine
 from .modalities.audio.noisy import noisy_loader
 from .modalities.audiovisual.batch import AudioVisualBatch
+from .modalities.audiovisual.data import AudioVisualData
 from .modalities.audiovisual.loader import audiovisual_loader
 from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from .modalities.fields import Field
 from .modalities.mesh.batch import MeshBatch
+from .modalities.mesh.data import MeshData
 from .modalities.mesh.loader import mesh_loader
 from .modalities.mesh.noise import MeshNoise
 from .modalities.points.augment import PointAugment, PointStats
 from .modalities.points.batch import PointsBatch
+from .modalities.points.data import PointsData
 from .modalities.points.loader import points_loader
 from .modalities.points.read import PointSelection
 from .modalities.points.tokens import GroupTokens, VoxelTokens
+from .modalities.split import Split
 from .modalities.video.batch import VideoBatch
 from .modalities.video.clip import VideoClip
+from .modalities.video.data import VideoData
 from .modalities.video.loader import video_loader
 from .stream.loader import Loader
 from .stream.mix import mix
@@ -45,7 +51,9 @@ from .stream.mix import mix
 __all__ = [
     "AudioBatch",
     "AudioClip",
+    "AudioData",
     "AudioVisualBatch",
+    "AudioVisualData",
     "CosineNoise",
     "Fbank",
     "Field",
@@ -56,20 +64,25 @@ __all__ = [
     "LogMel",
     "MaskBatch",
     "MeshBatch",
+    "MeshData",
     "MeshNoise",
     "MicrophoneLine",
     "Mixup",
     "NoisyBatch",
+    "NoisyData",
     "PointAugment",
     "PointSelection",
     "PointStats",
     "PointsBatch",
+    "PointsData",
     "RollGain",
     "SpecAugment",
     "SpectrogramNoise",
+    "Split",
     "TokenGrid",
     "VideoBatch",
     "VideoClip",
+    "VideoData",
     "VoxelTokens",
     "audio_loader",
     "audiovisual_loader",

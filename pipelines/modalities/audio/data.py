@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Unpack
+from typing import TYPE_CHECKING, ClassVar, Literal, Unpack
 
 from ....shards.config import NOT_IDENTITY
 from ....shards.media.fbank import Fbank
@@ -13,11 +13,15 @@ from ...augment.sound import Mixup, RollGain, SpecAugment
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ..data import DataConfig, check_views
-from ..split import Options
+from ..split import Options, Split
 from .batch import AudioBatch, NoisyBatch
 from .clip import AudioClip
 from .microphones import MicrophoneLine
 from .spectrogram import Features, spectrogram_grid
+
+if TYPE_CHECKING:
+    from .loader import AudioSource
+    from .noisy import NoisySource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,26 @@ class AudioData(DataConfig[AudioBatch]):
     def grids(self) -> Mapping[str, TokenGrid]:
         """That of "audio", on the axes (time, freq)."""
         return {"audio": spectrogram_grid(self.frames, self.features.n_bins, self.patch)}
+
+    def source(self, split: Split) -> AudioSource:
+        """The sounds of a split, for a loader or a mixture."""
+        from .loader import audio_sampler, audio_source
+
+        sampler = audio_sampler(
+            split,
+            clip=self.clip,
+            mask=self.mask,
+            features=self.features,
+            statistics=self.statistics,
+            roll_gain=self.roll_gain,
+            spec_augment=self.spec_augment,
+            mixup=self.mixup,
+            patch=self.patch,
+            views=self.views,
+            component=self.component,
+            on_device=self.on_device,
+        )
+        return audio_source(split, sampler)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioBatch]:
         """A loader of the sounds of a split."""
@@ -108,6 +132,14 @@ class NoisyData(DataConfig[NoisyBatch]):
     def grids(self) -> Mapping[str, TokenGrid]:
         """None: nothing is masked."""
         return {}
+
+    def source(self, split: Split) -> NoisySource:
+        """The sounds of a split with noise, for a loader or a mixture."""
+        from .noisy import noisy_sampler, noisy_source
+
+        noise = None if self.noise is None else Split.open(self.noise, self.modality)
+        sampler = noisy_sampler(split, noise, clip=self.clip, line=self.line, snr_db=self.snr_db, slope=self.slope)
+        return noisy_source(split, sampler)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[NoisyBatch]:
         """A loader of the sounds of a split with noise."""

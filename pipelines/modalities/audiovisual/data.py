@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Unpack
+from typing import TYPE_CHECKING, ClassVar, Literal, Unpack
 
 from ....shards.config import NOT_IDENTITY
 from ....shards.media.fbank import Fbank
@@ -16,10 +16,13 @@ from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ..audio.spectrogram import Features, spectrogram_grid
 from ..data import DataConfig, check_views
-from ..split import Options
+from ..split import Options, Split
 from ..video.clip import VideoClip
 from .batch import AudioVisualBatch
 from .spectrogram_noise import SpectrogramNoise
+
+if TYPE_CHECKING:
+    from .loader import AudioVisualSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +69,33 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             "video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch),
             "audio": spectrogram_grid(self.frames, self.features.n_bins, self.audio_patch),
         }
+
+    def source(self, split: Split) -> AudioVisualSource:
+        """The clips of a split with their sound, for a loader or a mixture."""
+        from .loader import audiovisual_sampler, audiovisual_source
+
+        sampler = audiovisual_sampler(
+            split,
+            clip=self.clip,
+            seconds=self.seconds,
+            video_mask=self.video_mask,
+            audio_mask=self.audio_mask,
+            features=self.features,
+            statistics=self.statistics,
+            augment=self.augment,
+            spec_augment=self.spec_augment,
+            spectrogram_noise=self.spectrogram_noise,
+            flow=self.flow,
+            noise=self.noise,
+            views=self.views,
+            tubelet=self.tubelet,
+            patch=self.patch,
+            audio_patch=self.audio_patch,
+            component=self.component,
+            sound=self.sound,
+            on_device=self.on_device,
+        )
+        return audiovisual_source(split, sampler)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioVisualBatch]:
         """A loader of the clips of a split and their sound."""

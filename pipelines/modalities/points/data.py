@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from ...augment.diffusion import Noise
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ..data import DataConfig, check_views
-from ..split import Options
+from ..split import Options, Split
 from .augment import PointAugment
 from .batch import PointsBatch
 from .read import PointSelection
 from .tokens import PointTokens, VoxelTokens
+
+if TYPE_CHECKING:
+    from .loader import PointsSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +42,22 @@ class PointsData(DataConfig[PointsBatch]):
     def grids(self) -> Mapping[str, TokenGrid]:
         """That of "points", as the tokens say."""
         return {"points": self.tokens.grid}
+
+    def source(self, split: Split) -> PointsSource:
+        """The clouds of a split, for a loader or a mixture."""
+        from .loader import points_sampler, points_source
+
+        sampler = points_sampler(
+            split,
+            select=self.select,
+            augment=self.augment,
+            tokens=self.tokens,
+            mask=self.mask,
+            noise=self.noise,
+            views=self.views,
+            component=self.component,
+        )
+        return points_source(split, sampler)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PointsBatch]:
         """A loader of the clouds of a split."""

@@ -1,0 +1,50 @@
+"""A store that notes what is read, and the promise that all of it was announced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.stores.base import Range
+from maskstream.shards.stores.local import LocalStore
+
+
+class RecordingStore(LocalStore):
+    """Reads a folder and notes each range that is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read_ranges: list[Range] = []
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        self.read_ranges.append(Range(name, offset, size))
+        return super().read(name, offset, size)
+
+    def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        return [self.read(*one) for one in ranges]
+
+
+def lies_within(read: Range, announced: Iterable[Range]) -> bool:
+    """Whether every byte of a range is in one of the announced ones."""
+    at, end = read.offset, read.offset + read.size
+    for name, begin, size in sorted(announced):
+        if name == read.name and begin <= at < begin + size:
+            at = begin + size
+    return at >= end
+
+
+def check_what_is_read(sampler: Any, store: RecordingStore, n: int) -> None:
+    """Every byte that `fill` reads of the first n samples, in two epochs, lies in the ranges of its request."""
+    for index in range(n):
+        for epoch in range(2):
+            store.read_ranges.clear()
+            request, draft = sampler.request(Wanted(index=index, epoch=epoch)), sampler.allocate(1)
+            sampler.mask(request, draft, 0)
+            assert not store.read_ranges, "nothing is read before a row is filled"
+            sampler.fill(request, draft, 0, Stats())
+            assert store.read_ranges
+            outside = [read for read in store.read_ranges if not lies_within(read, request.ranges)]
+            assert not outside, (outside, request.ranges)
