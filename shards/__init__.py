@@ -1,10 +1,10 @@
-"""Shards: plain WebDataset tars, and beside them everything a loader must know.
+"""Shards: plain WebDataset tars, with a manifest of all that a loader must know.
 
-1. A `Sample` (key, label, and members with what is known of each) goes into a tar with `write_shard`.
-2. Each finished shard is a `ShardRecord`; a `Journal` keeps them on disk, so a killed run goes on where it was.
-3. `finish_split` turns the records into manifest.parquet, rejects.parquet and, last of all, dataset.json.
-4. `Manifest.load` gives the split back as arrays: any reader takes byte ranges from them without opening a tar.
-5. `verify` reads every byte and says what is damaged; `inspect` says what a split holds without reading any.
+1. `write_shard` writes each `Sample` (key, label and members) into a tar.
+2. Each finished shard is a `ShardRecord`. A `Journal` keeps the records on disk, so a killed run can continue.
+3. `finish_split` turns the records into manifest.parquet, rejects.parquet and, last, dataset.json.
+4. `Manifest.load` reads the split as arrays, which give byte ranges without opening a tar.
+5. `verify` reads every byte and reports damage; `inspect` summarises a split without opening a shard.
 """
 
 from .errors import DatasetError, MaskstreamError, ResumeError, SampleError, ShardError, StoreError

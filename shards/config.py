@@ -1,4 +1,4 @@
-"""Configs: frozen settings that plain JSON can hold, compare and rebuild.
+"""Configs: frozen settings that are saved as plain JSON, compared and rebuilt.
 
     Tube(ratio=0.8).to_dict()                                   {"kind": "Tube", "ratio": 0.8}
     Mask.from_dict({"kind": "Tube", "ratio": 0.8})              Tube(ratio=0.8)
@@ -6,8 +6,8 @@
     differences(saved, here)                                    ["data.mask.ratio: saved 0.9, here 0.8"]
 
 A subclass of `Config` is a `@dataclass(frozen=True, kw_only=True, slots=True)`. Its fields are plain values, Literals,
-tuples, mappings of plain values and other configs. Defaults are left out, so that a new field with a default changes no
-saved dict. A changed default does change what a saved dict means, so the class's `version` must then grow by one.
+tuples, mappings of plain values and other configs. Defaults are left out, so a new field with a default changes no
+saved dict. A changed default changes the meaning of saved dicts, so the class's `version` must then grow by one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .named import imported, nearest
 Json = dict[str, Any]
 """A JSON object."""
 NOT_IDENTITY: Mapping[str, bool] = MappingProxyType({"not_identity": True})
-"""The `metadata` of a field that does not decide what is made, such as a backend."""
+"""The `metadata` of a field that does not decide the result, such as a backend."""
 NOT_SAVED: Mapping[str, bool] = MappingProxyType({"not_identity": True, "not_saved": True})
-"""The `metadata` of a field that holds a live object, such as a trainer's feedback; it is in no dict."""
+"""The `metadata` of a field that holds a live object, such as a trainer's feedback; it is never saved."""
 KIND, VERSION = "kind", "version"
 
 _KNOWN: dict[tuple[str, str], type[Config]] = {}
@@ -39,29 +39,29 @@ _PLAIN = (bool, int, float, str)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The base of all settings. `version` grows when a default changes; it is written when it is above 1."""
+    """The base of all settings. `version` grows when a default changes; it is saved if it is above 1."""
 
     __slots__ = ()
     version: ClassVar[int] = 1
 
     def __init_subclass__(cls, **options: Any) -> None:
-        # dataclass(slots=True) makes a class twice; the second one replaces the first here
+        # dataclass(slots=True) creates a class twice; the second one replaces the first here
         super().__init_subclass__(**options)
         _KNOWN[cls.__module__, cls.__name__] = cls
 
     @classmethod
     def kind(cls) -> str:
-        """The class's name in a dict: bare in this package, `module:Name` outside of it."""
+        """The class's name in a dict: `Name` in this package, `module:Name` outside."""
         return cls.__name__ if cls.__module__.startswith(_PACKAGE) else f"{cls.__module__}:{cls.__qualname__}"
 
     def to_dict(self, *, defaults: bool = False, identity: bool = False) -> Json:
-        """The settings as plain JSON, with the fields that have their defaults if asked.
+        """The settings as plain JSON. `defaults` includes fields with their default values.
 
-        `identity` leaves out the fields that are marked NOT_IDENTITY. ValueError for a value that JSON cannot hold.
+        `identity` leaves out the fields marked NOT_IDENTITY. Raises ValueError for a value that JSON cannot hold.
         """
         if extra := set(getattr(self, "__dict__", {})) - {f.name for f in fields(self)}:
             raise ValueError(
-                f"{self.kind()} keeps {', '.join(sorted(extra))}, which are no fields; make it a "
+                f"{self.kind()} has the attributes {', '.join(sorted(extra))}, which are no fields; make it a "
                 "@dataclass(frozen=True, kw_only=True, slots=True), so that its settings can be saved and compared"
             )
         made = _head(type(self))
@@ -73,10 +73,10 @@ class Config:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The config of a dict that `to_dict` made: of this class, or of the subclass that "kind" names.
+        """Rebuild a config from a dict of `to_dict`: of this class, or of the subclass that "kind" names.
 
-        ValueError for an unknown kind or field (with the nearest one), a missing field, a value of a wrong type, and
-        for a dict of another version of its class.
+        Raises ValueError for an unknown kind or field (naming the nearest one), a missing field, a value of a wrong
+        type, or another version of the class.
         """
         return cast(Self, _built(cls, data, ""))
 
@@ -85,16 +85,16 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def known_configs() -> list[type[Config]]:
-    """Every class of configs that is imported and can be made, by its kind."""
+    """Every imported config class that is not abstract, sorted by kind."""
     return sorted((one for one in _KNOWN.values() if not isabstract(one) and ABC not in one.__bases__), key=_kind_of)
 
 
 def with_set(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
-    """The config with fields changed: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
+    """A copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
 
-    A path names a field from the top, or by its last parts where one place fits. A value is JSON, or else a string.
-    `mask.kind=Tube` puts another kind there, with its defaults. All are changed before the config is built, so that
-    fields which depend on each other change together. ValueError for a path that is unknown or has several places.
+    A path starts at the top, or is the unique end of a path. A value is JSON, or else a string. `mask.kind=Tube`
+    replaces the config by another kind with its defaults. All fields are set before the config is built, so fields that
+    depend on each other can change together. Raises ValueError for a path that is unknown or ambiguous.
     """
     whole = config.to_dict(defaults=True)
     for assignment in assignments:
@@ -110,10 +110,10 @@ def with_set(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
 
 
 def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs, a line a field: `data.mask.ratio: saved 0.9, here 0.8`.
+    """The differences of two dicts, one line per field: `data.mask.ratio: saved 0.9, here 0.8`.
 
-    Both are dicts, those of configs among them. A config's missing fields count as today's defaults and those that are
-    NOT_IDENTITY do not count. A config that was saved by a lower version of its class differs, whatever its fields say.
+    The dicts may hold those of configs. Missing fields of a config have today's defaults; fields marked NOT_IDENTITY
+    are ignored. A config saved by another version of its class always differs.
     """
     return list(_differences(saved, here, ""))
 
@@ -148,7 +148,7 @@ def _said(value: Any) -> str:
 
 
 def _completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A config's dict with today's defaults of the fields that it does not hold, without those that do not count."""
+    """A config's dict with today's defaults for missing fields, without the fields marked NOT_IDENTITY."""
     cls = _known(data[KIND], Config) if isinstance(data.get(KIND), str) else None
     if cls is None:
         return data
@@ -171,7 +171,7 @@ def _kind_of(cls: type[Config]) -> str:
 
 
 def _fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
-    """The fields that a config is made of."""
+    """The fields that are saved; with `identity`, without those marked NOT_IDENTITY."""
     unwanted = "not_identity" if identity else "not_saved"
     return [f for f in fields(cls) if f.init and not f.metadata.get(unwanted)]
 
@@ -200,28 +200,31 @@ def _plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
     if isinstance(value, frozenset):
         return sorted(value)
     raise ValueError(
-        f"{path} is a {type(value).__name__}, which cannot be saved; use plain values, tuples or configs (a Mask, say, "
-        "is a frozen dataclass)"
+        f"{path} is a {type(value).__name__}, which cannot be saved; use plain values, tuples or configs (frozen "
+        "dataclasses)"
     )
 
 
 def _known(kind: str, base: type[Config]) -> type[Config] | None:
-    """The imported subclass of `base` that has the kind."""
+    """The imported subclass of `base` with this kind; None if there is none."""
     fit = [one for one in _KNOWN.values() if one.kind() == kind and issubclass(one, base)]
     if len(fit) > 1:
-        raise ValueError(f"there are several {kind}: in {', '.join(sorted(one.__module__ for one in fit))}")
+        raise ValueError(
+            f"several classes are named {kind}, in {', '.join(sorted(one.__module__ for one in fit))}; "
+            "rename all but one"
+        )
     return fit[0] if fit else None
 
 
 def _class_of(kind: str, base: type[Config], path: str) -> type[Config]:
-    """The subclass of `base` that has the kind; ValueError where there is none."""
+    """The subclass of `base` with this kind, imported if necessary. Raises ValueError if there is none."""
     cls = _known(kind, base)
     if cls is None and ":" in kind:
         found = imported(kind, f"kind of {path}" if path else "kind")
         if isinstance(found, type) and issubclass(found, base):
             cls = found
         else:
-            raise ValueError(f"{_at(path)}{kind} is no {base.__name__}")
+            raise ValueError(f"{_at(path)}{kind} is no {base.__name__}; name a subclass of {base.__name__}")
     if cls is None:
         legal = [one.kind() for one in known_configs() if issubclass(one, base)]
         raise ValueError(
@@ -234,19 +237,19 @@ def _class_of(kind: str, base: type[Config], path: str) -> type[Config]:
 def _built(base: type[Config], data: Any, path: str) -> Config:
     """The config that a dict describes."""
     if not isinstance(data, Mapping):
-        raise ValueError(f"{_at(path)}a {base.__name__} is an object with its kind and fields, got {data!r}")
+        raise ValueError(f"{_at(path)}got {data!r}; a {base.__name__} is an object with its kind and fields")
     if KIND not in data and (isabstract(base) or base is Config):
-        raise ValueError(f'{_at(path)}the object does not say its kind; add "kind": the name of a {base.__name__}')
+        raise ValueError(f'{_at(path)}the object has no kind; add "kind" with the name of a {base.__name__}')
     kind = data.get(KIND, base.kind())
     if not isinstance(kind, str):
-        raise ValueError(f"{_at(path)}a kind is a name, got {kind!r}")
+        raise ValueError(f"{_at(path)}got the kind {kind!r}; a kind is a name")
     cls = base if kind == base.kind() else _class_of(kind, base, path)
     if isabstract(cls):
         raise ValueError(f"{_at(path)}{kind} is abstract; name one of its subclasses")
     if (version := data.get(VERSION, 1)) != cls.version:
         raise ValueError(
-            f"{_at(path)}saved by version {version} of {kind}, which has version {cls.version} here: its defaults "
-            "changed since, so the saved settings mean something else now"
+            f"{_at(path)}saved by version {version} of {kind}, here version {cls.version}: its defaults have changed, "
+            "so the saved settings have another meaning now; use the version that saved them, or start over"
         )
     own, hints = {f.name: f for f in _fields(cls)}, _hints(cls)
     values: Json = {}
@@ -269,7 +272,7 @@ def _hints(cls: type[Config]) -> dict[str, Any]:
 
 
 def _of_type(hint: Any, value: Any, path: str) -> Any:
-    """The value that JSON's `value` is of the type `hint`; ValueError where it is none."""
+    """JSON's `value` as a value of the type `hint`. Raises ValueError if it has another type."""
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, TypeVar):
         return _of_type(hint.__bound__ or Any, value, path)
@@ -303,7 +306,7 @@ def _of_type(hint: Any, value: Any, path: str) -> Any:
 
 
 def _of_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
-    """The value as the first type that takes it unchanged, or else as the first that takes it at all."""
+    """The value as the first type that accepts it unchanged, or else as the first that accepts it."""
     if value is None and NoneType in args:
         return None
     errors: list[ValueError] = []
@@ -351,12 +354,12 @@ def _under(path: str, name: str | int) -> str:
 
 
 def _at(path: str) -> str:
-    """The beginning of a message about a place."""
+    """The prefix of a message about a path."""
     return f"{path}: " if path else ""
 
 
 def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The paths of all that can be set in a whole dict."""
+    """All paths that can be set in a complete dict."""
     if path:
         yield path
     if isinstance(value, Mapping):
@@ -375,7 +378,7 @@ def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _found(whole: Json, path: str) -> tuple[str, ...]:
-    """The one place that a path names; ValueError where there is none, or several."""
+    """The full path that `path` names. Raises ValueError if there is none, or if it is ambiguous."""
     parts, places = tuple(path.split(".")), list(_paths(whole, ()))
     if parts in places:
         return parts
@@ -383,15 +386,15 @@ def _found(whole: Json, path: str) -> tuple[str, ...]:
     if len(fit) == 1:
         return fit[0]
     if fit:
-        raise ValueError(f"{path!r} fits several places: {', '.join('.'.join(place) for place in fit)}; name one whole")
+        raise ValueError(f"{path!r} is ambiguous: {', '.join('.'.join(place) for place in fit)}; give the full path")
     ends = dict.fromkeys(".".join(place[-len(parts) :]) for place in places)
     raise ValueError(
-        f"there is nothing called {path!r} to set{nearest(path, list(ends))}; print all with --print-config"
+        f"there is no field {path!r} to set{nearest(path, list(ends))}; print all fields with --print-config"
     )
 
 
 def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
-    """Sets a value at a place. A new kind comes with its defaults."""
+    """Set a value at a path. A new kind comes with its defaults."""
     at: Any = whole
     for name, after in pairwise(place):
         here = at[int(name)] if isinstance(at, list) else at.get(name)
@@ -410,7 +413,7 @@ def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
 
 
 def _defaults(cls: type[Config]) -> Json:
-    """A class's whole dict, but for the fields that have no default."""
+    """The dict of a class's defaults, without the fields that have none."""
     made = _head(cls)
     for f in _fields(cls):
         if (default := _default(f)) is not MISSING:

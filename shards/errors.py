@@ -1,12 +1,12 @@
-"""The one tree of errors for data; configuration mistakes are ValueError.
+"""The errors about data. Wrong arguments and settings raise ValueError instead.
 
 MaskstreamError
-├── ShardError      a shard is truncated, has a wrong checksum or a wrong form
+├── ShardError      a shard is missing, truncated or damaged
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
-├── StoreError      a store did not give bytes, or has no room for them
-├── ResumeError     a state that cannot be resumed exactly
+├── StoreError      a store cannot read or write bytes
+├── ResumeError     a saved state cannot be resumed exactly
 ├── BusyError       another run writes to the same folder
-└── DatasetError    raw data is not laid out as its publishers do (names what was looked for, where, how to get it)
+└── DatasetError    raw data do not have the published layout (says what is missing, where, and how to get it)
 """
 
 
@@ -15,11 +15,11 @@ class MaskstreamError(Exception):
 
 
 class ShardError(MaskstreamError):
-    """A shard, or a file beside it, is missing, truncated, or not what its index says."""
+    """A shard, or a file that belongs to it, is missing, truncated, or differs from its index."""
 
 
 class SampleError(MaskstreamError):
-    """One sample cannot be used; `shard`, `key`, `component` and `reason` say which and why."""
+    """A sample cannot be used; `shard`, `key`, `component` and `reason` say which one and why."""
 
     def __init__(self, *, shard: str, key: str, component: str, reason: str) -> None:
         super().__init__(f"sample {key!r} in {shard}, component {component!r}: {reason}")
@@ -37,16 +37,16 @@ def _sample_error(shard: str, key: str, component: str, reason: str) -> SampleEr
 
 
 class StoreError(MaskstreamError):
-    """A store did not give the bytes that were asked for, or did not take those that were to be written."""
+    """A store cannot read the requested bytes or write the given ones."""
 
 
 class ResumeError(MaskstreamError):
-    """A saved position cannot be continued exactly; the message says which part differs."""
+    """A saved state cannot be resumed exactly; the message says what differs."""
 
 
 class BusyError(MaskstreamError):
-    """Another run writes to the folder; the message says which process that is, and what to do."""
+    """Another run writes to the folder; the message names its process and says what to do."""
 
 
 class DatasetError(MaskstreamError):
-    """Raw data is not laid out as expected; the message says what was looked for, where, and how to get it."""
+    """Raw data do not have the expected layout; the message says what is missing, where, and how to get it."""

@@ -1,4 +1,4 @@
-"""Names of parts: one of a table of the package, or `package.module:name`, which is imported."""
+"""Resolves names: of a table of the package, or `package.module:name`, which is imported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PartT = TypeVar("PartT")
 
 
 def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
-    """The part called `name`: an entry of `table`, or of the form `package.module:name` the one that is imported.
+    """The entry `name` of `table`, or the imported object if `name` is `package.module:name`.
 
-    `what` is the noun for messages, such as "mask". ValueError where there is none of that name.
+    `what` is the noun in messages, such as "mask". Raises ValueError if there is no such entry or object.
     """
     if name in table:
         return table[name]
@@ -27,7 +27,7 @@ def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
 
 
 def imported(name: str, what: str) -> Any:
-    """What `package.module:name` names; ValueError where the module or the name in it is not there."""
+    """The object named `package.module:name`. Raises ValueError if the module or the object does not exist."""
     module, _, attribute = name.partition(":")
     try:
         found: Any = import_module(module)
@@ -37,12 +37,12 @@ def imported(name: str, what: str) -> Any:
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ValueError(f"the {what} {name!r} is not there: {module} has no {attribute!r}")
+            raise ValueError(f"the {what} {name!r} does not exist: {module} has no {attribute!r}")
         found = getattr(found, part)
     return found
 
 
 def nearest(name: str, legal: list[str]) -> str:
-    """`, did you mean 'x'?` with the most similar of the legal names; empty where none is similar."""
+    """`, did you mean 'x'?` with the most similar legal name; "" if none is similar."""
     close = get_close_matches(name, legal, n=1)
     return f", did you mean {close[0]!r}?" if close else ""

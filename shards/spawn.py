@@ -1,10 +1,10 @@
-"""Worker processes that leave the caller's main module alone until they need something of it.
+"""Worker processes that import the caller's main module only if they need it.
 
 multiprocessing imports the main module into every spawned process. A script without a `__main__` guard would run again
-there, and a notebook or a script from stdin has no file to import. A process of `SPAWN` imports it only when an object
-arrives whose class or function is defined in it.
+there, and a notebook or a script from stdin has no file to import. A process of `SPAWN` imports the main module only
+when it receives an object whose class or function is defined there.
 
-Nothing of multiprocessing is patched: `SPAWN` is a context of its own.
+`SPAWN` is a separate context; multiprocessing is not patched.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _OF_MAIN = ("init_main_from_name", "init_main_from_path")
 
 
 class MainModuleError(MaskstreamError):
-    """A worker process needs the main module and cannot import it; the message says which object needs it."""
+    """A worker process needs the main module but cannot import it; the message says for which object."""
 
 
 class _Pickler(ForkingPickler):
-    """Notes the names of classes and functions of the main module that an object refers to."""
+    """A pickler that records the classes and functions of the main module that an object refers to."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
@@ -50,9 +50,9 @@ class _Pickler(ForkingPickler):
 
 
 def dumps(obj: object) -> tuple[bytes, tuple[str, ...]]:
-    """`obj` as bytes for a process of `SPAWN`, and the names of the main module that it refers to.
+    """Pickle `obj` for a process of `SPAWN`; also returns the names of the main module that it refers to.
 
-    Raises MainModuleError for such a name where the main module cannot be imported.
+    Raises MainModuleError if there are such names and the main module cannot be imported.
     """
     file = io.BytesIO()
     pickler = _Pickler(file)
@@ -60,14 +60,14 @@ def dumps(obj: object) -> tuple[bytes, tuple[str, ...]]:
     names = tuple(pickler.names)
     if names and not _is_importable(_main()):
         raise MainModuleError(
-            f"worker processes cannot import {', '.join(names)} from where it is defined (a notebook, a script from "
-            "stdin, a __main__.py): put it into a module of its own, or use workers=0"
+            f"worker processes cannot import {', '.join(names)}, which a notebook, a script from stdin or a "
+            "__main__.py defines: put it into a module, or use workers=0"
         )
     return file.getvalue(), names
 
 
 def _without_main(name: str) -> dict[str, Any]:
-    """What multiprocessing tells a process that begins, but the main module."""
+    """multiprocessing's data for a new process, without the main module."""
     return {key: value for key, value in spawn.get_preparation_data(name).items() if key not in _OF_MAIN}
 
 
@@ -75,7 +75,7 @@ _SPAWN_WITHOUT_MAIN = SimpleNamespace(**(vars(spawn) | {"get_preparation_data": 
 
 
 class _Popen(popen_spawn_posix.Popen):
-    """Launches a process by multiprocessing's own code, which sees another `get_preparation_data`."""
+    """Launches a process with multiprocessing's code, but with `_without_main` as `get_preparation_data`."""
 
     _launch = FunctionType(
         vars(popen_spawn_posix.Popen)["_launch"].__code__, vars(popen_spawn_posix) | {"spawn": _SPAWN_WITHOUT_MAIN}
@@ -83,7 +83,7 @@ class _Popen(popen_spawn_posix.Popen):
 
 
 class Process(SpawnProcess):
-    """A spawned process; `names` are those of the main module that it was given with its arguments."""
+    """A spawned process; `names` are the names of the main module that its arguments refer to."""
 
     names: tuple[str, ...] = ()
 
@@ -92,9 +92,12 @@ class Process(SpawnProcess):
         return _Popen(process_obj)
 
     def start(self) -> None:
-        """Start the process; MainModuleError while a worker process imports the main module."""
+        """Start the process. Raises MainModuleError while a worker process imports the main module."""
         if _LateMain.is_importing:
-            raise MainModuleError("the main module starts worker processes while a worker process imports it")
+            raise MainModuleError(
+                "the main module starts worker processes while a worker process imports it; put this under "
+                '`if __name__ == "__main__":`'
+            )
         super().start()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -107,11 +110,11 @@ class _Context(SpawnContext):
 
 
 SPAWN = _Context()
-"""The context to make worker processes with."""
+"""The context that creates worker processes."""
 
 
 def end_with_parent() -> None:
-    """In a worker process: from here on it ends when its parent is gone, also after SIGKILL."""
+    """Called in a worker process: makes it end when its parent dies, even by SIGKILL."""
     if parent := parent_process():
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
@@ -123,7 +126,7 @@ def _end_with(parent: int | None) -> None:
 
 
 class _LateMain:
-    """`__getattr__` of the main module of a worker process: imports the caller's when a name of it is asked for."""
+    """The `__getattr__` of a worker's main module: imports the caller's main module when a name of it is needed."""
 
     is_importing = False
 
@@ -145,7 +148,7 @@ class _LateMain:
 
 
 def _begun(kind: type[Process], main: dict[str, str], state: bytes) -> Process:
-    """In the new process: the object of the process, whose arguments may import the main module."""
+    """Called in the new process: rebuilds the process object, which may import the main module."""
     sys.modules["__main__"].__getattr__ = _LateMain(main)  # type: ignore[method-assign]
     process = kind.__new__(kind)
     process.__dict__.update(ForkingPickler.loads(state))
@@ -153,7 +156,7 @@ def _begun(kind: type[Process], main: dict[str, str], state: bytes) -> Process:
 
 
 def _main() -> dict[str, str]:
-    """The main module as multiprocessing names it to a new process; empty where it has neither name nor path."""
+    """multiprocessing's name or path of the main module; empty if it has neither."""
     return {key: value for key, value in spawn.get_preparation_data("").items() if key in _OF_MAIN}
 
 
@@ -163,10 +166,10 @@ def _is_importable(main: dict[str, str]) -> bool:
 
 
 def main_failed(names: tuple[str, ...]) -> MainModuleError:
-    """The error for a process that ended with `MAIN_FAILED`, of the names that it needed."""
+    """The error for a process that ended with `MAIN_FAILED` because it needed `names`."""
     where = Path(_main().get("init_main_from_path", "")).name or "the main module"
     what = ", ".join(names)
     return MainModuleError(
-        f"worker processes import {where}, because {what} is defined there, and cannot: put what it runs under "
-        f'`if __name__ == "__main__":`, or put {what} into a module of its own'
+        f"worker processes cannot import {where}, which defines {what}: put the code that it runs under "
+        f'`if __name__ == "__main__":`, or put {what} into another module'
     )

@@ -20,7 +20,7 @@ from ...shards.media.sound_table import (
     SoundHead,
     SoundTableError,
     counts_of,
-    joined,
+    packet_bytes,
     packets_of,
 )
 from ...shards.stores.base import Range, Store
@@ -181,7 +181,7 @@ def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int
     base, last = int(pieces["start"][0]), pieces[-1]
     data = reader.of_member(base, int(last["start"]) + int(last["size"]) - base)
     at = int(ends[skipped]) - int(counts[0])
-    return Run(packets=joined(data, base, pieces, packets), counts=counts, kept=kept, skip=low - at, n=high - low)
+    return Run(packets=packet_bytes(data, base, pieces, packets), counts=counts, kept=kept, skip=low - at, n=high - low)
 
 
 def _of_run(form: SoundForm, run: Run) -> Floats:

@@ -16,7 +16,7 @@ from ...shards.format.idx import idx_text
 from ...shards.format.journal import Journal
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.sample import DatasetInfo, Reject
-from ...shards.media.packet_table import beside, packets_path
+from ...shards.media.packet_table import packets_path, sidecar
 from ...shards.stores.block_sums import SUMS
 from ...shards.stores.publish import publishing, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
@@ -95,7 +95,7 @@ def _finished(folder: Path, indexer: Indexer, fast: bool, tars: Sequence[Indexed
         example = f", for example {rejects[0].source}: {rejects[0].reason}" if rejects else ""
         raise DatasetError(f"{len(tars)} tars hold no usable {indexer.noun}{example}")
     for name in {tar.shard.name for tar in tars} - {shard.name for shard in shards}:
-        for file in (packets_path(folder, name), beside(folder, name, SUMS)):
+        for file in (packets_path(folder, name), sidecar(folder, name, SUMS)):
             file.unlink(missing_ok=True)
     for shard in shards:
         _write_idx(folder, shard)
@@ -176,5 +176,5 @@ def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject]
 
 
 def _write_idx(folder: Path, shard: ShardRecord) -> None:
-    with publishing(beside(folder, shard.name, ".idx")) as stream:
+    with publishing(sidecar(folder, shard.name, ".idx")) as stream:
         stream.write(idx_text((row.key, row.spans) for row in shard.rows).encode())

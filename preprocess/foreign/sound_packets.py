@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from ...shards.media.sound_table import GOES_ON, PIECE, Records, SoundForm
+from ...shards.media.sound_table import CONTINUED, PIECE, Records, SoundForm
 from ..encode.audio.mp3_frames import id3_end
 from ..encode.reject import RejectError
 from .ogg import Pieces, ogg_packets
@@ -27,7 +27,7 @@ _FTYP = b"ftyp"
 class DemuxedSound:
     """The packets of a sound.
 
-    form: what a decoder of the packets needs. pieces: PIECE, with sample counts of 0 or GOES_ON. packets: their bytes.
+    form: what a decoder of the packets needs. pieces: PIECE, sample counts are 0 or CONTINUED. packets: their bytes.
     priming: how many samples precede the sound, according to the container.
     """
 
@@ -114,6 +114,8 @@ def _ogg_places(data: bytes, packets: list[bytes]) -> list[Pieces] | None:
 
 def _pieces(places: list[Pieces]) -> Records:
     table = np.zeros(sum(map(len, places)), PIECE)
-    flat = [(at, size, GOES_ON if n + 1 < len(place) else 0) for place in places for n, (at, size) in enumerate(place)]
+    flat = [
+        (at, size, CONTINUED if n + 1 < len(place) else 0) for place in places for n, (at, size) in enumerate(place)
+    ]
     table["start"], table["size"], table["samples"] = np.array(flat, np.int64).reshape(-1, 3).T
     return table

@@ -1,4 +1,4 @@
-"""The work of one index task: index a tar, and write its packets file beside the manifest."""
+"""The work of one index task: index a tar, and write its packets file in the folder of the manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...shards.errors import ShardError
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.sample import Reject
 from ...shards.format.ustar import CHUNK_BYTES, HashedReader
-from ...shards.media.packet_table import beside, packets_path
+from ...shards.media.packet_table import packets_path, sidecar
 from ...shards.stores.block_sums import SUMS, write_sums
 from ...shards.stores.publish import publishing
 from ..encode.reject import RejectError
@@ -69,8 +69,8 @@ class IndexedTar:
             status = (folder / name).stat()
         except OSError:
             return False
-        beside_it = packets_path(folder, name).is_file() and beside(folder, name, SUMS).is_file()
-        return beside_it and (status.st_size, status.st_mtime_ns) == (self.shard.size_bytes, self.modified_ns)
+        has_sidecars = packets_path(folder, name).is_file() and sidecar(folder, name, SUMS).is_file()
+        return has_sidecars and (status.st_size, status.st_mtime_ns) == (self.shard.size_bytes, self.modified_ns)
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
                 pass
     except OSError as error:
         raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
-    write_sums(beside(task.out, task.name, SUMS), reader.sums)
+    write_sums(sidecar(task.out, task.name, SUMS), reader.sums)
     with packets_path(task.out, task.name).open("rb") as file:
         packets_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     rows = tuple(found.rows.values())

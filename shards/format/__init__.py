@@ -1,1 +1,1 @@
-"""The format: samples, tars, their manifest, and the checks of a finished split."""
+"""The shard format: samples, tars, the manifest, and the checks of a finished split."""

@@ -1,7 +1,7 @@
-"""The columns of a manifest.parquet, checked and turned into arrays.
+"""Reads the columns of manifest.parquet into arrays and checks their types.
 
-An index of a million samples takes hundreds of MB, so nothing is in memory twice: arrays are made in their full length
-and filled from one row group after the other.
+A manifest of a million samples takes hundreds of MB, so nothing is in memory twice: arrays are allocated in full length
+and filled row group by row group.
 """
 
 from __future__ import annotations
@@ -19,28 +19,26 @@ import pyarrow.parquet as pq
 from ..errors import ShardError
 from .columns import COMPONENTS_KEY, DIGEST_BYTES, FORMAT, FORMAT_KEY
 
-REMEDY = "make the shards again (`maskstream shards`, or `maskstream index` for tars that others wrote)"
+REMEDY = "make the shards again (`maskstream shards`, or `maskstream index` for foreign tars)"
 
 
 class ColumnReader:
-    """The columns of an open manifest; each is read when it is asked for, into arrays that are read-only."""
+    """The columns of an open manifest. Each is read on demand into read-only arrays."""
 
     def __init__(self, path: Path, file: pq.ParquetFile) -> None:
         self.path = path
         self._file = file
         self._schema: pa.Schema = file.schema_arrow
         metadata = self._schema.metadata or {}
-        found = metadata.get(FORMAT_KEY, b"nothing").decode(errors="replace")
+        found = metadata.get(FORMAT_KEY, b"none").decode(errors="replace")
         if found != FORMAT:
-            raise ShardError(
-                f"{path} is not a manifest of this version: its format is {found!r}, not {FORMAT!r}; {REMEDY}"
-            )
+            raise ShardError(f"{path} has the format {found!r}; this version of maskstream reads {FORMAT!r}: {REMEDY}")
         self.names: list[str] = self._schema.names
         self.kinds: dict[str, str] = json.loads(metadata.get(COMPONENTS_KEY, b"{}"))
         """The kind of each component."""
 
     def words_of(self, component: str) -> dict[str, pa.DataType]:
-        """The last words of a component's columns, and the types of these."""
+        """The columns of a component by the part of their name after the component, and their types."""
         split = {name: name.rpartition(".") for name in self.names}
         return {word: self._schema.field(name).type for name, (before, _, word) in split.items() if before == component}
 
@@ -57,26 +55,26 @@ class ColumnReader:
         return pa.chunked_array(list(self.chunks(name, pa.string())), pa.string()).combine_chunks()
 
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Nulls become 0."""
+        """A column of numbers; null becomes 0."""
         chunks = self.chunks(name, kind)
         filled = ((chunk.fill_null(0) if chunk.null_count else chunk).to_numpy() for chunk in chunks)
         return _joined(filled, self._file.metadata.num_rows, dtype)
 
     def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
-        """The words of a dictionary-encoded column, and for each row the number of its word, -1 for null."""
+        """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
         chunks = pa.chunked_array(list(self.chunks(name, kind)), kind).unify_dictionaries().chunks
         words = chunks[0].dictionary.to_pylist() if chunks else []
         numbers = (chunk.indices.fill_null(-1).to_numpy() for chunk in chunks)
         return words, _joined(numbers, self._file.metadata.num_rows, np.int32)
 
     def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
-        """Uint8 (N, 16), 0 for null."""
+        """A column of digests, uint8 (N, 16); null becomes 0."""
         filled = (chunk.fill_null(bytes(DIGEST_BYTES)) for chunk in self.chunks(name, kind))
         flat = (np.frombuffer(c.buffers()[1], np.uint8, len(c) * DIGEST_BYTES, c.offset * DIGEST_BYTES) for c in filled)
         return _joined(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8).reshape(-1, DIGEST_BYTES)
 
     def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
-        """The length of each row's list, and the values of all, in the narrowest signed integers that hold them."""
+        """The length of each row's list, and the values of all lists as the narrowest signed integers that fit."""
         lengths: list[npt.NDArray[np.int32]] = []
         values: npt.NDArray[Any] = np.empty(self._most_values(name), np.int8)
         end = 0
@@ -95,7 +93,7 @@ class ColumnReader:
         return _joined(lengths, self._file.metadata.num_rows, np.int64), values
 
     def _most_values(self, name: str) -> int:
-        """As many values as a column of lists may hold; memory that stays unfilled costs nothing."""
+        """An upper bound of the values in a column of lists; unused memory costs nothing."""
         groups = [self._file.metadata.row_group(group) for group in range(self._file.num_row_groups)]
         leaves = [group.column(i) for group in groups for i in range(group.num_columns)]
         return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.startswith(f"{name}."))
@@ -108,6 +106,6 @@ def _joined(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLik
         joined[end : end + len(array)] = array
         end += len(array)
     if end != length:
-        raise ShardError(f"a column of the manifest has {end} values, its rows say {length}; {REMEDY}")
+        raise ShardError(f"a column of the manifest has {end} values, but it has {length} rows; {REMEDY}")
     joined.flags.writeable = False
     return joined

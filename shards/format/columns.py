@@ -1,10 +1,10 @@
-"""The columns of manifest.parquet and rejects.parquet, and how rows become them.
+"""The columns of manifest.parquet and rejects.parquet, and their tables.
 
-Every sample: `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none), `source`. Every component NAME
-of the split (the whole ending of a member, such as `cam0.mp4`), with a dot before a word without dots: `NAME.offset`
-and `NAME.size` int64 (bytes; offset of the data in the tar), `NAME.xxh3_128` (16 bytes), and its facts (int64 or
-float64), words (dictionary-encoded) and lists (of int64), null in samples without them. The metadata of the file says
-which kind each component has; what a column is its type says.
+Every sample has `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none) and `source`. Every
+component NAME (the whole ending of a member, such as `cam0.mp4`) has `NAME.offset` and `NAME.size` int64 (of its data
+in the tar, in bytes), `NAME.xxh3_128` (16 bytes), and one column for each fact (int64 or float64), word
+(dictionary-encoded) and list (of int64). Samples without the component have null. The file's metadata gives the kind of
+each component; the Arrow type tells facts, words and lists apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FORMAT_KEY, COMPONENTS_KEY = b"maskstream", b"maskstream.components"
 
 
 def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
-    """One row per sample, in the order of `shards` and of each tar. ShardError where a component has two kinds."""
+    """One row per sample, in the order of `shards` and of each tar. Raises ShardError if a component has two kinds."""
     rows = [row for shard in shards for row in shard.rows]
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.rows) for shard in shards])
     names = pa.array([shard.name for shard in shards], pa.string())
@@ -54,7 +54,9 @@ def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
         placed = [row.members.get(name) for row in rows]
         found = sorted({member.kind for member in placed if member is not None})
         if len(found) > 1:
-            raise ShardError(f"component {name!r} has the kinds {', '.join(found)}; a component of a split has one")
+            raise ShardError(
+                f"component {name!r} has the kinds {', '.join(found)}; give a component the same kind in all samples"
+            )
         kinds[name] = found[0]
         columns |= {f"{name}.{word}": column for word, column in _component_columns(placed).items()}
     metadata = {FORMAT_KEY: FORMAT.encode(), COMPONENTS_KEY: json.dumps(kinds).encode()}
@@ -62,26 +64,26 @@ def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
 
 
 def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
-    """The columns of one component, by their last word."""
-    there = [member for member in placed if member is not None]
+    """The columns of one component, by the part of their name after the component."""
+    present = [member for member in placed if member is not None]
     columns: dict[str, pa.Array] = {
         OFFSET: pa.array([None if m is None else m.offset for m in placed], COMPONENT_COLUMNS[OFFSET]),
         SIZE: pa.array([None if m is None else m.size for m in placed], COMPONENT_COLUMNS[SIZE]),
         DIGEST: pa.array([None if m is None else m.digest for m in placed], COMPONENT_COLUMNS[DIGEST]),
     }
-    for name in sorted({name for member in there for name in member.facts}):
+    for name in sorted({name for member in present for name in member.facts}):
         values = [None if m is None else m.facts.get(name) for m in placed]
         is_float = any(isinstance(value, float) for value in values)
         columns[name] = pa.array(values, pa.float64() if is_float else pa.int64())
-    for name in sorted({name for member in there for name in member.words}):
+    for name in sorted({name for member in present for name in member.words}):
         columns[name] = pa.array([None if m is None else m.words.get(name) for m in placed], WORD)
-    for name in sorted({name for member in there for name in member.lists}):
+    for name in sorted({name for member in present for name in member.lists}):
         columns[name] = _list_column([None if m is None else m.lists.get(name) for m in placed])
     return columns
 
 
 def _list_column(lists: Sequence[Any]) -> pa.Array:
-    """One list per row, or null."""
+    """A column with one list, or null, per row."""
     starts = pa.array(accumulate((0 if values is None else len(values) for values in lists), initial=0), pa.int32())
     absent = pa.array([values is None for values in lists], pa.bool_())
     flat = np.concatenate([values for values in lists if values is not None])

@@ -1,4 +1,4 @@
-"""A split as a whole: the manifest, the rejects, and `dataset.json`, whose presence says that it is finished."""
+"""Finishes a split: writes manifest, rejects and `dataset.json`, whose existence marks the split as finished."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ DATASET_JSON = "dataset.json"
 MANIFEST = "manifest.parquet"
 REJECTS = "rejects.parquet"
 FOREIGN = "foreign"
-"""The profile of a split over tars that others wrote."""
+"""The profile of an index of foreign tars, which other programs wrote."""
 ROW_GROUP = 1 << 16
-"""Rows that are written, and while reading are decompressed, at a time."""
+"""Rows per row group, the unit of writing and of decompression."""
 
 _AGAIN = (
-    "make the shards again with `maskstream shards DATASET ... --overwrite`, or with `maskstream index` for tars that "
-    "others wrote"
+    "make the shards again with `maskstream shards DATASET ... --overwrite`, or `maskstream index` for foreign tars"
 )
 _KEYS = ("dataset", "split", "modality", "profile", "settings", "label_names", "counts", "manifest_sha256", "shards")
 _COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "bytes"), int)
@@ -41,9 +40,9 @@ _SHARD: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha2
 def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord], rejects: Sequence[Reject]) -> None:
     """Write manifest.parquet, rejects.parquet and, last, dataset.json; the same input gives the same bytes.
 
-    Shards are taken in the order of their names and rejects in the order of their sources, whatever order they come in.
-    A dataset.json that is there is taken away first, so at no time does one stand beside files that it does not
-    describe. Raises ShardError where a shard's file is missing or has another size, or where two samples have one key.
+    Shards are sorted by name and rejects by source. An existing dataset.json is deleted first, so there is never one
+    that describes other files. Raises ShardError if a shard's file is missing or has another size, or if two samples
+    have the same key.
     """
     folder = Path(folder)
     shards = sorted(shards, key=lambda shard: shard.name)
@@ -75,7 +74,7 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
 def read_dataset_json(folder: str | Path) -> dict[str, Any]:
     """The contents of `folder`'s dataset.json: format, dataset, split, modality, profile, settings, counts, shards, ...
 
-    Raises ShardError where it is missing, unreadable or of another format.
+    Raises ShardError if it is missing, unreadable or of another format.
     """
     path = Path(folder) / DATASET_JSON
     try:
@@ -83,20 +82,20 @@ def read_dataset_json(folder: str | Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ShardError(_not_a_split(Path(folder))) from error
     except (OSError, ValueError) as error:
-        raise ShardError(f"{path} is unreadable ({error}); run `maskstream shards` again to write it anew") from error
+        raise ShardError(f"{path} is unreadable ({error}); run `maskstream shards` again to rewrite it") from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
-        raise ShardError(f"{path} has format {found!r}; this version of maskstream reads {FORMAT!r}: {_AGAIN}")
+        raise ShardError(f"{path} has the format {found!r}; this version of maskstream reads {FORMAT!r}: {_AGAIN}")
     if missing := [key for key in _KEYS if key not in data]:
-        raise ShardError(f"{path} lacks {', '.join(missing)}; run `maskstream shards` again to write it anew")
+        raise ShardError(f"{path} lacks {', '.join(missing)}; run `maskstream shards` again to rewrite it")
     shards = data["shards"] if isinstance(data["shards"], list) else [None]
     if not _has_shape(data["counts"], _COUNTS) or not all(_has_shape(shard, _SHARD) for shard in shards):
-        raise ShardError(f"{path}: counts or shards are not as {FORMAT!r} has them; run `maskstream shards` again")
+        raise ShardError(f"{path}: counts or shards do not have the form of {FORMAT!r}; run `maskstream shards` again")
     return dict(data)
 
 
 def _counts(shards: Sequence[ShardRecord], rejects: int) -> dict[str, int]:
-    """Samples, rejects, shards, bytes, and the frames of video where there is any."""
+    """The numbers of samples, rejects, shards and bytes, and of frames if there are videos."""
     members = (member for shard in shards for row in shard.rows for member in row.members.values())
     frames = [int(member.facts["n_frames"]) for member in members if member.kind == VIDEO.name]
     counts = {"samples": sum(len(shard.rows) for shard in shards), "rejects": rejects, "shards": len(shards)}
@@ -104,7 +103,7 @@ def _counts(shards: Sequence[ShardRecord], rejects: int) -> dict[str, int]:
 
 
 def _sums(shards: Sequence[ShardRecord]) -> dict[str, list[float]]:
-    """The sums of all samples (see `Sample`), whatever the order that they come in."""
+    """The sums over all samples (see `Sample`), independent of their order."""
     parts: dict[str, list[list[float]]] = {}
     for shard in shards:
         for row in shard.rows:
@@ -124,13 +123,13 @@ def _has_shape(value: object, types: dict[str, type]) -> bool:
 
 def _not_a_split(folder: Path) -> str:
     if not folder.is_dir():
-        return f"no folder {folder}; give the folder of a split, as made by `maskstream shards DATASET --out OUT`"
+        return f"there is no folder {folder}; give the folder of a split (`maskstream shards DATASET --out OUT`)"
     splits = sorted(path.parent.name for path in folder.glob(f"*/{DATASET_JSON}"))
     if splits:
         return f"{folder} holds the splits {', '.join(splits)}; give one of them, such as {folder / splits[0]}"
     return (
-        f"no {DATASET_JSON} in {folder}: not the folder of a finished split; finish it with `maskstream shards` (a run "
-        "that was stopped goes on where it was)"
+        f"there is no {DATASET_JSON} in {folder}, so it is no finished split; finish it with `maskstream shards`, "
+        "which continues a stopped run"
     )
 
 
@@ -140,7 +139,7 @@ def _check_files(folder: Path, shards: Sequence[ShardRecord]) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != shard.size_bytes:
             found = "is missing" if size is None else f"has {size} bytes"
-            raise ShardError(f"shard {path} {found}, but was written with {shard.size_bytes} bytes; write it again")
+            raise ShardError(f"the shard {path} {found}, but was written with {shard.size_bytes} bytes; write it again")
 
 
 def _check_keys(shards: Sequence[ShardRecord]) -> None:
@@ -148,7 +147,7 @@ def _check_keys(shards: Sequence[ShardRecord]) -> None:
     keys = Counter(row.key for shard in shards for row in shard.rows)
     for what, counter in (("shard name", names), ("key", keys)):
         if twice := [name for name, count in counter.items() if count > 1]:
-            raise ShardError(f"{len(twice)} {what}s come more than once in this split, such as {twice[0]!r}")
+            raise ShardError(f"{len(twice)} {what}s occur more than once in this split, such as {twice[0]!r}")
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:

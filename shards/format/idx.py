@@ -1,7 +1,7 @@
-"""The `.idx` file beside a tar, which `fn.readers.webdataset` of NVIDIA DALI reads instead of walking the headers.
+"""The `.idx` file of a tar, which `fn.readers.webdataset` of NVIDIA DALI reads instead of the tar's headers.
 
-Format v1.2, byte-equal to what DALI's `wds2idx` writes: a line `v1.2 N`, then a line for each of the N samples with
-`ending offset size member-name` for each component, in the order of the tar.
+The format is v1.2, byte for byte as DALI's `wds2idx` writes it: a line `v1.2 N`, then a line for each of the N samples
+with `ending offset size member-name` for each component, in the order of the tar.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Span = tuple[int, int]
 
 
 def idx_text(samples: Iterable[tuple[str, Mapping[str, Span]]]) -> str:
-    """The text of the index of samples given as (key, component name -> span), in the order of the tar."""
+    """The index of samples, which are (key, component -> span) in the order of the tar."""
     lines = [
         " ".join(f"{name} {offset} {size} {key}.{name}" for name, (offset, size) in spans.items())
         for key, spans in samples

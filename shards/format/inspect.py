@@ -1,4 +1,4 @@
-"""What a split holds, told from dataset.json, the manifest and the rejects alone; no shard is opened."""
+"""Summarises a split from dataset.json, the manifest and the rejects; no shard is opened."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .manifest import Component, Manifest
 
 TOP = 10
 _PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
-"""Facts that say where bytes lie and nothing of what they hold."""
+"""Facts about the position of bytes, which a summary leaves out."""
 
 
 def inspect(folder: str | Path) -> dict[str, Any]:
-    """A JSON-able summary of the split in `folder`.
+    """A summary of the split in `folder` as JSON values.
 
-    Always: dataset, split, modality, profile, settings, fingerprint, counts, bytes_per_component, samples_per_label and
-    rejects_per_stage (the ten most frequent, then "others"). `video`: of each component that is one, hours,
-    bytes_per_second, and how many samples have which codec, resolution and fps, and the mean, least and most frames of
-    videos and of GOPs. `sound`: of each, hours, and how many samples have which rate and how many channels. `facts`:
-    mean, least and most of every fact `COMPONENT.FACT` over the samples that have the component.
-    Raises ShardError where the split cannot be read.
+    It holds dataset, split, modality, profile, settings, fingerprint, counts, bytes_per_component, samples_per_label
+    and rejects_per_stage (the ten most frequent, then "others"). `video` gives for each video component hours,
+    bytes_per_second, the counts of codecs, resolutions and frame rates, and mean, min and max of the frames per video
+    and per GOP. `sound` gives for each sound component hours, seconds per sample, and the counts of sample rates and
+    channels. `facts` gives mean, min and max of every fact `COMPONENT.FACT`. Raises ShardError if the split cannot be
+    read.
     """
     manifest = Manifest.load(folder)
     info = manifest.info
@@ -85,7 +85,7 @@ def _sound(sound: Component) -> dict[str, Any]:
 
 
 def _gop_lengths(video: Component) -> npt.NDArray[np.int64]:
-    """Frames of every GOP: to the next one's first frame, and for the last one of a video to the video's end."""
+    """The number of frames of every GOP."""
     gops = video.lists["gop_first_frame"]
     ends = np.roll(gops.values, -1).astype(np.int64)
     has = np.diff(gops.start) > 0
@@ -103,7 +103,7 @@ def _count(values: npt.NDArray[Any]) -> dict[Any, int]:
 
 
 def _top(counts: dict[str, int]) -> dict[str, int]:
-    """The ten most frequent, equal ones by name, and what the others come to."""
+    """The ten most frequent entries, ties sorted by name, and the sum of the others."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     others = sum(n for _, n in ordered[TOP:])
     return dict(ordered[:TOP]) | ({"others": others} if others else {})
@@ -114,5 +114,5 @@ def _reject_stages(folder: Path) -> list[str]:
     try:
         stages: list[str] = pq.read_table(path, columns=["stage"]).column(0).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path} is unreadable ({error}); run `maskstream shards` again to write it anew") from error
+        raise ShardError(f"{path} is unreadable ({error}); run `maskstream shards` again to rewrite it") from error
     return stages

@@ -1,6 +1,7 @@
-"""Which files of a split are published, on disk, so that a run that was killed goes on where it was.
+"""The journal: records on disk which files of a split are published, so that a killed run can continue.
 
-One SQLite row per file (WAL, synchronous=FULL): `record` returns once the row survives a power cut. Rows are JSON.
+It is an SQLite database (WAL, synchronous=FULL) with one JSON row per file. A row survives a power failure as soon as
+`record` returns.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ CREATE TABLE IF NOT EXISTS records (name TEXT PRIMARY KEY, json TEXT NOT NULL);
 
 
 class Named(Protocol):
-    """A task, of which the journal keeps the record under the last part of its name."""
+    """A task; the journal keeps its record under the last part of its name."""
 
     @property
     def name(self) -> str: ...
 
 
 class Record(Protocol):
-    """What is known of what a task published."""
+    """The description of what a task published."""
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -39,17 +40,17 @@ class Record(Protocol):
     def from_json(cls, data: dict[str, Any]) -> Self: ...
 
     def stands(self, folder: Path) -> bool:
-        """Whether what was published is still there, and what it was made of is the same."""
+        """Whether the published files still exist and their inputs are unchanged."""
 
 
 RecordT = TypeVar("RecordT", bound=Record)
 
 
 class Journal(Generic[RecordT]):
-    """The journal of the split in `folder`, for one process at a time; it makes the folder where there is none.
+    """The journal of the split in `folder`, for one process at a time; a missing folder is created.
 
-    `settings` is all that the files depend on, JSON-able; `kind` is the class of its records. Raises ResumeError where
-    the folder holds a journal of other settings, or one that SQLite cannot read.
+    `settings` holds all that decides the files, as JSON values; `kind` is the class of the records. Raises ResumeError
+    if the folder holds a journal with other settings, or one that SQLite cannot read.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], kind: type[RecordT]) -> None:
@@ -64,17 +65,17 @@ class Journal(Generic[RecordT]):
         except sqlite3.DatabaseError as error:
             self.close()
             raise ResumeError(
-                f"{self.path} cannot be used ({error}); if no other run writes to this folder, delete it to begin again"
+                f"{self.path} cannot be used ({error}); if no other run writes to this folder, delete it to start over"
             ) from error
         if changes := "; ".join(differences(json.loads(found), json.loads(text))):
             self.close()
             raise ResumeError(
-                f"{self.path} is of a run with other settings ({changes}); run with the settings it began with, choose "
-                "another output folder, or delete this one to begin again"
+                f"{self.path} belongs to a run with other settings ({changes}); use its settings, choose another "
+                "output folder, or delete this one to start over"
             )
 
     def _begin(self, settings: str) -> str:
-        """Make the tables where there are none; returns the settings that the journal is of."""
+        """Create missing tables, and return the settings of the journal."""
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_TABLES)
@@ -82,28 +83,28 @@ class Journal(Generic[RecordT]):
         return str(self._database.execute("SELECT json FROM settings").fetchone()[0])
 
     def stands(self, task: Named) -> RecordT | None:
-        """The record of a task whose files still stand in the folder; None for one that is to be done."""
+        """The record of a finished task whose files still exist; None for any other task."""
         row = self._database.execute("SELECT json FROM records WHERE name = ?", (_key(task),)).fetchone()
         record = None if row is None else self._kind.from_json(json.loads(row[0]))
         return record if record is not None and record.stands(self.folder) else None
 
     def record(self, task: Named, done: RecordT) -> None:
-        """Note that the files of a task are published; replaces what was known of it."""
+        """Record that the files of a task are published; replaces an earlier record."""
         try:
             self._database.execute(
                 "INSERT OR REPLACE INTO records VALUES (?, ?)", (_key(task), json.dumps(done.to_json()))
             )
         except sqlite3.OperationalError as error:
             raise StoreError(
-                f"{self.path} cannot be written ({error}); mend that and run the same command again"
+                f"{self.path} cannot be written ({error}); fix this and run the same command again"
             ) from error
 
     def close(self) -> None:
-        """Close the database; what was recorded stays."""
+        """Close the database and keep the records."""
         self._database.close()
 
     def discard(self) -> None:
-        """Close and delete the journal, once dataset.json says that the split is finished."""
+        """Close and delete the journal of a finished split."""
         self.close()
         for ending in ("-wal", "-shm", ""):
             self.path.with_name(self.path.name + ending).unlink(missing_ok=True)

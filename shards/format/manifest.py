@@ -1,4 +1,4 @@
-"""The manifest of a split: all that a loader knows before it reads a byte of a tar, as arrays."""
+"""The manifest of a split: arrays with all that a loader must know before it reads a tar."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Words:
-    """A word of each of N samples: `code` int32 (N,) is a number into `names`, -1 for none."""
+    """One word per sample: `code` int32 (N,) indexes `names`; -1 means none."""
 
     names: list[str]
     code: Int32s
@@ -43,10 +43,10 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Lists:
-    """A list of each of N samples, sample i's in `values[start[i]:start[i + 1]]`; start int64 (N + 1,).
+    """One list per sample: that of sample i is `values[start[i]:start[i + 1]]`; start int64 (N + 1,).
 
-    The values of all are in one flat array, as narrow as they allow (int8 to int64), for lists are most of what a
-    manifest holds. Lists of a component that have the same lengths have one `start`.
+    Lists are the largest part of a manifest, so `values` has the narrowest type that fits (int8 to int64), and lists of
+    equal lengths share `start`.
     """
 
     start: Int64s
@@ -58,10 +58,10 @@ class Lists:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Component:
-    """One component of each of N samples: where it lies, and what is known of it; all is 0 where a sample lacks it.
+    """One component of all N samples; all values are 0 for samples that lack it.
 
-    kind: the name of its `Kind`. offset int64 (N,) of the data in the tar and size int64 (N,), in bytes. facts: arrays
-    (N,), int64 or float64.
+    kind: the name of its `Kind`. offset, size: int64 (N,), of the data in the tar, in bytes. facts: int64 or float64
+    (N,) each.
     """
 
     name: str
@@ -75,20 +75,20 @@ class Component:
 
     @cached_property
     def digest(self) -> UInt8s:
-        """Uint8 (N, 16), the xxh3_128 of each, 0 where a sample lacks it; read from disk when it is first asked for."""
+        """The xxh3_128 of each sample's data, uint8 (N, 16), read from disk on first use; 0 if a sample lacks it."""
         return self.read_digest()
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """Bool (N,): which samples have it (no data lies at offset 0: there is a header before it)."""
+        """Which samples have the component, bool (N,). No data is at offset 0, where a tar has a header."""
         return self.offset > 0
 
     def facts_of(self, i: int) -> dict[str, int | float]:
-        """Sample i's facts."""
+        """The facts of sample i."""
         return {name: values[i].item() for name, values in self.facts.items()}
 
     def described(self, i: int, data: bytes = b"", table: bytes = b"") -> Member:
-        """Sample i's as a member, with the bytes that are given; ValueError where it has none."""
+        """The member of sample i with its columns and the given bytes. Raises ValueError if the sample lacks it."""
         i = range(len(self.offset))[i]
         if not self.offset[i]:
             raise ValueError(f"sample {i} has no component {self.name!r}")
@@ -102,7 +102,7 @@ class Component:
         )
 
     def ending(self, i: int) -> str:
-        """The ending of sample i's member in the tar: the component's name, but for tars that others wrote."""
+        """The ending of sample i's member in the tar; it differs from the component's name only in foreign tars."""
         words = self.words.get(ENDING)
         return self.name if words is None else words.names[words.code[i]]
 
@@ -110,22 +110,24 @@ class Component:
 def component_of(components: Mapping[str, Component], kinds: Sequence[str], wanted: str | None = None) -> Component:
     """The component `wanted`, or by default the only one of these kinds.
 
-    ValueError where there is no such component, or several fit and none is named.
+    Raises ValueError if there is no such component, or if several fit and `wanted` is None.
     """
     of = " or ".join(kinds)
     fitting = [name for name, component in components.items() if component.kind in kinds]
     listed = ", ".join(fitting) or "none"
     if wanted is not None:
         if wanted not in components:
-            raise ValueError(f"component={wanted!r}, but there is none of that name; of {of} there is {listed}")
+            raise ValueError(f"component={wanted!r} does not exist; components that are {of}: {listed}")
         if wanted not in fitting:
-            raise ValueError(f"component={wanted!r} is {components[wanted].kind}, not {of}; of {of} there is {listed}")
+            raise ValueError(
+                f"component={wanted!r} is {components[wanted].kind}, not {of}; components that are {of}: {listed}"
+            )
         return components[wanted]
     if len(fitting) != 1:
         held = ", ".join(f"{name} ({component.kind})" for name, component in components.items()) or "nothing"
         if fitting:
             raise ValueError(f"{len(fitting)} components are {of}: {listed}; name one with component=")
-        raise ValueError(f"no component is {of}; there is {held}")
+        raise ValueError(f"no component is {of}; the split holds {held}")
     return components[fitting[0]]
 
 
@@ -133,9 +135,9 @@ def component_of(components: Mapping[str, Component], kinds: Sequence[str], want
 class Manifest:
     """The samples of a split, numbered 0 to N - 1 in the order of the shards and of each tar.
 
-    folder: of the split. info: the contents of dataset.json. label int64 (N,), -1 for none. shard int32 (N,), a number
-    into shard_names. components: by name. The arrays are read-only. store: what ranges of its tars are read through. It
-    pickles as its folder and store, and for a process that is being started as memory that both then have in common.
+    folder: the split's folder. info: the contents of dataset.json. label: int64 (N,), -1 for none. shard: int32 (N,),
+    indexes shard_names. components: by name. store: reads the byte ranges. The arrays are read-only. A manifest pickles
+    as its folder and store, or, for a process that is being started, as shared memory.
     """
 
     folder: Path
@@ -150,9 +152,9 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path, store: Store | None = None) -> Manifest:
-        """Read dataset.json and manifest.parquet of a finished split; raises ShardError where that cannot be done.
+        """Read dataset.json and manifest.parquet of a finished split. Raises ShardError if they cannot be read.
 
-        store: what ranges are read through, by default of the folder's files.
+        store: reads the byte ranges; by default a `LocalStore` of the folder.
         """
         folder = Path(folder)
         info = read_dataset_json(folder)
@@ -172,7 +174,7 @@ class Manifest:
         return (_of_parts, (self._in_shared_memory(),)) if can_share() else (Manifest.load, (self.folder, self.store))
 
     def _in_shared_memory(self) -> Shared:
-        """All of it in memory that processes share; from the first time on, the arrays here are those there."""
+        """Move the arrays to shared memory on first use; this manifest then uses them too."""
         if self._shared is None:
             shared = Shared({f.name: getattr(self, f.name) for f in fields(self)})
             for name, value in {**shared.tree(), "_shared": shared}.items():
@@ -190,50 +192,53 @@ class Manifest:
         return keys
 
     def sources(self) -> pa.StringArray:
-        """What each sample was made of (read from disk at each call)."""
+        """The source of each sample, read from disk at each call."""
         with _columns(self.folder) as reader:
             return reader.strings("source")
 
     def shard_name(self, i: int) -> str:
-        """The tar that holds sample i, as the store names it."""
+        """The tar that holds sample i, by its name in the store."""
         name: str = self.shard_names[self.shard[i]]
         return name
 
     def shard_path(self, i: int) -> Path:
-        """The same as a path, for what reads tars of local folders without a store."""
+        """The path of the tar that holds sample i, for readers of local files that use no store."""
         return self.folder / self.shard_name(i)
 
     def component(self, name: str) -> Component:
-        """The component `name`; raises ValueError where no sample has it."""
+        """The component `name`. Raises ValueError if no sample has it."""
         if name not in self.components:
-            raise ValueError(f"no component {name!r} in {self.folder}; it has {', '.join(self.components) or 'none'}")
+            raise ValueError(
+                f"{self.folder} has no component {name!r}; its components are {', '.join(self.components) or 'none'}"
+            )
         return self.components[name]
 
     def member(self, i: int, name: str) -> Range:
-        """Where component `name` of sample i lies: its tar, offset and size in bytes; SampleError where it has none."""
+        """The byte range of component `name` of sample i. Raises SampleError if the sample lacks it."""
         component = self.components.get(name)
         if component is None or not component.offset[i]:
-            raise self._lacking(i, name)
+            raise self._missing(i, name)
         return Range(self.shard_name(i), int(component.offset[i]), int(component.size[i]))
 
     def video(self, i: int, name: str | None = None) -> VideoIndex:
-        """Where the frames of component `name` of sample i lie, by default of the only video; raises SampleError where
-        it has none.
+        """The index of the video `name` of sample i, by default of the only video component.
+
+        Raises SampleError if the sample lacks it.
         """
         component = self.components[name] if name else component_of(self.components, (VIDEO.name,))
         if not component.offset[i]:
-            raise self._lacking(i, component.name)
+            raise self._missing(i, component.name)
         member = component.described(i)
         return VideoIndex.of(member.facts, member.words, member.lists)
 
-    def _lacking(self, i: int, name: str) -> SampleError:
+    def _missing(self, i: int, name: str) -> SampleError:
         return SampleError(
             shard=self.shard_path(i).name, key=self.key(i), component=name, reason="the sample has no such component"
         )
 
     @property
     def fingerprint(self) -> str:
-        """What a resume compares: 32 hex digits of the sha256 of the shards' names and checksums."""
+        """The split's identity: 32 hex digits of the sha256 of the shards' names and checksums."""
         lines = "".join(f"{shard['name']} {shard['sha256']}\n" for shard in self.info["shards"])
         return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
@@ -244,13 +249,13 @@ def _of_parts(parts: dict[str, Any]) -> Manifest:
 
 @contextmanager
 def _columns(folder: Path) -> Iterator[ColumnReader]:
-    """The columns of the manifest in `folder`; ShardError where they cannot be read."""
+    """The columns of the manifest in `folder`. Raises ShardError if they cannot be read."""
     path = folder / MANIFEST
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
             yield ColumnReader(path, file)
     except FileNotFoundError as error:
-        raise ShardError(f"no {MANIFEST} in {folder}, though dataset.json is there; {REMEDY}") from error
+        raise ShardError(f"{folder} has a dataset.json, but no {MANIFEST}; {REMEDY}") from error
     except (pa.ArrowException, OSError) as error:
         raise ShardError(f"{path} is unreadable ({error}); {REMEDY}") from error
 
@@ -296,7 +301,7 @@ def _read_component(reader: ColumnReader, name: str, kind: str) -> Component:
 
 
 def _read_list(reader: ColumnReader, name: str, others: Mapping[str, Lists]) -> Lists:
-    """A column of lists; its `start` is that of one of the others where they have the same lengths."""
+    """Read a column of lists; it shares `start` with another column of equal lengths."""
     lengths, values = reader.lists(name, LIST.value_type)
     start = np.concatenate([[0], np.cumsum(lengths)])
     start.flags.writeable = False

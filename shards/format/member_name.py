@@ -1,4 +1,4 @@
-"""How WebDataset reads a member's name: the key up to the first dot of the base name, the component behind it."""
+"""Splits a member's name as WebDataset does: the key ends at the base name's first dot, the component follows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Key (with its folders) and component (in lower case) of a member; None where it belongs to no sample.
+    """The key (with its folders) and the component (in lower case) of a member; None if it belongs to no sample.
 
-    As in WebDataset, a name outside of folders that begins with two underscores is metadata, and a base name that
-    begins with a dot, or has none, is left out.
+    As in WebDataset, a name without folders that begins with two underscores is metadata, and a base name that begins
+    with a dot, or has no dot, is ignored.
     """
     found = _NAME.fullmatch(name)
     if found is None or ("/" not in name and name.startswith("__")):
@@ -20,6 +20,6 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 def indexed_name(name: str) -> str:
-    """The name that a member of a manifest's row has in a tar that spells it `name`: the component in lower case."""
+    """The name `name` with its component in lower case, as the manifest spells it."""
     split = split_name(name)
     return name if split is None else ".".join(split)

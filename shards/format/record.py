@@ -1,4 +1,4 @@
-"""What is known about a finished shard: its checksum and, for each sample, where its bytes lie."""
+"""The record of a finished shard: its checksum and, for each sample, the positions of its members."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
-    """A member in its tar: offset of its data and size, in bytes, and the 16 bytes of its xxh3_128; the rest as in
-    `Member`.
+    """The position of a member in its tar: offset and size of its data in bytes, and its xxh3_128 (16 bytes). The other
+    fields are those of `Member`.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Placed:
 
     @classmethod
     def of(cls, member: Member, offset: int) -> Self:
-        """A member whose data begins at byte `offset` of the tar."""
+        """The record of a member whose data begin at byte `offset` of the tar."""
         return cls(
             kind=member.kind,
             offset=offset,
@@ -57,7 +57,7 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One sample of a shard: its members by component, in the order of the tar; the rest as in `Sample`."""
+    """One sample of a shard: its members by component, in the order of the tar. The other fields are as in `Sample`."""
 
     key: str
     label: int
@@ -67,7 +67,7 @@ class Row:
 
     @property
     def spans(self) -> dict[str, tuple[int, int]]:
-        """Offset and size of the members by their ending in the tar."""
+        """Offset and size of the members, by their ending in the tar."""
         return {m.words.get(ENDING, name): (m.offset, m.size) for name, m in self.members.items()}
 
     def to_json(self) -> Json:
@@ -88,8 +88,8 @@ class Row:
 class ShardRecord:
     """One finished shard: file name (`NAME-000000.tar`), sha256 in hex, size in bytes, and its rows in tar order.
 
-    A tar that others wrote is named by its path from the split's folder, and has a file of packets beside the manifest
-    (packet_table.py), whose sha256 in hex is `packets_sha256`.
+    A foreign tar is named by its path relative to the split's folder. It has a packets file in that folder
+    (packet_table.py), and `packets_sha256` is its sha256 in hex.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One shard against the manifest: a single pass over its bytes finds what differs."""
+"""Checks one shard against the manifest in a single pass over its bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from ..errors import ShardError
-from ..media.packet_table import beside, packets_path
+from ..media.packet_table import packets_path, sidecar
 from ..members.kinds import KINDS
 from ..members.member import no_problems
 from ..members.text import BYTES
@@ -27,24 +27,25 @@ from .ustar import CHUNK_BYTES, HashedReader, walk
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCheck:
-    """The check of the shard called `name`: `rows` int64 (n,) are its samples in the manifest, and `promised` is what
-    dataset.json says of it, nothing where it is not named there.
+    """The check of the shard `name`.
+
+    rows: int64 (n,), its samples in the manifest. declared: its entry in dataset.json, empty if there is none.
     """
 
     manifest: Manifest
     name: str
     rows: npt.NDArray[np.int64]
-    promised: Mapping[str, Any]
+    declared: Mapping[str, Any]
     decode: bool
     advance: Callable[[int], None]
 
     def problems(self) -> Iterator[str]:
-        """What is wrong, without the shard's name; everything is checked that can still be read."""
+        """The problems of the shard, without its name. All parts that can be read are checked."""
         path = self.manifest.folder / self.name
         rows = self.rows.tolist()
         keys = self.manifest.keys(self.rows)
         spans = [self._spans(row) for row in rows]
-        index = beside(self.manifest.folder, self.name, ".idx")
+        index = sidecar(self.manifest.folder, self.name, ".idx")
         yield from _idx_problems(index, idx_text(zip(keys, spans, strict=True)))
         yield from self._table_problems()
 
@@ -65,11 +66,11 @@ class ShardCheck:
         for _, key, name in expected.values():
             yield f"sample {key!r}, component {name!r}: is not in the tar"
         yield from self._checksum_problems(reader)
-        if reader.sha256.hexdigest() == self.promised.get("sha256"):
-            yield from self._sums_problems(beside(self.manifest.folder, self.name, SUMS), reader)
+        if reader.sha256.hexdigest() == self.declared.get("sha256"):
+            yield from self._sums_problems(sidecar(self.manifest.folder, self.name, SUMS), reader)
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
-        """The components of a sample in the order of the tar."""
+        """Offset and size of a sample's members, by their ending, in the order of the tar."""
         spans = {}
         for component in self.manifest.components.values():
             if offset := int(component.offset[row]):
@@ -77,19 +78,19 @@ class ShardCheck:
         return dict(sorted(spans.items(), key=lambda item: item[1]))
 
     def _component(self, row: int, ending: str) -> Component:
-        """The component that a member of a sample is."""
+        """The component of a sample's member with this ending."""
         own = self.manifest.components.values()
         return next(component for component in own if component.offset[row] and component.ending(row) == ending)
 
     def _tar_problems(self, reader: HashedReader, expected: dict[str, tuple[int, str, str]]) -> Iterator[str]:
-        """Walk the tar as its headers say, taking each member that is found out of `expected`."""
+        """Walk the tar by its headers and remove each member found from `expected`."""
         try:
             for member in walk(reader, foreign=self._foreign):
                 row, key, name = expected.pop(indexed_name(member.name), (-1, "", ""))
                 if row < 0 and self._foreign:
-                    continue  # it is among the rejects; the shard's sha256 covers it
+                    continue  # a reject; the shard's sha256 covers it
                 if row < 0:
-                    yield f"member {member.name!r} is not in the manifest, or comes a second time"
+                    yield f"member {member.name!r} is not in the manifest or occurs twice"
                 elif not member.isreg():
                     yield f"sample {key!r}, component {name!r}: is not a regular file in the tar"
                 else:
@@ -112,18 +113,18 @@ class ShardCheck:
         for chunk in reader.chunks(0 if looks else member.size):
             digest.update(chunk)
         if digest.digest() != component.digest[row].tobytes():
-            yield "its bytes are not those that were written (xxh3_128 differs)"
+            yield "its bytes differ from those that were written (xxh3_128)"
         try:
             if looks and (table := self._table(component, row)) is not None:
                 described = component.described(row, body, table)
                 yield from kind.check(described)
                 yield from kind.decode(described) if self.decode else ()
         except KeyError as error:
-            yield f"the manifest has no {error} of it, which the kind {kind.name!r} needs"
+            yield f"the manifest lacks its {error}, which the kind {kind.name!r} needs"
 
     def _table(self, component: Component, row: int) -> bytes | None:
-        """The entry of a member in the shard's file of packets, empty where it has none; None where it cannot be read,
-        which the check of that file says.
+        """The packet table of a member, b"" if it has none. None if the packets file cannot be read, which another
+        check reports.
         """
         if "table_size" not in component.facts:
             return b""
@@ -136,41 +137,41 @@ class ShardCheck:
 
     @property
     def _foreign(self) -> bool:
-        """Whether others wrote the tar."""
-        return self.promised.get("packets_sha256") is not None
+        """Whether another program wrote the tar."""
+        return self.declared.get("packets_sha256") is not None
 
     def _table_problems(self) -> Iterator[str]:
-        path, expected = packets_path(self.manifest.folder, self.name), self.promised.get("packets_sha256")
+        path, expected = packets_path(self.manifest.folder, self.name), self.declared.get("packets_sha256")
         if expected is None:
             return
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            yield f"its packet table {path.name} cannot be read ({error.strerror or error})"
+            yield f"its packets file {path.name} cannot be read ({error.strerror or error})"
             return
         if found != expected:
-            yield f"the sha256 of its packet table {path.name} is not the one in dataset.json"
+            yield f"the sha256 of its packets file {path.name} differs from dataset.json"
 
     def _checksum_problems(self, reader: HashedReader) -> Iterator[str]:
-        if not self.promised:
+        if not self.declared:
             return
-        if reader.position != self.promised["size_bytes"]:
-            yield f"has {reader.position} bytes, not {self.promised['size_bytes']}"
-        if reader.sha256.hexdigest() != self.promised["sha256"]:
-            yield "its sha256 is not the one in dataset.json"
+        if reader.position != self.declared["size_bytes"]:
+            yield f"has {reader.position} bytes, not {self.declared['size_bytes']}"
+        if reader.sha256.hexdigest() != self.declared["sha256"]:
+            yield "its sha256 differs from dataset.json"
 
     def _sums_problems(self, path: Path, reader: HashedReader) -> Iterator[str]:
         try:
             found = path.read_bytes()
         except FileNotFoundError:
-            yield f"its sums {path.name} are missing, so what is read of it while training is not checked"
+            yield f"its sums file {path.name} is missing, so loaders cannot check what they read"
             return
         except OSError as error:
-            yield f"its sums {path.name} cannot be read ({error.strerror or error})"
+            yield f"its sums file {path.name} cannot be read ({error.strerror or error})"
             return
         if found != reader.sums.digest():
-            yield f"its sums {path.name} are not those of its blocks"
+            yield f"its sums file {path.name} differs from the sums of its blocks"
 
 
 def _idx_problems(path: Path, expected: str) -> Iterator[str]:
@@ -184,4 +185,4 @@ def _idx_problems(path: Path, expected: str) -> Iterator[str]:
         line = next(
             (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
         )
-        yield f"its index {path.name} is not what the manifest says, from line {line + 1} on"
+        yield f"its index {path.name} differs from the manifest from line {line + 1} on"

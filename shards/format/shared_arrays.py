@@ -1,7 +1,7 @@
-"""Arrays that worker processes read where they are, instead of a copy in each.
+"""Arrays in shared memory, which worker processes read without a copy.
 
-They lie in a file without a name (memfd), whose descriptor a process is born with: nothing is to be found in /dev/shm,
-and the memory is free when the last process that has it is gone, however that ends.
+The memory is an anonymous file (memfd), whose descriptor a process inherits. So /dev/shm is not used, and the memory is
+freed when the last process ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,14 @@ _ALIGNMENT = 64
 
 
 def can_share() -> bool:
-    """Whether what is pickled now goes to a process that is being started, on a system where that can be given files
-    without a name.
-    """
+    """Whether the current pickling is for a process that is being started, on a system with memfd."""
     return get_spawning_popen() is not None and hasattr(os, "memfd_create")
 
 
 class Shared:
-    """A tree (dicts and dataclasses) whose arrays lie in shared memory; pickled for a new process, it is small.
+    """A tree of dicts and dataclasses whose arrays are in shared memory, so its pickle is small.
 
-    Numpy arrays (one dimension, or more in C order) and arrow's string arrays without nulls are moved; every other leaf
-    stays what it is.
+    NumPy arrays (in C order) and Arrow string arrays without nulls are moved; other leaves are kept.
     """
 
     def __init__(self, tree: Any) -> None:
@@ -43,11 +40,11 @@ class Shared:
         os.ftruncate(self._descriptor, max(self._size, 1))
 
     def tree(self) -> Any:
-        """The tree, its arrays in the shared memory and read-only."""
+        """The tree with read-only arrays in the shared memory."""
         return _mapped(self._descriptor, self._tree)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """In the new process it is the tree itself."""
+        """Unpickling in the new process gives the tree itself."""
         return _received, (DupFd(self._descriptor), self._tree)
 
     def __del__(self) -> None:
@@ -60,7 +57,7 @@ class Shared:
             return _Strings(len(whole), self._write(_bytes_of(offsets)), self._write(_bytes_of(text)))
         if not isinstance(leaf, np.ndarray):
             return leaf
-        if id(leaf) not in self._put_before:  # an array that comes twice is written once
+        if id(leaf) not in self._put_before:  # an array that occurs twice is written once
             self._put_before[id(leaf)] = self._write(leaf)
         return self._put_before[id(leaf)]
 
@@ -77,7 +74,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Numbers:
-    """Where an array lies in the memory."""
+    """The position of an array in the memory."""
 
     begin: int
     dtype: str
@@ -91,7 +88,7 @@ class _Numbers:
 
 @dataclass(frozen=True, slots=True)
 class _Strings:
-    """Where the two buffers of an array of strings lie."""
+    """The positions of the two buffers of a string array."""
 
     length: int
     offsets: _Numbers
@@ -120,7 +117,7 @@ def _mapped(descriptor: int, tree: Any) -> Any:
 
 
 def _walked(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The tree with each leaf changed."""
+    """A copy of the tree with `change` applied to each leaf."""
     if isinstance(value, dict):
         return {key: _walked(entry, change) for key, entry in value.items()}
     if is_dataclass(value) and not isinstance(value, type | _Numbers | _Strings):

@@ -1,8 +1,7 @@
-"""The members of a tar, in one pass, with nothing that its headers say believed beyond the file's own size.
+"""Walks the members of a tar in one pass; sizes in headers are checked against the size of the file.
 
-Shards are USTAR, and nothing else is taken for one. Tars that others wrote may also be of GNU, PAX or the oldest form.
-
-`tarfile` is not used for walking: a damaged header with a huge or negative size keeps it busy for ever.
+Shards must be USTAR. Foreign tars may also be GNU, PAX or of the oldest form. `tarfile` does not walk the tar, because
+a damaged header with a huge or negative size makes it loop forever.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ _GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS = b"L", b"K", b"
 _EXTENSIONS = (_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS)
 _GZIP = b"\x1f\x8b"
 MAX_EXTENSION_BYTES = 1 << 20
-"""What is read of a header that only adds to the next one."""
+"""The largest extension header, which only adds to the next header."""
 
 
 class HashedReader:
-    """Reads a file from start to end, keeping its sha256 and the sums of its blocks; `advance` is told of every MiB or
-    so, and of the rest.
+    """Reads a file from start to end and computes its sha256 and block sums. Calls `advance` with the bytes read, about
+    once per MiB.
     """
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
         self._file = file
         self._advance = advance
-        self._untold = 0
+        self._unreported = 0
         self.size_bytes = os.fstat(file.fileno()).st_size
         self.position = 0
         self.sha256 = hashlib.sha256()
@@ -47,24 +46,24 @@ class HashedReader:
         self.sha256.update(data)
         self.sums.update(data)
         self.position += len(data)
-        self._untold += len(data)
-        if self._untold >= CHUNK_BYTES or (size and not data):
-            self._advance(self._untold)
-            self._untold = 0
+        self._unreported += len(data)
+        if self._unreported >= CHUNK_BYTES or (size and not data):
+            self._advance(self._unreported)
+            self._unreported = 0
         return data
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes in pieces of at most 1 MiB."""
+        """The next `size` bytes in chunks of at most 1 MiB."""
         end = self.position + size
         while data := self.read(min(CHUNK_BYTES, end - self.position)):
             yield data
 
 
 def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.TarInfo]:
-    """Yield each member with `offset_data`, the reader standing at its data, of which as much may be read as one likes.
+    """Yield each member with `offset_data`. The reader is then at its data, and the caller may read any part of them.
 
-    Ends at the end-of-archive block; raises ShardError where the file ends before it, or a header is none of USTAR's.
-    With `foreign`, GNU and PAX tars are read too: long names and sizes are taken from the headers that carry them.
+    The walk ends at the end-of-archive block. Raises ShardError if the file ends before it or a header is not USTAR.
+    With `foreign`, GNU and PAX tars are read too, with the long names and sizes of their extension headers.
     """
     extended: dict[str, str] = {}
     while True:
@@ -80,16 +79,16 @@ def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.Tar
             hint = "; it is compressed, so unpack it with gunzip first" if header.startswith(_GZIP) else ""
             raise ShardError(f"the tar has no header at byte {start} ({error}){hint}") from error
         if not foreign and header[257:265] != _MAGIC:
-            raise ShardError(f"the header at byte {start} is not of USTAR but {header[257:265]!r}")
+            raise ShardError(f"the header at byte {start} is {header[257:265]!r}, not USTAR")
         member.offset, member.offset_data = start, reader.position
         is_extension = foreign and member.type in _EXTENSIONS
         if not is_extension:
             _extend(member, extended)
             extended = {}
-        room = reader.size_bytes - reader.position
-        if not 0 <= member.size <= room:
+        left = reader.size_bytes - reader.position
+        if not 0 <= member.size <= left:
             raise ShardError(
-                f"the member {member.name!r} at byte {start} claims {member.size} bytes, the file has {room}"
+                f"the member {member.name!r} at byte {start} declares {member.size} bytes, but the file has {left} more"
             )
         if is_extension:
             extended |= _extension(member, reader)
@@ -102,10 +101,10 @@ def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.Tar
 
 
 def _extension(member: tarfile.TarInfo, reader: HashedReader) -> dict[str, str]:
-    """What a GNU or PAX header says of the member behind it: its `path`, its `size`, and what else it names."""
+    """The fields of a GNU or PAX extension header for the next member, such as `path` and `size`."""
     if member.size > MAX_EXTENSION_BYTES:
         raise ShardError(
-            f"the header at byte {member.offset} has {member.size} bytes, at most {MAX_EXTENSION_BYTES} are read"
+            f"the header at byte {member.offset} has {member.size} bytes; at most {MAX_EXTENSION_BYTES} are legal"
         )
     data = reader.read(member.size)
     if member.type == _GNU_LONG_NAME:
@@ -132,5 +131,5 @@ def _extend(member: tarfile.TarInfo, extended: dict[str, str]) -> None:
     member.name = extended.get("path", member.name)
     size = extended.get("size", str(member.size))
     if not size.lstrip("-").isdigit():
-        raise ShardError(f"the PAX header before byte {member.offset} says a size of {size!r}")
+        raise ShardError(f"the PAX header before byte {member.offset} declares the size {size!r}")
     member.size = int(size)

@@ -1,4 +1,4 @@
-"""Check a split against its own manifest, byte by byte, without raising for anything that is wrong with the data."""
+"""Verifies a split against its manifest, byte by byte. Damage is reported, not raised."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyReport:
-    """The samples, shards and bytes that dataset.json promises, and the problems, each naming the shard and the key."""
+    """The numbers of samples, shards and bytes in dataset.json, and the problems, each with its shard and key."""
 
     samples: int
     shards: int
@@ -42,11 +42,10 @@ class VerifyReport:
 def verify(folder: str | Path, *, decode: bool = False, progress: Progress | None = None) -> VerifyReport:
     """Read every shard of the split in `folder` once and compare it with dataset.json, the manifest and its idx.
 
-    Compared are: size and sha256 of shards; name, offset, size and xxh3_128 of members, none missing and none besides;
-    the idx; the counts; what the checks of the members' kinds say (shards/members), such as the table of GOPs of a
-    video. With `decode` members are decoded too: of a video the number of frames, their size, and the keyframe that
-    opens each GOP are compared. One such member is in memory at a time. The first 100
-    problems of a shard are listed, and the number of the others.
+    This compares the size and sha256 of shards; the name, offset, size and xxh3_128 of members, with none missing or
+    extra; the idx; and the counts. It runs the checks of the members' kinds (shards/members), such as that of a video's
+    table of GOPs. With `decode`, members are also decoded, one at a time. The report lists the first 100 problems of a
+    shard and counts the others.
     """
     try:
         _check_manifest(Path(folder))
@@ -63,10 +62,10 @@ def verify(folder: str | Path, *, decode: bool = False, progress: Progress | Non
             progress(done, counts["bytes"])
 
     problems = list(_split_problems(manifest))
-    promised = {shard["name"]: shard for shard in manifest.info["shards"]}
+    declared = {shard["name"]: shard for shard in manifest.info["shards"]}
     for name, rows in zip(manifest.shard_names, _rows_of_shards(manifest), strict=True):
         check = ShardCheck(
-            manifest=manifest, name=name, rows=rows, promised=promised.get(name, {}), decode=decode, advance=advance
+            manifest=manifest, name=name, rows=rows, declared=declared.get(name, {}), decode=decode, advance=advance
         )
         problems += [f"{name}: {problem}" for problem in _capped(check.problems())]
     return VerifyReport(
@@ -75,23 +74,23 @@ def verify(folder: str | Path, *, decode: bool = False, progress: Progress | Non
 
 
 def _rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
-    """The samples of each shard, int64 (n,), in their order, from one pass over the manifest."""
+    """The samples of each shard in order, int64 (n,), from one pass over the manifest."""
     counts = np.bincount(manifest.shard, minlength=len(manifest.shard_names))
     rows = np.split(np.argsort(manifest.shard, kind="stable"), np.cumsum(counts[:-1]))
     return rows[: len(counts)]
 
 
 def _check_manifest(folder: Path) -> None:
-    """A damaged manifest is good for no comparison, so it is told before it is read."""
-    promised = read_dataset_json(folder)["manifest_sha256"]
+    """Raise ShardError if the manifest is damaged; nothing can then be compared with it."""
+    declared = read_dataset_json(folder)["manifest_sha256"]
     path = folder / MANIFEST
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
-    if found != promised:
-        raise ShardError(f"{path}: its sha256 is not the one in dataset.json")
+    if found != declared:
+        raise ShardError(f"{path}: its sha256 differs from dataset.json")
 
 
 def _capped(problems: Iterable[str]) -> list[str]:
@@ -106,27 +105,27 @@ def _capped(problems: Iterable[str]) -> list[str]:
 
 
 def _split_problems(manifest: Manifest) -> Iterator[str]:
-    """What dataset.json, the manifest, the rejects and the folder contradict each other in, before a shard is read."""
+    """The contradictions between dataset.json, the manifest, the rejects and the folder; no shard is read."""
     info = manifest.info
-    promised = {shard["name"]: shard["samples"] for shard in info["shards"]}
+    declared = {shard["name"]: shard["samples"] for shard in info["shards"]}
     counted = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
     held = dict(zip(manifest.shard_names, counted, strict=True))
-    for name in sorted(promised.keys() | held.keys()):
-        if promised.get(name) != held.get(name):
-            yield f"{name}: has {held.get(name)} samples in the manifest, but {promised.get(name)} in dataset.json"
+    for name in sorted(declared.keys() | held.keys()):
+        if declared.get(name) != held.get(name):
+            yield f"{name}: has {held.get(name)} samples in the manifest, but {declared.get(name)} in dataset.json"
     for path in sorted(manifest.folder.glob("*.tar")) if info["profile"] != FOREIGN else ():
-        if path.name not in promised:
-            yield f"{path.name}: is not a shard of this split, but readers that take every tar here will read it"
+        if path.name not in declared:
+            yield f"{path.name}: is not a shard of this split, but readers of all tars in the folder would read it"
 
     sizes = sum(shard["size_bytes"] for shard in info["shards"])
-    truth = {"shards": len(promised), "bytes": sizes, "rejects": _count_rejects(manifest.folder)}
+    truth = {"shards": len(declared), "bytes": sizes, "rejects": _count_rejects(manifest.folder)}
     if videos := [component for component in manifest.components.values() if component.kind == VIDEO.name]:
         truth["frames"] = sum(int(video.facts["n_frames"].sum()) for video in videos)
     for name, value in truth.items():
         if info["counts"].get(name) != value:
             yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"
     if (repeated := len(manifest) - len(set(manifest.keys(range(len(manifest)))))) > 0:
-        yield f"{MANIFEST}: {repeated} keys repeat others"
+        yield f"{MANIFEST}: {repeated} keys are duplicates"
 
 
 def _count_rejects(folder: Path) -> int | str:

@@ -1,4 +1,4 @@
-"""Samples to one tar: deterministic headers, checksums taken while writing, published by a rename."""
+"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it by a rename."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .ustar import BLOCK_BYTES
 __all__ = ["Row", "ShardRecord", "write_shard"]
 
 MAX_MEMBER_BYTES = 8 * 2**30 - 1
-"""What the size field of a USTAR header holds; more needs extensions that DALI's reader does not know."""
+"""The largest size in a USTAR header; more needs extensions that DALI's reader does not support."""
 
 
 class _HashedStream:
-    """Passes bytes on to a stream and keeps their sha256, the sums of their blocks, and their number."""
+    """Writes bytes to a stream and computes their sha256, block sums and number."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -38,25 +38,25 @@ class _HashedStream:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
-    """Write `samples`, in their order, to the USTAR tar `path`, and beside it its `.idx` and the `.sums` of its blocks.
+    """Write `samples` in order into the USTAR tar `path`, with its `.idx` and `.sums` files.
 
     The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.members`, mode 0644,
-    mtime 0, uid and gid 0, no user and group names. An exception (also one that `samples` raises) publishes nothing.
-    Raises ValueError for a path that does not end in .tar, ShardError for no samples, a key that comes twice or has
-    an empty part between slashes, and a component over 8 GiB.
+    mtime 0, uid and gid 0, no user and group names. After an exception, including one of `samples`, nothing is
+    published. Raises ValueError if the path does not end in .tar, ShardError if there are no samples, a key occurs
+    twice or has an empty part between slashes, or a member is larger than 8 GiB.
     """
-    # Here and not above: it imports torch, which those who only read shards need not wait for.
+    # imported here because it imports torch, which readers of shards do not need
     from webdataset.writer import TarWriter
 
     path = Path(path)
     if path.suffix != ".tar":
-        raise ValueError(f"a shard's path must end in .tar, got {str(path)!r}")
+        raise ValueError(f"the path {str(path)!r} of a shard must end in .tar")
     rows: dict[str, Row] = {}
     position = 0
     with publishing(path) as stream:
         hashed = _HashedStream(stream)
-        # With these arguments TarWriter's bytes are those of tarfile's USTAR. It sorts the components of a sample, so
-        # they go in one by one to keep their order.
+        # With these arguments TarWriter writes the same bytes as tarfile's USTAR. It sorts the components of a sample,
+        # so they are written one by one to keep their order.
         with TarWriter(hashed, encoder=False, user="", group="", mode=0o644, mtime=0) as tar:
             for sample in samples:
                 _check(path.name, sample, rows)
@@ -69,7 +69,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
                     key=sample.key, label=sample.label, source=sample.source, members=members, sums=sample.sums
                 )
         if not rows:
-            raise ShardError(f"{path.name}: no samples to write; a shard holds at least one")
+            raise ShardError(f"{path.name}: there are no samples to write; a shard needs at least one")
         _write_idx(path, rows.values())
         write_sums(path.with_suffix(SUMS), hashed.sums)
     return ShardRecord(path.name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
@@ -78,16 +78,16 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
 def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
     if sample.key in rows:
         raise ShardError(
-            f"{shard}: key {sample.key!r} comes twice, from {rows[sample.key].source!r} and from {sample.source!r}; "
-            "every key of a split must be its own"
+            f"{shard}: key {sample.key!r} occurs twice, from {rows[sample.key].source!r} and from {sample.source!r}; "
+            "keys must be unique within a split"
         )
     if "" in sample.key.split("/"):
-        raise ShardError(f"{shard}: key {sample.key!r} has an empty part; no slash at an end, nor two in a row")
+        raise ShardError(f"{shard}: key {sample.key!r} has an empty part between slashes; remove the extra slash")
     for name, member in sample.members.items():
         if len(member.data) > MAX_MEMBER_BYTES:
             raise ShardError(
-                f"{shard}: component {name!r} of {sample.key!r} has {len(member.data)} bytes; a member of a USTAR tar "
-                f"holds at most {MAX_MEMBER_BYTES}: split the source into windows"
+                f"{shard}: component {name!r} of {sample.key!r} has {len(member.data)} bytes; a USTAR member has at "
+                f"most {MAX_MEMBER_BYTES}: split the source into windows"
             )
 
 

@@ -1,1 +1,1 @@
-"""What lies inside members: boxes, frames and packets, by offset."""
+"""Reads the insides of members by offset: boxes, frames and packets."""

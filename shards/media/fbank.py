@@ -1,7 +1,7 @@
 """Kaldi's filterbank, vectorised over any number of waveforms, on the CPU or a GPU.
 
-It is the feature of Audio-MAE and of the speech toolkits, and part of the format: dataset.json says its mean and
-deviation over a split, so that a loader can normalise it.
+It is the feature of Audio-MAE and of speech toolkits. It is part of the format, because dataset.json holds its sums
+over a split, by which loaders normalise it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ..errors import ShardError
 PREEMPHASIS = 0.97
 _FLOOR = torch.finfo(torch.float32).eps
 _FRAMES = 256
-"""Frames that a CPU works on at a time: few enough to stay in its cache, and to need no fresh memory."""
+"""Frames per step on a CPU; so few stay in its cache and reuse memory."""
 _NEIGHBOURS = 16
-"""Triangles that are multiplied at a time: each has few frequencies, nearly the same as its neighbours."""
+"""Triangles per matrix product; each covers few frequencies, nearly the same as its neighbours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fbank(Config):
-    """Log energies of `n_bins` triangles on the mel scale, of Hann windows of `window_ms` every `shift_ms`.
+    """Log energies in `n_bins` triangular mel filters, of Hann windows of `window_ms` every `shift_ms`.
 
-    Numerically Kaldi's (feature-fbank, htk-compatible, no energy, no dither, windows that lie inside the waveform):
-    each window loses its mean, is pre-emphasised by 0.97, and its power spectrum is summed in float32.
+    Numerically it equals Kaldi's (feature-fbank, htk-compatible, no energy, no dither, only whole windows): the mean of
+    each window is subtracted, the window is pre-emphasised by 0.97, and its power spectrum is summed in float32.
     """
 
     sample_rate: int = 16000
@@ -39,13 +39,13 @@ class Fbank(Config):
 
     def __post_init__(self) -> None:
         if self.n_bins < 1 or self.shift < 1 or self.window < 2:
-            raise ValueError(f"{self}: n_bins and shift are at least 1, a window has at least 2 samples")
+            raise ValueError(f"{self}: n_bins and shift must be at least 1, a window needs at least 2 samples")
         if not 0 <= self.low_hz < self.sample_rate / 2:
-            raise ValueError(f"low_hz={self.low_hz} must lie below half of sample_rate={self.sample_rate}")
+            raise ValueError(f"low_hz={self.low_hz} must be in 0 to half of sample_rate={self.sample_rate}")
 
     @property
     def window(self) -> int:
-        """Samples of a window."""
+        """Samples per window."""
         return int(self.sample_rate * self.window_ms / 1000)
 
     @property
@@ -54,16 +54,16 @@ class Fbank(Config):
         return int(self.sample_rate * self.shift_ms / 1000)
 
     def n_frames(self, n_samples: int) -> int:
-        """How many whole windows a waveform holds."""
+        """The number of whole windows in a waveform."""
         return max(0, 1 + (n_samples - self.window) // self.shift)
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """Waveforms float32 (..., n) to float32 (..., n_frames(n), n_bins)."""
+        """The filterbank float32 (..., n_frames(n), n_bins) of waveforms float32 (..., n)."""
         if waveform.shape[-1] < self.window:
             return waveform.new_zeros((*waveform.shape[:-1], 0, self.n_bins))
         flat = waveform.reshape(-1, waveform.shape[-1])
-        # A window of which the mean is taken off first and that is then pre-emphasised: what is left of the mean is
-        # 0.03 of it, but at the first sample, which the Hann window makes 0.
+        # Kaldi subtracts the mean of a window before pre-emphasis. After pre-emphasis that is 0.03 of the mean, except
+        # at the first sample, which the Hann window sets to 0.
         emphasised = flat.clone()
         emphasised[:, 1:].sub_(flat[:, :-1], alpha=PREEMPHASIS)
         mean = flat.unfold(-1, self.window, self.shift).mean(dim=-1, keepdim=True)
@@ -71,7 +71,7 @@ class Fbank(Config):
         return found.clamp_(min=_FLOOR).log_().reshape(*waveform.shape[:-1], -1, self.n_bins)
 
     def _energies(self, windows: Tensor, mean: Tensor) -> Tensor:
-        """Windows float32 (B, n, window), less 0.03 of their means (B, n, 1), to energies float32 (B, n, n_bins)."""
+        """Energies float32 (B, n, n_bins) of windows float32 (B, n, window), minus 0.03 of their means (B, n, 1)."""
         window, bands = _constants(self, windows.device)
         batch, n, size = *mean.shape[:2], _fft_size(self.window)
         step = n if windows.is_cuda else max(1, _FRAMES // batch)
@@ -94,10 +94,10 @@ def _fft_size(window: int) -> int:
 
 @lru_cache(maxsize=16)
 def _constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tuple[int, int, Tensor]]]:
-    """The window, float32 (window,), and the triangles over the spectrum, some neighbours at a time.
+    """The window, float32 (window,), and the triangles in groups of neighbours.
 
-    Of these: which squares they need, [first, stop), where the squares of the real and imaginary part of a frequency
-    follow each other, and their weights, float32 (stop - first, triangles).
+    A group is (first, stop, weights): weights float32 (stop - first, triangles) apply to the squares [first, stop) of
+    the spectrum, where the real and the imaginary part of a frequency are neighbours.
     """
     window = torch.hann_window(bank.window, periodic=False, dtype=torch.float64)
     weights = _triangles(bank).float().repeat_interleave(2, dim=0)
@@ -111,14 +111,14 @@ def _constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tuple[in
 
 
 def _triangles(bank: Fbank) -> Tensor:
-    """Each triangle's weights of the frequencies of the spectrum, float64 (frequencies, n_bins)."""
+    """The triangles' weights, float64 (frequencies, n_bins)."""
     size = _fft_size(bank.window)
     hertz = torch.arange(size // 2 + 1, dtype=torch.float64) * bank.sample_rate / size
     edges = torch.linspace(_mel(bank.low_hz), _mel(bank.sample_rate / 2), bank.n_bins + 2, dtype=torch.float64)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     mel = 1127.0 * torch.log1p(hertz / 700.0)[:, None]
     triangles = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp_(min=0)
-    triangles[-1] = 0  # Kaldi leaves out the highest frequency
+    triangles[-1] = 0  # Kaldi omits the highest frequency
     return triangles
 
 
@@ -127,18 +127,18 @@ def _mel(hertz: float) -> float:
 
 
 STATISTICS = Fbank()
-"""The filterbank whose sums dataset.json of an audio split holds: of the mean of all channels, at 16 kHz."""
+"""The filterbank whose sums are in dataset.json, for the mean of all channels at 16 kHz."""
 SUMS = "fbank"
-"""Their name there: how many values, their sum, and the sum of their squares."""
+"""The name of these sums: the count of values, their sum, and the sum of their squares."""
 
 
 def fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float]:
-    """Mean and deviation over a split, from its dataset.json; ShardError where it has none."""
+    """Mean and standard deviation over a split, from the sums of dataset.json. Raises ShardError if there are none."""
     values, total, squares = sums.get(SUMS, [0.0, 0.0, 0.0])
     if values < 1:
         raise ShardError(
-            "dataset.json of this split says nothing of its filterbank; give statistics=(mean, deviation), or write "
-            "the shards again"
+            "dataset.json of this split has no sums of its filterbank; give statistics=(mean, deviation), or make the "
+            "shards again"
         )
     mean = total / values
     return mean, max(squares / values - mean * mean, 1e-12) ** 0.5

@@ -1,7 +1,7 @@
-"""FLAC streams as audio shards hold them: a header that says where the frames lie, so that a part needs only its bytes.
+"""FLAC streams with a seek point for every frame, so that a clip needs only the bytes of its frames.
 
 The member is `fLaC`, a STREAMINFO, a SEEKTABLE with a point for every frame, and the frames (RFC 9639, sections 8 and
-9). Any reader plays it. A run of whole frames is decoded with the 34 bytes of STREAMINFO alone.
+9). Any player reads it. Decoding a run of whole frames needs only the 34 bytes of STREAMINFO besides.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ PLACEHOLDER = 0xFFFFFFFFFFFFFFFF
 
 
 class FlacError(Exception):
-    """Bytes that are not a FLAC stream of the form above."""
+    """The bytes are not a FLAC stream of this form."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlacHeader:
-    """What a stream's header says. size_bytes: of the header, the frames begin behind it.
+    """The header of a stream.
 
-    stream_info: the 34 bytes that a decoder is set up with. points: int64 (P, 2), sorted: a sample's number, and the
-    offset of the frame that begins with it, in bytes from the start of the member.
+    size_bytes: the header's size; the frames follow. stream_info: the 34 bytes that a decoder needs. points: int64 (P,
+    2), sorted: the number of a frame's first sample, and the frame's offset in the member in bytes.
     """
 
     sample_rate: int
@@ -43,7 +43,7 @@ class FlacHeader:
 
     @classmethod
     def of(cls, facts: Mapping[str, int | float], lists: Mapping[str, npt.NDArray[np.int64]]) -> Self:
-        """The header that the columns of a component of the kind `sound` hold; it has no md5."""
+        """The header in the columns of a component of kind `sound`; it has no md5."""
         names = ("sample_rate", "channels", "bits", "n_samples", "header_size", "frame_samples")
         rate, channels, bits, n_samples, begin, block = (int(facts[name]) for name in names)
         sizes = lists["frame_size"]
@@ -62,9 +62,9 @@ class FlacHeader:
         )
 
     def columns(self, size_bytes: int) -> tuple[dict[str, int | float], dict[str, npt.NDArray[np.int64]]]:
-        """The facts and lists of a member of `size_bytes` bytes, all that a part of it is read and decoded by.
+        """The facts and lists of a member with `size_bytes` bytes, with which a part of it can be read and decoded.
 
-        FlacError where its seek table does not name every frame.
+        Raises FlacError unless the seek table has a point for every frame.
         """
         samples, offsets = self.points.T
         block = int(samples[1]) if len(samples) > 1 else self.n_samples
@@ -82,8 +82,10 @@ class FlacHeader:
         return facts, {"frame_size": np.diff(offsets, append=size_bytes)}
 
     def frames(self, first: int, stop: int, size_bytes: int) -> tuple[int, npt.NDArray[np.int64]]:
-        """The frames that hold the samples [first, stop): the number of the first sample in them, and where each begins
-        in the member of `size_bytes`, and the last one ends, int64 (frames + 1,).
+        """The frames that hold the samples [first, stop) of a member with `size_bytes` bytes.
+
+        Returns the number of the first frame's first sample, and the frames' offsets with the end of the last, int64
+        (frames + 1,).
         """
         at = max(int(np.searchsorted(self.points[:, 0], first, side="right")) - 1, 0)
         past = int(np.searchsorted(self.points[:, 0], stop, side="left"))
@@ -94,7 +96,7 @@ class FlacHeader:
 def flac_stream(
     frames: Sequence[tuple[int, bytes]], *, sample_rate: int, bits: int, samples: npt.NDArray[np.int32]
 ) -> bytes:
-    """Encoded frames, each with its number of samples, as one stream; samples: int32 (n, channels), what they hold."""
+    """The stream of encoded frames (number of samples, bytes); samples: int32 (n, channels), the decoded frames."""
     block, largest = max(frames[0][0], 16), max(len(data) for _, data in frames)
     smallest = min(len(data) for _, data in frames)
     n, channels = samples.shape
@@ -109,7 +111,7 @@ def flac_stream(
 
 
 def flac_header(data: bytes) -> FlacHeader:
-    """The header of a stream that begins with `data`; FlacError where it is none, or longer than `data`."""
+    """The header of a stream that begins with `data`. Raises FlacError if it is no FLAC, or its header is longer."""
     if data[:4] != MARKER:
         raise FlacError("does not begin with fLaC")
     position, last = len(MARKER), False
@@ -119,7 +121,7 @@ def flac_header(data: bytes) -> FlacHeader:
         size = int.from_bytes(head[1:], "big")
         body = data[position + BLOCK_HEAD : position + BLOCK_HEAD + size]
         if len(head) < BLOCK_HEAD or len(body) < size:
-            raise FlacError(f"its header is cut off after {len(data)} bytes")
+            raise FlacError(f"its header is truncated after {len(data)} bytes")
         found[head[0] & 0x7F] = body
         position, last = position + BLOCK_HEAD + size, bool(head[0] & 0x80)
     info = found.get(STREAMINFO, b"")
@@ -139,7 +141,7 @@ def flac_header(data: bytes) -> FlacHeader:
 
 
 def md5_matches(header: FlacHeader, samples: npt.NDArray[np.int32]) -> bool:
-    """Whether int32 (n, channels) are the samples that the stream was made of."""
+    """Whether int32 (n, channels) are the samples that the stream encodes."""
     return _md5(samples, header.bits) == header.md5
 
 
@@ -164,7 +166,7 @@ def _points(table: bytes, begin: int) -> npt.NDArray[np.int64]:
 
 
 def _md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
-    """Of the samples as signed little-endian numbers of whole bytes, channels interleaved."""
+    """The MD5 of the samples as interleaved signed little-endian integers of whole bytes."""
     width = -(-bits // 8)
     data = np.ascontiguousarray(samples, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :width]
     return hashlib.md5(data.tobytes(), usedforsecurity=False).digest()

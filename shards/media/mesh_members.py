@@ -1,8 +1,8 @@
-"""The members of a sample of the modality mesh, as bytes.
+"""The bytes of the members of a mesh sample.
 
-`mesh.npz` is uncompressed and has no pickles. A surface has vertices float32 (V, 3) and faces int32 (F, 3); a
-simulation has positions float32 (V, 2 or 3), cells int32 (C, 3 or 4) and node_type int32 (V,), and beside it
-`fields.npy`, float32 (T, V, D) in C order; the manifest says its shape and where its numbers begin.
+`mesh.npz` is uncompressed and without pickles. A surface has vertices float32 (V, 3) and faces int32 (F, 3). A
+simulation has positions float32 (V, 2 or 3), cells int32 (C, 3 or 4) and node_type int32 (V,), and the member
+`fields.npy`, float32 (T, V, D) in C order, whose shape and data offset are in the manifest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def mesh_bytes(**arrays: npt.NDArray[Any]) -> bytes:
 
 
 def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a `mesh.npz`; ShardError where it is none."""
+    """The arrays of a `mesh.npz`. Raises ShardError if it cannot be read."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -37,11 +37,11 @@ def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:
-    """Offset behind the header and size, in bytes, of the steps [first, first + count)."""
+    """Offset after the header and size, in bytes, of the steps [first, first + count)."""
     step = _FLOAT_BYTES * n_nodes * channels
     return first * step, count * step
 
 
 def steps_of(data: bytes, n_nodes: int, channels: int) -> npt.NDArray[np.float32]:
-    """Those steps, float32 (count, V, D), read-only."""
+    """The steps in `data`, float32 (count, V, D), read-only."""
     return np.frombuffer(data, dtype="<f4").reshape(-1, n_nodes, channels)

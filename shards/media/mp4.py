@@ -1,7 +1,7 @@
-"""Fragmented MP4 by its boxes (ISO 14496-12): what the header says of the video, and where each packet lies.
+"""Reads the boxes of fragmented MP4 (ISO 14496-12): the video track and the position of each packet.
 
 A shard's video member is `ftyp moov (moof mdat)*` with one fragment per GOP (docs/shard-format.md). Reading the boxes
-here costs a tenth of opening the same bytes with libavformat, and what is read is exact: no probing, no guesses.
+takes a tenth of the time of opening the same bytes with libavformat, and nothing is probed or guessed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C"}
 _VISUAL_ENTRY_SIZE = 78
 
 DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d"}
-"""FFmpeg's decoder of each codec that works on any CPU (its own of AV1 needs a GPU)."""
+"""FFmpeg's decoder of each codec on CPUs (FFmpeg's own AV1 decoder needs a GPU)."""
 
 
 class Mp4Error(ValueError):
-    """The bytes are not what the index says: not boxes, not these boxes, or fewer of them."""
+    """The bytes are no valid boxes, or not those that the index describes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Track:
-    """The video track of a fragmented MP4: what a decoder must be told, and the defaults of its fragments."""
+    """The video track of a fragmented MP4: the decoder's parameters and the defaults of fragments."""
 
     track_id: int
     codec: str
@@ -44,14 +44,14 @@ class Track:
 
 
 Run = tuple[list[int], Sequence[int], list[int], list[bool]]
-"""start, size, pts and keyframe of some packets, as in Packets; lists, which are faster for so few."""
+"""start, size, pts and keyframe of some packets, as in Packets; lists are faster than arrays for so few."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Packets:
-    """Packets in decoding order: start and size in bytes of the data given, pts in the track's time scale, keyframe.
+    """Packets in decoding order: start and size in bytes of the given data, pts in the track's time scale, keyframe.
 
-    shown: which of them become frames of the video (an edit list may hide some); None for all.
+    shown: which packets become frames of the video (an edit list may hide some); None means all.
     """
 
     start: Int64Array
@@ -62,7 +62,7 @@ class Packets:
 
 
 def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """(type, start, start of the payload, end) of each box in data[start:stop]; Mp4Error where one does not fit."""
+    """(type, start, start of the payload, end) of each box in data[start:stop]. Raises Mp4Error if one does not fit."""
     while start < stop:
         if stop - start < 8:
             raise Mp4Error(f"{stop - start} stray bytes where a box should start (byte {start})")
@@ -73,7 +73,7 @@ def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int,
             payload += 8
         end = start + size
         if end > stop or end < payload:
-            raise Mp4Error(f"box {kind!r} at byte {start} says {size} bytes, {stop - start} are there")
+            raise Mp4Error(f"box {kind!r} at byte {start} declares {size} bytes, but there are {stop - start}")
         yield kind, start, payload, end
         start = end
 
@@ -91,11 +91,11 @@ def _child(data: memoryview, span: tuple[int, int], *path: bytes) -> tuple[int, 
 
 @lru_cache(maxsize=1024)
 def read_header(header: bytes) -> Track:
-    """The video track of `ftyp moov`; Mp4Error for another codec than H.264, HEVC, VP9 or AV1."""
+    """The video track of `ftyp moov`. Raises Mp4Error for a codec other than H.264, HEVC, VP9 or AV1."""
     try:
         return _read_moov(memoryview(header))
     except (struct.error, IndexError, StopIteration) as error:
-        raise Mp4Error(f"the header is cut short ({error})") from error
+        raise Mp4Error(f"the header is truncated ({error})") from error
 
 
 def _read_moov(data: memoryview) -> Track:
@@ -126,7 +126,7 @@ def _read_moov(data: memoryview) -> Track:
 
 
 def read_fragments(data: memoryview, track: Track) -> Packets:
-    """The packets of a run of whole fragments, in decoding order; Mp4Error where they are not all there."""
+    """The packets of a run of whole fragments, in decoding order. Raises Mp4Error if some are missing."""
     try:
         runs = [
             run
@@ -135,15 +135,15 @@ def read_fragments(data: memoryview, track: Track) -> Packets:
             for run in _read_moof(data, start, (payload, end), track)
         ]
     except (struct.error, IndexError) as error:
-        raise Mp4Error(f"a fragment is cut short ({error})") from error
+        raise Mp4Error(f"a fragment is truncated ({error})") from error
     if not any(run[0] for run in runs):
         raise Mp4Error("no fragment (moof) with a packet in the bytes of the GOPs")
     starts, sizes, pts, keyframe = (list(chain.from_iterable(column)) for column in zip(*runs, strict=True))
     first, end = min(starts), max(map(add, starts, sizes))
     if first < 0 or end > len(data):
-        raise Mp4Error(f"packets reach from byte {first} to {end}, {len(data)} bytes are there")
+        raise Mp4Error(f"packets reach from byte {first} to {end}, but there are {len(data)} bytes")
     if max(pts) >= 1 << 63:
-        raise Mp4Error(f"a packet is shown at {max(pts)}, later than any clock")
+        raise Mp4Error(f"a packet has the pts {max(pts)}, which does not fit int64")
     return Packets(
         start=np.array(starts, dtype=np.int64),
         size=np.array(sizes, dtype=np.int64),
@@ -153,14 +153,14 @@ def read_fragments(data: memoryview, track: Track) -> Packets:
 
 
 def _read_moof(data: memoryview, base: int, span: tuple[int, int], track: Track) -> Iterator[Run]:
-    """The runs of one fragment; offsets count from `base`, the first byte of its moof (default-base-is-moof)."""
+    """The runs of one fragment; offsets are relative to `base`, the first byte of its moof (default-base-is-moof)."""
     traf = _child(data, span, b"traf")
     duration, size, flags, decode_time = track.default_duration, track.default_size, track.default_flags, 0
     for kind, _, at, _ in boxes(data, *traf):
         if kind == b"tfhd":
             bits = struct.unpack_from(">I", data, at)[0]
             if bits & 0x1:
-                raise Mp4Error("fragment with an absolute base offset; only default-base-is-moof is read")
+                raise Mp4Error("a fragment has an absolute base offset; only default-base-is-moof is supported")
             at += 8 + (4 if bits & 0x2 else 0)
             if bits & 0x8:
                 duration, at = struct.unpack_from(">I", data, at)[0], at + 4
@@ -179,7 +179,7 @@ def _read_moof(data: memoryview, base: int, span: tuple[int, int], track: Track)
 def _read_trun(
     data: memoryview, start: int, base: int, defaults: tuple[int, int, int], decode_time: int
 ) -> tuple[Run, int]:
-    """A run of packets, and how long it lasts."""
+    """A run of packets and its duration."""
     bits, count = struct.unpack_from(">II", data, start)
     at = start + 8
     offset = 0

@@ -1,9 +1,9 @@
-"""Where the packets of videos lie that stand in tars which others wrote: the file `NAME.packets` of the tar NAME.tar.
+"""The packet tables of videos in a foreign tar NAME.tar, in the packets file `NAME.packets`.
 
-For each video, at the fact `table_offset`: a header (`ftyp moov`, as a fragmented MP4 has it, whatever the
-member's container is), then one record of 24 bytes per packet in decoding order, little-endian: int64 first byte in the
-member, uint32 size, uint32 flags (1: keyframe, 2: shown), int64 pts in the header's time scale. So no container is
-parsed when a clip is loaded, and what is read of the table is the records of the clip's GOPs.
+The table of a video is at the fact `table_offset`. It is a header (`ftyp moov` of a fragmented MP4, whatever the
+member's container is), then one little-endian record of 24 bytes per packet in decoding order: int64 first byte in the
+member, uint32 size, uint32 flags (1: keyframe, 2: shown), int64 pts in the header's time scale. A loader reads only the
+records of a clip's GOPs and parses no container.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ RECORD = np.dtype([("start", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("pts", 
 _KEYFRAME, _SHOWN = 1, 2
 
 
-def beside(folder: Path, shard: str, suffix: str) -> Path:
-    """The file of shard `shard` that stands in the split's folder, wherever the tar itself is."""
+def sidecar(folder: Path, shard: str, suffix: str) -> Path:
+    """The file with this suffix that belongs to a shard. It is in the split's folder, even if the tar is not."""
     return folder / PurePosixPath(shard).with_suffix(suffix).name
 
 
 def packets_name(shard: str) -> str:
-    """The file of packets of a shard, as the split's store names it."""
+    """The name of a shard's packets file in the split's store."""
     return PurePosixPath(shard).with_suffix(PACKETS).name
 
 
 def packets_path(folder: Path, shard: str) -> Path:
-    """The file of packets of a shard."""
+    """The path of a shard's packets file."""
     return folder / packets_name(shard)
 
 
 def table_bytes(packets: Packets) -> bytes:
-    """The records of packets whose starts count from the member's first byte."""
+    """The records of packets; their starts are relative to the member."""
     table = np.zeros(len(packets.start), RECORD)
     shown = np.ones_like(packets.keyframe) if packets.shown is None else packets.shown
     table["start"], table["size"], table["pts"] = packets.start, packets.size, packets.pts
@@ -46,15 +46,18 @@ def table_bytes(packets: Packets) -> bytes:
 
 
 def records_of(video: VideoIndex, first: int, stop: int) -> tuple[int, int]:
-    """Where the records of the GOPs [first, stop) of a foreign video lie in its shard's file: offset, size in bytes."""
+    """Offset and size, in bytes, of the records of the GOPs [first, stop) of a foreign video in its packets file."""
     if video.table_offset is None or video.packets is None:
-        raise ValueError("the packets of a fragmented MP4 stand in the member, not in a table")
+        raise ValueError("the video is not foreign: the packets of a fragmented MP4 are in the member, not in a table")
     before, count = int(video.packets[:first].sum()), int(video.packets[first:stop].sum())
     return video.table_offset + video.header_size + before * RECORD.itemsize, count * RECORD.itemsize
 
 
 def read_table(data: bytes, base: int) -> Packets:
-    """The packets of some records, with starts that count from byte `base` of the member; Mp4Error where none fit."""
+    """The packets of some records, with starts relative to byte `base` of the member.
+
+    Raises Mp4Error if the records are damaged.
+    """
     if not data or len(data) % RECORD.itemsize:
         raise Mp4Error(f"{len(data)} bytes are no packet table; run `maskstream index` again")
     table = np.frombuffer(data, RECORD)

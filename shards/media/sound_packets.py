@@ -1,4 +1,4 @@
-"""Packets of a sound to its samples, by a decoder alone: what an indexed sound is read, tried and verified with."""
+"""Decodes the packets of a sound without its container, to index, read and verify sounds of foreign tars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
 
 def decoder_of(form: SoundForm) -> AudioCodecContext:
-    """A decoder of one thread; SoundTableError where this FFmpeg has none of the name."""
+    """A decoder with one thread. Raises SoundTableError if this FFmpeg does not have the codec."""
     try:
         decoder = av.CodecContext.create(form.codec, "r")
         if not isinstance(decoder, AudioCodecContext):
@@ -27,19 +27,17 @@ def decoder_of(form: SoundForm) -> AudioCodecContext:
         decoder.extradata, decoder.thread_count = form.setup or None, 1
         decoder.sample_rate, decoder.layout = form.sample_rate, form.layout
         if form.codec == "flac":
-            decoder.options = {"err_detect": "crccheck+explode"}  # a frame that changed gives nothing
-        if form.codec == "flac":
-            decoder.options = {"err_detect": "crccheck+explode"}  # of its frames each has a sum
+            decoder.options = {"err_detect": "crccheck+explode"}  # a damaged frame decodes to nothing
     except (av.FFmpegError, ValueError) as error:
         raise SoundTableError(f"FFmpeg {av.ffmpeg_version_info} cannot decode {form.codec} ({error})") from error
     return decoder
 
 
 def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
-    """The samples that a fresh decoder gives for each packet, float32 (n, channels), full scale 1; some may give none.
+    """The samples of each packet from a new decoder, float32 (n, channels), full scale 1.
 
-    What cannot be decoded gives none either: the first packets of a run may lack what they refer to. SoundTableError
-    where the form of the sound changes.
+    A packet may give no samples, also if it cannot be decoded: the first packets of a run may refer to missing ones.
+    Raises SoundTableError if the number of channels changes.
     """
     decoder = decoder_of(form)
     channels: int | None = None
@@ -50,16 +48,16 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
             frames = []
         parts = [floats_of(frame) for frame in frames]
         if any(part.shape[1] != (channels := channels or part.shape[1]) for part in parts):
-            raise SoundTableError(f"has frames that are not of {channels} channels")
+            raise SoundTableError(f"has frames whose number of channels is not {channels}")
         yield (
             np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.empty((0, channels or 1), np.float32)
         )
 
 
 def decoded_whole(member: bytes, container: str) -> Iterator[Floats]:
-    """The frames that a plain decode of a whole member gives, float32 (n, channels); SoundTableError where it fails.
+    """The frames of a decode of the whole member, float32 (n, channels).
 
-    container: FFmpeg's name.
+    container: FFmpeg's name. Raises SoundTableError if the decode fails.
     """
     try:
         with av.open(io.BytesIO(member), "r", format=container, metadata_errors="ignore") as opened:
@@ -70,7 +68,7 @@ def decoded_whole(member: bytes, container: str) -> Iterator[Floats]:
 
 
 def floats_of(frame: AudioFrame) -> Floats:
-    """A frame's samples, float32 (n, channels): integers are divided by their full scale, floats stay what they are."""
+    """A frame's samples, float32 (n, channels): integers are divided by their full scale, floats are unchanged."""
     array = frame.to_ndarray()
     array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
     kind = frame.format.name.removesuffix("p")

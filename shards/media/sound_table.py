@@ -1,12 +1,12 @@
-"""Where the packets of sounds lie that stand in tars which others wrote: the file `NAME.packets` of the tar NAME.tar.
+"""The packet tables of sounds in a foreign tar NAME.tar, in the packets file `NAME.packets`.
 
-For each sound, at the fact `table_offset`, all little-endian: a head of 96 bytes (HEAD), what a decoder is
-set up with (`setup` bytes), and for `packets` one record a cell (CELL) and one a piece of a packet (PIECE).
+The table of a sound is at the fact `table_offset`, all little-endian: a head of 96 bytes (HEAD), the decoder's
+extradata (`setup` bytes), and for `packets` one record per cell (CELL) and per piece of a packet (PIECE).
 
-A sound is of one of three kinds. `pcm`: sample n is at byte `begin + n * frame_bytes` of the member. `packets`: it is
-divided into cells of `cell_samples`. For each cell the table says at which packet decoding must begin so that its
-samples are exactly those of a decode from the beginning, which has been tried for every cell. `whole`: the member must
-be decoded by its container.
+There are three kinds. `pcm`: sample n is at byte `begin + n * frame_bytes` of the member. `packets`: the sound is
+divided into cells of `cell_samples`. The table says for each cell at which packet decoding must start so that its
+samples equal those of a decode from the beginning; the indexer has tried every cell. `whole`: the member must be
+decoded as a whole, by its container.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ HEAD = np.dtype(
     ]
 )
 CELL = np.dtype([("decode", "<u4"), ("packet", "<u4"), ("stop", "<u4"), ("runs_on", "<u4"), ("sample", "<i8")])
-"""Of the cell's samples: the piece at which decoding begins, the first piece of the packet that holds the first one,
-the piece behind the packet that holds the last one; whether decoding may go on into the next cell; and the number of
-the first sample of `packet`, counted as a player counts (what precedes the sound is below 0).
+"""A cell. decode: the piece at which decoding starts. packet: the first piece of the packet with the cell's first
+sample. stop: the piece after the packet with its last sample. runs_on: whether decoding may run on into the next cell.
+sample: the number of the first sample of `packet`; priming samples have negative numbers.
 """
 PIECE = np.dtype([("start", "<i8"), ("size", "<u4"), ("samples", "<u4")])
-"""A packet, or where it is stored in several pieces one of them: first byte in the member, bytes, and how many samples
-the decoder gives for it; GOES_ON where the packet goes on in the next piece.
+"""A packet, or one piece of a packet that is stored in several: first byte in the member, size in bytes, and the number
+of decoded samples; CONTINUED if the packet continues in the next piece.
 """
-GOES_ON = 0xFFFFFFFF
+CONTINUED = 0xFFFFFFFF
 MAGIC = b"MSSOUND1"
 KINDS = ("pcm", "packets", "whole")
 MEMORYLESS = frozenset({"flac", "alac"})
-"""Codecs whose packets are decoded without those before them."""
+"""Codecs whose packets decode independently of each other."""
 
 Records = npt.NDArray[np.void]
 
 
 class SoundTableError(Exception):
-    """A table that contradicts itself, or packets that do not decode as it says."""
+    """A table is inconsistent, or its packets do not decode as it says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundForm:
-    """What a decoder needs: FFmpeg's name of it, of the channels, hertz, and the bytes that it is set up with.
+    """The parameters of a decoder: FFmpeg's names of the codec and the channel layout, Hz, and the extradata.
 
-    Of a sound of the kind `whole`, `codec` is the container's name instead.
+    For a sound of kind `whole`, `codec` is the name of the container.
     """
 
     codec: str
@@ -69,7 +69,7 @@ class SoundForm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundTable:
-    """The table of a sound. cells and pieces: records of CELL and PIECE, empty but for `packets`."""
+    """The table of a sound. cells, pieces: records of CELL and PIECE, empty unless the kind is `packets`."""
 
     kind: str
     form: SoundForm
@@ -80,7 +80,7 @@ class SoundTable:
     pieces: Records = field(default_factory=lambda: np.empty(0, PIECE))
 
     def to_bytes(self) -> bytes:
-        """As it stands in the file."""
+        """The table as stored in the packets file."""
         head = np.zeros((), HEAD)
         head["magic"], head["kind"], head["codec"] = MAGIC, self.kind.encode(), self.form.codec.encode()
         head["layout"], head["sample_rate"] = self.form.layout.encode(), self.form.sample_rate
@@ -91,7 +91,7 @@ class SoundTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundHead:
-    """The head of a table, which says where the rest of it lies."""
+    """The head of a table, which gives the positions of its other parts."""
 
     kind: str
     codec: str
@@ -106,13 +106,13 @@ class SoundHead:
 
     @classmethod
     def parse(cls, data: bytes) -> SoundHead:
-        """The head in the first bytes of a table; SoundTableError where there is none."""
+        """Parse the first bytes of a table. Raises SoundTableError if they are no head."""
         if len(data) < HEAD.itemsize or data[: len(MAGIC)] != MAGIC:
-            raise SoundTableError("there is no table of this sound")
+            raise SoundTableError("the sound has no table")
         head = np.frombuffer(data, HEAD, 1)[0]
         kind = head["kind"].decode("ascii", "replace")
         if kind not in KINDS:
-            raise SoundTableError(f"it is of the kind {kind!r}, legal are {', '.join(KINDS)}")
+            raise SoundTableError(f"its kind is {kind!r}; legal are {', '.join(KINDS)}")
         return cls(
             kind=kind,
             codec=head["codec"].decode("ascii", "replace"),
@@ -127,15 +127,15 @@ class SoundHead:
         )
 
     def form(self, setup: bytes) -> SoundForm:
-        """With the bytes behind the head."""
+        """The decoder's parameters, with the extradata that follow the head."""
         return SoundForm(codec=self.codec, layout=self.layout, sample_rate=self.sample_rate, setup=setup)
 
     def cells_at(self, first: int, stop: int) -> tuple[int, int]:
-        """Where the records of the cells [first, stop) lie from the table's first byte: offset and size in bytes."""
+        """Offset in the table and size, in bytes, of the records of the cells [first, stop)."""
         return HEAD.itemsize + self.setup_bytes + first * CELL.itemsize, (stop - first) * CELL.itemsize
 
     def pieces_at(self, first: int, stop: int) -> tuple[int, int]:
-        """The same of the pieces [first, stop)."""
+        """Offset in the table and size, in bytes, of the records of the pieces [first, stop)."""
         begin = self.cells_at(0, self.n_cells)
         return sum(begin) + first * PIECE.itemsize, (stop - first) * PIECE.itemsize
 
@@ -145,12 +145,12 @@ class SoundHead:
 
 
 def read_table(data: bytes) -> SoundTable:
-    """The table that `data` begins with; SoundTableError where it is cut off or contradicts itself."""
+    """The table at the start of `data`. Raises SoundTableError if it is truncated or inconsistent."""
     head = SoundHead.parse(data)
     cells_at, cells_bytes = head.cells_at(0, head.n_cells)
     at, size = head.pieces_at(0, head.n_pieces)
     if len(data) < at + size:
-        raise SoundTableError("it is cut off")
+        raise SoundTableError("it is truncated")
     return SoundTable(
         kind=head.kind,
         form=head.form(data[HEAD.itemsize : HEAD.itemsize + head.setup_bytes]),
@@ -163,19 +163,19 @@ def read_table(data: bytes) -> SoundTable:
 
 
 def packets_of(pieces: Records) -> npt.NDArray[np.int64]:
-    """The number of the first piece of each packet, int64 (packets + 1,), the last one behind all."""
-    goes_on = pieces["samples"] == GOES_ON
-    first = np.concatenate([[True], ~goes_on[:-1]]) if len(pieces) else np.empty(0, bool)
+    """The first piece of each packet and the number of pieces, int64 (packets + 1,)."""
+    continued = pieces["samples"] == CONTINUED
+    first = np.concatenate([[True], ~continued[:-1]]) if len(pieces) else np.empty(0, bool)
     return np.append(np.flatnonzero(first), len(pieces)).astype(np.int64)
 
 
 def counts_of(pieces: Records, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How many samples each packet gives, int64 (packets,)."""
+    """The number of samples of each packet, int64 (packets,)."""
     return pieces["samples"][packets[1:] - 1].astype(np.int64)
 
 
-def joined(data: bytes | memoryview, base: int, pieces: Records, packets: npt.NDArray[np.int64]) -> list[bytes]:
-    """The packets, of `data` that begins at byte `base` of the member."""
+def packet_bytes(data: bytes | memoryview, base: int, pieces: Records, packets: npt.NDArray[np.int64]) -> list[bytes]:
+    """The bytes of each packet, from `data`, which begins at byte `base` of the member."""
     starts = (pieces["start"] - base).tolist()
     parts = [bytes(data[a : a + n]) for a, n in zip(starts, pieces["size"].tolist(), strict=True)]
     if len(packets) == len(parts) + 1:

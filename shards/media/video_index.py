@@ -1,4 +1,4 @@
-"""Where the frames of a video lie in its member."""
+"""The index of a video: which bytes of its member hold which frames."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy.typing as npt
 Int64s = npt.NDArray[np.int64]
 
 GOP_LISTS = ("gop_first_frame", "gop_offset", "gop_size", "gop_lead", "gop_packets")
-"""The columns of first_frame, offset, size, lead and packets."""
+"""The columns that hold first_frame, offset, size, lead and packets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoIndex:
-    """Where the frames of a video lie, so that a clip needs only the bytes of its GOPs.
+    """The GOPs of a video and their byte ranges, so that a clip needs only the bytes of its GOPs.
 
-    The member is `header fragment fragment ...`; `header` (ftyp and moov) followed by any run of whole fragments is
-    itself a valid MP4. GOP g serves the frames `first_frame[g] <= frame < first_frame[g + 1]` in display order; its
-    bytes are `offset[g] : offset[g] + size[g]` of the member. Where `lead[g + 1]` is not 0, that many of them are
-    stored behind the next GOP's keyframe (an open GOP), so reading GOP g takes the fragment of GOP g + 1 too.
+    The member is `header fragment fragment ...`; `header` (ftyp and moov) followed by any run of whole fragments is a
+    valid MP4. GOP g holds the frames `first_frame[g] <= frame < first_frame[g + 1]` in display order, in the bytes
+    `offset[g] : offset[g] + size[g]` of the member. If GOP g + 1 is open, `lead[g + 1]` of these frames are stored
+    after its keyframe, so reading GOP g needs the fragment of GOP g + 1 too.
 
-    A member that others wrote (`foreign`) may have any container. What its header and fragments would say stands in the
-    file of packets of its shard (packet_table.py): at `table_offset` a header of `header_size` bytes, and behind it one
-    record per packet, of which GOP g has `packets[g]`. Its GOPs are the bytes from their first packet to their last.
+    A member of a foreign tar (`foreign`) may have any container. Its packet table (packet_table.py) replaces the boxes:
+    at `table_offset` of the packets file is a header of `header_size` bytes, then one record per packet, `packets[g]`
+    of them for GOP g. A GOP's bytes reach from its first packet to its last.
 
-    Fields: fps in frames per second (the average one when `variable`), width and height in pixels as displayed,
-    header_size in bytes, and int64 arrays of one length: first_frame, offset, size, lead, and packets where `foreign`.
+    fps: frames per second, the average if the rate varies. width, height: pixels as displayed. header_size: bytes.
+    first_frame, offset, size, lead, packets: int64 (GOPs,); packets is None unless `foreign`.
     """
 
     codec: str
@@ -47,11 +47,11 @@ class VideoIndex:
 
     def __post_init__(self) -> None:
         if (self.table_offset is None) != (self.packets is None):
-            raise ValueError("table_offset and packets belong together: give both, or none for a fragmented MP4")
+            raise ValueError("table_offset and packets must be given together, or both be None for a fragmented MP4")
 
     @classmethod
     def of(cls, facts: Mapping[str, int | float], words: Mapping[str, str], lists: Mapping[str, Int64s]) -> Self:
-        """The index that the columns of a component of the kind `video` hold."""
+        """The index in the columns of a component of kind `video`."""
         foreign = "table_offset" in facts
         return cls(
             codec=words["codec"],
@@ -70,33 +70,33 @@ class VideoIndex:
 
     @property
     def facts(self) -> dict[str, int | float]:
-        """The numbers of the columns."""
+        """The columns that are facts."""
         names = ("fps", "n_frames", "width", "height", "header_size")
         found: dict[str, int | float] = {name: getattr(self, name) for name in names}
         return found if self.table_offset is None else {**found, "table_offset": self.table_offset}
 
     @property
     def words(self) -> dict[str, str]:
-        """The texts of the columns."""
+        """The columns that are words."""
         return {"codec": self.codec}
 
     @property
     def lists(self) -> dict[str, Int64s]:
-        """The lists of the columns, an entry for each GOP."""
+        """The columns that are lists, with one entry per GOP."""
         arrays = (self.first_frame, self.offset, self.size, self.lead, self.packets)
         return {name: array for name, array in zip(GOP_LISTS, arrays, strict=True) if array is not None}
 
     @property
     def foreign(self) -> bool:
-        """Whether the packets are listed beside the tar, not in the member."""
+        """Whether the packets are listed in a packets file instead of the member."""
         return self.table_offset is not None
 
     def gops_of(self, frames: Int64s) -> tuple[int, int]:
-        """The run of GOPs [start, stop) whose bytes hold all of `frames` (display order, any order, non-empty)."""
+        """The run of GOPs [start, stop) whose bytes hold `frames` (numbers in display order, not empty)."""
         first, last = int(frames.min()), int(frames.max())
         if first < 0 or last >= self.n_frames:
             raise ValueError(
-                f"frames {first}..{last} of a video that has {self.n_frames} frames (0 to {self.n_frames - 1})"
+                f"frames {first} to {last} do not exist; the video has {self.n_frames} (0 to {self.n_frames - 1})"
             )
         start = int(np.searchsorted(self.first_frame, first, side="right")) - 1
         stop = int(np.searchsorted(self.first_frame, last, side="right"))

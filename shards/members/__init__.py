@@ -1,1 +1,1 @@
-"""What is known of each kind of component, and how it is checked."""
+"""The kinds of members: their columns and their checks, one file each."""

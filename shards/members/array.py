@@ -1,4 +1,4 @@
-"""Members that are one array: NPY 1.0, numbers in C order."""
+"""The kind `array`: one array of numbers as NPY 1.0, in C order."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def npy_bytes(array: npt.NDArray[Any]) -> bytes:
-    """NPY 1.0 of an array; the same array gives the same bytes."""
+    """An array as NPY 1.0; the same array gives the same bytes."""
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return file.getvalue()
 
 
 def data_offset(npy: bytes) -> int:
-    """Where the numbers of an NPY begin, in bytes; ValueError where it is none of version 1.0."""
+    """The offset of an NPY file's numbers in bytes. Raises ValueError if it is no NPY 1.0."""
     if not npy.startswith(_MAGIC) or len(npy) < len(_MAGIC) + 2:
-        raise ValueError(f"begins with {npy[:8]!r}, not as NPY 1.0 does")
+        raise ValueError(f"begins with {npy[:8]!r}, so it is no NPY 1.0")
     return len(_MAGIC) + 2 + int(struct.unpack_from("<H", npy, len(_MAGIC))[0])
 
 
 def array_member(array: npt.NDArray[Any]) -> Member:
-    """An array as a member, with all that reading a part of it takes: its shape, its dtype, and where it begins."""
+    """An array as a member, with the shape, dtype and data offset that reading a part of it needs."""
     data = npy_bytes(array)
     return Member(
         kind=ARRAY.name,
@@ -42,7 +42,7 @@ def array_member(array: npt.NDArray[Any]) -> Member:
 
 
 def read_array(data: bytes) -> npt.NDArray[Any] | str:
-    """The array, or why it cannot be read."""
+    """The array, or the reason why it cannot be read."""
     try:
         array: npt.NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         return array
@@ -51,7 +51,7 @@ def read_array(data: bytes) -> npt.NDArray[Any] | str:
 
 
 def array_problems(member: Member) -> Iterator[str]:
-    """The header against the columns."""
+    """Compare the header with the columns."""
     array = read_array(member.data)
     if isinstance(array, str):
         yield array
@@ -63,11 +63,11 @@ def array_problems(member: Member) -> Iterator[str]:
         return
     wanted = (member.words["dtype"], member.lists["shape"].tolist(), member.facts["data_offset"])
     if found != wanted:
-        yield f"is (dtype, shape, first byte) {found}, the manifest says {wanted}"
+        yield f"has (dtype, shape, data offset) {found}, but the manifest says {wanted}"
 
 
 def array_decode_problems(member: Member) -> Iterator[str]:
-    """Numbers that are not finite."""
+    """Find numbers that are not finite."""
     array = read_array(member.data)
     if not isinstance(array, str) and array.dtype.kind in "fc" and not np.isfinite(array).all():
         yield "a number is not finite"

@@ -1,4 +1,4 @@
-"""What can be wrong between a sound that others wrote, its table, and the numbers of the manifest."""
+"""Checks an indexed sound of a foreign tar against its table and the manifest."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..media.sound_table import SoundTable, SoundTableError, counts_of, joined, packets_of, read_table
+from ..media.sound_table import SoundTable, SoundTableError, counts_of, packet_bytes, packets_of, read_table
 from .member import Member
 
 
 def indexed_sound_problems(member: Member) -> Iterator[str]:
-    """The table of a sound against its facts and the member."""
+    """Compare the table of a sound with its facts and the member."""
     try:
         table = read_table(member.table)
     except SoundTableError as error:
-        yield f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
+        yield f"its table is missing or inconsistent ({error}); run `maskstream index` again"
         return
     if table.form.sample_rate != member.facts["sample_rate"]:
         yield f"its table says {table.form.sample_rate} Hz, not {member.facts['sample_rate']}"
@@ -23,7 +23,7 @@ def indexed_sound_problems(member: Member) -> Iterator[str]:
 
 
 def indexed_sound_decode_problems(member: Member) -> Iterator[str]:
-    """What the member decodes to, from its beginning, against its table, where that contradicts nothing."""
+    """Decode the member from its beginning and compare it with its table, if the table is consistent."""
     if not any(indexed_sound_problems(member)):
         facts = member.facts
         yield from _decode_problems(
@@ -32,7 +32,7 @@ def indexed_sound_decode_problems(member: Member) -> Iterator[str]:
 
 
 def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Iterator[str]:
-    """What contradicts itself in the table of a member of `size_bytes` bytes; nothing is read."""
+    """Find inconsistencies in the table of a member with `size_bytes` bytes, without decoding."""
     if table.kind == "pcm" and not 0 <= table.begin <= size_bytes - n_samples * table.frame_bytes:
         yield f"its {n_samples} samples of {table.frame_bytes} bytes do not fit into {size_bytes} bytes"
     if table.kind != "packets":
@@ -45,13 +45,13 @@ def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Itera
     if pieces["start"].min() < 0 or ends.max() > size_bytes or (pieces["start"][1:] < ends[:-1]).any():
         yield f"its packets do not follow each other in {size_bytes} bytes"
     if (cells["decode"] > cells["packet"]).any() or (cells["packet"] >= cells["stop"]).any():
-        yield "its cells do not begin before they end"
+        yield "its cells do not start before they end"
     if cells["stop"].max() > len(pieces) or (cells["sample"] > np.arange(len(cells)) * table.cell_samples).any():
         yield "its cells do not lie within its packets"
 
 
 def _decode_problems(table: SoundTable, body: bytes, n_samples: int, channels: int) -> Iterator[str]:
-    """What a decode of the whole member gives otherwise than the table says, and cells that decode otherwise alone."""
+    """Compare a decode of the whole member with the table, and each cell's own decode with it."""
     from ..media.sound_packets import decoded, decoded_whole
 
     try:
@@ -61,24 +61,24 @@ def _decode_problems(table: SoundTable, body: bytes, n_samples: int, channels: i
             parts = list(decoded(table.form, [body[table.begin : table.begin + n_samples * table.frame_bytes]]))
         else:
             packets = packets_of(table.pieces)
-            parts = list(decoded(table.form, joined(body, 0, table.pieces, packets)))
+            parts = list(decoded(table.form, packet_bytes(body, 0, table.pieces, packets)))
             if [len(part) for part in parts] != counts_of(table.pieces, packets).tolist():
-                yield "its packets give other numbers of samples than when it was indexed"
+                yield "its packets decode to other numbers of samples than when it was indexed"
                 return
             yield from _cell_problems(table, body, packets, parts)
     except SoundTableError as error:
         yield str(error)
         return
     found = sum(map(len, parts))
-    lead = -int(table.cells["sample"][0]) if table.kind == "packets" else 0
-    if found - lead < n_samples:
-        yield f"has {found - lead} samples, not {n_samples}"
+    priming = -int(table.cells["sample"][0]) if table.kind == "packets" else 0
+    if found - priming < n_samples:
+        yield f"has {found - priming} samples, not {n_samples}"
     if any(part.shape[1] != channels for part in parts if len(part)):
         yield f"does not decode to {channels} channels"
 
 
 def _cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: list[np.ndarray]) -> Iterator[str]:
-    """The first cell of which the samples are not those of the whole decode."""
+    """Find the first cell whose samples differ from those of the whole decode."""
     from ..media.sound_packets import decoded
 
     for number, cell in enumerate(table.cells):
@@ -87,8 +87,10 @@ def _cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: l
         ).tolist()
         if begin == 0:
             continue
-        data = joined(body, 0, table.pieces[packets[begin] : packets[stop]], packets[begin : stop + 1] - packets[begin])
+        data = packet_bytes(
+            body, 0, table.pieces[packets[begin] : packets[stop]], packets[begin : stop + 1] - packets[begin]
+        )
         found = list(decoded(table.form, data))[kept - begin :]
         if not all(map(np.array_equal, found, whole[kept:stop])):
-            yield f"cell {number} decodes otherwise than when it was indexed, by this version of FFmpeg"
+            yield f"cell {number} decodes to other samples than when it was indexed, with this version of FFmpeg"
             return

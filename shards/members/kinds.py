@@ -1,4 +1,4 @@
-"""The kinds of members: a line for each."""
+"""The table of the kinds of members, and the check that a member fits its kind."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from .text import BYTES, JSON, TEXT
 from .video import VIDEO
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (ARRAY, BYTES, JSON, MESH, POINTS, SOUND, TEXT, VIDEO)}
-"""Kinds by name. Members of another kind are stored too; of those only the checksum is compared."""
+"""Kinds by name. Members of other kinds are stored too; only their checksum is verified."""
 
 PLACE = ("offset", "size", "xxh3_128")
-"""The columns that every component has: where its data lies in the tar, in bytes, and its checksum."""
+"""The columns of every component: offset and size of its data in the tar, in bytes, and its checksum."""
 
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_form(which: str, member: Member) -> None:
-    """ValueError where a fact, word or list cannot be a column, or the member's kind has none of that name."""
+    """Raise ValueError if a fact, word or list cannot be a column, or the member's kind does not have it."""
     for name in (*member.facts, *member.words, *member.lists):
         if not _WORD.fullmatch(name) or name in PLACE:
-            raise ValueError(f"{which} has {name!r}; names are words of a-z, 0-9 and _, none of {', '.join(PLACE)}")
+            raise ValueError(
+                f"{which} has the column {name!r}; names consist of a-z, 0-9 and _, and {', '.join(PLACE)} are reserved"
+            )
     for name, array in member.lists.items():
         if not isinstance(array, np.ndarray) or array.dtype != np.int64 or array.ndim != 1:
-            raise ValueError(f"list {name!r} of {which} is no int64 array of one axis")
+            raise ValueError(f"list {name!r} of {which} must be an int64 array of one axis")
     for name, value in member.facts.items():
         if type(value) not in (int, float):
-            raise ValueError(f"fact {name!r} of {which} is {value!r}, no int and no float")
+            raise ValueError(f"fact {name!r} of {which} is {value!r}; a fact is an int or a float")
     if (kind := KINDS.get(member.kind)) is None:
         return
     of_kind = {"fact": [*kind.facts], "word": [*kind.words], "list": [*kind.lists]}
@@ -42,9 +44,9 @@ def check_form(which: str, member: Member) -> None:
         for name in found[what]:
             if name not in legal:
                 raise ValueError(
-                    f"{what} {name!r} of {which}; the kind {kind.name!r} has {', '.join(legal) or 'none'}; add it to "
-                    "the kind in shards/members"
+                    f"{which} has the {what} {name!r}, but the kind {kind.name!r} has {', '.join(legal) or 'none'}; "
+                    "add it to the kind in shards/members"
                 )
     for name, value in member.facts.items():
         if type(value) is not kind.facts[name]:
-            raise ValueError(f"fact {name!r} of {which} is {value!r}, not of the type {kind.facts[name].__name__}")
+            raise ValueError(f"fact {name!r} of {which} is {value!r}; its type is {kind.facts[name].__name__}")

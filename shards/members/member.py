@@ -1,4 +1,4 @@
-"""A member of a sample with what is known of it, and the kinds that members have."""
+"""A member of a sample with its facts, and the kind of a member."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """The bytes of a member and what a loader must know of it before it reads a byte.
+    """The bytes of a member, and all that a loader must know before it reads them.
 
-    kind: the name of a `Kind`. facts: numbers. words: short texts of which there are few, such as a codec. lists: int64
-    (n,) each. All three become columns of manifest.parquet. table: of a member that others wrote, its entry in the file
-    of packets of its shard.
+    kind: the name of a `Kind`. facts: numbers. words: strings with few distinct values, such as a codec. lists: int64
+    (n,) each. All three become columns of manifest.parquet. table: the packet table of an indexed member of a foreign
+    tar.
     """
 
     kind: str
@@ -29,19 +29,19 @@ class Member:
 
 
 Check = Callable[[Member], Iterator[str]]
-"""Yields what is wrong with a member."""
+"""Yields the problems of a member."""
 
 
 def no_problems(member: Member) -> Iterator[str]:
-    """The check of a kind of which only the checksum is compared."""
+    """The check of a kind that is verified by its checksum alone."""
     yield from ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """A kind of member: the facts (int or float), words and lists that it may have, and its checks.
+    """A kind of member: its possible facts (int or float), words and lists, and its checks.
 
-    check: of the member's tables and headers. decode: of all that is in it, which takes as long as decoding does.
+    check: compares tables and headers. decode: decodes the member and compares its contents.
     """
 
     name: str
@@ -53,6 +53,6 @@ class Kind:
 
 
 ENDING = "ending"
-"""The word that says which member of a sample is meant, where tars that others wrote have another in each sample."""
+"""The word with a member's ending in the tar, for foreign tars, where it may differ between samples."""
 TABLE_FACTS: dict[str, type[int] | type[float]] = {"table_offset": int, "table_size": int}
-"""Where the entry of a member lies in the file of packets of its shard, in bytes."""
+"""Offset and size, in bytes, of a member's packet table in the packets file of its shard."""

@@ -1,4 +1,4 @@
-"""Meshes, uncompressed NPZ: their arrays and the numbers of nodes and cells."""
+"""The kind `mesh`: the arrays of a mesh as uncompressed NPZ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def mesh_member(facts: dict[str, int], **arrays: npt.NDArray[Any]) -> Member:
 
 
 def mesh_problems(member: Member) -> Iterator[str]:
-    """The arrays against each other and the facts."""
+    """Compare the arrays with each other and with the facts."""
     try:
         arrays = read_mesh(member.data)
     except ShardError as error:
@@ -34,17 +34,17 @@ def mesh_problems(member: Member) -> Iterator[str]:
     nodes, cells = (arrays[name] for name in names)
     n_nodes, n_cells = (int(member.facts[name]) for name in ("n_nodes", "n_cells"))
     if (len(nodes), len(cells)) != (n_nodes, n_cells):
-        yield f"has {len(nodes)} nodes and {len(cells)} cells, the manifest says {n_nodes} and {n_cells}"
+        yield f"has {len(nodes)} nodes and {len(cells)} cells, but the manifest says {n_nodes} and {n_cells}"
     elif cells.min() < 0 or cells.max() >= n_nodes:
-        yield f"its cells name the nodes {cells.min()} to {cells.max()} of {n_nodes}"
+        yield f"its cells refer to the nodes {cells.min()} to {cells.max()}, but it has {n_nodes}"
 
 
 def mesh_decode_problems(member: Member) -> Iterator[str]:
-    """Coordinates that are not finite."""
+    """Find coordinates that are not finite."""
     try:
         arrays = read_mesh(member.data)
     except ShardError:
-        return  # mesh_problems says so
+        return  # mesh_problems reports it
     nodes = arrays.get("vertices", arrays.get("positions"))
     if nodes is not None and not np.isfinite(nodes).all():
         yield "a coordinate is not finite"

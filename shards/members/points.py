@@ -1,4 +1,4 @@
-"""Point clouds, float32 (N, 3 or more) as NPY: their form, their number, and numbers that are none."""
+"""The kind `points`: a point cloud, float32 (N, 3 or more), as NPY."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def points_member(points: npt.NDArray[np.floating]) -> Member:
 
 
 def points_problems(member: Member) -> Iterator[str]:
-    """The header against the facts."""
+    """Compare the header with the facts."""
     points = read_array(member.data)
     if isinstance(points, str):
         yield points
@@ -36,11 +36,11 @@ def points_problems(member: Member) -> Iterator[str]:
     if len(points) != facts["n_points"]:
         yield f"has {len(points)} points, not {facts['n_points']}"
     if points.shape[1] != facts["n_columns"] or begin != facts["data_offset"]:
-        yield f"has {points.shape[1]} columns from byte {begin}, not as the manifest says"
+        yield f"has {points.shape[1]} columns from byte {begin}, which differs from the manifest"
 
 
 def points_decode_problems(member: Member) -> Iterator[str]:
-    """Points with numbers that are not finite."""
+    """Find points with numbers that are not finite."""
     points = read_array(member.data)
     if not isinstance(points, str) and (bad := int((~np.isfinite(points).all(axis=-1)).sum())):
         yield f"has {bad} points with a number that is not finite"

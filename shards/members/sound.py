@@ -1,4 +1,4 @@
-"""What can be wrong between a FLAC member and the numbers of the manifest."""
+"""The kind `sound`: a FLAC stream, or an indexed sound of a foreign tar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from .member import ENDING, TABLE_FACTS, Kind, Member
 
 
 def sound_member(data: bytes, *, gain: float = 1.0, start_s: float | None = None) -> Member:
-    """A FLAC with a seek point for every frame as a member; FlacError for another one. gain and start_s as in SOUND."""
+    """A FLAC stream as a member; `gain` and `start_s` as in SOUND. Raises FlacError unless it has a seek point per
+    frame.
+    """
     facts, lists = flac_header(data).columns(len(data))
     facts["gain"] = gain
     return Member(
@@ -22,7 +24,7 @@ def sound_member(data: bytes, *, gain: float = 1.0, start_s: float | None = None
 
 
 def sound_problems(member: Member) -> Iterator[str]:
-    """The header of a FLAC, or the table of a sound that others wrote, against the facts."""
+    """Compare the header of a FLAC stream, or the table of a foreign sound, with the facts."""
     if "table_size" in member.facts:
         yield from indexed_sound_problems(member)
         return
@@ -33,7 +35,7 @@ def sound_problems(member: Member) -> Iterator[str]:
         return
     points = header.points
     if (np.diff(points, axis=0) <= 0).any() or points[-1, 0] >= header.n_samples or points[-1, 1] >= len(member.data):
-        yield "the points of its seek table do not rise within the stream"
+        yield "the points of its seek table do not ascend within the stream"
         return
     try:
         facts, lists = header.columns(len(member.data))
@@ -44,18 +46,18 @@ def sound_problems(member: Member) -> Iterator[str]:
         if found != member.facts[name]:
             yield f"its header says {name} {found}, not {member.facts[name]}"
     if not np.array_equal(lists["frame_size"], member.lists["frame_size"]):
-        yield "its frames have other sizes than the manifest says"
+        yield "the sizes of its frames differ from the manifest"
 
 
 def sound_decode_problems(member: Member) -> Iterator[str]:
-    """The decoded samples against the checksum of a FLAC, or against the table of a sound that others wrote."""
+    """Compare the decoded samples with the MD5 of a FLAC stream, or with the table of a foreign sound."""
     if "table_size" in member.facts:
         yield from indexed_sound_decode_problems(member)
         return
     try:
         header = flac_header(member.data)
     except FlacError:
-        return  # sound_problems says so
+        return  # sound_problems reports it
     yield from _decode_problems(header, member.data)
 
 
@@ -75,7 +77,7 @@ def _decode_problems(header: FlacHeader, body: bytes) -> Iterator[str]:
     if len(samples) != header.n_samples:
         yield f"has {len(samples)} samples, not {header.n_samples}"
     elif not md5_matches(header, samples):
-        yield "its samples are not those that were encoded (MD5 differs)"
+        yield "its samples differ from those that were encoded (MD5)"
 
 
 SOUND = Kind(

@@ -1,4 +1,4 @@
-"""Members of text: a description as JSON, plain text, and bytes of which nothing is known."""
+"""The kinds `json`, `text` and `bytes`, which have no columns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .member import Kind, Member
 
 
 def json_member(value: Any) -> Member:
-    """A JSON-able value as a member."""
+    """A JSON value as a member."""
     return Member(kind=JSON.name, data=json.dumps(value).encode())
 
 
 def json_problems(member: Member) -> Iterator[str]:
-    """Where it cannot be parsed."""
+    """Parse the JSON."""
     try:
         json.loads(member.data)
     except (ValueError, RecursionError) as error:

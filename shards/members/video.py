@@ -1,4 +1,4 @@
-"""What can be wrong between a video member and its `VideoIndex`: the table, the boxes, the decoded frames."""
+"""The kind `video`: its columns are a `VideoIndex`, which is checked against the boxes and the decoded frames."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from .member import ENDING, TABLE_FACTS, Kind, Member
 
 
 def video_member(data: bytes, index: VideoIndex) -> Member:
-    """A video as a member: its bytes, and where its frames lie in them."""
+    """A video as a member with its index."""
     return Member(kind=VIDEO.name, data=data, facts=index.facts, words=index.words, lists=index.lists)
 
 
 def video_problems(member: Member) -> Iterator[str]:
-    """What the table of GOPs and the boxes contradict."""
+    """Check the table of GOPs, and compare it with the boxes."""
     index = VideoIndex.of(member.facts, member.words, member.lists)
     yield from table_problems(index, len(member.data))
     yield from box_problems(index, member.data)
 
 
 def video_decode_problems(member: Member) -> Iterator[str]:
-    """What differs once it is decoded."""
+    """Decode the video and compare it with its index."""
     yield from decode_problems(VideoIndex.of(member.facts, member.words, member.lists), member.data)
 
 
 def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
-    """What contradicts itself in the index of a member of `size_bytes` bytes; nothing is read."""
+    """Find inconsistencies in the index of a member with `size_bytes` bytes, without reading it."""
     if len(index.first_frame) == 0:
         yield "the table of GOPs is empty"
         return
     lengths = np.diff(index.first_frame, append=index.n_frames)
     if index.first_frame[0] != 0 or (lengths <= 0).any():
-        yield f"first frames {_short(index.first_frame)} of GOPs do not rise from 0 to below {index.n_frames} frames"
+        yield f"the GOPs' first frames {_short(index.first_frame)} do not ascend from 0 to below {index.n_frames}"
     if (index.lead < 0).any() or (index.lead[1:] > lengths[:-1]).any():
-        yield f"leading frames {_short(index.lead)} are more than the frames of the GOPs before them"
+        yield f"the GOPs have more leading frames {_short(index.lead)} than the GOPs before them have frames"
     ends = index.offset + index.size
     if index.foreign:
         if (
@@ -46,28 +46,28 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
             or (index.offset[1:] < ends[:-1]).any()
             or index.size.min() <= 0
         ):
-            yield f"GOPs from {_short(index.offset)} to {_short(ends)} do not follow each other in {size_bytes} bytes"
+            yield f"the GOPs {_short(index.offset)} to {_short(ends)} are not consecutive within {size_bytes} bytes"
         return
     starts = np.concatenate([[index.header_size], ends[:-1]])
     if wrong := np.flatnonzero((index.offset != starts) | (index.size <= 0)).tolist():
         gop = wrong[0]
-        yield f"GOP {gop} is at bytes {index.offset[gop]} to {ends[gop]}, but should begin at {starts[gop]}"
+        yield f"GOP {gop} is at bytes {index.offset[gop]} to {ends[gop]}, but should start at {starts[gop]}"
     if ends[-1] != size_bytes:
-        yield f"the GOPs end at byte {ends[-1]} of a member of {size_bytes} bytes"
+        yield f"the GOPs end at byte {ends[-1]}, but the member has {size_bytes} bytes"
 
 
 def box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
-    """Where a GOP of a fragmented MP4 does not begin with a fragment; other containers are not looked into."""
+    """Check that every GOP of a fragmented MP4 starts with a fragment; other containers are not read."""
     if index.foreign:
         return
     fragment = [data[offset + 4 : offset + 8] == b"moof" for offset in index.offset.tolist()]
     if data[4:8] == b"ftyp" and any(fragment) and not all(fragment):
         gop = fragment.index(False)
-        yield f"GOP {gop} begins at byte {index.offset[gop]}, where there is no fragment"
+        yield f"GOP {gop} starts at byte {index.offset[gop]}, where there is no fragment"
 
 
 def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
-    """What differs once the member is decoded: the number of frames, their size, the keyframe that opens each GOP."""
+    """Decode the member and compare the number and size of frames, and the keyframe of each GOP, with the index."""
     import av
 
     keyframes: set[int] = set()
@@ -94,7 +94,7 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
         for frame in index.first_frame.tolist()[1 if index.foreign else 0 :]  # an edit list may hide the first keyframe
         if frame >= len(shown) or shown[frame] not in keyframes
     ]:
-        yield f"frame {wrong[0]} opens a GOP but is no keyframe"
+        yield f"frame {wrong[0]} starts a GOP but is no keyframe"
     if sizes - {(index.width, index.height)}:
         found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
         yield f"has frames of {found} pixels, not {index.width}x{index.height}"

@@ -1,1 +1,1 @@
-"""Where bytes come from and go to: ranges of files that are checked, files that appear whole or not at all."""
+"""Stores: they read checked byte ranges of files and publish files atomically."""

@@ -1,4 +1,4 @@
-"""What a place of shards can do: ranges of named files, their sizes, and which names there are."""
+"""The store protocol: it reads byte ranges of named files and lists names and sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 
 class Range(NamedTuple):
-    """`size` bytes of the file `name` from byte `offset` on."""
+    """`size` bytes of the file `name`, starting at byte `offset`."""
 
     name: str
     offset: int
@@ -15,24 +15,24 @@ class Range(NamedTuple):
 
 
 class Store(Protocol):
-    """Reads the files of one split, from many threads; a copy of it in another process reads the same.
+    """Reads the files of one split. It is thread-safe, and a pickled copy reads the same files.
 
-    A name is a path from the split's location, with `/` between its parts. A tar that others wrote may lie outside
+    A name is a path relative to the split's location, with `/` between its parts. A foreign tar may be outside of it
     (`../x.tar`).
     """
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes at `offset`; StoreError where the file does not have them."""
+        """Read exactly `size` bytes at `offset`. Raises StoreError if the file does not have them."""
         ...
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range; StoreError as `read`."""
+        """Read each range. Raises StoreError as `read` does."""
         ...
 
     def size(self, name: str) -> int:
-        """The size of the file in bytes; StoreError where there is none."""
+        """The size of the file in bytes. Raises StoreError if it does not exist."""
         ...
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names of the files in the location that begin with `prefix`."""
+        """The sorted names that begin with `prefix`."""
         ...

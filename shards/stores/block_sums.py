@@ -1,7 +1,7 @@
-"""Checksums of a tar's blocks, in `NAME.sums` beside it: any range of it can be checked without reading the rest.
+"""Block checksums of a tar, in the file `NAME.sums`: they check any range without reading the rest of the tar.
 
-The file holds the xxh3_64 of each 4 KiB of the tar, big-endian, in order; the last block is what is left. They tell of
-bytes that changed on their way, which a decoder of video often shows without a word.
+The file holds the big-endian xxh3_64 of each 4 KiB block of the tar, in order; the last block may be shorter. The sums
+reveal changed bytes, which a video decoder often decodes without an error.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ SUM_BYTES = 8
 
 
 class BlockSums:
-    """The sums of bytes that come in pieces of any size."""
+    """Computes the sums of bytes that arrive in parts of any size."""
 
     def __init__(self) -> None:
         self._begun = b""
         self._sums = bytearray()
 
     def update(self, data: bytes) -> None:
-        """Takes the next bytes."""
+        """Add the next bytes."""
         whole = self._begun + data if self._begun else data
         end = len(whole) // BLOCK_BYTES * BLOCK_BYTES
         self._sums += sums_of(memoryview(whole)[:end])
         self._begun = bytes(whole[end:])
 
     def digest(self) -> bytes:
-        """The contents of the file of sums."""
+        """The contents of the sums file."""
         return bytes(self._sums) + sums_of(memoryview(self._begun))
 
 
 def sums_of(data: memoryview) -> bytes:
-    """The sums of bytes that begin at the edge of a block."""
+    """The sums of bytes that start at a block boundary."""
     digest = xxhash.xxh3_64_digest
     return b"".join([digest(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)])
 
 
 def write_sums(path: Path, sums: BlockSums) -> None:
-    """Writes the file that is there whole or not at all."""
+    """Publish a sums file."""
     publish(path, sums.digest())
 
 
 def sums_bytes(size_bytes: int) -> int:
-    """How large the file of sums of a tar of that size is."""
+    """The size of the sums file of a tar with `size_bytes` bytes."""
     return -(-size_bytes // BLOCK_BYTES) * SUM_BYTES
 
 
 def blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
-    """The bytes [begin, end) of the whole blocks that hold a range of a tar of `size_bytes`."""
+    """The bytes [begin, end) of the blocks that hold a range of a tar with `size_bytes` bytes."""
     return offset // BLOCK_BYTES * BLOCK_BYTES, min(-(-(offset + size) // BLOCK_BYTES) * BLOCK_BYTES, size_bytes)
 
 
 def check_blocks(path: Path, begin: int, data: bytes, sums: int) -> None:
-    """StoreError where `data`, whole blocks from byte `begin` of the tar at `path`, are not those that were written.
+    """Raise StoreError if `data`, the blocks from byte `begin` of the tar at `path`, differ from their sums.
 
-    `sums` is a descriptor of its file of sums.
+    `sums` is a file descriptor of the sums file.
     """
     first = begin // BLOCK_BYTES
     wanted = os.pread(sums, sums_bytes(len(data)), first * SUM_BYTES)
@@ -73,6 +73,6 @@ def check_blocks(path: Path, begin: int, data: bytes, sums: int) -> None:
         )
         at = begin + block // SUM_BYTES * BLOCK_BYTES
         raise StoreError(
-            f"{path}: bytes {at} to {min(at + BLOCK_BYTES, begin + len(data))} are not those that were written; "
-            "`maskstream verify` lists all that is damaged"
+            f"{path}: bytes {at} to {min(at + BLOCK_BYTES, begin + len(data))} are not those that were written; list "
+            "all damage with `maskstream verify`"
         )

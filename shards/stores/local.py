@@ -1,4 +1,4 @@
-"""Where the bytes of shards come from: ranges of local files, read without moving a shared position, and checked."""
+"""The store of a local folder. Ranges are read without a shared file position, and checked against their sums."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OPEN_FILES = 64
 
 
 class LocalStore:
-    """The `Store` of a folder: reads through a few kept-open descriptors.
+    """The `Store` of a folder. It keeps up to 64 files open.
 
-    The sums of tars lie in the folder itself, wherever the tars are. A copy in another process opens its own files.
+    The sums files are in the folder, even if the tars are not. A copy in another process opens its own files.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -31,10 +31,10 @@ class LocalStore:
         return LocalStore, (self.folder,)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes at `offset`.
+        """Read exactly `size` bytes at `offset`.
 
-        Of a tar that has a file of sums the whole blocks around them are read and compared. StoreError where the
-        file does not have the bytes, or they are not those that were written.
+        For a tar with a sums file, the blocks around the range are read and checked. Raises StoreError if the file does
+        not have the bytes or they differ from their sums.
         """
         file = self._open(name)
         if file.sums is None or offset + size > file.size_bytes:
@@ -45,7 +45,7 @@ class LocalStore:
         return data[offset - begin : offset - begin + size]
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
-        """One after the other."""
+        """Read the ranges one by one."""
         return [self.read(*each) for each in ranges]
 
     def size(self, name: str) -> int:
@@ -53,7 +53,7 @@ class LocalStore:
         return self._open(name).size_bytes
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names of the files in the folder and below it."""
+        """The sorted names, with `prefix`, of the files in the folder and below it."""
         found = []
         for parent, _, files in os.walk(self.folder / prefix.rpartition("/")[0]):
             found += [Path(parent, file).relative_to(self.folder).as_posix() for file in files]
@@ -83,14 +83,16 @@ def _range(file: _File, offset: int, size: int) -> bytes:
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror} at byte {offset}") from error
     if len(data) != size:
-        raise StoreError(f"{path} ends at byte {offset + len(data)}, wanted are bytes {offset} to {offset + size}")
+        raise StoreError(
+            f"{path} ends at byte {offset + len(data)}, but bytes {offset} to {offset + size} were requested"
+        )
     return data
 
 
 class _File:
-    """Descriptors of a file and of its sums, if it has some, closed when the last reader lets go of them.
+    """Descriptors of a file and, if it exists, of its sums file. They are closed with the last reference.
 
-    That may be when the interpreter ends and `os` is gone.
+    That may happen while the interpreter exits and `os` no longer exists, so `__del__` keeps a reference to `os.close`.
     """
 
     def __init__(self, path: Path, sums: Path) -> None:

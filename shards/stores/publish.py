@@ -1,4 +1,4 @@
-"""A file appears whole or not at all: temp file in the same folder, fsync, rename, fsync of the folder."""
+"""Publishes files atomically: temporary file in the same folder, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def publishing(path: Path) -> Iterator[BinaryIO]:
-    """A stream to write `path` through; leaving the block publishes it, an exception leaves no trace.
+    """A stream that writes `path`. Leaving the block publishes the file; an exception removes it.
 
-    StoreError where there is no room. After a kill the temp file `.NAME.RANDOM.tmp` may stay; `remove_leftovers`
-    deletes those.
+    Raises StoreError if the disk is full. A kill may leave the temporary file `.NAME.RANDOM.tmp`, which
+    `remove_leftovers` deletes.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -35,20 +35,20 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise StoreError(
-                f"no room for {path} ({error.strerror}); make room and run the same command again"
+                f"no space to write {path} ({error.strerror}); free space and run the same command again"
             ) from error
         raise
     sync_folder(path.parent)
 
 
 def publish(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write and publish a file."""
     with publishing(path) as stream:
         stream.write(data)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` (a rename, a removal) survive a power cut."""
+    """Make changes of names in `folder` (renames, removals) survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -57,7 +57,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete the temp files that killed writers left in `folder`, while nothing writes there. Returns how many."""
+    """Delete the temporary files of killed writers in `folder`; returns how many. No writer may be active there."""
     leftovers = [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name) and not path.is_dir()]
     for path in leftovers:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One run at a time writes into a folder."""
+"""The lock that lets only one run write into a folder."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from pathlib import Path
 from ..errors import BusyError, StoreError
 
 LOCK = ".writing"
-"""Locked by the run that writes, which removes it; one that a killed run left behind is not locked, and no obstacle."""
+"""The lock file. The writing run locks and later removes it; a killed run leaves it unlocked, which is harmless."""
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Inside, no other run holds `folder`, which is made where there is none; BusyError at once where one does,
-    StoreError where nothing can be written.
+    """Lock `folder` for the block; a missing folder is created.
+
+    Raises BusyError at once if another run holds the lock, StoreError if the folder cannot be written to.
     """
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path)
     except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be written to ({error.strerror}); give an output folder that can be made or written"
-        ) from error
+        raise StoreError(f"{folder} cannot be written to ({error.strerror}); give a writable output folder") from error
     with os.fdopen(descriptor, "r+") as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -39,7 +38,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor of the file that stands at `path` now, locked."""
+    """A locked descriptor of the file that is at `path` now."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

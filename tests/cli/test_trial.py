@@ -141,7 +141,7 @@ def test_every_field_of_a_trial_is_an_option_of_both_commands(command):
 
 
 def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ShardError, match="not the folder of a finished split"):
+    with pytest.raises(ShardError, match="it is no finished split"):
         modality_of(tmp_path)
     monkeypatch.setattr("maskstream.modalities.read_dataset_json", lambda folder: {"modality": "smells"})
     with pytest.raises(ShardError, match="holds smells shards; there are loaders of video, audio, audiovisual"):

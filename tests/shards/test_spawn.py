@@ -21,7 +21,7 @@ class Mine(masks.Random):
 """
 GUARD, NO_GUARD = 'if __name__ == "__main__":', "if True:"
 RANDOM, MINE = "masks.Random(ratio=0.75)", "Mine(ratio=0.75)"
-SENTENCE = "worker processes import script.py, because Mine is defined there, and cannot: put what it runs under"
+SENTENCE = "worker processes cannot import script.py, which defines Mine: put the code that it runs under"
 
 
 def ran(script, *args, stdin=False):
@@ -63,4 +63,4 @@ def test_a_mask_of_a_script_from_stdin_is_refused_in_a_sentence(split, script):
     script.write_text(LOADER.format(own=OWN_MASK, guard=GUARD, mask=MINE))
     _, err, code = ran(script, split, stdin=True)
     assert code == 1
-    assert "cannot import Mine from where it is defined (a notebook, a script from stdin" in err.splitlines()[-1]
+    assert "cannot import Mine, which a notebook, a script from stdin" in err.splitlines()[-1]

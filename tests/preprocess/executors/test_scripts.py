@@ -57,11 +57,11 @@ def test_shards_are_made_in_any_script(made, tmp_path, own, guard, stdin):
 def test_sources_of_a_script_without_a_guard_are_refused_in_a_sentence(made):
     out, err, code = made(OWN, NO_GUARD)
     assert (out, code) == ("", 1)
-    sentence = "worker processes import script.py, because Mine is defined there, and cannot: put what it runs under"
+    sentence = "worker processes cannot import script.py, which defines Mine: put the code that it runs under"
     assert sentence in err.splitlines()[-1]
 
 
 def test_sources_of_a_script_from_stdin_are_refused_in_a_sentence(made):
     out, err, code = made(OWN, GUARD, stdin=True)
     assert (out, code) == ("", 1)
-    assert "worker processes cannot import Mine from where it is defined" in err.splitlines()[-1]
+    assert "worker processes cannot import Mine, which a notebook, a script from stdin" in err.splitlines()[-1]

@@ -94,14 +94,14 @@ def test_a_shard_stands_with_all_its_files(tmp_path: Path, samples: list[Sample]
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     journal_of(tmp_path).close()
-    with pytest.raises(ResumeError, match=r"\(short_side: saved 256, here 128\); run with the settings"):
+    with pytest.raises(ResumeError, match=r"\(short_side: saved 256, here 128\); use its settings"):
         journal_of(tmp_path, SETTINGS | {"short_side": 128})
     journal_of(tmp_path).close()
 
 
 def test_an_unreadable_journal_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_bytes(b"not a database" * 100)
-    with pytest.raises(ResumeError, match="delete it to begin again"):
+    with pytest.raises(ResumeError, match="delete it to start over"):
         journal_of(tmp_path)
 
 

@@ -122,9 +122,9 @@ def test_a_split_without_video_says_so(tmp_path: Path) -> None:
     )
     finish_split(tmp_path, AUDIO, [record], [])
     manifest = Manifest.load(tmp_path)
-    with pytest.raises(ValueError, match=r"no component is video; there is flac \(bytes\)"):
+    with pytest.raises(ValueError, match=r"no component is video; the split holds flac \(bytes\)"):
         manifest.video(0)
-    with pytest.raises(ValueError, match=r"no component 'mp4' .* it has flac"):
+    with pytest.raises(ValueError, match=r"has no component 'mp4'; its components are flac"):
         manifest.component("mp4")
 
 
@@ -191,9 +191,9 @@ def test_fingerprint_follows_the_shards(samples: list[Sample], split: Path, tmp_
 def test_finish_split_refuses_what_does_not_belong_together(samples: list[Sample], tmp_path: Path) -> None:
     first = write_shard(tmp_path / "toy-000000.tar", samples[:2])
     second = write_shard(tmp_path / "toy-000001.tar", samples[1:3])
-    with pytest.raises(ShardError, match=r"1 keys come more than once .* 'toy/0001'"):
+    with pytest.raises(ShardError, match=r"1 keys occur more than once .* 'toy/0001'"):
         finish_split(tmp_path, AUDIO, [first, second], [])
-    with pytest.raises(ShardError, match="shard names come more than once"):
+    with pytest.raises(ShardError, match="shard names occur more than once"):
         finish_split(tmp_path, AUDIO, [first, first], [])
     (tmp_path / "toy-000001.tar").unlink()
     with pytest.raises(ShardError, match=r"toy-000001.tar is missing"):
@@ -210,11 +210,11 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path, tmp_path: Pat
     manifest.write_bytes(good_manifest[:100])
     refused(r"manifest.parquet is unreadable")
     pq.write_table(pa.table({"a": [1]}), manifest)
-    refused("its format is 'nothing'")
+    refused("has the format 'none'")
     pq.write_table(pa.table({"key": [1]}, metadata={"maskstream": "maskstream/2"}), manifest)
     refused("has no column 'shard'")
     manifest.unlink()
-    refused(r"no manifest.parquet in .* make the shards again")
+    refused(r"no manifest.parquet; make the shards again")
     manifest.write_bytes(good_manifest)
 
     fewer = json.loads(good_description)
@@ -222,7 +222,7 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path, tmp_path: Pat
     description.write_text(json.dumps(fewer))
     refused("has 8 samples, but dataset.json says 7")
     description.write_text(json.dumps(fewer | {"shards": 3}))
-    refused("counts or shards are not as")
+    refused("counts or shards do not have the form of")
     description.write_text(json.dumps({"format": "maskstream/1"}))
     refused("'maskstream/1'; this version of maskstream reads 'maskstream/2': make the shards again with `maskstream")
     description.write_text(json.dumps({"format": "maskstream/2"}))
@@ -230,7 +230,7 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path, tmp_path: Pat
     description.write_text("{")
     refused("unreadable")
     description.unlink()
-    refused(r"not the folder of a finished split; finish it with `maskstream shards`")
+    refused(r"it is no finished split; finish it with `maskstream shards`")
     with pytest.raises(ShardError, match="no folder"):
         Manifest.load(split / "nowhere")
 

@@ -52,7 +52,7 @@ def test_every_flipped_bit_is_found(place: float, bit: int, split: Path) -> None
     (split / SHARD).write_bytes(data)
     report = verify(split)
     (split / SHARD).write_bytes(good)
-    assert f"{SHARD}: its sha256 is not the one in dataset.json" in report.problems
+    assert f"{SHARD}: its sha256 differs from dataset.json" in report.problems
     assert all(problem.startswith(SHARD) for problem in report.problems)
 
 
@@ -62,7 +62,7 @@ def test_a_flipped_bit_in_a_member_names_the_sample(split: Path) -> None:
     data = bytearray((split / SHARD).read_bytes())
     data[offset + 1000] ^= 1
     (split / SHARD).write_bytes(data)
-    assert f"{SHARD}: sample 'toy/0004', component 'mp4': its bytes are not those" in problems(split)
+    assert f"{SHARD}: sample 'toy/0004', component 'mp4': its bytes differ from those" in problems(split)
 
 
 @pytest.mark.parametrize("end", [b"", bytes(1024)], ids=["no end", "with an end"])
@@ -117,7 +117,7 @@ def test_a_stray_member(split: Path) -> None:
         tar.addfile(tarfile.TarInfo("toy/0003.lnk"))
     found = problems(split)
     for name in ("toy/9999.json", "toy/0003.json", "toy/0003.lnk"):
-        assert f"{SHARD}: member '{name}' is not in the manifest, or comes a second time" in found
+        assert f"{SHARD}: member '{name}' is not in the manifest or occurs twice" in found
 
 
 def test_a_member_that_became_a_link(split: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_missing_and_a_foreign_shard(split: Path) -> None:
 def test_a_wrong_and_a_missing_idx(split: Path) -> None:
     idx = (split / SHARD).with_suffix(".idx")
     idx.write_text(idx.read_text().replace("toy/0004", "toy/0005"))
-    assert problems(split) == f"{SHARD}: its index toy-000001.idx is not what the manifest says, from line 3 on"
+    assert problems(split) == f"{SHARD}: its index toy-000001.idx differs from the manifest from line 3 on"
     idx.unlink()
     assert problems(split) == f"{SHARD}: its index toy-000001.idx cannot be read (No such file or directory)"
 
@@ -166,18 +166,20 @@ def test_wrong_tables_of_gops(samples: list[Sample], tmp_path: Path) -> None:
 
     moved = video.offset + np.array([0, 8, 0])
     found = with_index(sample, tmp_path, offset=moved, size=np.diff(moved, append=size))
-    assert found == f"{prefix}GOP 1 begins at byte {moved[1]}, where there is no fragment"
+    assert found == f"{prefix}GOP 1 starts at byte {moved[1]}, where there is no fragment"
     assert f"{prefix}GOP 1 is at bytes" in with_index(sample, tmp_path, offset=moved)
     assert f"{prefix}GOP 0 is at bytes" in with_index(sample, tmp_path, header_size=video.header_size - 1)
     short = video.size - np.array([0, 0, 5])
-    assert f"{prefix}the GOPs end at byte {size - 5} of a member of {size} bytes" in with_index(
+    assert f"{prefix}the GOPs end at byte {size - 5}, but the member has {size} bytes" in with_index(
         sample, tmp_path, size=short
     )
     falling = with_index(sample, tmp_path, first_frame=np.array([0, 8, 4]))
-    assert f"{prefix}first frames (0, 8, 4) of GOPs do not rise" in falling
+    assert f"{prefix}the GOPs' first frames (0, 8, 4) do not ascend" in falling
     beyond = with_index(sample, tmp_path, first_frame=np.array([0, 4, 12]))
-    assert f"{prefix}first frames (0, 4, 12) of GOPs do not rise" in beyond
-    assert f"{prefix}leading frames (0, 5, 0) are more" in with_index(sample, tmp_path, lead=np.array([0, 5, 0]))
+    assert f"{prefix}the GOPs' first frames (0, 4, 12) do not ascend" in beyond
+    assert f"{prefix}the GOPs have more leading frames (0, 5, 0)" in with_index(
+        sample, tmp_path, lead=np.array([0, 5, 0])
+    )
     none = np.zeros(0, dtype=np.int64)
     assert f"{prefix}the table of GOPs is empty" in with_index(
         sample, tmp_path, first_frame=none, offset=none, size=none, lead=none
@@ -189,7 +191,7 @@ def test_decoding_finds_what_the_table_does_not_show(samples: list[Sample], tmp_
     prefix = f"{SHARD}: sample 'toy/0006', component 'mp4': "
     assert with_index(sample, tmp_path, n_frames=13) == f"{prefix}has 12 frames, not 13"
     shifted = with_index(sample, tmp_path, first_frame=np.array([0, 5, 8]))
-    assert shifted == f"{prefix}frame 5 opens a GOP but is no keyframe"
+    assert shifted == f"{prefix}frame 5 starts a GOP but is no keyframe"
     assert with_index(sample, tmp_path, width=32) == f"{prefix}has frames of 64x48 pixels, not 32x48"
     broken = dataclasses.replace(
         sample, members={"mp4": video_member(b"\0" * len(sample.members["mp4"].data), index_of(sample))}
@@ -210,18 +212,18 @@ def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     manifest = bytearray((split / "manifest.parquet").read_bytes())
     manifest[len(manifest) // 2] ^= 1
     (split / "manifest.parquet").write_bytes(manifest)
-    assert problems(split).endswith("manifest.parquet: its sha256 is not the one in dataset.json")
+    assert problems(split).endswith("manifest.parquet: its sha256 differs from dataset.json")
     path.unlink()
-    assert "not the folder of a finished split" in problems(split)
+    assert "it is no finished split" in problems(split)
 
 
 def test_sums_of_blocks_are_checked_where_the_tar_is_whole(split: Path) -> None:
     sums = (split / SHARD).with_suffix(".sums")
     kept = sums.read_bytes()
     sums.write_bytes(bytes(len(kept)))
-    assert problems(split) == f"{SHARD}: its sums toy-000001.sums are not those of its blocks"
+    assert problems(split) == f"{SHARD}: its sums file toy-000001.sums differs from the sums of its blocks"
     sums.unlink()
-    assert "its sums toy-000001.sums are missing" in problems(split)
+    assert "its sums file toy-000001.sums is missing" in problems(split)
     sums.write_bytes(kept)
     assert not problems(split)
 

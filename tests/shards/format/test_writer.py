@@ -126,7 +126,7 @@ def test_a_killed_writer_leaves_the_old_file_and_a_leftover(tmp_path: Path) -> N
 
 def test_what_a_shard_refuses(tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "toy-000000.tar"
-    with pytest.raises(ShardError, match=r"toy-000000.tar: key 'toy/0001' comes twice, from '1.avi' and from '1.avi'"):
+    with pytest.raises(ShardError, match=r"toy-000000.tar: key 'toy/0001' occurs twice, from '1.avi' and from '1.avi'"):
         write_shard(path, [samples[0], samples[1], samples[1]])
     with pytest.raises(ShardError, match="no samples"):
         write_shard(path, [])

@@ -20,7 +20,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"no room for .*a.tar \(No space left on device\)"):
+    with pytest.raises(StoreError, match=r"no space to write .*a.tar \(No space left on device\)"):
         publish(tmp_path / "a.tar", b"data")
     assert list(tmp_path.iterdir()) == []
 
