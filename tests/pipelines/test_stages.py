@@ -13,18 +13,11 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.sampler import BadRowsError, Composed, Unchanged
 from maskstream.shards.errors import SampleError
-from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Range
 
 from .every_modality import MODALITIES, SAMPLES, write_split
-from .recording import RecordingStore, check_what_is_read, lies_within
+from .recording import check_what_is_read, lies_within, recorded
 from .sources import source_of
-
-
-def recorded(folder, modality):
-    store = RecordingStore(folder)
-    opened = Split.open(folder, modality, device="cpu", seed=4)
-    return replace(opened, manifest=Manifest.load(folder, store)), store
 
 
 @pytest.mark.parametrize("name", MODALITIES)

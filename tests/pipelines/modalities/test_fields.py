@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import Field, VideoClip, video_loader
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards import (
     DatasetInfo,
@@ -19,6 +20,7 @@ from maskstream.shards import (
 )
 
 from ...conftest import write_moving_texture
+from ..recording import check_what_is_read, recorded
 
 CLASSES = ("dog", "horn", "rain")
 FRAMES = 40
@@ -121,6 +123,12 @@ def test_worker_processes_and_other_topologies_give_the_same_fields(described):
     elsewhere.close()
     assert here.keys() == there.fields.keys()
     assert all(torch.equal(here[name], there.fields[name]) for name in here)
+
+
+def test_a_request_names_the_fields_that_are_read(described):
+    opened, store = recorded(described, "video")
+    data = VideoData(clip=VideoClip(frames=4, stride=4, size=32), fields=("labels", "action", "track"))
+    check_what_is_read(data.source(opened).sampler, store, len(DESCRIBED))
 
 
 def test_what_cannot_be_a_field_is_refused(described, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import soundfile as sf
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
+from maskstream.pipelines.modalities.audio.loader import audio_sampler
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import read_sound
@@ -21,6 +22,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
 
+from ...pipelines.recording import check_what_is_read, recorded
 from ..encode.sounds import wave, write_sound
 from .foreign_tars import rejects, write_tar
 
@@ -76,6 +78,12 @@ def ours(sounds, tmp_path_factory):
 def loader(folder, **changes):
     settings = {"clip": AudioClip(seconds=1.28), "batch_size": 2, "threads": 1, "seed": 3, "device": "cpu"}
     return audio_loader(folder, **(settings | changes))
+
+
+def test_a_request_names_all_that_is_read(split):
+    opened, store = recorded(split, "audio")
+    sampler = audio_sampler(opened, clip=AudioClip(seconds=0.32), statistics=(-6.0, 4.0))
+    check_what_is_read(sampler, store, len(opened.manifest))
 
 
 def test_batches_are_those_of_our_own_shards(split, ours):

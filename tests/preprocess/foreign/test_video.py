@@ -15,6 +15,7 @@ from webdataset import TarWriter
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.decode.cpu import decode_frames
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.sample import ClipRequest, VideoSampler, clip_ranges
 from maskstream.pipelines.stream.place import START
 from maskstream.preprocess import index_tars
@@ -26,6 +27,7 @@ from maskstream.shards.errors import DatasetError, ResumeError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
+from ...pipelines.recording import check_what_is_read, recorded
 from .foreign_tars import rejects, write_tar
 
 N_FRAMES = 50
@@ -160,6 +162,12 @@ def test_frames_are_those_of_a_plain_decode_at_every_start(split):
                 needed = video.offset[stop - 1] + video.size[stop - 1] - video.offset[first]
                 records = 24 * int(video.packets[first:stop].sum())
                 assert got.size_bytes <= 1.1 * (video.header_size + records + needed)
+
+
+def test_a_request_names_all_that_is_read(split):
+    opened, store = recorded(split, "video")
+    data = VideoData(clip=VideoClip(frames=4, stride=2, size=32))
+    check_what_is_read(data.source(opened).sampler, store, len(opened.manifest))
 
 
 def test_an_edit_list_hides_frames(split, media):
