@@ -26,10 +26,10 @@ from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.modalities.audio.loader import audio_sampler, audio_source
 from maskstream.pipelines.modalities.audiovisual.loader import audiovisual_sampler, audiovisual_source
-from maskstream.pipelines.modalities.mesh.loader import mesh_sampler, mesh_source
+from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.pipelines.modalities.points.augment import PointAugment
-from maskstream.pipelines.modalities.points.loader import points_sampler, points_source
+from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.split import Split
@@ -99,12 +99,12 @@ class Modality:
     rows: Callable[[Any], list[list[Any]]] = sample_rows
 
 
-def write_split(modality: str, folder: Path) -> Path:
-    """A finished split of the modality's samples, in shards of odd sizes."""
+def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Sample]] | None = None) -> Path:
+    """A finished split of the modality's samples, or of those that `samples` makes, in shards of odd sizes."""
     raw, out = folder / "raw", folder / "split"
     raw.mkdir(parents=True)
     out.mkdir()
-    left = iter(MODALITIES[modality].samples(raw))
+    left = iter((samples or MODALITIES[modality].samples)(raw))
     shards = [[next(left) for _ in range(size)] for size in SHARD_SIZES]
     records = [write_shard(out / f"t-{i:06d}.tar", shard) for i, shard in enumerate(shards)]
     info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
@@ -237,14 +237,14 @@ MODALITIES: dict[str, Modality] = {
     "mesh": Modality(
         samples=mesh_samples,
         loader=open_mesh,
-        source=lambda split: mesh_source(split, mesh_sampler(split, **MESH)),
+        source=MeshData(**MESH).source,
         component="mesh.npz",
         rows=mesh_rows,
     ),
     "points": Modality(
         samples=points_samples,
         loader=open_points,
-        source=lambda split: points_source(split, points_sampler(split, **POINTS)),
+        source=PointsData(**POINTS).source,
         component="points.npy",
     ),
     "video": Modality(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.collate import MeshView, mesh_batch
-from ...pipelines.modalities.mesh.loader import mesh_sampler
+from ...pipelines.modalities.mesh.data import MeshData
 from ...pipelines.modalities.mesh.sample import MeshSampler
 from ...pipelines.modalities.split import Split
 from ...pipelines.stream.sampler import Wanted
@@ -79,7 +79,7 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
 
 def sampler_of(data: str | Path) -> MeshSampler:
     """What reads the meshes of the split in a folder, without masks or noise."""
-    return mesh_sampler(Split.open(data, "mesh", shuffle=False, device="cpu"))
+    return MeshData().sampler(Split.open(data, "mesh", shuffle=False, device="cpu"))
 
 
 def next_model(model: nn.Module) -> MeshNetwork:

@@ -1,29 +1,42 @@
-"""What decides a batch of point clouds."""
+"""What decides a batch of point clouds, and the source that it makes of a split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from typing import ClassVar, Self, Unpack
 
+from ....shards.format.manifest import component_of
 from ...augment.diffusion import Noise
 from ...masks import Mask, TokenGrid
+from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
+from ...stream.sampler import Unchanged
+from ...stream.source import Source
 from ..data import DataConfig, check_views
-from ..split import Options, Split
+from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
+from ..split import Options, Split, split_of
 from .augment import PointAugment
 from .batch import PointsBatch
 from .read import PointSelection
+from .sample import PointDraft, PointRequest, PointSampler
 from .tokens import PointTokens, VoxelTokens
 
-if TYPE_CHECKING:
-    from .loader import PointsSource
+PointsSource = Source[FieldsRequest[PointRequest], FieldsDraft[PointDraft], PointsBatch, PointsBatch]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointsData(DataConfig[PointsBatch]):
-    """Masked clouds; the fields are the settings of `points_loader`."""
+    """Masked clouds.
+
+    select: which points of a cloud are read, by default 2,048. augment: by default only a cloud's own ball becomes the
+    unit ball. tokens: what the mask lies on, by default cubes of 4^3 of 32^3 voxels. mask: a pattern of
+    `maskstream.pipelines.masks`, or None. noise: for diffusion models; each view then has a time and noise of its own,
+    drawn like all else from (seed, epoch, key, view). views: a cloud is read once and gives so many views, each
+    augmented, noised and masked on its own; a batch has batch_size * views. component: the cloud that is read where a
+    sample has several; by default the only one. fields: what else a sample holds, for `batch.fields` (see fields.py).
+    """
 
     modality: ClassVar[str] = "points"
 
@@ -34,6 +47,7 @@ class PointsData(DataConfig[PointsBatch]):
     noise: Noise | None = None
     views: int = 1
     component: str | None = None
+    fields: Fields = ()
 
     def __post_init__(self) -> None:
         check_views(self.views)
@@ -43,34 +57,46 @@ class PointsData(DataConfig[PointsBatch]):
         """That of "points", as the tokens say."""
         return {"points": self.tokens.grid}
 
+    def resolved(self, split: Split) -> Self:
+        """The same with all chosen that is left to the split; ValueError where that cannot be."""
+        return replace(self, component=component_of(split.manifest.components, ("points",), self.component).name)
+
+    def sampler(self, split: Split) -> PointSampler:
+        """What makes the clouds of a split."""
+        own = self.resolved(split)
+        return PointSampler(
+            manifest=split.manifest,
+            select=own.select,
+            augment=own.augment,
+            tokens=own.tokens,
+            mask_of=own.mask,
+            noise=own.noise,
+            seed=split.seed,
+            views=own.views,
+            component=own.component or "",
+        )
+
     def source(self, split: Split) -> PointsSource:
         """The clouds of a split, for a loader or a mixture."""
-        from .loader import points_sampler, points_source
-
-        sampler = points_sampler(
-            split,
-            select=self.select,
-            augment=self.augment,
-            tokens=self.tokens,
-            mask=self.mask,
-            noise=self.noise,
-            views=self.views,
-            component=self.component,
+        own = self.resolved(split)
+        clouds = Source(
+            sampler=self.sampler(split),
+            finish=Unchanged(),
+            samples=split.samples,
+            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            visible=visible_tokens((own.mask, own.tokens.grid)),
+            form={
+                "points": own.select.points,
+                "features": own.select.features,
+                "tokens": own.tokens,
+                "views": own.views,
+                "mask": own.mask,
+                "noise": own.noise,
+            },
         )
-        return points_source(split, sampler)
+        return with_fields(clouds, split.manifest, own.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PointsBatch]:
         """A loader of the clouds of a split."""
-        from .loader import points_loader
-
-        return points_loader(
-            location,
-            select=self.select,
-            augment=self.augment,
-            tokens=self.tokens,
-            mask=self.mask,
-            noise=self.noise,
-            views=self.views,
-            component=self.component,
-            **options,
-        )
+        split, loading = split_of(location, self.modality, options)
+        return Loader(self.source(split), **loading)

@@ -13,8 +13,6 @@ from maskstream.pipelines import (
     VideoClip,
     audio_loader,
     audiovisual_loader,
-    mesh_loader,
-    points_loader,
     video_loader,
 )
 from maskstream.pipelines.augment import MultiScaleCrop
@@ -27,8 +25,10 @@ from maskstream.pipelines.modalities.audio.noisy import noisy_loader
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.data import MeshData
+from maskstream.pipelines.modalities.mesh.loader import MeshSettings
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData
+from maskstream.pipelines.modalities.points.loader import PointsSettings
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.data import VideoData
@@ -37,12 +37,15 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
 from maskstream.shards.errors import ResumeError
 
+SETTINGS: list[tuple[type[DataConfig[Any]], Any]] = [
+    (VideoData, VideoSettings),
+    (PointsData, PointsSettings),
+    (MeshData, MeshSettings),
+]
 LOADERS: list[tuple[type[DataConfig[Any]], Any]] = [
     (AudioData, audio_loader),
     (NoisyData, noisy_loader),
     (AudioVisualData, audiovisual_loader),
-    (PointsData, points_loader),
-    (MeshData, mesh_loader),
 ]
 
 
@@ -51,7 +54,7 @@ def test_its_fields_are_the_loaders_settings(data: type[DataConfig[Any]], loader
     assert {f.name for f in fields(data)} == set(signature(loader).parameters) - {"location", "options"}
 
 
-@pytest.mark.parametrize(("data", "settings"), [(VideoData, VideoSettings)])
+@pytest.mark.parametrize(("data", "settings"), SETTINGS)
 def test_the_settings_of_a_loader_are_its_fields(data: type[DataConfig[Any]], settings: Any) -> None:
     assert {f.name for f in fields(data)} == set(settings.__annotations__) - set(Options.__annotations__)
 

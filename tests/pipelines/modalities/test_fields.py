@@ -1,5 +1,7 @@
 """Fields beside the media: each kind's rule of collation, against what was written."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from maskstream.shards import (
 )
 
 from ...conftest import write_moving_texture
+from ..every_modality import MODALITIES, write_split
 from ..recording import check_what_is_read, recorded
 
 CLASSES = ("dog", "horn", "rain")
@@ -165,3 +168,31 @@ def test_an_unknown_class_and_a_pickle_are_bad_samples(described, tmp_path):
         (made,) = one
         assert bad not in made.key
         assert one.stats()["bad"]
+
+
+@pytest.fixture(scope="module", params=["mesh", "points"])
+def told(request, tmp_path_factory):
+    """A modality, and its split with a caption and a number in each sample's json."""
+    kind = MODALITIES[request.param]
+
+    def samples(raw):
+        return [
+            replace(one, members={**one.members, "json": json_member({"caption": f"this is {one.key}", "loud": n})})
+            for n, one in enumerate(kind.samples(raw))
+        ]
+
+    return kind, write_split(request.param, tmp_path_factory.mktemp(request.param), samples)
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"views": 2}], ids=["threads", "workers", "views"])
+def test_every_modality_has_fields(told, options):
+    kind, folder = told
+    loader = kind.loader(folder, fields=("caption", "loud"), batch_size=5, seed=2, threads=1, device="cpu", **options)
+    batches = list(loader)
+    loader.close()
+    assert len(batches) == 3
+    for one in batches:
+        assert len(one) == 5 * options.get("views", 1)
+        assert one.fields["caption"] == [f"this is {key}" for key in one.key]
+        assert one.fields["loud"].dtype == torch.int64
+        assert one.fields["loud"].tolist() == [int(key[1:]) for key in one.key]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import masks, mesh_loader
-from maskstream.pipelines.modalities.mesh.loader import mesh_sampler
+from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.split import Split
@@ -39,7 +39,7 @@ def opened(split, **options):
 
 
 def statistics_of(folder):
-    return mesh_sampler(Split.open(folder, "mesh")).statistics
+    return MeshData().sampler(Split.open(folder, "mesh")).statistics
 
 
 def first(split, **options):
@@ -194,7 +194,7 @@ def test_a_step_that_is_not_finite_is_a_bad_sample(split, tmp_path):
     assert loader.stats()["bad"] == 1
     assert "s2" not in keys
     with pytest.raises(SampleError, match=r"fields\.npy.*not finite"):
-        batch_of(mesh_sampler(Split.open(broken, "mesh")), [Wanted(index=2, epoch=0)])
+        batch_of(MeshData().sampler(Split.open(broken, "mesh")), [Wanted(index=2, epoch=0)])
     assert any("not finite" in problem for problem in verify(broken, decode=True).problems)
 
 
