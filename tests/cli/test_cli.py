@@ -216,7 +216,7 @@ def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
         (["verify", "/nowhere"], 1, "no folder /nowhere"),
         (["preview", "/nowhere"], 1, "no folder /nowhere"),
         (["bench", "/nowhere"], 1, "no folder /nowhere"),
-        (["report", "/nowhere", "--data", "/nowhere"], 2, "/nowhere"),
+        (["report", "/nowhere", "--data", "/nowhere"], 1, "no folder /nowhere"),
     ],
 )
 def test_mistakes_are_one_line_and_an_exit_code(monkeypatch, capsys, words, code, says):

@@ -66,5 +66,5 @@ def test_painting_the_true_targets_gives_the_clip_back(noise):
 def test_other_clips_are_refused(noise):
     with pytest.raises(ValueError, match=r"takes \(B, 4, 32, 32, 3\)"):
         VideoTokens(GRID).split(noise.video[:, :2])
-    with pytest.raises(ValueError, match="works on a grid with axes"):
+    with pytest.raises(ValueError, match="needs a grid with the axes"):
         VideoTokens(TokenGrid(axes=("time", "freq"), shape=(2, 2), patch=(2, 2)))
