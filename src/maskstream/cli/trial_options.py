@@ -20,14 +20,14 @@ class TrialCommand(TyperCommand):
     """
 
     _params: list[Any]
-    _of_trials: frozenset[str] | None = None
+    _of_trials: tuple[str, ...] | None = None
 
     @property
     def params(self) -> list[Any]:
         """The command's argument, the options of the trials, the command's own options."""
         if self._of_trials is None:
             made = typer.main.get_command(_probe()).params
-            self._of_trials = frozenset(str(param.name) for param in made)
+            self._of_trials = tuple(str(param.name) for param in made)
             self._params[1:1] = made
         return self._params
 
