@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from .array import ARRAY
+from .image import IMAGE
 from .member import Kind, Member
 from .mesh import MESH
 from .points import POINTS
@@ -14,7 +15,7 @@ from .sound import SOUND
 from .text import BYTES, JSON, TEXT
 from .video import VIDEO
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (ARRAY, BYTES, JSON, MESH, POINTS, SOUND, TEXT, VIDEO)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, SOUND, TEXT, VIDEO)}
 """Kinds by name. Members of other kinds are stored too; only their checksum is verified."""
 
 PLACE = ("offset", "size", "xxh3_128")

@@ -1,0 +1,15 @@
+"""Any folder of pictures: one folder per class, or a list, as `folder` has it for videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...encode.image.encoder import ImageEncoder
+from ...encode.image.picture import IMAGE_SUFFIXES
+from ..dataset import Dataset
+from ..folder import folder
+
+
+def image_folder(root: Path) -> Dataset:
+    """The splits of a folder of pictures; DatasetError where there is none, or the list is not as `folder` has it."""
+    return folder(root, name="image-folder", encoder=ImageEncoder(), suffixes=IMAGE_SUFFIXES)

@@ -1,0 +1,56 @@
+"""The layout of ImageNet and of torchvision's ImageFolder: SPLIT/CLASS/... below ROOT.
+
+`train` is needed, `val` (or `valid`, `validation`) and `test` are taken where they are there. Every picture lies in the
+folder of its class, and a class is numbered by its place in the sorted names of `train`, as ImageFolder numbers it; so
+a class that only another split has is an error. ImageNet's validation pictures are published in one folder; the usual
+script that moves them into class folders makes this layout.
+
+Deng et al., ImageNet: A Large-Scale Hierarchical Image Database, CVPR 2009.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....shards.errors import DatasetError
+from ...encode.image.encoder import ImageEncoder
+from ...encode.image.picture import IMAGE_SUFFIXES
+from ...source import Source
+from ..class_folders import SPLIT_FOLDERS
+from ..dataset import Dataset, dataset_of, media_paths, require_folder
+
+NAME = "imagefolder"
+OBTAIN = "Lay the pictures out as ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, such as ROOT/train/n01440764/*.JPEG"
+
+
+def imagefolder(root: Path) -> Dataset:
+    """The splits that are there; DatasetError for another layout."""
+    require_folder(root, name=NAME, obtain=OBTAIN)
+    folders = {
+        split: folder
+        for split, names in SPLIT_FOLDERS.items()
+        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
+    }
+    if "train" not in folders:
+        raise DatasetError(f"{NAME}: there is no folder train in {root}. {OBTAIN}")
+    label_names = _classes(folders["train"])
+    if not label_names:
+        raise DatasetError(f"{NAME}: {folders['train']} holds no folders of classes. {OBTAIN}")
+    numbers = {name: number for number, name in enumerate(label_names)}
+    listed: dict[str, list[Source]] = {}
+    for split, folder in folders.items():
+        if strange := [name for name in _classes(folder) if name not in numbers]:
+            raise DatasetError(
+                f"{NAME}: {folder} holds {len(strange)} classes that train has not, such as {strange[0]!r}; its "
+                f"classes are those of train. {OBTAIN}"
+            )
+        listed[split] = [
+            Source(id=path.relative_to(root).as_posix(), path=path, label=numbers[name])
+            for name in _classes(folder)
+            for path in media_paths(folder / name, IMAGE_SUFFIXES)
+        ]
+    return dataset_of(NAME, label_names, listed, root=root, obtain=OBTAIN, encoder=ImageEncoder())
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

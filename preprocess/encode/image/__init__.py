@@ -1,0 +1,1 @@
+"""Pictures: from a file to a member."""

@@ -1,0 +1,159 @@
+"""What the bytes of a picture say before they are decoded: its form, its size, how to turn it, whether it is whole.
+
+OpenCV decodes, but says nothing of animation and of colour spaces, and takes a file without its end where a decoder can
+guess the rest; so the structure of JPEG, PNG and WebP is walked here. Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..reject import RejectError
+
+_SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # the marker after entropy-coded data; 00 and RSTn belong to it
+_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """Of a picture of `width` x `height` pixels as stored. orientation: Exif's, 1 is upright. lossy: whether the pixels
+    were compressed with loss. cmyk: whether the colours are inks. animated: whether there is more than one picture.
+    """
+
+    form: Literal["jpg", "png", "webp"]
+    width: int
+    height: int
+    lossy: bool
+    orientation: int = 1
+    cmyk: bool = False
+    animated: bool = False
+
+
+def read_header(data: bytes) -> Header | None:
+    """The header of a JPEG, PNG or WebP file, by its first bytes; None for another form.
+
+    RejectError where the file ends early, or its structure contradicts itself.
+    """
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            return _jpeg(data)
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            return _png(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp(data)
+    except (struct.error, IndexError) as error:
+        raise RejectError("open", "is truncated: its header ends early") from error
+    return None
+
+
+def _jpeg(data: bytes) -> Header:
+    header: Header | None = None
+    orientation, at = 1, 2
+    while at < len(data):
+        if data[at] != 0xFF:
+            raise RejectError("open", f"is no JPEG file: there is no marker at byte {at}")
+        marker, at = data[at + 1], at + 2
+        if marker == 0xFF:  # a fill byte
+            at -= 1
+            continue
+        if marker == 0xD9:
+            break
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
+            continue
+        (length,) = struct.unpack_from(">H", data, at)
+        body, at = data[at + 2 : at + length], at + length
+        if marker in _FRAME_HEADERS:
+            _, height, width, components = struct.unpack_from(">BHHB", body)
+            header = Header(form="jpg", width=width, height=height, lossy=True, cmyk=components == 4)
+        elif marker == 0xE1 and body[:6] == b"Exif\0\0":
+            orientation = _orientation(body[6:])
+        elif marker == 0xDA:
+            found = _SCAN_END.search(data, at)
+            at = len(data) if found is None else found.end() - 2
+    else:
+        raise RejectError("decode", "is truncated: the JPEG data has no end")
+    if header is None:
+        raise RejectError("open", "is no JPEG file: it has no frame")
+    return replace(header, orientation=orientation)
+
+
+def _png(data: bytes) -> Header:
+    header: Header | None = None
+    orientation, animated, at = 1, False, 8
+    while True:
+        if len(data) < at + 12:
+            raise RejectError("decode", "is truncated: the PNG data has no end")
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body, at = data[at + 8 : at + 8 + length], at + 12 + length
+        if kind == b"IEND":
+            break
+        if at > len(data):
+            raise RejectError("decode", "is truncated: the PNG data has no end")
+        if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, at - 4)[0]:
+            raise RejectError("decode", f"is damaged: the checksum of its chunk {kind.decode('latin-1')} is wrong")
+        if kind == b"IHDR":
+            width, height = struct.unpack_from(">II", body)
+            header = Header(form="png", width=width, height=height, lossy=False)
+        elif kind == b"acTL":
+            animated = struct.unpack_from(">I", body)[0] > 1
+        elif kind == b"eXIf":
+            orientation = _orientation(body)
+    if header is None:
+        raise RejectError("open", "is no PNG file: it has no header")
+    return replace(header, orientation=orientation, animated=animated)
+
+
+def _webp(data: bytes) -> Header:
+    (length,) = struct.unpack_from("<I", data, 4)
+    if len(data) < length + 8:
+        raise RejectError("decode", f"is truncated: the WebP data has {len(data)} of {length + 8} bytes")
+    header: Header | None = None
+    orientation, animated = 1, False
+    for kind, body in _riff(data[12 : length + 8]):
+        if kind == b"VP8X":
+            animated = bool(body[0] & 0x02)
+        elif kind == b"VP8 ":
+            width, height = struct.unpack_from("<HH", body, 6)
+            header = Header(form="webp", width=width & 0x3FFF, height=height & 0x3FFF, lossy=True)
+        elif kind == b"VP8L":
+            (bits,) = struct.unpack_from("<I", body, 1)
+            header = Header(form="webp", width=(bits & 0x3FFF) + 1, height=(bits >> 14 & 0x3FFF) + 1, lossy=False)
+        elif kind == b"EXIF":
+            orientation = _orientation(body.removeprefix(b"Exif\0\0"))
+    if animated:
+        return Header(form="webp", width=1, height=1, lossy=True, animated=True)
+    if header is None:
+        raise RejectError("open", "is no WebP file: it has no picture")
+    return replace(header, orientation=orientation)
+
+
+def _riff(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a RIFF form: four letters, and what they hold."""
+    at = 0
+    while at + 8 <= len(body):
+        kind, size = struct.unpack_from("<4sI", body, at)
+        yield kind, body[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+
+
+def _orientation(tiff: bytes) -> int:
+    """The orientation in Exif data, a number of 1 to 8; 1 where it has none, or is damaged."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, at)
+        for i in range(count):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, at + 2 + 12 * i)
+            if tag == _ORIENTATION and kind == 3:
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        return 1
+    return 1

