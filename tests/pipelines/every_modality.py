@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -26,6 +27,9 @@ from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.modalities.audio.loader import audio_sampler, audio_source
 from maskstream.pipelines.modalities.audiovisual.loader import audiovisual_sampler, audiovisual_source
+from maskstream.pipelines.modalities.image.colour import ColourJitter
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.image.loader import image_loader
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.pipelines.modalities.points.augment import PointAugment
@@ -39,6 +43,7 @@ from maskstream.pipelines.stream.source import Source
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.preprocess.source import Source as Raw
@@ -154,6 +159,24 @@ def open_points(split: Path, **options: Any) -> Loader[Any]:
     return points_loader(split, **POINTS, **options)
 
 
+def image_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for i in range(SAMPLES):
+        smooth = np.random.default_rng(i).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        cv2.imwrite(str(raw / f"{i}.jpg"), cv2.resize(smooth, (90 + i, 70), interpolation=cv2.INTER_CUBIC))
+        made = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.jpg"))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
+    return samples
+
+
+IMAGE: dict[str, Any] = {"size": 32, "patch": 8, "mask": masks.Random(ratio=0.75), "colour": ColourJitter()}
+
+
+def open_image(split: Path, **options: Any) -> Loader[Any]:
+    return image_loader(split, **IMAGE, **options)
+
+
 def audio_samples(raw: Path) -> list[Sample]:
     samples = []
     for i in range(SAMPLES):
@@ -233,6 +256,12 @@ MODALITIES: dict[str, Modality] = {
         loader=open_audiovisual,
         source=lambda split: audiovisual_source(split, audiovisual_sampler(split, **AUDIOVISUAL)),
         component="flac",
+    ),
+    "image": Modality(
+        samples=image_samples,
+        loader=open_image,
+        source=ImageData(**IMAGE).source,
+        component="jpg",
     ),
     "mesh": Modality(
         samples=mesh_samples,

@@ -24,6 +24,9 @@ from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
 from maskstream.pipelines.modalities.audio.noisy import noisy_loader
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
+from maskstream.pipelines.modalities.image.colour import ColourJitter
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.image.loader import ImageSettings
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.loader import MeshSettings
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
@@ -38,6 +41,7 @@ from maskstream.pipelines.stream.mix import mix
 from maskstream.shards.errors import ResumeError
 
 SETTINGS: list[tuple[type[DataConfig[Any]], Any]] = [
+    (ImageData, ImageSettings),
     (VideoData, VideoSettings),
     (PointsData, PointsSettings),
     (MeshData, MeshSettings),
@@ -71,6 +75,7 @@ def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
         AudioData(clip=AudioClip(seconds=1.28), features=LogMel(), mixup=Mixup(), patch=(32, 16)),
         NoisyData(line=MicrophoneLine(count=2), noise="noises"),
         AudioVisualData(video_mask=Tube(), audio_mask=Random()),
+        ImageData(size=64, patch=8, mask=Random(), colour=ColourJitter(hue=0.1)),
         PointsData(tokens=GroupTokens(groups=8)),
         MeshData(statistics=MeshStatistics(mean=(0.0,), deviation=(1.0,), change=(1.0,), edge_length=0.5)),
     ],
@@ -86,7 +91,7 @@ def test_grids_are_those_of_the_fields() -> None:
     assert PointsData(tokens=GroupTokens(groups=8)).grids["points"].shape == (8,)
 
 
-@pytest.mark.parametrize("data", [VideoData, AudioData, AudioVisualData, PointsData, MeshData])
+@pytest.mark.parametrize("data", [VideoData, AudioData, AudioVisualData, ImageData, PointsData, MeshData])
 def test_a_sample_gives_a_view_or_more(data: Any) -> None:
     with pytest.raises(ValueError, match="views=0: it must be 1 or more"):
         data(views=0)

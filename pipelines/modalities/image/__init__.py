@@ -1,0 +1,1 @@
+"""Pictures: loader, batch, and what happens to one sample."""

@@ -1,0 +1,86 @@
+"""Colour jitter: brightness, contrast, saturation and hue of a picture, changed at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi, sin
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.config import Config
+
+Matrix = npt.NDArray[np.float64]
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_RGB = np.linalg.inv(_YIQ)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColourJitter(Config):
+    """Bounds of the four changes, which are made in a random order, with the probability `share`.
+
+    brightness, contrast, saturation: a factor is uniform in [max(0, 1 - bound), 1 + bound]; it scales the values, their
+    distance from the mean grey of the picture, and their distance from their own grey. hue: the angle is uniform in
+    [-bound, bound], in turns, at most 0.5.
+
+    Each of the four is linear in the colours, so all of them are one matrix and one pass. That differs from torchvision
+    (the usual source, after Chen et al., 2020) in two ways: values are clipped once, at the end, and the hue turns in
+    YIQ, not in HSV.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.0
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"ColourJitter({name}={getattr(self, name)}): it must be 0 or more")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"ColourJitter(hue={self.hue}): it is a part of a turn, 0 to 0.5")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"ColourJitter(share={self.share}): it is a probability in [0, 1]")
+
+    def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
+        """Changes the colours of `image`, uint8 (H, W, 3), RGB, in its place."""
+        if rng.random() >= self.share:
+            return
+        mean = image.reshape(-1, 3).mean(axis=0)
+        cv2.transform(image, self.matrix(mean, rng), dst=image)
+
+    def matrix(self, mean: Matrix, rng: np.random.Generator) -> Matrix:
+        """What is drawn for a picture of the mean colour `mean`, float64 (3,): float64 (3, 4), which takes a colour and
+        a 1 to another colour.
+        """
+        bounds = (self.brightness, self.contrast, self.saturation)
+        brightness, contrast, saturation = (rng.uniform(max(0.0, 1 - bound), 1 + bound) for bound in bounds)
+        turn = rng.uniform(-self.hue, self.hue)
+        whole = np.eye(4)
+        for number in rng.permutation(4).tolist():
+            step = np.eye(4)
+            if number == 0:
+                step[:3, :3] *= brightness
+            elif number == 1:
+                grey = _LUMA @ (whole @ np.append(mean, 1.0))[:3]
+                step[:3, :3] *= contrast
+                step[:3, 3] = (1 - contrast) * grey
+            elif number == 2:
+                step[:3, :3] = saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1))
+            else:
+                step[:3, :3] = _turned(turn)
+            whole = step @ whole
+        return np.ascontiguousarray(whole[:3])
+
+
+def _turned(turn: float) -> Matrix:
+    """The matrix that turns the hue by so many turns."""
+    angle = 2 * pi * turn
+    rotation = np.eye(3)
+    rotation[1:, 1:] = [[cos(angle), -sin(angle)], [sin(angle), cos(angle)]]
+    turned: Matrix = _RGB @ rotation @ _YIQ
+    return turned

@@ -1,0 +1,122 @@
+"""What decides a batch of pictures, and the source that it makes of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self, Unpack
+
+import numpy as np
+
+from ....shards.format.manifest import Manifest, component_of
+from ....shards.members.image import IMAGE
+from ...augment import Augmentation, CenterCrop, RandomResizedCrop
+from ...masks import Mask, TokenGrid
+from ...masks.core.visible import visible_tokens
+from ...stream.loader import Loader
+from ...stream.sampler import Unchanged
+from ...stream.source import Source
+from ..data import DataConfig, check_views
+from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
+from ..split import Options, Split, split_of
+from .batch import ImageBatch
+from .colour import ColourJitter
+from .sample import ImageDraft, ImageRequest, ImageSampler
+
+ImageSource = Source[FieldsRequest[ImageRequest], FieldsDraft[ImageDraft], ImageBatch, ImageBatch]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageData(DataConfig[ImageBatch]):
+    """Masked pictures.
+
+    size: of the output, in pixels. patch: of a token. mask: a pattern of `maskstream.pipelines.masks` that needs no
+    cue, or None. augment: by default MAE's crop when shuffled (0.2 to 1 of the area, mirrored half of the time), the
+    central crop otherwise. colour: a jitter of the colours, by default none. views: a picture is decoded once and gives
+    so many views, each with a crop, colours and a mask of its own. component: the picture that is read where a sample
+    has several, such as "left.jpg"; by default the only one, of whatever form. fields: what else a sample holds, for
+    `batch.fields` (see fields.py).
+    """
+
+    modality: ClassVar[str] = "image"
+
+    size: int = 224
+    patch: int = 16
+    mask: Mask | None = None
+    augment: Augmentation | None = None
+    colour: ColourJitter | None = None
+    views: int = 1
+    component: str | None = None
+    fields: Fields = ()
+
+    def __post_init__(self) -> None:
+        check_views(self.views)
+        _ = self.grids
+        if self.mask is not None and self.mask.needs:
+            needs = ", ".join(sorted(self.mask.needs))
+            raise ValueError(f"{self.mask} needs {needs}, and a loader of pictures brings no cues")
+
+    @property
+    def grids(self) -> Mapping[str, TokenGrid]:
+        """That of "image", on the axes (h, w)."""
+        return {"image": image_grid(self.size, self.patch)}
+
+    def resolved(self, split: Split) -> Self:
+        """The same with all chosen that is left to the split."""
+        augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5) if split.shuffle else CenterCrop()
+        return replace(self, augment=self.augment or augment)
+
+    def sampler(self, split: Split) -> ImageSampler:
+        """What makes the pictures of a split."""
+        own = self.resolved(split)
+        return ImageSampler(
+            manifest=split.manifest,
+            components=image_components(split.manifest, own.component),
+            size=own.size,
+            grid=own.grids["image"],
+            augment=own.augment or CenterCrop(),
+            colour=own.colour,
+            mask_of=own.mask,
+            seed=split.seed,
+            views=own.views,
+        )
+
+    def source(self, split: Split) -> ImageSource:
+        """The pictures of a split, for a loader or a mixture."""
+        own = self.resolved(split)
+        pictures = Source(
+            sampler=self.sampler(split),
+            finish=Unchanged(),
+            samples=split.samples,
+            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            visible=visible_tokens((own.mask, own.grids["image"])),
+            form={"size": own.size, "token grid": own.grids["image"], "views": own.views, "mask": own.mask},
+        )
+        return with_fields(pictures, split.manifest, self.fields)
+
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[ImageBatch]:
+        """A loader of the pictures of a split."""
+        split, loading = split_of(location, self.modality, options)
+        return Loader(self.source(split), **loading)
+
+
+def image_grid(size: int, patch: int) -> TokenGrid:
+    """The (h, w) grid of a picture of size x size pixels in patches of patch x patch; ValueError where they do not fill
+    it.
+    """
+    if min(size, patch) < 1 or size % patch:
+        raise ValueError(
+            f"a picture of {size} px does not divide into patches of {patch} px; choose size as a multiple of patch"
+        )
+    return TokenGrid(axes=("h", "w"), shape=(size // patch, size // patch), patch=(patch, patch))
+
+
+def image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:
+    """The component `wanted`, or by default those of pictures of which a sample has just one, such as jpg in some and
+    png in others; ValueError where there is no such component, or a sample has several and none is named.
+    """
+    fitting = [one for one in manifest.components.values() if one.kind == IMAGE.name]
+    if wanted is not None or not fitting or np.sum([one.present for one in fitting], axis=0).max(initial=0) > 1:
+        fitting = [component_of(manifest.components, (IMAGE.name,), wanted)]
+    return tuple(one.name for one in fitting)

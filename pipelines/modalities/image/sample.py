@@ -1,0 +1,158 @@
+"""One picture on its way to a batch: draw its crops, read it, decode as much of it as they need, resize, mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ....shards.errors import SampleError, StoreError
+from ....shards.format.manifest import Manifest
+from ....shards.stores.base import Range
+from ...augment import Augmentation
+from ...augment.crop import Crop
+from ...masks import Cues, Draw, Maps, Mask, TokenGrid
+from ...stream.place import Place
+from ...stream.rng import sample_rng
+from ...stream.sampler import Wanted
+from ...stream.stats import Stats
+from .batch import ImageBatch
+from .colour import ColourJitter
+from .decode import REDUCIBLE, PictureError, decode_picture, on_grid, reduction, show
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRequest:
+    """What was drawn for a sample before a byte was read: a crop per view, and at which part of its size the picture is
+    decoded (1 / n). component: the member that is read; width, height: its pixels.
+    """
+
+    index: int
+    epoch: int
+    place: Place
+    key: str
+    component: str
+    width: int
+    height: int
+    crops: list[Crop]
+    n: int
+    ranges: tuple[Range]
+
+
+@dataclass(kw_only=True, slots=True)
+class ImageDraft:
+    """The memory of a batch; row r is views r k to (r + 1) k of it.
+
+    image: uint8 (B, size, size, 3). label: int64 (B,). key: of each view. maps: of each view's mask, None until it is
+    drawn.
+    """
+
+    image: npt.NDArray[np.uint8]
+    label: npt.NDArray[np.int64]
+    key: list[str]
+    maps: list[Maps | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSampler:
+    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+
+    components: those that hold pictures; a sample has one of them. Every random choice is a function of (seed, epoch,
+    key, view): a picture is decoded once, and each view has a crop, colours and a mask of its own.
+    """
+
+    manifest: Manifest
+    components: tuple[str, ...]
+    size: int
+    grid: TokenGrid
+    augment: Augmentation
+    colour: ColourJitter | None
+    mask_of: Mask | None
+    seed: int
+    views: int = 1
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether its mask changes over the run."""
+        return self.mask_of is not None and self.mask_of.needs_progress
+
+    def request(self, wanted: Wanted) -> ImageRequest:
+        """Draws the crops of a sample, and says where its bytes lie; SampleError where it has no picture."""
+        index, epoch = wanted.index, wanted.epoch
+        key = self.manifest.key(index)
+        component = next((one for one in map(self.manifest.component, self.components) if one.offset[index]), None)
+        if component is None:
+            raise self._error(index, " or ".join(self.components), "the sample has no such component")
+        width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
+        crops = [
+            self.augment.draw(width, height, self.size, sample_rng(self.seed, epoch, key, view, "crop"))
+            for view in range(self.views)
+        ]
+        n = reduction(crops, self.size) if component.name.endswith(REDUCIBLE) else 1
+        return ImageRequest(
+            index=index,
+            epoch=epoch,
+            place=wanted.place,
+            key=key,
+            component=component.name,
+            width=width,
+            height=height,
+            crops=[on_grid(crop, n, width, height) for crop in crops],
+            n=n,
+            ranges=(self.manifest.member(index, component.name),),
+        )
+
+    def allocate(self, rows: int) -> ImageDraft:
+        """The memory of a batch of so many samples."""
+        n = rows * self.views
+        return ImageDraft(
+            image=np.empty((n, self.size, self.size, 3), dtype=np.uint8),
+            label=np.empty(n, dtype=np.int64),
+            key=[""] * n,
+            maps=[None] * n,
+        )
+
+    def mask(self, request: ImageRequest, draft: ImageDraft, row: int) -> None:
+        """Draws the masks of a sample's views."""
+        if self.mask_of is None:
+            return
+        for view in range(self.views):
+            draw = Draw.of(self.seed, request.epoch, request.key, view, request.place, Cues())
+            draft.maps[row * self.views + view] = self.mask_of.maps(self.grid, draw)
+
+    def fill(self, request: ImageRequest, draft: ImageDraft, row: int, stats: Stats) -> None:
+        """Reads and decodes a picture and shows its views; SampleError where it cannot be used."""
+        try:
+            with stats.stage("read"):
+                (data,) = self.manifest.store.read_many(request.ranges)
+            stats.read_bytes += len(data)
+            with stats.stage("decode"):
+                pixels = decode_picture(data, request.width, request.height, request.n)
+        except (StoreError, PictureError) as error:
+            raise self._error(request.index, request.component, str(error)) from error
+        with stats.stage("convert"):
+            for view, crop in enumerate(request.crops):
+                place = row * self.views + view
+                show(pixels, crop, request.n, draft.image[place])
+                if self.colour is not None:
+                    rng = sample_rng(self.seed, request.epoch, request.key, view, "colour")
+                    self.colour(draft.image[place], rng)
+                draft.label[place], draft.key[place] = self.manifest.label[request.index], request.key
+
+    def _error(self, index: int, component: str, reason: str) -> SampleError:
+        """What is raised for a sample that cannot be used."""
+        return SampleError(
+            shard=self.manifest.shard_name(index), key=self.manifest.key(index), component=component, reason=reason
+        )
+
+    def join(self, draft: ImageDraft) -> ImageBatch:
+        """The batch of a draft whose rows are filled."""
+        maps = [one for one in draft.maps if one is not None]
+        return ImageBatch(
+            image=torch.from_numpy(draft.image),
+            mask=self.mask_of.joined(self.grid, maps) if self.mask_of is not None else None,
+            label=torch.from_numpy(draft.label),
+            key=draft.key,
+        )

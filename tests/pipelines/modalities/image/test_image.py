@@ -1,0 +1,163 @@
+"""Pictures from shards to batches: crops, views, members of several forms, and what is refused."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
+from maskstream.pipelines.masks import MotionGuided, Random
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.colour import ColourJitter
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.image.loader import image_loader
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.verify import verify
+from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.image import image_member
+
+from .test_decode import photo
+
+OPTIONS = {"device": "cpu", "rank": 0, "world_size": 1}
+
+
+def member(pixels, form, width=None):
+    ok, data = cv2.imencode(f".{form}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    assert ok
+    return image_member(data.tobytes(), width or pixels.shape[1], pixels.shape[0])
+
+
+def write(folder, samples):
+    folder.mkdir()
+    record = write_shard(
+        folder / "t-000000.tar",
+        [Sample(key=f"s{i}", members=members, source=f"{i}", label=i) for i, members in enumerate(samples)],
+    )
+    info = DatasetInfo(dataset="t", split="train", modality="image", profile="image", label_names=("a", "b", "c"))
+    finish_split(folder, info, [record], [])
+    return folder
+
+
+@pytest.fixture
+def split(tmp_path):
+    """Three samples, a jpg, a png and a webp, of 200 x 160 pixels."""
+    forms = ("jpg", "png", "webp")
+    return write(tmp_path / "split", [{form: member(photo(200, 160, i), form)} for i, form in enumerate(forms)])
+
+
+def batch_of(split, **settings):
+    loader = image_loader(split, batch_size=3, shuffle=False, patch=8, **{"size": 32, **settings}, **OPTIONS)
+    (batch,) = loader
+    loader.close()
+    return batch
+
+
+def test_central_crops_of_members_of_all_forms(split):
+    batch = batch_of(split)
+    assert isinstance(batch, ImageBatch)
+    assert (batch.image.dtype, tuple(batch.image.shape)) == (torch.uint8, (3, 32, 32, 3))
+    assert (batch.key, batch.label.tolist(), batch.mask) == (["s0", "s1", "s2"], [0, 1, 2], None)
+    for i in range(3):
+        wanted = cv2.resize(photo(200, 160, i)[:, 20:180], (32, 32), interpolation=cv2.INTER_AREA)
+        assert np.abs(batch.image[i].numpy().astype(int) - wanted).mean() < 3
+
+
+def test_views_are_crops_of_their_own_of_one_picture(split):
+    augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)
+    batch = batch_of(split, views=2, augment=augment, mask=Random(ratio=0.75))
+    assert batch.key == ["s0", "s0", "s1", "s1", "s2", "s2"]
+    assert batch.label.tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch.mask is not None
+    assert tuple(batch.mask.visible.shape) == (6, 4)
+    assert not torch.equal(batch.mask.visible[0], batch.mask.visible[1])
+    assert not torch.equal(batch.image[0], batch.image[1])
+    one = batch_of(split, augment=augment, mask=Random(ratio=0.75))
+    assert torch.equal(batch.mask.visible[::2], one.mask.visible)
+    assert torch.equal(batch.image[2], one.image[1])  # a png: decoded in full, whatever the other views need
+
+
+def test_colours_change_and_nothing_else_does(split):
+    plain, coloured = batch_of(split), batch_of(split, colour=ColourJitter(brightness=0.5))
+    assert not torch.equal(plain.image, coloured.image)
+    ratio = coloured.image.float().mean((1, 2, 3)) / plain.image.float().mean((1, 2, 3))
+    assert ((ratio > 0.45) & (ratio < 1.55)).all()
+    assert ratio.std() > 0
+    assert torch.equal(batch_of(split, colour=ColourJitter(brightness=0.5)).image, coloured.image)
+
+
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(split):
+    sampler = ImageData(size=32, patch=8).sampler(Split.open(split, "image", device="cpu", shuffle=False))
+    assert [sampler.request(Wanted(index=i, epoch=0)).n for i in range(3)] == [4, 1, 1]
+    large = replace(sampler, size=100)
+    assert large.request(Wanted(index=0, epoch=0)).n == 1
+
+
+def test_pixel_values_are_normalised_as_imagenet_is(split):
+    batch = batch_of(split)
+    wanted = batch.image.double().div(255).sub(torch.tensor(IMAGENET_MEAN)).div(torch.tensor(IMAGENET_STD))
+    torch.testing.assert_close(batch.pixel_values().double(), wanted.permute(0, 3, 1, 2), atol=1e-5, rtol=0)
+    assert batch.pixel_values().is_contiguous()
+    assert batch.pixel_values(dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_one_of_several_pictures_is_named(tmp_path):
+    pair = {"left.jpg": member(photo(64, 64, 0), "jpg"), "right.png": member(photo(64, 64, 1), "png")}
+    split = write(tmp_path / "split", [pair] * 3)
+    with pytest.raises(ValueError, match=r"2 components are image: left\.jpg, right\.png; name one with component="):
+        batch_of(split)
+    left, right = batch_of(split, component="left.jpg"), batch_of(split, component="right.png")
+    assert np.abs(left.image[0].numpy().astype(int) - right.image[0].numpy()).mean() > 5
+    with pytest.raises(ValueError, match=r"component='depth\.png'"):
+        batch_of(split, component="depth.png")
+
+
+def test_a_sample_without_the_picture_that_is_read_is_replaced(split, caplog):
+    assert set(batch_of(split, component="jpg", max_bad_fraction=1.0).key) == {"s0"}
+    assert "component 'jpg': the sample has no such component" in caplog.text
+
+
+def test_a_picture_of_another_size_is_found_by_verify_and_replaced_by_the_loader(tmp_path, caplog):
+    good = [{"png": member(photo(64, 64, i), "png")} for i in range(2)]
+    split = write(tmp_path / "split", [*good, {"png": member(photo(64, 64, 2), "png", width=65)}])
+    report = verify(split, decode=True)
+    assert "has 64x64 pixels, not 65x64" in "; ".join(report.problems)
+    batch = batch_of(split, max_bad_fraction=1.0)
+    assert "s2" not in batch.key
+    assert "its manifest says (64, 65, 3)" in caplog.text
+
+
+def test_what_is_no_picture_is_found_by_verify(tmp_path):
+    split = write(tmp_path / "split", [{"jpg": image_member(b"no picture", 4, 4)}] * 2)
+    assert "is no JPEG, PNG or WebP file: it begins with" in "; ".join(verify(split).problems)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 30}, "a picture of 30 px does not divide into patches of 8 px"),
+        ({"views": 0}, "views=0: it must be 1 or more"),
+        ({"mask": MotionGuided()}, "needs flow, and a loader of pictures brings no cues"),
+    ],
+)
+def test_wrong_settings(split, settings, message):
+    with pytest.raises(ValueError, match=message):
+        batch_of(split, **settings)
+
+
+def test_data_is_what_the_loader_takes(split):
+    data = ImageData(size=32, patch=8, mask=Random(ratio=0.5), augment=CenterCrop())
+    assert ImageData.from_dict(data.to_dict()) == data
+    assert data.grids["image"].shape == (4, 4)
+    loader = data.loader(split, batch_size=3, shuffle=False, **OPTIONS)
+    (batch,) = loader
+    loader.close()
+    assert torch.equal(batch.image, batch_of(split).image)
+    assert tuple(batch.mask.visible.shape) == (3, 8)
+    with pytest.raises(ValueError, match="does not divide into patches"):
+        ImageData(size=30, patch=8)
