@@ -29,6 +29,7 @@ CUTS = {
     "videomae2": (*CLIP, *SIZES, *DECODER),
     "audiomae": (*SPECTROGRAM, *SIZES, *DECODER, "batch_size=2"),
     "ca": ("clip.seconds=0.128", "batch_size=2", *UNET),
+    "mae": ("data.size=32", "data.patch=8", "batch_size=2", *SIZES, *DECODER),
     "avsiam": ("data.seconds=0.64", "clip.size=32", "data.patch=8", "batch_size=5", *SIZES, *DECODER),
     "diffmavil": ("data.seconds=0.64", *CLIP, "batch_size=1", "token_budget=40", *SIZES, *DECODER),
     "fastdit3d": ("tokens.resolution=24", *VOXELS, *NARROW, "model.window=2"),

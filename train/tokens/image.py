@@ -1,0 +1,101 @@
+"""Pictures as tokens: uint8 pictures to patches, the encoder's normalised inputs, and the decoder's normalised targets.
+
+The rule is MAE's (He et al., 2022, 3): pixels are normalised by ImageNet's mean and deviation, and a target is such a
+patch with mean 0 and variance 1 over all its values, colours together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ...pipelines.masks import TokenGrid
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.image.batch import ImageBatch
+from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from ..core.positions import axis_sinusoids
+from .video import NO_MASK
+
+EPS = 1e-6
+
+
+class ImageTokens(nn.Module):
+    """Cuts pictures into (h w)-ordered patches, in (h w c) order within a patch.
+
+    The patches stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, grid: TokenGrid) -> None:
+        super().__init__()
+        grid.need("h", "w", by="a model of pictures")
+        self.grid, self.patch = grid.shape, grid.patch
+        self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
+        self.n_tokens = grid.size
+        n_pixels = grid.patch[0] * grid.patch[1]
+        self.n_inputs = self.n_targets = 3 * n_pixels
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).mul(255.0).repeat(n_pixels), persistent=False)
+
+    def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
+        """The pictures of a batch and their masks; ValueError where it has none."""
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        return batch.image, batch.mask
+
+    def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
+        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        image, mask = self.of(batch)
+        return replace(batch, image=self.paint(image, mask.target, predicted))
+
+    def split(self, image: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) to its patches, uint8 (B, N, n_inputs)."""
+        (h, w), (ph, pw) = self.grid, self.patch
+        if image.shape[1:] != (*self.extent, 3):
+            raise ValueError(
+                f"pictures have the shape {tuple(image.shape)}, the model takes (B, {self.extent[0]}, "
+                f"{self.extent[1]}, 3); use one size for the loader and the model"
+            )
+        return image.reshape(-1, h, ph, w, pw, 3).transpose(2, 3).reshape(-1, self.n_tokens, self.n_inputs)
+
+    def inputs(self, patches: Tensor) -> Tensor:
+        """uint8 patches (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
+        return (patches.float() - self.mean) / self.std
+
+    def targets(self, patches: Tensor) -> Tensor:
+        """uint8 patches (B, M, n_inputs) to float32 targets (B, M, n_targets): mean 0, variance 1 in each patch.
+
+        The variance is unbiased, and 1e-6 is added to it.
+        """
+        mean, deviation = self._moments(patches)
+        return (self.inputs(patches) - mean) / deviation
+
+    def paint(self, image: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
+        """The pictures with the patches `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, H, W, 3).
+
+        A prediction is of a normalised patch, so it is shown with the mean and deviation of the true one.
+        """
+        (h, w), (ph, pw) = self.grid, self.patch
+        patches = self.split(image).clone()
+        row = torch.arange(len(patches), device=patches.device)[:, None]
+        mean, deviation = self._moments(patches[row, index])
+        pixels = (predicted.float() * deviation + mean) * self.std + self.mean
+        patches[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8)
+        return patches.reshape(-1, h, w, ph, pw, 3).transpose(2, 3).reshape(image.shape)
+
+    def positions(self, width: int) -> Tensor:
+        """Fixed positions float32 (N, width): sines and cosines of the row in the first half, of the column in the
+        second. ValueError where width is not a multiple of 4.
+        """
+        return axis_sinusoids(self.grid, width)
+
+    def _moments(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each normalised patch, (B, M, 1)."""
+        pixels = self.inputs(patches)
+        mean = pixels.mean(dim=2, keepdim=True)
+        variance = (pixels - mean).square().sum(dim=2, keepdim=True) / (pixels.shape[2] - 1)
+        return mean, (variance + EPS).sqrt()
