@@ -15,6 +15,7 @@ from ..pipelines.every_modality import write_split
 SMALL = {
     "audio": {"sound_seconds": 0.32},
     "audiovisual": {"frames": 4, "size": 32, "sound_seconds": 0.32},
+    "image": {"size": 32},
     "mesh": {"views": 2},
     "points": {"points": 64, "resolution": 16},
     "video": {"frames": 4, "size": 32, "mask": "random"},
@@ -23,11 +24,19 @@ FEW = {"batch_size": 2, "device": "cpu"}
 STAGES = {
     "audio": {"read", "decode", "convert", "mask", "collate"},
     "audiovisual": {"read", "decode", "convert", "flow", "mask", "collate"},
+    "image": {"read", "decode", "convert", "mask", "collate"},
     "mesh": {"read", "convert", "mask", "collate"},
     "points": {"read", "convert", "mask", "collate"},
     "video": {"read", "decode", "convert", "flow", "mask", "collate"},
 }
-UNITS = {"audio": "sounds", "audiovisual": "clips", "mesh": "meshes", "points": "clouds", "video": "clips"}
+UNITS = {
+    "audio": "sounds",
+    "audiovisual": "clips",
+    "image": "pictures",
+    "mesh": "meshes",
+    "points": "clouds",
+    "video": "clips",
+}
 
 
 @pytest.fixture(scope="module", params=list(MODALITIES))

@@ -18,6 +18,7 @@ from ..pipelines.every_modality import write_split
 DEFAULTS = {
     "audio": {"mask": masks.Random(ratio=0.8)},
     "audiovisual": {"video_mask": masks.Random(ratio=0.9), "audio_mask": masks.Random(ratio=0.8)},
+    "image": {"mask": masks.Random(ratio=0.75)},
     "mesh": {"mask": masks.MeshNodes(ratio=0.4)},
     "points": {"mask": masks.Padded(mask=masks.VoxelAware(foreground=0.95, background=0.99))},
     "video": {"mask": masks.MotionGuided(ratio=0.9)},

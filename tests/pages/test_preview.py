@@ -19,6 +19,7 @@ from .pages import Page, complete_in_itself, fill, preview
 SMALL = {
     "audio": {"sound_seconds": 0.32},
     "audiovisual": {"frames": 4, "size": 32, "sound_seconds": 0.32},
+    "image": {"size": 32},
     "mesh": {},
     "points": {"points": 64, "resolution": 16},
     "video": {"frames": 4, "size": 32, "mask": "random"},
@@ -27,6 +28,7 @@ SHOWN = 3
 PICTURES = {
     "audio": {"spectrogram of {}": 1, "masked spectrogram of {}": 1},
     "audiovisual": {"spectrogram of {}": 1, "masked spectrogram of {}": 1, "picture 4": 1, "seen 4": 1},
+    "image": {"picture of {}": 1, "what the encoder sees of {}": 1},
     "mesh": {"Field0 of {}": 1, "What the encoder sees of {}": 1},
     "points": {f"{what} of {{}}, angle {i}": 1 for what in ("The cloud", "What the encoder sees") for i in (1, 2)},
     "video": {"picture 4": 1, "seen 4": 1, "flow 4": 1},

@@ -9,11 +9,12 @@ from ..shards.errors import ShardError
 from ..shards.format.dataset import read_dataset_json
 from .audio import AUDIO
 from .audiovisual import AUDIOVISUAL
+from .image import IMAGE
 from .mesh import MESH
 from .points import POINTS
 from .video import VIDEO
 
-MODALITIES: dict[str, Modality] = {one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH)}
+MODALITIES: dict[str, Modality] = {one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE)}
 
 
 def modality_of(location: str | Path) -> Modality:

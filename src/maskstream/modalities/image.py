@@ -1,0 +1,56 @@
+"""Pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..modality import Demo, Modality
+from ..pages.figures.card import label_names
+from ..pages.figures.image import ImageFigures
+from ..pages.report.works.image import show
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.image.data import ImageData, image_grid
+from ..preprocess.encode.image.encoder import ImageEncoder
+from ..shards.format.dataset import read_dataset_json
+from ..shards.members.image import IMAGE as KIND
+from ..train.models.image_autoencoder import ImageAutoencoderConfig
+from ..trial import MaskArgument, Trial, given, option
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTrial(Trial):
+    """Pictures."""
+
+    masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="mae", grid=image_grid(224, 16)),)
+
+    size: int | None = option(
+        "Pixels of a side, a multiple of 16", default=224, least=16, multiple=16, panel="Pictures"
+    )
+
+    def chosen(self) -> ImageData:
+        """The pictures' size."""
+        return ImageData(**given(size=self.size))
+
+
+def figures(data: DataConfig[Any], location: Path) -> ImageFigures:
+    """Figures of pictures."""
+    return ImageFigures(grid=data.grids["image"], label_names=label_names(read_dataset_json(location)))
+
+
+IMAGE = Modality(
+    name="image",
+    unit="picture",
+    units="pictures",
+    kinds=(KIND.name,),
+    encoder=ImageEncoder,
+    trial=ImageTrial,
+    figures=figures,
+    works={ImageAutoencoderConfig: show},
+    demo=Demo(recipe="mae-tiny"),
+    stages={
+        "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),
+        "convert": ("Cropping and resizing", "a smaller output, no colour jitter, or more cores would help"),
+    },
+)

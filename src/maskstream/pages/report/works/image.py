@@ -1,0 +1,26 @@
+"""A model's work on pictures: reconstructions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ....train.evaluate.pictures import held_out, held_out_pictures
+from ....train.models.masked_autoencoder import MaskedAutoencoder
+from ...figures.figures import Figures
+from ...figures.work import NORMALISED, Work, compared
+
+READING = (
+    "A central crop of a held-out picture, the patches of it that the encoder saw, and these with the model's "
+    "predictions between them. "
+)
+
+
+def show(
+    config: ImageData, model: MaskedAutoencoder[ImageBatch], data: Path, shown: int, figures: Figures[ImageBatch]
+) -> Work:
+    """The recipe's masks on a mixed choice of the split's samples."""
+    batch = held_out_pictures(config, data)[0]
+    section = compared(figures, batch, model, title="Reconstructions", words=READING + NORMALISED, rows=shown)
+    return Work(found=held_out(config, model, data), sections=(section,))
