@@ -21,10 +21,9 @@ from .masks.core.batch import MaskBatch
 from .modalities.audio.batch import AudioBatch, NoisyBatch
 from .modalities.audio.clip import AudioClip
 from .modalities.audio.data import AudioData, NoisyData
-from .modalities.audio.loader import audio_loader
+from .modalities.audio.loader import audio_loader, noisy_loader
 from .modalities.audio.log_mel import LogMel
 from .modalities.audio.microphones import MicrophoneLine
-from .modalities.audio.noisy import noisy_loader
 from .modalities.audiovisual.batch import AudioVisualBatch
 from .modalities.audiovisual.data import AudioVisualData
 from .modalities.audiovisual.loader import audiovisual_loader

@@ -25,7 +25,7 @@ from maskstream.pipelines import (
 )
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.modalities.audio.loader import audio_sampler, audio_source
+from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audiovisual.loader import audiovisual_sampler, audiovisual_source
 from maskstream.pipelines.modalities.image.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
@@ -248,7 +248,7 @@ MODALITIES: dict[str, Modality] = {
     "audio": Modality(
         samples=audio_samples,
         loader=open_audio,
-        source=lambda split: audio_source(split, audio_sampler(split, **AUDIO)),
+        source=AudioData(**AUDIO).source,
         component="flac",
     ),
     "audiovisual": Modality(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import AudioClip, Loader, VideoClip, masks, mix
-from maskstream.pipelines.modalities.audio.noisy import noisy_sampler
+from maskstream.pipelines.modalities.audio.data import NoisyData
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.batch import Batch
@@ -27,8 +27,11 @@ def test_every_byte_that_is_read_was_announced(name, tmp_path):
 
 
 def test_noisy_sounds_announce_what_is_read_of_both_splits(tmp_path):
-    split, store = recorded(write_split("audio", tmp_path), "audio")
-    sampler = noisy_sampler(split, split, clip=AudioClip(seconds=0.1))
+    folder = write_split("audio", tmp_path)
+    split, store = recorded(folder, "audio")
+    sampler = NoisyData(noise=str(folder), clip=AudioClip(seconds=0.1)).sampler(split)
+    assert sampler.noise is not None
+    sampler = replace(sampler, noise=replace(sampler.noise, manifest=split.manifest))
     check_what_is_read(sampler, store, SAMPLES)
 
 

@@ -20,11 +20,13 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
+from ...stream.source import Source
 from .batch import AudioBatch
-from .loader import AudioSource
 from .log_mel import FLOOR_DB, LogMel, hann_window
-from .sample import AudioSampler, mono
+from .sample import AudioSampler, SoundDraft, SoundRequest, mono
 from .spectrogram import Spectrogram
+
+Sounds = Source[SoundRequest, SoundDraft, AudioBatch, AudioBatch]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class DaliSpectrograms:
         return decibels
 
 
-def on_dali(source: AudioSource, sampler: AudioSampler, threads: int) -> AudioSource:
+def on_dali(source: Sounds, sampler: AudioSampler, threads: int) -> Sounds:
     """The source of `sampler` whose spectrograms DALI makes; ValueError for features that are not `LogMel`."""
     finish = DaliSpectrograms(sampler.spectrogram, threads)
     return replace(source, sampler=replace(sampler, on_device=True), finish=finish)

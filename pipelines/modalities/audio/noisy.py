@@ -1,27 +1,20 @@
-"""The loader of noisy sounds and their clean originals: two streams mixed at a drawn signal-to-noise ratio."""
+"""One noisy sound on its way to a batch: two streams mixed at a drawn signal-to-noise ratio."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Unpack
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ....shards.stores.base import Range
-from ...stream.loader import Loader
 from ...stream.rng import sample_rng
-from ...stream.sampler import Unchanged, Wanted
-from ...stream.source import Source
+from ...stream.sampler import Wanted
 from ...stream.stats import Stats
-from ..split import Options, Split, split_of
 from .batch import NoisyBatch
-from .clip import AudioClip
-from .data import NoisyData
 from .microphones import MicrophoneLine
-from .reader import SoundPlan, SoundReader, sound_of
+from .reader import SoundPlan, SoundReader
 
 Floats = npt.NDArray[np.float32]
 
@@ -165,90 +158,3 @@ def scaled_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
     """The noise, float32 (n, M), so loud that the power of `clean` over all channels is `snr_db` decibels above it."""
     ratio = np.square(clean, dtype=np.float64).sum() / np.square(noise, dtype=np.float64).sum()
     return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))
-
-
-NoisySource = Source[NoisyRequest, NoisyDraft, NoisyBatch, NoisyBatch]
-
-
-def noisy_loader(
-    location: str | Path,
-    *,
-    noise: str | Path | None = None,
-    clip: AudioClip | None = None,
-    line: MicrophoneLine | None = None,
-    snr_db: tuple[float, float] = (-5.0, 10.0),
-    slope: tuple[float, float] = (0.0, 2.0),
-    **options: Unpack[Options],
-) -> Loader[NoisyBatch]:
-    """A loader of sounds from the split at `location`, mixed with those of the split `noise`.
-
-    Without `noise` it is drawn: Gaussian, its power falling with frequency by a slope drawn from `slope` (0 is white, 1
-    pink, 2 brown). snr_db: the ratio is drawn uniformly from this range. clip: by default 1.024 s at 16 kHz of mono.
-    line: microphones that hear both, each from a direction of its own (the clip is then mono); without it the sounds'
-    own channels are taken (`AudioClip(channels=6)`), of recordings made with several microphones. options: as for all
-    loaders (`Options`).
-
-    Errors: ValueError for settings, ShardError where a location holds no finished split of sounds.
-    """
-    split, loading = split_of(location, "audio", options)
-    other = None if noise is None else Split.open(noise, "audio", device=split.device)
-    sampler = noisy_sampler(split, other, clip=clip, line=line, snr_db=snr_db, slope=slope)
-    return Loader(noisy_source(split, sampler), **loading)
-
-
-def noisy_sampler(
-    split: Split,
-    noise: Split | None,
-    *,
-    clip: AudioClip | None = None,
-    line: MicrophoneLine | None = None,
-    snr_db: tuple[float, float] = (-5.0, 10.0),
-    slope: tuple[float, float] = (0.0, 2.0),
-) -> NoisySampler:
-    """What mixes sounds of a split with those of another one; the settings are those of `noisy_loader`."""
-    clip = clip or AudioClip(seconds=1.024)
-    if line is not None and clip.channels != "mono":
-        raise ValueError(f"line={line} places mono sounds, and the clip has channels={clip.channels}; use one of them")
-    if snr_db[0] > snr_db[1] or slope[0] > slope[1]:
-        raise ValueError(f"snr_db={snr_db} and slope={slope} are ranges, from low to high")
-    if not split.shuffle and clip.start == "random":
-        clip = replace(clip, start="center")
-    of_noise = None
-    if noise is not None:
-        of_noise = SoundReader(
-            manifest=noise.manifest, component=sound_of(noise.manifest), clip=_noise_clip(clip), seed=split.seed
-        )
-    return NoisySampler(
-        clean=SoundReader(manifest=split.manifest, component=sound_of(split.manifest), clip=clip, seed=split.seed),
-        noise=of_noise,
-        line=line,
-        snr_db=snr_db,
-        slope=slope,
-    )
-
-
-def chosen(sampler: NoisySampler) -> NoisyData:
-    """What decides the batches, with all that was left to choose chosen: what a resume compares."""
-    return NoisyData(clip=sampler.clean.clip, line=sampler.line, snr_db=sampler.snr_db, slope=sampler.slope)
-
-
-def noisy_source(split: Split, sampler: NoisySampler) -> NoisySource:
-    """The noisy sounds of a split as a source, which a loader or a mixture goes through."""
-    clip = sampler.clean.clip
-    return Source(
-        sampler=sampler,
-        finish=Unchanged(),
-        samples=split.samples,
-        identity={"data": chosen(sampler).to_dict(identity=True), "dataset": _fingerprint(sampler)},
-        form={"clip.seconds": clip.seconds, "clip.sample_rate": clip.sample_rate, "microphones": sampler.microphones},
-    )
-
-
-def _noise_clip(clip: AudioClip) -> AudioClip:
-    """Noise is there all the time."""
-    return replace(clip, short="repeat")
-
-
-def _fingerprint(sampler: NoisySampler) -> str:
-    clean = sampler.clean.manifest.fingerprint
-    return clean if sampler.noise is None else f"{clean} with {sampler.noise.manifest.fingerprint}"

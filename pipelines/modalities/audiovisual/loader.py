@@ -19,7 +19,7 @@ from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
 from ..audio.clip import AudioClip
-from ..audio.loader import statistics_of
+from ..audio.data import statistics_of
 from ..audio.reader import sound_of
 from ..audio.sample import AudioSampler
 from ..audio.spectrogram import Features, Spectrogram, spectrogram_grid

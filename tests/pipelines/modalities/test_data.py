@@ -11,7 +11,6 @@ import pytest
 from maskstream.pipelines import (
     AudioClip,
     VideoClip,
-    audio_loader,
     audiovisual_loader,
     video_loader,
 )
@@ -19,9 +18,9 @@ from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.augment.sound import Mixup
 from maskstream.pipelines.masks import MotionGuided, Random, Tube
 from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
+from maskstream.pipelines.modalities.audio.loader import AudioSettings, NoisySettings
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
-from maskstream.pipelines.modalities.audio.noisy import noisy_loader
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.colour import ColourJitter
@@ -43,12 +42,12 @@ from maskstream.shards.errors import ResumeError
 SETTINGS: list[tuple[type[DataConfig[Any]], Any]] = [
     (ImageData, ImageSettings),
     (VideoData, VideoSettings),
+    (AudioData, AudioSettings),
+    (NoisyData, NoisySettings),
     (PointsData, PointsSettings),
     (MeshData, MeshSettings),
 ]
 LOADERS: list[tuple[type[DataConfig[Any]], Any]] = [
-    (AudioData, audio_loader),
-    (NoisyData, noisy_loader),
     (AudioVisualData, audiovisual_loader),
 ]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import Field, VideoClip, video_loader
+from maskstream.pipelines import Field, VideoClip, noisy_loader, video_loader
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards import (
@@ -170,10 +170,14 @@ def test_an_unknown_class_and_a_pickle_are_bad_samples(described, tmp_path):
         assert one.stats()["bad"]
 
 
-@pytest.fixture(scope="module", params=["mesh", "points"])
+NOISY = replace(MODALITIES["audio"], loader=noisy_loader)
+KINDS = {**MODALITIES, "noisy": NOISY}
+
+
+@pytest.fixture(scope="module", params=["audio", "mesh", "noisy", "points"])
 def told(request, tmp_path_factory):
     """A modality, and its split with a caption and a number in each sample's json."""
-    kind = MODALITIES[request.param]
+    kind = KINDS[request.param]
 
     def samples(raw):
         return [
@@ -181,12 +185,15 @@ def told(request, tmp_path_factory):
             for n, one in enumerate(kind.samples(raw))
         ]
 
-    return kind, write_split(request.param, tmp_path_factory.mktemp(request.param), samples)
+    modality = "audio" if request.param == "noisy" else request.param
+    return kind, write_split(modality, tmp_path_factory.mktemp(request.param), samples)
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"views": 2}], ids=["threads", "workers", "views"])
 def test_every_modality_has_fields(told, options):
     kind, folder = told
+    if kind is NOISY and "views" in options:
+        pytest.skip("noisy sounds have no views")
     loader = kind.loader(folder, fields=("caption", "loud"), batch_size=5, seed=2, threads=1, device="cpu", **options)
     batches = list(loader)
     loader.close()

@@ -9,7 +9,7 @@ import pytest
 import soundfile as sf
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
-from maskstream.pipelines.modalities.audio.loader import audio_sampler
+from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import read_sound
@@ -82,7 +82,7 @@ def loader(folder, **changes):
 
 def test_a_request_names_all_that_is_read(split):
     opened, store = recorded(split, "audio")
-    sampler = audio_sampler(opened, clip=AudioClip(seconds=0.32), statistics=(-6.0, 4.0))
+    sampler = AudioData(clip=AudioClip(seconds=0.32), statistics=(-6.0, 4.0)).sampler(opened)
     check_what_is_read(sampler, store, len(opened.manifest))
 
 

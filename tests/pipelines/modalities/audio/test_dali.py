@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import AudioClip, audio_loader, masks
+from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_pipeline
-from maskstream.pipelines.modalities.audio.loader import audio_sampler, audio_source
+from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
@@ -62,9 +62,8 @@ def samplers(split):
     settings = {"clip": AudioClip(seconds=0.64), "features": LogMel(), "statistics": (-30.0, DEVIATION)}
     settings["mask"] = masks.Random(ratio=0.8)
     opened = Split.open(split, "audio", seed=3, device=CPU)
-    first, plain = (audio_sampler(opened, on_device=flag, **settings) for flag in (True, False))
-    waveforms, both = audio_source(opened, first).sampler, audio_source(opened, plain).sampler
-    return waveforms, DaliSpectrograms(first.spectrogram, 1), both
+    waveforms, both = (AudioData(on_device=flag, **settings).sampler(opened) for flag in (True, False))
+    return waveforms, DaliSpectrograms(waveforms.spectrogram, 1), both
 
 
 def made_of(sampler, indexes):
@@ -189,7 +188,7 @@ def test_where_dali_fails_torch_makes_the_batch(split, caplog):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"features": None, "statistics": None}, "features=Fbank"),
+        ({"features": Fbank(), "statistics": None}, "features=Fbank"),
         ({"workers": 2}, r"workers=2.*use workers=0, or backend='cpu'"),
         ({"backend": "gpu"}, "legal are 'auto', 'cpu' and 'dali'"),
     ],
@@ -203,6 +202,6 @@ def test_auto_takes_dali_only_where_it_serves(split):
     assert finish_of(loader(split, "auto", on_device=True)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, workers=2)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, on_device=False)) is not DaliSpectrograms
-    assert finish_of(loader(split, "auto", device=CUDA, features=None, statistics=None)) is not DaliSpectrograms
+    assert finish_of(loader(split, "auto", device=CUDA, features=Fbank(), statistics=None)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA)) is DaliSpectrograms
     assert finish_of(loader(split, "dali")) is DaliSpectrograms

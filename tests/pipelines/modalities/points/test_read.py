@@ -91,7 +91,7 @@ BROKEN = {
     "three dimensions": (array(np.zeros((2, 3, 4), dtype="<f4")), "not float32"),
     "two columns": (array(np.zeros((5, 2), dtype="<f4")), "3 or more"),
     "other rows": (points_member(rows(N - 1)).data, "has 99 points, not 100"),
-    "version 2": (array(rows().astype("<f4"), version=(2, 0)), "not as NPY 1.0"),
+    "version 2": (array(rows().astype("<f4"), version=(2, 0)), "no NPY 1.0"),
 }
 
 
