@@ -29,6 +29,9 @@ from .modalities.audiovisual.data import AudioVisualData
 from .modalities.audiovisual.loader import audiovisual_loader
 from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from .modalities.fields import Field
+from .modalities.image.batch import ImageBatch
+from .modalities.image.data import ImageData
+from .modalities.image.loader import image_loader
 from .modalities.mesh.batch import MeshBatch
 from .modalities.mesh.data import MeshData
 from .modalities.mesh.loader import mesh_loader
@@ -58,6 +61,8 @@ __all__ = [
     "Field",
     "Flow",
     "GroupTokens",
+    "ImageBatch",
+    "ImageData",
     "LinearNoise",
     "Loader",
     "LogMel",
@@ -87,6 +92,7 @@ __all__ = [
     "audiovisual_loader",
     "augment",
     "flow",
+    "image_loader",
     "masks",
     "mesh_loader",
     "mix",
