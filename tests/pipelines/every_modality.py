@@ -26,7 +26,7 @@ from maskstream.pipelines import (
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.modalities.audio.data import AudioData
-from maskstream.pipelines.modalities.audiovisual.loader import audiovisual_sampler, audiovisual_source
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.image.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.image.loader import image_loader
@@ -254,7 +254,7 @@ MODALITIES: dict[str, Modality] = {
     "audiovisual": Modality(
         samples=audiovisual_samples,
         loader=open_audiovisual,
-        source=lambda split: audiovisual_source(split, audiovisual_sampler(split, **AUDIOVISUAL)),
+        source=AudioVisualData(**AUDIOVISUAL).source,
         component="flac",
     ),
     "image": Modality(

@@ -112,6 +112,7 @@ def clips_and_sounds(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
         label=batch.label,
         key=batch.key,
         pts_s=batch.pts_s,
+        fields=batch.fields,
         weight=batch.weight,
     )
     sounds = AudioBatch(
@@ -122,6 +123,7 @@ def clips_and_sounds(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
         label=batch.label,
         key=batch.key,
         start_s=batch.audio_start_s,
+        fields=batch.fields,
         weight=batch.weight,
     )
     return clips, sounds

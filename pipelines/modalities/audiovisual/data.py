@@ -1,33 +1,59 @@
-"""What decides a batch of clips with their sound."""
+"""What decides a batch of clips with their sound, and the source that it makes of a split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Self, Unpack
 
 from ....shards.config import NOT_IDENTITY
+from ....shards.format.manifest import component_of
 from ....shards.media.fbank import Fbank
-from ...augment import Augmentation
+from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
 from ...masks import Mask, TokenGrid
+from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ..audio.spectrogram import Features, spectrogram_grid
+from ...stream.sampler import Unchanged
+from ...stream.source import Source
+from ..audio.clip import AudioClip
+from ..audio.data import statistics_of
+from ..audio.reader import sound_of
+from ..audio.sample import AudioSampler
+from ..audio.spectrogram import Features, Spectrogram, spectrogram_grid
 from ..data import DataConfig, check_views
-from ..split import Options, Split
-from ..video.clip import VideoClip
+from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
+from ..split import Options, Split, split_of
+from ..video.clip import VideoClip, aligned
+from ..video.flow import flow_source
 from .batch import AudioVisualBatch
+from .finish import HeardSpectrograms
+from .sample import AudioVisualDraft, AudioVisualRequest, AudioVisualSampler, HeardVideoSampler
 from .spectrogram_noise import SpectrogramNoise
 
-if TYPE_CHECKING:
-    from .loader import AudioVisualSource
+AudioVisualSource = Source[
+    FieldsRequest[AudioVisualRequest], FieldsDraft[AudioVisualDraft], AudioVisualBatch, AudioVisualBatch
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualData(DataConfig[AudioVisualBatch]):
-    """Masked clips with the sound of their time; the fields are the settings of `audiovisual_loader`."""
+    """Masked clips with the sound of their time.
+
+    clip, augment, flow, views, tubelet, patch, fields: as in `VideoData`. seconds: of sound, mono, around the middle of
+    each clip; where it would begin before the sound or end after it, it is moved to lie inside, and a sound that is
+    shorter is filled up with zeros behind. So sound covers its clip, and batch.audio_start_s says when it begins;
+    nothing is shifted, unless `SpectrogramNoise(roll=)` is asked to. Clips are drawn where there is sound. features,
+    statistics, on_device, spec_augment: as in `AudioData`, at the features' rate; audio_patch is its patch.
+    spectrogram_noise: AVSiam's augmentation of spectrograms, which are then made of samples, not on the device.
+
+    component, sound: the video and the sound that are read where a sample has several; by default the only ones.
+
+    video_mask is drawn on the axes (t, h, w) and audio_mask on (time, freq), independently of each other. noise: noise
+    of a diffusion for the targets of both (see AudioVisualBatch). A token budget counts the visible tokens of both.
+    """
 
     modality: ClassVar[str] = "audiovisual"
 
@@ -48,6 +74,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
     audio_patch: tuple[int, int] = (16, 16)
     component: str | None = None
     sound: str | None = None
+    fields: Fields = ()
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
@@ -70,56 +97,85 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             "audio": spectrogram_grid(self.frames, self.features.n_bins, self.audio_patch),
         }
 
+    def resolved(self, split: Split) -> Self:
+        """The same with all chosen that is left to the split; ValueError where that cannot be."""
+        profile, on_device = split.manifest.info["profile"], self.on_device
+        clip = aligned(self.clip, profile)
+        if on_device == "auto":
+            on_device = split.device.type == "cuda" and self.spectrogram_noise is None
+        return replace(
+            self,
+            clip=clip,
+            statistics=self.statistics or statistics_of(split, self.features),
+            augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
+            flow=flow_source(self.flow, self.video_mask, clip, profile) or "none",
+            component=component_of(split.manifest.components, ("video",), self.component).name,
+            sound=sound_of(split.manifest, self.sound),
+            on_device=on_device,
+        )
+
+    def sampler(self, split: Split) -> AudioVisualSampler:
+        """What makes the clips of a split and their sound."""
+        own = self.resolved(split)
+        mean, deviation = own.statistics or statistics_of(split, own.features)
+        video = HeardVideoSampler(
+            manifest=split.manifest,
+            clip=own.clip,
+            grid=own.grids["video"],
+            augment=own.augment or CenterCrop(),
+            mask_of=own.video_mask,
+            flow=own.flow if own.flow in ("codec", "dis") else None,
+            seed=split.seed,
+            views=own.views,
+            component=own.component or "",
+            sound=own.sound or "",
+        )
+        audio = AudioSampler(
+            manifest=split.manifest,
+            clip=AudioClip(seconds=own.seconds, sample_rate=own.features.sample_rate),
+            spectrogram=Spectrogram(features=own.features, frames=own.frames, mean=mean, deviation=deviation),
+            grid=own.grids["audio"],
+            mask_of=own.audio_mask,
+            roll_gain=None,
+            spec_augment=own.spec_augment,
+            mixup=None,
+            seed=split.seed,
+            views=own.views,
+            on_device=own.on_device is True,
+            part="audio",
+            component=own.sound or "",
+        )
+        return AudioVisualSampler(video=video, audio=audio, noise=own.noise, spectrogram_noise=own.spectrogram_noise)
+
     def source(self, split: Split) -> AudioVisualSource:
         """The clips of a split with their sound, for a loader or a mixture."""
-        from .loader import audiovisual_sampler, audiovisual_source
-
-        sampler = audiovisual_sampler(
-            split,
-            clip=self.clip,
-            seconds=self.seconds,
-            video_mask=self.video_mask,
-            audio_mask=self.audio_mask,
-            features=self.features,
-            statistics=self.statistics,
-            augment=self.augment,
-            spec_augment=self.spec_augment,
-            spectrogram_noise=self.spectrogram_noise,
-            flow=self.flow,
-            noise=self.noise,
-            views=self.views,
-            tubelet=self.tubelet,
-            patch=self.patch,
-            audio_patch=self.audio_patch,
-            component=self.component,
-            sound=self.sound,
-            on_device=self.on_device,
+        own, sampler = self.resolved(split), self.sampler(split)
+        grids, on_device = own.grids, sampler.audio.on_device
+        clips = Source(
+            sampler=sampler,
+            finish=HeardSpectrograms(sampler.audio.spectrogram) if on_device else Unchanged(),
+            samples=split.samples,
+            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            visible=visible_tokens((own.video_mask, grids["video"]), (own.audio_mask, grids["audio"])),
+            form={
+                "clip.frames": own.clip.frames,
+                "clip.size": own.clip.size,
+                "video grid": grids["video"],
+                "video mask": own.video_mask,
+                "flow": "no" if own.flow == "none" else "yes",
+                "seconds": own.seconds,
+                "features": own.features,
+                "audio grid": grids["audio"],
+                "audio mask": own.audio_mask,
+                "views": own.views,
+                "noise": own.noise,
+                "spec_augment": "yes" if own.spec_augment else "no",
+                "on_device": on_device,
+            },
         )
-        return audiovisual_source(split, sampler)
+        return with_fields(clips, split.manifest, own.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioVisualBatch]:
         """A loader of the clips of a split and their sound."""
-        from .loader import audiovisual_loader
-
-        return audiovisual_loader(
-            location,
-            clip=self.clip,
-            seconds=self.seconds,
-            video_mask=self.video_mask,
-            audio_mask=self.audio_mask,
-            features=self.features,
-            statistics=self.statistics,
-            augment=self.augment,
-            spec_augment=self.spec_augment,
-            spectrogram_noise=self.spectrogram_noise,
-            flow=self.flow,
-            noise=self.noise,
-            views=self.views,
-            tubelet=self.tubelet,
-            patch=self.patch,
-            audio_patch=self.audio_patch,
-            component=self.component,
-            sound=self.sound,
-            on_device=self.on_device,
-            **options,
-        )
+        split, loading = split_of(location, self.modality, options)
+        return Loader(self.source(split), **loading)

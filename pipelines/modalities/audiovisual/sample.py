@@ -64,6 +64,16 @@ class AudioVisualRequest:
     audio: SoundRequest
     ranges: tuple[Range, ...]
 
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """The frame numbers of the clip."""
+        return self.video.numbers
+
+    @property
+    def n_frames(self) -> int:
+        """The frames of the whole video."""
+        return self.video.n_frames
+
 
 @dataclass(kw_only=True, slots=True)
 class AudioVisualDraft:

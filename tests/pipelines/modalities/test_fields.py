@@ -13,6 +13,7 @@ from maskstream.shards import (
     DatasetInfo,
     Member,
     Sample,
+    SampleError,
     ShardError,
     array_member,
     finish_split,
@@ -21,6 +22,7 @@ from maskstream.shards import (
     write_shard,
 )
 
+from ... import flash_and_beep
 from ...conftest import write_moving_texture
 from ..every_modality import MODALITIES, write_split
 from ..recording import check_what_is_read, recorded
@@ -174,16 +176,15 @@ NOISY = replace(MODALITIES["audio"], loader=noisy_loader)
 KINDS = {**MODALITIES, "noisy": NOISY}
 
 
-@pytest.fixture(scope="module", params=["audio", "mesh", "noisy", "points"])
+@pytest.fixture(scope="module", params=list(KINDS))
 def told(request, tmp_path_factory):
     """A modality, and its split with a caption and a number in each sample's json."""
     kind = KINDS[request.param]
 
     def samples(raw):
-        return [
-            replace(one, members={**one.members, "json": json_member({"caption": f"this is {one.key}", "loud": n})})
-            for n, one in enumerate(kind.samples(raw))
-        ]
+        made = kind.samples(raw)
+        said = [json_member({"caption": f"this is {one.key}", "loud": int(one.key[1:])}) for one in made]
+        return [replace(one, members={**one.members, "json": new}) for one, new in zip(made, said, strict=True)]
 
     modality = "audio" if request.param == "noisy" else request.param
     return kind, write_split(modality, tmp_path_factory.mktemp(request.param), samples)
@@ -203,3 +204,26 @@ def test_every_modality_has_fields(told, options):
         assert one.fields["caption"] == [f"this is {key}" for key in one.key]
         assert one.fields["loud"].dtype == torch.int64
         assert one.fields["loud"].tolist() == [int(key[1:]) for key in one.key]
+
+
+def test_clips_with_sound_take_the_rows_of_their_frames(tmp_path):
+    numbers = np.arange(200, dtype=np.int64)
+
+    def samples(raw):
+        made = MODALITIES["audiovisual"].samples(raw)
+        frames = [int(one.members["mp4"].facts["n_frames"]) for one in made]
+        return [
+            replace(
+                one, members={**one.members, "frame.npy": array_member(numbers[:n]), "long.npy": array_member(numbers)}
+            )
+            for one, n in zip(made, frames, strict=True)
+        ]
+
+    folder = write_split("audiovisual", tmp_path, samples)
+    settings = {"batch_size": 5, "seed": 2, "threads": 1, "device": "cpu"}
+    named = Field(name="frame", per_frame=True)
+    for one in MODALITIES["audiovisual"].loader(folder, fields=(named, "long"), **settings):
+        assert one.fields["frame"].tolist() == (one.pts_s * flash_and_beep.FPS).round().long().tolist()
+        assert one.fields["long"].shape == (5, 200)
+    with pytest.raises(SampleError, match=r"long has the shape \(200,\), but the video has 40 frames"):
+        next(iter(MODALITIES["audiovisual"].loader(folder, fields=(Field(name="long", per_frame=True),), **settings)))
