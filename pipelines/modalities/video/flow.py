@@ -10,7 +10,7 @@ from .clip import VideoClip
 
 
 def flow_source(flow: str, mask: Mask | None, clip: VideoClip, profile: str) -> Literal["codec", "dis"] | None:
-    """Where the flow of clips comes from (see `video_loader`); ValueError where it cannot."""
+    """Where the flow of clips comes from (see `VideoData`); ValueError where it cannot."""
     if flow not in ("auto", "none", "codec", "dis"):
         raise ValueError(f"flow={flow!r}; legal are 'auto', 'codec', 'dis' and 'none'")
     needed = mask is not None and "flow" in mask.needs
