@@ -16,6 +16,7 @@ from readers import Clip, Reader, each
 
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
+from maskstream.pipelines.flow import Codec
 from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.loader import video_loader
@@ -45,7 +46,7 @@ def sampler_of(manifest: Manifest, mask: Mask | None = None) -> VideoSampler:
         grid=TokenGrid.video(clip.frames, clip.size, clip.size, tubelet=2, patch=16),
         augment=MultiScaleCrop(),
         mask_of=mask,
-        flow="codec" if mask is not None and "flow" in mask.needs else None,
+        flow=Codec() if mask is not None and "flow" in mask.needs else None,
         seed=SEED,
     )
 

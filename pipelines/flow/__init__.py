@@ -5,7 +5,8 @@
     dis_flow    dis.py      about 0.12 ms                    the clip's pixels
 
 Both give a `ClipFlow`, backward flow in pixels of the output clip on a grid of cells; `stack_flow` makes a batch's
-`Flow` of them.
+`Flow` of them. A loader's `flow=` takes them as the configs `Codec` and `Dis`, or a `SampleFlow` of one's own
+(source.py).
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ from __future__ import annotations
 from .base import ClipFlow, grid_shape, stack_flow
 from .codec import ask_for_vectors, codec_flow, codec_flow_fits, motion_vectors
 from .dis import dis_flow
+from .source import FLOWS, Codec, DecodedClip, Dis, FlowChoice, SampleFlow
 
 __all__ = [
+    "FLOWS",
     "ClipFlow",
+    "Codec",
+    "DecodedClip",
+    "Dis",
+    "FlowChoice",
+    "SampleFlow",
     "ask_for_vectors",
     "codec_flow",
     "codec_flow_fits",

@@ -42,7 +42,12 @@ class ClipFlow(NamedTuple):
 
 
 def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
-    """The Flow of a batch, from the flow of its clips, which all have one shape."""
+    """The Flow of a batch, from the flow of its clips. Raises ValueError if their shapes differ."""
+    if len(shapes := {clip.vectors.shape for clip in clips}) > 1:
+        raise ValueError(
+            f"the clips of a batch have flow of the shapes {', '.join(map(str, sorted(shapes)))}; give all of them, "
+            "and all parts of a mixture, a source with the same grid"
+        )
     return Flow(
         vectors=torch.from_numpy(np.stack([clip.vectors for clip in clips])),
         valid=torch.from_numpy(np.stack([clip.valid for clip in clips])),

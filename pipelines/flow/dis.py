@@ -33,10 +33,7 @@ def dis_flow(
     where motion is small. Every cell is valid. Safe to call from many threads at once. Raises ValueError for another
     preset, for a scale outside (0, 1], and for frames that are too small for the search. Source: Kroeger et al. 2016.
     """
-    if preset not in _PRESETS:
-        raise ValueError(f"preset is one of {', '.join(_PRESETS)}, got {preset!r}")
-    if not 0 < scale <= 1:
-        raise ValueError(f"scale is the working size as a share of the clip's, in (0, 1], got {scale}")
+    check_search(preset, scale)
     frames, height, width, _ = clip.shape
     work_height, work_width = round(height * scale), round(width * scale)
     if min(work_height, work_width) < _LEAST_SIDE:
@@ -62,6 +59,14 @@ def dis_flow(
     vectors[..., 0] *= width / work_width
     vectors[..., 1] *= height / work_height
     return ClipFlow(vectors, np.ones(vectors.shape[:-1], dtype=np.bool_))
+
+
+def check_search(preset: str, scale: float) -> None:
+    """Raises ValueError for settings that `dis_flow` does not take."""
+    if preset not in _PRESETS:
+        raise ValueError(f"preset is one of {', '.join(_PRESETS)}, got {preset!r}")
+    if not 0 < scale <= 1:
+        raise ValueError(f"scale is the working size as a share of the clip's, in (0, 1], got {scale}")
 
 
 def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:

@@ -13,6 +13,7 @@ from ....shards.media.fbank import Fbank
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
+from ...flow.source import AUTO, NONE, FlowChoice, SampleFlow, flow_named
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
@@ -66,7 +67,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
     augment: Augmentation | None = None
     spec_augment: SpecAugment | None = None
     spectrogram_noise: SpectrogramNoise | None = None
-    flow: Literal["auto", "codec", "dis", "none"] = "auto"
+    flow: FlowChoice = AUTO
     noise: LinearNoise | None = None
     views: int = 1
     tubelet: int = 2
@@ -79,6 +80,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
 
     def __post_init__(self) -> None:
         check_views(self.views)
+        flow_named(self.flow)
         if self.spectrogram_noise is not None and self.on_device is True:
             raise ValueError("spectrogram_noise is added to samples; leave out on_device=True, or the noise")
         _ = self.grids
@@ -108,7 +110,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             clip=clip,
             statistics=self.statistics or statistics_of(split, self.features),
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
-            flow=flow_source(self.flow, self.video_mask, clip, profile) or "none",
+            flow=flow_source(self.flow, self.video_mask, clip, profile) or NONE,
             component=component_of(split.manifest.components, ("video",), self.component).name,
             sound=sound_of(split.manifest, self.sound),
             on_device=on_device,
@@ -124,7 +126,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             grid=own.grids["video"],
             augment=own.augment or CenterCrop(),
             mask_of=own.video_mask,
-            flow=own.flow if own.flow in ("codec", "dis") else None,
+            flow=own.flow if isinstance(own.flow, SampleFlow) else None,
             seed=split.seed,
             views=own.views,
             component=own.component or "",
@@ -162,7 +164,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
                 "clip.size": own.clip.size,
                 "video grid": grids["video"],
                 "video mask": own.video_mask,
-                "flow": "no" if own.flow == "none" else "yes",
+                "flow": "no" if own.flow == NONE else "yes",
                 "seconds": own.seconds,
                 "features": own.features,
                 "audio grid": grids["audio"],

@@ -8,6 +8,7 @@ from typing import Literal, Unpack
 from ...augment import Augmentation
 from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
+from ...flow import FlowChoice
 from ...masks import Mask
 from ...stream.loader import Loader
 from ..audio.spectrogram import Features
@@ -31,7 +32,7 @@ class AudioVisualSettings(Options, total=False):
     augment: Augmentation | None
     spec_augment: SpecAugment | None
     spectrogram_noise: SpectrogramNoise | None
-    flow: Literal["auto", "codec", "dis", "none"]
+    flow: FlowChoice
     noise: LinearNoise | None
     views: int
     tubelet: int

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self, Unpack
+from typing import ClassVar, Self, Unpack
 
 from ....shards.config import NOT_IDENTITY
 from ....shards.format.manifest import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
+from ...flow.source import AUTO, NONE, FlowChoice, SampleFlow, flow_named
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
@@ -33,9 +34,10 @@ class VideoData(DataConfig[VideoBatch]):
 
     clip: the frames. mask: a pattern of `maskstream.pipelines.masks`, or None. augment: by default the multi-scale crop
     of VideoMAE when shuffled, the central crop otherwise; nothing is flipped unless it says so. flow: where motion
-    comes from; "auto" is no flow for masks that need none, the codec's motion vectors where the shards allow it, else
-    DIS. views: each sample is decoded once and gives so many clips with crops and masks of their own. tubelet (frames)
-    and patch (pixels) are the extent of a token. component: the video that is read where a sample has several, such as
+    comes from, "codec", "dis", "none", a SampleFlow or `package.module:Name` of one's own; "auto" is no flow for masks
+    that need none, the codec's motion vectors where the shards allow it, else DIS. views: each sample is decoded once
+    and gives so many clips with crops and masks of their own. tubelet (frames) and patch (pixels) are the extent of a
+    token. component: the video that is read where a sample has several, such as
     "cam0.mp4"; by default the only one. fields: what else a sample holds, for `batch.fields` (see fields.py). backend:
     who decodes; "auto" is DALI on a CUDA device where it is installed and decodes the shards' codecs, where no flow is
     needed and no worker processes are asked for.
@@ -46,7 +48,7 @@ class VideoData(DataConfig[VideoBatch]):
     clip: VideoClip = field(default_factory=VideoClip)
     mask: Mask | None = None
     augment: Augmentation | None = None
-    flow: Literal["auto", "codec", "dis", "none"] = "auto"
+    flow: FlowChoice = AUTO
     views: int = 1
     component: str | None = None
     tubelet: int = 2
@@ -56,6 +58,7 @@ class VideoData(DataConfig[VideoBatch]):
 
     def __post_init__(self) -> None:
         check_views(self.views)
+        flow_named(self.flow)
         _ = self.grids
 
     @property
@@ -72,7 +75,7 @@ class VideoData(DataConfig[VideoBatch]):
             self,
             clip=clip,
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
-            flow=flow_source(self.flow, self.mask, clip, profile) or "none",
+            flow=flow_source(self.flow, self.mask, clip, profile) or NONE,
             component=component_of(split.manifest.components, ("video",), self.component).name,
         )
 
@@ -85,7 +88,7 @@ class VideoData(DataConfig[VideoBatch]):
             grid=own.grids["video"],
             augment=own.augment or CenterCrop(),
             mask_of=own.mask,
-            flow=own.flow if own.flow in ("codec", "dis") else None,
+            flow=own.flow if isinstance(own.flow, SampleFlow) else None,
             seed=split.seed,
             views=own.views,
             component=own.component or "",
@@ -122,6 +125,6 @@ class VideoData(DataConfig[VideoBatch]):
                 "token grid": own.grids["video"],
                 "views": own.views,
                 "mask": own.mask,
-                "flow": "no" if own.flow == "none" else "yes",
+                "flow": "no" if own.flow == NONE else "yes",
             },
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Unpack
 
 from ...augment import Augmentation
+from ...flow import FlowChoice
 from ...masks import Mask
 from ...stream.loader import Loader
 from ..backend import Backend
@@ -22,7 +23,7 @@ class VideoSettings(Options, total=False):
     clip: VideoClip
     mask: Mask | None
     augment: Augmentation | None
-    flow: Literal["auto", "codec", "dis", "none"]
+    flow: FlowChoice
     views: int
     component: str | None
     tubelet: int

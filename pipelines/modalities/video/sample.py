@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,9 @@ from ....shards.media.video_index import VideoIndex
 from ....shards.stores.base import Range
 from ...augment import Augmentation
 from ...augment.crop import Crop
-from ...decode.cpu import DecodedFrames, DecodeError, decode_frames, to_rgb
+from ...decode.cpu import DecodeError, decode_frames, to_rgb
 from ...decode.packets import wanted_pts
-from ...flow import ClipFlow, codec_flow, codec_flow_fits, dis_flow, stack_flow
+from ...flow import ClipFlow, DecodedClip, SampleFlow, stack_flow
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
 from ...stream.place import Place
@@ -105,7 +104,7 @@ class VideoSampler:
     grid: TokenGrid
     augment: Augmentation
     mask_of: Mask | None
-    flow: Literal["codec", "dis"] | None
+    flow: SampleFlow | None
     seed: int
     views: int = 1
     component: str = "mp4"
@@ -208,7 +207,7 @@ class VideoSampler:
                     data.first_frame,
                     request.numbers,
                     packets=data.packets,
-                    motion_vectors=self.flow == "codec",
+                    motion_vectors=self.flow is not None and self.flow.vectors,
                 )
         except (StoreError, Mp4Error, DecodeError) as error:
             raise self.sample_error(request, error) from error
@@ -219,8 +218,17 @@ class VideoSampler:
                 to_rgb(decoded.frames, crop, size, to)
         self.describe(request, decoded.pts_s, draft, row)
         with stats.stage("flow"):
-            for view, crop in enumerate(request.crops if self.flow is not None else (), start=own.start):
-                draft.flows[view] = self._view_flow(draft.video[view], decoded, request, crop)
+            if self.flow is not None:
+                for view, crop in enumerate(request.crops, start=own.start):
+                    draft.flows[view] = self.flow.of_clip(
+                        DecodedClip(
+                            pixels=draft.video[view],
+                            crop=crop,
+                            source=(request.video.width, request.video.height),
+                            frames=request.numbers,
+                            vectors=decoded.vectors,
+                        )
+                    )
         if self.mask_of is not None and self.mask_of.needs:
             with stats.stage("mask"):
                 self._draw_maps(self.mask_of, request, draft, row)
@@ -243,20 +251,6 @@ class VideoSampler:
             cues = Cues() if flow is None else Cues(flow=flow.vectors)
             draw = Draw.of(self.seed, request.epoch, request.key, view, request.place, cues)
             draft.maps[own.start + view] = mask.maps(self.grid, draw)
-
-    def _view_flow(
-        self, clip: npt.NDArray[np.uint8], decoded: DecodedFrames, request: ClipRequest, crop: Crop
-    ) -> ClipFlow:
-        if self.flow == "dis" or not codec_flow_fits(request.numbers):
-            return dis_flow(clip)
-        return codec_flow(
-            decoded.vectors,
-            crop,
-            source=(request.video.width, request.video.height),
-            size=self.clip.size,
-            frames=request.numbers,
-            clip=clip,
-        )
 
     def join(self, draft: VideoDraft) -> VideoBatch:
         """The batch; the views of a sample come one after the other."""

@@ -10,6 +10,7 @@ from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
 from ..pages.report.works.video import show
+from ..pipelines.flow import SampleFlow
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import aligned
 from ..pipelines.modalities.video.data import VideoData
@@ -55,9 +56,9 @@ def figures(data: DataConfig[Any], location: Path) -> VideoFigures:
     )
 
 
-def flow_words(source: str | None, *, guides: bool) -> str:
+def flow_words(source: SampleFlow | None, *, guides: bool) -> str:
     """Where the flow of a page comes from, and whether the mask follows it."""
-    name = {"codec": "the codec's motion vectors", "dis": "DIS", None: "none"}[source]
+    name = "none" if source is None else source.title
     return f"{name}, guides the mask" if guides else f"{name}, shown only; the mask does not use it"
 
 

@@ -107,7 +107,7 @@ MASKED = VideoData(clip=VideoClip(frames=4, size=32), mask=MotionGuided(ratio=0.
         (replace(MASKED, clip=VideoClip(frames=4, size=32, stride=8)), r"data\.clip\.stride: saved 4, here 8"),
         (replace(MASKED, augment=MultiScaleCrop(flip=0.5)), r"data\.augment\.flip: saved 0\.0, here 0\.5"),
         (replace(MASKED, views=2), r"data\.views: saved 1, here 2"),
-        (replace(MASKED, flow="dis"), r"data\.flow: saved codec, here dis"),
+        (replace(MASKED, flow="dis"), r"data\.flow: saved Codec\(\), here Dis\(\)"),
         (replace(MASKED, tubelet=4), r"data\.tubelet: saved 2, here 4"),
         (replace(MASKED, patch=16), r"data\.patch: saved 8, here 16"),
     ],

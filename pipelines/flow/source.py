@@ -1,0 +1,181 @@
+"""Sources of flow: what computes the flow of a clip while its sample is made.
+
+    flow="dis"                          a word of FLOWS, with its defaults
+    flow=Dis(preset="medium")           a config
+    flow="package.module:Name"          a SampleFlow of one's own, its class or an object of it
+
+"auto" is the first of FLOWS that can serve where a mask follows flow, else none; "none" is none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from ...shards.config import Config
+from ...shards.named import imported, nearest
+from ..augment.crop import Crop
+from .base import ClipFlow, grid_shape
+from .codec import ANCHOR_STRIDE, Vectors, codec_flow, codec_flow_fits
+from .dis import Preset, check_search, dis_flow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedClip:
+    """One view of a clip, and where it comes from.
+
+    pixels: uint8 (T, H, W, 3), RGB. crop: what they show of frames of `source` = (width, height) pixels. frames: int64
+    (T,), the frame numbers. vectors: the decoder's motion vectors of each frame, empty if they were not asked for.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    crop: Crop
+    source: tuple[int, int]
+    frames: npt.NDArray[np.int64]
+    vectors: Sequence[Vectors | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleFlow(Config, ABC):
+    """Computes the flow of clips, one view at a time, in the threads that make samples.
+
+    Its fields are settings only. It is called from many threads at once. All clips of a batch get one grid.
+    """
+
+    @property
+    def vectors(self) -> bool:
+        """Whether it reads the decoder's motion vectors; decoding exports them only then."""
+        return False
+
+    @property
+    def title(self) -> str:
+        """Its name on pages."""
+        return self.kind()
+
+    def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
+        """Why it cannot serve clips of this stride and align from shards of this profile; None if it can."""
+        return None
+
+    @abstractmethod
+    def of_clip(self, clip: DecodedClip) -> ClipFlow:
+        """The backward flow of one view."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Codec(SampleFlow):
+    """The motion vectors of the stream (see codec.py), in cells of about `cell` x `cell` pixels.
+
+    A clip whose frames were not predicted from each other gets DIS flow, and so does a pair without any vector.
+    """
+
+    cell: int = 8
+
+    def __post_init__(self) -> None:
+        grid_shape(self.cell, self.cell, self.cell)
+
+    @property
+    def vectors(self) -> bool:
+        """They are what it is made of."""
+        return True
+
+    @property
+    def title(self) -> str:
+        """Its name on pages."""
+        return "the codec's motion vectors"
+
+    def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
+        """Motion vectors lead from a sampled frame to the one before it at one stride of one profile only."""
+        if profile == "train" and stride == ANCHOR_STRIDE and align % ANCHOR_STRIDE == 0:
+            return None
+        return (
+            f"motion vectors are flow only in the profile 'train' at stride {ANCHOR_STRIDE} and align {ANCHOR_STRIDE}"
+        )
+
+    def of_clip(self, clip: DecodedClip) -> ClipFlow:
+        """The flow of one view."""
+        if not codec_flow_fits(clip.frames):
+            return dis_flow(clip.pixels, cell=self.cell)
+        return codec_flow(
+            clip.vectors,
+            clip.crop,
+            source=clip.source,
+            size=clip.pixels.shape[1],
+            cell=self.cell,
+            frames=clip.frames,
+            clip=clip.pixels,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dis(SampleFlow):
+    """OpenCV's dense inverse search on the clip's pixels; the settings are those of `dis_flow`."""
+
+    cell: int = 8
+    preset: Preset = "ultrafast"
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        grid_shape(self.cell, self.cell, self.cell)
+        check_search(self.preset, self.scale)
+
+    @property
+    def title(self) -> str:
+        """Its name on pages."""
+        return "DIS"
+
+    def of_clip(self, clip: DecodedClip) -> ClipFlow:
+        """The flow of one view."""
+        return dis_flow(clip.pixels, cell=self.cell, preset=self.preset, scale=self.scale)
+
+
+FLOWS: Mapping[str, type[SampleFlow]] = MappingProxyType({"codec": Codec, "dis": Dis})
+"""The sources by their words; "auto" takes the first that can serve."""
+AUTO, NONE = "auto", "none"
+FlowChoice = str | SampleFlow
+"""What `flow=` takes: AUTO, NONE, a word of FLOWS, `package.module:Name`, or a source itself."""
+
+
+def flow_named(flow: FlowChoice) -> SampleFlow | None:
+    """The source that a choice names; None for AUTO and NONE. Raises ValueError for any other word."""
+    if isinstance(flow, SampleFlow):
+        return flow
+    word = flow if isinstance(flow, str) else repr(flow)
+    if word in (AUTO, NONE):
+        return None
+    if word in FLOWS:
+        return FLOWS[word]()
+    if ":" not in word:
+        words = [AUTO, *FLOWS, NONE]
+        raise ValueError(
+            f"flow={word!r}{nearest(word, words)}; legal are {', '.join(map(repr, words))}, a SampleFlow, and "
+            "package.module:Name for one of your own"
+        )
+    found = imported(word, "flow")
+    if isinstance(found, type) and issubclass(found, SampleFlow):
+        return found()
+    if isinstance(found, SampleFlow):
+        return found
+    raise ValueError(f"flow={flow!r} is no SampleFlow; name a subclass of SampleFlow, or an object of one")
+
+
+def resolved_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> SampleFlow | None:
+    """The source of flow for clips of this stride and align from shards of this profile; None for no flow.
+
+    needed: whether a mask follows flow. Raises ValueError if the choice cannot serve.
+    """
+    chosen = flow_named(flow)
+    if chosen is None:
+        if flow == NONE or not needed:
+            return None
+        return next(s for s in (of() for of in FLOWS.values()) if s.unfit(profile, stride=stride, align=align) is None)
+    if reason := chosen.unfit(profile, stride=stride, align=align):
+        raise ValueError(
+            f"flow={flow!r} with shards of profile {profile!r}, stride {stride}, align {align}: {reason}; "
+            "use flow='dis'"
+        )
+    return chosen
