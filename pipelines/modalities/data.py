@@ -37,12 +37,15 @@ class DataConfig(Config, ABC, Generic[BatchT]):
     @classmethod
     def opened(cls, location: str | Path, settings: Mapping[str, Any]) -> Loader[BatchT]:
         """A loader of the split in a folder; settings: fields of this config, and the options that all loaders take."""
-        own = {f.name for f in fields(cls)}
+        own = {f.name: f for f in fields(cls)}
+        chosen = {name: value for name, value in settings.items() if name in own}
         options = {name: value for name, value in settings.items() if name not in own}
         if unknown := sorted(set(options) - set(Options.__annotations__)):
             legal = ", ".join([*sorted(own), *Options.__annotations__])
             raise TypeError(f"{unknown[0]!r} is no setting of a loader of {cls.modality}; legal are {legal}")
-        data = cls(**{name: value for name, value in settings.items() if name in own})
+        if nothing := [name for name, value in chosen.items() if value is None and own[name].default is not None]:
+            raise ValueError(f"{nothing[0]}=None: a loader of {cls.modality} needs it; leave it out for its default")
+        data = cls(**chosen)
         return data.loader(location, **options)
 
 

@@ -59,6 +59,12 @@ def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
         video_loader(split, masks=None)  # type: ignore[call-arg]
 
 
+def test_none_is_refused_where_it_means_nothing(split: Path) -> None:
+    with pytest.raises(ValueError, match=r"clip=None: a loader of video needs it; leave it out"):
+        video_loader(split, clip=None)  # type: ignore[typeddict-item]
+    assert video_loader(split, mask=None, augment=None, batch_size=2, clip=VideoClip(frames=2, size=32))
+
+
 @pytest.mark.parametrize(
     "data",
     [
