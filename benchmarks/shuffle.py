@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.shuffle_quality import ShuffleQuality, of_a_permutation, shuffle_quality
+from maskstream.pipelines.stream.shuffle_quality import ShuffleQuality, expected_quality, shuffle_quality
 
 EPOCHS = 3
 BLOCKS = (1, 4, 16, 64, None)
@@ -40,7 +40,7 @@ def main() -> None:
         epochs = [shuffle_quality(order.epoch(e), shard, batch_size=arguments.batch) for e in range(EPOCHS)]
         means = {name: float(np.mean([abs(getattr(quality, name)) for quality in epochs])) for name in MEASURES}
         table.add_row("all" if block is None else str(block), *_cells(ShuffleQuality(**means)))
-    table.add_row("a permutation", *_cells(of_a_permutation(shard, batch_size=arguments.batch)))
+    table.add_row("a permutation", *_cells(expected_quality(shard, batch_size=arguments.batch)))
     Console().print(table)
 
 

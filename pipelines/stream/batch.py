@@ -1,4 +1,4 @@
-"""What all batches are and can do: move to a device, be pinned, be weighted."""
+"""The base class of all batches: moving to a device, pinning, weighting, concatenating."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Movable:
-    """Does one thing to every tensor of a dataclass, also of nested ones and dicts. Other values stay as they are."""
+    """A dataclass of tensors, nested dataclasses and dicts; each method maps all tensors and keeps other values."""
 
     __slots__ = ()
 
@@ -28,7 +28,7 @@ class Movable:
         return self._map(lambda t: t if t.is_cuda else t.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
-        """Keeps the memory of CUDA tensors that another stream filled until the work queued on `stream` is done."""
+        """Keeps the memory of CUDA tensors that another stream filled until the work queued on `stream` ends."""
 
         def record(t: Tensor) -> Tensor:
             if t.is_cuda:
@@ -38,24 +38,24 @@ class Movable:
         self._map(record)
 
     def weighted(self, weight: Tensor) -> Self:
-        """What this part of a batch is where its rows count `weight`, float32 (B,), in a loss: by default the same."""
+        """The same values with each row's loss weighted by `weight`, float32 (B,); by default nothing changes."""
         return self
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One batch of all parts: each field's tensors are joined along the batch.
+        """One batch of all parts: the tensors of each field are concatenated along the batch axis.
 
-        ValueError where another value, such as a grid or None, differs from part to part.
+        Raises ValueError if a value that is no tensor, such as a grid or None, differs between the parts.
         """
         return cls(**{f.name: _joined(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))})
 
 
 def _joined(name: str, values: Sequence[Any]) -> Any:
-    """A field of a batch from the values that it has in the batch's parts."""
+    """The value of one field in the whole batch, from its values in the parts."""
     if all(isinstance(value, Tensor) for value in values):
         return torch.cat(list(values))
     if any(value != values[0] for value in values[1:]):
-        raise ValueError(f"all parts of a batch have the same {name}, got {', '.join(map(str, values))}")
+        raise ValueError(f"all parts of a batch must have the same {name}, got {', '.join(map(str, values))}")
     return values[0]
 
 
@@ -71,11 +71,11 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch(Movable):
-    """What a batch of any modality has for its B rows (with views, the views of a sample are rows after each other).
+    """The fields that a batch of any modality has for its B rows; the views of a sample are consecutive rows.
 
-    key: B strings. label: int64 (B,), -1 where there is none. fields: what was asked for of the samples' other members,
-    by name. weight: float32 (B,), 0 for a row that only pads the last batch of a validation, or None where every row
-    counts.
+    key: the sample keys, B strings. label: int64 (B,), -1 without a label. fields: the values that the loader's
+    `fields` asked for, by name. weight: float32 (B,), 0 for a row that only pads the last batch of a validation; None
+    if every row counts.
     """
 
     key: list[str]
@@ -87,7 +87,7 @@ class Batch(Movable):
         return len(self.key)
 
     def weighted(self, weight: Tensor) -> Self:
-        """The batch with a weight per sample, float32 (B / views,): its masks' targets count so much in the loss."""
+        """The batch with the targets of each sample's masks weighted by `weight`, float32 (B / views,)."""
         weight = weight.repeat_interleave(len(self) // len(weight))
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: Any = {name: part.weighted(weight) for name, part in parts.items() if isinstance(part, Movable)}

@@ -1,8 +1,7 @@
-"""The loader of every modality: order to samples to batches, in threads or in worker processes, with a state that
-resumes.
+"""The loader of every modality: it makes batches in threads or worker processes, and its position can be saved.
 
-A modality brings a source, whose sampler and finish make batches (sampler.py); position, ranks, workers and the end of
-all of them are here, once. What a batch holds is in produce.py, the processes are in workers.py.
+A modality supplies a source, whose sampler and finish make batches (sampler.py). The loader handles position, ranks,
+workers and shutdown. produce.py decides what a batch holds, workers.py runs the processes.
 """
 
 from __future__ import annotations
@@ -32,46 +31,46 @@ from .torch_dataset import BatchDataset
 from .transfer import Delivery
 from .workers import WorkerPool
 
-_LEAST_SEEN = 100  # samples before a fraction of them means something
+_LEAST_SEEN = 100  # with fewer samples, max_bad_fraction is taken of this number
 
 _RUNNING: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
 
 
 @atexit.register
 def _end_all() -> None:
-    """Iterations that were left in the middle end here, while the modules that their threads need are still there."""
+    """Closes unfinished iterations at exit, while the modules that their threads need are still loaded."""
     for iteration in list(_RUNNING):
-        with suppress(ValueError):  # another thread is inside it
+        with suppress(ValueError):  # another thread is running it
             iteration.close()
 
 
 class LoaderOptions(TypedDict, total=False):
-    """What every loader takes, whatever it loads; nothing of it changes what a sample shows."""
+    """The options of every loader; none of them changes what a sample shows."""
 
     batch_size: int
     """Samples per rank; by default 8."""
     device: str | torch.device
-    """Where batches go; "auto" (the default) is the current CUDA device, the CPU without one."""
+    """The device of the batches; "auto" (the default) is the current CUDA device, or the CPU without one."""
     rank: int | None
-    """By default torch.distributed's, as is world_size."""
+    """The rank of this process; rank and world_size are torch.distributed's by default."""
     world_size: int | None
     workers: int
-    """Processes that make batches; 0 (the default) uses threads of this one."""
+    """Worker processes that make batches; 0 (the default) makes them in threads of this process."""
     threads: int | None
-    """Threads of each process that make samples; by default the cores, shared by the workers."""
+    """Threads per process that make samples; by default the cores, divided among the workers."""
     prefetch: int
-    """Batches that are made ahead, by default 3 (of each worker)."""
+    """Batches made ahead, per worker if there are workers; by default 3."""
     max_bad_fraction: float
-    """The share of samples that may be replaced because they cannot be used, by default 0.01."""
+    """The largest fraction of samples that may be replaced because they are unusable; by default 0.01."""
     steps: int | None
-    """The length of the run in batches, for masks whose ratio changes over it; see `run_steps`."""
+    """The length of the run in batches, needed by masks whose ratio changes over the run; see `run_steps`."""
     token_budget: int | None
-    """Visible tokens of a batch over all ranks: its size follows the mask's ratio, in multiples of batch_size x
-    world_size; see `BudgetOrder`. None (the default): every batch has batch_size samples a rank."""
+    """The most visible tokens of a batch over all ranks. The batch size then follows the mask's ratio, in multiples of
+    batch_size x world_size; see `BudgetOrder`. None (the default): every batch has batch_size samples per rank."""
 
 
 class Production(Protocol[BatchT_co]):
-    """Makes the batches of plans in their order; `close` ends the processes that do."""
+    """Makes the batches of plans in the order of the plans; `close` ends its worker processes."""
 
     def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT_co, Stats]]: ...
 
@@ -79,7 +78,7 @@ class Production(Protocol[BatchT_co]):
 
 
 class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
-    """The stages of a batch, by threads here or by worker processes, and its finish."""
+    """Makes host batches in threads of this process or in worker processes, and finishes them here."""
 
     def __init__(
         self,
@@ -97,16 +96,16 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         self.pool: WorkerPool[HostT] | None = None
 
     def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
-        """The finished batches of the plans and what they cost."""
-        asked: deque[BatchPlan] = deque()
+        """The finished batches of the plans and their stats."""
+        pending: deque[BatchPlan] = deque()
 
-        def noted() -> Iterator[BatchPlan]:
+        def recorded() -> Iterator[BatchPlan]:
             for plan in plans:
-                asked.append(plan)
+                pending.append(plan)
                 yield plan
 
-        with closing(self._made(noted())) as made:
-            pairs = ((asked.popleft(), one) for one in made)
+        with closing(self._made(recorded())) as made:
+            pairs = ((pending.popleft(), one) for one in made)
             with closing(self._delivery.batches(pairs)) as delivered:
                 yield from delivered
 
@@ -126,18 +125,18 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
 
 @final
 class Loader(Generic[BatchT]):
-    """Batches of one rank, one epoch an iteration, in the same order at every topology.
+    """The batches of one rank, one epoch per iteration, in the same order at every topology.
 
-    Iterating goes on from the current position (epoch, batch), which counts the batches handed out: after a `break`
-    the next loop continues where the last one stopped, and `state_dict()` taken at any time resumes with the very
-    next batch. `seek(epoch)` goes elsewhere, `repeat()` never ends. Batches come from `threads` threads here, or in
-    each of `workers` processes, which stay until the loader goes or `close()` is called.
+    Iteration starts at the current position (epoch, batch), which counts the batches handed out: after a `break` the
+    next loop continues where the last one stopped, and a `state_dict()` taken at any time resumes with the next batch.
+    `seek(epoch)` sets the position; `repeat()` iterates without end. Batches are made by `threads` threads of this
+    process, or of each of `workers` processes, which live until the loader is deleted or closed.
 
-    A loader has one position, so it has one iteration at a time: after `seek`, `load_state_dict` or the start of
-    another loop an earlier one raises RuntimeError. Errors of a sample are SampleError, wherever it was made.
+    A loader has one position and therefore one iteration at a time: after `seek`, `load_state_dict` or the start of
+    another loop, the earlier iteration raises RuntimeError. Too many unusable samples raise SampleError.
 
-    The settings are those of `LoaderOptions`. `steps` is the length of the run in batches, for masks whose ratio
-    changes over it; what a batch holds is then a function of its number and of `steps`, and never of who asks for it.
+    The settings are those of `LoaderOptions`. A batch is a function of its number and, for masks whose ratio changes
+    over the run, of `steps`; it never depends on rank, workers or threads.
     """
 
     def __init__(
@@ -156,7 +155,7 @@ class Loader(Generic[BatchT]):
         max_bad_fraction: float = 0.01,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: it must be 1 or more")
+            raise ValueError(f"batch_size={batch_size}: it must be at least 1")
         self._rank, self.world_size = resolved_ranks(rank, world_size)
         self.device = resolved_device(device)
         self.steps = steps
@@ -191,18 +190,18 @@ class Loader(Generic[BatchT]):
         return self._epoch
 
     def seek(self, epoch: int, batch: int = 0) -> None:
-        """Makes batch `batch` of epoch `epoch` the next one."""
+        """Sets the position: the next batch is number `batch` of epoch `epoch`, both from 0."""
         if epoch < 0 or not 0 <= batch < max(len(self), 1):
             raise ValueError(f"epoch {epoch}, batch {batch}: epochs count from 0, batches from 0 to {len(self) - 1}")
         self._epoch, self._batch = epoch, batch
         self._iteration += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, JSON-able and the same on every rank; another world size or worker count may load it."""
+        """The position as JSON-able values, the same on every rank; any world size and worker count can load it."""
         return {**self._identity, **self.order.position(self._epoch, self._batch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a saved position; ResumeError where that cannot give the same batches."""
+        """Continues from a saved position; raises ResumeError if this loader would not make the same batches."""
         position = self.order.position(0, 0)
         saved = {name: value for name, value in state.items() if name not in position}
         if wrong := differences(saved, self._identity):
@@ -213,27 +212,28 @@ class Loader(Generic[BatchT]):
         self.seek(int(state["epoch"]), int(state["batch"]))
 
     def stats(self) -> dict[str, object]:
-        """Counts and seconds per stage since the loader was made (see Stats), and the threads that made the samples."""
+        """Counts and seconds per stage since the loader was made (see Stats), and the number of threads."""
         return {**self._stats.as_dict(), "threads": self._threads * max(self._workers, 1)}
 
     def __iter__(self) -> Iterator[BatchT]:
         return self._begun(endless=False)
 
     def repeat(self) -> Iterator[BatchT]:
-        """Batches without end, epoch after epoch, from the current position; nothing waits at the end of an epoch."""
+        """Batches without end from the current position, epoch after epoch, without a pause between epochs."""
         if len(self) == 0:
-            raise ValueError("repeat() on a loader without a batch would never give one")
+            raise ValueError("repeat() needs at least one batch per epoch, and this loader has none; lower batch_size")
         return self._begun(endless=True)
 
     def as_dataset(self, convert: Callable[[BatchT], Any] | None = None, *, repeat: bool = False) -> BatchDataset:
         """The loader as an IterableDataset of batches, for `DataLoader(dataset, batch_size=None)`.
 
-        convert: what becomes of a batch, such as a dict with the names of a model's arguments. repeat: without end.
+        convert: a function that maps each batch, for example to a dict of a model's arguments. repeat: iterate without
+        end.
         """
         return BatchDataset(self, convert, repeat)
 
     def close(self) -> None:
-        """Ends the worker processes; the position stays, and iterating again starts new ones."""
+        """Ends the worker processes. The position stays; iterating again starts new processes."""
         self._production.close()
 
     def _begun(self, *, endless: bool) -> Iterator[BatchT]:
@@ -258,22 +258,22 @@ class Loader(Generic[BatchT]):
                 if self._iteration != mine:
                     raise RuntimeError(
                         "this iteration is over: the loader was moved (seek, load_state_dict) or another loop over it "
-                        "began; a loader has one position, so make a second loader for a second loop"
+                        "started; a loader has one position, so make a second loader for a second loop"
                     )
 
     def _plans(self, endless: bool) -> Iterator[BatchPlan]:
-        """Those of the batches from the current position on."""
+        """The plans of the batches from the current position on."""
         if self._needs_steps:
             raise ValueError(
-                "the mask's ratio changes over the run, so the loader has to know how long that is: give steps=, the "
-                "number of batches from first to last"
+                "the mask's ratio changes over the run, so the loader must know the length of the run: pass steps=, "
+                "its number of batches"
             )
         return plans(
             self.order, self._epoch, self._batch, self._rank, self.world_size, endless=endless, steps=self.steps
         )
 
     def _next(self, source: Iterator[tuple[BatchT, Stats]]) -> tuple[BatchT, Stats] | None:
-        """The next batch, or None at the end. After an error or Ctrl-C no worker process is left."""
+        """The next batch, or None at the end. An error or Ctrl-C ends the worker processes."""
         try:
             with self._stats.stage("wait"):
                 return next(source, None)
@@ -313,10 +313,12 @@ def _indivisible(global_batch: int, world_size: int) -> str:
 def _order(
     source: Source[RequestT, DraftT, HostT, BatchT], global_batch: int, steps: int | None, token_budget: int | None
 ) -> BatchOrder:
-    """The source's samples in batches; ValueError for a token budget that cannot be kept."""
+    """The order of the source's batches; raises ValueError for an impossible token budget."""
     if token_budget is None:
         return source.samples.order(global_batch)
     if steps is None:
-        raise ValueError("a token budget makes batches whose size follows the run: give steps=, its length in batches")
+        raise ValueError(
+            "with a token budget the batch size depends on the progress of the run: give steps=, its number of batches"
+        )
     visible = budgeted(source)(steps)
     return BudgetOrder(samples=source.samples.stream(), budget=token_budget, global_batch=global_batch, visible=visible)

@@ -1,12 +1,12 @@
 """Several datasets in one stream of batches, by weight.
 
-Every batch is mixed: with the weights 3 and 1, of every 4 samples of the stream (all ranks together) 3 come from the
-first dataset, and the samples of a batch are then shuffled. So how far each dataset is when batch b begins is
-arithmetic, not memory: the position of the whole is (epoch, batch), as with one dataset, and what holds for a loader
-(any topology, exact resume, replacement of bad samples) holds for a mixture.
+With the weights 3 and 1, of every 4 samples of the stream (over all ranks) 3 come from the first dataset; the samples
+of each batch are then shuffled. The number of samples drawn from each dataset before batch b is therefore a function
+of b alone: the position is (epoch, batch), as with one dataset, and a mixture keeps the guarantees of a loader (any
+topology, exact resume, replacement of unusable samples).
 
-Each dataset goes through epochs of its own, at its own pace: every sample of it once, with the crops and masks of that
-epoch, before any comes again. A mixture is a source like others, so it may be a part of another one.
+Each dataset has its own epochs: every sample comes once, with the crops and masks of that epoch, before any sample
+comes again. A mixture is itself a source, so mixtures can be nested.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def mix(
 ) -> Source[MixRequest[RequestT], DraftT, HostT, BatchT]:
     """A source that mixes sources of one modality by weight: `Loader(mix([(kinetics, 3), (ssv2, 1)]), batch_size=32)`.
 
-    batches: the length of an epoch of the mixture, by default as many as the samples of all parts fill.
+    batches: the length of an epoch of the mixture; by default the samples of all parts divided by the global batch.
 
-    Errors: ValueError for weights that are not positive whole numbers, for sources whose samples do not fit into one
-    batch, and for those that are no endless stream (shuffle=False, lanes).
+    Errors: ValueError for weights that are not positive whole numbers, for sources whose samples cannot share a batch,
+    and for sources that are no endless stream (shuffle=False or lanes > 1).
     """
     if not parts:
-        raise ValueError("mix() of nothing; give it (source, weight) pairs")
+        raise ValueError("mix() of nothing: pass at least one (source, weight) pair")
     sources = [source for source, _ in parts]
     first = sources[0]
     _check_alike(sources)
@@ -63,9 +63,9 @@ def mix(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixSamples:
-    """The samples of several sources by weight; `length` is the batches of an epoch, as in `MixOrder`.
+    """The samples of several sources, mixed by weight; `length` is the number of batches of an epoch.
 
-    ValueError for weights that are not positive whole numbers, and for parts that are no endless stream.
+    Raises ValueError for weights that are not positive whole numbers, and for parts that are no endless stream.
     """
 
     parts: tuple[Samples, ...]
@@ -76,13 +76,13 @@ class MixSamples:
     def __post_init__(self) -> None:
         for weight in self.weights:
             if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
-                raise ValueError(f"weight {weight!r}: weights are positive whole numbers; for 0.7 and 0.3 use 7 and 3")
+                raise ValueError(f"weights are positive whole numbers, got {weight!r}; for 0.7 and 0.3 use 7 and 3")
         for part in self.parts:
             part.stream()
 
     @property
     def n_samples(self) -> int:
-        """Those of all parts."""
+        """The number of samples of all parts."""
         return sum(part.n_samples for part in self.parts)
 
     @property
@@ -92,11 +92,11 @@ class MixSamples:
 
     @property
     def starts(self) -> Int64Array:
-        """The index at which those of each part begin, int64 (parts + 1,)."""
+        """The first sample index of each part, int64 (parts + 1,); the last entry is n_samples."""
         return np.cumsum([0, *(part.n_samples for part in self.parts)], dtype=np.int64)
 
     def order(self, global_batch: int) -> MixOrder:
-        """The batches of so many samples."""
+        """The order of batches of `global_batch` samples."""
         return MixOrder(
             parts=tuple(part.stream() for part in self.parts),
             weights=self.weights,
@@ -106,16 +106,17 @@ class MixSamples:
         )
 
     def stream(self) -> MixOrder:
-        """The samples one by one."""
+        """The mixed samples one by one, without end."""
         return self.order(1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixOrder:
-    """The order of a mixture. Sample indexes run through the parts in turn: part k's begin at `starts[k]`.
+    """The order of a mixture. The sample indexes of part k begin at `starts[k]`.
 
-    parts: a stream of single samples for each dataset. starts: int64 (parts + 1,); the last is the number of all
-    samples. length: batches of an epoch, None for as many as the samples of all parts fill.
+    parts: a stream of single samples per dataset. length: batches of an epoch; None for the samples of all parts
+    divided by the global batch. starts: int64 (parts + 1,); the last entry is n_samples. cycle: int64 (sum of
+    weights,), the part of each of so many consecutive samples; it repeats without end.
     """
 
     parts: tuple[Stream, ...]
@@ -125,18 +126,18 @@ class MixOrder:
     length: int | None = None
     n_batches: int = field(init=False, repr=False, compare=False)
     starts: Int64Array = field(init=False, repr=False, compare=False)
-    round: Int64Array = field(init=False, repr=False, compare=False)
+    cycle: Int64Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         sizes = [part.n_samples for part in self.parts]
         fitting = sum(sizes) // max(self.global_batch, 1)
         object.__setattr__(self, "starts", np.cumsum([0, *sizes], dtype=np.int64))
         object.__setattr__(self, "n_batches", fitting if self.length is None else self.length)
-        object.__setattr__(self, "round", _round(self.weights))
+        object.__setattr__(self, "cycle", _cycle(self.weights))
         if self.global_batch < 1 or self.n_batches < 1:
             raise ValueError(
                 f"a mixture of {sum(sizes)} samples with a global batch of {self.global_batch} and batches="
-                f"{self.length}: an epoch is at least one batch, and a batch at least one sample"
+                f"{self.length}: an epoch needs at least one batch, and a batch at least one sample"
             )
 
     @property
@@ -146,13 +147,13 @@ class MixOrder:
 
     @property
     def n_samples(self) -> int:
-        """Those of all parts."""
+        """The number of samples of all parts."""
         return int(self.starts[-1])
 
     def taken(self, samples: int) -> Int64Array:
         """How many of the stream's first `samples` samples come from each part, int64 (parts,)."""
         rounds, rest = divmod(samples, sum(self.weights))
-        return rounds * np.asarray(self.weights) + np.bincount(self.round[:rest], minlength=len(self.parts))
+        return rounds * np.asarray(self.weights) + np.bincount(self.cycle[:rest], minlength=len(self.parts))
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch of the mixture, from number `first` on."""
@@ -166,20 +167,20 @@ class MixOrder:
             )
 
     def reader(self) -> MixReader:
-        """What goes through the samples one by one."""
+        """A reader of the mixed samples."""
         return MixReader(self)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A sample of the same part in place of `index`."""
+        """A random sample of the same part, to replace the unusable sample `index`."""
         part, own = self.find(index)
         return int(self.starts[part]) + self.parts[part].reserve(own, rng)
 
     def find(self, index: int) -> tuple[int, int]:
-        """The part that sample `index` is of, and its number there."""
+        """The part that holds sample `index`, and the sample's index in that part."""
         return _found(self.starts, index)
 
     def identity(self) -> dict[str, Any]:
-        """What a saved position depends on, JSON-able."""
+        """The settings that a saved position depends on, JSON-able."""
         whole = {
             "version": ORDER_VERSION,
             "seed": self.seed,
@@ -193,9 +194,7 @@ class MixOrder:
         return {**whole, "parts": parts}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The state when a batch begins; "positions" says of each part its own epoch and how many samples of it are
-        done.
-        """
+        """The position before batch `batch`; "positions" holds each part's epoch and number of samples drawn in it."""
         taken = self.taken((epoch * self.n_batches + batch) * self.global_batch).tolist()
         each = [divmod(t, part.n_samples) for t, part in zip(taken, self.parts, strict=True)]
         positions = [{"epoch": own, "sample": sample} for own, sample in each]
@@ -203,14 +202,14 @@ class MixOrder:
 
 
 class MixReader:
-    """Goes through the samples of a mixture, each part in epochs of its own."""
+    """Reads the samples of a mixture; each part has its own epochs."""
 
     def __init__(self, order: MixOrder) -> None:
         self._order = order
         self._readers = [part.reader() for part in order.parts]
 
     def by_part(self, begin: int, end: int) -> list[GlobalBatch]:
-        """The samples of each part among those of numbers `begin` to `end`."""
+        """The samples [begin, end) of the mixture, grouped by part."""
         order = self._order
         bounds = zip(order.taken(begin).tolist(), order.taken(end).tolist(), strict=True)
         drawn = [reader.take(*own) for reader, own in zip(self._readers, bounds, strict=True)]
@@ -220,16 +219,16 @@ class MixReader:
         ]
 
     def take(self, begin: int, end: int) -> GlobalBatch:
-        """The samples of numbers `begin` to `end`, one part after the other as `round` says."""
-        of = np.take(self._order.round, np.arange(begin, end), mode="wrap")
+        """The samples [begin, end) of the mixture, their parts in the order of `cycle`."""
+        of = np.take(self._order.cycle, np.arange(begin, end), mode="wrap")
         taken = GlobalBatch(indexes=np.empty(end - begin, np.int64), epochs=np.empty(end - begin, np.int64))
         for part, drawn in enumerate(self.by_part(begin, end)):
             taken.indexes[of == part], taken.epochs[of == part] = drawn.indexes, drawn.epochs
         return taken
 
 
-def _round(weights: tuple[int, ...]) -> Int64Array:
-    """The parts of sum(weights) consecutive samples, evenly spread: the i-th of part k is due at (i + 0.5) / weight."""
+def _cycle(weights: tuple[int, ...]) -> Int64Array:
+    """The parts of sum(weights) consecutive samples, evenly spread: sample i of a part is due at (i + 0.5) / weight."""
     due = np.concatenate([(np.arange(w) + 0.5) / w for w in weights])
     return np.repeat(np.arange(len(weights)), weights)[np.argsort(due, kind="stable")]
 
@@ -241,20 +240,20 @@ def _found(starts: Int64Array, index: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixRequest(Generic[RequestT]):
-    """A request of one of the parts."""
+    """A request for a sample of one part."""
 
     part: int
     of_part: RequestT
 
     @property
     def ranges(self) -> Sequence[Range]:
-        """The part's, whose names are those of its own store."""
+        """The byte ranges of the part's request; their names belong to the store of that part."""
         return self.of_part.ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixSampler(Generic[RequestT, DraftT, HostT_co]):
-    """Makes each row as its own dataset's sampler does; labels are the datasets' own. starts: as in `MixOrder`."""
+    """Makes each row with the sampler of its part; labels are not remapped. starts: as in `MixOrder`."""
 
     samplers: tuple[Sampler[RequestT, DraftT, HostT_co], ...]
     starts: Int64Array
@@ -262,37 +261,38 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
 
     @property
     def needs_progress(self) -> bool:
-        """Whether a mask changes over the run."""
+        """Whether the mask of any part changes over the run."""
         return any(sampler.needs_progress for sampler in self.samplers)
 
     def request(self, wanted: Wanted) -> MixRequest[RequestT]:
-        """That of the part which the sample is of."""
+        """The request of the part that holds the sample."""
         part, own = _found(self.starts, wanted.index)
         return MixRequest(part=part, of_part=self.samplers[part].request(replace(wanted, index=own)))
 
     def allocate(self, rows: int) -> DraftT:
-        """Parts share batches, so the first one's memory is that of all."""
+        """The draft of the first part, which all parts share."""
         return self.samplers[0].allocate(rows)
 
     def mask(self, request: MixRequest[RequestT], draft: DraftT, row: int) -> None:
-        """As its part does."""
+        """Draws the row's masks with the sampler of its part."""
         self.samplers[request.part].mask(request.of_part, draft, row)
 
     def fill(self, request: MixRequest[RequestT], draft: DraftT, row: int, stats: Stats) -> None:
-        """As its part does."""
+        """Fills the row with the sampler of its part."""
         self.samplers[request.part].fill(request.of_part, draft, row, stats)
 
     def join(self, draft: DraftT) -> HostT_co:
-        """As the first part does."""
+        """The host batch, made by the sampler of the first part."""
         return self.samplers[0].join(draft)
 
 
 def _check_alike(sources: Sequence[Source[RequestT, DraftT, HostT, BatchT]]) -> None:
-    """ValueError where the samples of the parts do not fit into one batch."""
+    """Raises ValueError if the samples of the parts cannot share a batch."""
     one = sources[0].form
     for i, other in enumerate(source.form for source in sources):
         names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         if differs := [f"{name}: {one.get(name)} and {other.get(name)}" for name in names]:
             raise ValueError(
-                f"the parts of a mixture share batches, and number {i} differs from number 0 in {'; '.join(differs)}"
+                f"the parts of a mixture share batches, so these settings must agree; part {i} differs from part 0 in "
+                f"{'; '.join(differs)}"
             )

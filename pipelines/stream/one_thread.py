@@ -1,4 +1,4 @@
-"""A loader's threads are its parallelism, so torch's operations in one of them must not spread over all cores."""
+"""Keep torch's operations in a loading thread on that thread: the loader parallelises over samples already."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import torch
 
 
 def compute_alone() -> None:
-    """From now on torch's operations in this thread run in this thread; those of all other threads as before.
+    """Limits torch's operations in the calling thread to one thread; other threads keep their setting.
 
-    torch keeps a number of threads for each thread that has computed, and one for those to come; setting the number
-    changes both, so the second is put back from a thread of its own. Without this n loading threads make n pools of as
-    many threads as there are cores.
+    torch keeps a thread count per thread, and a default for new threads. `set_num_threads` changes both, so another
+    thread restores the default. Without this, n loading threads would start n pools of one thread per core.
     """
     before = torch.get_num_threads()
     if before > 1:

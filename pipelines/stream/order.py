@@ -1,9 +1,9 @@
-"""The order of samples: a pure function of the dataset, the seed and the epoch, the same for every topology.
+"""The order of samples: a pure function of the dataset, the seed and the epoch, the same at every topology.
 
-Shards are dealt to lanes once (balanced by samples); in each epoch a lane's shards are shuffled, grouped into blocks,
-and the samples of a block shuffled. Global batch b takes the same number of samples from each lane, lane after lane,
-so with as many lanes as nodes each node reads its own shards only; with one lane and one block the whole dataset is
-shuffled.
+Shards are assigned to lanes once (balanced by samples). In each epoch the shards of a lane are shuffled and grouped
+into blocks, and the samples of each block are shuffled. Global batch b takes the same number of samples from each lane,
+lane after lane: with one lane per node, each node reads only its own shards; with one lane and one block, the whole
+dataset is shuffled.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .rng import sample_rng
 Int64Array = npt.NDArray[np.int64]
 
 ORDER_VERSION = 1
-"""Of the order of samples and of what each of them shows (clip, crop, mask). It goes up when one of these changes for
-the same seed: a saved position cannot be continued exactly then, and is refused.
+"""The version of the order of samples and of their random draws (clip, crop, mask). It is raised when one of these
+changes for the same seed; a position saved under another version is refused.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GlobalBatch:
-    """The samples of a batch over all ranks, int64 (G,), and the epoch that each is shown in, int64 (G,)."""
+    """The samples of a batch over all ranks: their indexes, int64 (G,), and their epochs, int64 (G,)."""
 
     indexes: Int64Array
     epochs: Int64Array
@@ -36,12 +36,11 @@ class GlobalBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """The order of a dataset whose shards hold `shard_sizes` samples each (sample indexes run through the shards in
-    turn).
+    """The order of a dataset whose shard i holds `shard_sizes[i]` samples; samples are numbered shard by shard.
 
-    global_batch: samples of a batch over all ranks. lanes: it must divide global_batch. block: shards whose samples are
-    shuffled together, None for all of a lane. shuffle=False is the order for validation: every sample once, in the
-    dataset's order, the last batch smaller.
+    global_batch: samples of a batch over all ranks. lanes: a divisor of global_batch. block: the number of shards whose
+    samples are shuffled together, None for all shards of a lane. shuffle=False is the order for validation: every
+    sample once, in the dataset's order; the last batch may be smaller.
     """
 
     shard_sizes: tuple[int, ...]
@@ -55,15 +54,13 @@ class Order:
 
     def __post_init__(self) -> None:
         if self.global_batch < 1:
-            raise ValueError(f"global batch of {self.global_batch} samples; it must be 1 or more")
+            raise ValueError(f"global_batch={self.global_batch}: it must be at least 1")
         if self.lanes < 1 or self.global_batch % self.lanes:
             raise ValueError(f"{self.lanes} lanes do not divide the global batch of {self.global_batch} samples evenly")
         if self.lanes > max(len(self.shard_sizes), 1):
-            raise ValueError(
-                f"{self.lanes} lanes for {len(self.shard_sizes)} shards; at most one lane a shard is possible"
-            )
+            raise ValueError(f"{self.lanes} lanes for {len(self.shard_sizes)} shards; use at most one lane per shard")
         if self.block is not None and self.block < 1:
-            raise ValueError(f"block of {self.block} shards; it must be 1 or more, or None for all of a lane")
+            raise ValueError(f"block of {self.block} shards; it must be at least 1, or None for all shards of a lane")
         object.__setattr__(self, "_dealt", _dealt(self.shard_sizes, self.lanes))
         object.__setattr__(self, "_n_batches", self._count_batches())
         if self.shuffle and self.n_batches == 0:
@@ -79,14 +76,13 @@ class Order:
 
     @property
     def n_batches(self) -> int:
-        """Batches in an epoch: whole ones when shuffled, else as many as cover every sample."""
+        """Batches in an epoch: only full ones when shuffled, else enough to cover every sample."""
         return self._n_batches
 
     def epoch(self, epoch: int) -> Int64Array:
-        """Sample indexes in the order of the epoch, batch after batch: int64, (n_batches * global_batch,) when
-        shuffled.
+        """The sample indexes of an epoch in order, int64 (n_batches * global_batch,), or (n_samples,) unshuffled.
 
-        Which few samples are left out, because they do not fill a batch or make lanes uneven, changes with the epoch.
+        A shuffled epoch drops the samples that do not fill a batch or that make lanes uneven; they differ per epoch.
         """
         if not self.shuffle:
             return np.arange(self.n_samples, dtype=np.int64)
@@ -106,19 +102,19 @@ class Order:
             yield GlobalBatch(indexes=indexes, epochs=np.full_like(indexes, epoch))
 
     def reader(self) -> OrderReader:
-        """What goes through the samples of all epochs, one after the other."""
+        """A reader of the samples of all epochs, one epoch after the other."""
         return OrderReader(self)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A sample in place of `index`, which cannot be used: any of the dataset."""
+        """A random sample of the dataset, to replace the unusable sample `index`."""
         return int(rng.integers(self.n_samples))
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The state when a batch begins, without the identity; JSON-able."""
+        """The position before batch `batch`, without the identity; JSON-able."""
         return {"epoch": epoch, "batch": batch}
 
     def identity(self) -> dict[str, Any]:
-        """What makes the order, and so what a saved position depends on; JSON-able."""
+        """The settings that decide the order, on which a saved position depends; JSON-able."""
         return {
             "version": ORDER_VERSION,
             "seed": self.seed,
@@ -147,7 +143,7 @@ class Order:
 
 
 class OrderReader:
-    """Goes through the samples of an order, epoch after epoch; it keeps the order of the last epoch that it was in."""
+    """Reads the samples of an order, epoch after epoch; it caches the current epoch."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -155,7 +151,7 @@ class OrderReader:
         self._samples = np.empty(0, np.int64)
 
     def take(self, begin: int, end: int) -> GlobalBatch:
-        """The samples of numbers `begin` to `end`, counted through all epochs."""
+        """The samples [begin, end), counted through all epochs."""
         per_epoch = self._order.n_batches * self._order.global_batch
         indexes, epochs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         while begin < end:
@@ -169,7 +165,7 @@ class OrderReader:
 
 
 def _dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ...]:
-    """Shards to lanes: each shard, largest first, to the lane that has the fewest samples; independent of the epoch."""
+    """The shards of each lane: each shard, largest first, goes to the lane with the fewest samples."""
     heap = [(0, lane) for lane in range(lanes)]
     dealt: list[list[int]] = [[] for _ in range(lanes)]
     for shard in sorted(range(len(shard_sizes)), key=lambda s: (-shard_sizes[s], s)):
@@ -180,10 +176,10 @@ def _dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], .
 
 
 def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Array, npt.NDArray[np.float32]]:
-    """Rank's part of a global batch, and each sample's weight.
+    """One rank's part of a global batch, and the weight of each of its samples, float32.
 
-    A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples,
-    whose weight is 0, so that every rank has as many samples and as many steps as every other.
+    A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples at
+    weight 0, so that all ranks have the same number of samples and of steps.
     """
     share = -(-len(batch) // world_size)
     padded = np.resize(batch, share * world_size)

@@ -1,4 +1,4 @@
-"""Where in a run a sample is shown."""
+"""The place of a sample in the run: its batch, its row and the progress of the run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """A sample's place: the same at every topology, since batches are counted over all ranks.
+    """The place of a sample in the run. It is the same at every topology, since batches span all ranks.
 
-    step: the number of its batch in the run, from 0, epochs counted through. row: its number within that batch, of
-    `rows`. progress: how far the run has come, in [0, 1]: 0 at the first batch, 1 at the last and from then on.
+    step: the number of its batch, from 0, counted through all epochs. row: its row in that global batch of `rows` rows.
+    progress: in [0, 1], 0 at the first batch of the run, 1 at the last batch and after it.
     """
 
     step: int = 0
@@ -23,7 +23,7 @@ START = Place()
 
 
 def progress_of(step: int, steps: int | None) -> float:
-    """The progress of batch `step` in a run of `steps` batches; 0 where the length of the run is not known."""
+    """The progress of batch `step` in a run of `steps` batches; 0 if `steps` is None."""
     if steps is None:
         return 0.0
     return 1.0 if steps == 1 else min(step / (steps - 1), 1.0)

@@ -1,4 +1,4 @@
-"""From plans to batches: what a batch holds is decided by its plan; threads make its samples."""
+"""From plans to host batches: a plan decides what a batch holds, threads fill its rows."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _TRIES = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan:
-    """One rank's part of global batch `number` = (epoch, batch): of each of its samples the index, the epoch, the place
-    in the run, and the weight, float32 (B,), 0 for padding.
+    """One rank's part of global batch `number` = (epoch, batch).
 
-    tried: how many candidates of each row are known not to be usable, the sample itself first; empty where none is.
+    indexes, epochs: int64 (B,). places: B places in the run. weight: float32 (B,), 0 for padding. tried: per row, the
+    number of candidates known to be unusable, the sample itself being the first candidate; empty if there are none.
     """
 
     number: tuple[int, int]
@@ -45,7 +45,7 @@ class BatchPlan:
 
     @property
     def wanted(self) -> list[Wanted]:
-        """What each row is to show."""
+        """The sample that each row shall show."""
         rows = zip(self.indexes.tolist(), self.epochs.tolist(), self.places, strict=True)
         return [Wanted(index=index, epoch=epoch, place=place) for index, epoch, place in rows]
 
@@ -60,8 +60,9 @@ def plans(
     endless: bool = False,
     steps: int | None = None,
 ) -> Iterator[BatchPlan]:
-    """A rank's plans of an epoch from batch `first` on, and with `endless` those of all epochs after it; each is made
-    when it is asked for. `steps` is the length of the run in batches, which progress is measured by.
+    """Yields one rank's plans of an epoch from batch `first` on; with `endless`, of all later epochs too.
+
+    `steps` is the length of the run in batches, from which progress is computed.
     """
     while True:
         for b, whole in enumerate(order.batches(epoch, first), start=first):
@@ -81,7 +82,7 @@ def plans(
 
 
 class Row(NamedTuple):
-    """What a row cost, and how many candidates for it could not be used."""
+    """The stats of a row, and the number of its candidates that were unusable."""
 
     stats: Stats
     tried: int
@@ -97,7 +98,7 @@ class Begun(Generic[DraftT]):
 
 
 class Made(NamedTuple, Generic[HostT]):
-    """A batch before it is finished, what it cost, and how many candidates for each row could not be used."""
+    """A host batch, its stats, and per row the number of candidates that were unusable."""
 
     batch: HostT
     stats: Stats
@@ -106,22 +107,22 @@ class Made(NamedTuple, Generic[HostT]):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchMaker(Generic[RequestT, DraftT, HostT]):
-    """Makes the batch of a plan; holds settings only, so that it can be sent to worker processes."""
+    """Makes the host batch of a plan. It holds only settings, so it can be sent to worker processes."""
 
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
 
     def start(self, pool: Executor, plan: BatchPlan) -> Begun[DraftT]:
-        """Draws what a batch shows and its free masks, and hands its rows to `pool`.
+        """Draws the requests and the masks that need no content, then submits the rows to `pool`.
 
-        What is done row after row stays in the processor's cache, which decoding would displace.
+        Masks are drawn for all rows before decoding starts, while their data is in the processor's cache.
         """
         sampler, stats, known = self.sampler, Stats(), plan.tried or (0,) * len(plan.indexes)
         candidates = [
             islice(self._candidates(wanted), skipped, None) for wanted, skipped in zip(plan.wanted, known, strict=True)
         ]
         requested = [self._requested(own, skipped) for own, skipped in zip(candidates, known, strict=True)]
-        # Whoever asks for the batch may be in inference mode, and the threads that fill its memory are not.
+        # The caller may be in inference mode, while the threads that fill these tensors are not.
         with torch.inference_mode(False):
             draft = sampler.allocate(len(requested))
             with stats.stage("mask"):
@@ -134,7 +135,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         return Begun(draft=draft, rows=rows, stats=stats)
 
     def join(self, plan: BatchPlan, begun: Begun[DraftT]) -> Made[HostT]:
-        """The batch and what it cost, once its rows are filled."""
+        """Waits for all rows; returns the host batch and its stats."""
         stats = begun.stats
         rows = [row.result() for row in begun.rows]
         for row in rows:
@@ -145,8 +146,8 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             batch = batch.weighted(torch.from_numpy(plan.weight))
         return Made(batch=batch, stats=stats, tried=tuple(row.tried for row in rows))
 
-    def again(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
-        """The batch `made` once more, with the next candidates in the rows `bad`; its stats are those of both."""
+    def remade(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
+        """The batch `made` anew with the next candidates in the rows `bad`; its stats are the sum of both."""
         for row, error in bad.items():
             log.warning("replaced %s", error)
             if made.tried[row] + 1 >= _TRIES:
@@ -162,7 +163,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         return other
 
     def _candidates(self, wanted: Wanted) -> Iterator[Wanted]:
-        """The sample, and those that take its place, one after the other, while none can be used."""
+        """The sample itself, then the samples that replace it in turn while each is unusable."""
         yield wanted
         index = wanted.index
         rng = sample_rng(self.sampler.seed, wanted.epoch, str(index), 0, "reserve")
@@ -173,8 +174,9 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     def _requested(
         self, candidates: Iterator[Wanted], tried: int, error: SampleError | None = None
     ) -> tuple[RequestT, int]:
-        """The request of the next candidate that has what is read, and how many before it could not be used, of which
-        `tried` are known already and `error` is the last one's.
+        """The request of the next usable candidate, and the number of unusable candidates before it.
+
+        `tried` of these are known already; `error` is that of the last one.
         """
         for wanted in candidates:
             try:
@@ -182,10 +184,10 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             except SampleError as lacking:
                 log.warning("replaced %s", lacking)
                 tried, error = tried + 1, lacking
-        raise error or ValueError(f"no candidate is left after {tried}; a row has {_TRIES}")
+        raise error or ValueError(f"all {tried} candidates of a row are unusable; a row has at most {_TRIES}")
 
     def _fill(self, request: RequestT, draft: DraftT, row: int, tried: int, candidates: Iterator[Wanted]) -> Row:
-        """Fills a row with the first candidate that can be used, beginning with the one that is requested."""
+        """Fills a row with the first usable candidate, starting with that of `request`."""
         redrawn = Stats()
         while True:
             stats = Stats(samples=1)
@@ -203,7 +205,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
 
 def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted], stats: Stats | None = None) -> HostT:
-    """The batch of some samples, made in this thread; SampleError where one cannot be used."""
+    """The host batch of the `wanted` samples, made in this thread; raises SampleError if one is unusable."""
     stats = Stats() if stats is None else stats
     draft = sampler.allocate(len(wanted))
     for row, one in enumerate(wanted):
@@ -218,7 +220,7 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted]
 def batches_from_threads(
     maker: BatchMaker[RequestT, DraftT, HostT], wanted: Iterable[BatchPlan], threads: int, prefetch: int
 ) -> Generator[Made[HostT]]:
-    """The batches of some plans in their order, made by threads of this process `prefetch` batches ahead."""
+    """Yields the host batches of the plans in order; threads of this process make them `prefetch` batches ahead."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone)
     joiner = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
     try:

@@ -1,4 +1,4 @@
-"""Randomness of a sample: a pure function of (seed, epoch, sample key, view, purpose), the same on every machine."""
+"""Random draws of a sample: a pure function of (seed, epoch, sample key, view, purpose) on every machine."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from numpy.random.bit_generator import ISeedSequence
 
 
 def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.random.Generator:
-    """A Philox generator of its own for one decision ("clip", "crop", "mask", ...) about one view of one sample.
+    """The Philox generator of one decision (`purpose`: "clip", "crop", "mask", ...) for one view of one sample.
 
-    The purpose is part of the key, so that a new kind of draw never changes an old one. Neither topology, nor batch
-    composition, nor the order of calls matters.
+    The purpose is part of the key, so a new kind of draw never changes an existing one. The draws do not depend on
+    topology, batch composition or the order of calls.
     """
     name = f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode()
     return np.random.Generator(np.random.Philox(_Key(xxhash.xxh3_128_intdigest(name))))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):
-    """128 bits as Philox's key: Philox(key=...) would first draw a seed from the operating system, for nothing."""
+    """Supplies Philox's 128-bit key. Philox(key=...) would first read an unused seed from the operating system."""
 
     def __init__(self, key: int) -> None:
         self.words = np.array([key & 0xFFFF_FFFF_FFFF_FFFF, key >> 64], dtype=np.uint64)
 
     def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
-        """The key, two words of 64 bits; Philox asks for no more."""
+        """The key as two 64-bit words, which is all that Philox requests."""
         return self.words

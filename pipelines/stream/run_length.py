@@ -1,4 +1,4 @@
-"""How long a run is in steps, which the loader has to be told: a function of the source and of the batches' size."""
+"""The length of a run in steps, computed from the source and the batch size before the loader is made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .token_budget import budget_sizes
 
 
 def epoch_steps(source: Source[RequestT, DraftT, HostT, BatchT], global_batch: int) -> int:
-    """Batches of `global_batch` samples (batch_size x world_size) in an epoch."""
+    """The number of batches of `global_batch` samples (batch_size x world_size) in an epoch."""
     return source.samples.order(global_batch).n_batches
 
 
@@ -21,10 +21,10 @@ def run_steps(
     global_batch: int,
     token_budget: int | None = None,
 ) -> int:
-    """The steps of a run of `epochs` epochs.
+    """The number of steps of a run of `epochs` epochs.
 
-    With a token budget the size of a batch follows from the mask's progress, and so from the number of steps: they are
-    the fewest whose batches hold epochs x n_samples samples. ValueError where the budget or the source cannot do that.
+    With a token budget the batch size depends on the mask's progress and so on the number of steps; the result is the
+    smallest number of steps whose batches hold epochs x n_samples samples. Raises ValueError for an impossible budget.
     """
     if token_budget is None:
         return round(epochs * epoch_steps(source, global_batch))
@@ -39,7 +39,7 @@ def run_steps(
 
 
 def budgeted(source: Source[RequestT, DraftT, HostT, BatchT]) -> Visible:
-    """What says how many tokens of a sample are visible; ValueError where the source has no mask."""
+    """The source's function of visible tokens; raises ValueError if the source has no mask."""
     if source.visible is None:
-        raise ValueError("a token budget counts the visible tokens of a mask, and there is none; give mask=")
+        raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; give mask=")
     return source.visible

@@ -1,10 +1,10 @@
-"""A batch, stage by stage: what a modality brings.
+"""The stages of a batch, which a modality implements.
 
     request -> allocate -> mask -> fill -> join   ||   to the device -> finish
 
-What is left of the bars is a `Sampler`'s and happens in threads, of this process or of workers; what is right of them
-is a `Finish`'s and happens in the caller's process. A request is drawn before a byte is read, so whoever has it knows
-what is going to be read. The draft is the memory of the whole batch, which nothing is copied to join.
+The stages left of the bars belong to a `Sampler` and run in threads of this process or of workers; those right of them
+run in the caller's process, the last in a `Finish`. A request is drawn before any byte is read and names the byte
+ranges. The draft is the memory of the whole batch, so joining copies nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .stats import Stats
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """Sample `index` as `epoch` shows it at its place in the run."""
+    """Sample `index`, as it is drawn in `epoch` at its place in the run."""
 
     index: int
     epoch: int
@@ -32,7 +32,7 @@ class Wanted:
 
 
 class Request(Protocol):
-    """What was drawn for a sample. ranges: all bytes that its `fill` may read, or more."""
+    """The draws of a sample that precede reading. ranges: they cover all bytes that its `fill` may read."""
 
     @property
     def ranges(self) -> Sequence[Range]: ...
@@ -49,17 +49,17 @@ BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
 
 
 class Sampler(Protocol[RequestT, DraftT, HostT_co]):
-    """Makes batches of one dataset; holds settings only, so that it can be sent to worker processes.
+    """Makes host batches of one dataset. It holds only settings, so it can be sent to worker processes.
 
-    request: draws all that can be drawn for a sample before anything is read; SampleError where the sample lacks what
-    is read. allocate: the memory of a batch of so many rows (a sample's views are one row here). mask: draws a row's
-    masks where they follow nothing that the sample shows. These three run in one thread and are cheap. fill: reads and
-    decodes, writes all of its row of every array of the draft (of a sample that could not be used there may be a part),
-    and draws the masks that follow what it shows; many threads fill rows of one draft. SampleError where the sample
-    cannot be used: its row is requested, masked and filled again, of another sample. join: the batch of a draft whose
-    rows are filled.
+    request: makes every draw that needs no bytes; raises SampleError if the sample lacks the component that is read.
+    allocate: the draft of a batch of `rows` rows (the views of a sample are one row here). mask: draws a row's masks if
+    they need no content. These three are cheap and run in one thread.
+    fill: reads and decodes a sample, writes its whole row of every array of the draft (over the remains of an unusable
+    sample), and draws the masks that need content. Many threads fill rows of one draft. It raises SampleError if the
+    sample is unusable; the row is then requested, masked and filled with another sample.
+    join: the host batch of a draft whose rows are filled.
 
-    seed: of all draws. needs_progress: whether what it makes changes over the run.
+    seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run.
     """
 
     @property
@@ -80,16 +80,16 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
 
 class Finish(Protocol[HostT_contra, BatchT_co]):
-    """Makes the batch of what `join` made, whose tensors are on `device` by then, in the caller's process.
+    """Makes the batch from the host batch, whose tensors are already on `device`, in the caller's process.
 
-    It may raise BadRowsError: then those rows are made again of other samples, and it is called anew.
+    It may raise BadRowsError: those rows are then remade from other samples, and the finish is called again.
     """
 
     def __call__(self, batch: HostT_contra, device: torch.device) -> BatchT_co: ...
 
 
 class BadRowsError(Exception):
-    """Rows of a batch whose samples a finish cannot use: the number of each, views not counted, and what is wrong."""
+    """A finish cannot use these rows: the error of each by its row number (the views of a sample are one row)."""
 
     def __init__(self, rows: Mapping[int, SampleError]) -> None:
         super().__init__("; ".join(map(str, rows.values())))
@@ -98,20 +98,20 @@ class BadRowsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The finish of a batch that is whole when it is joined."""
+    """The finish that changes nothing."""
 
     def __call__(self, batch: BatchT, device: torch.device) -> BatchT:
-        """The batch as it is."""
+        """The host batch itself."""
         return batch
 
 
 @dataclass(frozen=True, slots=True)
 class Composed(Generic[HostT, MiddleT, BatchT]):
-    """Two finishes, one after the other."""
+    """Two finishes: `first`, then `then`."""
 
     first: Finish[HostT, MiddleT]
     then: Finish[MiddleT, BatchT]
 
     def __call__(self, batch: HostT, device: torch.device) -> BatchT:
-        """What `then` makes of what `first` makes."""
+        """The batch after both."""
         return self.then(self.first(batch, device), device)

@@ -1,4 +1,4 @@
-"""Which samples come in which order: before anything says how large a batch is, and after."""
+"""The order of samples: `Samples` have no batch size yet, `BatchOrder` has one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .order import GlobalBatch, Order
 
 
 class BatchOrder(Protocol):
-    """What comes when: `Order` for one dataset, `MixOrder` for several. A pure function of its settings.
+    """The order of batches, a pure function of its settings: `Order` for one dataset, `MixOrder` for several.
 
-    batches(epoch, first) are the global batches of an epoch from number `first` on; reserve is another sample in place
-    of `index`, of the same dataset; identity (what it depends on) and position are a saved state, JSON-able.
+    batches(epoch, first): the global batches of an epoch from number `first` on. reserve: a random sample of the same
+    dataset, to replace the unusable sample `index`. identity (the settings) and position: the saved state, JSON-able.
     """
 
     @property
@@ -37,15 +37,15 @@ class BatchOrder(Protocol):
 
 
 class Reader(Protocol):
-    """Goes through an endless stream: take(begin, end) are its samples of these numbers, of rising ones best."""
+    """Reads an endless stream. take(begin, end): its samples [begin, end); fastest for increasing numbers."""
 
     def take(self, begin: int, end: int) -> GlobalBatch: ...
 
 
 class Stream(Protocol):
-    """Samples one after the other without end, which mixtures and token budgets cut as they need.
+    """An endless stream of samples, which mixtures and token budgets cut into batches of their own.
 
-    n_samples: how many different ones, which is how many come before any comes again.
+    n_samples: the number of different samples; all of them come before any comes again.
     """
 
     @property
@@ -59,9 +59,10 @@ class Stream(Protocol):
 
 
 class Samples(Protocol):
-    """The samples of a source, whose batches have any size yet. order: the batches of so many samples over all ranks.
+    """The samples of a source, before a batch size is chosen.
 
-    stream: ValueError where they come side by side or once only.
+    order: the batches of `global_batch` samples over all ranks. stream: the endless stream; raises ValueError with
+    several lanes or without shuffling.
     """
 
     @property
@@ -77,7 +78,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSamples:
-    """Those of one split; the settings are those of `Order`."""
+    """The samples of one split; the settings are those of `Order`."""
 
     shard_sizes: tuple[int, ...]
     seed: int = 0
@@ -87,11 +88,11 @@ class SplitSamples:
 
     @property
     def n_samples(self) -> int:
-        """All of them."""
+        """The number of samples of the split."""
         return sum(self.shard_sizes)
 
     def order(self, global_batch: int) -> Order:
-        """The batches of so many samples."""
+        """The order of batches of `global_batch` samples."""
         return Order(
             shard_sizes=self.shard_sizes,
             global_batch=global_batch,
@@ -102,10 +103,10 @@ class SplitSamples:
         )
 
     def stream(self) -> Order:
-        """The samples one by one."""
+        """The samples one by one, without end; raises ValueError unless shuffled in one lane."""
         if not self.shuffle or self.lanes > 1:
             raise ValueError(
-                "samples that come once, or in lanes side by side, are no endless stream to take any number of; use "
-                "shuffle=True and lanes=1"
+                f"mixtures and token budgets need an endless stream, got shuffle={self.shuffle} and "
+                f"lanes={self.lanes}; use shuffle=True and lanes=1"
             )
         return self.order(1)

@@ -1,4 +1,4 @@
-"""How well an order is shuffled: what is left in it of the order in which the samples are stored."""
+"""Measures of how well an order is shuffled, compared with the order in which the samples are stored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShuffleQuality:
-    """Three views of an order of samples; a random permutation has the values that `of_a_permutation` gives.
+    """Three measures of an order of samples; `expected_quality` gives those of a random permutation.
 
-    position_correlation: Pearson's, of a sample's number in the dataset and its place in the order: 1 for the order of
-    the dataset, about 0 for a random one. same_shard_neighbours: the share of neighbours in the order that are of one
-    shard, in [0, 1]. shards_per_batch: from how many shards the samples of a batch come, the mean over whole batches.
+    position_correlation: Pearson's correlation of a sample's index and its position in the order: 1 for the stored
+    order, about 0 for a random one. same_shard_neighbours: the fraction of neighbouring pairs that come from one shard.
+    shards_per_batch: the number of shards that a batch draws from, averaged over full batches.
     """
 
     position_correlation: float
@@ -25,13 +25,13 @@ class ShuffleQuality:
 def shuffle_quality(
     indexes: npt.NDArray[np.int64], shard: npt.NDArray[np.integer], *, batch_size: int
 ) -> ShuffleQuality:
-    """The quality of `indexes`, int64 (M,), an order of samples whose shards are `shard`, int (N,).
+    """The quality of the order `indexes`, int64 (M,); `shard`, int (N,), is the shard of each sample.
 
-    ValueError where there are fewer than two samples, or not one batch.
+    Raises ValueError for fewer than two samples, or fewer than one batch.
     """
     if not 1 <= batch_size <= len(indexes) or len(indexes) < 2:
         raise ValueError(
-            f"{len(indexes)} samples in batches of {batch_size}: at least two samples and one batch are needed"
+            f"at least two samples and one full batch are needed, got {len(indexes)} samples in batches of {batch_size}"
         )
     of = shard[indexes]
     whole = np.sort(of[: len(of) // batch_size * batch_size].reshape(-1, batch_size), axis=1)
@@ -43,11 +43,11 @@ def shuffle_quality(
     )
 
 
-def of_a_permutation(shard: npt.NDArray[np.integer], *, batch_size: int) -> ShuffleQuality:
-    """What a random permutation of all samples is expected to have."""
+def expected_quality(shard: npt.NDArray[np.integer], *, batch_size: int) -> ShuffleQuality:
+    """The expected quality of a random permutation of all samples."""
     n = len(shard)
     sizes, shards = np.unique(np.bincount(shard), return_counts=True)
-    # A batch misses a shard of s samples where each of its draws does: (n - s choose b) / (n choose b).
+    # The probability that a batch of b draws misses a shard of s samples: (n - s choose b) / (n choose b).
     draws = np.arange(batch_size, dtype=np.float64)
     misses = np.array([np.prod(np.clip((n - size - draws) / (n - draws), 0, None)) for size in sizes.tolist()])
     return ShuffleQuality(

@@ -1,4 +1,4 @@
-"""What a loader goes through: one dataset, or several that are mixed."""
+"""A source of batches: one dataset, or a mixture of several."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .samples import Samples
 
 
 class Visible(Protocol):
-    """Called with the steps of a run it says how many tokens of a sample are visible at each, int64 (steps,).
+    """Maps the steps of a run to the number of visible tokens of a sample at each step, int64 (steps,).
 
-    ValueError where that is not a function of the step alone.
+    Raises ValueError if that number is not a function of the step alone.
     """
 
     def __call__(self, steps: int) -> Int64Array: ...
@@ -22,11 +22,11 @@ class Visible(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source(Generic[RequestT, DraftT, HostT, BatchT]):
-    """Everything that decides batches but their size, and what makes them.
+    """Everything that decides the content of batches, except their size.
 
-    sampler, finish: the stages of a batch (see sampler.py). samples: which, in which order. identity: what a resume
-    compares, JSON-able; the order says its own. visible: the visible tokens of a sample, for a token budget; None
-    without a mask. form: settings by name in which all parts of a mixture must agree, because they share batches.
+    sampler, finish: the stages of a batch (see sampler.py). samples: the samples and their order. identity: the
+    settings that a resume compares, JSON-able; the order adds its own. visible: the visible tokens of a sample, for a
+    token budget; None without a mask. form: the settings, by name, that all parts of a mixture must share.
     """
 
     sampler: Sampler[RequestT, DraftT, HostT]

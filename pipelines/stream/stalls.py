@@ -1,4 +1,4 @@
-"""What holds a loader up: the shares of its stages, and one sentence that names what limits it."""
+"""Finds a loader's bottleneck: the share of each stage, and one sentence that names what limits it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 from .stats import BATCH_STAGES, SAMPLE_STAGES, WAITS
 from .topology import default_threads
 
-_RARELY = 0.1  # of the time: a consumer that waits less has a loader that keeps up
-_ALL_BUSY = 0.8  # of the cores' time, spent in the loader's own stages
+_RARELY = 0.1  # fraction of the time: if the consumer waits less, the loader keeps up
+_ALL_BUSY = 0.8  # fraction of the cores' time spent in the loader's stages
 _MOSTLY = 0.5
 
 _NAMES = {
-    "read": ("Reading", "what is read is in memory already, so fewer bytes a sample would help"),
+    "read": ("Reading", "the bytes are in memory already, so fewer bytes per sample would help"),
     "decode": ("Decoding", "more cores would help"),
     "convert": ("Conversion", "more cores would help"),
     "flow": ("Flow", "codec flow, which shards of the profile train allow, costs least"),
-    "mask": ("Drawing masks", "a mask that follows nothing of the sample, such as random, costs least"),
-    "collate": ("Joining batches", "with workers they are joined in several processes"),
+    "mask": ("Drawing masks", "a mask that needs no content, such as random, costs least"),
+    "collate": ("Joining batches", "workers join them in several processes"),
 }
-"""What the stages of any loader do, and what would make them cheaper."""
+"""Of each stage of any loader, what it does and what would make it cheaper."""
 
 
 def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Of `loader.stats()`, per stage: wall_ms and cpu_ms per sample, and its share.
+    """From `loader.stats()`, per stage: wall_ms and cpu_ms per sample, and its share of the time.
 
-    The stages of samples and batches share the time of the loader's threads; "wait" and "consumer" share the
-    consumer's.
+    Shares of the stages of samples and batches are of the loader's thread time; those of "wait" and "consumer" are of
+    the consumer's time.
     """
     seconds, cpu = stats["seconds"], stats["cpu_seconds"]
     samples = max(stats["samples"], 1)
@@ -47,26 +47,26 @@ def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def summary(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """`loader.stats()` with the shares of the stages and the sentence about what limited them here; JSON-able."""
+    """`loader.stats()` with the shares of the stages and the sentence of `limit` for this machine; JSON-able."""
     return {**stats, "stages": shares(stats), "limit": limit(stats, default_threads(0))}
 
 
 def limit(stats: Mapping[str, Any], cores: int, stages: Mapping[str, tuple[str, str]] | None = None) -> str:
-    """One sentence about `loader.stats()` on a machine of `cores` cores: what limits, and what would help.
+    """One sentence about `loader.stats()` on a machine of `cores` cores: what limits the speed, and what would help.
 
-    stages: by name, what a stage of this loader does and what would make it cheaper, where that is not what holds for
-    all loaders.
+    stages: by name, what a stage of this loader does and what would make it cheaper, where it differs from other
+    loaders.
 
-    The consumer's own time decides first: a loader that it never waits for limits nothing. Else the loader's processor
-    time tells whether the cores are busy with it, and the difference of wall and processor time what threads wait for.
+    If the consumer hardly waits, the consumer limits. Else the loader's processor time shows whether the cores are
+    busy, and the difference of wall time and processor time shows what the threads wait for.
     """
     seconds, cpu = stats["seconds"], stats["cpu_seconds"]
     wall = seconds.get("wait", 0.0) + seconds.get("consumer", 0.0)
     if wall <= 0 or not stats["samples"]:
-        return "Nothing was loaded, so nothing can be said."
+        return "Nothing was loaded, so there is nothing to measure."
     waits = seconds.get("wait", 0.0) / wall
     if waits < _RARELY:
-        return f"The consumer limits: it waits for data {waits:.0%} of the time, the loader keeps up."
+        return f"The consumer limits: it waits for data {waits:.0%} of the time, so the loader keeps up."
     spent = {name: (seconds.get(name, 0.0), cpu.get(name, 0.0)) for name in _NAMES}
     names = {**_NAMES, **(stages or {})}
     words = _of_the_loader(spent, wall, int(stats["threads"]), cores, names)
@@ -93,7 +93,7 @@ def _of_the_loader(
     if read >= _MOSTLY * spent and waited >= _MOSTLY * read:
         return (
             f"Reading limits: threads wait for the disk or the network {waited / spent:.0%} of their time; "
-            "more threads read more at once, a faster disk or a cache would help."
+            "more threads, a faster disk or a cache would help."
         )
     collate = stages["collate"][0]
     if spent < _MOSTLY * threads * wall:
@@ -104,8 +104,8 @@ def _of_the_loader(
     running = sum(stages[name][1] for name in SAMPLE_STAGES) / spent
     if running < 1 - _MOSTLY / 2:
         return (
-            f"Other work limits: the loader's threads get a core {running:.0%} of the time that they want one; other "
-            "processes, the consumer's own computing, or threads beyond the number of cores take the rest."
+            f"Other work limits: the loader's threads get a core {running:.0%} of the time that they need one; other "
+            "processes, the consumer's computation, or more threads than cores take the rest."
         )
     if threads < cores:
         return (
@@ -116,8 +116,9 @@ def _of_the_loader(
 
 
 def _waited_for_bytes(stages: Mapping[str, tuple[float, float]]) -> float:
-    """Seconds of reading in which neither a processor worked for it nor, as far as the other stages of samples tell,
-    which wait for no bytes, something else had the core.
+    """Seconds that reading waited for bytes: its wall time less its processor time, corrected for waits for a core.
+
+    The other stages of samples wait for no bytes, so they show how often a thread waits for a core.
     """
     others = [stages[name] for name in SAMPLE_STAGES if name != "read"]
     wall, cpu = (sum(column) for column in zip(*others, strict=True))

@@ -1,4 +1,4 @@
-"""Where a loader's time goes: seconds per stage, bytes read, and the samples that could not be used."""
+"""The stats of a loader: seconds per stage, bytes read, samples made and samples replaced."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 SAMPLE_STAGES = ("read", "decode", "convert", "flow", "mask")
-"""Stages of one sample, in the threads that make samples."""
+"""The stages of one sample; they run in the threads that make samples."""
 BATCH_STAGES = ("collate", "copy")
-"""Stages of one batch: joining its samples, and starting its way to the device."""
+"""The stages of one batch: joining its samples, and starting its copy to the device."""
 WAITS = ("wait", "consumer")
-"""The consumer waits for a batch; the loader waits for the consumer to come back for the next one."""
+""""wait": the consumer waits for a batch. "consumer": the loader waits until the consumer asks for the next."""
 STAGES = (*SAMPLE_STAGES, *BATCH_STAGES, *WAITS)
 
 
@@ -23,12 +23,11 @@ def _zeros() -> defaultdict[str, float]:
 
 @dataclass(kw_only=True, slots=True)
 class Stats:
-    """Counts and times of one sample, one batch or one loader; they add up.
+    """Counts and times of one sample, one batch or one loader; they can be added.
 
-    seconds: wall time per stage of STAGES, summed over the threads of all workers. "wait" and "consumer" are of the
-    consuming thread: it waited for a batch, it was away with one. cpu_seconds: what of that time a processor worked for
-    it. The two differ where a thread waits: for a disk, a device, a core or another thread. bad: samples replaced by
-    another one.
+    seconds: wall time per stage, summed over the threads of all workers; "wait" and "consumer" are times of the
+    consuming thread. cpu_seconds: the processor time of the same. The two differ where a thread waits for a disk, a
+    device, a core or another thread. bad: unusable samples that were replaced.
     """
 
     samples: int = 0
@@ -39,7 +38,7 @@ class Stats:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to the stage."""
+        """Adds the time spent in the `with` block to the stage."""
         cpu, start = time.thread_time(), time.perf_counter()
         try:
             yield
@@ -57,7 +56,7 @@ class Stats:
                 mine[name] += value
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain, JSON-able values."""
+        """The stats as JSON-able values."""
         return {
             "samples": self.samples,
             "read_bytes": self.read_bytes,

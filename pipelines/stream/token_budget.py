@@ -1,4 +1,4 @@
-"""Batches whose size follows the masked ratio, so that each holds about as many visible tokens."""
+"""Batches whose size follows the mask ratio, so that all hold about the same number of visible tokens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .samples import Stream
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetOrder:
-    """An order whose batch t has as many samples as `budget` visible tokens hold at the ratio of batch t.
+    """An order whose batch t holds as many samples as fit into `budget` visible tokens at the mask ratio of step t.
 
-    The sizes are the largest multiples of `global_batch` within the budget, at least one; `visible` are the visible
-    tokens of a sample at each step of the run, int64 (steps,), and the last of them holds from then on. Samples come in
-    the order of `samples`, epoch after epoch without a gap, so a run is one epoch of `steps` batches here.
+    Each size is the largest multiple of `global_batch` within the budget, at least `global_batch`. visible: the visible
+    tokens of a sample at each step, int64 (steps,); the last value holds after the run. Samples come in the order of
+    `samples` without a gap between their epochs; one epoch of this order is the whole run of `steps` batches.
     Source: DiffMAViL (adaptive batch size with a masking ratio curriculum).
     """
 
@@ -32,18 +32,19 @@ class BudgetOrder:
         if self.budget < int(self.visible.max()) * self.global_batch:
             raise ValueError(
                 f"a token budget of {self.budget} does not hold the smallest batch: {self.global_batch} samples "
-                f"(batch_size x world_size) of up to {self.visible.max()} visible tokens"
+                f"(batch_size x world_size) of up to {self.visible.max()} visible tokens; use a budget of at least "
+                f"{int(self.visible.max()) * self.global_batch}, or a smaller batch_size"
             )
         object.__setattr__(self, "starts", np.concatenate([[0], np.cumsum(self.sizes())]))
 
     @property
     def n_batches(self) -> int:
-        """Batches in a run."""
+        """The number of batches in a run."""
         return len(self.visible)
 
     @property
     def shuffle(self) -> bool:
-        """It is always shuffled."""
+        """Always True."""
         return True
 
     def sizes(self) -> Int64Array:
@@ -51,37 +52,35 @@ class BudgetOrder:
         return budget_sizes(self.visible, self.budget, self.global_batch)
 
     def samples_of_run(self) -> int:
-        """The samples of all of a run's batches."""
+        """The number of samples of all batches of a run."""
         return int(self.starts[-1])
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
-        """The batches of a run from number `first` on; those of a later epoch go on where it ended, at its last
-        size.
-        """
+        """The batches of a run from number `first` on; later epochs continue with batches of the last size."""
         reader = self.samples.reader()
         for step in range(epoch * self.n_batches + first, (epoch + 1) * self.n_batches):
             yield reader.take(self._start(step), self._start(step + 1))
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A sample in place of `index`."""
+        """A random sample, to replace the unusable sample `index`."""
         return self.samples.reserve(index, rng)
 
     def identity(self) -> dict[str, Any]:
-        """What a saved position depends on, JSON-able."""
+        """The settings that a saved position depends on, JSON-able."""
         return {**self.samples.identity(), "global_batch": self.global_batch, "token_budget": self.budget}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The state when a batch begins, and in which epoch of the samples that is."""
+        """The position before batch `batch`, with the epoch of the samples at that point."""
         done = self._start(epoch * self.n_batches + batch)
         return {"epoch": epoch, "batch": batch, "sample_epoch": done // self.samples.n_samples}
 
     def _start(self, step: int) -> int:
-        """Samples before batch `step`."""
+        """The number of samples before batch `step`."""
         beyond = max(step - self.n_batches, 0)
         return int(self.starts[step - beyond]) + beyond * int(self.starts[-1] - self.starts[-2])
 
 
 def budget_sizes(visible: Int64Array, budget: int, global_batch: int) -> Int64Array:
-    """The most multiples of `global_batch` samples that `budget` tokens hold at each step, int64 like `visible`."""
+    """The largest multiple of `global_batch` samples within `budget` tokens at each step, int64 (steps,)."""
     sizes: Int64Array = budget // (visible * global_batch) * global_batch
     return sizes

@@ -1,4 +1,4 @@
-"""Where a loader runs: which rank of how many, on which device, with how many threads."""
+"""Rank, world size, device and thread count of a loader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.distributed
 
 
 def resolved_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and world size; by default those of torch.distributed. ValueError where they do not fit together."""
+    """Rank and world size; by default those of torch.distributed. Raises ValueError if they are inconsistent."""
     if rank is None and world_size is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -25,13 +25,13 @@ def resolved_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 def resolved_device(device: str | torch.device) -> torch.device:
-    """The device; "auto" is the current CUDA device, the CPU without one."""
+    """The device; "auto" is the current CUDA device, or the CPU without one."""
     if device == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     return torch.device(device)
 
 
 def default_threads(workers: int) -> int:
-    """Decoding threads of a process: the cores that this process may use, shared by its workers."""
+    """The decoding threads per process: the cores that this process may use, divided among its workers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // max(workers, 1))

@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 
 class Batches(Protocol):
-    """What a dataset needs of a loader."""
+    """The methods of a loader that `BatchDataset` calls."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
@@ -19,12 +19,12 @@ class Batches(Protocol):
 
 
 class BatchDataset(IterableDataset[Any]):
-    """The batches of a loader, one epoch an iteration (or without end), from the loader's position, which it moves.
+    """The batches of a loader, one epoch per iteration (or without end). Iterating moves the loader's position.
 
-    Give it to `DataLoader(dataset, batch_size=None)`, which passes whole batches on. The loader has worker processes
-    and pinned copies of its own, so the DataLoader gets none: ValueError with `num_workers`, because a copy of the
-    loader in another process would move a position that nobody here sees. The loader already gives each rank its share;
-    nothing may be distributed again around it.
+    Pass it to `DataLoader(dataset, batch_size=None)`, which hands whole batches on. The loader has its own worker
+    processes and pins memory itself; `num_workers` above 0 raises ValueError, because a copy of the loader in another
+    process would not move the position of this one. The loader already gives each rank its share, so add no
+    distributed sampler.
     """
 
     def __init__(self, loader: Batches, convert: Callable[[Any], Any] | None, repeat: bool) -> None:
@@ -32,22 +32,22 @@ class BatchDataset(IterableDataset[Any]):
         self._convert, self._repeat = convert, repeat
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """The number of batches of an epoch."""
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         if get_worker_info() is not None:
             raise ValueError(
-                "this dataset is a loader with workers of its own; use DataLoader(dataset, batch_size=None, "
+                "this dataset wraps a loader that has its own workers; use DataLoader(dataset, batch_size=None, "
                 "num_workers=0) and give workers= to the loader"
             )
         batches = self.loader.repeat() if self._repeat else iter(self.loader)
         return batches if self._convert is None else map(self._convert, batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's."""
+        """The state of the loader."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The loader's."""
+        """Loads the state of the loader."""
         self.loader.load_state_dict(state)

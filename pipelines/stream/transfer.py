@@ -1,4 +1,4 @@
-"""Batches to their device, one ahead of the consumer on a CUDA device, and their finish there."""
+"""Moves batches to their device and finishes them there, one batch ahead of the consumer on CUDA."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .stats import Stats
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery(Generic[RequestT, DraftT, HostT, BatchT]):
-    """Moves batches to `device` and finishes them there; what a finish cannot use `maker` makes again."""
+    """Moves host batches to `device` and finishes them; `maker` remakes rows that the finish cannot use."""
 
     maker: BatchMaker[RequestT, DraftT, HostT]
     finish: Finish[HostT, BatchT]
     device: torch.device
 
     def batches(self, made: Iterator[tuple[BatchPlan, Made[HostT]]]) -> Generator[tuple[BatchT, Stats]]:
-        """The finished batches of some plans and what they cost.
+        """Yields the finished batches and their stats.
 
-        For a CUDA device a thread pins, copies and finishes the next batch on a stream of its own while the consumer
-        computes on this one. The consumer's stream waits for it, the host does not.
+        On CUDA, a thread pins, copies and finishes the next batch on its own stream while the consumer computes on the
+        current batch. The consumer's stream waits for the copy; the host does not.
         """
         if self.device.type != "cuda":
             for plan, one in made:
@@ -59,7 +59,7 @@ class Delivery(Generic[RequestT, DraftT, HostT, BatchT]):
                     batch = self.finish(moved, self.device)
                 return batch, made.stats
             except BadRowsError as error:
-                made = self.maker.again(plan, made, error.rows)
+                made = self.maker.remade(plan, made, error.rows)
 
     def _moved(self, made: Made[HostT]) -> HostT:
         if self.device.type == "cpu":

@@ -1,8 +1,7 @@
-"""Worker processes that stay from epoch to epoch and are told batch by batch what to make.
+"""Persistent worker processes, which receive the plan of each batch that they make.
 
-They are PyTorch's (a DataLoader's), so batches come back through shared memory that has no name left once it is open.
-The plans travel with the requests: a worker knows nothing of epochs, and the order is the DataLoader's, which takes
-from its workers in turn.
+They are the workers of a PyTorch DataLoader, so batches return through shared memory that is unlinked once it is open.
+A worker knows nothing of epochs: each task holds its plan, and the DataLoader takes batches from its workers in turn.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _AFTER_ALL_OTHERS = -100
 _OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 
 _Task = tuple[BatchPlan, BatchPlan | None]
-"""The batch to make now, and the one that the same worker is going to be asked for next."""
+"""The plan of the batch to make now, and the plan of the same worker's next batch, if any."""
 
 
 class WorkerPool(Generic[HostT]):
-    """`workers` spawned processes with `threads` threads each, which make batches up to `prefetch` ahead per worker."""
+    """`workers` spawned processes with `threads` threads each; each worker makes up to `prefetch` batches ahead."""
 
     def __init__(
         self, maker: BatchMaker[RequestT, DraftT, HostT], *, workers: int, threads: int, prefetch: int
@@ -55,7 +54,7 @@ class WorkerPool(Generic[HostT]):
         )
 
     def batches(self, plans: Iterable[BatchPlan]) -> Generator[Made[HostT]]:
-        """The batches of the plans in their order. Calling it again ends the earlier iteration; the processes stay."""
+        """Yields the host batches of the plans in order. A new call ends the earlier one and keeps the processes."""
         self._tasks.plans = plans
         if not self._all_alive():
             self.close()
@@ -66,8 +65,10 @@ class WorkerPool(Generic[HostT]):
             yield item
 
     def _started(self) -> Iterator[Any]:
-        """Begins to iterate, with new processes where there are none. They are born with SIGTERM and Ctrl-C blocked, so
-        that one which comes at once is no end either, and what ends them from here on is SIGKILL.
+        """Starts an iteration, and the processes if there are none.
+
+        SIGTERM and SIGINT are blocked while the processes start, so that an early signal does not end them; from then
+        on they ignore both, and `terminate` sends SIGKILL.
         """
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
@@ -80,7 +81,7 @@ class WorkerPool(Generic[HostT]):
         return made
 
     def _received(self, made: Iterator[Any]) -> Any:
-        """The next item, or None at the end; MainModuleError where the workers cannot import what the maker needs."""
+        """The next item, or None at the end; raises MainModuleError if workers cannot import what the maker needs."""
         try:
             return next(made, None)
         except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
@@ -110,13 +111,13 @@ _POOLS: weakref.WeakSet[WorkerPool[Any]] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Where nobody closed a loader, its workers end here, while PyTorch can still tell them to."""
+    """Closes all pools at exit, while PyTorch can still stop its workers."""
     for pool in list(_POOLS):
         pool.close()
 
 
 class _Tasks(Sampler[_Task]):
-    """Plans as tasks: worker i gets tasks i, i + workers, ..., so a task names the one that comes `workers` later."""
+    """Pairs each plan with the plan `workers` later: worker i gets the tasks i, i + workers, ..."""
 
     def __init__(self, workers: int) -> None:
         self.plans: Iterable[BatchPlan] = ()
@@ -133,7 +134,7 @@ class _Tasks(Sampler[_Task]):
 
 
 class _Batches(Dataset[Any], Generic[RequestT, DraftT, HostT]):
-    """In a worker: makes the batch that is asked for while its threads begin the next one."""
+    """Runs in a worker: makes the requested batch while its threads begin the next one."""
 
     def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int) -> None:
         self._maker, self._threads = maker, threads
@@ -141,9 +142,7 @@ class _Batches(Dataset[Any], Generic[RequestT, DraftT, HostT]):
         self._begun: tuple[tuple[int, int], Begun[DraftT]] | None = None
 
     def __getitem__(self, task: _Task) -> Made[HostT] | MaskstreamError:
-        """The batch and what it cost; an error of the tree of MaskstreamError comes as a value, to be raised as what it
-        is on the other side.
-        """
+        """The host batch and its stats. A MaskstreamError is returned, so that the parent can raise it unchanged."""
         plan, then = task
         self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="maskstream")
         begun = self._taken(plan) or self._maker.start(self._pool, plan)
@@ -155,7 +154,7 @@ class _Batches(Dataset[Any], Generic[RequestT, DraftT, HostT]):
             return error
 
     def _taken(self, plan: BatchPlan) -> Begun[DraftT] | None:
-        """The batch that was begun ahead, if it is this plan's; another one (after a jump) is dropped."""
+        """The batch that was begun ahead if it belongs to this plan; any other (after a seek) is cancelled."""
         ahead, self._begun = self._begun, None
         if ahead is None or ahead[0] == plan.number:
             return ahead and ahead[1]
@@ -169,11 +168,11 @@ def _unchanged(item: Any) -> Any:
 
 
 def _begin_worker(worker: int) -> None:
-    """A worker's parallelism is its decoding threads; it ends when its parent says so, or with its parent.
+    """Sets up a worker: OpenCV uses one thread, and the worker ends when its parent says so or dies.
 
-    SIGTERM and Ctrl-C, which schedulers and terminals send to every process of a job, are the parent's to handle: it
-    may want more batches before a last checkpoint. When a worker has sent all, it leaves at once: destructors of native
-    libraries that run while their threads still do can abort a process that has done its work.
+    Schedulers and terminals send SIGTERM and SIGINT to every process of a job. The worker ignores them, because the
+    parent may need more batches before a last checkpoint. At its end the worker calls `os._exit`, since destructors of
+    native libraries can abort a process whose threads are still running.
     """
     import cv2
 

@@ -166,7 +166,7 @@ def test_what_cannot_be_mixed_is_refused_with_the_reason(split):
     for changes, says in [
         ({"clip": VideoClip(frames=4, stride=4, size=32)}, "clip.frames: 2 and 4"),
         ({"views": 2}, "views: 1 and 2"),
-        ({"mask": masks.Random(ratio=0.5)}, "number 1 differs from number 0 in mask"),
+        ({"mask": masks.Random(ratio=0.5)}, "part 1 differs from part 0 in mask"),
         ({"flow": "dis"}, "flow: no and yes"),
         ({"shuffle": False}, "shuffle=True"),
         ({"lanes": 2}, "lanes=1"),

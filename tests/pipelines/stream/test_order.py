@@ -93,9 +93,9 @@ def test_validation_sees_each_sample_once_and_pads_with_weight_zero():
 @pytest.mark.parametrize(
     ("settings_", "says"),
     [
-        ({"global_batch": 0}, "it must be 1 or more"),
+        ({"global_batch": 0}, "it must be at least 1"),
         ({"global_batch": 4, "lanes": 3}, "do not divide"),
-        ({"global_batch": 16, "lanes": 16}, "at most one lane a shard"),
+        ({"global_batch": 16, "lanes": 16}, "at most one lane per shard"),
         ({"global_batch": 4, "block": 0}, "None for all"),
         ({"global_batch": 400}, "lower batch_size"),
     ],

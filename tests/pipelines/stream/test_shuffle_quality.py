@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.shuffle_quality import of_a_permutation, shuffle_quality
+from maskstream.pipelines.stream.shuffle_quality import expected_quality, shuffle_quality
 
 SHARD = np.repeat(np.arange(20), 30)
 
@@ -45,13 +45,13 @@ def test_the_order_of_the_dataset_is_the_one_extreme():
 def test_a_permutation_is_the_other_and_has_the_values_that_are_expected_of_it():
     rng = np.random.default_rng(0)
     several = [shuffle_quality(rng.permutation(600), SHARD, batch_size=40) for _ in range(100)]
-    expected = of_a_permutation(SHARD, batch_size=40)
+    expected = expected_quality(SHARD, batch_size=40)
     assert np.mean([abs(q.position_correlation) for q in several]) < 0.06
     assert np.mean([q.same_shard_neighbours for q in several]) == pytest.approx(
         expected.same_shard_neighbours, rel=0.05
     )
     assert np.mean([q.shards_per_batch for q in several]) == pytest.approx(expected.shards_per_batch, rel=0.01)
-    assert of_a_permutation(SHARD, batch_size=600).shards_per_batch == pytest.approx(20)
+    assert expected_quality(SHARD, batch_size=600).shards_per_batch == pytest.approx(20)
 
 
 def test_larger_blocks_shuffle_better_and_one_block_is_a_permutation():
@@ -64,7 +64,7 @@ def test_larger_blocks_shuffle_better_and_one_block_is_a_permutation():
     assert list(same[:4]) == sorted(same[:4], reverse=True)
     assert list(distinct[:4]) == sorted(distinct[:4])
     assert same[0] > 0.9
-    expected = of_a_permutation(SHARD, batch_size=40)
+    expected = expected_quality(SHARD, batch_size=40)
     assert same[4] == same[3] == pytest.approx(expected.same_shard_neighbours, rel=0.1)
     assert distinct[4] == distinct[3] == pytest.approx(expected.shards_per_batch, rel=0.02)
 
