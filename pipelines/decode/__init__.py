@@ -1,1 +1,1 @@
-"""Bytes to frames and sound."""
+"""Decoding of bytes to video frames and sound."""

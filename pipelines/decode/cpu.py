@@ -1,8 +1,8 @@
-"""Decode the frames of a clip with PyAV and bring them to the model's size, without leaving YUV until the end.
+"""Decode the frames of a clip with PyAV, crop and resize them in YUV, and convert the result to RGB.
 
-Only the packets that the clip needs enter the decoder (packets.py). Crop and resize happen on the Y, U and V planes, so
-colour conversion touches output pixels only. A decoder is kept per thread and stream form: opening one costs
-as much as decoding two frames.
+Only the packets that the clip needs enter the decoder (packets.py). Crop and resize work on the Y, U and V planes, so
+colour conversion touches output pixels only. Each thread keeps its decoders open, one per codec and extradata, because
+opening one costs as much as decoding two frames.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ UInt8Array = npt.NDArray[np.uint8]
 _DECODERS_PER_THREAD = 4
 _FULL_RANGE, _BT709 = 2, 1
 _PLANAR_420 = ("yuv420p", "yuvj420p")
-# Y, U, V in [0, 255] to R, G, B: the rows of ITU-R BT.601 and BT.709, for limited and full range.
+# The luma coefficients (K_R, K_B) of ITU-R BT.601 and BT.709.
 _KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
 class DecodeError(Exception):
-    """The decoder refused the bytes, or did not give the frames that the index promises."""
+    """The decoder rejected the bytes, or did not return the frames that the index lists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedFrames:
-    """Frames in the order asked for (a repeated number is the same object), their times and motion vectors.
+    """Decoded frames in the requested order, their times and motion vectors.
 
-    frames: T decoded frames. pts_s: float64 (T,), seconds from the start of the video. vectors: per frame the decoder's
-    motion vectors (structured array) or None, empty where they were not asked for.
+    frames: T frames; a repeated frame number gives the same object. pts_s: float64 (T,), seconds from the start of the
+    video. vectors: per frame the motion vectors or None; empty if they were not requested.
     """
 
     frames: list[VideoFrame]
@@ -58,13 +58,13 @@ class _Decoders(threading.local):
         self.open: OrderedDict[tuple[str, bytes, bool], VideoCodecContext] = OrderedDict()
 
     def take(self, track: Track, motion_vectors: bool) -> VideoCodecContext:
-        """A decoder in its initial state; it is out of the pool until it is given back."""
+        """A decoder in its initial state, removed from the pool until `give_back`."""
         found = self.open.pop((track.codec, track.extradata, motion_vectors), None)
         if found is not None:
             return found
         context = av.CodecContext.create(DECODERS[track.codec], "r")
         if not isinstance(context, VideoCodecContext):
-            raise DecodeError(f"{track.codec} is no video codec")
+            raise DecodeError(f"{track.codec} is not a video codec")
         context.extradata = track.extradata or None
         context.thread_count = 1
         context.thread_type = "NONE"
@@ -91,12 +91,12 @@ def decode_frames(
     packets: Packets | None = None,
     motion_vectors: bool = False,
 ) -> DecodedFrames:
-    """The frames `numbers` (display order of the whole video) out of a run of fragments that starts at `first_frame`.
+    """Decodes the frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
 
-    `packets` lists what lies in `fragments` where these are no fragments but a stretch of another container, which may
-    end with the last packet that is needed.
+    packets: the packets in `fragments`, where these bytes come from a container that maskstream did not write; the
+    bytes may end with the last packet that is needed.
 
-    Errors: Mp4Error where the bytes are not such fragments, DecodeError where a frame does not come out of them.
+    Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
     """
     track = read_header(header)
     packets = packets or read_fragments(fragments, track)
@@ -113,7 +113,7 @@ def decode_frames(
 def _decode(
     track: Track, data: memoryview, packets: Packets, pts: Int64Array, motion_vectors: bool
 ) -> dict[int, VideoFrame]:
-    """Each wanted frame by its pts."""
+    """The wanted frames by pts."""
     wanted = set(pts.tolist())
     found: dict[int, VideoFrame] = {}
     decoder = _decoders.take(track, motion_vectors)
@@ -129,7 +129,7 @@ def _decode(
         raise DecodeError(f"{track.codec} decoder: {error}") from error
     missing = wanted - found.keys()
     if missing:
-        raise DecodeError(f"{len(missing)} of {len(wanted)} frames did not come out of the {track.codec} decoder")
+        raise DecodeError(f"the {track.codec} decoder did not return {len(missing)} of {len(wanted)} frames")
     _decoders.give_back(track, motion_vectors, decoder)
     return found
 
@@ -143,12 +143,12 @@ def _keep(frames: list[VideoFrame], wanted: set[int], found: dict[int, VideoFram
 
 
 def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:
-    """Crop, resize and convert each frame into `out`, uint8 (T, H, W, 3) with (H, W) = `size`.
+    """Crops, resizes and converts each frame into `out`, uint8 (T, H, W, 3) with (H, W) = `size`.
 
-    `crop` is in pixels of the frames, with even offsets and sizes (4:2:0 chroma); a flip is applied last. Bilinear,
-    pixel centres at half; where the crop is at least twice the output, pixels are averaged instead.
+    `crop` is in pixels of the frames, with even offsets and sizes (4:2:0 chroma); its flip is applied last. Resizing is
+    bilinear with pixel centres at half; if the crop is at least twice the output, it averages areas instead.
     """
-    scratch = np.empty(3 * size[0] * size[1], dtype=np.uint8)  # one for all frames: it stays in the processor's cache
+    scratch = np.empty(3 * size[0] * size[1], dtype=np.uint8)  # shared by all frames, so that it stays in cache
     done: dict[int, int] = {}
     for t, frame in enumerate(frames):
         if id(frame) in done:
@@ -182,7 +182,7 @@ def _frame_to_rgb(frame: VideoFrame, crop: Crop, scratch: UInt8Array, out: UInt8
 
 
 def _planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
-    """Views of the crop in the planes Y, U and V, without a copy."""
+    """Views of the crop in the planes Y, U and V; nothing is copied."""
     views = []
     y, x, rows, columns = crop.y, crop.x, crop.height, crop.width
     for plane in frame.planes:

@@ -1,4 +1,4 @@
-"""A stretch of a sound that stands in a tar which others wrote: by its table, only the bytes that it needs are read."""
+"""A stretch of a sound in a foreign tar; the sound's table names the bytes to read."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from .sound import MARGIN_S, SoundError, finished, kept_channels
 Floats = npt.NDArray[np.float32]
 
 MAX_READ = 1 << 26
-"""Bytes of a table that are read at a time; that of two hours of Opus has a tenth of it."""
+"""The largest read from a table, in bytes; the table of two hours of Opus has a tenth of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """Packets that one decoder takes in a row. counts: how many samples each gives, int64, from packet `kept` on; those
-    before only bring the decoder into its state. skip, n: of the kept samples, those that are wanted.
+    """Consecutive packets for one decoder. The packets before number `kept` only bring the decoder into its state.
+
+    counts: int64, the samples that each packet from `kept` on decodes to. skip, n: the wanted part of these samples.
     """
 
     packets: list[bytes]
@@ -47,9 +48,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedStretch:
-    """What was read for the samples [first, stop), with the margins that resampling needs [low, high).
+    """The bytes read for the samples [first, stop); with the margins for resampling they are [low, high).
 
-    runs: of packets, or `member` and its `container` where it must be decoded as a whole.
+    runs: the runs of packets. member: the whole member if it can only be decoded as a whole, else empty; `runs` is then
+    empty.
     """
 
     form: SoundForm
@@ -64,7 +66,7 @@ class IndexedStretch:
 
 @dataclass(kw_only=True, slots=True)
 class _Reader:
-    """Reads a table and a member, and counts what it reads."""
+    """Reads from a table and a member, and counts the bytes."""
 
     store: Store
     table: tuple[str, int]
@@ -73,14 +75,16 @@ class _Reader:
 
     def of_table(self, at: int, size: int) -> bytes:
         if not 0 <= size <= MAX_READ:
-            raise SoundTableError(f"{size} bytes of it were asked for")
+            raise SoundTableError(f"it requests a read of {size} bytes; at most {MAX_READ} are legal")
         self.read_bytes += size
         return self.store.read(self.table[0], self.table[1] + at, size) if size else b""
 
     def of_member(self, at: int, size: int) -> bytes:
         name, offset, whole = self.member
         if at < 0 or at + size > whole:
-            raise SoundError(f"its table says bytes {at} to {at + size} of a member of {whole} bytes")
+            raise SoundError(
+                f"its table names bytes {at} to {at + size} of a member of {whole} bytes; run `maskstream index` again"
+            )
         self.read_bytes += size
         return self.store.read(name, offset + at, size)
 
@@ -95,10 +99,10 @@ def read_indexed(
     n_samples: int,
     rate: int,
 ) -> IndexedStretch:
-    """Reads samples [first, stop), counted at the source's rate, of a `member` of `n_samples`.
+    """Reads the samples [first, stop), counted at the source's rate, of a `member` of `n_samples` samples.
 
-    table: the file and where in it the sound's table begins. rate: what the samples are going to be resampled to.
-    Raises SoundError where table and member do not fit, StoreError where they cannot be read.
+    table: the file and the offset of the sound's table in it. rate: the rate of a later resampling, in Hz.
+    Raises SoundError if table and member contradict each other, StoreError if they cannot be read.
     """
     reader = _Reader(store=store, table=table, member=member)
     try:
@@ -135,10 +139,10 @@ def read_indexed(
 def decode_indexed(
     stretch: IndexedStretch, *, rate: int, channels: int | Literal["mono"] | None = None
 ) -> npt.NDArray[np.float32]:
-    """The samples that are wanted, float32 (n, channels), resampled to `rate`; full scale is 1.
+    """Decodes the wanted samples, float32 (n, channels), resampled to `rate` Hz; full scale is 1.
 
-    channels: the first so many, "mono" for the mean of all, None for all. SoundError where they cannot be decoded, or
-    there are fewer channels.
+    channels: the number of first channels to keep, "mono" for the mean of all, None for all. Raises SoundError if the
+    bytes cannot be decoded or there are fewer channels.
     """
     try:
         parts = [_of_member(stretch)] if stretch.member else [_of_run(stretch.form, run) for run in stretch.runs]
@@ -164,7 +168,7 @@ def _runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run
 
 
 def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int, high: int) -> Run:
-    """One of them, for the samples [low, high) of some cells."""
+    """The run that holds the samples [low, high) of the `cells`."""
     decode, stop = int(cells["decode"][0]), int(cells["stop"][-1])
     pieces = np.frombuffer(reader.of_table(*head.pieces_at(decode, stop)), PIECE)
     packets = packets_of(pieces)
@@ -187,7 +191,7 @@ def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int
 def _of_run(form: SoundForm, run: Run) -> Floats:
     found = list(decoded(form, run.packets))[run.kept :]
     if [len(part) for part in found] != run.counts.tolist():
-        raise SoundTableError("its packets give other numbers of samples than when it was indexed")
+        raise SoundTableError("its packets decode to other numbers of samples than when it was indexed")
     samples = np.concatenate(found) if len(found) > 1 else found[0]
     return samples[run.skip : run.skip + run.n]
 

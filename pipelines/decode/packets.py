@@ -1,4 +1,4 @@
-"""Which packets of a run of GOPs a decoder must be given for the frames that a clip wants."""
+"""Selects the packets of a run of GOPs that must be decoded for the frames of a clip."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _H264_SLICE, _H264_IDR = 1, 5
 
 
 def wanted_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64Array:
-    """When the frames `numbers` of the video are shown, in a run of GOPs that starts at frame `first_frame`.
+    """The presentation times of the frames `numbers`, in a run of GOPs that starts at frame `first_frame`.
 
-    Frames that lead the first keyframe belong to the GOP before and do not count, nor do hidden ones. Mp4Error where
-    one is not there.
+    Hidden frames and frames shown before the first keyframe, which belong to the GOP before, are not counted. Raises
+    Mp4Error if a frame is missing.
     """
     counts = packets.pts >= packets.pts[0]
     shown = np.sort(packets.pts[counts if packets.shown is None else counts & packets.shown])
@@ -27,10 +27,10 @@ def wanted_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64
 
 
 def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64Array) -> Int64Array:
-    """Indexes (decoding order) of the packets that must be decoded for the frames shown at `pts`.
+    """The indexes (decoding order) of the packets that must be decoded for the frames shown at `pts`.
 
-    H.264 only: frames that nothing refers to (nal_ref_idc 0) are left out unless they are wanted, and so is what
-    follows the last wanted frame before the next IDR frame. Every other codec: all packets up to the last wanted one.
+    In H.264, unwanted frames without references to them (nal_ref_idc 0) are left out, and so are the packets between
+    the last wanted frame and the next IDR frame. In other codecs, all packets up to the last wanted one are needed.
     """
     wanted = set(pts.tolist())
     is_wanted = [p in wanted for p in packets.pts.tolist()]
@@ -52,7 +52,7 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
 
 
 def _h264_kind(data: memoryview, start: int, size: int, length_size: int) -> tuple[bool, bool]:
-    """(referred to by others, IDR) of an AVCC packet, from its first slice."""
+    """(is a reference, is IDR) of an AVCC packet, from its first slice."""
     at, end = start, start + size
     while at + length_size < end:
         nal = data[at + length_size]

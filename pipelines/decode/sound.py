@@ -1,4 +1,4 @@
-"""A stretch of a FLAC member: only the bytes of its frames are read, and only they are decoded."""
+"""A stretch of a FLAC member; only the FLAC frames that hold it are read and decoded."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from ...shards.media.flac import FlacHeader
 from ...shards.stores.base import Range, Store
 
 MARGIN_S = 0.05
-"""What a resampler needs to see on both sides of a stretch to give what it would in the midst of the whole."""
+"""Seconds on both sides of a stretch with which resampling it equals resampling the whole sound."""
 
 _DTYPES = {"s16": np.int16, "s32": np.int32}
-"""The forms that libavcodec's FLAC decoder gives samples in, the channels side by side."""
+"""The sample formats of libavcodec's FLAC decoder, with interleaved channels."""
 
 
 class SoundError(Exception):
-    """A sound that cannot be decoded."""
+    """A sound cannot be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """The bytes of some whole frames, whose first sample is number `at`; wanted are the samples [first, stop).
+    """The bytes of whole FLAC frames that hold the samples [first, stop).
 
-    low, high: with the margins that resampling needs. read_bytes: how much was read.
+    at: the number of the first sample in `frames`. low, high: the samples [low, high) include the margins for
+    resampling. read_bytes: the number of bytes read.
     """
 
     header: FlacHeader
@@ -42,16 +43,16 @@ class Stretch:
 
 
 def stretch_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
-    """What `read_stretch` reads."""
+    """The byte range that `read_stretch` reads."""
     _, _, (begin, end) = _frames(member, header, first, stop, rate)
     return Range(member.name, member.offset + begin, end - begin)
 
 
 def read_stretch(store: Store, member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Stretch:
-    """Reads samples [first, stop), counted at the source's rate, of the FLAC `member`, in one read.
+    """Reads the samples [first, stop), counted at the source's rate, of the FLAC `member`, in one read.
 
-    header: as the manifest has it. rate: what they are going to be resampled to. Raises StoreError where the frames
-    cannot be read.
+    header: from the manifest. rate: the rate of a later resampling, in Hz. Raises StoreError if the frames cannot be
+    read.
     """
     at, (low, high), (begin, end) = _frames(member, header, first, stop, rate)
     data = store.read(member.name, member.offset + begin, end - begin)
@@ -61,7 +62,7 @@ def read_stretch(store: Store, member: Range, header: FlacHeader, first: int, st
 def _frames(
     member: Range, header: FlacHeader, first: int, stop: int, rate: int
 ) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    """The number of the first sample in the frames that are read, the samples that are kept, and the frames' bytes."""
+    """The number of the frames' first sample, the samples [low, high) to keep, and the frames' byte range."""
     margin = 0 if rate == header.sample_rate else int(MARGIN_S * header.sample_rate)
     low, high = max(first - margin, 0), min(stop + margin, header.n_samples)
     at, edges = header.frames(low, high, member.size)
@@ -71,10 +72,10 @@ def _frames(
 def decode_stretch(
     stretch: Stretch, *, rate: int, gain: float, channels: int | Literal["mono"] | None = None
 ) -> npt.NDArray[np.float32]:
-    """The samples that are wanted, float32 (n, channels), times `gain`, resampled to `rate`.
+    """Decodes the wanted samples, float32 (n, channels), times `gain`, resampled to `rate` Hz.
 
-    channels: the first so many, "mono" for the mean of all, None for all. SoundError where they cannot be decoded, or
-    there are fewer channels.
+    channels: the number of first channels to keep, "mono" for the mean of all, None for all. Raises SoundError if the
+    bytes cannot be decoded or there are fewer channels.
     """
     header = stretch.header
     samples = _decoded(header, stretch.frames)[stretch.low - stretch.at : stretch.high - stretch.at]
@@ -87,19 +88,19 @@ def decode_stretch(
 
 
 def kept_channels(samples: npt.NDArray[Any], channels: int | Literal["mono"] | None) -> npt.NDArray[Any]:
-    """Of samples (n, channels) the channels that are wanted, all for the mean of all; SoundError where it has fewer."""
+    """The first `channels` of samples (n, channels), or all for "mono" and None; SoundError if there are fewer."""
     if isinstance(channels, int) and channels > samples.shape[1]:
-        raise SoundError(f"has {samples.shape[1]} channels, wanted are {channels}")
+        raise SoundError(f"has {samples.shape[1]} channels, fewer than channels={channels}; use fewer, or 'mono'")
     return samples[:, : None if channels == "mono" else channels]
 
 
 def finished(
     samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int, *, mono: bool
 ) -> npt.NDArray[np.float32]:
-    """`n` samples of the source's rate, after `skip` of them, at `rate`, and of their mean where `mono`."""
+    """The `n` samples after the first `skip`, their mean over channels if `mono`, resampled to `rate` Hz."""
     channels = samples.shape[1]
     if mono and channels > 1:
-        total = samples[:, :1].copy()  # no matrix product: BLAS would wake threads of its own
+        total = samples[:, :1].copy()  # not a matrix product: BLAS would start its own threads
         for channel in range(1, channels):
             total += samples[:, channel : channel + 1]
         samples = total * np.float32(1 / channels)
@@ -107,14 +108,14 @@ def finished(
 
 
 def _decoded(header: FlacHeader, frames: bytes) -> npt.NDArray[np.signedinteger]:
-    """All samples of some frames, int16 or int32 (n, channels)."""
+    """All samples of the FLAC frames, int16 or int32 (n, channels)."""
     decoder = av.CodecContext.create("flac", "r")
     decoder.extradata = header.stream_info
     decoder.thread_count = 1
-    decoder.options = {"err_detect": "crccheck+explode"}  # a frame that changed ends what comes out
+    decoder.options = {"err_detect": "crccheck+explode"}  # a corrupt frame raises an error
     parts = []
     try:
-        for packet in (av.Packet(frames), None):  # the decoder takes frame after frame out of one packet
+        for packet in (av.Packet(frames), None):  # one packet may hold many frames
             for frame in decoder.decode(packet):
                 parts.append(_samples(frame))
     except (av.FFmpegError, ValueError) as error:
@@ -128,7 +129,7 @@ def _decoded(header: FlacHeader, frames: bytes) -> npt.NDArray[np.signedinteger]
 
 
 def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:
-    """A frame's, where they lie: int16 or int32 (n, channels)."""
+    """A view of a frame's samples, int16 or int32 (n, channels)."""
     channels = frame.layout.nb_channels
     plane: Any = frame.planes[0]
     samples: npt.NDArray[Any] = np.frombuffer(plane, dtype=_DTYPES[frame.format.name])
@@ -136,7 +137,7 @@ def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:
 
 
 def _resampled(samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int) -> npt.NDArray[np.float32]:
-    """`n` samples of the source's rate, after `skip` of them, at `rate`."""
+    """The `n` samples after the first `skip`, resampled from `source` to `rate` Hz."""
     if source == rate:
         return samples[skip : skip + n]
     made: npt.NDArray[np.float32] = soxr.resample(samples, source, rate, quality="HQ")

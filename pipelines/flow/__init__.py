@@ -1,11 +1,11 @@
-"""Flow: where each part of a frame was in the frame sampled before it.
+"""Backward optical flow: the position of each part of a frame in the frame sampled before it.
 
-    source      file        a pair of frames at 224 costs    what it needs
-    codec_flow  codec.py    about 0.01 ms                    the `train` profile, stride 4 from a multiple of 4
-    dis_flow    dis.py      about 0.12 ms                    the clip's pixels
+    source      file        cost per pair of frames at 224    requirements
+    codec_flow  codec.py    about 0.01 ms                     the `train` profile, stride 4 from a multiple of 4
+    dis_flow    dis.py      about 0.12 ms                     the clip's pixels
 
-Both give a `ClipFlow`, backward flow in pixels of the output clip on a grid of cells; `stack_flow` makes a batch's
-`Flow` of them. A loader's `flow=` takes them as the configs `Codec` and `Dis`, or a `SampleFlow` of one's own
+Both return a `ClipFlow`: backward flow in pixels of the output clip, on a grid of cells. `stack_flow` stacks those of a
+batch into a `Flow`. A loader's `flow=` takes them as the configs `Codec` and `Dis`, or a `SampleFlow` of one's own
 (source.py).
 """
 

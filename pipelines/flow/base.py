@@ -1,4 +1,4 @@
-"""What all sources of flow share: the flow of one clip, and its grid."""
+"""The types of flow of a clip and of a batch, and the flow grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..stream.batch import Movable
 
 UNIT = 8
-"""The side in pixels of the smallest block that H.264 decoders export, and of a unit of the source grid."""
+"""The side in pixels of a unit of the source grid, which is the smallest block that H.264 decoders export."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class Flow(Movable):
 
     vectors: float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
     p + vectors[:, t] of frame t. (h, w) is the flow's own grid; cell (i, j) covers a 1/h x 1/w part of the frame.
-    valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled from neighbours.
+    valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled in from elsewhere.
     """
 
     vectors: Tensor
@@ -34,7 +34,7 @@ class ClipFlow(NamedTuple):
     """Backward flow of one clip, as in `Flow` but without the batch.
 
     vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
-    p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` is a substitute.
+    p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` was filled in.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -57,5 +57,5 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
 def grid_shape(height: int, width: int, cell: int) -> tuple[int, int]:
     """Rows and columns of the flow grid of a frame of height x width pixels, in cells of about `cell` pixels."""
     if cell < 1:
-        raise ValueError(f"cell is the side of a flow cell in pixels, at least 1, got {cell}")
+        raise ValueError(f"cell is the side of a flow cell in pixels and must be at least 1, got {cell}")
     return max(round(height / cell), 1), max(round(width / cell), 1)

@@ -1,4 +1,4 @@
-"""From a codec's blocks to cells of the output: rasterised, resampled, and holes filled from their neighbours."""
+"""Kernels that turn a codec's motion vectors into cells of flow: rasterise, resample, fill holes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .base import UNIT
 
 Floats = npt.NDArray[np.float32]
 Sides = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Floats]
-"""Along one axis: the units before and behind each cell's centre, and how far it is from the first to the second."""
+"""Along one axis: the two units around each cell's centre, and the interpolation weight of the second."""
 Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
-"""AVMotionVector structs of 40 bytes: the same memory as int32 (N, 10), int16 (N, 20) and uint8 (N, 40)."""
+"""AVMotionVector structs of 40 bytes, as three views of one memory: int32 (N, 10), int16 (N, 20), uint8 (N, 40)."""
 
-_SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # of int32
-_DST_X, _DST_Y, _MOTION_SCALE = 5, 6, 16  # of int16
-_WIDTH, _HEIGHT = 4, 5  # of uint8
+_SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # columns of int32
+_DST_X, _DST_Y, _MOTION_SCALE = 5, 6, 16  # columns of int16
+_WIDTH, _HEIGHT = 4, 5  # columns of uint8
 
 
 @kernel
@@ -32,11 +32,12 @@ def cell_flow(
     valid: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
 ) -> int:
-    """Flow (K, h, w, 2) and valid (K, h, w) from the blocks of K frames, which end at `ends` (K,); holes are filled.
+    """Computes flow (K, h, w, 2) and valid (K, h, w) from the blocks of K frames, and fills holes.
 
-    grid: rows and columns of the source's units. window: x, y, width and height of what the clip shows, in units.
-    scale: from pixels of the source to the clip's. numbers (K + 1,): a frame that repeats the one before has flow 0.
-    known (K,): whether anything is valid; returned is in how many nothing is, or -1 where a block lies outside.
+    ends (K,): the end of each frame's blocks in `fields`. grid: rows and columns of the source's units. window: x, y,
+    width and height of the crop, in units. scale: clip pixels per source pixel in x and y. numbers (K + 1,): frame
+    numbers; a frame that repeats the one before has flow 0. known (K,): set to whether any cell is valid. Returns the
+    number of frames without a valid cell, or -1 if a block lies outside the frame.
     """
     rows, columns = flow.shape[1:3]
     x, y, width, height = window
@@ -64,9 +65,9 @@ def cell_flow(
 
 @kernel
 def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
-    """Blocks first to end - 1 on the grid of 8 x 8 units: planes x, y, 1 or 0, 0, 0. False where one lies outside.
+    """Writes the blocks [first, end) into `units` (3, rows, columns) of 8 x 8 pixels: (x, y, 1), else (0, 0, 0).
 
-    Blocks that were predicted from a later frame are left out.
+    Blocks predicted from a later frame are skipped. Returns False if a block lies outside the frame.
     """
     numbers, halves, octets = fields
     _, rows, columns = units.shape
@@ -85,7 +86,7 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
         y = np.float32(numbers[n, _MOTION_Y] / halves[n, _MOTION_SCALE])
         for row in range(top, bottom + 1):
             for place in range(row * columns + left, row * columns + right + 1):
-                cell = np.uint64(place)  # numba takes no negative ones from the end
+                cell = np.uint64(place)  # unsigned, so that numba omits the branch for negative indexes
                 xs[cell], ys[cell], weights[cell] = x, y, 1.0
     return True
 
@@ -100,9 +101,9 @@ def resample(
     flow: Floats,
     valid: npt.NDArray[np.bool_],
 ) -> None:
-    """The mean of the blocks around each cell's centre, weighted bilinearly; valid where they weigh at least half.
+    """Writes the bilinear mean of the units around each cell's centre; valid where units with vectors weigh >= 0.5.
 
-    `mixed` (3, columns) is scratch.
+    `mixed` (3, columns) is scratch memory.
     """
     left, right, along = across
     top, bottom, share = down
@@ -124,10 +125,10 @@ def resample(
 
 @kernel
 def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float64]) -> bool:
-    """Replaces the cells of one field where `valid` is False; whether there is a valid one.
+    """Fills the cells of one pair where `valid` is False; returns whether any cell is valid.
 
-    They get the mean of the valid cells in the smallest box around them that holds one, of radius 1, 2, 4, ..., or 0.
-    `sums` (h + 1, w + 1, 3) is scratch, whose first row and column are 0.
+    A hole gets the mean of the valid cells in the smallest box around it that holds one (radius 1, 2, 4, ...), or 0 if
+    no cell is valid. `sums` (h + 1, w + 1, 3) is scratch memory, whose first row and column must be 0.
     """
     height, width = valid.shape
     holes = 0
@@ -143,7 +144,7 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float6
         for c in range(width):
             if valid[r, c]:
                 x, y, count = x + flow[r, c, 0], y + flow[r, c, 1], count + 1
-            # Of all cells above and to the left.
+            # Sums over all cells above and to the left, this one included.
             sums[r + 1, c + 1, 0] = sums[r, c + 1, 0] + x
             sums[r + 1, c + 1, 1] = sums[r, c + 1, 1] + y
             sums[r + 1, c + 1, 2] = sums[r, c + 1, 2] + count
@@ -164,7 +165,7 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float6
 
 @kernel
 def sides(first: float, step: float, cells: int, units: int, mirrored: bool) -> Sides:
-    """The units around `cells` places first, first + step, ... on an axis of `units`; outside it is its ends."""
+    """The units around the `cells` positions first, first + step, ..., clamped to an axis of `units` units."""
     before, behind = np.empty(cells, dtype=np.uint64), np.empty(cells, dtype=np.uint64)
     share = np.empty(cells, dtype=np.float32)
     for n in range(cells):

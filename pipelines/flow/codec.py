@@ -1,11 +1,11 @@
-"""Flow that costs nothing to compute: the motion vectors of the video stream.
+"""Flow from the motion vectors of the video stream, which the decoder exports at almost no cost.
 
-They are backward flow between two sampled frames where each sampled frame is predicted from the one sampled before it:
-in the `train` profile (x264, ref=1, 3 B-frames, which are never referenced) the P-frame at t is predicted from t-4, so
-this holds for clips of stride 4 that start at a multiple of 4 (`codec_flow_fits`). Frames that start a GOP and blocks
-coded without prediction have no vectors; what stands in for them is marked as not valid.
+Motion vectors are backward flow if each sampled frame is predicted from the frame sampled before it. In the `train`
+profile (x264, ref=1, 3 B-frames that are never referenced) the P-frame at t is predicted from t-4, so this holds for
+clips of stride 4 that start at a multiple of 4 (`codec_flow_fits`). Frames that start a GOP and intra-coded blocks have
+no vectors; the flow filled in there is marked as not valid.
 
-    ask_for_vectors(codec_context)                       # before the first packet is decoded
+    ask_for_vectors(codec_context)                       # before decoding the first packet
     vectors = [motion_vectors(frame) for frame in sampled]
     flow = codec_flow(vectors, crop, source=(340, 256), size=224, clip=clip)
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .cells import Fields
 
 Vectors = MotionVectors | npt.NDArray[np.uint8]
-"""FFmpeg's AVMotionVector structs, a buffer of VECTOR: as PyAV has them, or as bytes (K, 40)."""
+"""FFmpeg's AVMotionVector structs: PyAV's object, or their bytes (K, 40), laid out as VECTOR."""
 
 VECTOR = np.dtype(
     {
@@ -43,16 +43,16 @@ VECTOR = np.dtype(
         "itemsize": 40,
     }
 )
-"""What is read of the struct: sizes and places in pixels of the frame, motion in 1 / motion_scale pixels."""
+"""The fields of the struct that are read: sizes and positions in pixels, motion in 1 / motion_scale pixels."""
 
 ANCHOR_STRIDE = 4
 """In the `train` profile every 4th frame is predicted from the one 4 before it."""
 
 
 def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
-    """Whether motion vectors of the `train` profile are the flow between these frame numbers (T,) of a video.
+    """Whether motion vectors of the `train` profile are the flow between the frame numbers `frames` (T,) of a video.
 
-    They have to be multiples of 4 in steps of 4; a frame may be repeated.
+    The numbers must be multiples of 4 in steps of 4; repeats are allowed.
     """
     numbers = frames.tolist()
     steps = {after - before for before, after in pairwise(numbers)}
@@ -60,13 +60,13 @@ def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
 
 
 def ask_for_vectors(context: av.VideoCodecContext) -> None:
-    """Makes a decoder export motion vectors; to be called before its first packet."""
+    """Makes a decoder export motion vectors; call it before the first packet."""
     context.flags2 |= Flags2.export_mvs
 
 
 def motion_vectors(frame: av.VideoFrame) -> MotionVectors | None:
-    """The vectors that came with a decoded frame, or None; they lie in the frame and keep it alive."""
-    # Not frame.side_data: it is kept in the frame and refers to it, a cycle that only a full garbage collection frees.
+    """The motion vectors of a decoded frame, or None. They share the frame's memory and keep it alive."""
+    # frame.side_data would make a reference cycle with the frame, which only a full garbage collection frees.
     for data in SideDataContainer(frame):  # type: ignore[call-arg]
         if isinstance(data, MotionVectors):
             return data
@@ -85,39 +85,39 @@ def codec_flow(
 ) -> ClipFlow:
     """The backward flow of a clip of size x size pixels, in cells of about `cell` x `cell` pixels.
 
-    `vectors`: what `motion_vectors` gave for each of the T sampled frames (the first one's are not used). `crop`: what
-    the clip shows of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
-    `frames`: the T frame numbers; a frame that repeats the one before it has flow 0. `clip`: the clip's pixels, uint8
-    (T, size, size, 3); with them a pair without any vector takes its flow from the pixels (DIS), without them from the
-    pair before it. Raises ValueError where a vector lies outside `source`, where the crop does, or where shapes differ.
+    vectors: the result of `motion_vectors` for each of the T sampled frames (that of the first is unused). crop: the
+    clip's crop of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
+    frames: the T frame numbers; a frame that repeats the one before it has flow 0. clip: the clip's pixels, uint8
+    (T, size, size, 3). A pair without any vector gets DIS flow from these pixels; without `clip` it gets the flow of
+    the pair before it. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
     """
     width, height = source
     if crop.x < 0 or crop.y < 0 or crop.x + crop.width > width or crop.y + crop.height > height:
-        raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels")
+        raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels; pass the frames' size as source")
     if clip is not None and clip.shape[:3] != (len(vectors), size, size):
-        raise ValueError(f"clip is uint8 ({len(vectors)}, {size}, {size}, 3) for these vectors, got {clip.shape}")
+        raise ValueError(f"for these vectors clip is uint8 ({len(vectors)}, {size}, {size}, 3), got shape {clip.shape}")
     pairs = len(vectors) - 1
     flow = np.empty((pairs, *grid_shape(size, size, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:3], dtype=np.bool_), np.empty(pairs, dtype=np.bool_)
     numbers = np.arange(len(vectors)) if frames is None else frames
     window = (crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT)
-    fields, ends = joined(vectors[1:])
+    fields, ends = concatenated(vectors[1:])
     scale = (size / crop.width * (-1 if crop.flip else 1), size / crop.height)
     unknown = kernels().cell_flow(
         fields, ends, numbers, unit_grid(width, height), window, crop.flip, scale, flow, valid, known
     )
     if unknown < 0:
         raise _outside(width, height)
-    return ClipFlow(with_substitutes(flow, known, cell, clip) if unknown else flow, valid)
+    return ClipFlow(with_missing_filled(flow, known, cell, clip) if unknown else flow, valid)
 
 
 def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> npt.NDArray[np.float32]:
-    """The vectors of K frames on the grid of their 8 x 8 units: float32 (K, rows, columns, 3), (x, y, 1) or (0, 0, 0).
+    """The vectors of K frames on a grid of 8 x 8 units: float32 (K, rows, columns, 3), (x, y, 1), else (0, 0, 0).
 
-    x and y are pixels of the source, towards the earlier frame. The grid covers whole macroblocks of 16 x 16 pixels,
-    also where the frame does not. Vectors to a later frame are left out.
+    x and y are in pixels of the source and point to the earlier frame. The grid covers whole macroblocks of 16 x 16
+    pixels, which may exceed the frame. Vectors to a later frame are left out.
     """
-    fields, ends = joined(frames)
+    fields, ends = concatenated(frames)
     grids = np.empty((len(frames), 3, *unit_grid(width, height)), dtype=np.float32)
     for grid, first, end in zip(grids, [0, *ends[:-1]], ends, strict=True):
         if not kernels().rasterise(fields, first, end, grid):
@@ -127,14 +127,14 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
 
 @cache
 def kernels() -> ModuleType:
-    """The module of kernels; imported at the first use, and an import statement would look for it at every one."""
+    """The module of kernels, imported at its first use. The cache saves the lookup of an import in each call."""
     from . import cells
 
     return cells
 
 
-def joined(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
-    """The vectors of all frames one after the other, and where those of each frame end: int64 (K,)."""
+def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
+    """The vectors of all frames, concatenated, and the end of each frame's vectors, int64 (K,)."""
     parts: list[Any] = [b"" if vectors is None else vectors for vectors in frames]
     octets = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, VECTOR.itemsize)
     ends = np.array(list(accumulate(0 if vectors is None else len(vectors) for vectors in frames)), dtype=np.int64)
@@ -142,20 +142,22 @@ def joined(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int
 
 
 def unit_grid(width: int, height: int) -> tuple[int, int]:
-    """Rows and columns of the grid of 8 x 8 units of a frame, which covers whole macroblocks."""
+    """Rows and columns of a frame's grid of 8 x 8 units, which covers whole macroblocks."""
     return 2 * -(-height // 16), 2 * -(-width // 16)
 
 
 def _outside(width: int, height: int) -> ValueError:
-    return ValueError(f"motion vectors lie outside a frame of {width} x {height} pixels; is `source` its size?")
+    return ValueError(
+        f"motion vectors lie outside a frame of {width} x {height} pixels; pass the frames' size as source"
+    )
 
 
-def with_substitutes(
+def with_missing_filled(
     flow: npt.NDArray[np.float32], known: npt.NDArray[np.bool_], cell: int, clip: npt.NDArray[np.uint8] | None
 ) -> npt.NDArray[np.float32]:
-    """`flow` with the pairs that are not `known` (K,) computed from the pixels, or else taken from the pair before.
+    """The flow with the pairs that are not `known` (K,) computed from the pixels, or copied from the pair before.
 
-    Without pixels, pairs at the clip's start take the flow of the first pair that has some.
+    Without pixels, pairs at the start of the clip get the flow of the first known pair.
     """
     if clip is not None:
         for pair, has_vectors in enumerate(known.tolist()):

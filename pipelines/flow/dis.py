@@ -1,4 +1,4 @@
-"""Flow computed from the pixels, by OpenCV's dense inverse search."""
+"""Flow computed from the pixels by OpenCV's dense inverse search (DIS)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def dis_flow(
 ) -> ClipFlow:
     """Backward flow of `clip` uint8 (T, H, W, 3), RGB, averaged over cells of about `cell` x `cell` pixels.
 
-    It is computed on grey frames of `scale` times the clip's size, which quarters the cost at 0.5 and is less exact
-    where motion is small. Every cell is valid. Safe to call from many threads at once. Raises ValueError for another
-    preset, for a scale outside (0, 1], and for frames that are too small for the search. Source: Kroeger et al. 2016.
+    It is computed on grey frames of `scale` times the clip's size; 0.5 costs a quarter of 1 and is less exact for small
+    motion. Every cell is valid. The function is thread-safe. Raises ValueError for an unknown preset, a scale outside
+    (0, 1], and frames that are too small for the search. Source: Kroeger et al. 2016.
     """
     check_search(preset, scale)
     frames, height, width, _ = clip.shape
@@ -44,11 +44,11 @@ def dis_flow(
     rows, columns = grid_shape(height, width, cell)
     vectors = np.empty((frames - 1, rows, columns, 2), dtype=np.float32)
     if _reaches_its_finest_level(preset, work_height, work_width):
-        # The search would halve the frames first, and not look at the larger ones again.
+        # The search would halve the frames first and never use the larger ones.
         work_height, work_width = round(work_height / 2), round(work_width / 2)
         search = _kept_search(preset)
     else:
-        search = cv2.DISOpticalFlow.create(_PRESETS[preset])  # small frames change its settings
+        search = cv2.DISOpticalFlow.create(_PRESETS[preset])  # not kept: small frames change its settings
     before: Any = None
     for t, frame in enumerate(clip):
         grey = _shrunk(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), work_height, work_width)
@@ -70,7 +70,7 @@ def check_search(preset: str, scale: float) -> None:
 
 
 def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
-    """This thread's search for frames that are halved already: making one and its memory costs a third of a pair."""
+    """This thread's search for frames that are already halved; creating one costs a third of the flow of a pair."""
     search: cv2.DISOpticalFlow | None = getattr(_kept, preset, None)
     if search is None:
         search = cv2.DISOpticalFlow.create(_PRESETS[preset])
@@ -80,13 +80,13 @@ def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
 
 
 def _reaches_its_finest_level(preset: Preset, height: int, width: int) -> bool:
-    """Whether frames of this size are large enough for the preset's finest level, as OpenCV decides it."""
+    """Whether frames of this size reach the preset's finest level, by OpenCV's formula."""
     finest = 1 if preset == "medium" else 2
     return min(log2(max(height, width) / (4 * _PATCH)) + 0.5, log2(min(height, width) / _PATCH)) >= finest
 
 
 def _shrunk(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:
-    """Averaged down; by two as often as that is exact, for which OpenCV has a much faster way."""
+    """The frame reduced by area averaging; exact halvings come first, since OpenCV does them much faster."""
     while grey.shape[0] % 2 == grey.shape[1] % 2 == 0 and grey.shape[0] >= 2 * height and grey.shape[1] >= 2 * width:
         half = (grey.shape[1] // 2, grey.shape[0] // 2)
         grey = cv2.resize(grey, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]

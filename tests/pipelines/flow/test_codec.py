@@ -259,5 +259,5 @@ def test_mistakes_are_refused(pan: tuple[list, np.ndarray]) -> None:
     with pytest.raises(ValueError, match="lie outside a frame of 160 x 120 pixels"):
         codec_flow(pan[0], Crop(x=0, y=0, width=96, height=96), source=(160, 120), size=224)
     clip = np.zeros((10, 112, 112, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match=r"clip is uint8 \(10, 224, 224, 3\)"):
+    with pytest.raises(ValueError, match=r"clip is uint8 \(10, 224, 224, 3\), got shape"):
         codec_flow(pan[0], Crop(x=0, y=0, width=96, height=96), source=(WIDTH, HEIGHT), size=224, clip=clip)
