@@ -1,4 +1,4 @@
-"""Streams of masked batches out of shards.
+"""Streams masked batches from shards.
 
     from maskstream.pipelines import VideoClip, masks, video_loader
 
@@ -6,7 +6,7 @@
                           mask=masks.MotionGuided(ratio=0.9), batch_size=32, seed=0)
     for batch in loader:            # one epoch; len(loader) batches
         batch.video, batch.mask.visible, batch.mask.target
-    state = loader.state_dict()     # JSON-able; resumes at any number of ranks and workers
+    state = loader.state_dict()     # JSON-able; resumes with any number of ranks and workers
 
 order -> read -> decode -> augment -> flow -> mask -> batch: docs/architecture.md follows one clip through the files.
 """

@@ -1,10 +1,9 @@
-"""Small loops over a clip's few numbers, compiled with numba: numpy needs a call for each step of them.
+"""Kernels: small loops compiled with numba, for computations that would need many numpy calls on small arrays.
 
-Importing numba takes half a second, so only files of kernels import this one, and whoever calls a kernel imports its
-file within the function that does. A kernel is compiled at its first call (all of flow and masks in some 10 s) and kept
-on disk beside its file, or under the user's cache folder where that cannot be written; other processes load it from
-there in half a second. Where neither can be written each process compiles for itself. NUMBA_CACHE_DIR names another
-place.
+Importing numba takes half a second, so only files of kernels import this module, and callers import these files inside
+functions. A kernel is compiled at its first call (about 10 s for all of flow and masks) and cached beside its file, or
+in the user's cache folder if that is not writable; other processes load it from there in half a second. If neither is
+writable, each process compiles for itself. NUMBA_CACHE_DIR sets another folder.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ R = TypeVar("R")
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, compiled; other threads run beside it. Floats are IEEE's, without contraction, on every machine.
+    """The compiled `function`. It releases the GIL, and follows IEEE 754 without contraction on every machine.
 
-    A kernel checks no bounds, and calls only kernels of its own file: numba compiles it anew when its file changes.
+    A kernel does not check bounds. It may call only kernels of its own file, since numba recompiles it only when that
+    file changes.
     """
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no place for the cache
+    except RuntimeError:  # no folder for the cache is writable
         return numba.njit(nogil=True, error_model="numpy")(function)

@@ -1,7 +1,7 @@
-"""Augmentations of video: which part of its frames a clip shows.
+"""Augmentations of video: random crops and flips of a clip.
 
-An augmentation is a frozen config; `draw(width, height, size, rng)` gives a `Crop` in source pixels, which both the
-decoder (pixels) and the flow (vectors) apply. It needs only the frame's size, so it is drawn before a byte is read.
+An augmentation is a frozen config; `draw(width, height, size, rng)` returns a `Crop` in source pixels, which is applied
+to both the pixels and the motion vectors. It needs only the size of the frames, so it is drawn before reading.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "multi-scale": MultiScaleCrop,
     "random-resized": RandomResizedCrop,
 }
-"""Augmentations by name: for evaluation, as in VideoMAE, as in MAE-ST (without its flip)."""
+"""Augmentations by name: for evaluation, of VideoMAE, and of MAE-ST (without its flip)."""
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "CenterCrop", "Crop", "MultiScaleCrop", "RandomResizedCrop"]

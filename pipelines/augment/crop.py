@@ -1,4 +1,4 @@
-"""Crops: which part of a video's frames a clip shows, drawn once per clip before anything is decoded."""
+"""Crops of a video's frames, drawn once per clip before decoding."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ...shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crop:
-    """A rectangle of the source frame, in source pixels; the clip is it resized, and mirrored left to right if `flip`.
+    """A rectangle of the source frame, in source pixels: columns x to x + width - 1, rows y to y + height - 1.
 
-    It covers the columns x to x + width - 1 and the rows y to y + height - 1.
+    flip: whether the clip is mirrored left to right after cropping and resizing.
     """
 
     x: int
@@ -26,7 +26,7 @@ class Crop:
 
 
 class Augmentation(Config, ABC):
-    """A rule that draws crops. Subclasses are frozen dataclasses: picklable, and their repr rebuilds them."""
+    """A random rule for crops. Subclasses are frozen configs."""
 
     __slots__ = ()
 
@@ -34,12 +34,12 @@ class Augmentation(Config, ABC):
 
     @abstractmethod
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """x, y, width and height of a crop of a frame of width x height pixels that becomes size x size."""
+        """x, y, width and height of a crop of a width x height frame, to be resized to size x size."""
 
     def draw(self, width: int, height: int, size: int, rng: np.random.Generator) -> Crop:
-        """A crop of a frame of `width` x `height` pixels for an output of `size` x `size`, from the sample's generator.
+        """Draws a crop of a frame of `width` x `height` pixels for an output of `size` x `size`.
 
-        Raises ValueError where one of the three is less than 1.
+        Raises ValueError if one of the three is less than 1.
         """
         if min(width, height, size) < 1:
             raise ValueError(
@@ -51,19 +51,19 @@ class Augmentation(Config, ABC):
 
 
 def check_flip(flip: float) -> None:
-    """ValueError unless `flip` is a probability."""
+    """Raises ValueError unless `flip` is a probability."""
     if not 0 <= flip <= 1:
         raise ValueError(f"flip is a probability in [0, 1], got {flip}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiScaleCrop(Augmentation):
-    """Width and height from a few fractions of the short side, at one of 13 fixed places.
+    """A crop whose sides are fractions of the short side of the frame, at one of 13 fixed positions.
 
-    Width and height are independent picks from `scales`, at most `max_distort` places apart in that list; a length
-    within 3 pixels of the output's becomes exactly that, so that nothing is resampled. The places are the corners, the
-    centre, the centres of the edges and the quarter points. `flip` is the probability of mirroring. Source: the
-    pre-training of VideoMAE (Tong et al. 2022), without a flip, after TSN (Wang et al. 2016).
+    Width and height are drawn from `scales`, at most `max_distort` entries apart in that list; a side within 3 pixels
+    of the output's size is set to it, which avoids resampling. The positions are the corners, the centre, the centres
+    of the edges and the quarter points. flip: the probability of mirroring. Source: VideoMAE's pre-training (Tong et
+    al. 2022), without a flip, after TSN (Wang et al. 2016).
     """
 
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
@@ -94,16 +94,16 @@ PLACES = (
     *((0, 2), (4, 2), (2, 4), (2, 0)),
     *((1, 1), (3, 1), (1, 3), (3, 3)),
 )
-"""MultiScaleCrop's offsets (x, y), in quarters of what the crop leaves free."""
+"""The positions (x, y) of MultiScaleCrop, in quarters of the largest possible offset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomResizedCrop(Augmentation):
-    """A random share of the frame's area at a random aspect, anywhere in it.
+    """A crop of random area, aspect ratio and position.
 
-    `scale`: bounds of the area's share, uniform. `ratio`: bounds of width / height, uniform in its logarithm. After 10
-    draws that do not fit into the frame: the largest centred crop within `ratio`. `flip` is the probability of
-    mirroring. Source: MAE-ST (Feichtenhofer et al. 2022), which mirrors with probability 0.5.
+    scale: bounds of the crop's fraction of the frame's area, drawn uniformly. ratio: bounds of width / height, drawn
+    log-uniformly. After 10 draws that do not fit into the frame, the crop is the largest centred one within `ratio`.
+    flip: the probability of mirroring. Source: MAE-ST (Feichtenhofer et al. 2022), which mirrors with probability 0.5.
     """
 
     scale: tuple[float, float] = (0.5, 1.0)
@@ -113,9 +113,9 @@ class RandomResizedCrop(Augmentation):
     def __post_init__(self) -> None:
         check_flip(self.flip)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale is the area's share from low to high in (0, 1], got {self.scale}")
+            raise ValueError(f"scale is the lowest and highest fraction of the area, in (0, 1], got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio is width / height from low to high, positive, got {self.ratio}")
+            raise ValueError(f"ratio is the lowest and highest width / height, both positive, got {self.ratio}")
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         for _ in range(10):
@@ -131,7 +131,7 @@ class RandomResizedCrop(Augmentation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CenterCrop(Augmentation):
-    """The largest centred square: nothing is drawn but the flip, if its probability is not 0."""
+    """The largest centred square; only the flip is random, with probability `flip`."""
 
     flip: float = 0.0
 
@@ -143,6 +143,6 @@ class CenterCrop(Augmentation):
 
 
 def centred(width: int, height: int, crop_width: int, crop_height: int) -> tuple[int, int, int, int]:
-    """x, y, width and height of a centred crop, cut to between one pixel and the frame's width x height."""
+    """x, y, width and height of a centred crop; its sides are clamped to [1, width] and [1, height]."""
     crop_width, crop_height = max(min(crop_width, width), 1), max(min(crop_height, height), 1)
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height

@@ -1,4 +1,4 @@
-"""Augmentations of sound, as Audio-MAE and AST have them: of the waveform, of the spectrogram, of two sounds."""
+"""Augmentations of sound from Audio-MAE and AST: roll and gain, SpecAugment, mixup."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ...shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RollGain(Config):
-    """A circular shift by a uniform offset, and a gain of 0.5 + Beta(alpha, alpha), 0.5 to 1.5.
+    """A circular shift by a uniform offset, and a gain of 0.5 + Beta(alpha, alpha), in [0.5, 1.5].
 
-    Source: Audio-MAE (Huang et al. 2022), which pre-trains with nothing else; alpha is 10 there.
+    Source: Audio-MAE (Huang et al. 2022), which uses no other augmentation in pre-training, with alpha 10.
     """
 
     alpha: float = 10.0
 
     def __post_init__(self) -> None:
         if self.alpha <= 0:
-            raise ValueError(f"alpha is above 0, got {self.alpha}")
+            raise ValueError(f"alpha must be above 0, got {self.alpha}")
 
     def __call__(self, waveform: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """A waveform float32 (n, channels); all channels are moved alike."""
+        """The augmented waveform, float32 (n, channels); all channels get the same shift and gain."""
         offset, gain = int(rng.integers(max(len(waveform), 1))), 0.5 + rng.beta(self.alpha, self.alpha)
         return np.roll(waveform, offset, axis=0) * np.float32(gain)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpecAugment(Config):
-    """One strip of up to `time` frames and one of up to `freq` bins of a spectrogram set to its dataset's mean.
+    """Sets a strip of up to `time` frames and a strip of up to `freq` bins of a spectrogram to the dataset's mean.
 
-    Widths and places are uniform. Source: Park et al. 2019; AST fine-tunes AudioSet with time 192, freq 48.
+    Widths and positions are uniform. Source: Park et al. 2019; AST fine-tunes AudioSet with time 192, freq 48.
     """
 
     time: int = 192
@@ -41,10 +41,10 @@ class SpecAugment(Config):
 
     def __post_init__(self) -> None:
         if min(self.time, self.freq) < 0:
-            raise ValueError(f"time and freq are at least 0, got {self.time} and {self.freq}")
+            raise ValueError(f"time and freq must be at least 0, got {self.time} and {self.freq}")
 
     def draw(self, frames: int, bins: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """The strips as int64 (4,): frames [t0, t1) and bins [f0, f1)."""
+        """Draws the strips, int64 (4,): frames [t0, t1) and bins [f0, f1)."""
         edges = []
         for most, length in ((self.time, frames), (self.freq, bins)):
             width = int(rng.integers(min(most, length) + 1))
@@ -55,10 +55,10 @@ class SpecAugment(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixup(Config):
-    """With probability `p` another sound of the dataset is mixed in: share * own + (1 - share) * other.
+    """With probability `p`, mixes in another sound of the dataset: share * own + (1 - share) * other.
 
-    share is Beta(alpha, alpha). Both waveforms have lost their mean. Source: AST and Audio-MAE's fine-tuning (Beta of
-    10, 10).
+    share is drawn from Beta(alpha, alpha). The mean of each waveform is subtracted first. Source: AST and Audio-MAE's
+    fine-tuning, with Beta(10, 10).
     """
 
     p: float = 0.5
@@ -66,9 +66,9 @@ class Mixup(Config):
 
     def __post_init__(self) -> None:
         if not 0 <= self.p <= 1 or self.alpha <= 0:
-            raise ValueError(f"p lies in [0, 1] and alpha is above 0, got {self.p} and {self.alpha}")
+            raise ValueError(f"p must be in [0, 1] and alpha above 0, got p={self.p} and alpha={self.alpha}")
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> tuple[int, float] | None:
-        """The index of the other sample, of `n_samples`, and the share of the own one; None for no mixing."""
+        """Draws the index of the other sample, in [0, n_samples), and the share of the own one; None for no mixing."""
         other, share = int(rng.integers(n_samples)), float(rng.beta(self.alpha, self.alpha))
         return (other, share) if rng.random() < self.p else None
