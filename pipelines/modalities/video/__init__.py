@@ -1,1 +1,1 @@
-"""Clips of a video: which frames, their crops, and the loader of masked clips."""
+"""The video modality: clips of frames, their crops, and the loader of masked clips."""

@@ -44,7 +44,7 @@ class VideoBatch(Batch):
         if self.video.device.type != "cpu":
             out = torch.empty(shape, dtype=dtype, device=self.video.device)
             return out.copy_(self.video.permute(0, 1, 4, 2, 3)).div_(255.0).sub_(m).div_(s)
-        # Frame by frame all passes stay in the processor's cache; numpy's memory comes in huge pages: 2.6 times faster.
+        # Frame by frame, all passes stay in cache, and numpy allocates huge pages: 2.6 times faster together.
         out = (
             torch.from_numpy(np.empty(shape, np.float32)) if dtype == torch.float32 else torch.empty(shape, dtype=dtype)
         )

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip."""
+"""The config of a clip: its frames, their stride and their size."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from ...flow.codec import ANCHOR_STRIDE
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoClip(Config):
-    """`frames` frames, `stride` frames apart, at `size` x `size` pixels.
+    """A clip of `frames` frames, `stride` frames apart, of `size` x `size` pixels.
 
-    start: "random" draws the first frame uniformly, "center" takes the middle of the video. align: the first frame is
-    a multiple of it; None lets the loader choose 4 on shards of the `train` profile when the stride is a multiple of
-    4 (then every B-frame stays undecoded and motion vectors are optical flow), else 1.
+    start: "random" draws the first frame uniformly, "center" centres the clip in the video. align: the number of the
+    first frame is a multiple of it. None means 4 on shards of the `train` profile if the stride is a multiple of 4 (no
+    B-frame is then decoded, and at stride 4 motion vectors are optical flow), else 1.
 
-    A video that is too short for the clip gives its frames at the stride and repeats the last of them, as VideoMAE
-    does.
+    If the video is too short for the clip, the clip repeats its last frame at the stride, as in VideoMAE.
     """
 
     frames: int = 16
@@ -33,19 +32,19 @@ class VideoClip(Config):
     def __post_init__(self) -> None:
         for name in ("frames", "stride", "size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"VideoClip({name}={getattr(self, name)}): it must be 1 or more")
+                raise ValueError(f"VideoClip({name}={getattr(self, name)}): it must be at least 1")
         if self.align is not None and self.align < 1:
-            raise ValueError(f"VideoClip(align={self.align}): it must be 1 or more, or None")
+            raise ValueError(f"VideoClip(align={self.align}): it must be at least 1, or None")
         if self.start not in ("random", "center"):
             raise ValueError(f"VideoClip(start={self.start!r}): legal are 'random' and 'center'")
 
     @property
     def span(self) -> int:
-        """Frames from the first to the last, both counted."""
+        """The number of video frames from the first to the last frame of the clip, both included."""
         return (self.frames - 1) * self.stride + 1
 
     def numbers(self, n_frames: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """The clip's frame numbers, int64 (frames,), non-decreasing, in a video of `n_frames` frames."""
+        """Draws the clip's frame numbers, int64 (frames,), non-decreasing, in a video of `n_frames` frames."""
         align = self.align or 1
         last_start = max(n_frames - self.span, 0) // align
         start = (int(rng.integers(last_start + 1)) if self.start == "random" else last_start // 2) * align
@@ -54,7 +53,7 @@ class VideoClip(Config):
 
 
 def aligned(clip: VideoClip, profile: str) -> VideoClip:
-    """The clip with what `align=None` means on shards of a profile."""
+    """The clip with `align=None` replaced by its value for shards of `profile`."""
     if clip.align is not None:
         return clip
     anchored = profile == "train" and clip.stride % ANCHOR_STRIDE == 0

@@ -1,12 +1,11 @@
-"""Decode and resize whole batches with NVIDIA DALI: NVDEC on a CUDA device, VP9 on the CPU.
+"""Decode and resize whole batches with NVIDIA DALI: with NVDEC on a CUDA device, VP9 on the CPU.
 
-What a clip shows, its masks and its times come from the same draws as on the CPU path (sample.py), and so do the
-packets that are decoded: `PackingSampler` packs them anew into one fragment, at one frame a tick. That suits DALI's
-decoder, which knows frames by number, always decodes from the first one, and starts over for a number that comes twice;
-it runs in `DaliFinish`, for the batch as a whole.
+The draws of clips, crops and masks are those of the CPU path (sample.py), and so are the decoded packets.
+`PackingSampler` packs these packets into one MP4 fragment of one frame per tick, because DALI's decoder selects frames
+by number, always decodes from the first one, and starts over for a repeated number. `DaliFinish` decodes the batch.
 
-Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 levels on average). NVDEC's frames are
-always taken for BT.601, so the colours of BT.709 video in shards of the profile `copy` shift.
+Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 levels on average). DALI converts NVDEC's
+frames as BT.601, so the colours of BT.709 video in shards of the profile `copy` are shifted.
 """
 
 from __future__ import annotations
@@ -39,20 +38,21 @@ from .sample import ClipBytes, ClipRequest, VideoDraft, VideoSampler
 log = logging.getLogger(__name__)
 
 dali: Any = nvidia.dali
-"""Untyped, since only a part of DALI has annotations."""
+"""Typed as Any, because DALI is only partly annotated."""
 
 CODECS = {"cuda": ("h264", "hevc"), "cpu": ("vp9",)}
-"""What is decoded on each kind of device. (On NVDEC, VP9 and AV1 have hidden frames that would be counted too.)"""
+"""The codecs decoded on each type of device. NVDEC would count the hidden frames of VP9 and AV1."""
 
 _SYNC, _NON_SYNC = 0x02000000, 0x01010000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedClip:
-    """The wanted packets of a clip as an MP4 of their own.
+    """The needed packets of a clip, as a separate MP4.
 
-    mp4: uint8 (bytes,). frames: int32 (F,), increasing, the numbers of the clip's different frames in it. order: int32
-    (T,), which of them each frame of the clip is. pts_s: float64 (T,), seconds from the start of the whole video.
+    mp4: uint8 (bytes,). frames: int32 (F,), increasing, the distinct frames of the clip by number in this MP4. order:
+    int32 (T,), the index into `frames` of each frame of the clip. pts_s: float64 (T,), seconds from the start of the
+    original video.
     """
 
     mp4: npt.NDArray[np.uint8]
@@ -63,8 +63,10 @@ class EncodedClip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBatch(Batch):
-    """A batch of clips before they are decoded: one of clips, requests and regions float32 (views, 6), as of `region`,
-    for each sample; the rest is as in VideoBatch.
+    """A host batch of encoded clips.
+
+    clips, requests, regions: one per sample; a region is float32 (views, 6), see `region`. The rest is as in
+    `VideoBatch`.
     """
 
     clips: list[EncodedClip]
@@ -76,7 +78,7 @@ class PackedBatch(Batch):
 
 @dataclass(kw_only=True, slots=True)
 class PackedDraft:
-    """The memory of a batch: `rest` is all but pixels, the lists have a place for each sample."""
+    """The draft of a packed batch: `rest` holds everything but pixels, the lists have one entry per sample."""
 
     rest: VideoDraft
     clips: list[EncodedClip | None]
@@ -85,53 +87,53 @@ class PackedDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class PackingSampler:
-    """Draws as the video sampler that it wraps does, and only reads and packs."""
+    """Makes the draws of the video sampler `inner`, then reads and packs clips instead of decoding them."""
 
-    of: VideoSampler
+    inner: VideoSampler
 
     @property
     def seed(self) -> int:
-        """The sampler's."""
-        return self.of.seed
+        """The seed of all draws."""
+        return self.inner.seed
 
     @property
     def needs_progress(self) -> bool:
-        """As the sampler's."""
-        return self.of.needs_progress
+        """Whether the mask depends on the progress of the run."""
+        return self.inner.needs_progress
 
     def request(self, wanted: Wanted) -> ClipRequest:
-        """The sampler's."""
-        return self.of.request(wanted)
+        """Draws the clip and the crops of a sample."""
+        return self.inner.request(wanted)
 
     def allocate(self, rows: int) -> PackedDraft:
-        """Memory without pixels."""
-        return PackedDraft(rest=self.of.allocate(rows, size=0), clips=[None] * rows, requests=[None] * rows)
+        """The draft of `rows` samples, without pixels."""
+        return PackedDraft(rest=self.inner.allocate(rows, size=0), clips=[None] * rows, requests=[None] * rows)
 
     def mask(self, request: ClipRequest, draft: PackedDraft, row: int) -> None:
-        """The sampler's."""
-        self.of.mask(request, draft.rest, row)
+        """Draws the masks of a sample's views if they need no content."""
+        self.inner.mask(request, draft.rest, row)
 
     def fill(self, request: ClipRequest, draft: PackedDraft, row: int, stats: Stats) -> None:
-        """Reads and packs a clip; SampleError where its bytes are not as indexed."""
+        """Reads and packs a clip; raises SampleError if its bytes contradict the index."""
         try:
             with stats.stage("read"):
-                data = self.of.read(request)
+                data = self.inner.read(request)
                 clip = encoded_clip(data, request.numbers)
         except (StoreError, Mp4Error) as error:
-            raise self.of.sample_error(request, error) from error
+            raise self.inner.sample_error(request, error) from error
         stats.read_bytes += len(data.header) + len(data.fragments)
         draft.clips[row], draft.requests[row] = clip, request
-        self.of.describe(request, clip.pts_s, draft.rest, row)
+        self.inner.describe(request, clip.pts_s, draft.rest, row)
 
     def join(self, draft: PackedDraft) -> PackedBatch:
-        """The batch."""
+        """The host batch."""
         requests = [request for request in draft.requests if request is not None]
-        size, rest = self.of.clip.size, draft.rest
+        size, rest = self.inner.clip.size, draft.rest
         return PackedBatch(
             clips=[clip for clip in draft.clips if clip is not None],
             requests=requests,
             regions=[np.stack([region(crop, size) for crop in request.crops]) for request in requests],
-            mask=self.of.mask_batch(rest),
+            mask=self.inner.mask_batch(rest),
             label=torch.from_numpy(rest.label),
             key=rest.key,
             pts_s=torch.from_numpy(rest.pts_s),
@@ -139,9 +141,10 @@ class PackingSampler:
 
 
 class DaliFinish:
-    """Decodes batches by a DALI graph, which is built for the first one and when they grow.
+    """Decodes batches with a DALI pipeline, which is built for the first batch and rebuilt for a larger one.
 
-    DALI fails a batch as a whole: then its clips are decoded on the CPU, and those that cannot be are bad rows.
+    If DALI fails, it fails for the whole batch. Its clips are then decoded on the CPU; those that fail there are bad
+    rows.
     """
 
     def __init__(self, sampler: VideoSampler, threads: int) -> None:
@@ -193,7 +196,7 @@ class DaliFinish:
         return self._to_torch(output.as_tensor(), (rows, views, frames, size, size, 3), device).flatten(0, 1)
 
     def _to_torch(self, source: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """A copy on the device, in a stream of its own: the host waits for it, not for the training step before it."""
+        """A copy on the device, on a separate stream: the host waits for the copy, not for training steps."""
         if device.type == "cuda" and self._stream is None:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
@@ -211,9 +214,9 @@ def on_dali(
     device: torch.device,
     threads: int,
 ) -> Source[ClipRequest, PackedDraft, PackedBatch, VideoBatch]:
-    """The source of `sampler` with DALI as what decodes on `device`.
+    """The source of `sampler`, decoded by DALI on `device`.
 
-    Errors: ValueError for flow (it is made on the CPU) and for shards with a codec that DALI does not decode there.
+    Errors: ValueError for flow, which is made on the CPU, and for codecs that DALI does not decode on this device.
     """
     if sampler.flow is not None:
         raise ValueError("backend='dali' gives no flow; use backend='cpu', or flow='none' with a mask that needs none")
@@ -224,7 +227,7 @@ def on_dali(
             f"{', '.join(other)}; use backend='cpu'"
         )
     return Source(
-        sampler=PackingSampler(of=sampler),
+        sampler=PackingSampler(inner=sampler),
         finish=DaliFinish(sampler, threads),
         samples=cpu.samples,
         identity=cpu.identity,
@@ -234,7 +237,7 @@ def on_dali(
 
 
 def undecodable(sampler: VideoSampler, device: torch.device) -> list[str]:
-    """The codecs of the shards that DALI does not decode on this kind of device."""
+    """The codecs of the shards that DALI does not decode on this type of device."""
     codec = sampler.manifest.components[sampler.component].words["codec"]
     return sorted(set(codec.names) - set(CODECS.get(device.type, ())))
 
@@ -242,11 +245,12 @@ def undecodable(sampler: VideoSampler, device: torch.device) -> list[str]:
 def clip_pipeline(
     batch_size: int, views: int, size: int, threads: int, device: torch.device, *, encoded: bool = True
 ) -> Any:
-    """The DALI graph from clips to pixels; run it with lists of arrays, one a sample: video, frames, order, regions.
+    """The DALI pipeline from clips to pixels. Its inputs are lists with one array per sample.
 
-    video is an MP4, uint8 (bytes,); with `encoded=False` it is the decoded frames, uint8 (F, height, width, 3), and
-    frames is left out. The output is uint8 (views, T, size, size, 3), linear with pixel centres at half. What is more
-    than twice too large is first shrunk to twice the size, antialiased; the second step then averages pairs.
+    video: an MP4, uint8 (bytes,); with `encoded=False`, decoded frames, uint8 (F, height, width, 3), without the input
+    frames. frames, order: as in `EncodedClip`. regions: float32 (views, 6), see `region`. The output is uint8
+    (views, T, size, size, 3). Resizing is linear with pixel centres at half; a crop of more than twice `size` is first
+    resized to twice `size` with antialiasing, and the second step then averages pairs.
     """
     fn, types = dali.fn, dali.types
     gpu = device.type == "cuda"
@@ -274,7 +278,7 @@ def clip_pipeline(
 
 
 def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
-    """Top, left, bottom, right of the crop (left and right exchanged for a flip); height, width of the first step."""
+    """Top, left, bottom, right of the crop (left, right swapped for a flip); height, width of the first resize."""
     left, right = crop.x, crop.x + crop.width
     if crop.flip:
         left, right = right, left
@@ -283,12 +287,12 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
 
 
 def encoded_clip(data: ClipBytes, numbers: Int64Array) -> EncodedClip:
-    """The packets that the frames `numbers` need, packed; Mp4Error where the bytes are not what the index says."""
+    """Packs the packets needed for the frames `numbers`; raises Mp4Error if the bytes contradict the index."""
     track = read_header(data.header)
     packets = data.packets or read_fragments(memoryview(data.fragments), track)
     pts = wanted_pts(packets, data.first_frame, numbers)
     kept = wanted_packets(memoryview(data.fragments), track, packets, pts)
-    kept = kept[packets.pts[kept] >= packets.pts[0]]  # what leads the first keyframe would be counted as frames
+    kept = kept[packets.pts[kept] >= packets.pts[0]]  # DALI would count frames before the keyframe
     different, order = np.unique(pts, return_inverse=True)
     return EncodedClip(
         mp4=np.frombuffer(packed(data, track, packets, kept), dtype=np.uint8),
@@ -299,14 +303,14 @@ def encoded_clip(data: ClipBytes, numbers: Int64Array) -> EncodedClip:
 
 
 def packed(data: ClipBytes, track: Track, packets: Packets, kept: Int64Array) -> bytes:
-    """An MP4 of the header and one fragment (ISO 14496-12, 8.8) of the packets `kept`, one frame a tick."""
+    """An MP4 of the header and one fragment (ISO 14496-12, 8.8) of the packets `kept`, one frame per tick."""
     rank = np.argsort(np.argsort(packets.pts[kept]))
     late = rank - np.arange(len(kept))
     flags = np.where(packets.keyframe[kept], _SYNC, _NON_SYNC)
     table = np.stack([np.ones_like(late), packets.size[kept], flags, late - late.min()], axis=1).astype(">u4").tobytes()
     head = _box(b"mfhd", struct.pack(">II", 0, 1))
     ids = _box(b"tfhd", struct.pack(">II", 0x020000, track.track_id)) + _box(b"tfdt", struct.pack(">II", 0, 0))
-    # From the moof's first byte to mdat's payload: the headers of moof, traf, trun and mdat, and trun's fixed fields.
+    # The distance from moof's first byte to mdat's payload: four box headers (moof, traf, trun, mdat), trun's fields.
     offset = len(head) + len(ids) + len(table) + 4 * 8 + 12
     run = _box(b"trun", struct.pack(">III", 0x000F01, len(kept), offset) + table)
     body = b"".join(

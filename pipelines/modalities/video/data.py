@@ -1,4 +1,4 @@
-"""What decides a batch of clips, and the source that it makes of a split."""
+"""The data config of video, and the source that it makes of a split."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ VideoSource = Source[FieldsRequest[ClipRequest], FieldsDraft[VideoDraft], VideoB
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoData(DataConfig[VideoBatch]):
-    """Masked clips.
+    """The data config of masked video clips.
 
-    clip: the frames. mask: a pattern of `maskstream.pipelines.masks`, or None. augment: by default the multi-scale crop
-    of VideoMAE when shuffled, the central crop otherwise; nothing is flipped unless it says so. flow: where motion
-    comes from, "codec", "dis", "none", a SampleFlow or `package.module:Name` of one's own; "auto" is no flow for masks
-    that need none, the codec's motion vectors where the shards allow it, else DIS. views: each sample is decoded once
-    and gives so many clips with crops and masks of their own. tubelet (frames) and patch (pixels) are the extent of a
-    token. component: the video that is read where a sample has several, such as
-    "cam0.mp4"; by default the only one. fields: what else a sample holds, for `batch.fields` (see fields.py). backend:
-    who decodes; "auto" is DALI on a CUDA device where it is installed and decodes the shards' codecs, where no flow is
-    needed and no worker processes are asked for.
+    clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
+    multi-scale crop when shuffled, else the centre crop; no default flips. flow: the source of motion: "codec", "dis",
+    "none", a SampleFlow or `package.module:Name` of one's own; "auto" makes no flow if the mask needs none, else takes
+    the codec's motion vectors if the shards allow it, else DIS. views: the number of clips per sample; they share the
+    decoded frames and differ in crop and mask. tubelet (frames) and patch (pixels): the size of a token. component: the
+    video to read, such as "cam0.mp4"; None if a sample has only one. fields: other values of a sample for
+    `batch.fields` (see fields.py). backend: the decoder; "auto" is DALI on a CUDA device if DALI is installed and
+    decodes the shards' codecs, no flow is needed and workers is 0; else the CPU.
     """
 
     modality: ClassVar[str] = "video"
@@ -63,12 +62,12 @@ class VideoData(DataConfig[VideoBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """That of "video", on the axes (t, h, w)."""
+        """The token grid of "video", with the axes (t, h, w)."""
         size = self.clip.size
         return {"video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch)}
 
     def resolved(self, split: Split) -> Self:
-        """The same with all chosen that is left to the split; ValueError where that cannot be."""
+        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
         return replace(
@@ -80,7 +79,7 @@ class VideoData(DataConfig[VideoBatch]):
         )
 
     def sampler(self, split: Split) -> VideoSampler:
-        """What makes the clips of a split."""
+        """The sampler of a split."""
         own = self.resolved(split)
         return VideoSampler(
             manifest=split.manifest,
@@ -95,11 +94,11 @@ class VideoData(DataConfig[VideoBatch]):
         )
 
     def source(self, split: Split) -> VideoSource:
-        """The clips of a split, for a loader or a mixture."""
+        """The source of a split, for a loader or a mixture."""
         return with_fields(self._clips(split, self.sampler(split)), split.manifest, self.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[VideoBatch]:
-        """A loader of the clips of a split."""
+        """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         sampler = self.sampler(split)
         if dali_serves(self.backend, split.device, split.workers, suits=sampler.flow is None):
@@ -111,7 +110,7 @@ class VideoData(DataConfig[VideoBatch]):
         return Loader(self.source(split), **loading)
 
     def _clips(self, split: Split, sampler: VideoSampler) -> Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch]:
-        """The clips without fields."""
+        """The source of clips without fields."""
         own = self.resolved(split)
         return Source(
             sampler=sampler,

@@ -1,4 +1,4 @@
-"""Which flow the clips of a split get."""
+"""The choice of a flow source for the clips of a split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .clip import VideoClip
 
 
 def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str) -> SampleFlow | None:
-    """Where the flow of clips comes from, None for none. Raises ValueError if the choice cannot serve."""
+    """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available."""
     needed = mask is not None and "flow" in mask.needs
     if flow == NONE and needed:
         words = ", ".join(map(repr, (AUTO, *FLOWS)))

@@ -18,7 +18,7 @@ from .data import VideoData
 
 
 class VideoSettings(Options, total=False):
-    """The fields of `VideoData`, whose defaults they have, and the options of all loaders."""
+    """The fields of `VideoData`, with its defaults, and the options of all loaders."""
 
     clip: VideoClip
     mask: Mask | None
@@ -33,11 +33,11 @@ class VideoSettings(Options, total=False):
 
 
 def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
-    """A loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
+    """The loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
 
-    settings: the fields of `VideoData` (clip, mask, augment, flow, views, ...), and what all loaders take: batch_size,
-    seed, shuffle, workers and the others of `Options`. batch_size is samples per rank.
+    settings: the fields of `VideoData` (clip, mask, augment, flow, views, ...), and the `Options` of all loaders
+    (batch_size, seed, shuffle, workers, ...). batch_size is in samples per rank.
 
-    Errors: ValueError for settings, ShardError where the location holds no finished split.
+    Errors: ValueError for impossible settings, ShardError if the folder holds no finished split.
     """
     return VideoData.opened(location, settings)

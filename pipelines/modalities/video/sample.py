@@ -1,4 +1,4 @@
-"""One video sample on its way to a batch: draw the clip, read its GOPs, decode, crop, flow, mask."""
+"""The video sampler: it draws clips, reads their GOPs, decodes, crops, and makes flow and masks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from .clip import VideoClip
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRequest:
-    """What was drawn for a sample before a byte was read: frame numbers int64 (T,) and a crop per view.
+    """The draws of a sample: frame numbers, int64 (T,), and one crop per view.
 
-    ranges: the header and the run of fragments that hold the clip, in one range where they are one piece; of tars that
-    others wrote the header and the records of the packet table, and the run of GOPs.
+    ranges: the header and the fragments that hold the clip, in one range if they are contiguous. In foreign tars: the
+    header, the clip's records of the packet table, and its GOPs.
     """
 
     index: int
@@ -48,16 +48,16 @@ class ClipRequest:
 
     @property
     def n_frames(self) -> int:
-        """The frames of the whole video."""
+        """The number of frames of the whole video."""
         return self.video.n_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipBytes:
-    """The header and the run of fragments that hold a clip; `first_frame` is the number of the run's first frame.
+    """The header and the fragments that hold a clip; `first_frame` is the number of their first frame.
 
-    Of tars that others wrote, `fragments` is a stretch of the member, up to the last packet that is needed, and
-    `packets` says what lies in it.
+    In foreign tars, `fragments` is a stretch of the member that ends with the last packet needed, and `packets` lists
+    the packets in it.
     """
 
     header: bytes
@@ -67,7 +67,7 @@ class ClipBytes:
 
     @property
     def size_bytes(self) -> int:
-        """How much was read."""
+        """The number of bytes read."""
         return (
             len(self.header)
             + len(self.fragments)
@@ -77,10 +77,10 @@ class ClipBytes:
 
 @dataclass(kw_only=True, slots=True)
 class VideoDraft:
-    """The memory of a batch; row r is views r k to (r + 1) k of it.
+    """The memory of a batch of B views. With k views per sample, row r is the views [r k, (r + 1) k).
 
-    video: uint8 (B, T, H, W, 3). pts_s: float64 (B, T). label: int64 (B,). key: of each view. maps: of each view's
-    mask. flows: of each view; both None until they are drawn.
+    video: uint8 (B, T, H, W, 3). pts_s: float64 (B, T), seconds. label: int64 (B,). key, maps (masks), flows: one per
+    view; maps and flows are None until they are made.
     """
 
     video: npt.NDArray[np.uint8]
@@ -93,10 +93,10 @@ class VideoDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSampler:
-    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+    """Makes host batches of clips. It holds only settings, so it can be sent to worker processes.
 
-    Every random choice is a function of (seed, epoch, key, view): the clip is shared by the views of a sample, each
-    view has a crop and a mask of its own.
+    Every random draw is a function of (seed, epoch, key, view). The views of a sample share the clip; each view has its
+    own crop and mask.
     """
 
     manifest: Manifest
@@ -111,11 +111,11 @@ class VideoSampler:
 
     @property
     def needs_progress(self) -> bool:
-        """Whether its mask changes over the run."""
+        """Whether the mask depends on the progress of the run."""
         return self.mask_of is not None and self.mask_of.needs_progress
 
     def request(self, wanted: Wanted) -> ClipRequest:
-        """Draws the clip and the crops of a sample, and says where its bytes lie."""
+        """Draws the clip and the crops of a sample, and finds the byte ranges to read."""
         index, epoch = wanted.index, wanted.epoch
         key = self.manifest.key(index)
         video = self.manifest.video(index, self.component)
@@ -133,16 +133,16 @@ class VideoSampler:
             key=key,
             video=video,
             numbers=numbers,
-            crops=[even(crop, video.width, video.height) for crop in crops],
+            crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
             ranges=clip_ranges(video, numbers, self.manifest.member(index, self.component)),
         )
 
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """The frame numbers of a clip of sample `index`."""
+        """Draws the frame numbers of a clip of sample `index`, int64 (T,)."""
         return self.clip.numbers(video.n_frames, rng)
 
     def allocate(self, rows: int, *, size: int | None = None) -> VideoDraft:
-        """The memory of a batch of so many samples; size: of its pixels, by default the clip's."""
+        """The draft of `rows` samples; size: the height and width in pixels, by default the clip's."""
         size, n = self.clip.size if size is None else size, rows * self.views
         return VideoDraft(
             video=np.empty((n, self.clip.frames, size, size, 3), dtype=np.uint8),
@@ -154,12 +154,12 @@ class VideoSampler:
         )
 
     def mask(self, request: ClipRequest, draft: VideoDraft, row: int) -> None:
-        """Draws the masks of a sample's views where they follow nothing that it shows."""
+        """Draws the masks of a sample's views if they need no content."""
         if self.mask_of is not None and not self.mask_of.needs:
             self._draw_maps(self.mask_of, request, draft, row)
 
     def read(self, request: ClipRequest) -> ClipBytes:
-        """The bytes of the GOPs that hold the clip, and no others."""
+        """Reads the header and the GOPs that hold the clip."""
         video = request.video
         if video.foreign:
             return self._read_foreign(request)
@@ -171,7 +171,7 @@ class VideoSampler:
         )
 
     def _read_foreign(self, request: ClipRequest) -> ClipBytes:
-        """The packet table says, before a byte of the tar is read, where the last packet that is needed ends."""
+        """Reads a clip of a foreign tar; the packet table gives the end of the last packet needed."""
         video, store = request.video, self.manifest.store
         header, records, span = request.ranges
         first, _ = video.gops_of(request.numbers)
@@ -181,12 +181,14 @@ class VideoSampler:
         last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, request.numbers)))[-1]
         size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
         if size > span.size:
-            raise Mp4Error(f"a packet ends {size - span.size} bytes behind its GOPs; run `maskstream index` again")
+            raise Mp4Error(
+                f"the packet table names {size} bytes of GOPs of {span.size} bytes; run `maskstream index` again"
+            )
         data = store.read(span.name, span.offset, size)
         return ClipBytes(header=head, fragments=data, first_frame=first_frame, packets=packets)
 
     def sample_error(self, request: ClipRequest, error: Exception) -> SampleError:
-        """What is raised for a sample that cannot be read or decoded."""
+        """The SampleError of a sample that cannot be read or decoded."""
         return SampleError(
             shard=self.manifest.shard_path(request.index).name,
             key=request.key,
@@ -195,7 +197,7 @@ class VideoSampler:
         )
 
     def fill(self, request: ClipRequest, draft: VideoDraft, row: int, stats: Stats) -> None:
-        """Writes a sample's views; SampleError where it cannot be decoded."""
+        """Reads, decodes and writes a sample's views; raises SampleError if it cannot be read or decoded."""
         try:
             with stats.stage("read"):
                 data = self.read(request)
@@ -234,11 +236,11 @@ class VideoSampler:
                 self._draw_maps(self.mask_of, request, draft, row)
 
     def views_of(self, row: int) -> slice:
-        """The views of a row."""
+        """The indexes of the views of a row."""
         return slice(row * self.views, (row + 1) * self.views)
 
     def describe(self, request: ClipRequest, pts_s: npt.NDArray[np.float64], draft: VideoDraft, row: int) -> None:
-        """Writes what the views of a sample have in common: key, label and times float64 (T,)."""
+        """Writes what the views of a sample share: key, label and the times `pts_s`, float64 (T,)."""
         own = self.views_of(row)
         draft.pts_s[own] = pts_s
         draft.label[own] = self.manifest.label[request.index]
@@ -253,7 +255,7 @@ class VideoSampler:
             draft.maps[own.start + view] = mask.maps(self.grid, draw)
 
     def join(self, draft: VideoDraft) -> VideoBatch:
-        """The batch; the views of a sample come one after the other."""
+        """The host batch; the views of a sample are consecutive."""
         flows = [flow for flow in draft.flows if flow is not None]
         return VideoBatch(
             video=torch.from_numpy(draft.video),
@@ -271,7 +273,7 @@ class VideoSampler:
 
 
 def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range) -> tuple[Range, ...]:
-    """What is read for the frames `numbers` of a video."""
+    """The byte ranges to read for the frames `numbers` of a video (see `ClipRequest`)."""
     shard, base, _ = member
     first, stop = video.gops_of(numbers)
     begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
@@ -285,9 +287,10 @@ def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range
     return Range(shard, base, video.header_size), span
 
 
-def even(crop: Crop, width: int, height: int) -> Crop:
-    """The crop on the chroma grid of 4:2:0 video: even offsets and sizes, inside the frame, moved by at most one
-    pixel.
+def on_chroma_grid(crop: Crop, width: int, height: int) -> Crop:
+    """The crop aligned to the chroma grid of 4:2:0 video: even offsets and sizes within the frame.
+
+    Each edge moves by at most one pixel.
     """
     x, y = crop.x & ~1, crop.y & ~1
     return Crop(

@@ -105,7 +105,7 @@ class Fast:
     """Packs as the loader's threads do and decodes on the CPU as its finish does."""
 
     def __init__(self, sampler, threads=1, device=CPU):
-        self.packing, self.finish, self.device = PackingSampler(of=sampler), DaliFinish(sampler, threads), device
+        self.packing, self.finish, self.device = PackingSampler(inner=sampler), DaliFinish(sampler, threads), device
 
     def packed(self, indexes, epoch=0):
         return made(self.packing, indexes, epoch)
