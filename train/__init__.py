@@ -1,4 +1,4 @@
-"""Compact trainers: recipes, one loop, exact resume."""
+"""Training: recipes, models, one loop for all of them, and exact resume."""
 
 from .core.export import load_model, save_model
 from .core.loop import Batches, Trainer, TrainResult

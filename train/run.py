@@ -1,4 +1,4 @@
-"""Training a recipe that is named, with fields of it set."""
+"""Trains a recipe given by name, with fields set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .recipes import check_modality, named_recipe
 
 
 def chosen_recipe(recipe: str | Recipe[Any], set: Sequence[str] = (), *, batch_size: int | None = None) -> Recipe[Any]:
-    """A recipe by name (or itself) with fields set, such as "model.depth=6" or "mask.ratio=0.8".
+    """The recipe, given by name or as it is, with fields set, such as "model.depth=6" or "mask.ratio=0.8".
 
-    ValueError for a name or a field that is not there, with the nearest that is, and for a value that does not fit.
+    ValueError for an unknown name or field, with the nearest known one, and for a value that does not fit.
     """
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     return with_set(chosen, [*set, *([] if batch_size is None else [f"batch_size={batch_size}"])])
@@ -44,13 +44,12 @@ def train(
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
 
-    set: fields of the recipe instead of its own, such as "model.depth=6". steps: length of the run (the recipe's by
-    default). initial: a model.safetensors to begin with; of it the weights are taken that the model has under the same
-    names and in the same shapes, such as those of a pre-training. batch_size: samples per rank instead of the recipe's.
-    seed: of the weights, the order, the crops and the masks. workers, threads: the loader's. compile_model:
-    torch.compile; by default on CUDA only, where the minute that it takes pays. save_every: steps from one checkpoint
-    to the next. See `Trainer` for what is written, for resuming, and for errors. Started by torchrun it trains on all
-    ranks.
+    set: fields of the recipe to change, such as "model.depth=6". steps: the length of the run (default: the recipe's).
+    initial: a model.safetensors, such as that of a pre-training; weights whose names and shapes match are loaded.
+    batch_size: samples per rank instead of the recipe's. seed: decides the weights, the order, the crops and the masks.
+    workers, threads: of the loader. compile_model: use torch.compile; by default on CUDA only, since compiling takes
+    about a minute. save_every: steps between checkpoints. See `Trainer` for the files written, for resuming and for
+    errors. If torchrun started the process, all ranks train together.
     """
     chosen = chosen_recipe(recipe, set, batch_size=batch_size)
     check_modality(chosen, data)

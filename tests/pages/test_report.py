@@ -149,7 +149,7 @@ def test_curves_are_the_metrics():
     low, high = curves.loss.y_range
     np.testing.assert_allclose(1 + xy[:, 0] / 1000 * 5, [1, 2, 3, 4, 5, 6], atol=0.01)
     np.testing.assert_allclose(high - xy[:, 1] / 1000 * (high - low), losses, atol=0.001 * (high - low))
-    assert curves.guess_at == pytest.approx((high - 1.0) / (high - low))
+    assert curves.baseline_at == pytest.approx((high - 1.0) / (high - low))
     assert curves.last_loss == pytest.approx(np.mean(losses))
     assert (curves.steps, curves.last_steps) == (6, 6)
     assert curves.median_clips_per_s == pytest.approx(22.5)
@@ -170,7 +170,7 @@ def test_the_last_twenty_steps_are_averaged_whatever_the_order_of_the_rows():
 @pytest.mark.parametrize("losses", [[0.2, 0.3], [3.0, 2.0]])
 def test_the_loss_of_predicting_the_mean_is_always_in_the_chart(losses):
     curves = run_curves(steps(losses))
-    assert 0 <= curves.guess_at <= 1
+    assert 0 <= curves.baseline_at <= 1
 
 
 def test_first_steps_far_above_the_rest_are_drawn_at_the_edge():
@@ -181,7 +181,7 @@ def test_first_steps_far_above_the_rest_are_drawn_at_the_edge():
     drawn = high - points(curves.loss.line)[:, 1] / 1000 * (high - low)
     assert drawn[0] == drawn[1] <= high
     np.testing.assert_allclose(drawn[2:], losses[2:], atol=0.002 * (high - low))
-    assert high - curves.guess_at * (high - low) == pytest.approx(0.03)
+    assert high - curves.baseline_at * (high - low) == pytest.approx(0.03)
 
 
 def test_a_run_without_a_step_has_no_report():

@@ -1,6 +1,6 @@
-"""The transformer block of every model, the stack that it comes in, and how weights begin.
+"""The transformer block and the stack of blocks that all models use, and the initialisation of linear layers.
 
-Shapes: L tokens of D channels that ask, S tokens that are looked at.
+Shapes: L query tokens and S key tokens of D channels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Self-attention of (..., L, D) with a bias for query and value and none for key; a mask says who may attend."""
+    """Self-attention over tokens (..., L, D), with a bias for query and value and none for key."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Tokens (B, L, D) look at others (B, S, D), which have a norm of their own here, and not at each other."""
+    """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which get a layer norm first."""
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ class CrossAttention(nn.Module):
         return cast(Tensor, self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
 
 
-class Perceptron(nn.Module):
-    """The feed-forward part of a block, (..., L, D): GELU between two linear layers."""
+class MLP(nn.Module):
+    """The feed-forward part of a block, (..., L, D): two linear layers with a GELU between them."""
 
     def __init__(self, width: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class Perceptron(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: attention and a perceptron, each added to its input (..., L, D).
+    """A pre-norm transformer block (..., L, D): attention and an MLP, each with a residual connection.
 
-    kinds: tokens of so many kinds go through the block; norms are each kind's own, the rest is shared. cross: tokens
-    look at `seen` tokens only (CrossAttention).
+    kinds: the number of kinds of token; each kind has layer norms of its own, all other weights are shared. cross: use
+    CrossAttention to the tokens `seen` instead of self-attention.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Block(nn.Module):
         self.norm1 = Norms(width, eps, kinds)
         self.attention = CrossAttention(width, heads, eps) if cross else Attention(width, heads)
         self.norm2 = Norms(width, eps, kinds)
-        self.mlp = Perceptron(width, mlp_ratio)
+        self.mlp = MLP(width, mlp_ratio)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, kind: int = 0, seen: Tensor | None = None) -> Tensor:
-        """mask: who may attend, as in scaled_dot_product_attention. kind: whose norms. seen: of a `cross` block."""
+        """mask: the attention mask of scaled_dot_product_attention. kind: selects the norms. seen: keys of `cross`."""
         x = x + self.attention(self.norm1(x, kind), mask if seen is None else seen)
         return cast(Tensor, x + self.mlp(self.norm2(x, kind)))
 
@@ -94,7 +94,7 @@ class Norms(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks one after the other, and a norm at their end; `norm_eps` is that one's epsilon, by default the blocks'."""
+    """Blocks in sequence and a final layer norm, whose epsilon is `norm_eps`, by default that of the blocks."""
 
     def __init__(
         self,
@@ -122,14 +122,14 @@ class Stack(nn.Module):
         last: int | None = None,
         place: Tensor | None = None,
     ) -> Tensor:
-        """last: only so many tokens at the end are normalised and returned. place: added to what each block reads."""
+        """last: normalise and return only the last `last` tokens. place: position vectors added before each block."""
         for block in self.blocks:
             x = block(x if place is None else x + place, mask, kind=kind, seen=seen)
         return cast(Tensor, self.norm(x if last is None else x[:, -last:], kind))
 
 
-def begin_linear(model: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every linear layer of a model, as masked autoencoders begin."""
+def init_linear(model: nn.Module) -> None:
+    """Gives every linear layer of a model Xavier-uniform weights and zero biases, as masked autoencoders do."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -137,6 +137,6 @@ def begin_linear(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def gathered(tokens: Tensor, index: Tensor) -> Tensor:
-    """The tokens (B, N, ...) at index (B, K) of each row: (B, K, ...)."""
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Selects the tokens at `index` int64 (B, K) from each row of tokens (B, N, ...): (B, K, ...)."""
     return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], index]

@@ -1,4 +1,4 @@
-"""The Chamfer distance of two clouds of points (Fan et al., 2017), which needs no order of them.
+"""The Chamfer distance between point clouds (Fan et al., 2017). It does not depend on the order of the points.
 
 Shapes: B clouds, N and M points.
 """
@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances (B, N, M) of points (B, N, 3) and (B, M, 3), axis by axis: exact also for close points."""
+    """Squared distances (B, N, M) between points (B, N, 3) and (B, M, 3).
+
+    They are summed axis by axis, which stays exact for points that lie close together.
+    """
     total = (a[:, :, None, 0] - b[:, None, :, 0]).square()
     for axis in (1, 2):
         total = total + (a[:, :, None, axis] - b[:, None, :, axis]).square()
@@ -17,6 +20,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:
-    """The mean squared distance to the nearest point of the other cloud, both ways added: (B,), differentiable."""
+    """The mean squared distance from each point to its nearest point in the other cloud, summed over both directions.
+
+    float (B,), differentiable.
+    """
     distance = squared_distances(a, b)
     return distance.amin(dim=2).mean(dim=1) + distance.amin(dim=1).mean(dim=1)

@@ -7,11 +7,11 @@
             optimiser.safetensors   AdamW's moments and step counts, "parameter name/moment"
             state.json              step, the loader's state, the settings of the run
 
-A checkpoint is written under a temporary name and renamed when all of it is on the disk, so one that has its name is
-whole. torch.distributed.checkpoint is not used: it keeps its metadata in a pickle, and reading a pickle runs whatever
-it contains, while a file of tensors and a file of plain values cannot run anything. Under data-parallel training every
-rank holds the same weights and the loader's position is the same on all ranks, so rank 0 writes one copy and any number
-of ranks reads it. The models draw no random numbers while training, so no generator state belongs in here.
+A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
+name is complete. torch.distributed.checkpoint is not used: it keeps its metadata in a pickle, and loading a pickle can
+run code; safetensors and JSON cannot. In data-parallel training all ranks hold the same weights and the same loader
+position, so rank 0 writes one copy and any number of ranks can read it. The models draw no random numbers while
+training, so a checkpoint holds no generator state.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.j
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Position:
-    """Where a run is: `step` of `steps` steps are done; `loader` is the loader's state; `settings` must not change."""
+    """The progress of a run: steps done, steps planned, the loader's state, and the settings that must not change."""
 
     step: int
     steps: int
@@ -57,7 +57,7 @@ def save_checkpoint(
     about: Mapping[str, str] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Writes a checkpoint into `folder`, makes it the latest, removes all but the newest `keep`; returns its path."""
+    """Writes a checkpoint into `folder`, makes it the latest, and removes all but the newest `keep`; returns it."""
     final = folder / f"step-{position.step:08d}"
     temporary = folder / f".{final.name}.tmp"
     for stale in (temporary, final):
@@ -83,8 +83,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
     checkpoint = folder / pointer.read_text().strip()
     if not checkpoint.is_dir():
         raise ResumeError(
-            f"{pointer} names {checkpoint.name}, which is not there; write the name of a step-* folder beside it into "
-            "the file, or delete it to start anew"
+            f"{pointer} names {checkpoint.name}, which does not exist; write the name of an existing step-* folder "
+            "into the file, or delete it to start again"
         )
     return checkpoint
 
@@ -92,9 +92,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(
     checkpoint: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> Position:
-    """Puts a checkpoint's weights and moments into `model` and `optimiser` and returns the position.
+    """Loads a checkpoint's weights and optimiser moments into `model` and `optimiser` and returns its position.
 
-    ResumeError where it was made with other settings, is damaged, or is of another model.
+    Raises ResumeError if the checkpoint is damaged, has other settings or belongs to another model.
     """
     try:
         state = json.loads((checkpoint / STATE).read_text())
@@ -105,14 +105,13 @@ def load_checkpoint(
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ResumeError(
             f"{checkpoint} cannot be read ({error}); write the name of an older step-* folder into "
-            f"{checkpoint.parent / LATEST}, or start anew in another folder"
+            f"{checkpoint.parent / LATEST}, or start again in another folder"
         ) from error
     if changed := differences(position.settings, settings):
         raise ResumeError(
             f"{checkpoint} belongs to a run with other settings ("
             + "; ".join(changed)
-            + "). Use the same settings, another "
-            "folder, or no resume to start over"
+            + "). Use the same settings or another folder, or start over without resuming"
         )
     try:
         model.load_state_dict(weights)
@@ -123,7 +122,7 @@ def load_checkpoint(
 
 
 def discard_checkpoints(folder: Path) -> None:
-    """Removes every checkpoint of `folder`, the pointer first."""
+    """Removes every checkpoint in `folder`, beginning with the file that names the latest."""
     (folder / LATEST).unlink(missing_ok=True)
     for old in (*folder.glob("step-*"), *folder.glob(".step-*.tmp")):
         shutil.rmtree(old)

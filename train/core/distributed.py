@@ -1,4 +1,4 @@
-"""Which rank this process is, and the process group that torchrun's environment asks for."""
+"""The process group that torchrun's environment describes, this process's rank and its device."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _GROUPS = count()
 
 @contextmanager
 def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]:
-    """This process's device; inside, torch.distributed is initialised if torchrun started the process.
+    """Yields this process's device, with torch.distributed initialised if torchrun started the process.
 
-    NCCL on CUDA devices and gloo on the CPU. With "auto" or "cuda" each process takes the GPU of its LOCAL_RANK. A
-    group that exists already is used and left alone. All ranks must come here equally often.
+    The backend is NCCL on CUDA devices and gloo on the CPU. With "auto" or "cuda" each process takes the GPU of its
+    LOCAL_RANK. A group that exists already is used and not destroyed. All ranks must call this equally often.
     """
     chosen = pick_device(device)
     if dist.is_initialized() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -44,20 +44,20 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
 def _meeting_place() -> tuple[Store, int, int]:
     """The store of torchrun's environment, this process's rank, and the number of ranks.
 
-    The store keeps what ranks wrote for a group after the group is gone. A second group of the same process that used
-    the same names would take the addresses of the first for its own and wait for them, so each has a prefix here.
+    The store keeps the addresses of a group after the group is destroyed. A second group under the same names would
+    read them and wait for ranks that are gone, so each group has its own prefix.
     """
     store, own_rank, ranks = next(rendezvous("env://"))
     return store, own_rank, ranks
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device that a setting means: "auto" is the GPU of LOCAL_RANK where there is one, else the CPU."""
+    """The device that a setting means: "auto" is the GPU of LOCAL_RANK if there is one, else the CPU."""
     if str(device) == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={str(device)!r}, and torch finds no CUDA device here; use 'auto' or 'cpu'")
+        raise ValueError(f"device={str(device)!r}: torch finds no CUDA device on this machine; use 'auto' or 'cpu'")
     if str(chosen) == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return chosen
@@ -74,7 +74,7 @@ def world_size() -> int:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of `values` over all ranks, in place."""
+    """Sums `values` over all ranks, in place, and returns them."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values

@@ -1,4 +1,4 @@
-"""One file with a trained model: weights, and the config that rebuilds it, as safetensors."""
+"""Saves and loads a trained model as one safetensors file with its weights and the config that rebuilds it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .model import Model, ModelConfig
 
 
 def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
-    """Writes a model's weights to `path`, with what rebuilds it and `about` (such as recipe and step)."""
+    """Writes a model's weights, config and grids to `path`. `about` is further metadata, such as recipe and step."""
     if not isinstance(model, Model):
-        raise ValueError(f"a Model can be saved, which knows its config and grids, got {type(model).__name__}")
+        raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
     built_of = {"model": json.dumps(model.settings.to_dict()), "grids": json.dumps(grids)}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -27,11 +27,11 @@ def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | No
 
 
 def load_model(path: str | Path) -> Model[Any]:
-    """The model that `save_model` wrote, on the CPU, in eval mode. ValueError where the file is not of that kind."""
+    """The model that `save_model` wrote, on the CPU, in eval mode. ValueError for a file of another origin."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if "model" not in metadata or "grids" not in metadata:
-        raise ValueError(f"{path} does not say what its model is built of; it was not written by `save_model`")
+        raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
     grids = {name: TokenGrid.from_dict(grid) for name, grid in json.loads(metadata["grids"]).items()}
     config: ModelConfig[Any] = ModelConfig.from_dict(json.loads(metadata["model"]))
     model = config.build(grids)
@@ -39,9 +39,10 @@ def load_model(path: str | Path) -> Model[Any]:
     return model.eval()
 
 
-def begin_with(model: nn.Module, path: str | Path) -> list[str]:
-    """Gives a model the weights in a safetensors file that it has under the same names and in the same shapes; the
-    names of its parameters that keep their own. ValueError where the file cannot be read or nothing fits.
+def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
+    """Loads the weights of a safetensors file whose names and shapes match those of the model.
+
+    Returns the names of the parameters that found no match. ValueError if the file cannot be read or nothing matches.
     """
     try:
         weights = load_file(path)
@@ -51,7 +52,7 @@ def begin_with(model: nn.Module, path: str | Path) -> list[str]:
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     if not fitting:
         raise ValueError(
-            f"none of the weights in {path} fit a {type(model).__name__} of these sizes; use those of another run"
+            f"no weight in {path} fits a {type(model).__name__} of these sizes; give a file of the same kind of model"
         )
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]

@@ -9,10 +9,10 @@ from typing import Any
 
 
 class StopRequest:
-    """Inside the `with`, SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C acts as it did before.
+    """A context manager: SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts as usual.
 
-    SIGTERM may come more than once for one end: from a scheduler to all processes, and from torchrun to its ranks.
-    Signals can be handled in the main thread only; elsewhere `asked` stays False.
+    SIGTERM may arrive more than once for one stop, from a scheduler to all processes and from torchrun to its ranks.
+    Python handles signals in the main thread only; in other threads `asked` stays False.
     """
 
     def __init__(self) -> None:

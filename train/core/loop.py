@@ -1,4 +1,4 @@
-"""The training loop: batches of any modality to weights, metrics and checkpoints."""
+"""The training loop: trains on batches of any modality and writes weights, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ...shards.errors import ResumeError
 from ...shards.stores.publish import publish, remove_leftovers
 from .checkpoint import Position, discard_checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from .distributed import barrier, rank, sum_over_ranks, world_size
-from .export import begin_with, save_model
+from .export import load_matching_weights, save_model
 from .interrupt import StopRequest
 from .losses import Losses
 from .metrics import MetricsLog, StepMetrics
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Batch(Protocol):
-    """What the trainer asks of a batch; the recipe knows the rest."""
+    """The part of a batch that the trainer uses; the model uses the rest."""
 
     def __len__(self) -> int: ...
 
@@ -44,7 +44,7 @@ class Batch(Protocol):
 
 
 class Batches(Protocol):
-    """What the trainer asks of a loader: an epoch an iteration, from its current position, which is its state."""
+    """The part of a loader that the trainer uses: each iteration gives one epoch, from the position in its state."""
 
     @property
     def epoch(self) -> int: ...
@@ -62,14 +62,14 @@ class Batches(Protocol):
 
 @runtime_checkable
 class EndlessBatches(Protocol):
-    """A loader that goes from epoch to epoch without a pause; the trainer prefers that to an epoch an iteration."""
+    """A loader that goes from one epoch to the next without a pause. The trainer uses `repeat` where there is one."""
 
     def repeat(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """How a run ended: `step` of `steps` steps are done; the mean loss of the last 20 (None if this call did none)."""
+    """The end of a run: steps done, steps planned, and the mean loss of the last 20 (None if this call did none)."""
 
     out: Path
     step: int
@@ -84,7 +84,7 @@ class TrainResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Launched:
-    """A step whose results may still be on their way from the device. `report`: see `_train_step`."""
+    """A step whose results may not have arrived from the device yet. report: see `_train_step`."""
 
     step: int
     epoch: int
@@ -98,16 +98,17 @@ class _Launched:
 class Trainer:
     """Trains a recipe's model on a loader's batches in the folder `out`.
 
-    Written there: run.json, metrics.jsonl, checkpoints/, loader_stats.json (where the loader's time went on rank 0, and
-    what limited it) when `run` ends, and model.safetensors when the last step is done. With
-    `resume` the run goes on from the latest checkpoint, exactly: on a CPU its weights equal, bit by bit, those of a run
-    that never stopped. Without it the folder's earlier run is overwritten. `steps` is the length of the whole run, over
-    which the learning rate is planned; `initial` is a file of weights to begin with (see `begin_with`). SIGTERM and
-    Ctrl-C end `run` after the current step, with a checkpoint.
+    It writes run.json, metrics.jsonl, checkpoints/, loader_stats.json when `run` ends (where rank 0's loader spent its
+    time, and what limited it), and model.safetensors after the last step.
 
-    Under torch.distributed each rank trains on its own loader's batches with DistributedDataParallel.
-    Errors: ValueError for settings, ResumeError where a checkpoint does not fit, FloatingPointError for a loss that is
-    not finite.
+    resume: continue from the latest checkpoint; on a CPU the weights equal, bit for bit, those of a run that never
+    stopped. Without it the folder's earlier run is overwritten. steps: the length of the whole run, over which the
+    learning rate is planned. initial: a file of initial weights (see `load_matching_weights`). SIGTERM and Ctrl-C end
+    `run` after the current step, with a checkpoint. Under torch.distributed each rank trains on its own loader's
+    batches with DistributedDataParallel.
+
+    Raises ValueError for wrong settings, ResumeError for a checkpoint that does not fit, FloatingPointError for a loss
+    that is not finite.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Trainer:
     ) -> None:
         if len(loader) == 0:
             raise ValueError(
-                "the loader has no batch: fewer samples than batch_size x ranks; choose a smaller batch_size"
+                "the loader has no batch: there are fewer samples than batch_size x ranks; choose a smaller batch_size"
             )
         if save_every < 1 or (steps is not None and steps < 1):
             raise ValueError(f"steps and save_every are at least 1, got steps={steps}, save_every={save_every}")
@@ -136,8 +137,8 @@ class Trainer:
         self.steps = recipe.schedule.run_length(len(loader)) if steps is None else steps
         self.step = 0
         self.model = recipe.build(seed=seed)
-        if initial is not None and (own := begin_with(self.model, initial)):
-            log.info("of %s all is taken but %s", initial, ", ".join(own))
+        if initial is not None and (own := load_matching_weights(self.model, initial)):
+            log.info("%s has no weights for %s; they keep their initial values", initial, ", ".join(own))
         self.model.to(self.device)
         self.optimiser = build_optimiser(self.model, recipe.optimiser)
         self._bf16 = bf16_helps(self.device)
@@ -152,12 +153,12 @@ class Trainer:
         self._parts: tuple[str, ...] = ()
 
     def run(self, until: int | None = None) -> TrainResult:
-        """Trains until step `until` (by default the last one) is done or a signal came, and saves a checkpoint then."""
+        """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
         goal = self.steps if until is None else min(until, self.steps)
         with StopRequest() as stop, self._bar, closing(self._log()) as metrics:
             self._advance(goal, stop, metrics)
             if self.step < goal:
-                self._bar.note(f"stopped after step {self.step} of {self.steps}; the same command goes on from there")
+                self._bar.note(f"stopped after step {self.step} of {self.steps}; run the same command to continue")
         if rank() == 0:
             publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
         if rank() == 0 and self.step >= self.steps:
@@ -167,7 +168,7 @@ class Trainer:
         return TrainResult(out=self.out, step=self.step, steps=self.steps, loss=loss)
 
     def _advance(self, goal: int, stop: StopRequest, metrics: MetricsLog) -> None:
-        """Steps up to `goal`. On CUDA results are read a step late, so that the device always has a step queued."""
+        """Trains up to step `goal`. Results are read one step late, so that a CUDA device always has a step queued."""
         lag = 1 if self.device.type == "cuda" else 0
         pending: deque[_Launched] = deque()
         batches = self._batches()
@@ -198,7 +199,7 @@ class Trainer:
                 clock = time.perf_counter()
 
     def _batches(self) -> Iterator[tuple[int, Batch, float]]:
-        """Epoch, batch, and the seconds that it was waited for, without end."""
+        """Yields (epoch, batch, seconds spent waiting for it), without end."""
         while True:
             source = self.loader.repeat() if isinstance(self.loader, EndlessBatches) else iter(self.loader)
             epoch, start = self.loader.epoch, time.perf_counter()
@@ -207,16 +208,16 @@ class Trainer:
                 epoch, start = self.loader.epoch, time.perf_counter()
 
     def _train_step(self, batch: Batch, lr: float, asked_to_stop: bool) -> Tensor:
-        """One optimiser step; its loss, gradient norm, stop requests and the means of the loss's parts, float32 (3 +
-        parts,), of all ranks.
+        """Does one optimiser step. Returns float32 (3 + parts,) over all ranks: the loss, the gradient norm, the number
+        of ranks asked to stop, and the mean of each part of the loss.
         """
         batch = batch.to(self.device, non_blocking=True)
         set_lr(self.optimiser, lr)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             losses: Losses = self._train_model(batch)
-        weights = of_all_ranks(losses)
+        weights = weights_of_all_ranks(losses)
         loss = losses.loss(weights)
-        # data-parallel training takes the mean of the ranks' gradients, and the loss of all is the sum of their losses
+        # DDP averages the gradients of all ranks, but the loss of the step is the sum of the ranks' losses
         (loss if world_size() == 1 else world_size() * loss).backward()  # type: ignore[no-untyped-call]
         norm = limit_gradients(self.model, self.recipe.optimiser)
         self.optimiser.step()
@@ -227,7 +228,7 @@ class Trainer:
         return sum_over_ranks(torch.stack((loss.detach(), norm / world_size(), asked, *means)))
 
     def _record(self, done: _Launched, metrics: MetricsLog) -> bool:
-        """Logs and shows a step; whether a rank was asked to stop by then."""
+        """Logs and shows a step. Returns whether a rank had been asked to stop."""
         loss, norm, stop_requests, *means = done.report.tolist()
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -250,7 +251,7 @@ class Trainer:
         return bool(stop_requests > 0)
 
     def _begin(self, resume: bool) -> None:
-        """Takes up the latest checkpoint, or clears the folder; every rank must find the same."""
+        """Loads the latest checkpoint or clears the folder. All ranks must find the same checkpoint."""
         folder = self.out / "checkpoints"
         latest = latest_checkpoint(folder) if resume else None
         if latest is not None:
@@ -268,9 +269,7 @@ class Trainer:
             torch.tensor([float(self.step), float(self.step) ** 2], dtype=torch.float64, device=self.device)
         )
         if total.tolist() != [self.step * world_size(), self.step**2 * world_size()]:
-            raise ResumeError(
-                f"the ranks found different checkpoints in {folder}; it must be one folder that all ranks share"
-            )
+            raise ResumeError(f"the ranks found different checkpoints in {folder}; use a folder that all ranks share")
         if rank() == 0:
             self.out.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.out)
@@ -297,7 +296,7 @@ class Trainer:
         barrier()
 
     def _identity(self) -> Json:
-        """What a resumed run must share with the saved one; the loader's state says what it must share of the data."""
+        """The settings that must be the same in a resumed run. The loader's state holds those of the data."""
         return {"recipe": self.recipe.to_dict(identity=True), **self._settings}
 
     def _about(self) -> dict[str, str]:
@@ -307,8 +306,8 @@ class Trainer:
         return MetricsLog(self.out / "metrics.jsonl" if rank() == 0 else None, step=self.step)
 
 
-def of_all_ranks(losses: Losses) -> dict[str, Tensor] | None:
-    """The weights of the parts of a step, summed over all ranks; None where there is one."""
+def weights_of_all_ranks(losses: Losses) -> dict[str, Tensor] | None:
+    """The weight of each part of a step's loss, summed over all ranks; None if there is only one rank."""
     if world_size() == 1:
         return None
     return dict(zip(losses.parts, sum_over_ranks(losses.weights()), strict=True))

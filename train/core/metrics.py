@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line of JSON a step, in order, without a gap or a repetition across resumes."""
+"""metrics.jsonl: one line of JSON per step, in order, with no gap or repetition after a resume."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ...shards.stores.publish import publish
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
-    """One step, counted from 1. loss: of the batches of all ranks. parts: the means of its named parts, without their
-    shares. grad_norm: before clipping. lr was used in the step.
+    """The metrics of one step, counted from 1. loss: over the batches of all ranks. parts: the mean of each named part
+    of the loss, not multiplied by its share. grad_norm: before clipping. lr: the learning rate of the step.
 
-    clips_per_s: clips of all ranks and views over the step's wall time. data_wait_share: the part of that time, in
-    [0, 1], in which this rank had nothing to do but wait for its batch.
+    clips_per_s: clips of all ranks and views per second of wall time. data_wait_share: the share of the wall time, in
+    [0, 1], in which this rank waited for its batch.
     """
 
     step: int
@@ -31,9 +31,9 @@ class StepMetrics:
 
 
 class MetricsLog:
-    """Appends to a file. `step` is the last one that counts: lines of later steps, and a torn line, are dropped first.
+    """Appends metrics to a file, after it has removed a torn last line and the lines of steps later than `step`.
 
-    Without a path (on ranks other than 0) nothing is written.
+    Without a path (on ranks other than 0) it writes nothing.
     """
 
     def __init__(self, path: Path | None, *, step: int = 0) -> None:
@@ -56,7 +56,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[StepMetrics]:
-    """The steps of a metrics.jsonl; a torn last line is left out."""
+    """Reads the steps of a metrics.jsonl; a torn last line is ignored."""
     return [StepMetrics(**line) for line in _whole_lines(Path(path))]
 
 

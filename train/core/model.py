@@ -1,4 +1,4 @@
-"""What a model is: settings that build it on token grids, and a module that takes a batch and says what it costs."""
+"""The interface of models: a config that builds a model on token grids, and a module that maps a batch to its loss."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .losses import Losses
 from .seeding import seeded
 
 Grids = Mapping[str, TokenGrid]
-"""The token grids of a batch, by the name of what is cut into tokens, such as "video" and "audio"."""
+"""The token grids of a batch, by the name of the data that is tokenised, such as "video" and "audio"."""
 
 
 class Model(nn.Module, ABC, Generic[BatchT]):
-    """A model of one kind of batch. `config` and `grids` are what it was built of, and rebuild it."""
+    """A model of one kind of batch. It can be rebuilt from its `config` and `grids`."""
 
     def __init__(self, config: ModelConfig[BatchT], grids: Grids) -> None:
         super().__init__()
@@ -29,35 +29,35 @@ class Model(nn.Module, ABC, Generic[BatchT]):
 
     @abstractmethod
     def loss(self, batch: BatchT) -> Losses:
-        """What the model says of a batch, by parts. ValueError where the batch lacks what it needs."""
+        """The loss on a batch, in named parts. ValueError if the batch lacks a field that the model needs."""
 
     @abstractmethod
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch with the model's predictions in place of what it did not see."""
+        """The batch with the hidden parts replaced by the model's predictions."""
 
     def forward(self, batch: BatchT) -> Losses:
-        """The same as `loss`. A training step calls the module itself, which is where data-parallel wrappers hook."""
+        """The same as `loss`. A training step calls the module, so that DistributedDataParallel synchronises."""
         return self.loss(batch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig(Config, ABC, Generic[BatchT]):
-    """A model's sizes. What data decides, such as how many tokens there are, comes with the grids."""
+    """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids."""
 
     @abstractmethod
     def make(self, grids: Grids) -> Model[BatchT]:
-        """The model, with initial weights from torch's global generator; `build` is what everyone calls.
+        """The model, with initial weights from torch's global generator. Call `build`, which seeds it.
 
-        ValueError where the sizes do not fit the grids.
+        ValueError if the sizes do not fit the grids.
         """
 
     @property
     def most_labels(self) -> int | None:
-        """As many different labels a split may have; None where the model takes no labels."""
+        """The number of different labels that the model can take; None if it uses no labels."""
         return None
 
     def check(self, data: DataConfig[BatchT]) -> None:
-        """ValueError where such data are not what the model is for."""
+        """Raises ValueError if the model cannot train on data of this config."""
 
     def build(self, grids: Grids, *, seed: int = 0) -> Model[BatchT]:
         """The model on the CPU; `seed` alone decides its initial weights."""

@@ -1,4 +1,4 @@
-"""AdamW as masked autoencoders use it: no decay for biases, norms and other vectors; the gradients' norm is limited."""
+"""AdamW as masked autoencoders use it: no weight decay for biases, norms and other vectors, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimiserConfig(Config):
-    """AdamW's numbers, and the greatest norm of the gradient (None: not limited)."""
+    """The settings of AdamW. max_grad_norm: gradients are clipped to this norm; None for no clipping."""
 
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
@@ -21,15 +21,15 @@ class OptimiserConfig(Config):
 
     def __post_init__(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas lie in [0, 1), got {self.betas}")
+            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         if self.eps <= 0 or self.weight_decay < 0:
-            raise ValueError(f"eps is above 0 and weight_decay at least 0, got {self.eps}, {self.weight_decay}")
+            raise ValueError(f"eps must be > 0 and weight_decay >= 0, got {self.eps}, {self.weight_decay}")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm is above 0, or None for no limit, got {self.max_grad_norm}")
+            raise ValueError(f"max_grad_norm must be > 0, or None for no limit, got {self.max_grad_norm}")
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW over the model's parameters in two groups: matrices decay, what has one dimension or none does not.
+    """AdamW over two groups of parameters: those of two or more dimensions have weight decay, the others have none.
 
     The learning rate is 0 until a schedule sets it (see `set_lr`).
     """
@@ -48,6 +48,6 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
-    """Scales the gradients down to `max_grad_norm`; returns the norm that they had before, a float32 scalar."""
+    """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar."""
     limit = float("inf") if config.max_grad_norm is None else config.max_grad_norm
     return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)

@@ -1,4 +1,4 @@
-"""Positions of tokens, as sines and cosines: along a line, along the axes of a grid, and with waves that fit a grid."""
+"""Sinusoidal position embeddings: along a line, along the axes of a grid, and with wavelengths that fit a grid."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import torch
 from torch import Tensor
 
 SHORTEST = 3.0
-"""Tokens of the shortest wave; shorter ones than two could not be told from longer ones."""
+"""The shortest wavelength, in tokens; below 2 tokens, waves alias."""
 
 
 def rates(width: int) -> Tensor:
-    """The angles that width / 2 waves turn by from a place to the next, float64: 1 to nearly 1 / 10,000, falling
-    geometrically (Vaswani et al., 2017, 3.5).
+    """The angular frequencies of width / 2 waves in radians per token, float64 (width / 2,).
+
+    They fall geometrically from 1 to nearly 1 / 10,000 (Vaswani et al., 2017, 3.5).
     """
     return torch.pow(10000.0, -torch.arange(0, width, 2, dtype=torch.float64) / width)
 
 
 def sinusoid(length: int, width: int) -> Tensor:
-    """Places 0 to length - 1 on a line, float32 (length, width): sines in the first half, cosines in the second."""
+    """Embeddings of positions 0 to length - 1, float32 (length, width): sines in the first half, then cosines."""
     angle = torch.arange(length, dtype=torch.float64)[:, None] * rates(width)
     return torch.cat((angle.sin(), angle.cos()), dim=1).float()
 
 
 def interleaved_sinusoid(length: int, width: int) -> Tensor:
-    """The same with sines in even columns and cosines in odd ones, as the transformer has them."""
+    """The same, with sines in even columns and cosines in odd ones, as in Vaswani et al. (2017)."""
     return sinusoid(length, width).reshape(length, 2, -1).transpose(1, 2).flatten(1)
 
 
 def axis_sinusoids(grid: tuple[int, ...], width: int) -> Tensor:
-    """Positions float32 (N, width) of a grid's tokens in row-major order: an equal part of the width for each axis,
-    which is a line. ValueError where the width has no equal, even parts.
+    """Position embeddings float32 (N, width) of a grid's tokens in row-major order.
+
+    Each axis has an equal part of the width, with the sinusoid of its coordinate. ValueError if the width cannot be
+    divided into equal, even parts.
     """
     if width % (2 * len(grid)):
         raise ValueError(
@@ -43,12 +46,12 @@ def axis_sinusoids(grid: tuple[int, ...], width: int) -> Tensor:
 
 
 def grid_positions(grid: tuple[int, ...], width: int) -> Tensor:
-    """Fixed positions float32 (N, width) of the tokens of a grid in row-major order.
+    """Fixed position embeddings float32 (N, width) of the tokens of a grid in row-major order.
 
-    Each axis that is longer than one token has an equal part of the width, sines and cosines of waves whose lengths
-    rise geometrically from 3 tokens to 4 times the axis. Those of Vaswani et al. (2017) reach 10,000 tokens: on grids
-    of 7 to 64 most of them stand still, and small models take long to find what lies beside a token. ValueError where
-    the width is not a multiple of 4 or too small.
+    Each axis that is longer than one token has an equal part of the width: sines and cosines whose wavelengths rise
+    geometrically from 3 tokens to 4 times the length of the axis. The wavelengths of Vaswani et al. (2017) reach 10,000
+    tokens; on axes of 7 to 64 tokens most of these waves are nearly constant, and small models are slow to learn which
+    tokens are neighbours. ValueError if the width is not a multiple of 4 or is too small.
     """
     axes = [axis for axis, length in enumerate(grid) if length > 1]
     pairs = width // 2

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, a line now and then elsewhere."""
+"""The progress display of a run: a bar on a terminal, elsewhere a line every 15 seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe is: everything that decides a training run, except which split it is trained on."""
+"""A recipe: all settings of a training run except the split that it trains on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .schedule import ScheduleConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe(Config, Generic[BatchT]):
-    """A run's settings, of any modality.
+    """The settings of a run, for any modality.
 
-    batch_size: samples per rank and step. token_budget: visible tokens of a batch of all ranks, whose size then follows
-    the mask's ratio (see `BudgetOrder`); batch_size is then the least number of samples per rank.
+    batch_size: samples per rank and step. token_budget: the number of visible tokens in the batches of all ranks
+    together; the batch size then follows the mask's ratio (see `BudgetOrder`), and batch_size is its minimum per rank.
     """
 
     name: str = field(metadata=NOT_IDENTITY)
@@ -38,7 +38,7 @@ class Recipe(Config, Generic[BatchT]):
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, got {self.batch_size}")
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         self.model.check(self.data)
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:
@@ -46,23 +46,25 @@ class Recipe(Config, Generic[BatchT]):
         return self.model.build(self.data.grids, seed=seed)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
-        """The recipe's batches from a split's folder; ValueError where it has more labels than the model knows.
+        """The loader of the recipe's batches on the split in the folder `location`.
 
-        With a token budget or a mask that changes over the run `steps` has to be given: see `run_length`.
+        A token budget, or a mask that changes over the run, needs `steps` (see `run_length`). ValueError if the split
+        has more labels than the model.
         """
         most = self.model.most_labels
         if most is not None and (found := int(np.max(Manifest.load(location).label, initial=-1)) + 1) > most:
             raise ValueError(
-                f"{location} has labels of {found} categories, and the model knows {most}; set model.categories={found}"
+                f"{location} has labels of {found} categories, but the model has {most}; set model.categories={found}"
             )
         options.setdefault("batch_size", self.batch_size)
         options.setdefault("token_budget", self.token_budget)
         return self.data.loader(location, **options)
 
     def run_length(self, location: str | Path, *, world_size: int = 1) -> int:
-        """The steps of a run on the split in a folder: the schedule's, or those that show every sample `epochs` times.
+        """The number of steps of a run on the split in the folder `location`.
 
-        With a token budget, where the size of a batch follows the run's progress, they are the fewest that do.
+        It is the schedule's `steps`, or the number that shows every sample `epochs` times. With a token budget, where
+        the batch size changes over the run, it is the smallest number that shows enough samples.
         """
         if self.schedule.steps is not None:
             return self.schedule.steps
@@ -73,10 +75,10 @@ class Recipe(Config, Generic[BatchT]):
         wanted = self.schedule.epochs * n_samples
 
         def shown(steps: int) -> int:
-            """The samples of a run of so many steps."""
+            """The number of samples that a run of `steps` steps shows."""
             loader = self.loader(location, steps=steps, device="cpu", rank=0, world_size=1, batch_size=per_step)
             if not isinstance(loader.order, BudgetOrder):
-                raise ValueError(f"a token budget makes batches of changing size, got {loader.order}")
+                raise ValueError(f"a token budget needs a loader whose order is a BudgetOrder, got {loader.order}")
             return loader.order.samples_of_run()
 
         guess = max(round(wanted / shown(_REFERENCE) * _REFERENCE), 1)
@@ -88,4 +90,4 @@ class Recipe(Config, Generic[BatchT]):
 
 
 _REFERENCE = 1000
-"""Steps of the run by whose batches the length of another is guessed."""
+"""The steps of a trial run from which the first estimate of the run's length is scaled."""

@@ -1,4 +1,4 @@
-"""The learning rate of each step: linear warm-up, then half a cosine; and how it grows with the batch."""
+"""The learning rate schedule: linear warm-up, then half a cosine, scaled with the batch size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from ...shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig(Config):
-    """`base_lr` and `min_lr` are for 256 samples a step and grow in proportion to the batch (Goyal et al., 2017, 2.1).
+    """The settings of the schedule. base_lr and min_lr: for 256 samples per step; the learning rate is proportional to
+    the batch size (Goyal et al., 2017, 2.1), in which repeated views of a sample do not count, as in VideoMAE V2.
 
-    Repeated views of a sample do not count, as in VideoMAE V2. warmup: the share of all steps in which the rate rises
-    linearly from 0. The length of a run is `steps`, or `epochs` where steps is None.
+    warmup: the share of all steps in which the rate rises linearly from 0. The length of a run is `steps`, or `epochs`
+    if steps is None.
     """
 
     base_lr: float
@@ -26,16 +27,16 @@ class ScheduleConfig(Config):
         if not 0 <= self.min_lr <= self.base_lr or self.base_lr == 0:
             raise ValueError(f"0 <= min_lr <= base_lr and base_lr > 0 must hold, got {self.min_lr} and {self.base_lr}")
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
+            raise ValueError(f"warmup is a share of the steps and must lie in [0, 1), got {self.warmup}")
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
-            raise ValueError(f"epochs and steps are at least 1, got epochs={self.epochs}, steps={self.steps}")
+            raise ValueError(f"epochs and steps must be at least 1, got epochs={self.epochs}, steps={self.steps}")
 
     def run_length(self, steps_per_epoch: int) -> int:
-        """How many steps a run has."""
+        """The number of steps of a run."""
         return self.epochs * steps_per_epoch if self.steps is None else self.steps
 
     def lr(self, step: int, total: int, samples: int) -> float:
-        """The rate of step `step` (counted from 0) of `total`, with `samples` samples a step over all ranks."""
+        """The learning rate of step `step` (from 0) of `total`, with `samples` samples per step over all ranks."""
         scale = samples / 256
         warm = int(self.warmup * total)
         if step < warm:

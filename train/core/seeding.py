@@ -1,4 +1,4 @@
-"""The one rule for initial weights: a model's seed alone decides them."""
+"""Seeding of initial weights: the seed of a model alone decides them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, the CPU generator that `torch.nn` draws initial weights from stands at `seed`; afterwards it is as it was
-    before.
-    """
+    """A context in which torch's global CPU generator is seeded with `seed`; its state is restored at the end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

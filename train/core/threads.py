@@ -1,4 +1,4 @@
-"""How many cores torch computes with when it trains on the CPU that also decodes."""
+"""The number of threads that torch uses when it trains on the CPU that also decodes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 @contextmanager
 def compute_threads(device: torch.device) -> Iterator[int]:
-    """Inside, torch leaves one core to the loader if it trains on the CPU; the number of torch's threads.
+    """A context in which torch leaves one core to the loader if it trains on the CPU. Yields torch's thread count.
 
-    OpenMP's threads wait for each other by spinning. Where they are as many as the cores, one that lost its core to a
-    decoding thread keeps all others spinning: on two busy cores steps took up to five times as long as with one thread.
-    OMP_NUM_THREADS, which torchrun sets too, has the last word.
+    OpenMP threads wait for each other by spinning. If there are as many threads as cores, a thread that loses its core
+    to a decoding thread keeps all others spinning: on two busy cores, steps took up to five times as long as with one
+    thread. If OMP_NUM_THREADS is set, as by torchrun, the count is not changed.
     """
     before = torch.get_num_threads()
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

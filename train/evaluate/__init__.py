@@ -1,1 +1,1 @@
-"""How good a trained model is on samples it was not trained on."""
+"""Evaluation of trained models on held-out samples."""

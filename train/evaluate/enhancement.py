@@ -1,4 +1,4 @@
-"""How much noise a model takes out of the sounds of a split."""
+"""Evaluates speech and sound enhancement on a split."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ..models.dense_unet import DenseUNet, si_sdr
 from .held_out import HeldOut, batches
 
 MEASURED = 128
-"""As many samples at most go into the figures."""
+"""The largest number of samples that are measured."""
 
 
 def held_out(config: NoisyData, model: DenseUNet, data: str | Path) -> HeldOut:
-    """What the model gains on the split."""
+    """The SI-SDR and the loss of the model on the split."""
     loss, before, after, measured = gains(config, model, data)
     return HeldOut(
         facts={
             "clip": f"{config.clip.seconds:g} s at {config.clip.sample_rate} Hz, {config.microphones} microphones",
             f"SI-SDR of {measured} of these sounds": f"{before:.1f} dB noisy, {after:.1f} dB enhanced",
-            "error over that of the mixture": f"{loss:.3f}",
+            "error relative to the mixture's": f"{loss:.3f}",
         },
-        learns="A network learns to find the clean sound in noisy ones of several microphones.",
-        loss="The error of the enhanced sounds over that of the noisy ones",
-        guess="leaving the noise in",
+        learns="A network learns to recover the clean sound from the noisy sounds of several microphones.",
+        loss="The error of the enhanced sounds relative to that of the noisy ones",
+        baseline="returning the noisy sound",
     )
 
 
 def gains(config: NoisyData, model: DenseUNet, data: str | Path) -> tuple[float, float, float, int]:
-    """The mean loss, SI-SDR in decibels before and after, and how many samples (up to 128) they are of."""
+    """The mean loss, the mean SI-SDR in dB before and after enhancement, and the number of samples (up to 128)."""
     kept: list[Tensor] = []
     with torch.inference_mode():
         for batch in batches(config, data, size=8, samples=MEASURED):

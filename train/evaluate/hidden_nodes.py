@@ -1,4 +1,4 @@
-"""How well a model completes the fields of hidden nodes."""
+"""Evaluates the reconstruction of the fields at hidden nodes of meshes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,36 @@ from ..models.mesh_network import MeshNetwork
 from .held_out import HeldOut, batches
 
 MEASURED = 512
-"""As many samples at most go into the held-out loss."""
+"""The largest number of samples that are measured."""
 VIEWS = 4
 _SWEEPS = 200
 
 
 def held_out(config: MeshData, model: MeshNetwork, data: str | Path) -> HeldOut:
-    """The loss on the split beside those of trivial predictors."""
+    """The loss on the split, compared with those of two baselines."""
     losses = masked_losses(config, model, data)
     return HeldOut(
         facts={
             "loss on these meshes": f"{losses['model']:.4f}",
             "loss of the mean field": f"{losses['mean field']:.4f}",
-            "loss of spreading what is visible": f"{losses['spread']:.4f}",
+            "loss of interpolating the visible nodes": f"{losses['spread']:.4f}",
             "mask": repr(config.mask),
         },
-        loss="The mean squared error over the fields of hidden nodes, in deviations of the fields",
-        guess="the mean field",
+        loss="The mean squared error of the fields at hidden nodes, in standard deviations of the fields",
+        baseline="predicting the mean field",
     )
 
 
 @torch.inference_mode()
 def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> dict[str, float]:
-    """The loss on `VIEWS` steps of every mesh (up to MEASURED meshes) of the model, of the mean field, and of values
-    that spread from the visible nodes along the edges until they are the means of their neighbours.
-    """
+    """The losses of the model, of the mean field and of `spread`, on VIEWS steps of each of up to MEASURED meshes."""
     sums: dict[str, float] = {"model": 0.0, "mean field": 0.0, "spread": 0.0}
     total = 0.0
     shown = MeshData(mask=config.mask, statistics=config.statistics, views=VIEWS)
     for batch in batches(shown, data, size=1, samples=MEASURED):
         mask = batch.mask
         if mask is None:
-            raise ValueError("the loader gives no masks; build it with mask=")
+            raise ValueError("the batch has no masks; give the loader mask=")
         target, weight = mask.target[0], mask.weight[0]
         made = {
             "model": model.reconstructed(batch).state[target],
@@ -58,8 +56,9 @@ def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> dic
 
 
 def spread(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
-    """Fields (N, D) whose hidden nodes (masked bool (N,)) have, as nearly as 200 sweeps bring it, the mean of their
-    neighbours; the best guess of one who knows the mesh and no physics.
+    """Fields (N, D) in which each hidden node (masked bool (N,)) has the mean of its neighbours.
+
+    This is harmonic interpolation, by 200 Jacobi iterations: the best prediction from the mesh without any physics.
     """
     degree = torch.zeros(len(fields)).index_add(0, edges[1], torch.ones(edges.shape[1])).clamp(min=1)[:, None]
     values = torch.where(masked[:, None], 0, fields)

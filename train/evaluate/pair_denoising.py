@@ -1,4 +1,4 @@
-"""How well patches in noise lose it, on samples of a split, beside what needs no model."""
+"""Evaluates the denoising of noised video and spectrogram patches, compared with a linear baseline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .pair_errors import beside, pairs_of
 
 
 def denoising_facts(config: AudioVisualData, model: AudioVisualDiffusion, data: str | Path) -> dict[str, str]:
-    """The mean squared errors of the clean patches of up to 256 samples at times as in training, in words.
+    """The mean squared errors of the denoised patches of up to 256 samples, at times drawn as in training, in words.
 
-    Beside them: those of the patch in noise scaled by the square root of what is left of it, which is the best guess
-    that is linear in it where patches have mean 0 and variance 1.
+    They are compared with those of the noised patch times sqrt(a), where a is its share of signal: the best linear
+    estimate for patches of mean 0 and variance 1.
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
     with torch.inference_mode():
@@ -23,12 +23,12 @@ def denoising_facts(config: AudioVisualData, model: AudioVisualDiffusion, data: 
             for part, (made, clean, noisy) in enumerate(model.denoise(batch)):
                 mask, time = (batch.audio_mask, batch.audio_time) if part else (batch.video_mask, batch.video_time)
                 if mask is None or time is None:
-                    raise ValueError("the batch has no masks or no noise; give the loader both")
+                    raise ValueError("the batch has no masks or no noise; give the loader both masks and noise=")
                 scaled = NOISE.kept()[time].sqrt().float()[:, None, None] * noisy
                 errors = [((one - clean).square().mean(dim=2) * mask.weight).sum() for one in (made, scaled)]
                 sums[part] += torch.stack([*errors, mask.weight.sum()]).double()
     video, audio = (sums[:, :2] / sums[:, 2:]).tolist()
     return {
-        f"{name} in noise, error without": beside(error, {"it by the patch in noise, scaled": guess})
-        for name, (error, guess) in (("video", video), ("sound", audio))
+        f"error of denoised {name}": beside(error, {"the scaled noised patch": baseline})
+        for name, (error, baseline) in (("video", video), ("sound", audio))
     }

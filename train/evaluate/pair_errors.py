@@ -1,4 +1,4 @@
-"""How well a model completes the video and the sound of a split, beside guesses that look at nothing."""
+"""Evaluates the reconstruction of masked video and sound, compared with baselines that see no sample."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ..tokens.video import VideoTokens
 from .held_out import batches
 
 MEASURED = 256
-"""As many samples at most go into the errors, and into the average tokens."""
+"""The largest number of samples for the errors, and for the average tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Error:
-    """A mean squared error over target tokens, that of guessing each token's mean, and that of guessing the average
-    token of its place in the training set (None where that is not there).
+    """The mean squared errors over target tokens: the model's; that of predicting each token's mean; and that of
+    predicting the average token at its position in the training set (None without a training set).
     """
 
     model: float
@@ -36,23 +36,23 @@ class Error:
     average: float | None
 
     def words(self) -> str:
-        """The error beside those of guessing, and whether it beats them."""
+        """The model's error compared with the baselines, in words."""
         guesses = {"each token's mean": self.mean}
         if self.average is not None:
-            guesses["the average token of its place in the training set"] = self.average
+            guesses["the average token of its position in the training set"] = self.average
         return beside(self.model, guesses)
 
 
 def beside(error: float, guesses: dict[str, float]) -> str:
-    """An error and those of guesses, in words: how far it lies below each, and whether it beats them all."""
-    each = [f"{_percent(error, guess)}guessing {name} ({guess:.3f})" for name, guess in guesses.items()]
-    verdict = "" if error < min(guesses.values()) else ": what was learned does not carry over to them"
+    """An error compared with those of baselines by name, in words, with a warning if one of them is as good."""
+    each = [f"{_percent(error, guess)}predicting {name} ({guess:.3f})" for name, guess in guesses.items()]
+    verdict = "" if error < min(guesses.values()) else ": the model does not generalise to them"
     return f"{error:.3f}; {', '.join(each)}{verdict}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Errors:
-    """Of the video and of the sound of so many samples."""
+    """The errors of video and of sound, over `samples` samples."""
 
     video: Error
     audio: Error
@@ -60,13 +60,16 @@ class Errors:
 
 
 def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: Path | None) -> Errors:
-    """Of up to 256 samples of the split at `data`, by the recipe's masks for reconstruction at the end of a run."""
+    """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
+
+    train: the training split of the same dataset, for the average tokens.
+    """
     averages = None if train is None else _averages(config, model, train)
     sums = torch.zeros(2, 4, dtype=torch.float64)
     samples = 0
     with torch.inference_mode():
         for batch in pairs_of(config, data, 16):
-            clips, sounds = clips_and_sounds(model.shown(batch))
+            clips, sounds = clips_and_sounds(model.reconstruction_rows(batch))
             for part, (made, true, mask) in enumerate(_predictions(model, clips, sounds)):
                 zero = torch.zeros_like(true)
                 guesses = (made, zero, zero if averages is None else averages[part][mask.target])
@@ -90,7 +93,7 @@ def pairs_of(
     whole: bool = False,
     noise: LinearNoise | None = None,
 ) -> Iterator[AudioVisualBatch]:
-    """The recipe's batches on the CPU, of the middle of each frame; whole: one view without masks and noise."""
+    """The recipe's batches on the CPU, with centre crops. whole: one view without masks or noise."""
     shown = replace(config, augment=CenterCrop(), noise=noise, spectrogram_noise=None, spec_augment=None)
     if whole:
         shown = replace(shown, video_mask=None, audio_mask=None, views=1)
@@ -99,12 +102,12 @@ def pairs_of(
 
 def masked_parts(clips: VideoBatch, sounds: AudioBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
     if sounds.spectrogram is None or clips.mask is None or sounds.mask is None:
-        raise ValueError("a reconstruction is of masked clips and spectrograms; give the loader both masks")
+        raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
     return sounds.spectrogram, clips.mask, sounds.mask
 
 
 def clips_and_sounds(batch: AudioVisualBatch) -> tuple[VideoBatch, AudioBatch]:
-    """A batch as one of clips and one of sounds."""
+    """Splits a batch into a batch of clips and a batch of sounds."""
     clips = VideoBatch(
         video=batch.video,
         mask=batch.video_mask,
@@ -141,7 +144,7 @@ def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Ite
 
 
 def _averages(config: AudioVisualData, model: PairModel, train: Path) -> tuple[Tensor, Tensor]:
-    """The average token of each place, float32 (N, values) of the video and of the sound, over a split."""
+    """The average token of each position over a split, float32 (N, values), for the video and for the sound."""
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
     samples = 0
@@ -159,5 +162,5 @@ def _averages(config: AudioVisualData, model: PairModel, train: Path) -> tuple[T
 
 
 def _percent(error: float, guess: float) -> str:
-    """How far an error lies from a guess's; nothing where the guess has none."""
+    """How far an error lies below or above that of a baseline; without a percentage if the baseline's is 0."""
     return f"{abs(1 - error / guess):.0%} {'below' if error < guess else 'above'} " if guess > 0 else "beside "

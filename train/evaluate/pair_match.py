@@ -1,4 +1,4 @@
-"""Which clip finds which sound: how near the pairs of a split are to each other, as numbers."""
+"""Retrieval between clips and sounds: the similarities of all pairs of a split, and the recall."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 
 MOST = 256
-"""As many pairs at most are compared."""
+"""The largest number of pairs that are compared."""
 
 
 class Matching(Protocol):
-    """A model that puts clips and sounds into one space."""
+    """A model that embeds clips and sounds in one space."""
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retrieval:
-    """similarity: float32 (n, n), clip i (row) with sound j, sorted by key, numbers in it as numbers."""
+    """similarity: float32 (n, n), of clip i (row) and sound j. Samples are sorted by key, numbers in it by value."""
 
     similarity: Tensor
     keys: list[str]
@@ -34,25 +34,25 @@ class Retrieval:
         return len(self.keys)
 
     def recall(self, k: int) -> tuple[float, float]:
-        """The share of clips whose sound is among the k nearest, and of sounds whose clip is."""
+        """Recall at k: the share of clips whose sound is among the k nearest, and of sounds whose clip is."""
         own = self.similarity.diagonal()[:, None]
         ranks = [(scores > own).sum(dim=1) for scores in (self.similarity, self.similarity.T)]
         return float((ranks[0] < k).double().mean()), float((ranks[1] < k).double().mean())
 
     def words(self) -> str:
-        """How well pairs find each other, beside guessing."""
+        """The recall at 1 and at 5 compared with chance, in words."""
         there, back = (f"{share:.0%}" for share in self.recall(1))
         five = min(5, self.pairs)
         near = [f"{share:.0%}" for share in self.recall(five)]
         return (
-            f"of {self.pairs} pairs {there} of the clips find their sound first and {back} of the sounds their clip "
-            f"(guessing: {1 / self.pairs:.1%}); among the first {five}: {near[0]} and {near[1]} "
-            f"(guessing: {five / self.pairs:.1%})"
+            f"recall at 1 over {self.pairs} pairs: {there} clip to sound, {back} sound to clip "
+            f"(chance: {1 / self.pairs:.1%}); recall at {five}: {near[0]} and {near[1]} "
+            f"(chance: {five / self.pairs:.1%})"
         )
 
 
 def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Retrieval:
-    """Of pairs, one view of each; whole clips and sounds, nothing hidden."""
+    """The retrieval of pairs. Each batch has one view of each sample, without masks."""
     clips, sounds, keys = [], [], []
     with torch.inference_mode():
         for batch in pairs:
@@ -69,5 +69,5 @@ def retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Retrieval:
 
 
 def _by_number(key: str) -> list[tuple[int, str]]:
-    """What a key is sorted by, so that `clip_9` comes before `clip_10`."""
+    """The sort key that puts `clip_9` before `clip_10`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]

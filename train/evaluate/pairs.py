@@ -1,4 +1,4 @@
-"""How well a model completes clips with their sound, and finds which belong together."""
+"""Evaluates models of video with sound: reconstruction errors and retrieval."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from .pair_match import MOST, Retrieval, retrieval
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairsHeldOut:
-    """What was found, and the retrievals of each split by its name."""
+    """The results, and the retrieval on each split by name."""
 
     found: HeldOut
     matched: dict[str, Retrieval]
 
 
 def held_out(config: AudioVisualData, model: PairModel, data: Path) -> PairsHeldOut:
-    """The errors on the split beside those of guessing, and the retrieval of its pairs and of those of the split
-    `train` beside it.
-    """
+    """The errors on the split compared with baselines, and the retrieval on it and on its dataset's `train` split."""
     train = _train_beside(data)
     found = errors(config, model, data, train)
     matched = {
@@ -46,14 +44,14 @@ def held_out(config: AudioVisualData, model: PairModel, data: Path) -> PairsHeld
         facts |= denoising_facts(config, model, data)
     told = HeldOut(
         facts=facts,
-        loss="The mean squared error of the target tokens of both, each normalised, and the cross entropy of matching "
-        "in units of that of guessing, in the shares of the recipe",
-        guess="predicting every patch's mean and matching by chance",
+        loss="The mean squared error of the normalised target tokens of video and sound, plus the cross entropy of "
+        "matching divided by that of chance, in the recipe's shares",
+        baseline="predicting every patch's mean and matching by chance",
     )
     return PairsHeldOut(found=told, matched=matched)
 
 
 def _train_beside(data: Path) -> Path | None:
-    """The training split of the same dataset, where there is one beside this one."""
+    """The training split of the same dataset; None if there is none or `data` is that split."""
     train = data.parent / "train"
     return train if train.resolve() != data.resolve() and (train / DATASET_JSON).exists() else None

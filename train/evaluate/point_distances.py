@@ -1,15 +1,15 @@
-"""Distances of point clouds, and how good a set of made clouds is beside a set of real ones.
+"""Distances between point clouds, and measures that compare a set of generated clouds with a set of real ones.
 
-    measure     question                                             source
-    chamfer     how far two clouds are from each other: mean         Fan et al., 2017
-                squared distances, both ways added
-    coverage    what share of the real clouds is the nearest of a    Achlioptas et al., 2018
-                made one; higher is better
-    matching    how far a real cloud is from the nearest made one;   Achlioptas et al., 2018
-                lower is better
-    accuracy    how often the nearest other cloud of a cloud is of   1-NNA: Lopez-Paz and Oquab, 2017;
-                its own set; 0.5 where the sets cannot be told       for clouds Yang et al., 2019
-                apart, 1 where they can
+    measure     definition                                           source
+    chamfer     the mean squared distance to the nearest point of    Fan et al., 2017
+                the other cloud, summed over both directions
+    coverage    the share of real clouds that are the nearest to     Achlioptas et al., 2018
+                some generated cloud; higher is better
+    matching    the mean distance (MMD) from a real cloud to the     Achlioptas et al., 2018
+                nearest generated one; lower is better
+    accuracy    1-NNA: how often a cloud's nearest neighbour is      Lopez-Paz and Oquab, 2017;
+                of its own set; 0.5 if the sets cannot be told       for clouds Yang et al., 2019
+                apart, 1 if they can
 
 Shapes: B clouds, N and M points.
 """
@@ -23,13 +23,13 @@ from torch import Tensor
 
 from ..core.chamfer import chamfer
 
-_AT_ONCE = 1 << 24  # distances between points that are held at a time
+_AT_ONCE = 1 << 24  # the most point distances held in memory at a time
 
 
 def chamfer_table(a: Tensor, b: Tensor) -> Tensor:
-    """The Chamfer distance of every cloud of a (A, N, 3) to every one of b (B, M, 3): float (A, B)."""
+    """The Chamfer distance between each cloud of a (A, N, 3) and each of b (B, M, 3): float (A, B)."""
     if not a.numel() or not b.numel():
-        raise ValueError(f"both sets need clouds, got the shapes {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(f"both sets need at least one cloud, got the shapes {tuple(a.shape)} and {tuple(b.shape)}")
     step = max(1, _AT_ONCE // (a.shape[1] * b.shape[1]))
     parts = [b[i : i + step] for i in range(0, len(b), step)]
     rows = [torch.cat([chamfer(cloud.expand(len(part), -1, -1), part) for part in parts]) for cloud in a]
@@ -38,7 +38,7 @@ def chamfer_table(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetDistances:
-    """Made clouds beside real ones, by Chamfer distance; see the head of this file."""
+    """The measures of generated clouds against real ones, by Chamfer distance; see the head of this file."""
 
     coverage: float
     matching: float
@@ -46,7 +46,10 @@ class SetDistances:
 
 
 def compare_sets(made: Tensor, real: Tensor) -> SetDistances:
-    """made (A, N, 3), real (B, M, 3), on one scale. ValueError unless each has 2 or more clouds."""
+    """Compares generated clouds (A, N, 3) with real ones (B, M, 3) on the same scale.
+
+    ValueError unless each set has 2 or more clouds.
+    """
     if len(made) < 2 or len(real) < 2:
         raise ValueError(f"a comparison needs 2 or more clouds in each set, got {len(made)} and {len(real)}")
     across = chamfer_table(made, real)

@@ -1,4 +1,4 @@
-"""How well a model completes hidden groups of points."""
+"""Evaluates the reconstruction of hidden groups of points."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..models.point_autoencoder import PointAutoencoder, masks_of
 from .held_out import HeldOut, batches, margin
 
 MEASURED = 256
-"""As many clouds at most go into the held-out loss."""
+"""The largest number of clouds that are measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Losses:
-    """Mean losses on the split: the model's; of who puts all points of a hidden group at its middle; and of who gives
-    it the points of the visible group that is nearest.
+    """Mean losses on the split. middle: all points of a hidden group are predicted at its centre. nearest: a hidden
+    group gets the points of the nearest visible group.
     """
 
     model: float
@@ -32,24 +32,24 @@ class Losses:
 
 
 def held_out(config: PointsData, model: PointAutoencoder, clouds: list[PointsBatch]) -> HeldOut:
-    """The loss on some batches beside those of trivial predictors."""
+    """The loss on `clouds`, compared with those of two baselines."""
     found = losses(model, clouds)
     trivial = min(found.middle, found.nearest)
     return HeldOut(
         facts={
-            "loss on these clouds": f"{found.model:.5f}, {margin(found.model, trivial)} the better of the next two",
-            "loss of a copy of the nearest visible group": f"{found.nearest:.5f}",
-            "loss of all points at the group's middle": f"{found.middle:.5f}",
+            "loss on these clouds": f"{found.model:.5f}, {margin(found.model, trivial)} the better baseline",
+            "loss of copying the nearest visible group": f"{found.nearest:.5f}",
+            "loss of all points at the group's centre": f"{found.middle:.5f}",
             "mask": repr(config.mask),
         },
-        loss="The Chamfer distance of hidden groups and what the model completes them with",
-        guess="all points at the group's middle",
-        guess_loss=found.middle,
+        loss="The Chamfer distance between hidden groups and the model's predictions",
+        baseline="predicting all points at the group's centre",
+        baseline_loss=found.middle,
     )
 
 
 def held_out_clouds(config: PointsData, data: str | Path) -> list[PointsBatch]:
-    """Mixed clouds of the split as the recipe masks them, without its random sizes; the same each time."""
+    """Batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call."""
     size = min(len(Manifest.load(data)), MEASURED, 32)
     plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))
     n = min(len(Manifest.load(data)), MEASURED)
@@ -58,7 +58,7 @@ def held_out_clouds(config: PointsData, data: str | Path) -> list[PointsBatch]:
 
 @torch.inference_mode()
 def losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Losses:
-    """The losses on some batches with masks."""
+    """The losses on masked batches."""
     rows = []
     for batch in clouds:
         mask = masks_of(batch)

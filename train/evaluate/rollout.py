@@ -1,7 +1,7 @@
-"""Rollouts: a trained next-step model goes on from the first step of a trajectory, with its own steps as input.
+"""Rollouts: a next-step model predicts a trajectory from its first step, with its own predictions as input.
 
-At nodes whose fields are given (walls, inflow) every step has the true values, as in MeshGraphNets (Pfaff et al.,
-2021); errors are measured at the others, in deviations of each channel, so that 1 is as wrong as the mean field is.
+Nodes whose fields are given (walls, inflow) have the true values at every step, as in MeshGraphNets (Pfaff et al.,
+2021). Errors are measured at the other nodes, in standard deviations of each channel, so the mean field has error 1.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trajectories:
-    """Some simulations of a split from their first step on: the graph of all of them at step 0, and their normalised
-    fields at every step, float32 (T, N, D); T is the shortest one's.
+    """Simulations of a split from their first step on. start: their joint graph at step 0. fields: their normalised
+    fields at every step, float32 (T, N, D), where T is the length of the shortest.
     """
 
     start: MeshBatch
@@ -38,8 +38,8 @@ class Trajectories:
 
     @classmethod
     def open(cls, data: str | Path, count: int | None = None, steps: int | None = None) -> Trajectories:
-        """The first `count` simulations (all by default) of the split in the folder `data` and `steps` steps after the
-        first. ValueError where it has none so long.
+        """Reads the first `count` simulations (default: all) of the split in the folder `data`, each with the first
+        step and `steps` more. ValueError if the split has no simulation of that length.
         """
         sampler = sampler_of(data)
         indexes = range(len(sampler.manifest))[:count]
@@ -51,8 +51,7 @@ class Trajectories:
         length = longest if steps is None else steps + 1
         if not 2 <= length <= longest:
             raise ValueError(
-                f"steps={steps}: {data} has trajectories of {longest} steps, of which a rollout makes 1 to "
-                f"{longest - 1}"
+                f"steps={steps}: the trajectories of {data} have {longest} steps; a rollout can have 1 to {longest - 1}"
             )
         draft = sampler.allocate(len(indexes))
         for row, index in enumerate(indexes):
@@ -64,7 +63,7 @@ class Trajectories:
 
 
 def _at_start(view: MeshView, fields: Float32s) -> MeshView:
-    """The view of step 0."""
+    """The view at step 0, with `fields` (N, D) as its state."""
     return MeshView(
         positions=view.positions,
         kinds=view.kinds,
@@ -78,22 +77,23 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
 
 
 def sampler_of(data: str | Path) -> MeshSampler:
-    """What reads the meshes of the split in a folder, without masks or noise."""
+    """A sampler of the meshes of the split in the folder `data`, without masks or noise."""
     return MeshData().sampler(Split.open(data, "mesh", shuffle=False, device="cpu"))
 
 
 def next_model(model: nn.Module) -> MeshNetwork:
-    """The model, if it predicts the next step; else ValueError."""
+    """Returns the model if it predicts the next step, else raises ValueError."""
     if not isinstance(model, MeshNetwork) or model.config.task != "next":
         raise ValueError(
-            "a rollout is made by a model of the next step, such as meshmask-tiny-next's; this one has another task"
+            f"a rollout needs a mesh model with task='next', got {type(model).__name__}; "
+            "train one with a recipe such as meshmask-tiny-next"
         )
     return model
 
 
 @torch.inference_mode()
 def rollout(model: MeshNetwork, trajectories: Trajectories) -> Tensor:
-    """The fields that the model makes of step 0, float32 (T, N, D), normalised; step 0 is the true one."""
+    """The fields that the model predicts from step 0 on, float32 (T, N, D), normalised; step 0 is the true one."""
     start, truth = trajectories.start, trajectories.fields
     free = (start.counts > 0)[:, None]
     made = [truth[0]]
@@ -112,19 +112,19 @@ def rollout_error(made: Tensor, trajectories: Trajectories) -> Float32s:
 
 
 def persistence(trajectories: Trajectories) -> Tensor:
-    """The rollout of whoever says that nothing changes, float32 (T, N, D)."""
+    """The rollout of a baseline that predicts no change, float32 (T, N, D)."""
     free = (trajectories.start.counts > 0)[:, None]
     return torch.where(free, trajectories.fields[0], trajectories.fields)
 
 
 @torch.inference_mode()
 def next_step_errors(model: MeshNetwork, trajectories: Trajectories, every: int = 10) -> tuple[float, float]:
-    """The loss of the model and that of persistence over one step from every `every`-th true step."""
+    """The losses of the model and of persistence over one step, from every `every`-th true step."""
     start, fields = trajectories.start, trajectories.fields
     losses = []
     for step in range(0, len(fields) - 1, every):
         change = (fields[step + 1] - fields[step]) / start.change
         made = model.predict_change(fields[step], start.kinds, start.edges, start.edge_features)
         losses.append(tuple(squared(guess, change, start.counts).mean() for guess in (made, torch.zeros_like(change))))
-    own, guessed = torch.tensor(losses).mean(dim=0).tolist()
-    return own, guessed
+    own, unchanged = torch.tensor(losses).mean(dim=0).tolist()
+    return own, unchanged

@@ -1,8 +1,8 @@
-"""How far a diffusion model of clouds errs on held-out ones, and between what bounds that lies, by how noisy they are.
+"""The noise prediction error of a diffusion model on held-out clouds, and its bounds, by noise level.
 
-Above it is the error of who knows only that points have mean 0 and variance 1. Below it is that of who knows the very
-cloud and takes the mean of its points, each weighted by how likely it is to have become the noised one (Tweedie): no
-model of one cloud's points can do better, and at late times nobody does much better than mean and variance.
+The upper bound is the error of a predictor that knows only that points have mean 0 and variance 1. The lower bound is
+the error of a predictor that knows the cloud itself: it takes the posterior mean of the clean point, the mean of the
+cloud's points weighted by their likelihood (Tweedie's formula). At late times the two bounds nearly meet.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ...shards.format.manifest import Manifest
 from ..models.voxel_diffusion import VoxelDiffusion, noise_of
 
 MEASURED = 256
-"""As many clouds at most are measured, each with VIEWS times, noises and masks."""
+"""The largest number of clouds that are measured, each with VIEWS times, noises and masks."""
 VIEWS = 4
 BANDS = ((0.9, 1.0), (0.5, 0.9), (0.1, 0.5), (0.0, 0.1))
-"""From and to, of the share of the clouds' variance that is left."""
+"""Bands of the share of the clouds' variance that the noise leaves: (from, to)."""
 DENSE, BOUND_POINTS = 8192, 128
-"""As many points stand for the very cloud, and so many of them are denoised."""
+"""The number of points that represent a cloud in the lower bound, and how many of them are denoised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Errors:
-    """Mean squared errors of the predicted noise: the model's without a mask and with the recipe's masks; that of who
-    knows mean and variance; that of who knows the cloud.
+    """Mean squared errors of the predicted noise. model: without a mask; masked: with the recipe's masks; known: the
+    upper bound, from mean and variance only; least: the lower bound, from the cloud itself.
     """
 
     model: float
@@ -44,14 +44,14 @@ class Errors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoiseErrors:
-    """Those over all times, and over the times of each band that was met: from, to, and the errors."""
+    """The errors over all times, and over the times in each band that occurred: (from, to, errors)."""
 
     whole: Errors
     bands: tuple[tuple[float, float, Errors], ...]
 
 
 def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
-    """Mixed clouds of the split as the recipe shows them at its start, the same each time."""
+    """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
     n = min(len(Manifest.load(data)), MEASURED)
     plain = replace(config, views=VIEWS, augment=_plain(config))
     loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", steps=1_000_000)
@@ -62,7 +62,7 @@ def held_out_batches(config: PointsData, data: str | Path) -> list[PointsBatch]:
 def noise_errors(
     config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: str | Path
 ) -> NoiseErrors:
-    """The model's errors on batches of the split at `data`, and the bounds."""
+    """The model's errors and their bounds on batches of the split at `data`."""
     dense = _dense_clouds(config, data, {key for batch in batches for key in batch.key})
     generator = torch.Generator().manual_seed(0)
     rows, kept = [], []
@@ -84,9 +84,11 @@ def noise_errors(
 
 
 def least_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
-    """The error, at one time, of who knows the points (N, 3) that a cloud's surface has, all but the noised one itself.
+    """The lower bound of the error at one time: that of a predictor that knows all points (N, 3) of the cloud except
+    the noised one.
 
-    Where the noise is finer than the points are dense they say less than mean and variance; then it is those's.
+    If the noise is smaller than the distance between points, this predictor is worse than the one that knows mean and
+    variance; the smaller of the two errors is returned. kept: the share of the variance that the noise leaves.
     """
     points = cloud[torch.randperm(len(cloud), generator=generator)[:BOUND_POINTS]]
     noise = torch.randn(points.shape, generator=generator)
@@ -102,7 +104,7 @@ def least_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float
 
 
 def _dense_clouds(config: PointsData, data: str | Path, keys: set[str]) -> dict[str, Tensor]:
-    """Some clouds of the split with DENSE points each, in the recipe's scale."""
+    """The clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
     loader = points_loader(
         data, select=PointSelection(points=DENSE), augment=_plain(config), batch_size=1, shuffle=False, device="cpu"
     )
@@ -119,6 +121,6 @@ def _mean(rows: Tensor) -> Errors:
 
 
 def in_words(errors: Errors) -> str:
-    """The margins below who knows mean and variance only: the model's, with masks, and the greatest that there is."""
+    """How far the errors lie below the upper bound, in words: the model's, with masks, and the lower bound."""
     model, masked, _, least = (1 - value / errors.known for value in astuple(errors))
     return f"{model:.1%} lower; with masks {masked:.1%}; at most {least:.1%} is possible"

@@ -1,4 +1,4 @@
-"""How a diffusion model of clouds does on held-out ones: its errors, and clouds that it makes beside real ones."""
+"""Evaluates a diffusion model of point clouds: noise errors on held-out clouds, and generated against real clouds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .point_distances import chamfer_table, compare_sets
 from .voxel_errors import held_out_batches, in_words, noise_errors
 
 COMPARED = 54
-"""As many clouds at most are made, of all categories alike, and compared with as many real ones."""
+"""The largest number of generated clouds, equal for all categories; they are compared with as many real ones."""
 COMPARED_POINTS = 512
 STEPS = 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelsHeldOut:
-    """What was found. bands: the margins by the amount of noise, in words; batches: those that were measured; made,
-    real: clouds float32 (B, N, 3) of the categories `label` int64 (B,).
+    """The results. bands: the margins by noise level, in words; batches: the measured ones; made, real: generated and
+    real clouds float32 (B, N, 3) of the categories `label` int64 (B,).
     """
 
     found: HeldOut
@@ -44,20 +44,20 @@ class VoxelsHeldOut:
 
 
 def held_out(config: PointsData, model: VoxelDiffusion, data: str | Path) -> VoxelsHeldOut:
-    """The held-out loss beside those of trivial predictors, and clouds that the model made, always the same."""
+    """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
     batches = held_out_batches(config, data)
     errors = noise_errors(config, model, batches, data)
     made, real, label = made_and_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
     own, whole = own_category(made, real, label), errors.whole
     facts = {
-        "noise error, held-out clouds": f"{whole.model:.4f}, {margin(whole.model, whole.known)} the next",
-        "knowing mean and variance only": f"{whole.known:.4f}",
-        "knowing the very cloud": f"{whole.least:.4f}, {margin(whole.least, whole.known)}: the least possible",
-        "with the recipe's masks": f"{whole.masked:.4f}, {margin(whole.masked, whole.known)}",
-        f"{len(made)} made clouds beside real ones": f"coverage {sets.coverage:.2f}, 1-NNA {sets.accuracy:.2f} "
+        "noise error, held-out clouds": f"{whole.model:.4f}, {margin(whole.model, whole.known)} the upper bound",
+        "upper bound, from mean and variance only": f"{whole.known:.4f}",
+        "lower bound, from the cloud itself": f"{whole.least:.4f}, {margin(whole.least, whole.known)} the upper bound",
+        "noise error with the recipe's masks": f"{whole.masked:.4f}, {margin(whole.masked, whole.known)} the bound",
+        f"{len(made)} generated clouds against real ones": f"coverage {sets.coverage:.2f}, 1-NNA {sets.accuracy:.2f} "
         f"(0.5 is best), matching {sets.matching:.3f}",
-        "made clouds nearest to a real one of their category": f"{own} of {len(made)}",
+        "generated clouds nearest to a real one of their category": f"{own} of {len(made)}",
         "tokens": _tokens(model, batches[0]),
         "arithmetic of a step": _flops(model, batches[0]),
         "mask": repr(config.mask),
@@ -65,12 +65,14 @@ def held_out(config: PointsData, model: VoxelDiffusion, data: str | Path) -> Vox
     return VoxelsHeldOut(
         found=HeldOut(
             facts=facts,
-            learns="A masked diffusion model learns to tell the noise in clouds of which its encoder sees a part.",
+            learns="A masked diffusion model learns to predict the noise in clouds of which its encoder sees a part.",
             loss="The mean squared error of the predicted noise",
-            guess="knowing mean and variance only",
-            guess_loss=whole.known,
+            baseline="a predictor that knows mean and variance only",
+            baseline_loss=whole.known,
         ),
-        bands=tuple((f"{high:.0%} to {low:.0%} left", in_words(band)) for low, high, band in errors.bands),
+        bands=tuple(
+            (f"{high:.0%} to {low:.0%} of the variance left", in_words(band)) for low, high, band in errors.bands
+        ),
         batches=batches,
         made=made,
         real=real,
@@ -79,14 +81,15 @@ def held_out(config: PointsData, model: VoxelDiffusion, data: str | Path) -> Vox
 
 
 def made_and_real(config: PointsData, model: VoxelDiffusion, data: str | Path) -> tuple[Tensor, Tensor, Tensor]:
-    """Clouds that the model makes, as many real ones of the same categories, float32 (B, N, 3) each, and those, int64
-    (B,), rising: of every category the same number where there are enough, at most COMPARED in all.
+    """Generated clouds and as many real ones, float32 (B, N, 3) each, and their categories, int64 (B,), ascending.
+
+    All categories have the same number of clouds if the split has enough of each; at most COMPARED in all.
     """
     loader = points_loader(
         data, select=config.select, augment=PointAugment(normalise=config.augment.normalise), batch_size=1, device="cpu"
     )
     if len(loader) < 2:
-        raise ValueError("a report compares made clouds with real ones; the split needs 2 or more")
+        raise ValueError("a report compares generated clouds with real ones; give it a split of 2 or more clouds")
     found: dict[int, list[Tensor]] = {}
     for batch in loader:
         found.setdefault(int(batch.label[0]), []).append(batch.points[0, :, :3])
@@ -98,7 +101,7 @@ def made_and_real(config: PointsData, model: VoxelDiffusion, data: str | Path) -
 
 
 def own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
-    """How many of the made clouds are nearest, by Chamfer distance, to a real one of their own label."""
+    """How many generated clouds have, by Chamfer distance, a nearest real cloud of their own label."""
     nearest = chamfer_table(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS]).argmin(dim=1)
     return int((label[nearest] == label).sum())
 
@@ -109,10 +112,10 @@ def _tokens(model: VoxelDiffusion, batch: PointsBatch) -> str:
 
 
 def _flops(model: VoxelDiffusion, batch: PointsBatch) -> str:
-    """The floating point operations of a training step of one cloud, with masks and with every token visible."""
+    """The floating point operations of one training step per cloud, with masks and with every token visible."""
     noise, time, _ = noise_of(batch)
     if batch.mask is None:
-        raise ValueError("the loader gives no masks; build it with mask=")
+        raise ValueError("the batch has no masks; give the loader mask=")
     mask = batch.mask.rows(slice(1))
     one = PointsBatch(
         points=batch.points[:1], noise=noise[:1], time=time[:1], mask=mask, label=batch.label[:1], key=batch.key[:1]
@@ -136,7 +139,7 @@ _ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""What torch's counter does not know."""
+"""The operations that torch's counter does not know."""
 
 
 def step_flops(model: Model[BatchT], batch: BatchT) -> int:

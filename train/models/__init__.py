@@ -1,4 +1,4 @@
-"""Models: one file each, of the parts that they share; a config builds its model on the grids of its data."""
+"""Models, one file each. A config builds its model on the token grids of its data."""
 
 from .audiovisual_diffusion import AudioVisualDiffusionConfig
 from .dense_unet import DenseUNetConfig

@@ -1,14 +1,14 @@
-"""DiffMAViL (Nunez et al., 2023): masked video and sound, completed from patches in noise instead of from mask tokens.
+"""DiffMAViL (Nunez et al., 2023): reconstructs masked video and sound from noised patches instead of mask tokens.
 
-Each modality has an encoder; fusion blocks follow over the visible tokens of both. The decoders get, for each hidden
-patch, the patch itself in noise (diffusion, one time for each sample and modality) and predict it without. The sound's
-decoder attends to everything, noisy patches and seen tokens; the video's only lets each noisy patch look at the seen
-tokens (cross-attention), which costs M x V instead of (M + V)^2. Beside that, clips and sounds are matched by the means
-of their encoded visible tokens. The ratio of the masks falls over the run and batches shrink with it (`Linear`,
-`token_budget=`).
+Each modality has its own encoder; fusion blocks follow over the visible tokens of both. For each hidden patch, a
+decoder reads the noised patch (one diffusion time per sample and modality) and predicts the clean one. The audio
+decoder has self-attention over noised patches and visible tokens. In the video decoder each noised patch attends to the
+visible tokens only (cross-attention), which costs M x V instead of (M + V)^2. A contrastive loss matches clips and
+sounds by the means of their encoded visible tokens. The masks' ratio falls over the run, and the batch size with it
+(`Linear`, `token_budget=`).
 
-The authors published no code: sizes, the weight of matching, and predicting the clean patch (as DiffMAE does, Wei et
-al., 2023) are choices made here. Shapes as in siamese.py.
+The authors published no code: the sizes, the weight of matching, and predicting the clean patch (as in DiffMAE, Wei et
+al., 2023) are this project's choices. Shapes are those of siamese.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...pipelines.augment.diffusion import LinearNoise
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ..core.block import Stack, begin_linear, gathered
+from ..core.block import Stack, gather_tokens, init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids
 from ..core.positions import interleaved_sinusoid
@@ -31,12 +31,12 @@ from .encoder_decoder import TokenEncoder
 from .pair_model import PairConfig, PairModel, every_token, masked
 
 NOISE = LinearNoise()
-"""The diffusion: what the loader draws and the model takes."""
+"""The noise schedule, the same in the loader and in the model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualDiffusionConfig(PairConfig):
-    """The sizes of a small model; fusion_depth: blocks over both modalities together."""
+    """The sizes; the defaults are those of a small model. fusion_depth: the number of blocks over both modalities."""
 
     width: int = 192
     depth: int = 4
@@ -58,7 +58,7 @@ class AudioVisualDiffusionConfig(PairConfig):
 
 
 class NoisyDecoder(nn.Module):
-    """Patches in noise to patches without, of one modality: `cross` blocks look at seen tokens only, else at all."""
+    """Denoises the patches of one modality. cross: patches attend to the visible tokens only, else to all tokens."""
 
     positions: Tensor
     times: Tensor
@@ -74,7 +74,11 @@ class NoisyDecoder(nn.Module):
         self.register_buffer("times", interleaved_sinusoid(NOISE.times, c.decoder_width), persistent=False)
 
     def forward(self, noisy: Tensor, time: Tensor, target: Tensor, seen: Tensor) -> Tensor:
-        """noisy (B, M, values) at times int64 (B,), the tokens `target` int64 (B, M), and seen (B, V, E)."""
+        """Predicts clean patches (B, M, values).
+
+        noisy: noised patches (B, M, values) at the positions `target` int64 (B, M) and the times int64 (B,). seen: the
+        encoded visible tokens (B, V, E).
+        """
         x = self.embed(noisy) + self.positions[target] + self.time(self.times[time])[:, None]
         if self.cross:
             return cast(Tensor, self.head(self.stack(x, seen=seen)))
@@ -82,7 +86,7 @@ class NoisyDecoder(nn.Module):
 
 
 class AudioVisualDiffusion(PairModel):
-    """The model. A batch has noise and its time for both, beside both masks."""
+    """The model. A batch needs both masks, and the noise and its time for both modalities."""
 
     def __init__(self, config: AudioVisualDiffusionConfig, grids: Grids) -> None:
         super().__init__(config, grids)
@@ -101,15 +105,16 @@ class AudioVisualDiffusion(PairModel):
         places = self._places(c.decoder_width)
         self.video_decoder = NoisyDecoder(c, self.video.n_targets, places[0], cross=True)
         self.audio_decoder = NoisyDecoder(c, self.audio.n_targets, places[1], cross=False)
-        begin_linear(self)
+        init_linear(self)
 
     def _places(self, width: int) -> tuple[Tensor, Tensor]:
-        """The positions of the video's tokens, on a line, and of the sound's, along time and frequency."""
+        """The position embeddings of the video (along a line) and of the sound (along time and frequency)."""
         return interleaved_sinusoid(self.video.n_tokens, width), self.audio.positions(width)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
-        """The squared errors of both modalities' clean patches, which share what matching leaves, and matching (1 for
-        guesses).
+        """The squared errors of the denoised patches of both modalities and the matching loss, which is 1 at chance.
+
+        Matching has its share of the config; the two errors have equal parts of the rest.
         """
         spectrogram, of_video, of_audio = masked(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
@@ -124,15 +129,16 @@ class AudioVisualDiffusion(PairModel):
             }
         )
 
-    def shown(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """All of it."""
+    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The whole batch."""
         return batch
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
     ) -> tuple[Tensor, Tensor]:
-        """The targets of both masks, (B, M, values of a token), from nothing but the visible tokens: each hidden patch
-        comes in as pure noise, the same at each call, at the last time.
+        """The predicted targets of both masks, (B, M, values of a token), from the visible tokens alone.
+
+        Each hidden patch is replaced by pure noise at the last time; the noise is the same at each call.
         """
         split = (self.video.split(video), self.audio.split(spectrogram))
         seen = self._fused(*self._encoded(split, video_mask.visible, audio_mask.visible))
@@ -145,8 +151,9 @@ class AudioVisualDiffusion(PairModel):
         return made[0], made[1]
 
     def denoise(self, batch: AudioVisualBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of the targets of the video, then of the sound, at the batch's noise and times: what is predicted, the clean
-        patches, and those in noise, (B, M, values of a token) each. ValueError where the batch has no noise or masks.
+        """(predicted, clean, noised) target patches of the video, then of the sound, at the batch's noise and times.
+
+        Each is (B, M, values of a token). ValueError if the batch has no noise or no masks.
         """
         spectrogram, of_video, of_audio = masked(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
@@ -156,7 +163,7 @@ class AudioVisualDiffusion(PairModel):
     def _denoised(
         self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """See `denoise`; of tokens that are split and encoded."""
+        """`denoise` for data that are already split into tokens (`split`) and encoded (`seen`)."""
         _, of_video, of_audio = masked(batch)
         clean = self._clean(split, of_video.target, of_audio.target)
         parts = (
@@ -172,26 +179,26 @@ class AudioVisualDiffusion(PairModel):
         return made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors float32 (B, D) of whole clips and of whole sounds; those of a pair should be near each other."""
+        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
         split = (self.video.split(video), self.audio.split(spectrogram))
         clips, sounds = self._encoded(split, every_token(split[0]), every_token(split[1]))
         return mean_token(clips), mean_token(sounds)
 
     def _clean(self, split: tuple[Tensor, Tensor], video_target: Tensor, audio_target: Tensor) -> tuple[Tensor, Tensor]:
-        """The target tokens of both as the decoders predict them."""
+        """The normalised target tokens of both modalities."""
         with torch.no_grad():
             return (
-                self.video.targets(gathered(split[0], video_target)),
-                self.audio.targets(gathered(split[1], audio_target)),
+                self.video.targets(gather_tokens(split[0], video_target)),
+                self.audio.targets(gather_tokens(split[1], audio_target)),
             )
 
     def _encoded(
         self, split: tuple[Tensor, Tensor], video_visible: Tensor, audio_visible: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The visible tokens of both through their encoders, (B, V, D) each."""
-        clips = self.encoder(self.video.inputs(gathered(split[0], video_visible)), video_visible, 0)
-        return clips, self.encoder(self.audio.inputs(gathered(split[1], audio_visible)), audio_visible, 1)
+        """The encoded visible tokens of both modalities, (B, V, D) each."""
+        clips = self.encoder(self.video.inputs(gather_tokens(split[0], video_visible)), video_visible, 0)
+        return clips, self.encoder(self.audio.inputs(gather_tokens(split[1], audio_visible)), audio_visible, 1)
 
     def _fused(self, clips: Tensor, sounds: Tensor) -> Tensor:
-        """What the decoders see, (B, V, E): the tokens of both."""
+        """The fused tokens of both modalities at the decoders' width, (B, V, E)."""
         return cast(Tensor, self.bridge(self.fusion(torch.cat((clips, sounds), dim=1))))

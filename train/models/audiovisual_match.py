@@ -1,4 +1,4 @@
-"""Matching clips with their sounds: means of tokens that are compared with those of all other clips of a batch."""
+"""The contrastive loss that matches clips with their sounds by the means of their tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..core.losses import Part
 
 
 def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The mean of tokens (B, V, D) of which `valid` bool (B, V) are real, scaled to length 1, float32 (B, D)."""
+    """The mean of the `valid` (bool (B, V), default: all) tokens (B, V, D), scaled to length 1: float32 (B, D)."""
     tokens = tokens.float()
     if valid is None:
         return F.normalize(tokens.mean(dim=1), dim=1)
@@ -23,10 +23,10 @@ def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0) -> Part:
-    """Bidirectional InfoNCE of pairs, unit vectors float32 (B, D), in units of what guessing costs (1 for guesses).
+    """Bidirectional InfoNCE (van den Oord et al., 2018) of pairs of unit vectors float32 (B, D); 1 at chance.
 
-    Each row of `one` is to find its partner among all rows of `other`, of every rank, and the other way round: the mean
-    of both cross entropies (van den Oord et al., 2018), divided by the logarithm of the number of pairs.
+    Each row of `one` is classified against the rows of `other` on all ranks, and the other way round. The loss is the
+    mean of both cross entropies divided by the logarithm of the number of pairs.
     """
     mine = torch.arange(len(one), device=one.device)
     ones, others = one, other
@@ -40,14 +40,14 @@ def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0)
 
 
 def rows_of_all_ranks(rows: Tensor) -> Tensor:
-    """The rows (B, D) of all ranks, one rank after the other, with gradients."""
+    """The rows (B, D) of all ranks, in rank order, with gradients."""
     return cast(Tensor, _Gathered.apply(rows))  # type: ignore[no-untyped-call]
 
 
 class _Gathered(torch.autograd.Function):
-    """The rows of all ranks, one rank after the other; the gradient of a rank's rows is the sum of what all ranks give.
+    """All-gather with gradients: the gradient of a rank's rows is the sum of the gradients on all ranks.
 
-    With the mean over ranks that DistributedDataParallel takes, that is the gradient of the loss of the whole batch.
+    DistributedDataParallel then averages over ranks, which gives the gradient of the loss of the whole batch.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The ideal complex ratio mask: what a mixture's spectrum is multiplied with to give the clean one."""
+"""The ideal complex ratio mask: the factor that turns a mixture's spectrum into the clean one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ Bound = Literal["parts", "magnitude", "none"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComplexRatio(Config):
-    """The mask M = S / Y of a clean spectrum S and a mixture Y, as a bounded target for a model, and back.
+    """The mask M = S / Y of a clean spectrum S and a mixture Y, compressed to a bounded target for a model.
 
-    Spectra are complex tensors of one shape (..., F, T): any microphones and batch before, numpy arrays through
-    torch.from_numpy. M is S conj(Y) / max(|Y|^2, eps), so that M Y = S exactly wherever |Y|^2 is eps or more; this is
-    the true complex product, which also turns the phase.
+    Spectra are complex tensors of equal shape (..., F, T) with any leading axes. M is S conj(Y) / max(|Y|^2, eps), so
+    M Y = S exactly wherever |Y|^2 >= eps; the product is complex, so it also corrects the phase.
 
-    bound: "parts", the real and the imaginary part each become limit * tanh(steepness / 2 * part), published as
-        K (1 - exp(-C x)) / (1 + exp(-C x)) with K = 10 and C = 0.1 (Williamson et al. 2016); "magnitude", the
-        magnitude does and the phase stays (Choi et al. 2019, Deep Complex U-Net, with a limit of 1 and a steepness of
-        2); "none".
+    bound: "parts" replaces the real and the imaginary part x each by limit * tanh(steepness / 2 * x), published as
+        K (1 - exp(-C x)) / (1 + exp(-C x)) with K = 10 and C = 0.1 (Williamson et al. 2016); "magnitude" compresses the
+        magnitude so and keeps the phase (Choi et al. 2019, Deep Complex U-Net, with limit 1 and steepness 2); "none"
+        does nothing.
 
     Used by the Channel-Attention Dense U-Net (Tolooshams et al. 2020) on each microphone.
     """
@@ -40,22 +39,22 @@ class ComplexRatio(Config):
             raise ValueError(f"bound is one of {', '.join(get_args(Bound))}, got {self.bound!r}")
         if not (self.limit > 0 and self.steepness > 0 and self.eps > 0):
             raise ValueError(
-                f"limit, steepness and eps are above 0, got limit={self.limit}, steepness={self.steepness}, "
+                f"limit, steepness and eps must be > 0, got limit={self.limit}, steepness={self.steepness}, "
                 f"eps={self.eps}"
             )
 
     def target(self, mixture: Tensor, clean: Tensor) -> Tensor:
-        """The bounded mask of a mixture and its clean spectrum: complex, of their shape."""
+        """The bounded mask of a mixture and its clean spectrum: complex, of the same shape."""
         if mixture.shape != clean.shape or not (mixture.is_complex() and clean.is_complex()):
             raise ValueError(
-                f"mixture and clean are complex spectra of one shape, got {tuple(mixture.shape)} {mixture.dtype} and "
+                f"mixture and clean must be complex spectra of one shape, got {tuple(mixture.shape)} {mixture.dtype}, "
                 f"{tuple(clean.shape)} {clean.dtype}"
             )
         power = mixture.real.square() + mixture.imag.square()
         return self.bounded(clean * mixture.conj() / power.clamp_min(self.eps))
 
     def bounded(self, mask: Tensor) -> Tensor:
-        """A mask with its bound: complex, of its shape."""
+        """Compresses a mask to the bound: complex, of the same shape."""
         if self.bound == "parts":
             return torch.complex(self._squeezed(mask.real), self._squeezed(mask.imag))
         if self.bound == "magnitude":
@@ -63,9 +62,7 @@ class ComplexRatio(Config):
         return mask
 
     def unbounded(self, mask: Tensor) -> Tensor:
-        """The mask without its bound: the inverse of what `target` did. At the limit itself it is the largest that the
-        mask's precision can tell from it.
-        """
+        """The inverse of `bounded`. Values at the limit are first reduced to the largest number below it."""
         if self.bound == "parts":
             return torch.complex(self._stretched(mask.real), self._stretched(mask.imag))
         if self.bound == "magnitude":
@@ -85,6 +82,6 @@ class ComplexRatio(Config):
 
 
 def _with_magnitude(mask: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """The same phase with `function` of the magnitude; 0 stays 0 and has a gradient."""
+    """Applies `function` to the magnitude and keeps the phase; 0 stays 0 and has a gradient."""
     magnitude = mask.abs().clamp_min(1e-12)
     return mask * (function(magnitude) / magnitude)

@@ -1,10 +1,10 @@
 """The Channel-Attention Dense U-Net: several microphones in, a complex ratio mask for each out.
 
 Source: Tolooshams et al., 2020 (arXiv 2001.11542): a U-Net of dense blocks over the spectra of all microphones, with
-attention between the channels of every level; the estimate is the true complex product of mask and mixture. Sizes here
-are compact choices of this project; the paper's own are not known to it.
+attention between the channels of every level; the estimate is the complex product of mask and mixture. The sizes are
+this project's choices.
 
-Shapes: B samples, M microphones, n samples of sound, C channels of features, F frequencies, T frames.
+Shapes: B samples, M microphones, n time samples, C feature channels, F frequencies, T frames.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from .complex_ratio import ComplexRatio
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseUNetConfig(ModelConfig[NoisyBatch]):
-    """microphones, n_samples: of the input. n_fft, hop: of the spectra, samples. width: channels of the first level.
+    """The sizes. microphones, n_samples: of the input. n_fft, hop: of the STFT, in samples. width: channels of the
+    first level.
 
-    depth: halvings of frequency and time. layers, growth: of a dense block. attention: the length of queries and keys.
-    target: what is compared, the enhanced sound or the bounded complex ratio mask (complex_ratio.py).
+    depth: the number of times that frequency and time are halved. layers, growth: of a dense block. attention: the
+    length of queries and keys. target: the loss compares the enhanced sound ("sound") or the bounded complex ratio mask
+    ("ratio", complex_ratio.py).
     """
 
     microphones: int = 4
@@ -45,10 +47,10 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
 
     def __post_init__(self) -> None:
         if self.target not in ("sound", "ratio"):
-            raise ValueError(f"target={self.target!r}: legal are 'sound' and 'ratio'")
+            raise ValueError(f"target is 'sound' or 'ratio', got {self.target!r}")
         numbers = {name: value for name, value in asdict(self).items() if name != "target"}
         if min(numbers.values()) < 1:
-            raise ValueError(f"all of a Dense U-Net's sizes are at least 1, got {numbers}")
+            raise ValueError(f"all sizes of a Dense U-Net must be at least 1, got {numbers}")
         if self.n_samples % self.hop or self.n_fft % (2 << self.depth) or self.frames % (1 << self.depth):
             raise ValueError(
                 f"{self.frames} frames of n_samples={self.n_samples} and {self.n_fft // 2} frequencies must be whole "
@@ -60,7 +62,7 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
         return DenseUNet(self, grids)
 
     def check(self, data: DataConfig[NoisyBatch]) -> None:
-        """ValueError where the data have another number of microphones or samples."""
+        """Raises ValueError if the data have another number of microphones or samples."""
         if isinstance(data, NoisyData) and (data.microphones, data.clip.n_samples) != (
             self.microphones,
             self.n_samples,
@@ -72,12 +74,12 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
 
     @property
     def frames(self) -> int:
-        """Frames that the network works on (the last one, over the end, is left out)."""
+        """The number of frames that the network processes; the last one, beyond the end, is dropped."""
         return self.n_samples // self.hop
 
 
 class ChannelAttention(nn.Module):
-    """At each frequency, channels (B, C, F, T) look at each other: queries and keys are linear maps of their frames."""
+    """Self-attention between channels at each frequency, (B, C, F, T); queries and keys are linear in the frames."""
 
     def __init__(self, frames: int, length: int) -> None:
         super().__init__()
@@ -86,14 +88,14 @@ class ChannelAttention(nn.Module):
         self.share = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x plus a learnt share of what it attends to."""
+        """x plus the attention output times a learnt factor."""
         rows = x.transpose(1, 2)
         seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), rows)
         return x + self.share * seen.transpose(1, 2)
 
 
 class DenseBlock(nn.Module):
-    """Convolutions that each see all channels before them (B, C, F, T), joined to `out` channels; then attention."""
+    """A dense block (B, C, F, T) to (B, out, F, T): each convolution reads all channels before it; then attention."""
 
     def __init__(self, channels: int, out: int, frames: int, config: DenseUNetConfig) -> None:
         super().__init__()
@@ -115,7 +117,7 @@ class DenseBlock(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice as many frequencies and frames, joined with what the way down had there."""
+    """Upsamples frequencies and frames by 2 and concatenates the skip connection."""
 
     def __init__(self, channels: int, out: int, frames: int, config: DenseUNetConfig) -> None:
         super().__init__()
@@ -127,7 +129,7 @@ class Up(nn.Module):
 
 
 class DenseUNet(Model[NoisyBatch]):
-    """Mixtures to masks and estimates. With its initial weights every mask is 1."""
+    """Predicts masks and clean sounds from mixtures. With initial weights every mask is 1."""
 
     window: Tensor
 
@@ -154,11 +156,10 @@ class DenseUNet(Model[NoisyBatch]):
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
     def loss(self, batch: NoisyBatch) -> Losses:
-        """The error of the estimate over that of the mixture itself, each sample in its weight; 1 is what a mask of 1
-        gives.
+        """The error of the estimate divided by that of the mixture, so that a mask of 1 has loss 1.
 
-        The error is the mean absolute one of the sounds, or with the target "ratio" the squared one of the bounded
-        masks, weighted by the mixture's magnitude.
+        The error is the mean absolute error of the sounds or, with the target "ratio", the squared error of the bounded
+        masks weighted by the mixture's magnitude. Samples count by their weight.
         """
         mixture, clean = batch.mixture, batch.clean
         spectrum = self.spectra(mixture)
@@ -184,19 +185,19 @@ class DenseUNet(Model[NoisyBatch]):
         return self._sound(self.mask(spectrum) * spectrum)
 
     def spectra(self, sound: Tensor) -> Tensor:
-        """Complex (B, M, F, T) of float32 (B, M, n), without the highest frequency and the last frame."""
+        """The STFT of sounds float32 (B, M, n): complex (B, M, F, T), without the highest frequency and last frame."""
         c = self.config
         if sound.shape[1:] != (c.microphones, c.n_samples):
             raise ValueError(
                 f"sounds have the shape {tuple(sound.shape)}, the model takes (B, {c.microphones}, {c.n_samples}); use "
-                "one setting for the loader and the model"
+                "the same clip and microphones for the loader and the model"
             )
         flat = sound.reshape(-1, c.n_samples).float()
         full = torch.stft(flat, c.n_fft, c.hop, window=self.window, pad_mode="constant", return_complex=True)
         return full[:, :-1, :-1].reshape(-1, c.microphones, c.n_fft // 2, c.frames)
 
     def mask(self, spectrum: Tensor) -> Tensor:
-        """The complex mask of mixtures' spectra, (B, M, F, T), which they are to be multiplied with."""
+        """The complex mask (B, M, F, T) for the spectra of mixtures."""
         level = spectrum.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
         scaled = spectrum / level
         squeezed = scaled / scaled.abs().clamp_min(1e-4).sqrt()
@@ -218,7 +219,7 @@ class DenseUNet(Model[NoisyBatch]):
 
 
 def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
-    """The scale-invariant signal-to-distortion ratio in decibels of the last axis (Le Roux et al., 2019)."""
+    """The scale-invariant signal-to-distortion ratio in dB over the last axis (Le Roux et al., 2019)."""
     estimate, clean = (x - x.mean(dim=-1, keepdim=True) for x in (estimate, clean))
     scale = (estimate * clean).sum(-1, keepdim=True) / clean.square().sum(-1, keepdim=True).clamp_min(1e-12)
     target = scale * clean

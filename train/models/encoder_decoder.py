@@ -1,7 +1,7 @@
-"""What all autoencoders of tokens have: an encoder of the visible ones, and a decoder that predicts the hidden ones.
+"""The encoder of visible tokens and the decoder of hidden tokens that all masked autoencoders share.
 
-Tokens may be of several kinds, such as cubes of video and patches of sound: embeddings, positions, norms and heads are
-each kind's own. Masked autoencoders have one kind, AVSiam and DiffMAViL two.
+Tokens may be of several kinds, such as cubes of video and patches of spectrograms. Each kind has its own embedding,
+positions, norms and head. Masked autoencoders have one kind, AVSiam and DiffMAViL have two.
 
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's width.
 """
@@ -19,9 +19,10 @@ from .window_decoder import Windows
 
 
 class TokenEncoder(nn.Module):
-    """Visible tokens to vectors: each kind's embedding and positions, then blocks, shared by all kinds or its own.
+    """Encodes visible tokens: embedding and positions of each kind, then blocks.
 
-    n_inputs: the values of a token of each kind. positions: float32 (N, D) of each kind.
+    n_inputs: the number of values of a token, per kind. positions: float32 (N, D), per kind. shared: all kinds use the
+    same blocks, with norms of their own; otherwise each kind has its own blocks.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class TokenEncoder(nn.Module):
         self.positions = Positions(positions)
 
     def forward(self, inputs: Tensor, visible: Tensor, kind: int = 0, valid: Tensor | None = None) -> Tensor:
-        """inputs: float32 (B, V, values) of the tokens `visible` int64 (B, V), of which only those that are `valid`
-        bool (B, V) are attended to. The result is (B, V, D).
+        """Encodes inputs float32 (B, V, values) of the tokens `visible` int64 (B, V) to (B, V, D).
+
+        valid: bool (B, V); tokens that are not valid are padding and are not attended to.
         """
         x = self.embed[kind](inputs) + self.positions(kind)[visible]
         mask = None if valid is None else valid[:, None, None, :]
@@ -57,11 +59,10 @@ class TokenEncoder(nn.Module):
 
 
 class TokenDecoder(nn.Module):
-    """Predicts hidden tokens: it reads what the encoder says of the visible ones, followed by mask tokens, without
-    putting them back in order, and only the mask tokens are predicted.
+    """Predicts hidden tokens from the encoded visible tokens followed by mask tokens, which are not put back in order.
 
-    positions: float32 (N, E) of each kind. A learnt vector tells kinds apart where there are several. windows: the
-    blocks attend within these only, and then all tokens are put back in order; for one kind.
+    positions: float32 (N, E), per kind. If there are several kinds, each has a learnt embedding. windows: attention
+    stays within these windows; all tokens are then put back in order. Only for one kind.
     """
 
     def __init__(
@@ -87,15 +88,16 @@ class TokenDecoder(nn.Module):
         self.head = nn.ModuleList(nn.Linear(width, n) for n in n_targets)
         self.positions = Positions(positions)
 
-    def begin(self) -> None:
-        """The mask token and the vectors of the kinds as they begin."""
+    def init_weights(self) -> None:
+        """Initialises the mask token and the embeddings of the kinds."""
         for vectors in (self.mask_token, self.kind):
             if vectors is not None:
                 nn.init.trunc_normal_(vectors, std=0.02, a=-0.02, b=0.02)
 
     def forward(self, encoded: Sequence[Tensor], visible: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
-        """Of each kind the predictions (B, M, n_targets) of its tokens `target` (B, M), from the encoder's output
-        (B, V, D) of its tokens `visible` (B, V).
+        """The predictions (B, M, n_targets) of the tokens `target` (B, M), per kind.
+
+        encoded: the encoder's output (B, V, D) for the tokens `visible` (B, V), per kind.
         """
         seen = [self.bridge(one) for one in encoded]
         if self.windows is not None:
@@ -108,12 +110,12 @@ class TokenDecoder(nn.Module):
         return [head(part) for head, part in zip(self.head, x.split(counts, dim=1), strict=True)]
 
     def _place(self, kind: int) -> Tensor:
-        """What is added to a token of a kind at each place, (N, E)."""
+        """The position embeddings of a kind, plus its own embedding if there are several kinds: (N, E)."""
         positions: Tensor = self.positions(kind)
         return positions if self.kind is None else positions + self.kind[kind]
 
     def _in_grid(self, windows: Windows, seen: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """All tokens in their places, mask tokens where none was seen, (B, M, E) of them after the blocks."""
+        """Puts all tokens in grid order, runs the windowed blocks, and returns the target tokens (B, M, E)."""
         positions = self._place(0)
         grid = self.mask_token.to(seen.dtype).expand(len(seen), len(positions), -1)
         grid = grid.scatter(1, visible[..., None].expand_as(seen), seen)
@@ -122,7 +124,7 @@ class TokenDecoder(nn.Module):
 
 
 class Positions(nn.Module):
-    """Fixed positions of each kind of token, which follow the model to its device and are in no file."""
+    """Fixed position embeddings per kind of token, as buffers that are not saved."""
 
     def __init__(self, of: Sequence[Tensor]) -> None:
         super().__init__()

@@ -1,9 +1,8 @@
-"""Weights and configs to and from `transformers.VideoMAEForPreTraining`.
+"""Converts weights and configs to and from `transformers.VideoMAEForPreTraining`.
 
-Nothing here imports transformers: a model is its config as a dict and its state dict. What differs in form:
-transformers has one linear layer each for query, key and value, a 3-D convolution where this package has a linear layer
-over a cube's pixels, a mask token of shape (1, 1, E), and predicts a cube's values in (t h w c) order where this
-package has (c t h w).
+Nothing here imports transformers: a model is given as a config dict and a state dict. Differences: transformers has
+separate linear layers for query, key and value, a 3-D convolution instead of a linear layer over a cube's pixels, a
+mask token of shape (1, 1, E), and predicts the values of a cube in (t h w c) order instead of (c t h w).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
 from .video_autoencoder import VideoAutoencoderConfig
 
 HF_DECODER_EPS = 1e-5
-"""transformers has no setting for the epsilon of the decoder's last norm; it is always this."""
+"""The epsilon of the decoder's last norm, which transformers does not let one set."""
 
 _ROOT = {
     "encoder.embed.0.bias": "videomae.embeddings.patch_embeddings.projection.bias",
@@ -49,7 +48,7 @@ _STACKS = {"encoder.stacks.0.blocks": "videomae.encoder.layer", "decoder.stack.b
 
 
 def to_hf_config(model: MaskedAutoencoder[VideoBatch]) -> dict[str, Any]:
-    """The keyword arguments of the `transformers.VideoMAEConfig` of a video model."""
+    """The keyword arguments of `transformers.VideoMAEConfig` for a video model."""
     c, tokens = model.config, _tokens(model)
     return {
         "num_frames": tokens.extent[0],
@@ -98,7 +97,7 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     """This package's model with the weights of a VideoMAEForPreTraining.
 
     config: its `config.to_dict()`, or the content of a config.json. state: its state dict, or the content of a
-    model.safetensors. ValueError where the architecture is another one.
+    model.safetensors. ValueError for an architecture that this package does not have.
     """
     _check(config)
     autoencoder = VideoAutoencoderConfig(

@@ -1,14 +1,14 @@
 """The masked autoencoder: tokenise, gather the visible tokens, encode, decode, compare with the targets.
 
-One core for every kind of token: a `Tokens` module says how data is cut into tokens and what is predicted of a token,
-the core does the rest. All shapes are static and all selections are gathers by index, so it compiles to one graph.
+The model is the same for every kind of token: a `Tokens` module splits data into tokens and defines the inputs and
+targets. All shapes are static and all selections are gathers by index, so it compiles to one graph.
 
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's width.
 
 The architecture is VideoMAE's (Tong et al., 2022, section 3.4 and appendix): pre-norm blocks, fixed 1-D sinusoid
 positions over the flattened tokens, no class token, a bias for query and value but none for key; the decoder reads the
 visible tokens followed by mask tokens, without putting them back in order, and only the mask tokens are predicted.
-VideoMAE V2 (Wang et al., 2023) is the same core with fewer mask tokens and a weight for each.
+VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a weight for each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.stream.sampler import BatchT
-from ..core.block import begin_linear, gathered
+from ..core.block import gather_tokens, init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids, Model, ModelConfig
 from ..core.positions import interleaved_sinusoid
@@ -31,20 +31,20 @@ from .window_decoder import Windows
 
 
 class Tokens(Protocol[BatchT]):
-    """What the core asks of a kind of token; a module, so that its buffers follow the model to its device."""
+    """The interface of a kind of token. It is a module, so its buffers follow the model to its device."""
 
     n_tokens: int
     n_inputs: int
     n_targets: int
 
     def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
-        """The data of a batch and its masks; ValueError where it has none."""
+        """The data and the masks of a batch. ValueError if it has none."""
 
     def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
-        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
 
     def split(self, data: Tensor) -> Tensor:
-        """The data's tokens as stored, (B, N, ...)."""
+        """Splits data into tokens (B, N, ...), without normalisation."""
 
     def inputs(self, tokens: Tensor) -> Tensor:
         """Tokens as the encoder reads them, float32 (B, V, n_inputs)."""
@@ -54,8 +54,8 @@ class Tokens(Protocol[BatchT]):
 
 
 @runtime_checkable
-class Placed(Protocol):
-    """Tokens that lie in a `grid` of their own and have positions for it, instead of those along a line."""
+class Positioned(Protocol):
+    """Tokens with position embeddings of their own for a `grid`, instead of those along a line."""
 
     grid: tuple[int, ...]
 
@@ -66,12 +66,11 @@ class Placed(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig(ModelConfig[BatchT]):
-    """Sizes of the encoder and the decoder, and the epsilons of their layer norms.
+    """The sizes of the encoder and the decoder, and the epsilons of their layer norms.
 
-    `decoder_window`: tokens of a window in time and frequency, for a decoder that attends only within windows
-    (window_decoder.py); None for one that attends to everything.
-    `eps` is the blocks' and the encoder's, `decoder_eps` that of the decoder's last norm. 1e-6 is the authors' value;
-    transformers uses 1e-12 and 1e-5.
+    decoder_window: the size of the decoder's attention windows in tokens of time and frequency (window_decoder.py);
+    None for global attention. eps: of all layer norms except the decoder's last, whose epsilon is decoder_eps. 1e-6 is
+    the authors' value; transformers uses 1e-12 and 1e-5.
     """
 
     width: int = 384
@@ -100,7 +99,7 @@ class AutoencoderConfig(ModelConfig[BatchT]):
 
     @abstractmethod
     def tokens(self, grids: Grids) -> Tokens[BatchT]:
-        """The kind of tokens, on its grid."""
+        """The `Tokens` module for the data's grid."""
 
     def make(self, grids: Grids) -> MaskedAutoencoder[BatchT]:
         """See ModelConfig."""
@@ -133,25 +132,25 @@ class MaskedAutoencoder(Model[BatchT]):
             norm_eps=c.decoder_eps,
             windows=None if c.decoder_window is None else self._windows(c.decoder_window),
         )
-        self.decoder.begin()
-        begin_linear(self)
+        self.decoder.init_weights()
+        init_linear(self)
 
     def _windows(self, window: tuple[int, int]) -> Windows:
-        if not isinstance(self.tokens, Placed):
-            raise ValueError(f"decoder_window={window} is for tokens in a grid of time and frequency; leave it out")
+        if not isinstance(self.tokens, Positioned):
+            raise ValueError(f"decoder_window={window} needs tokens on a grid of time and frequency; leave it out")
         return Windows(self.tokens.grid, window)
 
     def loss(self, batch: BatchT) -> Losses:
-        """The squared error of target tokens, each in its weight."""
+        """The mean squared error over target tokens, weighted by the mask's weights."""
         data, mask = self.tokens.of(batch)
         tokens = self.tokens.split(data)
         with torch.no_grad():
-            expected = self.tokens.targets(gathered(tokens, mask.target))
+            expected = self.tokens.targets(gather_tokens(tokens, mask.target))
         predicted = self._predict(tokens, mask.visible, mask.target)
         return Losses(parts={"reconstruction": squared(predicted, expected, mask.weight)})
 
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch with the predicted targets in their place, each with the true one's mean and deviation."""
+        """The batch with its target tokens replaced by the predictions, scaled by the true mean and deviation."""
         return self.tokens.completed(batch, self.predict(*self._seen(batch)))
 
     def _seen(self, batch: BatchT) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,7 +158,7 @@ class MaskedAutoencoder(Model[BatchT]):
         return data, mask.visible, mask.target
 
     def predict(self, data: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """What the decoder says of the tokens `target`, (B, M, n_targets), having seen only the tokens `visible`."""
+        """Predicts the tokens `target`, (B, M, n_targets), from the tokens `visible`."""
         return self._predict(self.tokens.split(data), visible, target)
 
     def encode(self, data: Tensor, visible: Tensor) -> Tensor:
@@ -167,7 +166,7 @@ class MaskedAutoencoder(Model[BatchT]):
         return self._encode(self.tokens.split(data), visible)
 
     def _encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        return cast(Tensor, self.encoder(self.tokens.inputs(gathered(tokens, visible)), visible))
+        return cast(Tensor, self.encoder(self.tokens.inputs(gather_tokens(tokens, visible)), visible))
 
     def _predict(self, tokens: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         made: list[Tensor] = self.decoder([self._encode(tokens, visible)], [visible], [target])
@@ -175,5 +174,5 @@ class MaskedAutoencoder(Model[BatchT]):
 
 
 def _positions(tokens: Tokens[BatchT], width: int) -> Tensor:
-    """Where tokens have positions of their own those, else those along a line: float32 (N, width)."""
-    return tokens.positions(width) if isinstance(tokens, Placed) else interleaved_sinusoid(tokens.n_tokens, width)
+    """The tokens' own position embeddings if they have any, else those along a line: float32 (N, width)."""
+    return tokens.positions(width) if isinstance(tokens, Positioned) else interleaved_sinusoid(tokens.n_tokens, width)

@@ -1,12 +1,12 @@
-"""MeshMask: an encoder-processor-decoder on meshes, pre-trained by hiding nodes, then trained to predict the next step.
+"""MeshMask: a graph network on meshes, pre-trained on masked nodes and then trained to predict the next time step.
 
-Masked, the encoder's rounds of messages run on what is left of the graph when the hidden nodes and their edges are
-taken out. Then the graph is whole again: hidden nodes come back as a mask token, their edges as their own features plus
-an edge token, and the decoder's rounds run over it; fields are predicted at the hidden nodes. Without a mask the same
-rounds run on the whole graph and the change to the next step is predicted, by a head of its own.
+With a mask, the encoder's rounds of message passing run on the visible nodes and the edges between them. Then hidden
+nodes are added as a mask token and their edges as their features plus an edge token; the decoder's rounds run on the
+whole graph and the fields at the hidden nodes are predicted. Without a mask the same rounds run on the whole graph, and
+a second head predicts the change to the next step.
 
-Source: MeshMask (Garnier et al., 2025) for the masking, MeshGraphNets (Pfaff et al., 2021) for the network and the
-prediction of changes. As there, a node's place is known only from its edges.
+Sources: MeshMask (Garnier et al., 2025) for the masking, MeshGraphNets (Pfaff et al., 2021) for the network and the
+prediction of changes. As there, positions enter only as features of edges.
 
 Shapes: N nodes, E edges, D channels, V visible nodes, M targets, K edges between visible nodes.
 """
@@ -31,14 +31,15 @@ from .message_passing import GatedMLP, GraphBlock
 Task = Literal["masked", "next"]
 
 N_KINDS = 9
-"""Node types are one-hot of this width."""
+"""The length of the one-hot vectors of node types."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshNetworkConfig(ModelConfig[MeshBatch]):
-    """Task and sizes. task: "masked" predicts hidden fields, "next" changes to the next step. channels: D. dims: of
-    space, 2 or 3. width: of nodes and edges; hidden: of the gated perceptrons. encoder_rounds, decoder_rounds: of
-    messages, before and after hidden nodes come back.
+    """The task and the sizes. task: "masked" predicts the fields at hidden nodes, "next" the change to the next step.
+
+    channels: D. dims: dimensions of space, 2 or 3. width: of node and edge vectors. hidden: of the gated MLPs.
+    encoder_rounds, decoder_rounds: rounds of message passing before and after the hidden nodes are added.
     """
 
     task: Task = "masked"
@@ -56,12 +57,16 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
             raise ValueError(f"task is one of {', '.join(get_args(Task))}, got {self.task!r}")
         sizes = (self.channels, self.width, self.hidden, self.encoder_rounds, self.decoder_rounds)
         if min(sizes) < 1:
-            raise ValueError(f"channels, width, hidden and both numbers of rounds are at least 1, got {sizes}")
+            raise ValueError(
+                f"channels, width, hidden, encoder_rounds and decoder_rounds must be at least 1, got {sizes}"
+            )
 
     def check(self, data: DataConfig[MeshBatch]) -> None:
-        """ValueError for a mask without the task that needs one, or the other way round."""
+        """Raises ValueError unless the data have a mask exactly if the task is "masked"."""
         if isinstance(data, MeshData) and (data.mask is not None) != (self.task == "masked"):
-            raise ValueError(f"the task 'masked' needs a mask and 'next' has none, got {self.task!r}, {data.mask}")
+            raise ValueError(
+                f"task='masked' needs a mask and task='next' has none, got task={self.task!r}, mask={data.mask}"
+            )
 
     def make(self, grids: Grids) -> MeshNetwork:
         """See ModelConfig."""
@@ -69,7 +74,7 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
 
 
 class MeshNetwork(Model[MeshBatch]):
-    """The network of either task; all but the head and the tokens have the same names and shapes in both."""
+    """The network. Both tasks have the same names and shapes of weights except for the head and the mask tokens."""
 
     def __init__(self, config: MeshNetworkConfig, grids: Grids) -> None:
         super().__init__(config, grids)
@@ -86,8 +91,10 @@ class MeshNetwork(Model[MeshBatch]):
             self.change_head = nn.Linear(c.width, c.channels)
 
     def loss(self, batch: MeshBatch) -> Losses:
-        """Of the task "masked" the squared error of fields at hidden nodes, of "next" that of the change to the next
-        step in units of the batch's `change`: the mean over channels, each node weighted.
+        """The mean squared error over nodes and channels, with the batch's node weights.
+
+        Task "masked": of the fields at hidden nodes. Task "next": of the change to the next step in units of the
+        batch's `change`.
         """
         self._check(batch)
         if self.config.task == "masked":
@@ -95,12 +102,12 @@ class MeshNetwork(Model[MeshBatch]):
             made = self.predict_masked(batch)
             return Losses(parts={"fields": squared(made, batch.state[mask.target[0]], mask.weight[0])})
         if batch.next_state is None:
-            raise ValueError("these meshes are surfaces without steps in time; the next step is of simulations")
+            raise ValueError("the meshes have no next step (they are surfaces); task='next' needs simulations")
         made = self.predict_change(batch.state, batch.kinds, batch.edges, batch.edge_features)
         return Losses(parts={"change": squared(made, (batch.next_state - batch.state) / batch.change, batch.counts)})
 
     def reconstructed(self, batch: MeshBatch) -> MeshBatch:
-        """The batch with the model's fields at the hidden nodes, or with its next step where nodes are free."""
+        """The batch with the predicted fields at hidden nodes (task "masked"), or at free nodes (task "next")."""
         self._check(batch)
         if self.config.task == "masked":
             made, target = self.predict_masked(batch), hidden_nodes(batch).target[0]
@@ -111,7 +118,7 @@ class MeshNetwork(Model[MeshBatch]):
         return replace(batch, next_state=torch.where((batch.counts > 0)[:, None], made, given))
 
     def _check(self, batch: MeshBatch) -> None:
-        """ValueError for a batch of another kind of mesh than the model is for."""
+        """Raises ValueError if the batch has another number of channels or dimensions than the model."""
         found, wanted = (batch.state.shape[1], batch.positions.shape[1]), (self.config.channels, self.config.dims)
         if found != wanted:
             raise ValueError(
@@ -120,7 +127,7 @@ class MeshNetwork(Model[MeshBatch]):
             )
 
     def predict_masked(self, batch: MeshBatch) -> Tensor:
-        """The fields at the target nodes, (M, D), of which only those at visible nodes were looked at."""
+        """Predicts the fields at the target nodes, (M, D), from those at the visible nodes."""
         mask = hidden_nodes(batch)
         if batch.visible_edges is None or batch.kept_edges is None:
             raise ValueError(NO_MASK)
@@ -147,11 +154,11 @@ class MeshNetwork(Model[MeshBatch]):
         return cast(Tensor, self.embed_nodes(torch.cat((fields, F.one_hot(kinds, N_KINDS).to(fields.dtype)), dim=1)))
 
 
-NO_MASK = "the loader gives no masks, and masked pre-training needs them; build it with mask="
+NO_MASK = "the batch has no masks, and masked pre-training needs them; give the loader mask="
 
 
 def hidden_nodes(batch: MeshBatch) -> MaskBatch:
-    """The mask over a batch's nodes; ValueError where it has none."""
+    """The mask over the nodes of a batch. ValueError if it has none."""
     if batch.mask is None:
         raise ValueError(NO_MASK)
     return batch.mask

@@ -1,9 +1,8 @@
-"""Message passing over a graph whose edges are pairs of node numbers: edges learn from their ends, nodes from the sum
-of what arrives.
+"""Message passing over a graph: edges are updated from their two nodes, nodes from the sum of their incoming edges.
 
-The blocks are MeshGraphNets' (Pfaff et al., 2021, section 3.2), with the gated perceptrons of MeshMask (Garnier et al.,
-2025) in place of two-layer ones. The first layer of an edge's perceptron, a product with [edge, sender, receiver], is
-done as three: those of the nodes once a node, not once an edge.
+The blocks are those of MeshGraphNets (Pfaff et al., 2021, section 3.2) with the gated MLPs of MeshMask (Garnier et al.,
+2025). The first layer of an edge's MLP, a linear map of [edge, sender, receiver], is computed as three linear maps, so
+that those of the nodes are computed once per node and not once per edge.
 
 Shapes: N nodes, E edges, H the width.
 """
@@ -17,15 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def received(messages: Tensor, receivers: Tensor, n_nodes: int) -> Tensor:
-    """The sum of the messages (E, H) that each node receives: (n_nodes, H), 0 at nodes without an edge."""
+def sum_messages(messages: Tensor, receivers: Tensor, n_nodes: int) -> Tensor:
+    """The sum of the messages (E, H) that each node receives: (n_nodes, H); 0 for nodes without an edge."""
     sums = messages.new_zeros((n_nodes, *messages.shape[1:]))
     return sums.index_add(0, receivers, messages)
 
 
 class GatedTail(nn.Module):
-    """What follows the first layer of a gated perceptron: GELU of its one half times the other, a layer, a norm. The
-    result has the parameters' precision, also under autocast, so that sums over rounds and neighbours keep it.
+    """The part of a gated MLP after its first layer: GELU of one half times the other half, a linear layer, a norm.
+
+    The result has the dtype of the parameters even under autocast, so sums over rounds and neighbours keep precision.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -39,7 +39,7 @@ class GatedTail(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """A gated perceptron with a norm at its end: (..., n_inputs) to (..., width)."""
+    """A gated MLP with a final layer norm: (..., n_inputs) to (..., width)."""
 
     def __init__(self, n_inputs: int, width: int, hidden: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class GatedMLP(nn.Module):
 
 
 class GraphBlock(nn.Module):
-    """One round of messages: the edges, then the nodes, each added to what it was."""
+    """One round of message passing: updates the edges, then the nodes, each with a residual connection."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -62,9 +62,9 @@ class GraphBlock(nn.Module):
         self.node_tail = GatedTail(width, hidden)
 
     def forward(self, nodes: Tensor, edges: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-        """Nodes (N, H) and edges (E, H) after the round; ends: int64 (2, E), senders and receivers."""
+        """Returns nodes (N, H) and edges (E, H) after the round. ends: int64 (2, E), senders and receivers."""
         sent, got = self.of_ends(nodes).chunk(2, dim=1)
         first = self.of_edge(edges).add_(sent.index_select(0, ends[0])).add_(got.index_select(0, ends[1]))
         edges = edges + self.edge_tail(first)
-        arrived = received(edges, ends[1], nodes.shape[0])
+        arrived = sum_messages(edges, ends[1], nodes.shape[0])
         return nodes + self.node_tail(self.of_node(torch.cat((nodes, arrived), dim=1))), edges

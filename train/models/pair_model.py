@@ -1,4 +1,4 @@
-"""What models of video with sound share: their sizes, how a batch is taken apart, and what is asked of them."""
+"""The base of models of video with sound: their sizes and interface, and the parts of a batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..tokens.video import VideoTokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairConfig(ModelConfig[AudioVisualBatch]):
-    """Sizes of a model of pairs; the temperature of matching; and which share of the loss it has, the rest being
-    reconstruction's.
+    """The sizes of a model of pairs. temperature: of the matching loss. matching: its share of the loss, in [0, 1];
+    reconstruction has the rest.
     """
 
     width: int
@@ -43,33 +43,33 @@ class PairConfig(ModelConfig[AudioVisualBatch]):
         if self.depth < 1 or self.decoder_depth < 1 or self.mlp_ratio < 1:
             raise ValueError(f"depth, decoder_depth and mlp_ratio must be at least 1, got {self}")
         if self.temperature <= 0 or not 0 <= self.matching <= 1:
-            raise ValueError(f"temperature is above 0 and matching lies in [0, 1], got {self}")
+            raise ValueError(f"temperature must be > 0 and matching must lie in [0, 1], got {self}")
 
 
 class PairModel(Model[AudioVisualBatch]):
-    """A model of video (or single pictures) and spectrograms, on the grids "video" and "audio"."""
+    """A model of video (or single frames) and spectrograms, on the grids "video" and "audio"."""
 
     def __init__(self, config: PairConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.video, self.audio = VideoTokens(grids["video"]), SpectrogramTokens(grids["audio"])
 
     @abstractmethod
-    def shown(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The rows of a batch that are reconstructed, with the masks that they are reconstructed by."""
+    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The rows of a batch that are used for reconstruction, with their masks."""
 
     @abstractmethod
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
     ) -> tuple[Tensor, Tensor]:
-        """The targets of both masks, (B, M, values of a token), from nothing but the visible tokens."""
+        """The predicted targets of both masks, (B, M, values of a token), from the visible tokens alone."""
 
     @abstractmethod
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors float32 (B, D) of whole clips and of whole sounds; those of a pair should be near each other."""
+        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
 
     def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The rows that are `shown`, with the predicted targets of both in their place."""
-        shown = self.shown(batch)
+        """The `reconstruction_rows` with the target tokens of both modalities replaced by the predictions."""
+        shown = self.reconstruction_rows(batch)
         spectrogram, of_video, of_audio = masked(shown)
         video, audio = self.predict(shown.video, spectrogram, of_video, of_audio)
         return replace(
@@ -80,7 +80,7 @@ class PairModel(Model[AudioVisualBatch]):
 
 
 def masked(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
-    """The spectrograms and the masks of a batch; ValueError where it has none."""
+    """The spectrograms and both masks of a batch. ValueError if one is missing."""
     if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
         raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
     return batch.spectrogram, batch.video_mask, batch.audio_mask
@@ -89,7 +89,7 @@ def masked(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
 def rows_of(
     batch: AudioVisualBatch, rows: slice, video_mask: MaskBatch | None, audio_mask: MaskBatch | None
 ) -> AudioVisualBatch:
-    """Some rows of a batch, with masks of those rows; without flow."""
+    """The rows of a batch with the masks given for them, without optical flow."""
     kept: dict[str, Any] = {f.name: _rows(getattr(batch, f.name), rows) for f in fields(batch)}
     return replace(batch, **{**kept, "video_mask": video_mask, "audio_mask": audio_mask, "flow": None})
 
@@ -101,5 +101,5 @@ def _rows(value: Any, rows: slice) -> Any:
 
 
 def every_token(tokens: Tensor) -> Tensor:
-    """The index int64 (B, N) of all tokens (B, N, ...)."""
+    """The indexes int64 (B, N) of all tokens (B, N, ...)."""
     return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])

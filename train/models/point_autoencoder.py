@@ -1,9 +1,9 @@
 """A masked autoencoder of point clouds: Point-MAE (Pang et al., 2022).
 
-A cloud becomes groups of neighbouring points (point_groups.py). A small PointNet makes a token of each visible group;
-the encoder reads those, the decoder reads them and a mask token for every hidden group, and predicts the hidden groups'
-points relative to their centres. Centres are known: a perceptron of them is every token's position, in all blocks.
-The loss is the Chamfer distance of predicted and true points, which have no order.
+A cloud is divided into groups of neighbouring points (point_groups.py). A small PointNet embeds each visible group as a
+token. The encoder reads these; the decoder reads them and a mask token for each hidden group, and predicts the points
+of the hidden groups relative to their centres. The centres are known: an MLP maps them to position embeddings, which
+are added in all blocks. The loss is the Chamfer distance between predicted and true points.
 
 Shapes: B clouds of N points, G groups of K points, V of them visible, M hidden, D channels.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.points.batch import PointsBatch
-from ..core.block import Stack, begin_linear, gathered
+from ..core.block import Stack, gather_tokens, init_linear
 from ..core.chamfer import chamfer
 from ..core.losses import Losses, weighted
 from ..core.model import Grids, Model, ModelConfig
@@ -27,7 +27,7 @@ from ..tokens.point_groups import group_points
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointAutoencoderConfig(ModelConfig[PointsBatch]):
-    """Sizes; the defaults are Point-MAE's."""
+    """The sizes; the defaults are Point-MAE's."""
 
     width: int = 384
     depth: int = 12
@@ -38,7 +38,7 @@ class PointAutoencoderConfig(ModelConfig[PointsBatch]):
     def __post_init__(self) -> None:
         least = min(self.depth, self.decoder_depth, self.mlp_ratio, self.heads)
         if least < 1 or self.width < 2 or self.width % self.heads:
-            raise ValueError(f"all sizes are at least 1, and width a multiple of heads, got {self}")
+            raise ValueError(f"all sizes must be at least 1 and width a multiple of heads, got {self}")
 
     def make(self, grids: Grids) -> PointAutoencoder:
         """See ModelConfig."""
@@ -46,9 +46,9 @@ class PointAutoencoderConfig(ModelConfig[PointsBatch]):
 
 
 class GroupEmbedding(nn.Module):
-    """A token of each group of points: (B, V, K, 3) to (B, V, D). Their order does not matter.
+    """Embeds groups of points (B, V, K, 3) as tokens (B, V, D), independent of the points' order (PointNet).
 
-    Two perceptrons on each point, the first one's maximum over the group beside what the second one reads.
+    A first MLP runs on each point; a second one reads its output with its maximum over the group; then the maximum.
     """
 
     def __init__(self, width: int) -> None:
@@ -66,7 +66,7 @@ class GroupEmbedding(nn.Module):
 
 
 class PointAutoencoder(Model[PointsBatch]):
-    """The model, on the grid "points": groups of points, in the order in which farthest point sampling finds them."""
+    """The model, on the grid "points": groups of points in the order of farthest point sampling."""
 
     def __init__(self, config: PointAutoencoderConfig, grids: Grids) -> None:
         super().__init__(config, grids)
@@ -81,22 +81,22 @@ class PointAutoencoder(Model[PointsBatch]):
         self.decoder = Stack(c.decoder_depth, c.width, c.heads, c.mlp_ratio)
         self.head = nn.Linear(c.width, 3 * self.size)
         nn.init.normal_(self.mask_token, std=0.02)
-        begin_linear(self)
+        init_linear(self)
 
     def loss(self, batch: PointsBatch) -> Losses:
-        """The Chamfer distance of the target groups, each in its weight."""
+        """The mean Chamfer distance of the target groups, weighted by the mask's weights."""
         mask = masks_of(batch)
         centres, groups = self.cut(batch.points)
         predicted = self._predict(centres, groups, mask.visible, mask.target)
-        true = gathered(groups, mask.target)
+        true = gather_tokens(groups, mask.target)
         error = chamfer(predicted.float().flatten(0, 1), true.flatten(0, 1)).view(mask.weight.shape)
         return Losses(parts={"chamfer": weighted(error, mask.weight)})
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
-        """Clouds of the visible groups' points and of those that the model makes of the target groups."""
+        """Clouds of the points of the visible groups and the predicted points of the target groups."""
         mask = masks_of(batch)
         centres, groups = self.cut(batch.points)
-        seen = gathered(groups + centres[:, :, None], mask.visible).flatten(1, 2)
+        seen = gather_tokens(groups + centres[:, :, None], mask.visible).flatten(1, 2)
         made = self.predict(batch.points, mask.visible, mask.target).flatten(1, 2)
         return replace(batch, points=torch.cat((seen, made), dim=1))
 
@@ -106,15 +106,15 @@ class PointAutoencoder(Model[PointsBatch]):
             return group_points(points[..., :3].float(), self.groups, self.size)
 
     def predict(self, points: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """The points of the groups `target` as the model completes them, in the cloud's own places: (B, M, K, 3)."""
+        """The predicted points of the groups `target` in the cloud's coordinates: (B, M, K, 3)."""
         centres, groups = self.cut(points)
         made = self._predict(centres, groups, visible, target)
-        return made.float() + gathered(centres, target)[:, :, None]
+        return made.float() + gather_tokens(centres, target)[:, :, None]
 
     def _predict(self, centres: Tensor, groups: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """(B, M, K, 3), relative to the centres."""
-        seen, hidden = gathered(centres, visible), gathered(centres, target)
-        x = self.encoder(self.embed(gathered(groups, visible)), place=self.place(seen))
+        """The predicted points relative to the centres: (B, M, K, 3)."""
+        seen, hidden = gather_tokens(centres, visible), gather_tokens(centres, target)
+        x = self.encoder(self.embed(gather_tokens(groups, visible)), place=self.place(seen))
         place = self.decoder_place(torch.cat((seen, hidden), dim=1))
         x = torch.cat((x, self.mask_token.to(x.dtype).expand(*target.shape, -1)), dim=1)
         made = self.head(self.decoder(x, place=place, last=target.shape[1]))
@@ -122,7 +122,7 @@ class PointAutoencoder(Model[PointsBatch]):
 
 
 def masks_of(batch: PointsBatch) -> MaskBatch:
-    """The masks of a batch's groups; ValueError where it has none."""
+    """The masks over the groups of a batch. ValueError if it has none."""
     if batch.mask is None:
-        raise ValueError("the loader gives no masks, and a masked autoencoder needs them; build it with mask=")
+        raise ValueError("the batch has no masks, and a masked autoencoder needs them; give the loader mask=")
     return batch.mask

@@ -1,12 +1,12 @@
-"""AVSiam (Lin & Bertasius, 2024): one encoder for pictures and sounds, which learns by matching and by reconstruction.
+"""AVSiam (Lin & Bertasius, 2024): one encoder for frames and sounds, trained by matching and by reconstruction.
 
-The blocks of the encoder are shared: attention and perceptron have the same weights for both modalities, while patch
-embeddings, positions and layer norms are each one's own. Two things are asked of it at every step. Matching: clips and
-sounds are masked at several ratios (parts of a batch have different ones, independently for both), each is encoded by
-itself, and the means of the encoded tokens find each other. Reconstruction: of other masks, at one ratio, a decoder
-over the tokens of both, told apart by an embedding, completes the hidden patches of both.
+Both modalities share the attention and MLP weights of the encoder; each has its own patch embedding, positions and
+layer norms. Every step has two losses. Matching: clips and sounds are masked at several ratios (different ones in
+different parts of a batch, independently for both) and encoded separately; a contrastive loss compares the means of
+their tokens. Reconstruction: with other masks at one ratio, a decoder over the tokens of both modalities, each with an
+embedding of its modality, predicts the hidden patches of both.
 
-Other than in the authors' code both losses make one step, not two, and targets are normalised patches.
+Two differences from the authors' code: both losses are used in one step instead of two, and targets are normalised.
 
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from ...pipelines.masks import visible_count
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ..core.block import begin_linear, gathered
+from ..core.block import gather_tokens, init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids
 from ..core.positions import grid_positions
@@ -39,8 +39,8 @@ VIDEO, AUDIO = 0, 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiameseConfig(PairConfig):
-    """The sizes of AVSiam's base model. reconstructed: the share of tokens that the masks for reconstruction hide.
-    parts: in so many parts of similar ratios a batch is encoded for matching, one for each ratio.
+    """The sizes; the defaults are AVSiam's base model. reconstructed: the ratio of the masks for reconstruction.
+    parts: for matching, a batch is encoded in this many parts of similar ratios, one for each ratio.
     """
 
     width: int = 768
@@ -58,8 +58,8 @@ class SiameseConfig(PairConfig):
 
 
 class Siamese(PairModel):
-    """The model. Of each sample a batch has two views: the first is matched at several ratios (padded masks), the
-    second is reconstructed at one.
+    """The model. A batch has two views of each sample: the first, with padded masks of several ratios, is used for
+    matching, the second, with masks of one ratio, for reconstruction.
     """
 
     def __init__(self, config: SiameseConfig, grids: Grids) -> None:
@@ -83,19 +83,22 @@ class Siamese(PairModel):
             mlp_ratio=c.mlp_ratio,
             eps=c.eps,
         )
-        self.decoder.begin()
-        begin_linear(self)
+        self.decoder.init_weights()
+        init_linear(self)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
-        """The squared errors of both modalities' target tokens, which share what matching leaves, and matching."""
-        shown = self.shown(batch)
+        """The squared errors of the target tokens of both modalities and the matching loss.
+
+        Matching has its share of the config; the two errors have equal parts of the rest.
+        """
+        shown = self.reconstruction_rows(batch)
         spectrogram, of_video, of_audio = masked(shown)
         split = (self.video.split(shown.video), self.audio.split(spectrogram))
         predicted = self._completed(split, (of_video.visible, of_audio.visible), (of_video.target, of_audio.target))
         with torch.no_grad():
             expected = (
-                self.video.targets(gathered(split[VIDEO], of_video.target)),
-                self.audio.targets(gathered(split[AUDIO], of_audio.target)),
+                self.video.targets(gather_tokens(split[VIDEO], of_video.target)),
+                self.audio.targets(gather_tokens(split[AUDIO], of_audio.target)),
             )
         clips, sounds = self._matched_views(batch)
         c, share = self.config, (1 - self.config.matching) / 2
@@ -107,8 +110,8 @@ class Siamese(PairModel):
             }
         )
 
-    def shown(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The second views, with masks without the padding: all of them have one ratio."""
+    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+        """The second views. Their masks have one ratio, so the padding is removed."""
         _, video, audio = masked(batch)
         return rows_of(batch, slice(1, None, 2), self._second(video), self._second(audio))
 
@@ -124,25 +127,25 @@ class Siamese(PairModel):
         )
 
     def _matched_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
-        """Unit vectors (B, D) of the first views' clips and of their sounds."""
+        """Unit embeddings (B, D) of the clips and of the sounds of the first views."""
         spectrogram, video, audio = masked(batch)
         clips = self._matched(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
         return clips, self._matched(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
 
     def _first(self, mask: MaskBatch) -> list[Tensor]:
         if mask.n_visible is None:
-            raise ValueError("masks of several ratios have different counts: give the loader masks.Padded(...)")
+            raise ValueError("AVSiam needs padded masks, whose counts may differ; give the loader masks.Padded(...)")
         return ratio_parts(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles encoder and decoder: how a batch falls into parts of similar ratios is decided on the host."""
+        """Compiles the encoder and the decoder only: the division of a batch into parts is decided on the host."""
         self.encoder.compile(*args, **kwargs)
         self.decoder.compile(*args, **kwargs)
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
     ) -> tuple[Tensor, Tensor]:
-        """What the decoder says of the targets of both masks: (B, M, values of a token) of the video, of the sound."""
+        """The predicted targets of both masks, (B, M, values of a token), for the video and for the sound."""
         split = (self.video.split(video), self.audio.split(spectrogram))
         video_made, audio_made = self._completed(
             split, (video_mask.visible, audio_mask.visible), (video_mask.target, audio_mask.target)
@@ -150,18 +153,18 @@ class Siamese(PairModel):
         return video_made, audio_made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors float32 (B, D) of whole clips and of whole sounds; those of a pair should be near each other."""
+        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
         video_tokens, audio_tokens = self.video.split(video), self.audio.split(spectrogram)
         clips = self._encoded(VIDEO, video_tokens, every_token(video_tokens))
         return mean_token(clips), mean_token(self._encoded(AUDIO, audio_tokens, every_token(audio_tokens)))
 
     def _encoded(self, modality: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The visible tokens of one modality through the encoder, (B, V, D); padding is not attended to."""
+        """The encoded visible tokens of one modality, (B, V, D); padding is not attended to."""
         kind = (self.video, self.audio)[modality]
-        return cast(Tensor, self.encoder(kind.inputs(gathered(tokens, visible)), visible, modality, valid))
+        return cast(Tensor, self.encoder(kind.inputs(gather_tokens(tokens, visible)), visible, modality, valid))
 
     def _matched(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """The mean tokens (B, D) of a batch whose rows are encoded in parts."""
+        """The mean tokens (B, D) of a batch whose rows are encoded in parts (see `ratio_parts`)."""
         rows, visible, valid = parts[::3], parts[1::3], parts[2::3]
         means = [
             mean_token(self._encoded(modality, tokens[row], seen, real), real)
@@ -172,18 +175,18 @@ class Siamese(PairModel):
     def _completed(
         self, split: tuple[Tensor, Tensor], visible: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
     ) -> list[Tensor]:
-        """What the decoder predicts of the targets of both modalities, having seen the visible tokens of both."""
+        """The predicted targets of both modalities from the visible tokens of both."""
         encoded = [self._encoded(modality, split[modality], visible[modality]) for modality in (VIDEO, AUDIO)]
         return cast(list[Tensor], self.decoder(encoded, visible, target))
 
 
 def ratio_parts(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
-    """A batch of padded masks as `parts` near-equal parts of rows with similar counts: for each part its rows int64
-    (b,), their visible tokens int64 (b, V'), and which of those are real, bool (b, V').
+    """Divides a batch of padded masks into `parts` near-equal parts of rows with similar counts.
 
-    visible int64 (B, V) and n_visible int64 (B,) are those of a MaskBatch. Parts have sizes that depend on B alone, and
-    V' is the greatest count in a part: with the ratios of AVSiam and a batch that they divide there is no padding, and
-    there are as many shapes as ratios. (On a CUDA device the counts are copied to the host once.)
+    visible int64 (B, V) and n_visible int64 (B,) are those of a MaskBatch. Each part has its rows int64 (b,), their
+    visible tokens int64 (b, V'), and which of these are not padding, bool (b, V'). The sizes of the parts depend on B
+    alone, and V' is the largest count of a part: if B is a multiple of the number of ratios there is no padding, and
+    there are as many shapes as ratios. On a CUDA device the counts are copied to the host once.
     """
     order = torch.argsort(n_visible, descending=True, stable=True)
     counts = n_visible[order].tolist()

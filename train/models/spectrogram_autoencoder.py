@@ -12,7 +12,7 @@ from .masked_autoencoder import AutoencoderConfig, Tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectrogramAutoencoderConfig(AutoencoderConfig[AudioBatch]):
-    """The sizes of an autoencoder of patches of spectrograms."""
+    """The sizes of a masked autoencoder of spectrogram patches."""
 
     def tokens(self, grids: Grids) -> Tokens[AudioBatch]:
         """Patches on the grid "audio"."""

@@ -12,7 +12,7 @@ from .masked_autoencoder import AutoencoderConfig, Tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
-    """The sizes of an autoencoder of cubes of video."""
+    """The sizes of a masked autoencoder of video cubes."""
 
     def tokens(self, grids: Grids) -> Tokens[VideoBatch]:
         """Cubes of video on the grid "video"."""

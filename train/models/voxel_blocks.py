@@ -1,4 +1,4 @@
-"""The parts of a diffusion transformer over voxels: conditioned blocks, experts, windows.
+"""The parts of a diffusion transformer over voxels: conditioned blocks, experts and attention windows.
 
 Shapes: B clouds, L tokens, D channels, S tokens along an edge of the cube.
 """
@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.block import Attention, Perceptron
+from ..core.block import MLP, Attention
 from ..core.positions import rates
 
 
 class TimeEmbedding(nn.Module):
-    """Times int64 (B,) as float (B, width): sines and cosines of 128 rates, and a perceptron."""
+    """Embeds times int64 (B,) as float (B, width): sines and cosines of 128 frequencies, then an MLP."""
 
     rate: Tensor
 
@@ -32,11 +32,11 @@ class TimeEmbedding(nn.Module):
 
 
 class Experts(nn.Module):
-    """Perceptrons of which a router chooses one for each cloud, by its category: y = share * expert(x).
+    """A mixture of experts: a router chooses one MLP for each cloud by its category, y = share * expert(x).
 
-    All tokens of a cloud take the same expert, so a category learns on parameters that other categories leave alone.
-    The router is linear in the category's embedding (B, D); the share is the softmax's, which is what it learns by
-    (Fedus et al., 2021). FastDiT-3D's layers route by category too; how is not published.
+    All tokens of a cloud use the same expert, so categories can have parameters of their own. The router is linear in
+    the category's embedding (B, D); the share is its softmax, through which it is trained (Fedus et al., 2021).
+    FastDiT-3D also routes by category; how it does is not published.
     """
 
     def __init__(self, width: int, mlp_ratio: int, experts: int) -> None:
@@ -65,11 +65,11 @@ class Experts(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """A transformer block whose norms are moved, scaled and gated by a condition (B, C).
+    """A transformer block whose norms are shifted, scaled and gated by a condition (B, C).
 
-    This is DiT's adaLN (Peebles and Xie, 2022), but its gates begin at 1, not at 0: the block is at first one without a
-    condition, and learns from the first step, which counts where a run is short. The feed-forward part is a
-    `Perceptron`, or `Experts` where there are several.
+    This is DiT's adaLN (Peebles and Xie, 2022), but its gates start at 1, not at 0: the block starts as one without a
+    condition and learns from the first step, which matters in short runs. The feed-forward part is an `MLP`, or
+    `Experts` if there are several.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, condition: int, experts: int = 1) -> None:
@@ -77,12 +77,12 @@ class ConditionedBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.mlp = Experts(width, mlp_ratio, experts) if experts > 1 else Perceptron(width, mlp_ratio)
+        self.mlp = Experts(width, mlp_ratio, experts) if experts > 1 else MLP(width, mlp_ratio)
         self.modulation = nn.Linear(condition, 6 * width)
 
     def forward(self, x: Tensor, condition: Tensor, category: Tensor, window: int = 0, moved: bool = False) -> Tensor:
-        """window: tokens along an edge of the windows that attention stays in, 0 for all tokens; x is then a whole
-        cube. moved: the windows begin half a window on, and go around the cube's faces.
+        """window: tokens along an edge of the attention windows of a whole cube x; 0 for attention over all tokens.
+        moved: the windows are shifted by half a window and wrap around the faces of the cube.
         """
         parts = self.modulation(F.silu(condition))[:, None].chunk(6, dim=2)
         move1, scale1, gate1, move2, scale2, gate2 = parts
@@ -98,7 +98,7 @@ class ConditionedBlock(nn.Module):
 
 
 def to_windows(x: Tensor, window: int, moved: bool) -> Tensor:
-    """A cube of tokens (B, S^3, D) as its windows of window^3 tokens: (B (S / window)^3, window^3, D)."""
+    """Divides cubes of tokens (B, S^3, D) into windows of window^3 tokens: (B (S / window)^3, window^3, D)."""
     side = round(x.shape[1] ** (1 / 3))
     cube = x.view(len(x), side, side, side, -1)
     if moved:
@@ -109,7 +109,7 @@ def to_windows(x: Tensor, window: int, moved: bool) -> Tensor:
 
 
 def from_windows(windows: Tensor, batch: int, window: int, moved: bool) -> Tensor:
-    """The cubes (B, S^3, D) that `to_windows` cut."""
+    """The inverse of `to_windows`: cubes (B, S^3, D)."""
     n = round((len(windows) // batch) ** (1 / 3))
     side = n * window
     cube = windows.view(batch, n, n, n, window, window, window, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)

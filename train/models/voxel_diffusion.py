@@ -1,18 +1,19 @@
-"""A masked diffusion transformer over the voxels of point clouds: it says what noise was added to each point.
+"""A masked diffusion transformer over the voxels of point clouds: it predicts the noise that was added to each point.
 
-Noised points are voxelised; the cube is cut into tokens of p^3 voxels. An encoder with attention over all reads only
-the tokens that a mask leaves visible; a decoder with attention in windows reads the whole cube, with a mask token where
-none was seen, and predicts the noise of every voxel, which is interpolated at the points. So a step's cost is that of a
-few tokens in the deep part and of a narrow, local part over all of them. New clouds are made without a mask.
+Noised points are voxelised, and the cube is split into tokens of p^3 voxels. The encoder, with global attention, reads
+only the visible tokens. The decoder, with attention within windows, reads the whole cube, with mask tokens for hidden
+ones, and predicts a value for every voxel, which is interpolated at the points. So the deep encoder runs on few tokens,
+and only a narrow, local decoder runs on all of them. New clouds are generated without a mask.
 
 Sources: DiT-3D (Mo et al., 2023) for voxels, tokens, positions, conditions and the loss; FastDiT-3D (Mo et al., 2023)
-for masks, the windowed decoder and experts by category; its code is not published. Of our own: windows of every second
-decoder block are moved by half a window; the size of the cube is a condition beside time and category; the mean of what
-the encoder says conditions the decoder, so that windows without a visible token know the rest; and the grid holds
-velocities v (Salimans and Ho, 2022), of which the noise is sqrt(1 - a) x + sqrt(a) v: voxels are too coarse for the
-noise itself, of which x says nearly all at late times. With `counts` the encoder is told how many points a voxel has,
-for noise is taken away towards where points are dense. A model that says v = 0 is the best one that knows nothing but
-that points have mean 0 and variance 1 (see `known_loss`).
+for masks, the windowed decoder and experts by category (its code is not published). This project adds:
+- The windows of every second decoder block are shifted by half a window.
+- The size of the cube is a condition, as are time and category.
+- The mean of the encoder's output conditions the decoder, so that windows without a visible token get global context.
+- The grid holds velocities v (Salimans and Ho, 2022), and the noise is sqrt(1 - a) x + sqrt(a) v. Voxels are too coarse
+  to represent the noise itself, which at late times x determines almost completely.
+- With `counts` the encoder reads the number of points in each voxel, since clean points lie where points are dense.
+Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known (see `baseline_loss`).
 
 Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
 """
@@ -31,7 +32,7 @@ from ...pipelines.modalities.data import DataConfig
 from ...pipelines.modalities.points.batch import PointsBatch
 from ...pipelines.modalities.points.data import PointsData
 from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
-from ..core.block import begin_linear
+from ..core.block import init_linear
 from ..core.losses import Losses, weighted
 from ..core.model import Grids, Model, ModelConfig
 from ..core.positions import axis_sinusoids
@@ -42,12 +43,13 @@ Schedule = Literal["linear", "cosine"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
-    """Sizes. `window` tokens along an edge of the decoder's windows; labels 0 ... categories - 1 (-1: none) choose
-    among `experts` in every second block of the encoder. counts: beside the mean x, y, z of its points a voxel says
-    how many they are, as the logarithm of 1 + how many times denser it is than the whole cube. shown: without a mask,
-    as when new clouds are made, the encoder sees this share of the tokens, those with the most points. The noise is
-    `LinearNoise(times, first, last)`, or, with the schedule "cosine", `CosineNoise(times)`. The defaults are DiT-3D's
-    S/4, with a decoder of our own size.
+    """The sizes and the noise schedule; the defaults are DiT-3D's S/4, with a decoder of this project's size.
+
+    window: tokens along an edge of the decoder's windows. categories: labels are 0 to categories - 1, or -1 for none.
+    experts: per second block of the encoder, chosen by category. counts: besides the mean x, y, z of its points, a
+    voxel has the feature log(1 + density relative to the whole cube). shown: without a mask, as in generation, the
+    encoder sees this share of the tokens, those with the most points. schedule: "linear" is
+    `LinearNoise(times, first, last)`, "cosine" is `CosineNoise(times)`.
     """
 
     categories: int = 64
@@ -75,36 +77,38 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
                 )
         least = min(self.depth, self.decoder_depth, self.experts, self.mlp_ratio, self.categories, self.window)
         if least < 1:
-            raise ValueError(f"depths, experts, mlp_ratio, categories and window are at least 1, got {self}")
+            raise ValueError(f"depths, experts, mlp_ratio, categories and window must be at least 1, got {self}")
         if not 0 < self.shown <= 1:
-            raise ValueError(f"shown is a share of the tokens above 0 and at most 1, got {self.shown}")
+            raise ValueError(f"shown is a share of the tokens and must lie in (0, 1], got {self.shown}")
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
         self.noise()
 
     @property
     def most_labels(self) -> int:
-        """The categories."""
+        """The number of categories."""
         return self.categories
 
     def check(self, data: DataConfig[PointsBatch]) -> None:
-        """ValueError where the data have another noise than the model knows, or another kind of tokens."""
+        """Raises ValueError if the data have another noise schedule than the model."""
         if isinstance(data, PointsData) and data.noise != self.noise():
-            raise ValueError(f"the model takes away {self.noise()}, and the loader adds {data.noise}; set both alike")
+            raise ValueError(
+                f"the model expects the noise {self.noise()}, but the loader adds {data.noise}; set both to the same"
+            )
 
     def make(self, grids: Grids) -> VoxelDiffusion:
         """See ModelConfig."""
         return VoxelDiffusion(self, grids)
 
     def noise(self) -> Noise:
-        """The noise that the loader adds and the model knows."""
+        """The noise schedule of the loader and the model."""
         if self.schedule == "cosine":
             return CosineNoise(times=self.times)
         return LinearNoise(times=self.times, first=self.first, last=self.last)
 
 
 class VoxelDiffusion(Model[PointsBatch]):
-    """The model, on the grid "points": cubes of patch^3 voxels. With its initial weights all velocities are 0."""
+    """The model, on the grid "points": tokens of patch^3 voxels. With initial weights all velocities are 0."""
 
     positions: Tensor
     decoder_positions: Tensor
@@ -117,11 +121,11 @@ class VoxelDiffusion(Model[PointsBatch]):
         self.resolution = self.side * self.patch
         if self.side % config.window:
             raise ValueError(
-                f"windows of {config.window} tokens along an edge do not fill the {self.side} of the cube; choose a "
-                "window that divides them"
+                f"window={config.window} does not divide the {self.side} tokens along an edge of the cube; choose one "
+                "that does"
             )
         if config.shown * self.side**3 < 1:
-            raise ValueError(f"shown={config.shown} of {self.side**3} tokens is less than one; show at least that")
+            raise ValueError(f"shown={config.shown} of {self.side**3} tokens is less than one token; raise it")
         self.noise = config.noise()
         self._build(config)
         for name, width in (("positions", config.width), ("decoder_positions", config.decoder_width)):
@@ -148,7 +152,7 @@ class VoxelDiffusion(Model[PointsBatch]):
         self.modulation = nn.Linear(c.width, 2 * c.decoder_width)
         self.head = nn.Linear(c.decoder_width, values)
         nn.init.normal_(self.mask_token, std=0.02)
-        begin_linear(self)
+        init_linear(self)
         nn.init.normal_(self.category.weight, std=0.02)
         for block in (*self.encoder, *self.decoder):
             nn.init.zeros_(cast(ConditionedBlock, block).modulation.weight)
@@ -156,10 +160,10 @@ class VoxelDiffusion(Model[PointsBatch]):
             nn.init.zeros_(last.weight)
 
     def loss(self, batch: PointsBatch) -> Losses:
-        """The squared error of the noise, a cloud counting its weight.
+        """The mean squared error of the noise over clouds, weighted by the batch's weights.
 
-        Of each cloud half of it is the mean over the points in visible tokens, half that over the others: the few that
-        the encoder saw are those that it can learn to move, which is all that counts when new clouds are made.
+        A cloud's error is the average of two means, over the points in visible tokens and over the others. So the few
+        points that the encoder sees count as much as all others; in generation it sees nearly all of them.
         """
         noise, time, visible = noise_of(batch)
         weight = torch.ones_like(batch.points[:, 0, 0]) if batch.weight is None else batch.weight
@@ -175,7 +179,7 @@ class VoxelDiffusion(Model[PointsBatch]):
         return Losses(parts={"noise": weighted(loss, weight)})
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
-        """The clouds without the noise that the model predicts, taken away in one step."""
+        """The clouds denoised in one step by the predicted noise."""
         noise, time, visible = noise_of(batch)
         noised = self.noise.noised(batch.points[..., :3], noise, time)
         kept = self.noise.kept().to(noised.device)[time, None, None].float()
@@ -183,14 +187,15 @@ class VoxelDiffusion(Model[PointsBatch]):
         return replace(batch, points=torch.cat((made, batch.points[..., 3:]), dim=2))
 
     def _lies_in(self, noised: Tensor, visible: Tensor) -> Tensor:
-        """1 for each point that lies in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
+        """1 for each point in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
         tokens = point_tokens(voxel_places(noised, self.resolution), self.resolution, self.patch)
         chosen = torch.zeros(len(noised), self.side**3, device=noised.device).scatter(1, visible, 1.0)
         return chosen.gather(1, tokens)
 
     def predict(self, noised: Tensor, time: Tensor, label: Tensor, visible: Tensor | None = None) -> Tensor:
-        """The noise in the points float32 (B, N, 3), of their shape; `visible` tokens are seen, by default the share
-        `shown` of them.
+        """Predicts the noise in points float32 (B, N, 3), of the same shape.
+
+        visible: the tokens that the encoder reads, int64 (B, V); by default the share `shown` with the most points.
         """
         voxels = voxelise(noised, self.resolution)
         tokens = self.split(self._features(voxels))
@@ -205,31 +210,31 @@ class VoxelDiffusion(Model[PointsBatch]):
         return (1 - kept).sqrt().float() * noised + kept.sqrt().float() * velocity.float()
 
     def _features(self, voxels: Voxels) -> Tensor:
-        """What a voxel says of its points: (B, 3, R, R, R), or with their number (B, 4, R, R, R)."""
+        """The features of the voxels: (B, 3, R, R, R), or (B, 4, R, R, R) with the density of their points."""
         if not self.config.counts:
             return voxels.features
         density = voxels.counts * (self.resolution**3 / voxels.places.shape[1])
         return torch.cat((voxels.features, density.float().log1p()[:, None]), dim=1)
 
     def _fullest(self, voxels: Voxels) -> Tensor:
-        """The share `shown` of the tokens, those with the most points in them, ascending: int64 (B, V)."""
+        """The share `shown` of the tokens, those with the most points, ascending: int64 (B, V)."""
         points = self.split(voxels.counts[:, None]).sum(dim=2)
         order = points.sort(dim=1, descending=True, stable=True).indices
         return order[:, : int(self.config.shown * self.side**3)].sort(dim=1).values
 
-    def known_loss(self, time: Tensor) -> Tensor:
-        """The loss, float32 (B,), of who knows only that points have mean 0 and variance 1: (a at each time)."""
+    def baseline_loss(self, time: Tensor) -> Tensor:
+        """The loss at each time of a predictor that knows only the points' mean 0 and variance 1: a, float32 (B,)."""
         return self.noise.kept().to(time.device)[time].float()
 
     def _encode(self, tokens: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
-        """What the encoder says of the visible tokens: (B, V, D)."""
+        """The encoded visible tokens: (B, V, D)."""
         x = self.embed(tokens) + self.positions[visible]
         for block in self.encoder:
             x = block(x, condition, category)
         return cast(Tensor, self.encoder_norm(x))
 
     def _decode(self, seen: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
-        """The noise of all voxels, token by token: (B, T, 3 p^3)."""
+        """The predicted velocities of all voxels, by token: (B, T, 3 p^3)."""
         condition = condition + self.whole(seen.mean(dim=1))
         start = self.mask_token.expand(len(seen), self.side**3, -1)
         known = self.bridge(seen)
@@ -240,25 +245,27 @@ class VoxelDiffusion(Model[PointsBatch]):
         return cast(Tensor, self.head(self.norm(x) * (1 + scale) + move))
 
     def split(self, grid: Tensor) -> Tensor:
-        """A grid (B, C, R, R, R) as tokens (B, T, C p^3), in C order of (x, y, z, channel) within one."""
+        """Splits a grid (B, C, R, R, R) into tokens (B, T, C p^3), with values in C order of (x, y, z, channel)."""
         s, p = self.side, self.patch
         cut = grid.reshape(len(grid), grid.shape[1], s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
         return cut.reshape(len(grid), s**3, -1)
 
     def join(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T, 3 p^3) as a grid (B, R, R, R, 3)."""
+        """Joins tokens (B, T, 3 p^3) to a grid (B, R, R, R, 3)."""
         s, p, r = self.side, self.patch, self.resolution
         cut = tokens.reshape(len(tokens), s, s, s, p, p, p, 3).permute(0, 1, 4, 2, 5, 3, 6, 7)
         return cut.reshape(len(tokens), r, r, r, 3)
 
 
 def noise_of(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch's noise, its time, and the visible tokens; ValueError where it has none."""
+    """The noise of a batch, its times, and the visible tokens. ValueError if one is missing."""
     if batch.noise is None or batch.time is None or batch.mask is None:
-        raise ValueError("a diffusion model needs noise and masks of the loader; build it with noise= and mask=")
+        raise ValueError(
+            "the batch has no noise or no masks, and a diffusion model needs both; give the loader noise= and mask="
+        )
     return batch.noise, batch.time, batch.mask.visible
 
 
 def index_of(positions: Tensor, values: Tensor) -> Tensor:
-    """Positions (B, K) as an index for gather and scatter along the tokens of values (B, L, C)."""
+    """Expands token numbers (B, K) to an index for gather and scatter along the tokens of values (B, L, C)."""
     return positions[..., None].expand(-1, -1, values.shape[2])

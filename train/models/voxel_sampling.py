@@ -1,7 +1,7 @@
-"""New clouds out of noise: the reverse of a diffusion, by its own times or by fewer.
+"""Generates point clouds from noise by the reverse diffusion, in all of its steps or in fewer.
 
-With eta = 1 and all times it is the ancestral sampling of DDPM (Ho et al., 2020); with eta = 0 it is DDIM (Song et al.,
-2020), which is deterministic and needs few steps.
+With eta = 1 and all steps this is the ancestral sampling of DDPM (Ho et al., 2020). With eta = 0 it is DDIM (Song et
+al., 2020), which is deterministic and needs few steps.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def sample_clouds(
     steps: int = 50,
     eta: float = 0.0,
 ) -> Tensor:
-    """A cloud of `points` points for each label int64 (B,), float32 (B, points, 3), on the model's device.
+    """Generates a cloud of `points` points for each label int64 (B,): float32 (B, points, 3), on the model's device.
 
-    steps: of the diffusion's times so many, evenly spread. eta: how much of the noise that DDPM would add is added.
-    generator: on the CPU; the same gives the same clouds. The model is in eval mode.
+    steps: the number of diffusion times used, evenly spaced. eta: the share of DDPM's noise that is added in each step,
+    in [0, 1]. generator: on the CPU; it decides the clouds. The model must be in eval mode.
     """
     times = model.noise.times
     if not 1 <= steps <= times or not 0 <= eta <= 1 or points < 1:

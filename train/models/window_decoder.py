@@ -1,6 +1,6 @@
-"""Windows of a token grid, that a decoder's blocks attend within, every second block within shifted ones.
+"""Attention within windows of a token grid; every second block uses shifted windows.
 
-Source: Audio-MAE (Huang et al., 2022, section 3.3): windows of 4 x 4 over 64 x 8 tokens, shifted by 2 along time, find
+Source: Audio-MAE (Huang et al., 2022, section 3.3): windows of 4 x 4 over 64 x 8 tokens, shifted by 2 along time, model
 the local patterns of a spectrogram better than global attention. The shift wraps around (Swin, Liu et al., 2021), and
 a mask keeps the two ends of the grid from attending to each other.
 """
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 
 class Windows(nn.Module):
-    """Windows (w, v) that divide a grid (T, F)."""
+    """Runs blocks on windows of (w, v) tokens of a grid (T, F)."""
 
     outside: Tensor
 
     def __init__(self, grid: tuple[int, ...], window: tuple[int, int]) -> None:
         super().__init__()
         if len(grid) != 2 or grid[0] % window[0] or grid[1] % window[1]:
-            raise ValueError(f"windows of {window} tokens do not divide a grid of {grid}; choose decoder_window to fit")
+            raise ValueError(f"decoder_window={window} does not divide a grid of {grid} tokens; choose one that does")
         self.grid, self.window = grid, window
         self.shift = window[0] // 2 if grid[0] > window[0] else 0
         self.register_buffer("outside", self._allowed(), persistent=False)
 
     def forward(self, x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
-        """All tokens of the grid (B, N, E) through the blocks, which take (B, windows, w * v, E) and a mask."""
+        """Runs the blocks on all tokens of the grid (B, N, E). A block takes (B, windows, w * v, E) and a mask."""
         (t, f), (w, v) = self.grid, self.window
         batch, _, width = x.shape
         for i, block in enumerate(blocks):
@@ -42,7 +42,7 @@ class Windows(nn.Module):
         return x
 
     def _allowed(self) -> Tensor:
-        """Who may attend to whom in the shifted windows: bool (windows, 1, w * v, w * v)."""
+        """The attention mask of the shifted windows, True where attention is allowed: bool (windows, 1, wv, wv)."""
         (t, f), (w, v) = self.grid, self.window
         wrapped = (torch.arange(t) >= t - self.shift).long()[:, None].expand(t, f)
         part = wrapped.reshape(t // w, w, f // v, v).transpose(1, 2).reshape(-1, w * v)

@@ -1,7 +1,7 @@
 """Recipes by name: functions that return one frozen config each.
 
-A new one is a function, and a line in `RECIPES` of its file. All files of this folder are found here, so that a new
-modality brings its own and changes nothing.
+A new recipe is a function and a line in `RECIPES` of its file. All files of this folder are imported here, so a new
+modality adds a file and changes none.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ RECIPES: dict[str, Callable[[], Recipe[Any]]] = {
     for file in iter_modules(__path__)
     for name, make in import_module(f".{file.name}", __name__).RECIPES.items()
 }
-"""Recipes of all files by name."""
+"""The recipes of all files by name."""
 
 
 def named_recipe(name: str) -> Recipe[Any]:
-    """The recipe of that name, or that the function `package.module:name` returns; ValueError for another name."""
+    """The recipe of a name in RECIPES, or the one that a function `package.module:name` returns.
+
+    ValueError for an unknown name.
+    """
     return named(name, RECIPES, "recipe")()
 
 
 def check_modality(recipe: Recipe[Any], data: str | Path) -> None:
-    """ValueError where the split in the folder `data` is not of the recipe's modality; ShardError where it is none."""
+    """Raises ValueError if the split in the folder `data` is of another modality, ShardError if it is no split."""
     found = read_dataset_json(data)["modality"]
     if found != recipe.data.modality:
         fitting = ", ".join(name for name, make in RECIPES.items() if make().data.modality == found)
         raise ValueError(
-            f"the recipe {recipe.name!r} is for {recipe.data.modality}, but {data} holds {found}; recipes for that are "
+            f"the recipe {recipe.name!r} is for {recipe.data.modality}, but {data} holds {found}; recipes for {found}: "
             f"{fitting or 'none'}"
         )
 

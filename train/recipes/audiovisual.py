@@ -18,14 +18,16 @@ from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusionConfig
 from ..models.siamese import SiameseConfig
 
 RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
-"""Of AVSiam's matching: as many parts of a batch."""
+"""The ratios of AVSiam's masks for matching; each is used for an equal part of a batch."""
 
 
 def avsiam_base() -> Recipe[AudioVisualBatch]:
-    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, five ratios for matching (strips for the
-    sound), 0.75 at random for reconstruction, 25 epochs; 16 ranks of 4 make a batch of 64. The ratios are parts of the
-    whole batch, where the authors' code gives each rank's four samples four of them and leaves 0.8 out. Its noise is
-    added to spectrograms; its shift of them in time is not, since it takes the sound off the clip's clock.
+    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, 25 epochs; 16 ranks of 4 make a batch of
+    64. Masks for matching have five ratios (strips for the sound), those for reconstruction hide 0.75 at random.
+
+    Two differences from the authors' code: the five ratios are spread over the whole batch, where the code gives a
+    rank's four samples four of them and omits 0.8; and spectrograms get its noise but not its random shift in time,
+    which would misalign sound and video.
     """
     return Recipe(
         name="avsiam-base",
@@ -40,7 +42,7 @@ def avsiam_base() -> Recipe[AudioVisualBatch]:
 def siamese_data(
     *, size: int, seconds: float, augment: Augmentation, audio_patch: tuple[int, int] = (16, 16)
 ) -> AudioVisualData:
-    """A frame and its sound in two views: the first to be matched at several ratios, the second to be reconstructed."""
+    """A frame and its sound in two views: the first is matched at several ratios, the second reconstructed."""
 
     def mask(matched: Mask) -> Mask:
         return Padded(mask=ByView(masks=(matched, Random(ratio=0.75))))
@@ -62,9 +64,9 @@ def avsiam_tiny() -> Recipe[AudioVisualBatch]:
     """The same method for two CPU cores: 49 tokens of a frame at 112 pixels and 64 of 1.28 s, a model of 2.3 M
     parameters, 800 steps: what `make demo MODALITY=audiovisual` trains.
 
-    A token of sound is all bins of 20 ms. Tokens of 16 frames x 16 bins, as the paper has them, say too little of each
-    other in so short and so few sounds: on the sample set the best linear guess from the seen tokens of the same bins
-    is 0.7 % better than the average token of a place, of slices it is 27 % better.
+    A token of sound holds all bins of 20 ms. The paper's tokens of 16 frames x 16 bins predict each other too weakly
+    in so few and short sounds: on the sample set, linear regression from the visible tokens of the same bins is 0.7 %
+    better than the average token of a position; with tokens of 20 ms it is 27 % better.
     """
     return replace(
         avsiam_base(),
@@ -80,10 +82,12 @@ def avsiam_tiny() -> Recipe[AudioVisualBatch]:
 
 
 def diffmavil_base() -> Recipe[AudioVisualBatch]:
-    """DiffMAViL (Nunez et al., 2023) at full size. Published: the method, and that the masks' ratio falls while batches
-    follow it. No code was published; all sizes are this project's: encoders and tokens as those of VideoMAE's and
-    Audio-MAE's ViT-B, decoders of 512 x 8, 2 fusion blocks, 8 frames at 224 pixels (784 tokens) and 10.24 s (512), a
-    ratio from 0.9 to 0.8, and at most 1,040 visible tokens a rank, 8 samples first and 4 at the end.
+    """DiffMAViL (Nunez et al., 2023) at full size; the masks' ratio falls over the run and the batch size with it.
+
+    The authors published no code, so all sizes are this project's choices: encoders and tokens as in VideoMAE's and
+    Audio-MAE's ViT-B, decoders of 8 blocks of width 512, 2 fusion blocks, 8 frames at 224 pixels (784 tokens) and
+    10.24 s of sound (512 tokens), a ratio from 0.9 to 0.8, and at most 1,040 visible tokens per rank: 8 samples at
+    first and 4 at the end.
     """
     return Recipe(
         name="diffmavil-base",
@@ -98,7 +102,7 @@ def diffmavil_base() -> Recipe[AudioVisualBatch]:
 
 
 def noisy_data(*, size: int, seconds: float, augment: Augmentation) -> AudioVisualData:
-    """8 frames and their sound; of both from 0.9 to 0.8 is hidden, in noise."""
+    """8 frames and their sound; the masked share of both falls from 0.9 to 0.8, and masked patches are noised."""
     falling = Linear(start=0.9, end=0.8)
     return AudioVisualData(
         clip=VideoClip(frames=8, stride=4, size=size),

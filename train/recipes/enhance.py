@@ -15,9 +15,10 @@ from ..models.dense_unet import DenseUNetConfig
 
 
 def ca_dense_unet_tiny() -> Recipe[NoisyBatch]:
-    """The Channel-Attention Dense U-Net (Tolooshams et al., 2020) for two CPU cores: four microphones, 1.024 s, drawn
-    noise between white and brown at -5 to 10 dB. On the 62 held-out sounds of `sample-audio` the SI-SDR rises from 2.5
-    to 11.2 dB.
+    """The Channel-Attention Dense U-Net (Tolooshams et al., 2020) for two CPU cores: four microphones, 1.024 s, random
+    noise between white and brown at -5 to 10 dB.
+
+    On the 62 held-out sounds of `sample-audio` the SI-SDR rises from 2.5 to 11.2 dB.
     """
     return Recipe(
         name="ca-dense-unet-tiny",

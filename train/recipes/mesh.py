@@ -23,9 +23,10 @@ TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000
 
 
 def meshmask_small() -> Recipe[MeshBatch]:
-    """MeshMask (Garnier et al., 2025): 40 % of the nodes hidden, 15 rounds of messages at width 128.
+    """MeshMask (Garnier et al., 2025): 40 % of the nodes hidden, 15 rounds of message passing at width 128.
 
-    How its rounds are shared by encoder and decoder is not published; here 10 and 5. Learning rates are 1e-4 to 1e-6.
+    The paper does not say how encoder and decoder share the rounds; here they have 10 and 5. The learning rate falls
+    from 1e-4 to 1e-6.
     """
     return Recipe(
         name="meshmask-small",
@@ -38,14 +39,14 @@ def meshmask_small() -> Recipe[MeshBatch]:
 
 
 def meshmask_small_next() -> Recipe[MeshBatch]:
-    """The next step, with noise of 0.02 m/s on a velocity whose deviation is about 0.5 m/s (MeshGraphNets, A.2.2)."""
+    """Next-step prediction, with noise of 0.02 m/s on velocities of about 0.5 m/s deviation (MeshGraphNets, A.2.2)."""
     return next_step(meshmask_small())
 
 
 def meshmask_tiny() -> Recipe[MeshBatch]:
     """MeshMask's pre-training in half a minute on two CPU cores: what `make demo MODALITY=mesh` trains first.
 
-    A mesh a step: the arrays of one stay in a core's cache, and two cost 2.4 times as much as one.
+    A batch is one mesh, whose arrays fit into a core's cache; two meshes take 2.4 times as long as one.
     """
     return replace(
         meshmask_small(),
@@ -57,15 +58,15 @@ def meshmask_tiny() -> Recipe[MeshBatch]:
 
 
 def meshmask_tiny_next() -> Recipe[MeshBatch]:
-    """The next step in a minute, after `meshmask_tiny` or without it."""
+    """Next-step prediction, trained in a minute, from the weights of `meshmask_tiny` or from scratch."""
     tiny = next_step(meshmask_tiny())
     return replace(tiny, schedule=replace(tiny.schedule, steps=TINY_NEXT_STEPS))
 
 
 def next_step(masked: Recipe[MeshBatch]) -> Recipe[MeshBatch]:
-    """The training that follows a pre-training, with the same network."""
+    """The fine-tuning recipe for next-step prediction that follows the pre-training `masked`, with the same network."""
     if not isinstance(masked.model, MeshNetworkConfig):
-        raise ValueError(f"the next step is predicted by a MeshNetwork, got {masked.model}")
+        raise ValueError(f"next-step prediction needs a recipe whose model is a MeshNetworkConfig, got {masked.model}")
     return replace(
         masked,
         name=f"{masked.name}-next",

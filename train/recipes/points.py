@@ -24,8 +24,8 @@ from ..models.voxel_diffusion import VoxelDiffusionConfig
 def fastdit3d_small() -> Recipe[PointsBatch]:
     """FastDiT-3D (Mo et al., 2023) with DiT-3D's S/4 encoder at 64^3: 4096 tokens, of which 1 % are visible.
 
-    Rate and batch are those of DiT-3D's scripts (1e-4 at 16 clouds, 10,000 epochs), the ratios what is said of the
-    paper, which this code could not be checked against.
+    Learning rate, batch and length are those of DiT-3D's scripts (1e-4 at 16 clouds, 10,000 epochs). The ratios come
+    from descriptions of the paper; the paper's code is not published, so they could not be checked.
     """
     model = VoxelDiffusionConfig()
     return Recipe(
@@ -45,17 +45,18 @@ def fastdit3d_small() -> Recipe[PointsBatch]:
 
 
 def tuned(*, masked: float, without: float, at: float = 0.5) -> Piecewise:
-    """A ratio that is `masked` until the share `at` of the run and `without` from then on."""
+    """A ratio that is `masked` up to the share `at` of the run and `without` after it."""
     return Piecewise(points=((at, masked), (at + 0.001, without)))
 
 
 def fastdit3d_tiny() -> Recipe[PointsBatch]:
     """The same method for two CPU cores: 512 tokens at 24^3 in patches of 3, of which 76 are visible.
 
-    The paper's ratios leave 5 to 15 of so few tokens, 328 of its own 32,768. The second half of the run is without a
-    mask, as in MaskDiT (Zheng et al., 2023), but for empty tokens: a cloud fills 110 to 150 of the 512, and the encoder
-    sees those and some others, also when clouds are made. On held-out clouds of `sample-points` the noise error is
-    0.416 after 1,000 steps, 16 % below who knows mean and variance only (0.493); 20 % is the most possible.
+    The paper's ratios leave 328 of its 32,768 tokens visible, but would leave only 5 to 15 of these 512. In the second
+    half of the run only empty tokens are masked, as in the unmasked tuning of MaskDiT (Zheng et al., 2023): a cloud
+    fills 110 to 150 tokens, and the encoder sees these and some empty ones, as when clouds are generated. On held-out
+    clouds of `sample-points` the noise error is 0.416 after 1,000 steps, 16 % below a predictor that knows mean and
+    variance only (0.493); 20 % is the lower bound.
     """
     model = VoxelDiffusionConfig(
         width=144,
@@ -88,7 +89,7 @@ def fastdit3d_tiny() -> Recipe[PointsBatch]:
 
 
 def pointmae_small() -> Recipe[PointsBatch]:
-    """Point-MAE (Pang et al., 2022): 64 groups of 32 of 1,024 points, 0.6 of them hidden, scaled and moved clouds."""
+    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale and shift."""
     return Recipe(
         name="pointmae-small",
         batch_size=128,
@@ -113,7 +114,7 @@ def pointmae_tiny() -> Recipe[PointsBatch]:
     """The same method for two CPU cores: a 1.6 M parameter model, 350 steps of 16 clouds.
 
     On the held-out clouds of `sample-points` the loss is 0.0088 (75 s of processor time), 43 % below a copy of the
-    nearest visible group (0.0155) and 69 % below all points at the group's middle (0.0288).
+    nearest visible group (0.0155) and 69 % below all points at the group's centre (0.0288).
     """
     return replace(
         pointmae_small(),

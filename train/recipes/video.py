@@ -1,7 +1,7 @@
 """Recipes of video: VideoMAE, MGMAE and VideoMAE V2.
 
-The small ones have their paper's settings with the ViT-S encoder; the tiny ones keep the method and are sized to learn
-in minutes on two CPU cores.
+The small recipes have the settings of their papers with a ViT-S encoder. The tiny ones keep the method and train in
+minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def videomae2_small() -> Recipe[VideoBatch]:
 
 
 def paper_data(mask: Mask, *, views: int = 1) -> VideoData:
-    """16 of 64 frames at 224 pixels in random crops, as all three papers have them."""
+    """16 of 64 frames at 224 pixels in random crops, as in all three papers."""
     return VideoData(clip=VideoClip(frames=16, stride=4, size=224), mask=mask, augment=MultiScaleCrop(), views=views)
 
 
@@ -62,8 +62,8 @@ def tiny(recipe: Recipe[VideoBatch], mask: Mask, *, patch: int = 16) -> Recipe[V
     """The same method for two CPU cores: 196 tokens of 8 frames at 112 pixels, a 2.5 M parameter model, 900 steps.
 
     On the 41 training clips of the `sample` dataset the loss is 0.84 to 0.87 after 450 steps and 0.76 to 0.79 at the
-    end; 1.0 is a cube guessed by its mean. With the paper's crops and two views it was 0.94 at the end. So few clips in
-    so few steps are learnt by heart: on clips that were not trained on the loss stays near 1.0.
+    end; predicting each cube's mean gives 1.0. With the paper's crops and two views it was 0.94 at the end. The model
+    overfits so few clips: on held-out clips the loss stays near 1.0.
     """
     return replace(
         recipe,

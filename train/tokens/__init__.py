@@ -1,1 +1,1 @@
-"""How a sample becomes tokens: one kind a file."""
+"""Tokenisers: one file per kind of token."""

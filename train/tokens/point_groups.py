@@ -1,4 +1,4 @@
-"""Groups of points: centres that lie far from each other, and the points nearest to each.
+"""Groups of points: centres by farthest point sampling, and the points nearest to each centre.
 
 Shapes: B clouds of N points, G groups of K points.
 """
@@ -12,12 +12,12 @@ from ..core.chamfer import squared_distances
 
 
 def farthest_points(xyz: Tensor, count: int) -> Tensor:
-    """`count` points of (B, N, 3), each the farthest from those before it, from point 0 on: int64 (B, count).
+    """Farthest point sampling: the indexes int64 (B, count) of points of (B, N, 3), beginning with point 0.
 
-    Of a cloud with fewer different points, some come more than once.
+    Each point is the one farthest from those chosen before. If a cloud has fewer distinct points, some are repeated.
     """
     if not 1 <= count <= xyz.shape[1]:
-        raise ValueError(f"of {xyz.shape[1]} points 1 to {xyz.shape[1]} can be chosen, got {count}")
+        raise ValueError(f"count must lie between 1 and the {xyz.shape[1]} points of a cloud, got {count}")
     rows = torch.arange(len(xyz), device=xyz.device)
     chosen = torch.zeros(len(xyz), count, dtype=torch.int64, device=xyz.device)
     nearest = torch.full(xyz.shape[:2], float("inf"), dtype=xyz.dtype, device=xyz.device)
@@ -29,9 +29,9 @@ def farthest_points(xyz: Tensor, count: int) -> Tensor:
 
 
 def group_points(xyz: Tensor, groups: int, size: int) -> tuple[Tensor, Tensor]:
-    """The centres (B, G, 3) of (B, N, 3) and the `size` points nearest to each, relative to it: (B, G, K, 3)."""
+    """The centres (B, G, 3) in clouds (B, N, 3) and the `size` points nearest to each, relative to it: (B, G, K, 3)."""
     if not 1 <= size <= xyz.shape[1]:
-        raise ValueError(f"a group of {xyz.shape[1]} points has 1 to {xyz.shape[1]}, got {size}")
+        raise ValueError(f"size must lie between 1 and the {xyz.shape[1]} points of a cloud, got {size}")
     rows = torch.arange(len(xyz), device=xyz.device)
     centres = xyz[rows[:, None], farthest_points(xyz, groups)]
     members = squared_distances(centres, xyz).topk(size, dim=2, largest=False, sorted=False).indices

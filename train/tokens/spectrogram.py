@@ -30,41 +30,40 @@ class SpectrogramTokens(nn.Module):
     def of(self, batch: AudioBatch) -> tuple[Tensor, MaskBatch]:
         """The spectrograms of a batch and their masks; ValueError where it has none."""
         if batch.spectrogram is None:
-            raise ValueError("the batch has no spectrogram; take it from an AudioLoader")
+            raise ValueError("the batch has no spectrogram; take it from an audio_loader")
         if batch.mask is None:
             raise ValueError(NO_MASK)
         return batch.spectrogram, batch.mask
 
     def completed(self, batch: AudioBatch, predicted: Tensor) -> AudioBatch:
-        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         spectrogram, mask = self.of(batch)
         return replace(batch, spectrogram=self.paint(spectrogram, mask.target, predicted))
 
     def split(self, spectrogram: Tensor) -> Tensor:
-        """float32 (B, T, F) to its patches, float32 (B, N, n_inputs)."""
+        """Splits spectrograms float32 (B, T, F) into patches float32 (B, N, n_inputs)."""
         (t, f), (pt, pf) = self.grid, self.patch
         if spectrogram.shape[1:] != self.extent:
             raise ValueError(
                 f"spectrograms have the shape {tuple(spectrogram.shape)}, the model takes (B, {self.extent[0]}, "
-                f"{self.extent[1]}); "
-                "use one setting for the loader and the model"
+                f"{self.extent[1]}); use the same clip and features for the loader and the model"
             )
         patches = spectrogram.reshape(-1, t, pt, f, pf).transpose(2, 3)
         return patches.reshape(-1, self.n_tokens, self.n_inputs)
 
     def inputs(self, patches: Tensor) -> Tensor:
-        """The patches as they are: the loader has normalised the spectrogram."""
+        """Returns the patches unchanged: the loader has normalised the spectrogram."""
         return patches
 
     def targets(self, patches: Tensor) -> Tensor:
-        """Patches (B, M, n_inputs) with mean 0 and variance 1 over all their values (unbiased, 1e-6 added)."""
+        """Patches (B, M, n_inputs) normalised to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
         mean, deviation = _moments(patches)
         return (patches - mean) / deviation
 
     def paint(self, spectrogram: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
         """The spectrograms (B, T, F) with the patches `index` (B, M) replaced by predictions (B, M, n_targets).
 
-        A prediction is of a normalised patch, so it gets the mean and deviation of the true one.
+        A prediction is of a normalised patch, so it is scaled by the mean and deviation of the true patch.
         """
         (t, f), (pt, pf) = self.grid, self.patch
         patches = self.split(spectrogram)
@@ -74,8 +73,9 @@ class SpectrogramTokens(nn.Module):
         return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(spectrogram.shape)
 
     def positions(self, width: int) -> Tensor:
-        """Fixed positions float32 (N, width): sines and cosines of the time in the first half, of the frequency in the
-        second. ValueError where width is not a multiple of 4.
+        """Fixed position embeddings float32 (N, width): the sinusoid of the time, then that of the frequency.
+
+        ValueError if the width is not a multiple of 4.
         """
         return axis_sinusoids(self.grid, width)
 

@@ -1,4 +1,4 @@
-"""Video as tokens: uint8 clips to cubes, the encoder's normalised inputs, and the decoder's normalised targets."""
+"""Video tokens: splits uint8 clips into cubes and normalises them as encoder inputs and as decoder targets."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ...pipelines.masks import TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
 
-NO_MASK = "the loader gives no masks, and a masked autoencoder needs them; build it with mask="
+NO_MASK = "the batch has no masks, and a masked autoencoder needs them; give the loader mask="
 
 
 class VideoTokens(nn.Module):
     """Cuts clips into (t h w)-ordered cubes of `tubelet * patch * patch` pixels, in (c t h w) order within a cube.
 
-    The cubes stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
-    Channels come first in them because a channel's moments are then sums over contiguous values.
+    Cubes stay uint8 until they have been gathered, so only those that the encoder or the decoder uses are converted.
+    Channels come first within a cube, so the moments of a channel are sums over contiguous values.
     """
 
     mean: Tensor
@@ -44,29 +44,29 @@ class VideoTokens(nn.Module):
         return batch.video, batch.mask
 
     def completed(self, batch: VideoBatch, predicted: Tensor) -> VideoBatch:
-        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         video, mask = self.of(batch)
         return replace(batch, video=self.paint(video, mask.target, predicted))
 
     def split(self, video: Tensor) -> Tensor:
-        """uint8 (B, T, H, W, 3) to its cubes, uint8 (B, N, n_inputs)."""
+        """Splits video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs)."""
         (t, h, w), (pt, ph, pw) = self.grid, self.patch
         if video.shape[1:] != (*self.extent, 3):
             raise ValueError(
                 f"video has the shape {tuple(video.shape)}, the model takes (B, {', '.join(map(str, self.extent))}, 3);"
-                " use one clip setting for the loader and the model"
+                " use the same clip for the loader and the model"
             )
         cubes = video.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
         return cubes.reshape(-1, self.n_tokens, self.n_inputs)
 
     def inputs(self, cubes: Tensor) -> Tensor:
-        """uint8 cubes (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
+        """Converts uint8 cubes (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
         return (cubes.float() - self.mean) / self.std
 
     def targets(self, cubes: Tensor) -> Tensor:
-        """uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets): mean 0, variance 1 per cube and channel.
+        """Converts uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets), normalised per cube and channel.
 
-        VideoMAE's form: pixels in [0, 1], unbiased variance over the cube's pixels, division by sqrt(var) + 1e-6.
+        As in VideoMAE: pixels in [0, 1], unbiased variance over the cube's pixels, division by sqrt(var) + 1e-6.
         """
         centred, _, deviation = self._moments(cubes)
         return centred.mul_(deviation.reciprocal()).flatten(2)
@@ -74,7 +74,7 @@ class VideoTokens(nn.Module):
     def paint(self, video: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
         """The clips with the cubes `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, T, H, W, 3).
 
-        A prediction is of a normalised cube, so it is shown with the mean and deviation of the true one.
+        A prediction is of a normalised cube, so it is scaled by the mean and deviation of the true cube.
         """
         (t, h, w), (pt, ph, pw) = self.grid, self.patch
         cubes = self.split(video)
@@ -86,9 +86,9 @@ class VideoTokens(nn.Module):
         return painted.reshape(video.shape)
 
     def _moments(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The cubes' pixels less their mean, float32 (B, M, 3, n_pixels) in [-255, 255], the mean, and the deviation.
+        """The centred pixels float32 (B, M, 3, n_pixels) in [-255, 255], the mean and the deviation (B, M, 3, 1).
 
-        The latter two are (B, M, 3, 1). torch.var_mean would give the same, an order of magnitude slower on a CPU.
+        torch.var_mean gives the same and is ten times slower on a CPU.
         """
         pixels = cubes.float().reshape(*cubes.shape[:2], 3, self.n_pixels)
         mean = pixels.mean(dim=3, keepdim=True)

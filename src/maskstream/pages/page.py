@@ -40,10 +40,10 @@ def page(
     sections: Sequence[Section],
     curves: Any = None,
     loss: str = "",
-    guess: str = "",
+    baseline: str = "",
 ) -> str:
     """One HTML file, complete in itself, of sections of cards; cards of the first one that are shown whole are listed
-    under the title. curves: those of a run, with what its loss is and what the trivial guess.
+    under the title. curves: the charts of a run. loss: the definition of its loss. baseline: the trivial predictor.
     """
     whole = [section for section in sections if section.layout == "whole"]
     return render(
@@ -57,7 +57,7 @@ def page(
         contents=whole[0].cards if whole and curves is None else (),
         curves=curves,
         loss=loss,
-        guess=guess,
+        baseline=baseline,
     )
 
 

@@ -1,4 +1,4 @@
-"""The preview of a split: samples as the training loop receives them, as one HTML file that refers to nothing."""
+"""The preview of a split: samples as the training loop receives them, in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def preview(
 ) -> Path:
     """Writes the preview of the first `samples` samples of a training epoch of the split at `location` to `out`.
 
-    data: what the loader of the modality is opened with, by default what suits the split (`Modality.shown`). Samples,
-    crops and masks are those that a loader with this `seed` gives to training. Returns `out`. Raises ValueError for
-    settings, ShardError where the location holds no finished split.
+    data: the data config; by default the one that suits the split (`Modality.shown`). Samples, crops and masks are
+    those that a loader with this `seed` gives to training. Returns `out`. Raises ValueError for wrong settings,
+    ShardError if the location holds no finished split.
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: a preview shows 1 or more")

@@ -165,7 +165,7 @@ def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
         assert float(losses.loss()) == pytest.approx(
             0.5 * reconstruction(losses) + 0.5 * float(means["matching"]), rel=1e-6
         )
-        shown = model.shown(batch)
+        shown = model.reconstruction_rows(batch)
         of_video, of_sound = shown.video_mask, shown.audio_mask
         assert (of_video.visible.shape, of_sound.visible.shape) == ((10, 4), (10, 8))
         made = model.predict(shown.video, shown.spectrogram, of_video, of_sound)
@@ -341,11 +341,11 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
     with torch.inference_mode():
         assert float(model(batch).loss()) == float(fresh.eval()(batch).loss())
     page = write_report(tmp_path / "a", splits / "val", recipe=recipe, clips=2).read_text()
-    for words in ("of 5 pairs", "of 10 pairs", "The encoder saw", "beep", "matching by chance"):
+    for words in ("over 5 pairs", "over 10 pairs", "The encoder saw", "beep", "matching by chance"):
         assert words in page
     assert page.count('<figure class="reconstruction"') == 2 + 2
     if name == "diffmavil-tiny":
-        assert "video in noise" in page
+        assert "denoised video" in page
         sizes = [len(batch) for batch in recipe.loader(splits / "train", threads=1, device="cpu", steps=12)]
         assert sizes[0] > sizes[-1]
 
@@ -358,11 +358,11 @@ def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     assert found.video.mean < 0.01, "frames of one colour have no variance to be normalised"
     assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
     assert found.audio.average < found.audio.mean
-    assert "does not carry over" in replace(found.audio, model=found.audio.average + 0.1).words()
+    assert "does not generalise" in replace(found.audio, model=found.audio.average + 0.1).words()
     words = replace(found.audio, model=found.audio.average / 2).words()
-    assert "the average token of its place in the training set" in words
-    assert "50% below guessing the average token" in words
-    assert "carry over" not in words
+    assert "the average token of its position in the training set" in words
+    assert "50% below predicting the average token" in words
+    assert "generalise" not in words
     with torch.no_grad():
         for head in model.decoder.head:
             head.weight.zero_()
@@ -377,4 +377,4 @@ def test_recall_is_the_share_of_pairs_among_the_nearest():
     found = Retrieval(similarity=scores, keys=["a", "b", "c"])
     assert found.recall(1) == pytest.approx((2 / 3, 1 / 3))
     assert found.recall(3) == (1, 1)
-    assert "of 3 pairs 67%" in found.words()
+    assert "over 3 pairs: 67%" in found.words()

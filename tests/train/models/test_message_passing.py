@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.models.message_passing import GatedMLP, GraphBlock, received
+from maskstream.train.models.message_passing import GatedMLP, GraphBlock, sum_messages
 
 WIDTH, HIDDEN, NODES, EDGES = 6, 5, 11, 40
 
@@ -44,7 +44,7 @@ def graph():
 
 def test_what_a_node_receives_is_the_sum_over_its_edges(graph):
     _, edges, ends = graph
-    found = received(edges, ends[1], NODES)
+    found = sum_messages(edges, ends[1], NODES)
     expected = torch.zeros(NODES, WIDTH, dtype=torch.float64)
     for k, receiver in enumerate(ends[1].tolist()):
         expected[receiver] += edges[k]

@@ -1,12 +1,12 @@
-"""The mask doctor: which mask makes a linear autoencoder learn what the labels need, before anything is trained.
+"""The mask doctor: scores masks by how well a linear autoencoder's features predict the labels, without training.
 
     moments = Moments.of(labelled_frames("data/shards/k400/train", size=16))
     rows = examine(moments, shapes_of(16), ratios=(0.25, 0.5, 0.75, 0.9))
 
 One pass over the samples collects second moments; after that each (shape, ratio) is a closed form, so the whole table
-takes seconds. A linear model of small pictures says nothing certain about a deep one of large pictures: it is a cheap
-first opinion. Source: Learning by Reconstruction Produces Uninformative Features For Perception (Balestriero & LeCun
-2024, linear denoising autoencoders with masks).
+takes seconds. A linear model of small pictures is only a cheap first hint for a deep model of large ones. Source:
+Learning by Reconstruction Produces Uninformative Features For Perception (Balestriero & LeCun 2024, linear denoising
+autoencoders with masks).
 
     file          what is in it
     moments.py    sums over a stream of samples

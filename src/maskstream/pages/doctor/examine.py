@@ -1,4 +1,4 @@
-"""All pairs of a shape and a ratio, judged by what their features say of the labels."""
+"""Scores all pairs of a shape and a ratio by how well their features predict the labels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FEATURES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """A mask and what it does. shape None: no mask. alignment: by number of features, the share of what supervised
-    features explain. change: of the alignment relative to no mask, by number of features; mean_change is their mean.
+    """The score of one mask; shape None is no mask. alignment: by number of features, the explained variance as a share
+    of that of supervised features. change: of the alignment relative to no mask; mean_change: the mean over features.
     """
 
     shape: str | None

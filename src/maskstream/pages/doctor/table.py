@@ -27,7 +27,7 @@ def show(findings: Sequence[Finding], moments: Moments, console: Console) -> Non
     if best.mean_change > 0:
         console.print(f"Best: {best.shape} at {best.ratio:g}, {100 * best.mean_change:+.1f} % on average.")
     else:
-        console.print("No mask of these makes the features say more about the labels than no mask at all.")
+        console.print("None of these masks makes the features more predictive of the labels than no mask.")
     values = len(moments.covariance)
     if moments.count < 2 * values:
         console.print(

@@ -1,4 +1,4 @@
-"""Cards: what a page says and shows of one sample or scheme, as the templates see it. No arrays and no modality."""
+"""Cards: the text and figures of one sample or scheme, as the templates use them, without arrays or modalities."""
 
 from __future__ import annotations
 
@@ -210,10 +210,10 @@ Figure = Pictures | Drawing | Words | Curves | Movie | Score
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """One sample: its key, what is said of it, numbers, and figures. missing: what there is not.
+    """One sample: its key, a description, numbers and figures. missing: notes on figures that could not be made.
 
-    label: with its number, empty for none; None where the page does not say it. view: from 1 on; None where a sample
-    has only one. icon: a small picture for the list of contents.
+    label: name and number, empty for none; None if the page does not show labels. view: from 1; None if a sample has
+    only one. icon: a small picture for the list of contents.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""A set of figures: what a modality's samples look like, and what a model made of them."""
+"""The interface of a modality's figures: cards of samples and of a model's predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Figures(Protocol[BatchT_contra]):
     """Cards of the samples of batches of one split."""
 
     def about(self, batch: BatchT_contra) -> tuple[str, dict[str, str]]:
-        """What the samples are, in a sentence or more, and facts about all of them."""
+        """A description of the samples in one or more sentences, and facts about all of them."""
         ...
 
     def sample(self, batch: BatchT_contra, i: int) -> Card:
@@ -22,7 +22,7 @@ class Figures(Protocol[BatchT_contra]):
         ...
 
     def compared(self, batch: BatchT_contra, made: BatchT_contra, i: int) -> Card:
-        """The card of row `i` of a batch beside what a model made of it."""
+        """The card that compares row `i` of a batch with the model's prediction `made`."""
         ...
 
 

@@ -65,7 +65,7 @@ def flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[int, 
 
 
 def hatch(size: tuple[int, int]) -> UInt8:
-    """Grey diagonal lines (height, width), for places about which nothing is known."""
+    """Grey diagonal lines (height, width), for cells without data."""
     y, x = np.ogrid[: size[0], : size[1]]
     return np.where((x + y) % HATCH_PERIOD_PX < 2, HATCH_DARK, HATCH_LIGHT).astype(np.uint8)
 

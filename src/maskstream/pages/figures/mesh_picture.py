@@ -16,7 +16,7 @@ _HIDDEN = np.array([0x55, 0x55, 0x5A], dtype=np.float32)
 _PAPER = 255
 NODE, _EDGE, _GONE = (0x0B, 0x73, 0x94), (0x5F, 0xA8, 0xBD), (0xE2, 0xE5, 0xE8)
 _VIEW = np.array([[0.86, -0.5, 0.0], [-0.25, -0.43, -0.87], [0.43, 0.75, -0.5]], dtype=np.float32)
-"""For meshes in space: right, down and away from the eye, which is above, in coordinates of the mesh."""
+"""The camera axes for meshes in space: right, down and forward, in the coordinates of the mesh."""
 
 
 def field_colours(values: Float32s, low: float, high: float) -> UInt8:

@@ -16,7 +16,7 @@ from .figures import Figures
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """found: how good the model is on the split. sections: what it makes of samples."""
+    """The results of a model. found: measured values on the split. sections: its predictions for some samples."""
 
     found: HeldOut
     sections: tuple[Section, ...]

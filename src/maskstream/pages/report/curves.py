@@ -17,8 +17,8 @@ LAST_STEPS = 20
 class Curves:
     """The charts of a run, and the numbers that stand beside them.
 
-    window: steps in the running mean of the loss. last_loss: mean of the last `last_steps` steps. guess_loss: the loss
-    of a trivial guess; guess_at: where it lies in the chart, from 0 (top) to 1.
+    window: steps in the running mean of the loss. last_loss: mean of the last `last_steps` steps. baseline_loss: the
+    loss of a trivial predictor; baseline_at: its position in the chart, from 0 (top) to 1.
     """
 
     steps: int
@@ -26,8 +26,8 @@ class Curves:
     window: int
     last_loss: float
     last_steps: int
-    guess_loss: float
-    guess_at: float
+    baseline_loss: float
+    baseline_at: float
     lr: Chart
     clips_per_s: Chart
     median_clips_per_s: float
@@ -35,11 +35,11 @@ class Curves:
     mean_data_wait: float
 
 
-def run_curves(metrics: Sequence[StepMetrics], guess_loss: float = 1.0) -> Curves:
+def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Curves:
     """The curves of `metrics`, in the order of their steps; ValueError where there is none.
 
-    A few first steps far above the rest are drawn at the chart's edge, so that the rest can be read. `guess_loss` is
-    that of predicting every patch's mean by default, where the targets are patches normalised to variance 1.
+    First steps far above the rest are clipped to the edge of the chart. The default of `baseline_loss` is that of
+    predicting every patch's mean, for targets normalised to variance 1.
     """
     if not metrics:
         raise ValueError("the metrics hold no step; train at least one step before writing a report")
@@ -49,16 +49,16 @@ def run_curves(metrics: Sequence[StepMetrics], guess_loss: float = 1.0) -> Curve
     rate = np.array([row.clips_per_s for row in rows], dtype=np.float64)
     wait = np.array([row.data_wait_share for row in rows], dtype=np.float64)
     window = max(len(rows) // 50, 2) * 2 + 1
-    edge = max(2 * guess_loss, 1.5 * float(np.quantile(loss, 0.9)))
-    chart = line_chart(steps, np.minimum(loss, edge), include=[guess_loss], window=window)
+    edge = max(2 * baseline_loss, 1.5 * float(np.quantile(loss, 0.9)))
+    chart = line_chart(steps, np.minimum(loss, edge), include=[baseline_loss], window=window)
     return Curves(
         steps=rows[-1].step,
         loss=chart,
         window=window,
         last_loss=float(loss[-LAST_STEPS:].mean()),
         last_steps=min(LAST_STEPS, len(rows)),
-        guess_loss=guess_loss,
-        guess_at=chart.y_at(guess_loss),
+        baseline_loss=baseline_loss,
+        baseline_at=chart.y_at(baseline_loss),
         lr=_small(steps, np.array([row.lr for row in rows], dtype=np.float64), 0.0),
         clips_per_s=_small(steps, rate, 0.0),
         median_clips_per_s=float(np.median(rate)),

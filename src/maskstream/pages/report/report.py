@@ -32,17 +32,17 @@ def report_page(metrics: Sequence[StepMetrics], work: Work, facts: Mapping[str, 
     metrics: of every step. work: of the model. facts: shown under the title, in their order, before those of the work.
     Raises ValueError where there is no step.
     """
-    curves, found = run_curves(metrics, work.found.guess_loss), work.found
+    curves, found = run_curves(metrics, work.found.baseline_loss), work.found
     return page(
         kind="run report",
         title=title,
-        lede=f"{found.learns} This page says how its loss fell in {plural(curves.steps, 'step')}, how fast the steps "
-        "were, and what it makes of samples.",
+        lede=f"{found.learns} This page shows its loss over {plural(curves.steps, 'step')}, its speed, and its "
+        "predictions for held-out samples.",
         facts={**facts, **found.facts},
         sections=work.sections,
         curves=curves,
         loss=found.loss,
-        guess=found.guess,
+        baseline=found.baseline,
     )
 
 
@@ -55,7 +55,9 @@ def work_of(modality: Modality, recipe: Recipe[Any], model: Model[Any], data: st
     for kind in type(recipe.model).__mro__:
         if kind in modality.works:
             return modality.works[kind](recipe.data, model, location, shown, modality.figures(recipe.data, location))
-    raise ValueError(f"no work of a {type(recipe.model).__name__} is shown; add it to works of {modality.name}")
+    raise ValueError(
+        f"there is no report for a {type(recipe.model).__name__}; add it to `works` of the modality {modality.name}"
+    )
 
 
 def write_report(
@@ -109,7 +111,7 @@ def _settings(run: Path) -> Json:
 
 
 def _recipe(run: Path, settings: Json) -> Recipe[Any]:
-    """The recipe that run.json holds."""
+    """The recipe in run.json."""
     try:
         return Recipe.from_dict(settings["recipe"])
     except (KeyError, ValueError) as error:

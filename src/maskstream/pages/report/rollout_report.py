@@ -55,12 +55,14 @@ def compare_rollouts(
     steps: int | None = None,
     shown: int = 2,
 ) -> dict[str, Any]:
-    """Rolls the models of `runs` out over the first `count` trajectories (by default all) of the split at `data`,
-    `steps` steps each (by default as long as the shortest is), and writes the page `out`, with pictures of `shown`
-    trajectories, where one is given. Returns, JSON-able, for persistence and for each run by its folder: `one_step`,
-    its loss of one step, and the root mean square errors of its rollouts, in deviations of the fields.
+    """Compares the rollouts of the models in `runs` with each other and with persistence.
 
-    ValueError where a run is none of a next-step model, or the split has no such trajectories.
+    They run over the first `count` trajectories (default: all) of the split at `data`, with `steps` steps each
+    (default: those of the shortest). If `out` is given, a page with pictures of `shown` trajectories is written there.
+    Returns, for persistence and for each run by its folder, the loss of one step (`one_step`) and the root mean square
+    errors of the rollouts in standard deviations of the fields, as plain JSON values.
+
+    ValueError if a run is not that of a next-step model, or the split has no such trajectories.
     """
     trajectories = Trajectories.open(data, count, steps)
     made: dict[str, Tensor] = {PERSISTENCE: persistence(trajectories)}
@@ -104,9 +106,7 @@ def _page(
 
 
 def _lines(rows: Sequence[RolloutRow]) -> list[tuple[str, Chart]]:
-    """The errors of each row by step, in charts of one scale; errors above those of rollouts that stay finite are drawn
-    at its edge.
-    """
+    """The errors of each row by step, in charts of one scale; larger errors of diverging rollouts are clipped."""
     top = max(float(np.max(row.error)) for row in rows if np.isfinite(row.error).all())
     steps = np.arange(1, len(rows[0].error) + 1, dtype=np.float64)
     errors = [(row.name, np.minimum(row.error.astype(np.float64), top)) for row in rows]

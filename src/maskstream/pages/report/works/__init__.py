@@ -1,1 +1,1 @@
-"""What a report shows of a model's work: a function for each kind of model, which a modality's spec names."""
+"""The sections of a report on a model's predictions: one function per type of model, named by a modality's spec."""

@@ -21,7 +21,7 @@ READING = (
 BEFORE_AND_AFTER = (
     "Time runs to the right, frequency rises upwards, bright is loud; what the first microphone hears. Each sound was "
     "mixed with noise from another direction; the network gave every microphone a complex mask, and the mixture times "
-    "the mask is what came out. SI-SDR says how much of a signal is the clean one, in decibels, whatever its loudness."
+    "the mask is what came out. SI-SDR is the ratio of clean signal to error in decibels, whatever the loudness."
 )
 
 
@@ -37,7 +37,7 @@ def show_spectrograms(
 
 
 def show_enhanced(config: NoisyData, model: DenseUNet, data: Path, shown: int, figures: Figures[NoisyBatch]) -> Work:
-    """Sounds with noise, without it, and as they should be."""
+    """Noisy sounds, the enhanced ones, and the clean ones."""
     found = enhancement.held_out(config, model, data)
     batch = next(iter(batches(config, data, size=shown, samples=shown, shuffle=True)))
     section = compared(figures, batch, model, title="Before and after", words=BEFORE_AND_AFTER, rows=shown)

@@ -39,7 +39,7 @@ def show(config: AudioVisualData, model: PairModel, data: Path, shown: int, figu
     told = held_out(config, model, data)
     batch = next(iter(pairs_of(config, data, shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
-        rows, made = model.shown(batch), model.reconstructed(batch)
+        rows, made = model.reconstruction_rows(batch), model.reconstructed(batch)
     cards = tuple(figures.compared(rows, made, i) for i in range(min(shown, len(rows))))
     matrices = tuple(_matrix(name, one) for name, one in told.matched.items())
     return Work(

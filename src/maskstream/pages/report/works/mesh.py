@@ -29,8 +29,8 @@ HIDDEN = (
     "edges were taken out of the graph that the encoder saw. In the last picture their fields are the model's. "
     "Errors are "
     "in deviations of the fields over the dataset; the loss is the mean square of them, so the mean field's is near "
-    "1. To "
-    "spread what is visible is to give every hidden node the mean of its neighbours."
+    "1. "
+    "Interpolation gives every hidden node the mean of its neighbours."
 )
 ROLLOUTS = (
     "A rollout begins with the true first step and goes on from its own steps; only the fields at walls and inflow are "
@@ -46,7 +46,7 @@ def show(config: MeshData, model: MeshNetwork, data: Path, shown: int, figures: 
         if not isinstance(figures, MeshFigures):
             raise ValueError(f"rollouts are drawn by MeshFigures, got {type(figures).__name__}")
         return rollouts(next_model(model), data, shown, figures)
-    title = "Hidden nodes and what the model makes of them"
+    title = "Hidden nodes and the model's predictions"
     n = len(Manifest.load(data))
     chosen = set(np.unique(np.linspace(0, n - 1, shown).round().astype(int)).tolist())
     plain = replace(config, noise=None, views=1)
@@ -71,9 +71,9 @@ def rollouts(model: MeshNetwork, data: Path, shown: int, figures: MeshFigures) -
             f"rollout error, mean of {len(error)} steps": f"{float(error.mean()):.3f} of a deviation",
             "rollout error, last step": f"{float(error[-1]):.3f} of a deviation",
         },
-        learns="A network learns the next step of a simulation from the one before, with noise on it.",
+        learns="A network learns to predict the next step of a simulation from the current one with noise added.",
         loss="The mean squared error of one step, in deviations of a step's change",
-        guess="saying that nothing changes",
+        baseline="predicting no change",
     )
     cards = rollout_cards(figures, trajectories, {"Rollout": made})
     return Work(found=found, sections=(rollout_section(tuple(cards)),))

@@ -1,4 +1,4 @@
-"""A model's work on clouds: hidden groups that it completes, or noise that it takes away and clouds that it makes."""
+"""A report's sections on point clouds: reconstructed groups, or denoised and generated clouds."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COMPLETION = (
     "middle of a hidden group lies is known to the model; what it learned is the shape around it."
 )
 ERRORS = (
-    "How much lower the squared error of the predicted noise is on held-out clouds than that of who knows only that "
-    "points have mean 0 and variance 1, by how much of a cloud is left in the noise. The greatest margin possible is "
-    "that of who knows the very cloud: where a point went cannot be known, and in deep noise even a shape says little."
+    "How far the squared error of the predicted noise on held-out clouds lies below that of a predictor that knows "
+    "only the points' mean 0 and variance 1, by noise level. The largest possible margin is that of a predictor "
+    "that knows the cloud itself; it is small because the noise of a single point is random."
 )
 REMOVAL = (
     "A held-out cloud, and with the noise of one time. With the mask the encoder saw only the tokens whose boxes are "
@@ -37,23 +37,23 @@ REMOVAL = (
     "away in a single step: the mean of all that the cloud may have been, the more blurred the more noise there was."
 )
 MAKING = (
-    f"What the model made of noise in {voxels.STEPS} steps for each category, and real clouds of it that it has not "
-    "seen. None of them is chosen: they are the first ones."
+    f"Clouds that the model generated from noise in {voxels.STEPS} steps for each category, and held-out real clouds "
+    "of that category. They are the first ones, not selected."
 )
 BESIDE = 4
-"""As many made and real ones are shown of each category."""
+"""The number of generated and of real clouds shown per category."""
 SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
-"""What share of their variance the noised clouds that are shown have left, as near as there is one."""
+"""The shares of variance left in the noised clouds that are shown; the nearest ones measured are taken."""
 REACH = 2.4
-"""How far a picture reaches from a cloud's middle, in deviations of its coordinates."""
+"""The half width of a picture, in standard deviations of a cloud's coordinates."""
 
 
 def show_groups(
     config: PointsData, model: PointAutoencoder, data: Path, shown: int, figures: Figures[PointsBatch]
 ) -> Work:
-    """Completions of the first clouds."""
+    """Reconstructions of the first clouds."""
     clouds = point_groups.held_out_clouds(config, data)
-    title = "Hidden groups and what the model makes of them"
+    title = "Hidden groups and the model's predictions"
     section = compared(figures, clouds[0], model, title=title, words=COMPLETION, rows=shown)
     return Work(found=point_groups.held_out(config, model, clouds), sections=(section,))
 
@@ -61,7 +61,7 @@ def show_groups(
 def show_voxels(
     config: PointsData, model: VoxelDiffusion, data: Path, shown: int, figures: Figures[PointsBatch]
 ) -> Work:
-    """Clouds that the model made, its errors, and noise that it took away."""
+    """Generated clouds, the errors by noise level, and denoised clouds."""
     told = voxels.held_out(config, model, data)
     names = label_names(Manifest.load(data).info)
     making = _makings(told.made, told.real, told.label, names)
@@ -69,9 +69,9 @@ def show_voxels(
     return Work(
         found=told.found,
         sections=(
-            Section(title="Clouds that the model made", words=MAKING, cards=making, layout="grid"),
-            Section(title="What was learned, by the amount of noise", words=ERRORS, numbers=told.bands),
-            Section(title="Noise that the model took away", words=REMOVAL, cards=removal, layout="grid"),
+            Section(title="Generated clouds", words=MAKING, cards=making, layout="grid"),
+            Section(title="Errors by noise level", words=ERRORS, numbers=told.bands),
+            Section(title="Denoised clouds", words=REMOVAL, cards=removal, layout="grid"),
         ),
     )
 

@@ -26,7 +26,7 @@ UNPREDICTED = " Grey tokens in the bottom row were neither shown nor predicted."
 def show(
     config: VideoData, model: MaskedAutoencoder[VideoBatch], data: Path, shown: int, figures: Figures[VideoBatch]
 ) -> Work:
-    """The recipe's masks on central crops of a mixed choice of the split's samples."""
+    """Reconstructions of centre crops of randomly chosen samples of the split, with the recipe's masks."""
     plain = replace(shown_data(config), views=1)
     batch = next(iter(batches(plain, data, size=shown, samples=shown, shuffle=True)))
     guides = config.mask is not None and "flow" in config.mask.needs
