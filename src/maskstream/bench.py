@@ -1,4 +1,4 @@
-"""How fast a loader is on this machine, where its time goes, and which threads and workers are fastest."""
+"""Measures the speed of a loader on this machine and of its stages, and finds the best workers and threads."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ def measure(
     workers: int = 0,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """What the modality's loader of a split does for `for_s` seconds, or until so many samples;
-    JSON-able.
+    """Measures the loader of a split for `for_s` seconds or until `samples` samples. The result can be written as JSON.
 
-    The consumer takes each batch and is away for `step_s` seconds. What is made while everything starts is not counted.
-    Raises ValueError for a split of less than a batch, ShardError where there is no finished split.
+    The consumer takes each batch and then waits for `step_s` seconds. Samples made during the start are not counted.
+    Raises ValueError if the split is smaller than a batch, ShardError if there is no finished split.
     """
     have = len(Manifest.load(location))
     if have < batch_size:
@@ -68,7 +67,7 @@ def measure(
 
 
 def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """What was counted between two `loader.stats()`."""
+    """The difference between the counters of two `loader.stats()`."""
     spent: dict[str, Any] = {name: after[name] - before[name] for name in ("samples", "read_bytes", "bad")}
     for name in ("seconds", "cpu_seconds"):
         spent[name] = {stage: value - before[name].get(stage, 0.0) for stage, value in after[name].items()}
@@ -87,10 +86,10 @@ def sweep(
     cores: int | None = None,
     rounds: int = ROUNDS,
 ) -> dict[str, Any]:
-    """Samples a second with several numbers of workers and threads, `for_s` seconds for each: what samples are called
-    ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best"); JSON-able.
+    """Measures several numbers of workers and threads, `for_s` seconds each. The result can be written as JSON: the
+    name of samples ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best").
 
-    `rounds` is how often it comes back to each setting, so that noise of the machine hits all alike.
+    rounds: how often each setting is measured, in turn, so that the noise of the machine affects all settings alike.
     """
     tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for _ in range(rounds):
@@ -122,7 +121,7 @@ def sweep(
 
 
 def show(modality: Modality, result: Mapping[str, Any], console: Console) -> None:
-    """Prints what `measure` or `sweep` gave."""
+    """Prints the result of `measure` or `sweep`."""
     if "tried" in result:
         _show_sweep(result, console)
     else:
@@ -165,7 +164,7 @@ def _show_stages(modality: Modality, result: Mapping[str, Any], console: Console
 
 
 def candidates(cores: int) -> list[tuple[int, int]]:
-    """Numbers of workers and of threads in each that may be fastest on so many cores; the default is among them."""
+    """The (workers, threads of each) worth trying on this many cores, including the default."""
     pairs = [(0, cores // 2), (0, cores), (0, cores * 2), (2, cores // 2), (cores // 4, 4), (cores, 1)]
     return list(dict.fromkeys((workers, max(threads, 1)) for workers, threads in pairs if workers <= cores))
 

@@ -1,4 +1,4 @@
-"""What a modality is to the commands and pages: one frozen spec, of which every table is derived."""
+"""The spec of a modality for commands and pages: one frozen object from which all tables are derived."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .trial import Trial, trial_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo:
-    """What `maskstream demo` trains and shows. more: further commands, with {data} for the folder of the sample shards
-    and {run} for the run's.
+    """The recipe that `maskstream demo` trains, and further commands, in which {data} is the folder of the sample
+    shards and {run} that of the run.
     """
 
     recipe: str
     more: tuple[str, ...] = ()
 
     def commands(self, modality: str) -> list[list[str]]:
-        """The words behind `maskstream` of each command."""
+        """The arguments of each `maskstream` command."""
         name = "" if modality == "video" else f"-{modality}"
         data, run = f"data/shards/sample{name}", f"runs/demo{name}"
         lines = (
@@ -40,12 +40,12 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Modality:
-    """One modality. unit, units: what a sample and what samples are called.
+    """The spec of one modality. unit, units: the word for one sample and for several.
 
-    kinds: of the components that its samples hold. encoder: makes samples of raw files. trial: what `preview` and
-    `bench` let one choose of a data config. figures: those of batches of a data config, of the split in a folder.
-    stages: what its loader's stages do and what would make them cheaper, where that is not what all loaders say.
-    works: by the kind of model, what a report shows of its work. demo: what `maskstream demo` trains.
+    kinds: the kinds of the components of a sample. encoder: makes samples from raw files. trial: the options of
+    `preview` and `bench`. figures: makes the figures for a data config and the folder of a split. stages: descriptions
+    of the loader's stages and advice on making them cheaper, instead of the general ones. works: by type of model
+    config, the function that shows a model's work in a report. demo: what `maskstream demo` runs.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Modality:
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def data(self, **chosen: Any) -> DataConfig[Any]:
-        """The data config for options of the trial; ValueError for one that does not fit."""
+        """The data config for the chosen options of the trial. ValueError for one that does not fit."""
         return trial_of(self.trial, self.name, chosen).data(self.name)
 
     def shown(self, location: str | Path, **chosen: Any) -> DataConfig[Any]:
-        """The same, with what is worth seeing of the split in a folder where nothing was chosen."""
+        """The same, with defaults for a page about the split in the folder `location`."""
         trial = trial_of(self.trial, self.name, chosen)
         return trial.suited(Manifest.load(location), trial.data(self.name))

@@ -1,6 +1,6 @@
-"""Trials: what `preview` and `bench` let one choose of a data config, as the fields of one frozen dataclass a modality.
+"""Trials: the options of `preview` and `bench`, as the fields of one frozen dataclass per modality.
 
-A field is typed once: the commands make their options of its metadata, and `trial_of` its checks.
+Each field is declared once: the commands generate their options from its metadata, and `trial_of` checks it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .shards.format.manifest import Manifest
 from .shards.named import named
 
 RUN_STEPS = 10_000
-"""The length of the run that is tried out, in batches, for masks whose ratio changes over it: its beginning is seen."""
+"""The assumed length of the run in batches, for masks whose ratio changes over it; only its beginning is shown."""
 NO_MASK = "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
-    """What the commands know of a field. default: the value that None stands for, in words; least: the smallest legal
-    value; multiple: what every legal one is a multiple of; panel: the heading that it stands under.
+    """The command line option of a field. default: the value that None stands for, in words; least: the smallest legal
+    value; multiple: legal values are multiples of it; panel: the heading in the help.
     """
 
     help: str
@@ -42,7 +42,7 @@ def option(
     multiple: int = 1,
     panel: str | None = None,
 ) -> Any:
-    """A field of a trial, None by default."""
+    """Declares a field of a trial; its value is None by default."""
     said = None if default is None else str(default)
     made = Option(help=help, default=said, least=least, multiple=multiple, panel=panel)
     return field(default=None, metadata={"option": made})
@@ -50,8 +50,8 @@ def option(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskArgument:
-    """A field of a data config that is a mask: the option that names it, its name in MASKS by default, a grid like the
-    one it is drawn on, and the cues that the loader brings.
+    """A field of a data config that is a mask: the option that names it, its default name in MASKS, a grid with the
+    axes that it is drawn on, and the cues that the loader provides.
     """
 
     option: str = "mask"
@@ -61,7 +61,7 @@ class MaskArgument:
     cues: frozenset[str] = frozenset()
 
     def fits(self, mask: Mask) -> bool:
-        """Whether the mask can be drawn there."""
+        """Whether the mask can be drawn on this grid with these cues."""
         if mask.needs:
             return mask.needs <= self.cues
         try:
@@ -71,54 +71,52 @@ class MaskArgument:
         return True
 
     def legal(self) -> list[str]:
-        """The names that fit."""
+        """The names of the masks that fit."""
         return [NO_MASK, *(name for name, make in MASKS.items() if self.fits(make()))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial(ABC):
-    """What is tried out on a split; None is what suits it. masks: fields of the data config."""
+    """The options chosen for a split; None means the default. masks: the fields of the data config that are masks."""
 
     masks: ClassVar[tuple[MaskArgument, ...]]
 
     mask: str | None = option(
-        "A mask by its name, or none, or package.module:name for one of your own; of video with sound, that of the "
-        "frames. One that does not fit lists those that do."
+        "A mask by name, or none, or package.module:name for your own; in video with sound, the mask of the frames. "
+        "An unknown name lists those that fit."
     )
     ratio: float | None = option("Hidden share", default="the mask's own")
-    views: int | None = option(
-        "Views of each sample, each with a crop, a mask or a step of its own", default=1, least=1
-    )
+    views: int | None = option("Views per sample, each with its own crop, mask or step", default=1, least=1)
 
     def data(self, modality: str) -> DataConfig[Any]:
-        """What the loader of the modality is opened with; ValueError for a mask that cannot be drawn on its tokens."""
+        """The data config of the chosen options. ValueError for a mask that cannot be drawn on its tokens."""
         masks: dict[str, Any] = {where.argument: self._mask(where, modality) for where in self.masks}
         return replace(self.chosen(), **masks, **given(views=self.views))
 
     @abstractmethod
     def chosen(self) -> DataConfig[Any]:
-        """What was chosen beside views and masks."""
+        """The data config of the chosen options, without views and masks."""
 
     def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-        """`data`, which is this trial's, with what a page shows best of this split where nothing was chosen."""
+        """`data`, the data config of this trial, with defaults that suit a page about this split."""
         return data
 
     def _mask(self, where: MaskArgument, modality: str) -> Mask | None:
-        """The mask that was asked for; ValueError where there is none of that name, or it does not fit."""
+        """The chosen mask. ValueError if there is none of that name or it does not fit."""
         asked = getattr(self, where.option)
         name = where.default if asked is None else str(asked)
         ratio = self.ratio if where.option == "mask" else None
         if name == NO_MASK:
             if ratio is not None:
-                raise ValueError(f"--ratio {ratio:g} is of a mask, and --mask is {NO_MASK}; leave one of them out")
+                raise ValueError(f"--ratio {ratio:g} needs a mask, but --mask is {NO_MASK}; leave one of them out")
             return None
         known = name in MASKS or ":" in name
         mask = named(name, MASKS, "mask")() if known else None
         if mask is None or not where.fits(mask):
-            what = f"cannot be drawn on the tokens of {modality}" if known else "is no mask"
+            what = f"cannot be drawn on the tokens of {modality}" if known else "is not a mask"
             raise ValueError(
                 f"{flags([where.option])} {name!r} {what}; legal are {', '.join(where.legal())}, and "
-                "package.module:name for one of your own"
+                "package.module:name for your own"
             )
         if ratio is None:
             return mask
@@ -131,34 +129,35 @@ TrialT = TypeVar("TrialT", bound=Trial)
 
 
 def options_of(trial: type[Trial]) -> dict[str, Option]:
-    """The options of a trial's fields, by their names."""
+    """The options of the fields of a trial, by name."""
     return {f.name: f.metadata["option"] for f in fields(trial)}
 
 
 def trial_of(trial: type[TrialT], modality: str, chosen: Mapping[str, Any]) -> TrialT:
-    """The trial of what was chosen, of which None is left out; ValueError for an option that the modality has not, or a
-    value that is no multiple of what it has to be one of.
+    """The trial with the chosen values; values of None are ignored.
+
+    ValueError for an option that the modality does not have, or a value that is not a legal multiple.
     """
     legal = options_of(trial)
     values = {name: value for name, value in chosen.items() if value is not None}
     if wrong := [name for name in values if name not in legal]:
-        raise ValueError(f"{flags(wrong)} cannot be given here: the shards hold {modality}, which takes {flags(legal)}")
+        raise ValueError(f"{flags(wrong)} does not fit: the shards hold {modality}, which takes {flags(legal)}")
     for name, value in values.items():
         step = legal[name].multiple
         if step > 1 and value % step:
             below = value // step * step
             near = " and ".join(str(wanted) for wanted in (below, below + step) if wanted > 0)
-            raise ValueError(f"{flags([name])} {value} is no multiple of {step}; near it are {near}")
+            raise ValueError(f"{flags([name])} {value} is not a multiple of {step}; the nearest are {near}")
     return trial(**values)
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Those that are not None."""
+    """The values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def flags(names: Iterable[str]) -> str:
-    """The options as they are written."""
+    """The options as written on the command line."""
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 

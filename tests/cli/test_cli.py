@@ -157,13 +157,13 @@ def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_pa
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--mask", "all"], "--mask 'all' is no mask; legal are none, audio-mae,"),
+        (["--mask", "all"], "--mask 'all' is not a mask; legal are none, audio-mae,"),
         (["--mask", "fastdit-3d"], "'fastdit-3d' cannot be drawn on the tokens of video; legal are none,"),
         (["--mask", "videomae2", "--ratio", "0.5"], "'videomae2' has no single ratio; leave --ratio out"),
-        (["--mask", "none", "--ratio", "0.5"], "--ratio 0.5 is of a mask, and --mask is none"),
+        (["--mask", "none", "--ratio", "0.5"], "--ratio 0.5 needs a mask, but --mask is none"),
         (
             ["--audio-mask", "mae", "--points", "9"],
-            "--audio-mask, --points cannot be given here: the shards hold video",
+            "--audio-mask, --points does not fit: the shards hold video",
         ),
         (["--ratio", "1.5"], "1.5"),
         (["--size", "100"], "96 and 112"),
@@ -211,7 +211,7 @@ def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
     [
         (["shards", "nothing"], 2, "'nothing' is no dataset"),
         (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
-        (["shards", "sample", "--profile", "best"], 2, "profile 'best' is not one of train, copy, fps"),
+        (["shards", "sample", "--profile", "best"], 2, "--profile is one of train, copy, fps, got 'best'"),
         (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),
         (["verify", "/nowhere"], 1, "no folder /nowhere"),
         (["preview", "/nowhere"], 1, "no folder /nowhere"),
@@ -231,4 +231,4 @@ def test_help_and_version(monkeypatch, capsys):
     assert run(monkeypatch, "shards", "--help") == 0
     shown = " ".join(re.sub("[│\n]", " ", capsys.readouterr().out).split())
     assert "rejects.parquet" in shown
-    assert "Processes [default: all cores]" in shown
+    assert "Processes [default: one per core]" in shown

@@ -53,7 +53,7 @@ def test_exactly_the_names_that_are_legal_are_drawn_by_the_loader(name, tmp_path
 
 def test_a_name_that_there_is_not_lists_those_that_fit():
     with pytest.raises(
-        ValueError, match="--mask 'best' is no mask; legal are none, audio-mae, audio-mae-strips, "
+        ValueError, match="--mask 'best' is not a mask; legal are none, audio-mae, audio-mae-strips, "
     ) as e:
         MODALITIES["audio"].data(mask="best")
     assert "tube" not in str(e.value)
@@ -99,7 +99,7 @@ def test_options_become_the_settings_of_the_loader():
 )
 def test_an_option_of_another_modality_is_refused(name, option, takes):
     (flag,) = option
-    words = f"--{flag.replace('_', '-')} cannot be given here: the shards hold {name}, which takes {takes}"
+    words = f"--{flag.replace('_', '-')} does not fit: the shards hold {name}, which takes {takes}"
     with pytest.raises(ValueError, match=words):
         MODALITIES[name].data(**option)
 
@@ -107,9 +107,9 @@ def test_an_option_of_another_modality_is_refused(name, option, takes):
 @pytest.mark.parametrize(
     ("name", "option", "says"),
     [
-        ("video", {"size": 100}, "--size 100 is no multiple of 16; near it are 96 and 112"),
-        ("audiovisual", {"frames": 5}, "--frames 5 is no multiple of 2; near it are 4 and 6"),
-        ("points", {"resolution": 3}, "--resolution 3 is no multiple of 4; near it are 4"),
+        ("video", {"size": 100}, "--size 100 is not a multiple of 16; the nearest are 96 and 112"),
+        ("audiovisual", {"frames": 5}, "--frames 5 is not a multiple of 2; the nearest are 4 and 6"),
+        ("points", {"resolution": 3}, "--resolution 3 is not a multiple of 4; the nearest are 4"),
     ],
 )
 def test_pictures_frames_and_voxels_are_whole_tokens(name, option, says):
@@ -119,7 +119,9 @@ def test_pictures_frames_and_voxels_are_whole_tokens(name, option, says):
 
 @pytest.mark.parametrize(("seconds", "near"), [(0.5, "0.48, 0.64"), (0.1, "0.16"), (10.0, "9.92, 10.08")])
 def test_sound_is_whole_tokens(seconds, near):
-    with pytest.raises(ValueError, match=f"{seconds:g} is no multiple of 0.16 s, the length of a token; try {near}$"):
+    with pytest.raises(
+        ValueError, match=f"{seconds:g} is not a multiple of 0.16 s, the duration of a token; try {near}$"
+    ):
         MODALITIES["audio"].data(sound_seconds=seconds)
     above = whole_tokens(seconds)
     assert above >= seconds
@@ -145,5 +147,7 @@ def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tm
     with pytest.raises(ShardError, match="it is no finished split"):
         modality_of(tmp_path)
     monkeypatch.setattr("maskstream.modalities.read_dataset_json", lambda folder: {"modality": "smells"})
-    with pytest.raises(ShardError, match="holds smells shards; there are loaders of video, audio, audiovisual"):
+    with pytest.raises(
+        ShardError, match="holds smells shards, which have no loader; legal are video, audio, audiovisual"
+    ):
         modality_of(tmp_path)

@@ -1,6 +1,6 @@
-"""The `maskstream` command: one sub-command per step, raw media to shards to batches to a trained model.
+"""The `maskstream` command, with one sub-command per step from raw media to a trained model.
 
-Exit codes: 0 all is well; 1 the data is not (a message says what); 2 the command was not understood; 130 interrupted.
+Exit codes: 0 success; 1 an error in data or settings, with a message; 2 a wrong command line; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def root(
 
 
 def main() -> None:
-    """Runs the command; errors about data and settings become one line and an exit code instead of a traceback."""
+    """Runs the command. Errors about data and settings give one line and an exit code instead of a traceback."""
     try:
         app()
     except MaskstreamError as error:
@@ -72,7 +72,7 @@ def main() -> None:
         _fail(error, 1)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            errors.print("interrupted; the same command goes on where it stopped", highlight=False)
+            errors.print("interrupted; run the same command to continue", highlight=False)
         raise
 
 

@@ -13,30 +13,28 @@ from .terminal import Data, Json, console
 def bench(
     ctx: typer.Context,
     data: Data,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples of a batch.")] = 8,
-    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 makes samples in threads.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each [default: one a core]", show_default=False)
+        int | None, typer.Option(min=1, help="Threads per process [default: one per core]", show_default=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 10.0,
     samples: Annotated[
         int | None,
-        typer.Option(
-            "--samples", "--clips", min=1, help="Stop after so many samples, if that is earlier.", show_default=False
-        ),
+        typer.Option("--samples", "--clips", min=1, help="Stop earlier, after this many samples.", show_default=False),
     ] = None,
-    step_ms: Annotated[float, typer.Option(min=0, help="Time that a training step would take for each batch.")] = 0.0,
+    step_ms: Annotated[float, typer.Option(min=0, help="Simulated time of a training step per batch.")] = 0.0,
     sweep: Annotated[
         bool,
-        typer.Option("--sweep", help="Try several workers and threads, for SECONDS each, and say what is fastest."),
+        typer.Option("--sweep", help="Try several numbers of workers and threads, SECONDS each."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the loader on this machine: samples a second, bytes read, where the time goes, and what limits it.
+    """Measure the loader on this machine: samples per second, bytes read, time per stage, and the bottleneck.
 
-    The loader is that of what the shards hold, with the mask that `preview` shows. Bytes that were read before come
-    from memory: for the speed of a disk, use data larger than it, or a cold start.
+    The modality is that of the shards, and the masks are those of `preview`. Files that were read before come from the
+    page cache: to measure a disk, use data larger than memory, or drop the cache first.
     """
     from .. import bench as loader_bench
     from ..modalities import modality_of

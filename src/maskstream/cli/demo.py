@@ -15,9 +15,10 @@ from .terminal import console
 def demo(
     modality: Annotated[str, typer.Argument(help="video, audio, audiovisual, points or mesh.")] = "video",
 ) -> None:
-    """Make sample shards of a modality, train on them for minutes, and write pages about it: real data to a model.
+    """Make sample shards of a modality, train on them for a few minutes, and write pages about data and model.
 
-    Runs the commands that it prints; data/ and runs/ are in this folder. The same command goes on where it stopped.
+    It prints the commands that it runs, and writes to data/ and runs/ in the current folder. If it was interrupted, the
+    same command continues.
     """
     from ..modalities import MODALITIES
 

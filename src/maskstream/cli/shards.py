@@ -18,36 +18,41 @@ def shards(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="Such as k400, ssv2, folder or sample, or package.module:name for one of your own; another name lists "
-            "all.",
+            help="A dataset, such as k400, ssv2, folder or sample, or package.module:name for your own. An unknown "
+            "name lists all.",
             show_default=False,
         ),
     ],
     root: Annotated[
-        Path | None, typer.Option(help="Where the raw data lies [default: data/raw/DATASET]", show_default=False)
+        Path | None, typer.Option(help="The raw data [default: data/raw/DATASET]", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the shards go [default: data/shards/DATASET]", show_default=False)
+        Path | None, typer.Option(help="The shards [default: data/shards/DATASET]", show_default=False)
     ] = None,
-    profile: Annotated[str, typer.Option(help="Of video: train, copy or fps, see docs/shard-format.md.")] = "train",
+    profile: Annotated[
+        str, typer.Option(help="How video is encoded: train, copy or fps (docs/shard-format.md).")
+    ] = "train",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes [default: all cores]", show_default=False)
+        int | None, typer.Option(min=1, help="Processes [default: one per core]", show_default=False)
     ] = None,
-    samples_per_shard: Annotated[int | None, typer.Option(min=1, help="Sources per shard.", show_default=False)] = None,
+    samples_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="Source files per shard.", show_default=False)
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over where OUT was written with other settings.")
+        bool, typer.Option("--overwrite", help="Start over if OUT was written with other settings.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn raw data, as its publishers lay it out, into verified shards that are ready to train on.
+    """Convert raw data in its publisher's layout into verified shards for training.
 
-    An interrupted run goes on where it stopped. What cannot be decoded lands in rejects.parquet with its reason.
+    An interrupted run continues where it stopped. Files that cannot be decoded are listed in rejects.parquet with the
+    reason.
     """
     from ..preprocess import PROFILES, make_shards
     from ..preprocess.progress import ProgressBar
 
     if profile not in PROFILES:
-        raise ValueError(f"profile {profile!r} is not one of {', '.join(PROFILES)}")
+        raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
     folder = dataset.rpartition(":")[2]
     with nullcontext() if as_json else ProgressBar() as shown:
         report = make_shards(

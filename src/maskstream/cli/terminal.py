@@ -1,4 +1,4 @@
-"""What the commands share: both streams of the terminal, arguments that several take, and facts as lines or JSON."""
+"""The parts that commands share: the consoles of both streams, common arguments, and output as lines or JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and
 
 
 def show(facts: Mapping[str, Any], as_json: bool) -> None:
-    """Prints facts, one a line, or as one line of JSON."""
+    """Prints facts, one per line, or as one line of JSON."""
     if as_json:
         print(json.dumps(facts))
         return

@@ -15,8 +15,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="Such as videomae-small, mgmae-small, videomae2-small, or -tiny of each; package.module:name is a "
-            "function of your own.",
+            help="A recipe, such as videomae-tiny or mgmae-small, or package.module:name for your own. An unknown name "
+            "lists all.",
             show_default=False,
         ),
     ],
@@ -28,7 +28,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="A field of the recipe, such as model.depth=6 or mask.ratio=0.8; may be given often.",
+            help="Set a field of the recipe, such as model.depth=6 or mask.ratio=0.8; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -40,17 +40,17 @@ def train(
     ] = None,
     initial: Annotated[
         Path | None,
-        typer.Option(help="A model.safetensors to begin with, such as a pre-training's.", show_default=False),
+        typer.Option(help="A model.safetensors with initial weights, such as a pre-training's.", show_default=False),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order, the crops and the masks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the order, the crops and the masks.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Loader processes; 0 decodes in threads.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint if there is one.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Continue from the run's last checkpoint if there is one.")] = True,
 ) -> None:
-    """Train a recipe on shards; writes metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
+    """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
     from ..train.run import chosen_recipe
     from ..train.run import train as run
 

@@ -1,4 +1,4 @@
-"""The options of `preview` and `bench` that choose a loader, made of the fields of every modality's trial."""
+"""The options of `preview` and `bench` that configure the loader, generated from the fields of all trials."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class TrialCommand(TyperCommand):
-    """A command with the options of all trials behind its argument; what was chosen is its context's `obj`.
+    """A command that also has the options of all trials. The values given for them are in the context's `obj`.
 
-    The options are made when the command is asked for them: only then torch and the loaders are imported.
+    The options are generated when they are first needed, so that other commands need not import torch and the loaders.
     """
 
     _params: list[Any]
@@ -42,7 +42,7 @@ class TrialCommand(TyperCommand):
 
 
 def _probe() -> typer.Typer:
-    """A command with nothing but the options of the trials."""
+    """A command whose only options are those of the trials."""
     from ..modalities import MODALITIES
     from ..trial import options_of
 
@@ -69,7 +69,7 @@ def _probe() -> typer.Typer:
 
 
 def _annotation(several: list[tuple[str, Any, Option, str | None]]) -> Any:
-    """The option of a field that some modalities have, with its default in each where they differ."""
+    """The option for a field that several trials may have, with the default of each if they differ."""
     _, hint, option, default = several[0]
     if len({own for _, _, _, own in several}) > 1:
         default = ", ".join(f"{own} for {name}" for name, _, _, own in several)

@@ -14,10 +14,10 @@ from .terminal import Data, Json, console, errors
 
 def verify(
     data: Data,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every sample too.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every sample.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check every byte of a split against its checksums and index; exit 1 where something is wrong."""
+    """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
     from ..shards.format.verify import verify as check
 
     result = check(data, decode=decode)
@@ -28,7 +28,7 @@ def verify(
             errors.print(f"[red]problem[/] {escape(problem)}", highlight=False)
         console.print(
             f"{data}: {result.samples} samples in {result.shards} shards, {result.size_bytes / 1e6:.1f} MB: "
-            + ("[green]all well[/]" if result.ok else f"[red]{len(result.problems)} problems[/]"),
+            + ("[green]no problems[/]" if result.ok else f"[red]{len(result.problems)} problems[/]"),
             highlight=False,
         )
     raise typer.Exit(0 if result.ok else 1)

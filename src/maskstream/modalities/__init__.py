@@ -1,4 +1,4 @@
-"""The modalities: a file with one spec each, and one line here."""
+"""The modalities: each has a file with its spec, and one line here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MODALITIES: dict[str, Modality] = {one.name: one for one in (VIDEO, AUDIO, AUDIO
 
 
 def modality_of(location: str | Path) -> Modality:
-    """What the split in the folder `location` holds; ShardError where there is no finished split."""
+    """The modality of the split in the folder `location`. ShardError if there is no finished split."""
     name = str(read_dataset_json(location)["modality"])
     if name not in MODALITIES:
-        raise ShardError(f"{location} holds {name} shards; there are loaders of {', '.join(MODALITIES)}")
+        raise ShardError(f"{location} holds {name} shards, which have no loader; legal are {', '.join(MODALITIES)}")
     return MODALITIES[name]
 
 

@@ -23,40 +23,40 @@ from ..train.models import DenseUNetConfig, SpectrogramAutoencoderConfig
 from ..trial import MaskArgument, Trial, option
 
 TOKEN_S = 0.16
-"""The length of a token of sound: 16 frames of 10 ms."""
+"""The duration of an audio token in seconds: 16 frames of 10 ms."""
 GRID = spectrogram_grid(1024, 128, (16, 16))
 
 
 def sound_option() -> Any:
-    """The field of a trial that says how much is heard."""
+    """A field of a trial: the duration of the sound."""
     return option(
         "Seconds of sound, a multiple of 0.16",
-        default=f"{AudioClip().seconds:g}; of a preview at most so much, as the shards have",
+        default=f"{AudioClip().seconds:g}; in previews the usual duration in the shards, if shorter",
         least=TOKEN_S,
         panel="Audio, also with video",
     )
 
 
 def whole_tokens(seconds: float) -> float:
-    """The least time of whole tokens of sound that is not below `seconds`."""
+    """`seconds`, rounded up to a whole number of audio tokens."""
     return round(max(1, ceil(seconds / TOKEN_S - 1e-6)) * TOKEN_S, 2)
 
 
 def heard(seconds: float | None) -> dict[str, Any]:
-    """Seconds of sound where they were given; ValueError where they are not whole tokens."""
+    """The option for the seconds of sound, if given. ValueError if they are not a whole number of tokens."""
     if seconds is None:
         return {}
     above = whole_tokens(seconds)
     if abs(above - seconds) > 1e-6:
         near = ", ".join(f"{wanted:g}" for wanted in (above - TOKEN_S, above) if wanted > 0)
         raise ValueError(
-            f"--sound-seconds {seconds:g} is no multiple of {TOKEN_S} s, the length of a token; try {near}"
+            f"--sound-seconds {seconds:g} is not a multiple of {TOKEN_S} s, the duration of a token; try {near}"
         )
     return {"seconds": seconds}
 
 
 def usual_seconds(manifest: Manifest) -> float:
-    """What a page shows of each sound: as much as nine of ten sounds of the split have, 10.24 s at most, in tokens."""
+    """The seconds shown of each sound: the 90th percentile of the split, at most 10.24 s in whole tokens."""
     facts = component_of(manifest.components, ("sound",)).facts
     seconds = np.percentile(facts["n_samples"] / facts["sample_rate"], 90)
     return min(whole_tokens(float(seconds)), AudioClip().seconds)
@@ -64,29 +64,29 @@ def usual_seconds(manifest: Manifest) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioTrial(Trial):
-    """Clips of sounds."""
+    """The options for clips of sound."""
 
     masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="audio-mae", grid=GRID),)
 
     sound_seconds: float | None = sound_option()
 
     def chosen(self) -> AudioData:
-        """The clip, as long as was chosen."""
+        """The data config of the chosen clip."""
         return AudioData(clip=AudioClip(**heard(self.sound_seconds)))
 
     def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-        """As much as most of the sounds have."""
+        """`data` with the usual duration of the split's sounds, if none was chosen."""
         if self.sound_seconds is not None or not isinstance(data, AudioData):
             return data
         return replace(data, clip=replace(data.clip, seconds=usual_seconds(manifest)))
 
 
 def figures(data: DataConfig[Any], location: Path) -> AudioFigures | NoisyFigures:
-    """Figures of sounds, or of sounds in noise."""
+    """The figures of sounds, or of noisy sounds."""
     if isinstance(data, NoisyData):
         return NoisyFigures(clip=data.clip)
     if not isinstance(data, AudioData):
-        raise ValueError(f"sounds are those of an AudioData or a NoisyData, got {type(data).__name__}")
+        raise ValueError(f"figures of sounds need an AudioData or a NoisyData, got {type(data).__name__}")
     manifest = Manifest.load(location)
     return AudioFigures(
         clip=data.clip,

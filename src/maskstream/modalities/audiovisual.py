@@ -24,7 +24,7 @@ from . import audio, frames
 
 
 def sound_seconds(manifest: Manifest, clip: VideoClip) -> float:
-    """The sound that a page shows with a clip: as long as the clip or the video is, in the median of the split."""
+    """The seconds of sound that a page shows: the duration of a clip or, if shorter, of the split's median video."""
     facts = component_of(manifest.components, ("video",)).facts
     n_frames = np.minimum(clip.frames * clip.stride, facts["n_frames"])
     return audio.whole_tokens(float(np.median(n_frames / facts["fps"])))
@@ -32,31 +32,31 @@ def sound_seconds(manifest: Manifest, clip: VideoClip) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualTrial(frames.FramesTrial):
-    """Clips of video with sound, each masked on its own."""
+    """The options for clips of video with sound, which have separate masks."""
 
     masks: ClassVar[tuple[MaskArgument, ...]] = (
         MaskArgument(argument="video_mask", default="random", grid=frames.GRID, cues=frozenset({"flow"})),
         MaskArgument(option="audio_mask", argument="audio_mask", default="audio-mae", grid=audio.GRID),
     )
 
-    audio_mask: str | None = option("Of video with sound, that of the sound", default="audio-mae")
+    audio_mask: str | None = option("Mask of the sound in video with sound, by name", default="audio-mae")
     sound_seconds: float | None = audio.sound_option()
 
     def chosen(self) -> AudioVisualData:
-        """The clip, and the seconds of sound."""
+        """The data config of the chosen clip and duration."""
         return AudioVisualData(clip=self.clip(), **audio.heard(self.sound_seconds))
 
     def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-        """As much sound as there is video."""
+        """`data` with as much sound as video, if no duration was chosen."""
         if self.sound_seconds is not None or not isinstance(data, AudioVisualData):
             return data
         return replace(data, seconds=sound_seconds(manifest, data.clip))
 
 
 def figures(data: DataConfig[Any], location: Path) -> AudioVisualFigures:
-    """Figures of clips with their sound."""
+    """The figures of clips with their sound."""
     if not isinstance(data, AudioVisualData):
-        raise ValueError(f"clips with sound are those of an AudioVisualData, got {type(data).__name__}")
+        raise ValueError(f"figures of clips with sound need an AudioVisualData, got {type(data).__name__}")
     manifest = Manifest.load(location)
     return AudioVisualFigures(
         clip=data.clip,

@@ -1,4 +1,4 @@
-"""The options of clips of video, with or without their sound."""
+"""The options for clips of video, with or without sound."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ _PANEL = "Video, also with sound"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FramesTrial(Trial):
-    """A clip's frames."""
+    """The options for the frames of a clip."""
 
     frames: int | None = option(
-        "Frames of a clip, an even number", default=VideoClip().frames, least=2, multiple=2, panel=_PANEL
+        "Frames per clip, an even number", default=VideoClip().frames, least=2, multiple=2, panel=_PANEL
     )
-    stride: int | None = option("Frames from one to the next", default=VideoClip().stride, least=1, panel=_PANEL)
+    stride: int | None = option(
+        "Frames from one frame of a clip to the next", default=VideoClip().stride, least=1, panel=_PANEL
+    )
     size: int | None = option(
-        "Pixels of a side, a multiple of 16", default=VideoClip().size, least=16, multiple=16, panel=_PANEL
+        "Side of the frames in pixels, a multiple of 16", default=VideoClip().size, least=16, multiple=16, panel=_PANEL
     )
 
     def clip(self) -> VideoClip:
-        """The clip that was chosen."""
+        """The chosen clip, with defaults for the rest."""
         return VideoClip(**given(frames=self.frames, stride=self.stride, size=self.size))

@@ -26,7 +26,11 @@ class ImageTrial(Trial):
     masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="mae", grid=image_grid(224, 16)),)
 
     size: int | None = option(
-        "Pixels of a side, a multiple of 16", default=224, least=16, multiple=16, panel="Video, also with sound"
+        "Side of the frames in pixels, a multiple of 16",
+        default=224,
+        least=16,
+        multiple=16,
+        panel="Video, also with sound",
     )
 
     def chosen(self) -> ImageData:

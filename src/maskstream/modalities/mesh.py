@@ -21,7 +21,7 @@ from ..trial import MaskArgument, Trial
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshTrial(Trial):
-    """Meshes, of which masks hide nodes."""
+    """The options for meshes, whose tokens are nodes."""
 
     masks: ClassVar[tuple[MaskArgument, ...]] = (
         MaskArgument(
@@ -32,12 +32,12 @@ class MeshTrial(Trial):
     )
 
     def chosen(self) -> MeshData:
-        """Nothing."""
+        """The default data config: meshes have no options of their own."""
         return MeshData()
 
 
 def figures(data: DataConfig[Any], location: Path) -> MeshFigures:
-    """Figures of meshes."""
+    """The figures of meshes."""
     sampler = sampler_of(location)
     return MeshFigures(sampler=sampler, label_names=label_names(sampler.manifest.info))
 
@@ -53,8 +53,8 @@ MESH = Modality(
     works={MeshNetworkConfig: show},
     demo=Demo(
         recipe="meshmask-tiny",
-        # The pre-trained model learns the next step; beside it two that were not pre-trained, with as many of these
-        # steps, and with as many steps in all.
+        # fine-tunes the pre-trained model, then trains two without pre-training: one with as many steps of fine-tuning,
+        # one with as many steps in total
         more=(
             "train meshmask-tiny-next --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
             "train meshmask-tiny-next --data {data}/train --out {run}/same-steps",

@@ -22,7 +22,7 @@ from ..trial import MaskArgument, Trial, given, option
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointsTrial(Trial):
-    """Clouds, and the voxels that are their tokens."""
+    """The options for point clouds, whose tokens are cubes of voxels."""
 
     masks: ClassVar[tuple[MaskArgument, ...]] = (
         MaskArgument(default="fastdit-3d", grid=VoxelTokens().grid, cues=frozenset({"occupied"})),
@@ -34,7 +34,7 @@ class PointsTrial(Trial):
     )
 
     def chosen(self) -> PointsData:
-        """Which points, and their tokens."""
+        """The data config of the chosen tokens."""
         return PointsData(
             select=PointSelection(**given(points=self.points)),
             tokens=VoxelTokens(**given(resolution=self.resolution)),
@@ -42,9 +42,9 @@ class PointsTrial(Trial):
 
 
 def figures(data: DataConfig[Any], location: Path) -> PointsFigures:
-    """Figures of clouds."""
+    """The figures of point clouds."""
     if not isinstance(data, PointsData):
-        raise ValueError(f"clouds are those of a PointsData, got {type(data).__name__}")
+        raise ValueError(f"figures of point clouds need a PointsData, got {type(data).__name__}")
     manifest = Manifest.load(location)
     return PointsFigures(
         tokens=data.tokens, augment=data.augment, manifest=manifest, label_names=label_names(manifest.info)
@@ -62,13 +62,13 @@ POINTS = Modality(
     works={PointAutoencoderConfig: show_groups, VoxelDiffusionConfig: show_voxels},
     demo=Demo(
         recipe="pointmae-tiny",
-        more=(  # beside the masked autoencoder of groups a masked diffusion model of voxels
+        more=(  # a masked diffusion model of voxels
             "train fastdit3d-tiny --data {data}/train --out {run}/fastdit3d",
             "report {run}/fastdit3d --data {data}/val --out {run}/fastdit3d/report.html",
         ),
     ),
     stages={
         "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),
-        "mask": ("Drawing masks", "one that need not know which voxels are occupied, such as random, costs less"),
+        "mask": ("Drawing masks", "a mask that does not depend on the occupied voxels, such as random, costs less"),
     },
 )

@@ -24,27 +24,27 @@ from .frames import GRID, FramesTrial
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoTrial(FramesTrial):
-    """Clips of video."""
+    """The options for clips of video."""
 
     masks: ClassVar[tuple[MaskArgument, ...]] = (
         MaskArgument(default="motion-guided", grid=GRID, cues=frozenset({"flow"})),
     )
 
     def chosen(self) -> VideoData:
-        """The clip."""
+        """The data config of the chosen clip."""
         return VideoData(clip=self.clip())
 
     def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-        """With DIS flow where the mask asks for none."""
+        """`data` with DIS flow if the mask needs no flow, so that a page can show motion."""
         if not isinstance(data, VideoData) or (data.mask is not None and "flow" in data.mask.needs):
             return data
         return replace(data, flow="dis" if data.clip.frames > 1 else "none")
 
 
 def figures(data: DataConfig[Any], location: Path) -> VideoFigures:
-    """Figures of clips."""
+    """The figures of clips of video."""
     if not isinstance(data, VideoData):
-        raise ValueError(f"clips are those of a VideoData, got {type(data).__name__}")
+        raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")
     manifest, clip = Manifest.load(location), data.clip
     profile = str(manifest.info["profile"])
     source = flow_source(data.flow, data.mask, aligned(clip, profile), profile)
@@ -57,7 +57,7 @@ def figures(data: DataConfig[Any], location: Path) -> VideoFigures:
 
 
 def flow_words(source: SampleFlow | None, *, guides: bool) -> str:
-    """Where the flow of a page comes from, and whether the mask follows it."""
+    """The source of the flow on a page, and whether the mask uses it, in words."""
     name = "none" if source is None else source.title
     return f"{name}, guides the mask" if guides else f"{name}, shown only; the mask does not use it"
 
