@@ -1,4 +1,4 @@
-"""Loaders with as many threads or processes as there are cores: what wall time is measured with."""
+"""Readers that use one thread or process per core, for measurements of wall time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCHS = 4
 
 
 def ours_on_all_cores(variant: Variant, output: str) -> Reader:
-    """`video_loader` as it comes: a thread for each core."""
+    """`video_loader` with its default settings: one thread per core."""
     clip = clip_of(variant.manifest.info["profile"])
     loader = video_loader(variant.manifest.folder, clip=clip, batch_size=BATCH, seed=SEED, device="cpu")
 
@@ -37,7 +37,7 @@ def ours_on_all_cores(variant: Variant, output: str) -> Reader:
 
 
 def others_on_all_cores(clips: Sequence[Clip]) -> tuple[list[Reader], list[str]]:
-    """The official loader of VideoMAE, and torchcodec, each in a DataLoader with a worker process for each core."""
+    """The official loader of VideoMAE, and torchcodec, each in a DataLoader with one worker process per core."""
     readers, missing = [], []
     for name, make in (("decord-official", decord_official), ("torchcodec", torchcodec)):
         try:

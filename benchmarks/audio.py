@@ -1,10 +1,11 @@
-"""Processor time per clip of the audio loader, beside librosa in a torch DataLoader and beside DALI, one thread each.
+"""Processor time per clip of the audio loader, of librosa in a torch DataLoader and of DALI, one thread each.
 
     python benchmarks/audio.py [--rounds 5] [--out audio.json]
 
-All read the same FLAC files of harmonics and noise, take a random 10.24 s, mix to mono at 16 kHz and make 128 mel bands
-every 10 ms of 512-point spectra (see audio_readers.py). They take turns, in batches of 8; what is made
-ahead counts in the turn of its maker. Ours includes the mask. A second table says where ours spends its time.
+All readers read the same FLAC files of harmonics and noise, take a random stretch of 10.24 s, mix to mono at 16 kHz and
+make 128 mel bands every 10 ms from 512-point spectra (see audio_readers.py). They take turns, in batches of 8, and the
+work of batches made ahead counts for its reader. maskstream also draws the mask. A second table lists the time of each
+stage of maskstream.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def cpu_ms(run: Callable[[], Any], clips: int) -> float:
 
 
 def check(readers: dict[str, Callable[[], Any]]) -> None:
-    """That all make clips of the same size: the first turn, which is not counted."""
+    """Runs every reader once as warm-up, and checks that all make clips of the same shape."""
     for name, run in readers.items():
         batch = run()
         if batch.shape != (BATCH, BINS, FRAMES):
@@ -173,8 +174,8 @@ def measure(seconds: int, rate: int, channels: int, folder: Path, rounds: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds in which all readers take turns")
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {}

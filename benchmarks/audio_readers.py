@@ -1,4 +1,4 @@
-"""Readers of clips of sound as other libraries' documentation shows them: log-mel spectrograms of random 10.24 s.
+"""Readers of log-mel spectrograms of random stretches of 10.24 s, written as other libraries' documentation shows.
 
 librosa: `librosa.load` of a file, a crop, `melspectrogram`, `power_to_db`, in a torch DataLoader; "seeking" loads only
 the crop (`offset=` and `duration=`). DALI: `readers.file`, `decoders.audio` with downmix and sample rate, which decode
@@ -48,7 +48,7 @@ class LibrosaClips(Dataset[Tensor]):
 
 
 class DaliClips:
-    """Batches from a DALI pipeline on the CPU, with one thread; nothing is made ahead, so that all is measured."""
+    """Batches from a DALI pipeline on the CPU, with one thread and without prefetching."""
 
     def __init__(self, paths: list[Path]) -> None:
         fn, n = dali.fn, int(SECONDS * RATE)

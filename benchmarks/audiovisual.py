@@ -1,12 +1,12 @@
-"""Processor time per clip of the audio-visual loader, beside PyAV and librosa in a torch Dataset: the same clips.
+"""Processor time per clip of the audio-visual loader, and of PyAV and librosa in a torch Dataset, on the same clips.
 
     python benchmarks/audiovisual.py [--out audiovisual.json] [--media data/raw/sample-audiovisual]
 
-Files as VGGSound has them: 10 s, 340 x 256, 25 frames a second, H.264 and AAC; here out of one real clip with a band.
+The files are like those of VGGSound: 10 s, 340 x 256 pixels, 25 frames per second, H.264 and AAC, from one real clip.
 The peer opens the file, seeks, decodes the frames and the stretch of sound, crops and resizes, and makes 128 mel bands;
-"whole file" decodes all of it instead of seeking, as AVSiam's own loader does. Ours reads shards made of these files
-(profile `train`), with masks. All read clips that ours has drawn, in turn, one thread each; a turn of ours is whole
-epochs, of one batch each, so that nothing of it is made ahead in another's turn.
+"whole file" decodes the whole file instead of seeking, as AVSiam's own loader does. maskstream reads shards of these
+files (profile `train`) and draws masks. All read the clips that maskstream has drawn, in turn, with one thread each; a
+turn of maskstream is whole epochs of one batch, so that it makes no batch ahead in another reader's turn.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """What ours has drawn: the file, when each frame is shown, when the sound begins, and for how long."""
+    """A clip drawn by maskstream: the file, the times of its frames, the start and length of its sound, in seconds."""
 
     file: Path
     pts_s: tuple[float, ...]
@@ -219,9 +219,11 @@ def measure(shards: Path, raw: Path, clip: VideoClip, seconds: float) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--media", type=Path, default=Path("data/raw/sample-audiovisual"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    parser.add_argument(
+        "--media", type=Path, default=Path("data/raw/sample-audiovisual"), help="folder of the sample dataset"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -1,13 +1,13 @@
-"""What a change costs: one command in two checkouts, in turns, and every number that it gives compared.
+"""Compares every number of a command's JSON between two checkouts, which run in turns.
 
     python benchmarks/before_after.py --before ../old --after . -- benchmarks/loader.py --rounds 1 --out {out}
     python benchmarks/before_after.py --before ../old --after . -- -m maskstream bench {shards} --json --samples 400
 
-The command is run by this Python with the checkout's own `src` on its path, in the checkout's folder. It writes JSON to
-`{out}` or prints it last. `{shards}` stands for a folder of each checkout, named by --shards. Which checkout comes
-first alternates from round to round, so that a machine that slows down slows both. Given are medians over the rounds
-of each number before and after, and of their ratio in each round. `--per` names the numbers that others are divided by,
-such as another reader's in the same round.
+This Python runs the command in each checkout's folder with the checkout's `src` on its path. The command writes JSON to
+`{out}`, or prints it as its last line. `{shards}` stands for the folder --shards in the checkout. The checkouts
+alternate in going first, so that a machine that slows down slows both. Printed are the medians over the rounds of each
+number before and after, and of their ratio within a round. `--per` names the number to divide by, such as that of
+another reader in the same round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NAMES = ("variant", "reader", "output")
 
 
 def numbers(data: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in JSON by its path; rows of a table are named by their words."""
+    """Yields every number in the JSON with its path; a row of a table is named by its fields NAMES."""
     if isinstance(data, Mapping):
         for name, value in data.items():
             yield from numbers(value, f"{path} {name}".strip())
@@ -42,7 +42,7 @@ def numbers(data: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def measured(checkout: Path, command: list[str], shards: Path) -> dict[str, float]:
-    """The numbers of one run in a checkout; SystemExit with its words where it fails."""
+    """The numbers of one run in a checkout; raises SystemExit with the command's error output if it fails."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         words = [word.format(out=out, shards=checkout / shards) for word in command]
@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="the checkout before the change")
     parser.add_argument("--after", type=Path, required=True, help="the checkout after it")
     parser.add_argument("--shards", type=Path, default=Path(), help="a folder in both, for {shards}")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="cpu", help="numbers whose names hold this")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds in which both checkouts run once")
+    parser.add_argument("--only", default="cpu", help="compare only numbers whose names contain this")
     parser.add_argument("--per", default="", help="divide by the number of this name")
     parser.add_argument("command", nargs="+", help="what Python runs, after --")
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
-"""A million samples in ten thousand shards: what opening, the first batch and a resume cost.
+"""The cost of opening, of the first batch and of a resume with a million samples in ten thousand shards.
 
     python benchmarks/big_index.py [--shards 10000] [--per-shard 100]
 
-Two splits are made once. `spread` has an index as a real one is: ten groups of pictures a sample, offsets and checksums
-that do not repeat; it has no tars, and is opened only. `linked` can be read: each of its shards is a link to one real
-tar, so its bytes come from the page cache. Each figure is the median of fresh processes, imports not counted; all are
-printed and written as JSON.
+Two splits are made once. `spread` has a realistic index: ten GOPs per sample, offsets and checksums that do not repeat;
+it has no tars and is only opened. `linked` can be read: each of its shards is a link to one real tar, so its bytes come
+from the page cache. Each figure is the median over fresh processes, without imports; all are printed and written as
+JSON.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--per-shard", type=int, default=100)
-    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/big_index", help="where the splits are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/big_index.json", help="where the figures go")
+    parser.add_argument("--shards", type=int, default=10_000, help="shards of each split")
+    parser.add_argument("--per-shard", type=int, default=100, help="samples per shard")
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/big_index", help="folder of the splits")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/big_index.json", help="the JSON file to write")
     parser.add_argument("--measure", choices=tuple(MEASURES), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -66,7 +66,7 @@ def _in_a_fresh_process(what: str, folder: Path) -> dict[str, float]:
 
 
 def measure_open(folder: Path) -> dict[str, float]:
-    """Opening the index alone, in a process that imports nothing but the shards' part."""
+    """Measures opening the index, in a process that imports only `maskstream.shards`."""
     from maskstream.shards.format.manifest import Manifest
 
     before = _rss_mb()
@@ -84,7 +84,7 @@ def measure_open(folder: Path) -> dict[str, float]:
 
 
 def measure_loader(folder: Path) -> dict[str, float]:
-    """From nothing to a first batch, at the start of an epoch and in its middle, and what a position costs."""
+    """Measures the first batch at the start and in the middle of an epoch, and saving a position."""
     from maskstream.pipelines import VideoClip, masks, video_loader
 
     settings: dict[str, Any] = {"clip": VideoClip(), "mask": masks.Tube(), "batch_size": 8, "device": "cpu"}
@@ -107,7 +107,7 @@ def measure_loader(folder: Path) -> dict[str, float]:
 
 
 def measure_workers(folder: Path) -> dict[str, float]:
-    """What worker processes hold, once each of them has made a batch."""
+    """Measures the memory of worker processes after each has made a batch."""
     from maskstream.pipelines import VideoClip, masks, video_loader
 
     settings: dict[str, Any] = {"clip": VideoClip(), "mask": masks.Tube(), "batch_size": 8, "device": "cpu"}

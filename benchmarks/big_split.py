@@ -1,4 +1,4 @@
-"""Splits of any size for measurements: an index of as many samples as wanted, made of one real shard."""
+"""Splits of any size for measurements, made from one real shard."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIFFERENT, FRAMES, WIDTH, HEIGHT = 5, 300, 340, 256
 
 
 def make_splits(folder: Path, shards: int, per_shard: int) -> None:
-    """`folder`/one of one real shard, `folder`/linked and `folder`/spread of `shards` shards; what is there stays."""
+    """Makes `folder`/one (a real shard), `folder`/linked and `folder`/spread (`shards` shards), unless they exist."""
     one = folder / "one"
     if not (one / DATASET_JSON).exists():
         one.mkdir(parents=True, exist_ok=True)

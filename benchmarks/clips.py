@@ -1,9 +1,9 @@
-"""The videos of the benchmark: files as a dataset like Kinetics-400 has them, and the shards made of them.
+"""The videos of the benchmark: files like those of Kinetics-400, and the shards made from them.
 
 Real footage of the `sample` dataset becomes files of 10 s, 340 x 256 pixels, 30 frames a second, encoded as such files
-are found: x264 medium, crf 21, a keyframe every 250 frames. Footage that is too short runs forth and back, without a
-cut. From these files `maskstream shards folder` makes the profiles `copy`, `train` and `fps`. The files as they are, in
-a plain WebDataset tar, are what `maskstream index` reads: the variant `found`.
+are found: x264 medium, crf 21, a keyframe every 250 frames. Footage that is too short runs forwards and backwards,
+without a cut. From these files `maskstream shards folder` makes the profiles `copy`, `train` and `fps`. The files as
+they are, in a plain WebDataset tar, are what `maskstream index` reads: the variant `found`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from maskstream.shards.format.manifest import Manifest
 UInt8Array = npt.NDArray[np.uint8]
 
 FOOTAGE = ("WolfgangLanger_Pexels", "bigbuckbunny", "bikes", "carphone_pristine", "demo")
-"""What the sample dataset has that moves and is not too small."""
+"""The videos of the sample dataset that show motion and are large enough."""
 
 DONE = "done.json"
 

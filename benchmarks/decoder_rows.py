@@ -2,12 +2,13 @@
 
     python benchmarks/decoder_rows.py
 
-The loops make min(L, 256) masks of whole words one by one and copy one of them for each of the L rows, on word groups
-that are made once; the published collator also builds its groups anew for every mask from the tokens' strings.
+The loops make min(L, 256) whole-word masks one by one and copy one of them for each of the L rows. Here the word groups
+are made once; the published collator rebuilds them from the tokens' strings for every mask.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ RATIO, POOL = 0.5, 256
 
 
 def loops(words: list[int], rng: random.Random) -> list[list[int]]:
-    """The matrix, 1 = attends."""
+    """The attention matrix of the published loops; 1 = attends."""
     n = len(words)
     groups: dict[int, list[int]] = {}
     for place, word in enumerate(words):
@@ -62,6 +63,7 @@ def cpu_us(function: Callable[[], object], times: int) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0]).parse_args()
     console = Console(highlight=False)
     console.print("tokens   loops us   ours us   times faster")
     for n in (128, 150, 512):

@@ -1,8 +1,8 @@
-"""One FFmpeg for all: the libraries of PyAV's wheel, under the names by which torchcodec and SPDL look for them.
+"""Makes torchcodec and SPDL load the FFmpeg libraries of PyAV's wheel, so that all readers use one FFmpeg.
 
-The wheel's files have names of their own (libavcodec-5e6b81c2.so.62.28.102), so that they meet no others. A folder of
-links with the plain names (libavcodec.so.62) on LD_LIBRARY_PATH serves every other library. The dynamic linker reads
-that variable when a process starts, so the process starts itself anew, once.
+The wheel's files have unique names (libavcodec-5e6b81c2.so.62.28.102). A folder of links with the plain names
+(libavcodec.so.62) on LD_LIBRARY_PATH serves the other libraries. The dynamic linker reads that variable when a process
+starts, so the process restarts itself once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def start_with_pyav_libraries(folder: Path) -> None:
 
 
 def why_missing(name: str, error: Exception) -> str:
-    """What is said of a reader that cannot be used."""
+    """The message about a reader that cannot be used."""
     reason = str(error).strip().splitlines()[0]
     return f"{name}: {reason}" + (f" ({REMEDY})" if "lib" in reason.lower() or "ffmpeg" in reason.lower() else "")
 

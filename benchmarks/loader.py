@@ -1,9 +1,9 @@
-"""CPU time per clip of maskstream and of other readers, taken in turns in one process: `make bench`.
+"""CPU time per clip of maskstream and of other readers, which take turns in one process: `make bench`.
 
 A clip is 16 frames, 4 apart at 30 frames a second, from a random start, and a multi-scale crop of them at 224 x 224
 pixels, out of 10 s of 340 x 256 pixels (clips.py). In every round every reader (readers.py, ours.py) reads the same
-clips with one thread, a few at a time, so that what else the machine does hits all of them. Given are medians over the
-rounds.
+clips with one thread, a few at a time, so that other load on the machine affects all of them. Printed are medians over
+the rounds.
 
     found   the original files: in a plain tar with an index (`maskstream index`), and as other readers open them
     copy    the same packets in shards
@@ -12,7 +12,7 @@ rounds.
 
 The reader `floor` is PyAV decoding the packets that a clip needs, found and cut out beforehand, without any conversion.
 Readers whose name ends in -all-cores have a thread or a process for each core; their wall time is what counts.
-webdataset and hf-datasets read whole tars, as they do.
+webdataset and hf-datasets read whole tars, as is their design.
 
 Rows of the JSON: variant, reader, output ("uint8", "float"; "yuv" for the floor), cpu_ms_per_clip (user and system time
 of all threads and worker processes), wall_clips_per_s (one reader at a time), bytes_per_clip (what read system calls
@@ -78,12 +78,12 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/loader.json", help="where the rows go")
-    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/clips", help="where files and shards are kept")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/loader.json", help="the JSON file to write")
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/clips", help="folder of the files and shards")
     parser.add_argument("--media", type=Path, default=ROOT / "data/raw/sample", help="the sample dataset's folder")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--epochs", type=int, default=1, help="clips of each of the 20 files that a round reads")
-    parser.add_argument("--only", default="", help="other readers to run (such as spdl,floor), commas between")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds in which all readers take turns")
+    parser.add_argument("--epochs", type=int, default=1, help="clips that a round reads of each of the 20 files")
+    parser.add_argument("--only", default="", help="other readers to run, separated by commas, such as spdl,floor")
     return parser.parse_args()
 
 

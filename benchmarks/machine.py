@@ -1,4 +1,4 @@
-"""What measured figures depend on: the machine, the versions, the commit."""
+"""The facts that measured figures depend on: machine, versions, commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def facts(packages: tuple[str, ...]) -> dict[str, Any]:
-    """JSON-able facts of this process, to be printed and kept with what it measured."""
+    """JSON-able facts of this process, to be stored with its measurements."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

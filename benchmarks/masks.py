@@ -1,10 +1,10 @@
-"""What masks cost: CPU time per sample of every scheme, at its paper's grid, on one thread.
+"""CPU time per sample of every mask scheme, on its paper's grid, with one thread.
 
     python benchmarks/masks.py [--seconds 0.3] [--rounds 5] [--out masks.json]
 
-Maps are drawn for one sample after another, as a loader's worker does; making a sample's generator is a row of its own.
-Schemes take turns, round after round; the figure is the median. A flag marks those above 100 us. RetroMAE's masks are
-measured against a loop over words too.
+Maps are drawn sample by sample, as in a loader's worker; making the sample's generator is a separate row. The schemes
+take turns in every round, and the figure is the median. A flag marks schemes above 100 us. RetroMAE's masks are also
+compared with a loop over words.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COSTLY = {
     "fastdit-3d": "32,768 tokens",
     "retromae": "a 512 x 512 matrix out of 256 masks",
 }
-"""What is allowed to cost more, and why."""
+"""The schemes that may cost more, and the reasons."""
 
 GENERATOR = "(a view's generator)"
 
@@ -119,9 +119,9 @@ def retromae(seconds: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seconds", type=float, default=0.3, help="of each scheme in each round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--seconds", type=float, default=0.3, help="seconds per scheme and round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds in which all schemes take turns")
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     schemes = cases()

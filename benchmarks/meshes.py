@@ -1,8 +1,8 @@
-"""Meshes: what it costs to build graphs, to make batches, and to train, beside what others offer.
+"""The cost of building mesh graphs, making batches and training, compared with other libraries.
 
     python benchmarks/meshes.py [--rounds 7]
 
-CPU time of one thread, the least of some rounds, ours and the others' in turn. Graphs: both directions of every side of
+CPU time of one thread, the minimum over rounds in which all take turns. Graphs: both directions of every side of
 a triangle with relative positions and lengths, of spheres whose numbering is shuffled, against trimesh's unique edges,
 scipy's sparse adjacency, and numpy's `unique` over rows, with the same features by numpy. Network: a training step of
 the recipe meshmask-small on a batch of two flows about a cylinder of 940 nodes, with and without hidden nodes, and the
@@ -63,7 +63,7 @@ def with_numpy(places: Places, cells: Cells) -> Edges:
 
 
 def featured(find: Callable[[Places, Cells], Edges], places: Places, cells: Cells) -> tuple[Edges, Places]:
-    """Another's edges with the features that ours have."""
+    """Another library's edges, with the features that maskstream computes."""
     edges = find(places, cells)
     difference = places[edges[0]] - places[edges[1]]
     return edges, np.concatenate([difference, np.linalg.norm(difference, axis=1, keepdims=True)], axis=1)
@@ -80,7 +80,7 @@ def sphere(subdivisions: int) -> tuple[Places, Cells]:
 
 
 def least_ms(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The least CPU time of each work, in milliseconds; the works take turns."""
+    """The minimum CPU time of each function in milliseconds; the functions take turns."""
     found = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):
         for name, work in works.items():
@@ -167,7 +167,7 @@ def network(rounds: int) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds in which all take turns")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=124, highlight=False)

@@ -1,4 +1,4 @@
-"""maskstream's own readers, and what decoding alone costs."""
+"""maskstream's readers, and the floor: decoding alone."""
 
 from __future__ import annotations
 

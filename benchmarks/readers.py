@@ -1,4 +1,4 @@
-"""The readers that are compared: each turns the same clip into the same pixels, in its best form with one thread.
+"""The compared readers: each turns the same clip into the same pixels, in its fastest form with one thread.
 
 Output "uint8" is (T, 224, 224, 3), RGB; "float" is float32, channels first, scaled to [0, 1] and normalised by
 ImageNet's mean and standard deviation.
@@ -176,7 +176,7 @@ def torchvision(output: str) -> Reader:
     """torchvision's own video reader, in versions that have one."""
     io = importlib.import_module("torchvision.io")
     if not hasattr(io, "read_video"):
-        raise RuntimeError("this version of torchvision has no video reader any more; torchcodec took its place")
+        raise RuntimeError("this version of torchvision has no video reader; torchcodec replaces it")
     from torchvision.transforms.v2 import functional as F
 
     def read(clip: Clip) -> UInt8Array:

@@ -1,4 +1,4 @@
-"""The rows of the table: one reader on one variant of the files, and how it is measured."""
+"""The rows of the table: the measurements of one reader on one variant of the files."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""1,024 ranks over 10,000 shards, simulated: what each rank computes, and what each node reads.
+"""Simulates 1,024 ranks over 10,000 shards: the computation of each rank, and the reads of each node.
 
     python benchmarks/scale.py [--ranks 1024] [--per-node 8] [--shards 10000] [--per-shard 100] [--batch 8]
 
-No network and no second machine takes part. Time and memory are measured in one process that does what a rank does:
-the order of an epoch, a saved state, a resume. Requests and bytes follow from the plan: the samples that the order
-gives to each rank, with the index of `big_index.py`, whose clips are real. A node's cache is simulated too: it holds
-whole shards, fetched at their first use, and forgets those used longest ago when it is full.
+It uses one machine and no network. Time and memory are measured in one process that does the work of a rank: the order
+of an epoch, a saved state, a resume. Requests and bytes follow from the samples that the order gives to each rank, with
+the index of `big_index.py`, whose clips are real. The cache of a node is simulated: it holds whole shards, fetched at
+their first use, and evicts the least recently used ones when it is full.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--ranks", type=int, default=1024)
-    parser.add_argument("--per-node", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8, help="samples of a rank's batch")
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--per-shard", type=int, default=100)
-    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/big_index", help="where the splits are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/scale.json", help="where the figures go")
+    parser.add_argument("--ranks", type=int, default=1024, help="number of ranks")
+    parser.add_argument("--per-node", type=int, default=8, help="ranks per node")
+    parser.add_argument("--batch", type=int, default=8, help="samples per batch of a rank")
+    parser.add_argument("--shards", type=int, default=10_000, help="shards of the split")
+    parser.add_argument("--per-shard", type=int, default=100, help="samples per shard")
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/big_index", help="folder of the splits")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/scale.json", help="the JSON file to write")
     return parser.parse_args()
 
 

@@ -1,8 +1,9 @@
-"""How well `block=` shuffles: what is left of the order of the dataset, for blocks of several sizes.
+"""How well `block=` shuffles, for blocks of several sizes.
 
     python benchmarks/shuffle.py [--shards 10000] [--per-shard 100] [--batch 256]
 
-Computed from the loader's own orders, no file is read; means over some epochs, of the correlation without its sign.
+The figures are computed from the loader's orders, without reading files. They are means over several epochs; of the
+correlation, the mean of absolute values.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MEASURES = tuple(field.name for field in fields(ShuffleQuality))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--per-shard", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=256, help="samples of a global batch")
+    parser.add_argument("--shards", type=int, default=10_000, help="shards of the dataset")
+    parser.add_argument("--per-shard", type=int, default=100, help="samples per shard")
+    parser.add_argument("--batch", type=int, default=256, help="samples per global batch")
     arguments = parser.parse_args()
     sizes = (arguments.per_shard,) * arguments.shards
     shard = np.repeat(np.arange(arguments.shards), arguments.per_shard)

@@ -1,4 +1,4 @@
-"""Does a loader stay as small as it was? Memory, file descriptors and seconds of each epoch over the same small data.
+"""Checks a loader for leaks: memory, file descriptors and seconds of each epoch over the same small data.
 
     python benchmarks/steady.py data/shards/sample/train [--epochs 20] [--workers 2] [--respawn]
 
@@ -57,7 +57,7 @@ def measured(data: Path, epochs: int, workers: int, batch_size: int, respawn: bo
             if n == 0:
                 first = time.perf_counter() - start
             if batch.flow is None:
-                raise SystemExit("these shards gave no flow, and it is part of what is measured")
+                raise SystemExit("the batches have no flow, which this benchmark measures too; use shards of video")
         seconds = time.perf_counter() - start
         children = [p.pid for p in multiprocessing.active_children() if p.pid is not None]
         rows.append(
@@ -81,18 +81,18 @@ def _memory(pid: int, kind: str) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(f"{kind}:"):
             return int(line.split()[1]) / 1024
-    raise SystemExit(f"this system does not say the {kind} of a process")
+    raise SystemExit(f"this system does not report the {kind} of a process; run on Linux")
 
 
 def main() -> None:
     """Measures, prints a table and the slope of memory after the fifth epoch, and writes JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--respawn", action="store_true")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("data", type=Path, help="folder of a split of video shards")
+    parser.add_argument("--epochs", type=int, default=20, help="number of epochs")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes of the loader")
+    parser.add_argument("--batch-size", type=int, default=4, help="samples per batch")
+    parser.add_argument("--respawn", action="store_true", help="end the worker processes after each epoch")
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = measured(given.data, given.epochs, given.workers, given.batch_size, given.respawn)

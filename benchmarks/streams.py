@@ -1,7 +1,6 @@
 """Readers that stream whole tars: webdataset with PyAV, and Hugging Face datasets with torchcodec.
 
-They take the samples in the order of the tar and read all of its bytes; the clip of each is the one that every reader
-reads.
+They read the samples in the order of the tar, with all of its bytes; the clip of each sample is that of all readers.
 """
 
 from __future__ import annotations

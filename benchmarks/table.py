@@ -29,7 +29,7 @@ class Claim:
     least: float | None = None
 
     def verdict(self, value: float) -> str:
-        """What the ratio is measured against, and whether it is reached."""
+        """The target of the ratio, and whether it is reached."""
         if self.most is None and self.least is None:
             return ""
         bound = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"

@@ -1,8 +1,8 @@
-"""Point clouds: what voxels cost beside what others offer, and what masks save of a voxel model's step.
+"""The cost of voxelising point clouds compared with other libraries, and of a training step with and without masks.
 
     python benchmarks/voxels.py [--rounds 3] [--steps 2]
 
-CPU time of one thread, the least of some rounds, ours and the others' in turn. Voxelisation: means of the points in
+CPU time of one thread, the minimum over rounds in which all take turns. Voxelisation: means of the points in
 each voxel and their number, by DiT-3D's rule, of a batch of 16 clouds, against a plain loop, numpy, scipy's binned
 statistic and trimesh's voxel indices on one cloud, which all give the same. Model: a training step (forward and
 backward) of the recipe fastdit3d-small on one cloud of 2,048 points at 64^3 in patches of 4, with its masks and with
@@ -83,7 +83,7 @@ def with_trimesh(cloud: Floats, resolution: int) -> tuple[Means, npt.NDArray[np.
 
 
 def least_ms(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The least CPU time of each work, in milliseconds; the works take turns."""
+    """The minimum CPU time of each function in milliseconds; the functions take turns."""
     found = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):
         for name, work in works.items():
@@ -118,7 +118,7 @@ def check(
     resolution: int,
     others: list[Callable[..., tuple[Means, npt.NDArray[np.int64]]]],
 ) -> None:
-    """That all count the same; a point within rounding of a voxel's border may lie on either side of it."""
+    """Checks that all count alike; a point within rounding of a voxel's border may fall on either side."""
     for other in others:
         _, counts = other(points[0], resolution)
         assert np.abs(counts - ours[0]).sum() <= 4, other.__name__
@@ -146,7 +146,7 @@ def model_step(steps: int) -> Table:
     """A training step with masks and without."""
     recipe = fastdit3d_small()
     if not isinstance(recipe.data, PointsData) or not isinstance(recipe.data.tokens, VoxelTokens):
-        raise ValueError(f"{recipe.name} cuts no clouds into voxels")
+        raise ValueError(f"the recipe must have voxel tokens, got {recipe.name}")
     data = recipe.data
     model = recipe.build()
     table = Table(title=f"fastdit3d-small, one cloud, {recipe.data.tokens.resolution}^3 voxels")
@@ -172,8 +172,8 @@ def model_step(steps: int) -> Table:
 def main() -> None:
     """Prints both tables and what they depend on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in which all take turns")
+    parser.add_argument("--steps", type=int, default=2, help="rounds of training steps with and without masks")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=120)
