@@ -16,9 +16,10 @@ from readers import Clip, Reader, each
 
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.decode.packets import wanted_packets, wanted_pts
-from maskstream.pipelines.flow import Codec
-from maskstream.pipelines.masks import Mask, MotionGuided, TokenGrid, Tube
+from maskstream.pipelines.masks import Mask, MotionGuided, Tube
+from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.loader import video_loader
 from maskstream.pipelines.modalities.video.sample import VideoSampler
 from maskstream.pipelines.stream.sampler import Wanted
@@ -39,16 +40,8 @@ def clip_of(profile: str) -> VideoClip:
 
 def sampler_of(manifest: Manifest, mask: Mask | None = None) -> VideoSampler:
     """The sampler that `video_loader` builds for these shards."""
-    clip = clip_of(manifest.info["profile"])
-    return VideoSampler(
-        manifest=manifest,
-        clip=clip,
-        grid=TokenGrid.video(clip.frames, clip.size, clip.size, tubelet=2, patch=16),
-        augment=MultiScaleCrop(),
-        mask_of=mask,
-        flow=Codec() if mask is not None and "flow" in mask.needs else None,
-        seed=SEED,
-    )
+    data = VideoData(clip=clip_of(manifest.info["profile"]), mask=mask, augment=MultiScaleCrop())
+    return data.sampler(Split.open(manifest.folder, "video", device="cpu", threads=1, seed=SEED))
 
 
 def readers_of(manifest: Manifest) -> list[Reader]:

@@ -26,8 +26,8 @@ from machine import facts
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import MultiScaleCrop
-from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.order import Order, rank_share
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
@@ -94,16 +94,8 @@ def parse() -> argparse.Namespace:
 
 def clip_costs(manifest: Manifest, clips: int = 2000) -> dict[str, float]:
     """Requests and bytes of a clip, as the loader draws and reads them; the mean over some."""
-    shape = VideoClip(align=4)
-    sampler = VideoSampler(
-        manifest=manifest,
-        clip=shape,
-        grid=TokenGrid.video(shape.frames, shape.size, shape.size, tubelet=2, patch=16),
-        augment=MultiScaleCrop(),
-        mask_of=None,
-        flow=None,
-        seed=0,
-    )
+    data = VideoData(clip=VideoClip(align=4), augment=MultiScaleCrop())
+    sampler = data.sampler(Split.open(manifest.folder, "video", device="cpu", threads=1))
     requests = size = 0
     for index in np.linspace(0, len(manifest) - 1, clips).astype(int).tolist():
         request = sampler.request(Wanted(index=index, epoch=0))

@@ -106,8 +106,8 @@ class VideoSampler:
     mask_of: Mask | None
     flow: SampleFlow | None
     seed: int
+    component: str
     views: int = 1
-    component: str = "mp4"
 
     @property
     def needs_progress(self) -> bool:
