@@ -96,6 +96,7 @@ def sampler_of(folder, **changes):
         "mask_of": Tube(ratio=0.75),
         "flow": None,
         "seed": 3,
+        "component": "mp4",
         "views": 2,
     }
     return VideoSampler(**{**settings, **changes})
