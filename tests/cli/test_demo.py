@@ -24,6 +24,12 @@ def test_the_commands_of_a_demo_are_legal(name):
         assert command != "train" or first in RECIPES
 
 
+@pytest.mark.parametrize("name", list(MODALITIES))
+def test_the_help_names_every_demo(name):
+    (modality,) = COMMANDS["demo"].params
+    assert name in modality.help.replace(",", " ").replace(".", " ").split()
+
+
 def test_a_demo_runs_its_commands_and_ends_with_the_first_that_fails(monkeypatch, capsys):
     ran = []
 

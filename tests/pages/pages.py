@@ -22,8 +22,8 @@ def preview(folder, data=None, **settings):
 
 
 def write_report(run, data, out=None, **settings):
-    """The report of a run, of whatever modality its split is."""
-    return report_of(modality_of(data), run, data, out, **settings)
+    """The page of a run's report, of whatever modality its split is."""
+    return report_of(modality_of(data), run, data, out, **settings).page
 
 
 def video_page(batch, grid, *, title, facts, label_names=()):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskstream.cli import main
 from maskstream.pages.figures.card import Section
 from maskstream.pages.figures.video import VideoFigures, complete
 from maskstream.pages.figures.work import Work
@@ -387,6 +388,22 @@ def test_report_of_a_run(run, split, tmp_path):
     assert re.search(r"loss on these clips \d\.\d{3}", page.text)
     other = write_report(folder, split, tmp_path / "other.html", recipe=recipe)
     assert other.read_bytes() == out.read_bytes()
+
+
+def test_the_command_prints_what_the_page_says_of_held_out_clips(run, split, tmp_path, monkeypatch, capsys):
+    _, folder = run
+    page = tmp_path / "page.html"
+    monkeypatch.setattr("sys.argv", ["maskstream", "report", str(folder), "--data", str(split), "--out", str(page)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    *facts, last = capsys.readouterr().out.splitlines()
+    assert last == f"wrote {page}"
+    assert any(re.match(r"  loss on these clips  +\d\.\d{3}", line) for line in facts)
+    shown = Tags(page.read_text(encoding="utf-8")).text
+    for line in facts:
+        name, value = line.strip().split("  ", 1)
+        assert f"{name} {value.strip()}" in shown
 
 
 def test_a_recipe_that_cannot_be_rebuilt_must_be_given(run, split, tmp_path):

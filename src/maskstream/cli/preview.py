@@ -20,8 +20,9 @@ def preview(
     """Write one self-contained HTML page of samples as the training loop receives them, with their masks.
 
     Video: frames, flow, and which tokens stay visible over time. Audio: waveform and spectrogram, with a player; with
-    video, both over one time axis. Points: the cloud from two angles, and its voxels. Mesh: the field, and the visible
-    part of the graph. The modality is that of the shards, as in their dataset.json.
+    video, both over one time axis. Image: the picture, and its visible tokens. Points: the cloud from two angles, and
+    its voxels. Mesh: the field, and the visible part of the graph. The modality is that of the shards, as in their
+    dataset.json.
     """
     from ..modalities import modality_of
     from ..pages.preview import preview as write

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import console
+from .terminal import console, show
 
 
 def report(
@@ -20,8 +20,13 @@ def report(
         Path | None, typer.Option(help="The HTML file [default: RUN/report.html]", show_default=False)
     ] = None,
 ) -> None:
-    """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks."""
+    """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks.
+
+    It prints what the run reaches on these samples beside trivial predictors.
+    """
     from ..modalities import modality_of
     from ..pages.report.report import write_report
 
-    console.print(f"wrote {write_report(modality_of(data), run, data, out)}", highlight=False)
+    written = write_report(modality_of(data), run, data, out)
+    show(written.facts, as_json=False)
+    console.print(f"wrote {written.page}", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ from ..page import page, write_page
 from .curves import run_curves
 
 MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """The file of a written report, and the facts on held-out samples that its head shows."""
+
+    page: Path
+    facts: Mapping[str, str]
 
 
 def report_page(metrics: Sequence[StepMetrics], work: Work, facts: Mapping[str, str], *, title: str) -> str:
@@ -68,13 +77,14 @@ def write_report(
     *,
     recipe: Recipe[Any] | None = None,
     clips: int = 8,
-) -> Path:
+) -> Report:
     """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
 
     `clips` of them are shown. The weights are those of the run's latest checkpoint, on the CPU. recipe: the run's own;
-    by default the one that run.json holds. Writes `out` (run/report.html by default) and returns it. Raises
-    ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds no
-    finished split.
+    by default the one that run.json holds. out: run/report.html by default.
+
+    Raises ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds
+    no finished split.
     """
     run = Path(run)
     metrics = read_metrics(run / "metrics.jsonl")
@@ -97,7 +107,8 @@ def write_report(
         "shown below": str(data),
     }
     text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}")
-    return write_page(text, Path(out) if out is not None else run / "report.html")
+    written = write_page(text, Path(out) if out is not None else run / "report.html")
+    return Report(page=written, facts=work.found.facts)
 
 
 def _settings(run: Path) -> Json:
