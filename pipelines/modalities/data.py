@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Generic, Unpack
 from ...shards.config import Config
 from ..masks import TokenGrid
 from ..stream.loader import Loader
+from ..stream.run_length import Counted
 from ..stream.sampler import BatchT
-from .split import Options
+from .split import Options, Split
 
 
 class DataConfig(Config, ABC, Generic[BatchT]):
@@ -29,6 +30,10 @@ class DataConfig(Config, ABC, Generic[BatchT]):
 
         Empty where each sample has a grid of its own. ValueError where tokens do not fill what they are cut from.
         """
+
+    @abstractmethod
+    def source(self, split: Split) -> Counted:
+        """The source of a split, for a loader or a mixture; the subclasses say of what type it is."""
 
     @abstractmethod
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Protocol
 
-from .sampler import BatchT, DraftT, HostT, RequestT
-from .source import Source, Visible
+from .samples import Samples
+from .source import Visible
 from .token_budget import budget_sizes
 
 
-def epoch_steps(source: Source[RequestT, DraftT, HostT, BatchT], global_batch: int) -> int:
+class Counted(Protocol):
+    """The part of a source that the length of a run depends on; every `Source` has it."""
+
+    @property
+    def samples(self) -> Samples: ...
+
+    @property
+    def visible(self) -> Visible | None: ...
+
+
+def epoch_steps(source: Counted, global_batch: int) -> int:
     """The number of batches of `global_batch` samples (batch_size x world_size) in an epoch."""
     return source.samples.order(global_batch).n_batches
 
 
-def run_steps(
-    source: Source[RequestT, DraftT, HostT, BatchT],
-    *,
-    epochs: float,
-    global_batch: int,
-    token_budget: int | None = None,
-) -> int:
+def run_steps(source: Counted, *, epochs: float, global_batch: int, token_budget: int | None = None) -> int:
     """The number of steps of a run of `epochs` epochs.
 
     With a token budget the batch size depends on the mask's progress and so on the number of steps; the result is the
@@ -31,15 +36,21 @@ def run_steps(
     wanted = ceil(epochs * source.samples.n_samples)
     visible = budgeted(source)
     low, high = 0, max(ceil(wanted / global_batch), 1)
+    steps = _FIRST
     while high - low > 1:
-        middle = (low + high) // 2
-        shown = int(budget_sizes(visible(middle), token_budget, global_batch).sum())
-        low, high = (low, middle) if shown >= wanted else (middle, high)
+        steps = min(max(steps, low + 1), high - 1)
+        shown = int(budget_sizes(visible(steps), token_budget, global_batch).sum())
+        low, high = (low, steps) if shown >= wanted else (steps, high)
+        steps = round(steps * wanted / shown)  # the mean size hardly depends on the number of steps
     return high
 
 
-def budgeted(source: Source[RequestT, DraftT, HostT, BatchT]) -> Visible:
+def budgeted(source: Counted) -> Visible:
     """The source's function of visible tokens; raises ValueError if the source has no mask."""
     if source.visible is None:
         raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; give mask=")
     return source.visible
+
+
+_FIRST = 1000
+"""The number of steps whose samples are counted first."""

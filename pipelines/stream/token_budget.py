@@ -29,12 +29,6 @@ class BudgetOrder:
     starts: Int64Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.budget < int(self.visible.max()) * self.global_batch:
-            raise ValueError(
-                f"a token budget of {self.budget} does not hold the smallest batch: {self.global_batch} samples "
-                f"(batch_size x world_size) of up to {self.visible.max()} visible tokens; use a budget of at least "
-                f"{int(self.visible.max()) * self.global_batch}, or a smaller batch_size"
-            )
         object.__setattr__(self, "starts", np.concatenate([[0], np.cumsum(self.sizes())]))
 
     @property
@@ -50,10 +44,6 @@ class BudgetOrder:
     def sizes(self) -> Int64Array:
         """Samples of each batch of the run over all ranks, int64 (steps,)."""
         return budget_sizes(self.visible, self.budget, self.global_batch)
-
-    def samples_of_run(self) -> int:
-        """The number of samples of all batches of a run."""
-        return int(self.starts[-1])
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The batches of a run from number `first` on; later epochs continue with batches of the last size."""
@@ -81,6 +71,16 @@ class BudgetOrder:
 
 
 def budget_sizes(visible: Int64Array, budget: int, global_batch: int) -> Int64Array:
-    """The largest multiple of `global_batch` samples within `budget` tokens at each step, int64 (steps,)."""
+    """The largest multiple of `global_batch` samples within `budget` tokens at each step, int64 (steps,).
+
+    Raises ValueError if the budget is below the tokens of `global_batch` samples at any step.
+    """
+    most = int(visible.max())
+    if budget < most * global_batch:
+        raise ValueError(
+            f"a token budget of {budget} does not hold the smallest batch: {global_batch} samples (batch_size x "
+            f"world_size) of up to {most} visible tokens; use a budget of at least {most * global_batch}, or a smaller "
+            "batch_size"
+        )
     sizes: Int64Array = budget // (visible * global_batch) * global_batch
     return sizes

@@ -9,10 +9,10 @@ from typing import Generic, Unpack
 import numpy as np
 
 from ...pipelines.modalities.data import DataConfig
-from ...pipelines.modalities.split import Options
+from ...pipelines.modalities.split import Options, Split
 from ...pipelines.stream.loader import Loader
+from ...pipelines.stream.run_length import run_steps
 from ...pipelines.stream.sampler import BatchT
-from ...pipelines.stream.token_budget import BudgetOrder
 from ...shards.config import NOT_IDENTITY, Config
 from ...shards.format.manifest import Manifest
 from .model import Model, ModelConfig
@@ -68,26 +68,10 @@ class Recipe(Config, Generic[BatchT]):
         """
         if self.schedule.steps is not None:
             return self.schedule.steps
-        n_samples = len(Manifest.load(location))
-        per_step = self.batch_size * world_size
-        if self.token_budget is None:
-            return self.schedule.run_length(n_samples // per_step)
-        wanted = self.schedule.epochs * n_samples
-
-        def shown(steps: int) -> int:
-            """The number of samples that a run of `steps` steps shows."""
-            loader = self.loader(location, steps=steps, device="cpu", rank=0, world_size=1, batch_size=per_step)
-            if not isinstance(loader.order, BudgetOrder):
-                raise ValueError(f"a token budget needs a loader whose order is a BudgetOrder, got {loader.order}")
-            return loader.order.samples_of_run()
-
-        guess = max(round(wanted / shown(_REFERENCE) * _REFERENCE), 1)
-        low, high = max(guess - guess // 50 - 2, 0), guess + guess // 50 + 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if shown(middle) >= wanted else (middle, high)
-        return high
-
-
-_REFERENCE = 1000
-"""The steps of a trial run from which the first estimate of the run's length is scaled."""
+        split = Split.open(location, self.data.modality, device="cpu")
+        return run_steps(
+            self.data.source(split),
+            epochs=self.schedule.epochs,
+            global_batch=self.batch_size * world_size,
+            token_budget=self.token_budget,
+        )

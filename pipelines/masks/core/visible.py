@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,7 +42,7 @@ class VisibleTokens:
         for low, high in pairwise(sorted(known)):
             _refine(known, low, high, lambda step: self._count(step, steps))
         at = sorted(known)
-        return np.array([known[at[bisect_right(at, step) - 1]] for step in range(steps)], dtype=np.int64)
+        return np.repeat([known[step] for step in at], np.diff([*at, steps]))
 
     def _count(self, step: int, steps: int) -> int:
         place = Place(step=step, progress=progress_of(step, steps))

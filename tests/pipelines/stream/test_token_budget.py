@@ -11,9 +11,11 @@ import pytest
 from maskstream.pipelines import Loader, VideoBatch, VideoClip, video_loader
 from maskstream.pipelines.masks import Draw, MotionGuided, Padded, Random, RatioLaw, TokenGrid, Uniform
 from maskstream.pipelines.masks.core.visible import VisibleTokens
-from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.order import Int64Array, Order
 from maskstream.pipelines.stream.place import Place
 from maskstream.pipelines.stream.run_length import epoch_steps, run_steps
+from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.pipelines.stream.source import Visible
 from maskstream.pipelines.stream.token_budget import BudgetOrder, budget_sizes
 from maskstream.shards.errors import ResumeError
 
@@ -36,6 +38,14 @@ class Falling(RatioLaw):
 
     def draw(self, draw: Draw) -> float:
         return round(self.start + (self.end - self.start) * draw.place.progress, 6)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """What the length of a run depends on."""
+
+    samples: SplitSamples
+    visible: Visible
 
 
 def falling_order(budget: int = 4000, steps: int = STEPS) -> BudgetOrder:
@@ -112,6 +122,24 @@ def test_a_run_has_the_fewest_steps_that_show_all_samples_so_often(split: Path) 
         assert shown[0] < 11 * epochs <= shown[1]
     with pytest.raises(ValueError, match="give mask="):
         run_steps(replace(source, visible=None), epochs=1, global_batch=4, token_budget=64)
+    with pytest.raises(ValueError, match="budget of 63 does not hold the smallest batch: 4 samples"):
+        run_steps(source, epochs=1, global_batch=4, token_budget=63)
+
+
+@pytest.mark.parametrize("n_samples", [1, 11, 5000, 300_000])
+def test_the_length_of_a_run_is_found_in_a_few_trials(n_samples: int) -> None:
+    visible, trials = VisibleTokens(parts=((Random(ratio=Falling()), GRID),)), []
+
+    def counted(steps: int) -> Int64Array:
+        trials.append(steps)
+        return visible(steps)
+
+    source = Counts(samples=SplitSamples(shard_sizes=(n_samples,)), visible=counted)
+    steps = run_steps(source, epochs=2, global_batch=4, token_budget=4000)
+    assert len(trials) <= 8
+    shown = [int(budget_sizes(visible(n), 4000, 4).sum()) for n in (steps - 1, steps) if n]
+    assert shown[-1] >= 2 * n_samples
+    assert all(few < 2 * n_samples for few in shown[:-1])
 
 
 def budget_loader(split: Path, *, batch_size: int, rank: int, world_size: int, steps: int = 6) -> Loader[VideoBatch]:

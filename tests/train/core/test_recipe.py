@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from maskstream.pipelines import Loader
 from maskstream.shards.config import with_set
 from maskstream.train import RECIPES, named_recipe
 from maskstream.train.core.recipe import Recipe
@@ -43,11 +44,17 @@ def test_a_run_shows_every_sample_as_often_as_the_schedule_says(recipe, eleven):
     assert fixed.run_length(eleven) == 7
 
 
-def test_with_a_token_budget_a_run_has_the_fewest_steps_that_show_every_sample(recipe, eleven):
+def no_loader(*_, **__):
+    raise AssertionError("the length of a run needs no loader")
+
+
+def test_with_a_token_budget_a_run_has_the_fewest_steps_that_show_every_sample(recipe, eleven, monkeypatch):
     falling = {"kind": "Linear", "start": 0.9, "end": 0.5}
     recipe = with_set(recipe, ["batch_size=1", "token_budget=40", 'mask={"kind": "Random"}', "schedule.epochs=30"])
     recipe = with_set(recipe, [f"mask.ratio={json.dumps(falling)}"])
+    monkeypatch.setattr(Loader, "__init__", no_loader)
     steps = recipe.run_length(eleven)
+    monkeypatch.undo()
 
     def shown(steps):
         return int(recipe.loader(eleven, steps=steps, device="cpu").order.sizes().sum())
