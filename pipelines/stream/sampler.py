@@ -32,7 +32,11 @@ class Wanted:
 
 
 class Request(Protocol):
-    """The draws of a sample that precede reading. ranges: they cover all bytes that its `fill` may read."""
+    """The draws of a sample that precede reading.
+
+    ranges: they cover all bytes that its `fill` may read of the sampler's own dataset, and their names belong to the
+    store of that dataset. A sampler that reads a second dataset says in its request which ranges belong to that one.
+    """
 
     @property
     def ranges(self) -> Sequence[Range]: ...

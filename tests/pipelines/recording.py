@@ -46,15 +46,22 @@ def lies_within(read: Range, announced: Iterable[Range]) -> bool:
     return at >= end
 
 
-def check_what_is_read(sampler: Any, store: RecordingStore, n: int) -> None:
-    """Every byte that `fill` reads of the first n samples, in two epochs, lies in the ranges of its request."""
+def check_what_is_read(sampler: Any, store: RecordingStore, n: int, **others: RecordingStore) -> None:
+    """Every byte that `fill` reads of the first n samples, in two epochs, lies in the ranges of its request.
+
+    others: the stores of other datasets, by the name of the request's ranges in each.
+    """
+    stores = {"ranges": store, **others}
     for index in range(n):
         for epoch in range(2):
-            store.read_ranges.clear()
+            for each in stores.values():
+                each.read_ranges.clear()
             request, draft = sampler.request(Wanted(index=index, epoch=epoch)), sampler.allocate(1)
             sampler.mask(request, draft, 0)
-            assert not store.read_ranges, "nothing is read before a row is filled"
+            assert not any(each.read_ranges for each in stores.values()), "nothing is read before a row is filled"
             sampler.fill(request, draft, 0, Stats())
-            assert store.read_ranges
-            outside = [read for read in store.read_ranges if not lies_within(read, request.ranges)]
-            assert not outside, (outside, request.ranges)
+            for name, each in stores.items():
+                announced = getattr(request, name)
+                assert each.read_ranges
+                outside = [read for read in each.read_ranges if not lies_within(read, announced)]
+                assert not outside, (name, outside, announced)

@@ -26,13 +26,14 @@ def test_every_byte_that_is_read_was_announced(name, tmp_path):
     check_what_is_read(MODALITIES[name].source(split).sampler, store, SAMPLES)
 
 
-def test_noisy_sounds_announce_what_is_read_of_both_splits(tmp_path):
-    folder = write_split("audio", tmp_path)
-    split, store = recorded(folder, "audio")
-    sampler = NoisyData(noise=str(folder), clip=AudioClip(seconds=0.1)).sampler(split)
+def test_noisy_sounds_announce_what_is_read_of_each_split_apart(tmp_path):
+    folders = [write_split("audio", tmp_path / name) for name in ("sounds", "noises")]
+    (split, store), (noises, noise_store) = (recorded(folder, "audio") for folder in folders)
+    assert split.manifest.shard_names == noises.manifest.shard_names
+    sampler = NoisyData(noise=str(folders[1]), clip=AudioClip(seconds=0.1)).sampler(split)
     assert sampler.noise is not None
-    sampler = replace(sampler, noise=replace(sampler.noise, manifest=split.manifest))
-    check_what_is_read(sampler, store, SAMPLES)
+    sampler = replace(sampler, noise=replace(sampler.noise, manifest=noises.manifest))
+    check_what_is_read(sampler, store, SAMPLES, noise_ranges=noise_store)
 
 
 def test_what_lies_outside_is_seen():

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float32]
 class NoisyRequest:
     """What was drawn for a sound before a byte was read: its stretch, and that of a noise, None where it is drawn.
 
-    ranges: those of both; a noise's are in the store of its own split.
+    Two splits may have shards of the same names, so the ranges of each store stay apart.
     """
 
     wanted: Wanted
@@ -33,8 +33,13 @@ class NoisyRequest:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """Those of both."""
-        return self.clean.ranges + (() if self.noise is None else self.noise.ranges)
+        """Those of the sound, in the store of its split."""
+        return self.clean.ranges
+
+    @property
+    def noise_ranges(self) -> tuple[Range, ...]:
+        """Those of the noise, in the store of the noises' split; none of a drawn one."""
+        return () if self.noise is None else self.noise.ranges
 
 
 @dataclass(kw_only=True, slots=True)
