@@ -2,7 +2,8 @@
 
 `mesh.npz` is uncompressed and without pickles. A surface has vertices float32 (V, 3) and faces int32 (F, 3). A
 simulation has positions float32 (V, 2 or 3), cells int32 (C, 3 or 4) and node_type int32 (V,), and the member
-`fields.npy`, float32 (T, V, D) in C order, whose shape and data offset are in the manifest.
+`fields.npy`, float32 (T, V, D) in C order, whose shape and data offset are in the manifest. If a sample has several
+meshes, such as `left.npz` and `right.npz`, their fields are `left.fields.npy` and `right.fields.npy`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from ..errors import ShardError
 
 MESH, FIELDS = "mesh.npz", "fields.npy"
 _FLOAT_BYTES = 4
+
+
+def fields_of(mesh: str) -> str:
+    """The name of the component that holds the steps of the mesh component `mesh`."""
+    return FIELDS if mesh == MESH else f"{mesh.removesuffix('.npz')}.{FIELDS}"
 
 
 def mesh_bytes(**arrays: npt.NDArray[Any]) -> bytes:

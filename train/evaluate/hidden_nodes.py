@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ def masked_losses(config: MeshData, model: MeshNetwork, data: str | Path) -> dic
     """The losses of the model, of the mean field and of `spread`, on VIEWS steps of each of up to MEASURED meshes."""
     sums: dict[str, float] = {"model": 0.0, "mean field": 0.0, "spread": 0.0}
     total = 0.0
-    shown = MeshData(mask=config.mask, statistics=config.statistics, views=VIEWS)
+    shown = replace(config, noise=None, views=VIEWS, fields=())
     for batch in batches(shown, data, size=1, samples=MEASURED):
         mask = batch.mask
         if mask is None:

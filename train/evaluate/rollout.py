@@ -37,11 +37,13 @@ class Trajectories:
     fields: Tensor
 
     @classmethod
-    def open(cls, data: str | Path, count: int | None = None, steps: int | None = None) -> Trajectories:
+    def open(
+        cls, data: str | Path, count: int | None = None, steps: int | None = None, component: str | None = None
+    ) -> Trajectories:
         """Reads the first `count` simulations (default: all) of the split in the folder `data`, each with the first
-        step and `steps` more. ValueError if the split has no simulation of that length.
+        step and `steps` more; component: as in `sampler_of`. ValueError if the split has no simulation of that length.
         """
-        sampler = sampler_of(data)
+        sampler = sampler_of(data, component)
         indexes = range(len(sampler.manifest))[:count]
         longest = min((sampler.n_steps(index) for index in indexes), default=0)
         if longest < 2:
@@ -76,9 +78,12 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
     )
 
 
-def sampler_of(data: str | Path) -> MeshSampler:
-    """A sampler of the meshes of the split in the folder `data`, without masks or noise."""
-    return MeshData().sampler(Split.open(data, "mesh", shuffle=False, device="cpu"))
+def sampler_of(data: str | Path, component: str | None = None) -> MeshSampler:
+    """A sampler of the meshes of the split in the folder `data`, without masks or noise.
+
+    component: the mesh that is read if a sample has several; by default the only one.
+    """
+    return MeshData(component=component).sampler(Split.open(data, "mesh", shuffle=False, device="cpu"))
 
 
 def next_model(model: nn.Module) -> MeshNetwork:

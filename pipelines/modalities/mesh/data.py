@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
-from ....shards.media.mesh_members import FIELDS
+from ....shards.format.manifest import component_of
+from ....shards.media.mesh_members import fields_of
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
@@ -31,8 +32,10 @@ class MeshData(DataConfig[MeshBatch]):
     pattern of `maskstream.pipelines.masks` on the axis node, or None. noise: on the fields of simulations. statistics:
     what fields and edges are normalised by; by default those of the split `train` beside this one, or this one's.
     views: a mesh is read once and gives so many views, each with a step, noise and a mask of its own; a batch has
-    batch_size * views. With shuffle=False the steps are not drawn, but lie evenly in the trajectory. fields: what else
-    a sample holds, for `batch.fields` (see fields.py); those of a simulation are in `batch.state`.
+    batch_size * views. With shuffle=False the steps are not drawn, but lie evenly in the trajectory. component: the
+    mesh that is read where a sample has several (with its own fields, `left.fields.npy` of `left.npz`); by default the
+    only one. fields: what else a sample holds, for `batch.fields` (see fields.py); those of a simulation are in
+    `batch.state`.
     """
 
     modality: ClassVar[str] = "mesh"
@@ -41,6 +44,7 @@ class MeshData(DataConfig[MeshBatch]):
     noise: MeshNoise | None = None
     statistics: MeshStatistics | None = None
     views: int = 1
+    component: str | None = None
     fields: Fields = ()
 
     def __post_init__(self) -> None:
@@ -54,9 +58,10 @@ class MeshData(DataConfig[MeshBatch]):
     def resolved(self, split: Split) -> Self:
         """The same with all chosen that is left to the split; ValueError where that cannot be."""
         manifest = split.manifest
-        if self.noise is not None and FIELDS not in manifest.components:
+        component = component_of(manifest.components, ("mesh",), self.component).name
+        if self.noise is not None and fields_of(component) not in manifest.components:
             raise ValueError(f"{self.noise} is for simulations, and {manifest.folder} holds surfaces; give noise=None")
-        return replace(self, statistics=self._statistics(split))
+        return replace(self, statistics=self._statistics(split), component=component)
 
     def sampler(self, split: Split) -> MeshSampler:
         """What makes the graphs of a split."""
@@ -69,6 +74,7 @@ class MeshData(DataConfig[MeshBatch]):
             seed=split.seed,
             views=own.views,
             drawn_steps=split.shuffle,
+            component=own.component or "",
         )
 
     def source(self, split: Split) -> MeshSource:

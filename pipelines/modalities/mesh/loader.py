@@ -22,14 +22,15 @@ class MeshSettings(Options, total=False):
     noise: MeshNoise | None
     statistics: MeshStatistics | None
     views: int
+    component: str | None
     fields: Fields
 
 
 def mesh_loader(location: str | Path, **settings: Unpack[MeshSettings]) -> Loader[MeshBatch]:
     """A loader of graphs from a folder of shards of meshes (one split, such as `data/shards/cylinder-flow/train`).
 
-    settings: the fields of `MeshData` (mask, noise, statistics, views, fields), and what all loaders take: batch_size,
-    seed, shuffle, workers and the others of `Options`.
+    settings: the fields of `MeshData` (mask, noise, statistics, views, component, ...), and what all loaders take:
+    batch_size, seed, shuffle, workers and the others of `Options`.
 
     Errors: ValueError for settings, ShardError where the location holds no finished split of meshes.
     """

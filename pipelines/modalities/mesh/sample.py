@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ....shards.errors import SampleError, ShardError, StoreError
 from ....shards.format.manifest import Manifest
-from ....shards.media.mesh_members import FIELDS, MESH, read_mesh, step_span, steps_of
+from ....shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
 from ....shards.stores.base import Range
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
@@ -76,8 +76,8 @@ class MeshDraft:
 class MeshSampler:
     """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
 
-    Every random choice is a function of (seed, epoch, key, view). A view of a simulation is a step of its own: drawn,
-    or with `drawn_steps` False those that cut the trajectory into equal parts.
+    component: the mesh that is read. Every random choice is a function of (seed, epoch, key, view). A view of a
+    simulation is a step of its own: drawn, or with `drawn_steps` False those that cut the trajectory into equal parts.
     """
 
     manifest: Manifest
@@ -87,6 +87,12 @@ class MeshSampler:
     seed: int
     views: int
     drawn_steps: bool
+    component: str
+
+    @property
+    def trajectory(self) -> str:
+        """The component with the steps of the mesh, which a surface does not have."""
+        return fields_of(self.component)
 
     @property
     def needs_progress(self) -> bool:
@@ -96,14 +102,14 @@ class MeshSampler:
     def request(self, wanted: Wanted) -> MeshRequest:
         """Draws the step of each view, and says where its bytes lie; SampleError where the sample has no mesh."""
         index, epoch, key = wanted.index, wanted.epoch, self.manifest.key(wanted.index)
-        mesh = self.manifest.member(index, MESH)
+        mesh = self.manifest.member(index, self.component)
         steps = self._steps(index, epoch, key)
         return MeshRequest(
             index=index,
             epoch=epoch,
             place=wanted.place,
             key=key,
-            n_nodes=int(self.manifest.components[MESH].facts["n_nodes"][index]),
+            n_nodes=int(self.manifest.components[self.component].facts["n_nodes"][index]),
             steps=steps,
             mesh=mesh,
             pairs=tuple(self._range(index, step, 2) for step in steps) if self.n_steps(index) else (),
@@ -127,7 +133,7 @@ class MeshSampler:
         stats.read_bytes += sum(each.size for each in request.ranges)
         if len(mesh.positions) != request.n_nodes:
             reason = f"it has {len(mesh.positions)} nodes, not {request.n_nodes} as the manifest says"
-            raise self._error(request.index, MESH, reason)
+            raise self._error(request.index, self.component, reason)
         with stats.stage("convert"):
             graph = build_graph(mesh.positions, mesh.cells, self.statistics.edge_length)
             if pairs:
@@ -164,7 +170,7 @@ class MeshSampler:
 
     def mesh(self, index: int) -> StoredMesh:
         """The mesh of sample `index`; SampleError where it cannot be read."""
-        return self._mesh(index, self.manifest.member(index, MESH))
+        return self._mesh(index, self.manifest.member(index, self.component))
 
     def fields(self, index: int, first: int, count: int) -> npt.NDArray[np.float32]:
         """The steps [first, first + count) of simulation `index` as stored, float32 (count, V, D); no other step is
@@ -173,12 +179,12 @@ class MeshSampler:
         try:
             data = self.manifest.store.read(*self._range(index, first, count))
         except StoreError as error:
-            raise self._error(index, FIELDS, str(error)) from error
+            raise self._error(index, self.trajectory, str(error)) from error
         return self._finite(index, first, data)
 
     def n_steps(self, index: int) -> int:
         """The steps of sample `index`, 0 for a surface."""
-        stored = self.manifest.components.get(FIELDS)
+        stored = self.manifest.components.get(self.trajectory)
         return int(stored.lists["shape"][index][0]) if stored is not None and stored.offset[index] else 0
 
     def _steps(self, index: int, epoch: int, key: str) -> tuple[int, ...]:
@@ -190,14 +196,14 @@ class MeshSampler:
 
     def _shape(self, index: int) -> tuple[int, int]:
         """The nodes and channels of the fields of simulation `index`."""
-        _, n_nodes, channels = self.manifest.components[FIELDS].lists["shape"][index].tolist()
+        _, n_nodes, channels = self.manifest.components[self.trajectory].lists["shape"][index].tolist()
         return n_nodes, channels
 
     def _range(self, index: int, first: int, count: int) -> Range:
         """Where the steps [first, first + count) of simulation `index` lie."""
-        name, offset, _ = self.manifest.member(index, FIELDS)
+        name, offset, _ = self.manifest.member(index, self.trajectory)
         begin, size = step_span(first, count, *self._shape(index))
-        data_offset = int(self.manifest.components[FIELDS].facts["data_offset"][index])
+        data_offset = int(self.manifest.components[self.trajectory].facts["data_offset"][index])
         return Range(name, offset + data_offset + begin, size)
 
     def _mesh(self, index: int, place: Range) -> StoredMesh:
@@ -210,14 +216,14 @@ class MeshSampler:
             kinds = arrays["node_type"].astype(np.int64)
             return StoredMesh(positions=arrays["positions"], cells=arrays["cells"], kinds=kinds)
         except (StoreError, ShardError, KeyError) as error:
-            raise self._error(index, MESH, f"{error}") from error
+            raise self._error(index, self.component, f"{error}") from error
 
     def _pairs(self, request: MeshRequest) -> list[npt.NDArray[np.float32]]:
         """The step of each view and the one after it as stored, float32 (2, V, D); none of a surface."""
         try:
             found = self.manifest.store.read_many(request.pairs)
         except StoreError as error:
-            raise self._error(request.index, FIELDS, str(error)) from error
+            raise self._error(request.index, self.trajectory, str(error)) from error
         pairs = zip(request.steps, found, strict=False)  # none of a surface
         return [self._finite(request.index, step, data) for step, data in pairs]
 
@@ -225,7 +231,7 @@ class MeshSampler:
         """The steps from `first` on that `data` holds, float32 (count, V, D)."""
         steps = steps_of(data, *self._shape(index))
         if not np.isfinite(steps).all():
-            raise self._error(index, FIELDS, f"steps {first} to {first + len(steps) - 1} are not finite")
+            raise self._error(index, self.trajectory, f"steps {first} to {first + len(steps) - 1} are not finite")
         return steps
 
     def _draw_maps(self, mask: Mask, request: MeshRequest, draft: MeshDraft, row: int, cues: Cues) -> None:

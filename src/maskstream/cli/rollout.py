@@ -21,12 +21,15 @@ def rollout(
         int | None,
         typer.Option(min=1, help="Steps of each [default: those of the shortest]", show_default=False),
     ] = None,
+    component: Annotated[
+        str | None, typer.Option(help="The mesh, if samples have several [default: the only one]", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Roll out next-step models from the first step of trajectories, and compare their errors with persistence."""
     from ..pages.report.rollout_report import compare_rollouts
 
-    result = compare_rollouts(runs, data, out, count=count, steps=steps)
+    result = compare_rollouts(runs, data, out, count=count, steps=steps, component=component)
     if as_json:
         show(result, as_json)
         return

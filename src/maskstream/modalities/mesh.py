@@ -38,7 +38,7 @@ class MeshTrial(Trial):
 
 def figures(data: DataConfig[Any], location: Path) -> MeshFigures:
     """The figures of meshes."""
-    sampler = sampler_of(location)
+    sampler = sampler_of(location, data.component if isinstance(data, MeshData) else None)
     return MeshFigures(sampler=sampler, label_names=label_names(sampler.manifest.info))
 
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.sample import MeshSampler, StoredMesh
-from ...shards.media.mesh_members import FIELDS
 from .audio import index_of
 from .card import Card, Fact, Facts, Picture, Pictures, label_words
 from .figures import mask_facts
@@ -39,7 +38,7 @@ class MeshFigures:
     @property
     def simulated(self) -> bool:
         """Whether they are simulations, and no surfaces."""
-        return FIELDS in self.sampler.manifest.components
+        return self.sampler.trajectory in self.sampler.manifest.components
 
     def about(self, batch: MeshBatch) -> tuple[str, dict[str, str]]:
         """What meshes show of themselves."""

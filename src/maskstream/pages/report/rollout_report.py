@@ -54,17 +54,19 @@ def compare_rollouts(
     count: int | None = None,
     steps: int | None = None,
     shown: int = 2,
+    component: str | None = None,
 ) -> dict[str, Any]:
     """Compares the rollouts of the models in `runs` with each other and with persistence.
 
     They run over the first `count` trajectories (default: all) of the split at `data`, with `steps` steps each
-    (default: those of the shortest). If `out` is given, a page with pictures of `shown` trajectories is written there.
-    Returns, for persistence and for each run by its folder, the loss of one step (`one_step`) and the root mean square
-    errors of the rollouts in standard deviations of the fields, as plain JSON values.
+    (default: those of the shortest). component: the mesh, if a sample has several. If `out` is given, a page with
+    pictures of `shown` trajectories is written there. Returns, for persistence and for each run by its folder, the loss
+    of one step (`one_step`) and the root mean square errors of the rollouts in standard deviations of the fields, as
+    plain JSON values.
 
     ValueError if a run is not that of a next-step model, or the split has no such trajectories.
     """
-    trajectories = Trajectories.open(data, count, steps)
+    trajectories = Trajectories.open(data, count, steps, component)
     made: dict[str, Tensor] = {PERSISTENCE: persistence(trajectories)}
     one_step: dict[str, float] = {}
     for run in runs:
@@ -78,7 +80,8 @@ def compare_rollouts(
     marks = [mark for mark in (*_MARKS, len(rows[0].error)) if mark <= len(rows[0].error)]
     table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
     if out is not None:
-        write_page(_page(rows, table, trajectories, made, data, shown), Path(out))
+        figures = MeshFigures(sampler=sampler_of(data, component))
+        write_page(_page(rows, table, trajectories, made, data, shown, figures), Path(out))
     return {"trajectories": len(trajectories.start), "errors": table}
 
 
@@ -89,8 +92,8 @@ def _page(
     made: dict[str, Tensor],
     data: str | Path,
     shown: int,
+    figures: MeshFigures,
 ) -> str:
-    figures = MeshFigures(sampler=sampler_of(data))
     models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
     cards = tuple(islice(rollout_cards(figures, trajectories, models), shown))
     return render(

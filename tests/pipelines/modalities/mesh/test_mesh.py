@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
-from maskstream.preprocess.encode.mesh.encoder import encoded_surface
+from maskstream.preprocess.encode.mesh.encoder import encoded_simulation, encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
 from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.format.dataset import finish_split
@@ -21,7 +21,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.media.mesh_members import FIELDS
+from maskstream.shards.media.mesh_members import FIELDS, MESH
 from maskstream.shards.members.text import json_member
 
 from .small_simulations import simulation, write_simulations
@@ -38,8 +38,8 @@ def opened(split, **options):
     return mesh_loader(split, **({"batch_size": 3, "threads": 1, "device": "cpu"} | options))
 
 
-def statistics_of(folder):
-    return MeshData().sampler(Split.open(folder, "mesh")).statistics
+def statistics_of(folder, **settings):
+    return MeshData(**settings).sampler(Split.open(folder, "mesh")).statistics
 
 
 def first(split, **options):
@@ -52,6 +52,39 @@ def parts(batch):
         nodes = slice(*batch.node_offset[i : i + 2].tolist())
         edges = slice(*batch.edge_offset[i : i + 2].tolist())
         yield i, nodes, edges, MADE[int(key[1:])]
+
+
+def test_one_of_several_meshes_is_named_and_its_fields_go_with_it(tmp_path):
+    left, right = MADE[0], simulation(9, rows=3, columns=4)
+    samples = [
+        Sample(key=f"s{i}", members=pair(left=left, right=right), source=f"{i}", sums=encoded_simulation(left).sums)
+        for i in range(3)
+    ]
+    record = write_shard(tmp_path / "t-000000.tar", samples)
+    finish_split(tmp_path, DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh"), [record], [])
+    with pytest.raises(ValueError, match=r"2 components are mesh: left\.npz, right\.npz; name one with component="):
+        opened(tmp_path)
+    statistics = statistics_of(tmp_path, component="left.npz")
+    for name, made in (("left.npz", left), ("right.npz", right)):
+        loader = opened(tmp_path, component=name, noise=MeshNoise(deviation=1e-6))
+        assert loader.state_dict()["data"]["component"] == name
+        (batch,) = loader
+        for i in range(3):
+            nodes = slice(*batch.node_offset[i : i + 2].tolist())
+            np.testing.assert_array_equal(batch.positions[nodes], made.positions)
+            stored = batch.next_state[nodes].numpy() * statistics.deviation + statistics.mean
+            np.testing.assert_allclose(stored, made.fields[int(batch.step[i]) + 1], atol=1e-5)
+    with pytest.raises(ValueError, match=r"component='left\.fields\.npy' is array, not mesh"):
+        opened(tmp_path, component="left.fields.npy")
+
+
+def pair(**made):
+    """The members of several simulations, by name."""
+    members = {}
+    for name, each in made.items():
+        encoded = encoded_simulation(each).members
+        members |= {f"{name}.npz": encoded[MESH], f"{name}.{FIELDS}": encoded[FIELDS]}
+    return members
 
 
 def test_a_batch_holds_two_steps_of_each_mesh(split):

@@ -60,7 +60,7 @@ def show(config: MeshData, model: MeshNetwork, data: Path, shown: int, figures: 
 
 def rollouts(model: MeshNetwork, data: Path, shown: int, figures: MeshFigures) -> Work:
     """Rollouts of the first `shown` trajectories beside the truth."""
-    trajectories = Trajectories.open(data, shown)
+    trajectories = Trajectories.open(data, shown, component=figures.sampler.component)
     made = rollout(model, trajectories)
     error = rollout_error(made, trajectories)
     own, guessed = next_step_errors(model, trajectories)
