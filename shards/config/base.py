@@ -1,9 +1,4 @@
-"""Configs: frozen settings that are saved as plain JSON, compared and rebuilt.
-
-    Tube(ratio=0.8).to_dict()                                   {"kind": "Tube", "ratio": 0.8}
-    Mask.from_dict({"kind": "Tube", "ratio": 0.8})              Tube(ratio=0.8)
-    with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])       the recipe with two fields changed
-    differences(saved, here)                                    ["data.mask.ratio: saved 0.9, here 0.8"]
+"""The base class of all settings, which turns them into plain JSON and back.
 
 A subclass of `Config` is a `@dataclass(frozen=True, kw_only=True, slots=True)`. Its fields are plain values, Literals,
 tuples, mappings of plain values and other configs. Defaults are left out, so a new field with a default changes no
@@ -12,17 +7,15 @@ saved dict. A changed default changes the meaning of saved dicts, so the class's
 
 from __future__ import annotations
 
-import json
 from abc import ABC
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from inspect import isabstract
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from .named import imported, nearest
+from ..named import imported, nearest
 
 Json = dict[str, Any]
 """A JSON object."""
@@ -64,11 +57,11 @@ class Config:
                 f"{self.kind()} has the attributes {', '.join(sorted(extra))}, which are no fields; make it a "
                 "@dataclass(frozen=True, kw_only=True, slots=True), so that its settings can be saved and compared"
             )
-        made = _head(type(self))
-        for f in _fields(type(self), identity=identity):
+        made = head(type(self))
+        for f in saved_fields(type(self), identity=identity):
             value = getattr(self, f.name)
             if defaults or not _is_default(f, value):
-                made[f.name] = _plain(value, f"{self.kind()}.{f.name}", defaults=defaults, identity=identity)
+                made[f.name] = plain(value, f"{self.kind()}.{f.name}", defaults=defaults, identity=identity)
         return made
 
     @classmethod
@@ -89,79 +82,7 @@ def known_configs() -> list[type[Config]]:
     return sorted((one for one in _KNOWN.values() if not isabstract(one) and ABC not in one.__bases__), key=_kind_of)
 
 
-def with_set(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
-    """A copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
-
-    A path starts at the top, or is the unique end of a path. A value is JSON, or else a string. `mask.kind=Tube`
-    replaces the config by another kind with its defaults. All fields are set before the config is built, so fields that
-    depend on each other can change together. Raises ValueError for a path that is unknown or ambiguous.
-    """
-    whole = config.to_dict(defaults=True)
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"{assignment!r} sets nothing; write path=value, such as mask.ratio=0.8")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        _put(whole, _found(whole, path.strip()), value)
-    return type(config).from_dict(whole)
-
-
-def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The differences of two dicts, one line per field: `data.mask.ratio: saved 0.9, here 0.8`.
-
-    The dicts may hold those of configs. Missing fields of a config have today's defaults; fields marked NOT_IDENTITY
-    are ignored. A config saved by another version of its class always differs.
-    """
-    return list(_differences(saved, here, ""))
-
-
-def _differences(saved: Any, here: Any, path: str) -> Iterator[str]:
-    """The differences at `path`."""
-    if isinstance(saved, Mapping) and isinstance(here, Mapping) and saved.get(KIND) == here.get(KIND):
-        one, two = saved.get(VERSION, 1), here.get(VERSION, 1)
-        if KIND in saved and one != two:
-            yield f"{path or saved[KIND]}: saved by version {one} of {saved[KIND]}, here version {two}"
-            return
-        saved, here = _completed(saved), _completed(here)
-        for name in dict.fromkeys((*saved, *here)):
-            yield from _differences(saved.get(name, MISSING), here.get(name, MISSING), _under(path, name))
-    elif _is_list(saved) and _is_list(here) and len(saved) == len(here) and any(isinstance(v, Mapping) for v in here):
-        for i, (one, two) in enumerate(zip(saved, here, strict=True)):
-            yield from _differences(one, two, _under(path, i))
-    elif _is_list(saved) and _is_list(here):
-        if list(saved) != list(here):
-            yield f"{path}: saved {_said(saved)}, here {_said(here)}"
-    elif saved != here:
-        yield f"{path}: saved {_said(saved)}, here {_said(here)}"
-
-
-def _said(value: Any) -> str:
-    """A value in a message."""
-    if value is MISSING:
-        return "nothing"
-    if isinstance(value, Mapping) and KIND in value:
-        return f"{value[KIND]}({', '.join(f'{k}={_said(v)}' for k, v in value.items() if k not in (KIND, VERSION))})"
-    return value if isinstance(value, str) else str(value)
-
-
-def _completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A config's dict with today's defaults for missing fields, without the fields marked NOT_IDENTITY."""
-    cls = _known(data[KIND], Config) if isinstance(data.get(KIND), str) else None
-    if cls is None:
-        return data
-    counted = {f.name: f for f in _fields(cls, identity=True)}
-    dropped = {f.name for f in fields(cls)} - set(counted)
-    whole = {name: value for name, value in data.items() if name not in dropped}
-    for name, f in counted.items():
-        if name not in whole and (default := _default(f)) is not MISSING:
-            whole[name] = _plain(default, name, defaults=False, identity=True)
-    return whole
-
-
-def _head(cls: type[Config]) -> Json:
+def head(cls: type[Config]) -> Json:
     """The kind, and the version if it is above 1."""
     return {KIND: cls.kind()} | ({VERSION: cls.version} if cls.version > 1 else {})
 
@@ -170,22 +91,22 @@ def _kind_of(cls: type[Config]) -> str:
     return cls.kind()
 
 
-def _fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
+def saved_fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
     """The fields that are saved; with `identity`, without those marked NOT_IDENTITY."""
     unwanted = "not_identity" if identity else "not_saved"
     return [f for f in fields(cls) if f.init and not f.metadata.get(unwanted)]
 
 
-def _default(f: Field[Any]) -> Any:
+def default_of(f: Field[Any]) -> Any:
     """A field's default, or MISSING."""
     return f.default_factory() if f.default_factory is not MISSING else f.default
 
 
 def _is_default(f: Field[Any], value: Any) -> bool:
-    return (default := _default(f)) is not MISSING and bool(value == default)
+    return (default := default_of(f)) is not MISSING and bool(value == default)
 
 
-def _plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
+def plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
     """A field's value as JSON."""
     if isinstance(value, Config):
         return value.to_dict(defaults=defaults, identity=identity)
@@ -194,9 +115,9 @@ def _plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{path}.{k}", defaults=defaults, identity=identity) for k, v in value.items()}
+        return {str(k): plain(v, f"{path}.{k}", defaults=defaults, identity=identity) for k, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(v, f"{path}.{i}", defaults=defaults, identity=identity) for i, v in enumerate(value)]
+        return [plain(v, f"{path}.{i}", defaults=defaults, identity=identity) for i, v in enumerate(value)]
     if isinstance(value, frozenset):
         return sorted(value)
     raise ValueError(
@@ -205,7 +126,7 @@ def _plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
     )
 
 
-def _known(kind: str, base: type[Config]) -> type[Config] | None:
+def known(kind: str, base: type[Config]) -> type[Config] | None:
     """The imported subclass of `base` with this kind; None if there is none."""
     fit = [one for one in _KNOWN.values() if one.kind() == kind and issubclass(one, base)]
     if len(fit) > 1:
@@ -216,9 +137,9 @@ def _known(kind: str, base: type[Config]) -> type[Config] | None:
     return fit[0] if fit else None
 
 
-def _class_of(kind: str, base: type[Config], path: str) -> type[Config]:
+def class_of(kind: str, base: type[Config], path: str) -> type[Config]:
     """The subclass of `base` with this kind, imported if necessary. Raises ValueError if there is none."""
-    cls = _known(kind, base)
+    cls = known(kind, base)
     if cls is None and ":" in kind:
         found = imported(kind, f"kind of {path}" if path else "kind")
         if isinstance(found, type) and issubclass(found, base):
@@ -243,7 +164,7 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
     kind = data.get(KIND, base.kind())
     if not isinstance(kind, str):
         raise ValueError(f"{_at(path)}got the kind {kind!r}; a kind is a name")
-    cls = base if kind == base.kind() else _class_of(kind, base, path)
+    cls = base if kind == base.kind() else class_of(kind, base, path)
     if isabstract(cls):
         raise ValueError(f"{_at(path)}{kind} is abstract; name one of its subclasses")
     if (version := data.get(VERSION, 1)) != cls.version:
@@ -251,7 +172,7 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
             f"{_at(path)}saved by version {version} of {kind}, here version {cls.version}: its defaults have changed, "
             "so the saved settings have another meaning now; use the version that saved them, or start over"
         )
-    own, hints = {f.name: f for f in _fields(cls)}, _hints(cls)
+    own, hints = {f.name: f for f in saved_fields(cls)}, _hints(cls)
     values: Json = {}
     for name, value in data.items():
         if name in (KIND, VERSION):
@@ -260,8 +181,8 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
             raise ValueError(
                 f"{_at(path)}{kind} has no field {name!r}{nearest(name, list(own))}; its fields are {', '.join(own)}"
             )
-        values[name] = _of_type(hints[name], value, _under(path, name))
-    if missing := [name for name, f in own.items() if name not in values and _default(f) is MISSING]:
+        values[name] = _of_type(hints[name], value, under(path, name))
+    if missing := [name for name, f in own.items() if name not in values and default_of(f) is MISSING]:
         raise ValueError(f"{_at(path)}{kind} needs {', '.join(missing)}")
     return cls(**values)
 
@@ -292,7 +213,7 @@ def _of_type(hint: Any, value: Any, path: str) -> Any:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
             of = args[1] if len(args) == 2 else Any
-            return {str(k): _of_type(of, v, _under(path, k)) for k, v in value.items()}
+            return {str(k): _of_type(of, v, under(path, k)) for k, v in value.items()}
         if holder not in (str, bytes) and issubclass(holder, Sequence | frozenset):
             return _of_sequence(holder, args, value, path)
         if holder is Path and isinstance(value, str):
@@ -333,7 +254,7 @@ def _is_config(hint: Any) -> bool:
 
 
 def _of_sequence(holder: type, args: tuple[Any, ...], value: Any, path: str) -> Any:
-    if not _is_list(value):
+    if not is_list(value):
         raise ValueError(f"{_at(path)}a list is wanted, got {value!r}")
     if issubclass(holder, tuple) and args and args[-1] is not Ellipsis:
         if len(args) != len(value):
@@ -341,81 +262,18 @@ def _of_sequence(holder: type, args: tuple[Any, ...], value: Any, path: str) -> 
         each: Sequence[Any] = args
     else:
         each = [args[0] if args else Any] * len(value)
-    made = [_of_type(hint, one, _under(path, i)) for i, (hint, one) in enumerate(zip(each, value, strict=True))]
+    made = [_of_type(hint, one, under(path, i)) for i, (hint, one) in enumerate(zip(each, value, strict=True))]
     return frozenset(made) if issubclass(holder, frozenset) else made if holder is list else tuple(made)
 
 
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
-def _under(path: str, name: str | int) -> str:
+def under(path: str, name: str | int) -> str:
     return f"{path}.{name}" if path else str(name)
 
 
 def _at(path: str) -> str:
     """The prefix of a message about a path."""
     return f"{path}: " if path else ""
-
-
-def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """All paths that can be set in a complete dict."""
-    if path:
-        yield path
-    if isinstance(value, Mapping):
-        names = dict.fromkeys(value)
-        if isinstance(value.get(KIND), str) and (cls := _known(value[KIND], Config)):
-            names |= dict.fromkeys(f.name for f in _fields(cls))
-        for name in names:
-            if name != VERSION:
-                yield from _paths(value.get(name), (*path, name))
-    elif _is_list(value):
-        for i, one in enumerate(value):
-            if isinstance(one, Mapping):
-                yield from _paths(one, (*path, str(i)))
-    elif value is None and path[-1:] != (KIND,):
-        yield (*path, KIND)
-
-
-def _found(whole: Json, path: str) -> tuple[str, ...]:
-    """The full path that `path` names. Raises ValueError if there is none, or if it is ambiguous."""
-    parts, places = tuple(path.split(".")), list(_paths(whole, ()))
-    if parts in places:
-        return parts
-    fit = [place for place in places if place[-len(parts) :] == parts]
-    if len(fit) == 1:
-        return fit[0]
-    if fit:
-        raise ValueError(f"{path!r} is ambiguous: {', '.join('.'.join(place) for place in fit)}; give the full path")
-    ends = dict.fromkeys(".".join(place[-len(parts) :]) for place in places)
-    raise ValueError(
-        f"there is no field {path!r} to set{nearest(path, list(ends))}; print all fields with --print-config"
-    )
-
-
-def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
-    """Set a value at a path. A new kind comes with its defaults."""
-    at: Any = whole
-    for name, after in pairwise(place):
-        here = at[int(name)] if isinstance(at, list) else at.get(name)
-        if after == KIND and (not isinstance(here, dict) or here.get(KIND) != value):
-            cls = _class_of(str(value), Config, ".".join(place[:-1]))
-            here = _defaults(cls)
-            if isinstance(at, list):
-                at[int(name)] = here
-            else:
-                at[name] = here
-        at = here
-    if isinstance(at, list):
-        at[int(place[-1])] = value
-    elif place[-1] != KIND or len(place) == 1:
-        at[place[-1]] = value
-
-
-def _defaults(cls: type[Config]) -> Json:
-    """The dict of a class's defaults, without the fields that have none."""
-    made = _head(cls)
-    for f in _fields(cls):
-        if (default := _default(f)) is not MISSING:
-            made[f.name] = _plain(default, f.name, defaults=True, identity=False)
-    return made

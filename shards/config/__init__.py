@@ -1,0 +1,22 @@
+"""Configs: frozen settings that are saved as plain JSON, compared and rebuilt.
+
+Tube(ratio=0.8).to_dict()                                   {"kind": "Tube", "ratio": 0.8}
+Mask.from_dict({"kind": "Tube", "ratio": 0.8})              Tube(ratio=0.8)
+with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])       the recipe with two fields changed
+differences(saved, here)                                    ["data.mask.ratio: saved 0.9, here 0.8"]
+"""
+
+from .assignments import with_set
+from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, known_configs
+from .differences import differences
+
+__all__ = [
+    "NOT_IDENTITY",
+    "NOT_SAVED",
+    "Config",
+    "ConfigT",
+    "Json",
+    "differences",
+    "known_configs",
+    "with_set",
+]

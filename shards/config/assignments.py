@@ -1,0 +1,95 @@
+"""Change fields of a config by path, as `--set` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING
+from itertools import pairwise
+from typing import Any
+
+from ..named import nearest
+from .base import KIND, VERSION, Config, ConfigT, Json, class_of, default_of, head, is_list, known, plain, saved_fields
+
+
+def with_set(config: ConfigT, assignments: Sequence[str]) -> ConfigT:
+    """A copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
+
+    A path starts at the top, or is the unique end of a path. A value is JSON, or else a string. `mask.kind=Tube`
+    replaces the config by another kind with its defaults. All fields are set before the config is built, so fields that
+    depend on each other can change together. Raises ValueError for a path that is unknown or ambiguous.
+    """
+    whole = config.to_dict(defaults=True)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r} sets nothing; write path=value, such as mask.ratio=0.8")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        _put(whole, _found(whole, path.strip()), value)
+    return type(config).from_dict(whole)
+
+
+def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """All paths that can be set in a complete dict."""
+    if path:
+        yield path
+    if isinstance(value, Mapping):
+        names = dict.fromkeys(value)
+        if isinstance(value.get(KIND), str) and (cls := known(value[KIND], Config)):
+            names |= dict.fromkeys(f.name for f in saved_fields(cls))
+        for name in names:
+            if name != VERSION:
+                yield from _paths(value.get(name), (*path, name))
+    elif is_list(value):
+        for i, one in enumerate(value):
+            if isinstance(one, Mapping):
+                yield from _paths(one, (*path, str(i)))
+    elif value is None and path[-1:] != (KIND,):
+        yield (*path, KIND)
+
+
+def _found(whole: Json, path: str) -> tuple[str, ...]:
+    """The full path that `path` names. Raises ValueError if there is none, or if it is ambiguous."""
+    parts, places = tuple(path.split(".")), list(_paths(whole, ()))
+    if parts in places:
+        return parts
+    fit = [place for place in places if place[-len(parts) :] == parts]
+    if len(fit) == 1:
+        return fit[0]
+    if fit:
+        raise ValueError(f"{path!r} is ambiguous: {', '.join('.'.join(place) for place in fit)}; give the full path")
+    ends = dict.fromkeys(".".join(place[-len(parts) :]) for place in places)
+    raise ValueError(
+        f"there is no field {path!r} to set{nearest(path, list(ends))}; print all fields with --print-config"
+    )
+
+
+def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
+    """Set a value at a path. A new kind comes with its defaults."""
+    at: Any = whole
+    for name, after in pairwise(place):
+        here = at[int(name)] if isinstance(at, list) else at.get(name)
+        if after == KIND and (not isinstance(here, dict) or here.get(KIND) != value):
+            cls = class_of(str(value), Config, ".".join(place[:-1]))
+            here = _defaults(cls)
+            if isinstance(at, list):
+                at[int(name)] = here
+            else:
+                at[name] = here
+        at = here
+    if isinstance(at, list):
+        at[int(place[-1])] = value
+    elif place[-1] != KIND or len(place) == 1:
+        at[place[-1]] = value
+
+
+def _defaults(cls: type[Config]) -> Json:
+    """The dict of a class's defaults, without the fields that have none."""
+    made = head(cls)
+    for f in saved_fields(cls):
+        if (default := default_of(f)) is not MISSING:
+            made[f.name] = plain(default, f.name, defaults=True, identity=False)
+    return made
