@@ -85,7 +85,7 @@ def clips_of(variant: Variant, epochs: int) -> list[Clip]:
 
 
 def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
-    plain = replace(sampler, mask_of=None)
+    plain = replace(sampler, pattern=None)
 
     def run(clips: Sequence[Clip]) -> Any:
         pixels, maps = None, []
@@ -95,8 +95,8 @@ def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
             sampler.fill(request, draft, 0, Stats())
             maps += [own for own in draft.maps if own is not None]
             pixels = draft.video[0] if output == "uint8" else plain.join(draft).pixel_values()[0]
-        if sampler.mask_of is not None:
-            sampler.mask_of.joined(sampler.grid, maps)
+        if sampler.pattern is not None:
+            sampler.pattern.batched(sampler.grid, maps)
         return pixels
 
     return Reader(name=name, output=output, run=run)

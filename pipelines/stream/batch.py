@@ -47,10 +47,12 @@ class Movable:
 
         Raises ValueError if a value that is no tensor, such as a grid or None, differs between the parts.
         """
-        return cls(**{f.name: _joined(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))})
+        return cls(
+            **{f.name: _concatenated(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))}
+        )
 
 
-def _joined(name: str, values: Sequence[Any]) -> Any:
+def _concatenated(name: str, values: Sequence[Any]) -> Any:
     """The value of one field in the whole batch, from its values in the parts."""
     if all(isinstance(value, Tensor) for value in values):
         return torch.cat(list(values))

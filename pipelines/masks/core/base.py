@@ -32,7 +32,7 @@ class Maps:
     mask_token: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def joined(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
+    def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
         """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
         hidden = _table([m.hidden for m in maps], grid)
         target = mask_token = None
@@ -79,9 +79,9 @@ class Mask(Config, ABC):
 
         ValueError as for `hide`, and where the views have different counts (see `Padded`).
         """
-        return self.joined(grid, [self.maps(grid, as_draw(draw)) for draw in draws])
+        return self.batched(grid, [self.maps(grid, as_draw(draw)) for draw in draws])
 
-    def joined(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
+    def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
         """The MaskBatch of the maps of a batch. It costs about as much as that of one sample."""
         return batch_of(maps, grid)
 
@@ -109,7 +109,7 @@ def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None
             f"all views of a batch have maps of one kind, got {' and '.join(kinds)}; put masks.ByView inside the mask "
             "that brings token ids or attention, not around it"
         )
-    return (type(maps[0]) if maps else Maps).joined(maps, grid, ragged=ragged)
+    return (type(maps[0]) if maps else Maps).batched(maps, grid, ragged=ragged)
 
 
 def _table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:

@@ -35,5 +35,5 @@ class Padded(Mask):
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         return self.mask.maps(grid, draw)
 
-    def joined(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
+    def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
         return batch_of(maps, grid, ragged=self.bucket)

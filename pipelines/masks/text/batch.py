@@ -46,9 +46,9 @@ class TextMaps(Maps):
         return cls(hidden=maps.hidden, target=maps.target, mask_token=maps.mask_token)
 
     @classmethod
-    def joined(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> TextMaskBatch:
+    def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> TextMaskBatch:
         """The TextMaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
-        batch = super(TextMaps, cls).joined(maps, grid, ragged=ragged)
+        batch = super(TextMaps, cls).batched(maps, grid, ragged=ragged)
         return TextMaskBatch(
             grid=batch.grid,
             masked=batch.masked,

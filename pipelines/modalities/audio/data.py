@@ -100,7 +100,7 @@ class AudioData(DataConfig[AudioBatch]):
             clip=own.clip,
             spectrogram=Spectrogram(features=own.features, frames=own.frames, mean=mean, deviation=deviation),
             grid=own.grids["audio"],
-            mask_of=own.mask,
+            pattern=own.mask,
             roll_gain=own.roll_gain,
             spec_augment=own.spec_augment,
             mixup=own.mixup,

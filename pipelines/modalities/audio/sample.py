@@ -81,7 +81,7 @@ class AudioSampler:
     clip: AudioClip
     spectrogram: Spectrogram
     grid: TokenGrid
-    mask_of: Mask | None
+    pattern: Mask | None
     roll_gain: RollGain | None
     spec_augment: SpecAugment | None
     mixup: Mixup | None
@@ -94,7 +94,7 @@ class AudioSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask_of is not None and self.mask_of.needs_progress
+        return self.pattern is not None and self.pattern.needs_progress
 
     @property
     def sounds(self) -> SoundReader:
@@ -133,11 +133,11 @@ class AudioSampler:
 
     def mask(self, request: SoundRequest, draft: SoundDraft, row: int) -> None:
         """Draws the masks of a sound's views, which follow no sound."""
-        if self.mask_of is not None:
+        if self.pattern is not None:
             wanted = request.wanted
             for view in range(self.views):
                 draw = Draw.of(self.seed, wanted.epoch, request.key, view, wanted.place, Cues(), self.part)
-                draft.maps[row * self.views + view] = self.mask_of.maps(self.grid, draw)
+                draft.maps[row * self.views + view] = self.pattern.maps(self.grid, draw)
 
     def fill(self, request: SoundRequest, draft: SoundDraft, row: int, stats: Stats) -> None:
         """Writes a sound's views; SampleError where it cannot be used."""
@@ -178,9 +178,9 @@ class AudioSampler:
 
     def mask_batch(self, draft: SoundDraft) -> MaskBatch | None:
         """The masks of all views."""
-        if self.mask_of is None:
+        if self.pattern is None:
             return None
-        masks = self.mask_of.joined(self.grid, [own for own in draft.maps if own is not None])
+        masks = self.pattern.batched(self.grid, [own for own in draft.maps if own is not None])
         return self._weighted(masks, draft.length)
 
     def _partner(self, epoch: int, key: str, view: int) -> Partner | None:

@@ -77,7 +77,7 @@ class ImageData(DataConfig[ImageBatch]):
             grid=own.grids["image"],
             augment=own.augment or CenterCrop(),
             colour=own.colour,
-            mask_of=own.mask,
+            pattern=own.mask,
             seed=split.seed,
             views=own.views,
         )

@@ -69,14 +69,14 @@ class ImageSampler:
     grid: TokenGrid
     augment: Augmentation
     colour: ColourJitter | None
-    mask_of: Mask | None
+    pattern: Mask | None
     seed: int
     views: int = 1
 
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask_of is not None and self.mask_of.needs_progress
+        return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> ImageRequest:
         """Draws the crops of a sample, and says where its bytes lie; SampleError where it has no picture."""
@@ -116,11 +116,11 @@ class ImageSampler:
 
     def mask(self, request: ImageRequest, draft: ImageDraft, row: int) -> None:
         """Draws the masks of a sample's views."""
-        if self.mask_of is None:
+        if self.pattern is None:
             return
         for view in range(self.views):
             draw = Draw.of(self.seed, request.epoch, request.key, view, request.place, Cues())
-            draft.maps[row * self.views + view] = self.mask_of.maps(self.grid, draw)
+            draft.maps[row * self.views + view] = self.pattern.maps(self.grid, draw)
 
     def fill(self, request: ImageRequest, draft: ImageDraft, row: int, stats: Stats) -> None:
         """Reads and decodes a picture and shows its views; SampleError where it cannot be used."""
@@ -152,7 +152,7 @@ class ImageSampler:
         maps = [one for one in draft.maps if one is not None]
         return ImageBatch(
             image=torch.from_numpy(draft.image),
-            mask=self.mask_of.joined(self.grid, maps) if self.mask_of is not None else None,
+            mask=self.pattern.batched(self.grid, maps) if self.pattern is not None else None,
             label=torch.from_numpy(draft.label),
             key=draft.key,
         )

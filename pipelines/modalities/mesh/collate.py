@@ -41,19 +41,19 @@ def mesh_batch(
     edges = np.concatenate(
         [view.graph.edges + first for view, first in zip(views, node_offset, strict=False)], axis=1, dtype=np.int64
     )
-    counts = _joined([view.counts for view in views])
+    counts = _concatenated([view.counts for view in views])
     mask = _mask(views, node_offset, counts)
     left = None if mask is None else submesh(mask.masked[0].numpy(), edges)
     nexts = [view.next_state for view in views if view.next_state is not None]
     return MeshBatch(
-        positions=_joined([view.positions for view in views]),
-        kinds=_joined([view.kinds for view in views]),
+        positions=_concatenated([view.positions for view in views]),
+        kinds=_concatenated([view.kinds for view in views]),
         node_offset=torch.from_numpy(node_offset),
         edges=torch.from_numpy(edges),
-        edge_features=_joined([view.graph.features for view in views]),
+        edge_features=_concatenated([view.graph.features for view in views]),
         edge_offset=torch.from_numpy(_offsets([view.graph.edges.shape[1] for view in views])),
-        state=_joined([view.state for view in views]),
-        next_state=_joined(nexts) if nexts else None,
+        state=_concatenated([view.state for view in views]),
+        next_state=_concatenated(nexts) if nexts else None,
         change=torch.from_numpy(change),
         counts=counts,
         mask=mask,
@@ -82,7 +82,7 @@ def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> Mas
     )
 
 
-def _joined(parts: Sequence[npt.NDArray[np.float32]] | Sequence[Int64s]) -> Tensor:
+def _concatenated(parts: Sequence[npt.NDArray[np.float32]] | Sequence[Int64s]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts))
 
 

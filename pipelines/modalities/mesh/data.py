@@ -69,7 +69,7 @@ class MeshData(DataConfig[MeshBatch]):
         return MeshSampler(
             manifest=split.manifest,
             statistics=own._statistics(split),
-            mask_of=own.mask,
+            pattern=own.mask,
             noise=own.noise,
             seed=split.seed,
             views=own.views,

@@ -82,7 +82,7 @@ class MeshSampler:
 
     manifest: Manifest
     statistics: MeshStatistics
-    mask_of: Mask | None
+    pattern: Mask | None
     noise: MeshNoise | None
     seed: int
     views: int
@@ -97,7 +97,7 @@ class MeshSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask_of is not None and self.mask_of.needs_progress
+        return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> MeshRequest:
         """Draws the step of each view, and says where its bytes lie; SampleError where the sample has no mesh."""
@@ -122,8 +122,8 @@ class MeshSampler:
 
     def mask(self, request: MeshRequest, draft: MeshDraft, row: int) -> None:
         """Draws the masks of a sample's views where they follow nothing that it shows."""
-        if self.mask_of is not None and not self.mask_of.needs:
-            self._draw_maps(self.mask_of, request, draft, row, Cues())
+        if self.pattern is not None and not self.pattern.needs:
+            self._draw_maps(self.pattern, request, draft, row, Cues())
 
     def fill(self, request: MeshRequest, draft: MeshDraft, row: int, stats: Stats) -> None:
         """Reads a sample's mesh and steps and makes its views; SampleError where they cannot be used."""
@@ -140,9 +140,9 @@ class MeshSampler:
                 states = [self.statistics.normalised(pair) for pair in pairs]
             else:
                 states = [surface_normals(mesh.positions, mesh.cells)[None]] * self.views
-        if self.mask_of is not None and self.mask_of.needs:
+        if self.pattern is not None and self.pattern.needs:
             with stats.stage("mask"):
-                self._draw_maps(self.mask_of, request, draft, row, Cues(edges=graph.sides, kinds=mesh.kinds))
+                self._draw_maps(self.pattern, request, draft, row, Cues(edges=graph.sides, kinds=mesh.kinds))
         label = int(self.manifest.label[request.index])
         for view, (state, step) in enumerate(zip(states, request.steps, strict=True)):
             at = row * self.views + view
@@ -242,7 +242,7 @@ class MeshSampler:
 
     def _mask_batch(self, maps: Maps | None, n_nodes: int) -> MaskBatch | None:
         """A view's mask, numbered on its own."""
-        return None if self.mask_of is None or maps is None else self.mask_of.joined(_nodes(n_nodes), [maps])
+        return None if self.pattern is None or maps is None else self.pattern.batched(_nodes(n_nodes), [maps])
 
     def _error(self, index: int, component: str, reason: str) -> SampleError:
         shard = self.manifest.shard_path(index).name

@@ -69,7 +69,7 @@ class PointsData(DataConfig[PointsBatch]):
             select=own.select,
             augment=own.augment,
             tokens=own.tokens,
-            mask_of=own.mask,
+            pattern=own.mask,
             noise=own.noise,
             seed=split.seed,
             views=own.views,

@@ -64,7 +64,7 @@ class PointSampler:
     select: PointSelection
     augment: PointAugment
     tokens: PointTokens
-    mask_of: Mask | None
+    pattern: Mask | None
     noise: Noise | None
     seed: int
     views: int = 1
@@ -73,7 +73,7 @@ class PointSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether its mask changes over the run."""
-        return self.mask_of is not None and self.mask_of.needs_progress
+        return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> PointRequest:
         """Draws the rows of a cloud; SampleError where it has not what is asked for."""
@@ -101,9 +101,9 @@ class PointSampler:
 
     def mask(self, request: PointRequest, draft: PointDraft, row: int) -> None:
         """Draws the masks of a cloud's views where they follow nothing that it shows."""
-        if self.mask_of is not None and not self.mask_of.needs:
+        if self.pattern is not None and not self.pattern.needs:
             for view in range(self.views):
-                draft.maps[row * self.views + view] = self._maps(self.mask_of, request, view, Cues())
+                draft.maps[row * self.views + view] = self._maps(self.pattern, request, view, Cues())
 
     def fill(self, request: PointRequest, draft: PointDraft, row: int, stats: Stats) -> None:
         """Writes a cloud's views; SampleError where it cannot be used."""
@@ -126,9 +126,9 @@ class PointSampler:
         draft.label[own] = self.manifest.label[wanted.index]
         draft.key[own] = [key] * self.views
         with stats.stage("mask"):
-            if self.mask_of is not None and self.mask_of.needs:
+            if self.pattern is not None and self.pattern.needs:
                 for view, cues in enumerate(self._cues(draft, own)):
-                    draft.maps[own.start + view] = self._maps(self.mask_of, request, view, cues)
+                    draft.maps[own.start + view] = self._maps(self.pattern, request, view, cues)
 
     def join(self, draft: PointDraft) -> PointsBatch:
         """The batch; the views of a sample come one after the other."""
@@ -137,7 +137,7 @@ class PointSampler:
             points=torch.from_numpy(draft.points),
             noise=None if draft.noise is None else torch.from_numpy(draft.noise),
             time=None if draft.noise is None else torch.from_numpy(draft.time),
-            mask=None if self.mask_of is None else self.mask_of.joined(self.tokens.grid, maps),
+            mask=None if self.pattern is None else self.pattern.batched(self.tokens.grid, maps),
             label=torch.from_numpy(draft.label),
             key=draft.key,
         )

@@ -86,7 +86,7 @@ class VideoData(DataConfig[VideoBatch]):
             clip=own.clip,
             grid=own.grids["video"],
             augment=own.augment or CenterCrop(),
-            mask_of=own.mask,
+            pattern=own.mask,
             flow=own.flow if isinstance(own.flow, SampleFlow) else None,
             seed=split.seed,
             views=own.views,

@@ -103,7 +103,7 @@ class VideoSampler:
     clip: VideoClip
     grid: TokenGrid
     augment: Augmentation
-    mask_of: Mask | None
+    pattern: Mask | None
     flow: SampleFlow | None
     seed: int
     component: str
@@ -112,7 +112,7 @@ class VideoSampler:
     @property
     def needs_progress(self) -> bool:
         """Whether the mask depends on the progress of the run."""
-        return self.mask_of is not None and self.mask_of.needs_progress
+        return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> ClipRequest:
         """Draws the clip and the crops of a sample, and finds the byte ranges to read."""
@@ -155,8 +155,8 @@ class VideoSampler:
 
     def mask(self, request: ClipRequest, draft: VideoDraft, row: int) -> None:
         """Draws the masks of a sample's views if they need no content."""
-        if self.mask_of is not None and not self.mask_of.needs:
-            self._draw_maps(self.mask_of, request, draft, row)
+        if self.pattern is not None and not self.pattern.needs:
+            self._draw_maps(self.pattern, request, draft, row)
 
     def read(self, request: ClipRequest) -> ClipBytes:
         """Reads the header and the GOPs that hold the clip."""
@@ -231,9 +231,9 @@ class VideoSampler:
                             vectors=decoded.vectors,
                         )
                     )
-        if self.mask_of is not None and self.mask_of.needs:
+        if self.pattern is not None and self.pattern.needs:
             with stats.stage("mask"):
-                self._draw_maps(self.mask_of, request, draft, row)
+                self._draw_maps(self.pattern, request, draft, row)
 
     def views_of(self, row: int) -> slice:
         """The indexes of the views of a row."""
@@ -269,7 +269,7 @@ class VideoSampler:
     def mask_batch(self, draft: VideoDraft) -> MaskBatch | None:
         """The masks of all views."""
         maps = [own for own in draft.maps if own is not None]
-        return None if self.mask_of is None else self.mask_of.joined(self.grid, maps)
+        return None if self.pattern is None else self.pattern.batched(self.grid, maps)
 
 
 def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range) -> tuple[Range, ...]:

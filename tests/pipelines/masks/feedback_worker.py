@@ -44,7 +44,7 @@ class TextBatch(Batch):
 class Texts:
     """Texts of one word a token, the first half of class 0, the second of class 1."""
 
-    mask_of: Mask
+    pattern: Mask
     seed: int = 0
     needs_progress: bool = False
 
@@ -59,10 +59,10 @@ class Texts:
 
     def fill(self, request: TextRequest, draft: list[Maps | None], row: int, stats: Stats) -> None:
         cues, wanted = Cues(words=np.arange(N), classes=np.arange(N) // (N // 2)), request.wanted
-        draft[row] = self.mask_of.maps(GRID, Draw.of(0, wanted.epoch, str(wanted.index), 0, wanted.place, cues))
+        draft[row] = self.pattern.maps(GRID, Draw.of(0, wanted.epoch, str(wanted.index), 0, wanted.place, cues))
 
     def join(self, draft: list[Maps | None]) -> TextBatch:
-        mask = self.mask_of.joined(GRID, [maps for maps in draft if maps is not None])
+        mask = self.pattern.batched(GRID, [maps for maps in draft if maps is not None])
         return TextBatch(key=[""] * len(draft), label=torch.zeros(len(draft)), mask=mask)
 
 
@@ -70,7 +70,7 @@ def from_a_worker() -> None:
     """Prints for each batch the version and how much of either half is hidden."""
     feedback = Feedback(2)
     order = Order(shard_sizes=(64,), global_batch=16, seed=0, lanes=1, block=None, shuffle=False)
-    sampler = Texts(mask_of=Padded(mask=ByClass(ratio=1.0, feedback=feedback)))
+    sampler = Texts(pattern=Padded(mask=ByClass(ratio=1.0, feedback=feedback)))
     pool = WorkerPool(BatchMaker(sampler=sampler, order=order), workers=1, threads=2, prefetch=1)
     for step, made in enumerate(pool.batches(plans(order, 0, 0, 0, 1, endless=True))):
         batch = made.batch.mask

@@ -92,7 +92,7 @@ def member(manifest, i):
 def sampler(manifest):
     clip = VideoClip(frames=4, stride=2, size=32)
     return VideoSampler(
-        manifest=manifest, clip=clip, grid=None, augment=None, mask_of=None, flow=None, seed=0, component="video"
+        manifest=manifest, clip=clip, grid=None, augment=None, pattern=None, flow=None, seed=0, component="video"
     )
 
 

@@ -93,7 +93,7 @@ def sampler_of(folder, **changes):
         "clip": CLIP,
         "grid": TokenGrid.video(CLIP.frames, CLIP.size, CLIP.size),
         "augment": RandomResizedCrop(flip=0.5),
-        "mask_of": Tube(ratio=0.75),
+        "pattern": Tube(ratio=0.75),
         "flow": None,
         "seed": 3,
         "component": "mp4",
