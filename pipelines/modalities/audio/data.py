@@ -156,8 +156,9 @@ class NoisyData(DataConfig[NoisyBatch]):
     Without `noise` it is drawn: Gaussian, its power falling with frequency by a slope drawn from `slope` (0 is white, 1
     pink, 2 brown). snr_db: the ratio is drawn uniformly from this range. clip: by default 1.024 s at 16 kHz of mono.
     line: microphones that hear both, each from a direction of its own (the clip is then mono); without it the sounds'
-    own channels are taken (`AudioClip(channels=6)`), of recordings made with several microphones. fields: what else a
-    sample holds beside its clean sound, for `batch.fields` (see fields.py).
+    own channels are taken (`AudioClip(channels=6)`), of recordings made with several microphones. component,
+    noise_component: the sound that is read where a sample, or one of the split `noise`, has several; by default the
+    only one. fields: what else a sample holds beside its clean sound, for `batch.fields` (see fields.py).
     """
 
     modality: ClassVar[str] = "audio"
@@ -167,6 +168,8 @@ class NoisyData(DataConfig[NoisyBatch]):
     line: MicrophoneLine | None = None
     snr_db: tuple[float, float] = (-5.0, 10.0)
     slope: tuple[float, float] = (0.0, 2.0)
+    component: str | None = None
+    noise_component: str | None = None
     fields: Fields = ()
 
     def __post_init__(self) -> None:
@@ -174,6 +177,8 @@ class NoisyData(DataConfig[NoisyBatch]):
             raise ValueError(
                 f"line={self.line} places mono sounds, and the clip has channels={self.clip.channels}; use one of them"
             )
+        if self.noise_component is not None and self.noise is None:
+            raise ValueError(f"noise_component={self.noise_component!r} names a sound of the split noise=; give both")
         if self.snr_db[0] > self.snr_db[1] or self.slope[0] > self.slope[1]:
             raise ValueError(f"snr_db={self.snr_db} and slope={self.slope} are ranges, from low to high")
 
@@ -189,7 +194,7 @@ class NoisyData(DataConfig[NoisyBatch]):
 
     def resolved(self, split: Split) -> Self:
         """The same with all chosen that is left to the split."""
-        return replace(self, clip=_in_order(self.clip, split))
+        return replace(self, clip=_in_order(self.clip, split), component=sound_of(split.manifest, self.component))
 
     def sampler(self, split: Split) -> NoisySampler:
         """What mixes the sounds of a split with noise; noise repeats, since it is there all the time."""
@@ -197,8 +202,9 @@ class NoisyData(DataConfig[NoisyBatch]):
         if own.noise is not None:
             other = Split.open(own.noise, self.modality, device=split.device).manifest
             clip = replace(own.clip, short="repeat")
-            noise = SoundReader(manifest=other, component=sound_of(other), clip=clip, seed=split.seed)
-        clean = SoundReader(manifest=split.manifest, component=sound_of(split.manifest), clip=own.clip, seed=split.seed)
+            name = sound_of(other, own.noise_component)
+            noise = SoundReader(manifest=other, component=name, clip=clip, seed=split.seed)
+        clean = SoundReader(manifest=split.manifest, component=own.component or "", clip=own.clip, seed=split.seed)
         return NoisySampler(clean=clean, noise=noise, line=own.line, snr_db=own.snr_db, slope=own.slope)
 
     def source(self, split: Split) -> NoisySource:

@@ -44,6 +44,8 @@ class NoisySettings(Options, total=False):
     line: MicrophoneLine | None
     snr_db: tuple[float, float]
     slope: tuple[float, float]
+    component: str | None
+    noise_component: str | None
     fields: Fields
 
 

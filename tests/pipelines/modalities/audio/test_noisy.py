@@ -18,17 +18,27 @@ from maskstream.shards.format.writer import write_shard
 CLIP = AudioClip(seconds=0.256)
 
 
+def made(channels, i, *, rate=16000, silent=()):
+    """Sound i, encoded; channel c is channel 0, c samples later."""
+    x = np.random.default_rng(100 * channels + i).normal(0, 3000, 9000 + 500 * i)
+    x = np.convolve(x, np.ones(8) / 8, "same")
+    if i in silent:
+        x[64:] = 0
+    wave = np.stack([np.roll(x, c) for c in range(channels)], axis=1).astype(np.int32)
+    return encoded_sound(Sound(samples=wave, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav"))
+
+
 def write(out, *, channels, rate=16000, n=8, silent=()):
-    """Sounds in which channel c is channel 0, c samples later."""
+    """A split of n sounds."""
     samples = []
     for i in range(n):
-        x = np.random.default_rng(100 * channels + i).normal(0, 3000, 9000 + 500 * i)
-        x = np.convolve(x, np.ones(8) / 8, "same")
-        if i in silent:
-            x[64:] = 0
-        wave = np.stack([np.roll(x, c) for c in range(channels)], axis=1).astype(np.int32)
-        made = encoded_sound(Sound(samples=wave, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav"))
-        samples.append(Sample(key=f"s{i}", members=made.members, source=f"{i}", sums=made.sums))
+        one = made(channels, i, rate=rate, silent=silent)
+        samples.append(Sample(key=f"s{i}", members=one.members, source=f"{i}", sums=one.sums))
+    return finished(out, samples)
+
+
+def finished(out, samples):
+    """A split of the samples, in one shard."""
     info = DatasetInfo(dataset=out.name, split="train", modality="audio", profile="flac")
     out.mkdir()
     finish_split(out, info, [write_shard(out / "s-000000.tar", samples)], [])
@@ -135,6 +145,24 @@ def test_drawn_noise_falls_with_frequency(splits):
 
     assert slope(0.0) == pytest.approx(0.0, abs=0.15)
     assert slope(2.0) == pytest.approx(-2.0, abs=0.15)
+
+
+def test_one_of_several_sounds_is_named_in_each_split(tmp_path, splits):
+    """Of two sounds in each sample, only the named one of each split is mixed."""
+    samples = []
+    for i in range(8):
+        left, right = made(1, i), made(2, i)
+        members = {"left.flac": left.members["flac"], "right.flac": right.members["flac"]}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", sums=left.sums))
+    pairs = finished(tmp_path / "pairs", samples)
+    for options, says in (({}, "component="), ({"component": "left.flac", "noise": pairs}, "component=")):
+        with pytest.raises(ValueError, match=rf"2 components are sound: left\.flac, right\.flac; name one with {says}"):
+            loader(pairs, **options)
+    with pytest.raises(ValueError, match="names a sound of the split noise="):
+        loader(splits[0], noise_component="left.flac")
+    named = loader(pairs, component="left.flac", noise=pairs, noise_component="right.flac")
+    assert named.state_dict()["data"]["component"] == "left.flac"
+    assert contents(named) == contents(loader(splits[0], noise=splits[1]))
 
 
 def test_silent_stretches_are_replaced_and_bad_settings_refused(tmp_path, splits):
