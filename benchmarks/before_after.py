@@ -6,8 +6,9 @@
 This Python runs the command in each checkout's folder with the checkout's `src` on its path. The command writes JSON to
 `{out}`, or prints it as its last line. `{shards}` stands for the folder --shards in the checkout. The checkouts
 alternate in going first, so that a machine that slows down slows both. Printed are the medians over the rounds of each
-number before and after, and of their ratio within a round. `--per` names the number to divide by, such as that of
-another reader in the same round.
+number before and after, and of their ratio within a round; behind it the quartiles of that ratio. A ratio whose
+quartiles lie on both sides of 1 shows no difference: run more rounds. `--per` names the number to divide by, such as
+that of another reader in the same round.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -75,8 +76,9 @@ def main() -> None:
     for name in [one for one in rounds["before"][0] if arguments.only in one and one in rounds["after"][0]]:
         one, two = ([r[name] / r.get(arguments.per, 1.0) for r in rounds[when]] for when in ("before", "after"))
         if all(one) and all(two):
-            ratio = median(b / a for a, b in zip(one, two, strict=True))
-            print(f"{median(one):10.3f} {median(two):10.3f} {ratio:7.3f}  {name}")
+            ratios = [b / a for a, b in zip(one, two, strict=True)]
+            low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+            print(f"{median(one):10.3f} {median(two):10.3f} {middle:7.3f} [{low:.3f} {high:.3f}]  {name}")
 
 
 if __name__ == "__main__":
