@@ -2,7 +2,7 @@
 
     python benchmarks/audio.py [--rounds 5] [--out audio.json]
 
-All readers read the same FLAC files of harmonics and noise, take a random stretch of 10.24 s, mix to mono at 16 kHz and
+All readers read the same FLAC files of harmonics and noise, take a random segment of 10.24 s, mix to mono at 16 kHz and
 make 128 mel bands every 10 ms from 512-point spectra (see audio_readers.py). They take turns, in batches of 8, and the
 work of batches made ahead counts for its reader. maskstream also draws the mask. A second table lists the time of each
 stage of maskstream.
@@ -27,7 +27,7 @@ from audio_readers import BATCH, BINS, FFT, FRAMES, HOP, RATE, SECONDS, DaliClip
 from torch.utils.data import DataLoader
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
-from maskstream.pipelines.decode.sound import decode_stretch, read_stretch
+from maskstream.pipelines.decode.sound import decode_segment, read_segment
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.audio.reader import SoundReader
@@ -140,16 +140,16 @@ def taken(loader: Loader[AudioBatch]) -> dict[str, float]:
 
 
 def resampling_ms(sounds: SoundReader, epoch: int) -> float:
-    """What decoding takes longer with resampling than without, of the stretches that an epoch shows."""
+    """What decoding takes longer with resampling than without, of the segments that an epoch shows."""
     manifest = sounds.manifest
     read = [
-        read_stretch(manifest.store, manifest.member(i, "flac"), sounds.header(i), *sounds.stretch(i, epoch), rate=RATE)
+        read_segment(manifest.store, manifest.member(i, "flac"), sounds.header(i), *sounds.segment(i, epoch), rate=RATE)
         for i in range(8)
     ]
 
     def decode(rate: int) -> None:
-        for stretch in read:
-            decode_stretch(stretch, rate=rate, gain=1.0, channels="mono")
+        for segment in read:
+            decode_segment(segment, rate=rate, gain=1.0, channels="mono")
 
     own = int(manifest.component("flac").facts["sample_rate"][0])
     if own == RATE:

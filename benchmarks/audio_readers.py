@@ -1,4 +1,4 @@
-"""Readers of log-mel spectrograms of random stretches of 10.24 s, written as other libraries' documentation shows.
+"""Readers of log-mel spectrograms of random segments of 10.24 s, written as other libraries' documentation shows.
 
 librosa: `librosa.load` of a file, a crop, `melspectrogram`, `power_to_db`, in a torch DataLoader; "seeking" loads only
 the crop (`offset=` and `duration=`). DALI: `readers.file`, `decoders.audio` with downmix and sample rate, which decode

@@ -3,7 +3,7 @@
     python benchmarks/audiovisual.py [--out audiovisual.json] [--media data/raw/sample-audiovisual]
 
 The files are like those of VGGSound: 10 s, 340 x 256 pixels, 25 frames per second, H.264 and AAC, from one real clip.
-The peer opens the file, seeks, decodes the frames and the stretch of sound, crops and resizes, and makes 128 mel bands;
+The peer opens the file, seeks, decodes the frames and the segment of sound, crops and resizes, and makes 128 mel bands;
 "whole file" decodes the whole file instead of seeking, as AVSiam's own loader does. maskstream reads shards of these
 files (profile `train`) and draws masks. All read the clips that maskstream has drawn, in turn, with one thread each; a
 turn of maskstream is whole epochs of one batch, so that it makes no batch ahead in another reader's turn.
@@ -93,7 +93,7 @@ def encode(path: Path, pictures: list[Any], wave: Floats) -> None:
 
 
 def sound_of(path: Path, start_s: float, seconds: float, *, rate: int, layout: str, seek: bool = True) -> Floats:
-    """A stretch of a file's sound, float32 (channels, n), zeros behind its end."""
+    """A segment of a file's sound, float32 (channels, n), zeros behind its end."""
     out = np.zeros((1 if layout == "mono" else 2, round(seconds * rate)), dtype=np.float32)
     resampler = av.AudioResampler("fltp", layout, rate)
     with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""A stretch of a sound in a foreign tar; the sound's table names the bytes to read."""
+"""A segment of a sound in a foreign tar; the sound's table names the bytes to read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IndexedStretch:
+class IndexedSegment:
     """The bytes read for the samples [first, stop); with the margins for resampling they are [low, high).
 
     runs: the runs of packets. member: the whole member if it can only be decoded as a whole, else empty; `runs` is then
@@ -98,7 +98,7 @@ def read_indexed(
     *,
     n_samples: int,
     rate: int,
-) -> IndexedStretch:
+) -> IndexedSegment:
     """Reads the samples [first, stop), counted at the source's rate, of a `member` of `n_samples` samples.
 
     table: the file and the offset of the sound's table in it. rate: the rate of a later resampling, in Hz.
@@ -124,7 +124,7 @@ def read_indexed(
         raise SoundError(
             f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
         ) from error
-    return IndexedStretch(
+    return IndexedSegment(
         form=form,
         runs=runs,
         member=whole,
@@ -137,7 +137,7 @@ def read_indexed(
 
 
 def decode_indexed(
-    stretch: IndexedStretch, *, rate: int, channels: int | Literal["mono"] | None = None
+    segment: IndexedSegment, *, rate: int, channels: int | Literal["mono"] | None = None
 ) -> npt.NDArray[np.float32]:
     """Decodes the wanted samples, float32 (n, channels), resampled to `rate` Hz; full scale is 1.
 
@@ -145,15 +145,15 @@ def decode_indexed(
     bytes cannot be decoded or there are fewer channels.
     """
     try:
-        parts = [_of_member(stretch)] if stretch.member else [_of_run(stretch.form, run) for run in stretch.runs]
+        parts = [_of_member(segment)] if segment.member else [_of_run(segment.form, run) for run in segment.runs]
         samples: npt.NDArray[Any] = np.concatenate(parts) if len(parts) > 1 else parts[0]
     except (SoundTableError, ValueError) as error:
         raise SoundError(f"cannot be decoded ({error})") from error
-    if len(samples) != stretch.high - stretch.low:
-        raise SoundError(f"has only {len(samples)} of the samples {stretch.low} to {stretch.high}")
-    skip, n = stretch.first - stretch.low, stretch.stop - stretch.first
+    if len(samples) != segment.high - segment.low:
+        raise SoundError(f"has only {len(samples)} of the samples {segment.low} to {segment.high}")
+    skip, n = segment.first - segment.low, segment.stop - segment.first
     kept: Floats = kept_channels(samples, channels)
-    return finished(kept, stretch.form.sample_rate, rate, skip, n, mono=channels == "mono")
+    return finished(kept, segment.form.sample_rate, rate, skip, n, mono=channels == "mono")
 
 
 def _runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run]:
@@ -196,12 +196,12 @@ def _of_run(form: SoundForm, run: Run) -> Floats:
     return samples[run.skip : run.skip + run.n]
 
 
-def _of_member(stretch: IndexedStretch) -> Floats:
+def _of_member(segment: IndexedSegment) -> Floats:
     parts: list[Floats] = []
     n = 0
-    for part in decoded_whole(stretch.member, stretch.form.codec):
+    for part in decoded_whole(segment.member, segment.form.codec):
         parts.append(part)
         n += len(part)
-        if n >= stretch.high:
+        if n >= segment.high:
             break
-    return np.concatenate(parts)[stretch.low : stretch.high]
+    return np.concatenate(parts)[segment.low : segment.high]

@@ -1,4 +1,4 @@
-"""A stretch of a FLAC member; only the FLAC frames that hold it are read and decoded."""
+"""A segment of a FLAC member; only the FLAC frames that hold it are read and decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...shards.media.flac import FlacHeader
 from ...shards.stores.base import Range, Store
 
 MARGIN_S = 0.05
-"""Seconds on both sides of a stretch with which resampling it equals resampling the whole sound."""
+"""Seconds on both sides of a segment with which resampling it equals resampling the whole sound."""
 
 _DTYPES = {"s16": np.int16, "s32": np.int32}
 """The sample formats of libavcodec's FLAC decoder, with interleaved channels."""
@@ -25,7 +25,7 @@ class SoundError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stretch:
+class Segment:
     """The bytes of whole FLAC frames that hold the samples [first, stop).
 
     at: the number of the first sample in `frames`. low, high: the samples [low, high) include the margins for
@@ -42,13 +42,13 @@ class Stretch:
     read_bytes: int
 
 
-def stretch_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
-    """The byte range that `read_stretch` reads."""
+def segment_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
+    """The byte range that `read_segment` reads."""
     _, _, (begin, end) = _frames(member, header, first, stop, rate)
     return Range(member.name, member.offset + begin, end - begin)
 
 
-def read_stretch(store: Store, member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Stretch:
+def read_segment(store: Store, member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Segment:
     """Reads the samples [first, stop), counted at the source's rate, of the FLAC `member`, in one read.
 
     header: from the manifest. rate: the rate of a later resampling, in Hz. Raises StoreError if the frames cannot be
@@ -56,7 +56,7 @@ def read_stretch(store: Store, member: Range, header: FlacHeader, first: int, st
     """
     at, (low, high), (begin, end) = _frames(member, header, first, stop, rate)
     data = store.read(member.name, member.offset + begin, end - begin)
-    return Stretch(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=len(data))
+    return Segment(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=len(data))
 
 
 def _frames(
@@ -69,21 +69,21 @@ def _frames(
     return at, (low, high), (int(edges[0]), int(edges[-1]))
 
 
-def decode_stretch(
-    stretch: Stretch, *, rate: int, gain: float, channels: int | Literal["mono"] | None = None
+def decode_segment(
+    segment: Segment, *, rate: int, gain: float, channels: int | Literal["mono"] | None = None
 ) -> npt.NDArray[np.float32]:
     """Decodes the wanted samples, float32 (n, channels), times `gain`, resampled to `rate` Hz.
 
     channels: the number of first channels to keep, "mono" for the mean of all, None for all. Raises SoundError if the
     bytes cannot be decoded or there are fewer channels.
     """
-    header = stretch.header
-    samples = _decoded(header, stretch.frames)[stretch.low - stretch.at : stretch.high - stretch.at]
-    if len(samples) != stretch.high - stretch.low:
-        raise SoundError(f"has only {len(samples)} of the samples {stretch.low} to {stretch.high}")
+    header = segment.header
+    samples = _decoded(header, segment.frames)[segment.low - segment.at : segment.high - segment.at]
+    if len(samples) != segment.high - segment.low:
+        raise SoundError(f"has only {len(samples)} of the samples {segment.low} to {segment.high}")
     scaled = kept_channels(samples, channels).astype(np.float32)
     scaled *= np.float32(gain / (1 << header.bits - 1))
-    skip, n = stretch.first - stretch.low, stretch.stop - stretch.first
+    skip, n = segment.first - segment.low, segment.stop - segment.first
     return finished(scaled, header.sample_rate, rate, skip, n, mono=channels == "mono")
 
 

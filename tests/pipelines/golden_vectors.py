@@ -127,7 +127,7 @@ def stream(batches: list[GlobalBatch]) -> list[list[int]]:
 
 
 def clips() -> Vectors:
-    """Frame numbers of video clips and stretches of sounds, in epochs 0 to 3."""
+    """Frame numbers of video clips and segments of sounds, in epochs 0 to 3."""
     videos = {
         "video": (VideoClip(), 300),
         "video, stride 3, align 4": (VideoClip(frames=8, stride=3, align=4), 300),
@@ -144,7 +144,7 @@ def clips() -> Vectors:
     for name, (clip, frames) in videos.items():
         found[name] = [clip.numbers(frames, rng_of("clip", epoch=e)).tolist() for e in range(4)]
     for name, (sound, samples, rate) in sounds.items():
-        found[name] = [list(sound.stretch(samples, rate, rng_of("clip", epoch=e))) for e in range(4)]
+        found[name] = [list(sound.segment(samples, rate, rng_of("clip", epoch=e))) for e in range(4)]
     return found
 
 

@@ -1,1 +1,1 @@
-"""Sounds: spectrograms, noisy mixtures, and the loaders of both."""
+"""Sounds: the loaders of masked spectrograms and of noisy mixtures."""

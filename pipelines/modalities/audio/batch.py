@@ -1,4 +1,4 @@
-"""Batches of sounds, clean ones and noisy ones."""
+"""Batches of sounds, and batches of noisy mixtures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from ...stream.batch import Batch
 class AudioBatch(Batch):
     """A batch of sounds.
 
-    waveform: float32 (B, C, n), of which the first `length` int64 (B,) samples are sound and the others 0.
-    spectrogram: float32 (B, T, F), normalised, of the mean of the channels; None before a loader with on_device has
-    made it. mask: MaskBatch over the (time, freq) token grid, or None; tokens behind the end of a sound have weight 0.
-    start_s: float64 (B,), where in its source a clip begins. strips: int64
-    (B, 4), frames and bins that SpecAugment took away, or None. mixed_label int64 (B,) and share float32 (B,): of
-    mixup, the label of the other sound and the share of the own one (1 where nothing was mixed in), or None.
+    waveform: float32 (B, C, n). length: int64 (B,), the number of valid samples per waveform; the padding behind them
+    is 0. spectrogram: float32 (B, T, F), normalised, of the mean over the channels; None in a host batch if the
+    spectrograms are made on the device. mask: MaskBatch over the (time, freq) token grid, or None; targets that lie
+    wholly in the padding have weight 0. start_s: float64 (B,), the start of the clip in its source, in seconds.
+
+    strips: int64 (B, 4), the frames [t0, t1) and bins [f0, f1) that SpecAugment masked; None without SpecAugment.
+    mixed_label: int64 (B,), the label of the sound that mixup added. share: float32 (B,), the weight of the sample's
+    own sound in the mixture, 1 for a row without mixup. Both are None if the loader has no mixup.
     """
 
     waveform: Tensor
@@ -34,10 +36,10 @@ class AudioBatch(Batch):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisyBatch(Batch):
-    """A batch of noisy sounds and what they were before.
+    """A batch of noisy mixtures and their clean sounds.
 
-    mixture, clean: float32 (B, M, n), of M microphones. snr_db: float32 (B,), the power of `clean` over that of the
-    noise in decibels. label and key are those of the clean sounds.
+    mixture, clean: float32 (B, M, n), for M microphones. snr_db: float32 (B,), the signal-to-noise ratio in decibels.
+    label and key belong to the clean sounds.
     """
 
     mixture: Tensor

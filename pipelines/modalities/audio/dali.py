@@ -1,10 +1,9 @@
 """Log-mel spectrograms of whole batches by NVIDIA DALI, on a CUDA device or on the CPU.
 
-Sounds are read, decoded and resampled as on the CPU path (sound.py), and only their waveforms enter the graph, whose
-decibels are within 0.01 of that path's, down to 80 below the loudest. DALI decodes FLAC on the CPU, fails a batch as a
-whole for one bad sound, and its resampler (2.4) filters nothing away before it lowers a rate, so that what lies above
-the new half rate comes back as other tones. It has no Kaldi filterbank: `Fbank` stays with the torch code, on a CUDA
-device too.
+Sounds are read, decoded and resampled as on the CPU path (decode/sound.py); only waveforms enter the DALI graph. Its
+decibels differ from the CPU path's by less than 0.01, down to 80 dB below the loudest. DALI does not do the rest: it
+decodes FLAC on the CPU only, one bad sound fails its whole batch, and its resampler (DALI 2.4) has no anti-aliasing
+filter for downsampling. DALI has no Kaldi filterbank, so `Fbank` is computed by torch, on a CUDA device too.
 """
 
 from __future__ import annotations
@@ -31,24 +30,27 @@ Sounds = Source[SoundRequest, SoundDraft, AudioBatch, AudioBatch]
 log = logging.getLogger(__name__)
 
 dali: Any = nvidia.dali
-"""Untyped, since only a part of DALI has annotations."""
+"""Untyped, because only a part of DALI has annotations."""
 
 
 class DaliSpectrograms:
-    """Makes the spectrograms of batches by a DALI graph; where that fails, which no sound makes it do, torch does."""
+    """The finish that makes spectrograms with a DALI graph, or with torch if the graph fails; no sound makes it fail.
+
+    Raises ValueError if the features are not `LogMel`.
+    """
 
     def __init__(self, spectrogram: Spectrogram, threads: int) -> None:
         if not isinstance(features := spectrogram.features, LogMel):
             raise ValueError(
-                f"backend='dali' makes log-mel spectrograms, and features={features} is another kind; use "
-                "features=LogMel(...) with statistics=, or backend='cpu', which on a CUDA device works there too"
+                f"backend='dali' makes log-mel spectrograms only, got features={features}; use features=LogMel(...) "
+                "with statistics=, or backend='cpu', which makes spectrograms with torch, on a CUDA device too"
             )
         self._features, self._spectrogram, self._threads = features, spectrogram, threads
         self._pipeline: Any = None
         self._stream: Any = None
 
     def __call__(self, batch: AudioBatch, device: torch.device) -> AudioBatch:
-        """The batch with its spectrograms, in a stream of their own: the host waits for them, and for nothing else."""
+        """The batch with its spectrograms, made in a CUDA stream of their own; the host waits for this stream only."""
         if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
             self._stream = self._stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -57,7 +59,7 @@ class DaliSpectrograms:
                 found = self._run(batch, device)
                 spectrogram = self._spectrogram.normalised(found, batch.length, batch.strips)
             except RuntimeError as error:
-                log.warning("DALI failed, so torch makes the spectrograms: %s", " ".join(str(error).split()))
+                log.warning("DALI failed, torch makes the spectrograms: %s", " ".join(str(error).split()))
                 self._pipeline = None
                 spectrogram = self._spectrogram(mono(batch.waveform), batch.length, batch.strips)
         if self._stream:
@@ -66,7 +68,7 @@ class DaliSpectrograms:
         return replace(batch, spectrogram=spectrogram)
 
     def _run(self, batch: AudioBatch, device: torch.device) -> Tensor:
-        """Decibels float32 (B, frames, bins) on the device."""
+        """The decibels, float32 (B, frames, bins), on the device."""
         rows, _, n = batch.waveform.shape
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
             self._pipeline = mel_pipeline(self._features, rows, n, self._threads, device)
@@ -79,17 +81,17 @@ class DaliSpectrograms:
 
 
 def on_dali(source: Sounds, sampler: AudioSampler, threads: int) -> Sounds:
-    """The source of `sampler` whose spectrograms DALI makes; ValueError for features that are not `LogMel`."""
+    """The source of `sampler` with spectrograms by DALI; raises ValueError if the features are not `LogMel`."""
     finish = DaliSpectrograms(sampler.spectrogram, threads)
     return replace(source, sampler=replace(sampler, on_device=True), finish=finish)
 
 
 def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
-    """The DALI graph from waveforms to decibels; run it with `waveform` float32 (B, C, n_samples) and `length` int32
-    (B, 1), how much of each is sound.
+    """The DALI graph from waveforms to decibels.
 
-    The waveforms lie on `device`, and so does the output: float32 (n_frames(n_samples), n_bins) for each, of the mean
-    of all channels less its mean over time, 0 behind the sound's end.
+    Inputs: `waveform` float32 (B, C, n_samples), on `device`, and `length` int32 (B, 1), the number of valid samples.
+    Output, on `device`: float32 (n_frames(n_samples), n_bins) per sound. It averages the channels, subtracts the mean
+    over time, and pads with 0 behind the end of the sound.
     """
     fn, types = dali.fn, dali.types
     gpu = device.type == "cuda"
@@ -104,7 +106,7 @@ def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int
             nfft=features.n_fft,
             window_length=features.n_fft,
             window_step=features.hop,
-            window_fn=hann_window(features).tolist(),  # DALI's own is half a sample off the periodic one
+            window_fn=hann_window(features).tolist(),  # DALI's own window is half a sample off the periodic one
             reflect_padding=False,
             layout="tf",
         )

@@ -1,4 +1,4 @@
-"""What decides a batch of sounds, and one of noisy sounds, and the sources that they make of a split."""
+"""The data configs of sounds and of noisy mixtures, and the sources that they make of a split."""
 
 from __future__ import annotations
 
@@ -35,16 +35,19 @@ NoisySource = Source[FieldsRequest[NoisyRequest], FieldsDraft[NoisyDraft], Noisy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioData(DataConfig[AudioBatch]):
-    """Masked sounds.
+    """The data config of masked sounds.
 
-    clip: by default 10.24 s of mono at 16 kHz, 1,024 frames. features: Kaldi's filterbank of 128 bins (`Fbank`) or
-    `LogMel`; statistics: their mean and deviation, by default what dataset.json says of the default filterbank, and to
-    be given for others. patch: frames and bins of a token; the grid has the axes (time, freq). on_device: spectrograms
-    are made of whole batches on their device; "auto" does so on CUDA. backend: who makes those; "auto" is a DALI graph
-    for `LogMel` on CUDA where DALI is installed and there are no worker processes, else torch ("cpu"). roll_gain,
-    spec_augment, mixup: see `augment/sound.py`, none by default. With `views=k` each sound is decoded once and gives k
-    views. component: the sound that is read where a sample has several; by default the only one. fields: what else a
-    sample holds, for `batch.fields` (see fields.py); with mixup they are those of the own sound.
+    clip: by default 10.24 s of mono at 16 kHz, which gives 1,024 frames. mask: a mask of `maskstream.pipelines.masks`,
+    or None. features: Kaldi's filterbank of 128 bins (`Fbank`), or `LogMel`. statistics: mean and standard deviation of
+    the features; by default dataset.json's for the default filterbank, and required for other features. patch: frames
+    and bins per token, on the grid (time, freq). on_device: whether spectrograms are made of whole batches on the
+    device, not of samples in the loader's threads; "auto" does so on CUDA.
+
+    backend: what makes the spectrograms of whole batches; "auto" is DALI for `LogMel` on a CUDA device if DALI is
+    installed and workers is 0, else torch ("cpu"). roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by
+    default none. views: the number of views per sample; they share the decoded sound and differ in augmentation and
+    mask. component: the sound to read, such as "flac"; None if a sample has only one. fields: other values of a sample
+    for `batch.fields` (see fields.py); with mixup, of the sample's own sound.
     """
 
     modality: ClassVar[str] = "audio"
@@ -67,22 +70,23 @@ class AudioData(DataConfig[AudioBatch]):
         check_views(self.views)
         if self.features.sample_rate != self.clip.sample_rate:
             raise ValueError(
-                f"the clip is at {self.clip.sample_rate} Hz and features at {self.features.sample_rate}; use one rate"
+                f"clip has sample_rate={self.clip.sample_rate} and features have sample_rate="
+                f"{self.features.sample_rate}; give both the same rate"
             )
         _ = self.grids
 
     @property
     def frames(self) -> int:
-        """The frames of a spectrogram."""
+        """The number of frames of a spectrogram."""
         return round(self.clip.seconds * self.features.sample_rate / self.features.shift)
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """That of "audio", on the axes (time, freq)."""
+        """The token grid of "audio", with the axes (time, freq)."""
         return {"audio": spectrogram_grid(self.frames, self.features.n_bins, self.patch)}
 
     def resolved(self, split: Split) -> Self:
-        """The same with all chosen that is left to the split; ValueError where that cannot be."""
+        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         return replace(
             self,
             clip=_in_order(self.clip, split),
@@ -92,7 +96,7 @@ class AudioData(DataConfig[AudioBatch]):
         )
 
     def sampler(self, split: Split) -> AudioSampler:
-        """What makes the sounds of a split."""
+        """The sampler of a split."""
         own = self.resolved(split)
         mean, deviation = own.statistics or statistics_of(split, own.features)
         return AudioSampler(
@@ -111,11 +115,11 @@ class AudioData(DataConfig[AudioBatch]):
         )
 
     def source(self, split: Split) -> AudioSource:
-        """The sounds of a split, for a loader or a mixture."""
+        """The source of a split, for a loader or a mixture."""
         return with_fields(self._sounds(split, self.sampler(split)), split.manifest, self.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioBatch]:
-        """A loader of the sounds of a split."""
+        """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         sampler = self.sampler(split)
         suits = sampler.on_device and isinstance(self.features, LogMel)
@@ -127,7 +131,7 @@ class AudioData(DataConfig[AudioBatch]):
         return Loader(self.source(split), **loading)
 
     def _sounds(self, split: Split, sampler: AudioSampler) -> Source[SoundRequest, SoundDraft, AudioBatch, AudioBatch]:
-        """The sounds without fields."""
+        """The source of sounds without fields."""
         own = self.resolved(split)
         return Source(
             sampler=sampler,
@@ -151,14 +155,16 @@ class AudioData(DataConfig[AudioBatch]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisyData(DataConfig[NoisyBatch]):
-    """Sounds mixed with those of the split `noise`, which counts by what it holds.
+    """The data config of noisy mixtures: each sound of the split is mixed with noise.
 
-    Without `noise` it is drawn: Gaussian, its power falling with frequency by a slope drawn from `slope` (0 is white, 1
-    pink, 2 brown). snr_db: the ratio is drawn uniformly from this range. clip: by default 1.024 s at 16 kHz of mono.
-    line: microphones that hear both, each from a direction of its own (the clip is then mono); without it the sounds'
-    own channels are taken (`AudioClip(channels=6)`), of recordings made with several microphones. component,
-    noise_component: the sound that is read where a sample, or one of the split `noise`, has several; by default the
-    only one. fields: what else a sample holds beside its clean sound, for `batch.fields` (see fields.py).
+    noise: the folder of a split of noises; None generates Gaussian noise whose power falls with frequency as f **
+    -slope. The folder does not belong to the identity of a run, but the fingerprint of its split does. slope: the range
+    of the uniform draw of the slope; 0 is white, 1 pink, 2 brown. snr_db: the range of the uniform draw of the
+    signal-to-noise ratio, in decibels. clip: by default 1.024 s of mono at 16 kHz. line: a linear array of microphones,
+    which sound and noise reach from two drawn directions; the clip must be mono. None takes the channels of the
+    recordings (`AudioClip(channels=6)`). component, noise_component: the sound to read in a clean sample and in a
+    sample of `noise`; None if a sample has only one. fields: other values of the clean sample for `batch.fields` (see
+    fields.py).
     """
 
     modality: ClassVar[str] = "audio"
@@ -175,29 +181,32 @@ class NoisyData(DataConfig[NoisyBatch]):
     def __post_init__(self) -> None:
         if self.line is not None and self.clip.channels != "mono":
             raise ValueError(
-                f"line={self.line} places mono sounds, and the clip has channels={self.clip.channels}; use one of them"
+                f"line={self.line} needs a mono clip, got channels={self.clip.channels}; leave out line, or use "
+                "channels='mono'"
             )
         if self.noise_component is not None and self.noise is None:
-            raise ValueError(f"noise_component={self.noise_component!r} names a sound of the split noise=; give both")
+            raise ValueError(
+                f"noise_component={self.noise_component!r} names a sound of the split noise=, got noise=None; give both"
+            )
         if self.snr_db[0] > self.snr_db[1] or self.slope[0] > self.slope[1]:
-            raise ValueError(f"snr_db={self.snr_db} and slope={self.slope} are ranges, from low to high")
+            raise ValueError(f"snr_db and slope must be (low, high), got {self.snr_db} and {self.slope}")
 
     @property
     def microphones(self) -> int:
-        """The channels of a batch."""
+        """The number of channels of a batch."""
         return self.clip.n_channels if self.line is None else self.line.count
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """None: nothing is masked."""
+        """Empty, because nothing is masked."""
         return {}
 
     def resolved(self, split: Split) -> Self:
-        """The same with all chosen that is left to the split."""
+        """The config with all defaults that depend on the split filled in."""
         return replace(self, clip=_in_order(self.clip, split), component=sound_of(split.manifest, self.component))
 
     def sampler(self, split: Split) -> NoisySampler:
-        """What mixes the sounds of a split with noise; noise repeats, since it is there all the time."""
+        """The sampler of a split. Noise that is shorter than the clip is repeated, so it covers the whole clip."""
         own, noise = self.resolved(split), None
         if own.noise is not None:
             other = Split.open(own.noise, self.modality, device=split.device).manifest
@@ -208,7 +217,7 @@ class NoisyData(DataConfig[NoisyBatch]):
         return NoisySampler(clean=clean, noise=noise, line=own.line, snr_db=own.snr_db, slope=own.slope)
 
     def source(self, split: Split) -> NoisySource:
-        """The sounds of a split with noise, for a loader or a mixture."""
+        """The source of a split, for a loader or a mixture."""
         own, sampler = self.resolved(split), self.sampler(split)
         dataset = split.manifest.fingerprint
         if sampler.noise is not None:
@@ -227,20 +236,20 @@ class NoisyData(DataConfig[NoisyBatch]):
         return with_fields(sounds, split.manifest, own.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[NoisyBatch]:
-        """A loader of the sounds of a split with noise."""
+        """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         return Loader(self.source(split), **loading)
 
 
 def statistics_of(split: Split, features: Features) -> tuple[float, float]:
-    """Mean and deviation that dataset.json says of the features; ValueError where it says nothing of such."""
+    """Mean and standard deviation of the features in dataset.json; raises ValueError if it has none for them."""
     if features != STATISTICS:
         raise ValueError(
-            f"dataset.json knows the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
+            f"dataset.json has the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
         )
     return fbank_statistics(split.manifest.info.get("sums", {}))
 
 
 def _in_order(clip: AudioClip, split: Split) -> AudioClip:
-    """The clip, whose stretch is not drawn where samples come in order."""
+    """The clip, with "center" for "random" if the split is not shuffled."""
     return clip if split.shuffle or clip.start != "random" else replace(clip, start="center")

@@ -1,4 +1,4 @@
-"""Spectrograms of whole batches, made where those are."""
+"""The finish that makes the spectrograms of a whole batch on its device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .spectrogram import Spectrogram
 
 @dataclass(frozen=True, slots=True)
 class Spectrograms:
-    """Makes the spectrograms of a batch by torch."""
+    """Makes the spectrograms of a batch with torch."""
 
     of: Spectrogram
 

@@ -1,4 +1,4 @@
-"""The loaders of masked sounds and of noisy ones."""
+"""The loaders of masked sounds and of noisy mixtures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .spectrogram import Features
 
 
 class AudioSettings(Options, total=False):
-    """The fields of `AudioData`, whose defaults they have, and the options of all loaders."""
+    """The fields of `AudioData`, with its defaults, and the options of all loaders."""
 
     clip: AudioClip
     mask: Mask | None
@@ -37,7 +37,7 @@ class AudioSettings(Options, total=False):
 
 
 class NoisySettings(Options, total=False):
-    """The fields of `NoisyData`, whose defaults they have, and the options of all loaders."""
+    """The fields of `NoisyData`, with its defaults, and the options of all loaders."""
 
     noise: str | Path | None
     clip: AudioClip
@@ -50,23 +50,25 @@ class NoisySettings(Options, total=False):
 
 
 def audio_loader(location: str | Path, **settings: Unpack[AudioSettings]) -> Loader[AudioBatch]:
-    """A loader of masked sounds from a folder of shards (one split, such as `data/shards/audioset/train`).
+    """The loader of masked sounds of the split in the folder `location`, such as `data/shards/audioset/train`.
 
-    settings: the fields of `AudioData` (clip, mask, features, views, ...), and what all loaders take: batch_size, seed,
-    shuffle, workers and the others of `Options`.
+    settings: the fields of `AudioData` (clip, mask, features, views, ...) and the options of all loaders (`Options`:
+    batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 
-    Errors: ValueError for settings, ShardError where the location holds no finished split of sounds.
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of sounds.
     """
     return AudioData.opened(location, settings)
 
 
 def noisy_loader(location: str | Path, **settings: Unpack[NoisySettings]) -> Loader[NoisyBatch]:
-    """A loader of noisy sounds and their clean originals, from the split at `location`.
+    """The loader of noisy mixtures of the sounds of the split in the folder `location`, with their clean sounds.
 
-    settings: the fields of `NoisyData` (noise, clip, line, snr_db, slope, fields), and what all loaders take:
-    batch_size, seed, shuffle, workers and the others of `Options`.
+    settings: the fields of `NoisyData` (noise, clip, line, snr_db, slope, fields) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...).
 
-    Errors: ValueError for settings, ShardError where a location holds no finished split of sounds.
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if `location` or `noise` holds
+    no finished split of sounds.
     """
     noise = settings.get("noise")
     return NoisyData.opened(location, {**settings, "noise": None if noise is None else str(noise)})

@@ -1,4 +1,4 @@
-"""The log-mel spectrogram of music and speech libraries (librosa's), vectorised over any number of waveforms."""
+"""librosa's log-mel spectrogram, vectorised over any number of waveforms."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor
 from ....shards.config import Config
 
 FLOOR_DB = -100.0
-"""What silence is, as in librosa."""
+"""The level of silence in decibels, as in librosa."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogMel(Config):
-    """Decibels of `n_bins` mel bands of windows of `n_fft` samples every `hop`, as librosa makes them of power spectra.
+    """The power of `n_bins` mel bands in decibels, as librosa computes it.
 
-    Slaney's mel scale and normalisation, a periodic Hann window, centred with zeros on both sides, power 2. top_db: how
-    far below its loudest value a waveform's are cut off, None for no limit.
+    Windows of `n_fft` samples, one every `hop` samples: periodic Hann, centred, with zeros at both ends. The mel bands
+    from low_hz to half of sample_rate have Slaney's scale and normalisation. top_db: values more than this far below
+    the loudest of a waveform are raised to that level; None for no limit.
     """
 
     sample_rate: int = 16000
@@ -31,21 +32,21 @@ class LogMel(Config):
 
     def __post_init__(self) -> None:
         if min(self.n_bins, self.n_fft, self.hop) < 1:
-            raise ValueError(f"{self}: n_bins, n_fft and hop are at least 1")
+            raise ValueError(f"{self}: n_bins, n_fft and hop must be at least 1")
         if not 0 <= self.low_hz < self.sample_rate / 2:
-            raise ValueError(f"low_hz={self.low_hz} must lie below half of sample_rate={self.sample_rate}")
+            raise ValueError(f"low_hz must be in [0, {self.sample_rate / 2}), half of sample_rate; got {self.low_hz}")
 
     @property
     def shift(self) -> int:
-        """Samples from one window to the next."""
+        """The number of samples from one window to the next."""
         return self.hop
 
     def n_frames(self, n_samples: int) -> int:
-        """How many windows a waveform gives."""
+        """The number of windows of a waveform of `n_samples` samples."""
         return 1 + n_samples // self.hop if n_samples else 0
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """Waveforms float32 (..., n) to float32 (..., n_frames(n), n_bins), in decibels."""
+        """The spectrograms of waveforms float32 (..., n): float32 (..., n_frames(n), n_bins), in decibels."""
         if waveform.shape[-1] == 0:
             return waveform.new_zeros((*waveform.shape[:-1], 0, self.n_bins))
         window, banks = _constants(self, waveform.device)
@@ -61,13 +62,13 @@ class LogMel(Config):
 
 
 def hann_window(mel: LogMel) -> Tensor:
-    """The periodic window, float64 (n_fft,)."""
+    """The periodic Hann window, float64 (n_fft,)."""
     return torch.hann_window(mel.n_fft, periodic=True, dtype=torch.float64)
 
 
 @lru_cache(maxsize=16)
 def _constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The window, float32 (n_fft,), and the triangles over the bins of the spectrum, float32 (bins, n_bins)."""
+    """The window, float32 (n_fft,), and the mel filters over the n_fft // 2 + 1 FFT bins, float32 (bins, n_bins)."""
     hertz = torch.arange(mel.n_fft // 2 + 1, dtype=torch.float64)[:, None] * mel.sample_rate / mel.n_fft
     low, high = _mel(torch.tensor([mel.low_hz, mel.sample_rate / 2], dtype=torch.float64)).tolist()
     edges = _hertz(torch.linspace(low, high, mel.n_bins + 2, dtype=torch.float64))
@@ -82,7 +83,7 @@ _LOG_STEP = torch.log(torch.tensor(6.4, dtype=torch.float64)) / 27
 
 
 def _mel(hertz: Tensor) -> Tensor:
-    """Slaney's scale: linear up to 1 kHz, then logarithmic."""
+    """Slaney's mel scale: linear up to 1 kHz, then logarithmic."""
     log = _BREAK_HZ / _LINEAR_HZ + torch.log(hertz.clamp(min=1e-9) / _BREAK_HZ) / _LOG_STEP
     return torch.where(hertz >= _BREAK_HZ, log, hertz / _LINEAR_HZ)
 

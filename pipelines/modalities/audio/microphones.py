@@ -1,4 +1,4 @@
-"""A line of microphones that a plane wave reaches, one after the other: how one recording becomes several channels."""
+"""A linear array of microphones: simulates the channels of a plane wave from one recording."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy.typing as npt
 from ....shards.config import Config
 
 SPEED_OF_SOUND = 343.0
-"""Metres per second."""
+"""In metres per second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MicrophoneLine(Config):
-    """`count` microphones, `spacing_m` metres apart; a source is far away and plays without an echo.
+    """`count` microphones in a line, `spacing_m` metres apart, and a source in the far field, without reverberation.
 
-    The angle to the line is drawn uniformly in [0, pi]; microphone m hears it m * spacing * cos(angle) / 343 seconds
-    later, in fractions of a sample, and all hear it equally loud.
+    The angle between source and line is drawn uniformly in [0, pi]. Microphone m receives the sound m * spacing_m *
+    cos(angle) / 343 seconds after microphone 0 (fractional delays), with the same amplitude.
     """
 
     count: int = 4
@@ -26,12 +26,16 @@ class MicrophoneLine(Config):
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.spacing_m < 0:
-            raise ValueError(f"count is at least 1 and spacing_m at least 0, got {self.count} and {self.spacing_m}")
+            raise ValueError(
+                f"count must be at least 1 and spacing_m at least 0, got {self.count} and {self.spacing_m}"
+            )
 
     def hear(
         self, sound: npt.NDArray[np.float32], sample_rate: int, rng: np.random.Generator
     ) -> npt.NDArray[np.float32]:
-        """A sound float32 (n,) from a drawn direction, as float32 (n, count); it fades in and out of the delays."""
+        """The channels of the sound, float32 (n,), from a drawn direction: float32 (n, count), delayed about the centre
+        of the array; what the delays shift beyond the ends is cut off.
+        """
         angle = rng.uniform(0, np.pi)
         step = self.spacing_m * np.cos(angle) / SPEED_OF_SOUND * sample_rate
         delays = step * (np.arange(self.count) - (self.count - 1) / 2)

@@ -1,4 +1,4 @@
-"""One noisy sound on its way to a batch: two streams mixed at a drawn signal-to-noise ratio."""
+"""The noisy sampler: it mixes a sound with noise at a drawn signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisyRequest:
-    """What was drawn for a sound before a byte was read: its stretch, and that of a noise, None where it is drawn.
+    """The draws of a sample: the segment of the clean sound, and that of the noise (None if it is generated).
 
-    Two splits may have shards of the same names, so the ranges of each store stay apart.
+    The shards of two splits may have the same names, so the ranges of the two stores are separate.
     """
 
     wanted: Wanted
@@ -33,18 +33,21 @@ class NoisyRequest:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """Those of the sound, in the store of its split."""
+        """The byte ranges of the sound, in the store of its split."""
         return self.clean.ranges
 
     @property
     def noise_ranges(self) -> tuple[Range, ...]:
-        """Those of the noise, in the store of the noises' split; none of a drawn one."""
+        """The byte ranges of the noise, in the store of its split; empty if it is generated."""
         return () if self.noise is None else self.noise.ranges
 
 
 @dataclass(kw_only=True, slots=True)
 class NoisyDraft:
-    """The memory of a batch: mixture, clean float32 (B, M, n), snr_db float32 (B,), label int64 (B,), and keys."""
+    """The memory of a batch of B sounds and M microphones.
+
+    mixture, clean: float32 (B, M, n). snr_db: float32 (B,). label: int64 (B,). key: one per sound.
+    """
 
     mixture: Floats
     clean: Floats
@@ -55,10 +58,12 @@ class NoisyDraft:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisySampler:
-    """Mixes a sound of one dataset with one of another, or with drawn noise; holds settings only.
+    """Makes host batches of noisy mixtures. It holds only settings, so it can be sent to worker processes.
 
-    Every choice (both stretches, both directions, which noise, the ratio) is a function of (seed, epoch, key). All
-    channels of a recording are cut alike, so what one microphone hears before another stays true.
+    Every random draw (both segments, both directions, the noise, the ratio) is a function of (seed, epoch, key). All
+    channels of a recording are cut at the same samples, so the delays between microphones are kept.
+
+    clean, noise: the readers of the two splits; noise None generates noise. line, snr_db, slope: as in `NoisyData`.
     """
 
     clean: SoundReader
@@ -69,21 +74,21 @@ class NoisySampler:
 
     @property
     def seed(self) -> int:
-        """That of the clean sounds."""
+        """The seed of all draws."""
         return self.clean.seed
 
     @property
     def needs_progress(self) -> bool:
-        """Nothing changes over the run."""
+        """False: nothing depends on the progress of the run."""
         return False
 
     @property
     def microphones(self) -> int:
-        """How many hear both."""
+        """The number of channels of a mixture."""
         return self.clean.clip.n_channels if self.line is None else self.line.count
 
     def request(self, wanted: Wanted) -> NoisyRequest:
-        """Draws a sound's stretch, and which noise."""
+        """Draws the segment of the sound, the noise and its segment, and finds their byte ranges."""
         key, noise = self.clean.manifest.key(wanted.index), None
         if self.noise is not None:
             other = int(self._rng(wanted, key, "noise").integers(len(self.noise.manifest)))
@@ -91,7 +96,7 @@ class NoisySampler:
         return NoisyRequest(wanted=wanted, key=key, clean=self.clean.drawn(wanted.index, wanted.epoch), noise=noise)
 
     def allocate(self, rows: int) -> NoisyDraft:
-        """The memory of a batch of so many sounds."""
+        """The memory of a batch of `rows` sounds."""
         shape = (rows, self.microphones, self.clean.clip.n_samples)
         return NoisyDraft(
             mixture=np.empty(shape, dtype=np.float32),
@@ -102,10 +107,10 @@ class NoisySampler:
         )
 
     def mask(self, request: NoisyRequest, draft: NoisyDraft, row: int) -> None:
-        """Nothing is masked."""
+        """Does nothing: noisy mixtures have no mask."""
 
     def fill(self, request: NoisyRequest, draft: NoisyDraft, row: int, stats: Stats) -> None:
-        """Writes a sound with noise; SampleError where it or its noise cannot be used."""
+        """Reads, decodes and mixes a row; raises SampleError if the sound or its noise is unusable."""
 
         def rng(purpose: str) -> np.random.Generator:
             return self._rng(request.wanted, request.key, purpose)
@@ -124,7 +129,7 @@ class NoisySampler:
         draft.key[row] = request.key
 
     def join(self, draft: NoisyDraft) -> NoisyBatch:
-        """The batch."""
+        """The host batch."""
         return NoisyBatch(
             mixture=torch.from_numpy(draft.mixture),
             clean=torch.from_numpy(draft.clean),
@@ -137,12 +142,15 @@ class NoisySampler:
         return sample_rng(self.seed, wanted.epoch, key, 0, purpose)
 
     def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
-        """The stretch as all microphones hear it, float32 (n, M), without its mean, zeros behind its end."""
+        """The segment at all microphones, float32 (n, M), zero-mean and padded with zeros at the end.
+
+        Raises SampleError if the segment is silent.
+        """
         sound = reader.sound(plan, stats)
         with stats.stage("convert"):
             sound = sound - sound.mean(axis=0)
             if not np.square(sound).sum() > 0:
-                raise reader.error(plan.index, "is silent here")
+                raise reader.error(plan.index, f"samples {plan.first} to {plan.stop} are silent")
             whole = np.zeros((reader.clip.n_samples, sound.shape[1]), dtype=np.float32)
             whole[: len(sound)] = sound
             return whole if self.line is None else self._placed(whole[:, 0], rng)
@@ -152,7 +160,7 @@ class NoisySampler:
         return line.hear(sound, self.clean.clip.sample_rate, rng)
 
     def _drawn(self, rng: np.random.Generator) -> Floats:
-        """Gaussian noise whose power falls with frequency as f ** -slope, the slope drawn."""
+        """Gaussian noise, float32 (n,), whose power falls with frequency as f ** -slope with a drawn slope."""
         n = self.clean.clip.n_samples
         spectrum = np.fft.rfft(rng.standard_normal(n))
         spectrum *= np.maximum(np.arange(len(spectrum)), 1.0) ** (-rng.uniform(*self.slope) / 2)
@@ -160,6 +168,6 @@ class NoisySampler:
 
 
 def scaled_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
-    """The noise, float32 (n, M), so loud that the power of `clean` over all channels is `snr_db` decibels above it."""
+    """The noise, float32 (n, M), scaled to the signal-to-noise ratio `snr_db` in decibels, over all channels."""
     ratio = np.square(clean, dtype=np.float64).sum() / np.square(noise, dtype=np.float64).sum()
     return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))

@@ -1,4 +1,4 @@
-"""The sounds of a split: which stretch an epoch shows of one, and its samples."""
+"""Draws, reads and decodes segments of the sounds of a split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ....shards.media.flac import FlacHeader
 from ....shards.media.packet_table import packets_name
 from ....shards.stores.base import Range
 from ...decode.indexed_sound import decode_indexed, read_indexed
-from ...decode.sound import SoundError, decode_stretch, read_stretch, stretch_range
+from ...decode.sound import SoundError, decode_segment, read_segment, segment_range
 from ...stream.rng import sample_rng
 from ...stream.stats import Stats
 from .clip import AudioClip
@@ -21,10 +21,10 @@ from .clip import AudioClip
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundPlan:
-    """What is read for the samples [first, stop) of sound `index`, counted at the rate that it is stored at.
+    """The reads of the segment [first, stop) of the sound of sample `index`, in samples at its stored rate.
 
-    ranges: the frames that hold them; of a sound that others wrote its table and its member. header: of a FLAC that
-    maskstream wrote.
+    ranges: the FLAC frames that hold the segment; in foreign tars the sound's table and its whole member. header: the
+    FLAC header from the manifest; None in foreign tars.
     """
 
     index: int
@@ -37,7 +37,7 @@ class SoundPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundReader:
-    """Reads the clips of one dataset; holds settings only."""
+    """Reads audio clips of one split. It holds only settings, so it can be sent to worker processes."""
 
     manifest: Manifest
     component: str
@@ -46,19 +46,22 @@ class SoundReader:
 
     @property
     def facts(self) -> dict[str, Numbers]:
-        """Those of the sounds, by name."""
+        """The facts of the sounds in the manifest, by name."""
         return self.manifest.components[self.component].facts
 
-    def stretch(self, index: int, epoch: int) -> tuple[int, int]:
-        """The samples [first, stop) of sound `index` that the epoch shows, counted at the rate that it is stored at."""
+    def segment(self, index: int, epoch: int) -> tuple[int, int]:
+        """Draws the segment [first, stop) of a sound in an epoch, in samples at its stored rate.
+
+        Raises SampleError if the sample has no sound.
+        """
         facts = self.facts
         if not facts["sample_rate"][index]:
-            self.manifest.member(index, self.component)  # the sample lacks it, which this says
+            self.manifest.member(index, self.component)  # raises: the sample has no such member
         rng = sample_rng(self.seed, epoch, self.manifest.key(index), 0, "clip")
-        return self.clip.stretch(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), rng)
+        return self.clip.segment(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), rng)
 
     def planned(self, index: int, first: int, stop: int) -> SoundPlan:
-        """What is read for the samples [first, stop) of a sound; SampleError where the sample has none."""
+        """The reads of the segment [first, stop) of a sound; raises SampleError if the sample has no sound."""
         try:
             member = self.manifest.member(index, self.component)
         except ShardError as error:
@@ -70,17 +73,17 @@ class SoundReader:
                 index=index, first=first, stop=stop, member=member, ranges=(Range(tables, offset, size), member)
             )
         header = self.header(index)
-        span = stretch_range(member, header, first, stop, rate=self.clip.sample_rate)
+        span = segment_range(member, header, first, stop, rate=self.clip.sample_rate)
         return SoundPlan(index=index, first=first, stop=stop, member=member, ranges=(span,), header=header)
 
     def drawn(self, index: int, epoch: int) -> SoundPlan:
-        """That of the stretch that the epoch shows."""
-        return self.planned(index, *self.stretch(index, epoch))
+        """The reads of the segment that is drawn in an epoch; raises SampleError if the sample has no sound."""
+        return self.planned(index, *self.segment(index, epoch))
 
     def sound(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
-        """The samples of a plan at the clip's rate and with its channels, float32 (n, C), n at most the clip's.
+        """Reads and decodes a segment: float32 (n, C) at the clip's rate, where n is at most the clip's length.
 
-        SampleError where they cannot be read or decoded.
+        Raises SampleError if it cannot be read or decoded.
         """
         try:
             sound = (self._indexed if plan.header is None else self._encoded)(plan, stats)
@@ -90,38 +93,38 @@ class SoundReader:
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 
     def error(self, index: int, reason: object) -> SampleError:
-        """What is raised for a sound that cannot be used."""
+        """The error for an unusable sound."""
         shard, key = self.manifest.shard_path(index).name, self.manifest.key(index)
         return SampleError(shard=shard, key=key, component=self.component, reason=str(reason))
 
     def header(self, index: int) -> FlacHeader:
-        """The header of a FLAC that maskstream wrote, as the manifest has it."""
+        """The header of a FLAC that maskstream wrote, from the manifest."""
         described = self.manifest.components[self.component].described(index)
         return FlacHeader.of(described.facts, described.lists)
 
     def _encoded(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
-        """Of a member that maskstream wrote."""
+        """The segment of a FLAC that maskstream wrote."""
         rate, header = self.clip.sample_rate, plan.header or self.header(plan.index)
         with stats.stage("read"):
-            stretch = read_stretch(self.manifest.store, plan.member, header, plan.first, plan.stop, rate=rate)
-        stats.read_bytes += stretch.read_bytes
+            segment = read_segment(self.manifest.store, plan.member, header, plan.first, plan.stop, rate=rate)
+        stats.read_bytes += segment.read_bytes
         with stats.stage("decode"):
             gain = float(self.facts["gain"][plan.index])
-            return decode_stretch(stretch, rate=rate, gain=gain, channels=self.clip.channels)
+            return decode_segment(segment, rate=rate, gain=gain, channels=self.clip.channels)
 
     def _indexed(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
-        """Of a member that others wrote."""
+        """The segment of a sound in a foreign tar."""
         rate, n_samples = self.clip.sample_rate, int(self.facts["n_samples"][plan.index])
         table = plan.ranges[0].name, plan.ranges[0].offset
         with stats.stage("read"):
-            stretch = read_indexed(
+            segment = read_indexed(
                 self.manifest.store, table, plan.member, plan.first, plan.stop, n_samples=n_samples, rate=rate
             )
-        stats.read_bytes += stretch.read_bytes
+        stats.read_bytes += segment.read_bytes
         with stats.stage("decode"):
-            return decode_indexed(stretch, rate=rate, channels=self.clip.channels)
+            return decode_indexed(segment, rate=rate, channels=self.clip.channels)
 
 
 def sound_of(manifest: Manifest, component: str | None = None) -> str:
-    """The component of a split's sounds; ValueError where there are several and none is named."""
+    """The component that holds the sounds; raises ValueError if there are several and `component` is None."""
     return component_of(manifest.components, ("sound",), component).name

@@ -1,4 +1,4 @@
-"""One sound on its way to a batch: draw the stretch, read its frames, decode, resample, augment, spectrogram, mask."""
+"""The audio sampler: it draws segments, reads and decodes them, augments, and makes spectrograms and masks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .spectrogram import Spectrogram
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Partner:
-    """A sound that is mixed into a view, and the share that the view's own keeps."""
+    """The sound that mixup adds to a view; `share` is the weight of the view's own sound."""
 
     plan: SoundPlan
     share: float
@@ -34,7 +34,7 @@ class Partner:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundRequest:
-    """What was drawn for a sound before a byte was read: its stretch, and for each view what is mixed in, if any."""
+    """The draws of a sample: its segment, and for each view the mixup partner or None."""
 
     wanted: Wanted
     key: str
@@ -43,17 +43,17 @@ class SoundRequest:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """Those of all the sounds."""
+        """The byte ranges of the sound and of all partners."""
         return self.plan.ranges + tuple(one for own in self.partners if own is not None for one in own.plan.ranges)
 
 
 @dataclass(kw_only=True, slots=True)
 class SoundDraft:
-    """The memory of a batch; row r is views r k to (r + 1) k of it.
+    """The memory of a batch of B views. With k views per sample, row r is the views [r k, (r + 1) k).
 
-    waveform: float32 (B, C, n). spectrogram: float32 (B, T, F), None where it is made of whole batches. length, label,
-    mixed_label: int64 (B,). start_s: float64 (B,). share: float32 (B,). strips: int64 (B, 4), or None. key: of each
-    view. maps: of each view's mask, None until it is drawn.
+    waveform: float32 (B, C, n). spectrogram: float32 (B, T, F); None if it is made on the device. length, label,
+    mixed_label: int64 (B,). start_s: float64 (B,), seconds. share: float32 (B,). strips: int64 (B, 4), or None. key,
+    maps (masks): one per view; maps are None until they are drawn.
     """
 
     waveform: Tensor
@@ -70,11 +70,11 @@ class SoundDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSampler:
-    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+    """Makes host batches of sounds. It holds only settings, so it can be sent to worker processes.
 
-    Every random choice is a function of (seed, epoch, key, view): the stretch is shared by the views of a sample; each
-    view has a shift, a gain, a partner to mix with, strips and a mask of its own. on_device: the spectrogram is left to
-    the loader, which makes it for whole batches. part: as in `Draw`, where the sound is a part of a sample.
+    Every random draw is a function of (seed, epoch, key, view). The views of a sample share the segment; each view has
+    its own shift, gain, mixup partner, strips and mask. on_device: leaves the spectrograms to the finish. part: as in
+    `Draw`, for a sound that is one part of a sample.
     """
 
     manifest: Manifest
@@ -93,20 +93,20 @@ class AudioSampler:
 
     @property
     def needs_progress(self) -> bool:
-        """Whether its mask changes over the run."""
+        """Whether the mask depends on the progress of the run."""
         return self.pattern is not None and self.pattern.needs_progress
 
     @property
     def sounds(self) -> SoundReader:
-        """What reads them."""
+        """The reader of the sounds."""
         return SoundReader(manifest=self.manifest, component=self.component, clip=self.clip, seed=self.seed)
 
     def request(self, wanted: Wanted) -> SoundRequest:
-        """Draws the stretch of a sound, and the sounds that are mixed in."""
-        return self.request_of(wanted, *self.sounds.stretch(wanted.index, wanted.epoch))
+        """Draws the segment and the mixup partners of a sample, and finds the byte ranges to read."""
+        return self.request_of(wanted, *self.sounds.segment(wanted.index, wanted.epoch))
 
     def request_of(self, wanted: Wanted, first: int, stop: int) -> SoundRequest:
-        """The same of its samples [first, stop), counted at the rate that it is stored at."""
+        """The request of the given segment [first, stop), in samples at the stored rate."""
         key = self.manifest.key(wanted.index)
         return SoundRequest(
             wanted=wanted,
@@ -116,7 +116,7 @@ class AudioSampler:
         )
 
     def allocate(self, rows: int) -> SoundDraft:
-        """The memory of a batch of so many sounds."""
+        """The memory of a batch of `rows` sounds."""
         n, spectrogram = rows * self.views, self.spectrogram
         return SoundDraft(
             waveform=torch.empty((n, self.clip.n_channels, self.clip.n_samples)),
@@ -132,7 +132,7 @@ class AudioSampler:
         )
 
     def mask(self, request: SoundRequest, draft: SoundDraft, row: int) -> None:
-        """Draws the masks of a sound's views, which follow no sound."""
+        """Draws the masks of a row; no mask needs the content of a sound."""
         if self.pattern is not None:
             wanted = request.wanted
             for view in range(self.views):
@@ -140,7 +140,7 @@ class AudioSampler:
                 draft.maps[row * self.views + view] = self.pattern.maps(self.grid, draw)
 
     def fill(self, request: SoundRequest, draft: SoundDraft, row: int, stats: Stats) -> None:
-        """Writes a sound's views; SampleError where it cannot be used."""
+        """Reads and decodes a row, and makes its views; raises SampleError if the sound is unusable."""
         wanted, key, plan = request.wanted, request.key, request.plan
         own = slice(row * self.views, (row + 1) * self.views)
         sound = self.sounds.sound(plan, stats)
@@ -161,7 +161,7 @@ class AudioSampler:
         draft.key[own] = [key] * self.views
 
     def join(self, draft: SoundDraft) -> AudioBatch:
-        """The batch; the views of a sample come one after the other."""
+        """The host batch; the views of a sample are consecutive rows."""
         mixed = self.mixup is not None
         return AudioBatch(
             waveform=draft.waveform,
@@ -177,14 +177,14 @@ class AudioSampler:
         )
 
     def mask_batch(self, draft: SoundDraft) -> MaskBatch | None:
-        """The masks of all views."""
+        """The masks of all views, or None; targets that lie wholly in the padding have weight 0."""
         if self.pattern is None:
             return None
         masks = self.pattern.batched(self.grid, [own for own in draft.maps if own is not None])
         return self._weighted(masks, draft.length)
 
     def _partner(self, epoch: int, key: str, view: int) -> Partner | None:
-        """The stretch that the epoch shows of another sound, which is mixed into a view; None where none is."""
+        """Draws the mixup partner of a view; None for no mixing, or if the partner has no sound."""
         if self.mixup is None:
             return None
         drawn = self.mixup.draw(len(self.manifest), sample_rng(self.seed, epoch, key, view, "mixup"))
@@ -197,7 +197,10 @@ class AudioSampler:
             return None
 
     def _write(self, room: Tensor, sounds: list[npt.NDArray[np.float32]], epoch: int, key: str) -> None:
-        """Writes the views' sounds, float32 (n, C), moved and scaled, into float32 (views, C, n), zeros behind them."""
+        """Applies roll and gain to the views' sounds, float32 (n, C), and writes them to `room`, float32 (views, C, n).
+
+        The rest of `room` is filled with zeros.
+        """
         for view, (sound, to) in enumerate(zip(sounds, room.numpy(), strict=True)):
             moved = sound
             if self.roll_gain is not None:
@@ -208,9 +211,10 @@ class AudioSampler:
     def _mixed(
         self, index: int, sound: npt.NDArray[np.float32], partner: Partner | None, stats: Stats
     ) -> tuple[npt.NDArray[np.float32], int, float]:
-        """The sound with another one mixed in, as long as the longer; the other's index, and the share of its own.
+        """The mixture of a sound and its partner, float32 (n, C), the partner's index, and the sound's share.
 
-        Where nothing is mixed in, or the other cannot be used, the index is its own and the share 1.
+        The mixture is as long as the longer of both. Without a usable partner it is the sound itself, with its own
+        `index` and the share 1.
         """
         if partner is None:
             return sound, index, 1.0
@@ -224,7 +228,7 @@ class AudioSampler:
         return out, partner.plan.index, partner.share
 
     def _strips(self, epoch: int, key: str) -> Tensor | None:
-        """Those of the views, int64 (views, 4)."""
+        """Draws the SpecAugment strips of the views, int64 (views, 4)."""
         if self.spec_augment is None:
             return None
         frames, bins = self.spectrogram.frames, self.spectrogram.features.n_bins
@@ -232,7 +236,7 @@ class AudioSampler:
         return torch.from_numpy(np.stack([self.spec_augment.draw(frames, bins, rng) for rng in rngs]))
 
     def _weighted(self, mask: MaskBatch, length: Tensor) -> MaskBatch:
-        """Targets that lie wholly behind the end of the sound count nothing."""
+        """The mask with weight 0 for the targets that lie wholly behind the end of the sound."""
         heard = self.spectrogram.n_frames(length).clamp(min=1)
         if int(heard.min()) > (self.grid.shape[0] - 1) * self.grid.patch[0]:
             return mask
@@ -241,5 +245,5 @@ class AudioSampler:
 
 
 def mono(waveform: Tensor) -> Tensor:
-    """The mean of the channels of float32 (B, C, n), float32 (B, n)."""
+    """The mean over the channels of waveforms, float32 (B, C, n) to (B, n)."""
     return waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(dim=1)

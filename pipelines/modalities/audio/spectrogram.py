@@ -1,4 +1,4 @@
-"""Padded waveforms to normalised spectrograms of one length, the same code for a sample and for a batch on a GPU."""
+"""Normalised spectrograms of padded waveforms, for the samples of a thread and for whole batches on a GPU."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Features = Fbank | LogMel
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spectrogram:
-    """`frames` frames of `features`, less `mean`, divided by `scale * deviation`.
+    """`frames` frames of (features - mean) / (scale * deviation).
 
-    Frames behind the end of a sound are 0 before the filterbank is normalised, as in Audio-MAE (and the dataset's mean
-    with LogMel, where 0 dB would be loud). Audio-MAE's scale is 2.
+    mean, deviation: mean and standard deviation of the features over the dataset. Frames behind the end of a sound are
+    filled before normalisation: with 0 for `Fbank`, as in Audio-MAE; with `mean` for `LogMel`, whose 0 dB is loud. The
+    scale of 2 is Audio-MAE's.
     """
 
     features: Features
@@ -31,12 +32,12 @@ class Spectrogram:
     def __call__(
         self, waveform: Tensor, length: Tensor, strips: Tensor | None = None, *, out: Tensor | None = None
     ) -> Tensor:
-        """Waveforms float32 (B, n), of which the first `length` int64 (B,) samples are sound, the others 0.
+        """The spectrograms of waveforms, float32 (B, n) to (B, frames, bins), written to `out` if it is given.
 
-        strips: int64 (B, 4), frames [t0, t1) and bins [f0, f1) that become 0, as in SpecAugment. Returns float32
-        (B, frames, bins), in the memory `out` if it is given.
+        length: int64 (B,), the number of valid samples; the padding behind them must be 0. strips: int64 (B, 4), the
+        frames [t0, t1) and bins [f0, f1) that SpecAugment sets to 0, the dataset's mean.
         """
-        if not isinstance(self.features, Fbank):  # whose windows lie inside the sound and lose a mean of their own
+        if not isinstance(self.features, Fbank):  # Fbank subtracts the mean of each window itself
             waveform = waveform - waveform.sum(dim=1, keepdim=True) / length.clamp(min=1)[:, None]
             waveform *= torch.arange(waveform.shape[1], device=waveform.device) < length[:, None]
         return self.normalised(self.features(waveform), length, strips, out=out)
@@ -44,7 +45,7 @@ class Spectrogram:
     def normalised(
         self, found: Tensor, length: Tensor, strips: Tensor | None = None, *, out: Tensor | None = None
     ) -> Tensor:
-        """The same of features that were found already, float32 (B, n_frames, bins), of the whole waveforms."""
+        """The same from computed features of whole padded waveforms, float32 (B, n_frames, bins)."""
         out = found.new_empty((len(found), self.frames, found.shape[2])) if out is None else out
         kept, silence = min(self.frames, found.shape[1]), (self.padding - self.mean) / (self.scale * self.deviation)
         torch.sub(found[:, :kept], self.mean, out=out[:, :kept]).div_(self.scale * self.deviation)
@@ -60,11 +61,11 @@ class Spectrogram:
 
     @property
     def padding(self) -> float:
-        """What frames behind the end of a sound are, before they are normalised."""
+        """The value of frames behind the end of a sound, before normalisation."""
         return 0.0 if isinstance(self.features, Fbank) else self.mean
 
     def n_frames(self, length: Tensor) -> Tensor:
-        """How many of the frames are of the sound, int64 like `length`."""
+        """The number of valid frames, int64 (B,), from the number of valid samples, int64 (B,)."""
         if isinstance(self.features, Fbank):
             frames = torch.where(
                 length >= self.features.window, 1 + (length - self.features.window) // self.features.shift, 0
@@ -75,10 +76,13 @@ class Spectrogram:
 
 
 def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
-    """The (time, freq) grid of a spectrogram in tokens of `patch` frames and bins; ValueError where they do not fit."""
+    """The (time, freq) grid of a spectrogram in tokens of `patch` frames and bins.
+
+    Raises ValueError if frames and bins are not multiples of the patch.
+    """
     if min(patch) < 1 or frames < patch[0] or frames % patch[0] or bins % patch[1] or bins < patch[1]:
         raise ValueError(
             f"a spectrogram of {frames} frames and {bins} bins does not divide into tokens of {patch[0]} x {patch[1]}; "
-            "change the clip's seconds, the features' n_bins or patch"
+            "change clip.seconds, features.n_bins or patch"
         )
     return TokenGrid(axes=("time", "freq"), shape=(frames // patch[0], bins // patch[1]), patch=patch)

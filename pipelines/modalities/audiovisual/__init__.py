@@ -1,1 +1,1 @@
-"""Clips of a video with the sound of their time."""
+"""Video clips with sound: their loader, on one clock."""

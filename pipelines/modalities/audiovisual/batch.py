@@ -1,4 +1,4 @@
-"""A batch of clips with their sound."""
+"""A batch of clips with sound."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ...stream.batch import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualBatch(Batch):
-    """A batch of clips, each with the sound of its time.
+    """A batch of clips, each with the sound around it.
 
-    video: uint8 (B, T, H, W, 3), RGB. waveform: float32 (B, 1, n), of which the first `length` int64 (B,) samples are
-    sound and the others 0. spectrogram: float32 (B, T', F), normalised; None before a loader with on_device has made
-    it. video_mask over the (t, h, w) token grid and audio_mask over the (time, freq) one: MaskBatch or None. flow:
-    as in VideoBatch. strips: as in AudioBatch.
+    video: uint8 (B, T, H, W, 3), RGB. waveform: float32 (B, 1, n). length: int64 (B,), the number of valid samples per
+    waveform; the padding behind them is 0. spectrogram: float32 (B, T', F), normalised; None in a host batch if the
+    spectrograms are made on the device. video_mask: MaskBatch over the (t, h, w) token grid, or None. audio_mask:
+    MaskBatch over the (time, freq) token grid, or None. flow: as in VideoBatch. strips: as in AudioBatch.
 
-    pts_s: float64 (B, T), each frame's time, and audio_start_s: float64 (B,), that of the first sample of sound, both
-    in seconds from the video's first frame.
+    pts_s: float64 (B, T), the time of each frame. audio_start_s: float64 (B,), the time of the first sample of sound.
+    Both are in seconds from the first frame of the video.
 
-    video_noise: float32 (B, M, values of a token), standard normal, for each target of video_mask, and video_time:
-    int64 (B,), the time that it belongs to (see diffusion.py); audio_noise and audio_time alike. None where the loader
-    adds none.
+    video_noise: float32 (B, M, values per token), standard normal, for the M targets of video_mask. video_time: int64
+    (B,), the time of the noise schedule (augment/diffusion.py). audio_noise and audio_time: the same for audio_mask.
+    All four are None if the loader draws no noise.
     """
 
     video: Tensor

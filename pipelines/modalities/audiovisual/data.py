@@ -1,4 +1,4 @@
-"""What decides a batch of clips with their sound, and the source that it makes of a split."""
+"""The data config of clips with sound, and the source that it makes of a split."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ AudioVisualSource = Source[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualData(DataConfig[AudioVisualBatch]):
-    """Masked clips with the sound of their time.
+    """The data config of masked video clips with sound.
 
-    clip, augment, flow, views, tubelet, patch, fields: as in `VideoData`. seconds: of sound, mono, around the middle of
-    each clip; where it would begin before the sound or end after it, it is moved to lie inside, and a sound that is
-    shorter is filled up with zeros behind. So sound covers its clip, and batch.audio_start_s says when it begins;
-    nothing is shifted, unless `SpectrogramNoise(roll=)` is asked to. Clips are drawn where there is sound. features,
-    statistics, on_device, spec_augment: as in `AudioData`, at the features' rate; audio_patch is its patch.
-    spectrogram_noise: AVSiam's augmentation of spectrograms, which are then made of samples, not on the device.
+    clip, augment, flow, views, tubelet, patch, fields: as in `VideoData`. Clips are drawn from the frames that have
+    sound. seconds: the length of the sound segment, mono, centred on the clip. A segment that would reach beyond the
+    sound is moved inside it, and a shorter sound is padded with zeros at the end; batch.audio_start_s is its start on
+    the clip's clock. features, statistics, on_device, spec_augment: as in `AudioData`, at the features' sample rate;
+    audio_patch is its `patch`. spectrogram_noise: AVSiam's augmentation of spectrograms; it needs on_device=False, and
+    only its `roll` shifts sound against its clip.
 
-    component, sound: the video and the sound that are read where a sample has several; by default the only ones.
+    component, sound: the video and the sound to read, such as "cam0.mp4"; None if a sample has only one of each.
 
-    video_mask is drawn on the axes (t, h, w) and audio_mask on (time, freq), independently of each other. noise: noise
-    of a diffusion for the targets of both (see AudioVisualBatch). A token budget counts the visible tokens of both.
+    video_mask (axes t, h, w) and audio_mask (axes time, freq) are drawn independently. noise: a noise schedule, for
+    diffusion models; the loader draws noise and a time for the targets of both masks (see `AudioVisualBatch`). A token
+    budget counts the visible tokens of both masks.
     """
 
     modality: ClassVar[str] = "audiovisual"
@@ -82,17 +83,20 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
         check_views(self.views)
         flow_named(self.flow)
         if self.spectrogram_noise is not None and self.on_device is True:
-            raise ValueError("spectrogram_noise is added to samples; leave out on_device=True, or the noise")
+            raise ValueError(
+                "spectrogram_noise is added in the loader's threads, got on_device=True; use on_device='auto', "
+                "or leave out the noise"
+            )
         _ = self.grids
 
     @property
     def frames(self) -> int:
-        """The frames of a spectrogram."""
+        """The number of frames of a spectrogram."""
         return round(self.seconds * self.features.sample_rate / self.features.shift)
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """Those of "video", on the axes (t, h, w), and "audio", on (time, freq)."""
+        """The token grids of "video", with the axes (t, h, w), and of "audio", with the axes (time, freq)."""
         size = self.clip.size
         return {
             "video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch),
@@ -100,7 +104,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
         }
 
     def resolved(self, split: Split) -> Self:
-        """The same with all chosen that is left to the split; ValueError where that cannot be."""
+        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         profile, on_device = split.manifest.info["profile"], self.on_device
         clip = aligned(self.clip, profile)
         if on_device == "auto":
@@ -117,7 +121,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
         )
 
     def sampler(self, split: Split) -> AudioVisualSampler:
-        """What makes the clips of a split and their sound."""
+        """The sampler of a split."""
         own = self.resolved(split)
         mean, deviation = own.statistics or statistics_of(split, own.features)
         video = HeardVideoSampler(
@@ -150,7 +154,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
         return AudioVisualSampler(video=video, audio=audio, noise=own.noise, spectrogram_noise=own.spectrogram_noise)
 
     def source(self, split: Split) -> AudioVisualSource:
-        """The clips of a split with their sound, for a loader or a mixture."""
+        """The source of a split, for a loader or a mixture."""
         own, sampler = self.resolved(split), self.sampler(split)
         grids, on_device = own.grids, sampler.audio.on_device
         clips = Source(
@@ -178,6 +182,6 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
         return with_fields(clips, split.manifest, own.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioVisualBatch]:
-        """A loader of the clips of a split and their sound."""
+        """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         return Loader(self.source(split), **loading)

@@ -1,4 +1,4 @@
-"""Spectrograms of whole batches of clips with sound, made where those are."""
+"""The finish that makes the spectrograms of a whole batch of clips with sound, on its device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .batch import AudioVisualBatch
 
 @dataclass(frozen=True, slots=True)
 class HeardSpectrograms:
-    """Makes the spectrograms of a batch by torch."""
+    """Makes the spectrograms of a batch with torch."""
 
     of: Spectrogram
 

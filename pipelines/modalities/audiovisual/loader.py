@@ -1,4 +1,4 @@
-"""The loader of masked clips with the sound of their time."""
+"""The loader of masked video clips with sound."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .spectrogram_noise import SpectrogramNoise
 
 
 class AudioVisualSettings(Options, total=False):
-    """The fields of `AudioVisualData`, whose defaults they have, and the options of all loaders."""
+    """The fields of `AudioVisualData`, with its defaults, and the options of all loaders."""
 
     clip: VideoClip
     seconds: float
@@ -45,11 +45,12 @@ class AudioVisualSettings(Options, total=False):
 
 
 def audiovisual_loader(location: str | Path, **settings: Unpack[AudioVisualSettings]) -> Loader[AudioVisualBatch]:
-    """A loader of masked clips with their sound from a folder of shards (one split, as `data/shards/vggsound/train`).
+    """The loader of masked clips with sound of the split in a folder, such as `data/shards/vggsound/train`.
 
-    settings: the fields of `AudioVisualData` (clip, seconds, video_mask, audio_mask, ...), and what all loaders take:
-    batch_size, seed, shuffle, workers and the others of `Options`.
+    settings: the fields of `AudioVisualData` (clip, seconds, video_mask, audio_mask, ...) and the options of all
+    loaders (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 
-    Errors: ValueError for settings, ShardError where the location holds no finished split of videos with sound.
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of videos with sound.
     """
     return AudioVisualData.opened(location, settings)

@@ -1,4 +1,4 @@
-"""One clip with the sound of its time on its way to a batch: the video's way and the sound's, on one clock."""
+"""The audiovisual sampler: a video sampler and an audio sampler on one clock."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .batch import AudioVisualBatch
 from .spectrogram_noise import SpectrogramNoise
 
 Noise = tuple[int, npt.NDArray[np.float32]]
-"""A time, and noise for each of M targets, float32 (M, values of a token)."""
+"""A time of the noise schedule, and noise for M targets, float32 (M, values per token)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeardVideoSampler(VideoSampler):
-    """A `VideoSampler` that draws clips where there is sound.
+    """A `VideoSampler` that draws clips from the frames that have sound.
 
-    A video whose sound begins later or ends earlier is shown from the first frame with sound to the last one; where
-    that is less than a clip, as many frames more as a clip needs. sound: its component.
+    If fewer frames than a clip spans have sound, the range is extended to the span of a clip. sound: the component that
+    holds the sound.
     """
 
     sound: str = "flac"
@@ -55,9 +55,10 @@ class HeardVideoSampler(VideoSampler):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualRequest:
-    """What was drawn for a clip and its sound; the stretch of the sound is where the clip's frames are when decoded.
+    """The draws of a sample: its clip, and the views of its sound.
 
-    ranges: those of the clip, and all of the sound: which part of it is read follows from the times of the frames.
+    The segment of the sound depends on the times of the decoded frames, so `ranges` names the byte ranges of the clip
+    and the whole sound; `fill` reads only the segment.
     """
 
     video: ClipRequest
@@ -71,13 +72,13 @@ class AudioVisualRequest:
 
     @property
     def n_frames(self) -> int:
-        """The frames of the whole video."""
+        """The number of frames of the whole video."""
         return self.video.n_frames
 
 
 @dataclass(kw_only=True, slots=True)
 class AudioVisualDraft:
-    """The clips, their sounds, and per view noise for both."""
+    """The memory of a batch: the drafts of both samplers, and per view the noise for both masks, None without noise."""
 
     video: VideoDraft
     audio: SoundDraft
@@ -86,11 +87,11 @@ class AudioVisualDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioVisualSampler:
-    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+    """Makes host batches of clips with sound. It holds only settings, so it can be sent to worker processes.
 
-    The clip is drawn as the video's is, and the sound is the stretch around its middle, moved where the sound begins or
-    ends. All other choices are those of the two samplers, which have generators of their own: video and sound are
-    masked independently. noise: of a diffusion; spectrogram_noise: an augmentation.
+    The clip is drawn by `video`; the sound segment is centred on it and moved inside the sound. Both samplers draw from
+    generators of their own, so video and sound are masked independently. noise: the schedule of the diffusion noise for
+    the targets. spectrogram_noise: an augmentation of spectrograms.
     """
 
     video: VideoSampler
@@ -100,35 +101,35 @@ class AudioVisualSampler:
 
     @property
     def seed(self) -> int:
-        """Of everything that is drawn."""
+        """The seed of all draws."""
         return self.video.seed
 
     @property
     def needs_progress(self) -> bool:
-        """Whether a mask changes over the run."""
+        """Whether a mask depends on the progress of the run."""
         return self.video.needs_progress or self.audio.needs_progress
 
     def request(self, wanted: Wanted) -> AudioVisualRequest:
-        """Draws the clip, and finds its sound."""
+        """Draws the clip and its crops, and finds the byte ranges of the clip and of the sound."""
         video, audio = self.video.request(wanted), self.audio.request_of(wanted, 0, 1)
         sound = (audio.plan.member,) if audio.plan.header else (*audio.plan.ranges,)
         return AudioVisualRequest(video=video, audio=audio, ranges=(*video.ranges, *sound))
 
     def allocate(self, rows: int) -> AudioVisualDraft:
-        """The memory of a batch."""
+        """The memory of a batch of `rows` clips."""
         noise: list[tuple[Noise, Noise] | None] = [None] * (rows * self.video.views)
         return AudioVisualDraft(video=self.video.allocate(rows), audio=self.audio.allocate(rows), noise=noise)
 
     def mask(self, request: AudioVisualRequest, draft: AudioVisualDraft, row: int) -> None:
-        """Draws the masks of both."""
+        """Draws the masks of a row that need no content."""
         self.video.mask(request.video, draft.video, row)
         self.audio.mask(request.audio, draft.audio, row)
 
     def fill(self, request: AudioVisualRequest, draft: AudioVisualDraft, row: int, stats: Stats) -> None:
-        """Reads and decodes both; SampleError where either cannot be used."""
+        """Reads and decodes a row, and makes its views; raises SampleError if the video or the sound is unusable."""
         self.video.fill(request.video, draft.video, row, stats)
         own, wanted = self.video.views_of(row), request.audio.wanted
-        first, stop = self._stretch(wanted.index, draft.video.pts_s[own.start])
+        first, stop = self._segment(wanted.index, draft.video.pts_s[own.start])
         placed = replace(request.audio, plan=replace(request.audio.plan, first=first, stop=stop))
         self.audio.fill(placed, draft.audio, row, stats)
         starts = self.video.manifest.components[self.audio.component].facts["start_s"]
@@ -142,7 +143,7 @@ class AudioVisualSampler:
                     draft.noise[own.start + view] = self._noise(self.noise, maps, wanted.epoch, request.video.key, view)
 
     def join(self, draft: AudioVisualDraft) -> AudioVisualBatch:
-        """The batch; the views of a sample come one after the other."""
+        """The host batch; the views of a sample are consecutive rows."""
         video, audio = self.video.join(draft.video), self.audio.join(draft.audio)
         added: dict[str, Any] = {}
         if self.noise is not None:
@@ -165,19 +166,22 @@ class AudioVisualSampler:
             **added,
         )
 
-    def _stretch(self, index: int, pts_s: npt.NDArray[np.float64]) -> tuple[int, int]:
-        """The samples [first, stop) of the sound around the middle of a clip."""
+    def _segment(self, index: int, pts_s: npt.NDArray[np.float64]) -> tuple[int, int]:
+        """The segment [first, stop) of the sound around the middle of a clip, in samples at the stored rate.
+
+        pts_s: float64 (T,), the times of the clip's frames in seconds.
+        """
         manifest, clip = self.video.manifest, self.audio.clip
         fps = manifest.components[self.video.component].facts["fps"]
         facts = manifest.components[self.audio.component].facts
         middle_s = float(pts_s[0] + pts_s[-1] + 1 / fps[index]) / 2
         begin_s = middle_s - clip.seconds / 2 - float(facts["start_s"][index])
-        return clip.stretch_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
+        return clip.segment_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
 
     def _disturb(self, noise: SpectrogramNoise, draft: SoundDraft, own: slice, epoch: int, key: str) -> None:
-        """Each view's spectrogram with noise of its own, in its place."""
+        """Adds noise to the spectrogram of each view, in place."""
         if draft.spectrogram is None:
-            raise ValueError("noise is added to samples' spectrograms, but they are made of whole batches")
+            raise ValueError("spectrogram_noise needs spectrograms of samples, got on_device=True; use on_device=False")
         heard = self.audio.spectrogram.n_frames(draft.length[own]).tolist()
         for view, (spectrogram, frames) in enumerate(zip(draft.spectrogram[own].numpy(), heard, strict=True)):
             rng = sample_rng(self.seed, epoch, key, view, "spectrogram noise")
@@ -186,7 +190,7 @@ class AudioVisualSampler:
     def _noise(
         self, noise: LinearNoise, maps: list[Maps | None], epoch: int, key: str, view: int
     ) -> tuple[Noise, Noise]:
-        """For the targets of a view's video and of its sound."""
+        """Draws the noise for the targets of a view's video mask and of its audio mask."""
         n_video, n_audio = map(_n_targets, maps)
         of_video = (n_video, 3 * prod(self.video.grid.patch))
         of_audio = (n_audio, prod(self.audio.grid.patch))
@@ -195,12 +199,12 @@ class AudioVisualSampler:
 
 
 def _n_targets(maps: Maps | None) -> int:
-    """How many tokens are reconstructed."""
+    """The number of tokens that are reconstructed; 0 without a mask."""
     return 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
 
 
 def _stacked(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
-    """Times int64 (B,), and noise float32 (B, M, values), 0 behind what a sample has."""
+    """The times, int64 (B,), and the noise, float32 (B, M, values), padded with 0 to the largest M."""
     longest = max(len(noise) for _, noise in drawn)
     rows = [pad(torch.from_numpy(noise), (0, 0, 0, longest - len(noise))) for _, noise in drawn]
     return torch.tensor([time for time, _ in drawn]), torch.stack(rows)

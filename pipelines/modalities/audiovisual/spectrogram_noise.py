@@ -1,4 +1,4 @@
-"""What AVSiam adds to spectrograms when it trains: noise, and a circular shift in time."""
+"""AVSiam's augmentation of spectrograms: additive noise, and a circular shift in time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ....shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectrogramNoise(Config):
-    """Noise in every value, uniform in [0, level) with a level that is uniform in [0, `most`); and a shift in time.
+    """Adds noise that is uniform in [0, level), and shifts the spectrogram in time.
 
-    most: in standard deviations of the dataset. roll: the shift is uniform in [-roll, roll] frames and circular over
-    those that are sound. Source: AVSiam (Lin and Bertasius, 2024), whose code pre-trains with 0.1 and 1024, all frames.
+    most: the level is drawn uniformly from [0, most), in standard deviations of the dataset. roll: the shift is drawn
+    uniformly from [-roll, roll] frames, and is circular over the valid frames. Source: AVSiam (Lin and Bertasius,
+    2024); its code pre-trains with most 0.1 and roll 1024, which is all frames.
 
-    **A shift takes the sound off the clip's clock**: what is heard is no longer what is seen at that time, and a
-    batch's audio_start_s says when the sound began before it was shifted. Only 0, the default, keeps them together; a
-    model that matches a clip with sound of about its time, as AVSiam does, may still be trained so.
+    **A shift desynchronises sound and video**: batch.audio_start_s is the start before the shift. Use it only for
+    models that need no synchrony, such as AVSiam, which matches a clip with sound of about its time.
     """
 
     most: float = 0.1
@@ -27,12 +27,12 @@ class SpectrogramNoise(Config):
 
     def __post_init__(self) -> None:
         if self.most < 0 or self.roll < 0:
-            raise ValueError(f"most and roll are at least 0, got {self.most} and {self.roll}")
+            raise ValueError(f"most and roll must be at least 0, got {self.most} and {self.roll}")
 
     def add(self, spectrogram: npt.NDArray[np.float32], heard: int, deviation: float, rng: np.random.Generator) -> None:
-        """Changes a spectrogram float32 (frames, bins) in place; its first `heard` frames are sound, the others stay.
+        """Changes the first `heard` (valid) frames of a spectrogram, float32 (frames, bins), in place.
 
-        deviation: the dataset's, in units of the spectrogram.
+        deviation: the standard deviation of the dataset, in units of the spectrogram.
         """
         level, shift = rng.random() * self.most * deviation, int(rng.integers(-self.roll, self.roll + 1))
         sound = spectrogram[:heard]

@@ -1,1 +1,1 @@
-"""Pictures: loader, batch, and what happens to one sample."""
+"""Images: the loader of masked images."""

@@ -1,4 +1,4 @@
-"""A batch of pictures."""
+"""A batch of images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..video.batch import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageBatch(Batch):
-    """A batch of pictures.
+    """A batch of images.
 
-    image: uint8 (B, H, W, 3), RGB. mask: MaskBatch over the (H/p, W/p) token grid in (h w) order, or None where the
-    loader was built without a mask. The rest is as in Batch.
+    image: uint8 (B, H, W, 3), RGB. mask: MaskBatch over the (H/p, W/p) token grid in (h w) order, or None if the loader
+    has no mask. The rest is as in `Batch`.
     """
 
     image: Tensor
@@ -29,7 +29,7 @@ class ImageBatch(Batch):
         std: tuple[float, ...] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The pictures as float (B, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        """The images as float (B, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
         device = self.image.device
         m, s = (torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1) for values in (mean, std))
         pixels = self.image.permute(0, 3, 1, 2).to(dtype, memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Colour jitter: brightness, contrast, saturation and hue of a picture, changed at random."""
+"""Colour jitter: random changes of an image's brightness, contrast, saturation and hue."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ _RGB = np.linalg.inv(_YIQ)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourJitter(Config):
-    """Bounds of the four changes, which are made in a random order, with the probability `share`.
+    """Changes brightness, contrast, saturation and hue in a random order, with the probability `share`.
 
-    brightness, contrast, saturation: a factor is uniform in [max(0, 1 - bound), 1 + bound]; it scales the values, their
-    distance from the mean grey of the picture, and their distance from their own grey. hue: the angle is uniform in
-    [-bound, bound], in turns, at most 0.5.
+    brightness, contrast, saturation: bounds of a factor that is uniform in [max(0, 1 - bound), 1 + bound]. It scales
+    the values, their difference to the mean grey of the image, and their difference to the grey of the pixel. hue: the
+    bound of a rotation that is uniform in [-bound, bound] turns, at most 0.5.
 
-    Each of the four is linear in the colours, so all of them are one matrix and one pass. That differs from torchvision
-    (the usual source, after Chen et al., 2020) in two ways: values are clipped once, at the end, and the hue turns in
-    YIQ, not in HSV.
+    Each change is linear in the colours, so all four are one matrix. Source: the ColorJitter of torchvision (after Chen
+    et al., 2020), with two differences: values are clipped once, at the end, and the hue rotates in YIQ, not in HSV.
     """
 
     brightness: float = 0.4
@@ -40,22 +39,23 @@ class ColourJitter(Config):
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
             if getattr(self, name) < 0:
-                raise ValueError(f"ColourJitter({name}={getattr(self, name)}): it must be 0 or more")
+                raise ValueError(f"ColourJitter({name}={getattr(self, name)}): it must be at least 0")
         if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"ColourJitter(hue={self.hue}): it is a part of a turn, 0 to 0.5")
+            raise ValueError(f"ColourJitter(hue={self.hue}): it must be in [0, 0.5], in turns")
         if not 0 <= self.share <= 1:
-            raise ValueError(f"ColourJitter(share={self.share}): it is a probability in [0, 1]")
+            raise ValueError(f"ColourJitter(share={self.share}): it must be a probability in [0, 1]")
 
     def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
-        """Changes the colours of `image`, uint8 (H, W, 3), RGB, in its place."""
+        """Changes the colours of `image`, uint8 (H, W, 3), RGB, in place."""
         if rng.random() >= self.share:
             return
         mean = image.reshape(-1, 3).mean(axis=0)
         cv2.transform(image, self.matrix(mean, rng), dst=image)
 
     def matrix(self, mean: Matrix, rng: np.random.Generator) -> Matrix:
-        """What is drawn for a picture of the mean colour `mean`, float64 (3,): float64 (3, 4), which takes a colour and
-        a 1 to another colour.
+        """Draws the matrix, float64 (3, 4), that maps (R, G, B, 1) to the new colour.
+
+        mean: the mean colour of the image, float64 (3,).
         """
         bounds = (self.brightness, self.contrast, self.saturation)
         brightness, contrast, saturation = (rng.uniform(max(0.0, 1 - bound), 1 + bound) for bound in bounds)
@@ -78,7 +78,7 @@ class ColourJitter(Config):
 
 
 def _turned(turn: float) -> Matrix:
-    """The matrix that turns the hue by so many turns."""
+    """The matrix, float64 (3, 3), that rotates the hue by `turn` turns."""
     angle = 2 * pi * turn
     rotation = np.eye(3)
     rotation[1:, 1:] = [[cos(angle), -sin(angle)], [sin(angle), cos(angle)]]

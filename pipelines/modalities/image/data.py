@@ -1,4 +1,4 @@
-"""What decides a batch of pictures, and the source that it makes of a split."""
+"""The data config of images, and the source that it makes of a split."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ImageSource = Source[FieldsRequest[ImageRequest], FieldsDraft[ImageDraft], Image
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageData(DataConfig[ImageBatch]):
-    """Masked pictures.
+    """The data config of masked images.
 
-    size: of the output, in pixels. patch: of a token. mask: a pattern of `maskstream.pipelines.masks` that needs no
-    cue, or None. augment: by default MAE's crop when shuffled (0.2 to 1 of the area, mirrored half of the time), the
-    central crop otherwise. colour: a jitter of the colours, by default none. views: a picture is decoded once and gives
-    so many views, each with a crop, colours and a mask of its own. component: the picture that is read where a sample
-    has several, such as "left.jpg"; by default the only one, of whatever form. fields: what else a sample holds, for
-    `batch.fields` (see fields.py).
+    size: the side of the output, in pixels. patch: the side of a token, in pixels. mask: a mask of
+    `maskstream.pipelines.masks` that needs no cues, or None. augment: by default MAE's random crop when shuffled (0.2
+    to 1 of the area, flipped with probability 0.5), else the centre crop. colour: colour jitter, by default none.
+    views: the number of views per sample; they share the decoded image and differ in crop, colours and mask. component:
+    the image to read, such as "left.jpg"; None if a sample has only one, of any format. fields: other values of a
+    sample for `batch.fields` (see fields.py).
     """
 
     modality: ClassVar[str] = "image"
@@ -55,20 +55,20 @@ class ImageData(DataConfig[ImageBatch]):
         _ = self.grids
         if self.mask is not None and self.mask.needs:
             needs = ", ".join(sorted(self.mask.needs))
-            raise ValueError(f"{self.mask} needs {needs}, and a loader of pictures brings no cues")
+            raise ValueError(f"{self.mask} needs {needs}, and images have no cues; use a mask without cues")
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """That of "image", on the axes (h, w)."""
+        """The token grid of "image", with the axes (h, w)."""
         return {"image": image_grid(self.size, self.patch)}
 
     def resolved(self, split: Split) -> Self:
-        """The same with all chosen that is left to the split."""
+        """The config with all defaults that depend on the split filled in."""
         augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5) if split.shuffle else CenterCrop()
         return replace(self, augment=self.augment or augment)
 
     def sampler(self, split: Split) -> ImageSampler:
-        """What makes the pictures of a split."""
+        """The sampler of a split."""
         own = self.resolved(split)
         return ImageSampler(
             manifest=split.manifest,
@@ -83,9 +83,9 @@ class ImageData(DataConfig[ImageBatch]):
         )
 
     def source(self, split: Split) -> ImageSource:
-        """The pictures of a split, for a loader or a mixture."""
+        """The source of a split, for a loader or a mixture."""
         own = self.resolved(split)
-        pictures = Source(
+        images = Source(
             sampler=self.sampler(split),
             finish=Unchanged(),
             samples=split.samples,
@@ -93,28 +93,31 @@ class ImageData(DataConfig[ImageBatch]):
             visible=visible_tokens((own.mask, own.grids["image"])),
             form={"size": own.size, "token grid": own.grids["image"], "views": own.views, "mask": own.mask},
         )
-        return with_fields(pictures, split.manifest, self.fields)
+        return with_fields(images, split.manifest, self.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[ImageBatch]:
-        """A loader of the pictures of a split."""
+        """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         return Loader(self.source(split), **loading)
 
 
 def image_grid(size: int, patch: int) -> TokenGrid:
-    """The (h, w) grid of a picture of size x size pixels in patches of patch x patch; ValueError where they do not fill
-    it.
+    """The (h, w) grid of an image of size x size pixels in patches of patch x patch pixels.
+
+    Raises ValueError if size is not a multiple of patch.
     """
     if min(size, patch) < 1 or size % patch:
         raise ValueError(
-            f"a picture of {size} px does not divide into patches of {patch} px; choose size as a multiple of patch"
+            f"an image of {size} px does not divide into patches of {patch} px; make size a multiple of patch"
         )
     return TokenGrid(axes=("h", "w"), shape=(size // patch, size // patch), patch=(patch, patch))
 
 
 def image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:
-    """The component `wanted`, or by default those of pictures of which a sample has just one, such as jpg in some and
-    png in others; ValueError where there is no such component, or a sample has several and none is named.
+    """The components that hold the images: `wanted`, or by default all image components if no sample has two of them.
+
+    For example, some samples have a jpg and the others a png. Raises ValueError if there is no such component, or if a
+    sample has several and `wanted` is None.
     """
     fitting = [one for one in manifest.components.values() if one.kind == IMAGE.name]
     if wanted is not None or not fitting or np.sum([one.present for one in fitting], axis=0).max(initial=0) > 1:

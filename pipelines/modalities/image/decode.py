@@ -1,11 +1,11 @@
-"""The bytes of a picture to pixels of its crops, decoded at the least size that the crops need.
+"""Decodes an image, at the lowest resolution that its crops need, and resizes the crops.
 
-libjpeg-turbo, which OpenCV's wheels bring, decodes a JPEG at 1/2, 1/4 or 1/8 of its size by a smaller inverse DCT of
-each 8 x 8 block: much less work, and nearly what an average over the full picture gives. It is used where the reduced
-crop still has at least as many pixels as the output. PNG and WebP have no such way and are decoded in full.
+libjpeg-turbo, which OpenCV's wheels contain, decodes a JPEG at 1/2, 1/4 or 1/8 of its size with a smaller inverse DCT
+of each 8 x 8 block. That is much faster, and close to averaging the full image over areas. It is used if the reduced
+crop still has at least as many pixels as the output. PNG and WebP are always decoded in full.
 
-So that both ways show the same, a crop of a picture that is decoded at 1/n begins and ends at multiples of n: it grows
-by less than n pixels at each side, which is less than one pixel of the output.
+A crop of an image that is decoded at 1/n is extended to multiples of n, so that it has whole pixels in the reduced
+image. It grows by less than n pixels on each side, which is less than one pixel of the output.
 """
 
 from __future__ import annotations
@@ -27,47 +27,49 @@ _FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 REDUCIBLE = ("jpg", "jpeg")
-"""The endings of members that can be decoded at a part of their size."""
+"""The endings of members that can be decoded at reduced resolution."""
 
 
-class PictureError(Exception):
-    """A member that cannot be decoded, or is not of the size that the manifest says."""
+class ImageError(Exception):
+    """A member cannot be decoded, or its size differs from the manifest's."""
 
 
 def reduction(crops: Sequence[Crop], size: int) -> int:
-    """The greatest n of 1, 2, 4, 8 at which each crop still has `size` x `size` pixels where it is decoded at 1/n."""
+    """The largest n of 1, 2, 4 and 8 at which each crop, decoded at 1/n, still has at least `size` x `size` pixels."""
     shortest = min(min(crop.width, crop.height) for crop in crops)
     return max(n for n in _FLAGS if n == 1 or shortest // n >= size)
 
 
 def on_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
-    """The crop of a picture of width x height, grown so that it begins and ends at multiples of n or at the edge."""
+    """The crop of an image of width x height pixels, extended to multiples of n or to the edge of the image."""
     x, y = crop.x // n * n, crop.y // n * n
     right = min(-(-(crop.x + crop.width) // n) * n, width)
     bottom = min(-(-(crop.y + crop.height) // n) * n, height)
     return Crop(x=x, y=y, width=right - x, height=bottom - y, flip=crop.flip)
 
 
-def decode_picture(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
-    """A picture of width x height pixels at 1/n of its size: uint8 (ceil(height / n), ceil(width / n), 3), in OpenCV's
-    order (blue first). PictureError where it cannot be decoded, or has another size.
+def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
+    """Decodes an image of width x height pixels at 1/n of its size: uint8 (ceil(height / n), ceil(width / n), 3), BGR.
+
+    Raises ImageError if it cannot be decoded, or has another size.
     """
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[n])
     except cv2.error as error:
-        raise PictureError(f"cannot be decoded ({' '.join(str(error).split())[:200]})") from error
+        raise ImageError(f"cannot be decoded ({' '.join(str(error).split())[:200]})") from error
     if pixels is None:
-        raise PictureError("cannot be decoded")
+        raise ImageError("cannot be decoded")
     wanted = (-(-height // n), -(-width // n), 3)
     if pixels.shape != wanted:
-        raise PictureError(f"decodes to {pixels.shape} at 1/{n}, and its manifest says {wanted}")
+        raise ImageError(f"decodes to {pixels.shape} at 1/{n}, not to {wanted} as the manifest says")
     return pixels.astype(np.uint8, copy=False)
 
 
 def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
-    """Writes a crop of a picture that was decoded at 1/n into `out`, uint8 (size, size, 3), as RGB.
+    """Writes a crop of an image that was decoded at 1/n to `out`, uint8 (size, size, 3), RGB.
 
-    The crop lies on the grid of n. It is averaged over area where it shrinks, else it is cubic, as MAE has it.
+    The crop, in pixels of the full image, must come from `on_grid`. It is resized by averaging over areas if it shrinks
+    on both axes, else bicubically as in MAE.
     """
     right, bottom = crop.x + crop.width, crop.y + crop.height
     part = pixels[crop.y // n : -(-bottom // n), crop.x // n : -(-right // n)]

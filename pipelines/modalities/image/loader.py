@@ -1,4 +1,4 @@
-"""The loader of masked pictures."""
+"""The loader of masked images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .data import ImageData
 
 
 class ImageSettings(Options, total=False):
-    """The fields of `ImageData`, whose defaults they have, and the options of all loaders."""
+    """The fields of `ImageData`, with its defaults, and the options of all loaders."""
 
     size: int
     patch: int
@@ -29,11 +29,12 @@ class ImageSettings(Options, total=False):
 
 
 def image_loader(location: str | Path, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
-    """A loader of masked pictures from a folder of shards (one split, such as `data/shards/imagefolder/train`).
+    """The loader of masked images of the split in the folder `location`, such as `data/shards/imagefolder/train`.
 
-    settings: the fields of `ImageData` (size, patch, mask, augment, colour, views, ...), and what all loaders take:
-    batch_size, seed, shuffle, workers and the others of `Options`. batch_size is samples per rank.
+    settings: the fields of `ImageData` (size, patch, mask, augment, colour, views, ...) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 
-    Errors: ValueError for settings, ShardError where the location holds no finished split.
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of images.
     """
     return ImageData.opened(location, settings)

@@ -1,4 +1,4 @@
-"""One picture on its way to a batch: draw its crops, read it, decode as much of it as they need, resize, mask."""
+"""The image sampler: it draws crops, reads images, decodes what the crops need, resizes, and draws masks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .batch import ImageBatch
 from .colour import ColourJitter
-from .decode import REDUCIBLE, PictureError, decode_picture, on_grid, reduction, show
+from .decode import REDUCIBLE, ImageError, decode_image, on_grid, reduction, show
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRequest:
-    """What was drawn for a sample before a byte was read: a crop per view, and at which part of its size the picture is
-    decoded (1 / n). component: the member that is read; width, height: its pixels.
+    """The draws of a sample: one crop per view.
+
+    component: the member to read. width, height: the size of the image in pixels. n: it is decoded at 1/n of its size.
     """
 
     index: int
@@ -43,9 +44,9 @@ class ImageRequest:
 
 @dataclass(kw_only=True, slots=True)
 class ImageDraft:
-    """The memory of a batch; row r is views r k to (r + 1) k of it.
+    """The memory of a batch of B views. With k views per sample, row r is the views [r k, (r + 1) k).
 
-    image: uint8 (B, size, size, 3). label: int64 (B,). key: of each view. maps: of each view's mask, None until it is
+    image: uint8 (B, size, size, 3). label: int64 (B,). key, maps (masks): one per view; maps are None until they are
     drawn.
     """
 
@@ -57,10 +58,10 @@ class ImageDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSampler:
-    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+    """Makes host batches of images. It holds only settings, so it can be sent to worker processes.
 
-    components: those that hold pictures; a sample has one of them. Every random choice is a function of (seed, epoch,
-    key, view): a picture is decoded once, and each view has a crop, colours and a mask of its own.
+    Every random draw is a function of (seed, epoch, key, view). The views of a sample share the decoded image; each
+    view has its own crop, colours and mask. components: the components that hold images; a sample has one of them.
     """
 
     manifest: Manifest
@@ -75,11 +76,11 @@ class ImageSampler:
 
     @property
     def needs_progress(self) -> bool:
-        """Whether its mask changes over the run."""
+        """Whether the mask depends on the progress of the run."""
         return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> ImageRequest:
-        """Draws the crops of a sample, and says where its bytes lie; SampleError where it has no picture."""
+        """Draws the crops of a sample, and finds its byte range; raises SampleError if it has no image."""
         index, epoch = wanted.index, wanted.epoch
         key = self.manifest.key(index)
         component = next((one for one in map(self.manifest.component, self.components) if one.offset[index]), None)
@@ -105,7 +106,7 @@ class ImageSampler:
         )
 
     def allocate(self, rows: int) -> ImageDraft:
-        """The memory of a batch of so many samples."""
+        """The memory of a batch of `rows` samples."""
         n = rows * self.views
         return ImageDraft(
             image=np.empty((n, self.size, self.size, 3), dtype=np.uint8),
@@ -115,7 +116,7 @@ class ImageSampler:
         )
 
     def mask(self, request: ImageRequest, draft: ImageDraft, row: int) -> None:
-        """Draws the masks of a sample's views."""
+        """Draws the masks of a row."""
         if self.pattern is None:
             return
         for view in range(self.views):
@@ -123,14 +124,14 @@ class ImageSampler:
             draft.maps[row * self.views + view] = self.pattern.maps(self.grid, draw)
 
     def fill(self, request: ImageRequest, draft: ImageDraft, row: int, stats: Stats) -> None:
-        """Reads and decodes a picture and shows its views; SampleError where it cannot be used."""
+        """Reads and decodes a row, and makes its views; raises SampleError if the image is unusable."""
         try:
             with stats.stage("read"):
                 (data,) = self.manifest.store.read_many(request.ranges)
             stats.read_bytes += len(data)
             with stats.stage("decode"):
-                pixels = decode_picture(data, request.width, request.height, request.n)
-        except (StoreError, PictureError) as error:
+                pixels = decode_image(data, request.width, request.height, request.n)
+        except (StoreError, ImageError) as error:
             raise self._error(request.index, request.component, str(error)) from error
         with stats.stage("convert"):
             for view, crop in enumerate(request.crops):
@@ -142,13 +143,13 @@ class ImageSampler:
                 draft.label[place], draft.key[place] = self.manifest.label[request.index], request.key
 
     def _error(self, index: int, component: str, reason: str) -> SampleError:
-        """What is raised for a sample that cannot be used."""
+        """The error for an unusable sample."""
         return SampleError(
             shard=self.manifest.shard_name(index), key=self.manifest.key(index), component=component, reason=reason
         )
 
     def join(self, draft: ImageDraft) -> ImageBatch:
-        """The batch of a draft whose rows are filled."""
+        """The host batch; the views of a sample are consecutive rows."""
         maps = [one for one in draft.maps if one is not None]
         return ImageBatch(
             image=torch.from_numpy(draft.image),

@@ -12,23 +12,23 @@ from ...stream.batch import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshBatch(Batch):
-    """A batch of meshes, put together as one graph of N nodes in which nothing joins one mesh to another.
+    """A batch of meshes, concatenated to one graph of N nodes and E edges; no edge connects two meshes.
 
-    node_offset, edge_offset: int64 (B + 1,), the nodes and edges of mesh i are those from offset i to offset i + 1.
-    positions: float32 (N, 2 or 3), as stored. kinds: int64 (N,), node types (0 normal, 4 inflow, 5 outflow, 6 wall as
-    in MeshGraphNets; 0 throughout on surfaces). edges: int64 (2, E), senders and receivers, each side of a cell in both
-    directions; edge_features: float32 (E, d + 1), from the receiver to the sender and the distance, in mean edge
-    lengths of the dataset.
+    node_offset, edge_offset: int64 (B + 1,); mesh i has the nodes and edges [offset[i], offset[i + 1]). positions:
+    float32 (N, d) as stored, d = 2 or 3. kinds: int64 (N,), the node types of MeshGraphNets (0 normal, 4 inflow, 5
+    outflow, 6 wall); 0 for surfaces. edges: int64 (2, E), senders and receivers; every mesh edge in both directions.
+    edge_features: float32 (E, d + 1), the vector from receiver to sender and its length, in mean edge lengths of the
+    dataset.
 
-    state: float32 (N, D), normalised by the dataset's mean and deviation (the unit normals of a surface as they are),
-    with noise where the loader adds some; next_state: the same one step later, without noise, None for surfaces.
-    change: float32 (D,), the deviation of a step's change in the units of state. step: int64 (B,), which step it is.
-    counts: float32 (N,), what a node counts in a loss: 1 where the field is free (normal and outflow nodes, all nodes
-    of a surface), 0 where it is given.
+    state: float32 (N, D), the fields at a step, normalised by the dataset's mean and standard deviation, plus noise if
+    the loader adds it; for surfaces the unit normals. next_state: float32 (N, D), the fields one step later, without
+    noise; None for surfaces. change: float32 (D,), the standard deviation of the change per step, in units of `state`.
+    step: int64 (B,), the number of the step. counts: float32 (N,), the weight of a node in a loss: 1 if its fields are
+    free (normal and outflow nodes, all nodes of surfaces), 0 if they are prescribed.
 
-    mask: MaskBatch of one row over the N nodes, or None; a target's weight is its `counts`. visible_edges: int64
-    (2, K), the edges between visible nodes, numbered as in mask.visible; kept_edges: int64 (K,), their places among
-    `edges`.
+    mask: MaskBatch of one row over the N nodes, or None; the weight of a target is its `counts`. visible_edges: int64
+    (2, K), the edges between visible nodes, as indexes into mask.visible. kept_edges: int64 (K,), the same edges as
+    indexes into `edges`. Both are None without a mask.
     """
 
     positions: Tensor
@@ -47,7 +47,7 @@ class MeshBatch(Batch):
     step: Tensor
 
     def weighted(self, weight: Tensor) -> MeshBatch:
-        """As `Batch.weighted`; nodes of a mesh of weight 0 count nothing."""
+        """As `Batch.weighted`; it also weights the `counts` of each mesh's nodes."""
         weight = weight.repeat_interleave(len(self) // len(weight))
         of_node = weight.repeat_interleave(self.node_offset.diff())
         mask = self.mask and replace(self.mask, weight=self.mask.weight * of_node[self.mask.target])

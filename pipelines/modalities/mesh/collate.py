@@ -1,4 +1,4 @@
-"""Views of meshes to one graph: nodes and edges end to end, numbered anew."""
+"""Concatenates the views of a batch to one graph, and renumbers nodes and edges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshView:
-    """What MeshBatch has of one view, numbered on its own."""
+    """The fields of a MeshBatch for one view; nodes and edges are numbered from 0."""
 
     positions: npt.NDArray[np.float32]
     kinds: npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ class MeshView:
 def mesh_batch(
     views: Sequence[MeshView], *, label: Sequence[int], key: list[str], change: npt.NDArray[np.float32]
 ) -> MeshBatch:
-    """The batch of some views; `change` float32 (D,) is its field of that name."""
+    """The batch of the given views, with a label and a key per view; `change` is float32 (D,), as in `MeshBatch`."""
     node_offset = _offsets([len(view.positions) for view in views])
     edges = np.concatenate(
         [view.graph.edges + first for view, first in zip(views, node_offset, strict=False)], axis=1, dtype=np.int64
@@ -66,7 +66,7 @@ def mesh_batch(
 
 
 def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> MaskBatch | None:
-    """The masks of all views as one row over all nodes."""
+    """The masks of all views, concatenated to one row over all nodes; None without masks."""
     masks = [(view.mask, int(first)) for view, first in zip(views, node_offset, strict=False) if view.mask is not None]
     if not masks:
         return None

@@ -1,4 +1,4 @@
-"""What decides a batch of meshes, and the source that it makes of a split."""
+"""The data config of meshes, and the source that it makes of a split."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ MeshSource = Source[FieldsRequest[MeshRequest], FieldsDraft[MeshDraft], MeshBatc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshData(DataConfig[MeshBatch]):
-    """Masked graphs.
+    """The data config of masked meshes.
 
-    Of a simulation a view is one step and the one after it, of a surface its vertices with their normals. mask: a
-    pattern of `maskstream.pipelines.masks` on the axis node, or None. noise: on the fields of simulations. statistics:
-    what fields and edges are normalised by; by default those of the split `train` beside this one, or this one's.
-    views: a mesh is read once and gives so many views, each with a step, noise and a mask of its own; a batch has
-    batch_size * views. With shuffle=False the steps are not drawn, but lie evenly in the trajectory. component: the
-    mesh that is read where a sample has several (with its own fields, `left.fields.npy` of `left.npz`); by default the
-    only one. fields: what else a sample holds, for `batch.fields` (see fields.py); those of a simulation are in
-    `batch.state`.
+    A view of a simulation is a step and the next one; a view of a surface is its vertices with their normals. mask: a
+    mask of `maskstream.pipelines.masks` on the axis node, or None. noise: noise on the fields of simulations, by
+    default none. statistics: the normalisation of fields and edges; by default that of the split `train` in the same
+    folder, else this split's own. views: the number of views per sample; they share the mesh and differ in step, noise
+    and mask. With shuffle=False the steps are not drawn, but evenly spaced in the trajectory. component: the mesh to
+    read, such as "left.npz", whose fields are `left.fields.npy`; None if a sample has only one. fields: other values of
+    a sample for `batch.fields` (see fields.py); the fields of a simulation are in `batch.state`.
     """
 
     modality: ClassVar[str] = "mesh"
@@ -52,19 +51,19 @@ class MeshData(DataConfig[MeshBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """None: every mesh has a grid of its own, its nodes."""
+        """Empty, because the grid of each mesh is its nodes."""
         return {}
 
     def resolved(self, split: Split) -> Self:
-        """The same with all chosen that is left to the split; ValueError where that cannot be."""
+        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         manifest = split.manifest
         component = component_of(manifest.components, ("mesh",), self.component).name
         if self.noise is not None and fields_of(component) not in manifest.components:
-            raise ValueError(f"{self.noise} is for simulations, and {manifest.folder} holds surfaces; give noise=None")
+            raise ValueError(f"noise={self.noise} needs simulations, {manifest.folder} holds surfaces; leave it out")
         return replace(self, statistics=self._statistics(split), component=component)
 
     def sampler(self, split: Split) -> MeshSampler:
-        """What makes the graphs of a split."""
+        """The sampler of a split."""
         own = self.resolved(split)
         return MeshSampler(
             manifest=split.manifest,
@@ -78,7 +77,7 @@ class MeshData(DataConfig[MeshBatch]):
         )
 
     def source(self, split: Split) -> MeshSource:
-        """The graphs of a split, for a loader or a mixture."""
+        """The source of a split, for a loader or a mixture."""
         own = self.resolved(split)
         graphs = Source(
             sampler=own.sampler(split),
@@ -90,7 +89,7 @@ class MeshData(DataConfig[MeshBatch]):
         return with_fields(graphs, split.manifest, own.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[MeshBatch]:
-        """A loader of the graphs of a split."""
+        """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         return Loader(self.source(split), **loading)
 

@@ -1,4 +1,4 @@
-"""The graph of a mesh: its nodes, and an edge in both directions for every side of a cell."""
+"""The graph of a mesh: its nodes, and each edge of its cells in both directions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """edges int64 (2, 2E): senders and receivers, every side of the mesh once in each direction: the first E from the
-    lower to the higher number, ascending, the others the same turned round. features float32 (2E, d + 1): from the
-    receiver to the sender, and the distance.
+    """The directed graph of a mesh with E edges in d dimensions.
+
+    edges: int64 (2, 2E), senders and receivers. The first E go from the lower to the higher node number, in ascending
+    order; the other E are the same edges reversed. features: float32 (2E, d + 1), the vector from receiver to sender
+    and its length.
     """
 
     edges: Int64s
@@ -23,26 +25,31 @@ class Graph:
 
     @property
     def sides(self) -> Int64s:
-        """Every side once, int64 (2, E), the lower number first."""
+        """Each edge once, int64 (2, E), with the lower node number first."""
         return self.edges[:, : self.edges.shape[1] // 2]
 
 
 def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float = 1.0) -> Graph:
-    """The graph of cells (C, k) over nodes at float32 (V, d); cells are triangles (k = 3) or tetrahedra (k = 4), all of
-    whose corners are joined. Features are measured in units of `length`. ValueError for a corner that is no node.
+    """The graph of cells, int32 (C, k), over nodes at `positions`, float32 (V, d).
+
+    Cells are triangles (k = 3) or tetrahedra (k = 4). length: the unit of the edge features, in the positions' units.
+    Raises ValueError if a cell names a node that does not exist.
     """
     from .kernels import both_ways, neighbour_rows
 
     cells = np.ascontiguousarray(cells, dtype=np.int32)
     if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
-        raise ValueError(f"cells name the nodes {cells.min()} to {cells.max()}, but there are {len(positions)} nodes")
+        raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}; legal are 0 to {len(positions) - 1}")
     starts, found = neighbour_rows(cells, len(positions))
     edges, features = both_ways(starts, found, np.ascontiguousarray(positions, dtype=np.float32), 1 / length)
     return Graph(edges=edges, features=features)
 
 
 def surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) -> Float32s:
-    """Unit normals float32 (V, 3) at the vertices of a surface, those of its faces weighted by their areas."""
+    """The unit normals of a surface's vertices, float32 (V, 3): the area-weighted mean of the faces' normals.
+
+    vertices: float32 (V, 3). faces: int32 (F, 3). A vertex whose mean is 0 has the normal 0.
+    """
     from .kernels import vertex_normals
 
     return vertex_normals(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32))

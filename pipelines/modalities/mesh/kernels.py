@@ -1,4 +1,4 @@
-"""Loops over the cells of a mesh: its edges, their features, the normals of a surface's vertices."""
+"""Compiled loops over the cells of a mesh: its edges, their features, and vertex normals."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy.typing as npt
 from ...jit import kernel
 
 _SMALL = 24
-"""Rows of neighbours up to this length are sorted by insertion."""
+"""Rows of neighbours up to this length use insertion sort."""
 
 
 @kernel
 def neighbour_rows(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Each side of the cells (C, k) once: int64 (n_nodes + 1,) starts, and int32 (E,), where from starts[i] on lie the
-    neighbours of node i that have a higher number, ascending.
+    """The edges of cells, int32 (C, k), each once, as compressed sparse rows: starts, int64 (n_nodes + 1,), and
+    neighbours, int32 (E,).
+
+    The neighbours of node i with a higher number are neighbours[starts[i] : starts[i + 1]], in ascending order.
     """
     corners = cells.shape[1]
     begin = np.zeros(n_nodes + 1, dtype=np.int64)
@@ -60,8 +62,10 @@ def neighbour_rows(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDAr
 def both_ways(
     starts: npt.NDArray[np.int64], found: npt.NDArray[np.int32], places: npt.NDArray[np.float32], scale: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Edges int64 (2, 2E), every side in one direction and then every side in the other, and float32 (2E, d + 1): from
-    the receiver to the sender, and how far that is, both times `scale`.
+    """The directed edges, int64 (2, 2E), and their features, float32 (2E, d + 1), as in `Graph`.
+
+    starts, found: the result of `neighbour_rows`. places: the nodes' positions, float32 (V, d). scale: a factor of the
+    features.
     """
     n, dims = len(found), places.shape[1]
     edges = np.empty((2, 2 * n), dtype=np.int64)
@@ -82,7 +86,7 @@ def both_ways(
 
 @kernel
 def difference(vertices: npt.NDArray[np.float32], a: int, b: int) -> tuple[float, float, float]:
-    """From vertex a to vertex b."""
+    """The vector from vertex a to vertex b, in float64."""
     return (
         np.float64(vertices[b, 0]) - vertices[a, 0],
         np.float64(vertices[b, 1]) - vertices[a, 1],
@@ -92,7 +96,7 @@ def difference(vertices: npt.NDArray[np.float32], a: int, b: int) -> tuple[float
 
 @kernel
 def vertex_normals(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Unit normals float32 (V, 3) of the vertices, those of their faces weighted by area; 0 where that sums to 0."""
+    """The unit normals of the vertices, float32 (V, 3): the area-weighted mean of the faces' normals, or 0."""
     sums = np.zeros((len(vertices), 3), dtype=np.float64)
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]

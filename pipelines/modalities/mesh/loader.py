@@ -16,7 +16,7 @@ from .statistics import MeshStatistics
 
 
 class MeshSettings(Options, total=False):
-    """The fields of `MeshData`, whose defaults they have, and the options of all loaders."""
+    """The fields of `MeshData`, with its defaults, and the options of all loaders."""
 
     mask: Mask | None
     noise: MeshNoise | None
@@ -27,11 +27,12 @@ class MeshSettings(Options, total=False):
 
 
 def mesh_loader(location: str | Path, **settings: Unpack[MeshSettings]) -> Loader[MeshBatch]:
-    """A loader of graphs from a folder of shards of meshes (one split, such as `data/shards/cylinder-flow/train`).
+    """The loader of masked meshes of the split in the folder `location`, such as `data/shards/cylinder-flow/train`.
 
-    settings: the fields of `MeshData` (mask, noise, statistics, views, component, ...), and what all loaders take:
-    batch_size, seed, shuffle, workers and the others of `Options`.
+    settings: the fields of `MeshData` (mask, noise, statistics, views, component, ...) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views meshes.
 
-    Errors: ValueError for settings, ShardError where the location holds no finished split of meshes.
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of meshes.
     """
     return MeshData.opened(location, settings)

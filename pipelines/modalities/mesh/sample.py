@@ -1,4 +1,4 @@
-"""One mesh on its way to a batch: draw the step, mask, read its bytes, build the graph, add noise."""
+"""The mesh sampler: it draws steps, reads meshes and fields, builds graphs, and draws noise and masks."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .noise import MeshNoise
 from .statistics import MeshStatistics
 
 FREE = (0, 5)
-"""Node types whose fields are not given: normal and outflow."""
+"""The node types whose fields are not prescribed: normal and outflow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredMesh:
-    """A mesh as it is stored: positions float32 (V, d), cells int32 (C, k), kinds int64 (V,)."""
+    """A mesh as stored: positions float32 (V, d), cells int32 (C, k), kinds (node types) int64 (V,)."""
 
     positions: npt.NDArray[np.float32]
     cells: npt.NDArray[np.int32]
@@ -38,10 +38,10 @@ class StoredMesh:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshRequest:
-    """What was drawn for a sample before a byte was read: the step of each view.
+    """The draws of a sample: the step of each view.
 
-    n_nodes: of the mesh. mesh: where it lies. pairs: where the step of each view lies with the one after it; none of a
-    surface.
+    n_nodes: the number of nodes in the manifest. mesh: the byte range of the mesh. pairs: per view, the byte range of
+    its step and the next one; empty for surfaces.
     """
 
     index: int
@@ -55,15 +55,15 @@ class MeshRequest:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """The mesh and the steps."""
+        """The byte ranges of the mesh and of the steps."""
         return (self.mesh, *self.pairs)
 
 
 @dataclass(kw_only=True, slots=True)
 class MeshDraft:
-    """The views of a batch, of any size each; row r is views r k to (r + 1) k.
+    """The views of a batch, each with its own number of nodes. With k views per sample, row r is [r k, (r + 1) k).
 
-    maps: of each view's mask. views: as in `MeshView`; both None until they are drawn and made. label, key: of each.
+    maps (masks), views: None until they are drawn and made. label, key: one per view.
     """
 
     maps: list[Maps | None]
@@ -74,10 +74,10 @@ class MeshDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshSampler:
-    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+    """Makes host batches of meshes. It holds only settings, so it can be sent to worker processes.
 
-    component: the mesh that is read. Every random choice is a function of (seed, epoch, key, view). A view of a
-    simulation is a step of its own: drawn, or with `drawn_steps` False those that cut the trajectory into equal parts.
+    Every random draw is a function of (seed, epoch, key, view). Each view of a simulation has its own step.
+    drawn_steps: True draws it uniformly; False takes evenly spaced steps. component: the mesh to read.
     """
 
     manifest: Manifest
@@ -91,16 +91,16 @@ class MeshSampler:
 
     @property
     def trajectory(self) -> str:
-        """The component with the steps of the mesh, which a surface does not have."""
+        """The component that holds the fields of the mesh; a surface has none."""
         return fields_of(self.component)
 
     @property
     def needs_progress(self) -> bool:
-        """Whether its mask changes over the run."""
+        """Whether the mask depends on the progress of the run."""
         return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> MeshRequest:
-        """Draws the step of each view, and says where its bytes lie; SampleError where the sample has no mesh."""
+        """Draws the step of each view, and finds the byte ranges; raises SampleError if the sample has no mesh."""
         index, epoch, key = wanted.index, wanted.epoch, self.manifest.key(wanted.index)
         mesh = self.manifest.member(index, self.component)
         steps = self._steps(index, epoch, key)
@@ -116,23 +116,23 @@ class MeshSampler:
         )
 
     def allocate(self, rows: int) -> MeshDraft:
-        """Places for the views of so many samples."""
+        """The draft of a batch of `rows` samples."""
         n = rows * self.views
         return MeshDraft(maps=[None] * n, views=[None] * n, label=[-1] * n, key=[""] * n)
 
     def mask(self, request: MeshRequest, draft: MeshDraft, row: int) -> None:
-        """Draws the masks of a sample's views where they follow nothing that it shows."""
+        """Draws the masks of a row if they need no content."""
         if self.pattern is not None and not self.pattern.needs:
             self._draw_maps(self.pattern, request, draft, row, Cues())
 
     def fill(self, request: MeshRequest, draft: MeshDraft, row: int, stats: Stats) -> None:
-        """Reads a sample's mesh and steps and makes its views; SampleError where they cannot be used."""
+        """Reads a row, and makes its views and the masks that need content; raises SampleError if it is unusable."""
         with stats.stage("read"):
             mesh = self._mesh(request.index, request.mesh)
             pairs = self._pairs(request)
         stats.read_bytes += sum(each.size for each in request.ranges)
         if len(mesh.positions) != request.n_nodes:
-            reason = f"it has {len(mesh.positions)} nodes, not {request.n_nodes} as the manifest says"
+            reason = f"has {len(mesh.positions)} nodes, not {request.n_nodes} as the manifest says"
             raise self._error(request.index, self.component, reason)
         with stats.stage("convert"):
             graph = build_graph(mesh.positions, mesh.cells, self.statistics.edge_length)
@@ -160,7 +160,7 @@ class MeshSampler:
             )
 
     def join(self, draft: MeshDraft) -> MeshBatch:
-        """The batch; the views of a sample come one after the other."""
+        """The host batch; the views of a sample are consecutive rows."""
         return mesh_batch(
             [view for view in draft.views if view is not None],
             label=draft.label,
@@ -169,12 +169,13 @@ class MeshSampler:
         )
 
     def mesh(self, index: int) -> StoredMesh:
-        """The mesh of sample `index`; SampleError where it cannot be read."""
+        """Reads the mesh of sample `index`; raises SampleError if it cannot be read."""
         return self._mesh(index, self.manifest.member(index, self.component))
 
     def fields(self, index: int, first: int, count: int) -> npt.NDArray[np.float32]:
-        """The steps [first, first + count) of simulation `index` as stored, float32 (count, V, D); no other step is
-        read. SampleError where they cannot be.
+        """Reads the steps [first, first + count) of sample `index`: float32 (count, V, D), not normalised.
+
+        Raises SampleError if they cannot be read, or are not finite.
         """
         try:
             data = self.manifest.store.read(*self._range(index, first, count))
@@ -183,31 +184,31 @@ class MeshSampler:
         return self._finite(index, first, data)
 
     def n_steps(self, index: int) -> int:
-        """The steps of sample `index`, 0 for a surface."""
+        """The number of steps of sample `index`; 0 for a surface."""
         stored = self.manifest.components.get(self.trajectory)
         return int(stored.lists["shape"][index][0]) if stored is not None and stored.offset[index] else 0
 
     def _steps(self, index: int, epoch: int, key: str) -> tuple[int, ...]:
-        """The step of each view; it has a next one."""
+        """The step of each view; never the last step, which has no next one."""
         pairs = max(self.n_steps(index) - 1, 1)
         if not self.drawn_steps:
             return tuple((2 * view + 1) * pairs // (2 * self.views) for view in range(self.views))
         return tuple(int(sample_rng(self.seed, epoch, key, v, "step").integers(pairs)) for v in range(self.views))
 
     def _shape(self, index: int) -> tuple[int, int]:
-        """The nodes and channels of the fields of simulation `index`."""
+        """The numbers of nodes and channels of the fields of sample `index`."""
         _, n_nodes, channels = self.manifest.components[self.trajectory].lists["shape"][index].tolist()
         return n_nodes, channels
 
     def _range(self, index: int, first: int, count: int) -> Range:
-        """Where the steps [first, first + count) of simulation `index` lie."""
+        """The byte range of the steps [first, first + count) of sample `index`."""
         name, offset, _ = self.manifest.member(index, self.trajectory)
         begin, size = step_span(first, count, *self._shape(index))
         data_offset = int(self.manifest.components[self.trajectory].facts["data_offset"][index])
         return Range(name, offset + data_offset + begin, size)
 
     def _mesh(self, index: int, place: Range) -> StoredMesh:
-        """The mesh of sample `index`, which lies at `place`."""
+        """Reads the mesh of sample `index` from the range `place`; raises SampleError if it cannot be read."""
         try:
             arrays = read_mesh(self.manifest.store.read(*place))
             if "faces" in arrays:
@@ -219,16 +220,19 @@ class MeshSampler:
             raise self._error(index, self.component, f"{error}") from error
 
     def _pairs(self, request: MeshRequest) -> list[npt.NDArray[np.float32]]:
-        """The step of each view and the one after it as stored, float32 (2, V, D); none of a surface."""
+        """Reads the step of each view and the next one, float32 (2, V, D) each; empty for a surface.
+
+        Raises SampleError if they cannot be read, or are not finite.
+        """
         try:
             found = self.manifest.store.read_many(request.pairs)
         except StoreError as error:
             raise self._error(request.index, self.trajectory, str(error)) from error
-        pairs = zip(request.steps, found, strict=False)  # none of a surface
+        pairs = zip(request.steps, found, strict=False)  # `found` is empty for a surface
         return [self._finite(request.index, step, data) for step, data in pairs]
 
     def _finite(self, index: int, first: int, data: bytes) -> npt.NDArray[np.float32]:
-        """The steps from `first` on that `data` holds, float32 (count, V, D)."""
+        """The steps from `first` on in `data`, float32 (count, V, D); raises SampleError if they are not finite."""
         steps = steps_of(data, *self._shape(index))
         if not np.isfinite(steps).all():
             raise self._error(index, self.trajectory, f"steps {first} to {first + len(steps) - 1} are not finite")
@@ -241,7 +245,7 @@ class MeshSampler:
             draft.maps[row * self.views + view] = mask.maps(_nodes(request.n_nodes), draw)
 
     def _mask_batch(self, maps: Maps | None, n_nodes: int) -> MaskBatch | None:
-        """A view's mask, numbered on its own."""
+        """The mask of one view, whose nodes are numbered from 0."""
         return None if self.pattern is None or maps is None else self.pattern.batched(_nodes(n_nodes), [maps])
 
     def _error(self, index: int, component: str, reason: str) -> SampleError:
@@ -250,5 +254,5 @@ class MeshSampler:
 
 
 def _nodes(n: int) -> TokenGrid:
-    """The grid of n nodes."""
+    """The token grid of n nodes."""
     return TokenGrid(axes=("node",), shape=(n,), patch=(1,))

@@ -1,4 +1,4 @@
-"""What the fields of a mesh dataset are normalised by, made of the sums in its dataset.json."""
+"""The statistics that normalise the fields and edges of a mesh dataset, from the sums in its dataset.json."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshStatistics(Config):
-    """mean, deviation: of the D channels of a field over all nodes and steps. change: the deviation of the change from
-    one step to the next at nodes that are free to change. All in the data's units; empty for surfaces. edge_length: the
-    mean.
+    """The statistics of a mesh dataset, in the data's units; the first three are empty for surfaces.
+
+    mean, deviation: mean and standard deviation of each of the D channels, over all nodes and steps. change: the
+    standard deviation of the change per step, over the nodes whose fields are free. edge_length: the mean edge length.
     """
 
     mean: tuple[float, ...]
@@ -37,14 +38,14 @@ class MeshStatistics(Config):
         return np.divide(self.change, self.deviation).astype(np.float32)
 
     def normalised(self, fields: Float32s) -> Float32s:
-        """Fields float32 (..., D) with the mean 0 and the deviation 1."""
+        """Fields, float32 (..., D), normalised to mean 0 and standard deviation 1."""
         mean, deviation = (np.asarray(each, dtype=np.float32) for each in (self.mean, self.deviation))
         values: Float32s = (fields - mean) / deviation
         return values
 
     @classmethod
     def of_sums(cls, sums: Mapping[str, Sequence[float]]) -> Self:
-        """Of the `sums` that the mesh encoder makes. A channel that never changes has the deviation 1."""
+        """The statistics from the mesh encoder's `sums`; a constant channel gets the standard deviation 1."""
         count, length = sums["edges"]
         mean, deviation = _moments(sums.get("fields", (0.0,)))
         _, change = _moments(sums.get("changes", (0.0,)))
@@ -52,8 +53,10 @@ class MeshStatistics(Config):
 
 
 def statistics_of(folder: Path, info: Mapping[str, Any]) -> MeshStatistics:
-    """Those of the split `train` beside `folder`, where there is one, so that all splits of a dataset are normalised
-    alike, else the split's own (`info` is its dataset.json). ShardError where it has none.
+    """The statistics of the split `train` in the parent of `folder`, so that all splits are normalised alike.
+
+    Without such a split of the same dataset they are the split's own; `info` is its dataset.json. Raises ShardError if
+    dataset.json has no sums.
     """
     train = folder.resolve().parent / "train"
     if (train / DATASET_JSON).is_file():
@@ -61,13 +64,14 @@ def statistics_of(folder: Path, info: Mapping[str, Any]) -> MeshStatistics:
         info = other if other["dataset"] == info["dataset"] else info
     if "edges" not in info.get("sums", {}):
         raise ShardError(
-            f"dataset.json of {folder} has no sums to normalise by; write the shards again, or give statistics="
+            f"dataset.json of {folder} has no sums to normalise by; write the shards again, or give "
+            "statistics=MeshStatistics(...)"
         )
     return MeshStatistics.of_sums(info["sums"])
 
 
 def _moments(sums: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel out of a count, sums and sums of squares."""
+    """Mean and standard deviation of each channel, from a count, the sums and the sums of squares."""
     count, values = sums[0], np.asarray(sums[1:]).reshape(2, -1)
     mean = values[0] / max(count, 1)
     deviation = np.sqrt(np.maximum(values[1] / max(count, 1) - mean**2, 0))

@@ -1,1 +1,1 @@
-"""Clouds of points, their tokens and voxels."""
+"""Point clouds: their loader, tokens and voxels."""

@@ -1,4 +1,4 @@
-"""What happens to the points of a sample: one scale, and random turns, sizes and jitter."""
+"""Normalisation and augmentation of point clouds: random scale, rotation and jitter."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ Normalise = Literal["ball", "deviation", "none"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointStats(Config):
-    """Of a whole dataset: the mean of all points and one deviation for all axes, as DiT-3D normalises ShapeNet."""
+    """The mean of all points of a dataset, and one standard deviation for all axes, as DiT-3D normalises ShapeNet."""
 
     mean: tuple[float, float, float]
     deviation: float
 
     def __post_init__(self) -> None:
         if not self.deviation > 0:
-            raise ValueError(f"a deviation is above 0, got {self.deviation}")
+            raise ValueError(f"deviation must be above 0, got {self.deviation}")
 
     @classmethod
     def of(cls, location: str | Path) -> Self:
-        """Those of the split in a folder, from the sums that `make shards` left in its dataset.json; use the training
-        split's for the others. ShardError where it has none.
+        """The statistics of the split in the folder `location`, from the sums in its dataset.json.
+
+        Use the training split's for all splits. Raises ShardError if dataset.json has no sums of points.
         """
         sums = read_dataset_json(Path(location)).get("sums", {}).get("points")
         if not sums:
-            raise ShardError(f"{location} has no sums of points in its dataset.json; make it again from the raw data")
+            raise ShardError(
+                f"dataset.json of {location} has no sums of points; write the shards again from the raw data"
+            )
         n, *total, squares = sums
         mean = [value / n for value in total]
         variance = squares / n / 3 - sum(value * value for value in mean) / 3
@@ -47,14 +50,13 @@ class PointStats(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointAugment(Config):
-    """In this order, on x, y, z only:
+    """Normalises, scales, rotates and jitters the coordinates of a cloud, in this order; features stay unchanged.
 
-    normalise: "ball" centres a cloud at its mean and divides by the greatest norm; "deviation" divides by the
-    root mean square of its coordinates, one number for all axes; a PointStats subtracts and divides by the dataset's
-    (see `PointStats.of`); "none" leaves the points as they are. A cloud whose points all coincide is only centred.
-    scale: from and to, of the factor that a view is multiplied with. rotate: about an axis ("any": about all, uniform
-    over rotations), by a uniform angle. jitter: deviation of the normal noise that is added to every coordinate, cut at
-    `jitter_most`.
+    normalise: "ball" subtracts the cloud's mean and divides by the largest norm; "deviation" subtracts the mean and
+    divides by the root mean square of all coordinates; a `PointStats` subtracts and divides by the dataset's; "none"
+    does nothing. A cloud whose points all coincide is only centred. scale: (low, high) of the uniform draw of a factor.
+    rotate: the axis of a rotation by a uniform angle; "any" draws uniformly from all rotations. jitter: the standard
+    deviation of normal noise on every coordinate, clipped to [-jitter_most, jitter_most].
     """
 
     normalise: Normalise | PointStats = "ball"
@@ -66,17 +68,17 @@ class PointAugment(Config):
     def __post_init__(self) -> None:
         if not isinstance(self.normalise, PointStats) and self.normalise not in get_args(Normalise):
             raise ValueError(
-                f"normalise is one of {', '.join(get_args(Normalise))}, or a PointStats, got {self.normalise!r}"
+                f"normalise must be {', '.join(get_args(Normalise))}, or a PointStats, got {self.normalise!r}"
             )
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is 0 < from <= to, got {self.scale}")
+            raise ValueError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
         if self.rotate is not None and self.rotate not in get_args(Axis):
-            raise ValueError(f"rotate is None or one of {', '.join(get_args(Axis))}, got {self.rotate!r}")
+            raise ValueError(f"rotate must be None or one of {', '.join(get_args(Axis))}, got {self.rotate!r}")
         if self.jitter < 0 or self.jitter_most < 0:
-            raise ValueError(f"jitter and jitter_most are 0 or more, got {self.jitter} and {self.jitter_most}")
+            raise ValueError(f"jitter and jitter_most must be at least 0, got {self.jitter} and {self.jitter_most}")
 
     def __call__(self, points: Float32s, rng: np.random.Generator) -> Float32s:
-        """A view of points (N, 3 or more): float32, of their shape; `points` stay as they are."""
+        """The augmented points, float32 (N, 3 + features); `points` itself is not changed."""
         xyz = self._normalised(points[:, :3].astype(np.float64))
         if self.scale[0] < self.scale[1]:
             xyz *= rng.uniform(*self.scale)
@@ -103,7 +105,7 @@ class PointAugment(Config):
 
 
 def rotation(axis: Axis, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """A random rotation matrix, float64 (3, 3): by a uniform angle about one axis, or uniform over all rotations."""
+    """Draws a rotation matrix, float64 (3, 3): a uniform angle about one axis, or uniform over all rotations."""
     if axis == "any":
         a, b, c, d = (q := rng.standard_normal(4)) / np.linalg.norm(q)
         return np.array(

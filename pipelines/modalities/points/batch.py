@@ -14,9 +14,9 @@ from ...stream.batch import Batch
 class PointsBatch(Batch):
     """A batch of point clouds.
 
-    points: float32 (B, N, 3 + features), x, y, z first, as augmented. noise: float32 (B, N, 3), standard normal, and
-    time: int64 (B,), the time that it belongs to (see diffusion.py), both None where the loader adds none. mask:
-    MaskBatch over the tokens of points/tokens.py, or None.
+    points: float32 (B, N, 3 + features), augmented, x, y, z first and without noise. noise: float32 (B, N, 3), standard
+    normal. time: int64 (B,), the time of the noise schedule (augment/diffusion.py). Both are None if the loader draws
+    no noise. mask: MaskBatch over the tokens of tokens.py, or None.
     """
 
     points: Tensor

@@ -1,4 +1,4 @@
-"""What decides a batch of point clouds, and the source that it makes of a split."""
+"""The data config of point clouds, and the source that it makes of a split."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PointsSource = Source[FieldsRequest[PointRequest], FieldsDraft[PointDraft], Poin
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointsData(DataConfig[PointsBatch]):
-    """Masked clouds.
+    """The data config of masked point clouds.
 
-    select: which points of a cloud are read, by default 2,048. augment: by default only a cloud's own ball becomes the
-    unit ball. tokens: what the mask lies on, by default cubes of 4^3 of 32^3 voxels. mask: a pattern of
-    `maskstream.pipelines.masks`, or None. noise: for diffusion models; each view then has a time and noise of its own,
-    drawn like all else from (seed, epoch, key, view). views: a cloud is read once and gives so many views, each
-    augmented, noised and masked on its own; a batch has batch_size * views. component: the cloud that is read where a
-    sample has several; by default the only one. fields: what else a sample holds, for `batch.fields` (see fields.py).
+    select: the points to read, by default 2,048 per cloud. augment: by default only scaling to the unit ball. tokens:
+    the tokens of the mask, by default 8^3 cubes of 4^3 voxels. mask: a mask of `maskstream.pipelines.masks`, or None.
+    noise: a noise schedule, for diffusion models; the loader then draws noise and a time for each view. views: the
+    number of views per sample; they share the points and differ in augmentation, noise and mask. component: the point
+    cloud to read, such as "points.npy"; None if a sample has only one. fields: other values of a sample for
+    `batch.fields` (see fields.py).
     """
 
     modality: ClassVar[str] = "points"
@@ -54,15 +54,15 @@ class PointsData(DataConfig[PointsBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """That of "points", as the tokens say."""
+        """The token grid of "points", which `tokens` defines."""
         return {"points": self.tokens.grid}
 
     def resolved(self, split: Split) -> Self:
-        """The same with all chosen that is left to the split; ValueError where that cannot be."""
+        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         return replace(self, component=component_of(split.manifest.components, ("points",), self.component).name)
 
     def sampler(self, split: Split) -> PointSampler:
-        """What makes the clouds of a split."""
+        """The sampler of a split."""
         own = self.resolved(split)
         return PointSampler(
             manifest=split.manifest,
@@ -77,7 +77,7 @@ class PointsData(DataConfig[PointsBatch]):
         )
 
     def source(self, split: Split) -> PointsSource:
-        """The clouds of a split, for a loader or a mixture."""
+        """The source of a split, for a loader or a mixture."""
         own = self.resolved(split)
         clouds = Source(
             sampler=self.sampler(split),
@@ -97,6 +97,6 @@ class PointsData(DataConfig[PointsBatch]):
         return with_fields(clouds, split.manifest, own.fields)
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PointsBatch]:
-        """A loader of the clouds of a split."""
+        """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         return Loader(self.source(split), **loading)

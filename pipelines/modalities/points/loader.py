@@ -18,7 +18,7 @@ from .tokens import PointTokens
 
 
 class PointsSettings(Options, total=False):
-    """The fields of `PointsData`, whose defaults they have, and the options of all loaders."""
+    """The fields of `PointsData`, with its defaults, and the options of all loaders."""
 
     select: PointSelection
     augment: PointAugment
@@ -31,11 +31,12 @@ class PointsSettings(Options, total=False):
 
 
 def points_loader(location: str | Path, **settings: Unpack[PointsSettings]) -> Loader[PointsBatch]:
-    """A loader of masked clouds from a folder of shards (one split, such as `data/shards/modelnet40/train`).
+    """The loader of masked point clouds of the split in the folder `location`, such as `data/shards/modelnet40/train`.
 
-    settings: the fields of `PointsData` (select, augment, tokens, mask, noise, ...), and what all loaders take:
-    batch_size, seed, shuffle, workers and the others of `Options`.
+    settings: the fields of `PointsData` (select, augment, tokens, mask, noise, ...) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 
-    Errors: ValueError for settings, ShardError where the location holds no finished split of points.
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of point clouds.
     """
     return PointsData.opened(location, settings)

@@ -1,8 +1,9 @@
-"""Which rows of a cloud a sample takes, and the reading of just those.
+"""Draws points of a cloud, and reads only their rows.
 
-A member `points.npy` is a header, of which the manifest knows all, and rows of float32. preprocess lays the rows in
-random order, so any run of rows is a random sample of the cloud without replacement: it is one read, however large the
-cloud is. A run begins anywhere and goes on at row 0 behind the last one, so every row is equally likely.
+A member `points.npy` is a header, whose contents the manifest repeats, and rows of float32. The rows are stored in
+random order, so any run of consecutive rows is a random sample of the cloud without replacement, and one read suffices,
+however large the cloud is. A run starts at a uniform row and wraps around at the last one, so every row is equally
+likely.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ Float32s = npt.NDArray[np.float32]
 
 
 class PointsError(Exception):
-    """A member is not what a shard of points holds; the message says what was found."""
+    """A member does not hold the requested points; the message says what it holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSelection(Config):
-    """`points` points of a cloud.
+    """The draw of `points` points from each cloud.
 
-    replace: drawn one by one from all of the cloud with replacement, as DiT-3D does (the whole cloud is read then);
-    without it a run of rows (see above), and a cloud that has too few gives all of them and repeats some, drawn.
-    rows: only those of the cloud's rows [first, stop) count, such as (0, 10000), PointFlow's training points of
-    ShapeNet; a cloud with fewer rows gives what it has of them. features: how many columns behind x, y, z are taken.
+    replace: True draws every point from the whole cloud with replacement, as DiT-3D does, which reads the whole cloud.
+    False reads a run of consecutive rows; a smaller cloud gives all its points and random repetitions. rows: restricts
+    the draw to the rows [first, stop), such as (0, 10000) for PointFlow's training points of ShapeNet; rows beyond the
+    end of a cloud are ignored. features: the number of columns to take after x, y, z.
     """
 
     points: int = 2048
@@ -40,34 +41,37 @@ class PointSelection(Config):
 
     def __post_init__(self) -> None:
         if self.points < 1 or self.features < 0:
-            raise ValueError(f"points is 1 or more and features 0 or more, got {self.points} and {self.features}")
+            raise ValueError(
+                f"points must be at least 1 and features at least 0, got {self.points} and {self.features}"
+            )
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
-            raise ValueError(f"rows are [first, stop) with 0 <= first < stop, got {self.rows}")
+            raise ValueError(f"rows must be (first, stop) with 0 <= first < stop, got {self.rows}")
 
     def read(
         self, store: Store, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator
     ) -> tuple[Float32s, int]:
-        """The points drawn from the member at `place`, float32 (points, 3 + features), and the bytes read.
+        """Draws and reads points of the member at `place`: float32 (points, 3 + features), and the bytes read.
 
-        facts: of the member, as the manifest has them. PointsError where the member has not as many columns, or a
-        number is not finite.
+        facts: the member's facts in the manifest. Raises PointsError if the member has too few columns or rows, or
+        holds a number that is not finite.
         """
         rows = self.rows_of(place, facts, rng)
         return self.taken(store, rows), rows.size_bytes
 
     def rows_of(self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator) -> Rows:
-        """Draws the rows of the member at `place`; nothing is read. PointsError where it has not what is asked for."""
+        """Draws the rows of the member at `place`, without reading; raises PointsError if it lacks rows or columns."""
         n_rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
         if begin + 4 * n_rows * columns != place.size:
             raise PointsError(
-                f"{n_rows} rows of {columns} float32 and a header of {begin} bytes are not {place.size} bytes"
+                f"has {place.size} bytes, not {begin} bytes of header and {n_rows} rows of {columns} float32 as the "
+                "manifest says"
             )
         if columns < 3 + self.features:
-            raise PointsError(f"has {columns} columns; x, y, z and {self.features} features were asked for")
+            raise PointsError(f"has {columns} columns, fewer than x, y, z and features={self.features}")
         first, stop = self.rows or (0, n_rows)
         stop = min(stop, n_rows)
         if first >= stop:
-            raise PointsError(f"has {n_rows} rows, none of the rows {self.rows}")
+            raise PointsError(f"has {n_rows} rows, none of them in rows={self.rows}")
 
         def run(start: int, count: int) -> Range:
             return Range(place.name, place.offset + begin + 4 * columns * start, 4 * columns * count)
@@ -85,7 +89,7 @@ class PointSelection(Config):
         return Rows(ranges=tuple(one for one in runs if one.size), columns=columns, order=None)
 
     def taken(self, store: Store, rows: Rows) -> Float32s:
-        """Reads the rows that were drawn, float32 (points, 3 + features); PointsError where one is not finite."""
+        """Reads drawn rows: float32 (points, 3 + features); raises PointsError if a number is not finite."""
         data = b"".join(store.read_many(rows.ranges))
         read = np.frombuffer(data, dtype="<f4").reshape(-1, rows.columns)
         got = (read if rows.order is None else read[rows.order])[:, : 3 + self.features]
@@ -96,8 +100,10 @@ class PointSelection(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """Rows that were drawn: where they lie, and which of those are taken in which order, int64 (points,), None for all
-    as they are.
+    """The drawn rows of a cloud.
+
+    ranges: the byte ranges to read. columns: the columns of a stored row. order: int64 (points,), the points as indexes
+    into the rows read; None for all rows in their order.
     """
 
     ranges: tuple[Range, ...]
@@ -106,5 +112,5 @@ class Rows:
 
     @property
     def size_bytes(self) -> int:
-        """How much is read."""
+        """The number of bytes to read."""
         return sum(one.size for one in self.ranges)

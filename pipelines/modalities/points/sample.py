@@ -1,4 +1,4 @@
-"""One cloud on its way to a batch: draw its rows, read them, augment, add noise, mask."""
+"""The points sampler: it draws and reads rows of point clouds, augments them, and draws noise and masks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .tokens import PointTokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointRequest:
-    """What was drawn for a cloud before a byte was read: its rows."""
+    """The draws of a sample that precede reading: its rows."""
 
     wanted: Wanted
     key: str
@@ -32,16 +32,16 @@ class PointRequest:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """Where they lie."""
+        """The byte ranges of the rows."""
         return self.rows.ranges
 
 
 @dataclass(kw_only=True, slots=True)
 class PointDraft:
-    """The memory of a batch; row r is views r k to (r + 1) k of it.
+    """The memory of a batch of B views. With k views per sample, row r is the views [r k, (r + 1) k).
 
-    points: float32 (B, N, 3 + features). noise: float32 (B, N, 3) and time: int64 (B,), or None. label: int64 (B,).
-    key: of each view. maps: of each view's mask, None until it is drawn.
+    points: float32 (B, N, 3 + features). noise: float32 (B, N, 3), or None without noise. time: int64 (B,), unused
+    without noise. label: int64 (B,). key, maps (masks): one per view; maps are None until they are drawn.
     """
 
     points: npt.NDArray[np.float32]
@@ -54,10 +54,10 @@ class PointDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class PointSampler:
-    """Makes samples of one dataset; holds settings only, so that it can be sent to worker processes.
+    """Makes host batches of point clouds. It holds only settings, so it can be sent to worker processes.
 
-    Every random choice is a function of (seed, epoch, key, view): the rows are shared by the views of a sample; each
-    view has an augmentation, a time, noise and a mask of its own.
+    Every random draw is a function of (seed, epoch, key, view). The views of a sample share the rows; each view has its
+    own augmentation, time, noise and mask.
     """
 
     manifest: Manifest
@@ -72,11 +72,11 @@ class PointSampler:
 
     @property
     def needs_progress(self) -> bool:
-        """Whether its mask changes over the run."""
+        """Whether the mask depends on the progress of the run."""
         return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> PointRequest:
-        """Draws the rows of a cloud; SampleError where it has not what is asked for."""
+        """Draws the rows of a cloud; raises SampleError if it lacks the requested rows or columns."""
         index = wanted.index
         key = self.manifest.key(index)
         rng = sample_rng(self.seed, wanted.epoch, key, 0, "points")
@@ -88,7 +88,7 @@ class PointSampler:
         return PointRequest(wanted=wanted, key=key, rows=rows)
 
     def allocate(self, rows: int) -> PointDraft:
-        """The memory of a batch of so many clouds."""
+        """The memory of a batch of `rows` clouds."""
         n, points = rows * self.views, self.select.points
         return PointDraft(
             points=np.empty((n, points, 3 + self.select.features), dtype=np.float32),
@@ -100,13 +100,13 @@ class PointSampler:
         )
 
     def mask(self, request: PointRequest, draft: PointDraft, row: int) -> None:
-        """Draws the masks of a cloud's views where they follow nothing that it shows."""
+        """Draws the masks of a row if they need no content."""
         if self.pattern is not None and not self.pattern.needs:
             for view in range(self.views):
                 draft.maps[row * self.views + view] = self._maps(self.pattern, request, view, Cues())
 
     def fill(self, request: PointRequest, draft: PointDraft, row: int, stats: Stats) -> None:
-        """Writes a cloud's views; SampleError where it cannot be used."""
+        """Reads a row, and makes its views and the masks that need content; raises SampleError if it is unusable."""
         wanted, key = request.wanted, request.key
         try:
             with stats.stage("read"):
@@ -131,7 +131,7 @@ class PointSampler:
                     draft.maps[own.start + view] = self._maps(self.pattern, request, view, cues)
 
     def join(self, draft: PointDraft) -> PointsBatch:
-        """The batch; the views of a sample come one after the other."""
+        """The host batch; the views of a sample are consecutive rows."""
         maps = [own for own in draft.maps if own is not None]
         return PointsBatch(
             points=torch.from_numpy(draft.points),
@@ -143,7 +143,7 @@ class PointSampler:
         )
 
     def _cues(self, draft: PointDraft, own: slice) -> list[Cues]:
-        """What a mask asks to know of the views of a cloud, of the noised points where there is noise."""
+        """The cues of a cloud's views for its mask, from the clean and the noised points."""
         clean = torch.from_numpy(draft.points[own])
         seen = clean
         if self.noise is not None and draft.noise is not None:

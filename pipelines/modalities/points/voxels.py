@@ -1,12 +1,12 @@
-"""Voxels of point clouds, batched, on any device: where points lie in a cube of R^3 cells, what lies in each cell.
+"""Voxelisation of batches of point clouds, on any device, and interpolation back to the points.
 
-The rule is DiT-3D's (Mo et al., 2023; after Point-Voxel CNN): a cloud is centred, divided by twice the greatest norm
-and moved by 0.5, so that it lies in the unit cube; times R, clamped to [0, R - 1] and rounded that is each point's
-voxel.
+The rule is DiT-3D's (Mo et al., 2023; after Point-Voxel CNN). A cloud is centred, divided by twice its largest norm and
+shifted by 0.5, so it lies in the unit cube. The coordinates times R, clamped to [0, R - 1] and rounded, give the voxel
+of each point.
 
-Shapes: B clouds of N points with C features, resolution R, patches of p^3 voxels. Tokens are numbered in C order of
-(x, y, z). Sums are taken with scatter_add_: on the CPU in the order of the points, so that results repeat bit by bit;
-on CUDA in any order unless torch.use_deterministic_algorithms(True) is set.
+Shapes: B clouds of N points with C features, resolution R, patches of p^3 voxels. Voxels and tokens are numbered in C
+order of (x, y, z). Sums use scatter_add_, which is deterministic on the CPU, and on CUDA only with
+torch.use_deterministic_algorithms(True).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ...stream.batch import Movable
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Voxels(Movable):
-    """A batch of clouds in voxels.
+    """A batch of voxelised point clouds.
 
-    features: float32 (B, C, R, R, R), the mean of the points' features in each voxel, 0 where there is none. counts:
-    int64 (B, R, R, R), the points in each. places: float32 (B, N, 3), the points in units of voxels, in [0, R - 1];
-    point n lies in the voxel that `places[:, n]` rounds to. reach: float32 (B,), half the edge of the cube in the
-    points' own units: how far from their mean the farthest lies.
+    features: float32 (B, C, R, R, R), the mean feature of the points in each voxel, 0 in empty voxels. counts: int64
+    (B, R, R, R), the number of points in each voxel. places: float32 (B, N, 3), the coordinates in units of voxels, in
+    [0, R - 1]; rounding them gives the voxel of each point. reach: float32 (B,), the largest distance of a point from
+    the mean of its cloud, which is half the edge of the cube, in the points' units.
     """
 
     features: Tensor
@@ -38,41 +38,41 @@ class Voxels(Movable):
 
 
 def voxel_places(points: Tensor, resolution: int) -> Tensor:
-    """Points (B, N, 3 or more) in units of voxels: float32 (B, N, 3) in [0, R - 1].
+    """The coordinates of points (B, N, 3 or more) in units of voxels: float32 (B, N, 3), in [0, R - 1].
 
-    A cloud whose points all coincide, such as one of a single point, lies in the middle. The mean is taken in float64,
-    so that the order of the sum does not decide where a point lies.
+    A cloud whose points all coincide lies in the middle of the cube. The mean is taken in float64, so the voxel of a
+    point does not depend on the order of the sum. Raises ValueError if the resolution is below 1.
     """
     if resolution < 1:
-        raise ValueError(f"the resolution is voxels along an edge, 1 or more, got {resolution}")
+        raise ValueError(f"resolution, the voxels along an edge, must be at least 1, got {resolution}")
     centred = _centred(points)
     unit = centred / (2 * _reach(centred)[:, None, None]).clamp_min(torch.finfo(torch.float32).tiny) + 0.5
     return (unit * resolution).clamp(0, resolution - 1)
 
 
 def _centred(points: Tensor) -> Tensor:
-    """x, y, z less their mean, float32 (B, N, 3)."""
+    """x, y, z minus their mean, float32 (B, N, 3)."""
     xyz = points[..., :3].float()
     return xyz - xyz.double().mean(dim=1, keepdim=True).float()
 
 
 def _reach(centred: Tensor) -> Tensor:
-    """The greatest norm in each cloud, float32 (B,)."""
+    """The largest norm in each cloud, float32 (B,)."""
     return centred.square().sum(dim=2).amax(dim=1).sqrt()
 
 
 def voxel_numbers(places: Tensor, resolution: int) -> Tensor:
-    """The number of each point's voxel in C order of (x, y, z): int64 (B, N); halves round to even."""
+    """The voxel number of each point, int64 (B, N), in C order of (x, y, z); halves round to even."""
     cells = places.round().long()
     return (cells[..., 0] * resolution + cells[..., 1]) * resolution + cells[..., 2]
 
 
 @torch.no_grad()
 def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> Voxels:
-    """Clouds (B, N, C), of which the first three columns are x, y, z, in voxels; all columns are their features.
+    """Voxelises clouds (B, N, C); the first three columns are x, y, z, and all C columns are features.
 
-    places: where the points lie, by default `voxel_places(points, resolution)`. Only voxels with points are written to,
-    so it costs what the points cost, however empty the cube is. There is no gradient.
+    places: the coordinates in units of voxels, by default `voxel_places(points, resolution)`. Only occupied voxels are
+    written, so on the CPU the cost hardly depends on the resolution. No gradient is computed.
     """
     batch, _, columns = points.shape
     where = voxel_places(points, resolution) if places is None else places
@@ -93,9 +93,10 @@ def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> V
 
 
 def _zeros(*shape: int, like: Tensor) -> Tensor:
-    """Zeros of a shape, on the device and of the kind of another tensor.
+    """Zeros of a shape, with the device and dtype of `like`.
 
-    numpy's memory comes from the system as zeros, page by page when it is touched; torch writes all of it.
+    On the CPU numpy allocates them: its pages are zeroed by the system when they are first touched, while torch writes
+    all of them.
     """
     if like.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.from_numpy(np.zeros(shape, dtype=np.int64 if like.dtype == torch.int64 else np.float32))
@@ -103,9 +104,9 @@ def _zeros(*shape: int, like: Tensor) -> Tensor:
 
 
 def devoxelise(grid: Tensor, places: Tensor) -> Tensor:
-    """The values of a grid (B, R, R, R, C) at places (B, N, 3) in units of voxels, by trilinear interpolation.
+    """Interpolates a grid (B, R, R, R, C) trilinearly at `places` (B, N, 3), in units of voxels.
 
-    Returns (B, N, C) in the grid's dtype. At whole places they are the voxels' own values.
+    Returns (B, N, C) in the grid's dtype. At integer places these are the voxels' own values.
     """
     batch, resolution, columns = len(grid), grid.shape[1], grid.shape[4]
     low = places.floor().clamp(0, max(resolution - 2, 0))
@@ -122,7 +123,7 @@ def devoxelise(grid: Tensor, places: Tensor) -> Tensor:
 
 
 def voxel_grid(resolution: int, patch: int) -> TokenGrid:
-    """The (x, y, z) grid of tokens of `patch`^3 voxels; ValueError where they do not fill the cube."""
+    """The (x, y, z) grid of tokens of `patch`^3 voxels; raises ValueError if resolution is not a multiple of patch."""
     if patch < 1 or resolution < 1 or resolution % patch:
         raise ValueError(
             f"resolution={resolution} is not a positive multiple of patch={patch}; "
@@ -132,15 +133,15 @@ def voxel_grid(resolution: int, patch: int) -> TokenGrid:
 
 
 def point_tokens(places: Tensor, resolution: int, patch: int) -> Tensor:
-    """The number of the token that each point's voxel belongs to: int64 (B, N)."""
+    """The token number of each point, int64 (B, N)."""
     side = voxel_grid(resolution, patch).shape[0]
     return voxel_numbers(torch.div(places.round(), patch, rounding_mode="floor"), side)
 
 
 def occupied_tokens(points: Tensor, resolution: int, patch: int) -> Tensor:
-    """Whether any point lies in a token's patch^3 voxels: bool (B, (R / patch)^3).
+    """Whether a token contains a point: bool (B, (R / patch)^3).
 
-    Points decide, not features: a voxel may hold points whose mean is 0.
+    Points are counted, since the mean feature of an occupied voxel may be 0.
     """
     tokens = point_tokens(voxel_places(points, resolution), resolution, patch)
     occupied = torch.zeros(len(points), voxel_grid(resolution, patch).size, dtype=torch.bool, device=points.device)

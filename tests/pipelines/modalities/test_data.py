@@ -1,4 +1,4 @@
-"""The data configs: what they give is what the loaders' settings give, and they come back from JSON."""
+"""Data configs: they equal the loaders' settings, survive JSON, and are the identity of a loader."""
 
 import json
 from dataclasses import fields, replace
@@ -59,7 +59,7 @@ def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
         video_loader(split, masks=None)  # type: ignore[call-arg]
 
 
-def test_none_is_refused_where_it_means_nothing(split: Path) -> None:
+def test_none_is_refused_for_a_required_setting(split: Path) -> None:
     with pytest.raises(ValueError, match=r"clip=None: a loader of video needs it; leave it out"):
         video_loader(split, clip=None)  # type: ignore[typeddict-item]
     assert video_loader(split, mask=None, augment=None, batch_size=2, clip=VideoClip(frames=2, size=32))
@@ -77,11 +77,11 @@ def test_none_is_refused_where_it_means_nothing(split: Path) -> None:
         MeshData(statistics=MeshStatistics(mean=(0.0,), deviation=(1.0,), change=(1.0,), edge_length=0.5)),
     ],
 )
-def test_it_comes_back_from_json(data: DataConfig[Any]) -> None:
+def test_a_data_config_survives_json(data: DataConfig[Any]) -> None:
     assert DataConfig.from_dict(json.loads(json.dumps(data.to_dict()))) == data
 
 
-def test_grids_are_those_of_the_fields() -> None:
+def test_grids_follow_from_the_fields() -> None:
     assert VideoData(tubelet=4).grids["video"].shape == (4, 14, 14)
     assert AudioData().grids["audio"].shape == (64, 8)
     assert [grid.shape for grid in AudioVisualData(audio_patch=(32, 16)).grids.values()] == [(8, 14, 14), (32, 8)]
@@ -89,12 +89,12 @@ def test_grids_are_those_of_the_fields() -> None:
 
 
 @pytest.mark.parametrize("data", [VideoData, AudioData, AudioVisualData, ImageData, PointsData, MeshData])
-def test_a_sample_gives_a_view_or_more(data: Any) -> None:
+def test_views_below_1_are_refused(data: Any) -> None:
     with pytest.raises(ValueError, match="views=0: it must be 1 or more"):
         data(views=0)
 
 
-def test_tokens_fill_what_they_are_cut_from() -> None:
+def test_sizes_must_be_multiples_of_the_patch() -> None:
     with pytest.raises(ValueError, match="does not divide into tokens of 48 x 16"):
         AudioData(patch=(48, 16))
 
@@ -118,20 +118,20 @@ MASKED = VideoData(clip=VideoClip(frames=4, size=32), mask=MotionGuided(ratio=0.
         (replace(MASKED, patch=16), r"data\.patch: saved 8, here 16"),
     ],
 )
-def test_a_loader_refuses_the_position_of_another_choice(split: Path, other: VideoData, says: str) -> None:
+def test_a_loader_refuses_the_state_of_another_config(split: Path, other: VideoData, says: str) -> None:
     state = json.loads(json.dumps(MASKED.loader(split, batch_size=2).state_dict()))
     MASKED.loader(split, batch_size=2).load_state_dict(state)
     with pytest.raises(ResumeError, match=says):
         other.loader(split, batch_size=2).load_state_dict(state)
 
 
-def test_what_is_left_to_choose_counts_by_what_was_chosen(split: Path) -> None:
+def test_auto_and_its_resolved_value_are_the_same_identity(split: Path) -> None:
     state = replace(MASKED, flow="codec", clip=replace(MASKED.clip, align=4)).loader(split, batch_size=2).state_dict()
     replace(MASKED, augment=None).loader(split, batch_size=2).load_state_dict(state)
     assert state["data"]["component"] == "mp4"
 
 
-def test_a_mixture_names_the_part_that_differs(split: Path) -> None:
+def test_a_mixture_names_the_source_that_differs(split: Path) -> None:
     def mixed(flip: float) -> Loader[Any]:
         opened, sources = Split.open(split, "video", device="cpu"), []
         for own in (0.0, flip):

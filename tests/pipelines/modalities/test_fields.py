@@ -1,4 +1,4 @@
-"""Fields beside the media: each kind's rule of collation, against what was written."""
+"""Fields of samples: the collation rule of each kind of value."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ DESCRIBED = [
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
-    """Three clips with a json each, an action of 7 numbers a frame, and a track of another length each."""
+    """The folder of a split of three clips: each has a json, 7 action values per frame, and a track."""
     raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("described") / "train"
     video = encode_video(write_moving_texture(raw / "0.mp4", seed=0, frames=FRAMES), PROFILES["train"])
     folder.mkdir()
@@ -76,7 +76,7 @@ def batch(folder, *fields, **options):
     return one
 
 
-def test_names_and_numbers_of_classes_are_multi_hot(described):
+def test_class_names_and_class_numbers_become_multi_hot(described):
     assert batch(described, "labels").fields["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
 
 
@@ -88,7 +88,7 @@ def test_numbers_are_stacked_and_a_fraction_makes_them_float64(described):
     assert fields["gain"].tolist() == [0.5, 1.0, 2.5]
 
 
-def test_a_row_for_each_frame_gives_the_rows_of_the_clips_frames(described):
+def test_arrays_with_a_row_per_frame_give_the_rows_of_the_clip(described):
     (one,) = loader(described, ("action", Field(name="speed", per_frame=True)), shuffle=True)
     frames = (one.pts_s * 30).round().long()
     assert one.fields["action"].shape == (3, 4, 7)
@@ -98,7 +98,7 @@ def test_a_row_for_each_frame_gives_the_rows_of_the_clips_frames(described):
         assert one.fields["speed"][row].tolist() == (frames[row] + 100 * n).tolist()
 
 
-def test_other_arrays_are_padded_and_say_how_long_they_are(described):
+def test_other_arrays_are_padded_and_have_lengths(described):
     fields = batch(described, "track", "box", "speed").fields
     assert fields["track"].dtype == torch.int16
     assert fields["track"].shape == (3, 3, 2)
@@ -108,7 +108,7 @@ def test_other_arrays_are_padded_and_say_how_long_they_are(described):
     assert fields["speed"].shape == (3, FRAMES)
 
 
-def test_a_missing_field_is_an_error_that_says_the_remedy_or_a_default(described):
+def test_a_missing_field_is_an_error_or_gets_its_default(described):
     with pytest.raises(ShardError, match=r"'s2'.*no field 'caption'.*loud.*Field\(name='caption', default=...\)"):
         batch(described, "caption")
     assert batch(described, Field(name="caption", default="")).fields["caption"] == ["a dog in the rain", "a horn", ""]
@@ -136,7 +136,7 @@ def test_a_request_names_the_fields_that_are_read(described):
     check_what_is_read(data.source(opened).sampler, store, len(DESCRIBED))
 
 
-def test_what_cannot_be_a_field_is_refused(described, tmp_path):
+def test_illegal_fields_are_refused(described, tmp_path):
     with pytest.raises(ValueError, match="loud stands there more than once"):
         loader(described, ("loud", "loud"))
     with pytest.raises(ShardError, match="no field 'lound'"):
@@ -178,7 +178,7 @@ KINDS = {**MODALITIES, "noisy": NOISY}
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def told(request, tmp_path_factory):
-    """A modality, and its split with a caption and a number in each sample's json."""
+    """A modality and its split; each sample's json has a caption and a number."""
     kind = KINDS[request.param]
 
     def samples(raw):
@@ -206,7 +206,7 @@ def test_every_modality_has_fields(told, options):
         assert one.fields["loud"].tolist() == [int(key[1:]) for key in one.key]
 
 
-def test_clips_with_sound_take_the_rows_of_their_frames(tmp_path):
+def test_clips_with_sound_get_the_rows_of_their_frames(tmp_path):
     numbers = np.arange(200, dtype=np.int64)
 
     def samples(raw):

@@ -12,7 +12,7 @@ LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
 def wave(n: int, channels: int = 1, seed: int = 0, peak: float = 0.8) -> npt.NDArray[np.float32]:
-    """Tones that wander and noise that comes and goes, float32 (n, channels); no two stretches are alike."""
+    """Tones that wander and noise that comes and goes, float32 (n, channels); no two segments are alike."""
     rng = np.random.default_rng(seed)
     time = np.arange(n)[:, None] / 16000
     hertz = rng.uniform(150, 900, channels)

@@ -1,4 +1,4 @@
-"""Tars of sounds that others wrote: every stretch equals a plain decode of the whole, and few bytes are read for it."""
+"""Tars of sounds that others wrote: every segment equals a plain decode of the whole, and few bytes are read for it."""
 
 import io
 import json
@@ -115,7 +115,7 @@ def plain(data):
     return whole.astype(np.float32) / {"s16": 2.0**15, "s32": 2.0**31}.get(kind, 1.0)
 
 
-def stretch(manifest, i, first, stop):
+def segment(manifest, i, first, stop):
     table = packets_name(manifest.shard_name(i)), int(manifest.component("sound").facts["table_offset"][i])
     rate, n = (
         int(manifest.component("sound").facts["sample_rate"][i]),
@@ -131,7 +131,7 @@ def key(name):
 
 
 @pytest.mark.parametrize("name", [*ENCODED, *WRITTEN, *MADE])
-def test_every_stretch_is_that_of_a_plain_decode(split, sounds, name):
+def test_every_segment_is_that_of_a_plain_decode(split, sounds, name):
     manifest = Manifest.load(split)
     i, truth = by_name(manifest)[key(name)], plain(sounds[name])
     n, rate = len(truth), int(manifest.component("sound").facts["sample_rate"][i])
@@ -142,10 +142,10 @@ def test_every_stretch_is_that_of_a_plain_decode(split, sounds, name):
     lengths = [5000, 1, 1, 700, *rng.integers(1, rate, 25).tolist()]
     for first, length in zip(firsts, lengths, strict=True):
         stop = min(first + length, n)
-        got, _ = stretch(manifest, i, first, stop)
+        got, _ = segment(manifest, i, first, stop)
         assert got.dtype == np.float32
         assert np.array_equal(got, truth[first:stop]), (first, stop)
-    assert np.array_equal(stretch(manifest, i, 0, n)[0], truth)
+    assert np.array_equal(segment(manifest, i, 0, n)[0], truth)
 
 
 @pytest.mark.parametrize("name", [name for name in (*WRITTEN, *MADE) if name != "opus2.opus"])
@@ -153,7 +153,7 @@ def test_a_plain_decode_by_another_library_is_the_same(split, sounds, name):
     manifest = Manifest.load(split)
     i = by_name(manifest)[key(name)]
     truth, rate = sf.read(io.BytesIO(sounds[name]), dtype="float32", always_2d=True)
-    got = stretch(manifest, i, 1000, 20000)[0]
+    got = segment(manifest, i, 1000, 20000)[0]
     assert rate == int(manifest.component("sound").facts["sample_rate"][i])
     assert len(truth) == int(manifest.component("sound").facts["n_samples"][i])
     lossy = name.endswith(".ogg")
@@ -167,7 +167,7 @@ def test_few_bytes_are_read_where_the_codec_allows_it(split, sounds, name):
     i = by_name(manifest)[key(name)]
     rate, n = (int(manifest.component("sound").facts[fact][i]) for fact in ("sample_rate", "n_samples"))
     size = len(sounds[name])
-    middle = stretch(manifest, i, n // 2, n // 2 + rate // 2)[1]
+    middle = segment(manifest, i, n // 2, n // 2 + rate // 2)[1]
     table = read_table(sound_entry(manifest, i))
     if name in FROM_BEGINNING:
         assert not table.cells["decode"].any()
@@ -195,7 +195,7 @@ def test_a_long_sound_whose_decoder_never_forgets_is_read_in_parts(tmp_path):
     assert not cells["runs_on"].any()
     assert cells["decode"][3:].all()
     for first, stop in ((0, 500), (48000 * 45, 48000 * 46), (48000 * 29, 48000 * 51 + 7), (len(truth) - 9, len(truth))):
-        got, read = stretch(manifest, 0, first, stop)
+        got, read = segment(manifest, 0, first, stop)
         assert np.array_equal(got, truth[first:stop])
         assert read < len(data) * (0.9 if stop - first > 48000 * 20 else 0.5)
     assert verify(tmp_path, decode=True).problems == []
@@ -213,7 +213,7 @@ def test_what_no_table_can_say_is_decoded_as_a_whole(tmp_path):
     index_tars([tmp_path], workers=0)
     manifest, truth = Manifest.load(tmp_path), plain(data)
     assert read_table(sound_entry(manifest, 0)).kind == "whole"
-    got, read = stretch(manifest, 0, 50000, 60000)
+    got, read = segment(manifest, 0, 50000, 60000)
     assert np.array_equal(got, truth[50000:60000])
     assert read == 96 + len(data)
     assert verify(tmp_path, decode=True).problems == []

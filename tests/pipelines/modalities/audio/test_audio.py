@@ -1,4 +1,4 @@
-"""Audio batches: features as the reference libraries make them, only the bytes that are needed, exact crops."""
+"""The audio loader: features equal the reference libraries', segments are exact, and only their bytes are read."""
 
 import io
 from dataclasses import replace
@@ -13,7 +13,7 @@ import torch
 
 from maskstream.pipelines import AudioClip, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.decode.sound import SoundError, decode_stretch, read_stretch
+from maskstream.pipelines.decode.sound import SoundError, decode_segment, read_segment
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
@@ -44,7 +44,7 @@ def sound(rate, seconds, channels=1, seed=0):
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """Six sounds of several rates and lengths, the second one of 40 s; sounds 1 and 3 have two channels."""
+    """The folder of a split of six sounds of several rates and lengths; 1 lasts 40 s, 1 and 3 have two channels."""
     out = tmp_path_factory.mktemp("split")
     samples = []
     for i, (rate, seconds) in enumerate(zip(RATES, SECONDS, strict=True)):
@@ -88,7 +88,7 @@ def test_the_filterbank_is_kaldis(bins, window_ms, scale):
     assert torch.allclose(both[0], torch.from_numpy(got), atol=1e-5)
 
 
-def test_the_paper_s_filterbank_has_its_shape():
+def test_the_filterbank_of_audiomae_has_its_shape():
     assert Fbank().n_frames(160000) == 998
     assert Fbank()(torch.zeros(2, 160000)).shape == (2, 998, 128)
     assert Fbank()(torch.zeros(399)).shape == (0, 128)
@@ -110,7 +110,7 @@ def test_log_mel_is_librosas(settings):
     assert np.abs(got - wanted).max() < 1e-2
 
 
-def test_a_batch_is_what_single_sounds_are_and_padding_is_zero_before_normalising():
+def test_a_batch_equals_single_sounds_and_padding_is_0_before_normalisation():
     spectrogram = Spectrogram(features=Fbank(), frames=96, mean=-4.0, deviation=3.0)
     rng = np.random.default_rng(0)
     waveform, length = torch.zeros(3, 15360), torch.tensor([15360, 8000, 300])
@@ -133,11 +133,11 @@ def test_a_batch_is_what_single_sounds_are_and_padding_is_zero_before_normalisin
     assert torch.equal(cut[:, ~inside], made[:, ~inside])
 
 
-# Stretches
+# Segments
 
 
 def whole(split, index, rate):
-    """All of a sound, decoded and resampled by others."""
+    """A whole sound, decoded with soundfile and resampled with soxr, float32 (n, channels)."""
     name, offset, size = Manifest.load(split).member(index, "flac")
     path = split / name
     samples, source = sf.read(io.BytesIO(path.read_bytes()[offset : offset + size]), dtype="float32", always_2d=True)
@@ -161,30 +161,30 @@ def test_the_manifest_knows_the_header(split):
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_a_stretch_is_a_part_of_the_whole(split, index):
+def test_a_segment_is_a_part_of_the_whole_sound(split, index):
     manifest = Manifest.load(split)
     truth, rate = whole(split, index, 16000), int(manifest.component("flac").facts["sample_rate"][index])
     clip = AudioClip(seconds=0.5)
     for seed in range(5):
-        first, stop = clip.stretch(
+        first, stop = clip.segment(
             int(manifest.component("flac").facts["n_samples"][index]), rate, np.random.default_rng(seed)
         )
-        read = read_stretch(
+        read = read_segment(
             manifest.store, manifest.member(index, "flac"), header_of(manifest, index), first, stop, rate=16000
         )
-        got = decode_stretch(read, rate=16000, gain=1.0)[: clip.n_samples]
+        got = decode_segment(read, rate=16000, gain=1.0)[: clip.n_samples]
         begin = first * 16000 // rate
         assert first * 16000 % rate == 0
         np.testing.assert_allclose(got, truth[begin : begin + clip.n_samples], atol=0 if rate == 16000 else 2e-3)
         assert len(got) == clip.n_samples
 
 
-def test_only_the_frames_of_the_stretch_are_read(split):
+def test_only_the_frames_of_the_segment_are_read(split):
     manifest = Manifest.load(split)
     name, offset, size = manifest.member(1, "flac")
     path = manifest.folder / name
     header = flac_header(path.read_bytes()[offset : offset + size])
-    read = read_stretch(manifest.store, Range(name, offset, size), header_of(manifest, 1), 320000, 336000, rate=16000)
+    read = read_segment(manifest.store, Range(name, offset, size), header_of(manifest, 1), 320000, 336000, rate=16000)
     assert read.read_bytes == len(read.frames) < size / 20
     assert len(read.frames) < size * (16000 + 2 * header.points[1, 0]) / header.n_samples * 1.5
     assert header.size_bytes < size / 50
@@ -197,20 +197,20 @@ def test_a_frame_that_changed_is_an_error(split):
     whole = path.read_bytes()[offset : offset + size]
     n_samples, rng = flac_header(whole).n_samples, np.random.default_rng(0)
     for _ in range(20):
-        read = read_stretch(manifest.store, Range(name, offset, size), header_of(manifest, 0), 0, n_samples, rate=16000)
+        read = read_segment(manifest.store, Range(name, offset, size), header_of(manifest, 0), 0, n_samples, rate=16000)
         changed = bytearray(read.frames)
         changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
         with pytest.raises(SoundError):
-            decode_stretch(replace(read, frames=bytes(changed)), rate=16000, gain=1.0)
+            decode_segment(replace(read, frames=bytes(changed)), rate=16000, gain=1.0)
 
 
 def test_draws_and_statistics(split):
     clip = AudioClip(seconds=0.5, sample_rate=16000)
-    starts = {clip.stretch(48000, 16000, np.random.default_rng(i))[0] for i in range(50)}
+    starts = {clip.segment(48000, 16000, np.random.default_rng(i))[0] for i in range(50)}
     assert len(starts) > 40
     assert max(starts) <= 48000 - 8000
-    assert replace(clip, start="center").stretch(48000, 16000, np.random.default_rng(0)) == (20000, 28000)
-    assert replace(clip, start="begin").stretch(100, 16000, np.random.default_rng(0)) == (0, 100)
+    assert replace(clip, start="center").segment(48000, 16000, np.random.default_rng(0)) == (20000, 28000)
+    assert replace(clip, start="begin").segment(100, 16000, np.random.default_rng(0)) == (0, 100)
     mono = [whole(split, i, 16000).mean(axis=1) for i in range(6)]
     banks = torch.cat([Fbank()(torch.from_numpy(x - x.mean())).flatten() for x in mono]).double()
     mean, deviation = fbank_statistics(Manifest.load(split).info["sums"])
@@ -223,7 +223,7 @@ def test_draws_and_statistics(split):
 # Batches
 
 
-def test_a_batch_is_what_its_docstring_says(split):
+def test_a_batch_matches_its_docstring(split):
     run = loader(split, shuffle=False, mask=masks.Random(ratio=0.8))
     (batch,) = run
     assert batch.waveform.shape == (6, 1, 20480)
@@ -242,7 +242,7 @@ def test_a_batch_is_what_its_docstring_says(split):
     assert (batch.mask.weight[:4] == 1).all()
 
 
-def test_spectrograms_on_the_device_are_those_of_the_loader(split):
+def test_spectrograms_of_batches_equal_those_of_samples(split):
     settings = {"roll_gain": RollGain(), "spec_augment": SpecAugment(time=20, freq=20), "mixup": Mixup(p=1.0)}
     one, two = (next(iter(loader(split, on_device=where, **settings))) for where in (False, True))
     assert one.key == two.key
@@ -280,14 +280,14 @@ def test_spec_augment_draws_within_bounds():
     assert (draws[:, 3] <= 20).all()
 
 
-def test_a_short_sound_may_begin_again(split):
+def test_a_short_sound_is_repeated(split):
     (batch,) = loader(split, clip=AudioClip(seconds=1.28, short="repeat"), shuffle=False)
     assert batch.length.tolist() == [20480] * 6
     assert torch.equal(batch.waveform[4, 0, 4800:9600], batch.waveform[4, 0, :4800])
     assert torch.equal(batch.waveform[4, 0, 19200:], batch.waveform[4, 0, :1280])
 
 
-def test_views_share_the_stretch(split):
+def test_views_share_the_segment(split):
     batch = next(iter(loader(split, views=2, roll_gain=RollGain(), mask=masks.Strips())))
     assert batch.key[0] == batch.key[1]
     assert batch.start_s[0] == batch.start_s[1]
@@ -310,13 +310,13 @@ def test_channels_are_kept_or_refused(split):
     ("changes", "says"),
     [
         ({"features": LogMel()}, "give statistics="),
-        ({"features": Fbank(sample_rate=8000)}, "use one rate"),
+        ({"features": Fbank(sample_rate=8000)}, "give both the same rate"),
         ({"patch": (16, 24)}, "does not divide"),
         ({"clip": AudioClip(seconds=1.0)}, "100 frames"),
         ({"views": 0}, "views=0"),
     ],
 )
-def test_impossible_settings_are_refused(split, changes, says):
+def test_illegal_settings_are_refused(split, changes, says):
     with pytest.raises(ValueError, match=says):
         loader(split, **changes)
     for wrong in ({"seconds": 0}, {"start": "end"}, {"channels": 0}, {"short": "loop"}):

@@ -1,6 +1,6 @@
-"""DALI's log-mel batches: librosa's decibels, and all that holds for batches which torch makes.
+"""Log-mel spectrograms by DALI: librosa's decibels, and the same batches as with torch.
 
-The graph is one for both kinds of device; here it runs on the CPU, and on a CUDA device in the tests marked `gpu`.
+The same graph runs on the CPU here, and on a CUDA device in the tests marked `gpu`.
 """
 
 import json
@@ -35,7 +35,7 @@ AUGMENTED = {"roll_gain": RollGain(), "mixup": Mixup(p=0.5), "spec_augment": Spe
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """Fifteen sounds of 0.4 to 0.9 s at 22,050 Hz, every second one of two channels."""
+    """The folder of a split of fifteen sounds of 0.4 to 0.9 s at 22,050 Hz; every second one has two channels."""
     return write_split("audio", tmp_path_factory.mktemp("audio"))
 
 
@@ -58,7 +58,7 @@ def finish_of(run):
 
 
 def samplers(split):
-    """What makes waveforms, what makes their spectrograms of whole batches, and what makes both."""
+    """The sampler without spectrograms, the DALI finish, and the sampler that makes spectrograms itself."""
     settings = {"clip": AudioClip(seconds=0.64), "features": LogMel(), "statistics": (-30.0, DEVIATION)}
     settings["mask"] = masks.Random(ratio=0.8)
     opened = Split.open(split, "audio", seed=3, device=CPU)
@@ -71,7 +71,7 @@ def made_of(sampler, indexes):
 
 
 def rows(batch):
-    """All of each sample but its spectrogram, and the spectrograms."""
+    """The rows of a batch without spectrograms, and the spectrograms."""
     kept = [[value for value in row if value[0] != "spectrogram"] for row in sample_rows(batch)]
     return kept, batch.spectrogram.cpu()
 
@@ -80,7 +80,7 @@ def assert_same(batch, expected):
     (got, spectrogram), (wanted, reference) = rows(batch.to(CPU)), rows(expected)
     assert got == wanted
     assert spectrogram.shape == reference.shape
-    # Normalising divides by twice the deviation.
+    # Normalisation divides by twice the standard deviation.
     assert (spectrogram - reference).abs().max() < TOLERANCE_DB / (2 * DEVIATION)
 
 
@@ -119,7 +119,7 @@ def test_the_graph_makes_librosas_decibels(settings, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("changes", [{}, AUGMENTED, {"clip": AudioClip(seconds=0.32, channels=1)}])
-def test_batches_are_those_of_the_cpu_path(split, changes, device, caplog):
+def test_batches_equal_those_of_the_cpu_path(split, changes, device, caplog):
     fast, slow = loader(split, device=device, **changes), loader(split, "cpu", on_device=False, **changes)
     assert finish_of(fast) is DaliSpectrograms
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_batches_may_shrink_and_grow(split):
         assert_same(finish(made_of(waveforms, indexes), CPU), made_of(plain, indexes))
 
 
-def test_order_and_resume_do_not_depend_on_who_makes_it(split):
+def test_order_and_resume_do_not_depend_on_the_backend(split):
     run = loader(split, **AUGMENTED)
     whole = [sample_rows(batch) for batch in islice(run.repeat(), 6)]
     for stop in (1, 4):
@@ -175,14 +175,12 @@ class Broken:
         raise RuntimeError("out of memory")
 
 
-def test_where_dali_fails_torch_makes_the_batch(split, caplog):
+def test_torch_makes_the_batch_if_dali_fails(split, caplog):
     waveforms, finish, plain = samplers(split)
     finish._pipeline = Broken()
     for _ in range(2):
         assert_same(finish(made_of(waveforms, range(4)), CPU), made_of(plain, range(4)))
-    assert [record.message for record in caplog.records] == [
-        "DALI failed, so torch makes the spectrograms: out of memory"
-    ]
+    assert [record.message for record in caplog.records] == ["DALI failed, torch makes the spectrograms: out of memory"]
 
 
 @pytest.mark.parametrize(
@@ -193,12 +191,12 @@ def test_where_dali_fails_torch_makes_the_batch(split, caplog):
         ({"backend": "gpu"}, "legal are 'auto', 'cpu' and 'dali'"),
     ],
 )
-def test_what_dali_cannot_do_is_refused(split, changes, says):
+def test_settings_that_dali_cannot_serve_are_refused(split, changes, says):
     with pytest.raises(ValueError, match=says):
         loader(split, **changes)
 
 
-def test_auto_takes_dali_only_where_it_serves(split):
+def test_auto_chooses_dali_only_if_it_serves(split):
     assert finish_of(loader(split, "auto", on_device=True)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, workers=2)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, on_device=False)) is not DaliSpectrograms

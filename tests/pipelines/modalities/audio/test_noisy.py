@@ -1,4 +1,4 @@
-"""Noisy sounds: the drawn ratio holds, microphones hear a plane wave, and channels are cut alike."""
+"""The noisy loader: the drawn signal-to-noise ratio, the plane wave at the microphones, channels cut alike."""
 
 from itertools import islice
 
@@ -19,7 +19,7 @@ CLIP = AudioClip(seconds=0.256)
 
 
 def made(channels, i, *, rate=16000, silent=()):
-    """Sound i, encoded; channel c is channel 0, c samples later."""
+    """The encoded sound i; its channel c is channel 0 delayed by c samples."""
     x = np.random.default_rng(100 * channels + i).normal(0, 3000, 9000 + 500 * i)
     x = np.convolve(x, np.ones(8) / 8, "same")
     if i in silent:
@@ -29,7 +29,7 @@ def made(channels, i, *, rate=16000, silent=()):
 
 
 def write(out, *, channels, rate=16000, n=8, silent=()):
-    """A split of n sounds."""
+    """Writes a split of n sounds."""
     samples = []
     for i in range(n):
         one = made(channels, i, rate=rate, silent=silent)
@@ -47,7 +47,7 @@ def finished(out, samples):
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    """Mono sounds, noises, and recordings of three microphones."""
+    """Splits of mono sounds, of noises, and of recordings with three microphones."""
     root = tmp_path_factory.mktemp("noisy")
     return write(root / "clean", channels=1), write(root / "noise", channels=2), write(root / "array", channels=3)
 
@@ -83,7 +83,7 @@ def test_the_ratio_is_the_drawn_one(splits, drawn, line):
     assert -5 <= ratios.min() < ratios.max() <= 10
 
 
-def test_it_is_the_same_at_every_topology_and_another_noise_is_another_dataset(splits):
+def test_batches_are_independent_of_the_topology_and_noise_belongs_to_the_identity(splits):
     clean, noise, _ = splits
     settings = {"noise": noise, "line": MicrophoneLine(count=2)}
     whole = loader(clean, **settings)
@@ -136,7 +136,7 @@ def test_microphones_hear_a_plane_wave():
     np.testing.assert_allclose(still, 1.0, atol=1e-6)
 
 
-def test_drawn_noise_falls_with_frequency(splits):
+def test_the_power_of_generated_noise_falls_with_frequency(splits):
     def slope(wanted):
         batch = next(iter(loader(splits[0], slope=(wanted, wanted), clip=AudioClip(seconds=0.5), batch_size=8)))
         power = torch.fft.rfft(batch.mixture - batch.clean).abs().square().mean(dim=(0, 1))[8:]
@@ -165,15 +165,18 @@ def test_one_of_several_sounds_is_named_in_each_split(tmp_path, splits):
     assert contents(named) == contents(loader(splits[0], noise=splits[1]))
 
 
-def test_silent_stretches_are_replaced_and_bad_settings_refused(tmp_path, splits):
+def test_silent_segmentes_are_replaced_and_bad_settings_refused(tmp_path, splits):
     split = write(tmp_path / "silent", channels=1, silent=(2,))
     run = loader(split, max_bad_fraction=1.0, shuffle=False)
     batches = list(run)
     assert run.stats()["bad"] == 1
     assert all("s2" not in batch.key for batch in batches)
     for changes, says in [
-        ({"line": MicrophoneLine(), "clip": AudioClip(seconds=0.256, channels=3)}, "use one of them"),
-        ({"snr_db": (5.0, 0.0)}, "from low to high"),
+        (
+            {"line": MicrophoneLine(), "clip": AudioClip(seconds=0.256, channels=3)},
+            "leave out line, or use channels='mono'",
+        ),
+        ({"snr_db": (5.0, 0.0)}, r"must be \(low, high\)"),
     ]:
         with pytest.raises(ValueError, match=says):
             loader(splits[0], **changes)

@@ -1,4 +1,4 @@
-"""Clips with the sound of their time: one clock after any crop, masks of their own, noise and budgets."""
+"""The audiovisual loader: one clock for clip and sound, independent masks, noise and token budgets."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ FORMS = ({}, {"late": 20}, {"ends": 70}, {"rate": 44100}, {"late": 26, "ends": 8
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """The folder of a split of five videos of 100 frames, with sound in all or part of their time."""
+    """The folder of a split of five videos of 100 frames; some have sound for only a part of their time."""
     raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("split")
     samples = []
     for number, form in enumerate(FORMS):
@@ -78,7 +78,7 @@ def test_a_flash_and_a_beep_stay_together_whatever_is_cropped(split, stride, sec
     assert seen > 20
 
 
-def test_sound_lies_around_its_clip_or_as_near_as_it_can(split):
+def test_the_segment_is_centred_on_its_clip_or_moved_inside_the_sound(split):
     manifest = Manifest.load(split)
     loader = opened(split, seconds=1.28)
     moved = 0
@@ -108,7 +108,7 @@ def test_a_clip_longer_than_the_sound_takes_frames_around_it_and_repeats_none(sp
         assert (batch.pts_s[:, 0] * FPS % align < 1e-6).all()
 
 
-def test_a_sound_shorter_than_the_window_is_filled_up_behind(split):
+def test_a_sound_shorter_than_the_segment_is_padded_at_the_end(split):
     batch = next(iter(opened(split, seconds=5.12, audio_mask=masks.Random(ratio=0.5), shuffle=False)))
     facts = Manifest.load(split).component("flac").facts
     lengths = facts["n_samples"] / facts["sample_rate"]
@@ -150,7 +150,7 @@ def test_ratios_of_avsiam_are_near_equal_parts_of_a_batch_and_independent(split)
     assert 0.05 < np.mean(together) < 0.4
 
 
-def test_noise_is_of_the_targets_standard_normal_and_the_same_again(split):
+def test_noise_for_the_targets_is_standard_normal_and_repeats(split):
     settings = {
         "video_mask": masks.Random(ratio=0.75),
         "audio_mask": masks.Padded(mask=masks.FilledStrips(ratio=masks.MultiRatio())),
@@ -186,13 +186,13 @@ def test_a_budget_counts_the_tokens_of_both(split):
     assert min(sizes) < max(sizes), "the batches shrink as the ratio falls"
 
 
-def test_what_is_on_the_device_equals_what_is_made_of_samples(split):
+def test_spectrograms_of_batches_equal_those_of_samples(split):
     settings = {"spec_augment": SpecAugment(time=5, freq=9), "shuffle": False}
     one, other = (next(iter(opened(split, **settings, on_device=flag))) for flag in (False, True))
     torch.testing.assert_close(one.spectrogram, other.spectrogram, rtol=0, atol=1e-4)
 
 
-def test_noise_of_spectrograms_lies_below_its_level_and_is_the_same_at_any_topology(split):
+def test_spectrogram_noise_is_below_its_level_and_independent_of_the_topology(split):
     settings = {"views": 2, "seconds": 1.28, "shuffle": False}
     plain = next(iter(opened(split, **settings)))
     settings["spectrogram_noise"] = SpectrogramNoise(most=0.3)
@@ -217,7 +217,7 @@ def test_noise_of_spectrograms_lies_below_its_level_and_is_the_same_at_any_topol
             assert torch.equal(half.spectrogram[i], noisy.spectrogram[own])
 
 
-def test_a_roll_shifts_what_is_heard_in_a_circle_and_only_where_it_is_asked_for(split):
+def test_roll_shifts_the_valid_frames_circularly_and_is_off_by_default(split):
     assert SpectrogramNoise().roll == 0
     settings = {"seconds": 5.12, "shuffle": False}
     plain = next(iter(opened(split, **settings)))
@@ -232,15 +232,15 @@ def test_a_roll_shifts_what_is_heard_in_a_circle_and_only_where_it_is_asked_for(
     assert len(shifts) > 3
     with pytest.raises(ValueError, match="at least 0"):
         SpectrogramNoise(roll=-1)
-    with pytest.raises(ValueError, match="leave out on_device=True"):
+    with pytest.raises(ValueError, match="got on_device=True"):
         opened(split, spectrogram_noise=SpectrogramNoise(), on_device=True)
 
 
-def test_impossible_settings(split):
+def test_illegal_settings_are_refused(split):
     with pytest.raises(ValueError, match="does not divide into tokens"):
         opened(split, seconds=0.3)
     with pytest.raises(ValueError, match="views=0"):
         opened(split, views=0)
     with pytest.raises(ValueError, match="'codec'"):
         opened(split, flow="codec")
-    assert AudioClip(seconds=1, sample_rate=16000).stretch_at(44100, 44100, 3.0) == (0, 44100)
+    assert AudioClip(seconds=1, sample_rate=16000).segment_at(44100, 44100, 3.0) == (0, 44100)

@@ -1,4 +1,4 @@
-"""Colour jitter as one matrix, beside its four steps one after the other."""
+"""Colour jitter as one matrix equals its four changes one after the other."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def grey(pixels):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_each_change_is_what_it_says(seed):
+def test_each_change_follows_its_definition(seed):
     pixels = image()
     bright = jittered(pixels, seed, brightness=0.2)
     factors = bright[pixels > 60] / pixels[pixels > 60]

@@ -1,15 +1,15 @@
-"""Decoding at a part of a picture's size, beside decoding it in full."""
+"""Decoding at reduced resolution equals decoding in full, within a stated tolerance."""
 
 import cv2
 import numpy as np
 import pytest
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.modalities.image.decode import PictureError, decode_picture, on_grid, reduction, show
+from maskstream.pipelines.modalities.image.decode import ImageError, decode_image, on_grid, reduction, show
 
 
 def photo(width, height, seed=0):
-    """Something like a photograph: detail at all scales, less of the finer. RGB uint8 (height, width, 3)."""
+    """A synthetic photograph, with less detail at finer scales: RGB uint8 (height, width, 3)."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros((height, width, 3))
     for side in (2, 4, 8, 16, 32, 64, 128):
@@ -27,16 +27,16 @@ def jpeg(pixels, *options):
 
 def shown(data, width, height, crop, n, size):
     out = np.zeros((size, size, 3), np.uint8)
-    show(decode_picture(data, width, height, n), crop, n, out)
+    show(decode_image(data, width, height, n), crop, n, out)
     return out
 
 
 @pytest.mark.parametrize("n", [2, 4, 8])
 @pytest.mark.parametrize(("width", "height"), [(1200, 900), (1203, 897)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_reduced_decoding_shows_nearly_what_full_decoding_shows(n, width, height, flip):
-    # The stated tolerance: where nothing else is resized a mean difference below 1 of 255, and 99 of 100 values within
-    # 4; elsewhere, where the reduced picture is resized once more, below 3, and within 10.
+def test_reduced_decoding_is_close_to_full_decoding(n, width, height, flip):
+    # The tolerance in levels of 255: without a further resize a mean below 1 and a 99th percentile of at most 4; with
+    # a further resize of the reduced image, below 3 and at most 10.
     data = jpeg(photo(width, height))
     for x, y, side in ((0, 0, 880), (13, 7, 640), (310, 250, 600), (width - 600, height - 600, 600)):
         crop = on_grid(Crop(x=x, y=y, width=side, height=side, flip=flip), n, width, height)
@@ -48,7 +48,7 @@ def test_reduced_decoding_shows_nearly_what_full_decoding_shows(n, width, height
             assert np.quantile(difference, 0.99) <= most
 
 
-def test_the_part_that_suffices_is_the_least():
+def test_the_reduction_is_the_largest_that_keeps_enough_pixels():
     crops = [Crop(x=0, y=0, width=900, height=500), Crop(x=0, y=0, width=450, height=460)]
     assert [reduction(crops, size) for size in (451, 450, 226, 225, 224, 112, 57, 56)] == [1, 1, 1, 2, 2, 4, 4, 8]
     assert reduction(crops[:1], 250) == 2
@@ -75,7 +75,7 @@ def test_crops_grow_to_the_grid_by_less_than_a_pixel_of_the_output():
         assert bottom <= height
 
 
-def test_full_decoding_shows_the_crop_itself():
+def test_full_decoding_gives_the_pixels_of_the_crop():
     pixels = photo(90, 70)
     ok, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     assert ok
@@ -85,7 +85,7 @@ def test_full_decoding_shows_the_crop_itself():
     np.testing.assert_array_equal(shown(data.tobytes(), 90, 70, flipped, 1, 32), pixels[5:37, 11:43][:, ::-1])
 
 
-def test_grey_pictures_have_three_equal_colours():
+def test_grey_images_have_three_equal_channels():
     ok, data = cv2.imencode(".jpg", photo(64, 64)[..., 0])
     assert ok
     out = shown(data.tobytes(), 64, 64, Crop(x=0, y=0, width=64, height=64), 2, 32)
@@ -93,9 +93,9 @@ def test_grey_pictures_have_three_equal_colours():
     np.testing.assert_array_equal(out[..., 0], out[..., 2])
 
 
-def test_what_is_no_picture_or_of_another_size():
+def test_broken_images_and_wrong_sizes_are_refused():
     data = jpeg(photo(64, 48))
-    with pytest.raises(PictureError, match="cannot be decoded"):
-        decode_picture(data[: len(data) // 2], 64, 48)
-    with pytest.raises(PictureError, match=r"decodes to \(24, 32, 3\) at 1/2, and its manifest says \(25, 32, 3\)"):
-        decode_picture(data, 64, 50, 2)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_image(data[: len(data) // 2], 64, 48)
+    with pytest.raises(ImageError, match=r"decodes to \(24, 32, 3\) at 1/2, not to \(25, 32, 3\) as the manifest says"):
+        decode_image(data, 64, 50, 2)

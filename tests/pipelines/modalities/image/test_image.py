@@ -1,4 +1,4 @@
-"""Pictures from shards to batches: crops, views, members of several forms, and what is refused."""
+"""The image loader: crops, views, members of several formats, bad samples and illegal settings."""
 
 from dataclasses import replace
 
@@ -68,7 +68,7 @@ def test_central_crops_of_members_of_all_forms(split):
         assert np.abs(batch.image[i].numpy().astype(int) - wanted).mean() < 3
 
 
-def test_views_are_crops_of_their_own_of_one_picture(split):
+def test_views_are_different_crops_of_one_image(split):
     augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)
     batch = batch_of(split, views=2, augment=augment, mask=Random(ratio=0.75))
     assert batch.key == ["s0", "s0", "s1", "s1", "s2", "s2"]
@@ -82,7 +82,7 @@ def test_views_are_crops_of_their_own_of_one_picture(split):
     assert torch.equal(batch.image[2], one.image[1])  # a png: decoded in full, whatever the other views need
 
 
-def test_colours_change_and_nothing_else_does(split):
+def test_colour_jitter_changes_only_the_pixels(split):
     plain, coloured = batch_of(split), batch_of(split, colour=ColourJitter(brightness=0.5))
     assert not torch.equal(plain.image, coloured.image)
     ratio = coloured.image.float().mean((1, 2, 3)) / plain.image.float().mean((1, 2, 3))
@@ -91,7 +91,7 @@ def test_colours_change_and_nothing_else_does(split):
     assert torch.equal(batch_of(split, colour=ColourJitter(brightness=0.5)).image, coloured.image)
 
 
-def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(split):
+def test_a_large_jpeg_is_decoded_at_reduced_resolution(split):
     sampler = ImageData(size=32, patch=8).sampler(Split.open(split, "image", device="cpu", shuffle=False))
     assert [sampler.request(Wanted(index=i, epoch=0)).n for i in range(3)] == [4, 1, 1]
     large = replace(sampler, size=100)
@@ -106,7 +106,7 @@ def test_pixel_values_are_normalised_as_imagenet_is(split):
     assert batch.pixel_values(dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
-def test_one_of_several_pictures_is_named(tmp_path):
+def test_one_of_several_images_must_be_named(tmp_path):
     pair = {"left.jpg": member(photo(64, 64, 0), "jpg"), "right.png": member(photo(64, 64, 1), "png")}
     split = write(tmp_path / "split", [pair] * 3)
     with pytest.raises(ValueError, match=r"2 components are image: left\.jpg, right\.png; name one with component="):
@@ -117,35 +117,35 @@ def test_one_of_several_pictures_is_named(tmp_path):
         batch_of(split, component="depth.png")
 
 
-def test_a_sample_without_the_picture_that_is_read_is_replaced(split, caplog):
+def test_a_sample_without_the_component_is_replaced(split, caplog):
     assert set(batch_of(split, component="jpg", max_bad_fraction=1.0).key) == {"s0"}
     assert "component 'jpg': the sample has no such component" in caplog.text
 
 
-def test_a_picture_of_another_size_is_found_by_verify_and_replaced_by_the_loader(tmp_path, caplog):
+def test_an_image_of_another_size_is_found_by_verify_and_replaced_by_the_loader(tmp_path, caplog):
     good = [{"png": member(photo(64, 64, i), "png")} for i in range(2)]
     split = write(tmp_path / "split", [*good, {"png": member(photo(64, 64, 2), "png", width=65)}])
     report = verify(split, decode=True)
     assert "has 64x64 pixels, not 65x64" in "; ".join(report.problems)
     batch = batch_of(split, max_bad_fraction=1.0)
     assert "s2" not in batch.key
-    assert "its manifest says (64, 65, 3)" in caplog.text
+    assert "not to (64, 65, 3) as the manifest says" in caplog.text
 
 
-def test_what_is_no_picture_is_found_by_verify(tmp_path):
-    split = write(tmp_path / "split", [{"jpg": image_member(b"no picture", 4, 4)}] * 2)
+def test_a_member_that_is_no_image_is_found_by_verify(tmp_path):
+    split = write(tmp_path / "split", [{"jpg": image_member(b"no image", 4, 4)}] * 2)
     assert "is no JPEG, PNG or WebP file: it begins with" in "; ".join(verify(split).problems)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 30}, "a picture of 30 px does not divide into patches of 8 px"),
+        ({"size": 30}, "an image of 30 px does not divide into patches of 8 px"),
         ({"views": 0}, "views=0: it must be 1 or more"),
-        ({"mask": MotionGuided()}, "needs flow, and a loader of pictures brings no cues"),
+        ({"mask": MotionGuided()}, "needs flow, and images have no cues"),
     ],
 )
-def test_wrong_settings(split, settings, message):
+def test_illegal_settings_are_refused(split, settings, message):
     with pytest.raises(ValueError, match=message):
         batch_of(split, **settings)
 

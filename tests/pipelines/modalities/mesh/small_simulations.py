@@ -1,4 +1,4 @@
-"""Small simulations to test with: waves on a jittered grid of triangles."""
+"""Small simulations for tests: waves on a jittered grid of triangles."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from maskstream.shards.members.text import json_member
 
 
 def simulation(seed, *, rows=5, columns=7, steps=12, channels=2, dims=2):
-    """A channel from left to right; every node has numbers of its own at every step."""
+    """A channel with flow from left to right; the fields differ at every node and step."""
     rng = np.random.default_rng(seed)
     y, x = np.divmod(np.arange(rows * columns), columns)
     places = np.stack([x, y, 0 * x], axis=1)[:, :dims] + rng.uniform(-0.2, 0.2, (rows * columns, dims))
@@ -45,7 +45,7 @@ def sample(key, made):
 
 
 def write_simulations(folder, made, split="train"):
-    """A finished split of the simulations, two in a shard; their keys are s0, s1, ..."""
+    """Writes a finished split of the simulations, two per shard, with the keys s0, s1, ..."""
     out = folder / split
     out.mkdir(parents=True)
     samples = [sample(f"s{i}", each) for i, each in enumerate(made)]
@@ -55,7 +55,7 @@ def write_simulations(folder, made, split="train"):
 
 
 def mesh_rows(batch):
-    """What a MeshBatch holds of each mesh, as comparable values, whatever stands beside it in the batch."""
+    """The contents of a MeshBatch per mesh, as values that can be compared between batches."""
     rows = []
     for i, key in enumerate(batch.key):
         nodes, edges = (slice(*offset[i : i + 2].tolist()) for offset in (batch.node_offset, batch.edge_offset))

@@ -1,4 +1,4 @@
-"""The graph of a mesh against sets of pairs, and normals against trimesh's."""
+"""The graph of a mesh equals a set of node pairs, and normals equal trimesh's."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def random_mesh(seed, corners, n_nodes=50, n_cells=120, dims=3):
 
 @pytest.mark.parametrize("corners", [3, 4])
 @pytest.mark.parametrize("seed", range(5))
-def test_every_side_once_in_both_directions(seed, corners):
+def test_each_edge_is_there_once_in_both_directions(seed, corners):
     places, cells = random_mesh(seed, corners)
     graph = build_graph(places, cells)
     found = list(map(tuple, graph.edges.T.tolist()))
@@ -48,11 +48,11 @@ def test_a_hub_with_many_neighbours_and_nodes_without_any():
 
 
 @pytest.mark.parametrize("corner", [-1, 35])
-def test_corners_that_are_no_nodes(corner):
+def test_cells_with_unknown_nodes_are_refused(corner):
     mesh = simulation(0)
     cells = mesh.cells.copy()
     cells[3, 1] = corner
-    with pytest.raises(ValueError, match=rf"{corner}.*35 nodes"):
+    with pytest.raises(ValueError, match=rf"{corner}.*legal are 0 to 34"):
         build_graph(mesh.positions, cells)
 
 

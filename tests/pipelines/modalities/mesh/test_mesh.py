@@ -1,4 +1,4 @@
-"""Meshes out of shards: what a batch holds of each, and what it costs to read."""
+"""The mesh loader: the contents of batches, and the bytes that are read."""
 
 import json
 
@@ -47,7 +47,7 @@ def first(split, **options):
 
 
 def parts(batch):
-    """Node and edge ranges of each mesh, and the simulation that it is."""
+    """The node and edge ranges of each mesh of a batch, and the number of its simulation."""
     for i, key in enumerate(batch.key):
         nodes = slice(*batch.node_offset[i : i + 2].tolist())
         edges = slice(*batch.edge_offset[i : i + 2].tolist())
@@ -113,7 +113,7 @@ def test_a_batch_holds_two_steps_of_each_mesh(split):
     assert batch.edge_features[:, -1].mean() == pytest.approx(1, abs=0.1)
 
 
-def test_changes_are_measured_where_fields_are_free(split):
+def test_change_statistics_use_free_nodes_only(split):
     changes = [np.diff(m.fields[:, np.isin(m.node_type, (0, 5))].astype(float), axis=0).reshape(-1, 2) for m in MADE]
     found = statistics_of(split)
     np.testing.assert_allclose(found.change, np.concatenate(changes).std(0), rtol=1e-6)
@@ -130,7 +130,7 @@ def test_only_two_steps_are_read(split):
     assert loader.stats()["read_bytes"] == meshes + pairs
 
 
-def test_masks_take_nodes_out_with_their_edges(split):
+def test_a_mask_removes_hidden_nodes_and_their_edges(split):
     batch = first(split, mask=masks.MeshNodes(ratio=0.4))
     hidden = batch.mask.masked[0]
     for _, nodes, _, made in parts(batch):
@@ -144,13 +144,13 @@ def test_masks_take_nodes_out_with_their_edges(split):
     assert torch.equal(visible[batch.visible_edges], batch.edges[:, left])
 
 
-def test_masks_see_the_types_of_nodes(split):
+def test_masks_get_the_node_types(split):
     batch = first(split, mask=masks.MeshNodes(ratio=0.5, protect=(4, 5, 6)))
     assert batch.mask.masked.any()
     assert set(batch.kinds[batch.mask.target[0]].tolist()) == {0}
 
 
-def test_noise_is_on_normal_nodes_and_not_in_the_next_step(split):
+def test_noise_is_on_normal_nodes_and_not_on_the_next_step(split):
     plain, noised = first(split, seed=3), first(split, seed=3, noise=MeshNoise(deviation=0.1))
     moved = (noised.state - plain.state)[plain.kinds == 0]
     assert float(moved.std()) == pytest.approx(0.1, rel=0.2)
@@ -159,12 +159,12 @@ def test_noise_is_on_normal_nodes_and_not_in_the_next_step(split):
     assert not torch.equal(first(split, seed=4, noise=MeshNoise(deviation=0.1)).state, noised.state)
 
 
-def test_validation_cuts_a_trajectory_evenly(split):
+def test_validation_steps_are_evenly_spaced(split):
     batch = first(split, shuffle=False, views=3)
     assert batch.step.tolist() == [1, 5, 9] * 3
 
 
-def test_padding_counts_nothing(tmp_path):
+def test_padding_samples_have_weight_0(tmp_path):
     options = {"shuffle": False, "batch_size": 5, "views": 2, "mask": masks.MeshNodes(ratio=0.4)}
     (last,) = opened(write_simulations(tmp_path, MADE[:5]), rank=1, world_size=2, **options)
     assert last.weight.tolist() == [1, 1, 1, 1, 0, 0]
@@ -183,7 +183,7 @@ def test_other_splits_are_normalised_like_train(tmp_path):
     assert own != statistics_of(val)
 
 
-def test_a_channel_that_never_changes_is_divided_by_one():
+def test_a_constant_channel_has_the_deviation_1():
     statistics = MeshStatistics.of_sums({"edges": [2.0, 3.0], "fields": [4.0, 20.0, 100.0], "changes": [3.0, 0.0, 0.0]})
     assert statistics == MeshStatistics(mean=(5.0,), deviation=(1.0,), change=(1.0,), edge_length=1.5)
 
@@ -231,10 +231,10 @@ def test_a_step_that_is_not_finite_is_a_bad_sample(split, tmp_path):
     assert any("not finite" in problem for problem in verify(broken, decode=True).problems)
 
 
-def test_settings_and_folders_that_do_not_fit(split, tmp_path):
+def test_illegal_settings_and_folders_are_refused(split, tmp_path):
     with pytest.raises(ValueError, match="views=0"):
         opened(split, views=0)
-    with pytest.raises(ValueError, match="positive deviation"):
+    with pytest.raises(ValueError, match="deviation must be above 0"):
         MeshNoise(deviation=0)
     about = split.parent.parent / split.parent.name / "train" / "dataset.json"
     other = tmp_path / "bare"

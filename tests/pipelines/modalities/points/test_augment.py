@@ -1,4 +1,4 @@
-"""What augmentations do to a cloud, and what they leave alone."""
+"""Augmentations of point clouds: what they change, and what stays unchanged."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def test_the_ball_is_the_unit_ball_and_the_deviation_one():
+def test_normalised_clouds_have_radius_1_or_deviation_1():
     ball = PointAugment(normalise="ball")(cloud(), rng())
     np.testing.assert_allclose(ball[:, :3].mean(axis=0), 0, atol=1e-5)
     assert np.linalg.norm(ball[:, :3], axis=1).max() == pytest.approx(1, abs=1e-5)
@@ -26,7 +26,7 @@ def test_the_ball_is_the_unit_ball_and_the_deviation_one():
     np.testing.assert_allclose(given[:, :3], (cloud()[:, :3] - [1, 2, 3]) / 2, rtol=1e-6)
 
 
-def test_features_and_the_given_array_stay_as_they_are():
+def test_features_and_the_input_stay_unchanged():
     points = cloud()
     before = points.copy()
     out = PointAugment(scale=(0.5, 2), rotate="any", jitter=0.1)(points, rng())
@@ -67,6 +67,6 @@ def test_jitter_and_scale_stay_within_their_bounds():
     "settings",
     [{"normalise": "cube"}, {"scale": (0, 1)}, {"scale": (2, 1)}, {"rotate": "w"}, {"jitter": -1}, {"jitter_most": -1}],
 )
-def test_impossible_settings_are_refused(settings):
+def test_illegal_settings_are_refused(settings):
     with pytest.raises(ValueError, match="got"):
         PointAugment(**settings)

@@ -1,4 +1,4 @@
-"""The loader of points: views, noise, cues, and what it takes from a split."""
+"""The points loader: views, noise, cues, and the bytes that are read."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def opened(split, **settings):
 
 
 class Occupied(Mask):
-    """Hides what is not occupied, and says so by its cue."""
+    """Hides the tokens that are not occupied; it needs the cue `occupied`."""
 
     @property
     def needs(self):
@@ -69,14 +69,14 @@ def test_noise_is_standard_normal_and_times_are_uniform(split):
 
 
 @pytest.mark.parametrize("occupancy", ["noised", "clean"])
-def test_masks_are_told_which_tokens_are_occupied(split, occupancy):
+def test_masks_get_the_occupied_tokens(split, occupancy):
     noise, tokens = LinearNoise(), VoxelTokens(resolution=16, patch=4, occupancy=occupancy)
     batch = next(iter(opened(split, tokens=tokens, noise=noise, mask=masks.Padded(mask=Occupied()))))
     seen = noise.noised(batch.points, batch.noise, batch.time) if occupancy == "noised" else batch.points
     assert torch.equal(batch.mask.masked, ~occupied_tokens(seen, 16, 4))
 
 
-def test_groups_are_a_line_of_tokens(split):
+def test_groups_are_tokens_on_one_axis(split):
     loader = opened(split, tokens=GroupTokens(groups=10), mask=masks.Random(ratio=0.6))
     assert next(iter(loader)).mask.visible.shape == (3, 4)
 
@@ -89,17 +89,17 @@ def test_a_batch_reads_only_its_rows(split):
     assert torch.cat([b.points for b in batches]).norm(dim=2).amax(dim=1).allclose(torch.ones(len(batches) * 3))
 
 
-def test_columns_that_a_cloud_has_not_make_it_a_bad_sample(split):
-    with pytest.raises(SampleError, match="4 columns; x, y, z and 3 features"):
+def test_a_cloud_without_the_columns_is_a_bad_sample(split):
+    with pytest.raises(SampleError, match="4 columns, fewer than x, y, z and features=3"):
         next(iter(opened(split, select=PointSelection(features=3))))
 
 
-def test_impossible_settings_are_refused(split):
+def test_illegal_settings_are_refused(split):
     with pytest.raises(ValueError, match="views=0"):
         opened(split, views=0)
     with pytest.raises(ValueError, match="not a positive multiple"):
         VoxelTokens(resolution=30)
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="at least 1"):
         GroupTokens(groups=0)
 
 

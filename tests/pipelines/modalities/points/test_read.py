@@ -1,4 +1,4 @@
-"""Which rows of a cloud are read, and what members are refused."""
+"""The rows of a cloud that are drawn and read, and the members that are refused."""
 
 import io
 import re
@@ -16,7 +16,7 @@ N = 100
 
 
 def rows(n=N, columns=4):
-    """Row i is (i, i + 0.25, i + 0.5, ...), so that what was read can be told."""
+    """Rows that identify themselves: row i is (i, i + 0.25, i + 0.5, ...), float64 (n, columns)."""
     return np.arange(n, dtype=np.float64)[:, None] + np.arange(columns) / 4
 
 
@@ -49,7 +49,7 @@ def test_a_run_of_rows_is_read_and_nothing_else(tmp_path):
     assert seen.max() < 150
 
 
-def test_small_clouds_are_repeated_and_all_of_them_is_there(tmp_path):
+def test_small_clouds_give_all_points_and_repetitions(tmp_path):
     got, _ = read(tmp_path, points_member(rows(7)), points=20)
     assert set(numbers(got)) == set(range(7))
     assert sorted(numbers(got)[:7]) == list(range(7))
@@ -59,7 +59,7 @@ def test_small_clouds_are_repeated_and_all_of_them_is_there(tmp_path):
     assert sorted(numbers(whole)) == list(range(20))
 
 
-def test_with_replacement_rows_come_from_all_of_the_cloud(tmp_path):
+def test_replacement_draws_from_the_whole_cloud(tmp_path):
     got, _ = read(tmp_path, points_member(rows()), points=1000, replace=True)
     counts = np.bincount(numbers(got), minlength=N)
     assert counts.min() >= 1
@@ -68,10 +68,10 @@ def test_with_replacement_rows_come_from_all_of_the_cloud(tmp_path):
 
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("points", [5, 30])
-def test_only_the_chosen_rows_count(tmp_path, replace, points):
+def test_rows_restricts_the_draw(tmp_path, replace, points):
     got, _ = read(tmp_path, points_member(rows()), points=points, rows=(90, 1000), replace=replace)
     assert set(numbers(got)) <= set(range(90, 100))
-    with pytest.raises(PointsError, match="none of the rows"):
+    with pytest.raises(PointsError, match="none of them in rows="):
         read(tmp_path, points_member(rows()), rows=(100, 200))
 
 
@@ -96,14 +96,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_members_that_hold_no_points_are_told_by_the_check(kind):
+def test_verify_finds_members_that_hold_no_points(kind):
     data, reason = BROKEN[kind]
     assert re.search(reason, " ".join(points_problems(replace(points_member(rows()), data=data))))
 
 
-def test_members_of_another_size_and_numbers_that_are_none_are_refused(tmp_path):
+def test_wrong_sizes_and_non_finite_numbers_are_refused(tmp_path):
     short = replace(points_member(rows()), data=points_member(rows()).data[:-4])
-    with pytest.raises(PointsError, match="are not 1724 bytes"):
+    with pytest.raises(PointsError, match="has 1724 bytes, not"):
         read(tmp_path, short, points=4)
     nothing = points_member(np.full((9, 3), np.nan))
     assert list(points_problems(nothing)) == []
@@ -112,12 +112,12 @@ def test_members_of_another_size_and_numbers_that_are_none_are_refused(tmp_path)
         read(tmp_path, nothing, points=4)
 
 
-def test_features_that_are_not_there_are_refused(tmp_path):
+def test_missing_features_are_refused(tmp_path):
     with pytest.raises(PointsError, match="4 columns"):
         read(tmp_path, points_member(rows()), features=2)
 
 
 @pytest.mark.parametrize("settings", [{"points": 0}, {"features": -1}, {"rows": (3, 3)}, {"rows": (-1, 3)}])
-def test_impossible_selections_are_refused(settings):
+def test_illegal_selections_are_refused(settings):
     with pytest.raises(ValueError, match="got"):
         PointSelection(**settings)

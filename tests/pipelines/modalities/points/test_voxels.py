@@ -1,4 +1,4 @@
-"""Voxels against a plain loop, and the same on every device."""
+"""Voxelisation equals a plain loop, on every device."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def clouds(batch=3, n=400, columns=3, seed=0):
 
 
 def plain(points, resolution):
-    """The rule as it is written down, a point at a time, in double precision: the voxel of each, sums and counts."""
+    """The rule in float64, one point at a time: the voxel of each point, the sums and counts of each voxel."""
     xyz = points[:, :3].astype(np.float64)
     xyz = xyz - xyz.mean(axis=0)
     unit = xyz / (2 * np.sqrt((xyz**2).sum(axis=1).max())) + 0.5
@@ -43,7 +43,7 @@ def plain(points, resolution):
 
 
 @pytest.mark.parametrize("resolution", [1, 8, 33])
-def test_voxels_are_those_of_a_plain_loop(device, resolution):
+def test_voxels_equal_a_plain_loop(device, resolution):
     points = clouds(columns=5)
     voxels = voxelise(points.to(device), resolution)
     assert voxels.features.shape == (3, 5, *[resolution] * 3)
@@ -67,7 +67,7 @@ def test_a_cloud_is_the_same_alone_and_in_a_batch():
         assert torch.equal(alone.places[0], together.places[i])
 
 
-def test_place_and_size_do_not_matter_and_all_voxels_lie_inside():
+def test_voxels_are_invariant_to_shift_and_scale_and_lie_inside():
     points = clouds(seed=1)
     places = voxel_places(points, 32)
     assert places.min() >= 0
@@ -106,7 +106,7 @@ def test_interpolation_has_the_gradient_of_its_weights():
 
 
 @pytest.mark.parametrize("resolution", [16, 32])
-def test_tokens_are_occupied_where_a_point_lies_in_their_voxels(device, resolution):
+def test_a_token_is_occupied_if_it_contains_a_point(device, resolution):
     patch, side = 4, resolution // 4
     points = clouds(seed=2)
     occupied = occupied_tokens(points.to(device), resolution, patch).cpu()

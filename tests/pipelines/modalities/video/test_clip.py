@@ -1,4 +1,4 @@
-"""Clips and generators: which frames are drawn, and that draws depend on their key alone."""
+"""The frames of a clip, and random generators that depend on their key alone."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from maskstream.pipelines.stream.rng import sample_rng
     align=st.sampled_from([None, 1, 4]),
     seed=st.integers(0, 9),
 )
-def test_numbers_stay_inside_advance_by_the_stride_and_repeat_only_the_last(n, frames, stride, align, seed):
+def test_frame_numbers_advance_by_the_stride_and_repeat_only_the_last(n, frames, stride, align, seed):
     clip = VideoClip(frames=frames, stride=stride, align=align)
     numbers = clip.numbers(n, np.random.default_rng(seed))
     assert numbers.shape == (frames,)
@@ -38,13 +38,13 @@ def test_every_start_is_drawn_equally_often():
     assert ((starts - 500) ** 2 / 500).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
 
 
-def test_the_centre_is_drawn_without_chance():
+def test_the_centre_clip_is_not_random():
     clip = VideoClip(frames=4, stride=2, start="center")
     assert clip.numbers(17, np.random.default_rng(0)).tolist() == [5, 7, 9, 11]
 
 
 @pytest.mark.parametrize("bad", [{"frames": 0}, {"stride": 0}, {"size": 0}, {"align": 0}, {"start": "end"}])
-def test_impossible_clips_are_refused(bad):
+def test_illegal_clips_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         VideoClip(**bad)
 

@@ -1,4 +1,4 @@
-"""Two cameras and a depth video in one sample: written, verified, each loaded by its name."""
+"""Samples with two cameras and a depth video: they are written and verified, and each video is loaded by name."""
 
 import json
 
@@ -38,7 +38,7 @@ def split_of(folder, samples):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Of each of four samples the three videos, all different."""
+    """The three videos of each of four samples, all different."""
     folder = tmp_path_factory.mktemp("raw")
     made = []
     for n in range(4):
@@ -52,7 +52,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rig(videos, tmp_path_factory):
-    """The split; the last sample has no depth."""
+    """The folder of the split; its last sample has no depth."""
     samples = []
     for n, made in enumerate(videos):
         members = {name: video_member(video.data, video.index) for name, video in made.items()}
@@ -78,7 +78,7 @@ def opened(folder, **options):
     )
 
 
-def test_all_of_it_is_written_and_verified(rig, videos):
+def test_all_components_are_written_and_verified(rig, videos):
     assert verify(rig, decode=True).problems == []
     manifest = Manifest.load(rig)
     assert {name: c.kind for name, c in manifest.components.items()} == {
@@ -119,14 +119,14 @@ def test_each_camera_is_loaded_as_if_it_were_alone(rig, videos, tmp_path, name, 
         np.testing.assert_array_equal(ours.pts_s.numpy(), theirs.pts_s.numpy())
 
 
-def test_a_sample_without_the_component_is_a_bad_one(rig):
+def test_a_sample_without_the_component_is_a_bad_sample(rig):
     loader = opened(rig, component="depth.mp4", max_bad_fraction=1.0)
     keys = [key for _ in range(4) for batch in loader for key in batch.key]
     assert loader.stats()["bad"] > 0
     assert set(keys) == {"s0", "s1", "s2"}
 
 
-def test_what_a_loader_reads_is_named_where_several_fit(rig):
+def test_the_component_must_be_named_if_several_fit(rig):
     with pytest.raises(ValueError, match=r"3 components are video: cam0\.mp4, cam1\.mp4, depth\.mp4; name one with"):
         opened(rig)
     with pytest.raises(ValueError, match=r"'cam2\.mp4' does not exist; components that are video: cam0\.mp4, cam1"):
@@ -156,7 +156,7 @@ def test_a_flipped_bit_names_its_component(rig, tmp_path):
         manifest.store.read(name, offset, size)
 
 
-def test_endings_and_facts_that_no_column_can_have_are_refused(videos):
+def test_illegal_component_names_and_facts_are_refused(videos):
     video = videos[0]["cam0.mp4"]
     for name in ("a" * 20, "cam0..mp4", ".mp4", "_mp4", "Cam0.mp4", "mp4."):
         with pytest.raises(ValueError, match="at most 19 characters"):

@@ -1,7 +1,7 @@
-"""DALI: the same clips, masks and times as the CPU path, and the same pixels up to conversion and rounding.
+"""Video by DALI: the same clips, masks and times as on the CPU path, and the same pixels up to conversion and rounding.
 
-DALI's CPU decoder takes VP9 and no H.264, so the whole path runs on VP9 here. For H.264 and HEVC the packets that DALI
-is fed are decoded with PyAV and must be the CPU path's frames exactly; NVDEC itself runs in the test marked `gpu`.
+DALI's CPU decoder supports VP9 but not H.264, so VP9 tests the whole path. For H.264 and HEVC, the packets for DALI are
+decoded with PyAV and must give exactly the CPU path's frames. NVDEC runs in the test marked `gpu`.
 """
 
 import io
@@ -35,15 +35,15 @@ from maskstream.shards.members.video import video_member
 CPU = torch.device("cpu")
 CLIP = VideoClip(frames=8, stride=3, size=64)
 FRAMES = (50, 40, 20, 13)
-"""Of the videos of a split. A clip spans 22 frames, so the last two repeat their last one."""
+"""The frame counts of a split's videos. A clip spans 22 frames, so the last two videos repeat their last frame."""
 
 VP9 = {"g": "16", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "12", "b": "400k"}
 OPEN = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:b-adapt=0:b-pyramid=normal:scenecut=0"}
 HEVC = {"x265-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0:log-level=none"}
 
 
-def picture(number, width, height):
-    """A smooth pattern that moves, and whose brightness says which frame it is."""
+def pattern(number, width, height):
+    """A smooth moving pattern; its brightness identifies the frame number."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
     waves = [np.sin((x + 2 * number) / 9), np.sin((y - number) / 7), np.cos((x + y) / 11 + number / 5)]
     return (60 + 2.5 * number + 40 * np.stack(waves, axis=-1)).clip(0, 255).astype(np.uint8)
@@ -54,7 +54,7 @@ def write_video(path, codec, frames, options, width=110, height=90):
         stream = container.add_stream(codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number, width, height), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(number, width, height), format="rgb24")))
         container.mux(stream.encode(None))
     return path
 
@@ -103,7 +103,7 @@ def sampler_of(folder, **changes):
 
 
 class Fast:
-    """Packs as the loader's threads do and decodes on the CPU as its finish does."""
+    """Packs clips as the loader's threads do, and decodes on the CPU as its finish does."""
 
     def __init__(self, sampler, threads=1, device=CPU):
         self.packing, self.finish, self.device = PackingSampler(inner=sampler), DaliFinish(sampler, threads), device
@@ -132,7 +132,7 @@ def assert_same_but_pixels(batch, expected):
 
 
 def assert_pixels_agree(video, expected):
-    """Within what colour conversion and chroma siting explain, and frame by frame the right one.
+    """The pixels differ only by colour conversion and chroma siting, and every frame is the right one.
 
     DALI's conversion is 1.1 to 1.6 levels brighter on average and differs by up to 12 in a pixel, and interpolating
     RGB instead of Y, U and V moves chroma by up to a quarter of a pixel (1.15 levels on average): so less than 3 on
@@ -200,7 +200,7 @@ def test_loader_gives_the_same_batches(vp9):
     assert fast.stats()["read_bytes"] == slow.stats()["read_bytes"] > 0
 
 
-# The packets that DALI is fed, decoded by PyAV.
+# The packets that DALI gets, decoded with PyAV.
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_loader_gives_the_same_batches(vp9):
     [("libx264", {}, "train"), ("libx264", OPEN, "copy"), ("libx265", HEVC, "copy"), ("libvpx-vp9", VP9, "copy")],
     ids=["train", "open", "hevc", "vp9"],
 )
-def test_packed_clip_decodes_to_the_very_frames(tmp_path, codec, options, profile):
+def test_a_packed_clip_decodes_to_the_same_frames(tmp_path, codec, options, profile):
     video = encode_video(write_video(tmp_path / "v.mkv", codec, 48, options), PROFILES[profile])
     index, dropped, led = video.index, 0, 0
     for stride in (1, 3, 4):
@@ -237,7 +237,7 @@ def test_packed_clip_decodes_to_the_very_frames(tmp_path, codec, options, profil
     assert (led > 0) == (options in (OPEN, HEVC)), "clips that start in an open GOP were packed"
 
 
-# The resize graph, fed with decoded frames.
+# The resize graph, given decoded frames.
 
 
 def graph(frames, order, crops, size):
@@ -273,13 +273,13 @@ def test_resize_is_within_two_levels_of_opencv(flip):
 
 
 def test_strong_shrinking_averages_like_the_cpu_path():
-    """At twice the size and more the CPU path averages: exact at 2, near it on smooth pictures beyond, no aliasing."""
+    """The CPU path averages areas when it shrinks by 2 or more: DALI is exact at 2, close beyond, without aliasing."""
     crop = Crop(x=4, y=2, width=128, height=128)
     noise = np.random.default_rng(1).integers(0, 256, (1, 136, 140, 3), dtype=np.uint8)
     halved = graph(noise, [0], [crop], 64)[0, 0]
     assert np.abs(halved.astype(int) - resized(noise[0], crop, 64, cv2.INTER_AREA)).max() <= 2
     large = Crop(x=10, y=20, width=300, height=260)
-    smooth = picture(5, 340, 300)
+    smooth = pattern(5, 340, 300)
     small = graph(smooth[None], [0], [large], 64)[0, 0]
     assert np.abs(small.astype(int) - resized(smooth, large, 64, cv2.INTER_AREA)).mean() < 2
     noise = np.random.default_rng(1).integers(0, 256, (1, 512, 512, 3), dtype=np.uint8)
@@ -287,7 +287,7 @@ def test_strong_shrinking_averages_like_the_cpu_path():
     assert spread < 14, "8 x 8 pixels of noise with deviation 74 average to about 9; without the filter 18 is left"
 
 
-# What goes wrong.
+# Damaged and unsupported videos.
 
 
 def test_a_video_that_dali_refuses_sends_the_batch_to_the_cpu(vp9, caplog):
@@ -312,7 +312,7 @@ def test_a_video_that_dali_refuses_sends_the_batch_to_the_cpu(vp9, caplog):
 
 
 def damaged(vp9, tmp_path, damage):
-    """A copy of the split whose sample 0 was written with `damage(member, index)` done to its bytes."""
+    """A copy of the split in which `damage(member, index)` was applied to the bytes of sample 0."""
     for path in vp9.iterdir():
         if path.suffix not in (".mkv", ".sums"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -341,7 +341,7 @@ def test_damaged_boxes_are_found_before_the_batch(vp9, tmp_path):
     assert errors[0].reason == errors[1].reason
 
 
-def test_damaged_pictures_name_their_sample(vp9, tmp_path, caplog):
+def test_damaged_frames_name_their_sample(vp9, tmp_path, caplog):
     def damage(member, index):
         packets = read_fragments(member[index.header_size :], read_header(bytes(member[: index.header_size])))
         for start, size in zip(packets.start, packets.size, strict=True):
@@ -356,7 +356,7 @@ def test_damaged_pictures_name_their_sample(vp9, tmp_path, caplog):
     assert list(caught.value.rows) == [0]
 
 
-def test_a_bad_clip_is_replaced_by_the_same_as_on_the_cpu(vp9, tmp_path, caplog):
+def test_a_bad_clip_gets_the_same_replacement_as_on_the_cpu(vp9, tmp_path, caplog):
     def damage(member, index):
         packets = read_fragments(member[index.header_size :], read_header(bytes(member[: index.header_size])))
         for start, size in zip(packets.start, packets.size, strict=True):
@@ -373,7 +373,7 @@ def test_a_bad_clip_is_replaced_by_the_same_as_on_the_cpu(vp9, tmp_path, caplog)
     assert fast.stats()["samples"] == slow.stats()["samples"] == 4
 
 
-# What is refused, and what "auto" takes.
+# Refused settings, and the choice of "auto".
 
 
 def test_h264_on_the_cpu_is_refused(h264):
@@ -382,7 +382,7 @@ def test_h264_on_the_cpu_is_refused(h264):
 
 
 def opened(folder, device=CPU, **changes):
-    """The finish of the loader that `video_loader` opens, unless its settings are refused."""
+    """The finish of the loader that `video_loader` opens."""
     run = video_loader(folder, clip=CLIP, batch_size=2, device=device, threads=1, **changes)
     return type(run._production._delivery.finish)
 
@@ -396,7 +396,7 @@ def test_flow_and_workers_are_refused(vp9):
         opened(vp9, backend="gpu")
 
 
-def test_auto_takes_dali_only_where_it_serves(vp9, h264):
+def test_auto_chooses_dali_only_if_it_serves(vp9, h264):
     cuda = torch.device("cuda", 0)
     assert opened(vp9) is Unchanged
     assert opened(vp9, device=cuda) is Unchanged, "VP9 is not decoded on NVDEC"
@@ -408,7 +408,7 @@ def test_auto_takes_dali_only_where_it_serves(vp9, h264):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NVDEC needs a CUDA device")
-def test_nvdec_gives_what_the_cpu_path_gives(h264, caplog):
+def test_nvdec_equals_the_cpu_path(h264, caplog):
     sampler = sampler_of(h264)
     fast = Fast(sampler, 2, torch.device("cuda", 0))
     for epoch in range(4):
