@@ -55,17 +55,17 @@ $(VENV)/.extra-%: $(VENV)/.done
 setup: $(VENV)/.done  ## a virtual environment with maskstream in it
 setup-dev: $(VENV)/.dev
 
-demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video]: real clips to a masked autoencoder that learns, and a page that shows it
+demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video, audio, audiovisual, image, points, mesh]: sample data to a model that learns, and its report
 	$(RUN) demo $(MODALITY)
 
 shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS=]: raw data to verified shards
-	$(RUN) shards $(DATASET) --root $(ROOT) --out $(OUT) --profile $(PROFILE) $(if $(WORKERS),--workers $(WORKERS))
+	$(RUN) shards $(DATASET) --root $(ROOT) --out $(OUT) --profile $(PROFILE)$(if $(WORKERS), --workers $(WORKERS))
 
 train: $(VENV)/.done  ## RECIPE=videomae-small DATA=data/shards/k400/train [STEPS= RUN_DIR=]: train on shards
-	$(RUN) train $(RECIPE) --data $(DATA) --out $(or $(RUN_DIR),runs/$(RECIPE)) $(if $(STEPS),--steps $(STEPS))
+	$(RUN) train $(RECIPE) --data $(DATA) --out $(or $(RUN_DIR),runs/$(RECIPE))$(if $(STEPS), --steps $(STEPS))
 
 preview: $(VENV)/.done  ## DATA=... [MASK=]: a page with samples of any modality and their masks
-	$(RUN) preview $(DATA) $(if $(MASK),--mask $(MASK)) --out preview.html
+	$(RUN) preview $(DATA)$(if $(MASK), --mask $(MASK)) --out preview.html
 
 gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real data
 	$(RUN) gallery --out runs/gallery.html
@@ -80,7 +80,7 @@ bench: $(VENV)/.bench  ## CPU ms per clip of this loader and of its peers, in on
 	$(BIN)/python benchmarks/loader.py --out runs/bench/loader.json
 
 bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and what limits it
-	$(RUN) bench $(DATA) $(if $(MASK),--mask $(MASK))
+	$(RUN) bench $(DATA)$(if $(MASK), --mask $(MASK))
 
 test: $(VENV)/.dev  ## the test suite
 	$(BIN)/python -m pytest -n auto

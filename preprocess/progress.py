@@ -42,7 +42,7 @@ class _Rate(ProgressColumn):
 
 
 class ProgressBar(Progress):
-    """A bar on the terminal with the rate and the remaining time. It is a context manager."""
+    """A bar on the terminal with the rate and the remaining time, from the first phase on. It is a context manager."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._bars = RichBars(
@@ -60,15 +60,17 @@ class ProgressBar(Progress):
         self._current: TaskID | None = None
 
     def __enter__(self) -> ProgressBar:
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._current is not None:
+            self._bars.stop()
 
     def phase(self, name: str, total: int, done: int = 0, unit: str = "sources") -> None:
+        if self._current is None:
+            self._bars.start()
         self._current = self._bars.add_task(name, total=total, completed=done, unit=unit)
 
     def advance(self, units: int) -> None:

@@ -111,6 +111,10 @@ def test_a_finished_split_is_not_made_again(monkeypatch, capsys, shards):
     before = (out / "train" / "dataset.json").stat().st_mtime_ns
     assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["train"]["state"] == "already finished"
+    assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "already finished" in captured.out
     assert (out / "train" / "dataset.json").stat().st_mtime_ns == before
 
 
@@ -124,6 +128,10 @@ def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeyp
     }  # fmt: skip
     assert run(monkeypatch, "inspect", out / "train", "--json") == 0
     assert json.loads(capsys.readouterr().out)["counts"]["samples"] == 4
+    assert run(monkeypatch, "inspect", out / "train") == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert all(len(line) == 2 and "{" not in line[1] for line in lines)
+    assert ["split", "train"] in lines
     broken = shutil.copytree(out / "train", tmp_path / "broken")
     tar = next(broken.glob("*.tar"))
     data = bytearray(tar.read_bytes())

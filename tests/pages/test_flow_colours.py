@@ -114,6 +114,15 @@ def test_flow_without_any_vector_is_all_hatched():
     assert "full colour is 1 px" in page.text
 
 
+@pytest.mark.parametrize(("without", "first"), [([], "4"), ([4], "3"), ([2, 3, 4], "5"), (range(8), "4")])
+def test_the_player_begins_at_the_middlemost_frame_with_flow(without, first):
+    batch = make_batch(1)
+    valid = torch.ones(1, 7, 8, 8, dtype=torch.bool)
+    valid[0, [frame - 1 for frame in without if frame]] = False
+    page = Page(video_page(replace(batch, flow=replace(batch.flow, valid=valid)), GRID, title="t", facts={}))
+    assert page.attributes("input", "value") == [first]
+
+
 def test_page_states_scale_and_missing_share_of_the_flow():
     page = Page(video_page(make_batch(1), GRID, title="t", facts={}))
     assert "full colour is 4 px or more" in page.text

@@ -152,7 +152,7 @@ def test_curves_are_the_metrics():
     np.testing.assert_allclose(high - xy[:, 1] / 1000 * (high - low), losses, atol=0.001 * (high - low))
     assert curves.baseline_at == pytest.approx((high - 1.0) / (high - low))
     assert curves.last_loss == pytest.approx(np.mean(losses))
-    assert (curves.steps, curves.last_steps) == (6, 6)
+    assert (curves.steps, curves.last_steps, curves.edge) == (6, 6, None)
     assert curves.median_clips_per_s == pytest.approx(22.5)
     assert curves.mean_data_wait == pytest.approx(0.25)
     lr = points(curves.lr.line)
@@ -180,9 +180,26 @@ def test_first_steps_far_above_the_rest_are_drawn_at_the_edge():
     low, high = curves.loss.y_range
     assert high < 0.2
     drawn = high - points(curves.loss.line)[:, 1] / 1000 * (high - low)
-    assert drawn[0] == drawn[1] <= high
+    assert drawn[0] == drawn[1] == pytest.approx(curves.edge, abs=0.002 * (high - low))
     np.testing.assert_allclose(drawn[2:], losses[2:], atol=0.002 * (high - low))
     assert high - curves.baseline_at * (high - low) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("n", [2, 20, 150, 350, 800, 1600])
+def test_every_chart_has_two_ticks_or_more_along_the_steps(n):
+    curves = run_curves(steps(np.linspace(1.0, 0.5, n).tolist()))
+    for chart in (curves.loss, curves.lr, curves.clips_per_s, curves.data_wait):
+        assert 2 <= len(chart.x_ticks) <= 6
+
+
+def test_a_page_tells_that_losses_are_drawn_lower_than_they_are():
+    batch = clips(1)
+    told = [
+        "are drawn at that height"
+        in report_page(steps(losses), [batch], [batch.video.numpy()], {}, grid=GRID, title="t")
+        for losses in ([40.0] + [0.5] * 50, [1.5] + [0.5] * 50)
+    ]
+    assert told == [True, False]
 
 
 def test_a_run_without_a_step_has_no_report():
@@ -385,7 +402,7 @@ def test_report_of_a_run(run, split, tmp_path):
     assert "label odd (1)" in page.text
     assert sum(attrs["alt"].startswith("flow") for tag, attrs in page.tags if tag == "img") == 4 * 3
     assert ("neither shown nor predicted" in page.text) == isinstance(recipe.data.mask, Dual)
-    assert re.search(r"loss on these clips \d\.\d{3}", page.text)
+    assert re.search(r"loss on 4 of these clips \d\.\d{3}, \d+% (above|below)", page.text)
     other = write_report(folder, split, tmp_path / "other.html", recipe=recipe)
     assert other.read_bytes() == out.read_bytes()
 
@@ -399,7 +416,7 @@ def test_the_command_prints_what_the_page_says_of_held_out_clips(run, split, tmp
     assert ended.value.code == 0
     *facts, last = capsys.readouterr().out.splitlines()
     assert last == f"wrote {page}"
-    assert any(re.match(r"  loss on these clips  +\d\.\d{3}", line) for line in facts)
+    assert any(re.match(r"  loss on 4 of these clips  +\d\.\d{3}, ", line) for line in facts)
     shown = Tags(page.read_text(encoding="utf-8")).text
     for line in facts:
         name, value = line.strip().split("  ", 1)

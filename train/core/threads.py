@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 import torch
 
+CPU = torch.device("cpu")
+
 
 @contextmanager
 def compute_threads(device: torch.device) -> Iterator[int]:
-    """A context in which torch leaves one core to the loader if it trains on the CPU. Yields torch's thread count.
+    """A context in which torch leaves one core to the loader if it computes on the CPU. Yields torch's thread count.
 
     OpenMP threads wait for each other by spinning. If there are as many threads as cores, a thread that loses its core
     to a decoding thread keeps all others spinning: on two busy cores, steps took up to five times as long as with one

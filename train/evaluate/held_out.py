@@ -40,8 +40,3 @@ def margin(loss: float, trivial: float) -> str:
     if loss < trivial:
         return f"{1 - loss / trivial:.0%} below"
     return f"{loss / trivial - 1:.0%} above: the model does not generalise"
-
-
-def generalisation_warning(loss: float, trivial: float) -> str:
-    """A warning if a loss is not below that of a trivial predictor, else an empty text."""
-    return "" if loss < trivial else ": the model does not generalise to them"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import console
+from .terminal import say
 
 
 def demo(
@@ -26,10 +26,10 @@ def demo(
         raise ValueError(f"there is no demo of {modality!r}; legal are {', '.join(MODALITIES)}")
     pages = []
     for command in MODALITIES[modality].demo.commands(modality):
-        console.print(f"maskstream {' '.join(command)}", highlight=False, soft_wrap=True)
+        say(f"maskstream {' '.join(command)}")
         ended = subprocess.run([sys.executable, "-m", "maskstream", *command], check=False)
         if ended.returncode:
             raise typer.Exit(ended.returncode)
         pages += [word for word in command if word.endswith(".html")]
     for page in pages:
-        console.print(f"open {Path(page)}", highlight=False)
+        say(f"open {Path(page)}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from .terminal import console, errors
+from .terminal import errors, say
 
 
 def gallery(
@@ -37,4 +37,4 @@ def gallery(
         media = replace(media, video=first_clip(data, seed), box=(0.25, 0.25, 0.75, 0.75))
     for reason in dict.fromkeys(found.missing.values()):
         errors.print(f"[yellow]missing[/] {escape(reason)}", highlight=False, soft_wrap=True)
-    console.print(f"wrote {write(media, out, missing=found.missing, seed=seed)}", highlight=False)
+    say(f"wrote {write(media, out, missing=found.missing, seed=seed)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import Data, console
+from .terminal import Data, say
 
 
 def preview(
@@ -29,4 +29,4 @@ def preview(
 
     modality = modality_of(data)
     page = write(modality, data, modality.shown(data, **ctx.obj), out=out, samples=samples, seed=seed)
-    console.print(f"wrote {page}", highlight=False)
+    say(f"wrote {page}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import console, show
+from .terminal import say, show
 
 
 def report(
@@ -29,4 +29,4 @@ def report(
 
     written = write_report(modality_of(data), run, data, out)
     show(written.facts, as_json=False)
-    console.print(f"wrote {written.page}", highlight=False)
+    say(f"wrote {written.page}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import Json, console, show
+from .terminal import Json, say, show
 
 
 def rollout(
@@ -33,8 +33,12 @@ def rollout(
     if as_json:
         show(result, as_json)
         return
-    for name, errors in result["errors"].items():
-        words = ", ".join(f"{what} {value:.4f}" for what, value in errors.items())
-        console.print(f"{name}: {words}", highlight=False)
+    table = result["errors"]
+    width = max(map(len, table))
+    columns = [column.replace("_", " ") for column in next(iter(table.values()))]
+    say("  ".join(["".ljust(width), *(f"{column:>8}" for column in columns)]))
+    for name, errors in table.items():
+        values = (f"{value:>{max(len(column), 8)}.4f}" for column, value in zip(columns, errors.values(), strict=True))
+        say("  ".join([name.ljust(width), *values]))
     if out is not None:
-        console.print(f"wrote {out}", highlight=False)
+        say(f"wrote {out}")

@@ -23,12 +23,24 @@ Data = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
+def say(text: str) -> None:
+    """Prints one line as it is: neither broken at the width of the terminal nor coloured."""
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
 def show(facts: Mapping[str, Any], as_json: bool) -> None:
-    """Prints facts, one per line, or as one line of JSON."""
+    """Prints facts, one per line and those that are empty not at all, or all as one line of JSON."""
     if as_json:
         print(json.dumps(facts))
         return
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        console.print(f"  {name:<{width}}  {escape(text)}", highlight=False, soft_wrap=True)
+        if text := _words(value):
+            say(f"  {name:<{width}}  {text}")
+
+
+def _words(value: Any) -> str:
+    """A value as text: floats with six digits, mappings within a mapping in brackets."""
+    if not isinstance(value, Mapping):
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{k} ({_words(v)})" if isinstance(v, Mapping) else f"{k} {_words(v)}" for k, v in value.items())

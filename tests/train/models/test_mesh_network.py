@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from maskstream.cli import main
 from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pipelines import masks, mesh_loader
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
@@ -154,7 +155,7 @@ def test_a_rollout_of_one_who_knows_the_changes_is_the_truth(data):
         Trajectories.open(data / "val", steps=9)
 
 
-def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path):
+def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monkeypatch, capsys):
     masked, then = recipe(120), next_step(recipe(120))
     train(masked, data / "train", tmp_path / "masked", threads=1, device="cpu", progress=False)
     losses = masked_losses(masked.data, load_model(tmp_path / "masked" / "model.safetensors"), data / "val")
@@ -172,6 +173,15 @@ def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path):
     assert errors[str(tmp_path / "next")]["step 1"] < errors["persistence"]["step 1"]
     page = (tmp_path / "page.html").read_text()
     assert page.count("<img") == 2 * 2 * 3
+    words = ["rollout", str(tmp_path / "next"), "--data", str(data / "val"), "--steps", "4"]
+    monkeypatch.setattr("sys.argv", ["maskstream", *words])
+    with pytest.raises(SystemExit):
+        main()
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[-1] == "mean of 4"
+    assert [row.split()[0] for row in rows] == list(errors)
+    for row, values in zip(rows, errors.values(), strict=True):
+        assert [float(word) for word in row.split()[1:]] == pytest.approx(list(values.values()), abs=1e-3)
     for run, chosen, word in (("masked", masked, "The encoder saw"), ("next", then, "Rollout")):
         report = write_report(tmp_path / run, data / "val", recipe=chosen, clips=2).read_text()
         assert word in report

@@ -147,9 +147,12 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Movie:
-    """Tracks one below the other, with a player. beside: a drawing beside the player."""
+    """Tracks one below the other, with a player. beside: a drawing beside the player. first: the index of the frame
+    that the player shows before it plays.
+    """
 
     tracks: tuple[Track, ...]
+    first: int = 0
     beside: Drawing | None = None
     kind: str = "movie"
 

@@ -63,7 +63,8 @@ class VideoFigures:
         else:
             tracks.append(_flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
         words = f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video"
-        movie = Movie(tracks=tuple(tracks), beside=None if tokens is None else _dwell(tokens, self.grid))
+        first = frame_with_flow(batch.flow, i, len(times))
+        movie = Movie(tracks=tuple(tracks), first=first, beside=None if tokens is None else _dwell(tokens, self.grid))
         return Card(
             key=batch.key[i],
             words=words,
@@ -163,6 +164,18 @@ def _flow_track(flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tu
         frames=_frames("flow", [None, *pictures], times, grid),
         legend=f"{scale_px:g} px",
     )
+
+
+def frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
+    """The index of the frame of clip `i` that is nearest to the middle among those where half of the flow's cells or
+    more have a vector (a frame at the start of a GOP has none); the middle where no frame has.
+    """
+    middle = frames // 2
+    if flow is None:
+        return middle
+    valid = usable(flow.vectors[i].float().cpu().numpy(), flow.valid[i].cpu().numpy().astype(bool))
+    known = [f for f, cells in enumerate(valid, start=1) if cells.mean() >= 0.5]
+    return min(known, key=lambda f: abs(f - middle), default=middle)
 
 
 def _facts(tokens: ClipTokens) -> Facts:

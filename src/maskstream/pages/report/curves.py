@@ -17,12 +17,14 @@ LAST_STEPS = 20
 class Curves:
     """The charts of a run, and the numbers that stand beside them.
 
-    window: steps in the running mean of the loss. last_loss: mean of the last `last_steps` steps. baseline_loss: the
-    loss of a trivial predictor; baseline_at: its position in the chart, from 0 (top) to 1.
+    edge: losses above it are drawn at it; None where there are none. window: steps in the running mean of the loss.
+    last_loss: mean of the last `last_steps` steps. baseline_loss: the loss of a trivial predictor; baseline_at: its
+    position in the chart, from 0 (top) to 1.
     """
 
     steps: int
     loss: Chart
+    edge: float | None
     window: int
     last_loss: float
     last_steps: int
@@ -54,6 +56,7 @@ def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Cu
     return Curves(
         steps=rows[-1].step,
         loss=chart,
+        edge=edge if loss.max() > edge else None,
         window=window,
         last_loss=float(loss[-LAST_STEPS:].mean()),
         last_steps=min(LAST_STEPS, len(rows)),
@@ -68,4 +71,4 @@ def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Cu
 
 
 def _small(steps: Series, values: Series, *include: float) -> Chart:
-    return line_chart(steps, values, include=include, x_ticks=3)
+    return line_chart(steps, values, include=include, x_ticks=4)

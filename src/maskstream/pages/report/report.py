@@ -18,6 +18,7 @@ from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
 from ...train.core.model import Model
 from ...train.core.recipe import Recipe
+from ...train.core.threads import CPU, compute_threads
 from ...train.recipes import check_modality
 from ..figures.words import plural
 from ..figures.work import Work
@@ -97,7 +98,8 @@ def write_report(
     if shown < 1:
         raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
     weights = run_weights(run)
-    work = work_of(modality, recipe, load_model(weights), data, shown)
+    with compute_threads(CPU):
+        work = work_of(modality, recipe, load_model(weights), data, shown)
     facts = {
         "recipe": recipe.name,
         "samples per step": str(settings.get("samples_per_step", "unknown")),

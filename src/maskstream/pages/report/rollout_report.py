@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...train.core.export import load_model
+from ...train.core.threads import CPU, compute_threads
 from ...train.evaluate.rollout import (
     Float32s,
     Trajectories,
@@ -69,10 +70,11 @@ def compare_rollouts(
     trajectories = Trajectories.open(data, count, steps, component)
     made: dict[str, Tensor] = {PERSISTENCE: persistence(trajectories)}
     one_step: dict[str, float] = {}
-    for run in runs:
-        model = next_model(load_model(run_weights(Path(run))))
-        one_step[str(run)], one_step[PERSISTENCE] = next_step_errors(model, trajectories)
-        made[str(run)] = rollout(model, trajectories)
+    with compute_threads(CPU):
+        for run in runs:
+            model = next_model(load_model(run_weights(Path(run))))
+            one_step[str(run)], one_step[PERSISTENCE] = next_step_errors(model, trajectories)
+            made[str(run)] = rollout(model, trajectories)
     rows = [
         RolloutRow(name=name, one_step=one_step[name], error=rollout_error(fields, trajectories))
         for name, fields in made.items()

@@ -31,7 +31,7 @@ def show(
     batch = next(iter(batches(plain, data, size=shown, samples=shown, shuffle=True)))
     guides = config.mask is not None and "flow" in config.mask.needs
     flow = figures.about(batch)[1]["flow"] if guides else "DIS, shown only; the mask does not use it"
-    found = held_out(config, model, batch)
+    found = held_out(plain, model, data)
     return Work(
         found=replace(found, facts={**found.facts, "flow": flow}),
         sections=(

@@ -1,11 +1,15 @@
-"""The held-out loss of pictures beside trivial predictors."""
+"""The held-out loss of patches beside trivial predictors."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines.masks import Random
-from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.train.evaluate.pictures import held_out, held_out_pictures, losses, nearest_visible
+from maskstream.pipelines.masks import Random, mask_batch
+from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.train.evaluate.patches import nearest_visible, patch_losses
+from maskstream.train.evaluate.pictures import held_out, held_out_pictures
 from maskstream.train.models.image_autoencoder import ImageAutoencoderConfig
 
 from ...pipelines.every_modality import write_split
@@ -20,16 +24,31 @@ def split(tmp_path_factory):
 
 
 def test_the_nearest_visible_token_is_found_on_the_grid():
-    visible = torch.tensor([[0, 7], [5, 10]])
-    target = torch.tensor([[1, 4, 11, 6], [0, 15, 6, 9]])
+    masked = torch.ones(2, 16, dtype=torch.bool)
+    masked[0, [0, 7]] = masked[1, [5, 10]] = False
+    mask = mask_batch(masked.numpy(), masked.numpy(), grid=image_grid(32, 8))
+    near = torch.stack([torch.full((16,), -1), torch.full((16,), -1)]).scatter_(1, mask.target, nearest_visible(mask))
     # on 4 x 4: 0 at (0, 0), 7 at (1, 3); 5 at (1, 1), 10 at (2, 2), as near to 6 and 9 as 5 is
-    assert nearest_visible((4, 4), visible, target).tolist() == [[0, 0, 7, 7], [5, 10, 5, 5]]
+    assert near[0, [1, 4, 11, 6]].tolist() == [0, 0, 7, 7]
+    assert near[1, [0, 15, 6, 9]].tolist() == [5, 10, 5, 5]
+
+
+def test_what_fills_a_row_up_or_is_a_mask_token_is_not_nearest():
+    grid = image_grid(32, 8)
+    mask = replace(
+        Random(ratio=0.75).draw(grid, [np.random.default_rng(0)]),
+        visible=torch.tensor([[5, 10, 15, 0]]),
+        target=torch.tensor([[1, 14]]),
+        n_visible=torch.tensor([3]),
+        mask_token=torch.zeros(1, 16, dtype=torch.bool).index_fill(1, torch.tensor([15]), True),
+    )
+    assert nearest_visible(mask).tolist() == [[5, 10]]
 
 
 def test_losses_are_those_of_one_patch_after_the_other(split):
     model = SIZES.build(DATA.grids).eval()
     pictures = held_out_pictures(DATA, split)
-    found = losses(model, pictures)
+    found = patch_losses(model, pictures)
     mean, nearest, own, n = 0.0, 0.0, 0.0, 0
     for batch in pictures:
         image, mask = model.tokens.of(batch)
@@ -57,4 +76,10 @@ def test_what_is_said_is_the_same_each_time(split):
     facts = held_out(DATA, model, split).facts
     assert facts == held_out(DATA, model, split).facts
     assert facts["mask"] == repr(DATA.mask)
-    assert facts["loss on these pictures"].endswith("the better of the next two")
+    n = sum(len(batch) for batch in held_out_pictures(DATA, split))
+    assert facts[f"loss on {n} of these pictures"].endswith("the better of the next two")
+
+
+def test_no_batch_is_refused():
+    with pytest.raises(ValueError, match="at least one batch"):
+        patch_losses(SIZES.build(DATA.grids), [])

@@ -1,0 +1,75 @@
+"""How well a masked autoencoder predicts hidden patches, beside trivial predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.stream.sampler import BatchT
+from ..core.block import gather_tokens
+from ..core.losses import Part, squared
+from ..models.masked_autoencoder import MaskedAutoencoder
+from .held_out import margin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchLosses:
+    """Mean losses on `samples` samples: the model's; of who gives each patch its mean; and of who gives it the
+    normalised values of the visible patch that is nearest.
+    """
+
+    model: float
+    mean: float
+    nearest: float
+    samples: int
+
+    def facts(self, loss: str, patch: str = "patch") -> dict[str, str]:
+        """The losses by name, the model's as `loss`."""
+        trivial = min(self.mean, self.nearest)
+        return {
+            loss: f"{self.model:.3f}, {margin(self.model, trivial)} the better of the next two",
+            f"loss of a copy of the nearest visible {patch}": f"{self.nearest:.3f}",
+            f"loss of every {patch}'s mean": f"{self.mean:.3f}",
+        }
+
+
+@torch.inference_mode()
+def patch_losses(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT]) -> PatchLosses:
+    """The losses on some batches with masks, each target in its weight; ValueError where there is no batch."""
+    parts: list[tuple[Part, Part, Part]] = []
+    samples = 0
+    for batch in batches:
+        data, mask = model.tokens.of(batch)
+        tokens = model.tokens.split(data)
+        true = model.tokens.targets(gather_tokens(tokens, mask.target))
+        copied = model.tokens.targets(gather_tokens(tokens, nearest_visible(mask)))
+        (own,) = model(batch).parts.values()
+        parts.append((own, squared(torch.zeros_like(true), true, mask.weight), squared(copied, true, mask.weight)))
+        samples += int((mask.weight.sum(dim=1) > 0).sum())
+    if not parts:
+        raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
+    own, mean, nearest = (
+        float(sum(float(one.total) for one in column) / sum(float(one.weight) for one in column))
+        for column in zip(*parts, strict=True)
+    )
+    return PatchLosses(model=own, mean=mean, nearest=nearest, samples=samples)
+
+
+def nearest_visible(mask: MaskBatch) -> Tensor:
+    """For each target the visible token that lies nearest on the grid, int64 (B, M); of several the one with the
+    lowest number.
+    """
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in mask.grid.shape), indexing="ij")
+    places = torch.stack([axis.flatten() for axis in axes], dim=1)
+    seen = mask.visible_valid
+    if mask.mask_token is not None:
+        seen = seen & ~mask.mask_token.gather(1, mask.visible)
+    near = []
+    for target, visible, real in zip(mask.target, mask.visible, seen, strict=True):
+        apart = (places[target][:, None] - places[visible]).square_().sum(dim=2)
+        near.append(visible[apart.masked_fill_(~real, torch.inf).argmin(dim=1)])
+    return torch.stack(near)
