@@ -28,7 +28,8 @@ from .core.base import Maps, Mask, mask_batch
 from .core.draw import Cues, Draw, Scope
 from .core.grid import TokenGrid
 from .core.ratio import Fixed, Law, Ratio, RatioLaw, Rounding, hidden_count, visible_count
-from .core.scheme import Scheme
+from .core.scheme import PaperLaw, Scheme
+from .laws import LAWS
 from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine
 from .laws.random import MaskGIT, MultiRatio, TruncatedNormal, Uniform, UniformCount
 from .patterns import (
@@ -107,6 +108,7 @@ MASKS: dict[str, Callable[[], Mask]] = {s.name: s.make for s in sorted(SCHEMES, 
 __all__ = [
     "H36M_LIMBS",
     "H36M_LIMB_PAIRS",
+    "LAWS",
     "MASKS",
     "PADDING",
     "SCHEMES",
@@ -139,6 +141,7 @@ __all__ = [
     "MultiBlock",
     "MultiRatio",
     "Padded",
+    "PaperLaw",
     "PerFrame",
     "Piecewise",
     "Random",

@@ -1,4 +1,4 @@
-"""The table of schemes in docs/masks.md, made of what the patterns' files declare.
+"""The tables of schemes and of laws in docs/masks.md, made of what the files of patterns and laws declare.
 
 python -m maskstream.pipelines.masks.table docs/masks.md       writes it anew
 """
@@ -6,24 +6,31 @@ python -m maskstream.pipelines.masks.table docs/masks.md       writes it anew
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from . import SCHEMES
-from .core.scheme import Scheme
+from . import LAWS, SCHEMES
+from .core.scheme import PaperLaw, Scheme
 
-BEGIN = "<!-- made by: python -m maskstream.pipelines.masks.table docs/masks.md -->"
-END = "<!-- end of the table -->"
+COMMAND = "python -m maskstream.pipelines.masks.table docs/masks.md"
 
 
 def scheme_table(schemes: Iterable[Scheme] = SCHEMES) -> str:
     """A markdown table with a row for each scheme."""
     head = ("paper", "call", "name", "grid: tokens", "visible", "what is hidden, and what is reconstructed")
-    rows = [head, ("---",) * len(head), *map(_cells, schemes)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return _table(head, map(_scheme_cells, schemes))
 
 
-def _cells(scheme: Scheme) -> tuple[str, ...]:
+def law_table(laws: Iterable[PaperLaw] = LAWS) -> str:
+    """A markdown table with a row for each law."""
+    return _table(("law", "the ratio", "paper"), ((f"`{law.call}`", law.note, law.source) for law in laws))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
+
+
+def _scheme_cells(scheme: Scheme) -> tuple[str, ...]:
     sides = "any" if scheme.grid.axes == ("token",) else " ".join(map(str, scheme.grid.shape))
     return (
         scheme.source,
@@ -35,16 +42,29 @@ def _cells(scheme: Scheme) -> tuple[str, ...]:
     )
 
 
-def with_table(text: str) -> str:
-    """`text` with the table between its two marks as it is made now; ValueError where a mark is missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the table stands between the lines {BEGIN!r} and {END!r}, and they are not both there")
-    return f"{before}{BEGIN}\n\n{scheme_table()}\n{END}{after}"
+TABLES: dict[str, Callable[[], str]] = {"schemes": scheme_table, "laws": law_table}
+
+
+def with_tables(text: str) -> str:
+    """`text` with both tables, each between its two marks, as they are made now; ValueError where a mark is missing."""
+    for name, table in TABLES.items():
+        begin, end = marks(name)
+        before, found_begin, rest = text.partition(begin)
+        _, found_end, after = rest.partition(end)
+        if not (found_begin and found_end):
+            raise ValueError(
+                f"the table of {name} stands between the lines {begin!r} and {end!r}, and they are not both there"
+            )
+        text = f"{before}{begin}\n\n{table()}\n{end}{after}"
+    return text
+
+
+def marks(name: str) -> tuple[str, str]:
+    """The lines before and after the table `name`."""
+    return f"<!-- {name}, made by: {COMMAND} -->", f"<!-- end of {name} -->"
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         path = Path(name)
-        path.write_text(with_table(path.read_text()))
+        path.write_text(with_tables(path.read_text()))

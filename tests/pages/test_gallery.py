@@ -10,17 +10,16 @@ from maskstream.cli import main
 from maskstream.pages.gallery import Media, gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
 from maskstream.pages.gallery.image import SPIKES
-from maskstream.pages.gallery.laws import ENTRIES as LAWS
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
 from maskstream.pages.gallery.panels import sheet, token_maps
 from maskstream.pages.gallery.pose import JOINTS
 from maskstream.pages.gallery.project import box_edges, dots, fitted, lines, seen_from
-from maskstream.pages.gallery.scheme import Entry, counts
+from maskstream.pages.gallery.scheme import Entry, facts_of
 from maskstream.pages.gallery.solids import edges_of, surface_points
 from maskstream.pages.gallery.words import cut, pieces_of
 from maskstream.pipelines import masks
 
-ENTRIES = [Entry.of(scheme) for scheme in masks.SCHEMES] + [COMPLEX_RATIO, SPIKES, PAIR, *LAWS]
+ENTRIES = [Entry.of(declared) for declared in (*masks.SCHEMES, *masks.LAWS)] + [COMPLEX_RATIO, SPIKES, PAIR]
 
 
 def tetrahedron():
@@ -51,14 +50,15 @@ def page(media):
 
 def test_every_scheme_has_a_card_with_its_call(page):
     for entry in ENTRIES:
-        assert page.count(f"<h3>{escaped(entry.title)} <small>{escaped(entry.source)}</small>") == 1, entry.title
-        assert escaped(entry.call) in page
+        heading = f'<h3>{escaped(entry.title)}</h3>\n<p class="meta">{escaped(entry.source)}</p>'
+        assert page.count(heading) == 1, entry.title
+        assert escaped(entry.call) in page.replace("<wbr>", "")
         assert not entry.name or f"name: {entry.name}<" in page
 
 
 def test_every_public_pattern_and_law_is_shown():
     shown = " ".join(entry.call for entry in ENTRIES)
-    abstract = (masks.Mask, masks.Law, masks.RatioLaw, masks.Fixed)
+    abstract = (masks.Mask, masks.Law, masks.RatioLaw)
     for name in masks.__all__:
         thing = getattr(masks, name)
         if isinstance(thing, type) and issubclass(thing, masks.Mask | masks.Law) and thing not in abstract:
@@ -66,7 +66,7 @@ def test_every_public_pattern_and_law_is_shown():
 
 
 def test_the_page_has_a_picture_for_each_scheme_and_needs_nothing_else(page, media):
-    articles = page.split('<article class="card">')[1:]
+    articles = page.split('<article class="clip"')[1:]
     assert len(articles) == len(ENTRIES)
     for article in articles:
         assert "data:image" in article or '<path class="' in article or '<p class="text">' in article
@@ -87,8 +87,8 @@ def escaped(text):
 def test_what_is_missing_is_named_and_the_rest_is_shown(media, name, title):
     page = gallery_page(replace(media, **{name: None}), missing={name: "no <network>"})
     assert "no &lt;network&gt;" in page
-    section = page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
-    assert "could not be had" in section
+    section = page.split(f'<h2 class="part-title">{title}</h2>')[1].split("</section>")[0]
+    assert "Not shown, because there is no " in section
     assert "<article" not in section
     assert page.count("<article") > 20
 
@@ -99,14 +99,19 @@ def test_the_page_is_written(media, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["page.html"]
 
 
-def test_counts_in_words():
+def shown(*masks_of_a_card):
+    """The facts of a card, each in one line."""
     grid = masks.TokenGrid.video(16, 224, 224)
-    assert counts([masks.Tube().draw(grid, [np.random.default_rng(0)])]) == "1,408 of 1,568 hidden, 160 visible"
-    dual = counts([masks.Dual().draw(grid, [np.random.default_rng(0)])])
-    assert re.fullmatch(r"1,408 of 1,568 hidden, 160 visible; 784 reconstructed, \d+ of them without weight", dual)
-    two = [masks.Random(ratio=r).draw(grid, [np.random.default_rng(0)]) for r in (0.9, 0.75)]
-    assert counts(two) == "1,568 tokens; visible: 156 and 392"
-    assert counts([]) == ""
+    facts = facts_of([mask.draw(grid, [np.random.default_rng(0)]) for mask in masks_of_a_card])
+    return [" ".join(filter(None, (fact.name, fact.value, fact.of, fact.note))) for fact in facts]
+
+
+def test_the_numbers_of_a_card():
+    visible, hidden, targets = shown(masks.Dual())
+    assert (visible, hidden) == ("Visible tokens 160 of 1,568", "Hidden 89.8\xa0%")
+    assert re.fullmatch(r"Targets of the decoder 784 \d+ without weight in the loss", targets)
+    assert shown(masks.Tube(), masks.Tube())[0] == "Visible tokens 160 of 1,568"
+    assert shown(masks.Random(), masks.Random(ratio=0.75)) == ["Visible tokens 156 and 392 of 1,568"]
 
 
 def test_planes_side_by_side():
@@ -167,7 +172,7 @@ def test_the_command_shows_a_clip_of_a_split(split, tmp_path, monkeypatch, capsy
         main()
     assert not ended.value.code
     page = (tmp_path / "page.html").read_text()
-    assert "1,408 of 1,568 hidden, 160 visible" in page
-    assert "Not shown: a sound could not be had" in page
+    assert re.search(r"<dt>Visible tokens</dt><dd>160 <span>of 1,568</span>", page)
+    assert "Not shown, because there is no sound." in page
     assert "pyvista==0.47.1 could not be downloaded" in page
     assert "pyvista" in capsys.readouterr().err

@@ -301,7 +301,7 @@ def test_page_is_one_well_formed_file_with_every_part():
     for tag, attrs in page.tags:
         for name in ("src", "href"):
             assert attrs.get(name, "#").startswith(("data:", "#")), (tag, attrs[name][:40])
-    assert [attrs["data-key"] for tag, attrs in page.tags if tag == "article"] == ["clip0", "clip1", "other0"]
+    assert [attrs["data-key"] for tag, attrs in page.tags if tag == "article"] == ["clip0", "clip1", "other0"] * 2
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert "predicting every patch's mean" in page.text
@@ -398,7 +398,8 @@ def test_report_of_a_run(run, split, tmp_path):
     assert "short: report-test" in page.text
     assert "weights step 3" in page.text
     assert repr(recipe.data.mask) in page.text
-    assert sorted(attrs["data-key"] for tag, attrs in page.tags if tag == "article") == ["v0", "v1", "v2", "v3"]
+    keys = [attrs["data-key"] for tag, attrs in page.tags if tag == "article"]
+    assert sorted(keys) == ["v0", "v0", "v1", "v1", "v2", "v2", "v3", "v3"], "a reconstruction and the clip of each"
     assert "label odd (1)" in page.text
     assert sum(attrs["alt"].startswith("flow") for tag, attrs in page.tags if tag == "img") == 4 * 3
     assert ("neither shown nor predicted" in page.text) == isinstance(recipe.data.mask, Dual)

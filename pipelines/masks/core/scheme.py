@@ -1,4 +1,6 @@
-"""Schemes: masks with the settings of a paper. The file of a pattern declares its schemes, once.
+"""Schemes: masks with the settings of a paper, and laws with the settings of a paper.
+
+The file of a pattern declares its schemes, once:
 
     SCHEMES = (
         Scheme(
@@ -14,7 +16,8 @@
     )
 
 `masks.MASKS` has the names, `maskstream gallery` draws a card for each scheme, docs/masks.md has a row for each (see
-table.py), and benchmarks/masks.py measures those with a name.
+table.py), and benchmarks/masks.py measures those with a name. In the same way the files of laws declare `LAWS`, from
+which the gallery's curves and the table of laws are made.
 """
 
 from __future__ import annotations
@@ -82,7 +85,7 @@ class Scheme:
     @property
     def source(self) -> str:
         """The paper and the section."""
-        return f"{self.paper}, {self.section}" if self.section else self.paper
+        return _source(self.paper, self.section)
 
     @property
     def call(self) -> str:
@@ -92,6 +95,41 @@ class Scheme:
     def make(self) -> Mask:
         """The mask. It is frozen, so one object serves all callers."""
         return self.mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaperLaw:
+    """A law with the settings of a paper.
+
+    paper, section: where it comes from, empty where no paper does. title, note: the heading of its card and what it
+    does, in one or two sentences. curves: the laws that the card draws, each with its caption; by default the law.
+    """
+
+    law: Law
+    title: str
+    note: str
+    paper: str = ""
+    section: str = ""
+    curves: tuple[tuple[str, Law], ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The paper and the section."""
+        return _source(self.paper, self.section)
+
+    @property
+    def call(self) -> str:
+        """How a user builds the law, after `from maskstream.pipelines import masks`."""
+        return call_of(self.law)
+
+    @property
+    def drawn(self) -> tuple[tuple[str, Law], ...]:
+        """The laws of the card, each with its caption."""
+        return self.curves or (("", self.law),)
+
+
+def _source(paper: str, section: str) -> str:
+    return f"{paper}, {section}" if section else paper
 
 
 ENDS = ("start", "end", "low", "high")

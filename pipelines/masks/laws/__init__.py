@@ -1,1 +1,18 @@
-"""Laws: how many tokens are hidden."""
+"""Laws: how many tokens are hidden. The files of laws declare what the papers take, once."""
+
+from __future__ import annotations
+
+from ..core.ratio import Fixed
+from ..core.scheme import PaperLaw
+from . import progress, random
+
+LAWS: tuple[PaperLaw, ...] = (
+    PaperLaw(
+        law=Fixed(ratio=0.9),
+        title="A number",
+        note="The same ratio for every sample. `ratio=0.9` of a pattern means this law.",
+    ),
+    *random.LAWS,
+    *progress.LAWS,
+)
+"""The laws of the papers."""

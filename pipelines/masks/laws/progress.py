@@ -1,11 +1,5 @@
 """Laws of progress: the ratio is a function of the run's progress, one for all samples of a batch.
 
-    law            from the run's start to its end                              source
-    Linear         start to end                                                 DiffMAViL: 0.9 to 0.8
-    RatioDecay     eight shapes around a mean ratio                             Learning Better Masking
-    SquaredCosine  up along a squared cosine, then constant                     LMD: 0.15 to 0.75 at 2/3
-    Piecewise      straight lines between points                                LMD
-
 Progress is `Draw.place.progress`, from 0 at the first batch to 1 at the last. It follows from the batch's number and
 the run's length, the loader's `steps`. `at(progress)` is a law's ratio.
 """
@@ -23,6 +17,7 @@ import numpy as np
 
 from ..core.draw import Draw
 from ..core.ratio import RatioLaw, check_ratio, tidy
+from ..core.scheme import PaperLaw
 
 
 class ProgressLaw(RatioLaw):
@@ -156,3 +151,36 @@ class Piecewise(ProgressLaw):
     def at(self, progress: float) -> float:
         places, ratios = zip(*self.points, strict=True)
         return float(np.interp(progress, places, ratios))
+
+
+LAWS = (
+    PaperLaw(
+        law=Linear(),
+        paper="DiffMAViL",
+        section="masking ratio curriculum",
+        title="Linear",
+        note="The ratio follows a straight line over the run.",
+    ),
+    PaperLaw(
+        law=RatioDecay(),
+        paper="Learning Better Masking",
+        section="ratio decay",
+        title="Ratio schedules",
+        note="Eight shapes over the run (`shape=`), all around a mean ratio of 15 %.",
+        curves=tuple((shape.replace("_", " "), RatioDecay(shape=shape)) for shape in get_args(Shape)),
+    ),
+    PaperLaw(
+        law=SquaredCosine(),
+        paper="LMD",
+        section="masking schedulers",
+        title="Squared cosine",
+        note="The ratio rises until two thirds of the run and then stays.",
+    ),
+    PaperLaw(
+        law=Piecewise(),
+        paper="LMD",
+        section="its second schedule",
+        title="Piecewise",
+        note="The ratio follows straight lines between points (`points=`).",
+    ),
+)

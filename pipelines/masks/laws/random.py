@@ -1,12 +1,5 @@
 """Random laws: the ratio or the count is drawn for a view, for all views of a sample, for a frame, or for a batch.
 
-    law              ratio                                          source
-    Uniform          uniform in [low, high)                         MaskViT: [0.5, 1)
-    UniformCount     a number of tokens, uniform in low ... high    PMLM
-    TruncatedNormal  normal on [low, high]                          MAGE: 0.55, 0.25 on [0.5, 1]
-    MaskGIT          a function of a uniform number                 MaskGIT
-    MultiRatio       one of several, in equal parts of a batch      AVSiam
-
 `scope` says what shares one number. "view": each view has its own. "sample": all views of a sample share one. "batch":
 a batch over all ranks shares one, so that its samples have equal counts. "frame": each frame has its own, in patterns
 that count for each frame (`PerFrame`, `Block`). Two laws with one `name` and a scope of "sample" or "batch" draw the
@@ -27,6 +20,7 @@ import numpy as np
 
 from ..core.draw import Draw, Scope, check_scope
 from ..core.ratio import Law, RatioLaw, Rounding, check_ratio, tidy
+from ..core.scheme import PaperLaw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,3 +222,42 @@ def check_interval(low: float, high: float) -> None:
     """ValueError unless 0 <= low <= high <= 1."""
     if not 0 <= low <= high <= 1:
         raise ValueError(f"masked ratios lie in 0 <= low <= high <= 1, got low={low}, high={high}")
+
+
+LAWS = (
+    PaperLaw(
+        law=Uniform(),
+        paper="MaskViT",
+        section="sec. 3.3",
+        title="Uniform",
+        note="Every ratio of an interval is equally likely.",
+    ),
+    PaperLaw(
+        law=UniformCount(),
+        paper="PMLM",
+        title="Uniform count",
+        note="Every number of hidden tokens is equally likely, from one token to all of them.",
+    ),
+    PaperLaw(
+        law=TruncatedNormal(scope="batch"),
+        paper="MAGE",
+        section="sec. 3.1",
+        title="Truncated normal",
+        note="A normal distribution of the ratio, cut off at both ends; all samples of a batch share one ratio.",
+    ),
+    PaperLaw(
+        law=MaskGIT(),
+        paper="MaskGIT",
+        section="sec. 3.3",
+        title="MaskGIT's functions",
+        note="The ratio is a falling function of a uniform random number; `curve=` chooses one of five.",
+        curves=tuple((curve, MaskGIT(curve=curve)) for curve in get_args(Curve)),
+    ),
+    PaperLaw(
+        law=MultiRatio(),
+        paper="AVSiam",
+        section="multi-ratio masking",
+        title="Several ratios",
+        note="The samples of a batch are divided equally among several ratios, by default 0, 0.2, 0.4, 0.6 and 0.8.",
+    ),
+)

@@ -8,21 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .figures.card import Section
 from .figures.flow_colours import wheel
 from .figures.pictures import data_uri
-from .figures.words import count, percent, plural, span
+from .figures.words import count, percent, plural, span, times
 
 
-def environment(*packages: str) -> Environment:
-    """The templates of this package and of `packages` before it; everything that is put into them is escaped."""
-    loaders = [PackageLoader(package) for package in (*packages, __package__)]
+def environment() -> Environment:
+    """The templates of this package; every value that they print is escaped."""
     env = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    env.filters |= {"count": count, "percent": percent, "span": span, "plural": plural}
+    env.filters |= {"count": count, "percent": percent, "span": span, "plural": plural, "times": times}
     return env
 
 
@@ -38,14 +41,17 @@ def page(
     lede: str,
     facts: Mapping[str, str],
     sections: Sequence[Section],
+    by_section: bool = False,
     curves: Any = None,
     loss: str = "",
     baseline: str = "",
 ) -> str:
-    """One HTML file, complete in itself, of sections of cards; cards of the first one that are shown whole are listed
-    under the title. curves: the charts of a run. loss: the definition of its loss. baseline: the trivial predictor.
+    """One self-contained HTML file of sections of cards.
+
+    by_section: the links under the title lead to the sections; otherwise they lead to the cards of the first section
+    that is shown whole. curves: the charts of a run. loss: the definition of its loss. baseline: the trivial predictor.
     """
-    whole = [section for section in sections if section.layout == "whole"]
+    whole = [] if by_section else [section for section in sections if section.layout == "whole"]
     return render(
         environment(),
         "page.html.j2",
@@ -54,6 +60,7 @@ def page(
         lede=lede,
         facts=facts,
         sections=sections,
+        by_section=by_section,
         contents=whole[0].cards if whole and curves is None else (),
         curves=curves,
         loss=loss,

@@ -1,8 +1,9 @@
-"""docs/masks.md: its table is made of the schemes, whose calls build them and whose counts are drawn."""
+"""docs/masks.md: its tables are made of schemes and laws, whose calls build them and whose counts are drawn."""
 
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,7 @@ import pytest
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Draw
 from maskstream.pipelines.masks.core.scheme import made_up_cues
-from maskstream.pipelines.masks.table import with_table
+from maskstream.pipelines.masks.table import law_table, marks, with_tables
 from maskstream.pipelines.stream.place import Place
 
 TEXT = (Path(__file__).parents[3] / "docs" / "masks.md").read_text()
@@ -32,15 +33,18 @@ def build(call):
 schemes = pytest.mark.parametrize("scheme", masks.SCHEMES, ids=lambda scheme: scheme.call)
 
 
-def test_the_table_is_made_of_the_schemes():
-    assert with_table(TEXT) == TEXT, "run: python -m maskstream.pipelines.masks.table docs/masks.md"
-    with pytest.raises(ValueError, match="are not both there"):
-        with_table("# Masks")
+def test_the_tables_are_made_of_the_schemes_and_laws():
+    assert with_tables(TEXT) == TEXT, "run: python -m maskstream.pipelines.masks.table docs/masks.md"
+    for name in ("schemes", "laws"):
+        with pytest.raises(ValueError, match=f"table of {name} .* are not both there"):
+            with_tables(TEXT.replace(marks(name)[1], ""))
 
 
-def test_the_table_is_written_by_its_command(tmp_path):
+def test_the_tables_are_written_by_its_command(tmp_path):
     page = tmp_path / "masks.md"
-    page.write_text(TEXT.replace("| VideoMAE, sec. 3.3 |", "| Another |"))
+    page.write_text(
+        TEXT.replace("| VideoMAE, sec. 3.3 |", "| Another |").replace("| MAGE, sec. 3.1 |\n", "| Another |\n")
+    )
     subprocess.run([sys.executable, "-m", "maskstream.pipelines.masks.table", page], check=True)
     assert page.read_text() == TEXT
 
@@ -73,14 +77,15 @@ def test_so_many_tokens_stay_visible(scheme):
     assert 0 <= min(counts) <= max(counts) <= scheme.grid.size
 
 
-def test_the_laws_of_the_table_are_ratios():
-    laws = re.findall(r"^\| (?:a number, )?`(masks\.\w+\([^`]*\))` \|", TEXT.split("## Laws")[1], re.MULTILINE)
-    assert {type(build(law)).__name__ for law in laws} == {
-        name for name in masks.__all__ if isinstance(thing := getattr(masks, name), type)
-        and issubclass(thing, masks.Law) and thing not in (masks.Law, masks.RatioLaw)
-    }  # fmt: skip
-    for law in laws:
-        assert masks.Random(ratio=build(law)) is not None
+def test_every_law_is_declared_once_and_its_call_builds_it():
+    public = [getattr(masks, name) for name in masks.__all__]
+    laws = {thing for thing in public if isinstance(thing, type) and issubclass(thing, masks.Law)}
+    assert Counter(type(declared.law) for declared in masks.LAWS) == Counter(laws - {masks.Law, masks.RatioLaw})
+    for declared in masks.LAWS:
+        assert build(declared.call) == declared.law
+        assert masks.Random(ratio=declared.law) is not None
+        assert {type(law) for _, law in declared.drawn} == {type(declared.law)}
+        assert f"| `{declared.call}` | {declared.note} | {declared.source} |" in law_table()
 
 
 def test_the_mask_of_your_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -208,13 +209,29 @@ class Score:
         return [lane.track for lane in self.lanes if lane.track is not None]
 
 
-Figure = Pictures | Drawing | Words | Curves | Movie | Score
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Code:
+    """A call in Python, with a note under it."""
+
+    call: str
+    note: str = ""
+    kind: str = "code"
+
+    @property
+    def pieces(self) -> list[str]:
+        """The call in pieces between which a line may break: after a bracket, a comma and an equals sign."""
+        return re.findall(r"[^(,=]+[(,=]*|[(,=]+", self.call)
+
+
+Figure = Pictures | Drawing | Words | Curves | Movie | Score | Code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """One sample: its key, a description, numbers and figures. missing: notes on figures that could not be made.
+    """One sample or scheme: its key, a description, numbers and figures. missing: notes on figures that could not be
+    made.
 
+    title: the heading, by default the key. note: sentences under the heading.
     label: name and number, empty for none; None if the page does not show labels. view: from 1; None if a sample has
     only one. icon: a small picture for the list of contents.
     """
@@ -224,6 +241,8 @@ class Card:
     facts: tuple[Facts, ...] = ()
     figures: tuple[Figure, ...] = ()
     missing: tuple[str, ...] = ()
+    title: str = ""
+    note: str = ""
     label: str | None = None
     view: int | None = None
     icon: str = ""
@@ -240,8 +259,9 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """Cards with a title and how to read them. layout: whole (one below the other), grid (side by side), or wide (as a
-    grid of one column).
+    """Cards with a title and how to read them. missing: the data that there is none of, in words.
+
+    layout: "whole", one card below the other, each numbered; "columns", side by side; "wide", in one column.
     """
 
     cards: tuple[Card, ...] = ()
@@ -249,6 +269,12 @@ class Section:
     words: str = ""
     numbers: tuple[tuple[str, str], ...] = ()
     layout: str = "whole"
+    missing: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """The name of the section in links of its page."""
+        return self.title.lower().replace(" ", "-")
 
 
 def label_names(info: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -24,3 +25,8 @@ def span(numbers: Sequence[int]) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 frame`, `16 frames`."""
     return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
+def times(text: str) -> str:
+    """The text with multiplication signs in sizes such as `14 x 14`."""
+    return re.sub(r"(?<=\d) x (?=\d)", " \N{MULTIPLICATION SIGN} ", text)

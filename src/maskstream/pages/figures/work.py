@@ -43,4 +43,4 @@ def compared(figures: Figures[Any], batch: Any, model: Model[Any], *, title: str
     with torch.inference_mode():
         made = model.reconstructed(batch)
     cards = tuple(figures.compared(batch, made, i) for i in range(min(rows, len(batch))))
-    return Section(title=title, words=words, cards=cards, layout="grid")
+    return Section(title=title, words=words, cards=cards, layout="columns")

@@ -13,11 +13,11 @@ from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
 from ...shards.media.fbank import Fbank
 from ...train.models.complex_ratio import ComplexRatio
-from ..figures.card import Figure, Picture, Pictures
+from ..figures.card import Figure, Picture, Pictures, Section
 from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
 from .panels import masked_picture
-from .scheme import Card, Drawn, Entry, Paint, Scene, Section, card, schemes_on
+from .scheme import Drawn, Entry, Paint, Scene, scheme_card, schemes_on
 from .spectrum import RATE_HZ, picture, spectrum
 
 FRAMES, BINS, PATCH = 1024, 128, 16
@@ -40,11 +40,11 @@ COMPLEX_RATIO = Entry(
 def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.speech is None or media.crowd is None:
-        return Section(title=TITLE, lede=LEDE, cards=(), missing="a sound")
+        return Section(title=TITLE, words=LEDE, missing="sound")
     scenes = scenes_by_axes(media.speech)
-    cards = [card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES)]
-    ratio = Card(entry=COMPLEX_RATIO, panels=mixed(media.speech, media.crowd))
-    return Section(title=TITLE, lede=LEDE, cards=(*cards, ratio))
+    cards = [scheme_card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES)]
+    ratio = COMPLEX_RATIO.card(mixed(media.speech, media.crowd))
+    return Section(title=TITLE, words=LEDE, cards=(*cards, ratio))
 
 
 def scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], Scene]:

@@ -12,12 +12,12 @@ import torch
 from ...pipelines.flow import dis_flow
 from ...pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from ...train.models.spikes import Spikes
-from ..figures.card import Figure, Picture, Pictures
+from ..figures.card import Figure, Picture, Pictures, Section
 from ..figures.flow_colours import flow_picture, flow_scale
 from ..figures.pictures import UInt8, data_uri, resize
 from .media import Media
 from .panels import masked_picture
-from .scheme import Card, Drawn, Entry, Paint, Scene, Section, card, schemes_on
+from .scheme import Drawn, Entry, Paint, Scene, scheme_card, schemes_on
 
 TITLE = "Images"
 LEDE = (
@@ -42,11 +42,11 @@ SPIKES = Entry(
 def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.video is None:
-        return Section(title=TITLE, lede=LEDE, cards=(), missing="a picture")
+        return Section(title=TITLE, words=LEDE, missing="picture")
     frame = resize(media.video[-1:], 384, 384)[0]
     scenes = Scenes(frame=frame, box=media.box, stack=stack(resize(media.video, 224, 224)))
-    cards = [card(s, scenes.of(s), seed) for s in schemes_on(*AXES)]
-    return Section(title=TITLE, lede=LEDE, cards=(*cards, Card(entry=SPIKES, panels=spiked(frame, seed))))
+    cards = [scheme_card(s, scenes.of(s), seed) for s in schemes_on(*AXES)]
+    return Section(title=TITLE, words=LEDE, cards=(*cards, SPIKES.card(spiked(frame, seed))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..page import environment, render, write_page
+from ..figures.card import Section
+from ..page import page, write_page
 from . import audio, image, laws, pairs, pose, solids, text, video
 from .media import Media
 
 KINDS = (video, image, audio, solids, pose, text, pairs, laws)
+MISSING = "These media could not be downloaded. Run the command again with a network connection."
 
 
 def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:
-    """One HTML file, complete in itself, with a picture of every scheme on `media`.
+    """One self-contained HTML file with a picture of every scheme on `media`, as a loader with `seed` draws it.
 
-    `missing` says why a name of Media has no data. Pictures are those that a loader with `seed` draws.
+    missing: for each name of Media without data, why there is none.
     """
-    sections = [kind.section(media, seed) for kind in KINDS]
+    sections = [replace(kind.section(media, seed), layout="columns") for kind in KINDS]
     n = sum(len(section.cards) for section in sections)
-    return render(
-        environment(__package__),
-        "gallery.html.j2",
+    if missing:
+        sections.append(Section(title="Missing media", words=MISSING, numbers=tuple(missing.items())))
+    return page(
+        kind="gallery",
         title="Masks of the papers",
+        lede=(
+            f"{n} masking schemes and laws on real data, each drawn as the loader draws it. A scheme is a pattern, "
+            "which says where tokens are hidden, with a law, which says how many."
+        ),
         facts={},
         sections=sections,
-        n_schemes=n,
-        missing=dict(missing or {}),
+        by_section=True,
     )
 
 
 def gallery(media: Media, out: str | Path, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Path:
-    """Writes `gallery_page` to `out`; returns it."""
+    """Writes `gallery_page` to `out`; returns `out`."""
     return write_page(gallery_page(media, missing=missing, seed=seed), Path(out))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
 from ...pipelines.masks.core.scheme import call_of, square
 from ...pipelines.stream.place import Place
-from ..figures.card import Figure, Pictures
+from ..figures.card import Figure, Pictures, Section
 from ..figures.pictures import UInt8, resize
 from .media import Media
 from .panels import masked_picture
-from .scheme import Card, Entry, Section
+from .scheme import Entry
 from .text import LENGTH, words
 from .words import Pieces, pieces_of
 
@@ -28,9 +28,9 @@ ENTRY = Entry(
 def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.video is None or media.text is None:
-        return Section(title=TITLE, lede=LEDE, cards=(), missing="a picture and a text")
+        return Section(title=TITLE, words=LEDE, missing="picture or no text")
     frame, pieces = resize(media.video[-1:], 288, 288)[0], pieces_of(media.text, LENGTH)
-    return Section(title=TITLE, lede=LEDE, cards=(Card(entry=ENTRY, panels=pair(frame, pieces, seed)),))
+    return Section(title=TITLE, words=LEDE, cards=(ENTRY.card(pair(frame, pieces, seed)),))
 
 
 def pair(frame: UInt8, pieces: Pieces, seed: int) -> tuple[Figure, ...]:

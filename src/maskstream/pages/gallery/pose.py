@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.masks import TokenGrid
-from ..figures.card import Drawing, Figure
+from ..figures.card import Drawing, Figure, Section
 from .media import Media, Motion
 from .project import Floats, dots, lines
-from .scheme import Drawn, Scene, Section, card, schemes_on
+from .scheme import Drawn, Scene, scheme_card, schemes_on
 
 SHOWN, STEP, FIRST = 12, 12, 60
 ACROSS, GAP, TALL = 6, 96.0, 150.0
@@ -34,9 +34,9 @@ AXES = (("frame", "joint"),)
 def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.walk is None:
-        return Section(title=TITLE, lede=LEDE, cards=(), missing="a motion capture")
+        return Section(title=TITLE, words=LEDE, missing="motion capture")
     scene = scene_of(media.walk)
-    return Section(title=TITLE, lede=LEDE, cards=tuple(card(s, scene, seed) for s in schemes_on(*AXES)))
+    return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
 def scene_of(walk: Motion) -> Scene:

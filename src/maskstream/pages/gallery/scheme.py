@@ -1,15 +1,17 @@
-"""Cards of the gallery: what a scheme's file declares, drawn on real data of its axes."""
+"""Cards of the gallery: a scheme as its file declares it, drawn on real data of its axes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...pipelines.masks import SCHEMES, Cues, Draw, Mask, Scheme, TokenGrid
+from ...pipelines.masks import SCHEMES, Cues, Draw, Mask, PaperLaw, Scheme, TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.masks.core.scheme import Shot
 from ...pipelines.stream.place import Place
-from ..figures.card import Figure
+from ..figures.card import Card, Code, Fact, Facts, Figure
+from ..figures.figures import mask_facts
+from ..figures.tokens import MaskRow
 
 Drawn = tuple[Shot, MaskBatch]
 Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]
@@ -17,8 +19,11 @@ Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """The words of a card: source, the paper and the section; note, a sentence; call, how a user builds what is drawn,
-    after `from maskstream.pipelines import masks`; name, what the command line calls it, empty where it has no name."""
+    """The text of a card.
+
+    source: the paper and the section. note: a sentence. call: how a user builds what is drawn, after
+    `from maskstream.pipelines import masks`. name: its name on the command line, empty where it has none.
+    """
 
     title: str
     source: str
@@ -27,10 +32,27 @@ class Entry:
     name: str = ""
 
     @classmethod
-    def of(cls, scheme: Scheme) -> Entry:
-        """The words of a scheme, as its pattern's file declares them."""
-        note = scheme.note.replace("`", "")
-        return cls(title=scheme.title, source=scheme.source, note=note, call=scheme.call, name=scheme.name)
+    def of(cls, declared: Scheme | PaperLaw) -> Entry:
+        """The text of a scheme or a law, as its file declares it."""
+        return cls(
+            title=declared.title,
+            source=declared.source,
+            note=declared.note.replace("`", ""),
+            call=declared.call,
+            name=declared.name if isinstance(declared, Scheme) else "",
+        )
+
+    def card(self, figures: Sequence[Figure], facts: Sequence[Fact] = ()) -> Card:
+        """The card with its numbers and figures, and the call below them."""
+        call = Code(call=self.call, note=f"name: {self.name}" if self.name else "")
+        return Card(
+            key=self.name or self.title,
+            title=self.title,
+            words=self.source,
+            note=self.note,
+            facts=(Facts(items=tuple(facts)),) if facts else (),
+            figures=(*figures, call),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,36 +67,15 @@ class Scene:
     cues: tuple[Cues, ...] = (Cues(),)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
-    """A card of the page. counts: what is hidden, in words."""
-
-    entry: Entry
-    panels: tuple[Figure, ...]
-    counts: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """The cards of one kind of data and a sentence about it. missing: the data that there is none of, in words."""
-
-    title: str
-    lede: str
-    cards: tuple[Card, ...]
-    missing: str = ""
-
-
 def schemes_on(*axes: tuple[str, ...]) -> list[Scheme]:
     """The schemes whose grid has one of these axes."""
     return [scheme for scheme in SCHEMES if scheme.grid.axes in axes]
 
 
-def card(scheme: Scheme, scene: Scene, seed: int) -> Card:
-    """The scheme's card: its masks as a loader with this seed would draw them."""
+def scheme_card(scheme: Scheme, scene: Scene, seed: int) -> Card:
+    """The card of a scheme, with the masks that a loader with this seed draws."""
     drawn = [(shot, shoot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
-    return Card(
-        entry=Entry.of(scheme), panels=scene.paint(drawn, scene.grid), counts=counts([mask for _, mask in drawn])
-    )
+    return Entry.of(scheme).card(scene.paint(drawn, scene.grid), facts_of([mask for _, mask in drawn]))
 
 
 def shoot(mask: Mask, shot: Shot, scene: Scene, seed: int) -> MaskBatch:
@@ -84,20 +85,10 @@ def shoot(mask: Mask, shot: Shot, scene: Scene, seed: int) -> MaskBatch:
     return mask.draw(scene.grid, [Draw.of(seed, shot.epoch, "gallery", shot.view, place, cues)])
 
 
-def counts(masks: Sequence[MaskBatch]) -> str:
-    """The counts of a card's masks, in words: `1,408 of 1,568 hidden, 160 visible`."""
-    if not masks:
-        return ""
-    n = masks[0].masked.shape[1]
-    visible = [int((~mask.masked[0]).sum()) for mask in masks]
-    if len(set(visible)) > 1:
-        return f"{n:,} tokens; visible: {', '.join(f'{v:,}' for v in visible[:-1])} and {visible[-1]:,}"
-    words = f"{n - visible[0]:,} of {n:,} hidden, {visible[0]:,} visible"
-    mask = masks[0]
-    target = int(mask.target_valid[0].sum())
-    if target == n - visible[0]:
-        return words
-    if mask.mask_token is not None:
-        words += f", {int(mask.mask_token[0].sum()):,} of them as the mask token"
-    weightless = int((mask.weight[0][mask.target_valid[0]] == 0).sum())
-    return f"{words}; {target:,} reconstructed" + (f", {weightless:,} of them without weight" if weightless else "")
+def facts_of(masks: Sequence[MaskBatch]) -> tuple[Fact, ...]:
+    """The counts of the masks of a card. Where the masks differ, only the numbers of visible tokens are given."""
+    counts = [MaskRow.of(mask, 0).counts for mask in masks]
+    if len(visible := [f"{one.visible:,}" for one in counts]) > 1 and len(set(visible)) > 1:
+        words = f"{', '.join(visible[:-1])} and {visible[-1]}"
+        return (Fact(name="Visible tokens", value=words, of=f"of {counts[0].tokens:,}"),)
+    return mask_facts(counts[0])

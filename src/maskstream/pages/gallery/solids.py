@@ -10,10 +10,10 @@ import torch
 
 from ...pipelines.masks import Cues, TokenGrid, submesh
 from ...pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
-from ..figures.card import Drawing, Figure
+from ..figures.card import Drawing, Figure, Section
 from .media import Media, Mesh
 from .project import Floats, box_corners, box_edges, dots, fitted, lines, seen_from
-from .scheme import Drawn, Paint, Scene, Section, card, schemes_on
+from .scheme import Drawn, Paint, Scene, scheme_card, schemes_on
 
 RESOLUTION, PATCH, POINTS = 64, 4, 2048
 WIDTH = 480.0
@@ -31,10 +31,10 @@ AXES = (("x", "y", "z"), ("node",))
 def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.plane is None or media.animal is None:
-        return Section(title=TITLE, lede=LEDE, cards=(), missing="a mesh")
+        return Section(title=TITLE, words=LEDE, missing="mesh")
     scenes = scenes_by_axes(media.plane, media.animal, seed)
-    cards = tuple(card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES))
-    return Section(title=TITLE, lede=LEDE, cards=cards)
+    cards = tuple(scheme_card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES))
+    return Section(title=TITLE, words=LEDE, cards=cards)
 
 
 def scenes_by_axes(plane: Mesh, animal: Mesh, seed: int) -> dict[tuple[str, ...], Scene]:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.masks import Draw, TextMaskBatch, TokenGrid, TopScores
-from ..figures.card import Drawing, Figure, Words
+from ..figures.card import Drawing, Figure, Section, Words
 from ..figures.tokens import runs_path
 from .media import Media
-from .scheme import Drawn, Paint, Scene, Section, card, schemes_on
+from .scheme import Drawn, Paint, Scene, scheme_card, schemes_on
 from .words import Pieces, pieces_of
 
 LENGTH = 72
@@ -30,10 +30,10 @@ AXES = (("token",),)
 def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.text is None:
-        return Section(title=TITLE, lede=LEDE, cards=(), missing="a text")
+        return Section(title=TITLE, words=LEDE, missing="text")
     scenes = scenes_by_name(media.text)
-    cards = tuple(card(s, scenes[s.scene], seed) for s in schemes_on(*AXES))
-    return Section(title=TITLE, lede=LEDE, cards=cards)
+    cards = tuple(scheme_card(s, scenes[s.scene], seed) for s in schemes_on(*AXES))
+    return Section(title=TITLE, words=LEDE, cards=cards)
 
 
 def scenes_by_name(text: str) -> dict[str, Scene]:

@@ -9,11 +9,11 @@ import numpy as np
 from ...pipelines.flow import dis_flow
 from ...pipelines.masks import Cues, TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
-from ..figures.card import Figure, Pictures
+from ..figures.card import Figure, Pictures, Section
 from ..figures.pictures import UInt8, resize
 from .media import Media
 from .panels import masked_picture, token_maps
-from .scheme import Drawn, Scene, Section, card, schemes_on
+from .scheme import Drawn, Scene, scheme_card, schemes_on
 
 SIDE_PX = 224
 SHOWN_PX = 112
@@ -30,9 +30,9 @@ AXES = (("t", "h", "w"),)
 def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.video is None:
-        return Section(title=TITLE, lede=LEDE, cards=(), missing="a clip")
+        return Section(title=TITLE, words=LEDE, missing="clip")
     scene = scene_of(media.video)
-    return Section(title=TITLE, lede=LEDE, cards=tuple(card(s, scene, seed) for s in schemes_on(*AXES)))
+    return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
 def scene_of(video: UInt8) -> Scene:

@@ -45,8 +45,8 @@ def show(config: AudioVisualData, model: PairModel, data: Path, shown: int, figu
     return Work(
         found=told.found,
         sections=(
-            Section(title="Which clip finds which sound", words=MATCHING, cards=matrices, layout="grid"),
-            Section(title="Reconstructions", words=READING + NORMALISED, cards=cards, layout="grid"),
+            Section(title="Which clip finds which sound", words=MATCHING, cards=matrices, layout="columns"),
+            Section(title="Reconstructions", words=READING + NORMALISED, cards=cards, layout="columns"),
         ),
     )
 

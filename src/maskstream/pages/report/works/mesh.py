@@ -54,7 +54,7 @@ def show(config: MeshData, model: MeshNetwork, data: Path, shown: int, figures: 
     for i, batch in enumerate(batches(plain, data, size=1, samples=n)):
         if i in chosen:
             cards += compared(figures, batch, model, title=title, words=HIDDEN, rows=1).cards
-    section = Section(title=title, words=HIDDEN, cards=tuple(cards), layout="grid")
+    section = Section(title=title, words=HIDDEN, cards=tuple(cards), layout="columns")
     return Work(found=held_out(config, model, data), sections=(section,))
 
 

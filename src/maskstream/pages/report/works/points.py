@@ -69,9 +69,9 @@ def show_voxels(
     return Work(
         found=told.found,
         sections=(
-            Section(title="Generated clouds", words=MAKING, cards=making, layout="grid"),
+            Section(title="Generated clouds", words=MAKING, cards=making, layout="columns"),
             Section(title="Errors by noise level", words=ERRORS, numbers=told.bands),
-            Section(title="Denoised clouds", words=REMOVAL, cards=removal, layout="grid"),
+            Section(title="Denoised clouds", words=REMOVAL, cards=removal, layout="columns"),
         ),
     )
 
