@@ -117,7 +117,7 @@ SCHEMES = (
         grid=PICTURE,
         visible=49,
         title="One mask for two models",
-        note="Teacher and student see the same patches. At a ratio of 0.95 9 stay visible and at 0.98 3.",
+        note="Teacher and student see the same patches. At a ratio of 0.95, 9 patches stay visible; at 0.98, 3.",
         shots=(Shot(caption="view 1, the teacher's"), Shot(caption="view 2, the student's", view=1)),
     ),
     Scheme(

@@ -1,4 +1,4 @@
-"""What all pages share: templates, words for numbers, and files that are written whole."""
+"""The parts that all pages share: templates, text for numbers, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def page(
 
 
 def write_page(page: str, out: Path) -> Path:
-    """Writes `page` to `out` by way of a temporary file beside it, so that nobody reads half of it; returns `out`."""
+    """Writes `page` to `out` through a temporary file in the same folder, so no reader sees half of it; returns it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:

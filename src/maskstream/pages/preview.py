@@ -30,7 +30,7 @@ def preview(
 ) -> Path:
     """Writes the preview of the first `samples` samples of a training epoch of the split at `location` to `out`.
 
-    data: the data config; by default the one that suits the split (`Modality.shown`). Samples, crops and masks are
+    data: the data config, by default `Modality.shown(location)`. Samples, crops and masks are
     those that a loader with this `seed` gives to training. Returns `out`. Raises ValueError for wrong settings,
     ShardError if the location holds no finished split.
     """

@@ -30,7 +30,7 @@ class Moments:
 
     @classmethod
     def of(cls, batches: Iterable[Labelled]) -> Moments:
-        """The moments of batches of samples (B, ...) with labels int (B,); the classes are those that occur.
+        """The moments of batches of samples (B, ...) with labels int (B,). The classes are the labels that occur.
 
         Each batch is flattened to (B, D), in float64, and taken relative to the mean of the first, so that no digits
         are lost where the mean is large. ValueError where there is no sample, or only one class, where D differs or is
@@ -68,7 +68,7 @@ class _Sums:
         if x.shape[1] != len(self.origin):
             raise ValueError(f"samples have {len(self.origin)} values, then {x.shape[1]}")
         if labels.shape != (len(x),):
-            raise ValueError(f"a batch has {len(x)} samples and labels of shape {labels.shape}: one label each")
+            raise ValueError(f"a batch has {len(x)} samples and labels of shape {labels.shape}; give one label each")
         if not np.isfinite(x).all():
             raise ValueError("a sample has values that are not finite")
         moved = x - self.origin
@@ -80,7 +80,7 @@ class _Sums:
 
     def moments(self) -> Moments:
         if len(self.members) < 2:
-            raise ValueError("all samples have the same label; at least two classes are needed to see what labels need")
+            raise ValueError("all samples have the same label; give samples of at least two classes")
         count = self.members.total()
         share = np.array([self.members[label] for label in self.by_class]) / count
         by_class = np.stack(list(self.by_class.values()), axis=1) / count

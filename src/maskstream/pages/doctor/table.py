@@ -1,4 +1,4 @@
-"""The findings as a table for people."""
+"""The findings as a table on the terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from .moments import Moments
 
 
 def show(findings: Sequence[Finding], moments: Moments, console: Console) -> None:
-    """Prints the alignment without a mask, and of each mask how it changes it, in percent."""
+    """Prints the alignment without a mask, and the change that each mask makes, in percent."""
     plain, *masked = findings
-    table = Table(title="Alignment with the labels of 1, 2, 4, ... features: without a mask, and how masks change it")
+    table = Table(
+        padding=(0, 0, 0, 1),
+        title="Alignment of 1, 2, 4, ... features with the labels: without a mask, and the change by each mask",
+    )
     for name in ("hidden together", "ratio", *map(str, plain.alignment), "mean"):
-        table.add_column(name, justify="left" if name == "hidden together" else "right", no_wrap=True, min_width=6)
+        table.add_column(name, justify="left" if name == "hidden together" else "right", no_wrap=True, min_width=5)
     table.add_row("nothing", "-", *(f"{value:.3f}" for value in plain.alignment.values()), "")
     table.add_section()
     for finding in masked:

@@ -52,7 +52,7 @@ class Heard:
 
     @property
     def sound_s(self) -> float:
-        """How much of it is sound; behind it the clip was filled up."""
+        """The seconds of sound, before the padding."""
         return self.length / self.rate
 
     @property
@@ -104,7 +104,7 @@ class AudioFigures:
     label_names: Sequence[str] = ()
 
     def about(self, batch: AudioBatch) -> tuple[str, dict[str, str]]:
-        """How sounds are made into spectrograms, and into which tokens they are cut."""
+        """A description of the spectrograms and of their tokens."""
         features, (columns, rows), (frames, bins) = self.spectrogram.features, self.grid.shape, self.grid.patch
         shift_ms = 1000 * features.shift / features.sample_rate
         n = len(batch)
@@ -140,7 +140,7 @@ class AudioFigures:
         uri, note = heard.played()
         return Card(
             key=batch.key[i],
-            words=f"{start_s:.2f} to {start_s + heard.sound_s:.2f} s of {file_s:.2f} s, stored with {rate:,} Hz, "
+            words=f"{start_s:.2f} to {start_s + heard.sound_s:.2f} s of {file_s:.2f} s, stored at {rate:,} Hz, "
             f"{stored}",
             label=label_words(int(batch.label[i]), self.label_names),
             facts=() if heard.mask is None else (Facts(items=mask_facts(heard.mask.counts)),),
@@ -159,14 +159,14 @@ class AudioFigures:
 
     def _lanes(self, heard: Heard, start_s: float, key: str) -> tuple[Lane, ...]:
         view, tones = heard.view(), frequency_ticks(self.spectrogram.features)
-        wave = "Its loudest sample reaches the edge."
+        wave = "The loudest sample has the full height."
         behind = ""
         if heard.filled:
             wave = (
-                f"The sound ends after {heard.sound_s:.2f} s; behind it the clip is filled up, and tokens that lie "
-                "wholly there count nothing in the loss."
+                f"The sound ends after {heard.sound_s:.2f} s, and the rest of the clip is padding. Tokens that lie "
+                "wholly in the padding have no weight in the loss."
             )
-            behind = " Behind the sound all values are one."
+            behind = " In the padding all values are equal."
         words = f"Frequency rises upwards on the mel scale; bright is loud.{behind}"
         lanes = [heard.lane(view, key, seen=False, heading="Spectrogram.", words=words)]
         if heard.mask is not None:

@@ -140,7 +140,7 @@ class AudioVisualFigures:
             counts = heard.mask.counts
             words = f"Coloured tokens are what the encoder sees: {counts.visible:,} of {counts.tokens:,}."
             lanes.append(heard.lane(view, key, seen=True, heading="The mask of the sound.", words=words))
-        ends = f"The sound ends after {heard.sound_s:.2f} s, and the clip is filled up with zeros behind it. "
+        ends = f"The sound ends after {heard.sound_s:.2f} s, and the rest of the clip is padded with zeros. "
         wave = heard.wave_lane(f"{ends if heard.filled else ''}Seconds of the video.")
         return [*(replace(lane, y_ticks=tones) for lane in lanes), wave]
 

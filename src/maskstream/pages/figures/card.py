@@ -163,7 +163,7 @@ class Lane:
     """One row over the axis of a score: a track, whose frames stand at their times, or one thing from `at` on, `share`
     wide (of the axis): a picture, or paths in a box of `columns` x `rows`.
 
-    height: low, tall or plot. heading, words: above it. end: from where on it was filled up, as a share of itself.
+    height: low, tall or plot. heading, words: above it. end: where the padding begins, as a share of the lane.
     x_name: of the axis under it.
     """
 

@@ -1,4 +1,4 @@
-"""Figures of pictures: the picture, what the encoder sees of it, and what a model makes of the rest."""
+"""Figures of pictures: the picture, what the encoder sees of it, and what a model predicts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageFigures:
     label_names: Sequence[str] = ()
 
     def about(self, batch: ImageBatch) -> tuple[str, dict[str, str]]:
-        """How pictures are made, and into which tokens they are cut."""
+        """A description of the pictures and of their tokens."""
         (h, w), (ph, pw), n = self.grid.shape, self.grid.patch, len(batch)
         lede = (
             f"{plural(n, 'picture')} as the training loop receives {'it' if n == 1 else 'them'}: cropped, resized and "

@@ -17,7 +17,7 @@ class MaskCounts:
     """The counts of one sample's mask.
 
     visible: tokens that the encoder sees; mask_tokens: those of them that enter it as the mask token. targets: what the
-    decoder reconstructs; weightless_targets: those of them that count nothing in the loss.
+    decoder reconstructs; weightless_targets: those of them without weight in the loss.
     """
 
     tokens: int

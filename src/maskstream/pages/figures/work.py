@@ -1,4 +1,4 @@
-"""What a report shows of a model's work, of any modality."""
+"""The results of a model that a report shows, for any modality."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Work:
 
 
 class ShowWork(Protocol):
-    """What a trained model, on the CPU in eval mode, makes of `shown` samples of the split at `data`, the same at each
-    call. config: the recipe's data config; figures: those of its batches.
+    """Gives the results of a trained model, on the CPU in eval mode, on `shown` samples of the split at `data`.
+
+    The samples are the same at each call. config: the recipe's data config; figures: those of its batches.
     """
 
     def __call__(self, config: Any, model: Any, data: Path, shown: int, figures: Figures[Any]) -> Work: ...
@@ -39,7 +40,7 @@ NORMALISED = (
 
 
 def compared(figures: Figures[Any], batch: Any, model: Model[Any], *, title: str, words: str, rows: int) -> Section:
-    """Cards of the first rows of a batch beside what the model makes of them."""
+    """Cards that compare the first rows of a batch with the predictions of the model."""
     with torch.inference_mode():
         made = model.reconstructed(batch)
     cards = tuple(figures.compared(batch, made, i) for i in range(min(rows, len(batch))))

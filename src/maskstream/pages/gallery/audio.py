@@ -1,4 +1,4 @@
-"""Schemes for sound, drawn on a speech."""
+"""Schemes for sound, drawn on recorded speech."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .spectrum import RATE_HZ, picture, spectrum
 FRAMES, BINS, PATCH = 1024, 128, 16
 TITLE = "Sound"
 LEDE = (
-    "A speech of 8.7 s, padded to 1024 frames of 10 ms in 128 mel bands: 64 x 8 tokens of 16 x 16. Time runs to the "
+    "8.7 s of speech, padded to 1024 frames of 10 ms in 128 mel bands: 64 x 8 tokens of 16 x 16. Time runs to the "
     "right, frequency upwards."
 )
 
@@ -32,7 +32,7 @@ AXES = (("time", "freq"), ("freq", "time"))
 COMPLEX_RATIO = Entry(
     title="Ideal complex ratio",
     source="Channel-Attention Dense U-Net",
-    note="No mask of tokens but a target: what the mixture's spectrum is multiplied with to give the clean one.",
+    note="This is a target, not a mask of tokens: the mixture's spectrum times this ratio is the clean spectrum.",
     call="complex_ratio.ComplexRatio()",
 )
 

@@ -21,8 +21,8 @@ from .scheme import Drawn, Entry, Paint, Scene, scheme_card, schemes_on
 
 TITLE = "Images"
 LEDE = (
-    "The last frame of the clip, in the patches of each paper. Patches that enter as the mask token are hatched. No "
-    "depth camera took the clip: the second picture of a stack is its optical flow."
+    "The last frame of the clip, in the patches of each paper. Patches that enter as the mask token are hatched. "
+    "The clip has no depth: the second picture of a stack is the optical flow."
 )
 PX = 16
 
@@ -32,8 +32,8 @@ SPIKES = Entry(
     title="Spikes",
     source="Masked Spiking Transformer, random spike masking",
     note=(
-        "No mask of tokens: single elements of activations are dropped, the same ones whenever a sample is shown. Here "
-        "the elements are pixels."
+        "This is no mask of tokens. Single elements of activations are dropped, the same ones each time a sample is "
+        "shown. Here the elements are pixels."
     ),
     call="spikes.Spikes(ratio=0.75)",
 )

@@ -20,7 +20,7 @@ PAIR = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(
 ENTRY = Entry(
     title="Image and text",
     source="M3AE",
-    note="Three quarters of the picture are hidden, and 15 % of the text in whole words.",
+    note="The mask hides three quarters of the picture, and 15 % of the text in whole words.",
     call=f"masks.Joint(parts={{{', '.join(f'{chr(34)}{k}{chr(34)}: {call_of(m)}' for k, m in PAIR.parts.items())}}})",
 )
 

@@ -1,4 +1,4 @@
-"""What cards of the gallery show: pictures with their masks, and maps of tokens."""
+"""Pictures with their masks, and maps of tokens, for the cards of the gallery."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SHOWN, STEP, FIRST = 12, 12, 60
 ACROSS, GAP, TALL = 6, 96.0, 150.0
 TITLE = "Skeletons"
 LEDE = (
-    "A motion capture of somebody who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. Large "
+    "A motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. Large "
     "dots are what the encoder sees."
 )
 JOINTS = (

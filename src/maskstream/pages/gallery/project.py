@@ -1,4 +1,4 @@
-"""Solid things on a flat page: a view from the side and above, and the paths that draw points, lines and boxes."""
+"""Projection of points in space onto the page, and the paths that draw points, lines and boxes."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ LENGTH = 72
 MASK_ID = 103
 TITLE = "Text"
 LEDE = (
-    "The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. For want of a vocabulary, words of more than "
-    "five letters are cut into equal parts. Scores are high for rare and long words; a marked subject and object are "
+    "The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. In place of a vocabulary, words of more than "
+    "five letters are cut into equal parts. Scores are high for rare and long words. A marked subject and object are "
     "underlined."
 )
 
