@@ -39,6 +39,7 @@ def train(
     threads: int | None = None,
     compile_model: bool | None = None,
     save_every: int = 500,
+    keep: int = 2,
     resume: bool = True,
     progress: bool = True,
 ) -> TrainResult:
@@ -48,8 +49,8 @@ def train(
     initial: a model.safetensors, such as that of a pre-training; weights whose names and shapes match are loaded.
     batch_size: samples per rank instead of the recipe's. seed: decides the weights, the order, the crops and the masks.
     workers, threads: of the loader. compile_model: use torch.compile; by default on CUDA only, since compiling takes
-    about a minute. save_every: steps between checkpoints. See `Trainer` for the files written, for resuming and for
-    errors. If torchrun started the process, all ranks train together.
+    about a minute. save_every: steps between checkpoints. keep: how many of the newest stay. See `Trainer` for the
+    files written, for resuming and for errors. If torchrun started the process, all ranks train together.
     """
     chosen = chosen_recipe(recipe, set, batch_size=batch_size)
     check_modality(chosen, data)
@@ -65,6 +66,7 @@ def train(
         threads=threads,
         compile_model=compile_model,
         save_every=save_every,
+        keep=keep,
         resume=resume,
         progress=progress,
     )

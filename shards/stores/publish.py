@@ -26,19 +26,28 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as stream:
+        with space_for(path), temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise StoreError(
-                f"no space to write {path} ({error.strerror}); free space and run the same command again"
-            ) from error
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def space_for(path: Path) -> Iterator[None]:
+    """Raises StoreError, which names `path`, where the block finds the disk full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StoreError(
+            f"no space to write {path} ({error.strerror}); free space and run the same command again"
+        ) from error
 
 
 def publish(path: Path, data: bytes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +13,9 @@ from pathlib import Path
 
 from ..errors import BusyError, StoreError
 
+log = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LOCK = ".writing"
 """The lock file. The writing run locks and later removes it; a killed run leaves it unlocked, which is harmless."""
 
@@ -19,7 +24,9 @@ LOCK = ".writing"
 def sole_writer(folder: Path) -> Iterator[None]:
     """Lock `folder` for the block; a missing folder is created.
 
-    Raises BusyError at once if another run holds the lock, StoreError if the folder cannot be written to.
+    Raises BusyError at once if another run holds the lock, StoreError if the folder cannot be written to. On a file
+    system without locks (Lustre without `flock`, for example) the block runs unlocked, with a warning. On NFS a lock
+    holds on all machines, unless it is mounted with `nolock` or `local_lock`.
     """
     path = folder / LOCK
     try:
@@ -42,7 +49,7 @@ def _locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor, path)
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except BlockingIOError as error:
@@ -55,3 +62,16 @@ def _locked(path: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        log.warning(
+            "the file system of %s has no locks (%s); make sure that no other run writes there",
+            path.parent,
+            error.strerror,
+        )

@@ -1,11 +1,14 @@
 """Checkpoints: model, optimiser, the loader's position and the step, as safetensors and JSON.
 
     checkpoints/
-        latest                  the name of the newest finished checkpoint
         step-00001000/
             model.safetensors       weights by parameter name; `load_model` reads it
             optimiser.safetensors   AdamW's moments and step counts, "parameter name/moment"
-            state.json              step, the loader's state, the settings of the run
+            state.json              step, the loader's state, the settings of the run, and the sums of all files
+
+state.json holds the size and xxh3_128 of the other files and of the lines of metrics.jsonl up to the step, and a
+checksum of itself. They are compared before anything is loaded, so a damaged checkpoint is never resumed: the run goes
+on from the checkpoint before it (`newest_whole`), and its metrics are cut to the lines of that one.
 
 A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
 name is complete. torch.distributed.checkpoint is not used: it keeps its metadata in a pickle, and loading a pickle can
@@ -16,10 +19,12 @@ training, so a checkpoint holds no generator state.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,22 +35,53 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...shards.config import Json, differences
-from ...shards.errors import ResumeError
-from ...shards.stores.publish import publish, sync_folder
-from .export import save_model
+from ...shards.errors import ResumeError, StoreError
+from ...shards.sealed import sealed, unsealed
+from ...shards.stores.publish import publish, space_for, sync_folder
+from .export import model_bytes
+from .file_sum import NO_BYTES, DamageError, FileSum
 
-LATEST = "latest"
+log = logging.getLogger(__name__)
+
 MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
+_NAME = re.compile(r"step-[0-9]{8,}")
+_TEMPORARY = ".step-*.tmp"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Position:
-    """The progress of a run: steps done, steps planned, the loader's state, and the settings that must not change."""
+    """The progress of a run: steps done, steps planned, the loader's state, and the settings that must not change.
+
+    logged: the sum of the metrics up to this step. first_batch: how many batches the loader had handed out before the
+    run began; only a loader that was moved before has another number than 0.
+    """
 
     step: int
     steps: int
     loader: dict[str, Any]
     settings: Json
+    logged: FileSum = NO_BYTES
+    first_batch: int = 0
+
+    def check_loader(self, batches_per_epoch: int) -> None:
+        """Raises DamageError if the loader's state is not that after `step` batches."""
+        found = batches_before(self.loader, batches_per_epoch)
+        if found is not None and found != self.first_batch + self.step:
+            raise DamageError(
+                f"the loader's position is epoch {self.loader['epoch']}, batch {self.loader['batch']} of "
+                f"{batches_per_epoch}, which is not that after {self.first_batch + self.step} batches"
+            )
+
+
+def batches_before(loader: Mapping[str, Any], batches_per_epoch: int) -> int | None:
+    """The number of batches before the position in a loader's state, or None if the state has no epoch and batch."""
+    epoch, batch = loader.get("epoch"), loader.get("batch")
+    return epoch * batches_per_epoch + batch if isinstance(epoch, int) and isinstance(batch, int) else None
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the folder of the checkpoint after `step` steps."""
+    return f"step-{step:08d}"
 
 
 def save_checkpoint(
@@ -57,56 +93,103 @@ def save_checkpoint(
     about: Mapping[str, str] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Writes a checkpoint into `folder`, makes it the latest, and removes all but the newest `keep`; returns it."""
-    final = folder / f"step-{position.step:08d}"
-    temporary = folder / f".{final.name}.tmp"
-    for stale in (temporary, final):
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_model(model, temporary / MODEL, about)
-    publish(temporary / OPTIMISER, save(_moments(model, optimiser)))
-    publish(temporary / STATE, json.dumps(asdict(position), indent=2).encode())
-    os.rename(temporary, final)
-    sync_folder(folder)
-    publish(folder / LATEST, final.name.encode())
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        if old != final:
-            shutil.rmtree(old)
+    """Writes a checkpoint into `folder`, removes all but the newest `keep`, and returns it.
+
+    Checkpoints of later steps are removed too: they are damaged, and the run has left them behind. Raises StoreError if
+    the disk is full or cannot be written; the checkpoints that were there are then unchanged.
+    """
+    final = folder / checkpoint_name(position.step)
+    with _writing(final) as temporary:
+        files = {MODEL: model_bytes(model, about), OPTIMISER: save(_moments(model, optimiser))}
+        for name, data in files.items():
+            publish(temporary / name, data)
+        sums = {name: asdict(FileSum.of(data)) for name, data in files.items()}
+        publish(temporary / STATE, sealed({**asdict(position), "files": sums}))
+    others = [path for path in checkpoints(folder) if path != final]
+    earlier = [path for path in others if _step_of(path) < position.step]
+    for old in others:
+        if old not in earlier[: keep - 1]:
+            _remove(old)
     return final
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest finished checkpoint in `folder`, or None."""
-    pointer = folder / LATEST
-    if not pointer.exists():
-        return None
-    checkpoint = folder / pointer.read_text().strip()
-    if not checkpoint.is_dir():
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, whole or damaged, the newest first."""
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=_step_of, reverse=True)
+
+
+def newest_whole(
+    folder: Path, *, metrics: Path | None = None, batches_per_epoch: int | None = None
+) -> tuple[Path, Position] | None:
+    """The newest checkpoint in `folder` that is whole, and its position; None if there are no checkpoints.
+
+    A warning names what is damaged in newer ones. metrics: the metrics.jsonl that must hold the lines up to the
+    checkpoint's step. batches_per_epoch: of the loader, whose position must be that of the step. Raises ResumeError if
+    there are checkpoints and none is whole.
+    """
+    damages: list[str] = []
+    for checkpoint in checkpoints(folder):
+        try:
+            position = read_checkpoint(checkpoint)
+            if batches_per_epoch is not None:
+                position.check_loader(batches_per_epoch)
+            if metrics is not None:
+                position.logged.begun(metrics)
+        except DamageError as error:
+            damages.append(f"{checkpoint.name}: {error}")
+            continue
+        if damages:
+            log.warning(
+                "%s is used instead of newer checkpoints, which are damaged: %s", checkpoint, "; ".join(damages)
+            )
+        return checkpoint, position
+    if damages:
         raise ResumeError(
-            f"{pointer} names {checkpoint.name}, which does not exist; write the name of an existing step-* folder "
-            "into the file, or delete it to start again"
+            f"no checkpoint in {folder} is whole: {'; '.join(damages)}. Put back a copy of a damaged file, or "
+            "start over without resuming (--no-resume). If only metrics.jsonl is damaged, you may move the folder "
+            "checkpoints alone into a new folder and continue there, with metrics that begin after the checkpoint"
         )
-    return checkpoint
+    return None
+
+
+def read_checkpoint(checkpoint: Path) -> Position:
+    """The position of a checkpoint, all of whose files are as they were written. Raises DamageError if one is not."""
+    path = checkpoint / STATE
+    if not path.is_file():
+        raise DamageError(f"{STATE} is {'no file' if path.exists() else 'missing'}")
+    try:
+        state = unsealed(path.read_bytes())
+        position = Position(
+            step=int(state["step"]),
+            steps=int(state["steps"]),
+            loader=dict(state["loader"]),
+            settings=dict(state["settings"]),
+            logged=FileSum.from_dict(state["logged"]),
+            first_batch=int(state["first_batch"]),
+        )
+        sums = {name: FileSum.from_dict(state["files"][name]) for name in (MODEL, OPTIMISER)}
+    except OSError as error:
+        raise DamageError(f"{STATE} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{STATE} is damaged: {error}") from error
+    if checkpoint.name != checkpoint_name(position.step):
+        raise DamageError(f"{STATE} is that of step {position.step}")
+    for name, expected in sums.items():
+        expected.check(checkpoint / name)
+    return position
 
 
 def load_checkpoint(
-    checkpoint: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: Mapping[str, Any]
-) -> Position:
-    """Loads a checkpoint's weights and optimiser moments into `model` and `optimiser` and returns its position.
+    checkpoint: Path,
+    position: Position,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    settings: Mapping[str, Any],
+) -> None:
+    """Loads the weights and optimiser moments of a whole checkpoint, which has this position.
 
-    Raises ResumeError if the checkpoint is damaged, has other settings or belongs to another model.
+    Raises ResumeError if it has other settings, belongs to another model or cannot be read.
     """
-    try:
-        state = json.loads((checkpoint / STATE).read_text())
-        weights, moments = load_file(checkpoint / MODEL), load_file(checkpoint / OPTIMISER)
-        position = Position(
-            step=int(state["step"]), steps=int(state["steps"]), loader=state["loader"], settings=state["settings"]
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ResumeError(
-            f"{checkpoint} cannot be read ({error}); write the name of an older step-* folder into "
-            f"{checkpoint.parent / LATEST}, or start again in another folder"
-        ) from error
     if changed := differences(position.settings, settings):
         raise ResumeError(
             f"{checkpoint} belongs to a run with other settings ("
@@ -114,18 +197,65 @@ def load_checkpoint(
             + "). Use the same settings or another folder, or start over without resuming"
         )
     try:
+        weights, moments = load_file(checkpoint / MODEL), load_file(checkpoint / OPTIMISER)
+    except (OSError, SafetensorError) as error:
+        raise ResumeError(f"{checkpoint} cannot be read ({error}); run the same command again") from error
+    try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ResumeError(f"{checkpoint} holds another model: {error}") from error
     _restore_moments(model, optimiser, moments)
-    return position
 
 
 def discard_checkpoints(folder: Path) -> None:
-    """Removes every checkpoint in `folder`, beginning with the file that names the latest."""
-    (folder / LATEST).unlink(missing_ok=True)
-    for old in (*folder.glob("step-*"), *folder.glob(".step-*.tmp")):
-        shutil.rmtree(old)
+    """Removes every checkpoint in `folder`, the newest last, and what killed runs left of others."""
+    for old in reversed(checkpoints(folder)):
+        _remove(old)
+    remove_unfinished(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what runs that were killed while they wrote or removed a checkpoint left in `folder`."""
+    for old in folder.glob(_TEMPORARY):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _writing(final: Path) -> Iterator[Path]:
+    """A temporary folder that gets the name `final` at the end of the block, or is removed if the block fails."""
+    temporary = final.with_name(f".{final.name}.tmp")
+    try:
+        with space_for(final):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if final.exists():
+                _remove(final)
+            os.rename(temporary, final)
+            sync_folder(final.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"{final} cannot be written ({error.strerror or error}); earlier checkpoints are unchanged. Mend the "
+                "disk or its permissions and run the same command again"
+            ) from error
+        raise
+
+
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint. It loses its name first, so that a kill leaves no part of it under the name."""
+    if not checkpoint.is_dir() or checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
+    going = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+    shutil.rmtree(going, ignore_errors=True)
+    checkpoint.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

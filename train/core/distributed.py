@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from ...shards.errors import MaskstreamError
+
 _GROUPS = count()
 
 
@@ -80,7 +82,16 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def barrier() -> None:
-    """Waits until every rank is here."""
-    if dist.is_initialized():
-        dist.barrier()
+@contextmanager
+def in_step(device: torch.device) -> Iterator[None]:
+    """Waits at the end of the block until every rank is there. If the block fails on one rank, all ranks raise."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    failed = sum_over_ranks(torch.tensor(int(failure is not None), device=device))
+    if failure is not None:
+        raise failure
+    if failed > 0:
+        raise MaskstreamError(f"rank {rank()} ends because another rank failed; the message of that rank says why")

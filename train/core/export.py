@@ -18,12 +18,17 @@ from .model import Model, ModelConfig
 
 def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
     """Writes a model's weights, config and grids to `path`. `about` is further metadata, such as recipe and step."""
+    publish(Path(path), model_bytes(model, about))
+
+
+def model_bytes(model: nn.Module, about: Mapping[str, str] | None = None) -> bytes:
+    """The contents of the file that `save_model` writes."""
     if not isinstance(model, Model):
         raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
     built_of = {"model": json.dumps(model.settings.to_dict()), "grids": json.dumps(grids)}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    publish(Path(path), save(weights, metadata={**(about or {}), "format": "pt", **built_of}))
+    return save(weights, metadata={**(about or {}), "format": "pt", **built_of})
 
 
 def load_model(path: str | Path) -> Model[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -12,7 +14,8 @@ class StopRequest:
     """A context manager: SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts as usual.
 
     SIGTERM may arrive more than once for one stop, from a scheduler to all processes and from torchrun to its ranks.
-    Python handles signals in the main thread only; in other threads `asked` stays False.
+    Within `saving` one Ctrl-C never interrupts, even if it is the second one, so that an impatient user does not lose
+    the checkpoint. Python handles signals in the main thread only; in other threads `asked` stays False.
     """
 
     def __init__(self) -> None:
@@ -28,14 +31,24 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._restore()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """A block that the first Ctrl-C within it does not interrupt; the next one does."""
+        if signal.SIGINT not in self._previous:
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._ask)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGINT) == self._ask:
+                signal.signal(signal.SIGINT, before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         if number == signal.SIGINT:
-            self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+            signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Self
 
-from ...shards.stores.publish import publish
+import xxhash
+
+from ...shards.errors import ResumeError
+from ...shards.stores.publish import space_for
+from .file_sum import NO_BYTES, FileSum
+
+log = logging.getLogger(__name__)
+
+_LONGEST_LINE = 1 << 20
+_TORN = b'{"step": '
+_NUMBERS = ("loss", "lr", "grad_norm", "clips_per_s", "data_wait_share")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,39 +47,115 @@ class StepMetrics:
 
 
 class MetricsLog:
-    """Appends metrics to a file, after it has removed a torn last line and the lines of steps later than `step`.
+    """Appends metrics to a file while it is entered; a line reaches the file at once.
 
-    Without a path (on ranks other than 0) it writes nothing.
+    It knows the sum of what it wrote, so that a checkpoint can say which lines belong to it. Without a path (on ranks
+    other than 0) it writes nothing.
     """
 
-    def __init__(self, path: Path | None, *, step: int = 0) -> None:
-        self._file: TextIO | None = None
-        if path is None:
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+        self._hash, self._size = xxhash.xxh3_128(), 0
+
+    def begin_after(self, logged: FileSum) -> None:
+        """Cuts the file after the bytes `logged`; a missing file is made if these are none.
+
+        Raises DamageError if the file does not begin with them.
+        """
+        if self._path is None:
             return
-        kept = [line for line in _whole_lines(path) if line["step"] <= step]
-        publish(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed by close()
+        if logged == NO_BYTES:
+            self._hash, self._size = xxhash.xxh3_128(), 0
+            self._path.open("wb").close()
+            return
+        self._hash, self._size = logged.begun(self._path), logged.size_bytes
+        os.truncate(self._path, self._size)
 
-    def write(self, metrics: StepMetrics) -> None:
-        """Adds a line; it reaches the file at once."""
-        if self._file is not None:
-            self._file.write(json.dumps(asdict(metrics)) + "\n")
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            self._file = FileIO(self._path, "ab")
+            if (size := os.fstat(self._file.fileno()).st_size) != self._size:
+                self._file.close()
+                raise ResumeError(
+                    f"{self._path} has {size} bytes instead of {self._size}: another run has written into this folder "
+                    "since; make a new Trainer, which continues from its last checkpoint"
+                )
+        return self
 
-    def close(self) -> None:
-        """Closes the file."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self._file is not None:
             self._file.close()
 
+    def write(self, metrics: StepMetrics) -> None:
+        """Adds a line. Raises StoreError if the disk is full; the file then ends with the line before."""
+        if self._path is None or self._file is None:
+            return
+        line = json.dumps(asdict(metrics)).encode() + b"\n"
+        try:
+            with space_for(self._path):
+                left = memoryview(line)
+                while left:
+                    left = left[self._file.write(left) :]
+        except BaseException:
+            with suppress(OSError):
+                os.truncate(self._path, self._size)
+            raise
+        self._hash.update(line)
+        self._size += len(line)
+
+    def logged(self) -> FileSum:
+        """The sum of all lines, which are then on the disk."""
+        if self._path is not None and self._file is not None:
+            with space_for(self._path):
+                os.fsync(self._file.fileno())
+        return FileSum(size_bytes=self._size, xxh3_128=self._hash.hexdigest())
+
 
 def read_metrics(path: str | Path) -> list[StepMetrics]:
-    """Reads the steps of a metrics.jsonl; a torn last line is ignored."""
-    return [StepMetrics(**line) for line in _whole_lines(Path(path))]
+    """Reads the steps of a metrics.jsonl up to the first line that is damaged or out of order; a warning names it.
+
+    A last line that is being written is left out, without a warning.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return []
+    rows: list[StepMetrics] = []
+    for line in _lines(path):
+        row = _row(line)
+        if row is None or (rows and row.step != rows[-1].step + 1):
+            if not _is_torn(line):
+                log.warning("%s is damaged in line %d; the %d steps before it are used", path, len(rows) + 1, len(rows))
+            break
+        rows.append(row)
+    return rows
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n"):
-            return
-        yield json.loads(line)
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines, of which one that is too long to be whole comes in parts."""
+    with path.open("rb") as file:
+        while line := file.readline(_LONGEST_LINE):
+            yield line
+
+
+def _row(line: bytes) -> StepMetrics | None:
+    """The metrics of a line, or None if it is not whole."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        values = json.loads(line)
+        numbers = {name: float(values.pop(name)) for name in _NUMBERS}
+        parts = {str(name): float(value) for name, value in values.pop("parts").items()}
+        row = StepMetrics(step=int(values.pop("step")), epoch=int(values.pop("epoch")), parts=parts, **numbers)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
+    whole = all(math.isfinite(n) for n in (row.loss, row.lr, row.clips_per_s, row.data_wait_share))
+    return row if whole and not values else None
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a line looks like the beginning of one that is being written."""
+    begins = line.startswith(_TORN) or _TORN.startswith(line)
+    return begins and line.isascii() and line.decode().isprintable()

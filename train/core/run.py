@@ -27,6 +27,7 @@ def train_recipe(
     threads: int | None = None,
     compile_model: bool | None = None,
     save_every: int = 500,
+    keep: int = 2,
     resume: bool = True,
     progress: bool = True,
 ) -> TrainResult:
@@ -48,6 +49,7 @@ def train_recipe(
                 device=own,
                 compile_model=own.type == "cuda" if compile_model is None else compile_model,
                 save_every=save_every,
+                keep=keep,
                 resume=resume,
                 progress=progress,
             )

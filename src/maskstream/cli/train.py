@@ -48,7 +48,11 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the weights, the order, the crops and the masks.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Continue from the run's last checkpoint if there is one.")] = True,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints stay.")] = 2,
+    resume: Annotated[
+        bool, typer.Option(help="Continue from the run's newest checkpoint that is whole, if there is one.")
+    ] = True,
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
     from ..train.run import chosen_recipe
@@ -69,6 +73,8 @@ def train(
         seed=seed,
         device=device,
         workers=workers,
+        save_every=save_every,
+        keep=keep,
         resume=resume,
     )
     if not result.finished:

@@ -1,16 +1,21 @@
+import errno
 import json
+import os
 import pickle
+from itertools import count
 
 import pytest
 import torch
 
-from maskstream.shards.errors import ResumeError
+from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.train import load_model, save_model
 from maskstream.train.core.checkpoint import (
     Position,
+    checkpoints,
     discard_checkpoints,
-    latest_checkpoint,
     load_checkpoint,
+    newest_whole,
+    remove_unfinished,
     save_checkpoint,
 )
 from maskstream.train.core.optimiser import build_optimiser, set_lr
@@ -47,7 +52,9 @@ def test_weights_moments_and_position_come_back_exactly(trained, recipe, batch, 
     fresh = recipe.build(seed=2)
     fresh_optimiser = build_optimiser(fresh, recipe.optimiser)
     assert not same(model, fresh)
-    assert load_checkpoint(latest_checkpoint(tmp_path), fresh, fresh_optimiser, {"name": "test"}) == position()
+    folder, found = newest_whole(tmp_path)
+    assert found == position()
+    load_checkpoint(folder, found, fresh, fresh_optimiser, {"name": "test"})
     assert same(model, fresh)
     step(model, optimiser, batch)
     step(fresh, fresh_optimiser, batch)
@@ -64,47 +71,96 @@ def test_a_checkpoint_holds_no_pickle(trained, tmp_path):
     assert json.loads((folder / "state.json").read_text())["loader"] == {"epoch": 1, "batch": 3}
 
 
-def test_the_newest_are_kept_and_the_last_is_pointed_at(trained, tmp_path):
-    assert latest_checkpoint(tmp_path) is None
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [6]), (2, [4, 6]), (5, [2, 4, 6])])
+def test_the_newest_are_kept(trained, tmp_path, keep, kept):
+    assert newest_whole(tmp_path) is None
     for number in (2, 4, 6):
-        save_checkpoint(tmp_path, *trained, position(number))
-    assert [path.name for path in sorted(tmp_path.glob("*"))] == ["latest", "step-00000004", "step-00000006"]
-    assert latest_checkpoint(tmp_path) == tmp_path / "step-00000006"
+        save_checkpoint(tmp_path, *trained, position(number), keep=keep)
+    assert names(tmp_path) == [f"step-{number:08d}" for number in kept]
+    assert newest_whole(tmp_path) == (tmp_path / "step-00000006", position(6))
     discard_checkpoints(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
-def test_an_interrupted_save_leaves_the_last_checkpoint_as_it_was(trained, recipe, tmp_path, monkeypatch):
+def test_a_save_removes_the_later_ones_that_the_run_has_left_behind(trained, tmp_path):
+    for number in (2, 4, 6, 8):
+        save_checkpoint(tmp_path, *trained, position(number), keep=9)
+    save_checkpoint(tmp_path, *trained, position(5), keep=2)
+    assert names(tmp_path) == ["step-00000004", "step-00000005"]
+
+
+def test_the_newest_is_that_of_the_highest_step_whatever_lies_beside_it(trained, tmp_path):
+    for number in (99_999_999, 100_000_000):
+        save_checkpoint(tmp_path, *trained, position(number))
+    for other in ("step-00000004.copy", "step-5", "latest"):
+        (tmp_path / other).mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-100000000", "step-99999999"]
+
+
+def test_an_interrupted_save_leaves_the_last_checkpoint_as_it_was(trained, tmp_path, monkeypatch):
     save_checkpoint(tmp_path, *trained, position(2))
-    monkeypatch.setattr(
-        "maskstream.train.core.checkpoint.os.rename", lambda *paths: (_ for _ in ()).throw(OSError("cut"))
-    )
-    with pytest.raises(OSError, match="cut"):
-        save_checkpoint(tmp_path, *trained, position(4))
-    monkeypatch.undo()
-    assert latest_checkpoint(tmp_path).name == "step-00000002"
+    before = {path.name: path.read_bytes() for path in (tmp_path / "step-00000002").iterdir()}
+
+    def cut(*paths):
+        raise OSError(errno.EIO, "cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maskstream.train.core.checkpoint.os.rename", cut)
+        with pytest.raises(StoreError, match=r"step-00000004 cannot be written \(cut\); earlier"):
+            save_checkpoint(tmp_path, *trained, position(4))
+    assert names(tmp_path) == ["step-00000002"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "step-00000002").iterdir()} == before
     save_checkpoint(tmp_path, *trained, position(4))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000002", "step-00000004"]
+    assert names(tmp_path) == ["step-00000002", "step-00000004"]
+
+
+@pytest.mark.parametrize("full_at", range(8))
+def test_a_full_disk_keeps_the_older_checkpoint_and_leaves_nothing_else(trained, tmp_path, monkeypatch, full_at):
+    """At every fsync of a save, which are those of three files and of the folders that they appear in."""
+    save_checkpoint(tmp_path, *trained, position(2))
+    calls = count()
+
+    def full(descriptor):
+        if next(calls) == full_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maskstream.shards.stores.publish.os.fsync", full)
+        if full_at < 7:
+            with pytest.raises(StoreError, match="no space to write"):
+                save_checkpoint(tmp_path, *trained, position(4))
+        else:
+            save_checkpoint(tmp_path, *trained, position(4))
+            assert next(calls) == 7, "all fsyncs of a save were tried"
+    assert "step-00000002" in names(tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    assert newest_whole(tmp_path) is not None
+
+
+def test_what_killed_runs_left_is_removed(trained, tmp_path):
+    save_checkpoint(tmp_path, *trained, position(2))
+    for left in (".step-00000004.tmp", ".step-00000001.old.tmp"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "model.safetensors").write_bytes(b"half")
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["step-00000002"]
 
 
 def test_other_settings_are_refused_with_their_names(trained, tmp_path):
     folder = save_checkpoint(tmp_path, *trained, position(seed="1"))
     with pytest.raises(ResumeError, match="seed: saved 1, here 2"):
-        load_checkpoint(folder, *trained, {"name": "test", "seed": "2"})
+        load_checkpoint(folder, position(seed="1"), *trained, {"name": "test", "seed": "2"})
 
 
-def test_damage_and_other_models_are_refused(trained, recipe, tmp_path):
+def test_another_model_is_refused(trained, recipe, tmp_path):
     folder = save_checkpoint(tmp_path, *trained, position())
     other = torch.nn.Linear(2, 2)
     with pytest.raises(ResumeError, match="another model"):
-        load_checkpoint(folder, other, build_optimiser(other, recipe.optimiser), {"name": "test"})
-    data = (folder / "optimiser.safetensors").read_bytes()
-    (folder / "optimiser.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ResumeError, match="cannot be read"):
-        load_checkpoint(folder, *trained, {"name": "test"})
-    (tmp_path / "latest").write_text("step-00000099")
-    with pytest.raises(ResumeError, match="step-00000099"):
-        latest_checkpoint(tmp_path)
+        load_checkpoint(folder, position(), other, build_optimiser(other, recipe.optimiser), {"name": "test"})
 
 
 def test_an_exported_model_rebuilds_itself(trained, batch, tmp_path):

@@ -49,14 +49,14 @@ def started(folder: Path, data: Path, steps: int, *assignments: str) -> subproce
 def killed(folder: Path, data: Path, *assignments: str) -> int:
     """Kills a training that has saved a step or more; returns how many steps it had saved."""
     process = started(folder, data, 1_000_000, *assignments)
-    latest, end = folder / "run/checkpoints/latest", time.monotonic() + 120
-    while not latest.exists() and process.poll() is None and time.monotonic() < end:
+    checkpoints, end = folder / "run/checkpoints", time.monotonic() + 120
+    while not any(checkpoints.glob("step-*")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     running = process.poll() is None
     process.kill()
     _, errors = process.communicate()
     assert running, errors
-    return int(latest.read_text().removeprefix("step-"))
+    return max(int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*"))
 
 
 @pytest.fixture(scope="module")

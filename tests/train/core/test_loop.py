@@ -214,17 +214,24 @@ with process_group("cpu") as device:
     loader = conftest.SyntheticLoader(batches=3, size=2, rank=rank(), ranks=2, uneven=sys.argv[3] == "uneven")
     recipe = replace(conftest.small_recipe(), batch_size=2)
     for until in (2, None):
-        result = Trainer(recipe, loader, sys.argv[2], steps=4, device=device, progress=False).run(until)
+        trainer = Trainer(recipe, loader, sys.argv[2], steps=4, save_every=1, device=device, progress=False)
+        if until is None:
+            assert trainer.step == (1 if sys.argv[3] == "damaged" else 2), trainer.step
+        result = trainer.run(until)
+        del trainer
+        if until == 2 and rank() == 0 and sys.argv[3] == "damaged":
+            open(sys.argv[2] + "/checkpoints/step-00000002/model.safetensors", "wb").close()
+        torch.distributed.barrier()
     assert result.finished
 """
 
 
-@pytest.mark.parametrize("weights_of", ["even", "uneven"])
+@pytest.mark.parametrize("weights_of", ["even", "uneven", "damaged"])
 def test_two_ranks_train_what_one_trains_on_the_whole_batch(
     trainer, synthetic_loader, tmp_path, monkeypatch, weights_of
 ):
-    """Also where the ranks' batches weigh 3 and 7, which a mean of their means would not know. In float32 on every
-    machine: bf16 rounds the halves of a batch otherwise than the whole.
+    """Also where the ranks' batches weigh 3 and 7, which a mean of their means would not know, and where the last
+    checkpoint is damaged. In float32 on every machine: bf16 rounds the halves of a batch otherwise than the whole.
     """
     monkeypatch.setattr("maskstream.train.core.loop.bf16_helps", lambda device: False)
     loader = synthetic_loader(batches=3, size=4, uneven=weights_of == "uneven")

@@ -71,8 +71,7 @@ def test_a_killed_rank_and_restarts_on_one_and_two_ranks_change_no_global_batch(
     assert "Signal 9" in output, output
     before = steps_of(log, 2)
     assert list(before.items()) == list(wanted.items())[:6]
-    latest = (out / "checkpoints" / "latest").read_text()
-    assert latest == "step-00000004"
+    assert max(path.name for path in (out / "checkpoints").glob("step-*")) == "step-00000004"
     for ranks in (1, 2):
         again, log_again = tmp_path / f"out{ranks}", tmp_path / f"log{ranks}"
         shutil.copytree(out, again)

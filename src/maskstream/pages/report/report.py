@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from safetensors import safe_open
 
 from ...modality import Modality
 from ...shards.config import Json
+from ...shards.errors import ResumeError
 from ...shards.format.manifest import Manifest
-from ...train.core.checkpoint import latest_checkpoint
+from ...train.core.checkpoint import newest_whole
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
 from ...train.core.model import Model
@@ -25,7 +27,10 @@ from ..figures.work import Work
 from ..page import page, write_page
 from .curves import run_curves
 
+log = logging.getLogger(__name__)
+
 MODEL = "model.safetensors"
+_REWRITE = "the command `maskstream train` of this run writes it again, also where all steps are done"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +86,8 @@ def write_report(
 ) -> Report:
     """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
 
-    `clips` of them are shown. The weights are those of the run's latest checkpoint, on the CPU. recipe: the run's own;
-    by default the one that run.json holds. out: run/report.html by default.
+    `clips` of them are shown. The weights are those of the run's newest whole checkpoint, on the CPU. recipe: the run's
+    own; by default the one that run.json holds. out: run/report.html by default.
 
     Raises ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds
     no finished split.
@@ -117,9 +122,12 @@ def _settings(run: Path) -> Json:
     path = run / "run.json"
     if not path.exists():
         raise ValueError(f"there is no {path}; give the folder that `maskstream train` wrote")
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {_REWRITE}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} is not an object of settings; it was not written by `maskstream train`")
+        raise ValueError(f"{path} is not an object of settings; {_REWRITE}")
     return settings
 
 
@@ -135,8 +143,14 @@ def _recipe(run: Path, settings: Json) -> Recipe[Any]:
 
 def run_weights(run: Path) -> Path:
     """The newest weights of the run in a folder; ValueError where it has none."""
-    checkpoint = latest_checkpoint(run / "checkpoints")
-    path = run / MODEL if checkpoint is None else checkpoint / MODEL
+    path = run / MODEL
+    try:
+        if found := newest_whole(run / "checkpoints"):
+            path = found[0] / MODEL
+    except ResumeError as error:
+        if not path.exists():
+            raise
+        log.warning("%s is used: %s", path, error)
     if not path.exists():
         raise ValueError(f"{run} has neither a checkpoint nor a {MODEL}; it was stopped before its first checkpoint")
     return path

@@ -1,0 +1,42 @@
+"""JSON objects with a checksum of themselves, which reveals damage and edits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import xxhash
+
+from .config import Json
+
+SEAL = "xxh3_128"
+"""The field with the checksum of all other fields."""
+
+
+def sealed(fields: Mapping[str, Any]) -> bytes:
+    """The fields and their checksum as indented JSON. Raises ValueError for what JSON cannot hold, TypeError too."""
+    plain: Json = json.loads(json.dumps(fields))
+    return json.dumps({**plain, SEAL: _sum(plain)}, indent=2).encode() + b"\n"
+
+
+def unsealed(data: bytes) -> Json:
+    """The fields that `sealed` wrote. Raises ValueError that says how the data differ from what was written."""
+    if not data.strip(b"\0"):
+        raise ValueError("it is empty" if not data else f"it holds {len(data)} zero bytes")
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"it holds a {type(fields).__name__} instead of an object")
+    if SEAL not in fields:
+        raise ValueError(f"it has no checksum {SEAL}; an earlier release may have written it")
+    if fields.pop(SEAL) != _sum(fields):
+        raise ValueError("its contents do not match its checksum")
+    return fields
+
+
+def _sum(fields: Json) -> str:
+    """The checksum of a canonical form, in which the order of fields and spaces do not count."""
+    return str(xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()))
