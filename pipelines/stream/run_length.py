@@ -9,6 +9,9 @@ from .samples import Samples
 from .source import Visible
 from .token_budget import budget_sizes
 
+_FIRST = 1000
+"""The number of steps whose samples are counted first."""
+
 
 class Counted(Protocol):
     """The part of a source that the length of a run depends on; every `Source` has it."""
@@ -50,7 +53,3 @@ def budgeted(source: Counted) -> Visible:
     if source.visible is None:
         raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; give mask=")
     return source.visible
-
-
-_FIRST = 1000
-"""The number of steps whose samples are counted first."""

@@ -23,7 +23,7 @@ from maskstream.train.recipes import named_recipe
 from maskstream.train.recipes.mesh import next_step
 
 from ...pages.pages import write_report
-from ...pipelines.modalities.mesh.small_simulations import simulation, write_simulations
+from ...pipelines.modalities.mesh.small_simulations import simulation, write_pairs, write_simulations
 
 SIZES = {"channels": 2, "width": 16, "hidden": 16, "encoder_rounds": 2, "decoder_rounds": 1}
 
@@ -153,6 +153,17 @@ def test_a_rollout_of_one_who_knows_the_changes_is_the_truth(data):
     assert torch.equal(given, fields[:, ~free])
     with pytest.raises(ValueError, match="steps=9"):
         Trajectories.open(data / "val", steps=9)
+
+
+def test_a_rollout_of_one_of_several_meshes(tmp_path):
+    made = {"left.npz": simulation(0), "right.npz": simulation(1, rows=3, columns=4, steps=8)}
+    write_pairs(tmp_path, *made.values())
+    with pytest.raises(ValueError, match="name one with component="):
+        Trajectories.open(tmp_path)
+    for name, each in made.items():
+        trajectories = Trajectories.open(tmp_path, 1, component=name)
+        assert trajectories.fields.shape == torch.Size(each.fields.shape)
+        assert torch.equal(trajectories.start.positions, torch.from_numpy(each.positions))
 
 
 def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ from maskstream.preprocess.encode.mesh.simulation import INFLOW, NORMAL, OUTFLOW
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.media.mesh_members import FIELDS, MESH
 from maskstream.shards.members.text import json_member
 
 
@@ -52,6 +53,18 @@ def write_simulations(folder, made, split="train"):
     shards = [write_shard(out / f"t-{i:06d}.tar", samples[i : i + 2]) for i in range(0, len(samples), 2)]
     finish_split(out, DatasetInfo(dataset="t", split=split, modality="mesh", profile="mesh"), shards, [])
     return out
+
+
+def write_pairs(folder, left, right):
+    """A finished split of three samples, each with the simulations left.npz and right.npz; the left ones normalise."""
+    members = {}
+    for name, made in (("left", left), ("right", right)):
+        encoded = encoded_simulation(made).members
+        members |= {f"{name}.npz": encoded[MESH], f"{name}.{FIELDS}": encoded[FIELDS]}
+    sums = encoded_simulation(left).sums
+    samples = [Sample(key=f"s{i}", members=members, source=f"{i}", sums=sums) for i in range(3)]
+    record = write_shard(folder / "t-000000.tar", samples)
+    finish_split(folder, DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh"), [record], [])
 
 
 def mesh_rows(batch):

@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
-from maskstream.preprocess.encode.mesh.encoder import encoded_simulation, encoded_surface
+from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
 from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.format.dataset import finish_split
@@ -21,10 +21,10 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.media.mesh_members import FIELDS, MESH
+from maskstream.shards.media.mesh_members import FIELDS
 from maskstream.shards.members.text import json_member
 
-from .small_simulations import simulation, write_simulations
+from .small_simulations import simulation, write_pairs, write_simulations
 
 MADE = [simulation(i, rows=4 + i % 3, columns=5 + i) for i in range(6)]
 
@@ -56,12 +56,7 @@ def parts(batch):
 
 def test_one_of_several_meshes_is_named_and_its_fields_go_with_it(tmp_path):
     left, right = MADE[0], simulation(9, rows=3, columns=4)
-    samples = [
-        Sample(key=f"s{i}", members=pair(left=left, right=right), source=f"{i}", sums=encoded_simulation(left).sums)
-        for i in range(3)
-    ]
-    record = write_shard(tmp_path / "t-000000.tar", samples)
-    finish_split(tmp_path, DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh"), [record], [])
+    write_pairs(tmp_path, left, right)
     with pytest.raises(ValueError, match=r"2 components are mesh: left\.npz, right\.npz; name one with component="):
         opened(tmp_path)
     statistics = statistics_of(tmp_path, component="left.npz")
@@ -76,15 +71,6 @@ def test_one_of_several_meshes_is_named_and_its_fields_go_with_it(tmp_path):
             np.testing.assert_allclose(stored, made.fields[int(batch.step[i]) + 1], atol=1e-5)
     with pytest.raises(ValueError, match=r"component='left\.fields\.npy' is array, not mesh"):
         opened(tmp_path, component="left.fields.npy")
-
-
-def pair(**made):
-    """The members of several simulations, by name."""
-    members = {}
-    for name, each in made.items():
-        encoded = encoded_simulation(each).members
-        members |= {f"{name}.npz": encoded[MESH], f"{name}.{FIELDS}": encoded[FIELDS]}
-    return members
 
 
 def test_a_batch_holds_two_steps_of_each_mesh(split):
