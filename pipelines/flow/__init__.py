@@ -5,8 +5,8 @@
     dis_flow    dis.py      about 0.12 ms                     the clip's pixels
 
 Both return a `ClipFlow`: backward flow in pixels of the output clip, on a grid of cells. `stack_flow` stacks those of a
-batch into a `Flow`. A loader's `flow=` takes them as the configs `Codec` and `Dis`, or a `SampleFlow` of one's own
-(source.py).
+batch into a `Flow`. A loader's `flow=` takes them as the configs `Codec` and `Dis`, a `SampleFlow` of one's own, or a
+`BatchFlow`, which computes the flow of a whole batch on its device (source.py).
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from __future__ import annotations
 from .base import ClipFlow, grid_shape, stack_flow
 from .codec import ask_for_vectors, codec_flow, codec_flow_fits, motion_vectors
 from .dis import dis_flow
-from .source import FLOWS, Codec, DecodedClip, Dis, FlowChoice, SampleFlow
+from .source import FLOWS, BatchFlow, Codec, DecodedClip, Dis, FlowChoice, FlowSource, SampleFlow
 
 __all__ = [
     "FLOWS",
+    "BatchFlow",
     "ClipFlow",
     "Codec",
     "DecodedClip",
     "Dis",
     "FlowChoice",
+    "FlowSource",
     "SampleFlow",
     "ask_for_vectors",
     "codec_flow",

@@ -1,8 +1,11 @@
-"""Sources of flow: what computes the flow of a clip while its sample is made.
+"""Sources of flow: what computes the flow of clips.
 
     flow="dis"                          a word of FLOWS, with its defaults
     flow=Dis(preset="medium")           a config
-    flow="package.module:Name"          a SampleFlow of one's own, its class or an object of it
+    flow="package.module:Name"          a source of one's own, its class or an object of it
+
+A `SampleFlow` computes the flow of one clip while its sample is made, on the CPU. A `BatchFlow` computes that of a
+whole batch on the batch's device; masks that follow flow are then drawn after it.
 
 "auto" is the first of FLOWS that can serve where a mask follows flow, else none; "none" is none.
 """
@@ -16,6 +19,7 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from ...shards.config import Config
 from ...shards.named import imported, nearest
@@ -41,16 +45,8 @@ class DecodedClip:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SampleFlow(Config, ABC):
-    """Computes the flow of clips, one view at a time, in the threads that make samples.
-
-    Its fields are settings only. It is called from many threads at once. All clips of a batch get one grid.
-    """
-
-    @property
-    def vectors(self) -> bool:
-        """Whether it reads the decoder's motion vectors; decoding exports them only then."""
-        return False
+class FlowSource(Config, ABC):
+    """The base of `SampleFlow` and `BatchFlow`. Its fields are settings only."""
 
     @property
     def title(self) -> str:
@@ -61,9 +57,39 @@ class SampleFlow(Config, ABC):
         """Why it cannot serve clips of this stride and align from shards of this profile; None if it can."""
         return None
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleFlow(FlowSource):
+    """Computes the flow of clips, one view at a time, in the threads that make samples.
+
+    It is called from many threads at once. All clips of a batch get one grid.
+    """
+
+    @property
+    def vectors(self) -> bool:
+        """Whether it reads the decoder's motion vectors; decoding exports them only then."""
+        return False
+
     @abstractmethod
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
         """The backward flow of one view."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchFlow(FlowSource):
+    """Computes the flow of a batch of clips at once, on the batch's device, in the process that uses the batch.
+
+    The flow of a clip must not depend on the other clips of the batch: masks that follow it are then the same at every
+    topology. Weights are no settings; keep a network per settings and device outside, in a function with
+    `functools.cache`.
+    """
+
+    @abstractmethod
+    def of_clips(self, clips: Tensor) -> Tensor:
+        """The backward flow of clips uint8 (B, T, H, W, 3), RGB: floats (B, T-1, 2, h, w), x then y, on their device.
+
+        It is in pixels of the clips, on a grid of any size, as in `Flow`. It is called without gradients.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,13 +162,13 @@ class Dis(SampleFlow):
 FLOWS: Mapping[str, type[SampleFlow]] = MappingProxyType({"codec": Codec, "dis": Dis})
 """The sources by their words; "auto" takes the first that can serve."""
 AUTO, NONE = "auto", "none"
-FlowChoice = str | SampleFlow
+FlowChoice = str | FlowSource
 """What `flow=` takes: AUTO, NONE, a word of FLOWS, `package.module:Name`, or a source itself."""
 
 
-def flow_named(flow: FlowChoice) -> SampleFlow | None:
+def flow_named(flow: FlowChoice) -> FlowSource | None:
     """The source that a choice names; None for AUTO and NONE. Raises ValueError for any other word."""
-    if isinstance(flow, SampleFlow):
+    if isinstance(flow, FlowSource):
         return flow
     word = flow if isinstance(flow, str) else repr(flow)
     if word in (AUTO, NONE):
@@ -152,18 +178,18 @@ def flow_named(flow: FlowChoice) -> SampleFlow | None:
     if ":" not in word:
         words = [AUTO, *FLOWS, NONE]
         raise ValueError(
-            f"flow={word!r}{nearest(word, words)}; legal are {', '.join(map(repr, words))}, a SampleFlow, and "
-            "package.module:Name for one of your own"
+            f"flow={word!r}{nearest(word, words)}; legal are {', '.join(map(repr, words))}, a SampleFlow or "
+            "BatchFlow, and package.module:Name for one of your own"
         )
     found = imported(word, "flow")
-    if isinstance(found, type) and issubclass(found, SampleFlow):
+    if isinstance(found, type) and issubclass(found, FlowSource):
         return found()
-    if isinstance(found, SampleFlow):
+    if isinstance(found, FlowSource):
         return found
-    raise ValueError(f"flow={flow!r} is no SampleFlow; name a subclass of SampleFlow, or an object of one")
+    raise ValueError(f"flow={flow!r} is no SampleFlow or BatchFlow; name a subclass of one, or an object of it")
 
 
-def resolved_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> SampleFlow | None:
+def resolved_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> FlowSource | None:
     """The source of flow for clips of this stride and align from shards of this profile; None for no flow.
 
     needed: whether a mask follows flow. Raises ValueError if the choice cannot serve.

@@ -79,12 +79,16 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 def known_configs() -> list[type[Config]]:
     """Every imported config class that is not abstract, sorted by kind."""
-    return sorted((one for one in _KNOWN.values() if not isabstract(one) and ABC not in one.__bases__), key=_kind_of)
+    return sorted((one for one in _KNOWN.values() if not _is_abstract(one)), key=_kind_of)
 
 
 def head(cls: type[Config]) -> Json:
     """The kind, and the version if it is above 1."""
     return {KIND: cls.kind()} | ({VERSION: cls.version} if cls.version > 1 else {})
+
+
+def _is_abstract(cls: type[Config]) -> bool:
+    return isabstract(cls) or ABC in cls.__bases__
 
 
 def _kind_of(cls: type[Config]) -> str:
@@ -159,13 +163,13 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
     """The config that a dict describes."""
     if not isinstance(data, Mapping):
         raise ValueError(f"{_at(path)}got {data!r}; a {base.__name__} is an object with its kind and fields")
-    if KIND not in data and (isabstract(base) or base is Config):
+    if KIND not in data and (_is_abstract(base) or base is Config):
         raise ValueError(f'{_at(path)}the object has no kind; add "kind" with the name of a {base.__name__}')
     kind = data.get(KIND, base.kind())
     if not isinstance(kind, str):
         raise ValueError(f"{_at(path)}got the kind {kind!r}; a kind is a name")
     cls = base if kind == base.kind() else class_of(kind, base, path)
-    if isabstract(cls):
+    if _is_abstract(cls):
         raise ValueError(f"{_at(path)}{kind} is abstract; name one of its subclasses")
     if (version := data.get(VERSION, 1)) != cls.version:
         raise ValueError(

@@ -13,7 +13,7 @@ from ....shards.media.fbank import Fbank
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
-from ...flow.source import AUTO, NONE, FlowChoice, SampleFlow, flow_named
+from ...flow.source import AUTO, NONE, BatchFlow, FlowChoice, SampleFlow, flow_named
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
@@ -81,7 +81,11 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
 
     def __post_init__(self) -> None:
         check_views(self.views)
-        flow_named(self.flow)
+        if isinstance(flow_named(self.flow), BatchFlow):
+            raise ValueError(
+                f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; give 'codec', 'dis' or a "
+                "SampleFlow"
+            )
         if self.spectrogram_noise is not None and self.on_device is True:
             raise ValueError(
                 "spectrogram_noise is added in the loader's threads, got on_device=True; use on_device='auto', "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...flow.base import Flow
 from ...masks.core.batch import MaskBatch
+from ...masks.core.draw import Draw
 from ...stream.batch import Batch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,13 +23,15 @@ class VideoBatch(Batch):
 
     video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or
     None where the loader was built without a mask. flow: Flow or None. pts_s: float64 (B, T), each frame's time in
-    seconds from the start of its video. The rest is as in `Batch`.
+    seconds from the start of its video. draws: in a host batch, those of the masks that a finish makes, one per clip;
+    empty in the batches of a loader. The rest is as in `Batch`.
     """
 
     video: Tensor
     mask: MaskBatch | None
     flow: Flow | None
     pts_s: Tensor
+    draws: tuple[Draw, ...] = ()
 
     def pixel_values(
         self,

@@ -27,9 +27,11 @@ from ....shards.errors import SampleError, StoreError
 from ....shards.media.mp4 import Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
 from ...augment.crop import Crop
 from ...decode.packets import wanted_packets, wanted_pts
+from ...flow.source import SampleFlow
 from ...masks.core.batch import MaskBatch
+from ...masks.core.draw import Draw
 from ...stream.batch import Batch
-from ...stream.sampler import BadRowsError, Wanted
+from ...stream.sampler import BadRowsError, Composed, Wanted
 from ...stream.source import Source
 from ...stream.stats import Stats
 from .batch import VideoBatch
@@ -74,6 +76,7 @@ class PackedBatch(Batch):
     regions: list[npt.NDArray[np.float32]]
     mask: MaskBatch | None
     pts_s: Tensor
+    draws: tuple[Draw, ...]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -137,6 +140,7 @@ class PackingSampler:
             label=torch.from_numpy(rest.label),
             key=rest.key,
             pts_s=torch.from_numpy(rest.pts_s),
+            draws=self.inner.draws(rest),
         )
 
 
@@ -167,6 +171,7 @@ class DaliFinish:
             label=batch.label,
             key=batch.key,
             pts_s=batch.pts_s,
+            draws=batch.draws,
             fields=batch.fields,
             weight=batch.weight,
         )
@@ -214,23 +219,29 @@ def on_dali(
     device: torch.device,
     threads: int,
 ) -> Source[ClipRequest, PackedDraft, PackedBatch, VideoBatch]:
-    """The source of `sampler`, decoded by DALI on `device`.
+    """The source of `sampler`, decoded by DALI on `device`. A BatchFlow computes flow of DALI's pixels.
 
-    Errors: ValueError for flow, which is made on the CPU, and for codecs that DALI does not decode on this device.
+    A mask that follows this flow belongs to DALI's pixels, so the backend is then part of the identity.
+
+    Errors: ValueError for a SampleFlow, and for codecs that DALI does not decode on this device.
     """
-    if sampler.flow is not None:
-        raise ValueError("backend='dali' gives no flow; use backend='cpu', or flow='none' with a mask that needs none")
+    if isinstance(sampler.flow, SampleFlow):
+        raise ValueError(
+            f"backend='dali' with flow={sampler.flow}: DALI decodes batches, and a SampleFlow needs single clips; "
+            "use backend='cpu', a BatchFlow, or flow='none' with a mask that needs none"
+        )
     if other := undecodable(sampler, device):
         legal = " and ".join(CODECS.get(device.type, ())) or "nothing"
         raise ValueError(
             f"backend='dali' decodes {legal} on the device {device.type!r}, and {sampler.manifest.folder} holds "
             f"{', '.join(other)}; use backend='cpu'"
         )
+    decoding = DaliFinish(sampler, threads)
     return Source(
         sampler=PackingSampler(inner=sampler),
-        finish=DaliFinish(sampler, threads),
+        finish=decoding if sampler.flow is None else Composed(decoding, cpu.finish),
         samples=cpu.samples,
-        identity=cpu.identity,
+        identity={**cpu.identity, "backend": "dali"} if sampler.finish_masks else cpu.identity,
         visible=cpu.visible,
         form={**cpu.form, "backend": "dali"},
     )

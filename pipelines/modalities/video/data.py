@@ -10,11 +10,11 @@ from typing import ClassVar, Self, Unpack
 from ....shards.config import NOT_IDENTITY
 from ....shards.format.manifest import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
-from ...flow.source import AUTO, NONE, FlowChoice, SampleFlow, flow_named
+from ...flow.source import AUTO, NONE, BatchFlow, FlowChoice, FlowSource, SampleFlow, flow_named
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
+from ...stream.sampler import Finish, Unchanged
 from ...stream.source import Source
 from ..backend import Backend, dali_serves
 from ..data import DataConfig, check_views
@@ -23,6 +23,7 @@ from ..split import Options, Split, split_of
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .flow import flow_source
+from .flow_finish import FlowFinish
 from .sample import ClipRequest, VideoDraft, VideoSampler
 
 VideoSource = Source[FieldsRequest[ClipRequest], FieldsDraft[VideoDraft], VideoBatch, VideoBatch]
@@ -34,12 +35,13 @@ class VideoData(DataConfig[VideoBatch]):
 
     clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
     multi-scale crop when shuffled, else the centre crop; no default flips. flow: the source of motion: "codec", "dis",
-    "none", a SampleFlow or `package.module:Name` of one's own; "auto" makes no flow if the mask needs none, else takes
-    the codec's motion vectors if the shards allow it, else DIS. views: the number of clips per sample; they share the
-    decoded frames and differ in crop and mask. tubelet (frames) and patch (pixels): the size of a token. component: the
-    video to read, such as "cam0.mp4"; None if a sample has only one. fields: other values of a sample for
-    `batch.fields` (see fields.py). backend: the decoder; "auto" is DALI on a CUDA device if DALI is installed and
-    decodes the shards' codecs, no flow is needed and workers is 0; else the CPU.
+    "none", a SampleFlow, a BatchFlow (computed on the batch's device) or `package.module:Name` of one's own; "auto"
+    makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
+    views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
+    and patch (pixels): the size of a token. component: the video to read, such as "cam0.mp4"; None if a sample has only
+    one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "auto" is DALI on a
+    CUDA device if DALI is installed and decodes the shards' codecs, no SampleFlow is used and workers is 0; else the
+    CPU.
     """
 
     modality: ClassVar[str] = "video"
@@ -87,7 +89,7 @@ class VideoData(DataConfig[VideoBatch]):
             grid=own.grids["video"],
             augment=own.augment or CenterCrop(),
             pattern=own.mask,
-            flow=own.flow if isinstance(own.flow, SampleFlow) else None,
+            flow=own.flow if isinstance(own.flow, FlowSource) else None,
             seed=split.seed,
             views=own.views,
             component=own.component or "",
@@ -101,7 +103,7 @@ class VideoData(DataConfig[VideoBatch]):
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         sampler = self.sampler(split)
-        if dali_serves(self.backend, split.device, split.workers, suits=sampler.flow is None):
+        if dali_serves(self.backend, split.device, split.workers, suits=not isinstance(sampler.flow, SampleFlow)):
             from .dali import on_dali, undecodable
 
             if self.backend == "dali" or not undecodable(sampler, split.device):
@@ -112,9 +114,13 @@ class VideoData(DataConfig[VideoBatch]):
     def _clips(self, split: Split, sampler: VideoSampler) -> Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch]:
         """The source of clips without fields."""
         own = self.resolved(split)
+        finish: Finish[VideoBatch, VideoBatch] = Unchanged()
+        flow: object = "no" if own.flow == NONE else "yes"
+        if isinstance(own.flow, BatchFlow):
+            finish, flow = FlowFinish(flow=own.flow, pattern=own.mask, grid=own.grids["video"]), own.flow
         return Source(
             sampler=sampler,
-            finish=Unchanged(),
+            finish=finish,
             samples=split.samples,
             identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
             visible=visible_tokens((own.mask, own.grids["video"])),
@@ -124,6 +130,6 @@ class VideoData(DataConfig[VideoBatch]):
                 "token grid": own.grids["video"],
                 "views": own.views,
                 "mask": own.mask,
-                "flow": "no" if own.flow == NONE else "yes",
+                "flow": flow,
             },
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from ...flow.source import AUTO, FLOWS, NONE, FlowChoice, SampleFlow, resolved_flow
+from ...flow.source import AUTO, FLOWS, NONE, FlowChoice, FlowSource, resolved_flow
 from ...masks import Mask
 from .clip import VideoClip
 
 
-def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str) -> SampleFlow | None:
+def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str) -> FlowSource | None:
     """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available."""
     needed = mask is not None and "flow" in mask.needs
     if flow == NONE and needed:
         words = ", ".join(map(repr, (AUTO, *FLOWS)))
-        raise ValueError(f"{mask} needs flow, and flow='none' was given; use one of {words}, or a SampleFlow")
+        raise ValueError(
+            f"{mask} needs flow, and flow='none' was given; use one of {words}, a SampleFlow or a BatchFlow"
+        )
     return resolved_flow(flow, needed=needed, profile=profile, stride=clip.stride, align=clip.align or 1)

@@ -18,7 +18,7 @@ from ...augment import Augmentation
 from ...augment.crop import Crop
 from ...decode.cpu import DecodeError, decode_frames, to_rgb
 from ...decode.packets import wanted_pts
-from ...flow import ClipFlow, DecodedClip, SampleFlow, stack_flow
+from ...flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
 from ...stream.place import Place
@@ -79,8 +79,8 @@ class ClipBytes:
 class VideoDraft:
     """The memory of a batch of B views. With k views per sample, row r is the views [r k, (r + 1) k).
 
-    video: uint8 (B, T, H, W, 3). pts_s: float64 (B, T), seconds. label: int64 (B,). key, maps (masks), flows: one per
-    view; maps and flows are None until they are made.
+    video: uint8 (B, T, H, W, 3). pts_s: float64 (B, T), seconds. label: int64 (B,). key, maps (masks), flows, draws (of
+    masks that a finish makes): one per view; maps, flows and draws are None until they are made.
     """
 
     video: npt.NDArray[np.uint8]
@@ -89,6 +89,7 @@ class VideoDraft:
     key: list[str]
     maps: list[Maps | None]
     flows: list[ClipFlow | None]
+    draws: list[Draw | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class VideoSampler:
     grid: TokenGrid
     augment: Augmentation
     pattern: Mask | None
-    flow: SampleFlow | None
+    flow: FlowSource | None
     seed: int
     component: str
     views: int = 1
@@ -151,12 +152,21 @@ class VideoSampler:
             key=[""] * n,
             maps=[None] * n,
             flows=[None] * n,
+            draws=[None] * n,
         )
 
+    @property
+    def finish_masks(self) -> bool:
+        """Whether a finish makes the masks, because they follow the flow of the whole batch."""
+        return isinstance(self.flow, BatchFlow) and self.pattern is not None and bool(self.pattern.needs)
+
     def mask(self, request: ClipRequest, draft: VideoDraft, row: int) -> None:
-        """Draws the masks of a sample's views if they need no content."""
+        """Draws the masks of a sample's views if they need no content; keeps the draws of those that a finish makes."""
         if self.pattern is not None and not self.pattern.needs:
             self._draw_maps(self.pattern, request, draft, row)
+        elif self.finish_masks:
+            own = self.views_of(row)
+            draft.draws[own] = [self._draw(request, view, Cues()) for view in range(self.views)]
 
     def read(self, request: ClipRequest) -> ClipBytes:
         """Reads the header and the GOPs that hold the clip."""
@@ -209,7 +219,7 @@ class VideoSampler:
                     data.first_frame,
                     request.numbers,
                     packets=data.packets,
-                    motion_vectors=self.flow is not None and self.flow.vectors,
+                    motion_vectors=isinstance(self.flow, SampleFlow) and self.flow.vectors,
                 )
         except (StoreError, Mp4Error, DecodeError) as error:
             raise self.sample_error(request, error) from error
@@ -220,7 +230,7 @@ class VideoSampler:
                 to_rgb(decoded.frames, crop, size, to)
         self.describe(request, decoded.pts_s, draft, row)
         with stats.stage("flow"):
-            if self.flow is not None:
+            if isinstance(self.flow, SampleFlow):
                 for view, crop in enumerate(request.crops, start=own.start):
                     draft.flows[view] = self.flow.of_clip(
                         DecodedClip(
@@ -231,7 +241,7 @@ class VideoSampler:
                             vectors=decoded.vectors,
                         )
                     )
-        if self.pattern is not None and self.pattern.needs:
+        if self.pattern is not None and self.pattern.needs and not self.finish_masks:
             with stats.stage("mask"):
                 self._draw_maps(self.pattern, request, draft, row)
 
@@ -251,8 +261,11 @@ class VideoSampler:
         own = self.views_of(row)
         for view, flow in enumerate(draft.flows[own]):
             cues = Cues() if flow is None else Cues(flow=flow.vectors)
-            draw = Draw.of(self.seed, request.epoch, request.key, view, request.place, cues)
-            draft.maps[own.start + view] = mask.maps(self.grid, draw)
+            draft.maps[own.start + view] = mask.maps(self.grid, self._draw(request, view, cues))
+
+    def _draw(self, request: ClipRequest, view: int, cues: Cues) -> Draw:
+        """The draw of the mask of a view."""
+        return Draw.of(self.seed, request.epoch, request.key, view, request.place, cues)
 
     def join(self, draft: VideoDraft) -> VideoBatch:
         """The host batch; the views of a sample are consecutive."""
@@ -264,12 +277,18 @@ class VideoSampler:
             label=torch.from_numpy(draft.label),
             key=draft.key,
             pts_s=torch.from_numpy(draft.pts_s),
+            draws=self.draws(draft),
         )
 
+    def draws(self, draft: VideoDraft) -> tuple[Draw, ...]:
+        """The draws of the masks that a finish makes."""
+        return tuple(draw for draw in draft.draws if draw is not None)
+
     def mask_batch(self, draft: VideoDraft) -> MaskBatch | None:
-        """The masks of all views."""
-        maps = [own for own in draft.maps if own is not None]
-        return None if self.pattern is None else self.pattern.batched(self.grid, maps)
+        """The masks of all views; None if there are none, or a finish makes them."""
+        if self.pattern is None or self.finish_masks:
+            return None
+        return self.pattern.batched(self.grid, [own for own in draft.maps if own is not None])
 
 
 def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range) -> tuple[Range, ...]:

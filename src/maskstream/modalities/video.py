@@ -10,7 +10,7 @@ from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
 from ..pages.report.works.video import show
-from ..pipelines.flow import SampleFlow
+from ..pipelines.flow import FlowSource
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import aligned
 from ..pipelines.modalities.video.data import VideoData
@@ -56,7 +56,7 @@ def figures(data: DataConfig[Any], location: Path) -> VideoFigures:
     )
 
 
-def flow_words(source: SampleFlow | None, *, guides: bool) -> str:
+def flow_words(source: FlowSource | None, *, guides: bool) -> str:
     """The source of the flow on a page, and whether the mask uses it, in words."""
     name = "none" if source is None else source.title
     return f"{name}, guides the mask" if guides else f"{name}, shown only; the mask does not use it"

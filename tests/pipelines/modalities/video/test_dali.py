@@ -5,8 +5,9 @@ decoded with PyAV and must give exactly the CPU path's frames. NVDEC runs in the
 """
 
 import io
+import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import av
 import cv2
@@ -18,13 +19,16 @@ from maskstream.pipelines import VideoClip, video_loader
 from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.masks import TokenGrid, Tube
+from maskstream.pipelines.flow import BatchFlow, dis_flow
+from maskstream.pipelines.masks import Cues, MotionGuided, TokenGrid, Tube
+from maskstream.pipelines.masks.core.draw import Draw
 from maskstream.pipelines.modalities.video.dali import DaliFinish, PackingSampler, clip_pipeline, encoded_clip, region
 from maskstream.pipelines.modalities.video.sample import ClipBytes, VideoSampler
+from maskstream.pipelines.stream.place import Place
 from maskstream.pipelines.stream.produce import batch_of
-from maskstream.pipelines.stream.sampler import BadRowsError, Unchanged, Wanted
+from maskstream.pipelines.stream.sampler import BadRowsError, Composed, Unchanged, Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.shards.errors import SampleError
+from maskstream.shards.errors import ResumeError, SampleError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
@@ -373,6 +377,41 @@ def test_a_bad_clip_gets_the_same_replacement_as_on_the_cpu(vp9, tmp_path, caplo
     assert fast.stats()["samples"] == slow.stats()["samples"] == 4
 
 
+# Flow of whole batches.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DisOfBatch(BatchFlow):
+    def of_clips(self, clips):
+        return torch.from_numpy(np.stack([dis_flow(clip).vectors for clip in clips.cpu().numpy()])).movedim(4, 2)
+
+
+def test_a_batch_flow_is_of_dalis_pixels_and_masks_follow_it(vp9):
+    settings = {"clip": CLIP, "flow": DisOfBatch(), "views": 2, "batch_size": 2, "device": "cpu", "shuffle": False}
+    fast, slow = (
+        video_loader(vp9, backend=backend, mask=MotionGuided(ratio=0.75), seed=3, **settings)
+        for backend in ("dali", "cpu")
+    )
+    state = json.loads(json.dumps(fast.state_dict()))
+    for step, (batch, reference) in enumerate(zip(fast, slow, strict=True)):
+        assert batch.key == reference.key
+        assert not torch.equal(batch.video, reference.video)
+        flows = [dis_flow(clip).vectors for clip in batch.video.numpy()]
+        assert torch.equal(batch.flow.vectors, torch.from_numpy(np.stack(flows)))
+        places = [Place(step=step, row=i // 2, rows=2) for i in range(4)]
+        draws = [Draw.of(3, 0, batch.key[i], i % 2, places[i], Cues(flow=flows[i])) for i in range(4)]
+        assert torch.equal(batch.mask.masked, MotionGuided(ratio=0.75).draw(batch.mask.grid, draws).masked)
+    with pytest.raises(ResumeError, match="backend: saved dali, here nothing"):
+        slow.load_state_dict(state)
+
+
+def test_the_backend_decides_no_mask_that_follows_nothing(vp9):
+    settings = {"clip": CLIP, "flow": DisOfBatch(), "mask": Tube(), "batch_size": 2, "device": "cpu"}
+    fast, slow = (video_loader(vp9, backend=backend, **settings) for backend in ("dali", "cpu"))
+    slow.load_state_dict(json.loads(json.dumps(fast.state_dict())))
+    assert_same_but_pixels(next(iter(fast)), next(iter(slow)))
+
+
 # Refused settings, and the choice of "auto".
 
 
@@ -388,7 +427,7 @@ def opened(folder, device=CPU, **changes):
 
 
 def test_flow_and_workers_are_refused(vp9):
-    with pytest.raises(ValueError, match="no flow; use backend='cpu'"):
+    with pytest.raises(ValueError, match=r"flow=Dis.*a SampleFlow needs single clips; use backend='cpu'"):
         opened(vp9, backend="dali", flow="dis")
     with pytest.raises(ValueError, match=r"workers=2.*use workers=0, or backend='cpu'"):
         opened(vp9, backend="dali", workers=2)
@@ -402,6 +441,7 @@ def test_auto_chooses_dali_only_if_it_serves(vp9, h264):
     assert opened(vp9, device=cuda) is Unchanged, "VP9 is not decoded on NVDEC"
     assert opened(h264, device=cuda) is DaliFinish
     assert opened(h264, device=cuda, flow="dis") is Unchanged
+    assert opened(h264, device=cuda, flow=DisOfBatch()) is Composed
     assert opened(h264, device=cuda, workers=2) is Unchanged
     assert opened(vp9, backend="dali") is DaliFinish
 

@@ -1,0 +1,50 @@
+"""The finish that computes the flow of a batch on its device, and draws the masks that follow it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ...flow import BatchFlow
+from ...flow.base import Flow
+from ...masks import Cues, Mask, TokenGrid
+from ...masks.core.batch import MaskBatch
+from .batch import VideoBatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowFinish:
+    """Adds the flow that `flow` computes, and the masks of the host batch's draws, if it has any.
+
+    Masks are drawn on the CPU: only the flow is copied to it, and only the masks are copied back.
+    """
+
+    flow: BatchFlow
+    pattern: Mask | None
+    grid: TokenGrid
+
+    @torch.no_grad()
+    def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
+        """The batch with flow and masks; raises ValueError for flow of an impossible shape."""
+        flow = self._flow(batch)
+        mask = batch.mask if self.pattern is None or not batch.draws else self._masks(self.pattern, batch, flow)
+        return replace(batch, flow=flow, mask=mask, draws=())
+
+    def _flow(self, batch: VideoBatch) -> Flow:
+        clips, frames = batch.video.shape[:2]
+        vectors = self.flow.of_clips(batch.video)
+        if vectors.ndim != 5 or vectors.shape[:3] != (clips, frames - 1, 2):
+            raise ValueError(
+                f"the flow of {clips} clips of {frames} frames has the shape ({clips}, {frames - 1}, 2, h, w), got "
+                f"{tuple(vectors.shape)} from {self.flow.title}"
+            )
+        vectors = vectors.float().movedim(2, 4).contiguous()
+        return Flow(vectors=vectors, valid=torch.ones(vectors.shape[:4], dtype=torch.bool, device=vectors.device))
+
+    def _masks(self, pattern: Mask, batch: VideoBatch, flow: Flow) -> MaskBatch:
+        """The masks of the batch's draws, with its weights."""
+        each = zip(batch.draws, flow.vectors.cpu().numpy(), strict=True)
+        maps = [pattern.maps(self.grid, replace(draw, cues=Cues(flow=vectors))) for draw, vectors in each]
+        mask = pattern.batched(self.grid, maps).to(batch.video.device)
+        return mask if batch.weight is None else mask.weighted(batch.weight)

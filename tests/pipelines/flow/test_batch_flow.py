@@ -1,0 +1,246 @@
+"""Flow of whole batches: with DIS inside, a BatchFlow gives the flow and the masks of `Dis`, bit by bit."""
+
+import json
+from itertools import chain, islice
+
+import pytest
+import torch
+
+from maskstream.pipelines import AudioVisualData, Loader, VideoClip, VideoData, augment, masks, mix, video_loader
+from maskstream.pipelines.flow.source import flow_named
+from maskstream.pipelines.modalities.video.sample import VideoSampler
+from maskstream.pipelines.stream.sampler import Unchanged
+from maskstream.shards.errors import ResumeError, StoreError
+
+from ..sources import source_of
+
+OWN = """
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskstream.pipelines.flow import BatchFlow, dis_flow
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DisOfBatch(BatchFlow):
+    cell: int = 8
+
+    def of_clips(self, clips):
+        assert clips.dtype == torch.uint8 and not torch.is_grad_enabled()
+        flow = [dis_flow(clip, cell=self.cell).vectors for clip in clips.cpu().numpy()]
+        return torch.from_numpy(np.stack(flow)).movedim(4, 2).to(clips.device)
+
+COARSE = DisOfBatch(cell=16)
+
+class Half(DisOfBatch):
+    def of_clips(self, clips):
+        return super(Half, self).of_clips(clips).half()
+
+class ChannelsLast(DisOfBatch):
+    def of_clips(self, clips):
+        return super(ChannelsLast, self).of_clips(clips).movedim(2, 4)
+
+class Picky(DisOfBatch):
+    def unfit(self, profile, *, stride, align):
+        return "it wants stride 1" if stride > 1 else None
+"""
+SETTINGS = {
+    "clip": VideoClip(frames=4, size=32),
+    "mask": masks.MotionGuided(ratio=0.75),
+    "augment": augment.RandomResizedCrop(flip=0.5),
+    "patch": 8,
+    "seed": 3,
+}
+EPOCHS = 2
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The name of a module with sources of flow that workers can import too."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_batch_flow_of_a_test.py").write_text(OWN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield "own_batch_flow_of_a_test"
+
+
+@pytest.fixture(scope="module")
+def of_batch(own):
+    return f"{own}:DisOfBatch"
+
+
+def loader(split, flow, **changes):
+    return video_loader(split, **{"device": "cpu", "threads": 1, "batch_size": 4, "flow": flow} | SETTINGS | changes)
+
+
+def contents(batch):
+    """Everything that a batch holds, per clip, as comparable values."""
+    assert batch.draws == ()
+    parts = [batch.video, batch.label, batch.pts_s, batch.flow.vectors, batch.flow.valid]
+    if batch.mask is not None:
+        parts += [batch.mask.masked, batch.mask.visible, batch.mask.target, batch.mask.weight]
+    return [(key, *(part[i].numpy().tobytes() for part in parts)) for i, key in enumerate(batch.key)]
+
+
+def global_batches(loaders, count):
+    """The batches of all ranks, joined."""
+    for step in zip(*(islice(each.repeat(), count) for each in loaders), strict=True):
+        yield list(chain.from_iterable(map(contents, step)))
+
+
+def assert_equals_dis(split, flow, *, global_batch, ranks, workers, **changes):
+    count = EPOCHS * (11 // global_batch)
+    changes |= {"steps": count}
+    wanted = list(global_batches([loader(split, "dis", batch_size=global_batch, **changes)], count))
+    changes |= {"batch_size": global_batch // ranks, "world_size": ranks}
+    loaders = [loader(split, flow, rank=rank, workers=0 if rank else workers, **changes) for rank in range(ranks)]
+    assert list(global_batches(loaders, count)) == wanted
+    for each in loaders:
+        each.close()
+    drawn = [row[6] for row in chain.from_iterable(wanted)]
+    assert len(set(drawn)) > len(drawn) / 2, "masks differ"
+    return drawn
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("global_batch", [2, 4])
+def test_flow_and_masks_are_those_of_dis_at_every_topology(split, of_batch, global_batch, ranks, workers):
+    assert_equals_dis(split, of_batch, global_batch=global_batch, ranks=ranks, workers=workers)
+
+
+@pytest.mark.parametrize("law", [masks.Linear(start=0.9, end=0.5), masks.Uniform(low=0.5, high=0.9, scope="batch")])
+def test_the_place_in_the_run_reaches_the_mask(split, of_batch, law):
+    mask = masks.MotionGuided(ratio=law)
+    drawn = assert_equals_dis(split, of_batch, global_batch=4, ranks=2, workers=2, mask=mask)
+    assert len({sum(hidden) for hidden in drawn}) > 1, "the ratio changes"
+
+
+def test_a_sample_has_the_same_mask_in_a_batch_of_any_size(split, of_batch):
+    by_key = [
+        {row[0]: row for row in chain.from_iterable(map(contents, loader(split, of_batch, batch_size=size)))}
+        for size in (1, 2, 4, 11)
+    ]
+    assert len(by_key[-1]) == 11
+    assert all(each[key] == by_key[-1][key] for each in by_key for key in each)
+
+
+def test_each_view_has_its_own_mask_and_a_masks_view_number_counts(split, of_batch):
+    mask = masks.ByView(masks=(masks.MotionGuided(ratio=0.75), masks.Tube(ratio=0.75)))
+    for settings in ({"views": 2}, {"views": 2, "mask": mask}):
+        wanted = [contents(batch) for batch in loader(split, "dis", **settings)]
+        assert [contents(batch) for batch in loader(split, of_batch, workers=2, **settings)] == wanted
+        assert wanted[0][0][6] != wanted[0][1][6]
+
+
+def test_padding_has_weight_0(split, of_batch):
+    settings = {"shuffle": False, "rank": 1, "world_size": 2, "batch_size": 4}
+    wanted, got = list(loader(split, "dis", **settings)), list(loader(split, of_batch, **settings))
+    assert [contents(batch) for batch in got] == [contents(batch) for batch in wanted]
+    assert torch.equal(got[-1].weight, wanted[-1].weight)
+    assert (got[-1].weight == 0).any()
+    assert torch.equal(got[-1].mask.weight == 0, (got[-1].weight == 0)[:, None].expand_as(got[-1].mask.weight))
+
+
+def test_a_replaced_sample_has_its_own_mask(split, of_batch, monkeypatch):
+    read = VideoSampler.read
+
+    def broken(self, request):
+        if request.key == "clip3":
+            raise StoreError("broken for a test")
+        return read(self, request)
+
+    monkeypatch.setattr(VideoSampler, "read", broken)
+    settings = {"batch_size": 11, "max_bad_fraction": 1}
+    (wanted,), (got,) = list(loader(split, "dis", **settings)), list(loader(split, of_batch, **settings))
+    assert contents(got) == contents(wanted)
+    assert "clip3" not in got.key
+
+
+def mixture(split, *flows, **settings):
+    parts = [source_of(split, **SETTINGS | {"flow": flow, "seed": seed}) for seed, flow in enumerate(flows)]
+    return Loader(mix([(part, 2 - i) for i, part in enumerate(parts)]), threads=1, device="cpu", **settings)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mixture_draws_with_the_seed_of_each_part(split, of_batch, workers):
+    wanted = [contents(batch) for batch in mixture(split, "dis", "dis", batch_size=4)]
+    run = mixture(split, of_batch, of_batch, batch_size=4, workers=workers)
+    assert [contents(batch) for batch in run] == wanted
+    run.close()
+
+
+def test_a_mixture_has_one_source_of_flow(split, own, of_batch):
+    for other in ("dis", f"{own}:COARSE"):
+        with pytest.raises(ValueError, match="differs from part 0 in flow:"):
+            mixture(split, of_batch, other)
+
+
+def test_a_resume_is_exact_and_refused_by_name_with_another_source(split, own, of_batch):
+    run = loader(split, of_batch)
+    batches = run.repeat()
+    next(batches)
+    state = json.loads(json.dumps(run.state_dict()))
+    wanted = [contents(batch) for batch in islice(batches, 3)]
+    ranks = [loader(split, flow_named(of_batch), rank=rank, world_size=2, batch_size=2) for rank in (0, 1)]
+    for rank in ranks:
+        rank.load_state_dict(state)
+    assert list(global_batches(ranks, 3)) == wanted
+    with pytest.raises(ResumeError, match=rf"data\.flow: saved {own}:DisOfBatch\(\), here Dis\(\)"):
+        loader(split, "dis").load_state_dict(state)
+    with pytest.raises(ResumeError, match=r"data\.flow\.cell: saved 8, here 16"):
+        loader(split, f"{own}:COARSE").load_state_dict(state)
+
+
+@pytest.mark.parametrize("mask", [masks.Tube(ratio=0.75), None])
+def test_a_mask_that_follows_no_flow_is_drawn_before_it(split, of_batch, mask):
+    wanted = [contents(batch) for batch in loader(split, "dis", mask=mask)]
+    assert [contents(batch) for batch in loader(split, of_batch, mask=mask, workers=1)] == wanted
+    sampler = source_of(split, **SETTINGS | {"flow": of_batch, "mask": mask}).sampler
+    assert not sampler.media.finish_masks
+
+
+def test_fields_stay(split, of_batch):
+    batch = next(iter(loader(split, of_batch, fields=("fps",))))
+    assert len(batch.fields["fps"]) == 4
+
+
+def test_without_such_a_source_nothing_is_left_to_the_finish(split):
+    source = source_of(split, **SETTINGS)
+    assert isinstance(source.finish, Unchanged)
+    assert not source.sampler.media.finish_masks
+
+
+def test_flow_is_float32_and_of_another_shape_is_refused(split, own):
+    batch = next(iter(loader(split, f"{own}:Half")))
+    assert batch.flow.vectors.dtype == torch.float32
+    assert batch.flow.vectors.shape == (4, 3, 4, 4, 2)
+    with pytest.raises(ValueError, match=r"the shape \(4, 3, 2, h, w\), got \(4, 3, 4, 4, 2\) from own_batch_flow"):
+        next(iter(loader(split, f"{own}:ChannelsLast")))
+
+
+def test_what_is_refused(split, own, of_batch):
+    with pytest.raises(ValueError, match="it wants stride 1"):
+        loader(split, f"{own}:Picky")
+    with pytest.raises(ValueError, match="which only loaders of video take; give 'codec', 'dis' or a SampleFlow"):
+        AudioVisualData(flow=of_batch)
+
+
+def test_it_comes_back_from_json(own):
+    data = VideoData(flow=flow_named(f"{own}:COARSE"))
+    saved = json.loads(json.dumps(data.to_dict()))
+    assert VideoData.from_dict(saved) == data
+    with pytest.raises(ValueError, match=rf"flow: {own}:DisOfBatch has no field 'cells', did you mean 'cell'"):
+        VideoData.from_dict(saved | {"flow": {"kind": f"{own}:DisOfBatch", "cells": 4}})
+    with pytest.raises(ValueError, match="flow: the object has no kind"):
+        VideoData.from_dict(saved | {"flow": {}})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a batch on a device needs a CUDA device")
+def test_on_a_cuda_device_flow_and_masks_are_those_of_the_cpu(split, of_batch):
+    wanted = [contents(batch) for batch in loader(split, of_batch)]
+    batches = list(loader(split, of_batch, device="cuda", backend="cpu"))
+    assert all(part.is_cuda for batch in batches for part in (batch.flow.vectors, batch.flow.valid, batch.mask.masked))
+    assert [contents(batch.to("cpu")) for batch in batches] == wanted
