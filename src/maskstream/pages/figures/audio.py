@@ -166,7 +166,7 @@ class AudioFigures:
                 f"The sound ends after {heard.sound_s:.2f} s, and the rest of the clip is padding. Tokens that lie "
                 "wholly in the padding have no weight in the loss."
             )
-            behind = " In the padding all values are equal."
+            behind = " In the padding all values are equal, and brighter than silence."
         words = f"Frequency rises upwards on the mel scale; bright is loud.{behind}"
         lanes = [heard.lane(view, key, seen=False, heading="Spectrogram.", words=words)]
         if heard.mask is not None:
