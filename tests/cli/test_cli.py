@@ -126,6 +126,8 @@ def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeyp
     assert json.loads(capsys.readouterr().out) | {"size_bytes": 0} == {
         "samples": 4, "shards": 1, "size_bytes": 0, "problems": [], "ok": True
     }  # fmt: skip
+    assert run(monkeypatch, "verify", out / "train") == 0
+    assert f"{out / 'train'}: 4 samples in 1 shard, " in capsys.readouterr().out
     assert run(monkeypatch, "inspect", out / "train", "--json") == 0
     assert json.loads(capsys.readouterr().out)["counts"]["samples"] == 4
     assert run(monkeypatch, "inspect", out / "train") == 0

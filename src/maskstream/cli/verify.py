@@ -18,6 +18,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
+    from ..pages.figures.words import plural
     from ..shards.format.verify import verify as check
 
     result = check(data, decode=decode)
@@ -25,10 +26,12 @@ def verify(
         print(json.dumps(asdict(result) | {"ok": result.ok}))
     else:
         for problem in result.problems:
-            errors.print(f"[red]problem[/] {escape(problem)}", highlight=False)
+            errors.print(f"[red]problem[/] {escape(problem)}", highlight=False, soft_wrap=True)
         console.print(
-            f"{data}: {result.samples} samples in {result.shards} shards, {result.size_bytes / 1e6:.1f} MB: "
-            + ("[green]no problems[/]" if result.ok else f"[red]{len(result.problems)} problems[/]"),
+            f"{escape(str(data))}: {plural(result.samples, 'sample')} in {plural(result.shards, 'shard')}, "
+            f"{result.size_bytes / 1e6:.1f} MB: "
+            + ("[green]no problems[/]" if result.ok else f"[red]{plural(len(result.problems), 'problem')}[/]"),
             highlight=False,
+            soft_wrap=True,
         )
     raise typer.Exit(0 if result.ok else 1)
