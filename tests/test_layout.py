@@ -17,7 +17,7 @@ ROOMS = {
     "preprocess/encode": ("shards", "shards/media", "shards/members", "shards/format", "preprocess"),
     "preprocess/datasets": ("shards", "shards/format", "preprocess", "preprocess/encode"),
     "preprocess/foreign": ("shards/*", "preprocess", "preprocess/encode", "preprocess/executors"),
-    "preprocess/gallery": ("shards", "preprocess/datasets", "preprocess/encode"),
+    "preprocess/gallery": ("shards", "shards/media", "preprocess/datasets", "preprocess/encode"),
     "preprocess": ("shards/*", "preprocess/*"),
     "pipelines/stream": ("shards", "shards/stores", "shards/format", "pipelines"),
     "pipelines/augment": ("shards", "pipelines", "pipelines/stream"),
@@ -149,6 +149,17 @@ def test_no_pickle_and_no_global_random_state():
                 assert called not in BANNED, f"{path}:{node.lineno} calls {called}"
                 loads_pickles = any(k.arg == "allow_pickle" and ast.unparse(k.value) == "True" for k in node.keywords)
                 assert not loads_pickles, f"{path}:{node.lineno} allows pickles"
+
+
+def test_ffmpeg_opens_media_at_one_place_only():
+    """`av.open` elsewhere writes: a name or bytes that it reads could make FFmpeg read other files and URLs."""
+    for path in FILES:
+        if path.name == "local_media.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "av.open":
+                writes = len(node.args) > 1 and ast.unparse(node.args[1]) == "'w'"
+                assert writes, f"{path}:{node.lineno} reads media; use shards/media/local_media.py"
 
 
 def test_the_import_name_reaches_the_folders():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import av
 import numpy as np
 from av.container import InputContainer
 
+from ...shards.media.local_media import MediaError, open_media
 from ...shards.media.sound_table import CONTINUED, PIECE, Records, SoundForm
 from ..encode.audio.mp3_frames import id3_end
 from ..encode.reject import RejectError
@@ -57,7 +57,7 @@ def container_of(data: bytes, component: str) -> str:
 def demuxed_sound(data: bytes, container: str) -> DemuxedSound | None:
     """Demux the first audio track of a member; None if it does not store packets in the form that decoders take."""
     try:
-        with av.open(io.BytesIO(data), "r", format=container, metadata_errors="ignore") as opened:
+        with open_media(data, container) as opened:
             context = opened.streams.audio[0].codec_context
             packets, near, priming = _demuxed(opened)
             form = SoundForm(
@@ -66,7 +66,7 @@ def demuxed_sound(data: bytes, container: str) -> DemuxedSound | None:
                 sample_rate=context.sample_rate,
                 setup=bytes(context.extradata or b""),
             )
-    except (av.FFmpegError, ValueError, IndexError):
+    except (av.FFmpegError, MediaError, ValueError, IndexError):
         return None
     places = _ogg_places(data, packets) if container == "ogg" else _places(data, packets, near)
     if not packets or places is None or len(form.codec) > 24 or len(form.layout) > 24:

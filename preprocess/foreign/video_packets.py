@@ -13,6 +13,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from ...shards.media.local_media import MediaError, open_media
 from ...shards.media.mp4 import DECODERS, Packets, read_header
 from ..encode.reject import RejectError, reason_of
 from ..encode.video.fragments import mp4_writer
@@ -48,7 +49,9 @@ def opened(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise RejectError("open", "is empty (0 bytes)")
     kind = "matroska" if data.startswith(_EBML) else "mov"
     try:
-        container = av.open(io.BytesIO(data), "r", format=kind, metadata_errors="ignore")
+        container = open_media(data, kind)
+    except MediaError as error:
+        raise RejectError("open", f"is no mp4, mov, mkv or webm: it {error}") from error
     except (av.FFmpegError, ValueError) as error:
         raise RejectError("open", f"is no mp4, mov, mkv or webm, or is truncated ({reason_of(error)})") from error
     with container:

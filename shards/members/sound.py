@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -64,12 +63,14 @@ def sound_decode_problems(member: Member) -> Iterator[str]:
 def _decode_problems(header: FlacHeader, body: bytes) -> Iterator[str]:
     import av
 
+    from ..media.local_media import MediaError, open_media
+
     parts = []
     try:
-        with av.open(io.BytesIO(body), "r", format="flac") as container:
+        with open_media(body, "flac") as container:
             for frame in container.decode(audio=0):
                 parts.append(frame.to_ndarray().reshape(-1, header.channels))
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, MediaError, ValueError) as error:
         yield f"cannot be decoded ({error})"
         return
     samples = np.concatenate(parts).astype(np.int32) if parts else np.empty((0, header.channels), np.int32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,11 +69,13 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     """Decode the member and compare the number and size of frames, and the keyframe of each GOP, with the index."""
     import av
 
+    from ..media.local_media import MediaError, open_media
+
     keyframes: set[int] = set()
     shown: list[int | None] = []
     sizes: set[tuple[int, int]] = set()
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with open_media(data) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for packet in container.demux(stream):
@@ -84,7 +85,7 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
                     turned = frame.rotation % 180 != 0
                     sizes.add((frame.height, frame.width) if turned else (frame.width, frame.height))
                     shown.append(frame.pts)
-    except (av.FFmpegError, IndexError, ValueError) as error:
+    except (av.FFmpegError, MediaError, IndexError, ValueError) as error:
         yield f"cannot be decoded ({error})"
         return
     if len(shown) != index.n_frames:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
+from ....shards.media.local_media import MediaError, open_media
 from ..reject import RejectError, reason_of
 from .truncation import missing_after_decoding, missing_before_decoding
 
@@ -47,14 +47,15 @@ def read_sound(
     is no audio track, or it is damaged, truncated (truncation.py), longer than two hours, or changes its format.
     """
     try:
-        file = BytesIO(source) if isinstance(source, bytes) else str(source)
-        with av.open(file, "r", format=container, metadata_errors="ignore") as opened:
+        with open_media(source, container) as opened:
             if not opened.streams.audio:
                 raise RejectError("open", "has no audio track")
             is_whole = window_ms is None or opened.format.name == "wav"
             if is_whole and (missing := missing_before_decoding(source, opened.format.name)):
                 raise RejectError("decode", f"is truncated: {missing}")
             return _decoded(opened, window_ms)
+    except MediaError as error:
+        raise RejectError("open", str(error)) from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise RejectError("open", f"cannot be opened or decoded ({reason_of(error)})") from error
 

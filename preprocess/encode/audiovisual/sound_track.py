@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
 
+from ....shards.media.local_media import MediaError, open_media
 from ..audio.sound import MAX_SECONDS, Sound, form_of, integers, samples_of
 from ..reject import RejectError, reason_of
 
@@ -82,7 +83,7 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
     """
     begin, end = Fraction(begin_s), Fraction(end_s)
     try:
-        with av.open(str(path), "r", metadata_errors="ignore") as container:
+        with open_media(path) as container:
             if not container.streams.audio:
                 raise RejectError("open", "has no audio track")
             stream = container.streams.audio[0]
@@ -98,6 +99,8 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
                 if timeline.start + Fraction(timeline.n, timeline.rate) >= end:
                     break
             codec, name = stream.codec_context.name, container.format.name
+    except MediaError as error:
+        raise RejectError("open", str(error)) from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise RejectError("decode", f"its sound cannot be decoded ({reason_of(error)})") from error
     found = None if timeline is None else timeline.between(begin, end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 import xxhash
 from av.video.frame import VideoFrame
 
+from ....shards.media.local_media import MediaError, open_media
 from ..reject import RejectError, reason_of
 from .fragments import Fragments
 
@@ -28,7 +28,7 @@ def check_slices(parsed: Fragments, width: int, height: int) -> None:
         expected = parsed.pts[parsed.fragment == f]
         try:
             shown = list(_shown(parsed.slice(f, f + 1)))
-        except av.FFmpegError as error:
+        except (av.FFmpegError, MediaError) as error:
             raise RejectError("check", f"GOP {f} does not decode by itself: {reason_of(error)}") from error
         got = np.array([pts for pts, _ in shown], np.int64)
         if not np.array_equal(got - got[:1], expected - expected[:1]):
@@ -61,7 +61,7 @@ def full_decode(parsed: Fragments) -> FullDecode:
             sizes.add((frame.width, frame.height))
             interlaced |= frame.interlaced_frame
             corrupt |= frame.is_corrupt
-    except av.FFmpegError as error:
+    except (av.FFmpegError, MediaError) as error:
         raise RejectError("decode", f"is damaged: {len(digests)} frames decode, then {reason_of(error)}") from error
     if first is None or len(digests) != len(parsed.pts):
         raise RejectError(
@@ -96,14 +96,14 @@ def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) ->
         return False
     try:
         got = [frame_digest(frame) for _, frame in _shown(parsed.slice(first, reach))]
-    except av.FFmpegError:
+    except (av.FFmpegError, MediaError):
         return False
     return got[: end - start] == digests[start:end] and (reach > stop or len(got) == end - start)
 
 
 def _shown(data: bytes) -> Iterator[tuple[int, VideoFrame]]:
     """Times and frames of an MP4, without the frames that are shown before its first keyframe."""
-    with av.open(io.BytesIO(data), "r") as container:
+    with open_media(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         first: int | None = None

@@ -17,6 +17,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ....shards.media.local_media import MediaError, open_media
 from ..reject import RejectError, reason_of
 from .timing import frame_rate
 
@@ -25,9 +26,6 @@ _TIMED_FORMATS = ("matroska", "flv", "asf", "avi")
 
 MIN_RATE = Fraction(1, 60)
 """A lower average rate in frames per second means damaged time stamps."""
-
-_TEXT_FORMATS = ("tty", "hls", "dash", "concat")
-"""Text that FFmpeg renders as pictures, and playlists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,18 +50,14 @@ class SourceFacts:
 def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file; yields the container and its first video stream. Raises RejectError if there is none."""
     try:
-        size_bytes = path.stat().st_size
-    except OSError as error:
-        raise RejectError("open", f"cannot be read ({error.strerror})") from error
-    if not path.is_file() or size_bytes == 0:
-        raise RejectError("open", "is an empty file (0 bytes)" if path.is_file() else "is not a file")
-    try:
-        container = av.open(str(path), metadata_errors="ignore", options=options)
+        container = open_media(path, **options)
+    except MediaError as error:
+        raise RejectError("open", str(error)) from error
     except (av.FFmpegError, ValueError) as error:
         raise RejectError("open", f"is no video that FFmpeg can open, or is truncated ({reason_of(error)})") from error
+    except OSError as error:
+        raise RejectError("open", f"cannot be read ({error.strerror})") from error
     with container:
-        if container.format.name in _TEXT_FORMATS:
-            raise RejectError("open", f"is a text file (FFmpeg's {container.format.name!r}), not a video")
         yield container, first_video(container)
 
 

@@ -101,8 +101,8 @@ def bad(tmp_path):
     yield "silent.wav", lambda p: sf.write(p, good * 0, 16000), "silent"
     yield "offset.wav", lambda p: sf.write(p, good * 0 + 0.5, 16000), "silent"
     yield "nine.wav", lambda p: sf.write(p, wave(8000, 9), 16000), "9 channels"
-    yield "text.wav", lambda p: p.write_text("RIFF but no more"), "open: cannot be opened"
-    yield "void.flac", lambda p: p.touch(), "is empty"
+    yield "text.wav", lambda p: p.write_text("RIFF but no more"), "open: is a text file"
+    yield "void.flac", lambda p: p.touch(), "is an empty file"
     yield "cut.wav", lambda p: cut(p, good), "decode: is truncated"
     yield "cut.flac", lambda p: cut(p, good), "decode"
 

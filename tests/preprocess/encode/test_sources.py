@@ -188,7 +188,7 @@ def test_no_video(make_video, tmp_path):
         (tmp_path / "nothing.mp4", "cannot be read"),
         (tmp_path, "not a file"),
         (tmp_path / "empty.mp4", "0 bytes"),
-        (tmp_path / "text.mp4", "no video that FFmpeg can open"),
+        (tmp_path / "text.mp4", "text file"),
         (tmp_path / "notes.txt", "text file"),
         (tmp_path / "list.m3u8", "text file"),
         (cut, "truncated"),

@@ -1,0 +1,90 @@
+"""Opens a media file with FFmpeg, so that it reads this file and nothing else.
+
+To FFmpeg, a name may be a URL, a device or a pattern of names, and a text may be a playlist of other files. So a file
+is passed as an absolute `file:` URL, no other protocol is allowed (for bytes none at all), and only formats that hold
+their media themselves are read.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+
+from ..errors import MaskstreamError
+
+FORMATS = (
+    "mov,matroska,webm,avi,flv,live_flv,kux,asf,asf_o,mpegts,mpegtsraw,mpeg,ogg,nut,nuv,rm,ivr,mxf,gxf,lxf,wtv,dv,swf,"
+    "vivo,pva,ty,dhav,nsv,ivf,cine,mlv,ser,r3d,gif,apng,jpegxl_anim,flic,yuv4mpegpipe,smjpeg,iff,smk,bink,roq,film_cpk,"
+    "thp,usm,xmv,moflex,mods,"
+    "h261,h263,h264,hevc,vvc,evc,apv,av1,obu,avs2,avs3,cavsvideo,dirac,dnxhd,m4v,mpegvideo,mjpeg,mjpeg_2000,vc1,vc1test,"
+    "wav,w64,aiff,au,caf,flac,mp3,aac,loas,ac3,ac4,eac3,dts,dtshd,truehd,mlp,spdif,amr,amrnb,amrwb,ape,tak,tta,wv,mpc,"
+    "mpc8,oma,aea,voc,sox,ircam,nistsphere,pvf,avr,shn,bonk,osq,qoa,rka,wavarc,gsm,ilbc,lc3,sbc,qcp,siff,wve,xwma,dsf,"
+    "wsd,dss,epaf,hcom,iamf"
+)
+"""FFmpeg's names of the containers, video streams and sounds that are read. None of these demuxers opens other files.
+
+Left out are playlists (hls, dash, concat, sdp), sequences of pictures (image2), scripts, subtitles, text and devices.
+"""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_HEAD_BYTES = 4096
+_CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
+
+
+class MediaError(MaskstreamError):
+    """FFmpeg cannot read the file, whatever its contents; the message says why and reads on after its name."""
+
+
+def open_media(source: Path | bytes, container: str | None = None, **options: str) -> InputContainer:
+    """Open a file, or the bytes of one, with FFmpeg's demuxer.
+
+    container: FFmpeg's name of the format; None finds it. options: FFmpeg's. Raises MediaError if the source is empty,
+    text or no regular file, OSError if the file cannot be read, av.FFmpegError or ValueError if FFmpeg cannot open it.
+    """
+    size_bytes = len(source) if isinstance(source, bytes) else regular_size(source)
+    if not size_bytes:
+        raise MediaError("is an empty file (0 bytes)")
+    limits = {
+        "protocol_whitelist": "" if isinstance(source, bytes) else "file",
+        "format_whitelist": FORMATS,
+    }
+    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source.absolute()}"
+    try:
+        return av.open(file, "r", format=container, metadata_errors="ignore", options={**options, **limits})
+    except (av.FFmpegError, ValueError) as error:
+        if _is_text(_head(source)):
+            raise MediaError("is a text file or a playlist, not media that FFmpeg can open") from error
+        if isinstance(error, av.ArgumentError):
+            raise MediaError("is damaged, or of a format that is not read") from error
+        raise
+
+
+def regular_size(path: Path) -> int:
+    """The size of a regular file in bytes. Raises MediaError for a folder, a pipe or a device, OSError for no file."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise MediaError(f"is not a file but {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}")
+    return found.st_size
+
+
+def _head(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:_HEAD_BYTES]
+    with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether there are no control characters but those of a terminal's text."""
+    return bool(head) and _CONTROL_BYTES.isdisjoint(head)
