@@ -13,13 +13,13 @@ The bytes are the same for any number of workers and after any number of interru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..shards.errors import MaskstreamError, ResumeError, ShardError
+from ..shards.errors import MaskstreamError, OutageError, ResumeError, ShardError
 from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
 from ..shards.stores.sole_writer import sole_writer
@@ -28,6 +28,7 @@ from .encode.encoder import Encoder, in_profile
 from .encode.video.profile import VideoProfile
 from .executors.base import Executor
 from .executors.local import executor_of
+from .judge import PAUSES_S
 from .ledger import run_tasks
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
@@ -65,6 +66,7 @@ def make_shards(
     executor: Executor | None = None,
     samples_per_shard: int | None = None,
     overwrite: bool = False,
+    pauses_s: Sequence[float] = PAUSES_S,
     progress: Progress | None = None,
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`.
@@ -73,6 +75,9 @@ def make_shards(
     video is stored (default: `train`). The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
     `workers` processes on this machine (default: one per core; 0 runs the tasks in this process). A shard holds
     `samples_per_shard` sources; the default depends on their number.
+
+    A source that cannot be read is no reject: it is tried again after each of `pauses_s` (seconds); then OutageError
+    ends the run, which continues when it is started again.
 
     A stopped run continues. A finished split with the same settings is left as it is. Other settings raise ResumeError,
     unless `overwrite` is set, which deletes the split's files first. Raises ValueError for wrong arguments,
@@ -85,9 +90,9 @@ def make_shards(
     executor = executor_of(executor, workers)
     start_s = time.monotonic()
     progress = progress or Progress()
-    raw = sources_of(Path(root))
+    raw = _listed(sources_of, Path(root))
     encoder = in_profile(raw.encoder, profile)
-    splits = _splits(raw, Path(out), encoder, samples_per_shard)
+    splits = _splits(raw, Path(out), encoder, samples_per_shard, pauses_s)
     with ExitStack() as stack:
         todo = _todo(splits, stack, overwrite=overwrite)
         done = _write(todo, executor, progress, overwrite=overwrite)
@@ -103,7 +108,20 @@ def make_shards(
     )
 
 
-def _splits(raw: Dataset, out: Path, encoder: Encoder, samples_per_shard: int | None) -> dict[str, SplitJob]:
+def _listed(sources_of: Callable[[Path], Dataset], root: Path) -> Dataset:
+    """The dataset. Where files are missing it is listed twice, for a folder may have been away for a moment."""
+    raw = sources_of(root)
+    if any(raw.missing.values()) and sources_of(root) != raw:
+        raise OutageError(
+            f"{raw.name}: other files are below {root} each time that they are listed; wait until nothing changes "
+            "there and run the same command again"
+        )
+    return raw
+
+
+def _splits(
+    raw: Dataset, out: Path, encoder: Encoder, samples_per_shard: int | None, pauses_s: Sequence[float]
+) -> dict[str, SplitJob]:
     splits = {}
     for name, sources in raw.splits.items():
         size = samples_per_shard or default_samples_per_shard(len(sources))
@@ -115,7 +133,7 @@ def _splits(raw: Dataset, out: Path, encoder: Encoder, samples_per_shard: int | 
             label_names=raw.label_names,
             settings=settings_of(sources, encoder, size),
         )
-        tasks = plan(raw.name, out / name, sources, encoder, size)
+        tasks = plan(raw.name, out / name, sources, encoder, size, pauses_s)
         splits[name] = SplitJob(out / name, info, tasks, raw.missing.get(name, []))
     return splits
 

@@ -14,6 +14,7 @@ import xxhash
 
 from ..shards.errors import DatasetError
 from .encode.encoder import Encoder
+from .judge import PAUSES_S
 from .source import Source
 
 MAX_SAMPLES_PER_SHARD = 256
@@ -23,11 +24,14 @@ _SHARDS_WANTED = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
-    """One shard to write: the path of its tar, its sources in order, and their encoder."""
+    """One shard to write: the path of its tar, its sources in order, their encoder, and the pauses in seconds between
+    attempts to read one.
+    """
 
     path: Path
     sources: tuple[Source, ...]
     encoder: Encoder
+    pauses_s: tuple[float, ...] = PAUSES_S
 
     @property
     def name(self) -> str:
@@ -46,7 +50,12 @@ def default_samples_per_shard(n_sources: int) -> int:
 
 
 def plan(
-    dataset: str, folder: Path, sources: Sequence[Source], encoder: Encoder, samples_per_shard: int
+    dataset: str,
+    folder: Path,
+    sources: Sequence[Source],
+    encoder: Encoder,
+    samples_per_shard: int,
+    pauses_s: Sequence[float] = PAUSES_S,
 ) -> list[ShardTask]:
     """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
@@ -61,6 +70,7 @@ def plan(
             path=folder / f"{dataset}-{number:06d}.tar",
             sources=tuple(ordered[number * samples_per_shard : (number + 1) * samples_per_shard]),
             encoder=encoder,
+            pauses_s=tuple(pauses_s),
         )
         for number in range(-(-len(ordered) // samples_per_shard))
     ]

@@ -14,8 +14,8 @@ from ..shards.format.writer import write_shard
 from ..shards.members.text import json_member
 from ..shards.stores.block_sums import SUMS
 from .encode.encoder import Encoder
-from .encode.reject import RejectError
 from .executors.base import Report
+from .judge import Judge
 from .plan import ShardTask, sample_key
 from .source import Source
 
@@ -48,7 +48,10 @@ class WrittenShard:
 
 
 def write_task(task: ShardTask, report: Report) -> WrittenShard:
-    """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after."""
+    """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after.
+
+    Raises OutageError if a source cannot be read.
+    """
     rejects: list[Reject] = []
     samples = _samples(task, rejects, report)
     first = next(samples, None)
@@ -59,17 +62,18 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
 
 
 def _samples(task: ShardTask, rejects: list[Reject], report: Report) -> Iterator[Sample]:
+    judge = Judge(task.pauses_s)
     for source in task.sources:
         report(source.id)
         try:
-            sample = encoded_sample(source, task.encoder)
-        except RejectError as error:
-            rejects.append(Reject(source=source.id, stage=error.stage, reason=error.reason))
+            judged = judge.judge(source, lambda source: encoded_sample(source, task.encoder), report)
         except Exception as error:
             error.add_note(f"while encoding the source {source.id!r}, {source.path}")
             raise
+        if isinstance(judged.outcome, Reject):
+            rejects.append(judged.outcome)
         else:
-            yield sample
+            yield judged.outcome
         report("")
 
 

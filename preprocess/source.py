@@ -16,7 +16,7 @@ class Source:
     names; -1 means none. `window` is [first, stop) in frames of a video (display order), in milliseconds of a sound, or
     in the unit that the modality's encoder documents; None takes the whole file. `meta` holds further annotations from
     the dataset's lists (JSON values); they go into the sample's `json`. `parts` are further files of the same sample,
-    such as those of other microphones.
+    such as those of other microphones. A source with `computed` is made from `meta` alone, and `path` is no file.
     """
 
     id: str
@@ -25,3 +25,9 @@ class Source:
     window: tuple[int, int] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
     parts: tuple[Path, ...] = ()
+    computed: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the sample is made from."""
+        return () if self.computed else (self.path, *self.parts)

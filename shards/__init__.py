@@ -7,7 +7,7 @@
 5. `verify` reads every byte and reports damage; `inspect` summarises a split without opening a shard.
 """
 
-from .errors import DatasetError, MaskstreamError, ResumeError, SampleError, ShardError, StoreError
+from .errors import DatasetError, MaskstreamError, OutageError, ResumeError, SampleError, ShardError, StoreError
 from .format.dataset import finish_split, read_dataset_json
 from .format.inspect import inspect
 from .format.journal import Journal
@@ -36,6 +36,7 @@ __all__ = [
     "Manifest",
     "MaskstreamError",
     "Member",
+    "OutageError",
     "Placed",
     "Range",
     "Reject",

@@ -4,6 +4,7 @@ MaskstreamError
 ├── ShardError      a shard is missing, truncated or damaged
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
 ├── StoreError      a store cannot read or write bytes
+├── OutageError     something cannot be read or had now; nothing is known to be wrong with the bytes
 ├── ResumeError     a saved state cannot be resumed exactly
 ├── BusyError       another run writes to the same folder
 └── DatasetError    raw data do not have the published layout (says what is missing, where, and how to get it)
@@ -38,6 +39,12 @@ def _sample_error(shard: str, key: str, component: str, reason: str) -> SampleEr
 
 class StoreError(MaskstreamError):
     """A store cannot read the requested bytes or write the given ones."""
+
+
+class OutageError(MaskstreamError):
+    """Something cannot be read, or the machine has nothing left to give, now. Nothing is known to be wrong with the
+    bytes, so the same command continues when this is mended.
+    """
 
 
 class ResumeError(MaskstreamError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...shards.errors import DatasetError
+from ...shards.errors import DatasetError, OutageError
 from ...shards.format.sample import Reject
 from ..encode.encoder import Encoder
 from ..encode.video.encoder import VideoEncoder
@@ -89,11 +89,17 @@ def media_paths(folder: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> lis
     followed, hidden files and folders are left out.
     """
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         shown = (Path(parent, name) for name in names if not name.startswith("."))
         found += [path for path in shown if path.suffix.lower() in suffixes]
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise OutageError(
+        f"{error.filename} cannot be listed ({error.strerror}); make it readable and run the same command again"
+    ) from error
 
 
 class MediaFiles:

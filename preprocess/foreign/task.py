@@ -17,6 +17,7 @@ from ...shards.stores.block_sums import SUMS, write_sums
 from ...shards.stores.publish import publishing
 from ..encode.reject import RejectError
 from ..executors.base import Report
+from ..machine import check_machine
 from .groups import Group, groups
 from .indexer import INDEXERS
 from .labels import Label, label_of
@@ -84,7 +85,9 @@ class _Found:
 
 
 def index_tar(task: TarTask, report: Report) -> IndexedTar:
-    """Read the tar once and index it. Calls `report` with each key. Raises ShardError if the tar cannot be read."""
+    """Read the tar once and index it. Calls `report` with each key. Raises ShardError if the tar cannot be read,
+    OutageError if the machine has too little left to judge a sample.
+    """
     path = task.out / task.name
     found = _Found()
     try:
@@ -125,6 +128,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None
         label = label_of(group.data)
         indexed = indexer.index(group.data[component], component, task.check)
     except RejectError as error:
+        check_machine(error)
         found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))
         return
     found.rows[group.key] = indexed.row(group.key, source, group.components, component, packets.tell())

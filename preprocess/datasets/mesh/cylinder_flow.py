@@ -36,6 +36,7 @@ def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> 
                 id=(own := f"{split}/{number:04d}"),
                 path=root / own,
                 meta={"flow": asdict(drawn_flow(f"{name}/{own}", like))},
+                computed=True,
             )
             for number in range(count)
         ]

@@ -1,0 +1,129 @@
+"""The judge: tells a source whose bytes cannot become a sample (a reject) from one that cannot be read now (an outage).
+
+An encoder cannot tell them apart: FFmpeg says "Input/output error" for damaged bytes too, and reads a file that is cut
+off by a failing disk as a short one. So the source is judged, not the error. Its files are read whole before they are
+encoded; they must be the same after; and a reject is pronounced only if a second attempt says the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..shards.errors import OutageError
+from ..shards.format.sample import Reject, Sample
+from .encode.reject import RejectError
+from .file_state import FileState, read_state
+from .machine import check_machine
+from .source import Source
+
+PAUSES_S = (1.0, 5.0, 15.0)
+"""The pauses between the attempts to read a source, in seconds."""
+_ATTEMPTS = 3
+"""After so many rejects the last one counts, even if each has another reason."""
+_FRESH_NS = 2 * 10**9
+"""A file younger than this may change again without another modification time, whose clock is coarse."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """What became of a source, and the states of its files."""
+
+    outcome: Sample | Reject
+    files: tuple[FileState, ...]
+
+
+class Judge:
+    """Judges sources. It remembers the hashes of the files that it read last, for many sources may lie in one file."""
+
+    def __init__(self, pauses_s: Sequence[float] = PAUSES_S, remembered: int = 64) -> None:
+        self._pauses_s = tuple(pauses_s)
+        self._states: OrderedDict[Path, FileState] = OrderedDict()
+        self._remembered = remembered
+
+    def judge(self, source: Source, encode: Callable[[Source], Sample], report: Callable[[str], None]) -> Judged:
+        """Encode a source with `encode`, which raises RejectError. `report` is told of each pause.
+
+        Raises OutageError if it cannot be read, or changes while it is read, also after the last pause.
+        """
+        for pause_s in self._pauses_s:
+            try:
+                return self._judged(source, encode)
+            except OutageError as error:
+                report(f"{source.id}: {error}; it is tried again in {pause_s:g} s")
+                time.sleep(pause_s)
+        try:
+            return self._judged(source, encode)
+        except OutageError as error:
+            raise OutageError(
+                f"the source {source.id!r} was tried {len(self._pauses_s) + 1} times in {sum(self._pauses_s):g} s, "
+                f"each time in vain: {error}. Nothing is known to be wrong with its bytes, so it is no reject; mend this "
+                "and run the same command again, which continues (leave out --overwrite)"
+            ) from error
+
+    def _judged(self, source: Source, encode: Callable[[Source], Sample]) -> Judged:
+        rejects: list[RejectError] = []
+        files = self._read(source)
+        while True:
+            outcome = _attempt(source, encode)
+            _check_unchanged(source, files)
+            if isinstance(outcome, Sample):
+                return Judged(outcome=outcome, files=files)
+            again = tuple(map(_state, source.files))
+            if again != files:
+                raise OutageError(f"{source.path} changes while it is read")
+            if any(outcome.args == before.args for before in rejects) or len(rejects) + 1 == _ATTEMPTS:
+                return Judged(outcome=Reject(source=source.id, stage=outcome.stage, reason=outcome.reason), files=files)
+            rejects.append(outcome)
+
+    def _read(self, source: Source) -> tuple[FileState, ...]:
+        """The states of the source's files; those that it read before are not read again if they are as old."""
+        for path in source.files:
+            known = self._states.get(path)
+            if known is None or not _is_settled(path, known):
+                self._states[path] = _state(path)
+            self._states.move_to_end(path)
+        files = tuple(self._states[path] for path in source.files)
+        while len(self._states) > self._remembered:
+            self._states.popitem(last=False)
+        return files
+
+
+def _attempt(source: Source, encode: Callable[[Source], Sample]) -> Sample | RejectError:
+    try:
+        return encode(source)
+    except RejectError as error:
+        check_machine(error)
+        return error
+    except MemoryError as error:
+        check_machine(error)
+        return RejectError("decode", f"needs more memory than a process can have ({error or 'out of memory'})")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutageError(f"{error.filename or source.path} cannot be read or written ({error.strerror})") from error
+
+
+def _state(path: Path) -> FileState:
+    try:
+        return read_state(path)
+    except OSError as error:
+        raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _is_settled(path: Path, known: FileState) -> bool:
+    """Whether a file is as old as it was, and old enough that any change would show."""
+    try:
+        return known.is_as_old(path) and time.time_ns() - known.mtime_ns > _FRESH_NS
+    except OSError as error:
+        raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _check_unchanged(source: Source, files: Sequence[FileState]) -> None:
+    """Raise OutageError if a file is not as it was when it was read, before it was encoded."""
+    for path, before in zip(source.files, files, strict=True):
+        if not _is_settled(path, before) and _state(path) != before:
+            raise OutageError(f"{path} changes while it is read")
