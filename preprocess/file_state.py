@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -25,6 +26,11 @@ class FileState:
 
     def to_json(self) -> list[int | str]:
         return [self.size_bytes, self.mtime_ns, self.xxh3_64]
+
+    @classmethod
+    def from_json(cls, data: list[Any]) -> FileState:
+        size_bytes, mtime_ns, xxh3_64 = data
+        return cls(size_bytes=size_bytes, mtime_ns=mtime_ns, xxh3_64=xxh3_64)
 
     def is_as_old(self, path: Path) -> bool:
         """Whether the file at `path` has this size and modification time. Raises OSError if there is none."""

@@ -3,9 +3,9 @@
 1. A dataset's function lists the sources (`datasets/`).
 2. `plan` assigns the sources to shards. It is a pure function of the list and the settings.
 3. An executor (`executors/`) runs one task per shard: it encodes the sources and writes the tar (`shard_task`).
-4. The driver (`ledger`) records each written shard in the journal of its split (`split`), so an interrupted run
-   continues where it stopped.
-5. The job writes manifest, rejects and dataset.json, reads everything back, compares it, and discards the journal.
+4. The driver (`ledger`) adds a record of each written shard and its sources to the split (`split`), so an interrupted
+   run continues where it stopped, and a changed source is noticed.
+5. The job writes manifest, rejects and dataset.json, reads everything back and compares it.
 
 The bytes are the same for any number of workers and after any number of interruptions.
 """
@@ -13,13 +13,13 @@ The bytes are the same for any number of workers and after any number of interru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..shards.errors import MaskstreamError, OutageError, ResumeError, ShardError
+from ..shards.errors import OutageError
 from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
 from ..shards.stores.sole_writer import sole_writer
@@ -32,6 +32,7 @@ from .judge import PAUSES_S
 from .ledger import run_tasks
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
+from .reject_limit import MAX_REJECTS
 from .shard_task import WrittenShard, write_task
 from .split import SplitJob
 
@@ -66,6 +67,8 @@ def make_shards(
     executor: Executor | None = None,
     samples_per_shard: int | None = None,
     overwrite: bool = False,
+    max_rejects: float = MAX_REJECTS,
+    retry_rejects: bool = False,
     pauses_s: Sequence[float] = PAUSES_S,
     progress: Progress | None = None,
 ) -> JobReport:
@@ -79,11 +82,19 @@ def make_shards(
     A source that cannot be read is no reject: it is tried again after each of `pauses_s` (seconds); then OutageError
     ends the run, which continues when it is started again.
 
-    A stopped run continues. A finished split with the same settings is left as it is. Other settings raise ResumeError,
-    unless `overwrite` is set, which deletes the split's files first. Raises ValueError for wrong arguments,
-    DatasetError if the raw data do not have the published layout or no source can be used, BusyError if another run
-    writes to the same folder, and ShardError if the shards do not read back as they were written.
+    A stopped run continues. A finished split with the same settings is left as it is. Other settings, and sources that
+    changed, raise ResumeError. `overwrite` deletes what a run wrote and starts over, whatever it is. `retry_rejects`
+    encodes the shards with rejects again and leaves the others. If more than the share `max_rejects` of the listed
+    sources is rejected or missing, the split is not finished, and the run ends with DatasetError; a run with a larger
+    share then uses what is written.
+
+    Raises ValueError for wrong arguments, DatasetError also if the raw data do not have the published layout, BusyError
+    if another run writes to the same folder, and ShardError if the shards do not read back as they were written.
     """
+    if not 0 <= max_rejects <= 1:
+        raise ValueError(f"{max_rejects=} must be a share of the sources, from 0 to 1")
+    if overwrite and retry_rejects:
+        raise ValueError("overwrite and retry_rejects exclude each other: overwrite encodes every source again")
     if samples_per_shard is not None and samples_per_shard < 1:
         raise ValueError(f"{samples_per_shard=} must be at least 1")
     sources_of = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
@@ -92,8 +103,17 @@ def make_shards(
     progress = progress or Progress()
     raw = _listed(sources_of, Path(root))
     encoder = in_profile(raw.encoder, profile)
-    splits = _splits(raw, Path(out), encoder, samples_per_shard, pauses_s)
-    with ExitStack() as stack:
+    splits = {
+        name: SplitJob(
+            Path(out) / name,
+            *_planned(raw, name, Path(out) / name, encoder, samples_per_shard, pauses_s),
+            raw.missing.get(name, []),
+            max_rejects=max_rejects,
+            retry_rejects=retry_rejects,
+        )
+        for name in raw.splits
+    }
+    with ExitStack() as stack, _memory_is_no_bug():
         todo = _todo(splits, stack, overwrite=overwrite)
         done = _write(todo, executor, progress, overwrite=overwrite)
         for name, split in todo.items():
@@ -119,48 +139,49 @@ def _listed(sources_of: Callable[[Path], Dataset], root: Path) -> Dataset:
     return raw
 
 
-def _splits(
-    raw: Dataset, out: Path, encoder: Encoder, samples_per_shard: int | None, pauses_s: Sequence[float]
-) -> dict[str, SplitJob]:
-    splits = {}
-    for name, sources in raw.splits.items():
-        size = samples_per_shard or default_samples_per_shard(len(sources))
-        info = DatasetInfo(
-            dataset=raw.name,
-            split=name,
-            modality=raw.modality,
-            profile=encoder.profile,
-            label_names=raw.label_names,
-            settings=settings_of(sources, encoder, size),
-        )
-        tasks = plan(raw.name, out / name, sources, encoder, size, pauses_s)
-        splits[name] = SplitJob(out / name, info, tasks, raw.missing.get(name, []))
-    return splits
+def _planned(
+    raw: Dataset,
+    name: str,
+    folder: Path,
+    encoder: Encoder,
+    samples_per_shard: int | None,
+    pauses_s: Sequence[float],
+) -> tuple[DatasetInfo, list[ShardTask]]:
+    """The description and the tasks of the split `name`."""
+    sources = raw.splits[name]
+    size = samples_per_shard or default_samples_per_shard(len(sources))
+    info = DatasetInfo(
+        dataset=raw.name,
+        split=name,
+        modality=raw.modality,
+        profile=encoder.profile,
+        label_names=raw.label_names,
+        settings=settings_of(sources, encoder, size),
+    )
+    return info, plan(raw.name, folder, sources, encoder, size, pauses_s)
+
+
+@contextmanager
+def _memory_is_no_bug() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise OutageError(
+            f"memory ran out ({error or 'no more could be had'}); free some, use fewer workers, and run the same "
+            "command again, which continues (leave out --overwrite)"
+        ) from error
 
 
 def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool) -> dict[str, SplitJob]:
-    """The splits that are not finished. Each is locked; `stack` releases the locks and closes the journals."""
+    """The splits that are not finished, or all with `overwrite`. Each is locked until `stack` releases the locks."""
     todo = {}
     for name, split in splits.items():
-        if _is_finished(split, overwrite=overwrite):
+        if not overwrite and split.is_finished():
             continue
         stack.enter_context(sole_writer(split.folder))
-        stack.callback(split.close)
-        if not _is_finished(split, overwrite=overwrite):
+        if overwrite or not split.is_finished():
             todo[name] = split
     return todo
-
-
-def _is_finished(split: SplitJob, *, overwrite: bool) -> bool:
-    """Whether the split is finished. Raises ResumeError or ShardError if the folder holds something else, unless
-    `overwrite` is set.
-    """
-    try:
-        return split.is_finished()
-    except MaskstreamError:
-        if not overwrite:
-            raise
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +202,10 @@ def _write(
 ) -> dict[str, WrittenShard]:
     """Run the tasks of all splits in parallel and return the record of each task by its name."""
     for split in splits.values():
-        _begin(split, overwrite=overwrite)
+        split.begin(overwrite=overwrite)
     owner = {task.name: split for split in splits.values() for task in split.tasks}
     tasks = [task for split in splits.values() for task in split.tasks]
     return run_tasks(executor, write_task, tasks, _Splits(owner), progress, phase="encode", unit="sources")
-
-
-def _begin(split: SplitJob, *, overwrite: bool) -> None:
-    if overwrite:
-        try:
-            split.is_finished()
-            return split.begin()
-        except (ResumeError, ShardError):
-            split.clear()
-    split.begin()
 
 
 def _verify(name: str, split: SplitJob, progress: Progress) -> None:

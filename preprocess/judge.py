@@ -60,8 +60,8 @@ class Judge:
         except OutageError as error:
             raise OutageError(
                 f"the source {source.id!r} was tried {len(self._pauses_s) + 1} times in {sum(self._pauses_s):g} s, "
-                f"each time in vain: {error}. Nothing is known to be wrong with its bytes, so it is no reject; mend this "
-                "and run the same command again, which continues (leave out --overwrite)"
+                f"each time in vain: {error}. Nothing is known to be wrong with its bytes, so it is no reject; mend "
+                "this and run the same command again, which continues (leave out --overwrite)"
             ) from error
 
     def _judged(self, source: Source, encode: Callable[[Source], Sample]) -> Judged:

@@ -12,7 +12,7 @@ from .progress import Progress
 
 
 class Ledger(Protocol[TaskT_contra, RecordT]):
-    """Remembers which tasks are finished. Its records survive a kill. The SQLite journal of a split is a ledger."""
+    """Remembers which tasks are finished. Its records survive a kill. The records of a split are a ledger."""
 
     def stands(self, task: TaskT_contra) -> RecordT | None:
         """The record of a finished task whose files still exist; None for any other task."""

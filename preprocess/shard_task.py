@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..shards.members.text import json_member
 from ..shards.stores.block_sums import SUMS
 from .encode.encoder import Encoder
 from .executors.base import Report
+from .file_state import FileState
 from .judge import Judge
 from .plan import ShardTask, sample_key
 from .source import Source
@@ -22,21 +23,26 @@ from .source import Source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenShard:
-    """The record of a shard task: the shard and the rejects. The shard is None, without a tar, if every source was
-    rejected.
+    """The record of a shard task: the shard, the rejects, and the states of each source's files when it was encoded, in
+    the order of the task. The shard is None, without a tar, if every source was rejected.
     """
 
     shard: ShardRecord | None
     rejects: tuple[Reject, ...] = ()
+    sources: tuple[tuple[FileState, ...], ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        shard = None if self.shard is None else self.shard.to_json()
-        return {"shard": shard, "rejects": [asdict(reject) for reject in self.rejects]}
+    def to_parts(self) -> list[dict[str, Any]]:
+        read = {
+            "sources": [[state.to_json() for state in files] for files in self.sources],
+            "rejects": [asdict(reject) for reject in self.rejects],
+        }
+        return [read, {"shard": None if self.shard is None else self.shard.to_json()}]
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> WrittenShard:
-        shard = None if data["shard"] is None else ShardRecord.from_json(data["shard"])
-        return cls(shard=shard, rejects=tuple(Reject(**reject) for reject in data["rejects"]))
+    def from_parts(cls, parts: Sequence[dict[str, Any]]) -> WrittenShard:
+        read, written = parts
+        shard = None if written["shard"] is None else ShardRecord.from_json(written["shard"])
+        return cls(shard=shard, rejects=rejects_of(read), sources=sources_of(read))
 
     def stands(self, folder: Path) -> bool:
         """Whether the folder holds the tar at its recorded size, its idx and its checksums."""
@@ -47,21 +53,33 @@ class WrittenShard:
         return beside and tar.is_file() and tar.stat().st_size == self.shard.size_bytes
 
 
+def rejects_of(read: dict[str, Any]) -> tuple[Reject, ...]:
+    """The rejects in the first part of a record."""
+    return tuple(Reject(**reject) for reject in read["rejects"])
+
+
+def sources_of(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
+    """The states of the sources in the first part of a record."""
+    return tuple(tuple(map(FileState.from_json, files)) for files in read["sources"])
+
+
 def write_task(task: ShardTask, report: Report) -> WrittenShard:
     """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after.
 
     Raises OutageError if a source cannot be read.
     """
     rejects: list[Reject] = []
-    samples = _samples(task, rejects, report)
+    sources: list[tuple[FileState, ...]] = []
+    samples = _samples(task, rejects, sources, report)
     first = next(samples, None)
-    if first is None:
-        return WrittenShard(shard=None, rejects=tuple(rejects))
-    shard = write_shard(task.path, chain([first], samples))
-    return WrittenShard(shard=shard, rejects=tuple(rejects))
+    shard = None if first is None else write_shard(task.path, chain([first], samples))
+    return WrittenShard(shard=shard, rejects=tuple(rejects), sources=tuple(sources))
 
 
-def _samples(task: ShardTask, rejects: list[Reject], report: Report) -> Iterator[Sample]:
+def _samples(
+    task: ShardTask, rejects: list[Reject], sources: list[tuple[FileState, ...]], report: Report
+) -> Iterator[Sample]:
+    """The samples of the task, one by one; `sources` gets the states of each source's files."""
     judge = Judge(task.pauses_s)
     for source in task.sources:
         report(source.id)
@@ -70,6 +88,7 @@ def _samples(task: ShardTask, rejects: list[Reject], report: Report) -> Iterator
         except Exception as error:
             error.add_note(f"while encoding the source {source.id!r}, {source.path}")
             raise
+        sources.append(judged.files)
         if isinstance(judged.outcome, Reject):
             rejects.append(judged.outcome)
         else:

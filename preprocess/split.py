@@ -1,37 +1,52 @@
-"""The job of one split: compare it with what is on disk, keep its journal, finish and verify it."""
+"""The job of one split: compare it with what is on disk, keep its records, finish and verify it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from ..shards.config import differences
-from ..shards.errors import DatasetError, ResumeError, ShardError
+from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError
 from ..shards.format.columns import FORMAT
-from ..shards.format.dataset import DATASET_JSON, MANIFEST, REJECTS, finish_split, read_dataset_json
-from ..shards.format.journal import JOURNAL, Journal
+from ..shards.format.dataset import DATASET_JSON, FOREIGN, MANIFEST, REJECTS, finish_split, read_dataset_json
+from ..shards.format.records import RECORDS, Records
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
+from ..shards.stores.block_sums import SUMS
 from ..shards.stores.publish import remove_leftovers
+from .file_state import FileState
 from .libraries import libraries
 from .plan import ShardTask
-from .shard_task import WrittenShard
+from .reject_limit import check_rejects
+from .shard_task import WrittenShard, rejects_of, sources_of
 
-_SHARD_FILE = re.compile(r".+-\d{6}\.(tar|idx)")
+_SHARD_FILE = re.compile(rf"(.+)-\d{{6}}\.(tar|idx|{SUMS[1:]})")
+_SHOWN = 3
+"""How many sources a message names."""
 
 
 class SplitJob:
     """Writes one split into `folder`. It is the ledger of the split's tasks.
 
     `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
+    `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand.
     """
 
-    def __init__(self, folder: Path, info: DatasetInfo, tasks: list[ShardTask], missing: list[Reject]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        info: DatasetInfo,
+        tasks: list[ShardTask],
+        missing: list[Reject],
+        *,
+        max_rejects: float = 1.0,
+        retry_rejects: bool = False,
+    ) -> None:
         self.folder = folder
         self.info = info
         self.tasks = tasks
@@ -40,11 +55,16 @@ class SplitJob:
         self.n_sources = 0
         """How many sources this run has encoded."""
         self._missing = missing
-        self._journal: Journal[WrittenShard] | None = None
+        self._max_rejects = max_rejects
+        self._retry_rejects = retry_rejects
+        self._records = Records(folder, WrittenShard)
 
     def is_finished(self) -> bool:
-        """Whether the split is on disk, verified, with these settings. Raises ResumeError if its settings differ."""
-        if not (self.folder / DATASET_JSON).is_file() or (self.folder / JOURNAL).is_file():
+        """Whether the split is on disk, verified, made from these sources with these settings, and needs no retry.
+
+        Raises ResumeError if its settings or sources differ, DatasetError if it has too many rejects.
+        """
+        if not (self.folder / DATASET_JSON).is_file():
             return False
         written = read_dataset_json(self.folder)
         saved = {"dataset": written["dataset"], **written["settings"]}
@@ -54,21 +74,88 @@ class SplitJob:
                 f"{self.folder} was written with other settings ({changes}); choose another output folder, or start "
                 "over with overwrite"
             )
+        job = self._records.job()
+        if job is None:
+            raise ResumeError(
+                f"{self.folder} holds a split without {RECORDS}, so its sources cannot be compared with those here. It "
+                "can be read as it is; to write it again, choose another output folder, or start over with overwrite"
+            )
+        found = [self._records.first(task) for task in self.tasks]
+        if (
+            not job.verified
+            or None in found
+            or (self._retry_rejects and any(read and read["rejects"] for read in found))
+        ):
+            return False
+        self._check_sources()
+        check_rejects(self.folder, self._rejects(), self._n_listed, self._max_rejects)
         return True
 
-    def begin(self) -> None:
-        """Open the journal.
+    @property
+    def _n_listed(self) -> int:
+        return sum(task.units for task in self.tasks) + len(self._missing)
 
-        Raises ResumeError if the journal has other settings, DatasetError if the folder holds tars of another run.
+    def begin(self, *, overwrite: bool = False) -> None:
+        """Begin the records, or continue them; with `overwrite`, delete what a run wrote first.
+
+        Raises ResumeError if the records have other settings or sources, DatasetError if the folder holds tars of
+        another program.
         """
-        self._journal = Journal(self.folder, self._settings(), WrittenShard)
+        if overwrite:
+            self._clear()
+        self._check_strange({task.path.name for task in self.tasks})
+        self._records.check(self._settings())
+        self._check_sources()
+        self._records.begin(self._settings())
+        (self.folder / DATASET_JSON).unlink(missing_ok=True)  # shards that it describes may be replaced from now on
         remove_leftovers(self.folder)
-        names = {task.path.name for task in self.tasks}
+
+    def _check_strange(self, names: set[str]) -> None:
         if strange := sorted(path.name for path in self.folder.glob("*.tar") if path.name not in names):
             raise DatasetError(
                 f"{self.folder} holds {len(strange)} tars of another run, such as {strange[0]}; choose another output "
                 "folder"
             )
+
+    def _check_sources(self) -> None:
+        """Raise ResumeError if a source of a shard that was written has other bytes now, OutageError if it cannot be
+        read. A reject that will be encoded again may have changed.
+        """
+        kept: list[str] = []
+        retried: list[str] = []
+        same: dict[tuple[Path, FileState], bool] = {}
+        for source_id, is_retried, path, state in self._written_from():
+            if (path, state) not in same:
+                try:
+                    same[path, state] = state.is_of(path)
+                except OSError as error:
+                    raise OutageError(
+                        f"the source {source_id!r} cannot be read ({path}: {error.strerror}); mend this and run the "
+                        "same command again"
+                    ) from error
+            if not same[path, state]:
+                (retried if is_retried else kept).append(source_id)
+        if not kept and (self._retry_rejects or not retried):
+            return
+        changed = kept if self._retry_rejects else [*kept, *retried]
+        names = ", ".join(map(repr, changed[:_SHOWN])) + (", ..." if len(changed) > _SHOWN else "")
+        retry = "" if kept else "all of them were rejects: encode them again with retry_rejects (--retry-rejects), "
+        raise ResumeError(
+            f"{self.folder}: {len(changed)} of {self._n_listed} sources changed after they were encoded: {names}; "
+            f"{retry}choose another output folder, or start over with overwrite (--overwrite)"
+        )
+
+    def _written_from(self) -> Iterator[tuple[str, bool, Path, FileState]]:
+        """Each file of the shards that were written: its source, whether it was a reject, its path, and its state."""
+        for task in self.tasks:
+            read = self._records.first(task)
+            states = () if read is None else sources_of(read)
+            if read is None or len(states) != len(task.sources):
+                continue
+            rejected = {reject.source for reject in rejects_of(read)}
+            for source, files in zip(task.sources, states, strict=True):
+                for path, state in zip(source.files, files, strict=False):
+                    yield source.id, source.id in rejected, path, state
 
     def _settings(self) -> dict[str, Any]:
         names = {"format": FORMAT, "dataset": self.info.dataset, "split": self.info.split}
@@ -76,19 +163,22 @@ class SplitJob:
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
         """The record of a shard that an earlier run has written; None if there is none."""
-        return None if self._journal is None else self._journal.stands(task)
+        found = self._records.stands(task)
+        return None if found is not None and self._retry_rejects and found.rejects else found
 
     def record(self, task: ShardTask, done: WrittenShard) -> None:
         """Record a shard that this run has written."""
-        if self._journal is not None:
-            self._journal.record(task, done)
+        if done.shard is None:
+            for path in (task.path, task.path.with_suffix(".idx"), task.path.with_suffix(SUMS)):
+                path.unlink(missing_ok=True)
+        self._records.record(task, done)
         self.written += 1
         self.n_sources += task.units
 
     def finish(self, done: Mapping[str, WrittenShard]) -> None:
         """Write manifest, rejects and dataset.json. `done` holds the record of each task by name.
 
-        Raises DatasetError if every source was rejected.
+        Raises DatasetError if too many sources were rejected.
         """
         records = [done[task.name] for task in self.tasks]
         shards = [record.shard for record in records if record.shard is not None]
@@ -97,10 +187,11 @@ class SplitJob:
             common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
             raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
+        check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
         finish_split(self.folder, self.info, shards, rejects)
 
     def verify(self, progress: Callable[[int, int], None]) -> None:
-        """Read everything back and compare it, then discard the journal. Raises ShardError with the problems."""
+        """Read everything back and compare it, then mark the split as verified. Raises ShardError with the problems."""
         report = verify(self.folder, progress=progress)
         if not report.ok:
             problems = "; ".join(report.problems[:3])
@@ -108,24 +199,40 @@ class SplitJob:
                 f"{self.folder}: {len(report.problems)} problems right after writing ({problems}). Check the disk and "
                 "the memory of this machine, and start over with overwrite"
             )
-        if self._journal is not None:
-            self._journal.discard()
+        self._records.verified()
 
-    def close(self) -> None:
-        """Close the journal and keep its records."""
-        if self._journal is not None:
-            self._journal.close()
+    def _clear(self) -> None:
+        """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""
+        names = {self.info.dataset, *self._datasets()}
+        ours = [path for path in self.folder.glob("*") if (m := _SHARD_FILE.fullmatch(path.name)) and m[1] in names]
+        self._check_strange({path.name for path in ours})
+        for path in (self.folder / DATASET_JSON, *ours, self.folder / MANIFEST, self.folder / REJECTS):
+            path.unlink(missing_ok=True)
+        self._records.discard()
+        remove_leftovers(self.folder)
 
-    def clear(self) -> None:
-        """Delete all files that a run wrote into the folder."""
-        self.close()
-        for name in (DATASET_JSON, MANIFEST, REJECTS, JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm"):
-            (self.folder / name).unlink(missing_ok=True)
-        for path in self.folder.glob("*"):
-            if _SHARD_FILE.fullmatch(path.name):
-                path.unlink()
+    def _datasets(self) -> Iterator[str]:
+        """The datasets whose shards the folder may hold. Raises DatasetError if it holds an index of other tars."""
+        try:
+            written = read_dataset_json(self.folder)
+        except ShardError:
+            written = {}
+        if written.get("profile") == FOREIGN:
+            raise DatasetError(f"{self.folder} holds an index of tars of other programs; choose another output folder")
+        if "dataset" in written:
+            yield written["dataset"]
+        try:
+            job = self._records.job()
+        except ResumeError:
+            return
+        if job is not None and "dataset" in job.settings:
+            yield job.settings["dataset"]
 
     def counts(self) -> dict[str, Any]:
         """The counts of the finished split; rejects are counted by the stage that failed."""
-        stages = Counter(pq.read_table(self.folder / REJECTS, columns=["stage"])["stage"].to_pylist())
+        stages = Counter(reject.stage for reject in self._rejects())
         return dict(read_dataset_json(self.folder)["counts"]) | ({"rejected": dict(stages)} if stages else {})
+
+    def _rejects(self) -> Sequence[Reject]:
+        """The rejects of the finished split."""
+        return [Reject(**row) for row in pq.read_table(self.folder / REJECTS).to_pylist()]

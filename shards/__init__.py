@@ -1,7 +1,7 @@
 """Shards: plain WebDataset tars, with a manifest of all that a loader must know.
 
 1. `write_shard` writes each `Sample` (key, label and members) into a tar.
-2. Each finished shard is a `ShardRecord`. A `Journal` keeps the records on disk, so a killed run can continue.
+2. Each finished shard is a `ShardRecord`. `Records` keeps them on disk, so a killed run can continue.
 3. `finish_split` turns the records into manifest.parquet, rejects.parquet and, last, dataset.json.
 4. `Manifest.load` reads the split as arrays, which give byte ranges without opening a tar.
 5. `verify` reads every byte and reports damage; `inspect` summarises a split without opening a shard.
@@ -10,9 +10,9 @@
 from .errors import DatasetError, MaskstreamError, OutageError, ResumeError, SampleError, ShardError, StoreError
 from .format.dataset import finish_split, read_dataset_json
 from .format.inspect import inspect
-from .format.journal import Journal
 from .format.manifest import Component, Manifest, component_of
 from .format.record import Placed, Row, ShardRecord
+from .format.records import Records
 from .format.sample import DatasetInfo, Reject, Sample
 from .format.verify import VerifyReport, verify
 from .format.writer import write_shard
@@ -31,7 +31,6 @@ __all__ = [
     "Component",
     "DatasetError",
     "DatasetInfo",
-    "Journal",
     "Kind",
     "Manifest",
     "MaskstreamError",
@@ -39,6 +38,7 @@ __all__ = [
     "OutageError",
     "Placed",
     "Range",
+    "Records",
     "Reject",
     "ResumeError",
     "Row",

@@ -13,8 +13,8 @@ from ...shards.errors import DatasetError
 from ...shards.format.columns import FORMAT
 from ...shards.format.dataset import DATASET_JSON, FOREIGN, finish_split
 from ...shards.format.idx import idx_text
-from ...shards.format.journal import Journal
 from ...shards.format.record import Row, ShardRecord
+from ...shards.format.records import Records
 from ...shards.format.sample import DatasetInfo, Reject
 from ...shards.media.packet_table import packets_path, sidecar
 from ...shards.stores.block_sums import SUMS
@@ -75,16 +75,17 @@ def _index(
     names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
     tasks = [TarTask(out=folder, name=name, modality=indexer.name, check=not fast) for name in names]
     settings = {"format": FORMAT, "index": indexer.name, "fast": fast, "libraries": libraries()}
-    with Journal(folder, settings, IndexedTar) as journal:
-        (folder / DATASET_JSON).unlink(missing_ok=True)
-        remove_leftovers(folder)
-        done = run_tasks(executor, index_tar, tasks, journal, progress, phase="index", unit="tars")
-        try:
-            report = _finished(folder, indexer, fast, [done[task.name] for task in tasks])
-        except DatasetError:
-            journal.discard()  # another modality may be tried
-            raise
-        journal.discard()
+    records = Records(folder, IndexedTar)
+    records.begin(settings)
+    (folder / DATASET_JSON).unlink(missing_ok=True)
+    remove_leftovers(folder)
+    done = run_tasks(executor, index_tar, tasks, records, progress, phase="index", unit="tars")
+    try:
+        report = _finished(folder, indexer, fast, [done[task.name] for task in tasks])
+    except DatasetError:
+        records.discard()  # another modality may be tried
+        raise
+    records.discard()
     return report
 
 

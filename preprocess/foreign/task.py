@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,13 +50,14 @@ class IndexedTar:
     rejects: tuple[Reject, ...]
     modified_ns: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_parts(self) -> list[dict[str, Any]]:
         rejects = [asdict(reject) for reject in self.rejects]
         facts = {"labels": self.labels, "rejects": rejects, "modified_ns": self.modified_ns}
-        return {"shard": self.shard.to_json(), **facts}
+        return [{"shard": self.shard.to_json(), **facts}]
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> IndexedTar:
+    def from_parts(cls, parts: Sequence[dict[str, Any]]) -> IndexedTar:
+        [data] = parts
         return cls(
             shard=ShardRecord.from_json(data["shard"]),
             labels=tuple(data["labels"]),

@@ -58,7 +58,9 @@ def shards(tmp_path_factory):
     write_video(root / "jump" / "short.mp4", frames=9)
     bad = write_bad_files(root / "jump")
     with pytest.MonkeyPatch.context() as patch:
-        code = run(patch, "shards", "folder", "--root", root, "--out", out, "--workers", 1, "--json")
+        code = run(
+            patch, "shards", "folder", "--root", root, "--out", out, "--workers", 1, "--max-rejects", 1, "--json"
+        )
     assert code == 0
     return root, out, bad
 
@@ -94,11 +96,16 @@ def test_a_clip_shorter_than_the_span_is_loaded_with_its_last_frame_repeated(sha
 
 def test_shards_shows_a_bar_and_tells_facts(monkeypatch, capfd, shards, tmp_path):
     root, _, bad = shards
-    words = ["shards", "folder", "--root", root, "--out", tmp_path / "out", "--profile", "fps"]
-    assert run(monkeypatch, *words, "--workers", 1) == 0
+    words = ["shards", "folder", "--root", root, "--out", tmp_path / "out", "--profile", "fps", "--workers", 1]
+    assert run(monkeypatch, *words) == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert "encode" in said
+    assert f"{4 + len(bad)}/{4 + len(bad)}" in said
+    assert f"{len(bad)} of {4 + len(bad)} sources" in said
+    assert "--max-rejects 0.56" in said
+    words += ["--max-rejects", 0.56]
+    assert run(monkeypatch, *words) == 0
     captured = capfd.readouterr()
-    assert "encode" in captured.err
-    assert f"{4 + len(bad)}/{4 + len(bad)}" in captured.err
     assert "samples 4" in captured.out
     assert run(monkeypatch, *words, "--json") == 0
     captured = capfd.readouterr()
@@ -109,7 +116,7 @@ def test_shards_shows_a_bar_and_tells_facts(monkeypatch, capfd, shards, tmp_path
 def test_a_finished_split_is_not_made_again(monkeypatch, capsys, shards):
     root, out, _ = shards
     before = (out / "train" / "dataset.json").stat().st_mtime_ns
-    assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out, "--json") == 0
+    assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out, "--max-rejects", 1, "--json") == 0
     assert json.loads(capsys.readouterr().out)["train"]["state"] == "already finished"
     assert run(monkeypatch, "shards", "folder", "--root", root, "--out", out) == 0
     captured = capsys.readouterr()

@@ -6,24 +6,24 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tarfile
 import time
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
-from maskstream.preprocess import PROFILES, make_shards
+from maskstream.preprocess import PROFILES, index_tars, make_shards
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.plan import default_samples_per_shard, sample_key
 from maskstream.preprocess.progress import Progress
+from maskstream.preprocess.shard_task import WrittenShard
 from maskstream.shards.errors import BusyError, DatasetError, ResumeError
-from maskstream.shards.format.journal import JOURNAL
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.records import RECORDS, Records
 from maskstream.shards.format.sample import KEY_PATTERN
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.sole_writer import sole_writer
@@ -47,7 +47,7 @@ def contents(folder):
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and RECORDS not in path.parts  # they hold the times of the sources
     }
 
 
@@ -71,7 +71,9 @@ class Told(Progress):
 
 
 def run(raw, out, **settings):
-    return make_shards("folder", raw, out, **{"profile": FAST, "samples_per_shard": 3, "workers": 0, **settings})
+    return make_shards(
+        "folder", raw, out, **{"profile": FAST, "samples_per_shard": 3, "workers": 0, "max_rejects": 1, **settings}
+    )
 
 
 def test_a_split_is_verified_and_complete(raw, tmp_path):
@@ -86,7 +88,7 @@ def test_a_split_is_verified_and_complete(raw, tmp_path):
 
     manifest = Manifest.load(train.folder)
     assert verify(train.folder, decode=True).ok
-    assert not (train.folder / JOURNAL).exists()
+    assert len(list((train.folder / RECORDS).iterdir())) == 4 + 1
     assert manifest.info["label_names"] == ["a", "b"]
     rejects = pq.read_table(train.folder / "rejects.parquet").to_pylist()
     assert [reject["source"] for reject in rejects] == ["train/a/text.mp4", "train/b/empty.mp4"]
@@ -114,7 +116,7 @@ def test_interrupted_and_continued(raw, tmp_path):
     run(raw, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(raw, tmp_path / "out", progress=Told(stop_after=8))
-    assert (tmp_path / "out/train" / JOURNAL).exists()
+    assert len(list((tmp_path / "out/train" / RECORDS).glob("*.record"))) == 2
     assert not (tmp_path / "out/train/dataset.json").exists()
     told = Told()
     report = run(raw, tmp_path / "out", progress=told)
@@ -130,13 +132,13 @@ def test_killed_anywhere(raw, tmp_path):
     script = (
         "import sys\nfrom maskstream.preprocess import make_shards\n"
         "if __name__ == '__main__':\n"
-        "    make_shards('folder', sys.argv[1], sys.argv[2], workers=1, samples_per_shard=3)\n"
+        "    make_shards('folder', sys.argv[1], sys.argv[2], workers=1, samples_per_shard=3, max_rejects=1)\n"
     )
     (tmp_path / "main.py").write_text(script)
     command = [sys.executable, str(tmp_path / "main.py"), str(raw), str(tmp_path / "out")]
     process = subprocess.Popen(command, start_new_session=True)
-    journal = tmp_path / "out/train" / JOURNAL
-    while process.poll() is None and not _recorded(journal):
+    records = tmp_path / "out/train" / RECORDS
+    while process.poll() is None and not list(records.glob("*.record")):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -144,18 +146,6 @@ def test_killed_anywhere(raw, tmp_path):
     report = run(raw, tmp_path / "out", profile=PROFILES["train"])
     assert {split.state for split in report.splits.values()} <= {"continued", "written", "already finished"}
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-def _recorded(journal: Path) -> bool:
-    if not journal.exists():
-        return False
-    try:
-        with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database:
-            return bool(database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
-    except sqlite3.OperationalError:
-        return False
-    finally:
-        database.close()
 
 
 class Sabotaged:
@@ -212,6 +202,136 @@ def test_other_settings_are_refused_unless_overwrite(raw, tmp_path):
     run(raw, tmp_path / "half", samples_per_shard=2, overwrite=True)
     run(raw, tmp_path / "whole", samples_per_shard=2)
     assert contents(tmp_path / "half") == contents(tmp_path / "whole")
+
+
+def test_overwrite_overwrites_and_leaves_nothing(raw, tmp_path):
+    out = tmp_path / "out"
+    run(raw, out)
+    before = {path: path.stat().st_ino for path in (out / "train").glob("*.tar")}
+    (out / "train/.folder-000000.tar.0a0b0c0d.tmp").touch()
+    assert run(raw, out, overwrite=True).splits["train"].state == "written"
+    assert not any(path.stat().st_ino == number for path, number in before.items())
+    run(raw, tmp_path / "whole", samples_per_shard=12)
+    run(raw, out, samples_per_shard=12, overwrite=True)
+    assert contents(out) == contents(tmp_path / "whole")
+    records = [
+        sorted(path.name for path in (folder / "train" / RECORDS).iterdir()) for folder in (out, tmp_path / "whole")
+    ]
+    assert records[0] == records[1] == ["folder-000000.tar.record", "job.json"]
+
+
+def test_overwrite_deletes_no_index_of_other_tars(raw, tmp_path):
+    run(raw, tmp_path / "theirs")
+    train = tmp_path / "out/train"
+    train.mkdir(parents=True)
+    for path in (tmp_path / "theirs/train").glob("*.tar"):
+        shutil.copy(path, train)
+    index_tars([train], workers=0)
+    before = contents(train)
+    with pytest.raises(DatasetError, match="holds an index of tars of other programs"):
+        run(raw, tmp_path / "out", overwrite=True)
+    assert contents(train) == before
+
+
+def test_a_changed_source_is_refused_by_name(raw, tmp_path, make_video):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, out, progress=Told(stop_after=11))
+    for number in range(10):
+        os.utime(raw / f"train/{'ab'[number % 2]}/clip {number}.mp4", (1e9, 1e9))
+    run(raw, out)  # other times, same bytes
+    assert run(raw, out).splits["train"].state == "already finished"
+    before = contents(out)
+    make_video("raw/train/a/clip 0.mp4", 9)
+    clip = raw / "train/b/clip 1.mp4"
+    data = clip.read_bytes()
+    clip.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # of the same size
+    for _ in range(2):
+        with pytest.raises(
+            ResumeError, match=r"2 of 12 sources changed .*'train/\w/clip \d.mp4', 'train/\w/clip \d.mp4'; choose"
+        ):
+            run(raw, out)
+    with pytest.raises(ResumeError, match="2 of 12 sources changed"):
+        run(raw, out, retry_rejects=True)
+    assert contents(out) == before
+    run(raw, out, overwrite=True)
+    run(raw, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole") != before
+
+
+def test_a_source_that_changed_while_a_run_was_stopped_is_refused(raw, tmp_path, make_video):
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, tmp_path / "out", progress=Told(stop_after=8))
+    recorded = json.loads(
+        next((tmp_path / "out/train" / RECORDS).glob("*.record")).read_bytes().split(b" ", 1)[1].split(b"\n")[0]
+    )
+    assert len(recorded["sources"]) == 3
+    for number in range(10):
+        make_video(f"raw/train/{'ab'[number % 2]}/clip {number}.mp4", 20 + number)
+    with pytest.raises(ResumeError, match=r"of 12 sources changed after they were encoded"):
+        run(raw, tmp_path / "out")
+
+
+def test_a_split_without_records_is_refused(raw, tmp_path):
+    run(raw, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/train" / RECORDS)
+    with pytest.raises(ResumeError, match=r"without \.records.*overwrite"):
+        run(raw, tmp_path / "out")
+    run(raw, tmp_path / "out", overwrite=True)
+
+
+def test_too_many_rejects_fail_until_they_are_accepted(raw, tmp_path):
+    out = tmp_path / "out"
+    said = r"2 of 12 sources \(16\.7%\) cannot be used, of which 0 are missing; at most 5\.0% .*open: is an empty file"
+    with pytest.raises(DatasetError, match=said + r".*--retry-rejects.*--max-rejects 0\.17"):
+        run(raw, out, max_rejects=0.05)
+    assert not (out / "train/dataset.json").exists()
+    told = Told()
+    report = run(raw, out, max_rejects=0.17, progress=told)
+    assert told.n_sources == 0
+    assert report.splits["train"].counts["rejects"] == 2
+    run(raw, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+    with pytest.raises(DatasetError, match=said):
+        run(raw, out, max_rejects=0.05)
+    for share in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="max_rejects"):
+            run(raw, out, max_rejects=share)
+
+
+def test_missing_files_count_as_rejects(make_video, tmp_path):
+    make_video("raw/x.mp4", 4)
+    (tmp_path / "raw/videos.csv").write_text("path\nx.mp4\ny.mp4\nz.mp4\n")
+    with pytest.raises(DatasetError, match=r"2 of 3 .*of which 2 are missing.*missing: there is no file \(2\)"):
+        run(tmp_path / "raw", tmp_path / "out", max_rejects=0.6)
+
+
+def test_retry_encodes_the_shards_with_rejects_again(raw, tmp_path, make_video):
+    """A damaged file is fetched again; the shards without rejects keep their bytes and are not even written."""
+    out = tmp_path / "out"
+    run(raw, out)
+    records = Records(out / "train", WrittenShard)
+    names = [path.name.removesuffix(".record") for path in (out / "train" / RECORDS).glob("*.record")]
+    rejected = {name for name in names if (records.first(SimpleNamespace(name=name)) or {})["rejects"]}
+    before = {path: path.stat() for path in (out / "train").glob("*.tar")}
+    make_video("raw/train/a/text.mp4", 7)
+    with pytest.raises(
+        ResumeError, match=r"1 of 12 .*'train/a/text\.mp4'; all of them were rejects: .*--retry-rejects"
+    ):
+        run(raw, out)
+    told = Told()
+    report = run(raw, out, retry_rejects=True, progress=told)
+    assert report.splits["train"].state == "continued"
+    assert report.splits["val"].state == "already finished"
+    assert report.splits["train"].counts["rejected"] == {"open": 1}
+    again = {path.name for path, was in before.items() if path.stat().st_ino != was.st_ino}
+    assert again == rejected
+    assert told.n_sources == 3 * len(rejected)
+    run(raw, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+    assert run(raw, out).splits["train"].state == "already finished"
+    with pytest.raises(ValueError, match="exclude each other"):
+        run(raw, out, overwrite=True, retry_rejects=True)
 
 
 def test_a_folder_that_another_run_writes_to_is_left_alone(raw, tmp_path):

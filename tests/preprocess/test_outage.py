@@ -1,8 +1,12 @@
 """Real jobs while something is missing: no outage becomes a reject, and the same command goes on to the same bytes."""
 
 import hashlib
+import random
+import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -62,6 +66,21 @@ def rejects(split):
     return pq.read_table(split / "rejects.parquet").to_pylist()
 
 
+JOB = """
+import sys
+from maskstream.preprocess import make_shards
+from maskstream.shards.errors import MaskstreamError
+
+if __name__ == "__main__":
+    raw, out, workers = sys.argv[1:]
+    try:
+        report = make_shards("folder", raw, out, workers=int(workers), samples_per_shard=3, pauses_s=(0, 0))
+    except MaskstreamError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print({split.state for split in report.splits.values()})
+"""
+
+
 def under(raw, out, kind, amount):
     command = [sys.executable, "-c", SCRIPT, str(raw), str(out), kind, str(amount)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -83,6 +102,54 @@ def large(tmp_path_factory):
             plane.update(bytes([100]) * plane.buffer_size)
         container.mux([*stream.encode(frame), *stream.encode(None)])
     return path.parent.parent
+
+
+def test_the_root_is_away_at_ten_moments(make_video, tmp_path):
+    """The folder of the raw data is renamed while the job runs, at a random moment, until the job has ended."""
+    for number in range(12):
+        make_video(f"raw/train/{'ab'[number % 2]}/{number}.mp4", 30, width=320, height=256)
+    (tmp_path / "job.py").write_text(JOB)
+    raw, aside = tmp_path / "raw", tmp_path / "aside"
+
+    def job(out):
+        command = [sys.executable, str(tmp_path / "job.py"), str(raw), str(tmp_path / out), "2"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    whole = job("whole")
+    begun = first_written(tmp_path / "whole", whole)
+    assert whole.wait() == 0, whole.stderr.read()
+    length_s = time.monotonic() - begun
+    rng = random.Random(0)
+    ends = Counter()
+    for trial in range(10):
+        running = job("out")
+        if trial:
+            first_written(tmp_path / "out", running)
+        time.sleep(rng.uniform(0, 1.1 * length_s))
+        raw.rename(aside)
+        _, errors = running.communicate(timeout=300)
+        aside.rename(raw)
+        ends[errors.partition(":")[0] or "finished"] += 1
+        if running.returncode == 0:
+            assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+        else:
+            assert errors.startswith(("OutageError: ", "DatasetError: folder: there is no folder")), errors
+            assert not (tmp_path / "out/train/dataset.json").exists()
+        again = job("out")
+        _, errors = again.communicate(timeout=300)
+        assert again.returncode == 0, errors
+        assert contents(tmp_path / "out") == contents(tmp_path / "whole"), trial
+        assert rejects(tmp_path / "out/train") == []
+        shutil.rmtree(tmp_path / "out")
+    print(dict(ends))
+    assert ends["OutageError"] >= 3
+
+
+def first_written(out, process):
+    """Wait until the job has begun to write a shard; the time."""
+    while process.poll() is None and not list(out.glob("train/.*.tar.*.tmp")):
+        time.sleep(0.005)
+    return time.monotonic()
 
 
 def test_a_limit_of_memory_is_no_damage(large, tmp_path):

@@ -39,14 +39,27 @@ def shards(
         int | None, typer.Option(min=1, help="Source files per shard.", show_default=False)
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over if OUT was written with other settings.")
+        bool, typer.Option("--overwrite", help="Delete what an earlier run wrote to OUT, and start over.")
+    ] = False,
+    max_rejects: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="The largest share of sources that may be rejected or missing; with more, the run fails and the split "
+            "is not finished. Lists of videos from the web (audioset, vggsound, k400) often name more than there is.",
+        ),
+    ] = 0.05,
+    retry_rejects: Annotated[
+        bool,
+        typer.Option("--retry-rejects", help="Encode the shards with rejects again, also of a finished split."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Convert raw data in its publisher's layout into verified shards for training.
 
-    An interrupted run continues where it stopped. Files that cannot be decoded are listed in rejects.parquet with the
-    reason.
+    An interrupted run continues where it stopped, so does one that a missing disk or a lack of memory ended. Files that
+    cannot be decoded are listed in rejects.parquet with the reason.
     """
     from ..preprocess import PROFILES, make_shards
     from ..preprocess.progress import ProgressBar
@@ -63,6 +76,8 @@ def shards(
             workers=workers,
             samples_per_shard=samples_per_shard,
             overwrite=overwrite,
+            max_rejects=max_rejects,
+            retry_rejects=retry_rejects,
             progress=shown,
         )
     show(_facts(report), as_json)

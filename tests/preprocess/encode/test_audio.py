@@ -207,7 +207,8 @@ def test_esc50_and_librispeech(tmp_path):
 def test_a_folder_of_sounds_to_a_verified_split_with_statistics(tmp_path):
     put(tmp_path / "raw", [f"train/{'ab'[i % 2]}/{i}.wav" for i in range(6)])
     (tmp_path / "raw/train/a/no.mp3").write_text("no sound")
-    report = make_shards("audio-folder", tmp_path / "raw", tmp_path / "out", workers=0, samples_per_shard=2)
+    made = {"workers": 0, "samples_per_shard": 2, "max_rejects": 1}
+    report = make_shards("audio-folder", tmp_path / "raw", tmp_path / "out", **made)
     split = report.splits["train"]
     assert (split.counts["samples"], split.counts["rejected"]) == (6, {"open": 1})
     assert "frames" not in split.counts
@@ -250,7 +251,8 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
     for workers in (0, 2):
         make_shards("audio-folder", tmp_path / "raw", tmp_path / str(workers), workers=workers, samples_per_shard=2)
     one, two = (
-        {path.name: path.read_bytes() for path in (tmp_path / workers / "train").iterdir()} for workers in ("0", "2")
+        {path.name: path.read_bytes() for path in (tmp_path / workers / "train").glob("[!.]*")}
+        for workers in ("0", "2")
     )
     assert one == two
     assert len(one) == 3 * 3 + 3

@@ -132,7 +132,7 @@ def test_a_folder_to_a_verified_split(tmp_path):
         write_to.parent.mkdir(parents=True, exist_ok=True)
         write(write_to, (10 + 5 * i,), frames=40, late=i)
     write(tmp_path / "raw/train/a/silent.mp4", (), frames=40)
-    report = make_shards("audiovisual-folder", tmp_path / "raw", tmp_path / "out", workers=0)
+    report = make_shards("audiovisual-folder", tmp_path / "raw", tmp_path / "out", workers=0, max_rejects=1)
     split = report.splits["train"]
     assert (split.counts["samples"], split.counts["rejected"], split.counts["frames"]) == (3, {"check": 1}, 120)
     assert verify(split.folder, decode=True).ok

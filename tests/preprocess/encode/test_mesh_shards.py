@@ -148,7 +148,7 @@ def broken(what):
 )
 def test_trajectories_that_cannot_be_used_are_rejects(raw, tmp_path, what, reason):
     write_hdf5(raw / "train.h5", {"good": trajectory(1), "bad": broken(what)})
-    report = make_shards("meshgraphnets", raw, tmp_path / "out", workers=0)
+    report = make_shards("meshgraphnets", raw, tmp_path / "out", workers=0, max_rejects=1)
     assert report.splits["train"].counts["rejects"] == 1
     source = next(s for s in job.DATASETS["meshgraphnets"](raw).splits["train"] if s.meta["trajectory"] == "bad")
     with pytest.raises(RejectError, match=reason):
@@ -192,7 +192,7 @@ def test_a_folder_of_surfaces_with_broken_ones(tmp_path):
         (folder / f"{i}.{suffix}").write_bytes(data if isinstance(data, bytes) else data.encode())
     (tmp_path / "raw" / "train" / "box" / "empty.obj").touch()
     (tmp_path / "raw" / "train" / "box" / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    report = make_shards("mesh-folder", tmp_path / "raw", tmp_path / "out", workers=0)
+    report = make_shards("mesh-folder", tmp_path / "raw", tmp_path / "out", workers=0, max_rejects=1)
     counts = report.splits["train"].counts
     assert (counts["samples"], counts["rejects"]) == (5, 2)
     split = tmp_path / "out" / "train"

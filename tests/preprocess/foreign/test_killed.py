@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -16,8 +15,8 @@ import pytest
 
 from maskstream.preprocess import index_tars
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.format.journal import JOURNAL
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.verify import verify
 
 from .foreign_tars import rejects, write_tar
@@ -61,16 +60,8 @@ def contents(folder):
 
 
 def recorded(folder):
-    """The tars that the journal has, and when their files of packets were written, in ns."""
-    if not (folder / JOURNAL).exists():
-        return {}
-    database = sqlite3.connect(folder / JOURNAL)
-    try:
-        names = [name for (name,) in database.execute("SELECT name FROM records")]
-    except sqlite3.OperationalError:
-        return {}
-    finally:
-        database.close()
+    """The tars that have records, and when their files of packets were written, in ns."""
+    names = [path.name.removesuffix(".record") for path in (folder / RECORDS).glob("*.record")]
     return {name: (folder / name).with_suffix(".packets").stat().st_mtime_ns for name in names}
 
 
@@ -84,7 +75,7 @@ def test_killed_at_random_points(tars, tmp_path, seed):
     while kills < 3:
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, tars], start_new_session=True)
         wanted = 0 if kills == 0 else len(before) + 1
-        while process.poll() is None and (len(recorded(tars)) < wanted or not (tars / JOURNAL).exists()):
+        while process.poll() is None and (len(recorded(tars)) < wanted or not (tars / RECORDS).exists()):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.05))
         assert process.poll() is None, "it was to be killed before its end"
@@ -140,6 +131,6 @@ def test_a_stopped_run_is_not_finished_with_other_settings(tars):
         index_tars([tars], executor=Stopped(1))
     with pytest.raises(ResumeError, match="fast: saved False, here True"):
         index_tars([tars], fast=True, workers=0)
-    (tars / JOURNAL).unlink()
+    shutil.rmtree(tars / RECORDS)
     index_tars([tars], fast=True, workers=0)
-    assert not (tars / JOURNAL).exists()
+    assert not (tars / RECORDS).exists()
