@@ -27,8 +27,8 @@ def check_rejects(folder: Path, rejects: Sequence[Reject], n_listed: int, max_re
     share = len(rejects) / n_listed
     raise DatasetError(
         f"{folder}: {len(rejects)} of {n_listed} sources ({share:.1%}) cannot be used, of which {n_missing} are "
-        f"missing; at most {max_rejects:.1%} may be (max_rejects). Most common: {reasons}. The split is not finished; "
-        f"mend the sources and encode them again with --retry-rejects, or accept this with --max-rejects "
+        f"missing; at most {max_rejects:.1%} may be, or the split does not count as finished. Most common: {reasons}. "
+        f"Mend the sources and encode them again with --retry-rejects, or accept this with --max-rejects "
         f"{_above(share)}, which uses what is written"
     )
 

@@ -7,9 +7,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
+from threading import Thread, Timer
 
 import pyarrow.parquet as pq
 import pytest
+
+from maskstream.preprocess import PROFILES, make_shards
+from maskstream.shards.errors import DatasetError, OutageError
+
+FAST = replace(PROFILES["train"], preset="ultrafast")
 
 SCRIPT = """
 import resource, sys
@@ -66,21 +73,6 @@ def rejects(split):
     return pq.read_table(split / "rejects.parquet").to_pylist()
 
 
-JOB = """
-import sys
-from maskstream.preprocess import make_shards
-from maskstream.shards.errors import MaskstreamError
-
-if __name__ == "__main__":
-    raw, out, workers = sys.argv[1:]
-    try:
-        report = make_shards("folder", raw, out, workers=int(workers), samples_per_shard=3, pauses_s=(0, 0))
-    except MaskstreamError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print({split.state for split in report.splits.values()})
-"""
-
-
 def under(raw, out, kind, amount):
     command = [sys.executable, "-c", SCRIPT, str(raw), str(out), kind, str(amount)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -104,52 +96,73 @@ def large(tmp_path_factory):
     return path.parent.parent
 
 
+def job(raw, out, workers=0):
+    """Runs the job; returns "finished", or the words of the error that ended it."""
+    try:
+        make_shards("folder", raw, out, profile=FAST, workers=workers, samples_per_shard=3, pauses_s=(0.02, 0.04))
+    except (OutageError, DatasetError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "finished"
+
+
 def test_the_root_is_away_at_ten_moments(make_video, tmp_path):
-    """The folder of the raw data is renamed while the job runs, at a random moment, until the job has ended."""
+    """The folder of the raw data is renamed at a random moment of the job, and back at its end or before."""
     for number in range(12):
         make_video(f"raw/train/{'ab'[number % 2]}/{number}.mp4", 30, width=320, height=256)
-    (tmp_path / "job.py").write_text(JOB)
-    raw, aside = tmp_path / "raw", tmp_path / "aside"
-
-    def job(out):
-        command = [sys.executable, str(tmp_path / "job.py"), str(raw), str(tmp_path / out), "2"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    whole = job("whole")
-    begun = first_written(tmp_path / "whole", whole)
-    assert whole.wait() == 0, whole.stderr.read()
+    raw, aside, out = tmp_path / "raw", tmp_path / "aside", tmp_path / "out"
+    begun = time.monotonic()
+    assert job(raw, tmp_path / "whole") == "finished"
     length_s = time.monotonic() - begun
+    whole = contents(tmp_path / "whole")
     rng = random.Random(0)
     ends = Counter()
     for trial in range(10):
-        running = job("out")
-        if trial:
-            first_written(tmp_path / "out", running)
-        time.sleep(rng.uniform(0, 1.1 * length_s))
-        raw.rename(aside)
-        _, errors = running.communicate(timeout=300)
-        aside.rename(raw)
-        ends[errors.partition(":")[0] or "finished"] += 1
-        if running.returncode == 0:
-            assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+        moment = rng.uniform(0, length_s)
+        away = Timer(moment, raw.rename, [aside])
+        back = Timer(moment + rng.uniform(0, 0.5) * length_s, aside.rename, [raw])
+        away.start()
+        if trial % 2:
+            back.start()
+        ended = job(raw, out)
+        away.join()
+        if trial % 2:
+            back.join()
         else:
-            assert errors.startswith(("OutageError: ", "DatasetError: folder: there is no folder")), errors
-            assert not (tmp_path / "out/train/dataset.json").exists()
-        again = job("out")
-        _, errors = again.communicate(timeout=300)
-        assert again.returncode == 0, errors
-        assert contents(tmp_path / "out") == contents(tmp_path / "whole"), trial
-        assert rejects(tmp_path / "out/train") == []
-        shutil.rmtree(tmp_path / "out")
+            aside.rename(raw)
+        ends[ended.partition(":")[0]] += 1
+        if ended == "finished":
+            assert contents(out) == whole, trial
+        else:
+            assert ended.startswith(("OutageError: ", "DatasetError: folder: there is no folder")), ended
+            assert "run the same command again" in ended or "no folder" in ended
+            assert not (out / "train/dataset.json").exists()
+        assert job(raw, out) == "finished", trial
+        assert contents(out) == whole, trial
+        assert rejects(out / "train") == []
+        shutil.rmtree(out)
     print(dict(ends))
-    assert ends["OutageError"] >= 3
+    assert ends["OutageError"] >= 3, ends
 
 
-def first_written(out, process):
-    """Wait until the job has begun to write a shard; the time."""
-    while process.poll() is None and not list(out.glob("train/.*.tar.*.tmp")):
-        time.sleep(0.005)
-    return time.monotonic()
+def test_the_root_is_away_while_processes_work(make_video, tmp_path):
+    for number in range(6):
+        make_video(f"raw/train/a/{number}.mp4", 30)
+    assert job(tmp_path / "raw", tmp_path / "whole") == "finished"
+    aside, records = tmp_path / "aside", tmp_path / "out/train/.records"
+
+    def take_away():
+        while not list(records.glob("*.record")):
+            time.sleep(0.001)
+        (tmp_path / "raw").rename(aside)
+
+    thread = Thread(target=take_away)
+    thread.start()
+    ended = job(tmp_path / "raw", tmp_path / "out", workers=1)
+    thread.join()
+    aside.rename(tmp_path / "raw")
+    assert ended == "finished" or ended.startswith("OutageError: the source 'train/a/"), ended
+    assert job(tmp_path / "raw", tmp_path / "out") == "finished"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_limit_of_memory_is_no_damage(large, tmp_path):
