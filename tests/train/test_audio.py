@@ -172,7 +172,7 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
     assert found.mean == pytest.approx(255 / 256, abs=0.02)
     out = write_report(tmp_path / "whole", split, clips=3)
     page = out.read_text(encoding="utf-8")
-    assert page.count('class="reconstruction"') == 3
+    assert page.count('<article class="clip') == 3
     assert page.count("data:image/webp") >= 9
     assert "loss on 16 of these sounds" in page
     assert "loss of every token&#39;s mean" in page

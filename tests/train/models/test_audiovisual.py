@@ -343,7 +343,7 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
     page = write_report(tmp_path / "a", splits / "val", recipe=recipe, clips=2).read_text()
     for words in ("over 5 pairs", "over 10 pairs", "The encoder saw", "beep", "matching by chance"):
         assert words in page
-    assert page.count('<figure class="reconstruction"') == 2 + 2
+    assert page.count('<article class="clip') == 2 + 2
     if name == "diffmavil-tiny":
         assert "denoised video" in page
         sizes = [len(batch) for batch in recipe.loader(splits / "train", threads=1, device="cpu", steps=12)]

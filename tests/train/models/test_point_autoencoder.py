@@ -143,7 +143,7 @@ def test_a_run_learns_and_its_report_says_what_it_is_worth(splits, tmp_path, nam
     else:
         assert "1-NNA" in page
         assert "% lower; with masks" in page
-        assert page.count("<p>made</p>") == page.count("<p>real</p>") == 2
+        assert page.count("<b>made</b>") == page.count("<b>real</b>") == 2
         assert "GFLOP" in page
 
 

@@ -33,9 +33,8 @@ class ShowWork(Protocol):
 
 NORMALISED = (
     "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
-    "and "
-    "the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws flat "
-    "squares."
+    "and the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws "
+    "flat squares."
 )
 
 

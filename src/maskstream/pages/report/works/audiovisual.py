@@ -22,15 +22,13 @@ from ...figures.work import NORMALISED, Work
 SIDE_PX = 480
 MATCHING = (
     "A row is a clip, a column is a sound, in one order; bright is near. Pairs lie on the diagonal, from the top "
-    "left to "
-    "the bottom right. Neighbours overlap in time and are cut from the same videos, so bright squares around the "
-    "diagonal are clips that look and sound alike. Clips and sounds are whole here, nothing is hidden."
+    "left to the bottom right. Neighbours overlap in time and are cut from the same videos, so bright squares around "
+    "the diagonal are clips that look and sound alike. Clips and sounds are whole here, nothing is hidden."
 )
 READING = (
     "The encoder saw only the bright tokens of the middle rows, of the pictures and of the sound. In the bottom rows "
-    "the "
-    "others are the model's predictions. In spectrograms time runs to the right, frequency rises upwards, bright is "
-    "loud. "
+    "the others are the model's predictions. In spectrograms time runs to the right, frequency rises upwards, bright "
+    "is loud. "
 )
 
 

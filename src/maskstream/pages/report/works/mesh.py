@@ -25,16 +25,13 @@ from ...figures.work import Work, compared
 
 HIDDEN = (
     "A triangle has the mean colour of its corners, and is grey where a corner was hidden; those nodes and all of "
-    "their "
-    "edges were taken out of the graph that the encoder saw. In the last picture their fields are the model's. "
-    "Errors are "
-    "in deviations of the fields over the dataset; the loss is the mean square of them, so the mean field's is near "
-    "1. "
-    "Interpolation gives every hidden node the mean of its neighbours."
+    "their edges were taken out of the graph that the encoder saw. In the last picture their fields are the model's. "
+    "Errors are in deviations of the fields over the dataset; the loss is the mean square of them, so the mean "
+    "field's is near 1. Interpolation gives every hidden node the mean of its neighbours."
 )
 ROLLOUTS = (
-    "A rollout begins with the true first step and goes on from its own steps; only the fields at walls and inflow are "
-    "given. A row is one step of the trajectory; all pictures of a trajectory have one scale of colours."
+    "A rollout begins with the true first step and goes on from its own steps; only the fields at walls and inflow "
+    "are given. A row is one step of the trajectory; all pictures of a trajectory have one scale of colours."
 )
 SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
 """Steps of a rollout that are drawn, as parts of its length."""

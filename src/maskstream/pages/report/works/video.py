@@ -17,8 +17,7 @@ from ...figures.work import NORMALISED, Work, compared
 
 READING = (
     "The encoder saw only the bright tokens of the middle row. In the bottom row they are pasted from the original, "
-    "and "
-    "the others are the model's predictions. "
+    "and the others are the model's predictions. "
 )
 UNPREDICTED = " Grey tokens in the bottom row were neither shown nor predicted."
 
