@@ -1,4 +1,4 @@
-"""How well a masked autoencoder predicts hidden patches, beside trivial predictors."""
+"""Evaluates how well a masked autoencoder predicts hidden patches, compared with two baselines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .held_out import margin
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchLosses:
-    """Mean losses on `samples` samples: the model's; of who gives each patch its mean; and of who gives it the
-    normalised values of the visible patch that is nearest.
+    """Mean losses on `samples` samples: the model's; that of predicting each patch's mean; and that of copying the
+    normalised values of the nearest visible patch.
     """
 
     model: float
@@ -39,7 +39,7 @@ class PatchLosses:
 
 @torch.inference_mode()
 def patch_losses(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT]) -> PatchLosses:
-    """The losses on some batches with masks, each target in its weight; ValueError where there is no batch."""
+    """The losses on batches with masks; each target counts by its weight. Raises ValueError if there is no batch."""
     parts: list[tuple[Part, Part, Part]] = []
     samples = 0
     for batch in batches:
@@ -60,9 +60,7 @@ def patch_losses(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT]) ->
 
 
 def nearest_visible(mask: MaskBatch) -> Tensor:
-    """For each target the visible token that lies nearest on the grid, int64 (B, M); of several the one with the
-    lowest number.
-    """
+    """For each target, the number of the nearest visible token on the grid, int64 (B, M); ties go to the lowest."""
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in mask.grid.shape), indexing="ij")
     places = torch.stack([axis.flatten() for axis in axes], dim=1)
     seen = mask.visible_valid

@@ -1,4 +1,4 @@
-"""How well a model completes pictures."""
+"""Evaluates how well a model completes images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .held_out import HeldOut, batches
 from .patches import patch_losses
 
 MEASURED = 256
-"""As many pictures at most go into the held-out loss."""
+"""The largest number of images that are measured."""
 _AT_ONCE = 32
 
 
 def held_out(config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str | Path) -> HeldOut:
-    """The loss on central crops of mixed pictures of the split beside those of trivial predictors."""
+    """The loss on centre crops of shuffled images of the split, compared with those of two baselines."""
     found = patch_losses(model, held_out_pictures(config, data))
     return HeldOut(
         facts={
@@ -31,7 +31,7 @@ def held_out(config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str 
 
 
 def held_out_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
-    """Mixed pictures of the split as the recipe masks them, without random crops and colours; the same each time."""
+    """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)
     plain = replace(config, views=1, augment=CenterCrop(), colour=None)

@@ -1,4 +1,4 @@
-"""A model's work on clips with their sound: both completed, and which clip finds which sound."""
+"""A report's sections on clips with sound: reconstructions of both, and retrieval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's work on pictures: reconstructions."""
+"""A report's sections on images: reconstructions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ...figures.figures import Figures
 from ...figures.work import NORMALISED, Work, compared
 
 READING = (
-    "A central crop of a held-out picture, the patches of it that the encoder saw, and these with the model's "
-    "predictions between them. "
+    "The centre crop of a held-out image, the patches that the encoder saw, and these patches with the model's "
+    "predictions of the others. "
 )
 
 
 def show(
     config: ImageData, model: MaskedAutoencoder[ImageBatch], data: Path, shown: int, figures: Figures[ImageBatch]
 ) -> Work:
-    """The recipe's masks on a mixed choice of the split's samples."""
+    """Reconstructions of shuffled samples with the recipe's masks."""
     batch = held_out_pictures(config, data)[0]
     section = compared(figures, batch, model, title="Reconstructions", words=READING + NORMALISED, rows=shown)
     return Work(found=held_out(config, model, data), sections=(section,))

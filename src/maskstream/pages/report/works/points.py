@@ -23,18 +23,19 @@ from ...figures.points import cloud
 from ...figures.work import Work, compared
 
 COMPLETION = (
-    "A held-out cloud, of which the encoder saw the groups in orange; the groups in blue are the model's. Where the "
-    "middle of a hidden group lies is known to the model; what it learned is the shape around it."
+    "Held-out clouds. The encoder saw the orange groups; the blue groups are the model's predictions. The model knows "
+    "the centres of the hidden groups, so what it predicts are the shapes around them."
 )
 ERRORS = (
-    "How far the squared error of the predicted noise on held-out clouds lies below that of a predictor that knows "
-    "only the points' mean 0 and variance 1, by noise level. The largest possible margin is that of a predictor "
-    "that knows the cloud itself; it is small because the noise of a single point is random."
+    "How far the model's squared error of the noise on held-out clouds lies below that of a baseline, by noise level. "
+    "The baseline knows only that points have mean 0 and variance 1. The largest possible margin is that of a "
+    "predictor that knows the cloud itself; it is small because the noise of a single point is random."
 )
 REMOVAL = (
-    "A held-out cloud, and with the noise of one time. With the mask the encoder saw only the tokens whose boxes are "
-    "drawn, and so the points in orange. To the right is what is left when the noise that the model predicts is taken "
-    "away in a single step: the mean of all that the cloud may have been, the more blurred the more noise there was."
+    "Held-out clouds, and the same with the noise of one time. With the mask the encoder saw only the tokens whose "
+    "boxes are drawn, which hold the orange points. To the right, the noise that the model predicts was removed in a "
+    "single step. This gives the mean of all clouds that are possible, so the more noise there was, the more it is "
+    "blurred."
 )
 MAKING = (
     f"Clouds that the model generated from noise in {voxels.STEPS} steps for each category, and held-out real clouds "
