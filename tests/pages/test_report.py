@@ -25,7 +25,7 @@ from maskstream.pipelines.masks import Dual, MotionGuided, Random, TokenGrid, Tu
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.shards.errors import ShardError
+from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
@@ -433,6 +433,27 @@ def test_a_recipe_that_cannot_be_rebuilt_must_be_given(run, split, tmp_path):
     with pytest.raises(ValueError, match=r"'VideoDate' is no DataConfig, did you mean 'VideoData'.*recipe="):
         write_report(copied, split)
     assert write_report(copied, split, recipe=recipe).exists()
+
+
+def test_damage_of_a_run_is_said_and_what_is_whole_is_shown(run, split, tmp_path, caplog):
+    _, folder = run
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    metrics = (copied / "metrics.jsonl").read_bytes()
+    (copied / "metrics.jsonl").write_bytes(metrics + b"\0" * 900)
+    assert write_report(copied, split).exists()
+    assert "the 3 steps before it are used" in caplog.text
+    newest = max((copied / "checkpoints").iterdir())
+    whole = (newest / "model.safetensors").read_bytes()
+    (newest / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert write_report(copied, split).exists()
+    assert re.search(r"copied/model.safetensors is used: .*model.safetensors has other contents", caplog.text)
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ResumeError, match=r"model.safetensors has other contents"):
+        write_report(copied, split)
+    for damaged in (b"", b"\0" * 90, b"\xff", b"[" * 100_000, b"[]"):
+        (copied / "run.json").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run.json is .*writes it again"):
+            write_report(copied, split)
 
 
 def test_what_is_not_a_run_is_refused(run, split, tmp_path):

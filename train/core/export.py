@@ -7,13 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from ...pipelines.masks import TokenGrid
 from ...shards.stores.publish import publish
+from .file_sum import DamageError
 from .model import Model, ModelConfig
+
+SUM = "xxh3_128"
+"""The metadata with the checksum of the other metadata and of all tensors."""
 
 
 def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
@@ -28,31 +34,32 @@ def model_bytes(model: nn.Module, about: Mapping[str, str] | None = None) -> byt
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
     built_of = {"model": json.dumps(model.settings.to_dict()), "grids": json.dumps(grids)}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return save(weights, metadata={**(about or {}), "format": "pt", **built_of})
+    metadata = {**(about or {}), "format": "pt", **built_of}
+    return save(weights, metadata={**metadata, SUM: _sum(weights, metadata)})
 
 
 def load_model(path: str | Path) -> Model[Any]:
-    """The model that `save_model` wrote, on the CPU, in eval mode. ValueError for a file of another origin."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    """The model that `save_model` wrote, on the CPU, in eval mode.
+
+    Raises ValueError for a file of another origin, DamageError for one that is not as it was written.
+    """
+    weights, metadata = _read(Path(path))
     if "model" not in metadata or "grids" not in metadata:
         raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
     grids = {name: TokenGrid.from_dict(grid) for name, grid in json.loads(metadata["grids"]).items()}
     config: ModelConfig[Any] = ModelConfig.from_dict(json.loads(metadata["model"]))
     model = config.build(grids)
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(weights)
     return model.eval()
 
 
 def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Loads the weights of a safetensors file whose names and shapes match those of the model.
 
-    Returns the names of the parameters that found no match. ValueError if the file cannot be read or nothing matches.
+    Returns the names of the parameters that found no match. Raises ValueError if nothing matches, DamageError if the
+    file cannot be read or is not as it was written.
     """
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"initial weights {path} cannot be read ({error}); give a model.safetensors") from error
+    weights, _ = _read(Path(path))
     own = model.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     if not fitting:
@@ -61,3 +68,30 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
         )
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; DamageError if its checksum, where it has one, differs."""
+    if not path.is_file():
+        raise DamageError(f"{path} is {'no file' if path.exists() else 'missing'}; give a model.safetensors")
+    try:
+        weights = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DamageError(f"{path} cannot be read ({error}); give a whole model.safetensors") from error
+    expected = metadata.pop(SUM, None)
+    if expected is not None and expected != _sum(weights, metadata):
+        raise DamageError(
+            f"{path} has other contents than were written (its checksum differs); give a whole copy, or a checkpoint's"
+        )
+    return weights, metadata
+
+
+def _sum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The checksum of metadata and tensors."""
+    found = xxhash.xxh3_128(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

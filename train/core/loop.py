@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...pipelines.stream.stalls import summary
 from ...shards.config import Json
-from ...shards.errors import ResumeError
+from ...shards.errors import MaskstreamError, ResumeError
 from ...shards.stores.publish import publish, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
 from .checkpoint import (
@@ -119,7 +119,8 @@ class Trainer:
     that never stopped. Without it the folder's earlier run is overwritten. save_every: steps between checkpoints. keep:
     how many of the newest stay. steps: the length of the whole run, over which the learning rate is planned. initial: a
     file of initial weights (see `load_matching_weights`). SIGTERM and Ctrl-C end `run` after the current step, with a
-    checkpoint. Under torch.distributed each rank trains on its own loader's batches with DistributedDataParallel.
+    checkpoint, and so does an error of the loader about data where there is one rank. Under torch.distributed each rank
+    trains on its own loader's batches with DistributedDataParallel.
 
     The folder is locked (by rank 0) from here to the end of `run`, or until the Trainer is deleted.
 
@@ -216,7 +217,11 @@ class Trainer:
         stopped = False
         clock = time.perf_counter()
         while self.step < goal and not stopped:
-            epoch, batch, waited_s = next(batches)
+            try:
+                epoch, batch, waited_s = next(batches)
+            except MaskstreamError:
+                self._save_before_end(pending, stop)
+                raise
             lr = self.recipe.schedule.lr(self.step, self.steps, self._samples)
             report = self._train_step(batch, lr, stop.asked)
             self.step += 1
@@ -298,7 +303,7 @@ class Trainer:
             if rank() == 0 and resume:
                 found = self._newest()
         chosen = 0 if found is None else found[1].step
-        self.step = int(sum_over_ranks(torch.tensor(chosen, device=self.device)))
+        self.step = self._saved = int(sum_over_ranks(torch.tensor(chosen, device=self.device)))
         self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
         with in_step(self.device):
             if self.step:
@@ -372,6 +377,14 @@ class Trainer:
                 save_checkpoint(
                     self._checkpoints, self.model, self.optimiser, position, about=self._about(), keep=self._keep
                 )
+        self._saved = self.step
+
+    def _save_before_end(self, pending: deque[_Launched], stop: StopRequest) -> None:
+        """Saves the steps that are done when the loader fails; of several ranks only one would be here."""
+        if world_size() == 1 and self.step > self._saved:
+            while pending:
+                self._record(pending.popleft())
+            self._save(stop)
 
     def _identity(self) -> Json:
         """The settings that must be the same in a resumed run. The loader's state holds those of the data."""

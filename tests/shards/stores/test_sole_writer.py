@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -40,6 +41,19 @@ def test_a_writer_in_another_process_holds_until_it_is_killed(tmp_path: Path) ->
     with sole_writer(tmp_path):
         pass
     assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("maskstream.shards.stores.sole_writer.fcntl.flock", flock)
+    with sole_writer(tmp_path):
+        (tmp_path / "written").touch()
+    assert f"the file system of {tmp_path} has no locks" in caplog.text
 
 
 def test_an_error_inside_lets_go(tmp_path: Path) -> None:

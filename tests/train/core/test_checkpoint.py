@@ -2,8 +2,10 @@ import errno
 import json
 import os
 import pickle
+from functools import partial
 from itertools import count
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +20,8 @@ from maskstream.train.core.checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
+from maskstream.train.core.export import load_matching_weights
+from maskstream.train.core.file_sum import DamageError
 from maskstream.train.core.optimiser import build_optimiser, set_lr
 
 
@@ -181,3 +185,51 @@ def test_other_safetensors_are_no_model(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="has no config of a model"):
         load_model(tmp_path / "a.safetensors")
+
+
+@pytest.fixture
+def exported(trained, tmp_path):
+    save_model(trained[0], tmp_path / "model.safetensors", {"recipe": "test"})
+    return tmp_path / "model.safetensors"
+
+
+def test_no_flipped_bit_of_a_model_is_loaded(exported):
+    """Of the header some are spaces and fields that change nothing."""
+    data, whole = exported.read_bytes(), load_model(exported).state_dict()
+    header = 8 + int.from_bytes(data[:8], "little")
+    rng = np.random.default_rng(0)
+    found = []
+    for at in [*rng.integers(0, header * 8, 150), *rng.integers(header * 8, len(data) * 8, 150)]:
+        changed = bytearray(data)
+        changed[at // 8] ^= 1 << at % 8
+        exported.write_bytes(changed)
+        try:
+            loaded = load_model(exported).state_dict()
+            assert all(torch.equal(loaded[name], whole[name]) for name in whole)
+        except (DamageError, ValueError):
+            found.append(at)
+    assert sum(at >= header * 8 for at in found) == 150
+    assert len(found) > 250
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "nuls", "fifo", "folder", "missing"])
+def test_a_damaged_model_is_refused_for_what_it_is(exported, recipe, kind):
+    data = exported.read_bytes()
+    exported.unlink()
+    contents = {"empty": b"", "cut": data[:-7], "nuls": bytes(len(data))}
+    if kind in contents:
+        exported.write_bytes(contents[kind])
+    elif kind != "missing":
+        {"fifo": os.mkfifo, "folder": os.mkdir}[kind](exported)
+    for load in (load_model, partial(load_matching_weights, recipe.build())):
+        with pytest.raises(DamageError, match=r"model.safetensors (cannot be read|is no file|is missing)"):
+            load(exported)
+
+
+def test_weights_of_other_programs_have_no_checksum_and_are_taken(trained, recipe, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(trained[0].state_dict(), tmp_path / "a.safetensors")
+    other = recipe.build(seed=5)
+    assert load_matching_weights(other, tmp_path / "a.safetensors") == []
+    assert same(trained[0], other)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskstream.shards.errors import ResumeError
+from maskstream.shards.errors import ResumeError, SampleError
 from maskstream.train import Trainer, load_model, read_metrics
 from maskstream.train.core.optimiser import OptimiserConfig
 
@@ -73,6 +73,24 @@ def test_it_resumes_from_the_last_checkpoint_after_a_crash(trainer, synthetic_lo
     assert [m.step for m in read_metrics(again.out / "metrics.jsonl")] == list(range(1, 11))
 
 
+@pytest.mark.parametrize("at", [3, 4, 0], ids=["after a step", "just after a checkpoint", "at once"])
+def test_an_error_of_the_loader_about_data_loses_no_step(trainer, synthetic_loader, at):
+    whole = trainer("whole", steps=10).run()
+    loader = synthetic_loader(batches=5)
+
+    def fail(made):
+        if made == at:
+            raise SampleError(shard="a", key="b", component="c", reason="too many are bad")
+
+    loader.before_batch = fail
+    with pytest.raises(SampleError, match="too many are bad"):
+        trainer("failed", loader=loader, steps=10, save_every=4).run()
+    again = trainer("failed", steps=10, save_every=4)
+    assert again.step == at
+    assert equal(weights(whole.out), weights(again.run().out))
+    assert [m.step for m in read_metrics(again.out / "metrics.jsonl")] == list(range(1, 11))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(trainer, synthetic_loader, capsys, number):
     before = signal.getsignal(number)
@@ -110,6 +128,12 @@ def test_a_finished_run_is_left_as_it_is(trainer):
     assert (again.step, again.loss) == (3, None)
     assert equal(weights(first.out), before)
     assert len(read_metrics(first.out / "metrics.jsonl")) == 3
+
+
+def test_as_many_checkpoints_stay_as_asked(trainer):
+    out = trainer("run", steps=9, save_every=2, keep=3).run().out
+    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert kept == ["step-00000006", "step-00000008", "step-00000009"]
 
 
 def test_without_resume_it_starts_over(trainer):
@@ -190,8 +214,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_unsaved(trainer):
 def test_what_cannot_be_trained_on_is_refused(trainer, synthetic_loader, recipe):
     with pytest.raises(ValueError, match="no batch"):
         trainer("run", loader=synthetic_loader(batches=0))
-    with pytest.raises(ValueError, match="steps=0"):
-        trainer("run", steps=0)
+    for setting in ("steps", "save_every", "keep"):
+        with pytest.raises(ValueError, match=rf"at least 1, got .*{setting}=0"):
+            trainer("run", **{setting: 0})
     loader = synthetic_loader()
     make = loader.make
     loader.make = lambda epoch, b: replace(make(epoch, b), mask=None)

@@ -14,6 +14,7 @@ from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.shards.config import with_set
 from maskstream.train import train
 from maskstream.train.core.export import load_matching_weights, load_model, save_model
+from maskstream.train.core.file_sum import DamageError
 from maskstream.train.core.loop import Trainer
 from maskstream.train.core.losses import squared
 from maskstream.train.evaluate.hidden_nodes import masked_losses, spread
@@ -121,7 +122,7 @@ def test_a_pre_training_carries_over_by_name(tmp_path):
     assert all(torch.equal(mine[name], theirs[name]) for name in mine if name in theirs)
     with pytest.raises(ValueError, match="no weight in"):
         load_matching_weights(torch.nn.Linear(2, 2), tmp_path / "masked.safetensors")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(DamageError, match="is missing"):
         load_matching_weights(then, tmp_path / "nothing.safetensors")
 
 
