@@ -11,6 +11,14 @@ MaskstreamError
 """
 
 
+class DataError(ValueError):
+    """Bytes or numbers of a sample are not as their format says; the message says how.
+
+    Parsers and decoders raise it. It leaves no loader and no command: `Manifest.reading` makes a SampleError of it, and
+    `verify` a problem.
+    """
+
+
 class MaskstreamError(Exception):
     """The root of all errors about data."""
 

@@ -23,6 +23,7 @@ from ..stores.base import Range, Store
 from ..stores.local import LocalStore
 from .column_reader import REMEDY, ColumnReader
 from .columns import COMPONENT_COLUMNS, DIGEST, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
+from .data_errors import data_reason
 from .dataset import MANIFEST, read_dataset_json
 from .shared_arrays import Shared, can_share
 
@@ -231,10 +232,26 @@ class Manifest:
         member = component.described(i)
         return VideoIndex.of(member.facts, member.words, member.lists)
 
+    @contextmanager
+    def reading(self, i: int, name: str) -> Iterator[None]:
+        """Raises SampleError where the data of component `name` of sample i make the block fail.
+
+        All that parses or decodes a member, or computes with its numbers in the manifest, runs in such a block, and
+        nothing else does: data_errors.py has the errors that are the data's.
+        """
+        try:
+            yield
+        except Exception as error:
+            if (reason := data_reason(error)) is None:
+                raise
+            raise self.sample_error(i, name, reason) from error
+
+    def sample_error(self, i: int, name: str, reason: str) -> SampleError:
+        """The error that says why component `name` of sample i cannot be used."""
+        return SampleError(shard=self.shard_path(i).name, key=self.key(i), component=name, reason=reason)
+
     def _missing(self, i: int, name: str) -> SampleError:
-        return SampleError(
-            shard=self.shard_path(i).name, key=self.key(i), component=name, reason="the sample has no such component"
-        )
+        return self.sample_error(i, name, "the sample has no such component")
 
     @property
     def fingerprint(self) -> str:

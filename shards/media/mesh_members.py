@@ -15,10 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShardError
+from ..errors import DataError
+from .npy import read_npy
 
 MESH, FIELDS = "mesh.npz", "fields.npy"
+SURFACE, SIMULATION = ("vertices", "faces"), ("positions", "cells", "node_type")
+"""The arrays of a surface and of a simulation."""
+_NAMES = {*SURFACE, *SIMULATION}
+_MAX_ARRAYS = 16
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, OSError, EOFError)
 _FLOAT_BYTES = 4
+
+
+class MeshError(DataError):
+    """The bytes are no `mesh.npz`, or its arrays contradict each other."""
 
 
 def fields_of(mesh: str) -> str:
@@ -34,12 +44,55 @@ def mesh_bytes(**arrays: npt.NDArray[Any]) -> bytes:
 
 
 def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a `mesh.npz`. Raises ShardError if it cannot be read."""
+    """The arrays of a `mesh.npz`, those of SURFACE or of SIMULATION; cells name only nodes that exist.
+
+    Nothing is decompressed, and no more memory is taken than the member has bytes. Raises MeshError if it is no such
+    file.
+    """
+    arrays = _arrays(data)
+    names = SURFACE if "faces" in arrays else SIMULATION
+    if missing := [name for name in names if name not in arrays]:
+        raise MeshError(f"has no array {missing[0]!r}, only {', '.join(arrays) or 'none'}")
+    nodes, cells = arrays[names[0]], arrays[names[1]]
+    dims, corners = ((3,), (3,)) if names is SURFACE else ((2, 3), (3, 4))
+    for name, array, dtype, columns in ((names[0], nodes, np.float32, dims), (names[1], cells, np.int32, corners)):
+        if array.dtype != dtype or array.ndim != 2 or array.shape[1] not in columns:
+            legal = " or ".join(map(str, columns))
+            raise MeshError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} (n, {legal})")
+    if not len(nodes):
+        raise MeshError("has no nodes")
+    if cells.size and (cells.min() < 0 or cells.max() >= len(nodes)):
+        raise MeshError(f"its cells refer to the nodes {cells.min()} to {cells.max()}, but it has {len(nodes)}")
+    if names is SIMULATION:
+        kinds = arrays["node_type"]
+        if kinds.dtype != np.int32 or kinds.shape != (len(nodes),):
+            raise MeshError(f"node_type is {kinds.dtype} {kinds.shape}, not int32 ({len(nodes)},)")
+    return {name: arrays[name] for name in names}
+
+
+def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays with known names. Raises MeshError unless all members are stored as they are, within `data`."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, OSError, KeyError, EOFError) as error:
-        raise ShardError(f"{MESH} cannot be read ({error})") from error
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            members = file.infolist()
+            if len(members) > _MAX_ARRAYS:
+                raise MeshError(f"has {len(members)} arrays; at most {_MAX_ARRAYS} are legal")
+            for member in members:
+                if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                    raise MeshError(
+                        f"{member.filename} is compressed ({member.compress_size} to {member.file_size} bytes); the "
+                        "format stores arrays as they are"
+                    )
+                if member.flag_bits & 0x61:
+                    raise MeshError(f"{member.filename} is encrypted")
+            if sum(member.file_size for member in members) > len(data):
+                raise MeshError(f"declares arrays of more than its {len(data)} bytes")
+            names = {member.filename.removesuffix(".npy"): member for member in members}
+            return {name: read_npy(file.read(member)) for name, member in names.items() if name in _NAMES}
+    except MeshError:
+        raise
+    except _DAMAGED as error:
+        raise MeshError(f"is no NPZ file of numbers ({error})") from error
 
 
 def step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ....shards.errors import ShardError
 from ...masks.core.batch import MaskBatch
 from ...masks.core.grid import TokenGrid
 from ...masks.patterns.mesh_nodes import submesh
@@ -36,7 +37,17 @@ class MeshView:
 def mesh_batch(
     views: Sequence[MeshView], *, label: Sequence[int], key: list[str], change: npt.NDArray[np.float32]
 ) -> MeshBatch:
-    """The batch of the given views, with a label and a key per view; `change` is float32 (D,), as in `MeshBatch`."""
+    """The batch of the given views, with a label and a key per view; `change` is float32 (D,), as in `MeshBatch`.
+
+    Raises ShardError for meshes that make no batch: of two and of three dimensions, or surfaces and simulations.
+    """
+    forms = {(view.positions.shape[1], view.state.shape[1], view.next_state is None): n for n, view in enumerate(views)}
+    if len(forms) > 1:
+        (one, at), (other, then), *_ = forms.items()
+        raise ShardError(
+            f"sample {key[at]!r} has {_form(*one)}, sample {key[then]!r} {_form(*other)}; they make no batch, so write "
+            "them to two splits"
+        )
     node_offset = _offsets([len(view.positions) for view in views])
     edges = np.concatenate(
         [view.graph.edges + first for view, first in zip(views, node_offset, strict=False)], axis=1, dtype=np.int64
@@ -63,6 +74,10 @@ def mesh_batch(
         step=torch.tensor([view.step for view in views], dtype=torch.int64),
         key=key,
     )
+
+
+def _form(dims: int, channels: int, surface: bool) -> str:
+    return f"{channels} channels on the nodes of a {'surface' if surface else 'simulation'} in {dims} dimensions"
 
 
 def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> MaskBatch | None:

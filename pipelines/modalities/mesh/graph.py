@@ -37,9 +37,7 @@ def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float
     """
     from .kernels import both_ways, neighbour_rows
 
-    cells = np.ascontiguousarray(cells, dtype=np.int32)
-    if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
-        raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}; legal are 0 to {len(positions) - 1}")
+    cells = _checked(cells, positions)
     starts, found = neighbour_rows(cells, len(positions))
     edges, features = both_ways(starts, found, np.ascontiguousarray(positions, dtype=np.float32), 1 / length)
     return Graph(edges=edges, features=features)
@@ -48,8 +46,21 @@ def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float
 def surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) -> Float32s:
     """The unit normals of a surface's vertices, float32 (V, 3): the area-weighted mean of the faces' normals.
 
-    vertices: float32 (V, 3). faces: int32 (F, 3). A vertex whose mean is 0 has the normal 0.
+    vertices: float32 (V, 3). faces: int32 (F, 3). A vertex whose mean is 0 has the normal 0. Raises ValueError if a
+    face names a vertex that does not exist.
     """
     from .kernels import vertex_normals
 
-    return vertex_normals(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32))
+    faces = _checked(faces, vertices)
+    if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,):
+        raise ValueError(f"vertices are (V, 3) and faces (F, 3), got {vertices.shape} and {faces.shape}")
+    return vertex_normals(np.ascontiguousarray(vertices, np.float32), faces)
+
+
+def _checked(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArray[np.int32]:
+    """The cells for a kernel, which checks no bounds: int32 (C, k) in C order, of nodes that exist, else ValueError."""
+    if cells.ndim != 2 or positions.ndim != 2:
+        raise ValueError(f"cells are (C, k) and positions (V, d), got {cells.shape} and {positions.shape}")
+    if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
+        raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}; legal are 0 to {len(positions) - 1}")
+    return np.ascontiguousarray(cells, dtype=np.int32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import SampleError, ShardError, StoreError
+from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
 from ....shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
 from ....shards.stores.base import Range
@@ -25,6 +25,8 @@ from .statistics import MeshStatistics
 
 FREE = (0, 5)
 """The node types whose fields are not prescribed: normal and outflow."""
+_NODE_BYTES = 8
+"""The bytes of a node in two dimensions, the fewest that a mesh has per node."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,16 +105,18 @@ class MeshSampler:
         """Draws the step of each view, and finds the byte ranges; raises SampleError if the sample has no mesh."""
         index, epoch, key = wanted.index, wanted.epoch, self.manifest.key(wanted.index)
         mesh = self.manifest.member(index, self.component)
-        steps = self._steps(index, epoch, key)
+        with self.manifest.reading(index, self.trajectory):
+            steps = self._steps(index, epoch, key)
+            pairs = tuple(self._range(index, step, 2) for step in steps) if self.n_steps(index) else ()
         return MeshRequest(
             index=index,
             epoch=epoch,
             place=wanted.place,
             key=key,
-            n_nodes=int(self.manifest.components[self.component].facts["n_nodes"][index]),
+            n_nodes=self._n_nodes(index, mesh),
             steps=steps,
             mesh=mesh,
-            pairs=tuple(self._range(index, step, 2) for step in steps) if self.n_steps(index) else (),
+            pairs=pairs,
         )
 
     def allocate(self, rows: int) -> MeshDraft:
@@ -131,10 +135,9 @@ class MeshSampler:
             mesh = self._mesh(request.index, request.mesh)
             pairs = self._pairs(request)
         stats.read_bytes += sum(each.size for each in request.ranges)
-        if len(mesh.positions) != request.n_nodes:
-            reason = f"has {len(mesh.positions)} nodes, not {request.n_nodes} as the manifest says"
-            raise self._error(request.index, self.component, reason)
-        with stats.stage("convert"):
+        with stats.stage("convert"), self.manifest.reading(request.index, self.component):
+            if len(mesh.positions) != request.n_nodes:
+                raise DataError(f"has {len(mesh.positions)} nodes, not {request.n_nodes} as the manifest says")
             graph = build_graph(mesh.positions, mesh.cells, self.statistics.edge_length)
             if pairs:
                 states = [self.statistics.normalised(pair) for pair in pairs]
@@ -177,16 +180,19 @@ class MeshSampler:
 
         Raises SampleError if they cannot be read, or are not finite.
         """
-        try:
+        with self.manifest.reading(index, self.trajectory):
             data = self.manifest.store.read(*self._range(index, first, count))
-        except StoreError as error:
-            raise self._error(index, self.trajectory, str(error)) from error
-        return self._finite(index, first, data)
+            return self._finite(index, first, data)
 
     def n_steps(self, index: int) -> int:
-        """The number of steps of sample `index`; 0 for a surface."""
+        """The number of steps of sample `index`; 0 for a surface. Raises DataError if a simulation has too few."""
         stored = self.manifest.components.get(self.trajectory)
-        return int(stored.lists["shape"][index][0]) if stored is not None and stored.offset[index] else 0
+        if stored is None or not stored.offset[index]:
+            return 0
+        steps = int(stored.lists["shape"][index][0])
+        if steps < 2:
+            raise DataError(f"has {steps} steps in the manifest; a step and the next one are read")
+        return steps
 
     def _steps(self, index: int, epoch: int, key: str) -> tuple[int, ...]:
         """The step of each view; never the last step, which has no next one."""
@@ -195,47 +201,58 @@ class MeshSampler:
             return tuple((2 * view + 1) * pairs // (2 * self.views) for view in range(self.views))
         return tuple(int(sample_rng(self.seed, epoch, key, v, "step").integers(pairs)) for v in range(self.views))
 
+    def _n_nodes(self, index: int, mesh: Range) -> int:
+        """The number of nodes in the manifest; raises SampleError if the mesh has too few bytes for them."""
+        with self.manifest.reading(index, self.component):
+            n_nodes = int(self.manifest.components[self.component].facts["n_nodes"][index])
+            if not 0 < _NODE_BYTES * n_nodes <= mesh.size:
+                raise DataError(f"has {mesh.size} bytes, too few for the {n_nodes} nodes in the manifest")
+        return n_nodes
+
     def _shape(self, index: int) -> tuple[int, int]:
         """The numbers of nodes and channels of the fields of sample `index`."""
-        _, n_nodes, channels = self.manifest.components[self.trajectory].lists["shape"][index].tolist()
-        return n_nodes, channels
+        shape = self.manifest.components[self.trajectory].lists["shape"][index].tolist()
+        channels = len(self.statistics.mean)
+        if len(shape) != 3 or shape[2] != channels or shape[1] < 1:
+            raise DataError(f"has the shape {shape} in the manifest, not (steps, nodes, {channels})")
+        return shape[1], channels
 
     def _range(self, index: int, first: int, count: int) -> Range:
-        """The byte range of the steps [first, first + count) of sample `index`."""
-        name, offset, _ = self.manifest.member(index, self.trajectory)
+        """The byte range of the steps [first, first + count) of sample `index`; raises DataError if they are none."""
+        name, offset, whole = self.manifest.member(index, self.trajectory)
         begin, size = step_span(first, count, *self._shape(index))
         data_offset = int(self.manifest.components[self.trajectory].facts["data_offset"][index])
+        steps = self.n_steps(index)
+        if first < 0 or first + count > steps:
+            raise DataError(f"has {steps} steps, so there are no steps {first} to {first + count - 1}")
+        if data_offset < 0 or data_offset + begin + size > whole:
+            raise DataError(f"has {whole} bytes, too few for the steps {first} to {first + count - 1} in the manifest")
         return Range(name, offset + data_offset + begin, size)
 
     def _mesh(self, index: int, place: Range) -> StoredMesh:
         """Reads the mesh of sample `index` from the range `place`; raises SampleError if it cannot be read."""
-        try:
-            arrays = read_mesh(self.manifest.store.read(*place))
-            if "faces" in arrays:
-                kinds = np.zeros(len(arrays["vertices"]), dtype=np.int64)
-                return StoredMesh(positions=arrays["vertices"], cells=arrays["faces"], kinds=kinds)
-            kinds = arrays["node_type"].astype(np.int64)
-            return StoredMesh(positions=arrays["positions"], cells=arrays["cells"], kinds=kinds)
-        except (StoreError, ShardError, KeyError) as error:
-            raise self._error(index, self.component, f"{error}") from error
+        with self.manifest.reading(index, self.component):
+            positions, cells, *kinds = read_mesh(self.manifest.store.read(*place)).values()
+            if not np.isfinite(positions).all():
+                raise DataError("a coordinate is not finite")
+            of_nodes = kinds[0].astype(np.int64) if kinds else np.zeros(len(positions), dtype=np.int64)
+            return StoredMesh(positions=positions, cells=cells, kinds=of_nodes)
 
     def _pairs(self, request: MeshRequest) -> list[npt.NDArray[np.float32]]:
         """Reads the step of each view and the next one, float32 (2, V, D) each; empty for a surface.
 
         Raises SampleError if they cannot be read, or are not finite.
         """
-        try:
+        with self.manifest.reading(request.index, self.trajectory):
             found = self.manifest.store.read_many(request.pairs)
-        except StoreError as error:
-            raise self._error(request.index, self.trajectory, str(error)) from error
-        pairs = zip(request.steps, found, strict=False)  # `found` is empty for a surface
-        return [self._finite(request.index, step, data) for step, data in pairs]
+            pairs = zip(request.steps, found, strict=False)  # `found` is empty for a surface
+            return [self._finite(request.index, step, data) for step, data in pairs]
 
     def _finite(self, index: int, first: int, data: bytes) -> npt.NDArray[np.float32]:
-        """The steps from `first` on in `data`, float32 (count, V, D); raises SampleError if they are not finite."""
+        """The steps from `first` on in `data`, float32 (count, V, D); raises DataError if they are not finite."""
         steps = steps_of(data, *self._shape(index))
         if not np.isfinite(steps).all():
-            raise self._error(index, self.trajectory, f"steps {first} to {first + len(steps) - 1} are not finite")
+            raise DataError(f"steps {first} to {first + len(steps) - 1} are not finite")
         return steps
 
     def _draw_maps(self, mask: Mask, request: MeshRequest, draft: MeshDraft, row: int, cues: Cues) -> None:
@@ -247,10 +264,6 @@ class MeshSampler:
     def _mask_batch(self, maps: Maps | None, n_nodes: int) -> MaskBatch | None:
         """The mask of one view, whose nodes are numbered from 0."""
         return None if self.pattern is None or maps is None else self.pattern.batched(_nodes(n_nodes), [maps])
-
-    def _error(self, index: int, component: str, reason: str) -> SampleError:
-        shard = self.manifest.shard_path(index).name
-        return SampleError(shard=shard, key=self.manifest.key(index), component=component, reason=reason)
 
 
 def _nodes(n: int) -> TokenGrid:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.media.limits import MAX_PIXELS
 from ..reject import RejectError
 from .header import Header, read_header
 
@@ -20,8 +21,6 @@ UInt8s = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """The endings of files that are looked for; what a file holds is decided by its first bytes."""
-
-MAX_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

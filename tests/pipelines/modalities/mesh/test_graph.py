@@ -68,3 +68,19 @@ def test_normals_agree_with_the_areas_of_the_faces():
 def test_a_flat_vertex_has_no_normal():
     places = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], np.float32)
     np.testing.assert_array_equal(surface_normals(places, np.array([[0, 1, 2]], np.int32)), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("wrong", [-1, 50, 2**31 - 1])
+def test_no_kernel_gets_a_node_that_does_not_exist(wrong):
+    places, cells = random_mesh(2, 3)
+    cells[7, 1] = wrong
+    for made in (build_graph, surface_normals):
+        with pytest.raises(ValueError, match="legal are 0 to 49"):
+            made(places, cells)
+
+
+def test_no_kernel_gets_other_shapes():
+    places, cells = random_mesh(3, 4)
+    for of_vertices, of_faces in ((places, cells), (places[:, :2], cells[:, :3]), (places[0], cells)):
+        with pytest.raises(ValueError, match=r"\(V, "):
+            surface_normals(of_vertices, of_faces)

@@ -1,0 +1,88 @@
+"""Arrays of numbers as NPY files. Headers are matched with a pattern, not evaluated, and compared with the bytes.
+
+NumPy's own reader evaluates the header, and takes memory for the shape that it declares before it looks at the data.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+
+_MAGIC = b"\x93NUMPY"
+_LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
+"""The bytes of the header's length, by version."""
+_HEADER = re.compile(
+    rb"\{ *'descr' *: *'([<>|=]?[a-zA-Z]\d{1,2})' *, *'fortran_order' *: *(True|False) *, "
+    rb"*'shape' *: *\(((?: *\d{1,18} *,)*(?: *\d{1,18})?) *\) *,? *\} *\n?"
+)
+_NUMBERS = "biufc"
+_MAX_AXES = 16
+
+
+class NpyError(DataError):
+    """The bytes are no NPY file of numbers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NpyHeader:
+    """The header of an NPY file. data_offset: where its numbers begin, in bytes."""
+
+    version: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran: bool
+    data_offset: int
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the numbers."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def npy_bytes(array: npt.NDArray[Any]) -> bytes:
+    """An array as NPY 1.0 in C order; the same array gives the same bytes."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def npy_header(npy: bytes | memoryview) -> NpyHeader:
+    """The header of a whole NPY file of numbers. Raises NpyError if it is none, or its data have another size."""
+    start = bytes(npy[:12])
+    if not start.startswith(_MAGIC) or len(start) < 12 or start[6] not in _LENGTH_BYTES:
+        raise NpyError(f"begins with {start[:8]!r}, so it is no NPY file")
+    width = _LENGTH_BYTES[start[6]]
+    begin = 8 + width + int.from_bytes(start[8 : 8 + width], "little")
+    found = _HEADER.fullmatch(npy[8 + width : begin]) if begin <= len(npy) else None
+    if found is None:
+        raise NpyError("has no NPY header of numbers ({'descr': ..., 'fortran_order': ..., 'shape': ...})")
+    descr, fortran, axes = (part.decode() for part in found.groups())
+    shape = tuple(int(length) for length in axes.split(",") if length.strip())
+    try:
+        dtype = np.dtype(descr)
+    except TypeError as error:
+        raise NpyError(f"has the dtype {descr!r}, which does not exist") from error
+    if dtype.kind not in _NUMBERS or len(shape) > _MAX_AXES:
+        raise NpyError(f"holds {dtype} with {len(shape)} axes; numbers with at most {_MAX_AXES} axes are legal")
+    header = NpyHeader(version=start[6], dtype=dtype, shape=shape, fortran=fortran == "True", data_offset=begin)
+    if begin + header.size_bytes != len(npy):
+        raise NpyError(
+            f"is no NPY file: it declares {dtype} {shape}, {header.size_bytes} bytes, but {len(npy) - begin} follow"
+        )
+    return header
+
+
+def read_npy(npy: bytes | memoryview) -> npt.NDArray[Any]:
+    """The array of an NPY file, a copy in the machine's byte order. Raises NpyError if it is no NPY file of numbers."""
+    header = npy_header(npy)
+    flat = np.frombuffer(npy, header.dtype, offset=header.data_offset)
+    array = flat.reshape(header.shape, order="F" if header.fortran else "C")
+    return array.astype(header.dtype.newbyteorder("="), order="K")
