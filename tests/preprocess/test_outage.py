@@ -1,21 +1,34 @@
 """Real jobs while something is missing: no outage becomes a reject, and the same command goes on to the same bytes."""
 
+import errno
 import hashlib
+import os
 import random
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Thread, Timer
+from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile as sf
 
-from maskstream.preprocess import PROFILES, make_shards
+from maskstream.preprocess import DATASETS, PROFILES, make_shards
+from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.executors.base import Finished
 from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.shards.format.sample import Reject
 
+from .. import flash_and_beep
+
+KINDS = ("folder", "audio-folder", "audiovisual-folder", "image-folder", "points-folder", "mesh-folder")
 FAST = replace(PROFILES["train"], preset="ultrafast")
 
 SCRIPT = """
@@ -191,3 +204,123 @@ def test_a_limit_of_open_files_is_no_damage(make_video, tmp_path):
     assert outages
     assert under(raw, tmp_path / "out", "descriptors", 100).returncode == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def write_raw(kind, root, make_video):
+    """Two sources of a kind below `root`."""
+    rng = np.random.default_rng(0)
+    (root / "a").mkdir(parents=True)
+    for number in range(2):
+        stem = root / "a" / str(number)
+        if kind == "audiovisual-folder":
+            flash_and_beep.write(stem.with_suffix(".mp4"), (5,), frames=20)
+        elif kind == "folder":
+            make_video(f"raw/a/{number}.mp4", 5)
+        elif kind == "audio-folder":
+            sf.write(stem.with_suffix(".wav"), rng.uniform(-0.5, 0.5, 8000), 16000)
+        elif kind == "image-folder":
+            cv2.imwrite(str(stem.with_suffix(".png")), rng.integers(0, 255, (24, 32, 3), dtype=np.uint8))
+        elif kind == "points-folder":
+            np.save(stem.with_suffix(".npy"), rng.normal(size=(50, 3)))
+        else:
+            stem.with_suffix(".obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+
+
+@dataclass(frozen=True)
+class Flickers:
+    """An encoder whose root is away while it reads for the first time."""
+
+    encoder: Any
+    root: Path
+    seen: list = field(default_factory=list)
+
+    def __getattr__(self, name):
+        return getattr(self.encoder, name)
+
+    def encode(self, source):
+        if self.seen:
+            return self.encoder.encode(source)
+        aside = self.root.rename(self.root.with_name("aside"))
+        try:
+            return self.encoder.encode(source)
+        except RejectError as error:
+            self.seen.append(error)
+            raise
+        finally:
+            aside.rename(self.root)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_root_that_flickers_costs_no_source_of_any_modality(make_video, tmp_path, kind):
+    raw = tmp_path / "raw"
+    write_raw(kind, raw, make_video)
+    made = make_shards(kind, raw, tmp_path / "whole", workers=0).splits["train"]
+    assert made.counts["samples"] == 2
+    seen = []
+
+    def flickers(root):
+        found = DATASETS[kind](root)
+        return replace(found, encoder=Flickers(found.encoder, root, seen))
+
+    make_shards(flickers, raw, tmp_path / "out", workers=0, pauses_s=())
+    assert len(seen) == 1
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+class Away:
+    """An executor in this process, while whose tasks run the raw data are away."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def run(self, work, tasks):
+        aside = self.root.rename(self.root.with_name("aside"))
+        try:
+            done = [Finished(task, work(task, str)) for task in tasks]
+        finally:
+            aside.rename(self.root)
+        yield from done
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_root_that_is_away_ends_the_run_of_any_modality(make_video, tmp_path, kind):
+    raw = tmp_path / "raw"
+    write_raw(kind, raw, make_video)
+    with pytest.raises(OutageError, match="No such file or directory"):
+        make_shards(kind, raw, tmp_path / "out", executor=Away(raw), pauses_s=(0,))
+    assert not (tmp_path / "out/train/dataset.json").exists()
+    assert make_shards(kind, raw, tmp_path / "out", workers=0).splits["train"].counts["samples"] == 2
+
+
+def test_files_that_are_missing_for_a_moment_are_not_missing(make_video, tmp_path):
+    make_video("raw/x.mp4", 4)
+    make_video("raw/y.mp4", 4)
+    (tmp_path / "raw/videos.csv").write_text("path\nx.mp4\ny.mp4\n")
+    listed = []
+
+    def flickers(root):
+        listed.append(root)
+        found = DATASETS["folder"](root)
+        if len(listed) > 1:
+            return found
+        gone = Reject(source="y.mp4", stage="missing", reason="there is no file y.mp4")
+        return replace(found, splits={"train": found.splits["train"][:1]}, missing={"train": [gone]})
+
+    with pytest.raises(OutageError, match=r"other files are below .* each time that they are listed"):
+        make_shards(flickers, tmp_path / "raw", tmp_path / "out", workers=0)
+    assert make_shards(flickers, tmp_path / "raw", tmp_path / "out", workers=0).splits["train"].counts["samples"] == 2
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(make_video, tmp_path, monkeypatch):
+    make_video("raw/a/x.mp4", 4)
+    make_video("raw/b/y.mp4", 4)
+    scandir = os.scandir
+
+    def failing(path):
+        if Path(path).name == "b":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(OutageError, match=r"b cannot be listed \(Input/output error\)"):
+        make_shards("folder", tmp_path / "raw", tmp_path / "out", workers=0)
