@@ -72,7 +72,9 @@ def main() -> None:
         _fail(error, 1)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            errors.print("interrupted; run the same command to continue (without --overwrite)", highlight=False)
+            errors.print(
+                "interrupted; run the same command to continue (without --overwrite or --no-resume)", highlight=False
+            )
         raise
 
 

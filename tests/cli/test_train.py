@@ -1,0 +1,50 @@
+"""`maskstream train`: how often it saves, how many checkpoints stay, and damage in one line."""
+
+import re
+
+import pytest
+
+from maskstream.train import read_metrics
+
+from .test_cli import run, shards  # noqa: F401 - a fixture
+
+SMALL = [
+    *("clip.frames=4", "clip.size=32", "patch=8", "batch_size=2"),
+    *("model.width=16", "model.depth=1", "model.heads=2"),
+    *("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2"),
+]
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path, shards):  # noqa: F811
+    """The exit code of a small training, with more words on its command line."""
+    words = ["--data", shards[1] / "train", "--out", tmp_path / "run", "--device", "cpu", "--steps", 7]
+    words += [word for assignment in SMALL for word in ("--set", assignment)]
+    return lambda *more: run(monkeypatch, "train", "videomae-tiny", *words, *more)
+
+
+def test_saving_and_keeping_are_options_and_damage_is_one_line(train, tmp_path, capsys, caplog):
+    assert train("--save-every", 2, "--keep", 3) == 0
+    saved = sorted((tmp_path / "run/checkpoints").iterdir())
+    assert [path.name for path in saved] == ["step-00000004", "step-00000006", "step-00000007"]
+    (saved[-1] / "optimiser.safetensors").write_bytes(b"")
+    assert train("--save-every", 2) == 0
+    assert re.search(r"step-00000006 is used .* step-00000007: optimiser.safetensors has 0 bytes", caplog.text)
+    assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 8))
+    assert [path.name for path in sorted((tmp_path / "run/checkpoints").iterdir())] == [
+        "step-00000006",
+        "step-00000007",
+    ]
+    for path in (tmp_path / "run/checkpoints").iterdir():
+        (path / "state.json").unlink()
+    capsys.readouterr()
+    assert train() == 1
+    assert re.match(
+        r"error no checkpoint in .* is whole: .*state.json is missing.*--no-resume", capsys.readouterr().err
+    )
+    assert train("--no-resume") == 0
+
+
+@pytest.mark.parametrize("option", ["--save-every", "--keep"])
+def test_less_than_one_is_a_wrong_command_line(train, option):
+    assert train(option, 0) == 2
