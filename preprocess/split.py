@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from ..shards.config import differences
 from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError
+from ..shards.format.checked_file import read_checked
 from ..shards.format.columns import FORMAT
 from ..shards.format.dataset import DATASET_JSON, FOREIGN, MANIFEST, REJECTS, finish_split, read_dataset_json
 from ..shards.format.records import RECORDS, Records
+from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
 from ..shards.stores.block_sums import SUMS
@@ -62,11 +62,20 @@ class SplitJob:
     def is_finished(self) -> bool:
         """Whether the split is on disk, verified, made from these sources with these settings, and needs no retry.
 
+        It is not if its index (dataset.json, manifest, rejects) is damaged, as far as its records can replace it.
+
         Raises ResumeError if its settings or sources differ, DatasetError if it has too many rejects.
         """
         if not (self.folder / DATASET_JSON).is_file():
             return False
-        written = read_dataset_json(self.folder)
+        try:
+            written = read_dataset_json(self.folder)
+            rejects = read_rejects(self.folder, written)
+            read_checked(self.folder, MANIFEST, written["files"])
+        except ShardError:
+            if self._records.job() is None:
+                raise
+            return False  # the index is damaged, and is written again from the records
         saved = {"dataset": written["dataset"], **written["settings"]}
         wanted = {"dataset": self.info.dataset, **self.info.settings}
         if changes := "; ".join(differences(saved, wanted)):
@@ -88,7 +97,7 @@ class SplitJob:
         ):
             return False
         self._check_sources()
-        check_rejects(self.folder, self._rejects(), self._n_listed, self._max_rejects)
+        check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
         return True
 
     @property
@@ -230,9 +239,6 @@ class SplitJob:
 
     def counts(self) -> dict[str, Any]:
         """The counts of the finished split; rejects are counted by the stage that failed."""
-        stages = Counter(reject.stage for reject in self._rejects())
-        return dict(read_dataset_json(self.folder)["counts"]) | ({"rejected": dict(stages)} if stages else {})
-
-    def _rejects(self) -> Sequence[Reject]:
-        """The rejects of the finished split."""
-        return [Reject(**row) for row in pq.read_table(self.folder / REJECTS).to_pylist()]
+        info = read_dataset_json(self.folder)
+        stages = Counter(reject.stage for reject in read_rejects(self.folder, info))
+        return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 
 from ..errors import ShardError
 from .columns import COMPONENTS_KEY, DIGEST_BYTES, FORMAT, FORMAT_KEY
-
-REMEDY = "make the shards again (`maskstream shards`, or `maskstream index` for foreign tars)"
+from .damage import REMEDY
 
 
 class ColumnReader:
@@ -36,6 +35,8 @@ class ColumnReader:
         self.names: list[str] = self._schema.names
         self.kinds: dict[str, str] = json.loads(metadata.get(COMPONENTS_KEY, b"{}"))
         """The kind of each component."""
+        if not all(isinstance(kind, str) for kind in self.kinds.values()):
+            raise ShardError(f"{path}: the kinds of components are {self.kinds}; each must be a text; {REMEDY}")
 
     def words_of(self, component: str) -> dict[str, pa.DataType]:
         """The columns of a component by the part of their name after the component, and their types."""
@@ -43,16 +44,22 @@ class ColumnReader:
         return {word: self._schema.field(name).type for name, (before, _, word) in split.items() if before == component}
 
     def chunks(self, name: str, kind: pa.DataType) -> Iterator[pa.Array]:
-        """The column, one array per row group."""
+        """The column, one array per row group, whose offsets, codes and texts are valid."""
         if name not in self.names:
             raise ShardError(f"{self.path} has no column {name!r}; {REMEDY}")
         if self._schema.field(name).type != kind:
             raise ShardError(f"{self.path}: column {name!r} is {self._schema.field(name).type}, not {kind}; {REMEDY}")
         for group in range(self._file.num_row_groups):
-            yield from self._file.read_row_group(group, columns=[name]).column(name).chunks
+            for chunk in self._file.read_row_group(group, columns=[name]).column(name).chunks:
+                chunk.validate(full=True)
+                yield chunk
 
     def strings(self, name: str) -> pa.StringArray:
-        return pa.chunked_array(list(self.chunks(name, pa.string())), pa.string()).combine_chunks()
+        """A column of texts without nulls."""
+        whole = pa.chunked_array(list(self.chunks(name, pa.string())), pa.string()).combine_chunks()
+        if whole.null_count:
+            raise ShardError(f"{self.path}: column {name!r} has {whole.null_count} nulls; none are legal; {REMEDY}")
+        return whole
 
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A column of numbers; null becomes 0."""

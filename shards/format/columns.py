@@ -21,7 +21,7 @@ from ..errors import ShardError
 from .record import Placed, ShardRecord
 from .sample import Reject
 
-FORMAT = "maskstream/2"
+FORMAT = "maskstream/3"
 
 OFFSET, SIZE, DIGEST = "offset", "size", "xxh3_128"
 DIGEST_BYTES = 16
@@ -33,6 +33,7 @@ SAMPLE_COLUMNS: dict[str, pa.DataType] = {
     "source": pa.string(),
 }
 COMPONENT_COLUMNS: dict[str, pa.DataType] = {OFFSET: pa.int64(), SIZE: pa.int64(), DIGEST: pa.binary(DIGEST_BYTES)}
+FACTS = (pa.int64(), pa.float64())
 WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
 
 FORMAT_KEY, COMPONENTS_KEY = b"maskstream", b"maskstream.components"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -16,8 +15,12 @@ import pyarrow.parquet as pq
 
 from ..errors import ShardError
 from ..members.video import VIDEO
-from ..stores.publish import publishing, sync_folder
+from ..sealed import SEAL, sealed, unsealed
+from ..stores.publish import publish, sync_folder
+from ..stores.regular import read_regular
+from .checked_file import SIZE_BYTES, SUM, facts_of
 from .columns import FORMAT, manifest_table, rejects_table
+from .damage import REMEDY, described, parsing
 from .record import ShardRecord
 from .sample import DatasetInfo, Reject
 
@@ -29,20 +32,25 @@ FOREIGN = "foreign"
 ROW_GROUP = 1 << 16
 """Rows per row group, the unit of writing and of decompression."""
 
+MAX_JSON_BYTES = 1 << 30
+"""The largest dataset.json that is read; that of ten thousand shards has 2 MB."""
+
 _AGAIN = (
     "make the shards again with `maskstream shards DATASET ... --overwrite`, or `maskstream index` for foreign tars"
 )
-_KEYS = ("dataset", "split", "modality", "profile", "settings", "label_names", "counts", "manifest_sha256", "shards")
+_TEXTS = ("dataset", "split", "modality", "profile")
+_KEYS = (*_TEXTS, "settings", "label_names", "counts", "files", "shards")
 _COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "bytes"), int)
 _SHARD: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha256": str}
+_FILE: dict[str, type] = {SIZE_BYTES: int, SUM: str}
 
 
 def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord], rejects: Sequence[Reject]) -> None:
-    """Write manifest.parquet, rejects.parquet and, last, dataset.json; the same input gives the same bytes.
+    """Write manifest.parquet, rejects.parquet and, last, dataset.json, which has the checksums of both and of itself.
 
-    Shards are sorted by name and rejects by source. An existing dataset.json is deleted first, so there is never one
-    that describes other files. Raises ShardError if a shard's file is missing or has another size, or if two samples
-    have the same key.
+    The same input gives the same bytes. Shards are sorted by name and rejects by source. An existing dataset.json is
+    deleted first, so there is never one that describes other files. Raises ShardError if a shard's file is missing or
+    has another size, or if two samples have the same key.
     """
     folder = Path(folder)
     shards = sorted(shards, key=lambda shard: shard.name)
@@ -52,9 +60,9 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
     (folder / DATASET_JSON).unlink(missing_ok=True)
     sync_folder(folder)
 
-    manifest = _parquet_bytes(manifest_table(shards))
-    _publish(folder / MANIFEST, manifest)
-    _publish(folder / REJECTS, _parquet_bytes(rejects_table(rejects)))
+    files = {MANIFEST: _parquet_bytes(manifest_table(shards)), REJECTS: _parquet_bytes(rejects_table(rejects))}
+    for name, data in files.items():
+        publish(folder / name, data)
     description = {
         "format": FORMAT,
         "dataset": info.dataset,
@@ -64,34 +72,93 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
         "settings": info.settings,
         "counts": _counts(shards, len(rejects)),
         "label_names": list(info.label_names),
-        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        "files": {name: facts_of(data) for name, data in files.items()},
         "shards": [_shard_facts(shard) for shard in shards],
     } | ({"sums": sums} if (sums := _sums(shards)) else {})
-    text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
-    _publish(folder / DATASET_JSON, (text + "\n").encode())
+    json.dumps(description, allow_nan=False)  # raises ValueError for what is no JSON
+    publish(folder / DATASET_JSON, sealed(description))
 
 
 def read_dataset_json(folder: str | Path) -> dict[str, Any]:
     """The contents of `folder`'s dataset.json: format, dataset, split, modality, profile, settings, counts, shards, ...
 
-    Raises ShardError if it is missing, unreadable or of another format.
+    Raises ShardError if it is missing, no regular file, damaged (its checksum of itself tells), or of another format,
+    and if a shard's name leads out of the folder of a split that is no index of foreign tars.
     """
     path = Path(folder) / DATASET_JSON
+    data = _json_bytes(path)
     try:
-        data = json.loads(path.read_bytes())
+        info = unsealed(data)
+    except ValueError as error:
+        if (found := _older_format(data)) is not None:
+            raise ShardError(_other_format(path, found)) from error
+        raise ShardError(f"{path} is damaged: {error}; {REMEDY}") from error
+    if (format_ := info.get("format")) != FORMAT:
+        raise ShardError(_other_format(path, format_))
+    with parsing(path):
+        _check_form(path, info)
+        _check_names(path, info)
+    return info
+
+
+def _json_bytes(path: Path) -> bytes:
+    try:
+        return read_regular(path, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ShardError(_not_a_split(Path(folder))) from error
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path} is unreadable ({error}); run `maskstream shards` again to rewrite it") from error
-    found = data.get("format") if isinstance(data, dict) else None
-    if found != FORMAT:
-        raise ShardError(f"{path} has the format {found!r}; this version of maskstream reads {FORMAT!r}: {_AGAIN}")
-    if missing := [key for key in _KEYS if key not in data]:
-        raise ShardError(f"{path} lacks {', '.join(missing)}; run `maskstream shards` again to rewrite it")
-    shards = data["shards"] if isinstance(data["shards"], list) else [None]
-    if not _has_shape(data["counts"], _COUNTS) or not all(_has_shape(shard, _SHARD) for shard in shards):
-        raise ShardError(f"{path}: counts or shards do not have the form of {FORMAT!r}; run `maskstream shards` again")
-    return dict(data)
+        raise ShardError(_not_a_split(path.parent)) from error
+    except (OSError, MemoryError) as error:
+        raise ShardError(f"{path} cannot be read ({described(error)}); {REMEDY}") from error
+
+
+def _older_format(data: bytes) -> str | None:
+    """The format of a dataset.json from before it had a checksum of itself; None for any other contents."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict) or SEAL in fields or fields.get("format") == FORMAT:
+        return None
+    return str(fields.get("format"))
+
+
+def _other_format(path: Path, found: object) -> str:
+    return f"{path} has the format {found!r}; this version of maskstream reads {FORMAT!r}: {_AGAIN}"
+
+
+def _check_form(path: Path, info: dict[str, Any]) -> None:
+    """Raise ShardError for missing fields and fields of other types."""
+    if missing := [key for key in _KEYS if key not in info]:
+        raise ShardError(f"{path} lacks {', '.join(missing)}; {REMEDY}")
+    shards = info["shards"] if isinstance(info["shards"], list) else [None]
+    files = info["files"] if isinstance(info["files"], dict) else {}
+    names = info["label_names"] if isinstance(info["label_names"], list) else [None]
+    sums = info.get("sums", {})
+    forms = {
+        "counts": _has_shape(info["counts"], _COUNTS),
+        "shards": all(_has_shape(shard, _SHARD) for shard in shards),
+        "files": all(_has_shape(files.get(name), _FILE) for name in (MANIFEST, REJECTS)),
+        "settings": isinstance(info["settings"], dict),
+        "label_names": all(isinstance(name, str) for name in names),
+        "sums": isinstance(sums, dict) and all(_are_finite(values) for values in sums.values()),
+        **{name: isinstance(info[name], str) for name in _TEXTS},
+    }
+    if wrong := [name for name, has_form in forms.items() if not has_form]:
+        raise ShardError(f"{path}: {' and '.join(wrong)} do not have the form of {FORMAT!r}; {REMEDY}")
+
+
+def _check_names(path: Path, info: dict[str, Any]) -> None:
+    """Raise ShardError for the name of a shard that is no tar or, but in an index, is not in the folder itself."""
+    foreign = info["profile"] == FOREIGN
+    for shard in info["shards"]:
+        name = shard["name"]
+        in_folder = foreign or "/" not in name
+        if not (name.endswith(".tar") and in_folder and b"\0" not in name.encode()):
+            legal = "paths of tars" if foreign else "names of tars in the folder itself, such as 'NAME-000000.tar'"
+            raise ShardError(f"{path}: a shard is named {name!r}; legal are {legal}; {REMEDY}")
+
+
+def _are_finite(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
 
 def _counts(shards: Sequence[ShardRecord], rejects: int) -> dict[str, int]:
@@ -154,8 +221,3 @@ def _parquet_bytes(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
     return buffer.getvalue()
-
-
-def _publish(path: Path, data: bytes) -> None:
-    with publishing(path) as stream:
-        stream.write(data)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..errors import ShardError
 from ..members.member import TABLE_FACTS
 from ..members.sound import SOUND
 from ..members.video import VIDEO
-from .dataset import REJECTS
+from .damage import parsing
+from .dataset import MANIFEST
 from .manifest import Component, Manifest
+from .rejects import read_rejects
+from .sample import Reject
 
 TOP = 10
 _PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
@@ -34,6 +34,12 @@ def inspect(folder: str | Path) -> dict[str, Any]:
     read.
     """
     manifest = Manifest.load(folder)
+    rejects = read_rejects(manifest.folder, manifest.info)
+    with parsing(manifest.folder / MANIFEST):
+        return _summary(manifest, rejects)
+
+
+def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     info = manifest.info
     names = [*info["label_names"]]
     labels = {names[label] if 0 <= label < len(names) else str(label): n for label, n in _count(manifest.label).items()}
@@ -43,7 +49,7 @@ def inspect(folder: str | Path) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "bytes_per_component": {name: int(component.size.sum()) for name, component in components.items()},
         "samples_per_label": _top(labels),
-        "rejects_per_stage": _top(Counter(_reject_stages(manifest.folder))),
+        "rejects_per_stage": _top(Counter(reject.stage for reject in rejects)),
         "video": {name: _video(component) for name, component in components.items() if component.kind == VIDEO.name},
         "sound": {name: _sound(component) for name, component in components.items() if component.kind == SOUND.name},
         "facts": {
@@ -107,12 +113,3 @@ def _top(counts: dict[str, int]) -> dict[str, int]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     others = sum(n for _, n in ordered[TOP:])
     return dict(ordered[:TOP]) | ({"others": others} if others else {})
-
-
-def _reject_stages(folder: Path) -> list[str]:
-    path = folder / REJECTS
-    try:
-        stages: list[str] = pq.read_table(path, columns=["stage"]).column(0).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path} is unreadable ({error}); run `maskstream shards` again to rewrite it") from error
-    return stages

@@ -21,10 +21,13 @@ from ..members.member import ENDING, Member
 from ..members.video import VIDEO
 from ..stores.base import Range, Store
 from ..stores.local import LocalStore
-from .column_reader import REMEDY, ColumnReader
-from .columns import COMPONENT_COLUMNS, DIGEST, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
+from .checked_file import read_checked
+from .column_reader import ColumnReader
+from .columns import COMPONENT_COLUMNS, DIGEST, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
+from .contradictions import contradictions
+from .damage import REMEDY, parsing
 from .data_errors import data_reason
-from .dataset import MANIFEST, read_dataset_json
+from .dataset import FOREIGN, MANIFEST, read_dataset_json
 from .shared_arrays import Shared, can_share
 
 Int64s = npt.NDArray[np.int64]
@@ -153,19 +156,22 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path, store: Store | None = None) -> Manifest:
-        """Read dataset.json and manifest.parquet of a finished split. Raises ShardError if they cannot be read.
+        """Read dataset.json and manifest.parquet of a finished split.
+
+        Both are compared with their checksums before they are parsed. Then the positions of members are compared with
+        the sizes of shards. Raises ShardError if they cannot be read or contradict each other; no other exception.
 
         store: reads the byte ranges; by default a `LocalStore` of the folder.
         """
         folder = Path(folder)
         info = read_dataset_json(folder)
-        with _columns(folder) as reader:
-            manifest = _read(cls, folder, info, reader, store or LocalStore(folder))
-        if len(manifest) != info["counts"]["samples"]:
-            raise ShardError(
-                f"{folder / MANIFEST} has {len(manifest)} samples, but dataset.json says {info['counts']['samples']}; "
-                f"{REMEDY}"
-            )
+        store = store or LocalStore(folder, outside=info["profile"] == FOREIGN)
+        with _columns(folder, info) as reader:
+            manifest = _read(cls, folder, info, reader, store)
+            members = {name: (component.offset, component.size) for name, component in manifest.components.items()}
+            columns = (manifest.shard_names, manifest.shard, manifest.label, members)
+            if problem := next(contradictions(info, *columns), None):
+                raise ShardError(f"{folder / MANIFEST} {problem}; {REMEDY}")
         return manifest
 
     def __len__(self) -> int:
@@ -194,7 +200,7 @@ class Manifest:
 
     def sources(self) -> pa.StringArray:
         """The source of each sample, read from disk at each call."""
-        with _columns(self.folder) as reader:
+        with _columns(self.folder, self.info) as reader:
             return reader.strings("source")
 
     def shard_name(self, i: int) -> str:
@@ -265,16 +271,12 @@ def _of_parts(parts: dict[str, Any]) -> Manifest:
 
 
 @contextmanager
-def _columns(folder: Path) -> Iterator[ColumnReader]:
+def _columns(folder: Path, info: Mapping[str, Any]) -> Iterator[ColumnReader]:
     """The columns of the manifest in `folder`. Raises ShardError if they cannot be read."""
     path = folder / MANIFEST
-    try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            yield ColumnReader(path, file)
-    except FileNotFoundError as error:
-        raise ShardError(f"{folder} has a dataset.json, but no {MANIFEST}; {REMEDY}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path} is unreadable ({error}); {REMEDY}") from error
+    data = read_checked(folder, MANIFEST, info["files"])
+    with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
+        yield ColumnReader(path, file)
 
 
 def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: ColumnReader, store: Store) -> Manifest:
@@ -285,13 +287,13 @@ def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: Colum
         shard_names=shard_names,
         shard=shard,
         label=reader.numbers("label", SAMPLE_COLUMNS["label"], np.int64),
-        components={name: _read_component(reader, name, kind) for name, kind in reader.kinds.items()},
+        components={name: _read_component(reader, name, kind, info) for name, kind in reader.kinds.items()},
         _keys=reader.strings("key"),
         store=store,
     )
 
 
-def _read_component(reader: ColumnReader, name: str, kind: str) -> Component:
+def _read_component(reader: ColumnReader, name: str, kind: str, info: Mapping[str, Any]) -> Component:
     facts: dict[str, Numbers] = {}
     words: dict[str, Words] = {}
     lists: dict[str, Lists] = {}
@@ -303,8 +305,11 @@ def _read_component(reader: ColumnReader, name: str, kind: str) -> Component:
             words[word] = Words(names=names, code=code)
         elif found == LIST:
             lists[word] = _read_list(reader, f"{name}.{word}", lists)
+        elif found in FACTS:
+            facts[word] = reader.numbers(f"{name}.{word}", found, found.to_pandas_dtype())
         else:
-            facts[word] = reader.numbers(f"{name}.{word}", found, np.int64 if found == pa.int64() else np.float64)
+            legal = " or ".join(map(str, (*FACTS, WORD, LIST)))
+            raise ShardError(f"{reader.path}: column '{name}.{word}' is {found}, not {legal}; {REMEDY}")
     return Component(
         name=name,
         kind=kind,
@@ -313,7 +318,7 @@ def _read_component(reader: ColumnReader, name: str, kind: str) -> Component:
         facts=facts,
         words=words,
         lists=lists,
-        read_digest=partial(_read_digest, reader.path.parent, name),
+        read_digest=partial(_read_digest, reader.path.parent, info, name),
     )
 
 
@@ -326,6 +331,6 @@ def _read_list(reader: ColumnReader, name: str, others: Mapping[str, Lists]) -> 
     return Lists(start=next(same, start), values=values)
 
 
-def _read_digest(folder: Path, name: str) -> UInt8s:
-    with _columns(folder) as reader:
+def _read_digest(folder: Path, info: Mapping[str, Any], name: str) -> UInt8s:
+    with _columns(folder, info) as reader:
         return reader.digests(f"{name}.{DIGEST}", COMPONENT_COLUMNS[DIGEST])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from ..members.kinds import KINDS
 from ..members.member import no_problems
 from ..members.text import BYTES
 from ..stores.block_sums import SUMS
+from ..stores.regular import read_regular, stream_regular
+from .damage import described
+from .dataset import FOREIGN
 from .idx import idx_text
 from .manifest import Component, Manifest
 from .member_name import indexed_name
@@ -55,13 +59,13 @@ class ShardCheck:
             for name in names
         }
         try:
-            with path.open("rb") as file:
+            with stream_regular(path, self._within) as file:
                 reader = HashedReader(file, self.advance)
                 yield from self._tar_problems(reader, expected)
                 while reader.read(CHUNK_BYTES):
                     pass
         except OSError as error:
-            yield f"cannot be read ({error.strerror or error})"
+            yield f"cannot be read ({described(error)})"
             return
         for _, key, name in expected.values():
             yield f"sample {key!r}, component {name!r}: is not in the tar"
@@ -116,24 +120,33 @@ class ShardCheck:
             yield "its bytes differ from those that were written (xxh3_128)"
         try:
             if looks and (table := self._table(component, row)) is not None:
-                described = component.described(row, body, table)
-                yield from kind.check(described)
-                yield from kind.decode(described) if self.decode else ()
+                whole = component.described(row, body, table)
+                yield from kind.check(whole)
+                yield from kind.decode(whole) if self.decode else ()
         except KeyError as error:
             yield f"the manifest lacks its {error}, which the kind {kind.name!r} needs"
+        except Exception as error:
+            yield f"cannot be checked ({described(error)})"
 
     def _table(self, component: Component, row: int) -> bytes | None:
-        """The packet table of a member, b"" if it has none. None if the packets file cannot be read, which another
-        check reports.
+        """The packet table of a member, b"" if it has none, and only its part within the packets file. None if that
+        file cannot be read, which another check reports.
         """
         if "table_size" not in component.facts:
             return b""
+        offset, size = (int(component.facts[name][row]) for name in ("table_offset", "table_size"))
         try:
-            with packets_path(self.manifest.folder, self.name).open("rb") as file:
-                file.seek(int(component.facts["table_offset"][row]))
-                return file.read(int(component.facts["table_size"][row]))
+            with stream_regular(packets_path(self.manifest.folder, self.name)) as file:
+                end = os.fstat(file.fileno()).st_size
+                file.seek(min(max(offset, 0), end))
+                return file.read(min(max(size, 0), end))
         except OSError:
             return None
+
+    @property
+    def _within(self) -> Path | None:
+        """The folder that must hold the tar."""
+        return None if self.manifest.info["profile"] == FOREIGN else self.manifest.folder
 
     @property
     def _foreign(self) -> bool:
@@ -145,10 +158,10 @@ class ShardCheck:
         if expected is None:
             return
         try:
-            with path.open("rb") as file:
+            with stream_regular(path) as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            yield f"its packets file {path.name} cannot be read ({error.strerror or error})"
+            yield f"its packets file {path.name} cannot be read ({described(error)})"
             return
         if found != expected:
             yield f"the sha256 of its packets file {path.name} differs from dataset.json"
@@ -162,23 +175,24 @@ class ShardCheck:
             yield "its sha256 differs from dataset.json"
 
     def _sums_problems(self, path: Path, reader: HashedReader) -> Iterator[str]:
+        expected = reader.sums.digest()
         try:
-            found = path.read_bytes()
+            found = read_regular(path, len(expected))
         except FileNotFoundError:
             yield f"its sums file {path.name} is missing, so loaders cannot check what they read"
             return
         except OSError as error:
-            yield f"its sums file {path.name} cannot be read ({error.strerror or error})"
+            yield f"its sums file {path.name} cannot be read ({described(error)})"
             return
-        if found != reader.sums.digest():
+        if found != expected:
             yield f"its sums file {path.name} differs from the sums of its blocks"
 
 
 def _idx_problems(path: Path, expected: str) -> Iterator[str]:
     try:
-        found = path.read_bytes()
+        found = read_regular(path, 2 * len(expected.encode()))
     except OSError as error:
-        yield f"its index {path.name} cannot be read ({error.strerror or error})"
+        yield f"its index {path.name} cannot be read ({described(error)})"
         return
     if found != expected.encode():
         ours, theirs = expected.splitlines(), found.decode(errors="replace").splitlines()

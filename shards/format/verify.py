@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..errors import ShardError
+from ..errors import MaskstreamError
 from ..members.video import VIDEO
-from .dataset import FOREIGN, MANIFEST, REJECTS, read_dataset_json
+from ..sealed import sealed
+from ..stores.regular import read_regular
+from .damage import described
+from .dataset import DATASET_JSON, FOREIGN, MANIFEST, MAX_JSON_BYTES
 from .manifest import Manifest
+from .rejects import read_rejects
 from .shard_check import ShardCheck
 
 MAX_PROBLEMS_PER_SHARD = 100
@@ -42,15 +44,15 @@ class VerifyReport:
 def verify(folder: str | Path, *, decode: bool = False, progress: Progress | None = None) -> VerifyReport:
     """Read every shard of the split in `folder` once and compare it with dataset.json, the manifest and its idx.
 
-    This compares the size and sha256 of shards; the name, offset, size and xxh3_128 of members, with none missing or
-    extra; the idx; and the counts. It runs the checks of the members' kinds (shards/members), such as that of a video's
+    This compares the checksums of dataset.json, the manifest and the rejects; the size and sha256 of shards; the name,
+    offset, size and xxh3_128 of members, with none missing or extra; the idx, sums and packets files; the counts and
+    labels. It runs the checks of the members' kinds (shards/members), such as that of a video's
     table of GOPs. With `decode`, members are also decoded, one at a time. The report lists the first 100 problems of a
     shard and counts the others.
     """
     try:
-        _check_manifest(Path(folder))
         manifest = Manifest.load(folder)
-    except ShardError as error:
+    except MaskstreamError as error:
         return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
     counts = manifest.info["counts"]
     done = 0
@@ -67,7 +69,7 @@ def verify(folder: str | Path, *, decode: bool = False, progress: Progress | Non
         check = ShardCheck(
             manifest=manifest, name=name, rows=rows, declared=declared.get(name, {}), decode=decode, advance=advance
         )
-        problems += [f"{name}: {problem}" for problem in _capped(check.problems())]
+        problems += [f"{name}: {problem}" for problem in _capped(_guarded(check.problems()))]
     return VerifyReport(
         samples=counts["samples"], shards=counts["shards"], size_bytes=counts["bytes"], problems=problems
     )
@@ -80,17 +82,12 @@ def _rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
     return rows[: len(counts)]
 
 
-def _check_manifest(folder: Path) -> None:
-    """Raise ShardError if the manifest is damaged; nothing can then be compared with it."""
-    declared = read_dataset_json(folder)["manifest_sha256"]
-    path = folder / MANIFEST
+def _guarded(problems: Iterator[str]) -> Iterator[str]:
+    """The problems; an exception that finding them raises is the last one."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
-    if found != declared:
-        raise ShardError(f"{path}: its sha256 differs from dataset.json")
+        yield from problems
+    except Exception as error:
+        yield f"cannot be checked to its end ({described(error)})"
 
 
 def _capped(problems: Iterable[str]) -> list[str]:
@@ -107,6 +104,7 @@ def _capped(problems: Iterable[str]) -> list[str]:
 def _split_problems(manifest: Manifest) -> Iterator[str]:
     """The contradictions between dataset.json, the manifest, the rejects and the folder; no shard is read."""
     info = manifest.info
+    yield from _text_problems(manifest.folder / DATASET_JSON, info)
     declared = {shard["name"]: shard["samples"] for shard in info["shards"]}
     counted = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
     held = dict(zip(manifest.shard_names, counted, strict=True))
@@ -118,7 +116,11 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
             yield f"{path.name}: is not a shard of this split, but readers of all tars in the folder would read it"
 
     sizes = sum(shard["size_bytes"] for shard in info["shards"])
-    truth = {"shards": len(declared), "bytes": sizes, "rejects": _count_rejects(manifest.folder)}
+    truth = {"shards": len(declared), "bytes": sizes}
+    try:
+        truth["rejects"] = len(read_rejects(manifest.folder, info))
+    except MaskstreamError as error:
+        yield str(error)
     if videos := [component for component in manifest.components.values() if component.kind == VIDEO.name]:
         truth["frames"] = sum(int(video.facts["n_frames"].sum()) for video in videos)
     for name, value in truth.items():
@@ -126,10 +128,17 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
             yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"
     if (repeated := len(manifest) - len(set(manifest.keys(range(len(manifest)))))) > 0:
         yield f"{MANIFEST}: {repeated} keys are duplicates"
+    names, most = info["label_names"], int(manifest.label.max(initial=-1))
+    if names and most >= len(names):
+        yield f"{MANIFEST}: has the label {most}, but dataset.json names only {len(names)} labels"
 
 
-def _count_rejects(folder: Path) -> int | str:
+def _text_problems(path: Path, info: Mapping[str, Any]) -> Iterator[str]:
+    """Find changes of dataset.json that change none of its values, such as another spelling of a number."""
     try:
-        return int(pq.read_metadata(folder / REJECTS).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        return f"none that can be read ({error})"
+        found = read_regular(path, MAX_JSON_BYTES)
+    except OSError as error:
+        yield f"{path} cannot be read ({described(error)})"
+        return
+    if found != sealed(info):
+        yield f"{path.name}: its text is not what was written, though its values are"

@@ -12,23 +12,27 @@ from pathlib import Path
 from ..errors import StoreError
 from .base import Range
 from .block_sums import SUMS, blocks_around, check_blocks
+from .regular import open_regular
 
 _OPEN_FILES = 64
 
 
 class LocalStore:
-    """The `Store` of a folder. It keeps up to 64 files open.
+    """The `Store` of a folder. It keeps up to 64 files open, and opens only regular files.
 
-    The sums files are in the folder, even if the tars are not. A copy in another process opens its own files.
+    outside: whether files may be outside of the folder, as foreign tars; by default names and links that lead out of it
+    are refused. The sums files are in the folder, even if the tars are not. A copy in another process opens its own
+    files.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, outside: bool = False) -> None:
         self.folder = Path(folder)
+        self.outside = outside
         self._lock = threading.Lock()
         self._files: OrderedDict[str, _File] = OrderedDict()
 
-    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
-        return LocalStore, (self.folder,)
+    def __reduce__(self) -> tuple[Callable[..., LocalStore], tuple[Path, bool]]:
+        return _store_of, (self.folder, self.outside)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`.
@@ -37,7 +41,8 @@ class LocalStore:
         not have the bytes or they differ from their sums.
         """
         file = self._open(name)
-        if file.sums is None or offset + size > file.size_bytes:
+        _check_range(file, offset, size)
+        if file.sums is None:
             return _range(file, offset, size)
         begin, end = blocks_around(offset, size, file.size_bytes)
         data = _range(file, begin, end - begin)
@@ -65,13 +70,28 @@ class LocalStore:
             if file is None:
                 path = self.folder / name
                 try:
-                    file = _File(path, self.folder)
+                    file = _File(path, self.folder, outside=self.outside)
                 except OSError as error:
-                    raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+                    which = path if error.filename is None else error.filename
+                    raise StoreError(f"{which} cannot be opened: {error.strerror}") from error
             self._files[name] = file
             while len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
             return file
+
+
+def _store_of(folder: Path, outside: bool) -> LocalStore:
+    return LocalStore(folder, outside=outside)
+
+
+def _check_range(file: _File, offset: int, size: int) -> None:
+    """Raise StoreError for bytes that the file does not have, before memory is taken for them."""
+    if offset < 0 or size < 0:
+        raise StoreError(f"{file.path}: {size} bytes at byte {offset} were requested; neither may be negative")
+    if offset + size > file.size_bytes:
+        raise StoreError(
+            f"{file.path} ends at byte {file.size_bytes}, but bytes {offset} to {offset + size} were requested"
+        )
 
 
 def _range(file: _File, offset: int, size: int) -> bytes:
@@ -95,18 +115,18 @@ class _File:
     That may happen while the interpreter exits and `os` no longer exists, so `__del__` keeps a reference to `os.close`.
     """
 
-    def __init__(self, path: Path, sums: Path) -> None:
+    def __init__(self, path: Path, folder: Path, *, outside: bool) -> None:
         self.path = path
         self._opened: list[int] = []
-        self.descriptor = self._open(path)
+        self.descriptor = self._open(path, None if outside else folder)
         self.size_bytes = os.fstat(self.descriptor).st_size
         self.sums: int | None = None
         if path.suffix == ".tar":
             with suppress(FileNotFoundError):
-                self.sums = self._open((sums / path.name).with_suffix(SUMS))
+                self.sums = self._open((folder / path.name).with_suffix(SUMS))
 
-    def _open(self, path: Path) -> int:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def _open(self, path: Path, within: Path | None = None) -> int:
+        descriptor = open_regular(path, within)
         self._opened.append(descriptor)
         return descriptor
 

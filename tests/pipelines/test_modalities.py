@@ -19,6 +19,7 @@ from maskstream.shards.errors import ResumeError, SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
+from ..resealed import reseal
 from .every_modality import MODALITIES, SAMPLES, write_split
 
 GLOBAL_BATCH = 6
@@ -167,8 +168,7 @@ def test_its_shards_are_whole(kind):
 
 def test_another_modality_and_impossible_settings_are_refused(kind, tmp_path):
     shutil.copytree(kind[1], tmp_path / "split")
-    about = tmp_path / "split" / "dataset.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"modality": "smell"}))
+    reseal(tmp_path / "split", modality="smell")
     with pytest.raises(ShardError, match="smell"):
         opened((kind[0], tmp_path / "split"))
     with pytest.raises(ValueError, match="batch_size=0"):

@@ -281,6 +281,20 @@ def test_a_split_without_records_is_refused(raw, tmp_path):
     run(raw, tmp_path / "out", overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["dataset.json", "manifest.parquet", "rejects.parquet"])
+def test_a_damaged_index_is_written_again_without_encoding(name, raw, tmp_path):
+    run(raw, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "out")
+    path = tmp_path / "out/train" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    told = Told()
+    report = run(raw, tmp_path / "out", progress=told)
+    assert (report.splits["train"].state, told.n_sources) == ("continued", 0)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_too_many_rejects_fail_until_they_are_accepted(raw, tmp_path):
     out = tmp_path / "out"
     said = r"2 of 12 sources \(16\.7%\) cannot be used, of which 0 are missing; at most 5\.0% .*open: is an empty file"

@@ -48,5 +48,5 @@ def test_a_split_without_video(tmp_path: Path) -> None:
     assert summary["samples_per_label"]["others"] == 2
     assert summary["rejects_per_stage"] == {"read": 3}
     (tmp_path / "rejects.parquet").unlink()
-    with pytest.raises(ShardError, match=r"rejects.parquet is unreadable"):
+    with pytest.raises(ShardError, match=r"but no rejects.parquet"):
         inspect(tmp_path)

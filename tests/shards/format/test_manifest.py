@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from maskstream.shards.errors import SampleError, ShardError
+from maskstream.shards.errors import SampleError, ShardError, StoreError
 from maskstream.shards.format import dataset
 from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
@@ -25,6 +25,7 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
+from ...resealed import reseal
 from ..conftest import index_of
 
 MakeSplit = Callable[..., list[ShardRecord]]
@@ -166,7 +167,7 @@ def test_the_same_input_in_any_order_gives_the_same_bytes(make_split: MakeSplit,
 
 def test_dataset_json_says_what_is_there(samples: list[Sample], split: Path) -> None:
     info = read_dataset_json(split)
-    assert info["format"] == "maskstream/2"
+    assert info["format"] == "maskstream/3"
     assert (info["label_names"], info["settings"]) == (["a", "b"], {"short_side": 32})
     assert info["counts"] == {
         "samples": 8,
@@ -200,39 +201,123 @@ def test_finish_split_refuses_what_does_not_belong_together(samples: list[Sample
         finish_split(tmp_path, AUDIO, [first, second], [])
 
 
-def test_unfinished_and_damaged_splits_say_what_to_do(split: Path, tmp_path: Path) -> None:
-    def refused(match: str) -> None:
-        with pytest.raises(ShardError, match=match):
-            Manifest.load(split)
+def refused(split: Path, match: str) -> None:
+    with pytest.raises(ShardError, match=match):
+        Manifest.load(split)
 
+
+def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
     manifest, description = split / "manifest.parquet", split / "dataset.json"
-    good_manifest, good_description = manifest.read_bytes(), description.read_text()
-    manifest.write_bytes(good_manifest[:100])
-    refused(r"manifest.parquet is unreadable")
-    pq.write_table(pa.table({"a": [1]}), manifest)
-    refused("has the format 'none'")
-    pq.write_table(pa.table({"key": [1]}, metadata={"maskstream": "maskstream/2"}), manifest)
-    refused("has no column 'shard'")
+    good = manifest.read_bytes()
+    manifest.write_bytes(good[:100])
+    refused(split, r"manifest.parquet has 100 bytes, but dataset.json says \d+; run the same `maskstream shards` again")
+    manifest.write_bytes(good + b"x")
+    refused(split, r"manifest.parquet cannot be read \(has \d+ bytes, but at most \d+ are legal\)")
+    manifest.write_bytes(good[:-1] + b"x")
+    refused(split, r"manifest.parquet: its checksum \(xxh3_128\) differs from dataset.json; run the same")
     manifest.unlink()
-    refused(r"no manifest.parquet; make the shards again")
-    manifest.write_bytes(good_manifest)
-
-    fewer = json.loads(good_description)
-    fewer["counts"]["samples"] = 7
-    description.write_text(json.dumps(fewer))
-    refused("has 8 samples, but dataset.json says 7")
-    description.write_text(json.dumps(fewer | {"shards": 3}))
-    refused("counts or shards do not have the form of")
-    description.write_text(json.dumps({"format": "maskstream/1"}))
-    refused("'maskstream/1'; this version of maskstream reads 'maskstream/2': make the shards again with `maskstream")
-    description.write_text(json.dumps({"format": "maskstream/2"}))
-    refused("lacks dataset, split")
-    description.write_text("{")
-    refused("unreadable")
+    refused(split, r"no manifest.parquet; run the same")
+    manifest.write_bytes(good)
+    description.write_text(description.read_text().replace('"samples": 8', '"samples": 7'))
+    refused(
+        split, "dataset.json is damaged: its contents do not match its checksum; run the same `maskstream shards` again"
+    )
+    description.write_text("[" * 100_000)
+    refused(split, "dataset.json is damaged: it is no JSON")
+    description.write_bytes(b"")
+    refused(split, "dataset.json is damaged: it is empty")
     description.unlink()
-    refused(r"it is no finished split; finish it with `maskstream shards`")
-    with pytest.raises(ShardError, match="no folder"):
-        Manifest.load(split / "nowhere")
+    refused(split, r"it is no finished split; finish it with `maskstream shards`")
+    refused(split / "nowhere", "no folder")
+
+
+def test_other_formats_are_refused_with_the_remedy(split: Path) -> None:
+    for older in ("maskstream/1", "maskstream/2"):
+        (split / "dataset.json").write_text(json.dumps({"format": older, "counts": {}}))
+        refused(split, f"'{older}'; this version of maskstream reads 'maskstream/3': make the shards again with `mask")
+
+
+def test_later_formats_and_forged_contents_are_refused(split: Path) -> None:
+    kept = (split / "dataset.json").read_bytes()
+    good = json.loads(kept)
+    manifest = (split / "manifest.parquet").read_bytes()
+    for changes, match in (
+        ({"format": "maskstream/4"}, "has the format 'maskstream/4'"),
+        ({"counts": good["counts"] | {"samples": 7}}, "has 8 samples, but dataset.json says 7"),
+        ({"shards": 3}, "shards do not have the form of"),
+        ({"label_names": [1]}, "label_names do not have the form of"),
+        ({"settings": [], "dataset": None}, "settings and dataset do not have the form of"),
+        ({"sums": {"points": [1, float("nan")]}}, "sums do not have the form of"),
+        ({"shards": good["shards"][:2]}, "names 1 shards that dataset.json does not have, such as 'toy-000002.tar'"),
+        ({"shards": good["shards"] + good["shards"][:1]}, "names a shard twice"),
+        ({"shards": [shard | {"size_bytes": 9000} for shard in good["shards"]]}, "which has 9000 bytes"),
+        ({"shards": [shard | {"size_bytes": 1 << 70} for shard in good["shards"]]}, "OverflowError"),
+    ):
+        reseal(split, **changes)
+        refused(split, match)
+        (split / "dataset.json").write_bytes(kept)
+    reseal(split, "counts", "shards")
+    refused(split, "lacks counts, shards")
+    (split / "dataset.json").write_bytes(kept)
+    for data, match in ((b"PAR1", "cannot be read"), (manifest[:-50] + manifest[-8:], "cannot be read")):
+        (split / "manifest.parquet").write_bytes(data)
+        reseal(split)
+        refused(split, match)
+
+
+def changed_column(split: Path, name: str, column: pa.Array) -> None:
+    """Replace a column of the manifest; all checksums fit."""
+    table = pq.read_table(split / "manifest.parquet")
+    changed = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), split / "manifest.parquet")
+    reseal(split)
+
+
+def test_forged_columns_are_refused(split: Path) -> None:
+    words = pa.dictionary(pa.int32(), pa.string())
+    shards = [f"toy-{number:06d}.tar" for number in (0, 0, 0, 1, 1, 1, 2, 2)]
+    buffers = [None, pa.py_buffer(np.arange(9, dtype=np.int32)), pa.py_buffer(b"\xff" * 8)]
+    not_utf8 = pa.Array.from_buffers(pa.string(), 8, buffers)
+    for name, column, match in (
+        ("key", pa.array([None, *"abcdefg"], pa.string()), "'key' has 1 nulls"),
+        ("key", not_utf8, "Invalid UTF8"),
+        ("shard", pa.array([None, *shards[1:]], words), "has shard numbers from -1 to 2, but 3 shards"),
+        ("shard", pa.array(["../x.tar"] * 8, words), r"names 1 shards that .* does not have, such as '\.\./x\.tar'"),
+        ("shard", pa.array(shards, pa.string()), "column 'shard' is string, not dictionary"),
+        ("label", pa.array([-2] * 8), "has the label -2"),
+        ("mp4.offset", pa.array([-512] * 8), r"places component 'mp4' of sample 0 at bytes -512"),
+        ("mp4.size", pa.array([1 << 62] * 8), r"places component 'mp4' of sample 0 at bytes 512 to 46116860184273884"),
+        ("mp4.size", pa.array([-1] * 8), "places component 'mp4' of sample 0"),
+        ("json.offset", pa.array([(1 << 63) - 1] * 8), "places component 'json' of sample 0"),
+        ("mp4.n_frames", pa.array([True] * 8), "column 'mp4.n_frames' is bool, not int64 or double"),
+    ):
+        before = {path: path.read_bytes() for path in (split / "manifest.parquet", split / "dataset.json")}
+        changed_column(split, name, column)
+        refused(split, match)
+        for path, data in before.items():
+            path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["../private/x.tar", "/etc/x.tar", "sub/x.tar", "x.npz", "x.tar/..", "a\0.tar", ".."])
+def test_shard_names_stay_in_the_folder(split: Path, name: str) -> None:
+    shards = json.loads((split / "dataset.json").read_text())["shards"]
+    reseal(split, shards=[shards[0] | {"name": name}, *shards[1:]])
+    refused(split, r"a shard is named .*; legal are names of tars in the folder itself")
+
+
+def test_links_out_of_the_folder_are_refused(split: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("private") / "x.tar"
+    shard = split / "toy-000001.tar"
+    shard.rename(split / "inside.bin")
+    shard.symlink_to(split / "inside.bin")
+    where = Manifest.load(split).member(3, "mp4")
+    assert len(Manifest.load(split).store.read(*where)) == where.size
+    (split / "inside.bin").rename(elsewhere)
+    shard.unlink()
+    shard.symlink_to(elsewhere)
+    with pytest.raises(StoreError, match=r"toy-000001.tar cannot be opened: leads out of .* to .*/x\.tar"):
+        Manifest.load(split).store.read(*where)
+    assert any("toy-000001.tar: cannot be read (leads out of" in problem for problem in verify(split).problems)
 
 
 def test_a_folder_of_splits_names_them(make_split: MakeSplit, tmp_path: Path) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
+import socket
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from maskstream.shards.errors import ShardError, StoreError
 from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
@@ -21,6 +28,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
+from ...resealed import reseal
 from ..conftest import index_of
 
 INFO = DatasetInfo(dataset="toy", split="train", modality="video", profile="train")
@@ -202,19 +210,80 @@ def test_decoding_finds_what_the_table_does_not_show(samples: list[Sample], tmp_
 def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     path = split / "dataset.json"
     good = json.loads(path.read_text())
-    path.write_text(json.dumps(good | {"counts": good["counts"] | {"frames": 1, "rejects": 0}}))
+    reseal(split, counts=good["counts"] | {"frames": 1, "rejects": 0})
     found = problems(split)
     assert "dataset.json: counts 1 frames, but there are" in found
     assert "dataset.json: counts 0 rejects, but there are 2" in found
-    path.write_text(json.dumps(good | {"shards": good["shards"][:2]}))
-    assert "toy-000002.tar: has 2 samples in the manifest, but None in dataset.json" in problems(split)
-    path.write_text(json.dumps(good))
+    reseal(split, **good | {"shards": [shard | {"samples": 4} for shard in good["shards"]]})
+    assert "toy-000002.tar: has 2 samples in the manifest, but 4 in dataset.json" in problems(split)
+    reseal(split, **good | {"label_names": ["a"]})
+    assert problems(split) == "manifest.parquet: has the label 1, but dataset.json names only 1 labels"
+    reseal(split, **good)
     manifest = bytearray((split / "manifest.parquet").read_bytes())
     manifest[len(manifest) // 2] ^= 1
     (split / "manifest.parquet").write_bytes(manifest)
-    assert problems(split).endswith("manifest.parquet: its sha256 differs from dataset.json")
+    assert "manifest.parquet: its checksum (xxh3_128) differs from dataset.json" in problems(split)
     path.unlink()
     assert "it is no finished split" in problems(split)
+
+
+def test_rejects_are_held_to_dataset_json(split: Path) -> None:
+    path = split / "rejects.parquet"
+    good = path.read_bytes()
+    path.write_bytes(good[:200] + bytes([good[200] ^ 1]) + good[201:])
+    assert f"{path}: its checksum (xxh3_128) differs from dataset.json" in problems(split)
+    Manifest.load(split)  # does not read the rejects
+    pq.write_table(pa.table({"source": ["a", "b"], "stage": [1, 2], "reason": ["x", "y"]}), path)
+    reseal(split)
+    assert f"{path} has the format 'none', the columns " in problems(split)
+    path.unlink()
+    assert "has a dataset.json, but no rejects.parquet" in problems(split)
+
+
+def test_another_spelling_of_dataset_json_is_found(split: Path) -> None:
+    path = split / "dataset.json"
+    reseal(split, settings={"rate": 1e-7, "title": "\u00e9"})
+    assert problems(split) == ""
+    for old, new in (("1e-07", "1E-07"), ("\\u00e9", "\\u00E9")):
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        assert problems(split) == "dataset.json: its text is not what was written, though its values are"
+        Manifest.load(split)
+        path.write_text(text)
+
+
+SPECIAL = ("dataset.json", "manifest.parquet", "rejects.parquet", SHARD, "toy-000001.idx", "toy-000001.sums")
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "folder", "device"])
+def test_only_regular_files_are_opened(name: str, kind: str, split: Path) -> None:
+    member = Manifest.load(split).member(3, "mp4")
+    path = split / name
+    path.unlink()
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(split):
+            made.bind(name)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    reason = f"is a {kind}, not a regular file"
+    if kind == "device" and name == SHARD:
+        reason = "leads out of"
+    assert reason in problems(split)
+    if name in ("dataset.json", "manifest.parquet"):
+        with pytest.raises(ShardError, match=reason):
+            Manifest.load(split)
+    if name in ("dataset.json", "manifest.parquet", "rejects.parquet"):
+        with pytest.raises(ShardError, match=reason):
+            inspect(split)
+    if name in (SHARD, "toy-000001.sums"):
+        with pytest.raises(StoreError, match=f"{name} cannot be opened: {reason}"):
+            Manifest.load(split).store.read(*member)
 
 
 def test_sums_of_blocks_are_checked_where_the_tar_is_whole(split: Path) -> None:

@@ -35,7 +35,7 @@ def test_names_are_paths_from_the_folder(tmp_path: Path) -> None:
     for name in ("split/b.tar", "split/a.tar", "split/a.idx", "split/deep/a.tar", "outside.tar"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    store: Store = LocalStore(tmp_path / "split")
+    store: Store = LocalStore(tmp_path / "split", outside=True)
     assert store.names() == ["a.idx", "a.tar", "b.tar", "deep/a.tar"]
     assert store.names("a.") == ["a.idx", "a.tar"]
     assert store.names("deep/") == ["deep/a.tar"]

@@ -1,7 +1,5 @@
 """The mesh loader: the contents of batches, and the bytes that are read."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -24,6 +22,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import FIELDS
 from maskstream.shards.members.text import json_member
 
+from ....resealed import reseal
 from .small_simulations import simulation, write_pairs, write_simulations
 
 MADE = [simulation(i, rows=4 + i % 3, columns=5 + i) for i in range(6)]
@@ -222,12 +221,10 @@ def test_illegal_settings_and_folders_are_refused(split, tmp_path):
         opened(split, views=0)
     with pytest.raises(ValueError, match="deviation must be above 0"):
         MeshNoise(deviation=0)
-    about = split.parent.parent / split.parent.name / "train" / "dataset.json"
     other = tmp_path / "bare"
     other.mkdir()
     for file in split.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
-    data = json.loads(about.read_text())
-    (other / "dataset.json").write_text(json.dumps({key: data[key] for key in data if key != "sums"}))
+    reseal(other, "sums")
     with pytest.raises(ShardError, match="no sums"):
         opened(other)

@@ -1,0 +1,43 @@
+"""Files whose size and checksum are in dataset.json. They are read once and checked before anything parses them.
+
+The bytes are read into memory, not mapped: what is parsed is then what was checked, and a disk error is an exception,
+where a mapped page would end the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from ..errors import ShardError
+from ..stores.regular import read_regular
+from .damage import REMEDY, described
+
+SIZE_BYTES, SUM = "size_bytes", "xxh3_128"
+
+
+def facts_of(data: bytes) -> dict[str, Any]:
+    """The size and the checksum of a file with these contents."""
+    return {SIZE_BYTES: len(data), SUM: xxhash.xxh3_128_hexdigest(data)}
+
+
+def read_checked(folder: Path, name: str, files: Mapping[str, Any]) -> bytes:
+    """The contents of the file `name`, as dataset.json describes it in `files`.
+
+    Raises ShardError if the file is missing, no regular file, or differs.
+    """
+    path, facts = folder / name, files[name]
+    try:
+        data = read_regular(path, facts[SIZE_BYTES])
+    except FileNotFoundError as error:
+        raise ShardError(f"{folder} has a dataset.json, but no {name}; {REMEDY}") from error
+    except (OSError, MemoryError) as error:
+        raise ShardError(f"{path} cannot be read ({described(error)}); {REMEDY}") from error
+    if len(data) != facts[SIZE_BYTES]:
+        raise ShardError(f"{path} has {len(data)} bytes, but dataset.json says {facts[SIZE_BYTES]}; {REMEDY}")
+    if xxhash.xxh3_128_hexdigest(data) != facts[SUM]:
+        raise ShardError(f"{path}: its checksum (xxh3_128) differs from dataset.json; {REMEDY}")
+    return data

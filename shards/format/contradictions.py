@@ -1,0 +1,50 @@
+"""Compares the values of a manifest with each other and with dataset.json, so no reader meets an impossible one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.integer]
+
+
+def contradictions(
+    info: Mapping[str, Any],
+    shard_names: Sequence[str],
+    shard: Ints,
+    label: Ints,
+    members: Mapping[str, tuple[Ints, Ints]],
+) -> Iterator[str]:
+    """What contradicts dataset.json (`info`) or itself in the columns of N samples, each (N,).
+
+    shard: indexes of shard_names. members: offset and size of each component's members in the tar, in bytes, 0 if a
+    sample lacks it.
+    """
+    if len(label) != info["counts"]["samples"]:
+        yield f"has {len(label)} samples, but dataset.json says {info['counts']['samples']}"
+    declared = {one["name"]: one["size_bytes"] for one in info["shards"]}
+    if len({*shard_names}) < len(shard_names) or len(declared) < len(info["shards"]):
+        yield "or dataset.json names a shard twice"
+    if strange := [name for name in shard_names if name not in declared]:
+        yield f"names {len(strange)} shards that dataset.json does not have, such as {strange[0]!r}"
+        return
+    if len(shard) and not 0 <= shard.min() <= shard.max() < len(shard_names):
+        yield f"has shard numbers from {shard.min()} to {shard.max()}, but {len(shard_names)} shards"
+        return
+    if len(label) and label.min() < -1:
+        yield f"has the label {label.min()}; labels begin at 0, and -1 is none"
+    sizes = np.array([declared[name] for name in shard_names], np.int64)
+    if len(sizes) and sizes.min() < 0:
+        yield f"belongs to shards of which one has {sizes.min()} bytes in dataset.json"
+    limit = sizes[shard]
+    for name, (offset, size) in members.items():
+        wrong = (offset < 0) | (size < 0) | (offset > limit - size)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            yield (
+                f"places component {name!r} of sample {i} at bytes {offset[i]} to {int(offset[i]) + int(size[i])} of "
+                f"{shard_names[shard[i]]}, which has {limit[i]} bytes"
+            )

@@ -1,0 +1,41 @@
+"""Reads the rejects of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ShardError
+from .checked_file import read_checked
+from .columns import FORMAT, FORMAT_KEY
+from .damage import REMEDY, parsing
+from .dataset import REJECTS
+from .sample import Reject
+
+_COLUMNS = [field.name for field in fields(Reject)]
+
+
+def read_rejects(folder: Path, info: Mapping[str, Any]) -> list[Reject]:
+    """The rejects of the split in `folder`; `info` is its dataset.json.
+
+    Raises ShardError if rejects.parquet is missing, differs from its checksum, or does not have the format's columns.
+    """
+    path = folder / REJECTS
+    data = read_checked(folder, REJECTS, info["files"])
+    with parsing(path):
+        table = pq.read_table(pa.BufferReader(data))
+        table.validate(full=True)
+        found = (table.schema.metadata or {}).get(FORMAT_KEY, b"none").decode(errors="replace")
+        columns = {name: str(table.schema.field(name).type) for name in table.schema.names}
+        nulls = sum(column.null_count for column in table.columns)
+        if found != FORMAT or columns != dict.fromkeys(_COLUMNS, "string") or nulls:
+            raise ShardError(
+                f"{path} has the format {found!r}, the columns {columns} and {nulls} nulls; legal are {FORMAT!r}, the "
+                f"columns {', '.join(_COLUMNS)} of strings, and no nulls; {REMEDY}"
+            )
+        return [Reject(**row) for row in table.to_pylist()]

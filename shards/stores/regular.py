@@ -1,0 +1,67 @@
+"""Opens regular files only. A FIFO, socket, device or folder in place of a file is refused at once: opening a FIFO
+waits for its writer, and opening a device may have effects.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path, within: Path | None = None) -> int:
+    """A descriptor of the regular file at `path`, for reading.
+
+    within: the folder that must hold the file; links that lead out of it are refused. Raises OSError, whose `strerror`
+    says why, also for what is no regular file and for names that no file can have.
+    """
+    try:
+        if within is not None:
+            _check_within(path, within)
+        _check_regular(path, os.stat(path))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "no file can have this name", repr(path)) from error
+    try:
+        _check_regular(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def stream_regular(path: Path, within: Path | None = None) -> BufferedReader:
+    """The same as a stream."""
+    return os.fdopen(open_regular(path, within), "rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The contents of a regular file. Raises OSError as `open_regular` does, and for more than `most` bytes."""
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"has {size} bytes, but at most {most} are legal", str(path))
+        return file.readall()
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
+        raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
+
+
+def _check_within(path: Path, folder: Path) -> None:
+    if path.parent == folder and not path.is_symlink():
+        return
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise OSError(errno.EXDEV, f"leads out of {folder} to {os.path.realpath(path)}", str(path))
