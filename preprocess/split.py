@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .libraries import libraries
 from .plan import ShardTask
 from .reject_limit import check_rejects
 from .shard_task import WrittenShard, rejects_of, sources_of
+from .source import Source
 
 _SHARD_FILE = re.compile(rf"(.+)-\d{{6}}\.(tar|idx|{SUMS[1:]})")
 _SHOWN = 3
@@ -132,18 +133,10 @@ class SplitJob:
         """
         kept: list[str] = []
         retried: list[str] = []
-        same: dict[tuple[Path, FileState], bool] = {}
-        for source_id, is_retried, path, state in self._written_from():
-            if (path, state) not in same:
-                try:
-                    same[path, state] = state.is_of(path)
-                except OSError as error:
-                    raise OutageError(
-                        f"the source {source_id!r} cannot be read ({path}: {error.strerror}); mend this and run the "
-                        "same command again"
-                    ) from error
-            if not same[path, state]:
-                (retried if is_retried else kept).append(source_id)
+        known: dict[tuple[Path, FileState], bool] = {}
+        for source, was_rejected, files in self._written_from():
+            if not _is_same(source, files, known):
+                (retried if was_rejected else kept).append(source.id)
         if not kept and (self._retry_rejects or not retried):
             return
         changed = kept if self._retry_rejects else [*kept, *retried]
@@ -154,17 +147,15 @@ class SplitJob:
             f"{retry}choose another output folder, or start over with overwrite (--overwrite)"
         )
 
-    def _written_from(self) -> Iterator[tuple[str, bool, Path, FileState]]:
-        """Each file of the shards that were written: its source, whether it was a reject, its path, and its state."""
+    def _written_from(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
+        """Each source of the shards that were written, whether it was a reject, and the states of its files then."""
         for task in self.tasks:
             read = self._records.first(task)
-            states = () if read is None else sources_of(read)
-            if read is None or len(states) != len(task.sources):
-                continue
-            rejected = {reject.source for reject in rejects_of(read)}
-            for source, files in zip(task.sources, states, strict=True):
-                for path, state in zip(source.files, files, strict=False):
-                    yield source.id, source.id in rejected, path, state
+            if read is not None:
+                rejected = {reject.source for reject in rejects_of(read)}
+                states = dict(zip((source.id for source in task.sources), sources_of(read), strict=False))
+                for source in task.sources:
+                    yield source, source.id in rejected, states.get(source.id, ())
 
     def _settings(self) -> dict[str, Any]:
         names = {"format": FORMAT, "dataset": self.info.dataset, "split": self.info.split}
@@ -242,3 +233,23 @@ class SplitJob:
         info = read_dataset_json(self.folder)
         stages = Counter(reject.stage for reject in read_rejects(self.folder, info))
         return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})
+
+
+def _is_same(source: Source, files: Sequence[FileState], known: dict[tuple[Path, FileState], bool]) -> bool:
+    """Whether the files of a source have these states. `known` keeps what was found, for sources may share a file.
+
+    Raises OutageError if one cannot be read.
+    """
+    if len(files) != len(source.files):
+        return False
+    for path, state in zip(source.files, files, strict=True):
+        try:
+            known[path, state] = known[path, state] if (path, state) in known else state.is_of(path)
+        except OSError as error:
+            raise OutageError(
+                f"the source {source.id!r} cannot be read ({path}: {error.strerror}); mend this and run the same "
+                "command again"
+            ) from error
+        if not known[path, state]:
+            return False
+    return True

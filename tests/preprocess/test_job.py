@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from maskstream.preprocess import PROFILES, index_tars, make_shards
+from maskstream.preprocess import DATASETS, PROFILES, index_tars, make_shards
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.plan import default_samples_per_shard, sample_key
 from maskstream.preprocess.progress import Progress
 from maskstream.preprocess.shard_task import WrittenShard
-from maskstream.shards.errors import BusyError, DatasetError, ResumeError
+from maskstream.shards.errors import BusyError, DatasetError, OutageError, ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import RECORDS, Records
 from maskstream.shards.format.sample import KEY_PATTERN
@@ -271,6 +271,30 @@ def test_a_source_that_changed_while_a_run_was_stopped_is_refused(raw, tmp_path,
         make_video(f"raw/train/{'ab'[number % 2]}/clip {number}.mp4", 20 + number)
     with pytest.raises(ResumeError, match=r"of 12 sources changed after they were encoded"):
         run(raw, tmp_path / "out")
+
+
+def test_all_files_of_a_source_count(raw, tmp_path):
+    """A source may have parts, such as the sounds of several microphones."""
+
+    def with_parts(*names):
+        def dataset(root):
+            found = DATASETS["folder"](root)
+            sources = [replace(one, parts=tuple(root / name for name in names)) for one in found.splits["val"]]
+            return replace(found, splits={"val": sources})
+
+        return dataset
+
+    for name in ("one", "two"):
+        (raw / name).write_text(name)
+    made = {"workers": 0, "pauses_s": ()}
+    make_shards(with_parts("one"), raw, tmp_path / "out", **made)
+    assert make_shards(with_parts("one"), raw, tmp_path / "out", **made).splits["val"].state == "already finished"
+    for names in ((), ("one", "two"), ("two",)):
+        with pytest.raises(ResumeError, match="2 of 2 sources changed"):
+            make_shards(with_parts(*names), raw, tmp_path / "out", **made)
+    (raw / "one").unlink()
+    with pytest.raises(OutageError, match="one: No such file"):
+        make_shards(with_parts("one"), raw, tmp_path / "out", **made)
 
 
 def test_a_split_without_records_is_refused(raw, tmp_path):
