@@ -7,6 +7,7 @@ MaskstreamError
 ├── OutageError     something cannot be read or had now; nothing is known to be wrong with the bytes
 ├── ResumeError     a saved state cannot be resumed exactly
 ├── BusyError       another run writes to the same folder
+├── WorkerDiedError the worker processes of one task or batch died repeatedly
 └── DatasetError    raw data do not have the published layout (says what is missing, where, and how to get it)
 """
 
@@ -61,6 +62,10 @@ class ResumeError(MaskstreamError):
 
 class BusyError(MaskstreamError):
     """Another run writes to the folder; the message names its process and says what to do."""
+
+
+class WorkerDiedError(MaskstreamError):
+    """The worker processes of one task or batch died repeatedly; the message says how, and of which."""
 
 
 class DatasetError(MaskstreamError):

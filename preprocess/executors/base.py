@@ -6,8 +6,6 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from ...shards.errors import MaskstreamError
-
 Report = Callable[[str], None]
 """The work calls it with a note on what it does, and with "" when a unit of its task is done."""
 
@@ -34,10 +32,6 @@ class Work(Protocol[TaskT_contra, RecordT_co]):
     """A function that runs a task, publishes its file and returns a small record. Work and record must be picklable."""
 
     def __call__(self, task: TaskT_contra, report: Report, /) -> RecordT_co: ...
-
-
-class WorkerDiedError(MaskstreamError):
-    """The worker processes of one task died repeatedly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Generic
 
+from ...shards.errors import WorkerDiedError
 from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, end_with_parent, main_failed
-from .base import Event, Executor, Finished, Progressed, RecordT, Restarted, TaskT, Work, WorkerDiedError
+from .base import Event, Executor, Finished, Progressed, RecordT, Restarted, TaskT, Work
 
 RETRIES = 2
 """How often a task is repeated after its process died."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from maskstream.preprocess.executors.base import Finished, Progressed, Restarted, WorkerDiedError
+from maskstream.preprocess.executors.base import Finished, Progressed, Restarted
 from maskstream.preprocess.executors.local import LocalExecutor
+from maskstream.shards.errors import WorkerDiedError
 
 
 @pytest.fixture
