@@ -84,6 +84,11 @@ class FieldsRequest(Generic[RequestT]):
     members: dict[str, Range]
 
     @property
+    def key(self) -> str:
+        """The key of the sample."""
+        return self.media.key
+
+    @property
     def ranges(self) -> Sequence[Range]:
         """All that is read."""
         return (*self.media.ranges, *self.members.values())

@@ -29,7 +29,7 @@ from .token_budget import BudgetOrder
 from .topology import default_threads, resolved_device, resolved_ranks
 from .torch_dataset import BatchDataset
 from .transfer import Delivery
-from .workers import WorkerPool
+from .workers import TIMEOUT_S, WorkerPool
 
 _LEAST_SEEN = 100  # with fewer samples, max_bad_fraction is taken of this number
 
@@ -60,6 +60,8 @@ class LoaderOptions(TypedDict, total=False):
     """Threads per process that make samples; by default the cores, divided among the workers."""
     prefetch: int
     """Batches made ahead, per worker if there are workers; by default 3."""
+    worker_timeout: float
+    """Seconds; a worker whose batch is awaited and which finishes no sample for so long is replaced; by default 60."""
     max_bad_fraction: float
     """The largest fraction of samples that may be replaced because they are unusable; by default 0.01."""
     steps: int | None
@@ -89,10 +91,12 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         workers: int,
         threads: int,
         prefetch: int,
+        worker_timeout: float,
     ) -> None:
         self._maker = maker
         self._delivery = Delivery(maker=maker, finish=finish, device=device)
         self._workers, self._threads, self._prefetch = workers, threads, prefetch
+        self._timeout_s = worker_timeout
         self.pool: WorkerPool[HostT] | None = None
 
     def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
@@ -113,7 +117,13 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         if not self._workers:
             return batches_from_threads(self._maker, plans, self._threads, self._prefetch)
         if self.pool is None:
-            self.pool = WorkerPool(self._maker, workers=self._workers, threads=self._threads, prefetch=self._prefetch)
+            self.pool = WorkerPool(
+                self._maker,
+                workers=self._workers,
+                threads=self._threads,
+                prefetch=self._prefetch,
+                timeout_s=self._timeout_s,
+            )
         return self.pool.batches(plans)
 
     def close(self) -> None:
@@ -130,7 +140,8 @@ class Loader(Generic[BatchT]):
     Iteration starts at the current position (epoch, batch), which counts the batches handed out: after a `break` the
     next loop continues where the last one stopped, and a `state_dict()` taken at any time resumes with the next batch.
     `seek(epoch)` sets the position; `repeat()` iterates without end. Batches are made by `threads` threads of this
-    process, or of each of `workers` processes, which live until the loader is deleted or closed.
+    process, or of each of `workers` processes, which live until the loader is deleted or closed. A process that dies or
+    falls silent is replaced by another, which makes the same batch.
 
     A loader has one position and therefore one iteration at a time: after `seek`, `load_state_dict` or the start of
     another loop, the earlier iteration raises RuntimeError. Too many unusable samples raise SampleError.
@@ -152,10 +163,13 @@ class Loader(Generic[BatchT]):
         workers: int = 0,
         threads: int | None = None,
         prefetch: int = 3,
+        worker_timeout: float = TIMEOUT_S,
         max_bad_fraction: float = 0.01,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: it must be at least 1")
+        if not worker_timeout > 0:
+            raise ValueError(f"worker_timeout={worker_timeout}: it is in seconds and must be above 0, such as 60")
         self._rank, self.world_size = resolved_ranks(rank, world_size)
         self.device = resolved_device(device)
         self.steps = steps
@@ -175,6 +189,7 @@ class Loader(Generic[BatchT]):
             workers=workers,
             threads=self._threads,
             prefetch=prefetch,
+            worker_timeout=worker_timeout,
         )
         self._epoch, self._batch = 0, 0
         self._iteration = 0

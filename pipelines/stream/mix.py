@@ -246,6 +246,11 @@ class MixRequest(Generic[RequestT]):
     of_part: RequestT
 
     @property
+    def key(self) -> str:
+        """The key of the sample in its part."""
+        return self.of_part.key
+
+    @property
     def ranges(self) -> Sequence[Range]:
         """The byte ranges of the part's request; their names belong to the store of that part."""
         return self.of_part.ranges

@@ -32,11 +32,14 @@ class Wanted:
 
 
 class Request(Protocol):
-    """The draws of a sample that precede reading.
+    """The draws of a sample that precede reading; `key` is the key of the sample.
 
     ranges: they cover all bytes that its `fill` may read of the sampler's own dataset, and their names belong to the
     store of that dataset. A sampler that reads a second dataset says in its request which ranges belong to that one.
     """
+
+    @property
+    def key(self) -> str: ...
 
     @property
     def ranges(self) -> Sequence[Range]: ...

@@ -1,109 +1,335 @@
 """Persistent worker processes, which receive the plan of each batch that they make.
 
-They are the workers of a PyTorch DataLoader, so batches return through shared memory that is unlinked once it is open.
-A worker knows nothing of epochs: each task holds its plan, and the DataLoader takes batches from its workers in turn.
+A worker knows nothing of epochs: each task holds its plan, so any process can make any batch, and a worker that dies or
+falls silent is replaced by a new process, which gets the tasks that were not answered. Tasks go to the workers in turn,
+and so do the calls for their answers.
+
+Each worker has a socket of its own (letters.py) and shares no lock with anybody. So a worker that is killed at any
+moment takes nothing with it but its unfinished batches.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
+import socket
+import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import cycle
 from multiprocessing import resource_tracker
-from multiprocessing.util import Finalize
-from typing import Any, Generic
+from multiprocessing.connection import wait
+from typing import Any, Generic, cast
 
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
-
-from ...shards.errors import MaskstreamError
-from ...shards.spawn import MAIN_FAILED, SPAWN, end_with_parent, main_failed
-from .produce import BatchMaker, BatchPlan, Begun, Made
+from ...shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, main_failed
+from .blame import Blame
+from .letters import receive, send
+from .produce import BatchMaker, BatchPlan, Made
 from .sampler import DraftT, HostT, RequestT
+from .worker import OF_THE_PARENT, Failed, Progress, Task, serve
 
-_AFTER_ALL_OTHERS = -100
-_OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
+log = logging.getLogger(__name__)
 
-_Task = tuple[BatchPlan, BatchPlan | None]
-"""The plan of the batch to make now, and the plan of the same worker's next batch, if any."""
+TRIES = 3
+"""How many processes may die while they make one batch."""
+TIMEOUT_S = 60.0
+"""The default of `worker_timeout`."""
+_START_S = 300.0
+"""A process that starts may take this long: importing torch from a busy file system takes minutes."""
+_LOOK_S = 1.0
+"""How often the progress of a worker is looked at while its batch is awaited."""
+_END_S = 5.0
+
+
+@dataclass(slots=True)
+class Job:
+    """A plan, the next plan of the same worker, and how many processes died while they made it."""
+
+    plan: BatchPlan
+    then: BatchPlan | None
+    deaths: int = 0
+
+    @property
+    def task(self) -> Task:
+        """What a worker is sent. After a death the batch is made alone, and at last row by row, to find the cause."""
+        then = None if self.deaths else self.then
+        return Task(plan=self.plan, then=then, row_by_row=self.deaths == TRIES - 1)
+
+
+def jobs(plans: Iterable[BatchPlan], workers: int) -> Iterator[Job]:
+    """Pairs each plan with the plan `workers` later: worker i gets the plans i, i + workers, ..."""
+    ahead: deque[BatchPlan] = deque()
+    for plan in plans:
+        ahead.append(plan)
+        if len(ahead) > workers:
+            yield Job(ahead.popleft(), plan)
+    for plan in ahead:
+        yield Job(plan, None)
 
 
 class WorkerPool(Generic[HostT]):
-    """`workers` spawned processes with `threads` threads each; each worker makes up to `prefetch` batches ahead."""
+    """`workers` spawned processes with `threads` threads each; each worker makes up to `prefetch` batches ahead.
+
+    timeout_s: a worker whose batch is awaited and which finishes no row for so long is killed and replaced.
+    """
 
     def __init__(
-        self, maker: BatchMaker[RequestT, DraftT, HostT], *, workers: int, threads: int, prefetch: int
+        self,
+        maker: BatchMaker[RequestT, DraftT, HostT],
+        *,
+        workers: int,
+        threads: int,
+        prefetch: int,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
+        self._prefetch, self._timeout_s = prefetch, timeout_s
+        self._workers = [_Worker[HostT]((maker, threads), prefetch, timeout_s) for _ in range(workers)]
+        self._named = Blame(maker.sampler).error
+        self._lock = threading.Lock()
+        self._closed = False
+        self._call, self._restarts = 0, 0
+        weakref.finalize(self, _end_all, self._workers, os.getpid()).atexit = False
         _POOLS.add(self)
-        self._tasks = _Tasks(workers)
-        self._loader: DataLoader[Any] = DataLoader(
-            _Batches(maker, threads),
-            batch_size=None,
-            sampler=self._tasks,
-            num_workers=workers,
-            prefetch_factor=prefetch,
-            persistent_workers=True,
-            multiprocessing_context=SPAWN,
-            worker_init_fn=_begin_worker,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),
-        )
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes."""
+        return [worker.pid for worker in self._workers]
 
     def batches(self, plans: Iterable[BatchPlan]) -> Generator[Made[HostT]]:
-        """Yields the host batches of the plans in order. A new call ends the earlier one and keeps the processes."""
-        self._tasks.plans = plans
-        if not self._all_alive():
-            self.close()
-        made = self._started()
-        while (item := self._received(made)) is not None:
-            if isinstance(item, MaskstreamError):
-                raise item
-            yield item
+        """Yields the host batches of the plans in order. A new call ends the earlier one and keeps the processes.
 
-    def _started(self) -> Iterator[Any]:
-        """Starts an iteration, and the processes if there are none.
-
-        SIGTERM and SIGINT are blocked while the processes start, so that an early signal does not end them; from then
-        on they ignore both, and `terminate` sends SIGKILL.
+        Errors: those of the batches, unchanged; WorkerDiedError if `TRIES` processes die while they make one batch,
+        MainModuleError if workers cannot import what the maker needs.
         """
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
-        try:
-            made = iter(self._loader)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for worker in self._loader._iterator._workers:  # type: ignore[union-attr]
-            worker._popen.terminate = worker._popen.kill
-        return made
-
-    def _received(self, made: Iterator[Any]) -> Any:
-        """The next item, or None at the end; raises MainModuleError if workers cannot import what the maker needs."""
-        try:
-            return next(made, None)
-        except (ConnectionError, EOFError, FileNotFoundError, RuntimeError) as error:
-            for worker in getattr(self._loader._iterator, "_workers", ()):
-                if worker.exitcode == MAIN_FAILED:
-                    raise main_failed(worker.names) from None
-            if isinstance(error, RuntimeError):
-                raise
-            raise RuntimeError(
-                f"a worker process exited unexpectedly while it handed over a batch ({error})"
-            ) from error
-
-    def _all_alive(self) -> bool:
-        iterator: Any = self._loader._iterator
-        return iterator is None or all(worker.is_alive() for worker in iterator._workers)
+        self._call += 1
+        call, left = self._call, jobs(plans, len(self._workers))
+        self._begin()
+        for _ in range(self._prefetch):
+            for worker, job in zip(self._workers, left, strict=False):
+                worker.add(job)
+        for worker in cycle(self._workers):
+            if self._call != call or not worker.is_busy:
+                return
+            answer = self._next(worker)
+            if (job := next(left, None)) is not None:  # type: ignore[assignment]
+                worker.add(job)
+            if isinstance(answer, Failed):
+                raise answer.raised()
+            answer.stats.restarts, self._restarts = self._restarts, 0
+            yield answer
 
     def close(self) -> None:
-        """Ends the processes."""
-        iterator: Any = self._loader._iterator
-        if iterator is not None:
-            self._loader._iterator = None
-            iterator._shutdown_workers()
+        """Ends the processes. A thread that waits for a batch gets a RuntimeError."""
+        self._closed = True
+        with self._lock:
+            _end_all(self._workers, os.getpid())
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._closed = False
+            for worker in self._workers:
+                worker.forget()
+                if worker.process is None:
+                    worker.start()
+
+    def _next(self, worker: _Worker[HostT]) -> Made[HostT] | Failed:
+        """The next answer of a worker. Meanwhile all workers are served, and those that died are replaced."""
+        waited_s, steps = 0.0, worker.steps
+        while not worker.answers:
+            begun = time.monotonic()
+            try:
+                self._serve()
+            except (OSError, ValueError):  # the sockets are closed
+                self._check_open()
+                raise
+            if steps != (steps := worker.steps):
+                waited_s = 0.0
+                continue
+            waited_s += min(time.monotonic() - begun, 2 * _LOOK_S)  # less than that if this process was stopped
+            limit_s = self._timeout_s if steps else max(self._timeout_s, _START_S)
+            if waited_s >= limit_s and not worker.answers:
+                self._replace(worker, f"did nothing for {waited_s:.0f} s and was killed")
+                waited_s = 0.0
+        return worker.answers.popleft()
+
+    def _serve(self) -> None:
+        """Takes the answers of all workers as they come; replaces workers that died."""
+        pipes = {worker.pipe.fileno(): worker for worker in self._workers}
+        for pipe in wait(list(pipes), min(_LOOK_S, self._timeout_s)):
+            worker = pipes[cast(int, pipe)]
+            if not worker.take():
+                self._replace(worker)
+
+    def _replace(self, worker: _Worker[HostT], silent: str = "") -> None:
+        """Starts a new process for a worker that died or is silent; raises the error if its batch is to blame."""
+        with self._lock:
+            self._check_open()
+            pid, row, how = worker.pid, worker.row, worker.end(silent)
+            self._restarts += 1
+            job = worker.first_unanswered()
+            if job is None:
+                log.warning("worker process %d %s; a new one takes its place", pid, how)
+            else:
+                job.deaths += 1
+                if job.deaths == TRIES:
+                    raise self._named(job.plan, row, how)
+                epoch, batch = job.plan.number
+                log.warning("worker process %d %s; a new one makes batch %d of epoch %d again", pid, how, batch, epoch)
+            worker.start()
+            worker.send()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the loader was closed while it waited for a batch; iterate again to go on")
+
+
+class _Worker(Generic[HostT]):
+    """A place in the turn: a process, the socket to it, and its jobs.
+
+    unsent, sent: the jobs in their order, at most `prefetch` of them sent; None in `sent` is a job whose answer is not
+    wanted any more. answers: those that were not handed out yet.
+    """
+
+    def __init__(self, what: tuple[object, int], prefetch: int, timeout_s: float) -> None:
+        self._what, self._prefetch, self._timeout_s = what, prefetch, timeout_s
+        self.process: Process | None = None
+        self._unsent: deque[Job] = deque()
+        self._sent: deque[Job | None] = deque()
+        self.answers: deque[Made[HostT] | Failed] = deque()
+
+    @property
+    def pid(self) -> int:
+        """The id of the process; 0 if there is none."""
+        return 0 if self.process is None else self.process.pid or 0
+
+    @property
+    def steps(self) -> int:
+        """A number that changes when the process finishes something; 0 while it starts."""
+        return self._progress.steps
+
+    @property
+    def row(self) -> int | None:
+        """The row that the process makes, if it makes its batch row by row."""
+        return self._progress.row
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is still to be handed out."""
+        return bool(self.answers or self._unsent) or any(job is not None for job in self._sent)
+
+    def start(self) -> None:
+        """Starts a process.
+
+        SIGTERM and SIGINT are blocked while it starts, so that an early signal does not end it; from then on it ignores
+        both.
+        """
+        self.pipe, theirs = socket.socketpair()
+        self.pipe.settimeout(self._timeout_s)
+        words = SPAWN.RawArray("q", 2)
+        self._progress = Progress(words)
+        process = SPAWN.Process(target=serve, args=(*self._what, theirs, words), daemon=True)
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()  # the socket then ends when the process does
+        popen: Any = vars(process)["_popen"]
+        popen.terminate = popen.kill  # multiprocessing terminates its processes at exit
+        self.process = process
+
+    def add(self, job: Job) -> None:
+        """Adds a job behind the others."""
+        self._unsent.append(job)
+        self.send()
+
+    def send(self) -> None:
+        """Sends jobs while fewer than `prefetch` are sent. If the process is dead, `take` will tell."""
+        while self._unsent and len(self._sent) < self._prefetch:
+            job = self._unsent.popleft()
+            self._sent.append(job)
+            try:
+                send(self.pipe, job.task)
+            except TimeoutError:  # it reads nothing
+                if self.process is not None:
+                    self.process.kill()
+            except ConnectionError:
+                continue
+
+    def take(self) -> bool:
+        """Takes an answer from the socket; False if the process died and all its answers were taken."""
+        try:
+            answer: Made[HostT] | Failed = receive(self.pipe)
+        except (EOFError, TimeoutError):
+            return False
+        if self._sent.popleft() is not None:
+            self.answers.append(answer)
+        self.send()
+        return True
+
+    def forget(self) -> None:
+        """Drops all jobs and answers. The process still makes what it was sent; those answers are dropped too."""
+        self._unsent.clear()
+        self.answers.clear()
+        self._sent = deque([None] * len(self._sent))
+
+    def first_unanswered(self) -> Job | None:
+        """Makes all jobs without an answer unsent, for another process; returns the first that had been sent."""
+        again = [job for job in self._sent if job is not None]
+        self._sent.clear()
+        self._unsent.extendleft(reversed(again))
+        return again[0] if again else None
+
+    def end(self, silent: str = "") -> str:
+        """Kills the process; returns how it ended, `silent` if it is given.
+
+        Raises MainModuleError if it could not import the main module.
+        """
+        process, self.process = self.process, None
+        if process is None:
+            return "was ended"
+        if not silent:
+            process.join(_END_S)
+        process.kill()
+        process.join(_END_S)
+        self.pipe.close()
+        code = process.exitcode
+        if code is None:  # it is in a system call that hangs; it ends with the call
+            return silent or "cannot be ended"
+        process.close()
+        if code == MAIN_FAILED:
+            raise main_failed(process.names)
+        return silent or _ending(code) + ("" if self.steps else " while it started")
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    with suppress(ValueError):
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"was killed by signal {-code}"
+
+
+def _end_all(workers: list[_Worker[Any]], owner: int) -> None:
+    """Kills all processes, unless this process is a fork of the one that started them."""
+    if os.getpid() != owner:
+        return
+    for worker in workers:
+        if worker.process is not None:
+            worker.process.kill()
+    for worker in workers:
+        worker.forget()
+        worker.first_unanswered()
+        with suppress(MainModuleError):
+            worker.end("was ended")
 
 
 _POOLS: weakref.WeakSet[WorkerPool[Any]] = weakref.WeakSet()
@@ -111,73 +337,6 @@ _POOLS: weakref.WeakSet[WorkerPool[Any]] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Closes all pools at exit, while PyTorch can still stop its workers."""
+    """Closes all pools at exit, so that a thread that waits for a batch ends too."""
     for pool in list(_POOLS):
         pool.close()
-
-
-class _Tasks(Sampler[_Task]):
-    """Pairs each plan with the plan `workers` later: worker i gets the tasks i, i + workers, ..."""
-
-    def __init__(self, workers: int) -> None:
-        self.plans: Iterable[BatchPlan] = ()
-        self._workers = workers
-
-    def __iter__(self) -> Iterator[_Task]:
-        ahead: deque[BatchPlan] = deque()
-        for plan in self.plans:
-            ahead.append(plan)
-            if len(ahead) > self._workers:
-                yield ahead.popleft(), plan
-        for plan in ahead:
-            yield plan, None
-
-
-class _Batches(Dataset[Any], Generic[RequestT, DraftT, HostT]):
-    """Runs in a worker: makes the requested batch while its threads begin the next one."""
-
-    def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int) -> None:
-        self._maker, self._threads = maker, threads
-        self._pool: ThreadPoolExecutor | None = None
-        self._begun: tuple[tuple[int, int], Begun[DraftT]] | None = None
-
-    def __getitem__(self, task: _Task) -> Made[HostT] | MaskstreamError:
-        """The host batch and its stats. A MaskstreamError is returned, so that the parent can raise it unchanged."""
-        plan, then = task
-        self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="maskstream")
-        begun = self._taken(plan) or self._maker.start(self._pool, plan)
-        if then is not None:
-            self._begun = (then.number, self._maker.start(self._pool, then))
-        try:
-            return self._maker.join(plan, begun)
-        except MaskstreamError as error:
-            return error
-
-    def _taken(self, plan: BatchPlan) -> Begun[DraftT] | None:
-        """The batch that was begun ahead if it belongs to this plan; any other (after a seek) is cancelled."""
-        ahead, self._begun = self._begun, None
-        if ahead is None or ahead[0] == plan.number:
-            return ahead and ahead[1]
-        for row in ahead[1].rows:
-            row.cancel()
-        return None
-
-
-def _unchanged(item: Any) -> Any:
-    return item
-
-
-def _begin_worker(worker: int) -> None:
-    """Sets up a worker: OpenCV uses one thread, and the worker ends when its parent says so or dies.
-
-    Schedulers and terminals send SIGTERM and SIGINT to every process of a job. The worker ignores them, because the
-    parent may need more batches before a last checkpoint. At its end the worker calls `os._exit`, since destructors of
-    native libraries can abort a process whose threads are still running.
-    """
-    import cv2
-
-    cv2.setNumThreads(1)
-    for number in _OF_THE_PARENT:
-        signal.signal(number, signal.SIG_IGN)
-    Finalize(None, os._exit, args=(0,), exitpriority=_AFTER_ALL_OTHERS)
-    end_with_parent()

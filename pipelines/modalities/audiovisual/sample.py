@@ -66,6 +66,11 @@ class AudioVisualRequest:
     ranges: tuple[Range, ...]
 
     @property
+    def key(self) -> str:
+        """The key of the sample."""
+        return self.video.key
+
+    @property
     def numbers(self) -> npt.NDArray[np.int64]:
         """The frame numbers of the clip."""
         return self.video.numbers

@@ -32,6 +32,7 @@ GRID = TokenGrid(axes=("token",), shape=(N,), patch=(1,))
 @dataclass(frozen=True, kw_only=True)
 class TextRequest:
     wanted: Wanted
+    key: str = ""
     ranges: tuple[Range, ...] = ()
 
 

@@ -81,7 +81,6 @@ def test_the_run_that_others_are_compared_with_is_what_it_should_be(uninterrupte
     assert all(np.frombuffer(row[8], np.float32).any() for row in rows), "there is flow"
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize(("ranks", "workers"), TOPOLOGIES)
 def test_global_batches_are_bit_equal_at_every_topology(uneven, uninterrupted, ranks, workers):
     """Rank 0 has real worker processes, which shows that they change nothing; its peers would show it again."""
@@ -166,7 +165,7 @@ def test_a_stop_with_worker_processes_is_exact_and_they_stay(uneven, uninterrupt
 
 
 def worker_pids(run):
-    return [worker.pid for worker in run._production.pool._loader._iterator._workers]
+    return run._production.pool.pids
 
 
 def test_a_world_that_does_not_divide_the_global_batch_is_refused_with_the_reason(uneven):

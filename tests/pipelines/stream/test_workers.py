@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from maskstream.pipelines import VideoClip, masks, mix, video_loader
 from maskstream.pipelines.stream.produce import BatchMaker
-from maskstream.pipelines.stream.workers import _Tasks
+from maskstream.pipelines.stream.workers import jobs
 from maskstream.shards.errors import SampleError
 
 from ..sources import source_of
@@ -41,7 +41,7 @@ if __name__ == "__main__":
                        batch_size=4, workers=2, threads=1, device="cpu")
     for n, batch in enumerate(run.repeat()):
         if n == 2:
-            print(*(w.pid for w in run._production.pool._loader._iterator._workers), flush=True)
+            print(*run._production.pool.pids, flush=True)
         time.sleep(0.05)
 """
 LEFT = """
@@ -65,7 +65,7 @@ def keys(batches):
 
 
 def pids(run):
-    return [worker.pid for worker in run._production.pool._loader._iterator._workers]
+    return run._production.pool.pids
 
 
 def gone(pid, within_s=60.0):
@@ -108,6 +108,13 @@ def test_workers_end_when_their_parent_is_killed_and_leave_nothing(running):
     assert all(gone(pid) for pid in workers)
     mine = [name for name in os.listdir("/dev/shm") if str(process.pid) in name or any(str(w) in name for w in workers)]
     assert mine == []
+
+
+def test_there_are_no_named_semaphores_that_a_killed_group_would_leave(running):
+    process, workers = running
+    lines = [line for pid in (process.pid, *workers) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    assert any("/memfd:maskstream" in line for line in lines)
+    assert [line for line in lines if "/dev/shm" in line and not line.endswith("(deleted)")] == []
 
 
 def test_ctrl_c_is_the_parents_and_ends_everything(running):
@@ -154,21 +161,6 @@ def test_an_error_in_a_worker_is_what_it_is_in_a_thread_and_ends_the_workers(une
         next(iter(run))
     assert run._production.pool is None
     assert not multiprocessing.active_children()
-
-
-def test_a_worker_that_is_killed_is_an_error_and_the_loader_goes_on_where_it_was(uneven):
-    wanted = keys(islice(loader(uneven).repeat(), 13))
-    run = loader(uneven, workers=1)
-    got = []
-    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):  # noqa: PT012
-        for batch in run.repeat():
-            got.append(batch.key)
-            if len(got) == 2:
-                os.kill(pids(run)[0], signal.SIGKILL)
-    assert 2 <= len(got) < 13
-    got += keys(islice(run.repeat(), 13 - len(got)))
-    assert got == wanted
-    run.close()
 
 
 def test_a_loader_has_one_iteration_at_a_time(split):
@@ -225,9 +217,8 @@ class _Pickled(IterableDataset):
 
 
 def test_the_tasks_of_a_worker_name_the_one_that_it_gets_next():
-    tasks = _Tasks(2)
-    tasks.plans = range(5)
-    assert list(tasks) == [(0, 2), (1, 3), (2, 4), (3, None), (4, None)]
+    pairs = [(job.plan, job.then) for job in jobs(range(5), 2)]
+    assert pairs == [(0, 2), (1, 3), (2, 4), (3, None), (4, None)]
 
 
 def test_what_a_worker_is_sent_is_small_and_whole(split):

@@ -1,0 +1,195 @@
+"""What runs in a worker process: it makes the batches of the plans that it is sent, in turn."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from typing import Generic, ParamSpec, TypeVar
+
+import torch
+
+from ...shards.errors import MaskstreamError
+from ...shards.spawn import end_with_parent
+from .letters import receive, send
+from .produce import BatchMaker, BatchPlan, Begun, Made
+from .sampler import DraftT, HostT, RequestT
+
+OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
+"""The signals that workers ignore: schedulers and terminals send them to every process of a job, but the parent may
+need more batches before a last checkpoint. It ends its workers by SIGKILL."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """The plan of the batch to make now, and of the same worker's next batch, if that may be begun at the same time.
+
+    row_by_row: make one row after the other, and note which, since processes died while they made this batch.
+    """
+
+    plan: BatchPlan
+    then: BatchPlan | None = None
+    row_by_row: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The error that a batch raised, and its traceback unless the error says all."""
+
+    error: Exception
+    where: str = ""
+
+    def raised(self) -> Exception:
+        """The error; its traceback in the worker, if there is one, is added to it."""
+        if self.where:
+            self.error.add_note(f"in a worker process:\n{self.where}")
+        return self.error
+
+
+class Progress:
+    """What a worker process did, in memory that it shares with its parent: one writes, the other reads at any time."""
+
+    def __init__(self, words: ctypes.Array[ctypes.c_longlong]) -> None:
+        self.words = words
+
+    @property
+    def steps(self) -> int:
+        """A number that changes with every row and batch; 0 while the process starts."""
+        return self.words[0]
+
+    @property
+    def row(self) -> int | None:
+        """The row that is being made; None if rows are not made one by one."""
+        return self.words[1] - 1 if self.words[1] else None
+
+    def step(self, _: object = None) -> None:
+        """Notes that something was finished."""
+        self.words[0] += 1
+
+    def begin(self, row: int | None) -> None:
+        """Notes the row that is made from now on."""
+        self.words[1] = 0 if row is None else row + 1
+
+
+def serve(
+    maker: BatchMaker[RequestT, DraftT, HostT],
+    threads: int,
+    pipe: socket.socket,
+    words: ctypes.Array[ctypes.c_longlong],
+) -> None:
+    """Answers each task with `Made` or `Failed`, in turn, until the parent is gone.
+
+    The process ends by `os._exit`, since destructors of native libraries can abort a process whose threads are running.
+    """
+    _settle()
+    progress = Progress(words)
+    batches = _Batches(maker, threads, progress)
+    progress.step()
+    try:
+        while True:
+            _answer(pipe, batches.made(receive(pipe)))
+            progress.step()
+    except (EOFError, ConnectionError):
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _settle() -> None:
+    """One thread for OpenCV and torch, no signals of the parent, an end with the parent."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    for number in OF_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+    with suppress(ImportError, ValueError, OSError):  # the limit also holds for files that are sent and not received
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _answer(pipe: socket.socket, answer: object) -> None:
+    try:
+        send(pipe, answer)
+    except ConnectionError:
+        raise
+    except Exception as error:  # the batch cannot be pickled, or there is no memory for it
+        send(pipe, Failed(_picklable(error), traceback.format_exc()))
+
+
+def _picklable(error: Exception) -> Exception:
+    """The error, or a RuntimeError with its text if the error cannot be pickled."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+class _Batches(Generic[RequestT, DraftT, HostT]):
+    """Makes the batch of a task while its threads begin the next one."""
+
+    def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: Progress) -> None:
+        self._maker, self._progress = maker, progress
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
+        self._begun: tuple[tuple[int, int], Begun[DraftT]] | None = None
+
+    def made(self, task: Task) -> Made[HostT] | Failed:
+        """The host batch and its stats, or the error."""
+        try:
+            begun = self._taken(task.plan) or self._start(task.plan, task.row_by_row)
+            if task.then is not None:
+                self._begun = (task.then.number, self._start(task.then))
+            return self._maker.join(task.plan, begun)
+        except MaskstreamError as error:
+            return Failed(error)
+        except Exception as error:
+            return Failed(_picklable(error), traceback.format_exc())
+
+    def _start(self, plan: BatchPlan, row_by_row: bool = False) -> Begun[DraftT]:
+        begun = self._maker.start(_RowByRow(self._progress) if row_by_row else self._pool, plan)
+        for row in begun.rows:
+            row.add_done_callback(self._progress.step)
+        return begun
+
+    def _taken(self, plan: BatchPlan) -> Begun[DraftT] | None:
+        """The batch that was begun ahead if it belongs to this plan; any other (after a seek) is cancelled."""
+        ahead, self._begun = self._begun, None
+        if ahead is None or ahead[0] == plan.number:
+            return ahead and ahead[1]
+        for row in ahead[1].rows:
+            row.cancel()
+        return None
+
+
+class _RowByRow(Executor):
+    """Fills each row as it is submitted, in the calling thread."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._rows = progress, 0
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """The result of the call, or its error, as a future that is done."""
+        done: Future[T] = Future()
+        self._progress.begin(self._rows)
+        self._rows += 1
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        self._progress.begin(None)
+        return done

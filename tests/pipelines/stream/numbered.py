@@ -1,0 +1,85 @@
+"""A sampler of numbers whose rows can kill or hold their process; worker processes import it."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.produce import BatchMaker
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.stores.base import Range
+
+ROW = 10_000
+BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberRequest:
+    wanted: Wanted
+    key: str
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumberBatch(Batch):
+    """values: int64 (B, ROW), the draws of each row; large enough for a memory file."""
+
+    values: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Number i has the key "n<i>" and lies in i // 10.tar. poison: what happens to the process that makes a number.
+
+    "hang" holds it, any other word is a signal. once: a folder; each poison then works one time only.
+    """
+
+    poison: dict[int, str] = field(default_factory=dict)
+    once: Path | None = None
+    seed: int = 0
+    needs_progress: bool = False
+
+    def request(self, wanted: Wanted) -> NumberRequest:
+        where = Range(f"{wanted.index // 10}.tar", 512, 10)
+        return NumberRequest(wanted=wanted, key=f"n{wanted.index}", ranges=(where,))
+
+    def allocate(self, rows: int) -> torch.Tensor:
+        return torch.zeros(rows, ROW, dtype=torch.int64)
+
+    def mask(self, request: NumberRequest, draft: torch.Tensor, row: int) -> None:
+        pass
+
+    def fill(self, request: NumberRequest, draft: torch.Tensor, row: int, stats: Stats) -> None:
+        index = request.wanted.index
+        if index in self.poison and self._works(index):
+            if self.poison[index] == "hang":
+                time.sleep(1000)
+            os.kill(os.getpid(), signal.Signals[self.poison[index]])
+            time.sleep(1000)  # a signal may need a moment
+        draft[row] = torch.from_numpy(np.random.default_rng([index, request.wanted.epoch]).integers(2**60, size=ROW))
+
+    def _works(self, index: int) -> bool:
+        if self.once is None:
+            return True
+        flag = self.once / str(index)
+        if flag.exists():
+            return False
+        flag.touch()
+        return True
+
+    def join(self, draft: torch.Tensor) -> NumberBatch:
+        rows = len(draft)
+        return NumberBatch(key=[str(int(row[0])) for row in draft], label=torch.arange(rows), values=draft)
+
+
+def maker(**settings) -> BatchMaker:
+    """Makes batches of 8 of 80 numbers."""
+    order = Order(shard_sizes=(10,) * 8, global_batch=BATCH, seed=1, lanes=1, block=None, shuffle=True)
+    return BatchMaker(sampler=Numbers(**settings), order=order)
