@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
+from ...shards.errors import DatasetError
 from ..source import Source
-from .dataset import VIDEO_SUFFIXES, media_paths
+from .dataset import VIDEO_SUFFIXES
+from .folders import distinct_folders, media_below, readable
 
 SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
     "train": ("train", "training", "videos_train"),
@@ -25,22 +27,19 @@ def class_folders(
     label is the first folder below the split; a file in no such folder has the label -1. Only files with one of
     `suffixes` count.
     """
-    folders = {
-        split: folder
-        for split, names in SPLIT_FOLDERS.items()
-        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
-    }
+    folders = split_folders(root)
     folders = folders if "train" in folders else {"train": root}
+    paths = media_below(list(folders.values()), suffixes)
     found = {
-        split: [(path, path.relative_to(folder).parts[:-1]) for path in media_paths(folder, suffixes)]
-        for split, folder in folders.items()
+        split: [(path, _label(path.relative_to(folder))) for path in files]
+        for (split, folder), files in zip(folders.items(), paths, strict=True)
     }
-    label_names = sorted({below[0] for files in found.values() for _, below in files if below})
-    numbers = {name: number for number, name in enumerate(label_names)}
+    label_names = sorted({label for files in found.values() for _, label in files if label is not None})
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(label_names)}
     listed = {
         split: [
-            Source(id=_readable(path.relative_to(root)), path=path, label=numbers[below[0]] if below else -1)
-            for path, below in files
+            Source(id=readable(path.relative_to(root)), path=path, label=numbers.get(label, -1))
+            for path, label in files
         ]
         for split, files in found.items()
         if files
@@ -48,6 +47,21 @@ def class_folders(
     return tuple(label_names), listed
 
 
-def _readable(path: PurePath) -> str:
-    """The path as valid Unicode; bytes that are no UTF-8 are escaped."""
-    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _label(below: PurePath) -> str | None:
+    """The first folder of a path below a split; None if there is none."""
+    return readable(PurePath(below.parts[0])) if len(below.parts) > 1 else None
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split that has one. Raises DatasetError if a link makes two splits the same folder."""
+    found = {
+        split: folder
+        for split, names in SPLIT_FOLDERS.items()
+        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
+    }
+    if len(distinct_folders(found.values())) < len(found):
+        raise DatasetError(
+            f"two of {', '.join(map(str, found.values()))} are the same folder, so a model would be validated on its "
+            "training data; take the link away"
+        )
+    return found

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...shards.errors import DatasetError, OutageError
+from ...shards.errors import DatasetError
 from ...shards.format.sample import Reject
 from ..encode.encoder import Encoder
 from ..encode.video.encoder import VideoEncoder
 from ..source import Source
+from .folders import media_paths
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
@@ -82,24 +82,6 @@ def dataset_of(
 def files_of(modality: str) -> str:
     """The noun for the raw files in messages."""
     return "videos" if modality == "video" else f"{modality} files"
-
-
-def media_paths(folder: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> list[Path]:
-    """All files below a folder whose suffix is one of `suffixes` (lower case, with the dot), sorted. Links are
-    followed, hidden files and folders are left out.
-    """
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        shown = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in shown if path.suffix.lower() in suffixes]
-    return sorted(found)
-
-
-def _unreadable(error: OSError) -> None:
-    raise OutageError(
-        f"{error.filename} cannot be listed ({error.strerror}); make it readable and run the same command again"
-    ) from error
 
 
 class MediaFiles:

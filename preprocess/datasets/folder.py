@@ -7,7 +7,7 @@ number; none if it is empty or the column is missing) and `split` (train if it i
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..encode.video.encoder import VideoEncoder
 from ..source import Source
 from .class_folders import SPLIT_FOLDERS, class_folders
 from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, require_folder
+from .lists import Row, read_table, whole_number
 
 
 def folder(
@@ -34,7 +35,7 @@ def folder(
         "ROOT/list.csv (path,label,split)"
     )
     require_folder(root, name=name, obtain=obtain)
-    lists = sorted(root.glob("*.csv"))
+    lists = sorted(path for path in root.glob("*.csv") if path.is_file())
     if len(lists) > 1:
         raise DatasetError(f"{name}: {root} holds several csv files ({', '.join(p.name for p in lists)}); keep one")
     label_names, listed = _listed(lists[0], root, name, obtain) if lists else class_folders(root, suffixes)
@@ -44,24 +45,39 @@ def folder(
 
 
 def _listed(path: Path, root: Path, dataset: str, obtain: str) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "path" not in (reader.fieldnames or ()):
-            raise DatasetError(f"{dataset}: {path} has the columns {reader.fieldnames}, but no 'path'. {obtain}")
-        rows = [(row["path"], row.get("label") or "", row.get("split") or "train") for row in reader]
-    label_names = _label_names({label for _, label, _ in rows if label})
-    numbers = {name: number for number, name in enumerate(label_names)}
+    rows = list(read_table(path, ("path",), obtain=obtain))
+    _check_distinct(rows, root)
+    label_names, labels = _labels(rows)
     listed: dict[str, list[Source]] = {}
-    for file_name, label, split in rows:
+    for row, label in zip(rows, labels, strict=True):
+        split = row.get("split") or "train"
         name = next((name for name, others in SPLIT_FOLDERS.items() if split in others), None)
         if name is None:
-            raise DatasetError(f"{dataset}: {path} has the split {split!r}; use one of {', '.join(SPLIT_FOLDERS)}")
-        listed.setdefault(name, []).append(Source(id=file_name, path=root / file_name, label=numbers.get(label, -1)))
+            raise row.error(f"the split {split!r}", f"Use one of {', '.join(SPLIT_FOLDERS)}")
+        listed.setdefault(name, []).append(Source(id=row["path"], path=root / row["path"], label=label))
     return label_names, listed
 
 
-def _label_names(found: set[str]) -> tuple[str, ...]:
-    """The sorted names; if all labels are numbers, the numbers 0 to the largest, so that each keeps its value."""
-    if found and all(label.isdecimal() for label in found):
-        return tuple(str(number) for number in range(max(map(int, found)) + 1))
-    return tuple(sorted(found))
+def _check_distinct(rows: list[Row], root: Path) -> None:
+    """Raise DatasetError if a row has no path, or two have the same one."""
+    lines: dict[str, int] = {}
+    for row in rows:
+        if not row["path"]:
+            raise row.error("no path")
+        line = lines.setdefault(os.path.normpath(root / row["path"]), row.line)
+        if line != row.line:
+            raise row.error(f"the path {row['path']!r}, as line {line} has", "Take one of them out")
+
+
+def _labels(rows: list[Row]) -> tuple[tuple[str, ...], list[int]]:
+    """The sorted names, and the number of each row's label, -1 for none.
+
+    If all labels are numbers, the names are the numbers 0 to the largest, so that each keeps its value.
+    """
+    found = {row.get("label") for row in rows} - {""}
+    if found and all(whole_number(label) is not None for label in found):
+        numbers = [row.number("label") if row.get("label") else -1 for row in rows]
+        return tuple(map(str, range(1 + max(numbers)))), numbers
+    names = tuple(sorted(found))
+    number = {name: n for n, name in enumerate(names)}
+    return names, [number.get(row.get("label"), -1) for row in rows]

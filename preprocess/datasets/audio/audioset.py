@@ -10,15 +10,15 @@ J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...encode.audiovisual.encoder import AudioVisualEncoder
 from ...source import Source
-from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, media_paths, require_folder
+from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, require_folder
+from ..folders import media_paths
+from ..lists import Row, read_table
 from .audio_folder import SOUND_SUFFIXES
 
 LISTS = {
@@ -26,6 +26,8 @@ LISTS = {
     "val": ("eval_segments.csv",),
 }
 CLASSES = "class_labels_indices.csv"
+SEGMENTS = ("YTID", "start", "end", "labels")
+"""The columns of the lists, which have no line with their names."""
 OBTAIN = (
     "Get the csv files from research.google.com/audioset/download.html, put them into ROOT, and the segments' sound "
     "below it, such as ROOT/audio/YTID.wav"
@@ -48,8 +50,8 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
         if split == "train" and not wanted:
             raise DatasetError(f"{name}: there is no {lists[0]} in {root}. {OBTAIN}")
         for path in wanted:
-            for segment in _segments(path):
-                listed.setdefault(split, []).append(_source(segment, files, numbers, root, path))
+            rows = read_table(path, SEGMENTS, names=SEGMENTS, comment="#", obtain=OBTAIN)
+            listed.setdefault(split, []).extend(_source(row, files, numbers, root) for row in rows)
     encoder = AudioVisualEncoder() if videos else AudioEncoder()
     return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, encoder=encoder)
 
@@ -59,31 +61,17 @@ def _classes(root: Path, name: str) -> tuple[dict[str, int], list[str]]:
     path = root / CLASSES
     if not path.is_file():
         raise DatasetError(f"{name}: there is no {CLASSES} in {root}. {OBTAIN}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
+    rows = sorted(
+        read_table(path, ("index", "mid", "display_name"), obtain=OBTAIN), key=lambda row: row.number("index")
+    )
     return {row["mid"]: number for number, row in enumerate(rows)}, [row["display_name"] for row in rows]
 
 
-def _segments(path: Path) -> Iterator[tuple[str, float, float, Sequence[str]]]:
-    """Video id, start and end in seconds, and class ids of each line that is no comment."""
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True):
-            if len(row) != 4:
-                raise DatasetError(f"{path} has the line {','.join(row)!r}, not YTID, start, end, labels. {OBTAIN}")
-            yield row[0], float(row[1]), float(row[2]), row[3].split(",")
-
-
-def _source(
-    segment: tuple[str, float, float, Sequence[str]],
-    files: dict[str, Path],
-    numbers: dict[str, int],
-    root: Path,
-    path: Path,
-) -> Source:
-    video, start, end, mids = segment
-    labels = [numbers[mid] for mid in mids if mid in numbers]
+def _source(row: Row, files: dict[str, Path], numbers: dict[str, int], root: Path) -> Source:
+    video, start, end = row["YTID"], row.seconds("start"), row.seconds("end")
+    labels = [numbers[mid] for mid in row["labels"].split(",") if mid in numbers]
     if not labels:
-        raise DatasetError(f"{path}: the classes {', '.join(mids)} of {video} are not in {CLASSES}. {OBTAIN}")
+        raise row.error(f"the classes {row['labels']!r}, which are not in {CLASSES}", OBTAIN)
     times = [f"{start:g}_{end:g}", f"{start:.3f}_{end:.3f}", f"{start * 1000:.0f}_{end * 1000:.0f}"]
     times += [f"{start:g}", f"{start:.3f}", f"{start * 1000:.0f}", f"{start:06.0f}"]
     names = [*(f"{video}_{time}" for time in times), video, f"Y{video}"]

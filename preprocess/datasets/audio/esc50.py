@@ -7,13 +7,13 @@ K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedi
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, first_existing, require_folder
+from ..lists import read_table
 
 OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
 COLUMNS = ("filename", "fold", "target", "category")
@@ -26,16 +26,12 @@ def esc50(root: Path, fold: int = 1) -> Dataset:
     table = first_existing(root, "meta/esc50.csv", "*/meta/esc50.csv")
     if table is None:
         raise DatasetError(f"{name}: there is no meta/esc50.csv in {root} or a folder in it. {OBTAIN}")
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-            raise DatasetError(f"{name}: {table} has no column {', '.join(missing)}. {OBTAIN}")
-        rows = list(reader)
-    names = {int(row["target"]): row["category"] for row in rows}
+    rows = list(read_table(table, COLUMNS, obtain=OBTAIN))
+    names = {row.number("target"): row["category"] for row in rows}
     listed: dict[str, list[Source]] = {"train": [], "val": []}
     for row in rows:
         path = table.parent.parent / "audio" / row["filename"]
-        source = Source(id=row["filename"], path=path, label=int(row["target"]))
-        listed["val" if int(row["fold"]) == fold else "train"].append(source)
+        source = Source(id=row["filename"], path=path, label=row.number("target"))
+        listed["val" if row.number("fold") == fold else "train"].append(source)
     label_names = [names.get(number, str(number)) for number in range(max(names, default=-1) + 1)]
     return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, encoder=AudioEncoder())

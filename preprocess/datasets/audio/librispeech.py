@@ -14,6 +14,8 @@ from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
+from ..folders import distinct_folders, readable
+from ..lists import read_lines
 
 SPLITS = {"train": "train-*", "val": "dev-*", "test": "test-*"}
 OBTAIN = "Get the tar.gz files from openslr.org/12 and unpack them, so that there is ROOT/LibriSpeech/train-clean-100"
@@ -24,8 +26,16 @@ def librispeech(root: Path) -> Dataset:
     require_folder(root, name="librispeech", obtain=OBTAIN)
     base = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
     found: dict[str, list[tuple[Path, str]]] = {}
+    folders = distinct_folders(
+        chapter for pattern in SPLITS.values() for subset in base.glob(pattern) for chapter in subset.glob("*/*")
+    )
     for split, pattern in SPLITS.items():
-        chapters = sorted(path for subset in sorted(base.glob(pattern)) for path in subset.glob("*/*/*.trans.txt"))
+        chapters = [
+            transcript
+            for folder in folders
+            if folder.parent.parent.match(pattern)
+            for transcript in sorted(folder.glob("*.trans.txt"))
+        ]
         if utterances := [utterance for chapter in chapters for utterance in _utterances(chapter)]:
             found[split] = utterances
     if not found:
@@ -34,7 +44,7 @@ def librispeech(root: Path) -> Dataset:
     numbers = {speaker: number for number, speaker in enumerate(speakers)}
     listed = {
         split: [
-            Source(id=path.relative_to(base).as_posix(), path=path, label=numbers[path.parts[-3]], meta={"text": text})
+            Source(id=readable(path.relative_to(base)), path=path, label=numbers[path.parts[-3]], meta={"text": text})
             for path, text in utterances
         ]
         for split, utterances in found.items()
@@ -44,7 +54,7 @@ def librispeech(root: Path) -> Dataset:
 
 def _utterances(transcript: Path) -> list[tuple[Path, str]]:
     """The flac file and the transcript of each line."""
-    lines = [line.partition(" ") for line in transcript.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.partition(" ") for _, line in read_lines(transcript)]
     return [(transcript.parent / f"{name}.flac", words) for name, _, words in lines]
 
 

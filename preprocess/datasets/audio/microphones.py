@@ -15,7 +15,8 @@ from pathlib import Path
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
-from ..dataset import Dataset, dataset_of, media_paths, require_folder
+from ..dataset import Dataset, dataset_of, require_folder
+from ..folders import media_paths, readable
 from .audio_folder import AUDIO_SUFFIXES
 
 _CHANNEL = re.compile(r"(.+)\.CH(\d+)", re.IGNORECASE)
@@ -33,13 +34,13 @@ def microphones(root: Path) -> Dataset:
     if not groups:
         raise DatasetError(f"microphones: no file in {root} is called like NAME.CH1.wav. {OBTAIN}")
     folders = sorted({folder for folder, _ in groups})
-    names = [folder.relative_to(root).as_posix() for folder in folders]
+    names = [readable(folder.relative_to(root)) for folder in folders]
     listed: dict[str, list[Source]] = {}
     for (folder, name), channels in sorted(groups.items()):
         first, *others = [channels[number] for number in sorted(channels)]
         where = folder.relative_to(root)
         source = Source(
-            id=(where / name).as_posix(),
+            id=readable(where / name),
             path=first,
             label=folders.index(folder),
             meta={"microphones": sorted(channels)},

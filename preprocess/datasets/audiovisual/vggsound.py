@@ -9,18 +9,20 @@ H. Chen, W. Xie, A. Vedaldi, A. Zisserman, VGGSound, ICASSP 2020.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audiovisual.encoder import AudioVisualEncoder
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..lists import read_table
 
 OBTAIN = (
     "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and lay it and the clips out as ROOT/vggsound.csv "
     "and ROOT/video/ID_000030.mp4"
 )
+COLUMNS = ("id", "start", "label", "split")
+"""The columns of the list, which has no line with their names."""
 SPLITS = {"train": "train", "test": "val"}
 SECONDS = 10
 
@@ -52,12 +54,11 @@ def _rows(root: Path) -> list[tuple[str, int, str, str]]:
     if path is None:
         raise DatasetError(f"vggsound: there is no vggsound.csv in {root} or one folder down. {OBTAIN}")
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.reader(file):
-            if len(row) != 4 or not row[1].strip().isdecimal() or row[3].strip() not in SPLITS:
-                raise DatasetError(f"{path} has the line {','.join(row)!r}, not id,start,label,train or test. {OBTAIN}")
-            video, start, label, split = (column.strip() for column in row)
-            rows.append((video, int(start), label, split))
+    for row in read_table(path, COLUMNS, names=COLUMNS, obtain=OBTAIN):
+        video, label, split = (row[column].strip() for column in ("id", "label", "split"))
+        if split not in SPLITS:
+            raise row.error(f"the split {split!r}, not {' or '.join(SPLITS)}", OBTAIN)
+        rows.append((video, row.number("start"), label, split))
     return rows
 
 

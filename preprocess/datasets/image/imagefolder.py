@@ -16,8 +16,9 @@ from ....shards.errors import DatasetError
 from ...encode.image.encoder import ImageEncoder
 from ...encode.image.picture import IMAGE_SUFFIXES
 from ...source import Source
-from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, media_paths, require_folder
+from ..class_folders import split_folders
+from ..dataset import Dataset, dataset_of, require_folder
+from ..folders import media_below, readable
 
 NAME = "imagefolder"
 OBTAIN = "Lay the pictures out as ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, such as ROOT/train/n01440764/*.JPEG"
@@ -26,30 +27,26 @@ OBTAIN = "Lay the pictures out as ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jp
 def imagefolder(root: Path) -> Dataset:
     """The splits that are there; DatasetError for another layout."""
     require_folder(root, name=NAME, obtain=OBTAIN)
-    folders = {
-        split: folder
-        for split, names in SPLIT_FOLDERS.items()
-        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
-    }
+    folders = split_folders(root)
     if "train" not in folders:
         raise DatasetError(f"{NAME}: there is no folder train in {root}. {OBTAIN}")
     label_names = _classes(folders["train"])
     if not label_names:
         raise DatasetError(f"{NAME}: {folders['train']} holds no folders of classes. {OBTAIN}")
     numbers = {name: number for number, name in enumerate(label_names)}
-    listed: dict[str, list[Source]] = {}
-    for split, folder in folders.items():
+    for folder in folders.values():
         if strange := [name for name in _classes(folder) if name not in numbers]:
             raise DatasetError(
                 f"{NAME}: {folder} holds {len(strange)} classes that train has not, such as {strange[0]!r}; its "
                 f"classes are those of train. {OBTAIN}"
             )
-        listed[split] = [
-            Source(id=path.relative_to(root).as_posix(), path=path, label=numbers[name])
-            for name in _classes(folder)
-            for path in media_paths(folder / name, IMAGE_SUFFIXES)
-        ]
-    return dataset_of(NAME, label_names, listed, root=root, obtain=OBTAIN, encoder=ImageEncoder())
+    places = [(split, name) for split, folder in folders.items() for name in _classes(folder)]
+    found = media_below([folders[split] / name for split, name in places], IMAGE_SUFFIXES)
+    listed: dict[str, list[Source]] = {split: [] for split in folders}
+    for (split, name), paths in zip(places, found, strict=True):
+        listed[split] += [Source(id=readable(path.relative_to(root)), path=path, label=numbers[name]) for path in paths]
+    names = [readable(Path(name)) for name in label_names]
+    return dataset_of(NAME, names, listed, root=root, obtain=OBTAIN, encoder=ImageEncoder())
 
 
 def _classes(folder: Path) -> list[str]:

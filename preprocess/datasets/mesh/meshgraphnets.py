@@ -11,7 +11,6 @@ cloth, plates) are not supported.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ...encode.mesh.encoder import MeshEncoder
 from ...encode.mesh.trajectories import h5py_module
 from ...source import Source
 from ..dataset import Dataset, first_existing, require_folder
+from ..lists import read_json
 
 OBTAIN = (
     "Lay the HDF5 conversion of one of MeshGraphNets' datasets, such as cylinder_flow, out as ROOT/train.h5, "
@@ -59,15 +59,15 @@ def meshgraphnets(root: Path) -> Dataset:
 
 
 def _read_meta(path: Path) -> _Meta:
+    data = read_json(path, OBTAIN)
     try:
-        data = json.loads(path.read_bytes())
         features: dict[str, Any] = data["features"]
         dynamic = [name for name, feature in features.items() if feature["type"] == "dynamic"]
         named = [name for name in data.get("field_names", ()) if name in dynamic]
         fields = (*named, *(name for name in dynamic if name not in named))
         widths = tuple(int(features[name]["shape"][-1]) for name in fields)
         dt_s = float(data["dt"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise DatasetError(
             f"meshgraphnets: {path} is not as expected ({type(error).__name__}: {error}); it needs `dt`, and "
             f"`features` with a type and a shape each. {OBTAIN}"

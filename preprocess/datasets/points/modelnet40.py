@@ -14,6 +14,7 @@ from pathlib import Path
 from ...encode.points.encoder import PointEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
+from ..folders import distinct_folders, readable
 
 OBTAIN = (
     "Get ModelNet40.zip from modelnet.cs.princeton.edu and unpack it, so that there is ROOT/ModelNet40/airplane/train/"
@@ -26,11 +27,13 @@ def modelnet40(root: Path) -> Dataset:
     """The published splits. Raises DatasetError for another layout."""
     require_folder(root, name="modelnet40", obtain=OBTAIN)
     base = root / "ModelNet40" if (root / "ModelNet40").is_dir() else root
-    label_names = sorted({path.parent.name for path in base.glob("*/train") if path.is_dir()})
+    label_names = [path.name for path in distinct_folders(path.parent for path in base.glob("*/train"))]
+    folders = set(distinct_folders(base / category / name for category in label_names for name in SPLITS.values()))
     listed = {
         split: [
-            Source(id=path.relative_to(base).as_posix(), path=path, label=number)
+            Source(id=readable(path.relative_to(base)), path=path, label=number)
             for number, category in enumerate(label_names)
+            if base / category / folder in folders
             for path in sorted((base / category / folder).glob("*.off"))
         ]
         for split, folder in SPLITS.items()

@@ -14,13 +14,14 @@ A. X. Chang et al., ShapeNet, 2015; G. Yang et al., PointFlow, ICCV 2019.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.points.encoder import PUBLISHED_ORDER, PointEncoder
 from ...source import Source
 from ..dataset import Dataset, dataset_of, first_existing, require_folder
+from ..folders import distinct_folders, readable
+from ..lists import read_table
 
 OBTAIN = (
     "Get ShapeNetCore.v2.PC15k (linked from PointFlow's repository) and unpack it, so that there is ROOT/02691156/"
@@ -57,7 +58,8 @@ def shapenet(root: Path) -> Dataset:
 def _synsets(root: Path) -> tuple[Path, list[str]]:
     """The parent folder of the categories' folders, and their names, sorted."""
     for base in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
-        found = sorted(p.name for p in base.iterdir() if p.is_dir() and len(p.name) == 8 and p.name.isdecimal())
+        named = (path for path in base.iterdir() if len(path.name) == 8 and path.name.isdecimal())
+        found = [path.name for path in distinct_folders(named)]
         if found:
             return base, found
     raise DatasetError(
@@ -66,10 +68,12 @@ def _synsets(root: Path) -> tuple[Path, list[str]]:
 
 
 def _clouds(base: Path, synsets: list[str]) -> dict[str, list[Source]]:
+    folders = set(distinct_folders(base / synset / split for synset in synsets for split in SPLITS))
     found = {
         split: [
-            Source(id=path.relative_to(base).as_posix(), path=path, label=number, meta={"rows": PUBLISHED_ORDER})
+            Source(id=readable(path.relative_to(base)), path=path, label=number, meta={"rows": PUBLISHED_ORDER})
             for number, synset in enumerate(synsets)
+            if base / synset / split in folders
             for path in sorted((base / synset / split).glob("*.npy"))
         ]
         for split in SPLITS
@@ -81,13 +85,13 @@ def _models(root: Path, base: Path, synsets: list[str]) -> dict[str, list[Source
     splits = _published_splits(root)
     found: dict[str, list[Source]] = {}
     for number, synset in enumerate(synsets):
-        for folder in sorted(path for path in (base / synset).iterdir() if path.is_dir()):
+        for folder in distinct_folders((base / synset).iterdir()):
             path = first_existing(folder, "models/model_normalized.obj", "model.obj")
             if path is None:
                 continue
             split = splits.get((synset, folder.name), "train" if not splits else None)
             if split is not None:
-                source = Source(id=f"{synset}/{folder.name}", path=path, label=number)
+                source = Source(id=readable(folder.relative_to(base)), path=path, label=number)
                 found.setdefault(split, []).append(source)
     return found
 
@@ -97,11 +101,8 @@ def _published_splits(root: Path) -> dict[tuple[str, str], str]:
     path = first_existing(root, "all.csv", "*/all.csv")
     if path is None:
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"synsetId", "modelId", "split"} <= set(reader.fieldnames or ()):
-            raise DatasetError(f"shapenet: {path} has the columns {reader.fieldnames}, not synsetId, modelId, split")
-        found = {(row["synsetId"].zfill(8), row["modelId"]): row["split"] for row in reader}
+    rows = read_table(path, ("synsetId", "modelId", "split"), obtain=OBTAIN)
+    found = {(row["synsetId"].zfill(8), row["modelId"]): row["split"] for row in rows}
     if unknown := sorted(set(found.values()) - set(SPLITS)):
         raise DatasetError(f"shapenet: {path} has the split {unknown[0]!r}; legal are {', '.join(SPLITS)}")
     return found

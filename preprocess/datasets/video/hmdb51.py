@@ -14,6 +14,7 @@ from pathlib import Path
 from ....shards.errors import DatasetError
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, require_folder
+from ..lists import read_lines
 
 OBTAIN = (
     "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"
@@ -34,10 +35,10 @@ def hmdb51(root: Path, fold: int = 1) -> Dataset:
     files = MediaFiles(root)
     listed: dict[str, list[Source]] = {"train": [], "val": []}
     for number, label in enumerate(sorted(lists)):
-        for line in lists[label].read_text(encoding="utf-8").split("\n"):
-            file, _, use = line.strip().rpartition(" ")
-            if use not in ("0", "1", "2", ""):
-                raise DatasetError(f"{name}: {lists[label]} has the line {line!r}, not a file and 0, 1 or 2. {OBTAIN}")
+        for at, line in read_lines(lists[label]):
+            file, _, use = line.rpartition(" ")
+            if use not in ("0", "1", "2"):
+                raise DatasetError(f"{name}: {lists[label]}: line {at} is {line!r}, not a file and 0, 1 or 2. {OBTAIN}")
             if use in _SPLITS:
                 path = files.find(Path(file).stem, lambda path, label=label: path.parent.name == label)  # type: ignore[misc]
                 listed[_SPLITS[use]].append(Source(id=f"{label}/{file}", path=path, label=number))

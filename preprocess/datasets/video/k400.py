@@ -10,19 +10,19 @@ W. Kay et al., The Kinetics Human Action Video Dataset, arXiv 1705.06950.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...source import Source
 from ..class_folders import class_folders
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..lists import Row, read_table
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
     "annotations/train.csv and val.csv, ROOT/train/*.mp4, ROOT/val/*.mp4, ROOT/replacement_for_corrupted_k400/*.mp4"
 )
-COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
+_NEEDED = ("youtube_id", "time_start", "time_end")
 _LISTS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
 
@@ -30,7 +30,7 @@ def k400(root: Path) -> Dataset:
     """The splits that have a list, but test only if its videos exist. Raises DatasetError for another layout."""
     require_folder(root, name="k400", obtain=OBTAIN)
     found = {split: _list_of(root, names) for split, names in _LISTS.items()}
-    rows = {split: _rows(path) for split, path in found.items() if path is not None}
+    rows = {split: list(read_table(path, _NEEDED, obtain=OBTAIN)) for split, path in found.items() if path is not None}
     if rows:
         return _listed(root, rows)
     label_names, listed = class_folders(root)
@@ -42,17 +42,17 @@ def k400(root: Path) -> Dataset:
     return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN)
 
 
-def _listed(root: Path, rows: dict[str, list[dict[str, str]]]) -> Dataset:
-    label_names = sorted({row["label"] for split in rows.values() for row in split if row["label"]})
+def _listed(root: Path, rows: dict[str, list[Row]]) -> Dataset:
+    label_names = sorted({label for split in rows.values() for row in split if (label := row.get("label"))})
     numbers = {name: number for number, name in enumerate(label_names)}
     files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for split, entries in rows.items():
         listed[split] = []
         for row in entries:
-            stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+            stem = f"{row['youtube_id']}_{int(row.seconds('time_start')):06d}_{int(row.seconds('time_end')):06d}"
             path = files.find(stem, lambda path: path.parent.name.startswith("replacement"))
-            listed[split].append(Source(id=f"{split}/{stem}", path=path, label=numbers.get(row["label"], -1)))
+            listed[split].append(Source(id=f"{split}/{stem}", path=path, label=numbers.get(row.get("label"), -1)))
     if not any(source.path.is_file() for source in listed.get("test", [])):
         listed.pop("test", None)
     return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN)
@@ -63,15 +63,3 @@ def _list_of(root: Path, names: tuple[str, ...]) -> Path | None:
         f"{folder}{form}.csv" for name in names for folder in ("annotations/", "") for form in (name, f"*_{name}")
     ]
     return first_existing(root, *patterns)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        if not COLUMNS - {"label"} <= columns:
-            raise DatasetError(
-                f"k400: {path} has the columns {', '.join(sorted(columns)) or '(none)'}, "
-                f"not {', '.join(sorted(COLUMNS))}. {OBTAIN}"
-            )
-        return [{column: row.get(column) or "" for column in COLUMNS} for row in reader]

@@ -9,13 +9,13 @@ R. Goyal et al., The "Something Something" Video Database, arXiv 1706.04261.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ....shards.errors import DatasetError
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..lists import read_json, whole_number
 
 OBTAIN = (
     "Get it from qualcomm.com/developer/software/something-something-v-2-dataset (a login is needed), join and unpack "
@@ -27,10 +27,11 @@ OBTAIN = (
 def ssv2(root: Path) -> Dataset:
     """The splits train and val. Raises DatasetError for another layout."""
     require_folder(root, name="ssv2", obtain=OBTAIN)
-    numbers = {template: int(number) for template, number in _read(root, "labels", dict).items()}
+    found = {template: whole_number(str(number)) for template, number in _read(root, "labels", dict).items()}
+    numbers = {template: number for template, number in found.items() if number is not None}
     label_names = sorted(numbers, key=numbers.__getitem__)
-    if [numbers[name] for name in label_names] != list(range(len(numbers))):
-        raise DatasetError(f"ssv2: the numbers in labels.json are not 0 to {len(numbers) - 1}. {OBTAIN}")
+    if [numbers[name] for name in label_names] != list(range(len(found))):
+        raise DatasetError(f"ssv2: the numbers in labels.json are not 0 to {len(found) - 1}. {OBTAIN}")
     files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for split, name in (("train", "train"), ("val", "validation")):
@@ -53,10 +54,7 @@ def _read(root: Path, name: str, kind: type) -> Any:
     path = first_existing(root, f"{name}.json", long, f"*/{name}.json", f"*/{long}")
     if path is None:
         raise DatasetError(f"ssv2: there is no {name}.json and no {long} in {root} or a folder in it. {OBTAIN}")
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DatasetError(f"ssv2: {path} is no JSON ({error}). {OBTAIN}") from error
+    data = read_json(path, OBTAIN)
     if not isinstance(data, kind) or not data:
         raise DatasetError(f"ssv2: {path} holds a {type(data).__name__}, not a filled {kind.__name__}. {OBTAIN}")
     return data

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from ....shards.errors import DatasetError
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..lists import read_lines, whole_number
 
 OBTAIN = (
     "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and lay them out "
@@ -28,7 +29,7 @@ def ucf101(root: Path, fold: int = 1) -> Dataset:
     numbers = {}
     for line in _lines(root, "classInd.txt"):
         number, _, label = line.partition(" ")
-        if not number.isdigit() or not label:
+        if whole_number(number) is None or not label:
             raise DatasetError(f"{name}: classInd.txt has the line {line!r}, not such as '1 ApplyEyeMakeup'. {OBTAIN}")
         numbers[label.strip()] = int(number) - 1
     label_names = sorted(numbers, key=numbers.__getitem__)
@@ -50,4 +51,4 @@ def _lines(root: Path, name: str) -> list[str]:
     path = first_existing(root, name, f"*/{name}")
     if path is None:
         raise DatasetError(f"ucf101: there is no {name} in {root} or a folder in it. {OBTAIN}")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for _, line in read_lines(path)]

@@ -97,7 +97,7 @@ def test_k400_all_missing_or_another_list(tmp_path):
     assert "the split 'train' lists 1 videos" in message
     assert "cvdfoundation" in message
     write(tmp_path / "train.csv", "path,label\na,b\n")
-    assert "has the columns label, path" in refused("k400", tmp_path)
+    assert "has the columns path, label" in refused("k400", tmp_path)
 
 
 @pytest.mark.parametrize("prefix", ["", "labels/something-something-v2-"])
