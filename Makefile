@@ -8,6 +8,10 @@ MASK    ?=
 ROOT    ?= data/raw/$(DATASET)
 OUT     ?= data/shards/$(DATASET)
 DATA    ?= data/shards/sample/train
+# Attacks: how many, what they are drawn from, and which (all of them by default)
+N       ?= 1000
+SEED    ?= 0
+ATTACK  ?=
 # The demo of a modality: make demo MODALITY=audio
 MODALITY ?= video
 # What a demo needs beyond the package itself: extras of pyproject.toml.
@@ -21,7 +25,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench bench-data test lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench bench-data test test-all attack lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,8 +86,14 @@ bench: $(VENV)/.bench  ## CPU ms per clip of this loader and of its peers, in on
 bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and what limits it
 	$(RUN) bench $(DATA)$(if $(MASK), --mask $(MASK))
 
-test: $(VENV)/.dev  ## the test suite
-	$(BIN)/python -m pytest -n auto
+test: $(VENV)/.dev  ## the test suite, without what takes long
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-all: $(VENV)/.dev  ## the whole test suite
+	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
+
+attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name]: damage, kills and hostile data, and what came of them (docs/robustness.md)
+	$(BIN)/python -m tests.attacks -n $(N) --seed $(SEED) $(ATTACK)
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .

@@ -1,7 +1,5 @@
 """Damages the files of a stopped training at random: it must go on exactly, or be refused.
 
-    python -m tests.attacks.checkpoints -n 1000 --seed 0
-
 Each attack damages one file, or two, of a run that died in step 11 and has checkpoints after steps 4 and 8. "exact":
 the resumed run has the metrics and weights of an undisturbed one. "refused": ResumeError, and no file has changed.
 Anything else is "wrong" (another run, nothing said) or "foreign" (another exception). run.json and metrics.jsonl are
@@ -10,11 +8,7 @@ not both taken away: that asks for metrics that begin after the checkpoint.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import shutil
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model, read_metrics
@@ -144,22 +137,3 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
             print(f"{end}: seed {seed}, attack {number}: {'; '.join(done)}", flush=True)
         shutil.rmtree(out)
     return ends
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=1000, help="how many attacks")
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        ends = attack(chosen.n, chosen.seed, Path(folder))
-    counts = ", ".join(f"{ends[end]} {end}" for end in ("exact", "refused", "wrong", "foreign"))
-    print(f"checkpoints: {chosen.n} attacks, {counts}, {time.monotonic() - begun:.0f} s")
-
-
-if __name__ == "__main__":
-    main()

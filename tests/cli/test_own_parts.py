@@ -97,6 +97,7 @@ def test_the_commands_take_ones_own_parts(own: Path) -> None:
     assert "ownparts.masks has no 'Chequers'" in " ".join(wrong.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_recipe_goes_on_unless_its_parts_changed(own: Path) -> None:
     def trained(steps: int) -> subprocess.CompletedProcess[str]:
         words = ["--data", "shards/train", "--steps", steps, "--device", "cpu"]
@@ -124,6 +125,7 @@ def test_a_run_of_ones_own_recipe_goes_on_unless_its_parts_changed(own: Path) ->
     assert reported.returncode == 0, reported.stderr
 
 
+@pytest.mark.slow
 def test_shards_of_a_changed_dataset_are_not_mixed(own: Path) -> None:
     assert make_shards(own).returncode == 0
     (own / "ownparts/data.py").write_text(DATASET.replace('"*.mp4"', '"cat-*.mp4"'))

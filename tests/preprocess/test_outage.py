@@ -178,6 +178,7 @@ def test_the_root_is_away_while_processes_work(make_video, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_limit_of_memory_is_no_damage(large, tmp_path):
     """FFmpeg says "Invalid data found" where no memory was left."""
     assert under(large, tmp_path / "whole", "memory", 1 << 16).returncode == 0
@@ -193,6 +194,7 @@ def test_a_limit_of_memory_is_no_damage(large, tmp_path):
     assert rejects(tmp_path / "out/train") == []
 
 
+@pytest.mark.slow
 def test_a_limit_of_open_files_is_no_damage(make_video, tmp_path):
     raw = make_video("raw/a/clip.mp4", 5).parent.parent
     assert under(raw, tmp_path / "whole", "descriptors", 100).returncode == 0

@@ -105,7 +105,7 @@ def assert_equals_dis(split, flow, *, global_batch, ranks, workers, **changes):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("global_batch", [2, 4])
+@pytest.mark.parametrize("global_batch", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_flow_and_masks_are_those_of_dis_at_every_topology(split, of_batch, global_batch, ranks, workers):
     assert_equals_dis(split, of_batch, global_batch=global_batch, ranks=ranks, workers=workers)
 

@@ -40,6 +40,7 @@ def test_a_worker_draws_with_the_scores_that_the_trainer_published() -> None:
             assert (second > first + 0.3) == (found[0] < 5)
 
 
+@pytest.mark.slow
 def test_no_read_mixes_two_versions() -> None:
     assert lines("torn") == [[0, 0]]
 

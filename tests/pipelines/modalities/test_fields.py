@@ -190,7 +190,14 @@ def told(request, tmp_path_factory):
     return kind, write_split(modality, tmp_path_factory.mktemp(request.param), samples)
 
 
-@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"views": 2}], ids=["threads", "workers", "views"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="threads"),
+        pytest.param({"views": 2}, id="views"),
+        pytest.param({"workers": 2}, id="workers", marks=pytest.mark.slow),
+    ],
+)
 def test_every_modality_has_fields(told, options):
     kind, folder = told
     if kind is NOISY and "views" in options:

@@ -18,7 +18,10 @@ from maskstream.shards.errors import ResumeError
 from ..sources import source_of
 
 GLOBAL_BATCH = 24
-TOPOLOGIES = [(1, 0), (1, 4), (2, 2), (4, 1), (3, 2), (8, 1)]
+TOPOLOGIES = [
+    *((1, 0), (2, 2), (4, 1), (8, 1)),
+    *(pytest.param(ranks, workers, marks=pytest.mark.slow) for ranks, workers in ((1, 4), (3, 2))),
+]
 SETTINGS = {
     "clip": VideoClip(frames=2, stride=4, size=32),
     "mask": masks.MotionGuided(ratio=0.75),

@@ -48,7 +48,10 @@ def made(make_video, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("own", "guard", "stdin"), [("", NO_GUARD, False), ("", NO_GUARD, True), (OWN, GUARD, False)])
+@pytest.mark.parametrize(
+    ("own", "guard", "stdin"),
+    [("", NO_GUARD, False), ("", NO_GUARD, True), pytest.param(OWN, GUARD, False, marks=pytest.mark.slow)],
+)
 def test_shards_are_made_in_any_script(made, tmp_path, own, guard, stdin):
     assert made(own, guard, stdin=stdin) == ("done\n", "", 0)
     assert len(Manifest.load(tmp_path / "out/train")) == 2

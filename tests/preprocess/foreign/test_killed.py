@@ -65,7 +65,7 @@ def recorded(folder):
     return {name: (folder / name).with_suffix(".packets").stat().st_mtime_ns for name in names}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_random_points(tars, tmp_path, seed):
     rng = random.Random(seed)
     whole = shutil.copytree(tars, tmp_path / "whole/tars")

@@ -73,6 +73,7 @@ def test_sigterm_to_the_whole_group_ends_with_a_checkpoint(eleven, tmp_path, ste
         wait_for(lambda: not in_session(process.pid), "processes stay")
 
 
+@pytest.mark.slow
 def test_sigterm_to_all_processes_of_a_torchrun_job_ends_with_a_checkpoint(eleven, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     with job(*launcher, SCRIPT, eleven, tmp_path, 1) as process:

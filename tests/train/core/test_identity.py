@@ -85,6 +85,7 @@ def test_another_choice_is_refused_by_name(run: Path, eleven: Path, assignments:
         train(recipe, eleven, run, steps=9, device="cpu", threads=1, progress=False)
 
 
+@pytest.mark.slow
 def test_a_new_field_with_a_default_resumes_and_a_new_version_does_not(eleven: Path, tmp_path: Path) -> None:
     own = tmp_path / "own_mask_of_a_test.py"
     own.write_text(OWN_MASK)

@@ -251,7 +251,9 @@ with process_group("cpu") as device:
 """
 
 
-@pytest.mark.parametrize("weights_of", ["even", "uneven", "damaged"])
+@pytest.mark.parametrize(
+    "weights_of", ["damaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("even", "uneven"))]
+)
 def test_two_ranks_train_what_one_trains_on_the_whole_batch(
     trainer, synthetic_loader, tmp_path, monkeypatch, weights_of
 ):

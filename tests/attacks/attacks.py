@@ -1,0 +1,65 @@
+"""The attacks by name. An attack is a module of this folder with
+
+    attack(count, seed, folder) -> Counter[str]
+
+which does `count` attacks, drawn from `seed`, below an empty folder and counts their ends. Ends in `BAD` break a
+promise of docs/robustness.md; all others, such as "exact" or "refused", keep it. It prints the seed and number of a
+bad one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+BAD = {
+    "signal": "signals",
+    "hang": "hangs",
+    "foreign": "foreign exceptions",
+    "wrong": "wrong",
+    "missed": "missed",
+}
+"""The ends that break a promise, and the words for several: a process that died or went on for too long; an exception
+that is no MaskstreamError; another result than that of an undisturbed run; damage that nothing noticed.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attack:
+    """An attack: its module in this folder; how many the test suite does, and the good ends that these must show.
+
+    cost: what one attack costs, as a multiple of the cheapest. `make attack N=5000` does 5000 // cost of them.
+    slow: whether the tests leave it to `make test-all`.
+    """
+
+    module: str
+    few: int
+    ends: tuple[str, ...]
+    cost: int = 1
+    slow: bool = False
+
+    def __call__(self, count: int, seed: int, folder: Path) -> Counter[str]:
+        run: Callable[[int, int, Path], Counter[str]] = importlib.import_module(f"{__package__}.{self.module}").attack
+        return run(count, seed, folder)
+
+
+ATTACKS = {
+    "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5),
+    "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
+    "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),
+}
+
+
+def line(name: str, ends: Counter[str], seconds: float) -> str:
+    """What came of an attack, in one line: bad ends first, all of them."""
+    bad = ", ".join(f"{ends[end]} {words}" for end, words in BAD.items())
+    good = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()) if end not in BAD)
+    return f"{name}: {ends.total()} attacks: {bad}; {good or 'none ended well'}; {seconds:.0f} s"
+
+
+def broken(ends: Counter[str]) -> int:
+    """How many attacks broke a promise."""
+    return sum(ends[end] for end in BAD)
