@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 from rich.text import Text
 
+from ..shards.printable import DataConsole
+
 
 class Progress:
     """Receives the progress of a job. This base class shows nothing."""
@@ -54,7 +56,7 @@ class ProgressBar(Progress):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console or Console(stderr=True),
+            console=console or DataConsole(stderr=True),
             speed_estimate_period=120,
         )
         self._current: TaskID | None = None

@@ -249,3 +249,29 @@ def test_help_and_version(monkeypatch, capsys):
     shown = " ".join(re.sub("[│\n]", " ", capsys.readouterr().out).split())
     assert "rejects.parquet" in shown
     assert "Processes [default: one per core]" in shown
+
+
+def test_labels_and_names_of_data_do_not_reach_the_terminal_as_controls(monkeypatch, capfd, tmp_path):
+    """A label, a source's name and a column, through every command that prints them."""
+    evil = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\N{RIGHT-TO-LEFT OVERRIDE}"
+    root, out = tmp_path / "raw", tmp_path / f"out{evil}"
+    write_video(root / "good.mp4", frames=20)
+    (root / f"bad{evil}.mp4").write_bytes(b"\0" * 100)
+    (root / "list.csv").write_text(f'path,label\ngood.mp4,{evil.replace(chr(13), "")}\n"bad{evil}.mp4",x\n', newline="")
+    made = ["shards", "folder", "--root", root, "--out", out, "--workers", 1]
+    assert run(monkeypatch, *made, "--max-rejects", 1) == 0
+    run(monkeypatch, *made, "--samples-per-shard", 1)
+    split = out / "train"
+    run(monkeypatch, "inspect", split)
+    run(monkeypatch, "verify", split)
+    run(monkeypatch, "preview", split, "--out", tmp_path / f"page{evil}.html", "--samples", 1)
+    (root / "list.csv").write_text(f"path{evil},label\nx,y\n", newline="")
+    run(monkeypatch, "shards", "folder", "--root", root, "--out", out)
+    run(monkeypatch, "inspect", split / evil)
+    (split / "dataset.json").write_text("{}")
+    run(monkeypatch, "verify", split)
+    captured = capfd.readouterr()
+    said = captured.out + captured.err
+    assert "owned" in captured.out
+    assert "owned" in captured.err
+    assert not {"\x1b", "\x07", "\r", "\x9b", "\N{RIGHT-TO-LEFT OVERRIDE}"} & set(said)

@@ -6,9 +6,9 @@ import sys
 import time
 from collections import deque
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ...shards.printable import DataConsole
 from .metrics import StepMetrics
 
 WINDOW = 20
@@ -24,7 +24,7 @@ class TrainProgress:
         self._name = name
         self._shown = shown
         self._next_line = time.monotonic()
-        console = Console(file=sys.stderr)
+        console = DataConsole(file=sys.stderr)
         self._bar = shown and console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}"),

@@ -67,7 +67,7 @@ def _placed(words: list[str], library: Path, depth: int) -> Float64:
         raise ValueError(words)
     name = " ".join(words[14:]).replace("\\", "/").lower()
     below = (library / folder / name for folder in ("parts", "p"))
-    path = next((path for path in below if path.is_file()), None)
-    if path is None or ".." in name:
+    path = None if ".." in name or name.startswith("/") else next((path for path in below if path.is_file()), None)
+    if path is None:
         raise RejectError("open", f"the library has no {name}")
     return _triangles(path, library, depth + 1) @ transform[3:].reshape(3, 3).T + transform[:3]

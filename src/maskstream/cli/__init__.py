@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from .. import __version__
 from ..shards.errors import MaskstreamError
+from ..shards.printable import PrintableFormatter
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
@@ -55,9 +56,9 @@ def root(
     ] = False,
 ) -> None:
     """Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
-    )
+    handler = RichHandler(console=errors, show_path=False)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def main() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-console = Console()
-errors = Console(stderr=True)
+from ..shards.printable import DataConsole
+
+console = DataConsole()
+errors = DataConsole(stderr=True)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""

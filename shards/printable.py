@@ -1,0 +1,59 @@
+"""Text of data on a terminal: control characters are escaped, so that a name can neither move the cursor nor hide."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+_ESCAPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of controls (C0 and C1), of bytes that are no UTF-8, and of separators of lines."""
+_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Bidirectional classes of the characters that change the order in which others are shown."""
+_MARKS = frozenset("\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}\N{ARABIC LETTER MARK}")
+
+
+def printable(text: str) -> str:
+    """The text on one line as a terminal can show it: control characters become escapes such as \\x1b."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(char) if _is_control(char) else char for char in text)
+
+
+def _is_control(char: str) -> bool:
+    if unicodedata.category(char) in _ESCAPED or char in _MARKS:
+        return True
+    return unicodedata.bidirectional(char) in _DIRECTIONS
+
+
+def _escaped(char: str) -> str:
+    return char.encode("ascii", "backslashreplace").decode() if ord(char) > 0x7F else repr(char)[1:-1]
+
+
+class DataConsole(Console):
+    """A console that shows text of data, in whatever it prints, with control characters escaped."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does; each text is one line."""
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of a renderable, such as a table, a bar or a log line."""
+        for text, style, control in super().render(renderable, options):
+            parts = [text] if control else text.split("\n")
+            for n, part in enumerate(parts):
+                if n:
+                    yield Segment("\n", style)
+                if part:
+                    yield Segment(part if control else printable(part), style, control)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats messages as one line each; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return printable(super().formatMessage(record))
