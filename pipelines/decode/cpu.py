@@ -19,6 +19,8 @@ import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from ...shards.errors import DataError
+from ...shards.media.limits import most_pixels
 from ...shards.media.mp4 import DECODERS, Int64Array, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
 from ..flow.codec import Vectors, ask_for_vectors
@@ -34,7 +36,7 @@ _PLANAR_420 = ("yuv420p", "yuvj420p")
 _KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
-class DecodeError(Exception):
+class DecodeError(DataError):
     """The decoder rejected the bytes, or did not return the frames that the index lists."""
 
 
@@ -55,11 +57,11 @@ class _Decoders(threading.local):
     """The open decoders of one thread, least recently used first."""
 
     def __init__(self) -> None:
-        self.open: OrderedDict[tuple[str, bytes, bool], VideoCodecContext] = OrderedDict()
+        self.open: OrderedDict[tuple[str, bytes, bool, int], VideoCodecContext] = OrderedDict()
 
-    def take(self, track: Track, motion_vectors: bool) -> VideoCodecContext:
-        """A decoder in its initial state, removed from the pool until `give_back`."""
-        found = self.open.pop((track.codec, track.extradata, motion_vectors), None)
+    def take(self, track: Track, motion_vectors: bool, most: int) -> VideoCodecContext:
+        """A decoder in its initial state, removed from the pool until `give_back`; most: the most pixels of a frame."""
+        found = self.open.pop((track.codec, track.extradata, motion_vectors, most), None)
         if found is not None:
             return found
         context = av.CodecContext.create(DECODERS[track.codec], "r")
@@ -68,13 +70,14 @@ class _Decoders(threading.local):
         context.extradata = track.extradata or None
         context.thread_count = 1
         context.thread_type = "NONE"
+        context.options = {"max_pixels": str(most)}
         if motion_vectors:
             ask_for_vectors(context)
         return context
 
-    def give_back(self, track: Track, motion_vectors: bool, context: VideoCodecContext) -> None:
+    def give_back(self, track: Track, motion_vectors: bool, most: int, context: VideoCodecContext) -> None:
         context.flush_buffers()
-        self.open[track.codec, track.extradata, motion_vectors] = context
+        self.open[track.codec, track.extradata, motion_vectors, most] = context
         while len(self.open) > _DECODERS_PER_THREAD:
             self.open.popitem(last=False)
 
@@ -88,20 +91,21 @@ def decode_frames(
     first_frame: int,
     numbers: Int64Array,
     *,
+    size: tuple[int, int],
     packets: Packets | None = None,
     motion_vectors: bool = False,
 ) -> DecodedFrames:
     """Decodes the frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
 
-    packets: the packets in `fragments`, where these bytes come from a container that maskstream did not write; the
-    bytes may end with the last packet that is needed.
+    size: the width and height of all frames in pixels. packets: the packets in `fragments`, where these bytes come from
+    a container that maskstream did not write; the bytes may end with the last packet that is needed.
 
     Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
     """
     track = read_header(header)
     packets = packets or read_fragments(fragments, track)
     pts = wanted_pts(packets, first_frame, numbers)
-    by_pts = _decode(track, fragments, packets, pts, motion_vectors)
+    by_pts = _decode(track, fragments, packets, pts, size, motion_vectors)
     frames = [by_pts[p] for p in pts.tolist()]
     return DecodedFrames(
         frames=frames,
@@ -111,31 +115,34 @@ def decode_frames(
 
 
 def _decode(
-    track: Track, data: memoryview, packets: Packets, pts: Int64Array, motion_vectors: bool
+    track: Track, data: memoryview, packets: Packets, pts: Int64Array, size: tuple[int, int], motion_vectors: bool
 ) -> dict[int, VideoFrame]:
     """The wanted frames by pts."""
     wanted = set(pts.tolist())
     found: dict[int, VideoFrame] = {}
-    decoder = _decoders.take(track, motion_vectors)
+    most = most_pixels(*size)
+    decoder = _decoders.take(track, motion_vectors, most)
     try:
         needed = wanted_packets(data, track, packets, pts)
         columns = (packets.start[needed].tolist(), packets.size[needed].tolist(), packets.pts[needed].tolist())
-        for start, size, shown_at in zip(*columns, strict=True):
-            packet = av.Packet(data[start : start + size])  # type: ignore[arg-type]
+        for start, n_bytes, shown_at in zip(*columns, strict=True):
+            packet = av.Packet(data[start : start + n_bytes])  # type: ignore[arg-type]
             packet.pts = shown_at
-            _keep(decoder.decode(packet), wanted, found)
-        _keep(decoder.decode(None), wanted, found)
+            _keep(decoder.decode(packet), wanted, size, found)
+        _keep(decoder.decode(None), wanted, size, found)
     except av.error.FFmpegError as error:
         raise DecodeError(f"{track.codec} decoder: {error}") from error
     missing = wanted - found.keys()
     if missing:
         raise DecodeError(f"the {track.codec} decoder did not return {len(missing)} of {len(wanted)} frames")
-    _decoders.give_back(track, motion_vectors, decoder)
+    _decoders.give_back(track, motion_vectors, most, decoder)
     return found
 
 
-def _keep(frames: list[VideoFrame], wanted: set[int], found: dict[int, VideoFrame]) -> None:
+def _keep(frames: list[VideoFrame], wanted: set[int], size: tuple[int, int], found: dict[int, VideoFrame]) -> None:
     for frame in frames:
+        if (frame.width, frame.height) != size:
+            raise DecodeError(f"has a frame of {frame.width}x{frame.height} pixels, not {size[0]}x{size[1]}")
         if frame.pts in wanted:
             if frame.is_corrupt:
                 raise DecodeError(f"the decoder marked the frame at pts {frame.pts} as corrupt")

@@ -120,6 +120,8 @@ def read_indexed(
             runs.extend(_runs(reader, head, low, high))
         else:
             whole = reader.of_member(0, member.size)
+    except SoundError:
+        raise
     except (SoundTableError, IndexError, ValueError) as error:
         raise SoundError(
             f"its table is missing or contradicts itself ({error}); run `maskstream index` again"
@@ -189,19 +191,25 @@ def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int
 
 
 def _of_run(form: SoundForm, run: Run) -> Floats:
-    found = list(decoded(form, run.packets))[run.kept :]
-    if [len(part) for part in found] != run.counts.tolist():
-        raise SoundTableError("its packets decode to other numbers of samples than when it was indexed")
+    found: list[Floats] = []
+    counts = [None] * run.kept + run.counts.tolist()
+    for part, count in zip(decoded(form, run.packets), counts, strict=True):
+        if count is not None and len(part) != count:
+            raise SoundTableError("its packets decode to other numbers of samples than when it was indexed")
+        found += [] if count is None else [part]
     samples = np.concatenate(found) if len(found) > 1 else found[0]
     return samples[run.skip : run.skip + run.n]
 
 
 def _of_member(segment: IndexedSegment) -> Floats:
+    """The samples [low, high) of a member that is decoded from its beginning; only these are kept."""
     parts: list[Floats] = []
     n = 0
     for part in decoded_whole(segment.member, segment.form.codec):
-        parts.append(part)
+        parts.append(part[max(segment.low - n, 0) : segment.high - n])
         n += len(part)
         if n >= segment.high:
             break
-    return np.concatenate(parts)[segment.low : segment.high]
+    if not parts:
+        raise SoundTableError("has no samples")
+    return np.concatenate(parts)

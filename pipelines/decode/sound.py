@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from ...shards.media.flac import FlacHeader
+from ...shards.errors import DataError
+from ...shards.media.flac import FlacHeader, has_more_frames
 from ...shards.stores.base import Range, Store
 
+_STRAY_FRAMES = 8
+"""How many headers of frames may be found by chance in the frames of a segment."""
 MARGIN_S = 0.05
 """Seconds on both sides of a segment with which resampling it equals resampling the whole sound."""
 
@@ -20,7 +23,7 @@ _DTYPES = {"s16": np.int16, "s32": np.int32}
 """The sample formats of libavcodec's FLAC decoder, with interleaved channels."""
 
 
-class SoundError(Exception):
+class SoundError(DataError):
     """A sound cannot be decoded."""
 
 
@@ -28,12 +31,13 @@ class SoundError(Exception):
 class Segment:
     """The bytes of whole FLAC frames that hold the samples [first, stop).
 
-    at: the number of the first sample in `frames`. low, high: the samples [low, high) include the margins for
-    resampling. read_bytes: the number of bytes read.
+    n_frames: their number. at: the number of the first sample in `frames`. low, high: the samples [low, high) include
+    the margins for resampling. read_bytes: the number of bytes read.
     """
 
     header: FlacHeader
     frames: bytes
+    n_frames: int
     at: int
     first: int
     stop: int
@@ -44,8 +48,8 @@ class Segment:
 
 def segment_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
     """The byte range that `read_segment` reads."""
-    _, _, (begin, end) = _frames(member, header, first, stop, rate)
-    return Range(member.name, member.offset + begin, end - begin)
+    _, _, edges = _frames(member, header, first, stop, rate)
+    return Range(member.name, member.offset + int(edges[0]), int(edges[-1] - edges[0]))
 
 
 def read_segment(store: Store, member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Segment:
@@ -54,19 +58,29 @@ def read_segment(store: Store, member: Range, header: FlacHeader, first: int, st
     header: from the manifest. rate: the rate of a later resampling, in Hz. Raises StoreError if the frames cannot be
     read.
     """
-    at, (low, high), (begin, end) = _frames(member, header, first, stop, rate)
-    data = store.read(member.name, member.offset + begin, end - begin)
-    return Segment(header=header, frames=data, at=at, first=first, stop=stop, low=low, high=high, read_bytes=len(data))
+    at, (low, high), edges = _frames(member, header, first, stop, rate)
+    data = store.read(member.name, member.offset + int(edges[0]), int(edges[-1] - edges[0]))
+    return Segment(
+        header=header,
+        frames=data,
+        n_frames=len(edges) - 1,
+        at=at,
+        first=first,
+        stop=stop,
+        low=low,
+        high=high,
+        read_bytes=len(data),
+    )
 
 
 def _frames(
     member: Range, header: FlacHeader, first: int, stop: int, rate: int
-) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    """The number of the frames' first sample, the samples [low, high) to keep, and the frames' byte range."""
+) -> tuple[int, tuple[int, int], npt.NDArray[np.int64]]:
+    """The number of the frames' first sample, the samples [low, high) to keep, and the frames' offsets with the end."""
     margin = 0 if rate == header.sample_rate else int(MARGIN_S * header.sample_rate)
     low, high = max(first - margin, 0), min(stop + margin, header.n_samples)
     at, edges = header.frames(low, high, member.size)
-    return at, (low, high), (int(edges[0]), int(edges[-1]))
+    return at, (low, high), edges
 
 
 def decode_segment(
@@ -78,7 +92,7 @@ def decode_segment(
     bytes cannot be decoded or there are fewer channels.
     """
     header = segment.header
-    samples = _decoded(header, segment.frames)[segment.low - segment.at : segment.high - segment.at]
+    samples = _decoded(header, segment.frames, segment.n_frames)[segment.low - segment.at : segment.high - segment.at]
     if len(samples) != segment.high - segment.low:
         raise SoundError(f"has only {len(samples)} of the samples {segment.low} to {segment.high}")
     scaled = kept_channels(samples, channels).astype(np.float32)
@@ -107,8 +121,13 @@ def finished(
     return _resampled(samples, source, rate, skip, n)
 
 
-def _decoded(header: FlacHeader, frames: bytes) -> npt.NDArray[np.signedinteger]:
-    """All samples of the FLAC frames, int16 or int32 (n, channels)."""
+def _decoded(header: FlacHeader, frames: bytes, n_frames: int) -> npt.NDArray[np.signedinteger]:
+    """All samples of the FLAC frames, int16 or int32 (n, channels).
+
+    A frame of 12 bytes may decode to 2 MB, so frames that the manifest does not list are counted before.
+    """
+    if has_more_frames(frames, 2 * n_frames + _STRAY_FRAMES):
+        raise SoundError(f"has more frames than the {n_frames} in the manifest")
     decoder = av.CodecContext.create("flac", "r")
     decoder.extradata = header.stream_info
     decoder.thread_count = 1
@@ -125,7 +144,9 @@ def _decoded(header: FlacHeader, frames: bytes) -> npt.NDArray[np.signedinteger]
     if any(part.shape[1] != header.channels for part in parts):
         raise SoundError(f"has frames that are not of {header.channels} channels")
     samples: npt.NDArray[Any] = np.concatenate(parts)
-    return samples if (unused := 8 * samples.itemsize - header.bits) == 0 else samples >> unused
+    if (unused := 8 * samples.itemsize - header.bits) < 0:
+        raise SoundError(f"has samples of {8 * samples.itemsize} bits, not {header.bits}")
+    return samples >> unused if unused else samples
 
 
 def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:

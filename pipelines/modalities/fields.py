@@ -20,7 +20,6 @@ Arrays keep their dtype; lists of numbers are int64 or float64. With views, a sa
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from torch import Tensor
 from ...shards.config import Config
 from ...shards.errors import SampleError, ShardError, StoreError
 from ...shards.format.manifest import Manifest
+from ...shards.media.npy import read_npy
 from ...shards.stores.base import Range
 from ..stream.sampler import BatchT, DraftT, HostT, RequestT, Sampler, Wanted
 from ..stream.source import Source
@@ -174,7 +174,7 @@ class WithFields(Generic[RequestT, DraftT, HostT]):
             return {}
         try:
             described = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._bad(request, JSON, f"is no JSON ({error})") from error
         if not isinstance(described, dict):
             raise self._bad(request, JSON, "is no JSON object, so it has no fields")
@@ -218,11 +218,9 @@ class WithFields(Generic[RequestT, DraftT, HostT]):
 
     def _array(self, request: FieldsRequest[RequestT], member: str, data: bytes) -> Array:
         """The array of a member; pickles are refused."""
-        try:
-            array = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise self._bad(request, member, f"is no array ({error})") from error
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        with self.manifest.reading(request.index, member):
+            array = read_npy(data)
+        if array.dtype.kind not in "biuf":
             raise self._bad(request, member, "holds no numbers; write an array of numbers with numpy.save")
         return array
 
@@ -230,6 +228,8 @@ class WithFields(Generic[RequestT, DraftT, HostT]):
         """What a raw value means; SampleError for one that no rule is for."""
         if isinstance(raw, bool):
             return int(raw)
+        if isinstance(raw, int) and not -(1 << 63) <= raw < 1 << 63:
+            raise self._bad(request, JSON, f"{name} is a number that does not fit into int64")
         if isinstance(raw, int | float | str | np.ndarray):
             return raw
         names: Sequence[str] = self.manifest.info["label_names"]
@@ -238,7 +238,7 @@ class WithFields(Generic[RequestT, DraftT, HostT]):
                 return self._classes(name, raw, names, request)
             try:
                 array = np.array(raw)
-            except ValueError as error:
+            except (ValueError, OverflowError, RecursionError) as error:
                 raise self._bad(request, JSON, f"{name}: {error}") from error
             if array.dtype.kind in "biuf":
                 return array.astype(np.float64 if array.dtype.kind == "f" and array.size else np.int64)
@@ -298,10 +298,10 @@ def _is_class(number: Any, classes: int) -> bool:
 
 
 def _collated(name: str, values: Sequence[Value], classes: int) -> dict[str, Tensor | list[str]]:
-    """The values of a batch's rows as one; ValueError where they are of several kinds."""
+    """The values of a batch's rows as one; ShardError where they are of several kinds."""
     kinds = {_kind(value) for value in values}
     if len(kinds) > 1:
-        raise ValueError(f"field {name!r} is {' in one sample and '.join(sorted(kinds))} in another; use one kind")
+        raise ShardError(f"field {name!r} is {' in one sample and '.join(sorted(kinds))} in another; use one kind")
     kind = kinds.pop() if kinds else "text"
     if kind == "text":
         return {name: [str(value) for value in values]}
@@ -332,7 +332,7 @@ def _padded(name: str, arrays: Sequence[Array]) -> dict[str, Tensor | list[str]]
     full = [one for one in arrays if one.size] or list(arrays)
     if len({(one.shape[1:], one.ndim) for one in full}) > 1:
         shapes = " and ".join(sorted({str(one.shape) for one in full}))
-        raise ValueError(f"field {name!r} has arrays of the shapes {shapes}; only their first axis may differ")
+        raise ShardError(f"field {name!r} has arrays of the shapes {shapes}; only their first axis may differ")
     if full[0].ndim == 0:
         return {name: torch.from_numpy(np.stack(arrays))}
     length = [len(one) if one.size else 0 for one in arrays]

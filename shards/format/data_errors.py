@@ -1,9 +1,9 @@
 """What data make parsers and libraries raise, whoever forged them.
 
-Two places catch it: `Manifest.reading`, which surrounds the reading and decoding of a sample, and `verify`. A
-TypeError, an AttributeError or a RuntimeError is an error of a program, and is not caught. Neither is a MemoryError:
-sizes are compared with those of members and with shards/media/limits.py before memory is taken, so it is the machine
-that has too little.
+`Manifest.reading` catches it, which surrounds the reading and decoding of a sample in every loader. A TypeError, an
+AttributeError or a RuntimeError is an error of a program, and is not caught. Neither is a MemoryError: sizes are
+compared with those of members and with shards/media/limits.py before memory is taken, so it is the machine that has too
+little.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ The member is `fLaC`, a STREAMINFO, a SEEKTABLE with a point for every frame, an
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -14,13 +15,24 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import DataError
+from .limits import MAX_SAMPLE_RATE
+
 MARKER = b"fLaC"
 STREAMINFO, SEEKTABLE = 0, 3
 STREAMINFO_BYTES, POINT_BYTES, BLOCK_HEAD = 34, 18, 4
 PLACEHOLDER = 0xFFFFFFFFFFFFFFFF
+_SYNC = re.compile(rb"\xff[\xf8\xf9]")
+_MAX_BLOCK, _MAX_SAMPLES = (1 << 16) - 1, (1 << 36) - 1
+_CRC8 = [0] * 256
+for _byte in range(256):
+    _crc = _byte
+    for _ in range(8):
+        _crc = (_crc << 1 ^ 0x107) & 0x1FF if _crc & 0x80 else _crc << 1
+    _CRC8[_byte] = _crc & 0xFF
 
 
-class FlacError(Exception):
+class FlacError(DataError):
     """The bytes are not a FLAC stream of this form."""
 
 
@@ -42,11 +54,29 @@ class FlacHeader:
     points: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, facts: Mapping[str, int | float], lists: Mapping[str, npt.NDArray[np.int64]]) -> Self:
-        """The header in the columns of a component of kind `sound`; it has no md5."""
+    def of(cls, facts: Mapping[str, int | float], lists: Mapping[str, npt.NDArray[np.int64]], size_bytes: int) -> Self:
+        """The header in the columns of a component of kind `sound`, of `size_bytes` bytes; it has no md5.
+
+        Raises FlacError if they contradict each other, or no stream can have them.
+        """
         names = ("sample_rate", "channels", "bits", "n_samples", "header_size", "frame_samples")
         rate, channels, bits, n_samples, begin, block = (int(facts[name]) for name in names)
         sizes = lists["frame_size"]
+        legal = {
+            "sample_rate": (rate, MAX_SAMPLE_RATE),
+            "channels": (channels, 8),
+            "bits": (bits, 32),
+            "n_samples": (n_samples, _MAX_SAMPLES),
+            "header_size": (begin, size_bytes),
+            "frame_samples": (block, _MAX_BLOCK if len(sizes) > 1 else _MAX_SAMPLES),
+        }
+        for name, (value, most) in legal.items():
+            if not 1 <= value <= most:
+                raise FlacError(f"{name} is {value} in the manifest; legal are 1 to {most}")
+        if not len(sizes) or len(sizes) != -(-n_samples // block) or sizes.min() < 1 or sizes.max() > size_bytes:
+            raise FlacError(f"the manifest has {len(sizes)} frames of {block} samples, for {n_samples} samples")
+        if begin + int(sizes.sum()) != size_bytes:
+            raise FlacError(f"the manifest has {begin + int(sizes.sum())} bytes of header and frames, not {size_bytes}")
         starts = np.cumsum(sizes) - sizes
         points = np.stack([np.arange(len(sizes), dtype=np.int64) * block, starts + begin], axis=1)
         longest = max(min(block, n_samples), 16)
@@ -91,6 +121,32 @@ class FlacHeader:
         past = int(np.searchsorted(self.points[:, 0], stop, side="left"))
         edges = np.append(self.points[at:past, 1], size_bytes if past == len(self.points) else self.points[past, 1])
         return int(self.points[at, 0]), edges
+
+
+def has_more_frames(data: bytes, most: int) -> bool:
+    """Whether FFmpeg may find more than `most` frames in `data`: it looks for headers with a right checksum.
+
+    Other bytes look like a header once in about 10 MB.
+    """
+    if data.count(b"\xff\xf8") + data.count(b"\xff\xf9") <= most:
+        return False
+    return sum(_is_header(data, found.start()) for found in _SYNC.finditer(data)) > most
+
+
+def _is_header(data: bytes, at: int) -> bool:
+    """Whether a frame's header (RFC 9639, section 9.1) is at byte `at`."""
+    block, rate = data[at + 2] >> 4 if at + 4 < len(data) else 0, data[at + 2] & 15 if at + 4 < len(data) else 15
+    if block == 0 or rate == 15:
+        return False
+    lead = data[at + 4]  # the first byte of the frame's number, which is coded like UTF-8
+    ones = next((n for n in range(8) if not lead << n & 0x80), 8)
+    end = at + 4 + max(ones, 1) + {6: 1, 7: 2}.get(block, 0) + {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    if ones == 1 or ones > 7 or end >= len(data):
+        return False
+    crc = 0
+    for byte in data[at:end]:
+        crc = _CRC8[crc ^ byte]
+    return crc == data[end]
 
 
 def flac_stream(
@@ -140,9 +196,10 @@ def flac_header(data: bytes) -> FlacHeader:
     )
 
 
-def md5_matches(header: FlacHeader, samples: npt.NDArray[np.int32]) -> bool:
-    """Whether int32 (n, channels) are the samples that the stream encodes."""
-    return _md5(samples, header.bits) == header.md5
+def md5_bytes(samples: npt.NDArray[np.int32], bits: int) -> bytes:
+    """Samples, int32 (n, channels), as a stream's MD5 takes them: interleaved little-endian integers of whole bytes."""
+    width = -(-bits // 8)
+    return np.ascontiguousarray(samples, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :width].tobytes()
 
 
 def _stream_info(
@@ -166,7 +223,4 @@ def _points(table: bytes, begin: int) -> npt.NDArray[np.int64]:
 
 
 def _md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
-    """The MD5 of the samples as interleaved signed little-endian integers of whole bytes."""
-    width = -(-bits // 8)
-    data = np.ascontiguousarray(samples, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :width]
-    return hashlib.md5(data.tobytes(), usedforsecurity=False).digest()
+    return hashlib.md5(md5_bytes(samples, bits), usedforsecurity=False).digest()

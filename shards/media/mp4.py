@@ -16,6 +16,8 @@ from operator import add
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import DataError
+
 Int64Array = npt.NDArray[np.int64]
 
 _CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1"}
@@ -26,7 +28,13 @@ DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d"}
 """FFmpeg's decoder of each codec on CPUs (FFmpeg's own AV1 decoder needs a GPU)."""
 
 
-class Mp4Error(ValueError):
+_CACHED_BYTES = 1 << 16
+"""The longest header that is kept; a fragmented MP4 has a header of about 1 KiB."""
+_PACKET_BYTES = 8
+"""The fewest bytes that a packet has in a fragment, with its entries in the tables."""
+
+
+class Mp4Error(DataError):
     """The bytes are no valid boxes, or not those that the index describes."""
 
 
@@ -89,13 +97,19 @@ def _child(data: memoryview, span: tuple[int, int], *path: bytes) -> tuple[int, 
     return span
 
 
-@lru_cache(maxsize=1024)
 def read_header(header: bytes) -> Track:
     """The video track of `ftyp moov`. Raises Mp4Error for a codec other than H.264, HEVC, VP9 or AV1."""
+    return _cached_header(header) if len(header) <= _CACHED_BYTES else _read_header(header)
+
+
+def _read_header(header: bytes) -> Track:
     try:
         return _read_moov(memoryview(header))
     except (struct.error, IndexError, StopIteration) as error:
         raise Mp4Error(f"the header is truncated ({error})") from error
+
+
+_cached_header = lru_cache(maxsize=1024)(_read_header)
 
 
 def _read_moov(data: memoryview) -> Track:
@@ -103,6 +117,8 @@ def _read_moov(data: memoryview) -> Track:
     media = _child(data, moov, b"trak", b"mdia")
     mdhd, _ = _child(data, media, b"mdhd")
     timescale = struct.unpack_from(">I", data, mdhd + (20 if data[mdhd] == 1 else 12))[0]
+    if timescale == 0:
+        raise Mp4Error("the time scale of the track is 0")
     stsd, stsd_end = _child(data, media, b"minf", b"stbl", b"stsd")
     entry, _, start, end = next(boxes(data, stsd + 8, stsd_end))
     codec = _CODECS.get(entry)
@@ -128,17 +144,20 @@ def _read_moov(data: memoryview) -> Track:
 def read_fragments(data: memoryview, track: Track) -> Packets:
     """The packets of a run of whole fragments, in decoding order. Raises Mp4Error if some are missing."""
     try:
-        runs = [
-            run
-            for kind, start, payload, end in boxes(data, 0, len(data))
-            if kind == b"moof"
-            for run in _read_moof(data, start, (payload, end), track)
-        ]
+        runs: list[Run] = []
+        count = 0
+        for kind, start, payload, end in boxes(data, 0, len(data)):
+            for run in _read_moof(data, start, (payload, end), track) if kind == b"moof" else ():
+                runs.append(run)
+                if (count := count + len(run[0])) > len(data) // _PACKET_BYTES:
+                    raise Mp4Error(f"{count} packets or more do not fit in {len(data)} bytes")
     except (struct.error, IndexError) as error:
         raise Mp4Error(f"a fragment is truncated ({error})") from error
     if not any(run[0] for run in runs):
         raise Mp4Error("no fragment (moof) with a packet in the bytes of the GOPs")
     starts, sizes, pts, keyframe = (list(chain.from_iterable(column)) for column in zip(*runs, strict=True))
+    if sum(sizes) > len(data):
+        raise Mp4Error(f"the packets have {sum(sizes)} bytes, but there are {len(data)}")
     first, end = min(starts), max(map(add, starts, sizes))
     if first < 0 or end > len(data):
         raise Mp4Error(f"packets reach from byte {first} to {end}, but there are {len(data)} bytes")
@@ -189,7 +208,7 @@ def _read_trun(
     if bits & 0x4:
         first_flags, at = struct.unpack_from(">I", data, at)[0], at + 4
     present = [bool(bits & bit) for bit in (0x100, 0x200, 0x400, 0x800)]
-    if at + 4 * sum(present) * count > len(data) or count > len(data):
+    if at + 4 * sum(present) * count > len(data) or count > len(data) // _PACKET_BYTES:
         raise Mp4Error(f"a run of {count} packets does not fit in {len(data)} bytes")
     table = struct.unpack_from(f">{sum(present) * count}I", data, at)
     columns = iter(table[n :: sum(present)] for n in range(sum(present)))

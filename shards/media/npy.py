@@ -25,6 +25,8 @@ _HEADER = re.compile(
 )
 _NUMBERS = "biufc"
 _MAX_AXES = 16
+_LONGEST_EMPTY = 1 << 20
+"""The longest axis of an array without numbers."""
 
 
 class NpyError(DataError):
@@ -70,8 +72,9 @@ def npy_header(npy: bytes | memoryview) -> NpyHeader:
         dtype = np.dtype(descr)
     except TypeError as error:
         raise NpyError(f"has the dtype {descr!r}, which does not exist") from error
-    if dtype.kind not in _NUMBERS or len(shape) > _MAX_AXES:
-        raise NpyError(f"holds {dtype} with {len(shape)} axes; numbers with at most {_MAX_AXES} axes are legal")
+    legal = dtype.kind in _NUMBERS and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
+    if not legal or len(shape) > _MAX_AXES or max(shape, default=0) > max(len(npy), _LONGEST_EMPTY):
+        raise NpyError(f"holds {dtype} {shape}; legal are numbers of at most 64 bits with at most {_MAX_AXES} axes")
     header = NpyHeader(version=start[6], dtype=dtype, shape=shape, fortran=fortran == "True", data_offset=begin)
     if begin + header.size_bytes != len(npy):
         raise NpyError(

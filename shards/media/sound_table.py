@@ -17,6 +17,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import DataError
+
 HEAD = np.dtype(
     [
         ("magic", "S8"),
@@ -50,7 +52,7 @@ MEMORYLESS = frozenset({"flac", "alac"})
 Records = npt.NDArray[np.void]
 
 
-class SoundTableError(Exception):
+class SoundTableError(DataError):
     """A table is inconsistent, or its packets do not decode as it says."""
 
 

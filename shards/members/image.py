@@ -7,14 +7,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from ..errors import DataError
+from ..media.image_header import check_image, image_form
 from .member import Kind, Member
-
-_FORMS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}
-
-
-def image_form(data: bytes) -> str | None:
-    """jpg, png or webp, by the first bytes of a picture; None where it is none of them."""
-    return next((form for magic, form in _FORMS.items() if data.startswith(magic)), None)
 
 
 def image_member(data: bytes, width: int, height: int) -> Member:
@@ -30,15 +25,20 @@ def image_problems(member: Member) -> Iterator[str]:
 
 def image_decode_problems(member: Member) -> Iterator[str]:
     """A picture that does not decode, or not to the size that the facts say."""
+    width, height = int(member.facts["width"]), int(member.facts["height"])
     try:
+        check_image(member.data, width, height)
         pixels = cv2.imdecode(np.frombuffer(member.data, np.uint8), cv2.IMREAD_COLOR)
+    except DataError as error:
+        yield str(error)
+        return
     except cv2.error as error:
         yield f"cannot be decoded ({' '.join(str(error).split())[:200]})"
         return
     if pixels is None:
         yield "cannot be decoded"
-    elif (found := (pixels.shape[1], pixels.shape[0])) != (wanted := (member.facts["width"], member.facts["height"])):
-        yield f"has {found[0]}x{found[1]} pixels, not {wanted[0]}x{wanted[1]}"
+    elif (found := (pixels.shape[1], pixels.shape[0])) != (width, height):
+        yield f"has {found[0]}x{found[1]} pixels, not {width}x{height}"
 
 
 IMAGE = Kind(name="image", facts={"width": int, "height": int}, check=image_problems, decode=image_decode_problems)

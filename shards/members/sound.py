@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from ..media.flac import FlacError, FlacHeader, flac_header, md5_matches
+from ..media.flac import FlacError, FlacHeader, flac_header, md5_bytes
 from .foreign_sound import indexed_sound_decode_problems, indexed_sound_problems
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
@@ -65,19 +66,21 @@ def _decode_problems(header: FlacHeader, body: bytes) -> Iterator[str]:
 
     from ..media.local_media import MediaError, open_media
 
-    parts = []
+    digest, n = hashlib.md5(usedforsecurity=False), 0
     try:
         with open_media(body, "flac") as container:
             for frame in container.decode(audio=0):
-                parts.append(frame.to_ndarray().reshape(-1, header.channels))
+                samples = frame.to_ndarray().reshape(-1, header.channels).astype(np.int32)
+                samples >>= 8 if header.bits == 24 else 0
+                digest.update(md5_bytes(samples, header.bits))
+                if (n := n + len(samples)) > header.n_samples:
+                    break
     except (av.FFmpegError, MediaError, ValueError) as error:
         yield f"cannot be decoded ({error})"
         return
-    samples = np.concatenate(parts).astype(np.int32) if parts else np.empty((0, header.channels), np.int32)
-    samples >>= 8 if header.bits == 24 else 0
-    if len(samples) != header.n_samples:
-        yield f"has {len(samples)} samples, not {header.n_samples}"
-    elif not md5_matches(header, samples):
+    if n != header.n_samples:
+        yield f"has {n} samples{' or more' * (n > header.n_samples)}, not {header.n_samples}"
+    elif digest.digest() != header.md5:
         yield "its samples differ from those that were encoded (MD5)"
 
 

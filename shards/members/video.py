@@ -6,8 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..media.limits import MAX_PIXELS, most_pixels
 from ..media.video_index import GOP_LISTS, VideoIndex
 from .member import ENDING, TABLE_FACTS, Kind, Member
+
+MIN_SIDE = 2
+"""The least width and height of a video, in pixels: chroma has half of it."""
+MAX_FPS = 1e6
+MAX_HEADER_BYTES = 1 << 24
+"""The longest header of an indexed video in its packets file."""
 
 
 def video_member(data: bytes, index: VideoIndex) -> Member:
@@ -18,19 +25,43 @@ def video_member(data: bytes, index: VideoIndex) -> Member:
 def video_problems(member: Member) -> Iterator[str]:
     """Check the table of GOPs, and compare it with the boxes."""
     index = VideoIndex.of(member.facts, member.words, member.lists)
-    yield from table_problems(index, len(member.data))
-    yield from box_problems(index, member.data)
+    problems = list(table_problems(index, len(member.data)))
+    yield from problems or box_problems(index, member.data)
 
 
 def video_decode_problems(member: Member) -> Iterator[str]:
-    """Decode the video and compare it with its index."""
-    yield from decode_problems(VideoIndex.of(member.facts, member.words, member.lists), member.data)
+    """Decode the video and compare it with its index, if that is consistent."""
+    index = VideoIndex.of(member.facts, member.words, member.lists)
+    if not any(table_problems(index, len(member.data))):
+        yield from decode_problems(index, member.data)
 
 
 def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     """Find inconsistencies in the index of a member with `size_bytes` bytes, without reading it."""
+    if index.n_frames < 1 or not (
+        MIN_SIDE <= min(index.width, index.height) <= index.width * index.height <= MAX_PIXELS
+    ):
+        yield (
+            f"has {index.n_frames} frames of {index.width}x{index.height} pixels; legal are at least 1 frame, "
+            f"{MIN_SIDE} pixels on each side and {MAX_PIXELS} in all"
+        )
+        return
+    if not 0 <= index.fps < MAX_FPS:
+        yield f"has {index.fps} frames per second"
     if len(index.first_frame) == 0:
         yield "the table of GOPs is empty"
+        return
+    if len({len(each) for each in index.lists.values()}) > 1:
+        yield f"the columns {', '.join(index.lists)} have different lengths"
+        return
+    if index.n_frames > size_bytes or not 0 < index.header_size <= (MAX_HEADER_BYTES if index.foreign else size_bytes):
+        yield f"{index.n_frames} frames and a header of {index.header_size} bytes do not fit into {size_bytes} bytes"
+        return
+    if any(each.min() < 0 or each.max() > size_bytes for each in (index.offset, index.size)):
+        yield f"the GOPs {_short(index.offset)} of {_short(index.size)} bytes do not lie within {size_bytes} bytes"
+        return
+    if index.packets is not None and not 0 < index.packets.min() <= index.packets.max() <= size_bytes:
+        yield f"the GOPs have {_short(index.packets)} packets, in {size_bytes} bytes"
         return
     lengths = np.diff(index.first_frame, append=index.n_frames)
     if index.first_frame[0] != 0 or (lengths <= 0).any():
@@ -78,6 +109,7 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
         with open_media(data) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(most_pixels(index.width, index.height))}
             for packet in container.demux(stream):
                 if packet.is_keyframe and packet.pts is not None:
                     keyframes.add(packet.pts)
@@ -85,11 +117,14 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
                     turned = frame.rotation % 180 != 0
                     sizes.add((frame.height, frame.width) if turned else (frame.width, frame.height))
                     shown.append(frame.pts)
+                if len(shown) > index.n_frames or len(sizes) > 1:
+                    break
     except (av.FFmpegError, MediaError, IndexError, ValueError) as error:
         yield f"cannot be decoded ({error})"
         return
     if len(shown) != index.n_frames:
-        yield f"has {len(shown)} frames, not {index.n_frames}"
+        more = " or more" if len(shown) > index.n_frames else ""
+        yield f"has {len(shown)} frames{more}, not {index.n_frames}"
     elif wrong := [
         frame
         for frame in index.first_frame.tolist()[1 if index.foreign else 0 :]  # an edit list may hide the first keyframe

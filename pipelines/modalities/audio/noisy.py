@@ -150,7 +150,9 @@ class NoisySampler:
         with stats.stage("convert"):
             sound = sound - sound.mean(axis=0)
             if not np.square(sound).sum() > 0:
-                raise reader.error(plan.index, f"samples {plan.first} to {plan.stop} are silent")
+                raise reader.manifest.sample_error(
+                    plan.index, reader.component, f"samples {plan.first} to {plan.stop} are silent"
+                )
             whole = np.zeros((reader.clip.n_samples, sound.shape[1]), dtype=np.float32)
             whole[: len(sound)] = sound
             return whole if self.line is None else self._placed(whole[:, 0], rng)

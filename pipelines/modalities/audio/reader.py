@@ -7,16 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import SampleError, ShardError, StoreError
+from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest, Numbers, component_of
 from ....shards.media.flac import FlacHeader
+from ....shards.media.limits import MAX_SAMPLE_RATE
 from ....shards.media.packet_table import packets_name
 from ....shards.stores.base import Range
 from ...decode.indexed_sound import decode_indexed, read_indexed
-from ...decode.sound import SoundError, decode_segment, read_segment, segment_range
+from ...decode.sound import decode_segment, read_segment, segment_range
 from ...stream.rng import sample_rng
 from ...stream.stats import Stats
 from .clip import AudioClip
+
+_MAX_GAIN = 1e18
+"""The largest gain; the square of such a sample is a float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,27 +58,35 @@ class SoundReader:
 
         Raises SampleError if the sample has no sound.
         """
-        facts = self.facts
-        if not facts["sample_rate"][index]:
-            self.manifest.member(index, self.component)  # raises: the sample has no such member
+        n_samples, sample_rate = self.length(index)
         rng = sample_rng(self.seed, epoch, self.manifest.key(index), 0, "clip")
-        return self.clip.segment(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), rng)
+        return self.clip.segment(n_samples, sample_rate, rng)
+
+    def length(self, index: int) -> tuple[int, int]:
+        """The number of samples of a sound, and its rate in hertz; raises SampleError if it is unusable."""
+        self.manifest.member(index, self.component)  # raises: the sample has no such member
+        with self.manifest.reading(index, self.component):
+            n_samples, rate = (int(self.facts[name][index]) for name in ("n_samples", "sample_rate"))
+            if n_samples < 1 or not 1 <= rate <= MAX_SAMPLE_RATE:
+                raise DataError(
+                    f"has {n_samples} samples at {rate} Hz in the manifest; legal are 1 sample or more, and 1 to "
+                    f"{MAX_SAMPLE_RATE} Hz"
+                )
+        return n_samples, rate
 
     def planned(self, index: int, first: int, stop: int) -> SoundPlan:
         """The reads of the segment [first, stop) of a sound; raises SampleError if the sample has no sound."""
-        try:
-            member = self.manifest.member(index, self.component)
-        except ShardError as error:
-            raise self.error(index, error) from error
-        if "table_offset" in self.facts:
-            tables = packets_name(self.manifest.shard_name(index))
-            offset, size = (int(self.facts[name][index]) for name in ("table_offset", "table_size"))
-            return SoundPlan(
-                index=index, first=first, stop=stop, member=member, ranges=(Range(tables, offset, size), member)
-            )
-        header = self.header(index)
-        span = segment_range(member, header, first, stop, rate=self.clip.sample_rate)
-        return SoundPlan(index=index, first=first, stop=stop, member=member, ranges=(span,), header=header)
+        member = self.manifest.member(index, self.component)
+        with self.manifest.reading(index, self.component):
+            if "table_offset" in self.facts:
+                tables = packets_name(self.manifest.shard_name(index))
+                offset, size = (int(self.facts[name][index]) for name in ("table_offset", "table_size"))
+                return SoundPlan(
+                    index=index, first=first, stop=stop, member=member, ranges=(Range(tables, offset, size), member)
+                )
+            header = self.header(index)
+            span = segment_range(member, header, first, stop, rate=self.clip.sample_rate)
+            return SoundPlan(index=index, first=first, stop=stop, member=member, ranges=(span,), header=header)
 
     def drawn(self, index: int, epoch: int) -> SoundPlan:
         """The reads of the segment that is drawn in an epoch; raises SampleError if the sample has no sound."""
@@ -85,22 +97,18 @@ class SoundReader:
 
         Raises SampleError if it cannot be read or decoded.
         """
-        try:
+        with self.manifest.reading(plan.index, self.component):
             sound = (self._indexed if plan.header is None else self._encoded)(plan, stats)
-        except (StoreError, ShardError, SoundError) as error:
-            raise self.error(plan.index, error) from error
+            if not np.isfinite(sound).all():
+                raise DataError("decodes to a sample that is not finite")
         sound = sound[: self.clip.n_samples]
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 
-    def error(self, index: int, reason: object) -> SampleError:
-        """The error for an unusable sound."""
-        shard, key = self.manifest.shard_path(index).name, self.manifest.key(index)
-        return SampleError(shard=shard, key=key, component=self.component, reason=str(reason))
-
     def header(self, index: int) -> FlacHeader:
         """The header of a FLAC that maskstream wrote, from the manifest."""
-        described = self.manifest.components[self.component].described(index)
-        return FlacHeader.of(described.facts, described.lists)
+        component = self.manifest.components[self.component]
+        described = component.described(index)
+        return FlacHeader.of(described.facts, described.lists, int(component.size[index]))
 
     def _encoded(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
         """The segment of a FLAC that maskstream wrote."""
@@ -110,6 +118,8 @@ class SoundReader:
         stats.read_bytes += segment.read_bytes
         with stats.stage("decode"):
             gain = float(self.facts["gain"][plan.index])
+            if not 0 < gain <= _MAX_GAIN:
+                raise DataError(f"has the gain {gain} in the manifest; legal are numbers above 0, up to {_MAX_GAIN:g}")
             return decode_segment(segment, rate=rate, gain=gain, channels=self.clip.channels)
 
     def _indexed(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:

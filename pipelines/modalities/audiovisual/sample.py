@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ....shards.errors import DataError
 from ....shards.media.video_index import VideoIndex
 from ....shards.stores.base import Range
 from ...augment.diffusion import LinearNoise
@@ -28,6 +29,8 @@ from .spectrogram_noise import SpectrogramNoise
 Noise = tuple[int, npt.NDArray[np.float32]]
 """A time of the noise schedule, and noise for M targets, float32 (M, values per token)."""
 
+_LATEST_S = 1e9
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeardVideoSampler(VideoSampler):
@@ -40,13 +43,20 @@ class HeardVideoSampler(VideoSampler):
     sound: str = "flac"
 
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        first, stop = self._heard(index, video)
+        with self.manifest.reading(index, self.sound):
+            first, stop = self._heard(index, video)
         return first + self.clip.numbers(stop - first, rng)
 
     def _heard(self, index: int, video: VideoIndex) -> tuple[int, int]:
         facts, align = self.manifest.components[self.sound].facts, self.clip.align or 1
         start_s = float(facts["start_s"][index])
-        stop_s = start_s + int(facts["n_samples"][index]) / int(facts["sample_rate"][index])
+        n_samples, rate = int(facts["n_samples"][index]), int(facts["sample_rate"][index])
+        if not abs(start_s) < _LATEST_S or min(video.fps, n_samples, rate) <= 0:
+            raise DataError(
+                f"has {n_samples} samples at {rate} Hz from {start_s} s on, beside {video.fps} frames per second, in "
+                "the manifest, which is impossible"
+            )
+        stop_s = start_s + n_samples / rate
         stop = min(max(floor(stop_s * video.fps + 0.5), 1), video.n_frames)
         first = max(ceil(start_s * video.fps - 0.5), 0)
         first = max(min(-(-first // align), (stop - self.clip.span) // align), 0) * align
@@ -134,7 +144,8 @@ class AudioVisualSampler:
         """Reads and decodes a row, and makes its views; raises SampleError if the video or the sound is unusable."""
         self.video.fill(request.video, draft.video, row, stats)
         own, wanted = self.video.views_of(row), request.audio.wanted
-        first, stop = self._segment(wanted.index, draft.video.pts_s[own.start])
+        with self.audio.manifest.reading(wanted.index, self.audio.component):
+            first, stop = self._segment(wanted.index, draft.video.pts_s[own.start])
         placed = replace(request.audio, plan=replace(request.audio.plan, first=first, stop=stop))
         self.audio.fill(placed, draft.audio, row, stats)
         starts = self.video.manifest.components[self.audio.component].facts["start_s"]

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ....shards.errors import DataError
+from ....shards.media.image_header import check_image
 from ...augment.crop import Crop
 
 UInt8s = npt.NDArray[np.uint8]
@@ -30,7 +32,7 @@ REDUCIBLE = ("jpg", "jpeg")
 """The endings of members that can be decoded at reduced resolution."""
 
 
-class ImageError(Exception):
+class ImageError(DataError):
     """A member cannot be decoded, or its size differs from the manifest's."""
 
 
@@ -51,8 +53,9 @@ def on_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
 def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
     """Decodes an image of width x height pixels at 1/n of its size: uint8 (ceil(height / n), ceil(width / n), 3), BGR.
 
-    Raises ImageError if it cannot be decoded, or has another size.
+    Raises DataError if it cannot be decoded, or has another size; its header is compared first.
     """
+    check_image(data, width, height)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[n])
     except cv2.error as error:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.errors import SampleError, StoreError
+from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
+from ....shards.media.limits import MAX_PIXELS
 from ....shards.stores.base import Range
 from ...augment import Augmentation
 from ...augment.crop import Crop
@@ -20,7 +21,7 @@ from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .batch import ImageBatch
 from .colour import ColourJitter
-from .decode import REDUCIBLE, ImageError, decode_image, on_grid, reduction, show
+from .decode import REDUCIBLE, decode_image, on_grid, reduction, show
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +86,11 @@ class ImageSampler:
         key = self.manifest.key(index)
         component = next((one for one in map(self.manifest.component, self.components) if one.offset[index]), None)
         if component is None:
-            raise self._error(index, " or ".join(self.components), "the sample has no such component")
-        width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
+            raise self.manifest.sample_error(index, " or ".join(self.components), "the sample has no such component")
+        with self.manifest.reading(index, component.name):
+            width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
+            if min(width, height) < 1 or width * height > MAX_PIXELS:
+                raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
         crops = [
             self.augment.draw(width, height, self.size, sample_rng(self.seed, epoch, key, view, "crop"))
             for view in range(self.views)
@@ -125,14 +129,12 @@ class ImageSampler:
 
     def fill(self, request: ImageRequest, draft: ImageDraft, row: int, stats: Stats) -> None:
         """Reads and decodes a row, and makes its views; raises SampleError if the image is unusable."""
-        try:
+        with self.manifest.reading(request.index, request.component):
             with stats.stage("read"):
                 (data,) = self.manifest.store.read_many(request.ranges)
             stats.read_bytes += len(data)
             with stats.stage("decode"):
                 pixels = decode_image(data, request.width, request.height, request.n)
-        except (StoreError, ImageError) as error:
-            raise self._error(request.index, request.component, str(error)) from error
         with stats.stage("convert"):
             for view, crop in enumerate(request.crops):
                 place = row * self.views + view
@@ -141,12 +143,6 @@ class ImageSampler:
                     rng = sample_rng(self.seed, request.epoch, request.key, view, "colour")
                     self.colour(draft.image[place], rng)
                 draft.label[place], draft.key[place] = self.manifest.label[request.index], request.key
-
-    def _error(self, index: int, component: str, reason: str) -> SampleError:
-        """The error for an unusable sample."""
-        return SampleError(
-            shard=self.manifest.shard_name(index), key=self.manifest.key(index), component=component, reason=reason
-        )
 
     def join(self, draft: ImageDraft) -> ImageBatch:
         """The host batch; the views of a sample are consecutive rows."""

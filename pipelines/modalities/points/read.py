@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.config import Config
+from ....shards.errors import DataError
 from ....shards.stores.base import Range, Store
 
 Float32s = npt.NDArray[np.float32]
 
+_FARTHEST = 1e18
 
-class PointsError(Exception):
+
+class PointsError(DataError):
     """A member does not hold the requested points; the message says what it holds."""
 
 
@@ -61,7 +64,7 @@ class PointSelection(Config):
     def rows_of(self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator) -> Rows:
         """Draws the rows of the member at `place`, without reading; raises PointsError if it lacks rows or columns."""
         n_rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
-        if begin + 4 * n_rows * columns != place.size:
+        if min(n_rows, columns, begin) < 0 or begin + 4 * n_rows * columns != place.size:
             raise PointsError(
                 f"has {place.size} bytes, not {begin} bytes of header and {n_rows} rows of {columns} float32 as the "
                 "manifest says"
@@ -95,6 +98,8 @@ class PointSelection(Config):
         got = (read if rows.order is None else read[rows.order])[:, : 3 + self.features]
         if not np.isfinite(got).all():
             raise PointsError("holds a number that is not finite")
+        if np.abs(got[:, :3]).max() > _FARTHEST:
+            raise PointsError(f"has a point farther than {_FARTHEST:g} from 0, whose square is no float32")
         return np.ascontiguousarray(got)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.errors import SampleError, ShardError, StoreError
 from ....shards.format.manifest import Manifest
 from ....shards.stores.base import Range
 from ...augment.diffusion import Noise
@@ -18,7 +17,7 @@ from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .augment import PointAugment
 from .batch import PointsBatch
-from .read import PointSelection, PointsError, Rows
+from .read import PointSelection, Rows
 from .tokens import PointTokens
 
 
@@ -80,11 +79,9 @@ class PointSampler:
         index = wanted.index
         key = self.manifest.key(index)
         rng = sample_rng(self.seed, wanted.epoch, key, 0, "points")
-        try:
-            member = self.manifest.member(index, self.component)
+        member = self.manifest.member(index, self.component)
+        with self.manifest.reading(index, self.component):
             rows = self.select.rows_of(member, self.manifest.components[self.component].facts_of(index), rng)
-        except (ShardError, PointsError) as error:
-            raise self._error(index, key, error) from error
         return PointRequest(wanted=wanted, key=key, rows=rows)
 
     def allocate(self, rows: int) -> PointDraft:
@@ -108,11 +105,8 @@ class PointSampler:
     def fill(self, request: PointRequest, draft: PointDraft, row: int, stats: Stats) -> None:
         """Reads a row, and makes its views and the masks that need content; raises SampleError if it is unusable."""
         wanted, key = request.wanted, request.key
-        try:
-            with stats.stage("read"):
-                rows = self.select.taken(self.manifest.store, request.rows)
-        except (StoreError, PointsError) as error:
-            raise self._error(wanted.index, key, error) from error
+        with self.manifest.reading(wanted.index, self.component), stats.stage("read"):
+            rows = self.select.taken(self.manifest.store, request.rows)
         stats.read_bytes += request.rows.size_bytes
         own = slice(row * self.views, (row + 1) * self.views)
         with stats.stage("convert"):
@@ -154,7 +148,3 @@ class PointSampler:
     def _maps(self, mask: Mask, request: PointRequest, view: int, cues: Cues) -> Maps:
         wanted = request.wanted
         return mask.maps(self.tokens.grid, Draw.of(self.seed, wanted.epoch, request.key, view, wanted.place, cues))
-
-    def _error(self, index: int, key: str, error: Exception) -> SampleError:
-        shard = self.manifest.shard_path(index).name
-        return SampleError(shard=shard, key=key, component=self.component, reason=str(error))

@@ -23,8 +23,8 @@ import nvidia.dali.plugin.pytorch
 import torch
 from torch import Tensor
 
-from ....shards.errors import SampleError, StoreError
-from ....shards.media.mp4 import Int64Array, Mp4Error, Packets, Track, read_fragments, read_header
+from ....shards.errors import SampleError
+from ....shards.media.mp4 import Int64Array, Packets, Track, read_fragments, read_header
 from ...augment.crop import Crop
 from ...decode.packets import wanted_packets, wanted_pts
 from ...flow.source import SampleFlow
@@ -118,12 +118,9 @@ class PackingSampler:
 
     def fill(self, request: ClipRequest, draft: PackedDraft, row: int, stats: Stats) -> None:
         """Reads and packs a clip; raises SampleError if its bytes contradict the index."""
-        try:
-            with stats.stage("read"):
-                data = self.inner.read(request)
-                clip = encoded_clip(data, request.numbers)
-        except (StoreError, Mp4Error) as error:
-            raise self.inner.sample_error(request, error) from error
+        with self.inner.manifest.reading(request.index, self.inner.component), stats.stage("read"):
+            data = self.inner.read(request)
+            clip = encoded_clip(data, request.numbers)
         stats.read_bytes += len(data.header) + len(data.fragments)
         draft.clips[row], draft.requests[row] = clip, request
         self.inner.describe(request, clip.pts_s, draft.rest, row)

@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.errors import SampleError, StoreError
+from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
 from ....shards.media.mp4 import Mp4Error, Packets
 from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
 from ....shards.media.video_index import VideoIndex
+from ....shards.members.video import table_problems
 from ....shards.stores.base import Range
 from ...augment import Augmentation
 from ...augment.crop import Crop
-from ...decode.cpu import DecodeError, decode_frames, to_rgb
+from ...decode.cpu import decode_frames, to_rgb
 from ...decode.packets import wanted_pts
 from ...flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
@@ -119,7 +120,11 @@ class VideoSampler:
         """Draws the clip and the crops of a sample, and finds the byte ranges to read."""
         index, epoch = wanted.index, wanted.epoch
         key = self.manifest.key(index)
-        video = self.manifest.video(index, self.component)
+        member = self.manifest.member(index, self.component)
+        with self.manifest.reading(index, self.component):
+            video = self.manifest.video(index, self.component)
+            if problem := next(table_problems(video, member.size), None):
+                raise DataError(problem)
         crops = [
             self.augment.draw(
                 video.width, video.height, self.clip.size, sample_rng(self.seed, epoch, key, view, "crop")
@@ -135,7 +140,7 @@ class VideoSampler:
             video=video,
             numbers=numbers,
             crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
-            ranges=clip_ranges(video, numbers, self.manifest.member(index, self.component)),
+            ranges=clip_ranges(video, numbers, member),
         )
 
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -190,25 +195,17 @@ class VideoSampler:
         packets = read_table(table, begin)
         last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, request.numbers)))[-1]
         size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
-        if size > span.size:
+        if max(size, int(packets.size.sum())) > span.size:
             raise Mp4Error(
                 f"the packet table names {size} bytes of GOPs of {span.size} bytes; run `maskstream index` again"
             )
         data = store.read(span.name, span.offset, size)
         return ClipBytes(header=head, fragments=data, first_frame=first_frame, packets=packets)
 
-    def sample_error(self, request: ClipRequest, error: Exception) -> SampleError:
-        """The SampleError of a sample that cannot be read or decoded."""
-        return SampleError(
-            shard=self.manifest.shard_path(request.index).name,
-            key=request.key,
-            component=self.component,
-            reason=str(error),
-        )
-
     def fill(self, request: ClipRequest, draft: VideoDraft, row: int, stats: Stats) -> None:
         """Reads, decodes and writes a sample's views; raises SampleError if it cannot be read or decoded."""
-        try:
+        source = (request.video.width, request.video.height)
+        with self.manifest.reading(request.index, self.component):
             with stats.stage("read"):
                 data = self.read(request)
             stats.read_bytes += data.size_bytes
@@ -218,11 +215,10 @@ class VideoSampler:
                     memoryview(data.fragments),
                     data.first_frame,
                     request.numbers,
+                    size=source,
                     packets=data.packets,
                     motion_vectors=isinstance(self.flow, SampleFlow) and self.flow.vectors,
                 )
-        except (StoreError, Mp4Error, DecodeError) as error:
-            raise self.sample_error(request, error) from error
         own = self.views_of(row)
         size = (self.clip.size, self.clip.size)
         with stats.stage("convert"):
@@ -236,7 +232,7 @@ class VideoSampler:
                         DecodedClip(
                             pixels=draft.video[view],
                             crop=crop,
-                            source=(request.video.width, request.video.height),
+                            source=source,
                             frames=request.numbers,
                             vectors=decoded.vectors,
                         )

@@ -52,6 +52,9 @@ def encoded(request, tmp_path_factory):
     return request.param, encode_video(path, PROFILES[request.param.partition("-")[0]])
 
 
+SIZE = (96, 64)
+
+
 def read_clip(encoded, numbers):
     index = encoded.index
     first, stop = index.gops_of(numbers)
@@ -70,7 +73,7 @@ def test_every_start_and_stride_gives_the_frames_of_a_plain_decode(encoded):
         for start in range(0, 90 - 5 * stride, 3):
             numbers = np.arange(6) * stride + start
             header, fragments, first = read_clip(video, numbers)
-            decoded = decode_frames(header, memoryview(fragments), first, numbers)
+            decoded = decode_frames(header, memoryview(fragments), first, numbers, size=SIZE)
             for frame, number in zip(decoded.frames, numbers, strict=True):
                 assert np.array_equal(frame.to_ndarray(), whole[number].to_ndarray()), (stride, start, number)
                 compared += 1
@@ -100,7 +103,7 @@ def test_a_repeated_frame_is_decoded_once_and_given_twice(encoded):
     _, video = encoded
     numbers = np.array([80, 88, 88, 88])
     header, fragments, first = read_clip(video, numbers)
-    frames = decode_frames(header, memoryview(fragments), first, numbers).frames
+    frames = decode_frames(header, memoryview(fragments), first, numbers, size=SIZE).frames
     assert frames[1] is frames[2] is frames[3]
 
 
@@ -110,7 +113,7 @@ def test_damaged_bytes_are_named_and_never_decoded_silently(tmp_path, damage):
     header, fragments, first = read_clip(video, np.array([0, 4]))
     if damage == "other frames":
         with pytest.raises(Mp4Error, match="are not among"):
-            decode_frames(header, memoryview(fragments), first, np.array([40]))
+            decode_frames(header, memoryview(fragments), first, np.array([40]), size=SIZE)
         return
     broken = {
         "cut in a packet": fragments[: len(fragments) // 2],
@@ -119,7 +122,7 @@ def test_damaged_bytes_are_named_and_never_decoded_silently(tmp_path, damage):
         "noise": np.random.default_rng(0).bytes(len(fragments)),
     }[damage]
     with pytest.raises((Mp4Error, DecodeError)):
-        decode_frames(header, memoryview(broken), first, np.array([0, 4]))
+        decode_frames(header, memoryview(broken), first, np.array([0, 4]), size=SIZE)
 
 
 def test_flipped_bytes_in_a_header_are_a_packet_error():

@@ -153,7 +153,12 @@ def test_frames_are_those_of_a_plain_decode_at_every_start(split):
                 request = requested(manifest, i, numbers)
                 got = reader.read(request)
                 decoded = decode_frames(
-                    got.header, memoryview(got.fragments), got.first_frame, numbers, packets=got.packets
+                    got.header,
+                    memoryview(got.fragments),
+                    got.first_frame,
+                    numbers,
+                    size=(video.width, video.height),
+                    packets=got.packets,
                 )
                 for frame, number in zip(decoded.frames, numbers, strict=True):
                     assert np.array_equal(frame.to_ndarray(), frames[number]), (manifest.key(i), number)

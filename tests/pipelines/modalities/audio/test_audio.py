@@ -146,7 +146,7 @@ def whole(split, index, rate):
 
 def header_of(manifest, index):
     described = manifest.component("flac").described(index)
-    return FlacHeader.of(described.facts, described.lists)
+    return FlacHeader.of(described.facts, described.lists, int(manifest.component("flac").size[index]))
 
 
 def test_the_manifest_knows_the_header(split):

@@ -1,0 +1,80 @@
+"""The form and size of a picture by its first bytes, so that no memory is taken for more pixels than are expected.
+
+Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..errors import DataError
+from .limits import MAX_PIXELS
+
+_FORMS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp"}
+_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_SCAN = b"\xff\xda"
+_MAX_SCANS = 200
+_BYTES_PER_STRAY = 1 << 14
+"""Metadata may hold the bytes of a scan's marker by chance, once in 64 KiB."""
+
+
+def image_form(data: bytes) -> str | None:
+    """jpg, png or webp, by the first bytes of a picture; None if it is none of them."""
+    form = next((form for magic, form in _FORMS.items() if data.startswith(magic)), None)
+    return None if form == "webp" and data[8:12] != b"WEBP" else form
+
+
+def check_image(data: bytes, width: int, height: int) -> None:
+    """Raises DataError unless the picture's own header says width x height pixels, and they can be decoded."""
+    form = image_form(data)
+    if form is None:
+        raise DataError(f"is no JPEG, PNG or WebP file: it begins with {data[:8]!r}")
+    if not 0 < width * height <= MAX_PIXELS or width < 1:
+        raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
+    try:
+        found = {"jpg": _jpeg, "png": _png, "webp": _webp}[form](data)
+    except (struct.error, IndexError) as error:
+        raise DataError(f"is truncated: the header of the {form} ends early") from error
+    if found != (width, height):
+        raise DataError(f"has {found[0]}x{found[1]} pixels, not {width}x{height}")
+    if form == "jpg" and (scans := data.count(_SCAN)) > _MAX_SCANS + len(data) // _BYTES_PER_STRAY:
+        raise DataError(f"has {scans} scans; at most {_MAX_SCANS} are legal")
+
+
+def _jpeg(data: bytes) -> tuple[int, int]:
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise DataError(f"is no JPEG file: there is no marker at byte {at}")
+        marker, at = data[at + 1], at + 2
+        if marker == 0xFF:  # a fill byte
+            at -= 1
+        elif marker in (0xD9, 0xDA):
+            raise DataError("is no JPEG file: it has no frame before its first scan")
+        elif marker in _FRAME_HEADERS:
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            return width, height
+        elif marker != 0x01 and not 0xD0 <= marker <= 0xD7:
+            at += max(struct.unpack_from(">H", data, at)[0], 2)
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    kind, width, height = struct.unpack_from(">4sII", data, 12)
+    if kind != b"IHDR":
+        raise DataError("is no PNG file: it does not begin with its header")
+    return width, height
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        if data[20] & 0x02:
+            raise DataError("is an animation; a picture is one frame")
+        return (int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    raise DataError(f"is no WebP file: its first chunk is {kind!r}")

@@ -1,0 +1,122 @@
+"""A few forged splits of every modality, and one forged number after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.produce import batch_of
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.shards.errors import SampleError, ShardError
+from maskstream.shards.format.record import Row
+from maskstream.shards.format.sample import Sample
+from maskstream.shards.format.verify import verify
+
+from .forge import FORGED, few_samples, modality_of, write_forged
+from .forged import GOOD, attack
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_splits_give_right_samples_bad_samples_or_a_refusal(name: str, tmp_path: Path) -> None:
+    ends = attack(12, 1, tmp_path, (name,))
+    assert ends.total() == 12
+    assert set(ends) <= set(GOOD)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Sample]]:
+    made: dict[str, list[Sample]] = {}
+
+    def of(name: str) -> list[Sample]:
+        if name not in made:
+            made[name] = few_samples(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return of
+
+
+HUGE, FAR = 2**62, 2**40
+NUMBERS: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
+    "video": {
+        "mp4": {
+            "n_frames": (0, -1, FAR),
+            "width": (0, -96, 98, 1 << 15),
+            "height": (1, 2**31),
+            "header_size": (0, -1, HUGE),
+            "fps": (float("nan"), -1.0, float("inf")),
+            "gop_first_frame": ([], [-1], [5], [0, FAR]),
+            "gop_offset": ([], [-1], [HUGE]),
+            "gop_size": ([0], [-5], [HUGE]),
+            "gop_lead": ([-1], [FAR], []),
+        }
+    },
+    "audio": {
+        "flac": {
+            "sample_rate": (0, -22050, FAR),
+            "n_samples": (0, -1, HUGE),
+            "channels": (0, 9, -1),
+            "bits": (0, 40),
+            "header_size": (-1, HUGE),
+            "frame_samples": (0, -4096, HUGE),
+            "gain": (float("nan"), float("inf"), 0.0, -1.0, 1e300),
+            "frame_size": ([], [-1], [HUGE]),
+        }
+    },
+    "audiovisual": {"flac": {"start_s": (float("nan"), float("inf"), -1e300)}, "mp4": {"fps": (0.0,)}},
+    "image": {"jpg": {"width": (0, -1, 95, 1 << 20), "height": (0, -70, HUGE)}},
+    "points": {
+        "points.npy": {"n_points": (0, -1, HUGE), "n_columns": (0, -4, HUGE), "data_offset": (-128, 0, HUGE)},
+    },
+    "surface": {"mesh.npz": {"n_nodes": (0, -1, 21, HUGE)}},
+    "mesh": {
+        "mesh.npz": {"n_nodes": (0, -1, HUGE)},
+        "fields.npy": {
+            "data_offset": (-128, HUGE),
+            "shape": ([], [12], [0, 25, 2], [1, 25, 2], [-1, 25, 2], [12, 25, -2], [12, 25, 3], [HUGE, HUGE, 2]),
+        },
+    },
+}
+CASES = [
+    (name, component, column, value)
+    for name, components in NUMBERS.items()
+    for component, columns in components.items()
+    for column, values in columns.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("name", "component", "column", "value"), CASES)
+def test_a_forged_number_makes_a_bad_sample(
+    samples: Callable[[str], list[Sample]], tmp_path: Path, name: str, component: str, column: str, value: Any
+) -> None:
+    def change(rows: dict[str, Row]) -> None:
+        members = rows[key].members
+        placed = members[component]
+        if column in placed.facts:
+            members[component] = replace(placed, facts={**placed.facts, column: value})
+        else:
+            members[component] = replace(placed, lists={**placed.lists, column: np.array(value, np.int64)})
+
+    key = samples(name)[1].key
+    write_forged(name, samples(name), tmp_path, change)
+    split = Split.open(tmp_path, modality_of(name), shuffle=False, device="cpu", threads=1)
+    sampler = FORGED[name].source(split).sampler
+    assert batch_of(sampler, [Wanted(index=0, epoch=0)]).key[0] == samples(name)[0].key
+    with pytest.raises(SampleError, match=rf"sample '{key}' in t-000000\.tar"):
+        batch_of(sampler, [Wanted(index=1, epoch=0)])
+    if column not in ("gain", "start_s", "fps"):
+        assert any(f"'{key}'" in problem for problem in verify(tmp_path, decode=True).problems)
+
+
+def test_meshes_that_make_no_batch_are_refused(samples: Callable[[str], list[Sample]], tmp_path: Path) -> None:
+    flat, surface = samples("mesh")[0], replace(samples("surface")[1], sums={})
+    write_forged("mesh", [flat, surface, *samples("mesh")[2:]], tmp_path)
+    sampler = FORGED["mesh"].source(Split.open(tmp_path, "mesh", device="cpu", threads=1)).sampler
+    with pytest.raises(ShardError, match="they make no batch"):
+        batch_of(sampler, [Wanted(index=0, epoch=0), Wanted(index=1, epoch=0)])
