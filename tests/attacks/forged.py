@@ -1,6 +1,7 @@
 """Forged splits through the loader, verify and inspect: right samples, a replaced sample or a refusal.
 
-    python -m tests.attacks.forged -n 700 --seed 0
+    python -m tests.attacks forged -n 700 --seed 0
+    python -m tests.attacks.forged mesh 17 18 0 FOLDER    # forgery 17 of the simulations of seed 0, in an empty folder
 
 The forgeries of a modality are read in a child process with little memory and a limit of time, which tells a signal and
 a hang. "right": all samples are as before, though something is forged. "replaced": a sample is unusable (SampleError).
@@ -10,14 +11,12 @@ member and a constant is "foreign", as is an exception that is no MaskstreamErro
 
 from __future__ import annotations
 
-import argparse
 import logging
 import queue
 import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -73,7 +72,7 @@ def _one_child(name: str, first: int, stop: int, seed: int, folder: Path) -> tup
     It may die before the last one. One that is silent for too long is killed, and its last line is "hang".
     """
     folder.mkdir(parents=True)
-    words = ["--child", name, str(first), str(stop), str(seed), str(folder)]
+    words = [name, str(first), str(stop), str(seed), str(folder)]
     child = subprocess.Popen([sys.executable, "-m", "tests.attacks.forged", *words], stdout=subprocess.PIPE, text=True)
     lines: queue.Queue[str | None] = queue.Queue()
     reader = threading.Thread(target=_forward, args=(child, lines), daemon=True)
@@ -233,22 +232,6 @@ def _end(name: str, forged: Any, reference: dict[str, list[Any]]) -> str:
     return "refused" if refused else "replaced" if bad else "right"
 
 
-def main() -> None:
-    """The command line, or a child of it."""
-    if sys.argv[1:2] == ["--child"]:
-        name, first, stop, seed, folder = sys.argv[2:]
-        _child(name, int(first), int(stop), int(seed), Path(folder))
-        return
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=700)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("names", nargs="*")
-    chosen = parser.parse_args()
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="attack-") as folder:
-        ends = attack(chosen.n, chosen.seed, Path(folder), tuple(chosen.names))
-    print(f"{ends.total()} forgeries: {dict(ends)}, {time.monotonic() - begun:.0f} s")
-
-
 if __name__ == "__main__":
-    main()
+    name, first, stop, seed, folder = sys.argv[1:]
+    _child(name, int(first), int(stop), int(seed), Path(folder))

@@ -24,8 +24,8 @@ from .forged import GOOD, attack
 
 @pytest.mark.parametrize("name", FORGED)
 def test_forged_splits_give_right_samples_bad_samples_or_a_refusal(name: str, tmp_path: Path) -> None:
-    ends = attack(12, 1, tmp_path, (name,))
-    assert ends.total() == 12
+    ends = attack(8, 1, tmp_path, (name,))
+    assert ends.total() == 8
     assert set(ends) <= set(GOOD)
 
 
