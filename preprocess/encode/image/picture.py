@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ....shards.media.limits import MAX_PIXELS
 from ..reject import RejectError
+from ..source_file import check_source_file
 from .header import Header, read_header
 
 UInt8s = npt.NDArray[np.uint8]
@@ -42,6 +43,7 @@ def read_picture(path: Path) -> Picture:
     Alpha is laid over white, 16 bits become 8, inks (CMYK) become RGB as libjpeg-turbo converts them. Animations, files
     without their end and more than 2^28 pixels are rejected.
     """
+    check_source_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ....shards.errors import DatasetError
 from ..reject import RejectError
+from ..source_file import check_source_file
 
 SURFACE_SUFFIXES = frozenset({".obj", ".ply", ".stl", ".off", ".glb"})
 
@@ -44,6 +45,7 @@ def read_surface(path: Path) -> Surface:
     kind = path.suffix.lower()
     if kind not in SURFACE_SUFFIXES:
         raise RejectError("open", f"{path.name} is no mesh file; use one of {', '.join(sorted(SURFACE_SUFFIXES))}")
+    check_source_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:

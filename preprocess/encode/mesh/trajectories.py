@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ....shards.errors import DatasetError
 from ..reject import RejectError
+from ..source_file import check_source_file
 from .simulation import Simulation
 
 
@@ -34,9 +35,10 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
     Raises RejectError if the group cannot be read or is no simulation on a static mesh.
     """
     h5py = h5py_module()
+    check_source_file(path)
     try:
         with h5py.File(path, "r") as file:
-            group = file[name]
+            group = _own_group(file, name)
             if missing := [key for key in ("cells", "mesh_pos", "node_type", *fields) if key not in group]:
                 raise RejectError("decode", f"the group {name!r} has no dataset {missing[0]!r}, only {sorted(group)}")
             cells, positions, node_type = (_static(group, key) for key in ("cells", "mesh_pos", "node_type"))
@@ -56,6 +58,27 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
             field_names=channel_names(fields, widths),
             dt_s=dt_s,
         )
+
+
+def _own_group(file: Any, name: str) -> Any:
+    """The group `name`. Raises RejectError if it, or a dataset in it, takes its contents from another file.
+
+    HDF5 follows external links, external storage and virtual datasets to any path that the file names.
+    """
+    h5py = h5py_module()
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise RejectError("open", f"the group {name!r} is a link; only data in the file itself are read")
+    group = file[name]
+    if not isinstance(group, h5py.Group):
+        raise RejectError("decode", f"{name!r} is no group but a {type(group).__name__}")
+    for key in group:
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise RejectError("open", f"{name}/{key} is a link; only data in the file itself are read")
+        dataset = group[key]
+        if isinstance(dataset, h5py.Dataset) and (dataset.external or dataset.is_virtual):
+            raise RejectError("open", f"{name}/{key} lies in other files; only data in the file itself are read")
+    return group
 
 
 def channel_names(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:

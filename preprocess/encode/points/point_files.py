@@ -11,6 +11,7 @@ import numpy as np
 from ....shards.errors import DatasetError
 from ..mesh.surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
 from ..reject import RejectError
+from ..source_file import check_source_file
 from .cloud import Cloud
 from .las_files import LAS_SUFFIXES, Block, read_las
 from .ldraw import read_ldraw
@@ -25,7 +26,8 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
     Raises RejectError if the file cannot be used, DatasetError if the library that reads it is not installed.
     """
     suffix = path.suffix.lower()
-    if path.is_file() and not path.stat().st_size:
+    check_source_file(path)
+    if not path.stat().st_size:
         raise RejectError("open", "is empty: it has 0 bytes")
     if suffix == ".npy":
         return _npy(path)
