@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +16,25 @@ from rich.progress import track
 
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
+from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.columns import DIGEST, DIGEST_BYTES, OFFSET
-from maskstream.shards.format.dataset import DATASET_JSON, MANIFEST, ROW_GROUP, finish_split, read_dataset_json
+from maskstream.shards.format.dataset import (
+    DATASET_JSON,
+    MANIFEST,
+    REJECTS,
+    ROW_GROUP,
+    finish_split,
+    read_dataset_json,
+)
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
+from maskstream.shards.sealed import sealed
 
 INFO = DatasetInfo(dataset="big", split="train", modality="video", profile="train")
+_FURTHER = 1 << 24
+"""Up to how many bytes the members of `spread` are further behind than those of the real shard."""
 DIFFERENT, FRAMES, WIDTH, HEIGHT = 5, 300, 340, 256
 
 
@@ -49,8 +60,9 @@ def make_splits(folder: Path, shards: int, per_shard: int) -> None:
             for shard in names:
                 if not (to / shard).exists():
                     os.link(one / "one-000000.tar", to / shard)
+        shutil.copy(one / REJECTS, to / REJECTS)
         _write_manifest(to / MANIFEST, table, names, per_shard, spread=name == "spread")
-        _write_info(to / DATASET_JSON, info, names)
+        _write_info(to / DATASET_JSON, info, names, longer=_FURTHER if name == "spread" else 0)
 
 
 def _samples(number: int) -> Iterator[Sample]:
@@ -96,7 +108,7 @@ def _spread(group: pa.Table, rng: np.random.Generator) -> pa.Table:
     for name in group.column_names:
         column = group.column(name)
         if name.endswith(OFFSET):
-            group = _with(group, name, pa.array(column.to_numpy() + rng.integers(0, 1 << 24, len(group))))
+            group = _with(group, name, pa.array(column.to_numpy() + rng.integers(0, _FURTHER, len(group))))
         elif name.endswith(DIGEST):
             flat = pa.py_buffer(rng.bytes(DIGEST_BYTES * len(group)))
             group = _with(group, name, pa.Array.from_buffers(pa.binary(DIGEST_BYTES), len(group), [None, flat]))
@@ -112,9 +124,11 @@ def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
     return table.set_column(table.column_names.index(name), table.schema.field(name), column)
 
 
-def _write_info(path: Path, info: dict[str, object], names: list[str]) -> None:
+def _write_info(path: Path, info: dict[str, object], names: list[str], longer: int) -> None:
     shards: list[dict[str, object]] = info["shards"]  # type: ignore[assignment]
     counts: dict[str, int] = info["counts"]  # type: ignore[assignment]
     many = {key: value * (len(names) if key != "rejects" else 1) for key, value in counts.items()}
-    text = json.dumps(info | {"counts": many, "shards": [{**shards[0], "name": name} for name in names]}, indent=2)
-    path.write_text(text + "\n")
+    files = {name: facts_of((path.parent / name).read_bytes()) for name in (MANIFEST, REJECTS)}
+    size = {"size_bytes": shards[0]["size_bytes"] + longer}  # type: ignore[operator]
+    described = [{**shards[0], **size, "name": name} for name in names]
+    path.write_bytes(sealed(info | {"counts": many, "files": files, "shards": described}))

@@ -16,8 +16,8 @@ from ...shards.format.idx import idx_text
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.records import Records
 from ...shards.format.sample import DatasetInfo, Reject
-from ...shards.media.packet_table import packets_path, sidecar
-from ...shards.stores.block_sums import SUMS
+from ...shards.media.packet_table import PACKETS, sidecar
+from ...shards.stores.block_sums import SUMS_OF
 from ...shards.stores.publish import publishing, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
 from ..executors.base import Executor
@@ -96,8 +96,8 @@ def _finished(folder: Path, indexer: Indexer, fast: bool, tars: Sequence[Indexed
         example = f", for example {rejects[0].source}: {rejects[0].reason}" if rejects else ""
         raise DatasetError(f"{len(tars)} tars hold no usable {indexer.noun}{example}")
     for name in {tar.shard.name for tar in tars} - {shard.name for shard in shards}:
-        for file in (packets_path(folder, name), sidecar(folder, name, SUMS)):
-            file.unlink(missing_ok=True)
+        for suffix in (PACKETS, *SUMS_OF.values()):
+            sidecar(folder, name, suffix).unlink(missing_ok=True)
     for shard in shards:
         _write_idx(folder, shard)
     info = DatasetInfo(

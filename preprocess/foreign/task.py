@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,8 +12,8 @@ from ...shards.errors import ShardError
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.sample import Reject
 from ...shards.format.ustar import CHUNK_BYTES, HashedReader
-from ...shards.media.packet_table import packets_path, sidecar
-from ...shards.stores.block_sums import SUMS, write_sums
+from ...shards.media.packet_table import PACKETS, packets_path, sidecar
+from ...shards.stores.block_sums import SUMS_OF, write_sums
 from ...shards.stores.publish import publishing
 from ..encode.reject import RejectError
 from ..executors.base import Report
@@ -72,7 +71,8 @@ class IndexedTar:
             status = (folder / name).stat()
         except OSError:
             return False
-        has_sidecars = packets_path(folder, name).is_file() and sidecar(folder, name, SUMS).is_file()
+        beside = (PACKETS, *SUMS_OF.values())
+        has_sidecars = all(sidecar(folder, name, suffix).is_file() for suffix in beside)
         return has_sidecars and (status.st_size, status.st_mtime_ns) == (self.shard.size_bytes, self.modified_ns)
 
 
@@ -103,9 +103,13 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
                 pass
     except OSError as error:
         raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
-    write_sums(sidecar(task.out, task.name, SUMS), reader.sums)
+    write_sums(sidecar(task.out, task.name, SUMS_OF[".tar"]), reader.sums)
     with packets_path(task.out, task.name).open("rb") as file:
-        packets_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        written = HashedReader(file, lambda size_bytes: None)
+        while written.read(CHUNK_BYTES):
+            pass
+    write_sums(sidecar(task.out, task.name, SUMS_OF[PACKETS]), written.sums)
+    packets_sha256 = written.sha256.hexdigest()
     rows = tuple(found.rows.values())
     shard = ShardRecord(task.name, reader.sha256.hexdigest(), reader.position, rows, packets_sha256)
     return IndexedTar(shard=shard, labels=tuple(found.labels), rejects=tuple(found.rejects), modified_ns=modified_ns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +14,11 @@ import numpy.typing as npt
 import xxhash
 
 from ..errors import ShardError
-from ..media.packet_table import packets_path, sidecar
+from ..media.packet_table import PACKETS, packets_path, sidecar
 from ..members.kinds import KINDS
 from ..members.member import no_problems
 from ..members.text import BYTES
-from ..stores.block_sums import SUMS
+from ..stores.block_sums import SUMS_OF
 from ..stores.regular import read_regular, stream_regular
 from .damage import described
 from .dataset import FOREIGN
@@ -71,7 +70,7 @@ class ShardCheck:
             yield f"sample {key!r}, component {name!r}: is not in the tar"
         yield from self._checksum_problems(reader)
         if reader.sha256.hexdigest() == self.declared.get("sha256"):
-            yield from self._sums_problems(sidecar(self.manifest.folder, self.name, SUMS), reader)
+            yield from self._sums_problems(SUMS_OF[".tar"], reader)
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
         """Offset and size of a sample's members, by their ending, in the order of the tar."""
@@ -159,12 +158,16 @@ class ShardCheck:
             return
         try:
             with stream_regular(path) as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                reader = HashedReader(file, lambda size_bytes: None)
+                while reader.read(CHUNK_BYTES):
+                    pass
         except OSError as error:
             yield f"its packets file {path.name} cannot be read ({described(error)})"
             return
-        if found != expected:
+        if reader.sha256.hexdigest() != expected:
             yield f"the sha256 of its packets file {path.name} differs from dataset.json"
+        else:
+            yield from self._sums_problems(SUMS_OF[PACKETS], reader)
 
     def _checksum_problems(self, reader: HashedReader) -> Iterator[str]:
         if not self.declared:
@@ -174,7 +177,8 @@ class ShardCheck:
         if reader.sha256.hexdigest() != self.declared["sha256"]:
             yield "its sha256 differs from dataset.json"
 
-    def _sums_problems(self, path: Path, reader: HashedReader) -> Iterator[str]:
+    def _sums_problems(self, suffix: str, reader: HashedReader) -> Iterator[str]:
+        path = sidecar(self.manifest.folder, self.name, suffix)
         expected = reader.sums.digest()
         try:
             found = read_regular(path, len(expected))

@@ -1,7 +1,8 @@
-"""Block checksums of a tar, in the file `NAME.sums`: they check any range without reading the rest of the tar.
+"""Block checksums of a file: they check any range without reading the rest of the file.
 
-The file holds the big-endian xxh3_64 of each 4 KiB block of the tar, in order; the last block may be shorter. The sums
-reveal changed bytes, which a video decoder often decodes without an error.
+Those of `NAME.tar` are in `NAME.sums`, and those of `NAME.packets` in `NAME.packets.sums`. Such a file holds the
+big-endian xxh3_64 of each 4 KiB block, in order; the last block may be shorter. The sums reveal changed bytes, which a
+video decoder often decodes without an error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from ..errors import StoreError
 from .publish import publish
 
 SUMS = ".sums"
+SUMS_OF = {".tar": SUMS, ".packets": f".packets{SUMS}"}
+"""The suffix of the sums file by the suffix of the file that it checks."""
 BLOCK_BYTES = 4096
 SUM_BYTES = 8
 _FEW_BITS = 8
@@ -62,7 +65,7 @@ def blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
 
 
 def check_blocks(path: Path, begin: int, data: bytes, sums: int) -> None:
-    """Raise StoreError if `data`, the blocks from byte `begin` of the tar at `path`, differ from their sums.
+    """Raise StoreError if `data`, the blocks from byte `begin` of the file at `path`, differ from their sums.
 
     `sums` is a file descriptor of the sums file. A changed block changes about half of the bits of its sum, so a sum
     with few changed bits is itself damaged, and the message says so.

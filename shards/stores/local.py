@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from .base import Range
-from .block_sums import SUMS, blocks_around, check_blocks
+from .block_sums import SUMS_OF, blocks_around, check_blocks
 from .regular import open_regular
 
 _OPEN_FILES = 64
@@ -37,8 +37,8 @@ class LocalStore:
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`.
 
-        For a tar with a sums file, the blocks around the range are read and checked. Raises StoreError if the file does
-        not have the bytes or they differ from their sums.
+        For a file with a sums file, the blocks around the range are read and checked. Raises StoreError if the file
+        does not have the bytes or they differ from their sums.
         """
         file = self._open(name)
         _check_range(file, offset, size)
@@ -121,9 +121,9 @@ class _File:
         self.descriptor = self._open(path, None if outside else folder)
         self.size_bytes = os.fstat(self.descriptor).st_size
         self.sums: int | None = None
-        if path.suffix == ".tar":
+        if path.suffix in SUMS_OF:
             with suppress(FileNotFoundError):
-                self.sums = self._open((folder / path.name).with_suffix(SUMS))
+                self.sums = self._open((folder / path.name).with_suffix(SUMS_OF[path.suffix]))
 
     def _open(self, path: Path, within: Path | None = None) -> int:
         descriptor = open_regular(path, within)

@@ -74,3 +74,26 @@ def test_files_without_sums_are_read_as_they_are(tmp_path):
     path, data = written(tmp_path, 9000)
     path.with_suffix(".sums").unlink()
     assert LocalStore(tmp_path).read(path.name, 100, 5000) == data[100:5100]
+
+
+def test_a_changed_bit_of_a_sum_is_named_as_damage_of_the_sums(tmp_path):
+    path, data = written(tmp_path, 20_001)
+    sums = path.with_suffix(".sums")
+    kept = sums.read_bytes()
+    for place, bit in ((8, 1), (15, 128), (11, 16)):
+        sums.write_bytes(kept[:place] + bytes([kept[place] ^ bit]) + kept[place + 1 :])
+        with pytest.raises(StoreError, match=r"the checksum of bytes 4096 to 8192 in its \.sums file is damaged"):
+            LocalStore(tmp_path).read(path.name, 5000, 10)
+        assert LocalStore(tmp_path).read(path.name, 9000, 10) == data[9000:9010]
+
+
+def test_packet_tables_have_sums_too(tmp_path):
+    data = np.random.default_rng(0).bytes(9000)
+    sums = BlockSums()
+    sums.update(data)
+    (tmp_path / "x.packets").write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    (tmp_path / "x.packets.sums").write_bytes(sums.digest())
+    store = LocalStore(tmp_path)
+    assert store.read("x.packets", 100, 3000) == data[100:3100]
+    with pytest.raises(StoreError, match=r"x\.packets: bytes 4096 to 8192 are not those that were written"):
+        store.read("x.packets", 4990, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,26 @@ def test_names_are_paths_from_the_folder(tmp_path: Path) -> None:
     assert store.names("deep/") == ["deep/a.tar"]
     assert store.names("nowhere/") == []
     assert store.size("deep/a.tar") == len("split/deep/a.tar")
+    inside = LocalStore(tmp_path / "split")
+    assert pickle.loads(pickle.dumps(store)).size("../outside.tar") == len("outside.tar")
+    for other in (inside, pickle.loads(pickle.dumps(inside))):
+        assert other.size("deep/a.tar") == len("split/deep/a.tar")
+        for name in ("../outside.tar", str(tmp_path / "outside.tar"), "deep/../../outside.tar"):
+            with pytest.raises(StoreError, match=r"cannot be opened: leads out of .*split to .*/outside\.tar"):
+                other.size(name)
     assert store.read_many([Range("../outside.tar", 3, 4), Range("b.tar", 0, 5)]) == [b"side", b"split"]
     with pytest.raises(StoreError, match=r"c\.tar cannot be opened"):
         store.size("c.tar")
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 1 << 62), (1 << 62, 1), (-1, 5), (0, -1), (9, 1), (1 << 70, 1 << 70)])
+def test_bytes_that_a_file_does_not_have_take_no_memory(offset: int, size: int, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"ninebytes")
+    with pytest.raises(StoreError, match=r"a\.tar.* were requested"):
+        LocalStore(tmp_path).read("a.tar", offset, size)
+
+
+def test_names_that_no_file_can_have_are_refused(tmp_path: Path) -> None:
+    for name in ("a\0.tar", "\ud800.tar"):
+        with pytest.raises(StoreError, match="no file can have this name"):
+            LocalStore(tmp_path).size(name)
