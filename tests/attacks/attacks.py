@@ -49,6 +49,7 @@ class Attack:
 ATTACKS = {
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True),
+    "flips": Attack(module="flips", few=150, ends=("refused", "right")),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),
 }

@@ -1,6 +1,6 @@
 """Flips single bits in all files of splits of every modality, and of indexes of foreign tars.
 
-    python -m tests.attacks.flips -n 5000 --seed 0
+    python -m tests.attacks flips -n 5000 --seed 0
 
 `verify` must notice each flip, and a loader must give the right samples or a MaskstreamError. The ends are "right" and
 "refused", by what the loader did; bad ones are "wrong" (another sample), "missed" (by `verify`), "foreign" (another
@@ -10,14 +10,12 @@ line, so that its death is seen.
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
 import select
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,7 @@ SOURCES = {name: modality.source for name, modality in MODALITIES.items()} | {
 FOREIGN = ("audio", "video")
 """The modalities whose tars are also indexed as foreign ones."""
 HANG_S = 120.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def attack(count: int, seed: int, folder: Path) -> Counter[str]:
@@ -51,8 +50,8 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
     make_splits(folder)
     ends: Counter[str] = Counter()
     while (done := ends.total()) < count:
-        words = [sys.executable, "-m", __spec__.name, "--folder", str(folder), "--seed", str(seed)]
-        with subprocess.Popen([*words, "--first", str(done), "-n", str(count)], stdout=subprocess.PIPE) as process:
+        words = [sys.executable, "-m", __name__, str(folder), str(done), str(count), str(seed)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT) as process:
             ended = _ends_of(process, ends, count - done)
         if not ended and ends.total() < count:
             print(f"seed {seed}, flip {ends.total()}: exit code {process.returncode}", flush=True)
@@ -183,21 +182,10 @@ def flip(folder: Path, first: int, count: int, seed: int) -> None:
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=1000, help="how many flips")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.folder is not None:
-        flip(chosen.folder, chosen.first, chosen.n, chosen.seed)
-        return
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        ends = attack(chosen.n, chosen.seed, Path(folder))
-    counts = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
-    print(f"flips: {chosen.n} attacks, {counts}, {time.monotonic() - begun:.0f} s")
+    """The process that flips bits: its arguments are those of `flip`."""
+    folder, first, count, seed = sys.argv[1:]
+    logging.disable(logging.WARNING)
+    flip(Path(folder), int(first), int(count), int(seed))
 
 
 if __name__ == "__main__":
