@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskstream.pipelines.modalities.points.augment import PointStats
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
@@ -18,6 +19,7 @@ from maskstream.shards.format.record import Row
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
 
+from ..resealed import reseal
 from .forge import FORGED, few_samples, modality_of, write_forged
 from .forged import GOOD, attack
 
@@ -120,3 +122,28 @@ def test_meshes_that_make_no_batch_are_refused(samples: Callable[[str], list[Sam
     sampler = FORGED["mesh"].source(Split.open(tmp_path, "mesh", device="cpu", threads=1)).sampler
     with pytest.raises(ShardError, match="they make no batch"):
         batch_of(sampler, [Wanted(index=0, epoch=0), Wanted(index=1, epoch=0)])
+
+
+SUMS: dict[str, list[Any]] = {
+    "mesh": [
+        {"edges": [0.0, 1.0], "fields": [1.0, 2.0, 3.0], "changes": [1.0, 2.0, 3.0]},
+        {"edges": [9.0, -1.0]},
+        {"edges": [9.0]},
+        {"edges": [9.0, 9.0], "fields": [9.0, 1.0], "changes": [9.0]},
+        {"edges": [9.0, 9.0], "fields": [], "changes": []},
+        {"edges": [9.0, 9.0], "fields": [9.0, 1.0, 2.0, 3.0, 4.0], "changes": [9.0, 1.0, 2.0]},
+    ],
+    "audio": [{"fbank": []}, {"fbank": [1.0, 2.0]}, {"fbank": [1.0, 2.0, 3.0, 4.0]}],
+    "points": [{"points": [0.0, 1.0, 1.0, 1.0, 1.0]}, {"points": [9.0]}, {"points": [9.0, 0.0, 0.0, 0.0, 0.0]}],
+}
+
+
+@pytest.mark.parametrize(("name", "sums"), [(name, sums) for name, several in SUMS.items() for sums in several])
+def test_forged_sums_are_refused(
+    samples: Callable[[str], list[Sample]], tmp_path: Path, name: str, sums: dict[str, list[float]]
+) -> None:
+    write_forged(name, samples(name), tmp_path)
+    reseal(tmp_path, sums=sums)
+    opened: Callable[[Path], object] = PointStats.of if name == "points" else FORGED[name].loader
+    with pytest.raises(ShardError, match=r"dataset\.json"):
+        opened(tmp_path)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
 from ....shards.config import NOT_IDENTITY
+from ....shards.format.damage import parsing
+from ....shards.format.dataset import DATASET_JSON
 from ....shards.media.fbank import STATISTICS, Fbank, fbank_statistics
 from ...augment.sound import Mixup, RollGain, SpecAugment
 from ...masks import Mask, TokenGrid
@@ -247,7 +249,8 @@ def statistics_of(split: Split, features: Features) -> tuple[float, float]:
         raise ValueError(
             f"dataset.json has the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
         )
-    return fbank_statistics(split.manifest.info.get("sums", {}))
+    with parsing(split.manifest.folder / DATASET_JSON):
+        return fbank_statistics(split.manifest.info.get("sums", {}))
 
 
 def _in_order(clip: AudioClip, split: Split) -> AudioClip:

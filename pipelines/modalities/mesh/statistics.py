@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ....shards.config import Config
 from ....shards.errors import ShardError
+from ....shards.format.damage import parsing
 from ....shards.format.dataset import DATASET_JSON, read_dataset_json
 
 Float32s = npt.NDArray[np.float32]
@@ -45,10 +46,15 @@ class MeshStatistics(Config):
 
     @classmethod
     def of_sums(cls, sums: Mapping[str, Sequence[float]]) -> Self:
-        """The statistics from the mesh encoder's `sums`; a constant channel gets the standard deviation 1."""
+        """The statistics from the mesh encoder's `sums`; a constant channel gets the standard deviation 1.
+
+        Raises ValueError if the sums are not those of a dataset.
+        """
         count, length = sums["edges"]
         mean, deviation = _moments(sums.get("fields", (0.0,)))
         _, change = _moments(sums.get("changes", (0.0,)))
+        if not (count > 0 < length) or len(mean) != len(change):
+            raise ValueError(f"the sums of edges are {sums['edges']}, those of fields and changes {mean} and {change}")
         return cls(mean=mean, deviation=deviation, change=change, edge_length=length / count)
 
 
@@ -67,7 +73,8 @@ def statistics_of(folder: Path, info: Mapping[str, Any]) -> MeshStatistics:
             f"dataset.json of {folder} has no sums to normalise by; write the shards again, or give "
             "statistics=MeshStatistics(...)"
         )
-    return MeshStatistics.of_sums(info["sums"])
+    with parsing(folder / DATASET_JSON):
+        return MeshStatistics.of_sums(info["sums"])
 
 
 def _moments(sums: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ....shards.config import Config
 from ....shards.errors import ShardError
-from ....shards.format.dataset import read_dataset_json
+from ....shards.format.damage import parsing
+from ....shards.format.dataset import DATASET_JSON, read_dataset_json
 
 Float32s = npt.NDArray[np.float32]
 
@@ -42,10 +43,11 @@ class PointStats(Config):
             raise ShardError(
                 f"dataset.json of {location} has no sums of points; write the shards again from the raw data"
             )
-        n, *total, squares = sums
-        mean = [value / n for value in total]
-        variance = squares / n / 3 - sum(value * value for value in mean) / 3
-        return cls(mean=(mean[0], mean[1], mean[2]), deviation=math.sqrt(max(variance, 0.0)))
+        with parsing(Path(location) / DATASET_JSON):
+            n, x, y, z, squares = sums
+            mean = (x / n, y / n, z / n)
+            variance = squares / n / 3 - sum(value * value for value in mean) / 3
+            return cls(mean=mean, deviation=math.sqrt(max(variance, 0.0)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
