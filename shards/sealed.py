@@ -32,7 +32,12 @@ def unsealed(data: bytes) -> Json:
         raise ValueError(f"it holds a {type(fields).__name__} instead of an object")
     if SEAL not in fields:
         raise ValueError(f"it has no checksum {SEAL}; an earlier release may have written it")
-    if fields.pop(SEAL) != _sum(fields):
+    seal = fields.pop(SEAL)
+    try:
+        found = _sum(fields)
+    except RecursionError as error:  # it may be read at a depth at which it cannot be written
+        raise ValueError("it is nested too deeply") from error
+    if found != seal:
         raise ValueError("its contents do not match its checksum")
     return fields
 

@@ -224,6 +224,9 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
     )
     description.write_text("[" * 100_000)
     refused(split, "dataset.json is damaged: it is no JSON")
+    for depth in range(900, 1000, 3):
+        description.write_text('{"xxh3_128": "0", "settings": ' + "[" * depth + "]" * depth + "}")
+        refused(split, "dataset.json is damaged: it")
     description.write_bytes(b"")
     refused(split, "dataset.json is damaged: it is empty")
     description.unlink()
