@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ def main(words: list[str] | None = None) -> int:
     if unknown := set(chosen.names) - ATTACKS.keys():
         parser.error(f"no attack is named {', '.join(sorted(unknown))}; there are {', '.join(ATTACKS)}")
     logging.disable(logging.WARNING)
+    os.environ["OPENCV_LOG_LEVEL"] = "OFF"
     failed = 0
     for name in chosen.names or ATTACKS:
         attack, begun = ATTACKS[name], time.monotonic()

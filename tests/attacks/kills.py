@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([f"{__package__}.index_kills", f"{__package__}.train_kills", "torch._dynamo"])
+FORKS.set_forkserver_preload(
+    [*(f"{__package__}.{name}" for name in ("index_kills", "train_kills", "sources")), "torch._dynamo"]
+)
 
 MOST_KILLS = 4
 """How often a job is killed before it may finish."""

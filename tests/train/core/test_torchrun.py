@@ -62,6 +62,7 @@ def uninterrupted(data, **changes):
     return {step: batch.key for step, batch in zip(steps, islice(run.repeat(), STEPS), strict=True)}
 
 
+@pytest.mark.slow
 def test_a_killed_rank_and_restarts_on_one_and_two_ranks_change_no_global_batch(eleven, tmp_path):
     wanted = uninterrupted(eleven)
     assert len({epoch for epoch, _ in wanted}) > 2
