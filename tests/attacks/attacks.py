@@ -51,6 +51,7 @@ ATTACKS = {
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True),
     "flips": Attack(module="flips", few=150, ends=("refused", "right")),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
+    "names": Attack(module="names", few=40, ends=("exact", "refused")),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample")),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),
 }

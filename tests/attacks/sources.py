@@ -175,9 +175,10 @@ def convert(dataset: str, root: Path, out: Path) -> None:
 def samples_of(split: Path) -> dict[str, list[bytes]]:
     """The checksums of the members of each sample, by source; the json is left out, for it names the container."""
     manifest = Manifest.load(split)
-    members = [one.digest for name, one in sorted(manifest.components.items()) if name != "json"]
+    members = [(name, one) for name, one in sorted(manifest.components.items()) if name != "json"]
     return {
-        str(source): [one[i].tobytes() for one in members] for i, source in enumerate(manifest.sources().to_pylist())
+        source: [name.encode() + one.digest[i].tobytes() for name, one in members if one.present[i]]
+        for i, source in enumerate(manifest.sources().to_pylist())
     }
 
 

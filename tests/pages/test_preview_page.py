@@ -9,6 +9,7 @@ import torch
 
 from maskstream.pages.figures.tokens import ClipTokens, MaskRow
 from maskstream.pages.figures.video import picture_side
+from maskstream.pages.page import write_page
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import (
     Cues,
@@ -46,6 +47,11 @@ def test_keys_labels_titles_and_facts_are_escaped():
     assert sum(tag == "script" for tag, _ in page.tags) == 1
     assert page.text.count(HOSTILE) >= 5
     assert page.attributes("article", "data-key") == [HOSTILE]
+
+
+def test_bytes_of_a_name_that_are_no_utf8_are_escaped(tmp_path):
+    path = write_page("<p>a\udcff \ud800</p>", tmp_path / "page.html")
+    assert path.read_text(encoding="utf-8") == "<p>a\\udcff \\ud800</p>"
 
 
 def test_page_names_clips_times_labels_and_pictures():

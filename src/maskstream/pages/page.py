@@ -69,11 +69,14 @@ def page(
 
 
 def write_page(page: str, out: Path) -> Path:
-    """Writes `page` to `out` through a temporary file in the same folder, so no reader sees half of it; returns it."""
+    """Writes `page` to `out` through a temporary file in the same folder, so no reader sees half of it; returns it.
+
+    Bytes of names that are no UTF-8 are written as escapes such as \\udcff.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(page)
         os.chmod(temporary, 0o644)
         os.replace(temporary, out)
