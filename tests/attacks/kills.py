@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
 import traceback
 from collections import Counter
@@ -63,7 +64,7 @@ def _in_group(run: Callable[[Path], None], out: Path) -> None:
         run(out)
     except BaseException:
         traceback.print_exc()
-        raise
+        sys.exit(1)
 
 
 def kills(job: Job, count: int, seed: int, folder: Path) -> Counter[str]:

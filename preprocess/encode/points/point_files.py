@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ....shards.errors import DatasetError
+from ....shards.media.npy import NpyError, read_npy
 from ..mesh.surfaces import SURFACE_SUFFIXES, Surface, checked_surface, read_surface
 from ..reject import RejectError
 from ..source_file import check_source_file
@@ -18,6 +18,7 @@ from .ldraw import read_ldraw
 
 POINT_SUFFIXES = frozenset({".npy", ".ply"}) | LAS_SUFFIXES | SURFACE_SUFFIXES
 LDRAW_SUFFIX = ".dat"
+_LEGAL = "points need an array (N, 3 or more) of real numbers"
 
 
 def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
@@ -46,17 +47,15 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
 def _npy(path: Path) -> Cloud:
     """Read an array (N, 3 or more) of numbers; columns after x, y, z are named feature 0, 1, ..."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false shape allocates nothing
-    except (ValueError, OSError, EOFError, OverflowError) as error:
-        raise RejectError("open", f"is no NPY file of numbers ({error})") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
-        raise RejectError("open", f"holds {_form(array)}; points need an array (N, 3 or more) of real numbers")
+        array = read_npy(path.read_bytes())
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    except NpyError as error:
+        raise RejectError("open", f"is no NPY file of points ({error}); {_LEGAL}") from error
+    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
+        raise RejectError("open", f"holds {array.dtype} {array.shape}; {_LEGAL}")
     names = tuple(f"feature {i}" for i in range(array.shape[1] - 3))
-    return Cloud(points=np.array(array, dtype=np.float64), columns=("x", "y", "z", *names))
-
-
-def _form(array: Any) -> str:
-    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+    return Cloud(points=array.astype(np.float64), columns=("x", "y", "z", *names))
 
 
 def _ply_has_faces(path: Path) -> bool:

@@ -132,7 +132,7 @@ def test_a_block_of_a_tile(tmp_path):
 
 def text(folder, name, content):
     path = folder / name
-    path.write_text(content)
+    path.write_text(content, encoding="latin-1")
     return path
 
 
@@ -151,6 +151,7 @@ BAD = {
     "text": (lambda f: npy(f, np.array([["a", "b", "c"]])), "real numbers"),
     "flat": (lambda f: npy(f, np.arange(9.0)), r"\(9,\)"),
     "two columns": (lambda f: npy(f, np.zeros((100, 2))), r"\(100, 2\)"),
+    "no header": (lambda f: text(f, "a.npy", "\x93NUMPY\x01\x00v\x00{'descr': '<f8', m (" + " " * 98), "no NPY file"),
     "no array": (lambda f: text(f, "a.npy", "hello"), "no NPY file"),
     "false shape": (
         lambda f: text(f, "a.npy", "\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9, 3)}"),
