@@ -6,6 +6,7 @@ from .executors.base import Executor
 from .executors.local import LocalExecutor
 from .foreign import IndexReport, index_tars
 from .job import JobReport, SplitReport, make_shards
+from .limits import Limits
 
 __all__ = [
     "DATASETS",
@@ -13,6 +14,7 @@ __all__ = [
     "Executor",
     "IndexReport",
     "JobReport",
+    "Limits",
     "LocalExecutor",
     "SplitReport",
     "VideoProfile",

@@ -22,6 +22,7 @@ from typing import Any
 from ..shards.errors import OutageError
 from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
+from ..shards.stores.publish import remove_leftovers
 from ..shards.stores.sole_writer import sole_writer
 from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder, in_profile
@@ -30,6 +31,7 @@ from .executors.base import Executor
 from .executors.local import executor_of
 from .judge import PAUSES_S
 from .ledger import run_tasks
+from .limits import Limits
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
 from .reject_limit import MAX_REJECTS
@@ -67,6 +69,7 @@ def make_shards(
     executor: Executor | None = None,
     samples_per_shard: int | None = None,
     overwrite: bool = False,
+    limits: Limits | None = None,
     max_rejects: float = MAX_REJECTS,
     retry_rejects: bool = False,
     pauses_s: Sequence[float] = PAUSES_S,
@@ -78,6 +81,10 @@ def make_shards(
     video is stored (default: `train`). The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
     `workers` processes on this machine (default: one per core; 0 runs the tasks in this process). A shard holds
     `samples_per_shard` sources; the default depends on their number.
+
+    `limits` says what a source may cost (pixels, frames, time, memory); one that costs more is a reject. So is one that
+    crashes a worker process twice. Processes are needed for that: with `workers=0` nothing limits time and memory, and
+    a crash ends this process.
 
     A source that cannot be read is no reject: it is tried again after each of `pauses_s` (seconds); then OutageError
     ends the run, which continues when it is started again.
@@ -103,10 +110,11 @@ def make_shards(
     progress = progress or Progress()
     raw = _listed(sources_of, Path(root))
     encoder = in_profile(raw.encoder, profile)
+    limits = limits or Limits()
     splits = {
         name: SplitJob(
             Path(out) / name,
-            *_planned(raw, name, Path(out) / name, encoder, samples_per_shard, pauses_s),
+            *_planned(raw, name, Path(out) / name, encoder, samples_per_shard, limits, pauses_s),
             raw.missing.get(name, []),
             max_rejects=max_rejects,
             retry_rejects=retry_rejects,
@@ -145,6 +153,7 @@ def _planned(
     folder: Path,
     encoder: Encoder,
     samples_per_shard: int | None,
+    limits: Limits,
     pauses_s: Sequence[float],
 ) -> tuple[DatasetInfo, list[ShardTask]]:
     """The description and the tasks of the split `name`."""
@@ -156,9 +165,9 @@ def _planned(
         modality=raw.modality,
         profile=encoder.profile,
         label_names=raw.label_names,
-        settings=settings_of(sources, encoder, size),
+        settings=settings_of(sources, encoder, size, limits),
     )
-    return info, plan(raw.name, folder, sources, encoder, size, pauses_s)
+    return info, plan(raw.name, folder, sources, encoder, size, limits, pauses_s)
 
 
 @contextmanager
@@ -179,6 +188,7 @@ def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool) -> 
         if not overwrite and split.is_finished():
             continue
         stack.enter_context(sole_writer(split.folder))
+        stack.callback(remove_leftovers, split.folder)
         if overwrite or not split.is_finished():
             todo[name] = split
     return todo

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Protocol
 
-from .executors.base import Executor, Finished, Progressed, RecordT, TaskT, TaskT_contra, Work
+from .executors.base import Blamed, Executor, Finished, Progressed, RecordT, TaskT, TaskT_contra, Work
 from .progress import Progress
 
 
@@ -53,7 +53,8 @@ def run_tasks(
                 if units:
                     progress.advance(units)
             elif not isinstance(event, Progressed):
-                progress.say(f"{task.name}: {event.reason}; it starts again")
+                what = f"{event.unit} {event.reason}" if isinstance(event, Blamed) else event.reason
+                progress.say(f"{task.name}: {what}; it starts again")
                 progress.advance(-reported.pop(task.name, 0))
             elif not event.note:
                 reported[task.name] += 1

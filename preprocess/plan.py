@@ -6,15 +6,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import xxhash
 
 from ..shards.errors import DatasetError
+from .blames import NO_BLAMES, Blames
 from .encode.encoder import Encoder
 from .judge import PAUSES_S
+from .limits import DEFAULT, Limits
 from .source import Source
 
 MAX_SAMPLES_PER_SHARD = 256
@@ -24,14 +26,16 @@ _SHARDS_WANTED = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
-    """One shard to write: the path of its tar, its sources in order, their encoder, and the pauses in seconds between
-    attempts to read one.
+    """One shard to write: the path of its tar, its sources in order, their encoder, what each may cost, the pauses in
+    seconds between attempts to read one, and the sources that ended a process before.
     """
 
     path: Path
     sources: tuple[Source, ...]
     encoder: Encoder
+    limits: Limits = DEFAULT
     pauses_s: tuple[float, ...] = PAUSES_S
+    blames: Blames = NO_BLAMES
 
     @property
     def name(self) -> str:
@@ -42,6 +46,10 @@ class ShardTask:
     def units(self) -> int:
         """The number of sources."""
         return len(self.sources)
+
+    def blamed(self, unit: str, reason: str) -> Self:
+        """The same task after the source `unit` ended a process. Once, it is encoded first; twice, it is a reject."""
+        return replace(self, blames=self.blames.plus(unit, reason))
 
 
 def default_samples_per_shard(n_sources: int) -> int:
@@ -55,6 +63,7 @@ def plan(
     sources: Sequence[Source],
     encoder: Encoder,
     samples_per_shard: int,
+    limits: Limits = DEFAULT,
     pauses_s: Sequence[float] = PAUSES_S,
 ) -> list[ShardTask]:
     """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
@@ -70,6 +79,7 @@ def plan(
             path=folder / f"{dataset}-{number:06d}.tar",
             sources=tuple(ordered[number * samples_per_shard : (number + 1) * samples_per_shard]),
             encoder=encoder,
+            limits=limits,
             pauses_s=tuple(pauses_s),
         )
         for number in range(-(-len(ordered) // samples_per_shard))
@@ -82,14 +92,17 @@ def sample_key(source_id: str) -> str:
     return f"{readable}-{xxhash.xxh3_64_hexdigest(source_id.encode())}"
 
 
-def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int) -> dict[str, Any]:
-    """All that decides the bytes of a split: the encoder's settings, the shard size, and a hash of the sources."""
+def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
+    """All that decides the bytes of a split: the encoder's settings, the shard size, what a source may cost, and a hash
+    of the sources.
+    """
     digest = xxhash.xxh3_128()
     for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_meta(source)}\n" for source in sources):
         digest.update(line.encode())
     return {
         "encoder": encoder.to_dict(defaults=True),
         "samples_per_shard": samples_per_shard,
+        "limits": limits.to_dict(defaults=True),
         "sources": len(sources),
         "sources_xxh3_128": digest.hexdigest(),
     }

@@ -16,7 +16,8 @@ from ..shards.stores.block_sums import SUMS
 from .encode.encoder import Encoder
 from .executors.base import Report
 from .file_state import FileState
-from .judge import Judge
+from .judge import Judge, Judged
+from .limits import limited
 from .plan import ShardTask, sample_key
 from .source import Source
 
@@ -66,7 +67,8 @@ def sources_of(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
 def write_task(task: ShardTask, report: Report) -> WrittenShard:
     """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after.
 
-    Raises OutageError if a source cannot be read.
+    A source that ended a process before is encoded first, alone in a fresh process. Raises OutageError if a source
+    cannot be read.
     """
     rejects: list[Reject] = []
     sources: list[tuple[FileState, ...]] = []
@@ -81,19 +83,35 @@ def _samples(
 ) -> Iterator[Sample]:
     """The samples of the task, one by one; `sources` gets the states of each source's files."""
     judge = Judge(task.pauses_s)
+    by_id = {source.id: source for source in task.sources}
+    tried = {name: _judged(judge, by_id[name], task, report) for name in task.blames.suspects}
     for source in task.sources:
-        report(source.id)
-        try:
-            judged = judge.judge(source, lambda source: encoded_sample(source, task.encoder), report)
-        except Exception as error:
-            error.add_note(f"while encoding the source {source.id!r}, {source.path}")
-            raise
+        judged = tried.pop(source.id, None) or _judged(judge, source, task, report)
         sources.append(judged.files)
         if isinstance(judged.outcome, Reject):
             rejects.append(judged.outcome)
         else:
             yield judged.outcome
         report("")
+
+
+def _judged(judge: Judge, source: Source, task: ShardTask, report: Report) -> Judged:
+    report(source.id)
+    try:
+        return judge.judge(source, lambda source: _attempted(source, task, report), report)
+    except Exception as error:
+        error.add_note(f"while encoding the source {source.id!r}, {source.path}")
+        raise
+
+
+def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
+    """Encode a source within the task's limits. Only this is an attempt: that a disk reads slowly is no fault of it."""
+    task.blames.check(source.id)
+    try:
+        with limited(source.id, task.limits, report):
+            return encoded_sample(source, task.encoder)
+    finally:
+        report(source.id)
 
 
 def encoded_sample(source: Source, encoder: Encoder) -> Sample:

@@ -188,6 +188,7 @@ class SplitJob:
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
             raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
         check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
+        remove_leftovers(self.folder)  # of processes that were killed in this run
         finish_split(self.folder, self.info, shards, rejects)
 
     def verify(self, progress: Callable[[int, int], None]) -> None:

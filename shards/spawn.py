@@ -102,7 +102,7 @@ class Process(SpawnProcess):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state, self.names = dumps(self.__dict__)
-        return _begun, (type(self), _main(), state)
+        return _begun, (type(self), _main(), os.getpid(), state)
 
 
 class _Context(SpawnContext):
@@ -113,16 +113,18 @@ SPAWN = _Context()
 """The context that creates worker processes."""
 
 
-def end_with_parent() -> None:
-    """Called in a worker process: makes it end when its parent dies, even by SIGKILL."""
-    if parent := parent_process():
-        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
-
-
 def _end_with(parent: int | None) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_S)
     os._exit(1)
+
+
+def end_with_parent() -> None:
+    """Called in a process of another context: makes it end when its parent dies, even by SIGKILL. A process of `SPAWN`
+    does so from its start.
+    """
+    if parent := parent_process():
+        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
 
 class _LateMain:
@@ -147,8 +149,11 @@ class _LateMain:
         return getattr(sys.modules["__main__"], name)
 
 
-def _begun(kind: type[Process], main: dict[str, str], state: bytes) -> Process:
-    """Called in the new process: rebuilds the process object, which may import the main module."""
+def _begun(kind: type[Process], main: dict[str, str], parent: int, state: bytes) -> Process:
+    """Called in the new process: rebuilds the process object, which may import the main module and much else; if the
+    parent dies meanwhile, the process ends.
+    """
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     sys.modules["__main__"].__getattr__ = _LateMain(main)  # type: ignore[method-assign]
     process = kind.__new__(kind)
     process.__dict__.update(ForkingPickler.loads(state))

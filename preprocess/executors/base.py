@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-Report = Callable[[str], None]
-"""The work calls it with a note on what it does, and with "" when a unit of its task is done."""
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt at the unit with this name (not empty). Until the next note, the unit is to blame if it ends the
+    process by a fault, works for more than `time_s` seconds, or takes more than `memory_bytes` (None: no limit).
+    """
+
+    unit: str
+    time_s: float
+    memory_bytes: int | None = None
+
+
+Report = Callable[[str | Attempt], None]
+"""The work calls it with an attempt, a note on what it does, or "" when a unit of its task is done."""
 
 
 class Task(Protocol):
@@ -20,6 +32,11 @@ class Task(Protocol):
     @property
     def units(self) -> int:
         """The task's share of the job's progress."""
+
+    def blamed(self, unit: str, reason: str) -> Self:
+        """The same task, which knows that an attempt at `unit` ended a process, as `reason` says. If it is told twice
+        of a unit, it must leave the unit out.
+        """
 
 
 TaskT = TypeVar("TaskT", bound=Task)
@@ -51,6 +68,17 @@ class Restarted(Generic[TaskT]):
 
 
 @dataclass(frozen=True, slots=True)
+class Blamed(Generic[TaskT]):
+    """An attempt at `unit` ended the worker process of a task, as `reason` says. `task` knows it, and starts again in
+    another process.
+    """
+
+    task: TaskT
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Generic[TaskT, RecordT]):
     """A task has published its file; `record` describes the file."""
 
@@ -58,7 +86,7 @@ class Finished(Generic[TaskT, RecordT]):
     record: RecordT
 
 
-Event = Progressed[TaskT] | Restarted[TaskT] | Finished[TaskT, RecordT]
+Event = Progressed[TaskT] | Restarted[TaskT] | Blamed[TaskT] | Finished[TaskT, RecordT]
 
 
 class Executor(Protocol):
@@ -67,5 +95,7 @@ class Executor(Protocol):
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
         """Yield the events of all tasks as they happen; closing the generator stops the running tasks.
 
-        Re-raises an exception of `work`. Raises WorkerDiedError if the processes of one task die repeatedly.
+        A process that an attempt ends, or that passes the limits of one, gives Blamed. Any other that dies gives
+        Restarted. Re-raises an exception of `work`. Raises WorkerDiedError if the processes of one task die repeatedly
+        and no unit is to blame.
         """

@@ -79,7 +79,10 @@ def _index(
     records.begin(settings)
     (folder / DATASET_JSON).unlink(missing_ok=True)
     remove_leftovers(folder)
-    done = run_tasks(executor, index_tar, tasks, records, progress, phase="index", unit="tars")
+    try:
+        done = run_tasks(executor, index_tar, tasks, records, progress, phase="index", unit="tars")
+    finally:
+        remove_leftovers(folder)  # of processes that were killed in this run
     try:
         report = _finished(folder, indexer, fast, [done[task.name] for task in tasks])
     except DatasetError:

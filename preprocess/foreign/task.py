@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from ...shards.errors import ShardError
 from ...shards.format.record import Row, ShardRecord
@@ -15,8 +15,10 @@ from ...shards.format.ustar import CHUNK_BYTES, HashedReader
 from ...shards.media.packet_table import PACKETS, packets_path, sidecar
 from ...shards.stores.block_sums import SUMS_OF, write_sums
 from ...shards.stores.publish import publishing
+from ..blames import NO_BLAMES, Blames
 from ..encode.reject import RejectError
 from ..executors.base import Report
+from ..limits import Limits, limited
 from ..machine import check_machine
 from .groups import Group, groups
 from .indexer import INDEXERS
@@ -31,11 +33,16 @@ class TarTask:
     name: str
     modality: str
     check: bool
+    blames: Blames = NO_BLAMES
 
     @property
     def units(self) -> int:
         """One tar."""
         return 1
+
+    def blamed(self, unit: str, reason: str) -> Self:
+        """The same task after the sample `unit` ended a process; if it did so twice, it is a reject."""
+        return replace(self, blames=self.blames.plus(unit, reason))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +105,7 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
             reader = HashedReader(file, lambda size_bytes: None)
             for group in groups(reader, INDEXERS[task.modality].components):
                 report(group.key)
-                _take(task, group, found, packets)
+                _take(task, group, found, packets, report)
             while reader.read(CHUNK_BYTES):
                 pass
     except OSError as error:
@@ -115,7 +122,7 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
     return IndexedTar(shard=shard, labels=tuple(found.labels), rejects=tuple(found.rejects), modified_ns=modified_ns)
 
 
-def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None:
+def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO, report: Report) -> None:
     """Index a group: add its row and write its packet table, or add a reject."""
     source = f"{task.name}:{group.key}" if group.key else task.name
     try:
@@ -132,7 +139,12 @@ def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO) -> None
         if indexer.noun in group.components:
             raise RejectError("tar", f"has a member {indexer.noun!r}; this name is reserved, rename the member")
         label = label_of(group.data)
-        indexed = indexer.index(group.data[component], component, task.check)
+        task.blames.check(source)
+        try:
+            with limited(source, Limits(), report):
+                indexed = indexer.index(group.data[component], component, task.check)
+        finally:
+            report(source)
     except RejectError as error:
         check_machine(error)
         found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))

@@ -13,11 +13,10 @@ from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
 from ....shards.media.local_media import MediaError, open_media
+from ...limits import check_sound, lasts
 from ..reject import RejectError, reason_of
 from .truncation import missing_after_decoding, missing_before_decoding
 
-MAX_SECONDS = 2 * 3600
-"""A sound is held in memory as a whole; longer sounds must be cut into windows."""
 _PRIMING = 3
 """The most priming packets (decoded but not played) at a track's start. If more packets are hidden, an edit list hides
 them, and the declared duration may not account for it.
@@ -44,12 +43,14 @@ def read_sound(
     """Decode the first audio track of a file, or its milliseconds [first, stop).
 
     source: the path or the bytes. container: FFmpeg's name of the format; None probes it. Raises RejectError if there
-    is no audio track, or it is damaged, truncated (truncation.py), longer than two hours, or changes its format.
+    is no audio track, or it is damaged, truncated (truncation.py), too long (`Limits`; a sound is held in
+    memory as a whole), or changes its format.
     """
     try:
         with open_media(source, container) as opened:
             if not opened.streams.audio:
                 raise RejectError("open", "has no audio track")
+            lasts((opened.duration or 0) / av.time_base, opened.size)
             is_whole = window_ms is None or opened.format.name == "wav"
             if is_whole and (missing := missing_before_decoding(source, opened.format.name)):
                 raise RejectError("decode", f"is truncated: {missing}")
@@ -80,8 +81,7 @@ class _Track:
             raise RejectError("decode", f"changes its format from {self.form} to {form_of(frame)}")
         self.parts.append(samples_of(frame))
         self.n += frame.samples
-        if self.n > MAX_SECONDS * frame.sample_rate:
-            raise RejectError("decode", f"is longer than {MAX_SECONDS} s; cut it into windows")
+        check_sound(self.n, frame.sample_rate, frame.layout.nb_channels)
 
 
 def _decoded(container: InputContainer, window_ms: tuple[int, int] | None) -> Sound:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 
 from ....shards.media.local_media import MediaError, open_media
-from ..audio.sound import MAX_SECONDS, Sound, form_of, integers, samples_of
+from ...limits import check_sound_values, in_force
+from ..audio.sound import Sound, form_of, integers, samples_of
 from ..reject import RejectError, reason_of
 
 MAX_DRIFT_S = 0.008
@@ -47,7 +48,7 @@ class _Timeline:
         """Append a frame's samples (n, channels), which begin at `at` seconds; None: at the end of the last frame."""
         drift = 0 if at is None else round((at - self.start) * self.rate) - self.n
         if drift > MAX_DRIFT_S * self.rate:
-            if drift > MAX_SECONDS * self.rate:
+            if drift > in_force().sound_s * self.rate:
                 raise RejectError("decode", f"its sound has damaged time stamps: a gap of {drift / self.rate:.0f} s")
             self._put(np.zeros((drift, samples.shape[1]), samples.dtype))
             self.filled += drift
@@ -92,6 +93,7 @@ def read_track(path: Path, begin_s: float, end_s: float) -> SoundTrack:
             for frame in container.decode(stream):
                 if timeline is None or form is None:
                     form, timeline = form_of(frame), _begun(frame)
+                    check_sound_values(int((end - begin) * timeline.rate) * form[2])
                 if form_of(frame) != form:
                     raise RejectError("decode", f"its sound changes its format from {form} to {form_of(frame)}")
                 timeline.add(samples_of(frame), _time(frame))

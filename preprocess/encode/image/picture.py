@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.media.limits import MAX_PIXELS
+from ...limits import check_image_size
 from ..reject import RejectError
 from ..source_file import check_source_file
-from .header import Header, read_header
+from .header import read_header
+from .size import declared_size
 
 UInt8s = npt.NDArray[np.uint8]
 
@@ -41,7 +42,7 @@ def read_picture(path: Path) -> Picture:
     """The picture in a file; RejectError where it cannot be used, saying why.
 
     Alpha is laid over white, 16 bits become 8, inks (CMYK) become RGB as libjpeg-turbo converts them. Animations, files
-    without their end and more than 2^28 pixels are rejected.
+    without their end and too many pixels (`Limits`) are rejected.
     """
     check_source_file(path)
     try:
@@ -51,8 +52,9 @@ def read_picture(path: Path) -> Picture:
     if not data:
         raise RejectError("open", "is empty: it has 0 bytes")
     header = read_header(data)
-    if header is not None:
-        _check(header)
+    if header is not None and header.animated:
+        raise RejectError("check", f"is an animation ({header.form}); a picture is one frame")
+    check_image_size(*((header.width, header.height) if header is not None else declared_size(data)))
     stored = _decoded(data)
     pixels = _over_white(_eight_bits(stored))
     if header is None:
@@ -87,13 +89,6 @@ def encoded(pixels: UInt8s, form: str, quality: int) -> bytes:
     if not ok:
         raise RejectError("encode", f"cannot be written as {form}")
     return data.tobytes()
-
-
-def _check(header: Header) -> None:
-    if header.animated:
-        raise RejectError("check", f"is an animation ({header.form}); a picture is one frame")
-    if header.width * header.height > MAX_PIXELS:
-        raise RejectError("check", f"has {header.width}x{header.height} pixels, more than {MAX_PIXELS}")
 
 
 def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:

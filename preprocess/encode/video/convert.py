@@ -11,6 +11,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
+from ...limits import check_frame_size
 from ..reject import RejectError
 from .profile import MIN_SIDE
 from .source import display_size, orientation_of
@@ -54,7 +55,9 @@ class Converter:
         """Convert one frame."""
         if self.first is None:
             self.first = frame
-            self.size = fitted_size(*display_size(frame, self._pixel_aspect), self._short_side)
+            shown = display_size(frame, self._pixel_aspect)
+            check_frame_size(*shown)  # pixels that are very wide or tall enlarge it
+            self.size = fitted_size(*shown, self._short_side)
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation_of(frame))
         if key not in self._graphs:
             self._graphs[key] = self._graph(frame, self.size)

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ....shards.media.local_media import MediaError, open_media
+from ...limits import check_frame_size, check_frames, in_force, lasts
 from ..reject import RejectError, reason_of
 from .timing import frame_rate
 
@@ -58,11 +59,14 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
     except OSError as error:
         raise RejectError("open", f"cannot be read ({error.strerror})") from error
     with container:
+        lasts((container.duration or 0) / av.time_base, container.size)
         yield container, first_video(container)
 
 
 def first_video(container: InputContainer) -> VideoStream:
-    """The first video stream that is no cover art, decoded by one thread. Raises RejectError if there is none."""
+    """The first video stream that is no cover art, decoded by one thread. Raises RejectError if there is none, or its
+    frames are too large (`Limits`).
+    """
     found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not found:
         others = sorted({s.type for s in container.streams})
@@ -71,7 +75,11 @@ def first_video(container: InputContainer) -> VideoStream:
     stream = found[0]
     if stream.codec_context is None:
         raise RejectError("open", "FFmpeg has no decoder for its video stream")
+    check_frame_size(stream.codec_context.width, stream.codec_context.height)
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = {
+        "max_pixels": str(in_force().frame_pixels)
+    }  # for frames larger than the header says
     return stream
 
 
@@ -181,6 +189,7 @@ def decode(path: Path) -> Iterator[VideoFrame]:
                     if frame.is_corrupt:
                         raise RejectError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
                     n_decoded += 1
+                    check_frames(n_decoded)
                     yield frame
         except (av.FFmpegError, ValueError) as error:
             raise RejectError("decode", _truncated(n_decoded, 0, reason_of(error))) from error

@@ -11,6 +11,7 @@ from typing import Any
 from av.video.frame import VideoFrame
 
 from ....shards.media.video_index import VideoIndex
+from ...limits import check_frames, lasts
 from ..reject import RejectError
 from .check import check_slices, exact_entries, full_decode
 from .clock import recorded_times, start_of
@@ -57,7 +58,7 @@ def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | No
 
 
 def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) -> EncodedVideo:
-    facts = probe(path)
+    facts = _probed(path, window)
     convert = Converter(profile.short_side, facts.pixel_aspect)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
     times: list[Fraction | None] = []
@@ -79,6 +80,14 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     )
 
 
+def _probed(path: Path, window: tuple[int, int] | None) -> SourceFacts:
+    """The facts of a source, which is not too long."""
+    facts = probe(path)
+    check_frames(facts.n_frames if window is None else min(facts.n_frames, window[1]))
+    lasts(float(facts.n_frames / facts.average_rate))
+    return facts
+
+
 def _bounded(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
     """The frames. Raises RejectError for more than `limit`, which only damaged time stamps cause."""
     for n, frame in enumerate(frames):
@@ -88,7 +97,7 @@ def _bounded(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
 
 
 def _copied(path: Path) -> EncodedVideo:
-    facts = probe(path)
+    facts = _probed(path, None)
     if facts.codec not in _COPIED:
         raise RejectError("encode", f"is {facts.codec}; profile copy stores {', '.join(_COPIED)}; use profile train")
     parsed = parsed_output(remuxed(path))

@@ -1,10 +1,15 @@
-"""What the processes of test_local.py do; a module of its own, so that they can import it."""
+"""What the processes of test_local.py and test_faults.py do; a module of its own, so that they can import it."""
 
+import ctypes
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+
+from maskstream.preprocess.executors.base import Attempt
 
 
 @dataclass(frozen=True)
@@ -14,10 +19,15 @@ class Number:
     kind: str
     number: int
     units: int = 1
+    blames: tuple[str, ...] = ()
+    obeys: bool = True
 
     @property
     def name(self):
         return f"{self.number}.square"
+
+    def blamed(self, unit, reason):
+        return replace(self, blames=(*self.blames, f"{unit} {reason}"))
 
 
 def work(task, report):
@@ -35,9 +45,37 @@ def work(task, report):
         raise OSError(28, "No space left on device")
     if kind == "odd":
         raise OddError(1, 2)
+    if kind == "hold long":
+        hold()
     if kind == "sleep":
         time.sleep(60)
-    return number**2, os.getpid()
+    if kind in FAULTS and (len(task.blames) < 2 or not task.obeys):
+        report(Attempt(f"unit {number}", time_s=60 if kind == "grow" else 1, memory_bytes=5 * 10**8))
+        FAULTS[kind]()
+        report("")
+    return number**2, os.getpid(), task.blames
+
+
+def hold():
+    """Hold the interpreter's lock in a library, for long."""
+    ctypes.PyDLL(None).sleep(100)
+
+
+def grow():
+    """Take half a GB, and keep it."""
+    kept = np.ones(5 * 10**8, np.uint8)
+    time.sleep(100)
+    return kept
+
+
+FAULTS = {
+    "segfault": lambda: ctypes.string_at(0),
+    "exit": lambda: os._exit(3),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hold": hold,
+    "grow": grow,
+    "slow": lambda: time.sleep(0.3),
+}
 
 
 class OddError(Exception):

@@ -1,23 +1,14 @@
 """Supervised processes: killed ones, errors, Ctrl-C, order of events."""
 
-import importlib
 import os
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from maskstream.preprocess.executors.base import Finished, Progressed, Restarted
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.shards.errors import WorkerDiedError
-
-
-@pytest.fixture
-def squares(monkeypatch):
-    """local_work.py, as processes can import it."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    return importlib.import_module("local_work")
 
 
 def run(squares, tasks, workers):
@@ -66,5 +57,5 @@ def test_leaving_early_ends_the_processes(squares):
 def test_in_this_process_and_nothing_to_do(squares):
     task = squares.Number("", 3)
     events = list(run(squares, [("", 3)], 0))
-    assert events == [Progressed(task, "at 3"), Finished(task, (9, os.getpid()))]
+    assert events == [Progressed(task, "at 3"), Finished(task, (9, os.getpid(), ()))]
     assert list(run(squares, [], 2)) == []

@@ -1,0 +1,163 @@
+"""A worker process, seen from both sides: the handle that the executor holds, and what runs in the process."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from multiprocessing.process import parent_process
+from typing import Generic
+
+from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, main_failed
+from .base import Attempt, Blamed, Event, Finished, Progressed, RecordT, Restarted, TaskT, Work
+from .stopwatch import Stopwatch
+
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
+"""The signals by which a process ends through what it does; others come from outside."""
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker(Generic[TaskT, RecordT]):
+    """A process, the pipe to it, and its current task."""
+
+    def __init__(self, work: Work[TaskT, RecordT], task: TaskT, deaths: int) -> None:
+        self.pipe, theirs = SPAWN.Pipe()
+        self._process: Process = SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
+        self._process.start()
+        theirs.close()  # the pipe then ends when the process does
+        self.give(task, deaths)
+
+    def give(self, task: TaskT, deaths: int) -> None:
+        """Send a task to the process; `deaths` processes died while running it before, and no unit was to blame."""
+        self.task, self.deaths, self._note = task, deaths, ""
+        self._watch: Stopwatch | None = None
+        data, self._of_main = dumps(task)
+        try:
+            self.pipe.send_bytes(data)
+        except OSError:  # the process died between two tasks; the next receive reports it
+            return
+
+    def receive(self) -> Event[TaskT, RecordT]:
+        """The next event of the task."""
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, OSError):
+            return self._died()
+        if kind == "failed":
+            error, where = value
+            error.add_note(f"in a worker process:\n{where}")
+            raise error
+        self._watch = None
+        if kind == "done":
+            return Finished(self.task, value)
+        if isinstance(value, Attempt):
+            self._watch = Stopwatch(value, self._process.pid or 0)
+            value = value.unit
+        self._note = value or self._note
+        return Progressed(self.task, value)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the process is at an attempt, which must be measured at each tick."""
+        return self._watch is not None
+
+    def overdue(self) -> Blamed[TaskT] | None:
+        """The blame for an attempt that has passed a limit; the process is then to be ended."""
+        passed = None if self._watch is None or self.pipe.poll() else self._watch.passed()
+        return None if self._watch is None or passed is None else self._blamed(self._watch, passed)
+
+    def _blamed(self, watch: Stopwatch, reason: str) -> Blamed[TaskT]:
+        unit = watch.attempt.unit
+        return Blamed(self.task.blamed(unit, reason), unit, reason)
+
+    def _died(self) -> Restarted[TaskT] | Blamed[TaskT]:
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code == MAIN_FAILED:
+            raise main_failed(self._process.names or self._of_main)
+        how = f"was killed by signal {-code} ({_name(-code)})" if code < 0 else f"ended with code {code}"
+        if self._watch is not None and code >= 0:
+            return self._blamed(self._watch, f"ended its process with code {code}")
+        if self._watch is not None and -code in _FAULTS:
+            return self._blamed(self._watch, f"killed its process by {_name(-code)}")
+        at = f"; its last note was {self._note!r}" if self._note else ""
+        return Restarted(self.task, f"a worker process {how}{at}")
+
+    def last_words(self, reason: str) -> str:
+        """The message of the error that ends the run after the last death."""
+        if self._process.exitcode == -signal.SIGKILL:
+            advice = (
+                "The system sends SIGKILL when memory runs out: use fewer workers, or set a memory limit, so that a "
+                "file that needs too much becomes a reject"
+            )
+        else:
+            advice = "Mend what ended it (see above)"
+        return (
+            f"{reason}; {self.task.name} was tried {self.deaths + 1} times. {advice}; then run the same command again, "
+            "which continues"
+        )
+
+    def end(self) -> None:
+        """Kill the process."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
+    _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process of a terminal or a job
+        signal.signal(number, signal.SIG_IGN)  # the parent handles them and ends this process
+
+    def send(message: tuple[str, object]) -> None:
+        try:
+            pipe.send(message)
+        except OSError:  # the parent is gone
+            raise SystemExit(1) from None
+
+    def report(note: str | Attempt) -> None:
+        send(("note", note))
+
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        message: tuple[str, object]
+        try:
+            message = ("done", work(task, report))
+        except Exception as error:
+            message = ("failed", (_picklable(error), traceback.format_exc()))
+        send(message)
+
+
+def _die_with_parent() -> None:
+    """Make this process end when its parent does, also while it hangs in a library that holds the interpreter's lock,
+    where the thread that all processes of `SPAWN` have for it cannot run. On Linux, the kernel kills it.
+    """
+    parent = parent_process()
+    if sys.platform == "linux" and parent is not None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent.pid:
+            os._exit(1)
+
+
+def _picklable(error: Exception) -> Exception:
+    """The error, or a RuntimeError with its text if the error cannot be pickled."""
+    try:
+        pickle.dumps(error)
+        return copy.copy(error)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return RuntimeError(f"{type(error).__name__}: {error}")

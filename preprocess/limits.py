@@ -1,0 +1,138 @@
+"""The limits of what one source may cost. A source that passes one becomes a reject.
+
+Those of pixels, frames and sound are checked by encoders, in the functions of this file, before or while they decode.
+Those of time and memory are supervised by an executor, from outside of the process (`executors/`).
+
+The limits in force belong to the source that is encoded, like a decimal context to a computation; encoders of any
+modality, and your own, need not pass them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+
+from ..shards.config import Config
+from ..shards.media.limits import MAX_PIXELS
+from .encode.reject import RejectError
+from .executors.base import Attempt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits(Config):
+    """Which sources are too large. They decide which sources are rejected, so they belong to a split's settings.
+
+    time_s, time_per_s: a source may be encoded for `time_s` seconds, or for `time_per_s` seconds per second of its
+    media, whichever is longer. frame_pixels: width times height of a video's frame. image_pixels: of an image. frames:
+    how many frames of a source are decoded. sound_s: seconds of a sound. sound_values: its samples times its channels,
+    which are held in memory. memory_gb: what a worker process may take for itself, in GB; None: no limit.
+
+    A crash, a time limit and a memory limit are noticed in worker processes only, not with workers=0.
+    """
+
+    time_s: float = 60.0
+    time_per_s: float = 20.0
+    frame_pixels: int = 1 << 26
+    image_pixels: int = MAX_PIXELS
+    frames: int = 1 << 20
+    sound_s: float = 7200.0
+    sound_values: int = 1 << 30
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{field.name}={value} must be positive")
+        if max(self.frame_pixels, self.image_pixels) > MAX_PIXELS:
+            raise ValueError(
+                f"frame_pixels={self.frame_pixels}, image_pixels={self.image_pixels}: loaders read at most {MAX_PIXELS}"
+            )
+
+    def attempt(self, unit: str, duration_s: float = 0.0) -> Attempt:
+        """An attempt at a source of `duration_s` seconds, as an executor supervises it."""
+        memory_bytes = None if self.memory_gb is None else round(self.memory_gb * 1e9)
+        return Attempt(unit, max(self.time_s, self.time_per_s * duration_s), memory_bytes)
+
+
+_MIN_BYTES_PER_S = 1000
+
+
+DEFAULT = Limits()
+
+
+def _unreported(attempt: Attempt) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    unit: str
+    limits: Limits
+    report: Callable[[Attempt], None]
+
+
+_IN_FORCE: ContextVar[_Watched] = ContextVar("limits", default=_Watched("", DEFAULT, _unreported))  # noqa: B039
+
+
+@contextmanager
+def limited(unit: str, limits: Limits, report: Callable[[Attempt], None] = _unreported) -> Iterator[None]:
+    """Put `limits` in force for the block, which encodes the source `unit`; `report` gets its attempts."""
+    token = _IN_FORCE.set(_Watched(unit, limits, report))
+    try:
+        report(limits.attempt(unit))
+        yield
+    finally:
+        _IN_FORCE.reset(token)
+
+
+def in_force() -> Limits:
+    """The limits of the source that is encoded now; outside of a job, the defaults."""
+    return _IN_FORCE.get().limits
+
+
+def lasts(duration_s: float, size_bytes: int | None = None) -> None:
+    """Tell how long the media of the source is, which may give it more time. A duration that a header of a file of
+    `size_bytes` declares counts only as far as so many bytes can hold media.
+    """
+    watched = _IN_FORCE.get()
+    if size_bytes is not None:
+        duration_s = min(duration_s, size_bytes / _MIN_BYTES_PER_S)
+    attempt = watched.limits.attempt(watched.unit, duration_s)
+    if attempt.time_s > watched.limits.time_s:
+        watched.report(attempt)
+
+
+def check_frame_size(width: int, height: int) -> None:
+    """Raise RejectError if a frame of a video is too large."""
+    _check(width * height, in_force().frame_pixels, f"has frames of {width}x{height} = {{}} pixels")
+
+
+def check_image_size(width: int, height: int) -> None:
+    """Raise RejectError if an image is too large."""
+    _check(width * height, in_force().image_pixels, f"has {width}x{height} = {{}} pixels")
+
+
+def check_frames(count: int) -> None:
+    """Raise RejectError if a source has too many frames."""
+    _check(count, in_force().frames, "has {} frames or more")
+
+
+def check_sound(n_samples: int, sample_rate: int, channels: int) -> None:
+    """Raise RejectError if a sound is too long."""
+    limits = in_force()
+    if n_samples > limits.sound_s * sample_rate:
+        raise RejectError("decode", f"is longer than {limits.sound_s:g} s; cut it into windows")
+    check_sound_values(n_samples * channels)
+
+
+def check_sound_values(count: int) -> None:
+    """Raise RejectError if a sound takes too much memory."""
+    _check(count, in_force().sound_values, "has {} samples (of all channels) or more")
+
+
+def _check(value: int, limit: int, what: str) -> None:
+    if value > limit:
+        raise RejectError("check", f"{what.format(value)}; the limit is {limit}")
