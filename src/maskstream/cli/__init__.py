@@ -1,12 +1,15 @@
 """The `maskstream` command, with one sub-command per step from raw media to a trained model.
 
-Exit codes: 0 success; 1 an error in data or settings, with a message; 2 a wrong command line; 130 interrupted.
+Exit codes: 0 success; 1 an error in data or settings, with a message; 2 a wrong command line; 130 interrupted
+(Ctrl-C); 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -26,7 +29,7 @@ from .preview import preview
 from .report import report
 from .rollout import rollout
 from .shards import shards
-from .terminal import INTERRUPTED, console, errors
+from .terminal import INTERRUPTED, TERMINATED, console, errors
 from .train import train
 from .trial_options import TrialCommand
 from .verify import verify
@@ -62,7 +65,10 @@ def root(
 
 
 def main() -> None:
-    """Runs the command. Errors about data and settings give one line and an exit code instead of a traceback."""
+    """Runs the command. Errors about data and settings give one line and an exit code instead of a traceback, and
+    SIGTERM ends it like Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except MaskstreamError as error:
@@ -72,11 +78,17 @@ def main() -> None:
     except OSError as error:
         _fail(error, 1)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code in (INTERRUPTED, TERMINATED):
             errors.print(
                 "interrupted; run the same command to continue (without --overwrite or --no-resume)", highlight=False
             )
         raise
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Leave through all `finally` blocks, once: they end the worker processes and release the locks."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(TERMINATED)
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -17,6 +17,8 @@ errors = DataConsole(stderr=True)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
+TERMINATED = 143
+"""The exit code after SIGTERM, as shells have it."""
 
 Data = Annotated[
     Path, typer.Argument(help="The folder of one split, such as data/shards/k400/train.", show_default=False)
