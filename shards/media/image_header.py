@@ -37,12 +37,11 @@ def check_image(data: bytes, width: int, height: int) -> None:
         raise DataError(f"is truncated: the header of the {form} ends early") from error
     if found != (width, height):
         raise DataError(f"has {found[0]}x{found[1]} pixels, not {width}x{height}")
-    if form == "jpg" and (scans := data.count(_SCAN)) > _MAX_SCANS + len(data) // _BYTES_PER_STRAY:
-        raise DataError(f"has {scans} scans; at most {_MAX_SCANS} are legal")
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
-    at = 2
+    """The size, at the first scan. Each scan of several costs a pass over all pixels, so they are counted."""
+    at, size, components, progressive = 2, (0, 0), 0, False
     while True:
         if data[at] != 0xFF:
             raise DataError(f"is no JPEG file: there is no marker at byte {at}")
@@ -50,10 +49,16 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if marker == 0xFF:  # a fill byte
             at -= 1
         elif marker in (0xD9, 0xDA):
-            raise DataError("is no JPEG file: it has no frame before its first scan")
+            if not components:
+                raise DataError("is no JPEG file: it has no frame before its first scan")
+            several = progressive or data[at + 2] < components
+            if several and (scans := data.count(_SCAN)) > _MAX_SCANS + len(data) // _BYTES_PER_STRAY:
+                raise DataError(f"has {scans} scans; at most {_MAX_SCANS} are legal")
+            return size
         elif marker in _FRAME_HEADERS:
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            return width, height
+            height, width, components = struct.unpack_from(">HHB", data, at + 3)
+            size, progressive = (width, height), marker & 3 == 2
+            at += max(struct.unpack_from(">H", data, at)[0], 2)
         elif marker != 0x01 and not 0xD0 <= marker <= 0xD7:
             at += max(struct.unpack_from(">H", data, at)[0], 2)
 
