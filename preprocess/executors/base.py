@@ -11,6 +11,7 @@ from typing import Generic, Protocol, Self, TypeVar
 class Attempt:
     """An attempt at the unit with this name (not empty). Until the next note, the unit is to blame if it ends the
     process by a fault, works for more than `time_s` seconds, or takes more than `memory_bytes` (None: no limit).
+    Another attempt before that changes the limits; the time goes on.
     """
 
     unit: str

@@ -52,11 +52,12 @@ class Worker(Generic[TaskT, RecordT]):
             error, where = value
             error.add_note(f"in a worker process:\n{where}")
             raise error
-        self._watch = None
+        watch, self._watch = self._watch, None
         if kind == "done":
             return Finished(self.task, value)
         if isinstance(value, Attempt):
-            self._watch = Stopwatch(value, self._process.pid or 0)
+            self._watch = watch or Stopwatch(value, self._process.pid or 0)
+            self._watch.attempt = value
             value = value.unit
         self._note = value or self._note
         return Progressed(self.task, value)

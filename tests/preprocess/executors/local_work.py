@@ -52,6 +52,9 @@ def work(task, report):
     if kind in FAULTS and (len(task.blames) < 2 or not task.obeys):
         report(Attempt(f"unit {number}", time_s=60 if kind == "grow" else 1, memory_bytes=5 * 10**8))
         FAULTS[kind]()
+        while kind == "again":
+            report(Attempt(f"unit {number}", time_s=1.5))
+            time.sleep(0.2)
         report("")
     return number**2, os.getpid(), task.blames
 
@@ -72,6 +75,7 @@ FAULTS = {
     "segfault": lambda: ctypes.string_at(0),
     "exit": lambda: os._exit(3),
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "again": int,
     "hold": hold,
     "grow": grow,
     "slow": lambda: time.sleep(0.3),

@@ -25,6 +25,7 @@ def run(squares, *tasks, workers=1):
         ("segfault", "killed its process by SIGSEGV"),
         ("exit", "ended its process with code 3"),
         ("hold", "took longer than 1 s"),
+        ("again", "took longer than 1.5 s"),
         ("grow", "took more than 0.5 GB of memory"),
     ],
 )
