@@ -20,8 +20,8 @@ _OPEN_FILES = 64
 class LocalStore:
     """The `Store` of a folder. It keeps up to 64 files open, and opens only regular files.
 
-    outside: whether files may be outside of the folder, as foreign tars; by default names and links that lead out of it
-    are refused. The sums files are in the folder, even if the tars are not. A copy in another process opens its own
+    outside: whether files may be outside of the folder, as foreign tars; by default names that lead out of it are
+    refused. The sums files are in the folder, even if the tars are not. A copy in another process opens its own
     files.
     """
 

@@ -22,8 +22,9 @@ _KINDS = {
 def open_regular(path: Path, within: Path | None = None) -> int:
     """A descriptor of the regular file at `path`, for reading.
 
-    within: the folder that must hold the file; links that lead out of it are refused. Raises OSError, whose `strerror`
-    says why, also for what is no regular file and for names that no file can have.
+    within: the folder that the path may not leave by its names (`..`). Links are followed: those who hold the files
+    make them, to other disks and caches. Raises OSError, whose `strerror` says why, also for what is no regular file
+    and for names that no file can have.
     """
     try:
         if within is not None:
@@ -61,7 +62,8 @@ def _check_regular(path: Path, status: os.stat_result) -> None:
 
 
 def _check_within(path: Path, folder: Path) -> None:
-    if path.parent == folder and not path.is_symlink():
+    if path.parent == folder and path.name != "..":
         return
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise OSError(errno.EXDEV, f"leads out of {folder} to {os.path.realpath(path)}", str(path))
+    place = Path(os.path.normpath(path))
+    if not place.is_relative_to(os.path.normpath(folder)):
+        raise OSError(errno.EXDEV, f"leads out of {folder} to {place}", str(path))
