@@ -10,11 +10,14 @@ import numpy.typing as npt
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 
+from .flac import has_more_frames
 from .local_media import MediaError, open_media
 from .sound_table import SoundForm, SoundTableError
 
 Floats = npt.NDArray[np.float32]
 
+_FLAC_FRAMES = 8
+"""How often a packet may look as if a FLAC frame began; it has one, and other bytes look like it by chance."""
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
 
@@ -42,6 +45,8 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
     decoder = decoder_of(form)
     channels: int | None = None
     for packet in packets:
+        if form.codec == "flac" and has_more_frames(packet, _FLAC_FRAMES):
+            raise SoundTableError("has a packet of many FLAC frames, where one was indexed")
         try:
             frames = decoder.decode(av.Packet(packet))
         except (av.FFmpegError, ValueError):

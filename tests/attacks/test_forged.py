@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.points.augment import PointStats
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
@@ -18,7 +19,10 @@ from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.format.record import Row
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
+from maskstream.shards.media.mesh_members import mesh_bytes
+from maskstream.shards.media.npy import npy_bytes, read_npy
 
+from ..pipelines.modalities.mesh.small_simulations import simulation
 from ..resealed import reseal
 from .forge import FORGED, few_samples, modality_of, write_forged
 from .forged import GOOD, attack
@@ -43,6 +47,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Sa
     return of
 
 
+NARROW = MeshStatistics(mean=(0.0, 0.0), deviation=(0.1, 0.1), change=(1.0, 1.0), edge_length=1.0)
 HUGE, FAR = 2**62, 2**40
 NUMBERS: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
     "video": {
@@ -80,7 +85,18 @@ NUMBERS: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
         "mesh.npz": {"n_nodes": (0, -1, HUGE)},
         "fields.npy": {
             "data_offset": (-128, HUGE),
-            "shape": ([], [12], [0, 25, 2], [1, 25, 2], [-1, 25, 2], [12, 25, -2], [12, 25, 3], [HUGE, HUGE, 2]),
+            "shape": (
+                [],
+                [12],
+                [0, 25, 2],
+                [1, 25, 2],
+                [-1, 25, 2],
+                [12, 25, -2],
+                [12, 25, 3],
+                [12, 24, 2],
+                [12, 1, 2],
+                [HUGE, HUGE, 2],
+            ),
         },
     },
 }
@@ -114,6 +130,29 @@ def test_a_forged_number_makes_a_bad_sample(
         batch_of(sampler, [Wanted(index=1, epoch=0)])
     if column not in ("gain", "start_s", "fps"):
         assert any(f"'{key}'" in problem for problem in verify(tmp_path, decode=True).problems)
+
+
+def test_numbers_that_overflow_when_they_are_normalised_make_a_bad_sample(
+    samples: Callable[[str], list[Sample]], tmp_path: Path
+) -> None:
+    sample = samples("mesh")[1]
+    fields = read_npy(sample.members["fields.npy"].data)
+    far = simulation(1, columns=6).positions * np.float32(1e30)
+    cells = simulation(1, columns=6).cells
+    kinds = np.zeros(len(far), np.int32)
+    forged = {
+        "mesh.npz": mesh_bytes(positions=far, cells=cells, node_type=kinds),
+        "fields.npy": npy_bytes(np.full_like(fields, 3e38)),
+    }
+    for component, data in forged.items():
+        folder = tmp_path / component
+        folder.mkdir()
+        members = {**sample.members, component: replace(sample.members[component], data=data)}
+        write_forged("mesh", [samples("mesh")[0], replace(sample, members=members), *samples("mesh")[2:]], folder)
+        split = Split.open(folder, "mesh", shuffle=False, device="cpu", threads=1)
+        narrow = replace(FORGED["mesh"].source(split).sampler.media, statistics=NARROW)
+        with pytest.raises(SampleError, match="too large for float32"):
+            batch_of(narrow, [Wanted(index=1, epoch=0)])
 
 
 def test_meshes_that_make_no_batch_are_refused(samples: Callable[[str], list[Sample]], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DataError
-from ....shards.format.manifest import Manifest
+from ....shards.format.manifest import Manifest, Numbers
 from ....shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
 from ....shards.stores.base import Range
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
@@ -140,9 +140,12 @@ class MeshSampler:
                 raise DataError(f"has {len(mesh.positions)} nodes, not {request.n_nodes} as the manifest says")
             graph = build_graph(mesh.positions, mesh.cells, self.statistics.edge_length)
             if pairs:
-                states = [self.statistics.normalised(pair) for pair in pairs]
+                with np.errstate(over="ignore"):
+                    states = [self.statistics.normalised(pair) for pair in pairs]
             else:
                 states = [surface_normals(mesh.positions, mesh.cells)[None]] * self.views
+            if not all(np.isfinite(each).all() for each in (graph.features, *states)):
+                raise DataError("has numbers that are too large for float32 when they are normalised")
         if self.pattern is not None and self.pattern.needs:
             with stats.stage("mask"):
                 self._draw_maps(self.pattern, request, draft, row, Cues(edges=graph.sides, kinds=mesh.kinds))
@@ -185,13 +188,14 @@ class MeshSampler:
             return self._finite(index, first, data)
 
     def n_steps(self, index: int) -> int:
-        """The number of steps of sample `index`; 0 for a surface. Raises DataError if a simulation has too few."""
+        """The number of steps of sample `index`; 0 for a surface. Raises SampleError if a simulation has too few."""
         stored = self.manifest.components.get(self.trajectory)
         if stored is None or not stored.offset[index]:
             return 0
-        steps = int(stored.lists["shape"][index][0])
-        if steps < 2:
-            raise DataError(f"has {steps} steps in the manifest; a step and the next one are read")
+        with self.manifest.reading(index, self.trajectory):
+            steps = int(stored.lists["shape"][index][0])
+            if steps < 2:
+                raise DataError(f"has {steps} steps in the manifest; a step and the next one are read")
         return steps
 
     def _steps(self, index: int, epoch: int, key: str) -> tuple[int, ...]:
@@ -201,10 +205,15 @@ class MeshSampler:
             return tuple((2 * view + 1) * pairs // (2 * self.views) for view in range(self.views))
         return tuple(int(sample_rng(self.seed, epoch, key, v, "step").integers(pairs)) for v in range(self.views))
 
+    @property
+    def _facts(self) -> dict[str, Numbers]:
+        """The facts of the meshes in the manifest, by name."""
+        return self.manifest.components[self.component].facts
+
     def _n_nodes(self, index: int, mesh: Range) -> int:
         """The number of nodes in the manifest; raises SampleError if the mesh has too few bytes for them."""
         with self.manifest.reading(index, self.component):
-            n_nodes = int(self.manifest.components[self.component].facts["n_nodes"][index])
+            n_nodes = int(self._facts["n_nodes"][index])
             if not 0 < _NODE_BYTES * n_nodes <= mesh.size:
                 raise DataError(f"has {mesh.size} bytes, too few for the {n_nodes} nodes in the manifest")
         return n_nodes
@@ -212,10 +221,10 @@ class MeshSampler:
     def _shape(self, index: int) -> tuple[int, int]:
         """The numbers of nodes and channels of the fields of sample `index`."""
         shape = self.manifest.components[self.trajectory].lists["shape"][index].tolist()
-        channels = len(self.statistics.mean)
-        if len(shape) != 3 or shape[2] != channels or shape[1] < 1:
-            raise DataError(f"has the shape {shape} in the manifest, not (steps, nodes, {channels})")
-        return shape[1], channels
+        channels, n_nodes = len(self.statistics.mean), int(self._facts["n_nodes"][index])
+        if shape[1:] != [n_nodes, channels]:
+            raise DataError(f"has the shape {shape} in the manifest, not (steps, {n_nodes}, {channels})")
+        return n_nodes, channels
 
     def _range(self, index: int, first: int, count: int) -> Range:
         """The byte range of the steps [first, first + count) of sample `index`; raises DataError if they are none."""

@@ -303,15 +303,15 @@ def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range
 
 
 def on_chroma_grid(crop: Crop, width: int, height: int) -> Crop:
-    """The crop aligned to the chroma grid of 4:2:0 video: even offsets and sizes within the frame.
+    """The crop aligned to the chroma grid of 4:2:0 video: even offsets and sizes within the frame, of 2 pixels or more.
 
-    Each edge moves by at most one pixel.
+    Each edge moves by at most one pixel, or two where the frame has an odd side.
     """
-    x, y = crop.x & ~1, crop.y & ~1
+    x, y = min(crop.x & ~1, (width & ~1) - 2), min(crop.y & ~1, (height & ~1) - 2)
     return Crop(
         x=x,
         y=y,
-        width=max(2, min(crop.x + crop.width + 1 & ~1, width & ~1) - x),
-        height=max(2, min(crop.y + crop.height + 1 & ~1, height & ~1) - y),
+        width=min(crop.x + crop.width + 1 & ~1, width & ~1) - x,
+        height=min(crop.y + crop.height + 1 & ~1, height & ~1) - y,
         flip=crop.flip,
     )

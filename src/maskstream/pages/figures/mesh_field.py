@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ...pipelines.modalities.mesh.sample import MeshSampler
 from ...pipelines.modalities.mesh.statistics import MeshStatistics
+from ...shards.errors import DataError
 from .mesh_picture import field_colours
 from .pictures import UInt8
 
@@ -31,9 +32,14 @@ class ShownField:
 
     @classmethod
     def of(cls, sampler: MeshSampler, index: int) -> Self:
-        """Of sample `index`: the first field of its json's `field_names`."""
+        """Of sample `index`: the first field of its json's `field_names`. Raises SampleError if they are no names."""
         member = sampler.manifest.member(index, "json")
-        names: list[str] = json.loads(sampler.manifest.store.read(*member)).get("field_names", [])
+        with sampler.manifest.reading(index, "json"):
+            described = json.loads(sampler.manifest.store.read(*member))
+            names = described.get("field_names", []) if isinstance(described, dict) else None
+            if not isinstance(names, list) or (names and len(names) != len(sampler.statistics.mean)):
+                raise DataError(f"field_names are {names!r}, not the names of {len(sampler.statistics.mean)} channels")
+        names = [str(name) for name in names]
         if not names:
             return cls(statistics=sampler.statistics, name="normals", channels=())
         stem = names[0].removesuffix(_TAILS[0])
