@@ -32,7 +32,8 @@ class Attack:
     """An attack: its module in this folder; how many the test suite does, and the good ends that these must show.
 
     cost: what one attack costs, as a multiple of the cheapest. `make attack N=5000` does 5000 // cost of them.
-    slow: whether the tests leave it to `make test-all`.
+    slow: whether the tests leave it to `make test-all`. timed: whether ends depend on the clock, so that not all of
+    them occur each time.
     """
 
     module: str
@@ -40,6 +41,7 @@ class Attack:
     ends: tuple[str, ...]
     cost: int = 1
     slow: bool = False
+    timed: bool = False
 
     def __call__(self, count: int, seed: int, folder: Path) -> Counter[str]:
         run: Callable[[int, int, Path], Counter[str]] = importlib.import_module(f"{__package__}.{self.module}").attack
@@ -52,6 +54,8 @@ ATTACKS = {
     "flips": Attack(module="flips", few=150, ends=("refused", "right")),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
     "names": Attack(module="names", few=40, ends=("exact", "refused")),
+    "outages": Attack(module="outages", few=8, ends=("exact", "outage"), cost=10, timed=True),
+    "shard-kills": Attack(module="shard_kills", few=8, ends=("exact",), cost=10),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample")),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),
 }

@@ -13,16 +13,15 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [*(f"{__package__}.{name}" for name in ("index_kills", "train_kills", "sources")), "torch._dynamo"]
-)
+_JOBS = ("index_kills", "outages", "shard_kills", "sources", "train_kills")
+FORKS.set_forkserver_preload([*(f"{__package__}.{name}" for name in _JOBS), "torch._dynamo"])
 
 MOST_KILLS = 4
 """How often a job is killed before it may finish."""
@@ -36,7 +35,7 @@ class Job:
     """A job that goes on in the folder that it is given, what it has written there, and whether it looks finished."""
 
     run: Callable[[Path], None]
-    outcome: Callable[[Path], object]
+    outcome: Callable[[Path], Mapping[str, object]]
     finished: Callable[[Path], bool]
 
 
@@ -70,7 +69,8 @@ def _in_group(run: Callable[[Path], None], out: Path) -> None:
 def kills(job: Job, count: int, seed: int, folder: Path) -> Counter[str]:
     """Kills the job `count` times at random moments, and lets it finish after every few kills.
 
-    A job that looks finished when it was killed must be whole then, too.
+    A job that looks finished when it was killed must have written all that it writes. It may also have left other
+    files, which the next run removes.
     """
     for whole in (folder / "warm/out", folder / "whole/out"):
         begun = time.monotonic()
@@ -83,14 +83,19 @@ def kills(job: Job, count: int, seed: int, folder: Path) -> Counter[str]:
         for _ in range(min(int(rng.integers(1, MOST_KILLS + 1)), count - number)):
             end = ended(job.run, out, killed_after_s=rng.uniform(0, length_s))
             pending += end == "killed"
-            if end != "killed" or (job.finished(out) and job.outcome(out) != wanted):
+            if job.finished(out):
+                found = job.outcome(out)
+                end = end if all(found.get(name) == value for name, value in wanted.items()) else "wrong"
+            if end != "killed":
                 break
-        if end == "killed" and not job.finished(out):
+        if end == "killed":
             end = ended(job.run, out)
-        if end in ("killed", "finished"):
+        if end == "finished":
             end = "exact" if job.outcome(out) == wanted else "wrong"
         if end != "exact":
-            print(f"{end}: seed {seed}, after kill {number + pending}")
+            found = job.outcome(out) if job.finished(out) else {}
+            differs = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+            print(f"{end}: seed {seed}, after kill {number + pending}: {', '.join(differs)[:300]}")
             pending = max(pending, 1)
         ends[end] += pending
         shutil.rmtree(out, ignore_errors=True)

@@ -26,7 +26,8 @@ def test_no_attack_breaks_a_promise(name: str, tmp_path: Path) -> None:
     ends = attack(attack.few, 1, tmp_path)
     print(line(name, ends, 0))
     assert ends.total() == attack.few
-    assert set(ends) == set(attack.ends)
+    assert set(ends) <= set(attack.ends)
+    assert attack.timed or set(ends) == set(attack.ends)
 
 
 def test_every_module_of_the_folder_is_registered() -> None:

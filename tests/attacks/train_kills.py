@@ -29,10 +29,11 @@ def train_small(data: Path, out: Path) -> None:
     train(recipe, data, out, steps=STEPS, save_every=2, device="cpu", threads=1, progress=False)
 
 
-def outcome(out: Path) -> object:
+def outcome(out: Path) -> dict[str, object]:
     """All that a run leaves but how long its steps took."""
     rows = [(m.step, m.epoch, m.loss, m.parts, m.lr, m.grad_norm) for m in read_metrics(out / "metrics.jsonl")]
-    return rows, {name: weights.tobytes() for name, weights in load_file(out / "model.safetensors").items()}
+    weights = load_file(out / "model.safetensors")
+    return {"metrics": rows, **{name: value.tobytes() for name, value in weights.items()}}
 
 
 def is_finished(out: Path) -> bool:
