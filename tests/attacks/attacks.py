@@ -58,6 +58,7 @@ ATTACKS = {
     "shard-kills": Attack(module="shard_kills", few=8, ends=("exact",), cost=10),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample")),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),
+    "worker-kills": Attack(module="worker_kills", few=8, ends=("exact",), cost=50, slow=True),
 }
 
 

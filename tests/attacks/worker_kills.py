@@ -1,0 +1,50 @@
+"""Kills, stops and crashes worker processes of a loader: every batch is the one of an undisturbed loader."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ..pipelines.every_modality import MODALITIES, write_split
+
+WORKERS, APART = 2, 8
+"""A dead worker is noticed when the batches that it made are handed out, so the next kill comes later."""
+SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP, signal.SIGABRT)
+
+
+def attack(count: int, seed: int, folder: Path) -> Counter[str]:
+    """Ends a worker `count` times, at random moments of one run over pictures."""
+    modality = MODALITIES["image"]
+    split = write_split("image", folder / "image")
+    settings = {"batch_size": 3, "seed": seed, "device": "cpu", "threads": 1}
+    rng, ends = np.random.default_rng(seed), Counter[str]()
+    moments = {APART * kill + int(rng.integers(1, 4)): kill for kill in range(count)}
+    with (
+        closing(modality.loader(split, **settings)) as plain,
+        closing(modality.loader(split, workers=WORKERS, worker_timeout=2.0, **settings)) as loader,
+    ):
+        wanted = plain.repeat()
+        pending, kill = "exact", 0
+        for number, batch in enumerate(islice(loader.repeat(), APART * (count + 1))):
+            if modality.rows(batch) != modality.rows(next(wanted)):
+                pending = "wrong"
+                print(f"wrong: seed {seed}, batch {number}, after kill {kill}")
+            if number in moments:
+                kill = moments[number]
+                if kill:
+                    ends[pending] += 1
+                pending = "exact"
+                pids = loader._production.pool.pids
+                os.kill(pids[int(rng.integers(WORKERS))], SIGNALS[kill % len(SIGNALS)])
+        ends[pending] += 1
+        restarts = loader.stats()["restarts"]
+    if restarts < count / 2:  # a worker may be hit twice before it is replaced, and one may die at the end
+        print(f"missed: seed {seed}: {restarts} of {count} workers were replaced")
+        return Counter(missed=count)
+    return ends
