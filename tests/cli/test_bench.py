@@ -118,7 +118,8 @@ def test_a_sweep_tries_the_default_too_and_puts_the_fastest_first(split):
     assert all(len(row["rounds"]) == 2 for row in rows)
     console = Console(record=True, width=100)
     show(modality_of(split), result, console)
-    assert "Fastest here: workers=0, threads=" in console.export_text()
+    best = result["best"]
+    assert f"Fastest here: workers={best['workers']}, threads={best['threads']}." in console.export_text()
 
 
 def test_a_consumer_that_takes_its_time_is_waited_for(split):

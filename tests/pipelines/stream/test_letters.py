@@ -1,5 +1,6 @@
 """Objects cross a socket whole, with their strides and what they share, and leave nothing behind."""
 
+import gc
 import os
 import socket
 from collections import deque
@@ -55,13 +56,14 @@ def test_tensors_that_share_memory_share_it_afterwards_and_can_be_written(pipe, 
 
 def test_arrays_words_and_many_large_parts_arrive(pipe):
     message = {"a": np.arange(50_000.0), "b": ["x"] * 9, "c": [torch.full((9_000,), i) for i in range(300)]}
+    gc.collect()  # what other tests left open is not closed in between
     before = set(os.listdir("/proc/self/fd"))
     got = sent(pipe, message)
     assert np.array_equal(got["a"], message["a"])
     assert got["b"] == message["b"]
     assert all(torch.equal(a, b) for a, b in zip(got["c"], message["c"], strict=True))
     del got
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_many_small_letters_wait_in_the_socket_and_outlive_their_sender(pipe):
