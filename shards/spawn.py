@@ -4,20 +4,22 @@ multiprocessing imports the main module into every spawned process. A script wit
 there, and a notebook or a script from stdin has no file to import. A process of `SPAWN` imports the main module only
 when it receives an object whose class or function is defined there.
 
-`SPAWN` is a separate context; multiprocessing is not patched.
+`SPAWN` is a separate context; multiprocessing is not patched. Its processes end with their parent, even by SIGKILL.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing import popen_spawn_posix, spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -119,12 +121,25 @@ def _end_with(parent: int | None) -> None:
     os._exit(1)
 
 
-def end_with_parent() -> None:
-    """Called in a process of another context: makes it end when its parent dies, even by SIGKILL. A process of `SPAWN`
-    does so from its start.
-    """
-    if parent := parent_process():
-        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+def ending(code: int) -> str:
+    """How a process with this exit code ended, in words that follow its name."""
+    return f"ended with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal_name(-code)})"
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as SIGKILL; a number for real-time signals, which have none."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
+def picklable(error: Exception) -> Exception:
+    """The error, or a RuntimeError with its text if the error cannot be sent to another process."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class _LateMain:

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.reduction import ForkingPickler
 from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
 from ...shards.errors import MaskstreamError
-from ...shards.spawn import end_with_parent
+from ...shards.spawn import picklable
 from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Begun, Made
 from .sampler import DraftT, HostT, RequestT
@@ -107,14 +106,13 @@ def serve(
 
 
 def _settle() -> None:
-    """One thread for OpenCV and torch, no signals of the parent, an end with the parent."""
+    """One thread for OpenCV and torch, and no signals of the parent."""
     import cv2
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     for number in OF_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
     with suppress(ImportError, ValueError, OSError):  # the limit also holds for files that are sent and not received
         import resource
 
@@ -128,16 +126,7 @@ def _answer(pipe: socket.socket, answer: object) -> None:
     except ConnectionError:
         raise
     except Exception as error:  # the batch cannot be pickled, or there is no memory for it
-        send(pipe, Failed(_picklable(error), traceback.format_exc()))
-
-
-def _picklable(error: Exception) -> Exception:
-    """The error, or a RuntimeError with its text if the error cannot be pickled."""
-    try:
-        ForkingPickler.loads(ForkingPickler.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        send(pipe, Failed(picklable(error), traceback.format_exc()))
 
 
 class _Batches(Generic[RequestT, DraftT, HostT]):
@@ -158,7 +147,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         except MaskstreamError as error:
             return Failed(error)
         except Exception as error:
-            return Failed(_picklable(error), traceback.format_exc())
+            return Failed(picklable(error), traceback.format_exc())
 
     def _start(self, plan: BatchPlan, row_by_row: bool = False) -> Begun[DraftT]:
         begun = self._maker.start(_RowByRow(self._progress) if row_by_row else self._pool, plan)

@@ -27,7 +27,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Generic, cast
 
-from ...shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, main_failed
+from ...shards.spawn import MAIN_FAILED, SPAWN, MainModuleError, Process, ending, main_failed
 from .blame import Blame
 from .letters import receive, send
 from .produce import BatchMaker, BatchPlan, Made
@@ -307,15 +307,7 @@ class _Worker(Generic[HostT]):
         process.close()
         if code == MAIN_FAILED:
             raise main_failed(process.names)
-        return silent or _ending(code) + ("" if self.steps else " while it started")
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"ended with code {code}"
-    with suppress(ValueError):
-        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
-    return f"was killed by signal {-code}"
+        return silent or ending(code) + ("" if self.steps else " while it started")
 
 
 def _end_all(workers: list[_Worker[Any]], owner: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import os
-import pickle
 import signal
 import sys
 import traceback
@@ -13,7 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import parent_process
 from typing import Generic
 
-from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, main_failed
+from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, ending, main_failed, picklable, signal_name
 from .base import Attempt, Blamed, Event, Finished, Progressed, RecordT, Restarted, TaskT, Work
 from .stopwatch import Stopwatch
 
@@ -81,13 +79,12 @@ class Worker(Generic[TaskT, RecordT]):
         code = self._process.exitcode or 0
         if code == MAIN_FAILED:
             raise main_failed(self._process.names or self._of_main)
-        how = f"was killed by signal {-code} ({_name(-code)})" if code < 0 else f"ended with code {code}"
         if self._watch is not None and code >= 0:
             return self._blamed(self._watch, f"ended its process with code {code}")
         if self._watch is not None and -code in _FAULTS:
-            return self._blamed(self._watch, f"killed its process by {_name(-code)}")
+            return self._blamed(self._watch, f"killed its process by {signal_name(-code)}")
         at = f"; its last note was {self._note!r}" if self._note else ""
-        return Restarted(self.task, f"a worker process {how}{at}")
+        return Restarted(self.task, f"a worker process {ending(code)}{at}")
 
     def last_words(self, reason: str) -> str:
         """The message of the error that ends the run after the last death."""
@@ -108,13 +105,6 @@ class Worker(Generic[TaskT, RecordT]):
         self._process.kill()
         self._process.join()
         self.pipe.close()
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
 
 
 def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
@@ -140,7 +130,7 @@ def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
         try:
             message = ("done", work(task, report))
         except Exception as error:
-            message = ("failed", (_picklable(error), traceback.format_exc()))
+            message = ("failed", (picklable(error), traceback.format_exc()))
         send(message)
 
 
@@ -153,12 +143,3 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != parent.pid:
             os._exit(1)
-
-
-def _picklable(error: Exception) -> Exception:
-    """The error, or a RuntimeError with its text if the error cannot be pickled."""
-    try:
-        pickle.dumps(error)
-        return copy.copy(error)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return RuntimeError(f"{type(error).__name__}: {error}")
