@@ -25,7 +25,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench bench-data test test-all attack lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench bench-data test test-all test-services attack lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ $(VENV)/.done: pyproject.toml $(VENV)/.pip
 $(VENV)/.dev: $(VENV)/.done
 	@echo "installing what the tests and checks need"
 	@$(PIP) install -q --group dev -e '.[meshes,points]' && touch $@
+
+$(VENV)/.services: $(VENV)/.dev tests/services/install.sh
+	@echo "installing the servers of the tests"
+	@$(PIP) install -q --group services && tests/services/install.sh $(VENV) && touch $@
 
 $(VENV)/.bench: $(VENV)/.done
 	@echo "installing the readers to compare with"
@@ -90,7 +94,10 @@ test: $(VENV)/.dev  ## the test suite, without what takes long
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(VENV)/.dev  ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not services"
+
+test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
+	$(BIN)/python -m pytest -m services
 
 attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name]: damage, kills and hostile data, and what came of them (docs/robustness.md)
 	$(BIN)/python -m tests.attacks -n $(N) --seed $(SEED) $(ATTACK)
