@@ -49,6 +49,7 @@ class Attack:
 
 
 ATTACKS = {
+    "cache": Attack(module="cache", few=8000, ends=("cached", "fetched")),
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True),
     "flips": Attack(module="flips", few=150, ends=("refused", "right")),

@@ -1,0 +1,194 @@
+"""The cache of a node: blocks of remote files on a local disk, shared by all processes of the node.
+
+A cached file is sparse: each block lies where it lies in the remote file. What is read is compared with the sums of the
+blocks, every time. A hole, a half-written block or a damaged one differs, so it is fetched and written again. Nobody
+locks, nothing says which blocks are there, and a kill leaves nothing to clean.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import xxhash
+
+from .block_sums import BLOCK_BYTES, SUM_BYTES, sums_of
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[int, int], bytes]
+"""Fetches exactly `size` bytes at `begin` of the remote file, and has checked them."""
+
+LEAST_BYTES = 1 << 20
+"""The smallest limit."""
+PAUSE_S = 60.0
+"""Nothing is written for so long after a write failed."""
+_NAME = re.compile(r"[0-9a-f]{32}\.(blocks|whole)")
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_DIGEST_BYTES = 16
+_PARTS = 1024
+"""A process looks at the size of the cache each time that it has written this part of the limit. Files are removed from
+15/16 of the limit on, so the limit holds for 64 processes."""
+_TOUCH_S = 10.0
+
+
+class BlockCache:
+    """Keeps up to `limit_bytes` of remote files in `folder`, which other processes may use as well.
+
+    A file is named by all that its contents depend on: its location and its sha256, so other contents never mix. What
+    was not used for longest is removed, whole files at a time. A disk that is full or cannot be written only stops the
+    caching, with one warning. Threads may share a cache, and a pickled copy uses the same folder.
+    """
+
+    def __init__(self, folder: str | Path, limit_bytes: int) -> None:
+        if limit_bytes < LEAST_BYTES:
+            raise ValueError(f"a cache of {limit_bytes} bytes; legal are {LEAST_BYTES} bytes or more")
+        self.folder, self.limit_bytes = Path(folder), limit_bytes
+        self._lock = threading.Lock()
+        self._unseen = limit_bytes  # written since the last look; a new process looks before it writes
+        self._again_s = 0.0
+        self._warned = False
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __reduce__(self) -> tuple[Callable[..., BlockCache], tuple[Path, int]]:
+        return BlockCache, (self.folder, self.limit_bytes)
+
+    def read(self, file: str, begin: int, size: int, sums: bytes, fetch: Fetch) -> bytes:
+        """The bytes [begin, begin + size) of a remote file; `sums` are those of its blocks.
+
+        begin is the start of a block. All blocks but the file's last one are whole. What the cache lacks is fetched at
+        once, with what is between, and written.
+        """
+        path = self._path(file, "blocks")
+        found = self._stored(path, begin, size)
+        if (lacking := _lacking(found, size, sums)) is None:
+            return found
+        at, end = lacking
+        data = fetch(begin + at, end - at)
+        self._store(path, begin + at, data)
+        if end - at == size:
+            return data
+        return b"".join((found[:at], data, found[end:]))
+
+    def has(self, file: str, begin: int, size: int, sums: bytes) -> bool:
+        """Whether the cache holds all these bytes now."""
+        return _lacking(self._stored(self._path(file, "blocks"), begin, size), size, sums) is None
+
+    def whole(self, file: str, fetch: Callable[[], bytes]) -> bytes:
+        """The contents of a small remote file that no sums check, such as sums. It is kept behind its own checksum."""
+        path = self._path(file, "whole")
+        with suppress(OSError):
+            size = os.stat(path, follow_symlinks=False).st_size
+            found = self._stored(path, 0, size)
+            if found[:_DIGEST_BYTES] == xxhash.xxh3_128_digest(memoryview(found)[_DIGEST_BYTES:]):
+                return found[_DIGEST_BYTES:]
+        data = fetch()
+        self._store(path, 0, xxhash.xxh3_128_digest(data) + data, end=True)
+        return data
+
+    def used_bytes(self) -> int:
+        """What the files of the cache take of the disk."""
+        return sum(taken for _, taken, _ in self._files())
+
+    def _path(self, file: str, kind: str) -> str:
+        return f"{self.folder}/{xxhash.xxh3_128_hexdigest(file.encode())}.{kind}"
+
+    def _stored(self, path: str, begin: int, size: int) -> bytes:
+        """What the cached file has of these bytes; a file that cannot be read has none."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+        except OSError:
+            return b""
+        try:
+            if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_S:
+                with suppress(OSError):
+                    os.utime(descriptor)
+            return os.pread(descriptor, size, begin)
+        except OSError:
+            return b""
+        finally:
+            os.close(descriptor)
+
+    def _store(self, path: str, begin: int, data: bytes, *, end: bool = False) -> None:
+        """Writes bytes into a cached file, if there is room; `end`: the file ends with them."""
+        if time.monotonic() < self._again_s:
+            return
+        with self._writing():
+            self._make_room(len(data))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _FLAGS, 0o644)
+            try:
+                os.pwrite(descriptor, data, begin)  # what a short write leaves out is fetched again
+                if end:
+                    os.ftruncate(descriptor, begin + len(data))
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A block that writes to the disk; its OSError ends there, and the cache pauses."""
+        try:
+            yield
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        with self._lock:
+            self._again_s = time.monotonic() + PAUSE_S
+            warned, self._warned = self._warned, True
+        if not warned:
+            log.warning(
+                "the cache %s cannot be written (%s); what is read is not kept until it can be", self.folder, error
+            )
+
+    def _make_room(self, size: int) -> None:
+        """Removes the files that were not used for longest if the cache is nearly full."""
+        with self._lock:
+            self._unseen += size
+            if self._unseen < self.limit_bytes // _PARTS:
+                return
+            self._unseen = 0
+        files = self._files()
+        total = sum(taken for _, taken, _ in files)
+        if total + size <= self.limit_bytes // 16 * 15:
+            return
+        for _, taken, path in sorted(files):
+            _remove(path)
+            total -= taken
+            if total + size <= self.limit_bytes // 8 * 7:
+                return
+
+    def _files(self) -> list[tuple[float, int, str]]:
+        """When each cached file was last used, the bytes that it takes of the disk, and its path."""
+        found = []
+        with suppress(OSError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if _NAME.fullmatch(entry.name):
+                    with suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        found.append((status.st_mtime, status.st_blocks * 512, entry.path))
+        return found
+
+
+def _lacking(found: bytes, size: int, sums: bytes) -> tuple[int, int] | None:
+    """The bytes from the first to the last block of `found` that differs from its sum; None if none does."""
+    if len(found) == size and sums_of(memoryview(found)) == sums:
+        return None
+    whole = len(found) if len(found) == size else len(found) // BLOCK_BYTES * BLOCK_BYTES
+    have = sums_of(memoryview(found)[:whole])
+    wrong = [n for n in range(0, len(sums), SUM_BYTES) if have[n : n + SUM_BYTES] != sums[n : n + SUM_BYTES]]
+    return wrong[0] // SUM_BYTES * BLOCK_BYTES, min((wrong[-1] // SUM_BYTES + 1) * BLOCK_BYTES, size)
+
+
+def _remove(path: str) -> None:
+    """Frees the blocks at once, even while others read the file, and removes it."""
+    with suppress(OSError):
+        os.truncate(path, 0)
+    with suppress(OSError):
+        os.unlink(path)
