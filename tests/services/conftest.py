@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from .azurite import CONTAINER, AzureServer, azurite
 from .nginx import WebServer, nginx
 from .seaweedfs import BUCKET, S3Server, seaweedfs
 
@@ -26,6 +27,21 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
+    """A server of Azure's blob storage for all tests."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture
+def azure(azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in a server of Azure's blob storage, as `az://container/prefix`; the environment leads there."""
+    for name, value in azure_server.env.items():
+        monkeypatch.setenv(name, value)
+    return f"az://{CONTAINER}/{next(_numbers)}"
 
 
 @pytest.fixture(scope="session")

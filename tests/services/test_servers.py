@@ -11,7 +11,7 @@ from pathlib import Path
 import obstore
 import pytest
 from obstore.exceptions import AlreadyExistsError
-from obstore.store import S3Store
+from obstore.store import AzureStore, S3Store
 
 from .seaweedfs import BUCKET, S3Server, environment
 from .server import free_ports, listens, running, wait_until
@@ -34,7 +34,19 @@ def test_seaweedfs_keeps_ranges_multiparts_and_conditions(s3: str) -> None:
     assert sorted(entry["path"] for page in store.list() for entry in page) == ["one", "parts"]
 
 
-def interrupted_write(store: S3Store, name: str, data: bytes) -> None:
+def test_azurite_keeps_ranges_and_conditions(azure: str) -> None:
+    store = AzureStore.from_url(azure)
+    data = os.urandom(12 << 20)
+    store.put("parts", data, chunk_size=5 << 20)
+    assert bytes(store.get_range("parts", start=4_999_999, length=2_000_001)) == data[4_999_999:7_000_000]
+    with pytest.raises(AlreadyExistsError):
+        store.put("parts", b"other", mode="create", use_multipart=False)
+    with pytest.raises(InterruptedError):
+        interrupted_write(store, "broken", data)
+    assert [entry["path"] for page in store.list() for entry in page] == ["parts"]
+
+
+def interrupted_write(store: S3Store | AzureStore, name: str, data: bytes) -> None:
     with obstore.open_writer(store, name) as writer:
         writer.write(data)
         raise InterruptedError
