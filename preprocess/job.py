@@ -29,12 +29,12 @@ from .encode.encoder import Encoder, in_profile
 from .encode.video.profile import VideoProfile
 from .executors.base import Executor
 from .executors.local import executor_of
-from .judge import PAUSES_S
 from .ledger import run_tasks
 from .limits import Limits
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
 from .reject_limit import MAX_REJECTS
+from .retry import PAUSES_S
 from .shard_task import WrittenShard, write_task
 from .split import SplitJob
 

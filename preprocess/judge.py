@@ -18,10 +18,9 @@ from ..shards.format.sample import Reject, Sample
 from .encode.reject import RejectError
 from .file_state import FileState, read_state
 from .machine import check_machine
+from .retry import PAUSES_S, retried
 from .source import Source
 
-PAUSES_S = (1.0, 5.0, 15.0)
-"""The pauses between the attempts to read a source, in seconds."""
 _ATTEMPTS = 3
 """After so many rejects the last one counts, even if each has another reason."""
 _FRESH_NS = 2 * 10**9
@@ -49,20 +48,7 @@ class Judge:
 
         Raises OutageError if it cannot be read, or changes while it is read, also after the last pause.
         """
-        for pause_s in self._pauses_s:
-            try:
-                return self._judged(source, encode)
-            except OutageError as error:
-                report(f"{source.id}: {error}; it is tried again in {pause_s:g} s")
-                time.sleep(pause_s)
-        try:
-            return self._judged(source, encode)
-        except OutageError as error:
-            raise OutageError(
-                f"the source {source.id!r} was tried {len(self._pauses_s) + 1} times in {sum(self._pauses_s):g} s, "
-                f"each time in vain: {error}. Nothing is known to be wrong with its bytes, so it is no reject; mend "
-                "this and run the same command again, which continues (leave out --overwrite)"
-            ) from error
+        return retried(f"the source {source.id!r}", lambda: self._judged(source, encode), self._pauses_s, report)
 
     def _judged(self, source: Source, encode: Callable[[Source], Sample]) -> Judged:
         rejects: list[RejectError] = []

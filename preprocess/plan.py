@@ -15,8 +15,8 @@ import xxhash
 from ..shards.errors import DatasetError
 from .blames import NO_BLAMES, Blames
 from .encode.encoder import Encoder
-from .judge import PAUSES_S
 from .limits import DEFAULT, Limits
+from .retry import PAUSES_S
 from .source import Source
 
 MAX_SAMPLES_PER_SHARD = 256

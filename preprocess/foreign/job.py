@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...shards.errors import DatasetError
 from ...shards.format.columns import FORMAT
@@ -24,7 +25,9 @@ from ..executors.base import Executor
 from ..executors.local import executor_of
 from ..ledger import run_tasks
 from ..libraries import libraries
+from ..limits import Limits
 from ..progress import Progress
+from ..retry import PAUSES_S
 from .indexer import Indexer, indexer_of
 from .labels import Label, numbered
 from .task import IndexedTar, TarTask, index_tar
@@ -48,6 +51,8 @@ def index_tars(
     fast: bool = False,
     workers: int | None = None,
     executor: Executor | None = None,
+    limits: Limits | None = None,
+    pauses_s: Sequence[float] = PAUSES_S,
     progress: Progress | None = None,
 ) -> IndexReport:
     """Write manifest.parquet, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
@@ -58,23 +63,53 @@ def index_tars(
     rows of rejects.parquet. The tasks run in `executor`, by default `LocalExecutor(workers)`; the result does not
     depend on it. A stopped run continues: indexed tars that have not changed are not read again.
 
+    `limits` says what a sample may cost (pixels, frames, time, memory); one that costs more, or that crashes a worker
+    process twice, becomes a row of rejects.parquet too. A tar that cannot be read is tried again after each of
+    `pauses_s` (seconds); then OutageError ends the run, which continues when it is started again.
+
     Raises ValueError if tars are missing, are in several folders without `out`, share a name, or hold several
     modalities without `modality`, and if `out` holds shards of maskstream; DatasetError if no tar holds a usable
-    sample; ResumeError if a run with other settings was stopped in `out`; BusyError if another run writes to it.
+    sample; OutageError if a tar cannot be read; ResumeError if a run with other settings was stopped in `out`;
+    BusyError if another run writes to it.
     """
     executor = executor_of(executor, workers)
     paths = _found(tars)
     folder = _folder(paths, out)
     with sole_writer(folder):
-        return _index(paths, folder, indexer_of(paths, modality), fast, executor, progress or Progress())
+        work = _Work(indexer_of(paths, modality), fast, limits or Limits(), tuple(pauses_s))
+        return _index(paths, folder, work, executor, progress or Progress())
 
 
-def _index(
-    paths: Sequence[Path], folder: Path, indexer: Indexer, fast: bool, executor: Executor, progress: Progress
-) -> IndexReport:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """How all tars of a job are indexed."""
+
+    indexer: Indexer
+    fast: bool
+    limits: Limits
+    pauses_s: tuple[float, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which samples are used."""
+        return {"fast": self.fast, "limits": self.limits.to_dict(defaults=True)}
+
+    def task(self, out: Path, name: str) -> TarTask:
+        """The task of the tar at `out / name`."""
+        return TarTask(
+            out=out,
+            name=name,
+            modality=self.indexer.name,
+            check=not self.fast,
+            limits=self.limits,
+            pauses_s=self.pauses_s,
+        )
+
+
+def _index(paths: Sequence[Path], folder: Path, work: _Work, executor: Executor, progress: Progress) -> IndexReport:
     names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
-    tasks = [TarTask(out=folder, name=name, modality=indexer.name, check=not fast) for name in names]
-    settings = {"format": FORMAT, "index": indexer.name, "fast": fast, "libraries": libraries()}
+    tasks = [work.task(folder, name) for name in names]
+    settings = {"format": FORMAT, "index": work.indexer.name, **work.settings, "libraries": libraries()}
     records = Records(folder, IndexedTar)
     records.begin(settings)
     (folder / DATASET_JSON).unlink(missing_ok=True)
@@ -84,7 +119,7 @@ def _index(
     finally:
         remove_leftovers(folder)  # of processes that were killed in this run
     try:
-        report = _finished(folder, indexer, fast, [done[task.name] for task in tasks])
+        report = _finished(folder, work, [done[task.name] for task in tasks])
     except DatasetError:
         records.discard()  # another modality may be tried
         raise
@@ -92,12 +127,12 @@ def _index(
     return report
 
 
-def _finished(folder: Path, indexer: Indexer, fast: bool, tars: Sequence[IndexedTar]) -> IndexReport:
+def _finished(folder: Path, work: _Work, tars: Sequence[IndexedTar]) -> IndexReport:
     """Write the files that make the folder a split. Raises DatasetError if no tar holds a usable sample."""
     shards, rejects, label_names = _merged(tars)
     if not shards:
         example = f", for example {rejects[0].source}: {rejects[0].reason}" if rejects else ""
-        raise DatasetError(f"{len(tars)} tars hold no usable {indexer.noun}{example}")
+        raise DatasetError(f"{len(tars)} tars hold no usable {work.indexer.noun}{example}")
     for name in {tar.shard.name for tar in tars} - {shard.name for shard in shards}:
         for suffix in (PACKETS, *SUMS_OF.values()):
             sidecar(folder, name, suffix).unlink(missing_ok=True)
@@ -106,10 +141,10 @@ def _finished(folder: Path, indexer: Indexer, fast: bool, tars: Sequence[Indexed
     info = DatasetInfo(
         dataset=folder.resolve().name,
         split=folder.resolve().name,
-        modality=indexer.name,
+        modality=work.indexer.name,
         profile=FOREIGN,
         label_names=label_names,
-        settings={"fast": fast},
+        settings=work.settings,
     )
     finish_split(folder, info, shards, rejects)
     return IndexReport(

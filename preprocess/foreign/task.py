@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from ...shards.errors import ShardError
+from ...shards.errors import OutageError
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.sample import Reject
 from ...shards.format.ustar import CHUNK_BYTES, HashedReader
@@ -18,8 +18,9 @@ from ...shards.stores.publish import publishing
 from ..blames import NO_BLAMES, Blames
 from ..encode.reject import RejectError
 from ..executors.base import Report
-from ..limits import Limits, limited
+from ..limits import DEFAULT, Limits, limited
 from ..machine import check_machine
+from ..retry import PAUSES_S, retried
 from .groups import Group, groups
 from .indexer import INDEXERS
 from .labels import Label, label_of
@@ -27,12 +28,16 @@ from .labels import Label, label_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TarTask:
-    """The tar at `out / name`, its modality, and whether every entry point of its videos is decoded."""
+    """The tar at `out / name`, its modality, whether every entry point of its videos is decoded, what a sample may
+    cost, and the pauses in seconds between attempts to read the tar.
+    """
 
     out: Path
     name: str
     modality: str
     check: bool
+    limits: Limits = DEFAULT
+    pauses_s: tuple[float, ...] = PAUSES_S
     blames: Blames = NO_BLAMES
 
     @property
@@ -94,9 +99,13 @@ class _Found:
 
 
 def index_tar(task: TarTask, report: Report) -> IndexedTar:
-    """Read the tar once and index it. Calls `report` with each key. Raises ShardError if the tar cannot be read,
-    OutageError if the machine has too little left to judge a sample.
+    """Read the tar once and index it. Calls `report` with each key. Raises ShardError if it is no whole tar, and
+    OutageError if it cannot be read, also after the task's last pause, or if the machine has too little left to judge.
     """
+    return retried(f"the tar {task.name!r}", lambda: _indexed(task, report), task.pauses_s, report)
+
+
+def _indexed(task: TarTask, report: Report) -> IndexedTar:
     path = task.out / task.name
     found = _Found()
     try:
@@ -109,7 +118,7 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
             while reader.read(CHUNK_BYTES):
                 pass
     except OSError as error:
-        raise ShardError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
     write_sums(sidecar(task.out, task.name, SUMS_OF[".tar"]), reader.sums)
     with packets_path(task.out, task.name).open("rb") as file:
         written = HashedReader(file, lambda size_bytes: None)
@@ -141,7 +150,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO, report:
         label = label_of(group.data)
         task.blames.check(source)
         try:
-            with limited(source, Limits(), report):
+            with limited(source, task.limits, report):
                 indexed = indexer.index(group.data[component], component, task.check)
         finally:
             report(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,8 @@ from .batch import AudioBatch
 from .clip import AudioClip
 from .reader import SoundPlan, SoundReader
 from .spectrogram import Spectrogram
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +223,8 @@ class AudioSampler:
             return sound, index, 1.0
         try:
             other = self.sounds.sound(partner.plan, stats)
-        except SampleError:
+        except SampleError as error:
+            log.warning("mixed with nothing: %s", error)
             return sound, index, 1.0
         out = np.zeros((max(len(sound), len(other)), sound.shape[1]), dtype=np.float32)
         out[: len(sound)] += np.float32(partner.share) * (sound - sound.mean())

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
 from .terminal import Json, show
 
 
@@ -26,6 +27,9 @@ def index(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes [default: one per core]", show_default=False)
     ] = None,
+    max_pixels: MaxPixels = None,
+    time_limit: TimeLimit = 60.0,
+    memory_limit: MemoryLimit = None,
     as_json: Json = False,
 ) -> None:
     """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or sounds (flac, wav, mp3, ogg, opus, m4a, aac).
@@ -36,7 +40,8 @@ def index(
     from ..preprocess import index_tars
     from ..preprocess.progress import ProgressBar
 
+    limits = limits_of(max_pixels, time_limit, memory_limit)
     with nullcontext() if as_json else ProgressBar() as shown:
-        report = index_tars(tars, out, modality=modality, fast=fast, workers=workers, progress=shown)
+        report = index_tars(tars, out, modality=modality, fast=fast, workers=workers, limits=limits, progress=shown)
     facts = {"folder": str(report.folder), "tars": report.tars, "samples": report.samples, "rejects": report.rejects}
     show(facts, as_json)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
 from .terminal import Json, show
 
 if TYPE_CHECKING:
@@ -42,29 +42,9 @@ def shards(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete what an earlier run wrote to OUT, and start over.")
     ] = False,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1 << 28,
-            help="Pixels of a frame or an image; larger ones are rejected [default: 2^26 of a frame, 2^28 of an image]",
-            show_default=False,
-        ),
-    ] = None,
-    time_limit: Annotated[
-        float,
-        typer.Option(
-            min=1, help="Seconds that a source may take, and 20 times as long as its media last; others are rejected."
-        ),
-    ] = 60.0,
-    memory_limit: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            help="GB that a process may take; a source that needs more is rejected [default: no limit]",
-            show_default=False,
-        ),
-    ] = None,
+    max_pixels: MaxPixels = None,
+    time_limit: TimeLimit = 60.0,
+    memory_limit: MemoryLimit = None,
     max_rejects: Annotated[
         float,
         typer.Option(
@@ -85,14 +65,12 @@ def shards(
     An interrupted run continues where it stopped, so does one that a missing disk or a lack of memory ended. Files that
     cannot be decoded are listed in rejects.parquet with the reason.
     """
-    from ..preprocess import PROFILES, Limits, make_shards
+    from ..preprocess import PROFILES, make_shards
     from ..preprocess.progress import ProgressBar
 
     if profile not in PROFILES:
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
-    limits = Limits(time_s=time_limit, memory_gb=memory_limit)
-    if max_pixels is not None:
-        limits = replace(limits, frame_pixels=max_pixels, image_pixels=max_pixels)
+    limits = limits_of(max_pixels, time_limit, memory_limit)
     folder = dataset.rpartition(":")[2]
     with nullcontext() if as_json else ProgressBar() as shown:
         report = make_shards(

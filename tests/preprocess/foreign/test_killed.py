@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import index_tars
-from maskstream.shards.errors import ResumeError
+from maskstream.preprocess.limits import Limits
+from maskstream.shards.errors import DatasetError, OutageError, ResumeError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.verify import verify
@@ -134,3 +135,48 @@ def test_a_stopped_run_is_not_finished_with_other_settings(tars):
     shutil.rmtree(tars / RECORDS)
     index_tars([tars], fast=True, workers=0)
     assert not (tars / RECORDS).exists()
+
+
+class Away:
+    """An executor in this process, without whose tar `name` the job begins; it comes back at the first pause."""
+
+    def __init__(self, path, comes_back):
+        self.path, self.comes_back = path, comes_back
+        self.notes = []
+
+    def run(self, work, tasks):
+        from maskstream.preprocess.executors.base import Finished
+
+        elsewhere = self.path.rename(self.path.with_suffix(".away"))
+
+        def report(note):
+            if "tried again" in str(note):
+                self.notes.append(note)
+                if self.comes_back:
+                    elsewhere.rename(self.path)
+
+        try:
+            for task in tasks:
+                yield Finished(task, work(task, report))
+        finally:
+            if elsewhere.exists():
+                elsewhere.rename(self.path)
+
+
+def test_a_tar_that_is_away_for_a_moment_is_indexed_and_one_that_stays_away_ends_the_run(tars, tmp_path):
+    whole = shutil.copytree(tars, tmp_path / "whole/tars")
+    index_tars([whole], workers=0)
+    stays = Away(tars / "t-005.tar", comes_back=False)
+    with pytest.raises(OutageError, match=r"the tar 't-005\.tar' was tried 3 times .* run the same command again"):
+        index_tars([tars], executor=stays, pauses_s=(0.0, 0.0))
+    assert (len(stays.notes), len(recorded(tars))) == (2, 5)
+    assert not (tars / "dataset.json").exists()
+    returns = Away(tars / "t-005.tar", comes_back=True)
+    index_tars([tars], executor=returns, pauses_s=(0.0,))
+    assert len(returns.notes) == 1
+    assert contents(tars) == contents(whole)
+
+
+def test_a_sample_that_passes_a_limit_is_no_sample_of_an_index(tars):
+    with pytest.raises(DatasetError, match="has frames of 64x48 = 3072 pixels; the limit is 3071"):
+        index_tars([tars], workers=0, limits=Limits(frame_pixels=64 * 48 - 1))
