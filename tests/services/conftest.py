@@ -10,6 +10,7 @@ import pytest
 from .azurite import CONTAINER, AzureServer, azurite
 from .nginx import WebServer, nginx
 from .seaweedfs import BUCKET, S3Server, seaweedfs
+from .slurm import Slurm, slurm
 
 _numbers = itertools.count()
 
@@ -49,3 +50,10 @@ def web_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     """A web server for all tests; what lies in `web_server.folder` is at `web_server.url`."""
     with nginx(tmp_path_factory.mktemp("nginx")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A Slurm cluster for all tests."""
+    with slurm(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
