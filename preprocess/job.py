@@ -7,7 +7,7 @@
    run continues where it stopped, and a changed source is noticed.
 5. The job writes manifest, rejects and dataset.json, reads everything back and compares it.
 
-The bytes are the same for any number of workers and after any number of interruptions.
+The bytes are the same for any number of workers, parts and machines, and after any number of interruptions.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from ..shards.errors import OutageError
 from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
 from ..shards.stores.publish import remove_leftovers
-from ..shards.stores.sole_writer import sole_writer
+from ..shards.stores.sole_writer import joint_writer, sole_writer
 from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder, in_profile
 from .encode.video.profile import VideoProfile
 from .executors.base import Executor
 from .executors.local import executor_of
 from .ledger import run_tasks
+from .libraries import InEnvironment, libraries
 from .limits import Limits
+from .part import Part
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
 from .reject_limit import MAX_REJECTS
@@ -41,7 +43,9 @@ from .split import SplitJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitReport:
-    """A split after a run. `state` is "written", "continued" or "already finished"; `counts` as in dataset.json."""
+    """A split after a run. `state` is "written", "continued" or "already finished"; `counts` as in dataset.json. After
+    a part, it is "part I/N written", and `counts` has the number of its shards and how many of them this run wrote.
+    """
 
     folder: Path
     state: str
@@ -73,6 +77,8 @@ def make_shards(
     max_rejects: float = MAX_REJECTS,
     retry_rejects: bool = False,
     pauses_s: Sequence[float] = PAUSES_S,
+    part: tuple[int, int] | None = None,
+    finish: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`.
@@ -95,6 +101,13 @@ def make_shards(
     sources is rejected or missing, the split is not finished, and the run ends with DatasetError; a run with a larger
     share then uses what is written.
 
+    Several machines share a job in parts. `part=(i, n)`, 1 <= i <= n, writes the shards i - 1, i - 1 + n, ... of each
+    split and their records, and stops. Parts run at the same time and in any order; the next runs may have another n.
+    `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and raises UnfinishedError
+    if shards are missing. A run of neither kind does what is left of the job by itself.
+
+    Every process must have the job's libraries (`libraries.py`); one with others raises ResumeError and writes nothing.
+
     Raises ValueError for wrong arguments, DatasetError also if the raw data do not have the published layout, BusyError
     if another run writes to the same folder, and ShardError if the shards do not read back as they were written.
     """
@@ -102,6 +115,11 @@ def make_shards(
         raise ValueError(f"{max_rejects=} must be a share of the sources, from 0 to 1")
     if overwrite and retry_rejects:
         raise ValueError("overwrite and retry_rejects exclude each other: overwrite encodes every source again")
+    if finish and (part or overwrite or retry_rejects):
+        raise ValueError("finish writes no shards; part, overwrite and retry_rejects belong to runs that do")
+    if part and overwrite:
+        raise ValueError("a part cannot overwrite what other parts write; delete the output folder to start over")
+    own = None if part is None else Part(*part)
     if samples_per_shard is not None and samples_per_shard < 1:
         raise ValueError(f"{samples_per_shard=} must be at least 1")
     sources_of = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
@@ -118,19 +136,26 @@ def make_shards(
             raw.missing.get(name, []),
             max_rejects=max_rejects,
             retry_rejects=retry_rejects,
+            part=own,
         )
         for name in raw.splits
     }
     with ExitStack() as stack, _memory_is_no_bug():
-        todo = _todo(splits, stack, overwrite=overwrite)
-        done = _write(todo, executor, progress, overwrite=overwrite)
-        for name, split in todo.items():
+        todo = _todo(splits, stack, overwrite=overwrite, jointly=own is not None)
+        done = _recorded(todo) if finish else {}
+        for split in todo.values():
+            split.join() if own else split.begin(overwrite=overwrite)
+        if not finish:
+            done = _write(todo, executor, progress)
+        for name, split in todo.items() if own is None else ():
             split.finish(done)
             _verify(name, split, progress)
     return JobReport(
         dataset=raw.name,
         profile=encoder.profile,
-        splits={name: _report(split, written=name in todo) for name, split in splits.items()},
+        splits={
+            name: _report(split, own if name in todo else None, written=name in todo) for name, split in splits.items()
+        },
         n_sources=sum(split.n_sources for split in splits.values()),
         wall_s=time.monotonic() - start_s,
     )
@@ -181,14 +206,17 @@ def _memory_is_no_bug() -> Iterator[None]:
         ) from error
 
 
-def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool) -> dict[str, SplitJob]:
-    """The splits that are not finished, or all with `overwrite`. Each is locked until `stack` releases the locks."""
+def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool, jointly: bool) -> dict[str, SplitJob]:
+    """The splits that are not finished, or all with `overwrite`. Each is locked until `stack` releases the locks,
+    `jointly` with the runs of other parts, whose temporary files stay.
+    """
     todo = {}
     for name, split in splits.items():
         if not overwrite and split.is_finished():
             continue
-        stack.enter_context(sole_writer(split.folder))
-        stack.callback(remove_leftovers, split.folder)
+        stack.enter_context(joint_writer(split.folder) if jointly else sole_writer(split.folder))
+        if not jointly:
+            stack.callback(remove_leftovers, split.folder)
         if overwrite or not split.is_finished():
             todo[name] = split
     return todo
@@ -207,15 +235,20 @@ class _Splits:
         self.owner[task.name].record(task, done)
 
 
-def _write(
-    splits: dict[str, SplitJob], executor: Executor, progress: Progress, *, overwrite: bool
-) -> dict[str, WrittenShard]:
-    """Run the tasks of all splits in parallel and return the record of each task by its name."""
-    for split in splits.values():
-        split.begin(overwrite=overwrite)
-    owner = {task.name: split for split in splits.values() for task in split.tasks}
-    tasks = [task for split in splits.values() for task in split.tasks]
-    return run_tasks(executor, write_task, tasks, _Splits(owner), progress, phase="encode", unit="sources")
+def _recorded(splits: dict[str, SplitJob]) -> dict[str, WrittenShard]:
+    """The records of all tasks by name. Raises UnfinishedError if some are missing."""
+    return {name: record for split in splits.values() for name, record in split.recorded().items()}
+
+
+def _write(splits: dict[str, SplitJob], executor: Executor, progress: Progress) -> dict[str, WrittenShard]:
+    """Run this run's tasks of all splits in parallel and return the record of each by its name."""
+    owner = {task.name: split for split in splits.values() for task in split.own}
+    tasks = [task for split in splits.values() for task in split.own]
+    if not tasks:
+        return {}
+    modality = next(iter(splits.values())).info.modality
+    work = InEnvironment(write_task, modality, libraries(modality))
+    return run_tasks(executor, work, tasks, _Splits(owner), progress, phase="encode", unit="sources")
 
 
 def _verify(name: str, split: SplitJob, progress: Progress) -> None:
@@ -231,6 +264,9 @@ def _verify(name: str, split: SplitJob, progress: Progress) -> None:
     split.verify(advance)
 
 
-def _report(split: SplitJob, *, written: bool) -> SplitReport:
+def _report(split: SplitJob, part: Part | None, *, written: bool) -> SplitReport:
+    if part is not None and written:
+        counts = {"shards": len(split.own), "shards_written": split.written}
+        return SplitReport(folder=split.folder, state=f"part {part} written", counts=counts)
     state = ("continued" if split.written < len(split.tasks) else "written") if written else "already finished"
     return SplitReport(folder=split.folder, state=state, counts=split.counts())

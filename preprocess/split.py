@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.config import differences
-from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError
+from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError, UnfinishedError
 from ..shards.format.checked_file import read_checked
 from ..shards.format.columns import FORMAT
 from ..shards.format.dataset import DATASET_JSON, FOREIGN, MANIFEST, REJECTS, finish_split, read_dataset_json
@@ -21,6 +21,7 @@ from ..shards.stores.block_sums import SUMS
 from ..shards.stores.publish import remove_leftovers
 from .file_state import FileState
 from .libraries import libraries
+from .part import Part
 from .plan import ShardTask
 from .reject_limit import check_rejects
 from .shard_task import WrittenShard, rejects_of, sources_of
@@ -35,7 +36,8 @@ class SplitJob:
     """Writes one split into `folder`. It is the ledger of the split's tasks.
 
     `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
-    `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand.
+    `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand. `part` is the
+    part of the tasks that this run does, beside other runs; None for all.
     """
 
     def __init__(
@@ -47,10 +49,13 @@ class SplitJob:
         *,
         max_rejects: float = 1.0,
         retry_rejects: bool = False,
+        part: Part | None = None,
     ) -> None:
         self.folder = folder
         self.info = info
         self.tasks = tasks
+        self.own = tasks if part is None else part.of(tasks)
+        """The tasks of this run."""
         self.written = 0
         """How many shards this run has written."""
         self.n_sources = 0
@@ -120,6 +125,31 @@ class SplitJob:
         (self.folder / DATASET_JSON).unlink(missing_ok=True)  # shards that it describes may be replaced from now on
         remove_leftovers(self.folder)
 
+    def join(self) -> None:
+        """Begin the records, or continue them, beside other runs. Nothing that stands is touched.
+
+        Raises the errors of `begin`.
+        """
+        self._check_strange({task.path.name for task in self.tasks})
+        self._records.check(self._settings())
+        self._check_sources()
+        self._records.join(self._settings())
+        if (self.folder / DATASET_JSON).exists() and any(self.stands(task) is None for task in self.own):
+            self._records.unverified()
+            (self.folder / DATASET_JSON).unlink(missing_ok=True)
+
+    def recorded(self) -> dict[str, WrittenShard]:
+        """The records of all tasks by name. Raises UnfinishedError if some are missing or do not stand."""
+        found = {task.name: self.stands(task) for task in self.tasks}
+        missing = [name for name, record in found.items() if record is None]
+        if missing:
+            names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise UnfinishedError(
+                f"{self.folder}: {len(missing)} of {len(found)} shards are not written yet: {names}; run the parts "
+                "that were stopped again (any --part i/n writes what is missing of its share), then --finish"
+            )
+        return {name: record for name, record in found.items() if record is not None}
+
     def _check_strange(self, names: set[str]) -> None:
         if strange := sorted(path.name for path in self.folder.glob("*.tar") if path.name not in names):
             raise DatasetError(
@@ -149,7 +179,7 @@ class SplitJob:
 
     def _written_from(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
         """Each source of the shards that were written, whether it was a reject, and the states of its files then."""
-        for task in self.tasks:
+        for task in self.own:
             read = self._records.first(task)
             if read is not None:
                 rejected = {reject.source for reject in rejects_of(read)}
@@ -159,7 +189,7 @@ class SplitJob:
 
     def _settings(self) -> dict[str, Any]:
         names = {"format": FORMAT, "dataset": self.info.dataset, "split": self.info.split}
-        return {**names, **self.info.settings, "libraries": libraries()}
+        return {**names, **self.info.settings, "libraries": libraries(self.info.modality)}
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
         """The record of a shard that an earlier run has written; None if there is none."""

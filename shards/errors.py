@@ -6,6 +6,7 @@ MaskstreamError
 ├── StoreError      a store cannot read or write bytes
 ├── OutageError     something cannot be read or had now; nothing is known to be wrong with the bytes
 ├── ResumeError     a saved state cannot be resumed exactly
+├── UnfinishedError shards of a job are not written yet
 ├── BusyError       another run writes to the same folder
 ├── WorkerDiedError the worker processes of one task or batch died repeatedly
 └── DatasetError    raw data do not have the published layout (says what is missing, where, and how to get it)
@@ -58,6 +59,10 @@ class OutageError(MaskstreamError):
 
 class ResumeError(MaskstreamError):
     """A saved state cannot be resumed exactly; the message says what differs."""
+
+
+class UnfinishedError(MaskstreamError):
+    """A job cannot be finished, because shards are not written yet; the message says how many and which."""
 
 
 class BusyError(MaskstreamError):

@@ -24,7 +24,7 @@ from ...shards.stores.sole_writer import sole_writer
 from ..executors.base import Executor
 from ..executors.local import executor_of
 from ..ledger import run_tasks
-from ..libraries import libraries
+from ..libraries import InEnvironment, libraries
 from ..limits import Limits
 from ..progress import Progress
 from ..retry import PAUSES_S
@@ -109,13 +109,15 @@ class _Work:
 def _index(paths: Sequence[Path], folder: Path, work: _Work, executor: Executor, progress: Progress) -> IndexReport:
     names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
     tasks = [work.task(folder, name) for name in names]
-    settings = {"format": FORMAT, "index": work.indexer.name, **work.settings, "libraries": libraries()}
+    environment = libraries(work.indexer.name)
+    settings = {"format": FORMAT, "index": work.indexer.name, **work.settings, "libraries": environment}
     records = Records(folder, IndexedTar)
     records.begin(settings)
     (folder / DATASET_JSON).unlink(missing_ok=True)
     remove_leftovers(folder)
     try:
-        done = run_tasks(executor, index_tar, tasks, records, progress, phase="index", unit="tars")
+        checked = InEnvironment(index_tar, work.indexer.name, environment)
+        done = run_tasks(executor, checked, tasks, records, progress, phase="index", unit="tars")
     finally:
         remove_leftovers(folder)  # of processes that were killed in this run
     try:

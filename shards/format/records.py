@@ -18,7 +18,7 @@ import xxhash
 
 from ..config import differences
 from ..errors import ResumeError
-from ..stores.publish import publish, remove_leftovers, sync_folder
+from ..stores.publish import create, publish, remove_leftovers, sync_folder
 
 RECORDS = ".records"
 JOB = "job.json"
@@ -100,6 +100,26 @@ class Records(Generic[RecordT]):
         remove_leftovers(self.path)
         self._write_job(Job(settings=_plain(settings), verified=False))
 
+    def join(self, settings: Mapping[str, Any]) -> None:
+        """Begin or continue the job with `settings` beside other writers, whose records and temporary files stay.
+
+        Raises ResumeError if the job has other settings, or if there are records of a job that is lost.
+        """
+        self.check(settings)
+        if self.job() is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder)
+            if any(self.path.glob(f"*{_RECORD}")) and self.job() is None:
+                raise ResumeError(f"{self.path} has records, but no {JOB}; delete it to write every shard again")
+            create(self.path / JOB, _job_bytes(Job(settings=_plain(settings), verified=False)))
+            self.check(settings)
+
+    def unverified(self) -> None:
+        """Note that files of the split may be replaced from now on."""
+        job = self.job()
+        if job is not None and job.verified:
+            self._write_job(Job(settings=job.settings, verified=False))
+
     def verified(self) -> None:
         """Note that the split was read back whole."""
         job = self.job()
@@ -107,8 +127,7 @@ class Records(Generic[RecordT]):
             self._write_job(Job(settings=job.settings, verified=True))
 
     def _write_job(self, job: Job) -> None:
-        data = {"settings": job.settings, "verified": job.verified}
-        publish(self.path / JOB, json.dumps(data, sort_keys=True, allow_nan=False).encode())
+        publish(self.path / JOB, _job_bytes(job))
 
     def first(self, task: Named) -> Json | None:
         """The first part of a task's record; None if there is no record, or it is damaged."""
@@ -145,6 +164,11 @@ class Records(Generic[RecordT]):
             path.unlink(missing_ok=True)
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
+
+
+def _job_bytes(job: Job) -> bytes:
+    data = {"settings": job.settings, "verified": job.verified}
+    return json.dumps(data, sort_keys=True, allow_nan=False).encode()
 
 
 def _plain(settings: Mapping[str, Any]) -> Json:

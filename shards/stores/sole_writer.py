@@ -1,4 +1,4 @@
-"""The lock that lets only one run write into a folder."""
+"""The locks of a folder: one run writes there alone, or several that agree on what they write do so jointly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, StoreError
@@ -28,28 +28,49 @@ def sole_writer(folder: Path) -> Iterator[None]:
     system without locks (Lustre without `flock`, for example) the block runs unlocked, with a warning. On NFS a lock
     holds on all machines, unless it is mounted with `nolock` or `local_lock`.
     """
+    with _holding(folder, fcntl.LOCK_EX):
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+@contextmanager
+def joint_writer(folder: Path) -> Iterator[None]:
+    """Lock `folder` for the block, beside other joint writers but no sole writer. The errors are those of
+    `sole_writer`. The last joint writer removes the lock file.
+    """
     path = folder / LOCK
+    with _holding(folder, fcntl.LOCK_SH) as descriptor:
+        try:
+            yield
+        finally:
+            with suppress(BlockingIOError):  # others still write
+                _lock(descriptor, path, fcntl.LOCK_EX)
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _holding(folder: Path, how: int) -> Iterator[int]:
+    """A descriptor of the lock file, which is locked for the block and names this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(path)
+        descriptor = _locked(folder / LOCK, how)
     except OSError as error:
         raise StoreError(f"{folder} cannot be written to ({error.strerror}); give a writable output folder") from error
     with os.fdopen(descriptor, "r+") as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield descriptor
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path, how: int) -> int:
     """A locked descriptor of the file that is at `path` now."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            _lock(descriptor, path)
+            _lock(descriptor, path, how)
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except BlockingIOError as error:
@@ -64,9 +85,9 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _lock(descriptor: int, path: Path, how: int) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

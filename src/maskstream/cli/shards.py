@@ -58,16 +58,32 @@ def shards(
         bool,
         typer.Option("--retry-rejects", help="Encode the shards with rejects again, also of a finished split."),
     ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Write only every N-th shard, from the I-th on, and no index: the part of one machine of N.",
+            show_default=False,
+        ),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Write the index of the shards that all parts wrote, and verify.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Convert raw data in its publisher's layout into verified shards for training.
 
     An interrupted run continues where it stopped, so does one that a missing disk or a lack of memory ended. Files that
     cannot be decoded are listed in rejects.parquet with the reason.
+
+    Many machines share a job with --part 1/N to N/N, at the same time and in one OUT; then --finish
+    (docs/cluster.md). A part that was killed is run again; N may change.
     """
     from ..preprocess import PROFILES, make_shards
+    from ..preprocess.part import Part
     from ..preprocess.progress import ProgressBar
 
+    own = None if part is None else Part.parse(part)
     if profile not in PROFILES:
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
     limits = limits_of(max_pixels, time_limit, memory_limit)
@@ -84,6 +100,8 @@ def shards(
             limits=limits,
             max_rejects=max_rejects,
             retry_rejects=retry_rejects,
+            part=None if own is None else (own.number, own.count),
+            finish=finish,
             progress=shown,
         )
     show(_facts(report), as_json)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.shards.errors import BusyError
-from maskstream.shards.stores.sole_writer import LOCK, sole_writer
+from maskstream.shards.stores.sole_writer import LOCK, joint_writer, sole_writer
 
 HOLD = (
     "import sys, time\nfrom pathlib import Path\nfrom maskstream.shards.stores.sole_writer import sole_writer\n"
@@ -61,3 +61,17 @@ def test_an_error_inside_lets_go(tmp_path: Path) -> None:
         1 / 0  # noqa: B018
     with sole_writer(tmp_path):
         pass
+
+
+def test_joint_writers_exclude_sole_ones_until_the_last_is_done(tmp_path: Path) -> None:
+    first, second = joint_writer(tmp_path), joint_writer(tmp_path)
+    first.__enter__()
+    second.__enter__()
+    for one in (first, second):
+        with pytest.raises(BusyError, match="another run writes"):
+            sole_writer(tmp_path).__enter__()
+        one.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+    with sole_writer(tmp_path), pytest.raises(BusyError, match="another run writes"):
+        joint_writer(tmp_path).__enter__()
+    assert list(tmp_path.iterdir()) == []
