@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,9 @@ VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
     | {".webm", ".wmv"}
 )
+
+_THREADS, _LOOKED_UP = 32, 64
+"""How many threads look for files, and for how many files each at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,16 +44,27 @@ class Dataset:
 
 
 def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], list[Reject]]:
-    """The sources whose files exist, and a reject for each other source."""
+    """The sources whose files exist, and a reject for each other source. Threads look for them, for a network's file
+    system takes a millisecond a file.
+    """
+    sources = list(listed)
     present: list[Source] = []
     missing: list[Reject] = []
-    for source in listed:
-        if source.path.is_file():
-            present.append(source)
-        else:
-            where = source.path.relative_to(root) if source.path.is_relative_to(root) else source.path
-            missing.append(Reject(source=source.id, stage="missing", reason=f"there is no file {where}"))
+    parts = [sources[at : at + _LOOKED_UP] for at in range(0, len(sources), _LOOKED_UP)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for part, found in zip(parts, pool.map(_exist, parts), strict=True):
+            present += (source for source, is_there in zip(part, found, strict=True) if is_there)
+            missing += (_missing(source, root) for source, is_there in zip(part, found, strict=True) if not is_there)
     return present, missing
+
+
+def _exist(sources: list[Source]) -> list[bool]:
+    return [source.path.is_file() for source in sources]
+
+
+def _missing(source: Source, root: Path) -> Reject:
+    where = source.path.relative_to(root) if source.path.is_relative_to(root) else source.path
+    return Reject(source=source.id, stage="missing", reason=f"there is no file {where}")
 
 
 def dataset_of(

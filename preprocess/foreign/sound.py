@@ -6,12 +6,11 @@ from itertools import islice
 
 import numpy as np
 
-from ...shards.media.fbank import SUMS
 from ...shards.media.sound_packets import Floats, decoded
 from ...shards.media.sound_table import SoundForm, SoundTable, SoundTableError, packets_of
 from ...shards.members.member import Member
 from ...shards.members.sound import SOUND
-from ..encode.audio.encoder import check_sound, fbank_sums
+from ..encode.audio.encoder import check_sound
 from ..encode.audio.sound import Sound, read_sound
 from .indexed import Indexed
 from .sound_entries import Timeline, cells_of, digest
@@ -28,6 +27,8 @@ def index_sound(data: bytes, component: str) -> Indexed:
     The full decode is the reference. A table that reads only part of the member is used only if its decode equals the
     reference.
     """
+    from ..encode.audio.fbank_sums import fbank_sums  # imports torch, which the index of a video needs not
+
     container = container_of(data, component)
     sound = read_sound(data, container=container)
     check_sound(sound)
@@ -40,7 +41,7 @@ def index_sound(data: bytes, component: str) -> Indexed:
     }
     sums = fbank_sums(sound.samples, np.float32(_scale(sound)), sound.sample_rate)
     table = _table(data, container, sound).to_bytes()
-    return Indexed(member=Member(kind=SOUND.name, data=data, facts=facts, table=table), sums={SUMS: sums})
+    return Indexed(member=Member(kind=SOUND.name, data=data, facts=facts, table=table), sums=sums)
 
 
 def _table(data: bytes, container: str, sound: Sound) -> SoundTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -45,34 +46,39 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
     published. Raises ValueError if the path does not end in .tar, ShardError if there are no samples, a key occurs
     twice or has an empty part between slashes, or a member is larger than 8 GiB.
     """
-    # imported here because it imports torch, which readers of shards do not need
-    from webdataset.writer import TarWriter
-
     path = Path(path)
     if path.suffix != ".tar":
         raise ValueError(f"the path {str(path)!r} of a shard must end in .tar")
     rows: dict[str, Row] = {}
-    position = 0
     with publishing(path) as stream:
         hashed = _HashedStream(stream)
-        # With these arguments TarWriter writes the same bytes as tarfile's USTAR. It sorts the components of a sample,
-        # so they are written one by one to keep their order.
-        with TarWriter(hashed, encoder=False, user="", group="", mode=0o644, mtime=0) as tar:
-            for sample in samples:
-                _check(path.name, sample, rows)
-                members = {}
-                for name, member in sample.members.items():
-                    tar.write({"__key__": sample.key, name: member.data})
-                    members[name] = Placed.of(member, position + BLOCK_BYTES)
-                    position += BLOCK_BYTES + -(-len(member.data) // BLOCK_BYTES) * BLOCK_BYTES
-                rows[sample.key] = Row(
-                    key=sample.key, label=sample.label, source=sample.source, members=members, sums=sample.sums
-                )
+        for sample in samples:
+            _check(path.name, sample, rows)
+            members = {}
+            for name, member in sample.members.items():
+                hashed.write(_header(f"{sample.key}.{name}", len(member.data)))
+                members[name] = Placed.of(member, hashed.size_bytes)
+                hashed.write(member.data)
+                hashed.write(bytes(-len(member.data) % BLOCK_BYTES))
+            rows[sample.key] = Row(
+                key=sample.key, label=sample.label, source=sample.source, members=members, sums=sample.sums
+            )
+        hashed.write(bytes(2 * BLOCK_BYTES))
+        hashed.write(bytes(-hashed.size_bytes % tarfile.RECORDSIZE))
         if not rows:
             raise ShardError(f"{path.name}: there are no samples to write; a shard needs at least one")
         _write_idx(path, rows.values())
         write_sums(path.with_suffix(SUMS), hashed.sums)
     return ShardRecord(path.name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
+
+
+def _header(name: str, size_bytes: int) -> bytes:
+    """The header of a member. What TarInfo leaves alone is mtime 0, uid and gid 0, no user and group names. The name
+    fits, for key and component have at most 80 and 19 characters.
+    """
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = size_bytes, 0o644
+    return header.tobuf(tarfile.USTAR_FORMAT, "utf-8")
 
 
 def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:

@@ -67,7 +67,7 @@ def descriptors(free):
 
 raw, out, kind, amount = sys.argv[1:]
 limits = {"memory": (resource.RLIMIT_AS, memory), "descriptors": (resource.RLIMIT_NOFILE, descriptors)}
-import av, webdataset.writer  # what a task imports
+import av  # what a task imports
 limit, of = limits[kind]
 try:
     make_shards("folder", raw, out, executor=Poor(limit, lambda: of(int(amount))), pauses_s=(0,))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ....shards.config import Config
-from ....shards.media.fbank import STATISTICS, SUMS
 from ....shards.media.flac import flac_stream
 from ....shards.members.sound import sound_member
 from ...source import Source
@@ -29,8 +26,8 @@ FRAME_SAMPLES = 4096
 LEVEL = 2
 """FLAC's compression level: its fixed predictors decode in 0.63 of level 5's time and take about 10 % more bytes."""
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
-_MINUTE, _CHUNK = 6000, 1 << 20
-"""How many windows and how many samples are processed at a time."""
+_CHUNK = 1 << 20
+"""How many samples are processed at a time."""
 _LOSSLESS_FLOAT = ("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be")
 
 
@@ -90,6 +87,9 @@ def check_sound(sound: Sound) -> None:
 
 def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
     """Encode a checked sound into member, meta and sums (see `AudioEncoder`)."""
+    # imported here because it imports torch, which takes a process longer than all else; videos need none
+    from .fbank_sums import fbank_sums
+
     samples, bits, gain = _quantised(sound)
     n, channels = samples.shape
     data = flac_stream(
@@ -112,7 +112,7 @@ def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
     return Encoded(
         members={"flac": sound_member(data, gain=gain)},
         meta=meta,
-        sums={SUMS: fbank_sums(samples, scale, sound.sample_rate)},
+        sums=fbank_sums(samples, scale, sound.sample_rate),
     )
 
 
@@ -150,39 +150,6 @@ def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) ->
     found = [bytes(packet) for packet in packets if packet.size]
     lengths = [min(size, len(samples) - first) for first in range(0, len(samples), size)]
     return list(zip(lengths, found, strict=True))
-
-
-def fbank_sums(samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: np.float32, rate: int) -> list[float]:
-    """Count, sum and sum of squares of the filterbank values of a sound: mean of channels, at 16 kHz, without offset.
-
-    samples: (n, channels); `scale` converts them to full scale 1.
-    """
-    import soxr
-
-    mono = samples.mean(axis=1, dtype=np.float32) * scale
-    if rate != STATISTICS.sample_rate:
-        mono = soxr.resample(mono, rate, STATISTICS.sample_rate, quality="HQ")
-    waveform = torch.from_numpy(mono)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the sums must not depend on the machine or the number of processes
-    try:
-        values = total = squares = 0.0
-        for part in _minutes(waveform - waveform.mean()):
-            bank = STATISTICS(part).double()
-            values += bank.numel()
-            total += float(bank.sum())
-            squares += float(bank.square().sum())
-        return [values, round(total, 3), round(squares, 3)]
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Parts of one minute, overlapping so that together they have exactly the windows of the whole."""
-    bank, frames = STATISTICS, STATISTICS.n_frames(len(waveform))
-    for first in range(0, frames, _MINUTE):
-        last = min(first + _MINUTE, frames) - 1
-        yield waveform[first * bank.shift : last * bank.shift + bank.window]
 
 
 def _rms(samples: npt.NDArray[np.int32]) -> float:

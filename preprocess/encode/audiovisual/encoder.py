@@ -39,6 +39,7 @@ class AudioVisualEncoder(Config):
     profile `copy` is refused because it keeps no clock.
     """
 
+    version: ClassVar[int] = 2
     modality: ClassVar[str] = "audiovisual"
 
     video: VideoProfile = PROFILES["train"]

@@ -20,6 +20,10 @@ BT601 = 6
 """The number of smpte170m in ISO 23091-2, for matrix, primaries and transfer."""
 
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_COLORSPACES = {"bt709": "bt709", "fcc": "fcc", "smpte240m": "smpte240m", "bt2020": "bt2020ncl"}
+"""The matrices as FFmpeg's filter `colorspace` names them."""
+_YUV = ("yuv", "nv", "p0")
+"""How the names of pixel formats begin that have a matrix."""
 _SCALER = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
 
 
@@ -60,20 +64,34 @@ class Converter:
             self.size = fitted_size(*shown, self._short_side)
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation_of(frame))
         if key not in self._graphs:
-            self._graphs[key] = self._graph(frame, self.size)
+            self._graphs[key] = _chain(frame, conversion(frame, self.size))
         graph = self._graphs[key]
         graph.vpush(frame)
         return graph.vpull()
 
-    def _graph(self, frame: VideoFrame, size: tuple[int, int]) -> Graph:
-        transpose, flip_x, flip_y = orientation_of(frame)
-        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-        matrix = _MATRICES.get(frame.colorspace, "bt709" if min(frame.width, frame.height) >= 720 else "bt601")
-        width, height = size[::-1] if transpose else size
-        scale = f"{width}:{height}:in_range={'pc' if full else 'tv'}:out_range=tv:in_color_matrix={matrix}"
-        steps = [("scale", f"{scale}:out_color_matrix=bt601:{_SCALER}"), ("setsar", "1"), ("format", "yuv420p")]
-        steps += [("transpose", "dir=cclock_flip")] * transpose + [("hflip", "")] * flip_x + [("vflip", "")] * flip_y
-        return _chain(frame, steps)
+
+def conversion(frame: VideoFrame, size: tuple[int, int]) -> list[tuple[str, str]]:
+    """The filters, as (name, arguments), that convert frames like this one to `size`."""
+    transpose, flip_x, flip_y = orientation_of(frame)
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    matrix = _MATRICES.get(frame.colorspace, "bt709" if min(frame.width, frame.height) >= 720 else "bt601")
+    width, height = size[::-1] if transpose else size
+    # `scale` that also converts the matrix takes three times as long as `colorspace` after it, on the small frame.
+    # Given both matrices, it leaves the numbers as they are; given none, it converts from BT.601.
+    apart = matrix in _COLORSPACES and frame.format.name.startswith(_YUV)
+    scale = f"{width}:{height}:in_range={'pc' if full else 'tv'}:out_range=tv:in_color_matrix={matrix}"
+    steps = [("scale", f"{scale}:out_color_matrix={matrix if apart else 'bt601'}:{_SCALER}")]
+    if apart:
+        steps += [("format", "yuv420p"), ("colorspace", _matrix_only(_COLORSPACES[matrix]))]
+    steps += [("setsar", "1"), ("format", "yuv420p")]
+    steps += [("transpose", "dir=cclock_flip")] * transpose + [("hflip", "")] * flip_x + [("vflip", "")] * flip_y
+    return steps
+
+
+def _matrix_only(matrix: str) -> str:
+    """The arguments of `colorspace` that convert the matrix to BT.601 and leave primaries and transfer alone."""
+    same = "".join(f":i{of}=bt709:{of}=bt709" for of in ("primaries", "trc"))
+    return f"ispace={matrix}:space=smpte170m{same}:irange=tv:range=tv:format=yuv420p"
 
 
 def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:

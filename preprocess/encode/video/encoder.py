@@ -17,6 +17,7 @@ from .video import encode_video
 class VideoEncoder(Config):
     """Encodes videos with a profile."""
 
+    version: ClassVar[int] = 2
     modality: ClassVar[str] = "video"
 
     video: VideoProfile = PROFILES["train"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ....shards.config import Config
 
@@ -25,6 +25,8 @@ class VideoProfile(Config):
     short_side: pixels; videos are never upscaled. crf, preset: those of x264. keyint: frames. fps: frames per second;
     None keeps the source's rate.
     """
+
+    version: ClassVar[int] = 2  # 2: the matrix is converted apart from scaling, which changes the bytes
 
     name: Literal["train", "copy", "fps"] = "train"
     short_side: int = 256

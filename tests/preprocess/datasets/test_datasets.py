@@ -1,10 +1,13 @@
 """Each dataset's layout on a tiny tree of empty files, what is missing, and what a wrong layout is told."""
 
 import json
+import threading
+from pathlib import Path
 
 import pytest
 
-from maskstream.preprocess.datasets import DATASETS
+from maskstream.preprocess.datasets import DATASETS, Source
+from maskstream.preprocess.datasets.dataset import split_present
 from maskstream.preprocess.datasets.video.sample import CLIPS, windows
 from maskstream.shards.errors import DatasetError
 
@@ -46,6 +49,26 @@ def test_no_folder_and_an_empty_one(name, tmp_path):
     assert str(tmp_path / "none") in message
     assert "ROOT/" in message  # how to lay it out
     assert str(tmp_path) in refused(name, tmp_path)
+
+
+def test_many_files_are_looked_for_at_the_same_time(tmp_path, monkeypatch):
+    """Each look waits until two are on their way, as on a network's file system, where each takes its time."""
+    both = threading.Barrier(2, timeout=20)
+    looked = []
+
+    def is_file(path):
+        looked.append(path.name)
+        if path.name in ("0.mp4", "200.mp4"):
+            both.wait()
+        return path.name != "7.mp4"
+
+    listed = [Source(id=str(n), path=tmp_path / f"{n}.mp4") for n in range(300)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_file", is_file)
+        present, missing = split_present(listed, tmp_path)
+    assert sorted(looked) == sorted(source.path.name for source in listed)
+    assert [source.id for source in present] == [str(n) for n in range(300) if n != 7]
+    assert [reject.source for reject in missing] == ["7"]
 
 
 HEAD = "label,youtube_id,time_start,time_end,split\n"

@@ -80,6 +80,19 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path, samples: list[Samp
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_the_tar_is_what_webdataset_writes(tmp_path: Path, samples: list[Sample]) -> None:
+    from webdataset.writer import TarWriter
+
+    write_shard(tmp_path / "toy-000000.tar", samples)
+    with TarWriter(
+        str(tmp_path / "theirs.tar"), encoder=False, user="", group="", mode=0o644, mtime=0
+    ) as tar:  # it sorts the components of a sample, so they are written one by one
+        for sample in samples:
+            for name, member in sample.members.items():
+                tar.write({"__key__": sample.key, name: member.data})
+    assert (tmp_path / "toy-000000.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
 def test_idx_is_what_wds2idx_writes(tmp_path: Path, samples: list[Sample]) -> None:
     path = tmp_path / "toy-000000.tar"
     write_shard(path, samples)

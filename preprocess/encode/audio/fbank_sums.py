@@ -1,0 +1,49 @@
+"""The sums of a sound's filterbank, by which loaders normalise it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+import torch
+
+from ....shards.media.fbank import STATISTICS, SUMS
+
+_MINUTE = 6000
+"""How many windows are processed at a time."""
+
+
+def fbank_sums(
+    samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: np.float32, rate: int
+) -> dict[str, list[float]]:
+    """The sums `SUMS` of a sound: count, sum and sum of squares of its filterbank values, of the mean of the channels
+    at 16 kHz, without offset.
+
+    samples: (n, channels); `scale` converts them to full scale 1.
+    """
+    mono = samples.mean(axis=1, dtype=np.float32) * scale
+    if rate != STATISTICS.sample_rate:
+        mono = soxr.resample(mono, rate, STATISTICS.sample_rate, quality="HQ")
+    waveform = torch.from_numpy(mono)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the sums must not depend on the machine or the number of processes
+    try:
+        values = total = squares = 0.0
+        for part in _minutes(waveform - waveform.mean()):
+            bank = STATISTICS(part).double()
+            values += bank.numel()
+            total += float(bank.sum())
+            squares += float(bank.square().sum())
+        return {SUMS: [values, round(total, 3), round(squares, 3)]}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Parts of one minute, overlapping so that together they have exactly the windows of the whole."""
+    bank, frames = STATISTICS, STATISTICS.n_frames(len(waveform))
+    for first in range(0, frames, _MINUTE):
+        last = min(first + _MINUTE, frames) - 1
+        yield waveform[first * bank.shift : last * bank.shift + bank.window]

@@ -1,0 +1,53 @@
+"""Frames keep their colours, whatever matrix and range they come with."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from maskstream.preprocess.encode.video.convert import Converter, conversion
+
+WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+"""Red's and blue's share of Y, by the number of the matrix in ISO 23091-2."""
+
+
+def rgb_of(yuv, weights, *, full):
+    """R, G and B, 1 for full, of Y, U and V in 8 bits (..., 3)."""
+    red, blue = weights
+    y = yuv[..., 0] / 255 if full else (yuv[..., 0] - 16) / 219
+    u, v = ((yuv[..., n] - 128) / (255 if full else 224) for n in (1, 2))
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    return np.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], -1)
+
+
+def flat(colour, name, matrix, *, full):
+    """A frame of one colour, given in 8 bits."""
+    frame = av.VideoFrame(192, 128, name)
+    scale = 4 if "10" in name else 1
+    for plane, values in zip(frame.planes, [colour[:1], colour[1:]] if name == "nv12" else colour, strict=True):
+        kind = np.uint16 if scale > 1 else np.uint8
+        pattern = np.atleast_1d(np.array(values, kind) * scale)
+        plane.update(np.resize(pattern, plane.buffer_size // pattern.itemsize).tobytes())
+    frame.colorspace, frame.color_range = matrix, 2 if full else 1
+    return frame
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", ["yuv420p", "yuv444p", "yuv422p10le", "nv12"])
+@pytest.mark.parametrize("matrix", WEIGHTS)
+def test_the_matrix_is_converted_on_the_small_frame(matrix, name, full):
+    draw = np.random.default_rng(matrix)
+    convert = Converter(64, Fraction(1))
+    for _ in range(20):
+        colour = draw.integers(60, 190, 3)
+        frame = flat(colour.tolist(), name, matrix, full=full)
+        filters = [filter for filter, _ in conversion(frame, (96, 64))]
+        assert filters[0] == "scale"
+        assert ("colorspace" in filters) == (matrix != 6)
+        made = convert(frame)
+        planes = [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:32, :48] for plane in made.planes]
+        assert all(np.ptp(plane) <= 2 for plane in planes)  # 10 bits are dithered
+        ours = np.array([plane.mean() for plane in planes])
+        want, got = rgb_of(colour.astype(float), WEIGHTS[matrix], full=full), rgb_of(ours, WEIGHTS[6], full=False)
+        assert np.abs(want - got).max() * 255 < 3.5, (colour, want, got)
