@@ -18,6 +18,7 @@ from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
 from ..shards.stores.block_sums import SUMS
+from ..shards.stores.local import LocalStore
 from ..shards.stores.publish import remove_leftovers
 from .file_state import FileState
 from .libraries import libraries
@@ -77,7 +78,7 @@ class SplitJob:
         try:
             written = read_dataset_json(self.folder)
             rejects = read_rejects(self.folder, written)
-            read_checked(self.folder, MANIFEST, written["files"])
+            read_checked(LocalStore(self.folder), MANIFEST, written["files"])
         except ShardError:
             if self._records.job() is None:
                 raise

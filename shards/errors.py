@@ -4,6 +4,8 @@ MaskstreamError
 ├── ShardError      a shard is missing, truncated or damaged
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
 ├── StoreError      a store cannot read or write bytes
+│   ├── MissingFileError   the store has no file of this name
+│   └── UnlistedError      the store cannot list its files
 ├── OutageError     something cannot be read or had now; nothing is known to be wrong with the bytes
 ├── ResumeError     a saved state cannot be resumed exactly
 ├── UnfinishedError shards of a job are not written yet
@@ -49,6 +51,14 @@ def _sample_error(shard: str, key: str, component: str, reason: str) -> SampleEr
 
 class StoreError(MaskstreamError):
     """A store cannot read the requested bytes or write the given ones."""
+
+
+class MissingFileError(StoreError):
+    """The store has no file of this name."""
+
+
+class UnlistedError(StoreError):
+    """The store cannot list its files; those of a split are named by its dataset.json."""
 
 
 class OutageError(MaskstreamError):

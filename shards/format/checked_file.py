@@ -7,14 +7,13 @@ where a mapped page would end the process.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from ..errors import ShardError
-from ..stores.regular import read_regular
-from .damage import REMEDY, described
+from ..errors import MissingFileError, ShardError, StoreError
+from ..stores.base import Store
+from .damage import REMEDY
 
 SIZE_BYTES, SUM = "size_bytes", "xxh3_128"
 
@@ -24,18 +23,18 @@ def facts_of(data: bytes) -> dict[str, Any]:
     return {SIZE_BYTES: len(data), SUM: xxhash.xxh3_128_hexdigest(data)}
 
 
-def read_checked(folder: Path, name: str, files: Mapping[str, Any]) -> bytes:
-    """The contents of the file `name`, as dataset.json describes it in `files`.
+def read_checked(store: Store, name: str, files: Mapping[str, Any]) -> bytes:
+    """The contents of the file `name` of a split, as dataset.json describes it in `files`.
 
     Raises ShardError if the file is missing, no regular file, or differs.
     """
-    path, facts = folder / name, files[name]
+    path, facts = f"{store.location}/{name}", files[name]
     try:
-        data = read_regular(path, facts[SIZE_BYTES])
-    except FileNotFoundError as error:
-        raise ShardError(f"{folder} has a dataset.json, but no {name}; {REMEDY}") from error
-    except (OSError, MemoryError) as error:
-        raise ShardError(f"{path} cannot be read ({described(error)}); {REMEDY}") from error
+        data = store.whole(name, facts[SIZE_BYTES])
+    except MissingFileError as error:
+        raise ShardError(f"{store.location} has a dataset.json, but no {name}; {REMEDY}") from error
+    except StoreError as error:
+        raise ShardError(f"{error}; {REMEDY}") from error
     if len(data) != facts[SIZE_BYTES]:
         raise ShardError(f"{path} has {len(data)} bytes, but dataset.json says {facts[SIZE_BYTES]}; {REMEDY}")
     if xxhash.xxh3_128_hexdigest(data) != facts[SUM]:

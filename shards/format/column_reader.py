@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from .damage import REMEDY
 class ColumnReader:
     """The columns of an open manifest. Each is read on demand into read-only arrays."""
 
-    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
+    def __init__(self, path: str, file: pq.ParquetFile) -> None:
         self.path = path
         self._file = file
         self._schema: pa.Schema = file.schema_arrow

@@ -15,7 +15,7 @@ REMEDY = (
 
 
 @contextmanager
-def parsing(path: Path) -> Iterator[None]:
+def parsing(path: str | Path) -> Iterator[None]:
     """Raises ShardError, which names `path`, for every exception of the block but MaskstreamError.
 
     Parsers raise exceptions of many kinds about hostile data (ArrowException, KeyError, OverflowError, MemoryError,

@@ -7,20 +7,23 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ShardError
+from ..errors import MissingFileError, ShardError, StoreError
 from ..members.video import VIDEO
 from ..sealed import SEAL, sealed, unsealed
+from ..stores.base import Store
+from ..stores.local import LocalStore
+from ..stores.location import opened
 from ..stores.publish import publish, sync_folder
-from ..stores.regular import read_regular
 from .checked_file import SIZE_BYTES, SUM, facts_of
 from .columns import FORMAT, manifest_table, rejects_table
-from .damage import REMEDY, described, parsing
+from .damage import REMEDY, parsing
 from .record import ShardRecord
 from .sample import DatasetInfo, Reject
 
@@ -34,6 +37,9 @@ ROW_GROUP = 1 << 16
 
 MAX_JSON_BYTES = 1 << 30
 """The largest dataset.json that is read; that of ten thousand shards has 2 MB."""
+
+MAX_SPLITS_NAMED = 20
+"""The most folders that a message about a location that is no split looks into."""
 
 _AGAIN = (
     "make the shards again with `maskstream shards DATASET ... --overwrite`, or `maskstream index` for foreign tars"
@@ -79,14 +85,15 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
     publish(folder / DATASET_JSON, sealed(description))
 
 
-def read_dataset_json(folder: str | Path) -> dict[str, Any]:
-    """The contents of `folder`'s dataset.json: format, dataset, split, modality, profile, settings, counts, shards, ...
+def read_dataset_json(location: str | Path | Store) -> dict[str, Any]:
+    """The dataset.json of a location or store: format, dataset, split, modality, profile, settings, counts, shards, ...
 
     Raises ShardError if it is missing, no regular file, damaged (its checksum of itself tells), or of another format,
     and if a shard's name leads out of the folder of a split that is no index of foreign tars.
     """
-    path = Path(folder) / DATASET_JSON
-    data = _json_bytes(path)
+    store = opened(location)
+    path = f"{store.location}/{DATASET_JSON}"
+    data = _json_bytes(store)
     try:
         info = unsealed(data)
     except ValueError as error:
@@ -101,13 +108,22 @@ def read_dataset_json(folder: str | Path) -> dict[str, Any]:
     return info
 
 
-def _json_bytes(path: Path) -> bytes:
+def is_split(location: str | Path | Store) -> bool:
+    """Whether a location or store has a dataset.json."""
     try:
-        return read_regular(path, MAX_JSON_BYTES)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ShardError(_not_a_split(path.parent)) from error
-    except (OSError, MemoryError) as error:
-        raise ShardError(f"{path} cannot be read ({described(error)}); {REMEDY}") from error
+        opened(location).size(DATASET_JSON)
+    except StoreError:
+        return False
+    return True
+
+
+def _json_bytes(store: Store) -> bytes:
+    try:
+        return store.whole(DATASET_JSON, MAX_JSON_BYTES)
+    except MissingFileError as error:
+        raise ShardError(_not_a_split(store)) from error
+    except StoreError as error:
+        raise ShardError(f"{error}; {REMEDY}") from error
 
 
 def _older_format(data: bytes) -> str | None:
@@ -121,11 +137,11 @@ def _older_format(data: bytes) -> str | None:
     return str(fields.get("format"))
 
 
-def _other_format(path: Path, found: object) -> str:
+def _other_format(path: str, found: object) -> str:
     return f"{path} has the format {found!r}; this version of maskstream reads {FORMAT!r}: {_AGAIN}"
 
 
-def _check_form(path: Path, info: dict[str, Any]) -> None:
+def _check_form(path: str, info: dict[str, Any]) -> None:
     """Raise ShardError for missing fields and fields of other types."""
     if missing := [key for key in _KEYS if key not in info]:
         raise ShardError(f"{path} lacks {', '.join(missing)}; {REMEDY}")
@@ -146,7 +162,7 @@ def _check_form(path: Path, info: dict[str, Any]) -> None:
         raise ShardError(f"{path}: {' and '.join(wrong)} do not have the form of {FORMAT!r}; {REMEDY}")
 
 
-def _check_names(path: Path, info: dict[str, Any]) -> None:
+def _check_names(path: str, info: dict[str, Any]) -> None:
     """Raise ShardError for the name of a shard that is no tar or, but in an index, is not in the folder itself."""
     foreign = info["profile"] == FOREIGN
     for shard in info["shards"]:
@@ -188,16 +204,27 @@ def _has_shape(value: object, types: dict[str, type]) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in types.items())
 
 
-def _not_a_split(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"there is no folder {folder}; give the folder of a split (`maskstream shards DATASET --out OUT`)"
-    splits = sorted(path.parent.name for path in folder.glob(f"*/{DATASET_JSON}"))
-    if splits:
-        return f"{folder} holds the splits {', '.join(splits)}; give one of them, such as {folder / splits[0]}"
+def _not_a_split(store: Store) -> str:
+    where = store.location
+    if isinstance(store, LocalStore) and not store.folder.is_dir():
+        return f"there is no folder {where}; give the folder of a split (`maskstream shards DATASET --out OUT`)"
+    if splits := _splits_in(store):
+        return f"{where} holds the splits {', '.join(splits)}; give one of them, such as {where}/{splits[0]}"
     return (
-        f"there is no {DATASET_JSON} in {folder}, so it is no finished split; finish it with `maskstream shards`, "
+        f"there is no {DATASET_JSON} in {where}, so it is no finished split; finish it with `maskstream shards`, "
         "which continues a stopped run"
     )
+
+
+def _splits_in(store: Store) -> list[str]:
+    """The splits in folders of the store; none if it cannot list them."""
+    splits = []
+    with suppress(StoreError):
+        for name in store.folders()[:MAX_SPLITS_NAMED]:
+            with suppress(StoreError):
+                store.size(f"{name}/{DATASET_JSON}")
+                splits.append(name)
+    return splits
 
 
 def _check_files(folder: Path, shards: Sequence[ShardRecord]) -> None:

@@ -23,8 +23,8 @@ _PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
 """Facts about the position of bytes, which a summary leaves out."""
 
 
-def inspect(folder: str | Path) -> dict[str, Any]:
-    """A summary of the split in `folder` as JSON values.
+def inspect(location: str | Path) -> dict[str, Any]:
+    """A summary of the split at a location as JSON values.
 
     It holds dataset, split, modality, profile, settings, fingerprint, counts, bytes_per_component, samples_per_label
     and rejects_per_stage (the ten most frequent, then "others"). `video` gives for each video component hours,
@@ -33,9 +33,9 @@ def inspect(folder: str | Path) -> dict[str, Any]:
     channels. `facts` gives mean, min and max of every fact `COMPONENT.FACT`. Raises ShardError if the split cannot be
     read.
     """
-    manifest = Manifest.load(folder)
-    rejects = read_rejects(manifest.folder, manifest.info)
-    with parsing(manifest.folder / MANIFEST):
+    manifest = Manifest.load(location)
+    rejects = read_rejects(manifest.store, manifest.info)
+    with parsing(f"{manifest.location}/{MANIFEST}"):
         return _summary(manifest, rejects)
 
 

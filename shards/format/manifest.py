@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..members.member import ENDING, Member
 from ..members.video import VIDEO
 from ..stores.base import Range, Store
 from ..stores.local import LocalStore
+from ..stores.location import opened
 from .checked_file import read_checked
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, DIGEST, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
@@ -139,12 +140,11 @@ def component_of(components: Mapping[str, Component], kinds: Sequence[str], want
 class Manifest:
     """The samples of a split, numbered 0 to N - 1 in the order of the shards and of each tar.
 
-    folder: the split's folder. info: the contents of dataset.json. label: int64 (N,), -1 for none. shard: int32 (N,),
-    indexes shard_names. components: by name. store: reads the byte ranges. The arrays are read-only. A manifest pickles
-    as its folder and store, or, for a process that is being started, as shared memory.
+    info: the contents of dataset.json. label: int64 (N,), -1 for none. shard: int32 (N,),
+    indexes shard_names. components: by name. store: reads the split. The arrays are read-only. A manifest pickles
+    as its store, or, for a process that is being started, as shared memory.
     """
 
-    folder: Path
     info: dict[str, Any]
     shard_names: list[str]
     shard: Int32s
@@ -155,30 +155,37 @@ class Manifest:
     _shared: Shared | None = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, folder: str | Path, store: Store | None = None) -> Manifest:
+    def load(cls, location: str | Path | Store) -> Manifest:
         """Read dataset.json and manifest.parquet of a finished split.
 
         Both are compared with their checksums before they are parsed. Then the positions of members are compared with
-        the sizes of shards. Raises ShardError if they cannot be read or contradict each other; no other exception.
+        the sizes of shards. Raises ShardError if they cannot be read or contradict each other, OutageError if the
+        location cannot be reached; no other exception.
 
-        store: reads the byte ranges; by default a `LocalStore` of the folder.
+        location: a location or the store of one.
         """
-        folder = Path(folder)
-        info = read_dataset_json(folder)
-        store = store or LocalStore(folder, outside=info["profile"] == FOREIGN)
-        with _columns(folder, info) as reader:
-            manifest = _read(cls, folder, info, reader, store)
+        store = opened(location)
+        info = read_dataset_json(store)
+        sizes = {shard["name"]: shard["size_bytes"] for shard in info["shards"]}
+        store = store.of_split(sizes, outside=info["profile"] == FOREIGN)
+        with _columns(store, info) as reader:
+            manifest = _read(cls, info, reader, store)
             members = {name: (component.offset, component.size) for name, component in manifest.components.items()}
             columns = (manifest.shard_names, manifest.shard, manifest.label, members)
             if problem := next(contradictions(info, *columns), None):
-                raise ShardError(f"{folder / MANIFEST} {problem}; {REMEDY}")
+                raise ShardError(f"{store.location}/{MANIFEST} {problem}; {REMEDY}")
         return manifest
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
-        return (_of_parts, (self._in_shared_memory(),)) if can_share() else (Manifest.load, (self.folder, self.store))
+        return (_of_parts, (self._in_shared_memory(),)) if can_share() else (Manifest.load, (self.store,))
+
+    @property
+    def location(self) -> str:
+        """The path or URL of the split's folder."""
+        return self.store.location
 
     def _in_shared_memory(self) -> Shared:
         """Move the arrays to shared memory on first use; this manifest then uses them too."""
@@ -200,7 +207,7 @@ class Manifest:
 
     def sources(self) -> pa.StringArray:
         """The source of each sample, read from disk at each call."""
-        with _columns(self.folder, self.info) as reader:
+        with _columns(self.store, self.info) as reader:
             return reader.strings("source")
 
     def shard_name(self, i: int) -> str:
@@ -208,15 +215,22 @@ class Manifest:
         name: str = self.shard_names[self.shard[i]]
         return name
 
+    @property
+    def folder(self) -> Path:
+        """The split's local folder, for readers that use no store. Raises ValueError if the split is not local."""
+        if not isinstance(self.store, LocalStore):
+            raise ValueError(f"{self.location} is not local; copy it to a local folder and give that")
+        return self.store.folder
+
     def shard_path(self, i: int) -> Path:
-        """The path of the tar that holds sample i, for readers of local files that use no store."""
+        """The path of the tar that holds sample i, for readers that use no store, as `folder`."""
         return self.folder / self.shard_name(i)
 
     def component(self, name: str) -> Component:
         """The component `name`. Raises ValueError if no sample has it."""
         if name not in self.components:
             raise ValueError(
-                f"{self.folder} has no component {name!r}; its components are {', '.join(self.components) or 'none'}"
+                f"{self.location} has no component {name!r}; its components are {', '.join(self.components) or 'none'}"
             )
         return self.components[name]
 
@@ -254,7 +268,7 @@ class Manifest:
 
     def sample_error(self, i: int, name: str, reason: str) -> SampleError:
         """The error that says why component `name` of sample i cannot be used."""
-        return SampleError(shard=self.shard_path(i).name, key=self.key(i), component=name, reason=reason)
+        return SampleError(shard=PurePosixPath(self.shard_name(i)).name, key=self.key(i), component=name, reason=reason)
 
     def _missing(self, i: int, name: str) -> SampleError:
         return self.sample_error(i, name, "the sample has no such component")
@@ -271,29 +285,28 @@ def _of_parts(parts: dict[str, Any]) -> Manifest:
 
 
 @contextmanager
-def _columns(folder: Path, info: Mapping[str, Any]) -> Iterator[ColumnReader]:
-    """The columns of the manifest in `folder`. Raises ShardError if they cannot be read."""
-    path = folder / MANIFEST
-    data = read_checked(folder, MANIFEST, info["files"])
+def _columns(store: Store, info: Mapping[str, Any]) -> Iterator[ColumnReader]:
+    """The columns of the split's manifest. Raises ShardError if they cannot be read."""
+    path = f"{store.location}/{MANIFEST}"
+    data = read_checked(store, MANIFEST, info["files"])
     with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
         yield ColumnReader(path, file)
 
 
-def _read(cls: type[Manifest], folder: Path, info: dict[str, Any], reader: ColumnReader, store: Store) -> Manifest:
+def _read(cls: type[Manifest], info: dict[str, Any], reader: ColumnReader, store: Store) -> Manifest:
     shard_names, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])
     return cls(
-        folder=folder,
         info=info,
         shard_names=shard_names,
         shard=shard,
         label=reader.numbers("label", SAMPLE_COLUMNS["label"], np.int64),
-        components={name: _read_component(reader, name, kind, info) for name, kind in reader.kinds.items()},
+        components={name: _read_component(reader, name, kind, info, store) for name, kind in reader.kinds.items()},
         _keys=reader.strings("key"),
         store=store,
     )
 
 
-def _read_component(reader: ColumnReader, name: str, kind: str, info: Mapping[str, Any]) -> Component:
+def _read_component(reader: ColumnReader, name: str, kind: str, info: Mapping[str, Any], store: Store) -> Component:
     facts: dict[str, Numbers] = {}
     words: dict[str, Words] = {}
     lists: dict[str, Lists] = {}
@@ -318,7 +331,7 @@ def _read_component(reader: ColumnReader, name: str, kind: str, info: Mapping[st
         facts=facts,
         words=words,
         lists=lists,
-        read_digest=partial(_read_digest, reader.path.parent, info, name),
+        read_digest=partial(_read_digest, store, info, name),
     )
 
 
@@ -331,6 +344,6 @@ def _read_list(reader: ColumnReader, name: str, others: Mapping[str, Lists]) -> 
     return Lists(start=next(same, start), values=values)
 
 
-def _read_digest(folder: Path, info: Mapping[str, Any], name: str) -> UInt8s:
-    with _columns(folder, info) as reader:
+def _read_digest(store: Store, info: Mapping[str, Any], name: str) -> UInt8s:
+    with _columns(store, info) as reader:
         return reader.digests(f"{name}.{DIGEST}", COMPONENT_COLUMNS[DIGEST])

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ShardError
+from ..stores.base import Store
+from ..stores.location import opened
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .damage import REMEDY, parsing
@@ -20,13 +22,14 @@ from .sample import Reject
 _COLUMNS = [field.name for field in fields(Reject)]
 
 
-def read_rejects(folder: Path, info: Mapping[str, Any]) -> list[Reject]:
-    """The rejects of the split in `folder`; `info` is its dataset.json.
+def read_rejects(location: str | Path | Store, info: Mapping[str, Any]) -> list[Reject]:
+    """The rejects of the split in a location or store; `info` is its dataset.json.
 
     Raises ShardError if rejects.parquet is missing, differs from its checksum, or does not have the format's columns.
     """
-    path = folder / REJECTS
-    data = read_checked(folder, REJECTS, info["files"])
+    store = opened(location)
+    path = f"{store.location}/{REJECTS}"
+    data = read_checked(store, REJECTS, info["files"])
     with parsing(path):
         table = pq.read_table(pa.BufferReader(data))
         table.validate(full=True)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ..errors import ShardError
-from ..media.packet_table import PACKETS, packets_path, sidecar
+from ..errors import MissingFileError, OutageError, ShardError, StoreError
+from ..media.packet_table import PACKETS, packets_name, sidecar_name
 from ..members.kinds import KINDS
 from ..members.member import no_problems
 from ..members.text import BYTES
+from ..stores.base import Store
 from ..stores.block_sums import SUMS_OF
-from ..stores.regular import read_regular, stream_regular
+from ..stores.stream import stream
 from .damage import described
-from .dataset import FOREIGN
 from .idx import idx_text
 from .manifest import Component, Manifest
 from .member_name import indexed_name
@@ -44,12 +42,11 @@ class ShardCheck:
 
     def problems(self) -> Iterator[str]:
         """The problems of the shard, without its name. All parts that can be read are checked."""
-        path = self.manifest.folder / self.name
         rows = self.rows.tolist()
         keys = self.manifest.keys(self.rows)
         spans = [self._spans(row) for row in rows]
-        index = sidecar(self.manifest.folder, self.name, ".idx")
-        yield from _idx_problems(index, idx_text(zip(keys, spans, strict=True)))
+        index = sidecar_name(self.name, ".idx")
+        yield from _idx_problems(self.manifest.store, index, idx_text(zip(keys, spans, strict=True)))
         yield from self._table_problems()
 
         expected = {
@@ -58,13 +55,16 @@ class ShardCheck:
             for name in names
         }
         try:
-            with stream_regular(path, self._within) as file:
+            with stream(self.manifest.store, self.name) as file:
                 reader = HashedReader(file, self.advance)
                 yield from self._tar_problems(reader, expected)
                 while reader.read(CHUNK_BYTES):
                     pass
-        except OSError as error:
-            yield f"cannot be read ({described(error)})"
+        except MissingFileError:
+            yield "is missing"
+            return
+        except StoreError as error:
+            yield f"cannot be read ({error})"
             return
         for _, key, name in expected.values():
             yield f"sample {key!r}, component {name!r}: is not in the tar"
@@ -122,6 +122,8 @@ class ShardCheck:
                 whole = component.described(row, body, table)
                 yield from kind.check(whole)
                 yield from kind.decode(whole) if self.decode else ()
+        except OutageError:
+            raise
         except KeyError as error:
             yield f"the manifest lacks its {error}, which the kind {kind.name!r} needs"
         except Exception as error:
@@ -134,18 +136,13 @@ class ShardCheck:
         if "table_size" not in component.facts:
             return b""
         offset, size = (int(component.facts[name][row]) for name in ("table_offset", "table_size"))
+        store, name = self.manifest.store, packets_name(self.name)
         try:
-            with stream_regular(packets_path(self.manifest.folder, self.name)) as file:
-                end = os.fstat(file.fileno()).st_size
-                file.seek(min(max(offset, 0), end))
-                return file.read(min(max(size, 0), end))
-        except OSError:
+            end = store.size(name)
+            begin = min(max(offset, 0), end)
+            return store.unchecked(name, begin, min(max(size, 0), end - begin))
+        except StoreError:
             return None
-
-    @property
-    def _within(self) -> Path | None:
-        """The folder that must hold the tar."""
-        return None if self.manifest.info["profile"] == FOREIGN else self.manifest.folder
 
     @property
     def _foreign(self) -> bool:
@@ -153,19 +150,19 @@ class ShardCheck:
         return self.declared.get("packets_sha256") is not None
 
     def _table_problems(self) -> Iterator[str]:
-        path, expected = packets_path(self.manifest.folder, self.name), self.declared.get("packets_sha256")
+        name, expected = packets_name(self.name), self.declared.get("packets_sha256")
         if expected is None:
             return
         try:
-            with stream_regular(path) as file:
+            with stream(self.manifest.store, name) as file:
                 reader = HashedReader(file, lambda size_bytes: None)
                 while reader.read(CHUNK_BYTES):
                     pass
-        except OSError as error:
-            yield f"its packets file {path.name} cannot be read ({described(error)})"
+        except StoreError as error:
+            yield f"its packets file cannot be read ({error})"
             return
         if reader.sha256.hexdigest() != expected:
-            yield f"the sha256 of its packets file {path.name} differs from dataset.json"
+            yield f"the sha256 of its packets file {name} differs from dataset.json"
         else:
             yield from self._sums_problems(SUMS_OF[PACKETS], reader)
 
@@ -178,29 +175,32 @@ class ShardCheck:
             yield "its sha256 differs from dataset.json"
 
     def _sums_problems(self, suffix: str, reader: HashedReader) -> Iterator[str]:
-        path = sidecar(self.manifest.folder, self.name, suffix)
+        name = sidecar_name(self.name, suffix)
         expected = reader.sums.digest()
         try:
-            found = read_regular(path, len(expected))
-        except FileNotFoundError:
-            yield f"its sums file {path.name} is missing, so loaders cannot check what they read"
+            found = self.manifest.store.whole(name, len(expected))
+        except MissingFileError:
+            yield f"its sums file {name} is missing, so loaders cannot check what they read"
             return
-        except OSError as error:
-            yield f"its sums file {path.name} cannot be read ({described(error)})"
+        except StoreError as error:
+            yield f"its sums file cannot be read ({error})"
             return
         if found != expected:
-            yield f"its sums file {path.name} differs from the sums of its blocks"
+            yield f"its sums file {name} differs from the sums of its blocks"
 
 
-def _idx_problems(path: Path, expected: str) -> Iterator[str]:
+def _idx_problems(store: Store, name: str, expected: str) -> Iterator[str]:
     try:
-        found = read_regular(path, 2 * len(expected.encode()))
-    except OSError as error:
-        yield f"its index {path.name} cannot be read ({described(error)})"
+        found = store.whole(name, 2 * len(expected.encode()))
+    except MissingFileError:
+        yield f"its index {name} is missing"
+        return
+    except StoreError as error:
+        yield f"its index cannot be read ({error})"
         return
     if found != expected.encode():
         ours, theirs = expected.splitlines(), found.decode(errors="replace").splitlines()
         line = next(
             (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
         )
-        yield f"its index {path.name} differs from the manifest from line {line + 1} on"
+        yield f"its index {name} differs from the manifest from line {line + 1} on"

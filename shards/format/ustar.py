@@ -35,7 +35,8 @@ class HashedReader:
         self._file = file
         self._advance = advance
         self._unreported = 0
-        self.size_bytes = os.fstat(file.fileno()).st_size
+        self.size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
         self.position = 0
         self.sha256 = hashlib.sha256()
         self.sums = BlockSums()

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MaskstreamError
+from ..errors import MaskstreamError, OutageError, StoreError, UnlistedError
 from ..members.video import VIDEO
 from ..sealed import sealed
-from ..stores.regular import read_regular
+from ..stores.base import Store
 from .damage import described
 from .dataset import DATASET_JSON, FOREIGN, MANIFEST, MAX_JSON_BYTES
 from .manifest import Manifest
@@ -41,17 +41,19 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(folder: str | Path, *, decode: bool = False, progress: Progress | None = None) -> VerifyReport:
-    """Read every shard of the split in `folder` once and compare it with dataset.json, the manifest and its idx.
+def verify(location: str | Path, *, decode: bool = False, progress: Progress | None = None) -> VerifyReport:
+    """Read every shard of the split at a location once and compare it with dataset.json, the manifest and its idx.
 
     This compares the checksums of dataset.json, the manifest and the rejects; the size and sha256 of shards; the name,
     offset, size and xxh3_128 of members, with none missing or extra; the idx, sums and packets files; the counts and
     labels. It runs the checks of the members' kinds (shards/members), such as that of a video's
     table of GOPs. With `decode`, members are also decoded, one at a time. The report lists the first 100 problems of a
-    shard and counts the others.
+    shard and counts the others. Raises OutageError if the location cannot be reached, which is no damage.
     """
     try:
-        manifest = Manifest.load(folder)
+        manifest = Manifest.load(location)
+    except OutageError:
+        raise
     except MaskstreamError as error:
         return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
     counts = manifest.info["counts"]
@@ -86,6 +88,8 @@ def _guarded(problems: Iterator[str]) -> Iterator[str]:
     """The problems; an exception that finding them raises is the last one."""
     try:
         yield from problems
+    except OutageError:
+        raise
     except Exception as error:
         yield f"cannot be checked to its end ({described(error)})"
 
@@ -102,23 +106,25 @@ def _capped(problems: Iterable[str]) -> list[str]:
 
 
 def _split_problems(manifest: Manifest) -> Iterator[str]:
-    """The contradictions between dataset.json, the manifest, the rejects and the folder; no shard is read."""
+    """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
     info = manifest.info
-    yield from _text_problems(manifest.folder / DATASET_JSON, info)
+    yield from _text_problems(manifest.store, info)
     declared = {shard["name"]: shard["samples"] for shard in info["shards"]}
     counted = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
     held = dict(zip(manifest.shard_names, counted, strict=True))
     for name in sorted(declared.keys() | held.keys()):
         if declared.get(name) != held.get(name):
             yield f"{name}: has {held.get(name)} samples in the manifest, but {declared.get(name)} in dataset.json"
-    for path in sorted(manifest.folder.glob("*.tar")) if info["profile"] != FOREIGN else ():
-        if path.name not in declared:
-            yield f"{path.name}: is not a shard of this split, but readers of all tars in the folder would read it"
+    for name in _tars(manifest.store) if info["profile"] != FOREIGN else ():
+        if name not in declared:
+            yield f"{name}: is not a shard of this split, but readers of all tars in the folder would read it"
 
     sizes = sum(shard["size_bytes"] for shard in info["shards"])
     truth = {"shards": len(declared), "bytes": sizes}
     try:
-        truth["rejects"] = len(read_rejects(manifest.folder, info))
+        truth["rejects"] = len(read_rejects(manifest.store, info))
+    except OutageError:
+        raise
     except MaskstreamError as error:
         yield str(error)
     if videos := [component for component in manifest.components.values() if component.kind == VIDEO.name]:
@@ -133,12 +139,20 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
         yield f"{MANIFEST}: has the label {most}, but dataset.json names only {len(names)} labels"
 
 
-def _text_problems(path: Path, info: Mapping[str, Any]) -> Iterator[str]:
+def _tars(store: Store) -> list[str]:
+    """The tars in the folder itself; none where files cannot be listed."""
+    try:
+        return [name for name in store.names() if name.endswith(".tar") and "/" not in name]
+    except UnlistedError:
+        return []
+
+
+def _text_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:
     """Find changes of dataset.json that change none of its values, such as another spelling of a number."""
     try:
-        found = read_regular(path, MAX_JSON_BYTES)
-    except OSError as error:
-        yield f"{path} cannot be read ({described(error)})"
+        found = store.whole(DATASET_JSON, MAX_JSON_BYTES)
+    except StoreError as error:
+        yield str(error)
         return
     if found != sealed(info):
-        yield f"{path.name}: its text is not what was written, though its values are"
+        yield f"{DATASET_JSON}: its text is not what was written, though its values are"

@@ -21,14 +21,22 @@ RECORD = np.dtype([("start", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("pts", 
 _KEYFRAME, _SHOWN = 1, 2
 
 
+def sidecar_name(shard: str, suffix: str) -> str:
+    """The name, in the split's store, of the file with this suffix that belongs to a shard.
+
+    It is in the split's folder, even if the tar is not.
+    """
+    return PurePosixPath(shard).with_suffix(suffix).name
+
+
 def sidecar(folder: Path, shard: str, suffix: str) -> Path:
-    """The file with this suffix that belongs to a shard. It is in the split's folder, even if the tar is not."""
-    return folder / PurePosixPath(shard).with_suffix(suffix).name
+    """The path of the file with this suffix that belongs to a shard."""
+    return folder / sidecar_name(shard, suffix)
 
 
 def packets_name(shard: str) -> str:
     """The name of a shard's packets file in the split's store."""
-    return PurePosixPath(shard).with_suffix(PACKETS).name
+    return sidecar_name(shard, PACKETS)
 
 
 def packets_path(folder: Path, shard: str) -> Path:

@@ -1,8 +1,8 @@
-"""The store protocol: it reads byte ranges of named files and lists names and sizes."""
+"""The store protocol: all that is read of a split is read through it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -18,21 +18,56 @@ class Store(Protocol):
     """Reads the files of one split. It is thread-safe, and a pickled copy reads the same files.
 
     A name is a path relative to the split's location, with `/` between its parts. A foreign tar may be outside of it
-    (`../x.tar`).
+    (`../x.tar`). All methods raise MissingFileError for a name that does not exist, StoreError for bytes that are not
+    those that were written, and OutageError if the files cannot be reached now.
     """
 
+    @property
+    def location(self) -> str:
+        """The path or URL of the folder, for messages and for opening it again."""
+        ...
+
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset`. Raises StoreError if the file does not have them."""
+        """Read exactly `size` bytes at `offset`, compared with the file's block sums if it has any.
+
+        Raises StoreError if the file does not have them.
+        """
         ...
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         """Read each range. Raises StoreError as `read` does."""
         ...
 
+    def unchecked(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset` as they are, without a look at the sums."""
+        ...
+
+    def whole(self, name: str, most: int) -> bytes:
+        """The contents of a small file, not compared with sums. Raises StoreError if it has more than `most` bytes."""
+        ...
+
+    def announce(self, ranges: Sequence[Range]) -> None:
+        """Say that these ranges will be read soon, so that a slow store may begin. It never fails."""
+        ...
+
     def size(self, name: str) -> int:
-        """The size of the file in bytes. Raises StoreError if it does not exist."""
+        """The size of the file in bytes."""
         ...
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names that begin with `prefix`."""
+        """The sorted names, with `prefix`, of the files in the folder and below it.
+
+        Raises UnlistedError if the store cannot list files.
+        """
+        ...
+
+    def folders(self) -> list[str]:
+        """The sorted names of the folders in the folder. Raises UnlistedError if the store cannot list files."""
+        ...
+
+    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+        """The store of a split whose shards have these sizes, which then need not be asked for.
+
+        outside: whether its tars may be outside of the folder, as foreign ones.
+        """
         ...

@@ -7,8 +7,7 @@ video decoder often decodes without an error.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import xxhash
 
@@ -64,17 +63,26 @@ def blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
     return offset // BLOCK_BYTES * BLOCK_BYTES, min(-(-(offset + size) // BLOCK_BYTES) * BLOCK_BYTES, size_bytes)
 
 
-def check_blocks(path: Path, begin: int, data: bytes, sums: int) -> None:
-    """Raise StoreError if `data`, the blocks from byte `begin` of the file at `path`, differ from their sums.
+def sums_name(name: str) -> str | None:
+    """The name of a file's sums file, None if files of its kind have none.
 
-    `sums` is a file descriptor of the sums file. A changed block changes about half of the bits of its sum, so a sum
-    with few changed bits is itself damaged, and the message says so.
+    It is in the split's folder, even if the tar is not.
     """
-    first = begin // BLOCK_BYTES
-    try:
-        wanted = os.pread(sums, sums_bytes(len(data)), first * SUM_BYTES)
-    except OSError as error:
-        raise StoreError(f"the {SUMS} file of {path} cannot be read ({error.strerror})") from error
+    path = PurePosixPath(name)
+    return path.with_suffix(SUMS_OF[path.suffix]).name if path.suffix in SUMS_OF else None
+
+
+def sums_range(begin: int, size: int) -> tuple[int, int]:
+    """Offset and size, in the sums file, of the sums of the blocks in `size` bytes from byte `begin` on."""
+    return begin // BLOCK_BYTES * SUM_BYTES, sums_bytes(size)
+
+
+def check_blocks(path: str | Path, begin: int, data: bytes, wanted: bytes) -> None:
+    """Raise StoreError if `data`, the blocks from byte `begin` of the file at `path`, differ from the sums `wanted`.
+
+    A changed block changes about half of the bits of its sum, so a sum with few changed bits is itself damaged, and
+    the message says so.
+    """
     found = sums_of(memoryview(data))
     if found == wanted:
         return

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import StoreError
-from .base import Range
-from .block_sums import SUMS_OF, blocks_around, check_blocks
-from .regular import open_regular
+from ..errors import MissingFileError, StoreError
+from .base import Range, Store
+from .block_sums import SUMS, blocks_around, check_blocks, sums_name, sums_range
+from .regular import open_regular, read_regular
 
 _OPEN_FILES = 64
 
@@ -34,6 +34,11 @@ class LocalStore:
     def __reduce__(self) -> tuple[Callable[..., LocalStore], tuple[Path, bool]]:
         return _store_of, (self.folder, self.outside)
 
+    @property
+    def location(self) -> str:
+        """The path of the folder."""
+        return str(self.folder)
+
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`.
 
@@ -46,12 +51,32 @@ class LocalStore:
             return _range(file, offset, size)
         begin, end = blocks_around(offset, size, file.size_bytes)
         data = _range(file, begin, end - begin)
-        check_blocks(file.path, begin, data, file.sums)
+        check_blocks(file.path, begin, data, _sums(file, file.sums, begin, len(data)))
         return data[offset - begin : offset - begin + size]
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         """Read the ranges one by one."""
         return [self.read(*each) for each in ranges]
+
+    def unchecked(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset` as they are."""
+        file = self._open(name)
+        _check_range(file, offset, size)
+        return _range(file, offset, size)
+
+    def whole(self, name: str, most: int) -> bytes:
+        """The contents of a file of at most `most` bytes."""
+        path = self.folder / name
+        try:
+            return read_regular(path, most)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MissingFileError(f"there is no file {path}") from error
+        except (OSError, MemoryError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            raise StoreError(f"{path} cannot be read ({reason})") from error
+
+    def announce(self, ranges: Sequence[Range]) -> None:
+        """Do nothing: the system reads ahead."""
 
     def size(self, name: str) -> int:
         """The size of the file in bytes."""
@@ -64,6 +89,17 @@ class LocalStore:
             found += [Path(parent, file).relative_to(self.folder).as_posix() for file in files]
         return sorted(name for name in found if name.startswith(prefix))
 
+    def folders(self) -> list[str]:
+        """The sorted names of the folders in the folder; none if it does not exist."""
+        try:
+            return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
+        except OSError:
+            return []
+
+    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+        """This store, or one whose files may be outside; sizes are asked of the files themselves."""
+        return self if outside == self.outside else LocalStore(self.folder, outside=outside)
+
     def _open(self, name: str) -> _File:
         with self._lock:
             file = self._files.pop(name, None)
@@ -73,7 +109,9 @@ class LocalStore:
                     file = _File(path, self.folder, outside=self.outside)
                 except OSError as error:
                     which = path if error.filename is None else error.filename
-                    raise StoreError(f"{which} cannot be opened: {error.strerror}") from error
+                    absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+                    kind = MissingFileError if absent else StoreError
+                    raise kind(f"{which} cannot be opened: {error.strerror}") from error
             self._files[name] = file
             while len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
@@ -109,6 +147,14 @@ def _range(file: _File, offset: int, size: int) -> bytes:
     return data
 
 
+def _sums(file: _File, descriptor: int, begin: int, size: int) -> bytes:
+    at, size_bytes = sums_range(begin, size)
+    try:
+        return os.pread(descriptor, size_bytes, at)
+    except OSError as error:
+        raise StoreError(f"the {SUMS} file of {file.path} cannot be read ({error.strerror})") from error
+
+
 class _File:
     """Descriptors of a file and, if it exists, of its sums file. They are closed with the last reference.
 
@@ -121,9 +167,9 @@ class _File:
         self.descriptor = self._open(path, None if outside else folder)
         self.size_bytes = os.fstat(self.descriptor).st_size
         self.sums: int | None = None
-        if path.suffix in SUMS_OF:
+        if (sums := sums_name(path.name)) is not None:
             with suppress(FileNotFoundError):
-                self.sums = self._open((folder / path.name).with_suffix(SUMS_OF[path.suffix]))
+                self.sums = self._open(folder / sums)
 
     def _open(self, path: Path, within: Path | None = None) -> int:
         descriptor = open_regular(path, within)

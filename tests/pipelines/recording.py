@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.base import Range
+from maskstream.shards.stores.base import Range, Store
 from maskstream.shards.stores.local import LocalStore
 
 
@@ -29,12 +29,15 @@ class RecordingStore(LocalStore):
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         return [self.read(*one) for one in ranges]
 
+    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+        return self
+
 
 def recorded(folder: Path, modality: str) -> tuple[Split, RecordingStore]:
     """The split in a folder, and the store that it is read through."""
     store = RecordingStore(folder)
     opened = Split.open(folder, modality, device="cpu", seed=4)
-    return replace(opened, manifest=Manifest.load(folder, store)), store
+    return replace(opened, manifest=Manifest.load(store)), store
 
 
 def lies_within(read: Range, announced: Iterable[Range]) -> bool:

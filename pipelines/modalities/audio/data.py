@@ -249,7 +249,7 @@ def statistics_of(split: Split, features: Features) -> tuple[float, float]:
         raise ValueError(
             f"dataset.json has the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
         )
-    with parsing(split.manifest.folder / DATASET_JSON):
+    with parsing(f"{split.manifest.location}/{DATASET_JSON}"):
         return fbank_statistics(split.manifest.info.get("sums", {}))
 
 

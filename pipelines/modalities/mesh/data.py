@@ -59,7 +59,7 @@ class MeshData(DataConfig[MeshBatch]):
         manifest = split.manifest
         component = component_of(manifest.components, ("mesh",), self.component).name
         if self.noise is not None and fields_of(component) not in manifest.components:
-            raise ValueError(f"noise={self.noise} needs simulations, {manifest.folder} holds surfaces; leave it out")
+            raise ValueError(f"noise={self.noise} needs simulations, {manifest.location} holds surfaces; leave it out")
         return replace(self, statistics=self._statistics(split), component=component)
 
     def sampler(self, split: Split) -> MeshSampler:
@@ -94,4 +94,4 @@ class MeshData(DataConfig[MeshBatch]):
         return Loader(self.source(split), **loading)
 
     def _statistics(self, split: Split) -> MeshStatistics:
-        return self.statistics or statistics_of(split.manifest.folder, split.manifest.info)
+        return self.statistics or statistics_of(split.manifest.location, split.manifest.info)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy.typing as npt
 from ....shards.config import Config
 from ....shards.errors import ShardError
 from ....shards.format.damage import parsing
-from ....shards.format.dataset import DATASET_JSON, read_dataset_json
+from ....shards.format.dataset import DATASET_JSON, is_split, read_dataset_json
+from ....shards.stores.location import beside
 
 Float32s = npt.NDArray[np.float32]
 
@@ -58,22 +58,22 @@ class MeshStatistics(Config):
         return cls(mean=mean, deviation=deviation, change=change, edge_length=length / count)
 
 
-def statistics_of(folder: Path, info: Mapping[str, Any]) -> MeshStatistics:
-    """The statistics of the split `train` in the parent of `folder`, so that all splits are normalised alike.
+def statistics_of(location: str, info: Mapping[str, Any]) -> MeshStatistics:
+    """The statistics of the split `train` beside the one at `location`, so that all splits are normalised alike.
 
     Without such a split of the same dataset they are the split's own; `info` is its dataset.json. Raises ShardError if
     dataset.json has no sums.
     """
-    train = folder.resolve().parent / "train"
-    if (train / DATASET_JSON).is_file():
+    train = beside(location, "train")
+    if is_split(train):
         other = read_dataset_json(train)
         info = other if other["dataset"] == info["dataset"] else info
     if "edges" not in info.get("sums", {}):
         raise ShardError(
-            f"dataset.json of {folder} has no sums to normalise by; write the shards again, or give "
+            f"dataset.json of {location} has no sums to normalise by; write the shards again, or give "
             "statistics=MeshStatistics(...)"
         )
-    with parsing(folder / DATASET_JSON):
+    with parsing(f"{location}/{DATASET_JSON}"):
         return MeshStatistics.of_sums(info["sums"])
 
 

@@ -38,12 +38,12 @@ class PointStats(Config):
 
         Use the training split's for all splits. Raises ShardError if dataset.json has no sums of points.
         """
-        sums = read_dataset_json(Path(location)).get("sums", {}).get("points")
+        sums = read_dataset_json(location).get("sums", {}).get("points")
         if not sums:
             raise ShardError(
                 f"dataset.json of {location} has no sums of points; write the shards again from the raw data"
             )
-        with parsing(Path(location) / DATASET_JSON):
+        with parsing(f"{location}/{DATASET_JSON}"):
             n, x, y, z, squares = sums
             mean = (x / n, y / n, z / n)
             variance = squares / n / 3 - sum(value * value for value in mean) / 3

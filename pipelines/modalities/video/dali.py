@@ -230,7 +230,7 @@ def on_dali(
     if other := undecodable(sampler, device):
         legal = " and ".join(CODECS.get(device.type, ())) or "nothing"
         raise ValueError(
-            f"backend='dali' decodes {legal} on the device {device.type!r}, and {sampler.manifest.folder} holds "
+            f"backend='dali' decodes {legal} on the device {device.type!r}, and {sampler.manifest.location} holds "
             f"{', '.join(other)}; use backend='cpu'"
         )
     decoding = DaliFinish(sampler, threads)

@@ -24,7 +24,7 @@ LISTS = st.lists(
 
 def reader_of(path: Path, column: pa.Array, rows: int) -> ColumnReader:
     pq.write_table(pa.table({"x": column}, metadata={"maskstream": FORMAT}), path, row_group_size=rows)
-    return ColumnReader(path, pq.ParquetFile(path))
+    return ColumnReader(str(path), pq.ParquetFile(path))
 
 
 @given(lists=LISTS, rows=st.integers(1, 4))
