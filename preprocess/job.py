@@ -22,8 +22,7 @@ from typing import Any
 from ..shards.errors import OutageError
 from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
-from ..shards.stores.publish import remove_leftovers
-from ..shards.stores.sole_writer import joint_writer, sole_writer
+from ..shards.stores.output import Location, within
 from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder, in_profile
 from .encode.video.profile import VideoProfile
@@ -47,7 +46,7 @@ class SplitReport:
     a part, it is "part I/N written", and `counts` has the number of its shards and how many of them this run wrote.
     """
 
-    folder: Path
+    folder: Location
     state: str
     counts: dict[str, Any]
 
@@ -66,7 +65,7 @@ class JobReport:
 def make_shards(
     dataset: str | Callable[[Path], Dataset],
     root: str | Path,
-    out: str | Path,
+    out: Location,
     *,
     profile: VideoProfile | None = None,
     workers: int | None = None,
@@ -131,8 +130,8 @@ def make_shards(
     limits = limits or Limits()
     splits = {
         name: SplitJob(
-            Path(out) / name,
-            *_planned(raw, name, Path(out) / name, encoder, samples_per_shard, limits, pauses_s),
+            within(out, name),
+            *_planned(raw, name, within(out, name), encoder, samples_per_shard, limits, pauses_s),
             raw.missing.get(name, []),
             max_rejects=max_rejects,
             retry_rejects=retry_rejects,
@@ -175,7 +174,7 @@ def _listed(sources_of: Callable[[Path], Dataset], root: Path) -> Dataset:
 def _planned(
     raw: Dataset,
     name: str,
-    folder: Path,
+    folder: Location,
     encoder: Encoder,
     samples_per_shard: int | None,
     limits: Limits,
@@ -214,9 +213,7 @@ def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool, joi
     for name, split in splits.items():
         if not overwrite and split.is_finished():
             continue
-        stack.enter_context(joint_writer(split.folder) if jointly else sole_writer(split.folder))
-        if not jointly:
-            stack.callback(remove_leftovers, split.folder)
+        stack.enter_context(split.output.joint_writer() if jointly else split.output.sole_writer())
         if overwrite or not split.is_finished():
             todo[name] = split
     return todo

@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import xxhash
 
 from ..shards.errors import DatasetError
+from ..shards.stores.output import Location, last_parts, within
 from .blames import NO_BLAMES, Blames
 from .encode.encoder import Encoder
 from .limits import DEFAULT, Limits
@@ -26,11 +26,11 @@ _SHARDS_WANTED = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
-    """One shard to write: the path of its tar, its sources in order, their encoder, what each may cost, the pauses in
+    """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
     seconds between attempts to read one, and the sources that ended a process before.
     """
 
-    path: Path
+    path: Location
     sources: tuple[Source, ...]
     encoder: Encoder
     limits: Limits = DEFAULT
@@ -40,7 +40,12 @@ class ShardTask:
     @property
     def name(self) -> str:
         """The tar as SPLIT/FILE."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        return last_parts(self.path, 2)
+
+    @property
+    def file(self) -> str:
+        """The tar's name in the split's folder."""
+        return last_parts(self.path, 1)
 
     @property
     def units(self) -> int:
@@ -59,7 +64,7 @@ def default_samples_per_shard(n_sources: int) -> int:
 
 def plan(
     dataset: str,
-    folder: Path,
+    folder: Location,
     sources: Sequence[Source],
     encoder: Encoder,
     samples_per_shard: int,
@@ -76,7 +81,7 @@ def plan(
     ordered = sorted(sources, key=lambda source: (xxhash.xxh3_64_intdigest(source.id.encode()), source.id))
     return [
         ShardTask(
-            path=folder / f"{dataset}-{number:06d}.tar",
+            path=within(folder, f"{dataset}-{number:06d}.tar"),
             sources=tuple(ordered[number * samples_per_shard : (number + 1) * samples_per_shard]),
             encoder=encoder,
             limits=limits,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..shards.errors import DatasetError
 from ..shards.format.sample import Reject
+from ..shards.stores.output import Location
 
 MAX_REJECTS = 0.05
 MISSING = "missing"
 """The stage of a source that the dataset's lists name and that has no file."""
 
 
-def check_rejects(folder: Path, rejects: Sequence[Reject], n_listed: int, max_rejects: float) -> None:
+def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, max_rejects: float) -> None:
     """Raise DatasetError if the rejects are more than the share `max_rejects` of the `n_listed` sources.
 
     Missing files count too: a folder that is not mounted looks the same.

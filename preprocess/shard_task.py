@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..shards.format.record import ShardRecord
@@ -13,6 +13,7 @@ from ..shards.format.sample import Reject, Sample
 from ..shards.format.writer import write_shard
 from ..shards.members.text import json_member
 from ..shards.stores.block_sums import SUMS
+from ..shards.stores.output import Sizes
 from .encode.encoder import Encoder
 from .executors.base import Report
 from .file_state import FileState
@@ -45,13 +46,18 @@ class WrittenShard:
         shard = None if written["shard"] is None else ShardRecord.from_json(written["shard"])
         return cls(shard=shard, rejects=rejects_of(read), sources=sources_of(read))
 
-    def stands(self, folder: Path) -> bool:
-        """Whether the folder holds the tar at its recorded size, its idx and its checksums."""
+    def stands(self, sizes: Sizes) -> bool:
+        """Whether the output holds the tar at its recorded size, its idx and its checksums."""
         if self.shard is None:
             return True
-        tar = folder / self.shard.name
-        beside = all(tar.with_suffix(suffix).is_file() for suffix in (".idx", SUMS))
-        return beside and tar.is_file() and tar.stat().st_size == self.shard.size_bytes
+        tar, index, sums = shard_files(self.shard.name)
+        beside = all(sizes.size(name) is not None for name in (index, sums))
+        return beside and sizes.size(tar) == self.shard.size_bytes
+
+
+def shard_files(tar: str) -> tuple[str, str, str]:
+    """The names of a shard's files: the tar, its idx and its checksums."""
+    return tar, str(PurePosixPath(tar).with_suffix(".idx")), str(PurePosixPath(tar).with_suffix(SUMS))
 
 
 def rejects_of(read: dict[str, Any]) -> tuple[Reject, ...]:

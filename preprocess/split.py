@@ -18,23 +18,22 @@ from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
 from ..shards.stores.block_sums import SUMS
-from ..shards.stores.local import LocalStore
-from ..shards.stores.publish import remove_leftovers
+from ..shards.stores.output import Location, Sizes, output_at
 from .file_state import FileState
 from .libraries import libraries
 from .part import Part
 from .plan import ShardTask
 from .reject_limit import check_rejects
-from .shard_task import WrittenShard, rejects_of, sources_of
+from .shard_task import WrittenShard, rejects_of, shard_files, sources_of
 from .source import Source
 
-_SHARD_FILE = re.compile(rf"(.+)-\d{{6}}\.(tar|idx|{SUMS[1:]})")
+_SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}\.(tar|idx|{SUMS[1:]})")
 _SHOWN = 3
 """How many sources a message names."""
 
 
 class SplitJob:
-    """Writes one split into `folder`. It is the ledger of the split's tasks.
+    """Writes one split into `folder`, a path or URL. It is the ledger of the split's tasks.
 
     `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
     `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand. `part` is the
@@ -43,7 +42,7 @@ class SplitJob:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Location,
         info: DatasetInfo,
         tasks: list[ShardTask],
         missing: list[Reject],
@@ -53,6 +52,7 @@ class SplitJob:
         part: Part | None = None,
     ) -> None:
         self.folder = folder
+        self.output = output_at(folder)
         self.info = info
         self.tasks = tasks
         self.own = tasks if part is None else part.of(tasks)
@@ -64,7 +64,9 @@ class SplitJob:
         self._missing = missing
         self._max_rejects = max_rejects
         self._retry_rejects = retry_rejects
-        self._records = Records(folder, WrittenShard)
+        self._records = Records(self.output, WrittenShard)
+        self._sizes: Sizes = self.output
+        """The sizes of the files that an earlier run wrote."""
 
     def is_finished(self) -> bool:
         """Whether the split is on disk, verified, made from these sources with these settings, and needs no retry.
@@ -73,12 +75,12 @@ class SplitJob:
 
         Raises ResumeError if its settings or sources differ, DatasetError if it has too many rejects.
         """
-        if not (self.folder / DATASET_JSON).is_file():
+        if self.output.size(DATASET_JSON) is None:
             return False
         try:
-            written = read_dataset_json(self.folder)
-            rejects = read_rejects(self.folder, written)
-            read_checked(LocalStore(self.folder), MANIFEST, written["files"])
+            written = read_dataset_json(self.output.store)
+            rejects = read_rejects(self.output.store, written)
+            read_checked(self.output.store, MANIFEST, written["files"])
         except ShardError:
             if self._records.job() is None:
                 raise
@@ -119,25 +121,27 @@ class SplitJob:
         """
         if overwrite:
             self._clear()
-        self._check_strange({task.path.name for task in self.tasks})
+        self._check_strange({task.file for task in self.tasks})
         self._records.check(self._settings())
         self._check_sources()
         self._records.begin(self._settings())
-        (self.folder / DATASET_JSON).unlink(missing_ok=True)  # shards that it describes may be replaced from now on
-        remove_leftovers(self.folder)
+        self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
+        self.output.remove_leftovers()
+        self._sizes = self.output.sizes()
 
     def join(self) -> None:
         """Begin the records, or continue them, beside other runs. Nothing that stands is touched.
 
         Raises the errors of `begin`.
         """
-        self._check_strange({task.path.name for task in self.tasks})
+        self._check_strange({task.file for task in self.tasks})
         self._records.check(self._settings())
         self._check_sources()
         self._records.join(self._settings())
-        if (self.folder / DATASET_JSON).exists() and any(self.stands(task) is None for task in self.own):
+        self._sizes = self.output.sizes()
+        if self.output.size(DATASET_JSON) is not None and any(self.stands(task) is None for task in self.own):
             self._records.unverified()
-            (self.folder / DATASET_JSON).unlink(missing_ok=True)
+            self.output.remove([DATASET_JSON])
 
     def recorded(self) -> dict[str, WrittenShard]:
         """The records of all tasks by name. Raises UnfinishedError if some are missing or do not stand."""
@@ -152,7 +156,8 @@ class SplitJob:
         return {name: record for name, record in found.items() if record is not None}
 
     def _check_strange(self, names: set[str]) -> None:
-        if strange := sorted(path.name for path in self.folder.glob("*.tar") if path.name not in names):
+        found = [name for name in self.output.names() if name.endswith(".tar") and "/" not in name]
+        if strange := [name for name in found if name not in names]:
             raise DatasetError(
                 f"{self.folder} holds {len(strange)} tars of another run, such as {strange[0]}; choose another output "
                 "folder"
@@ -194,14 +199,13 @@ class SplitJob:
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
         """The record of a shard that an earlier run has written; None if there is none."""
-        found = self._records.stands(task)
+        found = self._records.stands(task, self._sizes)
         return None if found is not None and self._retry_rejects and found.rejects else found
 
     def record(self, task: ShardTask, done: WrittenShard) -> None:
         """Record a shard that this run has written."""
         if done.shard is None:
-            for path in (task.path, task.path.with_suffix(".idx"), task.path.with_suffix(SUMS)):
-                path.unlink(missing_ok=True)
+            self.output.remove(shard_files(task.file))
         self._records.record(task, done)
         self.written += 1
         self.n_sources += task.units
@@ -219,8 +223,8 @@ class SplitJob:
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
             raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
         check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
-        remove_leftovers(self.folder)  # of processes that were killed in this run
-        finish_split(self.folder, self.info, shards, rejects)
+        self.output.remove_leftovers()  # of processes that were killed in this run
+        finish_split(self.output, self.info, shards, rejects)
 
     def verify(self, progress: Callable[[int, int], None]) -> None:
         """Read everything back and compare it, then mark the split as verified. Raises ShardError with the problems."""
@@ -236,17 +240,18 @@ class SplitJob:
     def _clear(self) -> None:
         """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""
         names = {self.info.dataset, *self._datasets()}
-        ours = [path for path in self.folder.glob("*") if (m := _SHARD_FILE.fullmatch(path.name)) and m[1] in names]
-        self._check_strange({path.name for path in ours})
-        for path in (self.folder / DATASET_JSON, *ours, self.folder / MANIFEST, self.folder / REJECTS):
-            path.unlink(missing_ok=True)
+        found = [(name, _SHARD_FILE.fullmatch(name)) for name in self.output.names()]
+        ours = [name for name, match in found if match and match[1] in names]
+        self._check_strange(set(ours))
+        self.output.remove([DATASET_JSON])
+        self.output.remove([*ours, MANIFEST, REJECTS])
         self._records.discard()
-        remove_leftovers(self.folder)
+        self.output.remove_leftovers()
 
     def _datasets(self) -> Iterator[str]:
         """The datasets whose shards the folder may hold. Raises DatasetError if it holds an index of other tars."""
         try:
-            written = read_dataset_json(self.folder)
+            written = read_dataset_json(self.output.store)
         except ShardError:
             written = {}
         if written.get("profile") == FOREIGN:
@@ -262,8 +267,8 @@ class SplitJob:
 
     def counts(self) -> dict[str, Any]:
         """The counts of the finished split; rejects are counted by the stage that failed."""
-        info = read_dataset_json(self.folder)
-        stages = Counter(reject.stage for reject in read_rejects(self.folder, info))
+        info = read_dataset_json(self.output.store)
+        stages = Counter(reject.stage for reject in read_rejects(self.output.store, info))
         return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})
 
 

@@ -14,6 +14,7 @@ from ...shards.format.sample import Reject
 from ...shards.format.ustar import CHUNK_BYTES, HashedReader
 from ...shards.media.packet_table import PACKETS, packets_path, sidecar
 from ...shards.stores.block_sums import SUMS_OF, write_sums
+from ...shards.stores.output import Sizes
 from ...shards.stores.publish import publishing
 from ..blames import NO_BLAMES, Blames
 from ..encode.reject import RejectError
@@ -76,8 +77,9 @@ class IndexedTar:
             modified_ns=data["modified_ns"],
         )
 
-    def stands(self, folder: Path) -> bool:
-        """Whether the tar is unchanged, and its packets file and checksums exist."""
+    def stands(self, sizes: Sizes) -> bool:
+        """Whether the tar is unchanged, and its packets file and checksums exist. An index is in a local folder."""
+        folder = Path(sizes.location)
         name = self.shard.name
         try:
             status = (folder / name).stat()

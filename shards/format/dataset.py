@@ -20,7 +20,7 @@ from ..sealed import SEAL, sealed, unsealed
 from ..stores.base import Store
 from ..stores.local import LocalStore
 from ..stores.location import opened
-from ..stores.publish import publish, sync_folder
+from ..stores.output import Location, Output, Sizes, output_at, within
 from .checked_file import SIZE_BYTES, SUM, facts_of
 from .columns import FORMAT, manifest_table, rejects_table
 from .damage import REMEDY, parsing
@@ -51,24 +51,25 @@ _SHARD: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha2
 _FILE: dict[str, type] = {SIZE_BYTES: int, SUM: str}
 
 
-def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord], rejects: Sequence[Reject]) -> None:
+def finish_split(
+    folder: Location | Output, info: DatasetInfo, shards: Sequence[ShardRecord], rejects: Sequence[Reject]
+) -> None:
     """Write manifest.parquet, rejects.parquet and, last, dataset.json, which has the checksums of both and of itself.
 
     The same input gives the same bytes. Shards are sorted by name and rejects by source. An existing dataset.json is
     deleted first, so there is never one that describes other files. Raises ShardError if a shard's file is missing or
     has another size, or if two samples have the same key.
     """
-    folder = Path(folder)
+    output = output_at(folder)
     shards = sorted(shards, key=lambda shard: shard.name)
     rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
-    _check_files(folder, shards)
+    _check_files(output.sizes(), shards)
     _check_keys(shards)
-    (folder / DATASET_JSON).unlink(missing_ok=True)
-    sync_folder(folder)
+    output.remove([DATASET_JSON])
 
     files = {MANIFEST: _parquet_bytes(manifest_table(shards)), REJECTS: _parquet_bytes(rejects_table(rejects))}
     for name, data in files.items():
-        publish(folder / name, data)
+        output.publish(name, data)
     description = {
         "format": FORMAT,
         "dataset": info.dataset,
@@ -82,7 +83,7 @@ def finish_split(folder: Path, info: DatasetInfo, shards: Sequence[ShardRecord],
         "shards": [_shard_facts(shard) for shard in shards],
     } | ({"sums": sums} if (sums := _sums(shards)) else {})
     json.dumps(description, allow_nan=False)  # raises ValueError for what is no JSON
-    publish(folder / DATASET_JSON, sealed(description))
+    output.publish(DATASET_JSON, sealed(description))
 
 
 def read_dataset_json(location: str | Path | Store) -> dict[str, Any]:
@@ -227,12 +228,12 @@ def _splits_in(store: Store) -> list[str]:
     return splits
 
 
-def _check_files(folder: Path, shards: Sequence[ShardRecord]) -> None:
+def _check_files(sizes: Sizes, shards: Sequence[ShardRecord]) -> None:
     for shard in shards:
-        path = folder / shard.name
-        size = path.stat().st_size if path.is_file() else None
+        size = sizes.size(shard.name)
         if size != shard.size_bytes:
             found = "is missing" if size is None else f"has {size} bytes"
+            path = within(sizes.location, shard.name)
             raise ShardError(f"the shard {path} {found}, but was written with {shard.size_bytes} bytes; write it again")
 
 

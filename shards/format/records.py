@@ -9,21 +9,25 @@ states of the sources, reads only the first line.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import xxhash
 
 from ..config import differences
 from ..errors import ResumeError
-from ..stores.publish import create, publish, remove_leftovers, sync_folder
+from ..stores.output import Location, Output, Sizes, output_at, within
 
 RECORDS = ".records"
 JOB = "job.json"
+_JOB = f"{RECORDS}/{JOB}"
 _RECORD = ".record"
 _HEX = 16
+_HEAD_BYTES = 1 << 16
+"""How much of a record is read for its first part, and then twice as much each time."""
+_MAX_BYTES = 1 << 32
 
 Json = dict[str, Any]
 
@@ -43,7 +47,7 @@ class Record(Protocol):
     @classmethod
     def from_parts(cls, parts: Sequence[Json]) -> Self: ...
 
-    def stands(self, folder: Path) -> bool:
+    def stands(self, sizes: Sizes) -> bool:
         """Whether the published files still exist and their inputs are unchanged."""
 
 
@@ -59,23 +63,24 @@ class Job:
 
 
 class Records(Generic[RecordT]):
-    """The records in the split `folder`, for one writer at a time. `kind` is the class of the records."""
+    """The records in a split's `folder` or output, for one writer at a time. `kind` is the class of the records."""
 
-    def __init__(self, folder: str | Path, kind: type[RecordT]) -> None:
-        self.folder = Path(folder)
-        self.path = self.folder / RECORDS
+    def __init__(self, folder: Location | Output, kind: type[RecordT]) -> None:
+        self.output = output_at(folder)
         self._kind = kind
 
     def job(self) -> Job | None:
         """The job that wrote the records; None if there is none. Raises ResumeError if it cannot be read."""
-        try:
-            data = json.loads((self.path / JOB).read_bytes())
-            return Job(settings=dict(data["settings"]), verified=data["verified"] is True)
-        except FileNotFoundError:
+        found = self.output.whole(_JOB, _MAX_BYTES)
+        if found is None:
             return None
+        try:
+            data = json.loads(found)
+            return Job(settings=dict(data["settings"]), verified=data["verified"] is True)
         except (ValueError, KeyError, TypeError) as error:
             raise ResumeError(
-                f"{self.path / JOB} is damaged ({error}); delete {self.path} to write every shard again"
+                f"{within(self.output.location, _JOB)} is damaged ({error}); delete {self._folder} to write every "
+                "shard again"
             ) from error
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -83,8 +88,8 @@ class Records(Generic[RecordT]):
         job = self.job()
         if job is not None and (changes := "; ".join(differences(job.settings, _plain(settings)))):
             raise ResumeError(
-                f"{self.folder} was begun with other settings ({changes}); use its settings, choose another output "
-                f"folder, or delete {self.path} to start over"
+                f"{self.output.location} was begun with other settings ({changes}); use its settings, choose another "
+                f"output folder, or delete {self._folder} to start over"
             )
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -95,9 +100,8 @@ class Records(Generic[RecordT]):
         self.check(settings)
         if self.job() is None:
             self.discard()
-        self.path.mkdir(parents=True, exist_ok=True)
-        sync_folder(self.folder)
-        remove_leftovers(self.path)
+        self.output.make()
+        self.output.remove_leftovers(RECORDS)
         self._write_job(Job(settings=_plain(settings), verified=False))
 
     def join(self, settings: Mapping[str, Any]) -> None:
@@ -107,11 +111,10 @@ class Records(Generic[RecordT]):
         """
         self.check(settings)
         if self.job() is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            sync_folder(self.folder)
-            if any(self.path.glob(f"*{_RECORD}")) and self.job() is None:
-                raise ResumeError(f"{self.path} has records, but no {JOB}; delete it to write every shard again")
-            create(self.path / JOB, _job_bytes(Job(settings=_plain(settings), verified=False)))
+            self.output.make()
+            if self._names() and self.job() is None:
+                raise ResumeError(f"{self._folder} has records, but no {JOB}; delete it to write every shard again")
+            self.output.create(_JOB, _job_bytes(Job(settings=_plain(settings), verified=False)))
             self.check(settings)
 
     def unverified(self) -> None:
@@ -127,43 +130,60 @@ class Records(Generic[RecordT]):
             self._write_job(Job(settings=job.settings, verified=True))
 
     def _write_job(self, job: Job) -> None:
-        publish(self.path / JOB, _job_bytes(job))
+        self.output.publish(_JOB, _job_bytes(job))
 
     def first(self, task: Named) -> Json | None:
         """The first part of a task's record; None if there is no record, or it is damaged."""
-        return next(self._parts(task, 1), None)
+        most = _HEAD_BYTES
+        while True:
+            head = self.output.head(_name(task), most)
+            if head is None:
+                return None
+            line, newline, _ = head.partition(b"\n")
+            if newline or len(head) < most:
+                return _value(line + newline) if _is_whole(line + newline) else None
+            most *= 2
 
-    def stands(self, task: Named) -> RecordT | None:
-        """The record of a finished task whose files still exist; None for any other task."""
-        parts = list(self._parts(task))
-        record = self._kind.from_parts(parts) if parts else None
-        return record if record is not None and record.stands(self.folder) else None
+    def stands(self, task: Named, sizes: Sizes | None = None) -> RecordT | None:
+        """The record of a finished task whose files still exist; None for any other task.
 
-    def _parts(self, task: Named, limit: int | None = None) -> Iterator[Json]:
-        """The parts of a task's record, or the first `limit`; nothing if the record is damaged or missing."""
-        try:
-            with self._path(task).open("rb") as file:
-                lines = file.readlines() if limit is None else [file.readline() for _ in range(limit)]
-        except FileNotFoundError:
-            return
-        if all(map(_is_whole, lines)) and (limit is not None or lines[-1:] == [_line(b"{}")]):
-            yield from (json.loads(line[_HEX + 1 :]) for line in (lines if limit is not None else lines[:-1]))
+        sizes: those of the files, if they have been asked for already.
+        """
+        data = self.output.whole(_name(task), _MAX_BYTES)
+        lines = data.splitlines(keepends=True) if data else []
+        if lines[-1:] != [_line(b"{}")] or not all(map(_is_whole, lines)) or len(lines) == 1:
+            return None
+        record = self._kind.from_parts([_value(line) for line in lines[:-1]])
+        return record if record.stands(self.output if sizes is None else sizes) else None
 
     def record(self, task: Named, done: RecordT) -> None:
         """Record that the files of a task are published; replaces an earlier record."""
         lines = [_line(json.dumps(part, allow_nan=False).encode()) for part in done.to_parts()]
-        publish(self._path(task), b"".join([*lines, _line(b"{}")]))
+        self.output.publish(_name(task), b"".join([*lines, _line(b"{}")]))
 
-    def _path(self, task: Named) -> Path:
-        return self.path / f"{PurePosixPath(task.name).name}{_RECORD}"
+    @property
+    def _folder(self) -> Location:
+        return within(self.output.location, RECORDS)
 
     def discard(self) -> None:
         """Delete all records, the job last, so that none outlives its settings."""
-        remove_leftovers(self.path)
-        for path in (*self.path.glob(f"*{_RECORD}"), self.path / JOB):
-            path.unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        self.output.remove_leftovers(RECORDS)
+        self.output.remove(self._names())
+        self.output.remove([_JOB])
+
+    def _names(self) -> list[str]:
+        """The names of all records."""
+        return [name for name in self.output.names(f"{RECORDS}/") if name.endswith(_RECORD)]
+
+
+def _name(task: Named) -> str:
+    return f"{RECORDS}/{PurePosixPath(task.name).name}{_RECORD}"
+
+
+def _value(line: bytes) -> Json:
+    """The part that a line holds."""
+    part: Json = json.loads(line[_HEX + 1 :])
+    return part
 
 
 def _job_bytes(job: Job) -> bytes:

@@ -1,16 +1,15 @@
-"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it by a rename."""
+"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it whole."""
 
 from __future__ import annotations
 
 import hashlib
 import tarfile
 from collections.abc import Iterable
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import PurePosixPath
 
 from ..errors import ShardError
-from ..stores.block_sums import SUMS, BlockSums, write_sums
-from ..stores.publish import publishing
+from ..stores.block_sums import SUMS, BlockSums
+from ..stores.output import Location, Stream, folder_and_name, output_at
 from .idx import idx_text
 from .record import Placed, Row, ShardRecord
 from .sample import Sample
@@ -25,7 +24,7 @@ MAX_MEMBER_BYTES = 8 * 2**30 - 1
 class _HashedStream:
     """Writes bytes to a stream and computes their sha256, block sums and number."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.sha256 = hashlib.sha256()
         self.sums = BlockSums()
@@ -38,26 +37,27 @@ class _HashedStream:
         return self._stream.write(data)
 
 
-def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
-    """Write `samples` in order into the USTAR tar `path`, with its `.idx` and `.sums` files.
+def write_shard(path: Location, samples: Iterable[Sample]) -> ShardRecord:
+    """Write `samples` in order into the USTAR tar at `path` (or a URL), with its `.idx` and `.sums` files.
 
     The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.members`, mode 0644,
     mtime 0, uid and gid 0, no user and group names. After an exception, including one of `samples`, nothing is
     published. Raises ValueError if the path does not end in .tar, ShardError if there are no samples, a key occurs
     twice or has an empty part between slashes, or a member is larger than 8 GiB.
     """
-    path = Path(path)
-    if path.suffix != ".tar":
+    folder, name = folder_and_name(path)
+    if PurePosixPath(name).suffix != ".tar":
         raise ValueError(f"the path {str(path)!r} of a shard must end in .tar")
+    output = output_at(folder)
     rows: dict[str, Row] = {}
-    with publishing(path) as stream:
+    with output.writing(name) as stream:
         hashed = _HashedStream(stream)
         for sample in samples:
-            _check(path.name, sample, rows)
+            _check(name, sample, rows)
             members = {}
-            for name, member in sample.members.items():
-                hashed.write(_header(f"{sample.key}.{name}", len(member.data)))
-                members[name] = Placed.of(member, hashed.size_bytes)
+            for component, member in sample.members.items():
+                hashed.write(_header(f"{sample.key}.{component}", len(member.data)))
+                members[component] = Placed.of(member, hashed.size_bytes)
                 hashed.write(member.data)
                 hashed.write(bytes(-len(member.data) % BLOCK_BYTES))
             rows[sample.key] = Row(
@@ -66,10 +66,11 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardRecord:
         hashed.write(bytes(2 * BLOCK_BYTES))
         hashed.write(bytes(-hashed.size_bytes % tarfile.RECORDSIZE))
         if not rows:
-            raise ShardError(f"{path.name}: there are no samples to write; a shard needs at least one")
-        _write_idx(path, rows.values())
-        write_sums(path.with_suffix(SUMS), hashed.sums)
-    return ShardRecord(path.name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
+            raise ShardError(f"{name}: there are no samples to write; a shard needs at least one")
+        index = idx_text((row.key, row.spans) for row in rows.values())
+        output.publish(f"{PurePosixPath(name).stem}.idx", index.encode("ascii"))
+        output.publish(f"{PurePosixPath(name).stem}{SUMS}", hashed.sums.digest())
+    return ShardRecord(name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
 
 
 def _header(name: str, size_bytes: int) -> bytes:
@@ -95,8 +96,3 @@ def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
                 f"{shard}: component {name!r} of {sample.key!r} has {len(member.data)} bytes; a USTAR member has at "
                 f"most {MAX_MEMBER_BYTES}: split the source into windows"
             )
-
-
-def _write_idx(path: Path, rows: Iterable[Row]) -> None:
-    with publishing(path.with_suffix(".idx")) as stream:
-        stream.write(idx_text((row.key, row.spans) for row in rows).encode("ascii"))

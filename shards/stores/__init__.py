@@ -1,1 +1,1 @@
-"""Stores: they read checked byte ranges of files and publish files atomically."""
+"""Stores read checked byte ranges of files; outputs write files that appear whole."""

@@ -17,6 +17,7 @@ from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.records import JOB, RECORDS, Records
 from maskstream.shards.format.sample import Reject, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.stores.output import Sizes
 
 SETTINGS = {"profile": "train", "short_side": 256}
 REJECT = Reject(source="x.mp4", stage="decode", reason="no frames")
@@ -43,8 +44,8 @@ class Number:
     def from_parts(cls, parts: Sequence[dict[str, Any]]) -> Number:
         return cls(**parts[0], **parts[1])
 
-    def stands(self, folder: Path) -> bool:
-        return (folder / self.file).is_file()
+    def stands(self, sizes: Sizes) -> bool:
+        return sizes.size(self.file) is not None
 
 
 def records_of(folder: Path, settings: dict[str, Any] = SETTINGS) -> Records[Number]:
