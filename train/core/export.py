@@ -56,15 +56,18 @@ def load_model(path: str | Path) -> Model[Any]:
 def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Loads the weights of a safetensors file whose names and shapes match those of the model.
 
-    Returns the names of the parameters that found no match. Raises ValueError if nothing matches, DamageError if the
-    file cannot be read or is not as it was written.
+    Returns the names of the parameters that found no match. Raises ValueError if fewer than half of the file's tensors
+    match, as in a file of another kind of model or of other sizes; DamageError if the file cannot be read or is not as
+    it was written.
     """
     weights, _ = _read(Path(path))
     own = model.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
-    if not fitting:
+    if not fitting or 2 * len(fitting) < len(weights):
+        strange = next(name for name in weights if name not in fitting)
         raise ValueError(
-            f"no weight in {path} fits a {type(model).__name__} of these sizes; give a file of the same kind of model"
+            f"{len(fitting)} of {len(weights)} tensors in {path} fit a {type(model).__name__} of these sizes, at least "
+            f"half must; {strange!r} does not. Give a file of the same kind of model and the same sizes"
         )
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]

@@ -125,7 +125,8 @@ class Trainer:
     The folder is locked (by rank 0) from here to the end of `run`, or until the Trainer is deleted.
 
     Raises ValueError for wrong settings, BusyError if another run writes into the folder, ResumeError if no checkpoint
-    is whole or it does not fit, StoreError if the disk is full, FloatingPointError for a loss that is not finite.
+    is whole or it does not fit, StoreError if the disk is full, FloatingPointError for a loss or a gradient that is not
+    finite.
     """
 
     def __init__(
@@ -276,11 +277,12 @@ class Trainer:
     def _record(self, done: _Launched) -> bool:
         """Logs and shows a step. Returns whether a rank had been asked to stop."""
         loss, norm, stop_requests, *means = done.report.tolist()
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss of step {done.step} is {loss} at lr {done.lr:g}; start over with a lower base_lr, a longer "
-                "warmup or a max_grad_norm"
-            )
+        for what, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the {what} of step {done.step} is {value} at lr {done.lr:g}, and no checkpoint has its weights; "
+                    "start over with a lower base_lr, a longer warmup or a max_grad_norm"
+                )
         record = StepMetrics(
             step=done.step,
             epoch=done.epoch,
@@ -361,7 +363,12 @@ class Trainer:
             self.model.compile(fullgraph=True)
         if world_size() == 1:
             return self.model
-        return DistributedDataParallel(self.model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        return DistributedDataParallel(
+            self.model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,  # they are constants, or computed from what all ranks share
+            gradient_as_bucket_view=True,
+        )
 
     def _save(self, stop: StopRequest) -> None:
         with stop.saving(), in_step(self.device):

@@ -1,7 +1,8 @@
-"""AdamW as masked autoencoders use it: no weight decay for biases, norms and other vectors, and gradient clipping."""
+"""AdamW as masked autoencoders use it: only matrices decay, and gradients are clipped."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -29,16 +30,32 @@ class OptimiserConfig(Config):
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW over two groups of parameters: those of two or more dimensions have weight decay, the others have none.
+    """AdamW over two groups: matrices have weight decay; biases, norms and tables of embeddings have none.
 
     The learning rate is 0 until a schedule sets it (see `set_lr`).
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    decays = matrices(model)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters.items() if name in decays], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in parameters.items() if name not in decays], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
+
+
+def matrices(model: nn.Module) -> set[str]:
+    """The names of the parameters that multiply activations.
+
+    Those are all of two or more dimensions, except the biases of experts (`..._bias`) and the vectors of which each
+    token adds one: `nn.Embedding`, and the parameters that a module names in `TABLES`.
+    """
+    found = set()
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.Embedding):
+            tables: Collection[str] = getattr(module, "TABLES", ())
+            own = module.named_parameters(prefix=path, recurse=False)
+            found |= {name for name, p in own if p.ndim > 1 and name.rpartition(".")[2] not in tables}
+    return {name for name in found if not name.endswith("bias")}
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:

@@ -9,7 +9,7 @@ Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,9 @@ class TokenDecoder(nn.Module):
     positions: float32 (N, E), per kind. If there are several kinds, each has a learnt embedding. windows: attention
     stays within these windows; all tokens are then put back in order. Only for one kind.
     """
+
+    TABLES: ClassVar[tuple[str, ...]] = ("kind",)
+    """The parameters that are tables of embeddings, which do not decay."""
 
     def __init__(
         self,

@@ -114,9 +114,9 @@ class PointAutoencoder(Model[PointsBatch]):
     def _predict(self, centres: Tensor, groups: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """The predicted points relative to the centres: (B, M, K, 3)."""
         seen, hidden = gather_tokens(centres, visible), gather_tokens(centres, target)
-        x = self.encoder(self.embed(gather_tokens(groups, visible)), place=self.place(seen))
-        place = self.decoder_place(torch.cat((seen, hidden), dim=1))
-        x = torch.cat((x, self.mask_token.to(x.dtype).expand(*target.shape, -1)), dim=1)
+        x = self.encoder(self.embed(gather_tokens(groups, visible)).float(), place=self.place(seen).float())
+        place = self.decoder_place(torch.cat((seen, hidden), dim=1)).float()
+        x = torch.cat((x.float(), self.mask_token.expand(*target.shape, -1)), dim=1)
         made = self.head(self.decoder(x, place=place, last=target.shape[1]))
         return cast(Tensor, made.view(*target.shape, self.size, 3))
 

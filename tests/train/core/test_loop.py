@@ -211,6 +211,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_unsaved(trainer):
     assert trainer("run", steps=5).step == 2
 
 
+def test_a_gradient_that_is_not_finite_ends_the_run_unsaved(trainer):
+    run = trainer("run", steps=5, save_every=1)
+    run.run(until=2)
+    run.model.decoder.head[0].bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloatingPointError, match="gradient norm of step 3 is nan"):
+        run.run()
+    assert trainer("run", steps=5).step == 2
+
+
 def test_what_cannot_be_trained_on_is_refused(trainer, synthetic_loader, recipe):
     with pytest.raises(ValueError, match="no batch"):
         trainer("run", loader=synthetic_loader(batches=0))

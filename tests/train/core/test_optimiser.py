@@ -4,8 +4,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from maskstream.train.core.optimiser import OptimiserConfig, build_optimiser, limit_gradients, set_lr
+from maskstream.train.core.optimiser import OptimiserConfig, build_optimiser, limit_gradients, matrices, set_lr
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.models.encoder_decoder import TokenDecoder
+from maskstream.train.models.voxel_blocks import Experts
 
 
 def test_only_matrices_decay(recipe):
@@ -19,6 +21,19 @@ def test_only_matrices_decay(recipe):
     assert {"decoder.mask_token", "encoder.embed.0.bias"} | {
         f"encoder.stacks.0.{n}" for n in ("norm.of.0.weight", "blocks.0.attention.q_bias")
     } <= names[1]
+
+
+def test_tables_of_embeddings_and_biases_of_experts_do_not_decay():
+    experts, decoder = (
+        Experts(8, 2, 3),
+        TokenDecoder(8, [4, 4], [torch.zeros(5, 8)] * 2, depth=1, heads=2, mlp_ratio=2, eps=1e-6),
+    )
+    assert matrices(experts) == {"router.weight", "up", "down"}
+    assert "kind" in dict(decoder.named_parameters())
+    assert "kind" not in matrices(decoder)
+    assert matrices(torch.nn.ModuleDict({"table": torch.nn.Embedding(3, 4), "layer": torch.nn.Linear(4, 4)})) == {
+        "layer.weight"
+    }
 
 
 def test_the_first_step_moves_a_weight_by_the_rate_and_the_decay():
