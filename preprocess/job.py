@@ -160,6 +160,16 @@ def make_shards(
     )
 
 
+def largest_split(dataset: str, root: str | Path, samples_per_shard: int | None = None) -> int:
+    """How many shards the largest split of a dataset has; more parts than that have nothing to do. Raises as
+    `make_shards`.
+    """
+    splits = _listed(named(dataset, DATASETS, "dataset"), Path(root)).splits.values()
+    return max(
+        (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in splits), default=0
+    )
+
+
 def _listed(sources_of: Callable[[Path], Dataset], root: Path) -> Dataset:
     """The dataset. Where files are missing it is listed twice, for a folder may have been away for a moment."""
     raw = sources_of(root)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cluster import submit, words_of
 from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
 from .terminal import Json, show
 
@@ -15,7 +17,13 @@ if TYPE_CHECKING:
     from ..preprocess import JobReport
 
 
+_DEFAULT_PARTS = 100
+_NOT_OF_PARTS = ("executor", "parts", "sbatch", "workers", "retry_rejects", "as_json")
+EXECUTORS = ("local", "slurm")
+
+
 def shards(
+    context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(
@@ -58,6 +66,28 @@ def shards(
         bool,
         typer.Option("--retry-rejects", help="Encode the shards with rejects again, also of a finished split."),
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What runs the work: local (processes of this machine) or slurm (an array of parts and a finish, "
+            "submitted if sbatch is here).",
+        ),
+    ] = "local",
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With slurm: the size of the array [default: one per shard, at most 100]", show_default=False
+        ),
+    ] = None,
+    sbatch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OPTIONS",
+            help='With slurm: options of sbatch, such as "--partition=x --cpus-per-task=16 --time=8:00:00".',
+            show_default=False,
+        ),
+    ] = None,
     part: Annotated[
         str | None,
         typer.Option(
@@ -76,10 +106,12 @@ def shards(
     An interrupted run continues where it stopped, so does one that a missing disk or a lack of memory ended. Files that
     cannot be decoded are listed in rejects.parquet with the reason.
 
-    Many machines share a job with --part 1/N to N/N, at the same time and in one OUT; then --finish
-    (docs/cluster.md). A part that was killed is run again; N may change.
+    Many machines share a job with --executor slurm, or with --part 1/N to N/N at the same time and in one OUT, and then
+    --finish (docs/cluster.md). A part that was killed is run again; N may change.
     """
     from ..preprocess import PROFILES, make_shards
+    from ..preprocess.executors.slurm import SlurmJob
+    from ..preprocess.job import largest_split
     from ..preprocess.part import Part
     from ..preprocess.progress import ProgressBar
 
@@ -87,12 +119,35 @@ def shards(
     if profile not in PROFILES:
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
     limits = limits_of(max_pixels, time_limit, memory_limit)
+    if executor not in EXECUTORS:
+        raise ValueError(f"--executor is one of {', '.join(EXECUTORS)}, got {executor!r}")
     folder = dataset.rpartition(":")[2]
+    root, out = root or Path("data/raw") / folder, out or Path("data/shards") / folder
+    if executor == "slurm":
+        if part or finish or overwrite:
+            raise ValueError(
+                "--executor slurm starts parts and a finish itself; leave out --part and --finish, and delete the "
+                "output folder instead of --overwrite"
+            )
+        number = parts or min(_DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard))
+        job = SlurmJob(
+            name=f"maskstream-{folder}",
+            folder=Path(f"slurm-{folder}"),
+            command=("shards", *words_of(context, leave=_NOT_OF_PARTS)),
+            for_parts=("--retry-rejects",) if retry_rejects else (),
+            parts=max(1, number),
+            workers=workers,
+            options=tuple(shlex.split(sbatch or "")),
+        )
+        submit(job, as_json)
+        return
+    if parts or sbatch:
+        raise ValueError("--parts and --sbatch belong to --executor slurm")
     with nullcontext() if as_json else ProgressBar() as shown:
         report = make_shards(
             dataset,
-            root or Path("data/raw") / folder,
-            out or Path("data/shards") / folder,
+            root,
+            out,
             profile=PROFILES[profile],
             workers=workers,
             samples_per_shard=samples_per_shard,

@@ -1,0 +1,98 @@
+"""Runs a job on a Slurm cluster without a driver: an array of its parts, and after them a job that finishes it.
+
+Slurm starts a killed task of the array again, anywhere. It needs nothing of what was there: a part continues from the
+records (`part.py`). So the cluster gets two scripts of a few lines, which can be read, changed and submitted by hand.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_PARTS = 1000
+"""The largest array that Slurm takes by default (MaxArraySize)."""
+PARTS, FINISH = "parts.sh", "finish.sh"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlurmJob:
+    """The scripts of a job in `folder`, which also gets the logs.
+
+    name: of the job in Slurm. command: the words after `maskstream` in both scripts; for_parts: more words in that of
+    the parts. parts: the size of the array. workers: the processes of a part; None: one per processor that Slurm gives
+    it. options: those of `sbatch` for both scripts, such as --partition=x.
+    """
+
+    name: str
+    folder: Path
+    command: tuple[str, ...]
+    parts: int
+    for_parts: tuple[str, ...] = ()
+    workers: int | None = None
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.parts <= MAX_PARTS:
+            raise ValueError(f"{self.parts} parts are not 1 to {MAX_PARTS}, the largest array that Slurm takes")
+
+    def scripts(self) -> dict[str, str]:
+        """The two scripts by name."""
+        logs = self.folder.absolute()
+        part = ["--part", f'"$SLURM_ARRAY_TASK_ID/{self.parts}"']
+        words = [shlex.quote(word) for word in (*self.command, *self.for_parts)]
+        return {
+            PARTS: self._script([*words, *part], f"--array=1-{self.parts}", f"--output={logs}/part-%a.log"),
+            FINISH: self._script(
+                [*map(shlex.quote, self.command), "--finish"],
+                f"--output={logs}/finish.log",
+                "--kill-on-invalid-dep=yes",
+            ),
+        }
+
+    def _script(self, words: Sequence[str], *own: str) -> str:
+        options = (f"--job-name={self.name}", "--requeue", "--open-mode=append", *own, *self.options)
+        head = "".join(f"#SBATCH {shlex.quote(option)}\n" for option in options)
+        workers = '"${SLURM_CPUS_ON_NODE:-1}"' if self.workers is None else str(self.workers)
+        run = " ".join([shlex.quote(sys.executable), "-m maskstream", *words, "--workers", workers])
+        return f"#!/bin/sh\n{head}cd {shlex.quote(str(Path.cwd()))} || exit 1\nexec {run}\n"
+
+    def write(self) -> list[Path]:
+        """Write the scripts; returns their paths."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for name, text in self.scripts().items():
+            path = self.folder / name
+            path.write_text(text)
+            path.chmod(0o755)
+            paths.append(path)
+        return paths
+
+    def by_hand(self) -> str:
+        """The shell commands that submit the scripts."""
+        parts, finish = (shlex.quote(str(self.folder / name)) for name in (PARTS, FINISH))
+        return f"sbatch --dependency=afterok:$(sbatch --parsable {parts}) {finish}"
+
+    def submit(self) -> tuple[str, str] | None:
+        """Submit the scripts; returns the numbers of both jobs, or None if there is no `sbatch` on this machine.
+
+        Raises ValueError if Slurm refuses them, with what it says.
+        """
+        sbatch = shutil.which("sbatch")
+        if sbatch is None:
+            return None
+        parts = _submitted([sbatch, "--parsable", str(self.folder / PARTS)])
+        after = f"--dependency=afterok:{parts}"
+        return parts, _submitted([sbatch, "--parsable", after, str(self.folder / FINISH)])
+
+
+def _submitted(command: list[str]) -> str:
+    """The number of the job that `sbatch` submitted."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"Slurm refuses {command[-1]}: {done.stderr.strip()}; change --sbatch, or the script by hand")
+    return done.stdout.strip().partition(";")[0]  # JOB, or JOB;CLUSTER
