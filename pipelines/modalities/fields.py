@@ -34,7 +34,7 @@ from ...shards.config import Config
 from ...shards.errors import SampleError, ShardError, StoreError
 from ...shards.format.manifest import Manifest
 from ...shards.media.npy import read_npy
-from ...shards.stores.base import Range
+from ...shards.stores.base import Announcement, Range, Together
 from ..stream.sampler import BatchT, DraftT, HostT, RequestT, Sampler, Wanted
 from ..stream.source import Source
 from ..stream.stats import Stats
@@ -127,6 +127,11 @@ class WithFields(Generic[RequestT, DraftT, HostT]):
         there = [name for name in sorted(names) if name in components and components[name].offset[wanted.index]]
         members = {name: self.manifest.member(wanted.index, name) for name in there}
         return FieldsRequest(index=wanted.index, media=self.media.request(wanted), members=members)
+
+    def announce(self, request: FieldsRequest[RequestT]) -> Announcement:
+        """The other's, and that of the members that hold the fields."""
+        fields = self.manifest.store.announce(tuple(request.members.values()))
+        return Together((self.media.announce(request.media), fields))
 
     def allocate(self, rows: int) -> FieldsDraft[DraftT]:
         """The other's memory, and a place for each row's values."""

@@ -17,7 +17,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from ...shards.stores.base import Range
+from ...shards.stores.base import Announcement, Range
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .sampler import BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted
@@ -273,6 +273,10 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         """The request of the part that holds the sample."""
         part, own = _found(self.starts, wanted.index)
         return MixRequest(part=part, of_part=self.samplers[part].request(replace(wanted, index=own)))
+
+    def announce(self, request: MixRequest[RequestT]) -> Announcement:
+        """Says that the ranges of a request will be read soon, to the store of its part."""
+        return self.samplers[request.part].announce(request.of_part)
 
     def allocate(self, rows: int) -> DraftT:
         """The draft of the first part, which all parts share."""

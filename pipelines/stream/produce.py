@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from ...shards.errors import SampleError
+from ...shards.stores.base import Together
 from .one_thread import compute_alone
 from .order import Int64Array, rank_share
 from .place import Place, progress_of
@@ -26,6 +27,8 @@ from .stats import Stats
 log = logging.getLogger(__name__)
 
 _TRIES = 16
+AHEAD = 4
+"""For how many batches behind those that are made the ranges are announced."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +92,32 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn(Generic[RequestT]):
+    """The requests of a batch, whose ranges are announced until `announced` is dropped.
+
+    requests: per row, the request of its first candidate that is not known to be unusable, and the number of those that
+    are. candidates: per row, the candidates after it.
+    """
+
+    requests: list[tuple[RequestT, int]]
+    candidates: list[Iterator[Wanted]]
+    announced: Together
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Begun(Generic[DraftT]):
-    """A batch whose rows are being filled."""
+    """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped."""
 
     draft: DraftT
     rows: list[Future[Row]]
     stats: Stats
+    announced: Together
+
+    def cancel(self) -> None:
+        """Fills no further row."""
+        for row in self.rows:
+            row.cancel()
+        self.announced.drop()
 
 
 class Made(NamedTuple, Generic[HostT]):
@@ -112,32 +135,56 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
 
-    def start(self, pool: Executor, plan: BatchPlan) -> Begun[DraftT]:
-        """Draws the requests and the masks that need no content, then submits the rows to `pool`.
+    def drawn(self, plan: BatchPlan) -> Drawn[RequestT]:
+        """Draws the requests of a batch, and announces what they will read."""
+        known = plan.tried or (0,) * len(plan.indexes)
+        candidates: list[Iterator[Wanted]] = [
+            islice(self._candidates(wanted), skipped, None) for wanted, skipped in zip(plan.wanted, known, strict=True)
+        ]
+        requests = [self._requested(own, skipped) for own, skipped in zip(candidates, known, strict=True)]
+        announced = Together(tuple(self.sampler.announce(request) for request, _ in requests))
+        return Drawn(requests=requests, candidates=candidates, announced=announced)
+
+    def drawn_ahead(self, plan: BatchPlan) -> Drawn[RequestT] | None:
+        """The same for a batch that is started later; None for an error, which `start` will raise."""
+        try:
+            return self.drawn(plan)
+        except Exception:
+            return None
+
+    def start(self, pool: Executor, plan: BatchPlan, drawn: Drawn[RequestT] | None = None) -> Begun[DraftT]:
+        """Draws the masks that need no content, then submits the rows to `pool`; draws the requests if need be.
 
         Masks are drawn for all rows before decoding starts, while their data is in the processor's cache.
         """
-        sampler, stats, known = self.sampler, Stats(), plan.tried or (0,) * len(plan.indexes)
-        candidates = [
-            islice(self._candidates(wanted), skipped, None) for wanted, skipped in zip(plan.wanted, known, strict=True)
-        ]
-        requested = [self._requested(own, skipped) for own, skipped in zip(candidates, known, strict=True)]
+        drawn = drawn or self.drawn(plan)
+        try:
+            return self._started(pool, drawn)
+        except BaseException:
+            drawn.announced.drop()
+            raise
+
+    def _started(self, pool: Executor, drawn: Drawn[RequestT]) -> Begun[DraftT]:
+        sampler, stats = self.sampler, Stats()
         # The caller may be in inference mode, while the threads that fill these tensors are not.
         with torch.inference_mode(False):
-            draft = sampler.allocate(len(requested))
+            draft = sampler.allocate(len(drawn.requests))
             with stats.stage("mask"):
-                for row, (request, _) in enumerate(requested):
+                for row, (request, _) in enumerate(drawn.requests):
                     sampler.mask(request, draft, row)
         rows = [
-            pool.submit(self._fill, request, draft, row, tried, candidates[row])
-            for row, (request, tried) in enumerate(requested)
+            pool.submit(self._fill, request, draft, row, tried, drawn.candidates[row])
+            for row, (request, tried) in enumerate(drawn.requests)
         ]
-        return Begun(draft=draft, rows=rows, stats=stats)
+        return Begun(draft=draft, rows=rows, stats=stats, announced=drawn.announced)
 
     def join(self, plan: BatchPlan, begun: Begun[DraftT]) -> Made[HostT]:
         """Waits for all rows; returns the host batch and its stats."""
         stats = begun.stats
-        rows = [row.result() for row in begun.rows]
+        try:
+            rows = [row.result() for row in begun.rows]
+        finally:
+            begun.announced.drop()
         for row in rows:
             stats.add(row.stats)
         with stats.stage("collate"):
@@ -220,18 +267,32 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted]
 def batches_from_threads(
     maker: BatchMaker[RequestT, DraftT, HostT], wanted: Iterable[BatchPlan], threads: int, prefetch: int
 ) -> Generator[Made[HostT]]:
-    """Yields the host batches of the plans in order; threads of this process make them `prefetch` batches ahead."""
+    """Yields the host batches of the plans in order; threads of this process make them `prefetch` batches ahead.
+
+    What the `AHEAD` batches behind those will read is announced.
+    """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream", initializer=compute_alone)
     joiner = ThreadPoolExecutor(1, thread_name_prefix="maskstream-batch")
+    plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Drawn[RequestT] | None]]()
+    begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
     try:
-        ahead: deque[Future[Made[HostT]]] = deque()
-        plans_left = iter(wanted)
         while True:
-            while len(ahead) < prefetch and (plan := next(plans_left, None)) is not None:
-                ahead.append(joiner.submit(maker.join, plan, maker.start(pool, plan)))
-            if not ahead:
+            while len(begun) < prefetch:
+                plan, drawn = soon.popleft() if soon else (next(plans_left, None), None)
+                if plan is None:
+                    break
+                batch = maker.start(pool, plan, drawn)
+                begun.append((batch, joiner.submit(maker.join, plan, batch)))
+            while len(soon) < AHEAD and (plan := next(plans_left, None)) is not None:
+                soon.append((plan, maker.drawn_ahead(plan)))
+            if not begun:
                 return
-            yield ahead.popleft().result()
+            yield begun.popleft()[1].result()
     finally:
+        for _, drawn in soon:
+            if drawn is not None:
+                drawn.announced.drop()
+        for batch, _ in begun:
+            batch.announced.drop()
         pool.shutdown(wait=True, cancel_futures=True)
         joiner.shutdown(wait=True, cancel_futures=True)

@@ -1,6 +1,6 @@
 """The stages of a batch, which a modality implements.
 
-    request -> allocate -> mask -> fill -> join   ||   to the device -> finish
+    request -> announce -> allocate -> mask -> fill -> join   ||   to the device -> finish
 
 The stages left of the bars belong to a `Sampler` and run in threads of this process or of workers; those right of them
 run in the caller's process, the last in a `Finish`. A request is drawn before any byte is read and names the byte
@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from ...shards.errors import SampleError
-from ...shards.stores.base import Range
+from ...shards.stores.base import Announcement, Range
 from .batch import Batch
 from .place import START, Place
 from .stats import Stats
@@ -59,8 +59,9 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     """Makes host batches of one dataset. It holds only settings, so it can be sent to worker processes.
 
     request: makes every draw that needs no bytes; raises SampleError if the sample lacks the component that is read.
+    announce: tells the stores of the request's ranges that these will be read soon.
     allocate: the draft of a batch of `rows` rows (the views of a sample are one row here). mask: draws a row's masks if
-    they need no content. These three are cheap and run in one thread.
+    they need no content. These four are cheap and run in one thread.
     fill: reads and decodes a sample, writes its whole row of every array of the draft (over the remains of an unusable
     sample), and draws the masks that need content. Many threads fill rows of one draft. It raises SampleError if the
     sample is unusable; the row is then requested, masked and filled with another sample.
@@ -76,6 +77,8 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     def needs_progress(self) -> bool: ...
 
     def request(self, wanted: Wanted) -> RequestT: ...
+
+    def announce(self, request: RequestT) -> Announcement: ...
 
     def allocate(self, rows: int) -> DraftT: ...
 

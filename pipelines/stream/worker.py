@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Generic, ParamSpec, TypeVar
 
 import torch
@@ -18,7 +20,7 @@ import torch
 from ...shards.errors import MaskstreamError
 from ...shards.spawn import picklable
 from .letters import receive, send
-from .produce import BatchMaker, BatchPlan, Begun, Made
+from .produce import BatchMaker, BatchPlan, Begun, Drawn, Made
 from .sampler import DraftT, HostT, RequestT
 
 OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
@@ -94,9 +96,15 @@ def serve(
     progress = Progress(words)
     batches = _Batches(maker, threads, progress)
     progress.step()
+    tasks: deque[Task] = deque()
     try:
         while True:
-            _answer(pipe, batches.made(receive(pipe)))
+            task: Task = tasks.popleft() if tasks else receive(pipe)
+            begun = batches.begun(task)
+            while wait([pipe], 0):
+                tasks.append(receive(pipe))
+                batches.announce(tasks[-1])
+            _answer(pipe, batches.made(task, begun))
             progress.step()
     except (EOFError, ConnectionError):
         os._exit(0)
@@ -130,27 +138,43 @@ def _answer(pipe: socket.socket, answer: object) -> None:
 
 
 class _Batches(Generic[RequestT, DraftT, HostT]):
-    """Makes the batch of a task while its threads begin the next one."""
+    """Makes the batch of a task while its threads begin the next one, and what later ones will read is announced."""
 
     def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: Progress) -> None:
         self._maker, self._progress = maker, progress
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
         self._begun: tuple[tuple[int, int], Begun[DraftT]] | None = None
+        self._drawn: dict[tuple[int, int], Drawn[RequestT]] = {}
 
-    def made(self, task: Task) -> Made[HostT] | Failed:
-        """The host batch and its stats, or the error."""
+    def begun(self, task: Task) -> Begun[DraftT] | Failed:
+        """The batch of a task, whose rows are being filled, or the error."""
         try:
-            begun = self._taken(task.plan) or self._start(task.plan, task.row_by_row)
+            return self._taken(task.plan) or self._start(task.plan, task.row_by_row)
+        except Exception as error:
+            return _failed(error)
+
+    def announce(self, task: Task) -> None:
+        """Draws the requests of a task that is made later; a batch that is begun already has them."""
+        number = task.plan.number
+        if task.row_by_row or number in self._drawn or (self._begun is not None and self._begun[0] == number):
+            return
+        if (drawn := self._maker.drawn_ahead(task.plan)) is not None:
+            self._drawn[number] = drawn
+
+    def made(self, task: Task, begun: Begun[DraftT] | Failed) -> Made[HostT] | Failed:
+        """The host batch and its stats, or the error."""
+        if isinstance(begun, Failed):
+            return begun
+        try:
             if task.then is not None:
                 self._begun = (task.then.number, self._start(task.then))
             return self._maker.join(task.plan, begun)
-        except MaskstreamError as error:
-            return Failed(error)
         except Exception as error:
-            return Failed(picklable(error), traceback.format_exc())
+            return _failed(error)
 
     def _start(self, plan: BatchPlan, row_by_row: bool = False) -> Begun[DraftT]:
-        begun = self._maker.start(_RowByRow(self._progress) if row_by_row else self._pool, plan)
+        pool = _RowByRow(self._progress) if row_by_row else self._pool
+        begun = self._maker.start(pool, plan, self._drawn.pop(plan.number, None))
         for row in begun.rows:
             row.add_done_callback(self._progress.step)
         return begun
@@ -160,9 +184,12 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         ahead, self._begun = self._begun, None
         if ahead is None or ahead[0] == plan.number:
             return ahead and ahead[1]
-        for row in ahead[1].rows:
-            row.cancel()
+        ahead[1].cancel()
         return None
+
+
+def _failed(error: Exception) -> Failed:
+    return Failed(error) if isinstance(error, MaskstreamError) else Failed(picklable(error), traceback.format_exc())
 
 
 class _RowByRow(Executor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -12,6 +13,27 @@ class Range(NamedTuple):
     name: str
     offset: int
     size: int
+
+
+class Announcement(Protocol):
+    """Ranges that will be read soon. They may be kept in memory until they are dropped."""
+
+    def drop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several announcements as one; that of a store which fetches nothing ahead is empty."""
+
+    parts: tuple[Announcement, ...] = ()
+
+    def drop(self) -> None:
+        """Drops all of them."""
+        for part in self.parts:
+            part.drop()
+
+
+UNHEEDED = Together()
 
 
 class Store(Protocol):
@@ -46,10 +68,6 @@ class Store(Protocol):
         """The contents of a small file, not compared with sums. Raises StoreError if it has more than `most` bytes."""
         ...
 
-    def announce(self, ranges: Sequence[Range]) -> None:
-        """Say that these ranges will be read soon, so that a slow store may begin. It never fails."""
-        ...
-
     def size(self, name: str) -> int:
         """The size of the file in bytes."""
         ...
@@ -70,4 +88,8 @@ class Store(Protocol):
 
         outside: whether its tars may be outside of the folder, as foreign ones.
         """
+        ...
+
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
+        """Says that these ranges will be read soon. A hint: what is read, and its errors, are the same without it."""
         ...

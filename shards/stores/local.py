@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import MissingFileError, StoreError
-from .base import Range, Store
+from .base import UNHEEDED, Range, Store, Together
 from .block_sums import SUMS, blocks_around, check_blocks, sums_name, sums_range
 from .regular import open_regular, read_regular
 
@@ -75,9 +75,6 @@ class LocalStore:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise StoreError(f"{path} cannot be read ({reason})") from error
 
-    def announce(self, ranges: Sequence[Range]) -> None:
-        """Do nothing: the system reads ahead."""
-
     def size(self, name: str) -> int:
         """The size of the file in bytes."""
         return self._open(name).size_bytes
@@ -99,6 +96,10 @@ class LocalStore:
     def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
         """This store, or one whose files may be outside; sizes are asked of the files themselves."""
         return self if outside == self.outside else LocalStore(self.folder, outside=outside)
+
+    def announce(self, ranges: Sequence[Range]) -> Together:
+        """Nothing is read ahead of a local file."""
+        return UNHEEDED
 
     def _open(self, name: str) -> _File:
         with self._lock:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.stores.base import Range
+from ....shards.stores.base import Announcement, Range, Together
 from ...stream.rng import sample_rng
 from ...stream.sampler import Wanted
 from ...stream.stats import Stats
@@ -94,6 +94,13 @@ class NoisySampler:
             other = int(self._rng(wanted, key, "noise").integers(len(self.noise.manifest)))
             noise = self.noise.drawn(other, wanted.epoch)
         return NoisyRequest(wanted=wanted, key=key, clean=self.clean.drawn(wanted.index, wanted.epoch), noise=noise)
+
+    def announce(self, request: NoisyRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon, each to the store of its split."""
+        clean = self.clean.manifest.store.announce(request.ranges)
+        if self.noise is None:
+            return clean
+        return Together((clean, self.noise.manifest.store.announce(request.noise_ranges)))
 
     def allocate(self, rows: int) -> NoisyDraft:
         """The memory of a batch of `rows` sounds."""

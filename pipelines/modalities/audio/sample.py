@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....shards.errors import SampleError
 from ....shards.format.manifest import Manifest
-from ....shards.stores.base import Range
+from ....shards.stores.base import Announcement, Range
 from ...augment.sound import Mixup, RollGain, SpecAugment
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
@@ -117,6 +117,10 @@ class AudioSampler:
             plan=self.sounds.planned(wanted.index, first, stop),
             partners=tuple(self._partner(wanted.epoch, key, view) for view in range(self.views)),
         )
+
+    def announce(self, request: SoundRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon."""
+        return self.manifest.store.announce(request.ranges)
 
     def allocate(self, rows: int) -> SoundDraft:
         """The memory of a batch of `rows` sounds."""

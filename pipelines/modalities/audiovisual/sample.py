@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from ....shards.errors import DataError
 from ....shards.media.video_index import VideoIndex
-from ....shards.stores.base import Range
+from ....shards.stores.base import Announcement, Range
 from ...augment.diffusion import LinearNoise
 from ...masks import Maps
 from ...stream.rng import sample_rng
@@ -129,6 +129,10 @@ class AudioVisualSampler:
         video, audio = self.video.request(wanted), self.audio.request_of(wanted, 0, 1)
         sound = (audio.plan.member,) if audio.plan.header else (*audio.plan.ranges,)
         return AudioVisualRequest(video=video, audio=audio, ranges=(*video.ranges, *sound))
+
+    def announce(self, request: AudioVisualRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon."""
+        return self.video.manifest.store.announce(request.ranges)
 
     def allocate(self, rows: int) -> AudioVisualDraft:
         """The memory of a batch of `rows` clips."""

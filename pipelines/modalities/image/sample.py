@@ -11,7 +11,7 @@ import torch
 from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
 from ....shards.media.limits import MAX_PIXELS
-from ....shards.stores.base import Range
+from ....shards.stores.base import Announcement, Range
 from ...augment import Augmentation
 from ...augment.crop import Crop
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
@@ -108,6 +108,10 @@ class ImageSampler:
             n=n,
             ranges=(self.manifest.member(index, component.name),),
         )
+
+    def announce(self, request: ImageRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon."""
+        return self.manifest.store.announce(request.ranges)
 
     def allocate(self, rows: int) -> ImageDraft:
         """The memory of a batch of `rows` samples."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest, Numbers
 from ....shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
-from ....shards.stores.base import Range
+from ....shards.stores.base import Announcement, Range
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
 from ...stream.place import Place
@@ -118,6 +118,10 @@ class MeshSampler:
             mesh=mesh,
             pairs=pairs,
         )
+
+    def announce(self, request: MeshRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon."""
+        return self.manifest.store.announce(request.ranges)
 
     def allocate(self, rows: int) -> MeshDraft:
         """The draft of a batch of `rows` samples."""

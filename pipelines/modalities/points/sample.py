@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ....shards.format.manifest import Manifest
-from ....shards.stores.base import Range
+from ....shards.stores.base import Announcement, Range
 from ...augment.diffusion import Noise
 from ...masks import Cues, Draw, Maps, Mask
 from ...stream.rng import sample_rng
@@ -83,6 +83,10 @@ class PointSampler:
         with self.manifest.reading(index, self.component):
             rows = self.select.rows_of(member, self.manifest.components[self.component].facts_of(index), rng)
         return PointRequest(wanted=wanted, key=key, rows=rows)
+
+    def announce(self, request: PointRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon."""
+        return self.manifest.store.announce(request.ranges)
 
     def allocate(self, rows: int) -> PointDraft:
         """The memory of a batch of `rows` clouds."""

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ....shards.errors import SampleError
 from ....shards.media.mp4 import Int64Array, Packets, Track, read_fragments, read_header
+from ....shards.stores.base import Announcement
 from ...augment.crop import Crop
 from ...decode.packets import wanted_packets, wanted_pts
 from ...flow.source import SampleFlow
@@ -107,6 +108,10 @@ class PackingSampler:
     def request(self, wanted: Wanted) -> ClipRequest:
         """Draws the clip and the crops of a sample."""
         return self.inner.request(wanted)
+
+    def announce(self, request: ClipRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon."""
+        return self.inner.announce(request)
 
     def allocate(self, rows: int) -> PackedDraft:
         """The draft of `rows` samples, without pixels."""

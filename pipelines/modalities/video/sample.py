@@ -14,7 +14,7 @@ from ....shards.media.mp4 import Mp4Error, Packets
 from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
 from ....shards.media.video_index import VideoIndex
 from ....shards.members.video import table_problems
-from ....shards.stores.base import Range
+from ....shards.stores.base import Announcement, Range
 from ...augment import Augmentation
 from ...augment.crop import Crop
 from ...decode.cpu import decode_frames, to_rgb
@@ -146,6 +146,10 @@ class VideoSampler:
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Draws the frame numbers of a clip of sample `index`, int64 (T,)."""
         return self.clip.numbers(video.n_frames, rng)
+
+    def announce(self, request: ClipRequest) -> Announcement:
+        """Says that the ranges of a request will be read soon."""
+        return self.manifest.store.announce(request.ranges)
 
     def allocate(self, rows: int, *, size: int | None = None) -> VideoDraft:
         """The draft of `rows` samples; size: the height and width in pixels, by default the clip's."""

@@ -22,7 +22,7 @@ from maskstream.pipelines.stream.produce import BatchMaker, plans
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.workers import WorkerPool
-from maskstream.shards.stores.base import Range
+from maskstream.shards.stores.base import UNHEEDED, Announcement, Range
 
 N = 32
 LARGE = 200_000
@@ -51,6 +51,9 @@ class Texts:
 
     def request(self, wanted: Wanted) -> TextRequest:
         return TextRequest(wanted=wanted)
+
+    def announce(self, request: TextRequest) -> Announcement:
+        return UNHEEDED
 
     def allocate(self, rows: int) -> list[Maps | None]:
         return [None] * rows

@@ -14,7 +14,7 @@ from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.produce import BatchMaker
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.stores.base import Range
+from maskstream.shards.stores.base import UNHEEDED, Announcement, Range
 
 ROW = 10_000
 BATCH = 8
@@ -49,6 +49,9 @@ class Numbers:
     def request(self, wanted: Wanted) -> NumberRequest:
         where = Range(f"{wanted.index // 10}.tar", 512, 10)
         return NumberRequest(wanted=wanted, key=f"n{wanted.index}", ranges=(where,))
+
+    def announce(self, request: NumberRequest) -> Announcement:
+        return UNHEEDED
 
     def allocate(self, rows: int) -> torch.Tensor:
         return torch.zeros(rows, ROW, dtype=torch.int64)

@@ -12,6 +12,7 @@ from maskstream.pipelines.stream.one_thread import compute_alone
 from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.place import START
 from maskstream.pipelines.stream.produce import BatchMaker, BatchPlan, batches_from_threads
+from maskstream.shards.stores.base import UNHEEDED
 
 
 @pytest.fixture
@@ -44,6 +45,9 @@ class Threads:
 
     def request(self, wanted):
         return wanted
+
+    def announce(self, request):
+        return UNHEEDED
 
     def allocate(self, rows):
         return torch.zeros(rows, dtype=torch.int64)

@@ -1,0 +1,203 @@
+"""Reads ahead: threads fetch the ranges that are announced, so that readers find them instead of waiting."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from .base import Announcement, Range, Store
+
+THREADS = 32
+MOST_BYTES = 256 << 20
+MOST_SPAN_BYTES = 16 << 20
+"""The longest range that is fetched ahead; a reader may need only a part of a longer one, such as an hour of sound."""
+NEAR_BYTES = 64 << 10
+"""Ranges of one announcement that are so near to each other are fetched as one."""
+
+
+class ReadAhead:
+    """A store that fetches announced ranges of another one with up to `threads` threads.
+
+    At most `most_bytes` are fetched and not dropped yet; what is announced beyond waits. A reader never waits for a
+    fetch that has not begun: it reads by itself. An error of a fetch is raised where its range is read. A pickled copy,
+    and a fork of the process, has announcements of its own.
+    """
+
+    def __init__(self, store: Store, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
+        self._store = store
+        self._threads, self._most_bytes = threads, most_bytes
+        self._begin()
+
+    def __reduce__(self) -> tuple[Callable[..., ReadAhead], tuple[Store, int, int]]:
+        return _ahead_of, (self._store, self._threads, self._most_bytes)
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="maskstream-read")
+        self._spans: defaultdict[str, list[_Span]] = defaultdict(list)
+        self._waiting: deque[_Span] = deque()
+        self._running, self._held_bytes = 0, 0
+
+    @property
+    def location(self) -> str:
+        """That of the other store."""
+        return self._store.location
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset`, from what was announced if that holds them."""
+        fetching = self._fetching(name, offset, size)
+        if fetching is None:
+            return self._store.read(name, offset, size)
+        begin, future = fetching
+        data = future.result()
+        return data[offset - begin : offset - begin + size]
+
+    def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read each range. Those that were not announced are read at once."""
+        fetching = [self._fetching(*one) for one in ranges]
+        others = [one for one, found in zip(ranges, fetching, strict=True) if found is None]
+        read = iter(self._store.read_many(others) if others else ())
+        data = []
+        for (_, offset, size), found in zip(ranges, fetching, strict=True):
+            if found is None:
+                data.append(next(read))
+            else:
+                begin, future = found
+                data.append(future.result()[offset - begin : offset - begin + size])
+        return data
+
+    def unchecked(self, name: str, offset: int, size: int) -> bytes:
+        """As the other store."""
+        return self._store.unchecked(name, offset, size)
+
+    def whole(self, name: str, most: int) -> bytes:
+        """As the other store."""
+        return self._store.whole(name, most)
+
+    def size(self, name: str) -> int:
+        """As the other store."""
+        return self._store.size(name)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """As the other store."""
+        return self._store.names(prefix)
+
+    def folders(self) -> list[str]:
+        """As the other store."""
+        return self._store.folders()
+
+    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+        """Reads ahead of the other store's."""
+        return _ahead_of(self._store.of_split(sizes, outside=outside), self._threads, self._most_bytes)
+
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
+        """Fetches the ranges soon, and keeps them until the announcement is dropped."""
+        if self._process != os.getpid():
+            self._begin()
+        spans = [_Span(one) for one in _merged(ranges) if one.size <= MOST_SPAN_BYTES]
+        with self._lock:
+            for span in spans:
+                self._spans[span.range.name].append(span)
+            self._waiting += spans
+            self._advance()
+        return _Announced(self, spans)
+
+    def drop(self, spans: Iterable[_Span]) -> None:
+        """Forgets spans: those that wait are not fetched any more."""
+        with self._lock:
+            for span in spans:
+                if span.dropped:
+                    continue
+                span.dropped = True
+                mine = self._spans[span.range.name]
+                mine.remove(span)
+                if not mine:
+                    del self._spans[span.range.name]
+                if span.future is not None:
+                    self._held_bytes -= span.range.size
+            self._advance()
+
+    def _fetching(self, name: str, offset: int, size: int) -> tuple[int, Future[bytes]] | None:
+        """The first byte and the contents of a begun fetch that holds these bytes."""
+        if self._process != os.getpid():
+            return None
+        with self._lock:
+            for span in self._spans.get(name, ()):
+                _, begin, length = span.range
+                if begin <= offset and offset + size <= begin + length and span.future is not None:
+                    return begin, span.future
+        return None
+
+    def _advance(self) -> None:
+        """Begins the next fetches while there is room; the lock is held.
+
+        No more are given to the pool than it has threads, so an exit waits for these only.
+        """
+        while self._waiting and self._running < self._threads:
+            span = self._waiting[0]
+            if span.dropped:
+                self._waiting.popleft()
+                continue
+            if self._held_bytes + span.range.size > self._most_bytes and self._held_bytes:
+                return
+            try:
+                span.future = self._pool.submit(self._fetch, span.range)
+            except RuntimeError:  # the interpreter exits
+                return
+            self._waiting.popleft()
+            self._running += 1
+            self._held_bytes += span.range.size
+
+    def _fetch(self, wanted: Range) -> bytes:
+        try:
+            return self._store.read(*wanted)
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._advance()
+
+
+class _Span:
+    """A range to fetch; `future` is None until the fetch begins."""
+
+    __slots__ = ("dropped", "future", "range")
+
+    def __init__(self, wanted: Range) -> None:
+        self.range = wanted
+        self.future: Future[bytes] | None = None
+        self.dropped = False
+
+
+class _Announced:
+    """The announcement of some spans."""
+
+    def __init__(self, ahead: ReadAhead, spans: list[_Span]) -> None:
+        self._ahead, self._spans = ahead, spans
+
+    def drop(self) -> None:
+        """The ranges are not wanted any more."""
+        self._ahead.drop(self._spans)
+
+
+def _merged(ranges: Sequence[Range]) -> list[Range]:
+    """The ranges, those near to each other as one."""
+    merged: list[Range] = []
+    for one in sorted(ranges):
+        if not one.size:
+            continue
+        if merged and merged[-1].name == one.name:
+            last = merged[-1]
+            end = max(last.offset + last.size, one.offset + one.size)
+            if one.offset <= last.offset + last.size + NEAR_BYTES and end - last.offset <= MOST_SPAN_BYTES:
+                merged[-1] = Range(one.name, last.offset, end - last.offset)
+                continue
+        merged.append(one)
+    return merged
+
+
+def _ahead_of(store: Store, threads: int, most_bytes: int) -> ReadAhead:
+    return ReadAhead(store, threads=threads, most_bytes=most_bytes)
