@@ -4,6 +4,7 @@ from .datasets import DATASETS
 from .encode.video.profile import PROFILES, VideoProfile
 from .executors.base import Executor
 from .executors.local import LocalExecutor
+from .executors.ray import RayExecutor
 from .foreign import IndexReport, index_tars
 from .job import JobReport, SplitReport, make_shards
 from .limits import Limits
@@ -16,6 +17,7 @@ __all__ = [
     "JobReport",
     "Limits",
     "LocalExecutor",
+    "RayExecutor",
     "SplitReport",
     "VideoProfile",
     "index_tars",

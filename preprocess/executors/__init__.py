@@ -1,1 +1,1 @@
-"""Executors: they run the tasks of a job, here in processes of this machine."""
+"""Executors: they run the tasks of a job, in processes of this machine or in a Ray cluster."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .executor_options import Address, ExecutorName, Workers, executor_named
 from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
 from .terminal import Json, show
 
@@ -24,9 +25,9 @@ def index(
     fast: Annotated[
         bool, typer.Option("--fast", help="Trust the keyframe flags in video containers instead of decoding.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes [default: one per core]", show_default=False)
-    ] = None,
+    workers: Workers = None,
+    executor: ExecutorName = "local",
+    address: Address = None,
     max_pixels: MaxPixels = None,
     time_limit: TimeLimit = 60.0,
     memory_limit: MemoryLimit = None,
@@ -42,6 +43,15 @@ def index(
 
     limits = limits_of(max_pixels, time_limit, memory_limit)
     with nullcontext() if as_json else ProgressBar() as shown:
-        report = index_tars(tars, out, modality=modality, fast=fast, workers=workers, limits=limits, progress=shown)
+        report = index_tars(
+            tars,
+            out,
+            modality=modality,
+            fast=fast,
+            workers=workers,
+            executor=executor_named(executor, workers, address),
+            limits=limits,
+            progress=shown,
+        )
     facts = {"folder": str(report.folder), "tars": report.tars, "samples": report.samples, "rejects": report.rejects}
     show(facts, as_json)

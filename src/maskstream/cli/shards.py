@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cluster import submit, words_of
+from .executor_options import Address, Workers, executor_named
 from .limit_options import MaxPixels, MemoryLimit, TimeLimit, limits_of
 from .terminal import Json, show
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 
 _DEFAULT_PARTS = 100
-_NOT_OF_PARTS = ("executor", "parts", "sbatch", "workers", "retry_rejects", "as_json")
-EXECUTORS = ("local", "slurm")
+_NOT_OF_PARTS = ("executor", "address", "parts", "sbatch", "workers", "retry_rejects", "as_json")
 
 
 def shards(
@@ -41,9 +41,7 @@ def shards(
     profile: Annotated[
         str, typer.Option(help="How video is encoded: train, copy or fps (docs/shard-format.md).")
     ] = "train",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes [default: one per core]", show_default=False)
-    ] = None,
+    workers: Workers = None,
     samples_per_shard: Annotated[
         int | None, typer.Option(min=1, help="Source files per shard.", show_default=False)
     ] = None,
@@ -70,10 +68,11 @@ def shards(
         str,
         typer.Option(
             metavar="NAME",
-            help="What runs the work: local (processes of this machine) or slurm (an array of parts and a finish, "
-            "submitted if sbatch is here).",
+            help="What runs the work: local (processes of this machine), ray (a Ray cluster) or slurm (an array of "
+            "parts and a finish, submitted if sbatch is here).",
         ),
     ] = "local",
+    address: Address = None,
     parts: Annotated[
         int | None,
         typer.Option(
@@ -119,8 +118,7 @@ def shards(
     if profile not in PROFILES:
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
     limits = limits_of(max_pixels, time_limit, memory_limit)
-    if executor not in EXECUTORS:
-        raise ValueError(f"--executor is one of {', '.join(EXECUTORS)}, got {executor!r}")
+    runs = executor_named(executor, workers, address, also=("slurm",))
     folder = dataset.rpartition(":")[2]
     root, out = root or Path("data/raw") / folder, out or Path("data/shards") / folder
     if executor == "slurm":
@@ -150,6 +148,7 @@ def shards(
             out,
             profile=PROFILES[profile],
             workers=workers,
+            executor=runs,
             samples_per_shard=samples_per_shard,
             overwrite=overwrite,
             limits=limits,

@@ -41,6 +41,9 @@ def work(task, report):
             os.kill(os.getpid(), signal.SIGKILL)
     if kind == "die":
         os._exit(7)
+    if kind == "kill the parent":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     if kind == "fail":
         raise OSError(28, "No space left on device")
     if kind == "odd":
