@@ -61,7 +61,7 @@ class Split:
         **options: Unpack[SplitOptions],
     ) -> Self:
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
-        manifest = Manifest.load(_folder(location))
+        manifest = Manifest.load(location)
         if (found := manifest.info["modality"]) != modality:
             raise ShardError(
                 f"{location} holds {found} shards, and {modality} shards are read here; open it with {found}_loader"
@@ -95,9 +95,3 @@ def split_of(location: str | Path, modality: str, options: Options) -> tuple[Spl
 
 
 _OF_BOTH = ("device", "workers", "threads")
-
-
-def _folder(location: str | Path) -> Path:
-    if "://" in str(location) or str(location).startswith("pipe:"):
-        raise ValueError(f"location {str(location)!r}: a folder is read; copy or mount the shards under a local path")
-    return Path(location)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ def verify(location: str | Path, *, decode: bool = False, progress: Progress | N
         raise
     except MaskstreamError as error:
         return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
+    foreign = manifest.info["profile"] == FOREIGN
+    manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes themselves
     counts = manifest.info["counts"]
     done = 0
 

@@ -1,18 +1,123 @@
-"""Locations: where a split is. A location is the path of a local folder."""
+"""Locations: where a split is. A location is the path of a local folder, or the URL of a folder in a store."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
 from .base import Store
 from .local import LocalStore
 
+SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//?)")
+_HUB = "https://huggingface.co"
+_REPOSITORY = re.compile(r"datasets/([^/@]+)/([^/@]+)(?:@([^/]+))?(?:/(.*))?")
+
+
+class Place(NamedTuple):
+    """A folder in a store: the scheme of the client that reads it, the bucket, and the names of the folder in it.
+
+    bucket: of http, the scheme and host of the server.
+    """
+
+    scheme: str
+    bucket: str
+    folder: str
+
+
+def is_url(location: str | Path | Store) -> bool:
+    """Whether a location is a URL. Raises ValueError for a URL that `Path` has spoilt."""
+    if not isinstance(location, str | Path) or not (found := _URL.match(str(location))):
+        return False
+    if found[2] == "//":
+        return True
+    if found[1] in SCHEMES and isinstance(location, Path):
+        raise ValueError(f"{location} was a URL, which pathlib.Path has changed; give it as a str")
+    return False
+
 
 def opened(location: str | Path | Store) -> Store:
-    """The store of a location; a store itself is returned as it is."""
-    return LocalStore(location) if isinstance(location, str | Path) else location
+    """The store of a location; a store itself is returned as it is.
+
+    Raises ValueError for a URL that is not legal, and names the legal ones.
+    """
+    if not isinstance(location, str | Path):
+        return location
+    if not is_url(location):
+        return LocalStore(location)
+    from .remote import RemoteStore
+
+    return RemoteStore(str(location))
+
+
+def local_path(location: str | Path, what: str) -> Path:
+    """The path of a location that must be local, where no store is served; ValueError for a URL.
+
+    what: what the location is for, such as "--out".
+    """
+    if is_url(location) or str(location).startswith("pipe:"):
+        raise ValueError(f"{what} {str(location)!r}: only local paths are legal here; copy it, or mount it under one")
+    return Path(location)
+
+
+def local_paths(locations: Iterable[str | Path], what: str) -> list[Path]:
+    """The same of several locations."""
+    return [local_path(location, what) for location in locations]
 
 
 def beside(location: str, name: str) -> str:
     """The location `name` in the folder that holds `location`."""
+    if is_url(location):
+        return f"{location.rstrip('/').rpartition('/')[0]}/{name}"
     return str(Path(location).resolve().parent / name)
+
+
+def within(location: str, name: str) -> str:
+    """The location `name` in `location`."""
+    return f"{location.rstrip('/')}/{name}"
+
+
+def place_of(url: str) -> Place:
+    """The parts of a URL. Raises ValueError if it is not legal."""
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise ValueError(
+            f"{url}: legal are local paths and URLs that begin with {', '.join(f'{s}://' for s in SCHEMES)}"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(
+            f"{parts.scheme}://{parts.hostname}{parts.path}: user names, passwords, queries and fragments are not "
+            "legal in a location; give credentials by the environment"
+        )
+    if not parts.netloc:
+        raise ValueError(f"{url} names no {'server' if parts.scheme.startswith('http') else 'bucket'}")
+    if parts.scheme == "hf":
+        return _of_hub(url)
+    if parts.scheme in ("http", "https"):
+        return Place("http", f"{parts.scheme}://{parts.netloc}", _folder(url, unquote(parts.path)))
+    bucket, _, folder = url.partition("://")[2].partition("/")
+    return Place(parts.scheme, bucket, _folder(url, folder))
+
+
+def _of_hub(url: str) -> Place:
+    found = _REPOSITORY.fullmatch(url.partition("://")[2].rstrip("/"))
+    if not found:
+        raise ValueError(
+            f"{url}: legal are hf://datasets/OWNER/NAME/FOLDER and hf://datasets/OWNER/NAME@REVISION/FOLDER"
+        )
+    owner, name, revision, folder = found.groups()
+    hub = place_of(os.environ.get("HF_ENDPOINT") or _HUB)
+    path = f"datasets/{owner}/{name}/resolve/{quote(unquote(revision or 'main'), safe='')}"
+    return Place("hf", hub.bucket, _folder(url, "/".join(filter(None, (hub.folder, path, folder)))))
+
+
+def _folder(url: str, path: str) -> str:
+    """The names of a folder, without a `/` at either end."""
+    names = [name for name in path.split("/") if name]
+    if {".", ".."} & set(names):
+        raise ValueError(f"{url}: '.' and '..' are not legal in a URL")
+    return str(PurePosixPath(*names)) if names else ""

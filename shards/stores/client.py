@@ -1,0 +1,178 @@
+"""The clients of object stores and web servers: how they retry, how long they wait, and where credentials come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
+
+from ..errors import MissingFileError, OutageError
+from .location import Place, place_of
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+BUCKETS = ("s3", "gs", "az")
+"""The schemes of object stores, which can be written to. In `az://`, a bucket is a container."""
+CONNECT_S, READ_S = 10.0, 30.0
+"""How long a connection may take, and how long a server may send nothing. A whole request has no such limit, because a
+large file takes its time."""
+MAX_RETRIES, RETRY_S = 10, 120.0
+"""How often a request is tried again, and within which time from its first try."""
+LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+    "AZURITE_BLOB_STORAGE_URL",
+)
+_ALLOW = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
+_STATIC_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
+_MOST_WORDS = 300
+
+_started_in: int | None = None
+"""The process in which this package first used a client. Its threads do not survive a fork."""
+
+
+def bucket_client(place: Place) -> ObjectStore:
+    """The client of the whole bucket or server of a place, for reading; the stores of a process share one.
+
+    Raises OutageError in a process that was forked after a client was used: there a request would never end.
+    """
+    return _client(place.scheme, place.bucket, "", READ_S)
+
+
+def client_of(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore:
+    """A client of the folder at a URL with a scheme of `BUCKETS`, for writing. Names are relative to the folder.
+
+    Raises ValueError for another location, OutageError as `bucket_client` does.
+    """
+    place = place_of(location)
+    if place.scheme not in BUCKETS:
+        legal = ", ".join(f"{scheme}://BUCKET/FOLDER" for scheme in BUCKETS)
+        raise ValueError(f"{location!r} is no place in an object store; legal are {legal}")
+    return _client(place.scheme, place.bucket, place.folder, read_timeout_s)
+
+
+def _client(scheme: str, bucket: str, folder: str, read_s: float) -> ObjectStore:
+    global _started_in
+    if _started_in not in (None, os.getpid()):
+        raise OutageError(
+            f"{bucket} cannot be reached in a process that was forked after its parent had used a store; start "
+            "processes by 'spawn' or 'forkserver' (multiprocessing_context= of a DataLoader)"
+        )
+    _started_in = os.getpid()
+    try:
+        return _made(scheme, bucket, folder, read_s, _environment())
+    except BaseError as error:
+        raise ValueError(f"{scheme}://{bucket} cannot be opened ({reason_of(error)}); see docs/stores.md") from error
+
+
+def retrying() -> RetryConfig:
+    """How requests are tried again."""
+    pauses = {"init_backoff": LEAST_PAUSE_S, "max_backoff": LONGEST_PAUSE_S}
+    backoff = {name: timedelta(seconds=seconds) for name, seconds in pauses.items()}
+    return {
+        "max_retries": MAX_RETRIES,
+        "retry_timeout": timedelta(seconds=RETRY_S),
+        "backoff": {"base": 2, "init_backoff": backoff["init_backoff"], "max_backoff": backoff["max_backoff"]},
+    }
+
+
+def waiting(read_s: float, *, allow_http: bool, headers: dict[str, str] | None = None) -> ClientConfig:
+    """How long requests wait, and whether they may be unencrypted."""
+    options: ClientConfig = {
+        "allow_http": allow_http,
+        "connect_timeout": timedelta(seconds=CONNECT_S),
+        "read_timeout": timedelta(seconds=read_s),
+        "timeout": timedelta(days=1),
+    }
+    if headers:
+        options["default_headers"] = headers
+    return options
+
+
+@contextmanager
+def errors_of(where: str) -> Iterator[None]:
+    """Raises MissingFileError and OutageError for what a client raises about `where`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingFileError(f"there is no file {where}") from error
+    except (UnauthenticatedError, PermissionDeniedError) as error:
+        raise OutageError(
+            f"{where} may not be accessed with these credentials ({reason_of(error)}); see docs/stores.md"
+        ) from error
+    except GenericError as error:
+        raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from error
+    except BaseError as error:
+        raise OutageError(f"{where}: {reason_of(error)}") from error
+
+
+def is_beyond_the_end(error: GenericError) -> bool:
+    """Whether a server says that a file ends before the range that it was asked for (416)."""
+    return "status code: 416" in str(error)
+
+
+def reason_of(error: Exception) -> str:
+    """What a client's error says, on one line, without its debug output and the page of a server."""
+    text = " ".join(str(error).partition("Debug source")[0].partition("<!DOCTYPE")[0].split())
+    return text[:_MOST_WORDS].rstrip(" :")
+
+
+def _environment() -> tuple[str, ...]:
+    """What in the environment a client depends on, so that a change of it makes another client."""
+    ours = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "HF_")
+    return tuple(sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(ours)))
+
+
+@lru_cache(maxsize=32)
+def _made(scheme: str, bucket: str, folder: str, read_s: float, environment: tuple[str, ...]) -> ObjectStore:
+    retry_config, prefix = retrying(), folder or None
+    if scheme == "http":
+        return HTTPStore(bucket, client_options=waiting(read_s, allow_http=True), retry_config=retry_config)
+    if scheme == "hf":
+        token = os.environ.get("HF_TOKEN")
+        headers = {"authorization": f"Bearer {token}"} if token else None
+        options = waiting(read_s, allow_http=bucket.startswith("http://"), headers=headers)
+        return HTTPStore(bucket, client_options=options, retry_config=retry_config)
+    options = waiting(read_s, allow_http=_may_be_http())
+    if scheme == "gs":
+        return GCSStore(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
+    if scheme == "az":
+        return AzureStore(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
+    if "AWS_PROFILE" in os.environ and not any(name in os.environ for name in _STATIC_KEYS):
+        return _of_profile(bucket, prefix, options, retry_config)
+    return S3Store(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
+
+
+def _may_be_http() -> bool:
+    """Whether the environment asks for a server without TLS."""
+    endpoints = (os.environ.get(name, "") for name in _ENDPOINTS)
+    allowed = (os.environ.get(name, "").lower() in ("1", "true") for name in _ALLOW)
+    return any(endpoint.startswith("http://") for endpoint in endpoints) or any(allowed)
+
+
+def _of_profile(bucket: str, prefix: str | None, options: ClientConfig, retry_config: RetryConfig) -> S3Store:
+    """A client with the credentials of a profile (keys, SSO, roles), which boto3 reads."""
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError as error:
+        raise ValueError(
+            "AWS_PROFILE needs boto3 (pip install boto3); or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    return S3Store(
+        bucket,
+        prefix=prefix,
+        client_options=options,
+        retry_config=retry_config,
+        credential_provider=Boto3CredentialProvider(),
+    )

@@ -1,0 +1,254 @@
+"""The store of a folder in an object store or on a web server. What is read is checked as in a local folder."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import GenericError
+
+from ..errors import StoreError, UnlistedError
+from .base import UNHEEDED, Range, Store, Together
+from .block_sums import blocks_around, check_blocks, sums_name
+from .client import bucket_client, errors_of, is_beyond_the_end
+from .location import place_of
+from .remote_sums import RemoteSums, Sums
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+COALESCE_BYTES = 1 << 16
+"""Ranges of a file with fewer bytes between them are fetched as one."""
+_THREADS = 32
+
+
+class RemoteStore:
+    """The `Store` of a folder at a URL.
+
+    sizes: the sizes of files that are known, from dataset.json; those of others are asked for once. outside: whether
+    files may be outside of the folder, as foreign tars. A request is tried again as client.py says; then the error is
+    an OutageError, which is no verdict on a sample. A pickled copy takes its credentials from its own environment.
+    """
+
+    def __init__(self, location: str, *, sizes: Mapping[str, int] | None = None, outside: bool = False) -> None:
+        self._place = place_of(location)
+        self._location = location.rstrip("/")
+        self._outside = outside
+        self._known = dict(sizes or {})
+        self._asked: dict[str, int] = {}
+        self._sums = RemoteSums(self._available)
+
+    def __reduce__(self) -> tuple[Callable[..., RemoteStore], tuple[str, dict[str, int], bool]]:
+        return _store_of, (self._location, self._known, self._outside)
+
+    @property
+    def location(self) -> str:
+        """The URL of the folder."""
+        return self._location
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset`.
+
+        For a file with a sums file, the blocks around the range are read and checked; what differs is fetched once
+        more. Raises StoreError if it differs again.
+        """
+        return self.read_many([Range(name, offset, size)])[0]
+
+    def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read the ranges, and the sums that are not in memory yet, all at the same time."""
+        wanted = [self._blocks(one) for one in ranges]
+        distinct = {blocks: None for blocks in wanted if blocks.size}
+        sums = {blocks: self._begun(blocks) for blocks in distinct if sums_name(blocks.name) is not None}
+        found = self._fetched(list(distinct))
+        for blocks, being_fetched in sums.items():
+            found[blocks] = self._checked(blocks, found[blocks], being_fetched)
+        return [
+            found[blocks][one.offset - blocks.offset :][: one.size] if one.size else b""
+            for one, blocks in zip(ranges, wanted, strict=True)
+        ]
+
+    def unchecked(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset` as they are."""
+        self._check_range(name, offset, size)
+        return self._part(Range(name, offset, size)) if size else b""
+
+    def whole(self, name: str, most: int) -> bytes:
+        """The contents of a file of at most `most` bytes."""
+        client, key, where = self._client(), self._key(name), self._where(name)
+        with errors_of(where):
+            found = obstore.get(client, key)
+            if (size := found.meta["size"]) > most:
+                raise StoreError(f"{where} cannot be read (has {size} bytes, but at most {most} are legal)")
+            return bytes(found.bytes())
+
+    def announce(self, ranges: Sequence[Range]) -> Together:
+        """Do nothing: what is read is fetched when it is read (see read_ahead.py)."""
+        return UNHEEDED
+
+    def size(self, name: str) -> int:
+        """The size of the file in bytes."""
+        if name in self._known:
+            return self._known[name]
+        if name not in self._asked:
+            self._asked[name] = self._size_now(name)
+        return self._asked[name]
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The sorted names, with `prefix`, of the files in the folder and below it."""
+        client = self._listing_client()
+        folder = f"{self._place.folder}/" if self._place.folder else ""
+        parent = folder + prefix.rpartition("/")[0]
+        with errors_of(self._location):
+            pages = obstore.list(client, prefix=parent.rstrip("/") or None)
+            names = [one["path"].removeprefix(folder) for page in pages for one in page]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def folders(self) -> list[str]:
+        """The sorted names of the folders in the folder."""
+        client = self._listing_client()
+        with errors_of(self._location):
+            found = obstore.list_with_delimiter(client, prefix=self._place.folder or None)
+        return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
+
+    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+        """The same store with these sizes."""
+        return RemoteStore(self._location, sizes=sizes, outside=outside or self._outside)
+
+    def _blocks(self, one: Range) -> Range:
+        """The range that is fetched for a range that is read: whole blocks, if the file has sums."""
+        name, offset, size = one
+        total = self._check_range(name, offset, size)
+        if not size or sums_name(name) is None:
+            return one
+        begin, end = blocks_around(offset, size, total)
+        return Range(name, begin, end - begin)
+
+    def _begun(self, blocks: Range) -> Sums:
+        return self._sums.begun(blocks, self.size(blocks.name), _pool(os.getpid()))
+
+    def _checked(self, blocks: Range, data: bytes, sums: Sums) -> bytes:
+        """The blocks, compared with their sums; both are fetched again if they differ."""
+        where, wanted = self._where(blocks.name), self._sums.read(sums)
+        if wanted is None:
+            return data
+        try:
+            check_blocks(where, blocks.offset, data, wanted)
+        except StoreError:
+            self._sums.forget(sums)
+            again = self._begun(blocks)
+            data = self._part(blocks)
+            check_blocks(where, blocks.offset, data, self._sums.read(again) or b"")
+        return data
+
+    def _fetched(self, ranges: Sequence[Range]) -> dict[Range, bytes]:
+        """Ranges of any files: the first file's by this thread, those of others at the same time."""
+        files: dict[str, list[Range]] = {}
+        for one in ranges:
+            files.setdefault(one.name, []).append(one)
+        here, *others = list(files.values()) or [[]]
+        later = [_pool(os.getpid()).submit(self._parts, spans) for spans in others]
+        found = self._parts(here)
+        for one_file in later:
+            found |= one_file.result()
+        return found
+
+    def _parts(self, spans: Sequence[Range]) -> dict[Range, bytes]:
+        """Ranges of one file, fetched at the same time."""
+        if len(spans) < 2:
+            return {one: self._part(one) for one in spans}
+        name, end = spans[0].name, max(one.offset + one.size for one in spans)
+        starts, lengths = [one.offset for one in spans], [one.size for one in spans]
+        client, key = self._client(), self._key(name)
+        with self._within_file(name, end):
+            found = obstore.get_ranges(client, key, starts=starts, lengths=lengths, coalesce=COALESCE_BYTES)
+        return {one: self._of_length(one, bytes(data)) for one, data in zip(spans, found, strict=True)}
+
+    def _part(self, one: Range) -> bytes:
+        """One range, fetched by this thread."""
+        client, key = self._client(), self._key(one.name)
+        with self._within_file(one.name, one.offset + one.size):
+            data = obstore.get_range(client, key, start=one.offset, length=one.size)
+        return self._of_length(one, bytes(data))
+
+    def _available(self, name: str, offset: int, size: int) -> bytes:
+        """The bytes of a range that a file has."""
+        client, key = self._client(), self._key(name)
+        with errors_of(self._where(name)):
+            try:
+                return bytes(obstore.get_range(client, key, start=offset, length=size))
+            except GenericError as error:
+                if not is_beyond_the_end(error) or self._size_now(name) > offset:
+                    raise
+                return b""
+
+    @contextmanager
+    def _within_file(self, name: str, end: int) -> Iterator[None]:
+        """Raises StoreError where the block fails because the file ends before byte `end`, else as `errors_of` does."""
+        where = self._where(name)
+        with errors_of(where):
+            try:
+                yield
+            except GenericError as error:
+                if not is_beyond_the_end(error) or (size := self._size_now(name)) >= end:
+                    raise
+                raise StoreError(f"{where} ends at byte {size}, but bytes up to {end} were requested") from None
+
+    def _of_length(self, one: Range, data: bytes) -> bytes:
+        if len(data) != one.size:
+            raise StoreError(
+                f"{self._where(one.name)} ends at byte {one.offset + len(data)}, but bytes {one.offset} to "
+                f"{one.offset + one.size} were requested"
+            )
+        return data
+
+    def _check_range(self, name: str, offset: int, size: int) -> int:
+        """The size of the file. Raises StoreError for bytes that it does not have."""
+        where, total = self._where(name), self.size(name)
+        if offset < 0 or size < 0:
+            raise StoreError(f"{where}: {size} bytes at byte {offset} were requested; neither may be negative")
+        if offset + size > total:
+            raise StoreError(f"{where} ends at byte {total}, but bytes {offset} to {offset + size} were requested")
+        return total
+
+    def _size_now(self, name: str) -> int:
+        client, key = self._client(), self._key(name)
+        with errors_of(self._where(name)):
+            return int(obstore.head(client, key)["size"])
+
+    def _client(self) -> ObjectStore:
+        return bucket_client(self._place)
+
+    def _listing_client(self) -> ObjectStore:
+        if self._place.scheme in ("http", "hf"):
+            raise UnlistedError(f"{self._location}: a web server does not list files; dataset.json names a split's")
+        return self._client()
+
+    def _where(self, name: str) -> str:
+        return f"{self._location}/{name}"
+
+    def _key(self, name: str) -> str:
+        """The name of a file in the bucket. Raises StoreError if it leads out of the folder or no file can have it."""
+        folder = self._place.folder
+        key = posixpath.normpath(posixpath.join(folder, name))
+        inside = key.startswith(f"{folder}/") if folder else not key.startswith("../")
+        if name.startswith("/") or key.startswith("../") or not (inside or self._outside):
+            raise StoreError(f"{self._where(name)} leads out of {self._location}")
+        if any(ord(character) < 32 or ord(character) == 127 for character in name) or not name.isprintable():
+            raise StoreError(f"{self._location}: no file can have the name {name!r}")
+        return key
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads that fetch what a read needs besides the range that its own thread fetches."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="maskstream-fetch")
+
+
+def _store_of(location: str, sizes: dict[str, int], outside: bool) -> RemoteStore:
+    return RemoteStore(location, sizes=sizes, outside=outside)

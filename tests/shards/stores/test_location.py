@@ -1,0 +1,98 @@
+"""Which locations are legal, and what they lead to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskstream.shards.stores import client
+from maskstream.shards.stores.local import LocalStore
+from maskstream.shards.stores.location import Place, beside, is_url, local_path, opened, place_of, within
+from maskstream.shards.stores.remote import RemoteStore
+
+from ...web_server import serving
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("s3://bucket/k400/train", Place("s3", "bucket", "k400/train")),
+        ("s3://bucket", Place("s3", "bucket", "")),
+        ("gs://bucket//k400/", Place("gs", "bucket", "k400")),
+        ("az://container/a b", Place("az", "container", "a b")),
+        ("https://host:8080/a%20b/c", Place("http", "https://host:8080", "a b/c")),
+        (
+            "hf://datasets/me/k400/train",
+            Place("hf", "https://huggingface.co", "datasets/me/k400/resolve/main/train"),
+        ),
+        (
+            "hf://datasets/me/k400@refs%2Fpr%2F1/a/b",
+            Place("hf", "https://huggingface.co", "datasets/me/k400/resolve/refs%2Fpr%2F1/a/b"),
+        ),
+    ],
+)
+def test_the_parts_of_a_url(url: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert place_of(url) == place
+    store = opened(url)
+    assert isinstance(store, RemoteStore)
+    assert store.location == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/a", "s3://, gs://, az://, http://, https://, hf://"),
+        ("file:///a", "legal are local paths"),
+        ("s3://", "names no bucket"),
+        ("https:///a", "names no server"),
+        ("s3://b/a/../c", "'.' and '..' are not legal"),
+        ("https://host/a?token=x", "credentials by the environment"),
+        ("https://me:secret@host/a", "credentials by the environment"),
+        ("hf://datasets/me", "legal are hf://datasets/OWNER/NAME/FOLDER"),
+        ("hf://models/me/x/y", "legal are hf://datasets/OWNER/NAME/FOLDER"),
+    ],
+)
+def test_an_illegal_url_is_refused_with_what_is_legal(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace(".", r"\.")) as raised:
+        opened(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_paths_are_local(tmp_path: Path) -> None:
+    for path in (tmp_path, str(tmp_path), "s3:", "a:b/c", "./http:/x"):
+        assert not is_url(path)
+        assert isinstance(opened(path), LocalStore)
+        assert local_path(path, "--out") == Path(path)
+    with pytest.raises(ValueError, match=r"--out 's3://b/x': only local paths are legal"):
+        local_path("s3://b/x", "--out")
+    with pytest.raises(ValueError, match=r"give it as a str"):
+        opened(Path("s3://b/x"))
+
+
+def test_neighbours(tmp_path: Path) -> None:
+    assert beside("s3://b/k400/val/", "train") == "s3://b/k400/train"
+    assert beside(str(tmp_path / "val"), "train") == str(tmp_path / "train")
+    assert within("s3://b/k400/", "train") == "s3://b/k400/train"
+
+
+def test_the_hub_gets_the_token_and_its_redirects_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/a b.json").write_bytes(b"from another host")
+    with serving(tmp_path) as files, serving(tmp_path / "none") as hub:
+        hub.redirects["/datasets/me/k400/resolve/v1"] = files.url.replace("127.0.0.1", "localhost")
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", "secret-token")
+        (tmp_path / "train/b.json").write_bytes(b"0123456789")
+        store = opened("hf://datasets/me/k400@v1/train")
+        assert store.unchecked("b.json", 3, 4) == b"3456"
+        assert hub.headers["authorization"] == "Bearer secret-token"
+        assert "authorization" not in files.headers
+
+
+def test_a_server_without_tls_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://host")
+    assert not client._may_be_http()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host")
+    assert client._may_be_http()
