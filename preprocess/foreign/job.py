@@ -19,6 +19,7 @@ from ...shards.format.records import Records
 from ...shards.format.sample import DatasetInfo, Reject
 from ...shards.media.packet_table import PACKETS, sidecar
 from ...shards.stores.block_sums import SUMS_OF
+from ...shards.stores.location import local_path
 from ...shards.stores.publish import publishing, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
 from ..executors.base import Executor
@@ -44,8 +45,8 @@ class IndexReport:
 
 
 def index_tars(
-    tars: Sequence[Path],
-    out: Path | None = None,
+    tars: Sequence[str | Path],
+    out: str | Path | None = None,
     *,
     modality: str | None = None,
     fast: bool = False,
@@ -57,7 +58,7 @@ def index_tars(
 ) -> IndexReport:
     """Write manifest.parquet, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
 
-    tars: files, or folders that hold them; they are read once and never written. out: by default the folder of the
+    tars: local files, or folders of them; they are read once and never written. out: by default the folder of the
     tars. modality: "video" or "audio", by default that of the first sample. Every entry point of a video is decoded and
     compared with a full decode, unless `fast` is set; those of a sound always are. Samples that cannot be used become
     rows of rejects.parquet. The tasks run in `executor`, by default `LocalExecutor(workers)`; the result does not
@@ -74,7 +75,7 @@ def index_tars(
     """
     executor = executor_of(executor, workers)
     paths = _found(tars)
-    folder = _folder(paths, out)
+    folder = _folder(paths, None if out is None else local_path(out, "out"))
     with sole_writer(folder):
         work = _Work(indexer_of(paths, modality), fast, limits or Limits(), tuple(pauses_s))
         return _index(paths, folder, work, executor, progress or Progress())
@@ -157,8 +158,9 @@ def _finished(folder: Path, work: _Work, tars: Sequence[IndexedTar]) -> IndexRep
     )
 
 
-def _found(tars: Sequence[Path]) -> list[Path]:
-    paths = [path for tar in map(Path, tars) for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
+def _found(tars: Sequence[str | Path]) -> list[Path]:
+    own = [local_path(tar, "tars") for tar in tars]
+    paths = [path for tar in own for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
     if missing := [path for path in paths if not path.is_file()]:
         raise ValueError(
             f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"

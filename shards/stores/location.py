@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -13,7 +12,8 @@ from .base import Store
 from .local import LocalStore
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//?)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SPOILT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(.*)", re.DOTALL)
 _HUB = "https://huggingface.co"
 _REPOSITORY = re.compile(r"datasets/([^/@]+)/([^/@]+)(?:@([^/]+))?(?:/(.*))?")
 
@@ -31,13 +31,15 @@ class Place(NamedTuple):
 
 def is_url(location: str | Path | Store) -> bool:
     """Whether a location is a URL. Raises ValueError for a URL that `Path` has spoilt."""
-    if not isinstance(location, str | Path) or not (found := _URL.match(str(location))):
-        return False
-    if found[2] == "//":
-        return True
-    if found[1] in SCHEMES and isinstance(location, Path):
+    if isinstance(location, Path) and spoilt_url(location):
         raise ValueError(f"{location} was a URL, which pathlib.Path has changed; give it as a str")
-    return False
+    return isinstance(location, str) and bool(_URL.match(location))
+
+
+def spoilt_url(path: Path) -> str | None:
+    """The URL that a path was before `Path` took a `/` from it; None for what was none."""
+    found = _SPOILT.match(str(path))
+    return f"{found[1]}://{found[2]}" if found else None
 
 
 def opened(location: str | Path | Store) -> Store:
@@ -60,13 +62,8 @@ def local_path(location: str | Path, what: str) -> Path:
     what: what the location is for, such as "--out".
     """
     if is_url(location) or str(location).startswith("pipe:"):
-        raise ValueError(f"{what} {str(location)!r}: only local paths are legal here; copy it, or mount it under one")
+        raise ValueError(f"{what} {str(location)!r}: only local paths are legal here")
     return Path(location)
-
-
-def local_paths(locations: Iterable[str | Path], what: str) -> list[Path]:
-    """The same of several locations."""
-    return [local_path(location, what) for location in locations]
 
 
 def beside(location: str, name: str) -> str:
@@ -74,11 +71,6 @@ def beside(location: str, name: str) -> str:
     if is_url(location):
         return f"{location.rstrip('/').rpartition('/')[0]}/{name}"
     return str(Path(location).resolve().parent / name)
-
-
-def within(location: str, name: str) -> str:
-    """The location `name` in `location`."""
-    return f"{location.rstrip('/')}/{name}"
 
 
 def place_of(url: str) -> Place:

@@ -54,7 +54,7 @@ class Modality:
     kinds: tuple[str, ...]
     encoder: Callable[[], Encoder]
     trial: type[Trial]
-    figures: Callable[[DataConfig[Any], Path], Figures[Any]]
+    figures: Callable[[DataConfig[Any], str | Path], Figures[Any]]
     works: Mapping[type[ModelConfig[Any]], ShowWork]
     demo: Demo
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)

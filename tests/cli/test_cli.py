@@ -11,6 +11,7 @@ import pytest
 from maskstream.cli import main
 
 from ..pipelines.every_modality import write_split
+from ..web_server import serving
 
 
 def run(monkeypatch, *words):
@@ -275,3 +276,43 @@ def test_labels_and_names_of_data_do_not_reach_the_terminal_as_controls(monkeypa
     assert "owned" in captured.out
     assert "owned" in captured.err
     assert not {"\x1b", "\x07", "\r", "\x9b", "\N{RIGHT-TO-LEFT OVERRIDE}"} & set(said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("index", "s3://bucket/x.tar"),
+        ("index", "x.tar", "--out", "s3://bucket/x"),
+        ("train", "videomae-tiny", "--out", "gs://bucket/x", "--data", "nowhere"),
+        ("train", "videomae-tiny", "--initial", "https://host/x", "--data", "nowhere"),
+        ("preview", "nowhere", "--out", "ftp://host/x.html"),
+        ("report", "s3://bucket/x", "--data", "nowhere"),
+        ("rollout", "here", "s3://bucket/x", "--data", "nowhere"),
+        ("gallery", "--out", "s3://bucket/x"),
+    ],
+)
+def test_a_url_is_refused_before_any_work_where_none_is_served(words, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *words) == 2
+    assert "only local paths are legal here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_commands_read_a_split_at_a_url(shards, monkeypatch, tmp_path, capsys):
+    _, out, _ = shards
+    answers = {}
+    with serving(out) as server:
+        for location in (out / "train", f"{server.url}/train"):
+            found = []
+            for words in (("verify", location, "--json"), ("inspect", location, "--json")):
+                assert run(monkeypatch, *words) == 0
+                found.append(capsys.readouterr().out)
+            answers[location] = found
+        page = tmp_path / "page.html"
+        assert run(monkeypatch, "preview", f"{server.url}/train", "--out", page, "--samples", 2) == 0
+        assert f"{server.url}/train" in page.read_text()
+        words = ("--samples", 4, "--batch-size", 2, "--device", "cpu", "--json", "--threads", 1)
+        assert run(monkeypatch, "bench", f"{server.url}/train", *words) == 0
+        assert run(monkeypatch, "verify", f"{server.url}/val") == 1
+    one, other = answers.values()
+    assert one == other

@@ -6,6 +6,7 @@ import pytest
 
 from maskstream.train import read_metrics
 
+from ..web_server import serving
 from .test_cli import run, shards  # noqa: F401 - a fixture
 
 SMALL = [
@@ -48,3 +49,11 @@ def test_saving_and_keeping_are_options_and_damage_is_one_line(train, tmp_path, 
 @pytest.mark.parametrize("option", ["--save-every", "--keep"])
 def test_less_than_one_is_a_wrong_command_line(train, option):
     assert train(option, 0) == 2
+
+
+def test_a_split_at_a_url_trains_the_same_model(train, tmp_path, shards):  # noqa: F811
+    assert train("--steps", 2) == 0
+    with serving(shards[1]) as server:
+        assert train("--steps", 2, "--out", tmp_path / "url", "--data", f"{server.url}/train") == 0
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "url")]
+    assert models[0] == models[1]

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...pipelines.masks import TokenGrid
+from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
 from .file_sum import DamageError
 from .model import Model, ModelConfig
@@ -24,7 +25,7 @@ SUM = "xxh3_128"
 
 def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
     """Writes a model's weights, config and grids to `path`. `about` is further metadata, such as recipe and step."""
-    publish(Path(path), model_bytes(model, about))
+    publish(local_path(path, "the weights"), model_bytes(model, about))
 
 
 def model_bytes(model: nn.Module, about: Mapping[str, str] | None = None) -> bytes:
@@ -43,7 +44,7 @@ def load_model(path: str | Path) -> Model[Any]:
 
     Raises ValueError for a file of another origin, DamageError for one that is not as it was written.
     """
-    weights, metadata = _read(Path(path))
+    weights, metadata = _read(local_path(path, "the weights"))
     if "model" not in metadata or "grids" not in metadata:
         raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
     grids = {name: TokenGrid.from_dict(grid) for name, grid in json.loads(metadata["grids"]).items()}
@@ -60,7 +61,7 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     match, as in a file of another kind of model or of other sizes; DamageError if the file cannot be read or is not as
     it was written.
     """
-    weights, _ = _read(Path(path))
+    weights, _ = _read(local_path(path, "the weights"))
     own = model.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     if not fitting or 2 * len(fitting) < len(weights):

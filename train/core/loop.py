@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ...pipelines.stream.stalls import summary
 from ...shards.config import Json
 from ...shards.errors import MaskstreamError, ResumeError
+from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
 from .checkpoint import (
@@ -151,7 +152,7 @@ class Trainer:
             )
         if min(save_every, keep, 1 if steps is None else steps) < 1:
             raise ValueError(f"steps, save_every and keep are at least 1, got {steps=}, {save_every=}, {keep=}")
-        self.recipe, self.loader, self.out = recipe, loader, Path(out)
+        self.recipe, self.loader, self.out = recipe, loader, local_path(out, "out")
         self.device = torch.device(device)
         self.steps = recipe.schedule.run_length(len(loader)) if steps is None else steps
         self.step = 0

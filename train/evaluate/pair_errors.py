@@ -59,7 +59,7 @@ class Errors:
     samples: int
 
 
-def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: Path | None) -> Errors:
+def errors(config: AudioVisualData, model: PairModel, data: str | Path, train: str | None) -> Errors:
     """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
 
     train: the training split of the same dataset, for the average tokens.
@@ -143,7 +143,7 @@ def _predictions(model: PairModel, clips: VideoBatch, sounds: AudioBatch) -> Ite
         yield one.float(), kind.targets(tokens[row, mask.target]), mask
 
 
-def _averages(config: AudioVisualData, model: PairModel, train: Path) -> tuple[Tensor, Tensor]:
+def _averages(config: AudioVisualData, model: PairModel, train: str) -> tuple[Tensor, Tensor]:
     """The average token of each position over a split, float32 (N, values), for the video and for the sound."""
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []

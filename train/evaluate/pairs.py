@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...pipelines.modalities.audiovisual.data import AudioVisualData
-from ...shards.format.dataset import DATASET_JSON
+from ...shards.format.dataset import is_split
+from ...shards.stores.location import beside
 from ..models.audiovisual_diffusion import AudioVisualDiffusion
 from ..models.pair_model import PairModel
 from .held_out import HeldOut
@@ -23,12 +24,12 @@ class PairsHeldOut:
     matched: dict[str, Retrieval]
 
 
-def held_out(config: AudioVisualData, model: PairModel, data: Path) -> PairsHeldOut:
+def held_out(config: AudioVisualData, model: PairModel, data: str | Path) -> PairsHeldOut:
     """The errors on the split compared with baselines, and the retrieval on it and on its dataset's `train` split."""
     train = _train_beside(data)
     found = errors(config, model, data, train)
     matched = {
-        f"split {one.name}": retrieval(model, pairs_of(config, one, 16, samples=MOST, whole=True))
+        f"split {PurePosixPath(one).name}": retrieval(model, pairs_of(config, one, 16, samples=MOST, whole=True))
         for one in (data, train)
         if one is not None
     }
@@ -51,7 +52,7 @@ def held_out(config: AudioVisualData, model: PairModel, data: Path) -> PairsHeld
     return PairsHeldOut(found=told, matched=matched)
 
 
-def _train_beside(data: Path) -> Path | None:
+def _train_beside(data: str | Path) -> str | None:
     """The training split of the same dataset; None if there is none or `data` is that split."""
-    train = data.parent / "train"
-    return train if train.resolve() != data.resolve() and (train / DATASET_JSON).exists() else None
+    train = beside(str(data), "train")
+    return train if train != beside(str(data), PurePosixPath(data).name) and is_split(train) else None

@@ -25,6 +25,7 @@ from .doctor import doctor
 from .gallery import gallery
 from .index import index
 from .inspect import inspect
+from .local_paths import with_local_paths
 from .preview import preview
 from .report import report
 from .rollout import rollout
@@ -43,7 +44,7 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 for _command in (shards, index, train, report, rollout, preview, gallery, doctor, bench, verify, inspect, demo):
-    app.command(cls=TrialCommand if _command in (preview, bench) else None)(_command)
+    app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
 
 
 def _version(value: bool) -> None:

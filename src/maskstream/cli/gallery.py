@@ -14,7 +14,7 @@ from .terminal import errors, say
 
 def gallery(
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(help="A split whose first clip is drawn [default: a sample]", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("gallery.html"),

@@ -13,7 +13,7 @@ from .terminal import say, show
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
     data: Annotated[
-        Path,
+        str,
         typer.Option(help="The split whose samples are reconstructed, preferably for validation.", show_default=False),
     ],
     out: Annotated[

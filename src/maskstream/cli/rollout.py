@@ -14,7 +14,7 @@ def rollout(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders of runs of a next-step model on meshes.", show_default=False)
     ],
-    data: Annotated[Path, typer.Option(help="A split of simulations, preferably for validation.", show_default=False)],
+    data: Annotated[str, typer.Option(help="A split of simulations, preferably for validation.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The HTML file to write [default: none]", show_default=False)] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Trajectories [default: all]", show_default=False)] = None,
     steps: Annotated[

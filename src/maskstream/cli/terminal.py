@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,12 @@ TERMINATED = 143
 """The exit code after SIGTERM, as shells have it."""
 
 Data = Annotated[
-    Path, typer.Argument(help="The folder of one split, such as data/shards/k400/train.", show_default=False)
+    str,
+    typer.Argument(
+        help="One split: a folder such as data/shards/k400/train, or a URL such as s3://bucket/k400/train "
+        "(docs/stores.md).",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 

@@ -20,7 +20,10 @@ def train(
             show_default=False,
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="The folder of the training split.", show_default=False)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="The training split, a folder or a URL (docs/stores.md).", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)
     ] = None,
@@ -63,7 +66,7 @@ def train(
         print(json.dumps(chosen.to_dict(defaults=True), indent=2))
         return
     if data is None:
-        raise typer.BadParameter("give the folder of the training split", param_hint="--data")
+        raise typer.BadParameter("give the training split, a folder or a URL", param_hint="--data")
     result = run(
         chosen,
         data,

@@ -81,7 +81,7 @@ class AudioTrial(Trial):
         return replace(data, clip=replace(data.clip, seconds=usual_seconds(manifest)))
 
 
-def figures(data: DataConfig[Any], location: Path) -> AudioFigures | NoisyFigures:
+def figures(data: DataConfig[Any], location: str | Path) -> AudioFigures | NoisyFigures:
     """The figures of sounds, or of noisy sounds."""
     if isinstance(data, NoisyData):
         return NoisyFigures(clip=data.clip)

@@ -53,7 +53,7 @@ class AudioVisualTrial(frames.FramesTrial):
         return replace(data, seconds=sound_seconds(manifest, data.clip))
 
 
-def figures(data: DataConfig[Any], location: Path) -> AudioVisualFigures:
+def figures(data: DataConfig[Any], location: str | Path) -> AudioVisualFigures:
     """The figures of clips with their sound."""
     if not isinstance(data, AudioVisualData):
         raise ValueError(f"figures of clips with sound need an AudioVisualData, got {type(data).__name__}")

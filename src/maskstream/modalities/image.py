@@ -38,7 +38,7 @@ class ImageTrial(Trial):
         return ImageData(**given(size=self.size))
 
 
-def figures(data: DataConfig[Any], location: Path) -> ImageFigures:
+def figures(data: DataConfig[Any], location: str | Path) -> ImageFigures:
     """Figures of pictures."""
     return ImageFigures(grid=data.grids["image"], label_names=label_names(read_dataset_json(location)))
 

@@ -36,7 +36,7 @@ class MeshTrial(Trial):
         return MeshData()
 
 
-def figures(data: DataConfig[Any], location: Path) -> MeshFigures:
+def figures(data: DataConfig[Any], location: str | Path) -> MeshFigures:
     """The figures of meshes."""
     sampler = sampler_of(location, data.component if isinstance(data, MeshData) else None)
     return MeshFigures(sampler=sampler, label_names=label_names(sampler.manifest.info))

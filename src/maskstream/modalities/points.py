@@ -41,7 +41,7 @@ class PointsTrial(Trial):
         )
 
 
-def figures(data: DataConfig[Any], location: Path) -> PointsFigures:
+def figures(data: DataConfig[Any], location: str | Path) -> PointsFigures:
     """The figures of point clouds."""
     if not isinstance(data, PointsData):
         raise ValueError(f"figures of point clouds need a PointsData, got {type(data).__name__}")

@@ -41,7 +41,7 @@ class VideoTrial(FramesTrial):
         return replace(data, flow="dis" if data.clip.frames > 1 else "none")
 
 
-def figures(data: DataConfig[Any], location: Path) -> VideoFigures:
+def figures(data: DataConfig[Any], location: str | Path) -> VideoFigures:
     """The figures of clips of video."""
     if not isinstance(data, VideoData):
         raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")

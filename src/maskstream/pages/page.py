@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..shards.stores.location import local_path
 from .figures.card import Section
 from .figures.flow_colours import wheel
 from .figures.pictures import data_uri
@@ -68,11 +69,12 @@ def page(
     )
 
 
-def write_page(page: str, out: Path) -> Path:
+def write_page(page: str, out: str | Path) -> Path:
     """Writes `page` to `out` through a temporary file in the same folder, so no reader sees half of it; returns it.
 
     Bytes of names that are no UTF-8 are written as escapes such as \\udcff.
     """
+    out = local_path(out, "the page")
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:

@@ -36,7 +36,7 @@ def preview(
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: a preview shows 1 or more")
-    location, manifest = Path(location), Manifest.load(location)
+    manifest = Manifest.load(location)
     if len(manifest) == 0:
         raise ValueError(f"{location} has no samples to show; `maskstream inspect` says what was rejected and why")
     data = modality.shown(location) if data is None else data
@@ -66,7 +66,7 @@ def preview(
         facts=facts,
         views=views,
     )
-    return write_page(text, Path(out))
+    return write_page(text, out)
 
 
 def preview_page(

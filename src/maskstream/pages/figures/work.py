@@ -28,7 +28,7 @@ class ShowWork(Protocol):
     The samples are the same at each call. config: the recipe's data config; figures: those of its batches.
     """
 
-    def __call__(self, config: Any, model: Any, data: Path, shown: int, figures: Figures[Any]) -> Work: ...
+    def __call__(self, config: Any, model: Any, data: str | Path, shown: int, figures: Figures[Any]) -> Work: ...
 
 
 NORMALISED = (

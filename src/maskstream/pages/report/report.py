@@ -15,6 +15,7 @@ from ...modality import Modality
 from ...shards.config import Json
 from ...shards.errors import ResumeError
 from ...shards.format.manifest import Manifest
+from ...shards.stores.location import local_path
 from ...train.core.checkpoint import newest_whole
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
@@ -66,10 +67,9 @@ def work_of(modality: Modality, recipe: Recipe[Any], model: Model[Any], data: st
 
     ValueError for a recipe whose kind of model the modality shows no work of.
     """
-    location = Path(data)
     for kind in type(recipe.model).__mro__:
         if kind in modality.works:
-            return modality.works[kind](recipe.data, model, location, shown, modality.figures(recipe.data, location))
+            return modality.works[kind](recipe.data, model, data, shown, modality.figures(recipe.data, data))
     raise ValueError(
         f"there is no report for a {type(recipe.model).__name__}; add it to `works` of the modality {modality.name}"
     )
@@ -92,7 +92,7 @@ def write_report(
     Raises ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds
     no finished split.
     """
-    run = Path(run)
+    run = local_path(run, "the run")
     metrics = read_metrics(run / "metrics.jsonl")
     if not metrics:
         raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
@@ -114,7 +114,7 @@ def write_report(
         "shown below": str(data),
     }
     text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}")
-    written = write_page(text, Path(out) if out is not None else run / "report.html")
+    written = write_page(text, run / "report.html" if out is None else out)
     return Report(page=written, facts=work.found.facts)
 
 

@@ -83,7 +83,7 @@ def compare_rollouts(
     table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
     if out is not None:
         figures = MeshFigures(sampler=sampler_of(data, component))
-        write_page(_page(rows, table, trajectories, made, data, shown, figures), Path(out))
+        write_page(_page(rows, table, trajectories, made, data, shown, figures), out)
     return {"trajectories": len(trajectories.start), "errors": table}
 
 

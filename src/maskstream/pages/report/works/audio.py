@@ -26,7 +26,7 @@ BEFORE_AND_AFTER = (
 
 
 def show_spectrograms(
-    config: AudioData, model: MaskedAutoencoder[AudioBatch], data: Path, shown: int, figures: Figures[AudioBatch]
+    config: AudioData, model: MaskedAutoencoder[AudioBatch], data: str | Path, shown: int, figures: Figures[AudioBatch]
 ) -> Work:
     """Clips of sounds as they are, without gain and mixtures."""
     plain = replace(config, roll_gain=None, spec_augment=None, mixup=None, views=1)
@@ -36,7 +36,9 @@ def show_spectrograms(
     return Work(found=found, sections=(section,))
 
 
-def show_enhanced(config: NoisyData, model: DenseUNet, data: Path, shown: int, figures: Figures[NoisyBatch]) -> Work:
+def show_enhanced(
+    config: NoisyData, model: DenseUNet, data: str | Path, shown: int, figures: Figures[NoisyBatch]
+) -> Work:
     """Noisy sounds, the enhanced ones, and the clean ones."""
     found = enhancement.held_out(config, model, data)
     batch = next(iter(batches(config, data, size=shown, samples=shown, shuffle=True)))

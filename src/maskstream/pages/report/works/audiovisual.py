@@ -32,7 +32,9 @@ READING = (
 )
 
 
-def show(config: AudioVisualData, model: PairModel, data: Path, shown: int, figures: Figures[AudioVisualBatch]) -> Work:
+def show(
+    config: AudioVisualData, model: PairModel, data: str | Path, shown: int, figures: Figures[AudioVisualBatch]
+) -> Work:
     """The retrievals, and `shown` clips with their sounds."""
     told = held_out(config, model, data)
     batch = next(iter(pairs_of(config, data, shown, samples=shown, shuffle=True)))

@@ -18,7 +18,7 @@ READING = (
 
 
 def show(
-    config: ImageData, model: MaskedAutoencoder[ImageBatch], data: Path, shown: int, figures: Figures[ImageBatch]
+    config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str | Path, shown: int, figures: Figures[ImageBatch]
 ) -> Work:
     """Reconstructions of shuffled samples with the recipe's masks."""
     batch = held_out_pictures(config, data)[0]

@@ -37,7 +37,7 @@ SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
 """Steps of a rollout that are drawn, as parts of its length."""
 
 
-def show(config: MeshData, model: MeshNetwork, data: Path, shown: int, figures: Figures[MeshBatch]) -> Work:
+def show(config: MeshData, model: MeshNetwork, data: str | Path, shown: int, figures: Figures[MeshBatch]) -> Work:
     """Completed fields of meshes from all of the split, or rollouts of the first ones of a model of the next step."""
     if config.mask is None:
         if not isinstance(figures, MeshFigures):
@@ -55,7 +55,7 @@ def show(config: MeshData, model: MeshNetwork, data: Path, shown: int, figures: 
     return Work(found=held_out(config, model, data), sections=(section,))
 
 
-def rollouts(model: MeshNetwork, data: Path, shown: int, figures: MeshFigures) -> Work:
+def rollouts(model: MeshNetwork, data: str | Path, shown: int, figures: MeshFigures) -> Work:
     """Rollouts of the first `shown` trajectories beside the truth."""
     trajectories = Trajectories.open(data, shown, component=figures.sampler.component)
     made = rollout(model, trajectories)

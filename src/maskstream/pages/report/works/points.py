@@ -50,7 +50,7 @@ REACH = 2.4
 
 
 def show_groups(
-    config: PointsData, model: PointAutoencoder, data: Path, shown: int, figures: Figures[PointsBatch]
+    config: PointsData, model: PointAutoencoder, data: str | Path, shown: int, figures: Figures[PointsBatch]
 ) -> Work:
     """Reconstructions of the first clouds."""
     clouds = point_groups.held_out_clouds(config, data)
@@ -60,7 +60,7 @@ def show_groups(
 
 
 def show_voxels(
-    config: PointsData, model: VoxelDiffusion, data: Path, shown: int, figures: Figures[PointsBatch]
+    config: PointsData, model: VoxelDiffusion, data: str | Path, shown: int, figures: Figures[PointsBatch]
 ) -> Work:
     """Generated clouds, the errors by noise level, and denoised clouds."""
     told = voxels.held_out(config, model, data)

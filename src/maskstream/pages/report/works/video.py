@@ -23,7 +23,7 @@ UNPREDICTED = " Grey tokens in the bottom row were neither shown nor predicted."
 
 
 def show(
-    config: VideoData, model: MaskedAutoencoder[VideoBatch], data: Path, shown: int, figures: Figures[VideoBatch]
+    config: VideoData, model: MaskedAutoencoder[VideoBatch], data: str | Path, shown: int, figures: Figures[VideoBatch]
 ) -> Work:
     """Reconstructions of centre crops of randomly chosen samples of the split, with the recipe's masks."""
     plain = replace(shown_data(config), views=1)
