@@ -22,7 +22,7 @@ from typing import Any
 from ..shards.errors import OutageError
 from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
-from ..shards.stores.output import Location, within
+from ..shards.stores.output import Location, output_at, within
 from .datasets import DATASETS, Dataset
 from .encode.encoder import Encoder, in_profile
 from .encode.video.profile import VideoProfile
@@ -80,7 +80,8 @@ def make_shards(
     finish: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
-    """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`.
+    """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`, a path or the URL of a
+    folder in an object store (docs/shard-format.md).
 
     `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `profile` says how
     video is stored (default: `train`). The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
@@ -119,6 +120,7 @@ def make_shards(
     if part and overwrite:
         raise ValueError("a part cannot overwrite what other parts write; delete the output folder to start over")
     own = None if part is None else Part(*part)
+    output_at(out)  # raises ValueError before any work
     if samples_per_shard is not None and samples_per_shard < 1:
         raise ValueError(f"{samples_per_shard=} must be at least 1")
     sources_of = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
@@ -224,7 +226,7 @@ def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool, joi
         if not overwrite and split.is_finished():
             continue
         stack.enter_context(split.output.joint_writer() if jointly else split.output.sole_writer())
-        if overwrite or not split.is_finished():
+        if overwrite or not split.output.is_locked or not split.is_finished():  # it may be now
             todo[name] = split
     return todo
 

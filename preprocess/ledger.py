@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Protocol
 
+from ..shards.format.records import READERS
 from .executors.base import Blamed, Executor, Finished, Progressed, RecordT, TaskT, TaskT_contra, Work
 from .progress import Progress
 
@@ -15,7 +17,7 @@ class Ledger(Protocol[TaskT_contra, RecordT]):
     """Remembers which tasks are finished. Its records survive a kill. The records of a split are a ledger."""
 
     def stands(self, task: TaskT_contra) -> RecordT | None:
-        """The record of a finished task whose files still exist; None for any other task."""
+        """The record of a finished task whose files still exist; None for any other task. Several threads may ask."""
 
     def record(self, task: TaskT_contra, done: RecordT) -> None:
         """Record a finished task."""
@@ -36,7 +38,8 @@ def run_tasks(
     `progress` shows a phase that counts the tasks' units. Units that a task does not report one by one are counted when
     the task finishes.
     """
-    recorded = {task.name: ledger.stands(task) for task in tasks}
+    with ThreadPoolExecutor(READERS) as pool:
+        recorded = dict(zip((task.name for task in tasks), pool.map(ledger.stands, tasks), strict=True))
     done = {name: record for name, record in recorded.items() if record is not None}
     todo = [task for task in tasks if task.name not in done]
     if todo:

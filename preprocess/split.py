@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError, 
 from ..shards.format.checked_file import read_checked
 from ..shards.format.columns import FORMAT
 from ..shards.format.dataset import DATASET_JSON, FOREIGN, MANIFEST, REJECTS, finish_split, read_dataset_json
-from ..shards.format.records import RECORDS, Records
+from ..shards.format.records import READERS, RECORDS, Records
 from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
@@ -26,6 +28,9 @@ from .plan import ShardTask
 from .reject_limit import check_rejects
 from .shard_task import WrittenShard, rejects_of, shard_files, sources_of
 from .source import Source
+from .this_run import may_run, this_run
+
+log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}\.(tar|idx|{SUMS[1:]})")
 _SHOWN = 3
@@ -98,7 +103,7 @@ class SplitJob:
                 f"{self.folder} holds a split without {RECORDS}, so its sources cannot be compared with those here. It "
                 "can be read as it is; to write it again, choose another output folder, or start over with overwrite"
             )
-        found = [self._records.first(task) for task in self.tasks]
+        found = list(self._records.firsts(self.tasks))
         if (
             not job.verified
             or None in found
@@ -121,6 +126,9 @@ class SplitJob:
         """
         if overwrite:
             self._clear()
+        if not self.output.is_locked:
+            self._begin_unlocked()
+            return
         self._check_strange({task.file for task in self.tasks})
         self._records.check(self._settings())
         self._check_sources()
@@ -128,6 +136,27 @@ class SplitJob:
         self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
         self.output.remove_leftovers()
         self._sizes = self.output.sizes()
+
+    def _begin_unlocked(self) -> None:
+        """Begin or continue where another run may be writing the same: nothing that stands is touched."""
+        self.join()
+        self._drop_damaged_index()
+        other = self._records.claim(this_run())
+        if other and may_run(other):
+            log.warning(
+                "%s was begun by %s and not finished; if that run still goes on, both write the same bytes, and one "
+                "of them is in vain",
+                self.folder,
+                other,
+            )
+
+    def _drop_damaged_index(self) -> None:
+        if self.output.size(DATASET_JSON) is None:
+            return
+        try:
+            read_dataset_json(self.output.store)
+        except ShardError:
+            self.output.remove([DATASET_JSON])
 
     def join(self) -> None:
         """Begin the records, or continue them, beside other runs. Nothing that stands is touched.
@@ -139,13 +168,13 @@ class SplitJob:
         self._check_sources()
         self._records.join(self._settings())
         self._sizes = self.output.sizes()
-        if self.output.size(DATASET_JSON) is not None and any(self.stands(task) is None for task in self.own):
+        if self.output.size(DATASET_JSON) is not None and None in self._standing(self.own):
             self._records.unverified()
             self.output.remove([DATASET_JSON])
 
     def recorded(self) -> dict[str, WrittenShard]:
         """The records of all tasks by name. Raises UnfinishedError if some are missing or do not stand."""
-        found = {task.name: self.stands(task) for task in self.tasks}
+        found = dict(zip((task.name for task in self.tasks), self._standing(self.tasks), strict=True))
         missing = [name for name, record in found.items() if record is None]
         if missing:
             names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
@@ -154,6 +183,10 @@ class SplitJob:
                 "that were stopped again (any --part i/n writes what is missing of its share), then --finish"
             )
         return {name: record for name, record in found.items() if record is not None}
+
+    def _standing(self, tasks: Sequence[ShardTask]) -> list[WrittenShard | None]:
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(self.stands, tasks))
 
     def _check_strange(self, names: set[str]) -> None:
         found = [name for name in self.output.names() if name.endswith(".tar") and "/" not in name]
@@ -185,8 +218,7 @@ class SplitJob:
 
     def _written_from(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
         """Each source of the shards that were written, whether it was a reject, and the states of its files then."""
-        for task in self.own:
-            read = self._records.first(task)
+        for task, read in zip(self.own, self._records.firsts(self.own), strict=True):
             if read is not None:
                 rejected = {reject.source for reject in rejects_of(read)}
                 states = dict(zip((source.id for source in task.sources), sources_of(read), strict=False))

@@ -57,19 +57,17 @@ def finish_split(
     """Write manifest.parquet, rejects.parquet and, last, dataset.json, which has the checksums of both and of itself.
 
     The same input gives the same bytes. Shards are sorted by name and rejects by source. An existing dataset.json is
-    deleted first, so there is never one that describes other files. Raises ShardError if a shard's file is missing or
-    has another size, or if two samples have the same key.
+    deleted first, so there is never one that describes other files. Where no lock keeps other runs out (an object
+    store), it stays: an equal one is that of another run of the same job. Raises ShardError if it is another one, if a
+    shard's file is missing or has another size, or if two samples have the same key.
     """
     output = output_at(folder)
     shards = sorted(shards, key=lambda shard: shard.name)
     rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
     _check_files(output.sizes(), shards)
     _check_keys(shards)
-    output.remove([DATASET_JSON])
 
     files = {MANIFEST: _parquet_bytes(manifest_table(shards)), REJECTS: _parquet_bytes(rejects_table(rejects))}
-    for name, data in files.items():
-        output.publish(name, data)
     description = {
         "format": FORMAT,
         "dataset": info.dataset,
@@ -83,7 +81,24 @@ def finish_split(
         "shards": [_shard_facts(shard) for shard in shards],
     } | ({"sums": sums} if (sums := _sums(shards)) else {})
     json.dumps(description, allow_nan=False)  # raises ValueError for what is no JSON
-    output.publish(DATASET_JSON, sealed(description))
+    data = sealed(description)
+    if output.is_locked:
+        output.remove([DATASET_JSON])
+    else:
+        _check_same(output, data)
+    for name, contents in files.items():
+        output.publish(name, contents)
+    if not output.create(DATASET_JSON, data):
+        _check_same(output, data)
+
+
+def _check_same(output: Output, data: bytes) -> None:
+    """Raise ShardError if there is a dataset.json that is not `data`."""
+    if output.whole(DATASET_JSON, MAX_JSON_BYTES) not in (None, data):
+        raise ShardError(
+            f"{within(output.location, DATASET_JSON)} is there and differs from that of this run, so another run wrote "
+            "it from other rejects or settings; if none is running, delete it and run the same command again"
+        )
 
 
 def read_dataset_json(location: str | Path | Store) -> dict[str, Any]:

@@ -9,8 +9,9 @@ states of the sources, reads only the first line.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -25,6 +26,8 @@ JOB = "job.json"
 _JOB = f"{RECORDS}/{JOB}"
 _RECORD = ".record"
 _HEX = 16
+READERS = 16
+"""How many records are read at the same time: in an object store each waits for an answer."""
 _HEAD_BYTES = 1 << 16
 """How much of a record is read for its first part, and then twice as much each time."""
 _MAX_BYTES = 1 << 32
@@ -56,10 +59,14 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What `job.json` holds: the settings, all that decides the files; and whether the split was read back whole."""
+    """What `job.json` holds: the settings, all that decides the files; and whether the split was read back whole.
+
+    writer: the run that writes where no lock keeps others out; "" if none does.
+    """
 
     settings: Mapping[str, Any]
     verified: bool
+    writer: str = ""
 
 
 class Records(Generic[RecordT]):
@@ -76,7 +83,8 @@ class Records(Generic[RecordT]):
             return None
         try:
             data = json.loads(found)
-            return Job(settings=dict(data["settings"]), verified=data["verified"] is True)
+            settings, verified = dict(data["settings"]), data["verified"] is True
+            return Job(settings=settings, verified=verified, writer=str(data.get("writer", "")))
         except (ValueError, KeyError, TypeError) as error:
             raise ResumeError(
                 f"{within(self.output.location, _JOB)} is damaged ({error}); delete {self._folder} to write every "
@@ -117,11 +125,19 @@ class Records(Generic[RecordT]):
             self.output.create(_JOB, _job_bytes(Job(settings=_plain(settings), verified=False)))
             self.check(settings)
 
+    def claim(self, writer: str) -> str:
+        """Note the run that writes, and return the one that was noted before; "" if there was none."""
+        job = self.job()
+        if job is None:
+            return ""
+        self._write_job(replace(job, writer=writer))
+        return job.writer
+
     def unverified(self) -> None:
         """Note that files of the split may be replaced from now on."""
         job = self.job()
         if job is not None and job.verified:
-            self._write_job(Job(settings=job.settings, verified=False))
+            self._write_job(replace(job, verified=False))
 
     def verified(self) -> None:
         """Note that the split was read back whole."""
@@ -143,6 +159,11 @@ class Records(Generic[RecordT]):
             if newline or len(head) < most:
                 return _value(line + newline) if _is_whole(line + newline) else None
             most *= 2
+
+    def firsts(self, tasks: Sequence[Named]) -> Iterator[Json | None]:
+        """The first part of each task's record, in order, of which several are read at the same time."""
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from pool.map(self.first, tasks)
 
     def stands(self, task: Named, sizes: Sizes | None = None) -> RecordT | None:
         """The record of a finished task whose files still exist; None for any other task.
@@ -187,7 +208,7 @@ def _value(line: bytes) -> Json:
 
 
 def _job_bytes(job: Job) -> bytes:
-    data = {"settings": job.settings, "verified": job.verified}
+    data = {"settings": job.settings, "verified": job.verified} | ({"writer": job.writer} if job.writer else {})
     return json.dumps(data, sort_keys=True, allow_nan=False).encode()
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from .base import Store
 from .local_output import LocalOutput
+from .location import is_url
 
 Location = str | Path
 """A local path, or the URL of a folder or file in an object store."""
@@ -103,21 +104,28 @@ class Output(Sizes, Protocol):
 
 
 def output_at(where: Location | Output) -> Output:
-    """The output at a location; an output is returned as it is."""
+    """The output at a location; an output is returned as it is.
+
+    Raises ValueError for a URL that cannot be written to.
+    """
     if not isinstance(where, str | Path):
         return where
-    return LocalOutput(where)
+    if not is_url(where):
+        return LocalOutput(where)
+    from .remote_output import RemoteOutput  # imported here because a local folder does not need the clients of stores
+
+    return RemoteOutput(str(where))
 
 
 def within(folder: Location, name: str) -> Location:
     """The location of a file or folder `name` in `folder`."""
-    return f"{folder.rstrip('/')}/{name}" if isinstance(folder, str) and "://" in folder else Path(folder) / name
+    return f"{str(folder).rstrip('/')}/{name}" if is_url(folder) else Path(folder) / name
 
 
 def folder_and_name(location: Location) -> tuple[Location, str]:
     """The folder of a file, and the file's name in it."""
-    if isinstance(location, str) and "://" in location:
-        folder, _, name = location.rpartition("/")
+    if is_url(location):
+        folder, _, name = str(location).rpartition("/")
         return folder, name
     return Path(location).parent, Path(location).name
 

@@ -36,7 +36,12 @@ def shards(
         Path | None, typer.Option(help="The raw data [default: data/raw/DATASET]", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The shards [default: data/shards/DATASET]", show_default=False)
+        str | None,
+        typer.Option(
+            help="The shards: a folder, or the URL of one in an object store (s3://BUCKET/FOLDER, gs://, az://) "
+            "[default: data/shards/DATASET]",
+            show_default=False,
+        ),
     ] = None,
     profile: Annotated[
         str, typer.Option(help="How video is encoded: train, copy or fps (docs/shard-format.md).")
@@ -120,7 +125,7 @@ def shards(
     limits = limits_of(max_pixels, time_limit, memory_limit)
     runs = executor_named(executor, workers, address, also=("slurm",))
     folder = dataset.rpartition(":")[2]
-    root, out = root or Path("data/raw") / folder, out or Path("data/shards") / folder
+    root, out = root or Path("data/raw") / folder, out or f"data/shards/{folder}"
     if executor == "slurm":
         if part or finish or overwrite:
             raise ValueError(

@@ -1,0 +1,226 @@
+"""The output to a folder in an object store. An object appears whole, when its last byte is there.
+
+There is no lock: two runs of the same job write the same bytes, and `create` decides which of them writes first. A file
+that is written as a stream lies in a local temporary file without a name before it is sent. So no whole file is in
+memory, and a killed process leaves nothing on the disk. Only a kill while a file of more than `ONE_PUT_BYTES` is sent
+leaves an unfinished upload. No reader sees it; our clients cannot list it, so the rules of the bucket must delete it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
+
+from ..errors import StoreError
+from .base import Store
+from .client import BUCKETS, client_of, errors_of
+from .listing import Listing
+from .location import opened, place_of
+from .publish import space_for
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+ONE_PUT_BYTES = 32 << 20
+"""The largest file that is sent by one request; larger ones are sent in parts."""
+_PART_BYTES = 16 << 20
+_PARTS_AT_ONCE = 4
+_READ_S = 300
+"""Seconds that the store may be silent, so also how long sending a part may take."""
+PROBE = ".records/probe"
+"""The file by which a store is tried out. It is deleted at once."""
+_THERE = (AlreadyExistsError, PreconditionError)
+
+_conditional: dict[str, bool] = {}
+"""Whether the stores that were probed keep what is there, by location."""
+_lock = threading.Lock()
+
+
+class RemoteOutput:
+    """The `Output` to the folder at a URL, such as `s3://bucket/folder`."""
+
+    is_locked = False
+
+    def __init__(self, location: str) -> None:
+        self._location = location.rstrip("/")
+        if place_of(location).scheme not in BUCKETS:
+            legal = ", ".join(f"{scheme}://BUCKET/FOLDER" for scheme in BUCKETS)
+            raise ValueError(f"{location} can be read but not written to; legal are local paths and {legal}")
+
+    def __reduce__(self) -> tuple[Callable[..., RemoteOutput], tuple[str]]:
+        return RemoteOutput, (self._location,)
+
+    @property
+    def location(self) -> str:
+        """The URL of the folder."""
+        return self._location
+
+    @property
+    def store(self) -> Store:
+        """Reads the same folder."""
+        return opened(self._location)
+
+    def _client(self) -> ObjectStore:
+        return client_of(self._location, read_timeout_s=_READ_S)
+
+    def _where(self, name: str) -> str:
+        return f"{self._location}/{name}"
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A stream that writes the file, which is sent when the block ends."""
+        folder = temporary_folder()
+        with space_for(folder), tempfile.TemporaryFile(dir=folder) as file:
+            yield file
+            size = file.tell()
+            file.seek(0)
+            with errors_of(self._where(name)):
+                obstore.put(
+                    self._client(),
+                    name,
+                    file,
+                    use_multipart=size > ONE_PUT_BYTES,
+                    chunk_size=_PART_BYTES,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Write a file, which replaces an earlier one."""
+        if len(data) > ONE_PUT_BYTES:
+            with self.writing(name) as stream:
+                stream.write(data)
+            return
+        with errors_of(self._where(name)):
+            obstore.put(self._client(), name, data, use_multipart=False)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file if there is none of this name; returns whether it was written.
+
+        The store decides, if it can; else there is a look before the file is written.
+        """
+        if self.size(name) is not None:
+            return False
+        if not self._is_conditional():
+            self.publish(name, data)
+            return True
+        return self._created(name, data)
+
+    def _created(self, name: str, data: bytes) -> bool:
+        with errors_of(self._where(name)):
+            try:
+                obstore.put(self._client(), name, data, mode="create", use_multipart=False)
+            except _THERE:
+                # a request that was sent twice, because its answer was lost, finds what it wrote itself
+                return self.whole(name, len(data)) == data
+            return True
+
+    def _is_conditional(self) -> bool:
+        """Whether the store keeps what is there when a file is created. Some answer an error, some overwrite it."""
+        with _lock:
+            if self._location not in _conditional:
+                _conditional[self._location] = self._probed()
+            return _conditional[self._location]
+
+    def _probed(self) -> bool:
+        try:
+            for _ in range(2):
+                obstore.put(self._client(), PROBE, b"", mode="create", use_multipart=False)
+        except _THERE:
+            return True
+        except (NotSupportedError, NotImplementedError):
+            return False
+        except BaseError as error:
+            if "status code: 501" in str(error):
+                return False
+            with errors_of(self._where(PROBE)):
+                raise
+        finally:
+            self.remove([PROBE])
+        return False
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete files; those that do not exist are ignored."""
+        todo = list(names)
+        if not todo:
+            return
+        with errors_of(self._where(todo[0])):
+            try:
+                obstore.delete(self._client(), todo)
+            except FileNotFoundError:
+                for name in todo:
+                    try:
+                        obstore.delete(self._client(), name)
+                    except FileNotFoundError:
+                        continue
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The sorted names that begin with `prefix`, in the folder and below it."""
+        return sorted(name for name in self._listed() if name.startswith(prefix))
+
+    def sizes(self) -> Listing:
+        """The sizes of all files, from one listing."""
+        return Listing(self._location, self._listed())
+
+    def _listed(self) -> dict[str, int]:
+        with errors_of(self._location):
+            return {one["path"]: one["size"] for page in obstore.list(self._client()) for one in page}
+
+    def size(self, name: str) -> int | None:
+        """The size of a file in bytes; None if there is none."""
+        with errors_of(self._where(name)):
+            try:
+                return obstore.head(self._client(), name)["size"]
+            except FileNotFoundError:
+                return None
+
+    def whole(self, name: str, most: int) -> bytes | None:
+        """The contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
+        with errors_of(self._where(name)):
+            try:
+                found = obstore.get(self._client(), name)
+            except FileNotFoundError:
+                return None
+            if (size := found.meta["size"]) > most:
+                raise StoreError(f"{self._location}/{name} has {size} bytes, but at most {most} are legal")
+            return bytes(found.bytes())
+
+    def head(self, name: str, most: int) -> bytes | None:
+        """The first bytes of a file, at most `most`; None if there is none."""
+        with errors_of(self._where(name)):
+            try:
+                return bytes(obstore.get(self._client(), name, options={"range": (0, most)}).bytes())
+            except FileNotFoundError:
+                return None
+            except BaseError:
+                if self.size(name) != 0:  # an empty file has no range
+                    raise
+                return b""
+
+    def make(self) -> None:
+        """Do nothing: a folder exists where files are."""
+
+    def sole_writer(self) -> AbstractContextManager[None]:
+        """No lock."""
+        return nullcontext()
+
+    def joint_writer(self) -> AbstractContextManager[None]:
+        """No lock."""
+        return nullcontext()
+
+    def remove_leftovers(self, folder: str = "") -> None:
+        """Do nothing: what is half-written has no name."""
+
+
+def temporary_folder() -> Path:
+    """Where a file lies before it is sent: TMPDIR, else /var/tmp, which is a disk also where /tmp is memory."""
+    chosen = os.environ.get("TMPDIR")
+    disk = Path("/var/tmp")
+    return Path(chosen) if chosen else disk if os.access(disk, os.W_OK) else Path(tempfile.gettempdir())
