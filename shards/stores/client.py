@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
@@ -18,6 +21,10 @@ from .location import Place, place_of
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 BUCKETS = ("s3", "gs", "az")
 """The schemes of object stores, which can be written to. In `az://`, a bucket is a container."""
 CONNECT_S, READ_S = 10.0, 30.0
@@ -25,6 +32,8 @@ CONNECT_S, READ_S = 10.0, 30.0
 large file takes its time."""
 MAX_RETRIES, RETRY_S = 10, 120.0
 """How often a request is tried again, and within which time from its first try."""
+TOLD_S = 15.0
+"""After so many seconds the main thread says that it waits."""
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _ENDPOINTS = (
     "AWS_ENDPOINT_URL_S3",
@@ -115,6 +124,30 @@ def errors_of(where: str) -> Iterator[None]:
         raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from error
     except BaseError as error:
         raise OutageError(f"{where}: {reason_of(error)}") from error
+
+
+def waited_for(where: str, request: Callable[[], T]) -> T:
+    """What a request for `where` gives.
+
+    A client takes no notice of signals. So the main thread lets another one make the request: Ctrl-C then ends the
+    wait, and a long one is told.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return request()
+    answer: Future[T] = Future()
+    threading.Thread(target=_answer, args=(answer, request), name="maskstream-request", daemon=True).start()
+    while True:
+        done, _ = wait([answer], TOLD_S)
+        if done:
+            return answer.result()
+        log.warning("still waiting for %s; it is tried for %g s", where, RETRY_S)
+
+
+def _answer(answer: Future[T], request: Callable[[], T]) -> None:
+    try:
+        answer.set_result(request())
+    except BaseException as error:
+        answer.set_exception(error)
 
 
 def is_beyond_the_end(error: GenericError) -> bool:

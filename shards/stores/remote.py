@@ -16,7 +16,7 @@ from obstore.exceptions import GenericError
 from ..errors import StoreError, UnlistedError
 from .base import UNHEEDED, Range, Store, Together
 from .block_sums import blocks_around, check_blocks, sums_name
-from .client import bucket_client, errors_of, is_beyond_the_end
+from .client import bucket_client, errors_of, is_beyond_the_end, waited_for
 from .location import place_of
 from .remote_sums import RemoteSums, Sums
 
@@ -82,10 +82,7 @@ class RemoteStore:
         """The contents of a file of at most `most` bytes."""
         client, key, where = self._client(), self._key(name), self._where(name)
         with errors_of(where):
-            found = obstore.get(client, key)
-            if (size := found.meta["size"]) > most:
-                raise StoreError(f"{where} cannot be read (has {size} bytes, but at most {most} are legal)")
-            return bytes(found.bytes())
+            return waited_for(where, lambda: _contents(client, key, where, most))
 
     def announce(self, ranges: Sequence[Range]) -> Together:
         """Do nothing: what is read is fetched when it is read (see read_ahead.py)."""
@@ -105,15 +102,16 @@ class RemoteStore:
         folder = f"{self._place.folder}/" if self._place.folder else ""
         parent = folder + prefix.rpartition("/")[0]
         with errors_of(self._location):
-            pages = obstore.list(client, prefix=parent.rstrip("/") or None)
-            names = [one["path"].removeprefix(folder) for page in pages for one in page]
+            found = waited_for(self._location, lambda: _listed(client, parent.strip("/") or None))
+        names = [path.removeprefix(folder) for path in found]
         return sorted(name for name in names if name.startswith(prefix))
 
     def folders(self) -> list[str]:
         """The sorted names of the folders in the folder."""
         client = self._listing_client()
         with errors_of(self._location):
-            found = obstore.list_with_delimiter(client, prefix=self._place.folder or None)
+            prefix = self._place.folder or None
+            found = waited_for(self._location, lambda: obstore.list_with_delimiter(client, prefix=prefix))
         return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
 
     def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
@@ -166,14 +164,19 @@ class RemoteStore:
         starts, lengths = [one.offset for one in spans], [one.size for one in spans]
         client, key = self._client(), self._key(name)
         with self._within_file(name, end):
-            found = obstore.get_ranges(client, key, starts=starts, lengths=lengths, coalesce=COALESCE_BYTES)
+            found = waited_for(
+                self._where(name),
+                lambda: obstore.get_ranges(client, key, starts=starts, lengths=lengths, coalesce=COALESCE_BYTES),
+            )
         return {one: self._of_length(one, bytes(data)) for one, data in zip(spans, found, strict=True)}
 
     def _part(self, one: Range) -> bytes:
         """One range, fetched by this thread."""
         client, key = self._client(), self._key(one.name)
         with self._within_file(one.name, one.offset + one.size):
-            data = obstore.get_range(client, key, start=one.offset, length=one.size)
+            data = waited_for(
+                self._where(one.name), lambda: obstore.get_range(client, key, start=one.offset, length=one.size)
+            )
         return self._of_length(one, bytes(data))
 
     def _available(self, name: str, offset: int, size: int) -> bytes:
@@ -219,7 +222,7 @@ class RemoteStore:
     def _size_now(self, name: str) -> int:
         client, key = self._client(), self._key(name)
         with errors_of(self._where(name)):
-            return int(obstore.head(client, key)["size"])
+            return int(waited_for(self._where(name), lambda: obstore.head(client, key))["size"])
 
     def _client(self) -> ObjectStore:
         return bucket_client(self._place)
@@ -242,6 +245,17 @@ class RemoteStore:
         if any(ord(character) < 32 or ord(character) == 127 for character in name) or not name.isprintable():
             raise StoreError(f"{self._location}: no file can have the name {name!r}")
         return key
+
+
+def _contents(client: ObjectStore, key: str, where: str, most: int) -> bytes:
+    found = obstore.get(client, key)
+    if (size := found.meta["size"]) > most:
+        raise StoreError(f"{where} cannot be read (has {size} bytes, but at most {most} are legal)")
+    return bytes(found.bytes())
+
+
+def _listed(client: ObjectStore, prefix: str | None) -> list[str]:
+    return [one["path"] for page in obstore.list(client, prefix=prefix) for one in page]
 
 
 @cache

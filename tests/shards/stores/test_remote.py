@@ -7,6 +7,11 @@ import os
 import pickle
 import random
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -198,6 +203,32 @@ def test_outages_that_pass_are_waited_for(store: RemoteStore, server: WebServer,
     server.answer = answer
     assert store.read(TAR, 5000, 5000) == (folder / TAR).read_bytes()[5000:10000]
     assert set(seen.values()) == {3}
+
+
+def test_a_server_that_falls_silent_is_asked_again(store: RemoteStore, server: WebServer, folder: Path) -> None:
+    silent = [1]
+
+    def answer(request: Request, body: bytes) -> bytes:
+        if request.name.endswith(TAR) and silent:
+            silent.pop()
+            time.sleep(4)
+        return body
+
+    server.answer = answer
+    assert store.read(TAR, 0, 100) == (folder / TAR).read_bytes()[:100]
+    assert not silent
+
+
+def test_ctrl_c_ends_the_wait_for_a_silent_server() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        words = [sys.executable, "-m", "maskstream", "inspect", f"http://127.0.0.1:{silent.getsockname()[1]}/x"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == 130
 
 
 def test_a_server_that_is_away_is_an_outage() -> None:
