@@ -13,9 +13,10 @@ The bytes are the same for any number of workers, parts and machines, and after 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -233,15 +234,22 @@ def _todo(splits: dict[str, SplitJob], stack: ExitStack, *, overwrite: bool, joi
 
 @dataclass(frozen=True, slots=True)
 class _Splits:
-    """The ledger of several splits: it asks the split that a task belongs to."""
+    """The ledger of several splits: it asks the split that a task belongs to. `restarts` counts the deaths of tasks."""
 
     owner: dict[str, SplitJob]
+    progress: Progress
+    restarts: Counter[str] = field(default_factory=Counter)
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
         return self.owner[task.name].stands(task)
 
     def record(self, task: ShardTask, done: WrittenShard) -> None:
-        self.owner[task.name].record(task, done)
+        self.owner[task.name].record(task, done, self.restarts[task.name])
+        if done.rejects:
+            self.progress.tally("rejects", len(done.rejects))
+
+    def restarted(self, task: ShardTask) -> None:
+        self.restarts[task.name] += 1
 
 
 def _recorded(splits: dict[str, SplitJob]) -> dict[str, WrittenShard]:
@@ -257,7 +265,7 @@ def _write(splits: dict[str, SplitJob], executor: Executor, progress: Progress) 
         return {}
     modality = next(iter(splits.values())).info.modality
     work = InEnvironment(write_task, modality, libraries(modality))
-    return run_tasks(executor, work, tasks, _Splits(owner), progress, phase="encode", unit="sources")
+    return run_tasks(executor, work, tasks, _Splits(owner, progress), progress, phase="encode", unit="sources")
 
 
 def _verify(name: str, split: SplitJob, progress: Progress) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Protocol
 
 from ..shards.format.records import READERS
-from .executors.base import Blamed, Executor, Finished, Progressed, RecordT, TaskT, TaskT_contra, Work
+from .executors.base import Blamed, Executor, Finished, Progressed, RecordT, Retried, TaskT, TaskT_contra, Work
 from .progress import Progress
 
 
@@ -21,6 +21,9 @@ class Ledger(Protocol[TaskT_contra, RecordT]):
 
     def record(self, task: TaskT_contra, done: RecordT) -> None:
         """Record a finished task."""
+
+    def restarted(self, task: TaskT_contra) -> None:
+        """Hear that a process died of the task, which starts again."""
 
 
 def run_tasks(
@@ -57,8 +60,13 @@ def run_tasks(
                     progress.advance(units)
             elif not isinstance(event, Progressed):
                 what = f"{event.unit} {event.reason}" if isinstance(event, Blamed) else event.reason
+                ledger.restarted(task)
+                progress.tally("restarts")
                 progress.say(f"{task.name}: {what}; it starts again")
                 progress.advance(-reported.pop(task.name, 0))
+            elif isinstance(event, Retried):
+                progress.tally("retries")
+                progress.say(event.note)
             elif not event.note:
                 reported[task.name] += 1
                 progress.advance(1)

@@ -14,8 +14,9 @@ from ..shards.format.writer import write_shard
 from ..shards.members.text import json_member
 from ..shards.stores.block_sums import SUMS
 from ..shards.stores.output import Sizes
+from .effort import Effort, EffortClock
 from .encode.encoder import Encoder
-from .executors.base import Report
+from .executors.base import Again, Attempt, Report
 from .file_state import FileState
 from .judge import Judge, Judged
 from .limits import limited
@@ -25,26 +26,30 @@ from .source import Source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenShard:
-    """The record of a shard task: the shard, the rejects, and the states of each source's files when it was encoded, in
-    the order of the task. The shard is None, without a tar, if every source was rejected.
+    """The record of a shard task: the shard, the rejects, the states of each source's files when it was encoded, in the
+    order of the task, and what it cost. The shard is None, without a tar, if every source was rejected. Records of
+    earlier versions have no effort.
     """
 
     shard: ShardRecord | None
     rejects: tuple[Reject, ...] = ()
     sources: tuple[tuple[FileState, ...], ...] = ()
+    effort: Effort | None = None
 
     def to_parts(self) -> list[dict[str, Any]]:
         read = {
             "sources": [[state.to_json() for state in files] for files in self.sources],
             "rejects": [asdict(reject) for reject in self.rejects],
         }
-        return [read, {"shard": None if self.shard is None else self.shard.to_json()}]
+        written = {"shard": None if self.shard is None else self.shard.to_json()}
+        return [read, written, *([] if self.effort is None else [self.effort.to_json()])]
 
     @classmethod
     def from_parts(cls, parts: Sequence[dict[str, Any]]) -> WrittenShard:
-        read, written = parts
+        read, written, *others = parts
         shard = None if written["shard"] is None else ShardRecord.from_json(written["shard"])
-        return cls(shard=shard, rejects=rejects_of(read), sources=sources_of(read))
+        effort = Effort.from_json(others[0]) if others else None
+        return cls(shard=shard, rejects=rejects_of(read), sources=sources_of(read), effort=effort)
 
     def stands(self, sizes: Sizes) -> bool:
         """Whether the output holds the tar at its recorded size, its idx and its checksums."""
@@ -76,12 +81,18 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
     A source that ended a process before is encoded first, alone in a fresh process. Raises OutageError if a source
     cannot be read.
     """
+    clock = EffortClock()
+
+    def counted(note: str | Attempt | Again) -> None:
+        clock.retries += isinstance(note, Again)
+        report(note)
+
     rejects: list[Reject] = []
     sources: list[tuple[FileState, ...]] = []
-    samples = _samples(task, rejects, sources, report)
+    samples = _samples(task, rejects, sources, counted)
     first = next(samples, None)
     shard = None if first is None else write_shard(task.path, chain([first], samples))
-    return WrittenShard(shard=shard, rejects=tuple(rejects), sources=tuple(sources))
+    return WrittenShard(shard=shard, rejects=tuple(rejects), sources=tuple(sources), effort=clock.effort())
 
 
 def _samples(
@@ -104,7 +115,7 @@ def _samples(
 def _judged(judge: Judge, source: Source, task: ShardTask, report: Report) -> Judged:
     report(source.id)
     try:
-        return judge.judge(source, lambda source: _attempted(source, task, report), report)
+        return judge.judge(source, lambda source: _attempted(source, task, report), lambda why: report(Again(why)))
     except Exception as error:
         error.add_note(f"while encoding the source {source.id!r}, {source.path}")
         raise

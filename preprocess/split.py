@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import verify
 from ..shards.stores.block_sums import SUMS
 from ..shards.stores.output import Location, Sizes, output_at
+from .effort import Effort
 from .file_state import FileState
 from .libraries import libraries
 from .part import Part
 from .plan import ShardTask
 from .reject_limit import check_rejects
+from .report import report_of
 from .shard_task import WrittenShard, rejects_of, shard_files, sources_of
 from .source import Source
 from .this_run import may_run, this_run
@@ -70,6 +73,8 @@ class SplitJob:
         self._max_rejects = max_rejects
         self._retry_rejects = retry_rejects
         self._records = Records(self.output, WrittenShard)
+        self._efforts: dict[str, Effort] = {}
+        self._rejects: Sequence[Reject] = ()
         self._sizes: Sizes = self.output
         """The sizes of the files that an earlier run wrote."""
 
@@ -174,6 +179,7 @@ class SplitJob:
 
     def recorded(self) -> dict[str, WrittenShard]:
         """The records of all tasks by name. Raises UnfinishedError if some are missing or do not stand."""
+        self._sizes = self.output.sizes()
         found = dict(zip((task.name for task in self.tasks), self._standing(self.tasks), strict=True))
         missing = [name for name, record in found.items() if record is None]
         if missing:
@@ -234,8 +240,11 @@ class SplitJob:
         found = self._records.stands(task, self._sizes)
         return None if found is not None and self._retry_rejects and found.rejects else found
 
-    def record(self, task: ShardTask, done: WrittenShard) -> None:
-        """Record a shard that this run has written."""
+    def record(self, task: ShardTask, done: WrittenShard, restarts: int = 0) -> None:
+        """Record a shard that this run has written, after `restarts` processes died of its task."""
+        if done.effort is not None:
+            effort = self._efforts[task.name] = replace(done.effort, restarts=restarts)
+            done = replace(done, effort=effort)
         if done.shard is None:
             self.output.remove(shard_files(task.file))
         self._records.record(task, done)
@@ -257,6 +266,9 @@ class SplitJob:
         check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
         self.output.remove_leftovers()  # of processes that were killed in this run
         finish_split(self.output, self.info, shards, rejects)
+        self._rejects = rejects
+        efforts = {name: record.effort for name, record in done.items() if record.effort is not None}
+        self._efforts = efforts | self._efforts
 
     def verify(self, progress: Callable[[int, int], None]) -> None:
         """Read everything back and compare it, then mark the split as verified. Raises ShardError with the problems."""
@@ -267,7 +279,13 @@ class SplitJob:
                 f"{self.folder}: {len(report.problems)} problems right after writing ({problems}). Check the disk and "
                 "the memory of this machine, and start over with overwrite"
             )
+        self._records.report(self._report())
         self._records.verified()
+
+    def _report(self) -> dict[str, Any]:
+        counts = read_dataset_json(self.output.store)["counts"]
+        efforts = [self._efforts[task.name] for task in self.tasks if task.name in self._efforts]
+        return report_of(self.info, counts, efforts, self._rejects, libraries(self.info.modality))
 
     def _clear(self) -> None:
         """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""

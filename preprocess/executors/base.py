@@ -19,8 +19,17 @@ class Attempt:
     memory_bytes: int | None = None
 
 
-Report = Callable[[str | Attempt], None]
-"""The work calls it with an attempt, a note on what it does, or "" when a unit of its task is done."""
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The task waits and tries again, as `reason` says."""
+
+    reason: str
+
+
+Report = Callable[[str | Attempt | Again], None]
+"""The work calls it with an attempt, a pause before another try, a note on what it does, or "" when a unit of its task
+is done.
+"""
 
 
 class Task(Protocol):
@@ -58,6 +67,11 @@ class Progressed(Generic[TaskT]):
 
     task: TaskT
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(Progressed[TaskT]):
+    """A task waits and tries again, as `note` says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Generic
 
 from ...shards.errors import WorkerDiedError
 from .base import (
+    Again,
     Attempt,
     Blamed,
     Event,
@@ -24,6 +25,7 @@ from .base import (
     Progressed,
     RecordT,
     Restarted,
+    Retried,
     TaskT,
     Work,
 )
@@ -70,9 +72,13 @@ def _cores() -> int:
 
 def _here(work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
     for task in tasks:
-        notes: list[str | Attempt] = []
+        notes: list[str | Attempt | Again] = []
         record = work(task, notes.append)
-        yield from (Progressed(task, note) for note in notes if isinstance(note, str))
+        for note in notes:
+            if isinstance(note, Again):
+                yield Retried(task, note.reason)
+            elif isinstance(note, str):
+                yield Progressed(task, note)
         yield Finished(task, record)
 
 

@@ -12,7 +12,7 @@ from multiprocessing.process import parent_process
 from typing import Generic
 
 from ...shards.spawn import MAIN_FAILED, SPAWN, Process, dumps, ending, main_failed, picklable, signal_name
-from .base import Attempt, Blamed, Event, Finished, Progressed, RecordT, Restarted, TaskT, Work
+from .base import Again, Attempt, Blamed, Event, Finished, Progressed, RecordT, Restarted, Retried, TaskT, Work
 from .stopwatch import Stopwatch
 
 _FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
@@ -57,6 +57,9 @@ class Worker(Generic[TaskT, RecordT]):
             self._watch = watch or Stopwatch(value, self._process.pid or 0)
             self._watch.attempt = value
             value = value.unit
+        if isinstance(value, Again):
+            self._note = value.reason
+            return Retried(self.task, value.reason)
         self._note = value or self._note
         return Progressed(self.task, value)
 
@@ -118,7 +121,7 @@ def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
         except OSError:  # the parent is gone
             raise SystemExit(1) from None
 
-    def report(note: str | Attempt) -> None:
+    def report(note: str | Attempt | Again) -> None:
         send(("note", note))
 
     while True:

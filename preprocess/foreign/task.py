@@ -18,7 +18,7 @@ from ...shards.stores.output import Sizes
 from ...shards.stores.publish import publishing
 from ..blames import NO_BLAMES, Blames
 from ..encode.reject import RejectError
-from ..executors.base import Report
+from ..executors.base import Again, Report
 from ..limits import DEFAULT, Limits, limited
 from ..machine import check_machine
 from ..retry import PAUSES_S, retried
@@ -104,7 +104,9 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
     """Read the tar once and index it. Calls `report` with each key. Raises ShardError if it is no whole tar, and
     OutageError if it cannot be read, also after the task's last pause, or if the machine has too little left to judge.
     """
-    return retried(f"the tar {task.name!r}", lambda: _indexed(task, report), task.pauses_s, report)
+    return retried(
+        f"the tar {task.name!r}", lambda: _indexed(task, report), task.pauses_s, lambda why: report(Again(why))
+    )
 
 
 def _indexed(task: TarTask, report: Report) -> IndexedTar:

@@ -1,7 +1,8 @@
 """The records of a split: which files are published and from what, so that a killed run continues where it was.
 
 `.records/job.json` holds the settings of the job and whether the split was verified. `.records/NAME.record` describes
-what one task published; it is written when all of the task's files are there. Each file appears whole or not at all.
+what one task published; it is written when all of the task's files are there. `.records/report.json` says what the job
+cost. Each file appears whole or not at all.
 A record has one line of JSON per part, after the part's xxh3_64; a reader that needs only the first part, such as the
 states of the sources, reads only the first line.
 """
@@ -23,7 +24,9 @@ from ..stores.output import Location, Output, Sizes, output_at, within
 
 RECORDS = ".records"
 JOB = "job.json"
+REPORT = "report.json"
 _JOB = f"{RECORDS}/{JOB}"
+_REPORT = f"{RECORDS}/{REPORT}"
 _RECORD = ".record"
 _HEX = 16
 READERS = 16
@@ -145,6 +148,10 @@ class Records(Generic[RecordT]):
         if job is not None:
             self._write_job(Job(settings=job.settings, verified=True))
 
+    def report(self, facts: Mapping[str, Any]) -> None:
+        """Write the report of the job, for people; nothing reads it."""
+        self.output.publish(_REPORT, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
+
     def _write_job(self, job: Job) -> None:
         self.output.publish(_JOB, _job_bytes(job))
 
@@ -182,6 +189,9 @@ class Records(Generic[RecordT]):
         lines = [_line(json.dumps(part, allow_nan=False).encode()) for part in done.to_parts()]
         self.output.publish(_name(task), b"".join([*lines, _line(b"{}")]))
 
+    def restarted(self, task: Named) -> None:
+        """Nothing is kept of a process that died."""
+
     @property
     def _folder(self) -> Location:
         return within(self.output.location, RECORDS)
@@ -190,7 +200,7 @@ class Records(Generic[RecordT]):
         """Delete all records, the job last, so that none outlives its settings."""
         self.output.remove_leftovers(RECORDS)
         self.output.remove(self._names())
-        self.output.remove([_JOB])
+        self.output.remove([_REPORT, _JOB])
 
     def _names(self) -> list[str]:
         """The names of all records."""

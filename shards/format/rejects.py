@@ -31,7 +31,8 @@ def read_rejects(location: str | Path | Store, info: Mapping[str, Any]) -> list[
     path = f"{store.location}/{REJECTS}"
     data = read_checked(store, REJECTS, info["files"])
     with parsing(path):
-        table = pq.read_table(pa.BufferReader(data))
+        # pq.read_table would import pandas and start threads, which abort a process that exits just then
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         table.validate(full=True)
         found = (table.schema.metadata or {}).get(FORMAT_KEY, b"none").decode(errors="replace")
         columns = {name: str(table.schema.field(name).type) for name in table.schema.names}

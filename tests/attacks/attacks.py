@@ -56,6 +56,7 @@ ATTACKS = {
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
     "names": Attack(module="names", few=40, ends=("exact", "refused")),
     "outages": Attack(module="outages", few=8, ends=("exact", "outage"), cost=10, timed=True),
+    "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20),
     "shard-kills": Attack(module="shard_kills", few=8, ends=("exact",), cost=10),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample")),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),

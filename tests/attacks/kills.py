@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 FORKS = multiprocessing.get_context("forkserver")
-_JOBS = ("cache", "index_kills", "outages", "shard_kills", "sources", "train_kills")
+_JOBS = ("cache", "index_kills", "outages", "part_kills", "shard_kills", "sources", "train_kills")
 FORKS.set_forkserver_preload([*(f"{__package__}.{name}" for name in _JOBS), "torch._dynamo"])
 
 MOST_KILLS = 4
@@ -41,7 +41,7 @@ class Job:
 
 def ended(run: Callable[[Path], None], out: Path, killed_after_s: float | None = None) -> str:
     """Runs a job in a fork. "killed" if it ran for `killed_after_s`, "finished", "signal", "hang" or "foreign"."""
-    process = FORKS.Process(target=_in_group, args=(run, out))
+    process = FORKS.Process(target=in_group, args=(run, out))
     process.start()
     process.join(LIMIT_S if killed_after_s is None else killed_after_s)
     if process.exitcode is None:
@@ -57,7 +57,8 @@ def ended(run: Callable[[Path], None], out: Path, killed_after_s: float | None =
     return "signal" if process.exitcode < 0 else "foreign"
 
 
-def _in_group(run: Callable[[Path], None], out: Path) -> None:
+def in_group(run: Callable[[Path], None], out: Path) -> None:
+    """Runs a job in a group of processes of its own."""
     os.setsid()
     try:
         run(out)

@@ -40,6 +40,7 @@ class Kept:
     """A ledger in memory."""
 
     records: dict = field(default_factory=dict)
+    restarts: list = field(default_factory=list)
 
     def stands(self, task):
         return self.records.get(task.name)
@@ -48,16 +49,22 @@ class Kept:
         assert task.name not in self.records
         self.records[task.name] = done
 
+    def restarted(self, task):
+        self.restarts.append(task.name)
+
 
 class Told(Progress):
     def __init__(self):
-        self.phases, self.units, self.words = [], 0, []
+        self.phases, self.units, self.words, self.tallies = [], 0, [], []
 
     def phase(self, name, total, done=0, unit="sources"):
         self.phases.append((name, total, done, unit))
 
     def advance(self, units):
         self.units += units
+
+    def tally(self, what, count=1):
+        self.tallies.append(what)
 
     def say(self, text):
         self.words.append(text)
@@ -88,6 +95,8 @@ def test_what_stands_is_not_done_again():
         2,
         ["c: a process died; it starts again"],
     )
+    assert ledger.restarts[-1] == "c"
+    assert told.tallies == ["restarts"]
     told = Told()
     run(Scripted(stop="a"), ledger, told)
     assert (told.phases, told.units) == ([], 0)
