@@ -7,6 +7,7 @@ video decoder often decodes without an error.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -63,6 +64,7 @@ def blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
     return offset // BLOCK_BYTES * BLOCK_BYTES, min(-(-(offset + size) // BLOCK_BYTES) * BLOCK_BYTES, size_bytes)
 
 
+@lru_cache(maxsize=1 << 12)
 def sums_name(name: str) -> str | None:
     """The name of a file's sums file, None if files of its kind have none.
 

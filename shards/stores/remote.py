@@ -42,6 +42,7 @@ class RemoteStore:
         self._outside = outside
         self._known = dict(sizes or {})
         self._asked: dict[str, int] = {}
+        self._opened: tuple[int, ObjectStore] | None = None
         self._sums = RemoteSums(self._available)
 
     def __reduce__(self) -> tuple[Callable[..., RemoteStore], tuple[str, dict[str, int], bool]]:
@@ -225,7 +226,10 @@ class RemoteStore:
             return int(waited_for(self._where(name), lambda: obstore.head(client, key))["size"])
 
     def _client(self) -> ObjectStore:
-        return bucket_client(self._place)
+        process = os.getpid()
+        if self._opened is None or self._opened[0] != process:
+            self._opened = process, bucket_client(self._place)
+        return self._opened[1]
 
     def _listing_client(self) -> ObjectStore:
         if self._place.scheme in ("http", "hf"):

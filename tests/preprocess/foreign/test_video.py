@@ -28,6 +28,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
 from ...pipelines.recording import check_what_is_read, recorded
+from ...web_server import serving
 from .foreign_tars import rejects, write_tar
 
 N_FRAMES = 50
@@ -270,6 +271,19 @@ def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(ta
     path.write_bytes(data)
     with pytest.raises(StoreError, match="are not those that were written"):
         manifest.store.read(name, offset, size)
+
+
+def test_an_index_and_its_tars_are_read_at_a_url(tars, tmp_path):
+    shutil.copytree(tars, tmp_path / "raw", ignore=shutil.ignore_patterns("*.p*", "*.json", "*.idx", "*.sums"))
+    index_tars([tmp_path / "raw"], tmp_path / "index", workers=0)
+    found = []
+    with serving(tmp_path) as server:
+        for location in (tmp_path / "index", f"{server.url}/index"):
+            loader = video_loader(location, clip=VideoClip(frames=4, stride=2, size=32), batch_size=3, device="cpu")
+            found.append([(batch.key, batch.video.numpy().tobytes()) for batch in loader])
+            assert verify(location).problems == []
+        assert "raw/a-000.tar" in {request.name for request in server.requests}
+    assert found[0] == found[1]
 
 
 def test_a_keyframe_that_is_none_is_no_entry(tmp_path):

@@ -36,6 +36,8 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mp4 import read_fragments, read_header
 from maskstream.shards.members.video import video_member
 
+from ....web_server import serving
+
 CPU = torch.device("cpu")
 CLIP = VideoClip(frames=8, stride=3, size=64)
 FRAMES = (50, 40, 20, 13)
@@ -202,6 +204,15 @@ def test_loader_gives_the_same_batches(vp9):
     assert fast.state_dict() == slow.state_dict()
     assert fast.stats()["samples"] == 8
     assert fast.stats()["read_bytes"] == slow.stats()["read_bytes"] > 0
+
+
+def test_dali_decodes_what_was_read_at_a_url(vp9):
+    settings = {"clip": CLIP, "mask": Tube(), "batch_size": 2, "device": "cpu", "augment": CenterCrop(), "seed": 5}
+    with serving(vp9) as server:
+        there = list(video_loader(server.url, backend="dali", **settings))
+    here = list(video_loader(vp9, backend="dali", **settings))
+    assert [batch.key for batch in there] == [batch.key for batch in here]
+    assert all(torch.equal(one.video, other.video) for one, other in zip(there, here, strict=True))
 
 
 # The packets that DALI gets, decoded with PyAV.
