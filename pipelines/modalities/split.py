@@ -11,9 +11,12 @@ import torch
 
 from ...shards.errors import ShardError
 from ...shards.format.manifest import Manifest
+from ...shards.stores.block_cache import BlockCache
+from ...shards.stores.location import opened
 from ..stream.loader import LoaderOptions
 from ..stream.samples import SplitSamples
-from ..stream.topology import default_threads, resolved_device
+from ..stream.topology import default_threads, resolved_device, resolved_ranks
+from .node_cache import CACHE_GB, block_cache, filled
 
 
 class SplitOptions(TypedDict, total=False):
@@ -29,7 +32,16 @@ class SplitOptions(TypedDict, total=False):
     """Shards whose samples are mixed; None (the default) mixes all of a lane."""
 
 
-class Options(SplitOptions, LoaderOptions, total=False):
+class StoreOptions(TypedDict, total=False):
+    """How the bytes of a split are fetched; none of it changes a batch."""
+
+    cache: str | Path | None
+    """A folder on a local disk that keeps what is read of a URL, for all processes of the node; None keeps nothing."""
+    cache_gb: float
+    """The limit of the cache, in GB; by default 100. Shards that fit, of the node's lanes, are fetched whole."""
+
+
+class Options(SplitOptions, StoreOptions, LoaderOptions, total=False):
     """What the function that opens a loader takes, whatever the modality."""
 
 
@@ -58,10 +70,11 @@ class Split:
         device: str | torch.device = "auto",
         workers: int = 0,
         threads: int | None = None,
+        cache: BlockCache | None = None,
         **options: Unpack[SplitOptions],
     ) -> Self:
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
-        manifest = Manifest.load(location)
+        manifest = Manifest.load(opened(location, cache))
         if (found := manifest.info["modality"]) != modality:
             raise ShardError(
                 f"{location} holds {found} shards, and {modality} shards are read here; open it with {found}_loader"
@@ -90,8 +103,13 @@ class Split:
 def split_of(location: str | Path, modality: str, options: Options) -> tuple[Split, LoaderOptions]:
     """The split in a folder, and the options of the loader that goes through it."""
     ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
-    theirs = {name: value for name, value in options.items() if name not in SplitOptions.__annotations__}
-    return Split.open(location, modality, **ours), LoaderOptions(**theirs)  # type: ignore[arg-type, typeddict-item]
+    theirs = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
+    cache = block_cache(location, options.get("cache"), options.get("cache_gb", CACHE_GB))
+    split = Split.open(location, modality, cache=cache, **ours)  # type: ignore[arg-type]
+    if cache is not None:
+        rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"))
+        filled(split.manifest, cache, split.lanes, rank, world_size)
+    return split, LoaderOptions(**theirs)  # type: ignore[typeddict-item]
 
 
 _OF_BOTH = ("device", "workers", "threads")

@@ -61,7 +61,7 @@ class Order:
             raise ValueError(f"{self.lanes} lanes for {len(self.shard_sizes)} shards; use at most one lane per shard")
         if self.block is not None and self.block < 1:
             raise ValueError(f"block of {self.block} shards; it must be at least 1, or None for all shards of a lane")
-        object.__setattr__(self, "_dealt", _dealt(self.shard_sizes, self.lanes))
+        object.__setattr__(self, "_dealt", dealt(self.shard_sizes, self.lanes))
         object.__setattr__(self, "_n_batches", self._count_batches())
         if self.shuffle and self.n_batches == 0:
             raise ValueError(
@@ -164,7 +164,7 @@ class OrderReader:
         return GlobalBatch(indexes=np.concatenate(indexes), epochs=np.concatenate(epochs))
 
 
-def _dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ...]:
+def dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ...]:
     """The shards of each lane: each shard, largest first, goes to the lane with the fewest samples."""
     heap = [(0, lane) for lane in range(lanes)]
     dealt: list[list[int]] = [[] for _ in range(lanes)]

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SampleError, ShardError
+from ..media.packet_table import packets_name
 from ..media.video_index import VideoIndex
 from ..members.member import ENDING, Member
 from ..members.video import VIDEO
-from ..stores.base import Range, Store
+from ..stores.base import Range, ShardFile, Store
 from ..stores.local import LocalStore
 from ..stores.location import opened
 from .checked_file import read_checked
@@ -166,8 +167,7 @@ class Manifest:
         """
         store = opened(location)
         info = read_dataset_json(store)
-        sizes = {shard["name"]: shard["size_bytes"] for shard in info["shards"]}
-        store = store.of_split(sizes, outside=info["profile"] == FOREIGN)
+        store = store.of_split(_shard_files(info), outside=info["profile"] == FOREIGN)
         with _columns(store, info) as reader:
             manifest = _read(cls, info, reader, store)
             members = {name: (component.offset, component.size) for name, component in manifest.components.items()}
@@ -291,6 +291,16 @@ def _columns(store: Store, info: Mapping[str, Any]) -> Iterator[ColumnReader]:
     data = read_checked(store, MANIFEST, info["files"])
     with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
         yield ColumnReader(path, file)
+
+
+def _shard_files(info: Mapping[str, Any]) -> dict[str, ShardFile]:
+    """What dataset.json says of the tars and packet tables."""
+    files = {}
+    for shard in info["shards"]:
+        files[shard["name"]] = ShardFile(shard["size_bytes"], shard["sha256"])
+        if (packets := shard.get("packets_sha256")) is not None:
+            files[packets_name(shard["name"])] = ShardFile(None, str(packets))
+    return files
 
 
 def _read(cls: type[Manifest], info: dict[str, Any], reader: ColumnReader, store: Store) -> Manifest:

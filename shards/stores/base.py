@@ -21,6 +21,13 @@ class Announcement(Protocol):
     def drop(self) -> None: ...
 
 
+class ShardFile(NamedTuple):
+    """What dataset.json says of a tar or of a packet table, whose size it does not say."""
+
+    size_bytes: int | None
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Together:
     """Several announcements as one; that of a store which fetches nothing ahead is empty."""
@@ -83,8 +90,8 @@ class Store(Protocol):
         """The sorted names of the folders in the folder. Raises UnlistedError if the store cannot list files."""
         ...
 
-    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
-        """The store of a split whose shards have these sizes, which then need not be asked for.
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
+        """The store of a split with these shards. Their sizes need not be asked for, and their contents may be kept.
 
         outside: whether its tars may be outside of the folder, as foreign ones.
         """

@@ -77,9 +77,22 @@ class BlockCache:
             return data
         return b"".join((found[:at], data, found[end:]))
 
-    def has(self, file: str, begin: int, size: int, sums: bytes) -> bool:
-        """Whether the cache holds all these bytes now."""
-        return _lacking(self._stored(self._path(file, "blocks"), begin, size), size, sums) is None
+    def has_any(self, file: str, begin: int, size: int) -> bool:
+        """Whether the cached file has data in [begin, begin + size), right or wrong; False if it is a hole."""
+        try:
+            descriptor = os.open(self._path(file, "blocks"), os.O_RDONLY | _FLAGS)
+        except OSError:
+            return False
+        try:
+            return os.lseek(descriptor, begin, os.SEEK_DATA) < begin + size
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def put(self, file: str, begin: int, data: bytes) -> None:
+        """Keeps blocks of a remote file that were fetched and checked."""
+        self._store(self._path(file, "blocks"), begin, data)
 
     def whole(self, file: str, fetch: Callable[[], bytes]) -> bytes:
         """The contents of a small remote file that no sums check, such as sums. It is kept behind its own checksum."""
@@ -92,6 +105,10 @@ class BlockCache:
         data = fetch()
         self._store(path, 0, xxhash.xxh3_128_digest(data) + data, end=True)
         return data
+
+    def forget(self, file: str) -> None:
+        """Fetches this whole file again when it is needed next."""
+        _remove(self._path(file, "whole"))
 
     def used_bytes(self) -> int:
         """What the files of the cache take of the disk."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import MissingFileError, StoreError
-from .base import UNHEEDED, Range, Store, Together
+from .base import UNHEEDED, Range, ShardFile, Store, Together
 from .block_sums import SUMS, blocks_around, check_blocks, sums_name, sums_range
 from .regular import open_regular, read_regular
 
@@ -93,7 +93,7 @@ class LocalStore:
         except OSError:
             return []
 
-    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
         """This store, or one whose files may be outside; sizes are asked of the files themselves."""
         return self if outside == self.outside else LocalStore(self.folder, outside=outside)
 

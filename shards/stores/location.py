@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from .base import Store
+from .block_cache import BlockCache
 from .local import LocalStore
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
@@ -42,18 +43,19 @@ def spoilt_url(path: Path) -> str | None:
     return f"{found[1]}://{found[2]}" if found else None
 
 
-def opened(location: str | Path | Store) -> Store:
+def opened(location: str | Path | Store, cache: BlockCache | None = None) -> Store:
     """The store of a location; a store itself is returned as it is.
 
-    Raises ValueError for a URL that is not legal, and names the legal ones.
+    cache: keeps what is read of a URL. Raises ValueError for a URL that is not legal, and names the legal ones.
     """
     if not isinstance(location, str | Path):
         return location
     if not is_url(location):
         return LocalStore(location)
+    from .read_ahead import ReadAhead
     from .remote import RemoteStore
 
-    return RemoteStore(str(location))
+    return ReadAhead(RemoteStore(str(location), cache=cache))
 
 
 def local_path(location: str | Path, what: str) -> Path:

@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from .base import Announcement, Range, Store
+from .base import Announcement, Range, ShardFile, Store
 
 THREADS = 32
 MOST_BYTES = 256 << 20
@@ -90,9 +90,9 @@ class ReadAhead:
         """As the other store."""
         return self._store.folders()
 
-    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
         """Reads ahead of the other store's."""
-        return _ahead_of(self._store.of_split(sizes, outside=outside), self._threads, self._most_bytes)
+        return _ahead_of(self._store.of_split(shards, outside=outside), self._threads, self._most_bytes)
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
         """Fetches the ranges soon, and keeps them until the announcement is dropped."""

@@ -14,11 +14,12 @@ import obstore
 from obstore.exceptions import GenericError
 
 from ..errors import StoreError, UnlistedError
-from .base import UNHEEDED, Range, Store, Together
-from .block_sums import blocks_around, check_blocks, sums_name
+from .base import UNHEEDED, Announcement, Range, ShardFile, Store
+from .block_cache import BlockCache
+from .block_sums import blocks_around, check_blocks, sums_bytes, sums_name
 from .client import bucket_client, errors_of, is_beyond_the_end, waited_for
 from .location import place_of
-from .remote_sums import RemoteSums, Sums
+from .remote_sums import PAGE_BYTES, RemoteSums, Sums
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -31,22 +32,35 @@ _THREADS = 32
 class RemoteStore:
     """The `Store` of a folder at a URL.
 
-    sizes: the sizes of files that are known, from dataset.json; those of others are asked for once. outside: whether
-    files may be outside of the folder, as foreign tars. A request is tried again as client.py says; then the error is
-    an OutageError, which is no verdict on a sample. A pickled copy takes its credentials from its own environment.
+    shards: what dataset.json says of the shards; the sizes of other files are asked for once. outside: whether files
+    may be outside of the folder, as foreign tars. cache: the node's, which keeps what has sums. A request is tried
+    again as client.py says; then the error is an OutageError, which is no verdict on a sample. A pickled copy takes its
+    credentials from its own environment.
     """
 
-    def __init__(self, location: str, *, sizes: Mapping[str, int] | None = None, outside: bool = False) -> None:
+    def __init__(
+        self,
+        location: str,
+        *,
+        shards: Mapping[str, ShardFile] | None = None,
+        outside: bool = False,
+        cache: BlockCache | None = None,
+    ) -> None:
         self._place = place_of(location)
         self._location = location.rstrip("/")
         self._outside = outside
-        self._known = dict(sizes or {})
+        self._cache = cache
+        self._shards = dict(shards or {})
         self._asked: dict[str, int] = {}
         self._opened: tuple[int, ObjectStore] | None = None
-        self._sums = RemoteSums(self._available)
+        self._sums = RemoteSums(self._page)
+        known = self._shards.items() if cache else ()
+        self._sha256 = {of: file.sha256 for name, file in known for of in (name, sums_name(name)) if of is not None}
 
-    def __reduce__(self) -> tuple[Callable[..., RemoteStore], tuple[str, dict[str, int], bool]]:
-        return _store_of, (self._location, self._known, self._outside)
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., RemoteStore], tuple[str, dict[str, ShardFile], bool, BlockCache | None]]:
+        return _store_of, (self._location, self._shards, self._outside, self._cache)
 
     @property
     def location(self) -> str:
@@ -66,9 +80,14 @@ class RemoteStore:
         wanted = [self._blocks(one) for one in ranges]
         distinct = {blocks: None for blocks in wanted if blocks.size}
         sums = {blocks: self._begun(blocks) for blocks in distinct if sums_name(blocks.name) is not None}
-        found = self._fetched(list(distinct))
+        cached = {blocks for blocks in sums if self._is_cached(blocks)}
+        found = self._fetched([blocks for blocks in distinct if blocks not in cached])
         for blocks, being_fetched in sums.items():
-            found[blocks] = self._checked(blocks, found[blocks], being_fetched)
+            if blocks in cached:
+                found[blocks] = self._from_cache(blocks, being_fetched)
+            else:
+                found[blocks] = self._checked(blocks, found[blocks], being_fetched)
+                self._keep(blocks, found[blocks])
         return [
             found[blocks][one.offset - blocks.offset :][: one.size] if one.size else b""
             for one, blocks in zip(ranges, wanted, strict=True)
@@ -85,14 +104,14 @@ class RemoteStore:
         with errors_of(where):
             return waited_for(where, lambda: _contents(client, key, where, most))
 
-    def announce(self, ranges: Sequence[Range]) -> Together:
-        """Do nothing: what is read is fetched when it is read (see read_ahead.py)."""
+    def announce(self, ranges: Sequence[Range]) -> Announcement:
+        """What is read is fetched when it is read; `ReadAhead` fetches it before."""
         return UNHEEDED
 
     def size(self, name: str) -> int:
         """The size of the file in bytes."""
-        if name in self._known:
-            return self._known[name]
+        if name in self._shards and (known := self._shards[name].size_bytes) is not None:
+            return known
         if name not in self._asked:
             self._asked[name] = self._size_now(name)
         return self._asked[name]
@@ -115,9 +134,9 @@ class RemoteStore:
             found = waited_for(self._location, lambda: obstore.list_with_delimiter(client, prefix=prefix))
         return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
 
-    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
-        """The same store with these sizes."""
-        return RemoteStore(self._location, sizes=sizes, outside=outside or self._outside)
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
+        """The same store with these shards."""
+        return RemoteStore(self._location, shards=shards, outside=outside or self._outside, cache=self._cache)
 
     def _blocks(self, one: Range) -> Range:
         """The range that is fetched for a range that is read: whole blocks, if the file has sums."""
@@ -140,10 +159,48 @@ class RemoteStore:
             check_blocks(where, blocks.offset, data, wanted)
         except StoreError:
             self._sums.forget(sums)
+            if self._cache is not None:
+                for name, number in sums.pages:
+                    self._cache.forget(self._page_in_cache(name, number * PAGE_BYTES))
             again = self._begun(blocks)
             data = self._part(blocks)
             check_blocks(where, blocks.offset, data, self._sums.read(again) or b"")
         return data
+
+    def _is_cached(self, blocks: Range) -> bool:
+        """Whether the node's cache has any of these blocks."""
+        if self._cache is None or blocks.name not in self._sha256:
+            return False
+        return self._cache.has_any(self._in_cache(blocks.name), blocks.offset, blocks.size)
+
+    def _from_cache(self, blocks: Range, sums: Sums) -> bytes:
+        """The blocks by the node's cache; what it lacks is fetched."""
+        wanted = self._sums.read(sums)
+        if self._cache is None or wanted is None or len(wanted) != sums_bytes(blocks.size):
+            return self._checked(blocks, self._part(blocks), sums)
+
+        def fetch(begin: int, size: int) -> bytes:
+            lacking = Range(blocks.name, begin, size)
+            return self._checked(lacking, self._part(lacking), self._begun(lacking))
+
+        return self._cache.read(self._in_cache(blocks.name), blocks.offset, blocks.size, wanted, fetch)
+
+    def _keep(self, blocks: Range, data: bytes) -> None:
+        if self._cache is not None and blocks.name in self._sha256:
+            self._cache.put(self._in_cache(blocks.name), blocks.offset, data)
+
+    def _page(self, name: str, offset: int, size: int) -> bytes:
+        """A page of a sums file, by the node's cache."""
+        if self._cache is None or name not in self._sha256:
+            return self._available(name, offset, size)
+        return self._cache.whole(self._page_in_cache(name, offset), lambda: self._available(name, offset, size))
+
+    def _in_cache(self, name: str) -> str:
+        """What the contents of a file depend on. Nothing is kept of a file of which dataset.json says no sha256."""
+        return f"{self._where(name)} {self._sha256.get(name)}"
+
+    def _page_in_cache(self, name: str, offset: int) -> str:
+        return f"{self._in_cache(name)} {offset}"
 
     def _fetched(self, ranges: Sequence[Range]) -> dict[Range, bytes]:
         """Ranges of any files: the first file's by this thread, those of others at the same time."""
@@ -268,5 +325,5 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="maskstream-fetch")
 
 
-def _store_of(location: str, sizes: dict[str, int], outside: bool) -> RemoteStore:
-    return RemoteStore(location, sizes=sizes, outside=outside)
+def _store_of(location: str, shards: dict[str, ShardFile], outside: bool, cache: BlockCache | None) -> RemoteStore:
+    return RemoteStore(location, shards=shards, outside=outside, cache=cache)

@@ -11,7 +11,7 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.base import Range, Store
+from maskstream.shards.stores.base import Range, ShardFile, Store
 from maskstream.shards.stores.local import LocalStore
 
 
@@ -29,7 +29,7 @@ class RecordingStore(LocalStore):
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         return [self.read(*one) for one in ranges]
 
-    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
         return self
 
 

@@ -16,7 +16,7 @@ from maskstream.pipelines.stream.mix import mix
 from maskstream.pipelines.stream.produce import BatchMaker, batches_from_threads, plans
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.base import Range, Store
+from maskstream.shards.stores.base import Range, ShardFile, Store
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.read_ahead import ReadAhead
 
@@ -42,7 +42,7 @@ class Remote(LocalStore):
             self.alone += 1
         return super().read(name, offset, size)
 
-    def of_split(self, sizes: Mapping[str, int], *, outside: bool) -> Store:
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
         return self
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:

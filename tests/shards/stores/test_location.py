@@ -9,7 +9,7 @@ import pytest
 from maskstream.shards.stores import client
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.location import Place, beside, is_url, local_path, opened, place_of
-from maskstream.shards.stores.remote import RemoteStore
+from maskstream.shards.stores.read_ahead import ReadAhead
 
 from ...web_server import serving
 
@@ -36,7 +36,7 @@ def test_the_parts_of_a_url(url: str, place: Place, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     assert place_of(url) == place
     store = opened(url)
-    assert isinstance(store, RemoteStore)
+    assert isinstance(store, ReadAhead)
     assert store.location == url.rstrip("/")
 
 

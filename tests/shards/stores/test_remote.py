@@ -22,7 +22,7 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores import client, remote_sums
-from maskstream.shards.stores.base import Range
+from maskstream.shards.stores.base import Range, ShardFile
 from maskstream.shards.stores.block_sums import BlockSums
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.location import opened
@@ -65,7 +65,7 @@ def server(folder: Path) -> Iterator[WebServer]:
 
 @pytest.fixture
 def store(server: WebServer) -> RemoteStore:
-    return RemoteStore(f"{server.url}/split", sizes={TAR: SIZE})
+    return RemoteStore(f"{server.url}/split", shards={TAR: ShardFile(SIZE, "")})
 
 
 def test_it_reads_what_the_folder_holds(store: RemoteStore, folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_one_wrong_answer_is_asked_for_again(store: RemoteStore, server: WebServ
             return body
 
         server.answer = answer
-        fresh = RemoteStore(store.location, sizes={TAR: SIZE})
+        fresh = RemoteStore(store.location, shards={TAR: ShardFile(SIZE, "")})
         assert fresh.read(TAR, 0, SIZE) == (folder / TAR).read_bytes()
         assert not left
 
@@ -167,7 +167,7 @@ def test_damage_is_found_where_the_folder_finds_it(damage: Damage, store: Remote
     outcomes = set()
     for offset in range(0, SIZE, 1000):
         found = []
-        for each in (LocalStore(folder), RemoteStore(store.location, sizes={TAR: SIZE})):
+        for each in (LocalStore(folder), RemoteStore(store.location, shards={TAR: ShardFile(SIZE, "")})):
             try:
                 found.append(each.read(TAR, offset, 700))
             except StoreError as error:
