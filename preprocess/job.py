@@ -149,9 +149,9 @@ def make_shards(
             split.join() if own else split.begin(overwrite=overwrite)
         if not finish:
             done = _write(todo, executor, progress)
-        for name, split in todo.items() if own is None else ():
+        for split in todo.values() if own is None else ():
             split.finish(done)
-            _verify(name, split, progress)
+            split.verify(executor, progress)
     return JobReport(
         dataset=raw.name,
         profile=encoder.profile,
@@ -266,19 +266,6 @@ def _write(splits: dict[str, SplitJob], executor: Executor, progress: Progress) 
     modality = next(iter(splits.values())).info.modality
     work = InEnvironment(write_task, modality, libraries(modality))
     return run_tasks(executor, work, tasks, _Splits(owner, progress), progress, phase="encode", unit="sources")
-
-
-def _verify(name: str, split: SplitJob, progress: Progress) -> None:
-    seen = 0
-
-    def advance(done_bytes: int, total_bytes: int) -> None:
-        nonlocal seen
-        if not seen:
-            progress.phase(f"verify {name}", total_bytes // 1000, unit="kB")
-        progress.advance(done_bytes // 1000 - seen // 1000)
-        seen = done_bytes
-
-    split.verify(advance)
 
 
 def _report(split: SplitJob, part: Part | None, *, written: bool) -> SplitReport:

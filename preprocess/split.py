@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +19,21 @@ from ..shards.format.dataset import DATASET_JSON, FOREIGN, MANIFEST, REJECTS, fi
 from ..shards.format.records import READERS, RECORDS, Records
 from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
-from ..shards.format.verify import verify
 from ..shards.stores.block_sums import SUMS
 from ..shards.stores.output import Location, Sizes, output_at
 from .effort import Effort
+from .executors.base import Executor
 from .file_state import FileState
 from .libraries import libraries
 from .part import Part
 from .plan import ShardTask
+from .progress import Progress
 from .reject_limit import check_rejects
 from .report import report_of
 from .shard_task import WrittenShard, rejects_of, shard_files, sources_of
 from .source import Source
 from .this_run import may_run, this_run
+from .verification import verify_split
 
 log = logging.getLogger(__name__)
 
@@ -270,9 +272,9 @@ class SplitJob:
         efforts = {name: record.effort for name, record in done.items() if record.effort is not None}
         self._efforts = efforts | self._efforts
 
-    def verify(self, progress: Callable[[int, int], None]) -> None:
+    def verify(self, executor: Executor, progress: Progress) -> None:
         """Read everything back and compare it, then mark the split as verified. Raises ShardError with the problems."""
-        report = verify(self.folder, progress=progress)
+        report = verify_split(self.folder, executor=executor, progress=progress)
         if not report.ok:
             problems = "; ".join(report.problems[:3])
             raise ShardError(

@@ -51,32 +51,73 @@ def verify(location: str | Path, *, decode: bool = False, progress: Progress | N
     shard and counts the others. Raises OutageError if the location cannot be reached, which is no damage.
     """
     try:
-        manifest = Manifest.load(location)
+        check = SplitCheck.of(location)
     except OutageError:
         raise
     except MaskstreamError as error:
-        return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
-    foreign = manifest.info["profile"] == FOREIGN
-    manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes themselves
-    counts = manifest.info["counts"]
+        return unreadable(error)
     done = 0
 
     def advance(size_bytes: int) -> None:
         nonlocal done
         done += size_bytes
         if progress is not None:
-            progress(done, counts["bytes"])
+            progress(done, check.manifest.info["counts"]["bytes"])
 
-    problems = list(_split_problems(manifest))
-    declared = {shard["name"]: shard for shard in manifest.info["shards"]}
-    for name, rows in zip(manifest.shard_names, _rows_of_shards(manifest), strict=True):
+    problems = check.split_problems()
+    for number in range(len(check.rows)):
+        problems += check.shard_problems(number, decode=decode, advance=advance)
+    return check.report(problems)
+
+
+def unreadable(error: MaskstreamError) -> VerifyReport:
+    """The report of a split that cannot be opened."""
+    return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCheck:
+    """A split that is checked in parts: what its files say of each other, and each of its shards.
+
+    rows: the samples of each shard, int64 (n,). declared: the entries of dataset.json by the names of shards.
+    """
+
+    manifest: Manifest
+    rows: list[npt.NDArray[np.int64]]
+    declared: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, location: str | Path) -> SplitCheck:
+        """The check of a location. Raises MaskstreamError if it holds no split that can be opened."""
+        manifest = Manifest.load(location)
+        foreign = manifest.info["profile"] == FOREIGN
+        manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes itself
+        declared = {shard["name"]: shard for shard in manifest.info["shards"]}
+        return cls(manifest, _rows_of_shards(manifest), declared)
+
+    def split_problems(self) -> list[str]:
+        """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
+        return list(_split_problems(self.manifest))
+
+    def shard_problems(self, number: int, *, decode: bool, advance: Callable[[int], None]) -> list[str]:
+        """The problems of a shard, which is read once; `advance` is told of the bytes that were read."""
+        name = self.manifest.shard_names[number]
         check = ShardCheck(
-            manifest=manifest, name=name, rows=rows, declared=declared.get(name, {}), decode=decode, advance=advance
+            manifest=self.manifest,
+            name=name,
+            rows=self.rows[number],
+            declared=self.declared.get(name, {}),
+            decode=decode,
+            advance=advance,
         )
-        problems += [f"{name}: {problem}" for problem in _capped(_guarded(check.problems()))]
-    return VerifyReport(
-        samples=counts["samples"], shards=counts["shards"], size_bytes=counts["bytes"], problems=problems
-    )
+        return [f"{name}: {problem}" for problem in _capped(_guarded(check.problems()))]
+
+    def report(self, problems: list[str]) -> VerifyReport:
+        """The report of a check that found these problems."""
+        counts = self.manifest.info["counts"]
+        return VerifyReport(
+            samples=counts["samples"], shards=counts["shards"], size_bytes=counts["bytes"], problems=problems
+        )
 
 
 def _rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:

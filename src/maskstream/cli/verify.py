@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from .executor_options import Workers
 from .terminal import Data, Json, console, errors
 
 
 def verify(
     data: Data,
     decode: Annotated[bool, typer.Option("--decode", help="Also decode every sample.")] = False,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
     from ..pages.figures.words import plural
-    from ..shards.format.verify import verify as check
+    from ..preprocess.progress import ProgressBar
+    from ..preprocess.verification import verify_split
 
-    result = check(data, decode=decode)
+    with nullcontext() if as_json else ProgressBar() as shown:
+        result = verify_split(data, decode=decode, workers=workers, progress=shown)
     if as_json:
         print(json.dumps(asdict(result) | {"ok": result.ok}))
     else:
