@@ -22,7 +22,7 @@ _REPOSITORY = re.compile(r"datasets/([^/@]+)/([^/@]+)(?:@([^/]+))?(?:/(.*))?")
 class Place(NamedTuple):
     """A folder in a store: the scheme of the client that reads it, the bucket, and the names of the folder in it.
 
-    bucket: of http, the scheme and host of the server.
+    bucket: of http, the scheme and host of the server; of hf, the URL of the repository's revision.
     """
 
     scheme: str
@@ -106,7 +106,7 @@ def _of_hub(url: str) -> Place:
     owner, name, revision, folder = found.groups()
     hub = place_of(os.environ.get("HF_ENDPOINT") or _HUB)
     path = f"datasets/{owner}/{name}/resolve/{quote(unquote(revision or 'main'), safe='')}"
-    return Place("hf", hub.bucket, _folder(url, "/".join(filter(None, (hub.folder, path, folder)))))
+    return Place("hf", "/".join(filter(None, (hub.bucket, hub.folder, path))), _folder(url, folder or ""))
 
 
 def _folder(url: str, path: str) -> str:

@@ -24,11 +24,11 @@ from ...web_server import serving
         ("https://host:8080/a%20b/c", Place("http", "https://host:8080", "a b/c")),
         (
             "hf://datasets/me/k400/train",
-            Place("hf", "https://huggingface.co", "datasets/me/k400/resolve/main/train"),
+            Place("hf", "https://huggingface.co/datasets/me/k400/resolve/main", "train"),
         ),
         (
             "hf://datasets/me/k400@refs%2Fpr%2F1/a/b",
-            Place("hf", "https://huggingface.co", "datasets/me/k400/resolve/refs%2Fpr%2F1/a/b"),
+            Place("hf", "https://huggingface.co/datasets/me/k400/resolve/refs%2Fpr%2F1", "a/b"),
         ),
     ],
 )
@@ -80,11 +80,11 @@ def test_the_hub_gets_the_token_and_its_redirects_do_not(tmp_path: Path, monkeyp
     (tmp_path / "train").mkdir()
     (tmp_path / "train/a b.json").write_bytes(b"from another host")
     with serving(tmp_path) as files, serving(tmp_path / "none") as hub:
-        hub.redirects["/datasets/me/k400/resolve/v1"] = files.url.replace("127.0.0.1", "localhost")
+        hub.redirects["/datasets/me/k400/resolve/refs%2Fpr%2F1"] = files.url.replace("127.0.0.1", "localhost")
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_TOKEN", "secret-token")
         (tmp_path / "train/b.json").write_bytes(b"0123456789")
-        store = opened("hf://datasets/me/k400@v1/train")
+        store = opened("hf://datasets/me/k400@refs%2Fpr%2F1/train")
         assert store.unchecked("b.json", 3, 4) == b"3456"
         assert hub.headers["authorization"] == "Bearer secret-token"
         assert "authorization" not in files.headers
