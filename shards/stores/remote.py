@@ -18,6 +18,7 @@ from .base import UNHEEDED, Announcement, Range, ShardFile, Store
 from .block_cache import BlockCache
 from .block_sums import blocks_around, check_blocks, sums_bytes, sums_name
 from .client import bucket_client, errors_of, is_beyond_the_end, waited_for
+from .complete import asked, contents, part, parts
 from .location import place_of
 from .remote_sums import PAGE_BYTES, RemoteSums, Sums
 
@@ -102,7 +103,10 @@ class RemoteStore:
         """The contents of a file of at most `most` bytes."""
         client, key, where = self._client(), self._key(name), self._where(name)
         with errors_of(where):
-            return waited_for(where, lambda: _contents(client, key, where, most))
+            data = waited_for(where, lambda: contents(client, key, most))
+        if len(data) > most:
+            raise StoreError(f"{where} cannot be read (has {self._size_now(name)} bytes, but at most {most} are legal)")
+        return data
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
         """What is read is fetched when it is read; `ReadAhead` fetches it before."""
@@ -122,7 +126,7 @@ class RemoteStore:
         folder = f"{self._place.folder}/" if self._place.folder else ""
         parent = folder + prefix.rpartition("/")[0]
         with errors_of(self._location):
-            found = waited_for(self._location, lambda: _listed(client, parent.strip("/") or None))
+            found = waited_for(self._location, lambda: asked(lambda: _listed(client, parent.strip("/") or None)))
         names = [path.removeprefix(folder) for path in found]
         return sorted(name for name in names if name.startswith(prefix))
 
@@ -131,7 +135,9 @@ class RemoteStore:
         client = self._listing_client()
         with errors_of(self._location):
             prefix = self._place.folder or None
-            found = waited_for(self._location, lambda: obstore.list_with_delimiter(client, prefix=prefix))
+            found = waited_for(
+                self._location, lambda: asked(lambda: obstore.list_with_delimiter(client, prefix=prefix))
+            )
         return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
@@ -222,27 +228,22 @@ class RemoteStore:
         starts, lengths = [one.offset for one in spans], [one.size for one in spans]
         client, key = self._client(), self._key(name)
         with self._within_file(name, end):
-            found = waited_for(
-                self._where(name),
-                lambda: obstore.get_ranges(client, key, starts=starts, lengths=lengths, coalesce=COALESCE_BYTES),
-            )
-        return {one: self._of_length(one, bytes(data)) for one, data in zip(spans, found, strict=True)}
+            found = waited_for(self._where(name), lambda: parts(client, key, starts, lengths, COALESCE_BYTES))
+        return {one: self._of_length(one, data) for one, data in zip(spans, found, strict=True)}
 
     def _part(self, one: Range) -> bytes:
         """One range, fetched by this thread."""
         client, key = self._client(), self._key(one.name)
         with self._within_file(one.name, one.offset + one.size):
-            data = waited_for(
-                self._where(one.name), lambda: obstore.get_range(client, key, start=one.offset, length=one.size)
-            )
-        return self._of_length(one, bytes(data))
+            data = waited_for(self._where(one.name), lambda: part(client, key, one.offset, one.size))
+        return self._of_length(one, data)
 
     def _available(self, name: str, offset: int, size: int) -> bytes:
         """The bytes of a range that a file has."""
         client, key = self._client(), self._key(name)
         with errors_of(self._where(name)):
             try:
-                return bytes(obstore.get_range(client, key, start=offset, length=size))
+                return part(client, key, offset, size)
             except GenericError as error:
                 if not is_beyond_the_end(error) or self._size_now(name) > offset:
                     raise
@@ -280,7 +281,7 @@ class RemoteStore:
     def _size_now(self, name: str) -> int:
         client, key = self._client(), self._key(name)
         with errors_of(self._where(name)):
-            return int(waited_for(self._where(name), lambda: obstore.head(client, key))["size"])
+            return int(waited_for(self._where(name), lambda: asked(lambda: obstore.head(client, key)))["size"])
 
     def _client(self) -> ObjectStore:
         process = os.getpid()
@@ -306,13 +307,6 @@ class RemoteStore:
         if any(ord(character) < 32 or ord(character) == 127 for character in name) or not name.isprintable():
             raise StoreError(f"{self._location}: no file can have the name {name!r}")
         return key
-
-
-def _contents(client: ObjectStore, key: str, where: str, most: int) -> bytes:
-    found = obstore.get(client, key)
-    if (size := found.meta["size"]) > most:
-        raise StoreError(f"{where} cannot be read (has {size} bytes, but at most {most} are legal)")
-    return bytes(found.bytes())
 
 
 def _listed(client: ObjectStore, prefix: str | None) -> list[str]:
