@@ -35,6 +35,8 @@ from .limits import Limits
 from .part import Part
 from .plan import ShardTask, default_samples_per_shard, plan, settings_of
 from .progress import Progress
+from .raw_files import RawFiles
+from .raw_tree import RawTree, raw_tree
 from .reject_limit import MAX_REJECTS
 from .retry import PAUSES_S
 from .shard_task import WrittenShard, write_task
@@ -81,8 +83,8 @@ def make_shards(
     finish: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
-    """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`, a path or the URL of a
-    folder in an object store (docs/shard-format.md).
+    """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`. Both are paths, or the
+    URLs of folders in object stores (docs/scaling.md); `root` may also be that of one on a web server.
 
     `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `profile` says how
     video is stored (default: `train`). The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
@@ -128,21 +130,22 @@ def make_shards(
     executor = executor_of(executor, workers)
     start_s = time.monotonic()
     progress = progress or Progress()
-    raw = _listed(sources_of, Path(root))
-    encoder = in_profile(raw.encoder, profile)
-    limits = limits or Limits()
-    splits = {
-        name: SplitJob(
-            within(out, name),
-            *_planned(raw, name, within(out, name), encoder, samples_per_shard, limits, pauses_s),
-            raw.missing.get(name, []),
-            max_rejects=max_rejects,
-            retry_rejects=retry_rejects,
-            part=own,
-        )
-        for name in raw.splits
-    }
     with ExitStack() as stack, _memory_is_no_bug():
+        tree = stack.enter_context(raw_tree(root))
+        raw = _listed(sources_of, tree)
+        encoder = in_profile(raw.encoder, profile)
+        limits = limits or Limits()
+        splits = {
+            name: SplitJob(
+                within(out, name),
+                *_planned(raw, name, within(out, name), encoder, samples_per_shard, limits, pauses_s, tree.files),
+                raw.missing.get(name, []),
+                max_rejects=max_rejects,
+                retry_rejects=retry_rejects,
+                part=own,
+            )
+            for name in raw.splits
+        }
         todo = _todo(splits, stack, overwrite=overwrite, jointly=own is not None)
         done = _recorded(todo) if finish else {}
         for split in todo.values():
@@ -167,18 +170,19 @@ def largest_split(dataset: str, root: str | Path, samples_per_shard: int | None 
     """How many shards the largest split of a dataset has; more parts than that have nothing to do. Raises as
     `make_shards`.
     """
-    splits = _listed(named(dataset, DATASETS, "dataset"), Path(root)).splits.values()
+    with raw_tree(root) as tree:
+        splits = _listed(named(dataset, DATASETS, "dataset"), tree).splits.values()
     return max(
         (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in splits), default=0
     )
 
 
-def _listed(sources_of: Callable[[Path], Dataset], root: Path) -> Dataset:
+def _listed(sources_of: Callable[[Path], Dataset], tree: RawTree) -> Dataset:
     """The dataset. Where files are missing it is listed twice, for a folder may have been away for a moment."""
-    raw = sources_of(root)
-    if any(raw.missing.values()) and sources_of(root) != raw:
+    raw = tree.dataset(sources_of)
+    if any(raw.missing.values()) and tree.dataset(sources_of) != raw:
         raise OutageError(
-            f"{raw.name}: other files are below {root} each time that they are listed; wait until nothing changes "
+            f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "
             "there and run the same command again"
         )
     return raw
@@ -192,6 +196,7 @@ def _planned(
     samples_per_shard: int | None,
     limits: Limits,
     pauses_s: Sequence[float],
+    files: RawFiles,
 ) -> tuple[DatasetInfo, list[ShardTask]]:
     """The description and the tasks of the split `name`."""
     sources = raw.splits[name]
@@ -204,7 +209,7 @@ def _planned(
         label_names=raw.label_names,
         settings=settings_of(sources, encoder, size, limits),
     )
-    return info, plan(raw.name, folder, sources, encoder, size, limits, pauses_s)
+    return info, plan(raw.name, folder, sources, encoder, size, limits, pauses_s, files)
 
 
 @contextmanager

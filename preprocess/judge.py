@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +36,20 @@ class Judged:
 
 
 class Judge:
-    """Judges sources. It remembers the hashes of the files that it read last, for many sources may lie in one file."""
+    """Judges sources, whose files `read` reads whole. It remembers the hashes of the files that it read last, for many
+    sources may lie in one file.
+    """
 
-    def __init__(self, pauses_s: Sequence[float] = PAUSES_S, remembered: int = 64) -> None:
+    def __init__(
+        self,
+        pauses_s: Sequence[float] = PAUSES_S,
+        remembered: int = 64,
+        read: Callable[[Path], FileState] | None = None,
+    ) -> None:
         self._pauses_s = tuple(pauses_s)
         self._states: OrderedDict[Path, FileState] = OrderedDict()
         self._remembered = remembered
+        self._read_state = read or read_state
 
     def judge(self, source: Source, encode: Callable[[Source], Sample], report: Callable[[str], None]) -> Judged:
         """Encode a source with `encode`, which raises RejectError. `report` is told of each pause.
@@ -55,10 +63,10 @@ class Judge:
         files = self._read(source)
         while True:
             outcome = _attempt(source, encode)
-            _check_unchanged(source, files)
+            self._check_unchanged(source, files)
             if isinstance(outcome, Sample):
                 return Judged(outcome=outcome, files=files)
-            again = tuple(map(_state, source.files))
+            again = tuple(map(self._state, source.files))
             if again != files:
                 raise OutageError(f"{source.path} changes while it is read")
             if any(outcome.args == before.args for before in rejects) or len(rejects) + 1 == _ATTEMPTS:
@@ -70,12 +78,29 @@ class Judge:
         for path in source.files:
             known = self._states.get(path)
             if known is None or not _is_settled(path, known):
-                self._states[path] = _state(path)
+                self._states[path] = self._state(path)
             self._states.move_to_end(path)
         files = tuple(self._states[path] for path in source.files)
         while len(self._states) > self._remembered:
             self._states.popitem(last=False)
         return files
+
+    def forget(self, paths: Iterable[Path]) -> None:
+        """These files are not there any more; they are read again if a source needs them."""
+        for path in paths:
+            self._states.pop(path, None)
+
+    def _state(self, path: Path) -> FileState:
+        try:
+            return self._read_state(path)
+        except OSError as error:
+            raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
+
+    def _check_unchanged(self, source: Source, files: Sequence[FileState]) -> None:
+        """Raise OutageError if a file is not as it was when it was read, before it was encoded."""
+        for path, before in zip(source.files, files, strict=True):
+            if not _is_settled(path, before) and self._state(path) != before:
+                raise OutageError(f"{path} changes while it is read")
 
 
 def _attempt(source: Source, encode: Callable[[Source], Sample]) -> Sample | RejectError:
@@ -93,23 +118,9 @@ def _attempt(source: Source, encode: Callable[[Source], Sample]) -> Sample | Rej
         raise OutageError(f"{error.filename or source.path} cannot be read or written ({error.strerror})") from error
 
 
-def _state(path: Path) -> FileState:
-    try:
-        return read_state(path)
-    except OSError as error:
-        raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
-
-
 def _is_settled(path: Path, known: FileState) -> bool:
     """Whether a file is as old as it was, and old enough that any change would show."""
     try:
         return known.is_as_old(path) and time.time_ns() - known.mtime_ns > _FRESH_NS
     except OSError as error:
         raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
-
-
-def _check_unchanged(source: Source, files: Sequence[FileState]) -> None:
-    """Raise OutageError if a file is not as it was when it was read, before it was encoded."""
-    for path, before in zip(source.files, files, strict=True):
-        if not _is_settled(path, before) and _state(path) != before:
-            raise OutageError(f"{path} changes while it is read")

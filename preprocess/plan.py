@@ -16,6 +16,7 @@ from ..shards.stores.output import Location, last_parts, within
 from .blames import NO_BLAMES, Blames
 from .encode.encoder import Encoder
 from .limits import DEFAULT, Limits
+from .raw_files import LOCAL, RawFiles
 from .retry import PAUSES_S
 from .source import Source
 
@@ -27,7 +28,7 @@ _SHARDS_WANTED = 16
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
     """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
-    seconds between attempts to read one, and the sources that ended a process before.
+    seconds between attempts to read one, where their files are, and the sources that ended a process before.
     """
 
     path: Location
@@ -35,6 +36,7 @@ class ShardTask:
     encoder: Encoder
     limits: Limits = DEFAULT
     pauses_s: tuple[float, ...] = PAUSES_S
+    files: RawFiles = LOCAL
     blames: Blames = NO_BLAMES
 
     @property
@@ -70,6 +72,7 @@ def plan(
     samples_per_shard: int,
     limits: Limits = DEFAULT,
     pauses_s: Sequence[float] = PAUSES_S,
+    files: RawFiles = LOCAL,
 ) -> list[ShardTask]:
     """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
@@ -86,6 +89,7 @@ def plan(
             encoder=encoder,
             limits=limits,
             pauses_s=tuple(pauses_s),
+            files=files,
         )
         for number in range(-(-len(ordered) // samples_per_shard))
     ]

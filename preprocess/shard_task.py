@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import PurePosixPath
@@ -21,6 +22,7 @@ from .file_state import FileState
 from .judge import Judge, Judged
 from .limits import limited
 from .plan import ShardTask, sample_key
+from .raw_files import Hand
 from .source import Source
 
 
@@ -89,21 +91,25 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
 
     rejects: list[Reject] = []
     sources: list[tuple[FileState, ...]] = []
-    samples = _samples(task, rejects, sources, counted)
-    first = next(samples, None)
-    shard = None if first is None else write_shard(task.path, chain([first], samples))
+    with task.files.at_hand() as hand, closing(_samples(task, hand, rejects, sources, counted)) as samples:
+        first = next(samples, None)
+        shard = None if first is None else write_shard(task.path, chain([first], samples))
     return WrittenShard(shard=shard, rejects=tuple(rejects), sources=tuple(sources), effort=clock.effort())
 
 
 def _samples(
-    task: ShardTask, rejects: list[Reject], sources: list[tuple[FileState, ...]], report: Report
-) -> Iterator[Sample]:
+    task: ShardTask, hand: Hand, rejects: list[Reject], sources: list[tuple[FileState, ...]], report: Report
+) -> Generator[Sample, None, None]:
     """The samples of the task, one by one; `sources` gets the states of each source's files."""
-    judge = Judge(task.pauses_s)
+    judge = Judge(task.pauses_s, read=hand.read)
     by_id = {source.id: source for source in task.sources}
-    tried = {name: _judged(judge, by_id[name], task, report) for name in task.blames.suspects}
+    tried: dict[str, Judged] = {}
+    for name in task.blames.suspects:
+        tried[name] = _judged(judge, hand, by_id[name], None, task, report)
+    todo = [source for source in task.sources if source.id not in tried]
+    following = dict(zip((source.id for source in todo), (*todo[1:], None), strict=True)) if todo else {}
     for source in task.sources:
-        judged = tried.pop(source.id, None) or _judged(judge, source, task, report)
+        judged = tried.pop(source.id, None) or _judged(judge, hand, source, following[source.id], task, report)
         sources.append(judged.files)
         if isinstance(judged.outcome, Reject):
             rejects.append(judged.outcome)
@@ -112,13 +118,21 @@ def _samples(
         report("")
 
 
-def _judged(judge: Judge, source: Source, task: ShardTask, report: Report) -> Judged:
+def _judged(
+    judge: Judge, hand: Hand, source: Source, following: Source | None, task: ShardTask, report: Report
+) -> Judged:
+    """Judge a source; the files of the `following` one are read meanwhile."""
     report(source.id)
+    if following is not None:
+        hand.expect(following)
     try:
-        return judge.judge(source, lambda source: _attempted(source, task, report), lambda why: report(Again(why)))
+        here = hand.located(source)
+        return judge.judge(here, lambda source: _attempted(source, task, report), lambda why: report(Again(why)))
     except Exception as error:
         error.add_note(f"while encoding the source {source.id!r}, {source.path}")
         raise
+    finally:
+        judge.forget(hand.release(source, following))
 
 
 def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:

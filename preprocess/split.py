@@ -28,6 +28,7 @@ from .libraries import libraries
 from .part import Part
 from .plan import ShardTask
 from .progress import Progress
+from .raw_files import LOCAL, RawFiles
 from .reject_limit import check_rejects
 from .report import report_of
 from .shard_task import WrittenShard, rejects_of, shard_files, sources_of
@@ -72,6 +73,7 @@ class SplitJob:
         self.n_sources = 0
         """How many sources this run has encoded."""
         self._missing = missing
+        self._files = tasks[0].files if tasks else LOCAL
         self._max_rejects = max_rejects
         self._retry_rejects = retry_rejects
         self._records = Records(self.output, WrittenShard)
@@ -212,7 +214,7 @@ class SplitJob:
         retried: list[str] = []
         known: dict[tuple[Path, FileState], bool] = {}
         for source, was_rejected, files in self._written_from():
-            if not _is_same(source, files, known):
+            if not _is_same(source, files, self._files, known):
                 (retried if was_rejected else kept).append(source.id)
         if not kept and (self._retry_rejects or not retried):
             return
@@ -324,7 +326,9 @@ class SplitJob:
         return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})
 
 
-def _is_same(source: Source, files: Sequence[FileState], known: dict[tuple[Path, FileState], bool]) -> bool:
+def _is_same(
+    source: Source, files: Sequence[FileState], raw: RawFiles, known: dict[tuple[Path, FileState], bool]
+) -> bool:
     """Whether the files of a source have these states. `known` keeps what was found, for sources may share a file.
 
     Raises OutageError if one cannot be read.
@@ -333,7 +337,7 @@ def _is_same(source: Source, files: Sequence[FileState], known: dict[tuple[Path,
         return False
     for path, state in zip(source.files, files, strict=True):
         try:
-            known[path, state] = known[path, state] if (path, state) in known else state.is_of(path)
+            known[path, state] = known[path, state] if (path, state) in known else raw.is_same(path, state)
         except OSError as error:
             raise OutageError(
                 f"the source {source.id!r} cannot be read ({path}: {error.strerror}); mend this and run the same "

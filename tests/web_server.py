@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 
 class Request(NamedTuple):
@@ -75,10 +77,11 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
                 if self.path.startswith(begin):
                     self._send(302, b"", Location=to + self.path.removeprefix(begin))
                     return
-            path = server.folder / self.path.lstrip("/")
+            name = unquote(self.path).lstrip("/")
+            path = server.folder / name
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             begin, end = (int(wanted[1]), int(wanted[2]) + 1 if wanted[2] else None) if wanted else (0, None)
-            request = Request(self.command, self.path.lstrip("/"), begin, end)
+            request = Request(self.command, name, begin, end)
             server.requests.append(request)
             if not path.is_file():
                 self._send(404, b"")
@@ -89,15 +92,16 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
                 return
             right = data[begin:end]
             body = server.answer(request, right)
+            age = {"Last-Modified": formatdate(path.stat().st_mtime, usegmt=True)}
             if body == 0:
                 self.close_connection = True
                 self.connection.shutdown(2)
             elif isinstance(body, int):
                 self._send(body, b"")
             elif wanted:
-                self._send(206, body, **{"Content-Range": f"bytes {begin}-{begin + len(right) - 1}/{len(data)}"})
+                self._send(206, body, **{"Content-Range": f"bytes {begin}-{begin + len(right) - 1}/{len(data)}", **age})
             else:
-                self._send(200, body)
+                self._send(200, body, **age)
 
         def do_HEAD(self) -> None:
             self.do_GET()

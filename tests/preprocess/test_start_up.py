@@ -6,11 +6,12 @@ import sys
 HEAVY = {"torch", "webdataset", "numba", "scipy", "soxr"}
 """Packages that take a processor a second or more in all to import, or that only some encoders need."""
 SCRIPT = """
-import sys
+import os, sys
 from maskstream.preprocess import make_shards
 if __name__ == "__main__":
     make_shards("folder", sys.argv[1], sys.argv[2], profile=None, workers=int(sys.argv[3]))
-    print(*sys.modules)
+    print(*sys.modules, flush=True)
+    os._exit(0)  # pyarrow's threads may abort the end of a short process
 """
 
 

@@ -33,7 +33,10 @@ def shards(
         ),
     ],
     root: Annotated[
-        Path | None, typer.Option(help="The raw data [default: data/raw/DATASET]", show_default=False)
+        str | None,
+        typer.Option(
+            help="The raw data: a path or a URL (docs/scaling.md) [default: data/raw/DATASET]", show_default=False
+        ),
     ] = None,
     out: Annotated[
         str | None,
@@ -125,7 +128,7 @@ def shards(
     limits = limits_of(max_pixels, time_limit, memory_limit)
     runs = executor_named(executor, workers, address, also=("slurm",))
     folder = dataset.rpartition(":")[2]
-    root, out = root or Path("data/raw") / folder, out or f"data/shards/{folder}"
+    root, out = root or f"data/raw/{folder}", out or f"data/shards/{folder}"
     if executor == "slurm":
         if part or finish or overwrite:
             raise ValueError(

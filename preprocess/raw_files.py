@@ -1,0 +1,158 @@
+"""Where the files of sources are: on a disk, or at a URL, from which a task fetches what it encodes.
+
+FFmpeg and the other libraries get local files only. So a task that encodes from a URL fetches the files of a source
+into a temporary folder, those of the next source meanwhile, and deletes them after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from .file_state import FileState, read_state
+from .scratch import Scratch
+from .source import Source
+
+
+class Hand(Protocol):
+    """What a task has at hand: the files of the source that it encodes."""
+
+    def located(self, source: Source) -> Source:
+        """The source with the paths that its files have here."""
+        ...
+
+    def read(self, path: Path) -> FileState:
+        """Read a file of a located source whole, which brings it here. Raises OSError or OutageError if it cannot."""
+        ...
+
+    def expect(self, source: Source) -> None:
+        """Begin to read what the next source needs."""
+        ...
+
+    def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
+        """The source is done: returns the files that are not here any more. `following` is still to be encoded."""
+        ...
+
+
+class RawFiles(Protocol):
+    """The files of a dataset's sources. It is small and frozen, because every task carries it to its process."""
+
+    def at_hand(self) -> AbstractContextManager[Hand]:
+        """What a task has at hand during the block."""
+        ...
+
+    def is_same(self, path: Path, state: FileState) -> bool:
+        """Whether the file has these bytes, which are read only if it is not as old. Raises OSError or OutageError if
+        it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFiles:
+    """Files of this machine, or of a file system that it has mounted: they are at hand as they are."""
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Hand]:
+        """The files themselves."""
+        yield self
+
+    def is_same(self, path: Path, state: FileState) -> bool:
+        """Whether the file has these bytes."""
+        return state.is_of(path)
+
+    def located(self, source: Source) -> Source:
+        """The source."""
+        return source
+
+    def read(self, path: Path) -> FileState:
+        """The state of the file."""
+        return read_state(path)
+
+    def expect(self, source: Source) -> None:
+        """Do nothing."""
+
+    def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
+        """All files stay."""
+        return ()
+
+
+LOCAL = LocalFiles()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFiles:
+    """Files at a URL. A path is one of the local tree at `tree`, where an empty file stands for each (`raw_tree.py`);
+    only the process that lists the sources has it.
+    """
+
+    url: str
+    tree: Path
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Hand]:
+        """A temporary folder, and a thread that fetches ahead."""
+        scratch = Scratch()
+        try:
+            with ThreadPoolExecutor(1, "raw files") as pool:
+                try:
+                    yield _Fetched(self, scratch.folder, pool)
+                finally:
+                    pool.shutdown(cancel_futures=True)
+        finally:
+            scratch.close()
+
+    def is_same(self, path: Path, state: FileState) -> bool:
+        """Whether the file has these bytes, by its size and age in the listing, or else by its bytes."""
+        found = path.stat()
+        if found.st_size != state.size_bytes:
+            return False
+        return found.st_mtime_ns == state.mtime_ns or self.fetch(path, None).xxh3_64 == state.xxh3_64
+
+    def fetch(self, path: Path, to: Path | None) -> FileState:
+        """Fetch the file of a path of the tree to the path `to`, or only read it; it gets the age that it has at the
+        URL. Raises OutageError if it cannot be read.
+        """
+        from .raw_store import fetched
+
+        return fetched(self.url, path.relative_to(self.tree).as_posix(), to)
+
+
+class _Fetched:
+    """The hand of a task: a folder that has the files of the current source, and soon those of the next one."""
+
+    def __init__(self, files: RemoteFiles, folder: Path, pool: ThreadPoolExecutor) -> None:
+        self._files = files
+        self._folder = folder
+        self._pool = pool
+        self._coming: dict[Path, Future[FileState]] = {}
+
+    def located(self, source: Source) -> Source:
+        if source.computed:
+            return source
+        path, *parts = (self._folder / path.relative_to(self._files.tree) for path in source.files)
+        return replace(source, path=path, parts=tuple(parts))
+
+    def read(self, path: Path) -> FileState:
+        coming = self._coming.pop(path, None)
+        return self._fetch(path) if coming is None else coming.result()
+
+    def _fetch(self, path: Path) -> FileState:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return self._files.fetch(self._files.tree / path.relative_to(self._folder), path)
+
+    def expect(self, source: Source) -> None:
+        for path in self.located(source).files:
+            if path not in self._coming and not path.exists():
+                self._coming[path] = self._pool.submit(self._fetch, path)
+
+    def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
+        wanted = () if following is None else self.located(following).files
+        gone = tuple(path for path in self.located(source).files if path not in wanted)
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return gone
