@@ -38,7 +38,7 @@ ROOMS = {
     "train/models": ("shards", "pipelines/*", "train/core", "train/tokens"),
     "train/recipes": ("shards/*", "pipelines", "pipelines/*", "train/core", "train/tokens", "train/models"),
     "train/evaluate": ("shards/*", "pipelines/*", "train/core", "train/tokens", "train/models", "train/recipes"),
-    "train": ("shards", "train/*"),
+    "train": ("shards", "pipelines/modalities", "train/*"),
 }
 """Which rooms each room may import; a star stands for all of a folder's rooms, a folder alone for its own files."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..pipelines.modalities.node_cache import CACHE_GB
 from ..shards.config import with_set
 from .core.loop import TrainResult
 from .core.recipe import Recipe
@@ -37,6 +38,8 @@ def train(
     device: str | torch.device = "auto",
     workers: int = 0,
     threads: int | None = None,
+    cache: str | Path | None = None,
+    cache_gb: float = CACHE_GB,
     compile_model: bool | None = None,
     save_every: int = 500,
     keep: int = 2,
@@ -48,9 +51,10 @@ def train(
     set: fields of the recipe to change, such as "model.depth=6". steps: the length of the run (default: the recipe's).
     initial: a model.safetensors, such as that of a pre-training; weights whose names and shapes match are loaded.
     batch_size: samples per rank instead of the recipe's. seed: decides the weights, the order, the crops and the masks.
-    workers, threads: of the loader. compile_model: use torch.compile; by default on CUDA only, since compiling takes
-    about a minute. save_every: steps between checkpoints. keep: how many of the newest stay. See `Trainer` for the
-    files written, for resuming and for errors. If torchrun started the process, all ranks train together.
+    workers, threads, cache, cache_gb: of the loader. compile_model: use torch.compile; by default on CUDA only, since
+    compiling takes about a minute. save_every: steps between checkpoints. keep: how many of the newest stay. See
+    `Trainer` for the files written, for resuming and for errors. If torchrun started the process, all ranks train
+    together.
     """
     chosen = chosen_recipe(recipe, set, batch_size=batch_size)
     check_modality(chosen, data)
@@ -64,6 +68,8 @@ def train(
         device=device,
         workers=workers,
         threads=threads,
+        cache=cache,
+        cache_gb=cache_gb,
         compile_model=compile_model,
         save_every=save_every,
         keep=keep,

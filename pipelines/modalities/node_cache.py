@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 CACHE_GB = 100.0
 """The default limit of a cache, in GB."""
-_FITS = 0.85
-"""The largest part of the limit that the shards of a node may take to be fetched whole."""
 
 
 def block_cache(location: str | Path, folder: str | Path | None, gb: float = CACHE_GB) -> BlockCache | None:
@@ -40,7 +38,9 @@ def lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
 
 
 def shards_of(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[str]:
-    """The names of the shards of some of the lanes."""
+    """The names of the shards of some of the lanes. Raises ValueError for a lane that there is not."""
+    if wrong := [lane for lane in chosen if not 0 <= lane < lanes]:
+        raise ValueError(f"lane {wrong[0]} of {lanes} lanes; they count from 0 to {lanes - 1}")
     sizes = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
     by_lane = dealt(tuple(sizes), lanes)
     return [manifest.shard_names[shard] for shard in sorted(shard for lane in chosen for shard in by_lane[lane])]
@@ -51,7 +51,7 @@ def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_s
     own = lanes_of_node(lanes, rank, world_size)
     names = shards_of(manifest, lanes, own)
     of_node = sum(map(manifest.store.size, names))
-    whole = of_node <= _FITS * cache.limit_bytes
+    whole = cache.fits(of_node)
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if first:
         log.log(

@@ -110,6 +110,10 @@ class BlockCache:
         """Fetches this whole file again when it is needed next."""
         _remove(self._path(file, "whole"))
 
+    def fits(self, size_bytes: int) -> bool:
+        """Whether so many bytes stay in an empty cache."""
+        return size_bytes <= self.limit_bytes // 8 * 7
+
     def used_bytes(self) -> int:
         """What the files of the cache take of the disk."""
         return sum(taken for _, taken, _ in self._files())

@@ -50,6 +50,8 @@ def opened(location: str | Path | Store, cache: BlockCache | None = None) -> Sto
     """
     if not isinstance(location, str | Path):
         return location
+    if str(location).startswith("pipe:"):
+        raise ValueError(f"{str(location)!r}: folders and URLs of folders are read, and no output of commands")
     if not is_url(location):
         return LocalStore(location)
     from .read_ahead import ReadAhead

@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Unpack
 
 from rich.console import Console
 from rich.table import Table
 
 from .modality import Modality
 from .pipelines.modalities.data import DataConfig
+from .pipelines.modalities.split import StoreOptions
 from .pipelines.stream.stalls import limit, shares
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
@@ -38,6 +39,7 @@ def measure(
     step_s: float = 0.0,
     workers: int = 0,
     threads: int | None = None,
+    **storing: Unpack[StoreOptions],
 ) -> dict[str, Any]:
     """Measures the loader of a split for `for_s` seconds or until `samples` samples. The result can be written as JSON.
 
@@ -48,7 +50,7 @@ def measure(
     if have < batch_size:
         raise ValueError(f"{location} has {have} samples, less than a batch of {batch_size}; give a smaller batch size")
     loader = data.loader(
-        location, batch_size=batch_size, device=device, workers=workers, threads=threads, steps=RUN_STEPS
+        location, batch_size=batch_size, device=device, workers=workers, threads=threads, steps=RUN_STEPS, **storing
     )
     ahead = PREFETCH * max(workers, 1)
     before: dict[str, Any] = {}
@@ -85,6 +87,7 @@ def sweep(
     step_s: float = 0.0,
     cores: int | None = None,
     rounds: int = ROUNDS,
+    **storing: Unpack[StoreOptions],
 ) -> dict[str, Any]:
     """Measures several numbers of workers and threads, `for_s` seconds each. The result can be written as JSON: the
     name of samples ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best").
@@ -104,6 +107,7 @@ def sweep(
                 step_s=step_s,
                 workers=workers,
                 threads=threads,
+                **storing,
             )
             tried.setdefault((workers, threads), []).append(result)
     rows = [

@@ -173,5 +173,5 @@ def test_another_modality_and_impossible_settings_are_refused(kind, tmp_path):
         opened((kind[0], tmp_path / "split"))
     with pytest.raises(ValueError, match="batch_size=0"):
         opened(kind, batch_size=0)
-    with pytest.raises(ValueError, match="a folder is read"):
+    with pytest.raises(ValueError, match="no output of commands"):
         kind[0].loader("pipe:cat x.tar")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities import node_cache
 from maskstream.pipelines.modalities.node_cache import filled, lanes_of_node, shards_of
 from maskstream.shards.errors import StoreError
 from maskstream.shards.format.manifest import Manifest
@@ -41,7 +40,7 @@ def kind(request: pytest.FixtureRequest, server: WebServer) -> tuple[Modality, s
 @pytest.fixture
 def by_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """No split fits a cache, so whole shards are not fetched."""
-    monkeypatch.setattr(node_cache, "_FITS", 0.0)
+    monkeypatch.setattr(BlockCache, "fits", lambda self, size_bytes: False)
 
 
 def rows(modality: Modality, location: str | Path, **options: Any) -> list[Any]:

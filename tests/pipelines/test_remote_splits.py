@@ -72,6 +72,15 @@ def test_damage_has_the_replacement_that_it_has_in_the_folder(
     assert "replaced sample" in caplog.text
 
 
+def test_a_run_that_began_in_the_folder_goes_on_at_the_url(kind: tuple[Modality, Path], server: WebServer) -> None:
+    modality, folder = kind
+    with closing(opened(modality, folder)) as loader, closing(opened(modality, url_of(server, folder))) as other:
+        batches = iter(loader)
+        next(batches)
+        other.load_state_dict(loader.state_dict())
+        assert [modality.rows(batch) for batch in batches] == [modality.rows(batch) for batch in other]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_outage_ends_the_epoch_and_replaces_nothing(
     workers: int, server: WebServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

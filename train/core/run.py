@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...pipelines.modalities.node_cache import CACHE_GB
 from .distributed import process_group, world_size
 from .loop import Trainer, TrainResult
 from .recipe import Recipe
@@ -25,6 +26,8 @@ def train_recipe(
     device: str | torch.device = "auto",
     workers: int = 0,
     threads: int | None = None,
+    cache: str | Path | None = None,
+    cache_gb: float = CACHE_GB,
     compile_model: bool | None = None,
     save_every: int = 500,
     keep: int = 2,
@@ -37,7 +40,16 @@ def train_recipe(
     """
     with process_group(device) as own, compute_threads(own):
         planned = recipe.run_length(data, world_size=world_size()) if steps is None else steps
-        opened = recipe.loader(data, steps=max(planned, 1), seed=seed, device=own, workers=workers, threads=threads)
+        opened = recipe.loader(
+            data,
+            steps=max(planned, 1),
+            seed=seed,
+            device=own,
+            workers=workers,
+            threads=threads,
+            cache=cache,
+            cache_gb=cache_gb,
+        )
         with closing(opened) as loader:
             trainer = Trainer(
                 recipe,

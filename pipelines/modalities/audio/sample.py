@@ -228,7 +228,7 @@ class AudioSampler:
         try:
             other = self.sounds.sound(partner.plan, stats)
         except SampleError as error:
-            log.warning("mixed with nothing: %s", error)
+            log.info("mixed with nothing: %s", error)
             return sound, index, 1.0
         out = np.zeros((max(len(sound), len(other)), sound.shape[1]), dtype=np.float32)
         out[: len(sound)] += np.float32(partner.share) * (sound - sound.mean())

@@ -22,6 +22,7 @@ from ..shards.printable import PrintableFormatter
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
+from .fetch import fetch
 from .gallery import gallery
 from .index import index
 from .inspect import inspect
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
-for _command in (shards, index, train, report, rollout, preview, gallery, doctor, bench, verify, inspect, demo):
+for _command in (shards, index, train, report, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import Data, Json, console
+from .terminal import Cache, CacheGB, Data, Json, console
 
 
 def bench(
@@ -29,6 +29,8 @@ def bench(
         bool,
         typer.Option("--sweep", help="Try several numbers of workers and threads, SECONDS each."),
     ] = False,
+    cache: Cache = None,
+    cache_gb: CacheGB = 100.0,
     as_json: Json = False,
 ) -> None:
     """Measure the loader on this machine: samples per second, bytes read, time per stage, and the bottleneck.
@@ -38,12 +40,14 @@ def bench(
     """
     from .. import bench as loader_bench
     from ..modalities import modality_of
+    from ..pipelines.modalities.split import StoreOptions
 
     modality = modality_of(data)
     config = modality.data(**ctx.obj)
+    storing: StoreOptions = {"cache": cache, "cache_gb": cache_gb}
     if sweep:
         result = loader_bench.sweep(
-            modality, data, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3
+            modality, data, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3, **storing
         )
     else:
         result = loader_bench.measure(
@@ -57,6 +61,7 @@ def bench(
             step_s=step_ms / 1e3,
             workers=workers,
             threads=threads,
+            **storing,
         )
     if as_json:
         print(json.dumps(result))

@@ -27,6 +27,11 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+Cache = Annotated[
+    str | None,
+    typer.Option("--cache", help="A folder on a local disk that keeps what is read of a URL.", show_default=False),
+]
+CacheGB = Annotated[float, typer.Option("--cache-gb", min=0.001, help="The most that the cache may take, in GB.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 

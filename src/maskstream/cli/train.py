@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import INTERRUPTED
+from .terminal import INTERRUPTED, Cache, CacheGB
 
 
 def train(
@@ -51,6 +51,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the weights, the order, the crops and the masks.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
+    cache: Cache = None,
+    cache_gb: CacheGB = 100.0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints stay.")] = 2,
     resume: Annotated[
@@ -76,6 +78,8 @@ def train(
         seed=seed,
         device=device,
         workers=workers,
+        cache=cache,
+        cache_gb=cache_gb,
         save_every=save_every,
         keep=keep,
         resume=resume,

@@ -61,8 +61,8 @@ def far(monkeypatch, kind):
     stores: list[ReadAhead] = []
     load = Manifest.load
 
-    def loaded(location):
-        manifest = load(ReadAhead(Remote(Path(location)), threads=4))
+    def loaded(store: Store) -> Manifest:
+        manifest = load(ReadAhead(Remote(Path(store.location)), threads=4))
         stores.append(manifest.store)
         return manifest
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,21 @@ def test_the_hub_gets_the_token_and_its_redirects_do_not(tmp_path: Path, monkeyp
         assert store.unchecked("b.json", 3, 4) == b"3456"
         assert hub.headers["authorization"] == "Bearer secret-token"
         assert "authorization" not in files.headers
+
+
+def test_a_profile_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ValueError, match=r"AWS_PROFILE needs boto3 \(pip install boto3\)"):
+        opened("s3://bucket/x").size("a")
+
+
+def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ValueError, match=r"az://container cannot be opened \(.*[Aa]ccount.*\); see docs/stores.md"):
+        opened("az://container/x").size("a")
 
 
 def test_a_server_without_tls_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
