@@ -1,8 +1,9 @@
 """Requests whose answers are complete.
 
-A client repeats what fails. But it takes an answer for complete when its Content-Length is too small, and when that is
-too large it asks for bytes that the file does not have. Here the bytes of an answer are counted, and a request whose
-answer makes no sense is made again: a network is never the reason that a file seems to be shorter than it is.
+A client repeats most of what fails, but not a request that may have changed something and whose answer was cut. It
+takes an answer for complete when its Content-Length is too small, and when that is too large it asks for bytes that the
+file does not have. Here the bytes of an answer are counted, and a request whose answer makes no sense is made again. A
+network is never the reason that a file seems to be shorter than it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ REPEATS = 6
 """How often a request is made again whose answer is not complete."""
 _PAUSE_S = 0.05
 _RETRIES = re.compile(r"after (\d+) retries, max_retries: (\d+)")
+_STATUS = re.compile(r"status code: (?!416)\d")
 
 T = TypeVar("T")
 
@@ -79,9 +81,11 @@ def asked(request: Callable[[], T]) -> T:
 
 
 def has_given_up(error: GenericError) -> bool:
-    """Whether the client itself has repeated the request as often as it may."""
+    """Whether the client has judged the answer: it has repeated the request as often as it may, or the server says what
+    it does not do.
+    """
     found = _RETRIES.search(str(error))
-    return found is not None and int(found[1]) >= int(found[2])
+    return (found is not None and int(found[1]) >= int(found[2])) or _STATUS.search(str(error)) is not None
 
 
 def _range(client: ObjectStore, key: str, start: int, end: int) -> bytes:

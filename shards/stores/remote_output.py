@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError,
 from ..errors import StoreError
 from .base import Store
 from .client import BUCKETS, client_of, errors_of
+from .complete import asked, contents
 from .listing import Listing
 from .location import opened, place_of
 from .publish import space_for
@@ -81,8 +83,9 @@ class RemoteOutput:
         with space_for(folder), tempfile.TemporaryFile(dir=folder) as file:
             yield file
             size = file.tell()
-            file.seek(0)
-            with errors_of(self._where(name)):
+
+            def send() -> None:
+                file.seek(0)
                 obstore.put(
                     self._client(),
                     name,
@@ -92,6 +95,9 @@ class RemoteOutput:
                     max_concurrency=_PARTS_AT_ONCE,
                 )
 
+            with errors_of(self._where(name)):
+                asked(send)
+
     def publish(self, name: str, data: bytes) -> None:
         """Write a file, which replaces an earlier one."""
         if len(data) > ONE_PUT_BYTES:
@@ -99,7 +105,7 @@ class RemoteOutput:
                 stream.write(data)
             return
         with errors_of(self._where(name)):
-            obstore.put(self._client(), name, data, use_multipart=False)
+            asked(lambda: obstore.put(self._client(), name, data, use_multipart=False))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file if there is none of this name; returns whether it was written.
@@ -116,7 +122,7 @@ class RemoteOutput:
     def _created(self, name: str, data: bytes) -> bool:
         with errors_of(self._where(name)):
             try:
-                obstore.put(self._client(), name, data, mode="create", use_multipart=False)
+                asked(lambda: obstore.put(self._client(), name, data, mode="create", use_multipart=False))
             except _THERE:
                 # a request that was sent twice, because its answer was lost, finds what it wrote itself
                 return self.whole(name, len(data)) == data
@@ -132,7 +138,7 @@ class RemoteOutput:
     def _probed(self) -> bool:
         try:
             for _ in range(2):
-                obstore.put(self._client(), PROBE, b"", mode="create", use_multipart=False)
+                asked(lambda: obstore.put(self._client(), PROBE, b"", mode="create", use_multipart=False))
         except _THERE:
             return True
         except (NotSupportedError, NotImplementedError):
@@ -153,11 +159,11 @@ class RemoteOutput:
             return
         with errors_of(self._where(todo[0])):
             try:
-                obstore.delete(self._client(), todo)
+                asked(lambda: obstore.delete(self._client(), todo))
             except FileNotFoundError:
                 for name in todo:
                     try:
-                        obstore.delete(self._client(), name)
+                        asked(partial(obstore.delete, self._client(), name))
                     except FileNotFoundError:
                         continue
 
@@ -171,13 +177,13 @@ class RemoteOutput:
 
     def _listed(self) -> dict[str, int]:
         with errors_of(self._location):
-            return {one["path"]: one["size"] for page in obstore.list(self._client()) for one in page}
+            return asked(lambda: {one["path"]: one["size"] for page in obstore.list(self._client()) for one in page})
 
     def size(self, name: str) -> int | None:
         """The size of a file in bytes; None if there is none."""
         with errors_of(self._where(name)):
             try:
-                return obstore.head(self._client(), name)["size"]
+                return asked(lambda: obstore.head(self._client(), name))["size"]
             except FileNotFoundError:
                 return None
 
@@ -185,24 +191,20 @@ class RemoteOutput:
         """The contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
         with errors_of(self._where(name)):
             try:
-                found = obstore.get(self._client(), name)
+                data = contents(self._client(), name, most)
             except FileNotFoundError:
                 return None
-            if (size := found.meta["size"]) > most:
-                raise StoreError(f"{self._location}/{name} has {size} bytes, but at most {most} are legal")
-            return bytes(found.bytes())
+        if len(data) > most:
+            raise StoreError(f"{self._where(name)} has {self.size(name)} bytes, but at most {most} are legal")
+        return data
 
     def head(self, name: str, most: int) -> bytes | None:
         """The first bytes of a file, at most `most`; None if there is none."""
         with errors_of(self._where(name)):
             try:
-                return bytes(obstore.get(self._client(), name, options={"range": (0, most)}).bytes())
+                return contents(self._client(), name, most)[:most]
             except FileNotFoundError:
                 return None
-            except BaseError:
-                if self.size(name) != 0:  # an empty file has no range
-                    raise
-                return b""
 
     def make(self) -> None:
         """Do nothing: a folder exists where files are."""
