@@ -58,7 +58,7 @@ def main() -> None:
     manifest = Manifest.load(arguments.data / "linked")
     clip = clip_costs(manifest)
     print(f"a clip: {clip['requests']:.2f} requests, {clip['bytes'] / 1e3:.0f} kB (mean of {clip['clips']} clips)")
-    shard_bytes = manifest.info["shards"][0]["size_bytes"]
+    shard_bytes = int(manifest.shard_bytes[0])
     rows = []
     for lanes in (1, cluster.nodes):
         for block in (None, 16):

@@ -147,13 +147,14 @@ def make_shards(
             for name in raw.splits
         }
         todo = _todo(splits, stack, overwrite=overwrite, jointly=own is not None)
-        done = _recorded(todo) if finish else {}
+        for split in todo.values() if finish else ():
+            split.check_written()
         for split in todo.values():
             split.join() if own else split.begin(overwrite=overwrite)
         if not finish:
-            done = _write(todo, executor, progress)
+            _write(todo, executor, progress)
         for split in todo.values() if own is None else ():
-            split.finish(done)
+            split.finish()
             split.verify(executor, progress)
     return JobReport(
         dataset=raw.name,
@@ -257,20 +258,15 @@ class _Splits:
         self.restarts[task.name] += 1
 
 
-def _recorded(splits: dict[str, SplitJob]) -> dict[str, WrittenShard]:
-    """The records of all tasks by name. Raises UnfinishedError if some are missing."""
-    return {name: record for split in splits.values() for name, record in split.recorded().items()}
-
-
-def _write(splits: dict[str, SplitJob], executor: Executor, progress: Progress) -> dict[str, WrittenShard]:
-    """Run this run's tasks of all splits in parallel and return the record of each by its name."""
+def _write(splits: dict[str, SplitJob], executor: Executor, progress: Progress) -> None:
+    """Run this run's tasks of all splits in parallel."""
     owner = {task.name: split for split in splits.values() for task in split.own}
     tasks = [task for split in splits.values() for task in split.own]
     if not tasks:
-        return {}
+        return
     modality = next(iter(splits.values())).info.modality
     work = InEnvironment(write_task, modality, libraries(modality))
-    return run_tasks(executor, work, tasks, _Splits(owner, progress), progress, phase="encode", unit="sources")
+    run_tasks(executor, work, tasks, _Splits(owner, progress), progress, phase="encode", unit="sources")
 
 
 def _report(split: SplitJob, part: Part | None, *, written: bool) -> SplitReport:

@@ -35,16 +35,15 @@ def run_tasks(
     *,
     phase: str,
     unit: str,
-) -> dict[str, RecordT]:
-    """Run the tasks that `ledger` has no record of, and return the records of all tasks by name.
+) -> None:
+    """Run the tasks that `ledger` has no record of; it then has one of each task.
 
-    `progress` shows a phase that counts the tasks' units. Units that a task does not report one by one are counted when
-    the task finishes.
+    Records are not kept in memory, because those of all tasks together would not fit. `progress` shows a phase that
+    counts the tasks' units. Units that a task does not report one by one are counted when the task finishes.
     """
     with ThreadPoolExecutor(READERS) as pool:
-        recorded = dict(zip((task.name for task in tasks), pool.map(ledger.stands, tasks), strict=True))
-    done = {name: record for name, record in recorded.items() if record is not None}
-    todo = [task for task in tasks if task.name not in done]
+        stands = list(pool.map(lambda task: ledger.stands(task) is not None, tasks))
+    todo = [task for task, does in zip(tasks, stands, strict=True) if not does]
     if todo:
         n_all, n_todo = (sum(task.units for task in some) for some in (tasks, todo))
         progress.phase(phase, n_all, n_all - n_todo, unit)
@@ -54,7 +53,6 @@ def run_tasks(
             task = event.task
             if isinstance(event, Finished):
                 ledger.record(task, event.record)
-                done[task.name] = event.record
                 units = task.units - reported.pop(task.name, 0)
                 if units:
                     progress.advance(units)
@@ -70,4 +68,3 @@ def run_tasks(
             elif not event.note:
                 reported[task.name] += 1
                 progress.advance(1)
-    return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,8 @@ from ..shards.config import differences
 from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError, UnfinishedError
 from ..shards.format.checked_file import read_checked
 from ..shards.format.columns import FORMAT
-from ..shards.format.dataset import DATASET_JSON, FOREIGN, MANIFEST, REJECTS, finish_split, read_dataset_json
+from ..shards.format.dataset import DATASET_JSON, FOREIGN, finish_split, is_index, read_dataset_json
+from ..shards.format.record import ShardRecord
 from ..shards.format.records import READERS, RECORDS, Records
 from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
@@ -94,7 +95,8 @@ class SplitJob:
         try:
             written = read_dataset_json(self.output.store)
             rejects = read_rejects(self.output.store, written)
-            read_checked(self.output.store, MANIFEST, written["files"])
+            for part in written["parts"]:
+                read_checked(self.output.store, part["name"], written["files"])
         except ShardError:
             if self._records.job() is None:
                 raise
@@ -177,26 +179,24 @@ class SplitJob:
         self._check_sources()
         self._records.join(self._settings())
         self._sizes = self.output.sizes()
-        if self.output.size(DATASET_JSON) is not None and None in self._standing(self.own):
+        if self.output.size(DATASET_JSON) is not None and not all(self._standing(self.own)):
             self._records.unverified()
             self.output.remove([DATASET_JSON])
 
-    def recorded(self) -> dict[str, WrittenShard]:
-        """The records of all tasks by name. Raises UnfinishedError if some are missing or do not stand."""
+    def check_written(self) -> None:
+        """Raise UnfinishedError if shards are missing or do not stand."""
         self._sizes = self.output.sizes()
-        found = dict(zip((task.name for task in self.tasks), self._standing(self.tasks), strict=True))
-        missing = [name for name, record in found.items() if record is None]
+        missing = [task.name for task, stands in zip(self.tasks, self._standing(self.tasks), strict=True) if not stands]
         if missing:
             names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
             raise UnfinishedError(
-                f"{self.folder}: {len(missing)} of {len(found)} shards are not written yet: {names}; run the parts "
-                "that were stopped again (any --part i/n writes what is missing of its share), then --finish"
+                f"{self.folder}: {len(missing)} of {len(self.tasks)} shards are not written yet: {names}; run the "
+                "parts that were stopped again (any --part i/n writes what is missing of its share), then --finish"
             )
-        return {name: record for name, record in found.items() if record is not None}
 
-    def _standing(self, tasks: Sequence[ShardTask]) -> list[WrittenShard | None]:
+    def _standing(self, tasks: Sequence[ShardTask]) -> list[bool]:
         with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(self.stands, tasks))
+            return list(pool.map(lambda task: self.stands(task) is not None, tasks))
 
     def _check_strange(self, names: set[str]) -> None:
         found = [name for name in self.output.names() if name.endswith(".tar") and "/" not in name]
@@ -255,24 +255,37 @@ class SplitJob:
         self.written += 1
         self.n_sources += task.units
 
-    def finish(self, done: Mapping[str, WrittenShard]) -> None:
-        """Write manifest, rejects and dataset.json. `done` holds the record of each task by name.
+    def finish(self) -> None:
+        """Write manifest, rejects and dataset.json from the records, one after the other.
 
-        Raises DatasetError if too many sources were rejected.
+        Raises DatasetError if too many sources were rejected, UnfinishedError if a record is gone.
         """
-        records = [done[task.name] for task in self.tasks]
-        shards = [record.shard for record in records if record.shard is not None]
-        rejects = [*self._missing, *(reject for record in records for reject in record.rejects)]
-        if not shards:
+        read = self._records.firsts(self.tasks)
+        rejects = [*self._missing, *(reject for one in read if one is not None for reject in rejects_of(one))]
+        if len(rejects) == self._n_listed:
             common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
             raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
         check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
         self.output.remove_leftovers()  # of processes that were killed in this run
-        finish_split(self.output, self.info, shards, rejects)
+        finish_split(self.output, self.info, self._written(), rejects)
         self._rejects = rejects
-        efforts = {name: record.effort for name, record in done.items() if record.effort is not None}
-        self._efforts = efforts | self._efforts
+
+    def _written(self) -> Iterator[ShardRecord]:
+        """The records of the shards, in the order of their names; few are in memory at a time."""
+        sizes = self.output.sizes()
+        with ThreadPoolExecutor(READERS) as pool:
+            for begin in range(0, len(self.tasks), READERS):
+                some = self.tasks[begin : begin + READERS]
+                for task, found in zip(some, pool.map(lambda one: self._records.stands(one, sizes), some), strict=True):
+                    if found is None:
+                        raise UnfinishedError(
+                            f"{self.folder}: the record of {task.name} is gone; run the same command again"
+                        )
+                    if found.effort is not None:
+                        self._efforts.setdefault(task.name, found.effort)
+                    if found.shard is not None:
+                        yield found.shard
 
     def verify(self, executor: Executor, progress: Progress) -> None:
         """Read everything back and compare it, then mark the split as verified. Raises ShardError with the problems."""
@@ -294,11 +307,12 @@ class SplitJob:
     def _clear(self) -> None:
         """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""
         names = {self.info.dataset, *self._datasets()}
-        found = [(name, _SHARD_FILE.fullmatch(name)) for name in self.output.names()]
+        there = self.output.names()
+        found = [(name, _SHARD_FILE.fullmatch(name)) for name in there]
         ours = [name for name, match in found if match and match[1] in names]
         self._check_strange(set(ours))
         self.output.remove([DATASET_JSON])
-        self.output.remove([*ours, MANIFEST, REJECTS])
+        self.output.remove([*ours, *(name for name in there if is_index(name))])
         self._records.discard()
         self.output.remove_leftovers()
 

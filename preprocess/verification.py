@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -60,7 +59,7 @@ def check_shard(task: CheckTask, report: Report) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _opened(location: str | Path, run: str) -> SplitCheck:
-    return SplitCheck.of(location)
+    return SplitCheck.of(location, cached=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +118,15 @@ def verify_split(
 
 
 def _tasks(location: str | Path, check: SplitCheck, decode: bool) -> list[CheckTask]:
-    info, run = check.manifest.info, secrets.token_hex(8)
-    sizes: Mapping[str, int] = {shard["name"]: shard["size_bytes"] for shard in info["shards"]}
+    run = secrets.token_hex(8)
     return [
         CheckTask(
             location=location,
             run=run,
             number=number,
-            name=name,
-            size_bytes=sizes.get(name, 0),
+            name=shard.name,
+            size_bytes=shard.size_bytes,
             decode=decode,
         )
-        for number, name in enumerate(check.manifest.shard_names)
+        for number, shard in enumerate(check.shards)
     ]

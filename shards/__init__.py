@@ -2,7 +2,7 @@
 
 1. `write_shard` writes each `Sample` (key, label and members) into a tar.
 2. Each finished shard is a `ShardRecord`. `Records` keeps them on disk, so a killed run can continue.
-3. `finish_split` turns the records into manifest.parquet, rejects.parquet and, last, dataset.json.
+3. `finish_split` turns the records into the parts of the manifest, rejects.parquet and, last, dataset.json.
 4. `Manifest.load` reads the split as arrays, which give byte ranges without opening a tar.
 5. `verify` reads every byte and reports damage; `inspect` summarises a split without opening a shard.
 """

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.dataset import DATASET_JSON, MANIFEST, REJECTS
+from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.sealed import SEAL, sealed
 
 
 def reseal(folder: Path, *without: str, **changes: Any) -> None:
     """Change fields of dataset.json and leave out those named `without`; the checksums of the manifest, the rejects and
-    dataset.json then fit what is in the folder.
+    dataset.json then fit what is in the folder. So does the description of the version.
     """
     path = folder / DATASET_JSON
     fields = json.loads(path.read_bytes())
-    files = {name: facts_of((folder / name).read_bytes()) for name in (MANIFEST, REJECTS) if (folder / name).is_file()}
+    there = [name for name in fields["files"] if (folder / name).is_file()]
+    files = {name: facts_of((folder / name).read_bytes()) for name in there}
     fields |= {"files": fields["files"] | files} | changes
-    path.write_bytes(sealed({name: value for name, value in fields.items() if name not in (SEAL, *without)}))
+    data = sealed({name: value for name, value in fields.items() if name not in (SEAL, *without)})
+    path.write_bytes(data)
+    for version in (folder / "versions").glob("*.json"):
+        version.write_bytes(data)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypedDict, Unpack
 
-import numpy as np
 import torch
 
 from ...shards.errors import ShardError
@@ -90,9 +89,8 @@ class Split:
     @property
     def samples(self) -> SplitSamples:
         """The order of its samples."""
-        counts = np.bincount(self.manifest.shard, minlength=len(self.manifest.shard_names))
         return SplitSamples(
-            shard_sizes=tuple(counts.tolist()),
+            shard_sizes=tuple(self.manifest.shard_samples.tolist()),
             seed=self.seed,
             lanes=self.lanes,
             block=self.block,

@@ -56,7 +56,7 @@ def index_tars(
     pauses_s: Sequence[float] = PAUSES_S,
     progress: Progress | None = None,
 ) -> IndexReport:
-    """Write manifest.parquet, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
+    """Write a manifest, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
 
     tars: local files, or folders of them; they are read once and never written. out: by default the folder of the
     tars. modality: "video" or "audio", by default that of the first sample. Every entry point of a video is decoded and
@@ -118,11 +118,11 @@ def _index(paths: Sequence[Path], folder: Path, work: _Work, executor: Executor,
     remove_leftovers(folder)
     try:
         checked = InEnvironment(index_tar, work.indexer.name, environment)
-        done = run_tasks(executor, checked, tasks, records, progress, phase="index", unit="tars")
+        run_tasks(executor, checked, tasks, records, progress, phase="index", unit="tars")
     finally:
         remove_leftovers(folder)  # of processes that were killed in this run
     try:
-        report = _finished(folder, work, [done[task.name] for task in tasks])
+        report = _finished(folder, work, [tar for task in tasks if (tar := records.stands(task)) is not None])
     except DatasetError:
         records.discard()  # another modality may be tried
         raise

@@ -1,7 +1,6 @@
-"""Reads the columns of manifest.parquet into arrays and checks their types.
+"""Reads the columns of a part of a manifest into arrays and checks their types.
 
-A manifest of a million samples takes hundreds of MB, so nothing is in memory twice: arrays are allocated in full length
-and filled row group by row group.
+Nothing is in memory twice: arrays are allocated in full length and filled row group by row group.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ShardError
-from .columns import COMPONENTS_KEY, DIGEST_BYTES, FORMAT, FORMAT_KEY
+from .columns import COMPONENTS_KEY, DIGEST_BYTES, FORMAT, FORMAT_KEY, SHARDS_KEY
 from .damage import REMEDY
+from .shard_facts import ShardFacts
 
 
 class ColumnReader:
-    """The columns of an open manifest. Each is read on demand into read-only arrays."""
+    """The columns of an open part. Each is read on demand into read-only arrays."""
 
     def __init__(self, path: str, file: pq.ParquetFile) -> None:
         self.path = path
@@ -36,6 +36,13 @@ class ColumnReader:
         """The kind of each component."""
         if not all(isinstance(kind, str) for kind in self.kinds.values()):
             raise ShardError(f"{path}: the kinds of components are {self.kinds}; each must be a text; {REMEDY}")
+        self.shards = [ShardFacts.from_json(one) for one in json.loads(metadata.get(SHARDS_KEY, b"[]"))]
+        """The shards of the part."""
+
+    @property
+    def rows(self) -> int:
+        """The number of samples."""
+        return int(self._file.metadata.num_rows)
 
     def words_of(self, component: str) -> dict[str, pa.DataType]:
         """The columns of a component by the part of their name after the component, and their types."""
@@ -49,13 +56,15 @@ class ColumnReader:
         if self._schema.field(name).type != kind:
             raise ShardError(f"{self.path}: column {name!r} is {self._schema.field(name).type}, not {kind}; {REMEDY}")
         for group in range(self._file.num_row_groups):
-            for chunk in self._file.read_row_group(group, columns=[name]).column(name).chunks:
+            # without threads of Arrow, which may abort a process that ends
+            for chunk in self._file.read_row_group(group, columns=[name], use_threads=False).column(name).chunks:
                 chunk.validate(full=True)
                 yield chunk
 
-    def strings(self, name: str) -> pa.StringArray:
+    def strings(self, name: str) -> pa.LargeStringArray:
         """A column of texts without nulls."""
-        whole = pa.chunked_array(list(self.chunks(name, pa.string())), pa.string()).combine_chunks()
+        whole = pa.chunked_array(list(self.chunks(name, pa.large_string())), pa.large_string()).combine_chunks()
+        whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
         if whole.null_count:
             raise ShardError(f"{self.path}: column {name!r} has {whole.null_count} nulls; none are legal; {REMEDY}")
         return whole
@@ -112,6 +121,6 @@ def _joined(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLik
         joined[end : end + len(array)] = array
         end += len(array)
     if end != length:
-        raise ShardError(f"a column of the manifest has {end} values, but it has {length} rows; {REMEDY}")
+        raise ShardError(f"a column of a part of the manifest has {end} values, but it has {length} rows; {REMEDY}")
     joined.flags.writeable = False
     return joined

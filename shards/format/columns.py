@@ -1,16 +1,16 @@
-"""The columns of manifest.parquet and rejects.parquet, and their tables.
+"""The columns of the parts of a manifest and of rejects.parquet, and their tables.
 
 Every sample has `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none) and `source`. Every
 component NAME (the whole ending of a member, such as `cam0.mp4`) has `NAME.offset` and `NAME.size` int64 (of its data
 in the tar, in bytes), `NAME.xxh3_128` (16 bytes), and one column for each fact (int64 or float64), word
 (dictionary-encoded) and list (of int64). Samples without the component have null. The file's metadata gives the kind of
-each component; the Arrow type tells facts, words and lists apart.
+each component and the part's shards; the Arrow type tells facts, words and lists apart.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -20,35 +20,36 @@ import pyarrow as pa
 from ..errors import ShardError
 from .record import Placed, ShardRecord
 from .sample import Reject
+from .shard_facts import ShardFacts
 
-FORMAT = "maskstream/3"
+FORMAT = "maskstream/4"
 
 OFFSET, SIZE, DIGEST = "offset", "size", "xxh3_128"
 DIGEST_BYTES = 16
 
 SAMPLE_COLUMNS: dict[str, pa.DataType] = {
-    "key": pa.string(),
+    "key": pa.large_string(),
     "shard": pa.dictionary(pa.int32(), pa.string()),
     "label": pa.int64(),
-    "source": pa.string(),
+    "source": pa.large_string(),
 }
 COMPONENT_COLUMNS: dict[str, pa.DataType] = {OFFSET: pa.int64(), SIZE: pa.int64(), DIGEST: pa.binary(DIGEST_BYTES)}
 FACTS = (pa.int64(), pa.float64())
 WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
 
-FORMAT_KEY, COMPONENTS_KEY = b"maskstream", b"maskstream.components"
+FORMAT_KEY, COMPONENTS_KEY, SHARDS_KEY = b"maskstream", b"maskstream.components", b"maskstream.shards"
 
 
-def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
+def part_table(shards: Sequence[ShardRecord]) -> pa.Table:
     """One row per sample, in the order of `shards` and of each tar. Raises ShardError if a component has two kinds."""
     rows = [row for shard in shards for row in shard.rows]
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.rows) for shard in shards])
     names = pa.array([shard.name for shard in shards], pa.string())
     columns: dict[str, pa.Array] = {
-        "key": pa.array([row.key for row in rows], pa.string()),
+        "key": pa.array([row.key for row in rows], SAMPLE_COLUMNS["key"]),
         "shard": pa.DictionaryArray.from_arrays(pa.array(numbers), names),
-        "label": pa.array([row.label for row in rows], pa.int64()),
-        "source": pa.array([row.source for row in rows], pa.string()),
+        "label": pa.array([row.label for row in rows], SAMPLE_COLUMNS["label"]),
+        "source": pa.array([row.source for row in rows], SAMPLE_COLUMNS["source"]),
     }
     kinds: dict[str, str] = {}
     for name in sorted({name for row in rows for name in row.members}):
@@ -60,8 +61,17 @@ def manifest_table(shards: Sequence[ShardRecord]) -> pa.Table:
             )
         kinds[name] = found[0]
         columns |= {f"{name}.{word}": column for word, column in _component_columns(placed).items()}
-    metadata = {FORMAT_KEY: FORMAT.encode(), COMPONENTS_KEY: json.dumps(kinds).encode()}
-    return pa.table(columns, metadata=metadata)
+    described = [ShardFacts.of(shard).to_json() for shard in shards]
+    return pa.table(columns, metadata=part_metadata(kinds, described))
+
+
+def part_metadata(kinds: Mapping[str, str], shards: Sequence[dict[str, Any]]) -> dict[bytes, bytes]:
+    """The metadata of a part: the format, the kinds of its components, its shards as `ShardFacts.to_json`."""
+    return {
+        FORMAT_KEY: FORMAT.encode(),
+        COMPONENTS_KEY: json.dumps(dict(kinds)).encode(),
+        SHARDS_KEY: json.dumps(list(shards)).encode(),
+    }
 
 
 def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:

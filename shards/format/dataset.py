@@ -1,12 +1,15 @@
-"""Finishes a split: writes manifest, rejects and `dataset.json`, whose existence marks the split as finished."""
+"""Finishes a split: writes manifest, rejects and `dataset.json`, whose existence marks the split as finished.
+
+dataset.json describes the current version of the split and names the parts of its manifest. versions/N.json is what it
+held, or holds, in version N. Parts never change, so a version is a few lines more.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections import Counter
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,29 +17,31 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import MissingFileError, ShardError, StoreError
-from ..members.video import VIDEO
+from ..errors import MissingFileError, ShardError, StoreError, UnlistedError
 from ..sealed import SEAL, sealed, unsealed
 from ..stores.base import Store
 from ..stores.local import LocalStore
 from ..stores.location import opened
 from ..stores.output import Location, Output, Sizes, output_at, within
-from .checked_file import SIZE_BYTES, SUM, facts_of
-from .columns import FORMAT, manifest_table, rejects_table
+from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
+from .columns import FORMAT, rejects_table
 from .damage import REMEDY, parsing
+from .part_writer import PartWriter, parquet_bytes
 from .record import ShardRecord
 from .sample import DatasetInfo, Reject
+from .unique_keys import repeated_keys
 
 DATASET_JSON = "dataset.json"
-MANIFEST = "manifest.parquet"
+VERSIONS = "versions"
+"""The folder of the descriptions of all versions."""
 REJECTS = "rejects.parquet"
+PART = re.compile(r"manifest-\d{6}\.parquet")
+_INDEX = re.compile(r"(manifest|rejects)(-\d{6})?\.parquet|versions/\d+\.json")
+FINGERPRINT_DIGITS = 32
 FOREIGN = "foreign"
 """The profile of an index of foreign tars, which other programs wrote."""
-ROW_GROUP = 1 << 16
-"""Rows per row group, the unit of writing and of decompression."""
-
-MAX_JSON_BYTES = 1 << 30
-"""The largest dataset.json that is read; that of ten thousand shards has 2 MB."""
+MAX_JSON_BYTES = 1 << 28
+"""The largest dataset.json that is read; that of ten million samples has 50 kB."""
 
 MAX_SPLITS_NAMED = 20
 """The most folders that a message about a location that is no split looks into."""
@@ -44,72 +49,124 @@ MAX_SPLITS_NAMED = 20
 _AGAIN = (
     "make the shards again with `maskstream shards DATASET ... --overwrite`, or `maskstream index` for foreign tars"
 )
-_TEXTS = ("dataset", "split", "modality", "profile")
-_KEYS = (*_TEXTS, "settings", "label_names", "counts", "files", "shards")
+_TEXTS = ("dataset", "split", "modality", "profile", "fingerprint", "rejects")
+_KEYS = (*_TEXTS, "version", "settings", "label_names", "counts", "files", "parts")
 _COUNTS: dict[str, type] = dict.fromkeys(("samples", "rejects", "shards", "bytes"), int)
-_SHARD: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha256": str}
+_PART: dict[str, type] = {"name": str, "samples": int, "shards": int}
 _FILE: dict[str, type] = {SIZE_BYTES: int, SUM: str}
 
 
 def finish_split(
-    folder: Location | Output, info: DatasetInfo, shards: Sequence[ShardRecord], rejects: Sequence[Reject]
+    folder: Location | Output, info: DatasetInfo, shards: Iterable[ShardRecord], rejects: Sequence[Reject]
 ) -> None:
-    """Write manifest.parquet, rejects.parquet and, last, dataset.json, which has the checksums of both and of itself.
+    """Write the parts of the manifest, rejects.parquet, versions/1.json and, last, dataset.json, its equal. They have
+    the checksums of all files and of themselves.
 
-    The same input gives the same bytes. Shards are sorted by name and rejects by source. An existing dataset.json is
-    deleted first, so there is never one that describes other files. Where no lock keeps other runs out (an object
-    store), it stays: an equal one is that of another run of the same job. Raises ShardError if it is another one, if a
-    shard's file is missing or has another size, or if two samples have the same key.
+    shards: an iterator gives them in the order of their names, and only the rows of one part are in memory; a sequence
+    is sorted. The same input gives the same bytes; rejects are sorted by source. An existing dataset.json is deleted
+    first, so there is never one that describes other files. Where no lock keeps other runs out (an object store), it
+    stays, and so do its files: an equal one is that of another run of the same job. Raises ShardError if it is another
+    one, if a shard's file is missing or has another size, or if two samples have the same key.
     """
     output = output_at(folder)
-    shards = sorted(shards, key=lambda shard: shard.name)
     rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
-    _check_files(output.sizes(), shards)
-    _check_keys(shards)
+    if output.is_locked:
+        output.remove([DATASET_JSON])
+    standing = _standing(output)
 
-    files = {MANIFEST: _parquet_bytes(manifest_table(shards)), REJECTS: _parquet_bytes(rejects_table(rejects))}
+    def publish(name: str, data: bytes) -> None:
+        if standing is not None and standing.get(name) != facts_of(data):
+            raise ShardError(_another(output))
+        output.publish(name, data)
+
+    writer, sizes = PartWriter(publish), output.sizes()
+    for shard in sorted(shards, key=lambda shard: shard.name) if isinstance(shards, Sequence) else shards:
+        _check_file(sizes, shard)
+        writer.add(shard)
+    writer.finish()
+    _check_keys(output.store, writer)
+    refused = parquet_bytes(rejects_table(rejects))
+    publish(REJECTS, refused)
     description = {
         "format": FORMAT,
+        "version": 1,
         "dataset": info.dataset,
         "split": info.split,
         "modality": info.modality,
         "profile": info.profile,
         "settings": info.settings,
-        "counts": _counts(shards, len(rejects)),
+        "fingerprint": writer.names.hexdigest()[:FINGERPRINT_DIGITS],
+        "counts": writer.counts | {"rejects": len(rejects)},
         "label_names": list(info.label_names),
-        "files": {name: facts_of(data) for name, data in files.items()},
-        "shards": [_shard_facts(shard) for shard in shards],
-    } | ({"sums": sums} if (sums := _sums(shards)) else {})
+        "rejects": REJECTS,
+        "parts": writer.parts,
+        "files": writer.files | {REJECTS: facts_of(refused)},
+    } | ({"sums": sums} if (sums := writer.sums) else {})
     json.dumps(description, allow_nan=False)  # raises ValueError for what is no JSON
     data = sealed(description)
-    if output.is_locked:
-        output.remove([DATASET_JSON])
-    else:
-        _check_same(output, data)
-    for name, contents in files.items():
-        output.publish(name, contents)
-    if not output.create(DATASET_JSON, data):
-        _check_same(output, data)
-
-
-def _check_same(output: Output, data: bytes) -> None:
-    """Raise ShardError if there is a dataset.json that is not `data`."""
     if output.whole(DATASET_JSON, MAX_JSON_BYTES) not in (None, data):
-        raise ShardError(
-            f"{within(output.location, DATASET_JSON)} is there and differs from that of this run, so another run wrote "
-            "it from other rejects or settings; if none is running, delete it and run the same command again"
-        )
+        raise ShardError(_another(output))
+    output.publish(version_name(1), data)
+    if not output.create(DATASET_JSON, data) and output.whole(DATASET_JSON, MAX_JSON_BYTES) != data:
+        raise ShardError(_another(output))
+    output.remove([name for name in output.names() if is_index(name) and name not in _written(description)])
 
 
-def read_dataset_json(location: str | Path | Store) -> dict[str, Any]:
-    """The dataset.json of a location or store: format, dataset, split, modality, profile, settings, counts, shards, ...
+def _standing(output: Output) -> dict[str, Any] | None:
+    """The facts of the files of the dataset.json that is there; None if there is none."""
+    data = output.whole(DATASET_JSON, MAX_JSON_BYTES)
+    if data is None:
+        return None
+    try:
+        return dict(unsealed(data)["files"])
+    except (ValueError, KeyError, TypeError):
+        return {}
 
-    Raises ShardError if it is missing, no regular file, damaged (its checksum of itself tells), or of another format,
-    and if a shard's name leads out of the folder of a split that is no index of foreign tars.
+
+def _another(output: Output) -> str:
+    return (
+        f"{within(output.location, DATASET_JSON)} is there and differs from that of this run, so another run wrote "
+        "it from other rejects or settings; if none is running, delete it and run the same command again"
+    )
+
+
+def publish_version(output: Output, description: Mapping[str, Any]) -> None:
+    """Write versions/N.json and then the same as dataset.json, which makes version N the current one."""
+    output.publish(version_name(description["version"]), sealed(description))
+    output.publish(DATASET_JSON, sealed(description))
+
+
+def version_name(version: int) -> str:
+    """The name of the description of a version."""
+    return f"{VERSIONS}/{version}.json"
+
+
+def versions_of(location: str | Path | Store) -> list[int]:
+    """The numbers of the versions that a split has, sorted. Raises UnlistedError if the store cannot list files."""
+    found = (name.removeprefix(f"{VERSIONS}/").removesuffix(".json") for name in opened(location).names(f"{VERSIONS}/"))
+    return sorted(int(number) for number in found if number.isdecimal())
+
+
+def is_index(name: str) -> bool:
+    """Whether a file of a split's folder belongs to its index: a part, the rejects, or the description of a version."""
+    return bool(_INDEX.fullmatch(name))
+
+
+def _written(description: Mapping[str, Any]) -> set[str]:
+    """The names of the files of the index of a split with one version."""
+    return {*description["files"], version_name(description["version"])}
+
+
+def read_dataset_json(location: str | Path | Store, version: int | None = None) -> dict[str, Any]:
+    """The contents of the dataset.json of a split: format, version, dataset, split, modality, profile, settings, ...
+
+    version: reads the description of that version instead. Raises ShardError if it is missing, no regular file, damaged
+    (its checksum of itself tells), or of another format, and if a file's name leads out of the folder.
     """
     store = opened(location)
-    path = f"{store.location}/{DATASET_JSON}"
-    data = _json_bytes(store)
+    name = DATASET_JSON if version is None else version_name(version)
+    path = f"{store.location}/{name}"
+    data = _json_bytes(store, name)
     try:
         info = unsealed(data)
     except ValueError as error:
@@ -133,11 +190,11 @@ def is_split(location: str | Path | Store) -> bool:
     return True
 
 
-def _json_bytes(store: Store) -> bytes:
+def _json_bytes(store: Store, name: str) -> bytes:
     try:
-        return store.whole(DATASET_JSON, MAX_JSON_BYTES)
+        return store.whole(name, MAX_JSON_BYTES)
     except MissingFileError as error:
-        raise ShardError(_not_a_split(store)) from error
+        raise ShardError(_not_a_version(store, name) if is_split(store) else _not_a_split(store)) from error
     except StoreError as error:
         raise ShardError(f"{error}; {REMEDY}") from error
 
@@ -161,14 +218,16 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
     """Raise ShardError for missing fields and fields of other types."""
     if missing := [key for key in _KEYS if key not in info]:
         raise ShardError(f"{path} lacks {', '.join(missing)}; {REMEDY}")
-    shards = info["shards"] if isinstance(info["shards"], list) else [None]
+    parts = info["parts"] if isinstance(info["parts"], list) else [None]
     files = info["files"] if isinstance(info["files"], dict) else {}
     names = info["label_names"] if isinstance(info["label_names"], list) else [None]
     sums = info.get("sums", {})
+    named = [part["name"] for part in parts if isinstance(part, dict) and _has_shape(part, _PART)]
     forms = {
+        "version": type(info["version"]) is int and info["version"] > 0,
         "counts": _has_shape(info["counts"], _COUNTS),
-        "shards": all(_has_shape(shard, _SHARD) for shard in shards),
-        "files": all(_has_shape(files.get(name), _FILE) for name in (MANIFEST, REJECTS)),
+        "parts": len({*named}.intersection(files)) == len(parts),
+        "files": info["rejects"] in files and all(_has_shape(facts, _FILE) for facts in files.values()),
         "settings": isinstance(info["settings"], dict),
         "label_names": all(isinstance(name, str) for name in names),
         "sums": isinstance(sums, dict) and all(_are_finite(values) for values in sums.values()),
@@ -179,45 +238,28 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
 
 
 def _check_names(path: str, info: dict[str, Any]) -> None:
-    """Raise ShardError for the name of a shard that is no tar or, but in an index, is not in the folder itself."""
-    foreign = info["profile"] == FOREIGN
-    for shard in info["shards"]:
-        name = shard["name"]
-        in_folder = foreign or "/" not in name
-        if not (name.endswith(".tar") and in_folder and b"\0" not in name.encode()):
-            legal = "paths of tars" if foreign else "names of tars in the folder itself, such as 'NAME-000000.tar'"
-            raise ShardError(f"{path}: a shard is named {name!r}; legal are {legal}; {REMEDY}")
+    """Raise ShardError for the name of a part that is none."""
+    for part in info["parts"]:
+        if not PART.fullmatch(part["name"]):
+            raise ShardError(
+                f"{path}: a part is named {part['name']!r}; legal are names such as 'manifest-000000.parquet'; {REMEDY}"
+            )
 
 
 def _are_finite(values: object) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
 
-def _counts(shards: Sequence[ShardRecord], rejects: int) -> dict[str, int]:
-    """The numbers of samples, rejects, shards and bytes, and of frames if there are videos."""
-    members = (member for shard in shards for row in shard.rows for member in row.members.values())
-    frames = [int(member.facts["n_frames"]) for member in members if member.kind == VIDEO.name]
-    counts = {"samples": sum(len(shard.rows) for shard in shards), "rejects": rejects, "shards": len(shards)}
-    return counts | ({"frames": sum(frames)} if frames else {}) | {"bytes": sum(shard.size_bytes for shard in shards)}
-
-
-def _sums(shards: Sequence[ShardRecord]) -> dict[str, list[float]]:
-    """The sums over all samples (see `Sample`), independent of their order."""
-    parts: dict[str, list[list[float]]] = {}
-    for shard in shards:
-        for row in shard.rows:
-            for name, values in row.sums.items():
-                parts.setdefault(name, []).append(values)
-    return {name: [math.fsum(column) for column in zip(*rows, strict=True)] for name, rows in sorted(parts.items())}
-
-
-def _shard_facts(shard: ShardRecord) -> dict[str, Any]:
-    facts = {"name": shard.name, "samples": len(shard.rows), "size_bytes": shard.size_bytes, "sha256": shard.sha256}
-    return facts if shard.packets_sha256 is None else facts | {"packets_sha256": shard.packets_sha256}
-
-
 def _has_shape(value: object, types: dict[str, type]) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in types.items())
+
+
+def _not_a_version(store: Store, name: str) -> str:
+    try:
+        legal = ", ".join(map(str, versions_of(store))) or "none"
+    except UnlistedError:
+        legal = "numbered from 1"
+    return f"there is no {name} in {store.location}; its versions are {legal}"
 
 
 def _not_a_split(store: Store) -> str:
@@ -243,24 +285,21 @@ def _splits_in(store: Store) -> list[str]:
     return splits
 
 
-def _check_files(sizes: Sizes, shards: Sequence[ShardRecord]) -> None:
-    for shard in shards:
-        size = sizes.size(shard.name)
-        if size != shard.size_bytes:
-            found = "is missing" if size is None else f"has {size} bytes"
-            path = within(sizes.location, shard.name)
-            raise ShardError(f"the shard {path} {found}, but was written with {shard.size_bytes} bytes; write it again")
+def _check_file(sizes: Sizes, shard: ShardRecord) -> None:
+    size = sizes.size(shard.name)
+    if size != shard.size_bytes:
+        found = "is missing" if size is None else f"has {size} bytes"
+        path = within(sizes.location, shard.name)
+        raise ShardError(f"the shard {path} {found}, but was written with {shard.size_bytes} bytes; write it again")
 
 
-def _check_keys(shards: Sequence[ShardRecord]) -> None:
-    names = Counter(shard.name for shard in shards)
-    keys = Counter(row.key for shard in shards for row in shard.rows)
-    for what, counter in (("shard name", names), ("key", keys)):
-        if twice := [name for name, count in counter.items() if count > 1]:
-            raise ShardError(f"{len(twice)} {what}s occur more than once in this split, such as {twice[0]!r}")
+def _check_keys(store: Store, writer: PartWriter) -> None:
+    if twice := repeated_keys(writer.hashes, (_keys_of(store, part["name"], writer) for part in writer.parts)):
+        raise ShardError(f"{len(twice)} keys occur more than once in this split, such as {twice[0]!r}")
 
 
-def _parquet_bytes(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
-    return buffer.getvalue()
+def _keys_of(store: Store, name: str, writer: PartWriter) -> list[str]:
+    data = read_checked(store, name, writer.files)
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        keys: list[str] = file.read(["key"], use_threads=False).column("key").to_pylist()
+    return keys

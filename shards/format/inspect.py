@@ -13,7 +13,7 @@ from ..members.member import TABLE_FACTS
 from ..members.sound import SOUND
 from ..members.video import VIDEO
 from .damage import parsing
-from .dataset import MANIFEST
+from .dataset import DATASET_JSON
 from .manifest import Component, Manifest
 from .rejects import read_rejects
 from .sample import Reject
@@ -26,16 +26,16 @@ _PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
 def inspect(location: str | Path) -> dict[str, Any]:
     """A summary of the split at a location as JSON values.
 
-    It holds dataset, split, modality, profile, settings, fingerprint, counts, bytes_per_component, samples_per_label
-    and rejects_per_stage (the ten most frequent, then "others"). `video` gives for each video component hours,
-    bytes_per_second, the counts of codecs, resolutions and frame rates, and mean, min and max of the frames per video
-    and per GOP. `sound` gives for each sound component hours, seconds per sample, and the counts of sample rates and
-    channels. `facts` gives mean, min and max of every fact `COMPONENT.FACT`. Raises ShardError if the split cannot be
-    read.
+    It holds dataset, split, modality, profile, version, settings, fingerprint, counts, bytes_per_component,
+    samples_per_label and rejects_per_stage (the ten most frequent, then "others"). `video` gives for each video
+    component hours, bytes_per_second, the counts of codecs, resolutions and frame rates, and mean, min and max of the
+    frames per video and per GOP. `sound` gives for each sound component hours, seconds per sample, and the counts of
+    sample rates and channels. `facts` gives mean, min and max of every fact `COMPONENT.FACT`. Raises ShardError if the
+    split cannot be read.
     """
     manifest = Manifest.load(location)
     rejects = read_rejects(manifest.store, manifest.info)
-    with parsing(f"{manifest.location}/{MANIFEST}"):
+    with parsing(f"{manifest.location}/{DATASET_JSON}"):
         return _summary(manifest, rejects)
 
 
@@ -45,7 +45,7 @@ def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     labels = {names[label] if 0 <= label < len(names) else str(label): n for label, n in _count(manifest.label).items()}
     components = manifest.components
     return {
-        **{name: info[name] for name in ("dataset", "split", "modality", "profile", "settings", "counts")},
+        **{name: info[name] for name in ("dataset", "split", "modality", "profile", "version", "settings", "counts")},
         "fingerprint": manifest.fingerprint,
         "bytes_per_component": {name: int(component.size.sum()) for name, component in components.items()},
         "samples_per_label": _top(labels),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from ..errors import SampleError, ShardError
 from ..media.packet_table import packets_name
@@ -23,14 +25,19 @@ from ..members.video import VIDEO
 from ..stores.base import Range, ShardFile, Store
 from ..stores.local import LocalStore
 from ..stores.location import opened
-from .checked_file import read_checked
+from .checked_file import SIZE_BYTES, SUM, read_checked
 from .column_reader import ColumnReader
-from .columns import COMPONENT_COLUMNS, DIGEST, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
-from .contradictions import contradictions
+from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE
 from .damage import REMEDY, parsing
 from .data_errors import data_reason
-from .dataset import FOREIGN, MANIFEST, read_dataset_json
-from .shared_arrays import Shared, can_share
+from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
+from .index_cache import NewFile, in_memory, index_of
+from .index_file import IndexFile, received, starts_a_process
+from .shard_facts import ShardFacts
+from .unpack import Unpacker
+
+_INDEX_VERSION = 1
+"""The version of the contents of index files; another one is unpacked anew."""
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -137,78 +144,140 @@ def component_of(components: Mapping[str, Component], kinds: Sequence[str], want
     return components[fitting[0]]
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts one after the other in `text`, uint8; text i is at `start[i]` to `start[i + 1]`."""
+
+    start: Int64s
+    text: UInt8s
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def __getitem__(self, i: int) -> str:
+        i = range(len(self))[i]
+        return self.text[int(self.start[i]) : int(self.start[i + 1])].tobytes().decode()
+
+    def whole(self) -> list[str]:
+        """All texts."""
+        text, starts = self.text.tobytes(), self.start.tolist()
+        return [text[begin:end].decode() for begin, end in pairwise(starts)]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Manifest:
     """The samples of a split, numbered 0 to N - 1 in the order of the shards and of each tar.
 
-    info: the contents of dataset.json. label: int64 (N,), -1 for none. shard: int32 (N,),
-    indexes shard_names. components: by name. store: reads the split. The arrays are read-only. A manifest pickles
-    as its store, or, for a process that is being started, as shared memory.
+    info: the contents of dataset.json, or of the version that was asked for. shard_samples,
+    shard_bytes: int64 (S,), of each shard. label: int64 (N,), -1 for none. shard: int32 (N,), indexes shard_names.
+    components: by name. store: reads the byte ranges. The arrays are read-only and mapped from an index file
+    (index_cache.py), which all processes of a machine share. A manifest pickles as its store and version, or, for a
+    process that is being started, as its store and a descriptor of its index.
     """
 
     info: dict[str, Any]
     shard_names: list[str]
+    shard_samples: Int64s
+    shard_bytes: Int64s
     shard: Int32s
     label: Int64s
     components: dict[str, Component]
-    _keys: pa.StringArray
     store: Store
-    _shared: Shared | None = field(default=None, repr=False)
+    _keys: Texts
+    _index: IndexFile = field(repr=False)
 
     @classmethod
-    def load(cls, location: str | Path | Store) -> Manifest:
-        """Read dataset.json and manifest.parquet of a finished split.
+    def load(cls, location: str | Path | Store, *, version: int | None = None, cached: bool = True) -> Manifest:
+        """Open a finished split: read dataset.json, and map the index of its manifest.
 
-        Both are compared with their checksums before they are parsed. Then the positions of members are compared with
-        the sizes of shards. Raises ShardError if they cannot be read or contradict each other, OutageError if the
-        location cannot be reached; no other exception.
+        Where the machine has no such index yet, the parts of the manifest are compared with their checksums, parsed,
+        and compared with the sizes of their shards. Raises ShardError if anything cannot be read or contradicts itself,
+        OutageError if the location cannot be reached; no other exception.
 
-        location: a location or the store of one.
+        location: a location or the store of one. version: by default the current one. cached: False reads and compares
+        the parts whatever is in the cache.
         """
         store = opened(location)
-        info = read_dataset_json(store)
-        store = store.of_split(_shard_files(info), outside=info["profile"] == FOREIGN)
-        with _columns(store, info) as reader:
-            manifest = _read(cls, info, reader, store)
-            members = {name: (component.offset, component.size) for name, component in manifest.components.items()}
-            columns = (manifest.shard_names, manifest.shard, manifest.label, members)
-            if problem := next(contradictions(info, *columns), None):
-                raise ShardError(f"{store.location}/{MANIFEST} {problem}; {REMEDY}")
+        info = read_dataset_json(store, version)
+
+        def unpack(new_file: NewFile, stream: BinaryIO) -> None:
+            with ExitStack() as files:
+                unpacker = Unpacker(lambda: files.enter_context(new_file()), foreign=info["profile"] == FOREIGN)
+                for part in info["parts"]:
+                    with _columns(store, info, part["name"]) as reader:
+                        unpacker.add(part, reader)
+                unpacker.write(stream, key)
+
+        key = _key_of(info)
+        size = sum(info["files"][name][SIZE_BYTES] for name in _part_names(info))
+        with parsing(f"{store.location}/{DATASET_JSON}"):
+            return cls._of(info, store, index_of(key, size, unpack) if cached else in_memory(unpack))
+
+    @classmethod
+    def _of(cls, info: dict[str, Any], store: Store, index: IndexFile) -> Manifest:
+        names = _texts(index, "shards.name").whole()
+        files = {} if isinstance(store, LocalStore) else _shard_files(_shards(index))
+        store = store.of_split(files, outside=info["profile"] == FOREIGN)
+        manifest = cls(
+            info=info,
+            shard_names=names,
+            shard_samples=index.array("shards.samples"),
+            shard_bytes=index.array("shards.size_bytes"),
+            shard=index.array("shard"),
+            label=index.array("label"),
+            components={
+                name: _component(store, info, index, name, described)
+                for name, described in index.header["components"].items()
+            },
+            store=store,
+            _keys=_texts(index, "key"),
+            _index=index,
+        )
+        for what, found in (("samples", len(manifest)), ("shards", len(names))):
+            if found != info["counts"][what]:
+                raise ShardError(
+                    f"the manifest of {store.location} has {found} {what}, but dataset.json says "
+                    f"{info['counts'][what]}; {REMEDY}"
+                )
         return manifest
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
-        return (_of_parts, (self._in_shared_memory(),)) if can_share() else (Manifest.load, (self.store,))
+        if starts_a_process():
+            return _received, (self.info, self.store, self._index.for_a_new_process())
+        return _loaded, (self.store, self.version)
 
     @property
     def location(self) -> str:
         """The path or URL of the split's folder."""
         return self.store.location
 
-    def _in_shared_memory(self) -> Shared:
-        """Move the arrays to shared memory on first use; this manifest then uses them too."""
-        if self._shared is None:
-            shared = Shared({f.name: getattr(self, f.name) for f in fields(self)})
-            for name, value in {**shared.tree(), "_shared": shared}.items():
-                object.__setattr__(self, name, value)
-            return shared
-        return self._shared
+    @property
+    def version(self) -> int:
+        """The number of the version, from 1."""
+        return int(self.info["version"])
 
     def key(self, i: int) -> str:
         """The key of sample i."""
-        return str(self._keys[int(i)].as_py())
+        return self._keys[int(i)]
 
     def keys(self, indexes: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
         """The keys of many samples."""
-        keys: list[str] = self._keys.take(pa.array(np.asarray(indexes, dtype=np.int64))).to_pylist()
-        return keys
+        return [self._keys[int(i)] for i in indexes]
 
-    def sources(self) -> pa.StringArray:
-        """The source of each sample, read from disk at each call."""
-        with _columns(self.store, self.info) as reader:
-            return reader.strings("source")
+    def sources(self) -> pa.LargeStringArray:
+        """The source of each sample, read from the parts at each call."""
+        parts = [pa.array([], pa.large_string())]
+        for name in _part_names(self.info):
+            with _columns(self.store, self.info, name) as reader:
+                parts.append(reader.strings("source"))
+        return pa.concat_arrays(parts)
+
+    def shards(self) -> list[ShardFacts]:
+        """The facts of each shard."""
+        return _shards(self._index)
 
     def shard_name(self, i: int) -> str:
         """The tar that holds sample i, by its name in the store."""
@@ -275,85 +344,89 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """The split's identity: 32 hex digits of the sha256 of the shards' names and checksums."""
-        lines = "".join(f"{shard['name']} {shard['sha256']}\n" for shard in self.info["shards"])
-        return hashlib.sha256(lines.encode()).hexdigest()[:32]
+        """The identity of the samples and their order: 32 hex digits of a sha256 of the shards' names and checksums."""
+        return str(self.info["fingerprint"])
 
 
-def _of_parts(parts: dict[str, Any]) -> Manifest:
-    return Manifest(**parts)
+def _loaded(store: Store, version: int) -> Manifest:
+    return Manifest.load(store, version=version)
+
+
+def _received(info: dict[str, Any], store: Store, descriptor: Any) -> Manifest:
+    return Manifest._of(info, store, received(descriptor))
+
+
+def _part_names(info: Mapping[str, Any]) -> list[str]:
+    return [part["name"] for part in info["parts"]]
+
+
+def _key_of(info: Mapping[str, Any]) -> str:
+    """The name of the index: a checksum of all that it depends on."""
+    parts = [(PurePosixPath(name).parent.as_posix(), info["files"][name][SUM]) for name in _part_names(info)]
+    return str(xxhash.xxh3_128_hexdigest(json.dumps([_INDEX_VERSION, info["profile"] == FOREIGN, parts]).encode()))
 
 
 @contextmanager
-def _columns(store: Store, info: Mapping[str, Any]) -> Iterator[ColumnReader]:
-    """The columns of the split's manifest. Raises ShardError if they cannot be read."""
-    path = f"{store.location}/{MANIFEST}"
-    data = read_checked(store, MANIFEST, info["files"])
+def _columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[ColumnReader]:
+    """The columns of the part `name`. Raises ShardError if they cannot be read."""
+    path = f"{store.location}/{name}"
+    data = read_checked(store, name, info["files"])
     with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
         yield ColumnReader(path, file)
 
 
-def _shard_files(info: Mapping[str, Any]) -> dict[str, ShardFile]:
-    """What dataset.json says of the tars and packet tables."""
-    files = {}
-    for shard in info["shards"]:
-        files[shard["name"]] = ShardFile(shard["size_bytes"], shard["sha256"])
-        if (packets := shard.get("packets_sha256")) is not None:
-            files[packets_name(shard["name"])] = ShardFile(None, str(packets))
+def _texts(index: IndexFile, name: str) -> Texts:
+    return Texts(index.array(f"{name}.start"), index.array(f"{name}.text"))
+
+
+def _shards(index: IndexFile) -> list[ShardFacts]:
+    names, sha256, packets = (_texts(index, f"shards.{word}").whole() for word in ("name", "sha256", "packets_sha256"))
+    samples, sizes = (index.array(f"shards.{word}").tolist() for word in ("samples", "size_bytes"))
+    return [
+        ShardFacts(name=name, samples=n, size_bytes=size, sha256=checksum, packets_sha256=table or None)
+        for name, n, size, checksum, table in zip(names, samples, sizes, sha256, packets, strict=True)
+    ]
+
+
+def _shard_files(shards: Sequence[ShardFacts]) -> dict[str, ShardFile]:
+    """What the manifest says of the tars and packet tables, for a store that is no disk, which asks its files."""
+    files: dict[str, ShardFile] = {}
+    for shard in shards:
+        files[shard.name] = ShardFile(shard.size_bytes, shard.sha256)
+        if shard.packets_sha256 is not None:
+            files[packets_name(shard.name)] = ShardFile(None, shard.packets_sha256)
     return files
 
 
-def _read(cls: type[Manifest], info: dict[str, Any], reader: ColumnReader, store: Store) -> Manifest:
-    shard_names, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])
-    return cls(
-        info=info,
-        shard_names=shard_names,
-        shard=shard,
-        label=reader.numbers("label", SAMPLE_COLUMNS["label"], np.int64),
-        components={name: _read_component(reader, name, kind, info, store) for name, kind in reader.kinds.items()},
-        _keys=reader.strings("key"),
-        store=store,
-    )
-
-
-def _read_component(reader: ColumnReader, name: str, kind: str, info: Mapping[str, Any], store: Store) -> Component:
-    facts: dict[str, Numbers] = {}
-    words: dict[str, Words] = {}
-    lists: dict[str, Lists] = {}
-    for word, found in reader.words_of(name).items():
-        if word in COMPONENT_COLUMNS:
-            continue
-        if found == WORD:
-            names, code = reader.codes(f"{name}.{word}", found)
-            words[word] = Words(names=names, code=code)
-        elif found == LIST:
-            lists[word] = _read_list(reader, f"{name}.{word}", lists)
-        elif found in FACTS:
-            facts[word] = reader.numbers(f"{name}.{word}", found, found.to_pandas_dtype())
-        else:
-            legal = " or ".join(map(str, (*FACTS, WORD, LIST)))
-            raise ShardError(f"{reader.path}: column '{name}.{word}' is {found}, not {legal}; {REMEDY}")
+def _component(
+    store: Store, info: Mapping[str, Any], index: IndexFile, name: str, described: Mapping[str, Any]
+) -> Component:
     return Component(
         name=name,
-        kind=kind,
-        offset=reader.numbers(f"{name}.{OFFSET}", COMPONENT_COLUMNS[OFFSET], np.int64),
-        size=reader.numbers(f"{name}.{SIZE}", COMPONENT_COLUMNS[SIZE], np.int64),
-        facts=facts,
-        words=words,
-        lists=lists,
+        kind=described["kind"],
+        offset=index.array(f"{name}.{OFFSET}"),
+        size=index.array(f"{name}.{SIZE}"),
+        facts={word: index.array(f"{name}.{word}") for word in described["facts"]},
+        words={
+            word: Words(names=names, code=index.array(f"{name}.{word}")) for word, names in described["words"].items()
+        },
+        lists={
+            word: Lists(start=index.array(start), values=index.array(f"{name}.{word}"))
+            for word, start in described["lists"].items()
+        },
         read_digest=partial(_read_digest, store, info, name),
     )
 
 
-def _read_list(reader: ColumnReader, name: str, others: Mapping[str, Lists]) -> Lists:
-    """Read a column of lists; it shares `start` with another column of equal lengths."""
-    lengths, values = reader.lists(name, LIST.value_type)
-    start = np.concatenate([[0], np.cumsum(lengths)])
-    start.flags.writeable = False
-    same = (other.start for other in others.values() if np.array_equal(other.start, start))
-    return Lists(start=next(same, start), values=values)
-
-
 def _read_digest(store: Store, info: Mapping[str, Any], name: str) -> UInt8s:
-    with _columns(store, info) as reader:
-        return reader.digests(f"{name}.{DIGEST}", COMPONENT_COLUMNS[DIGEST])
+    column = f"{name}.{DIGEST}"
+    found = []
+    for part in info["parts"]:
+        with _columns(store, info, part["name"]) as reader:
+            if name in reader.kinds:
+                found.append(reader.digests(column, COMPONENT_COLUMNS[DIGEST]))
+            else:
+                found.append(np.zeros((part["samples"], DIGEST_BYTES), np.uint8))
+    digests = np.concatenate(found)
+    digests.flags.writeable = False
+    return digests

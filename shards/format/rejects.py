@@ -16,7 +16,6 @@ from ..stores.location import opened
 from .checked_file import read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .damage import REMEDY, parsing
-from .dataset import REJECTS
 from .sample import Reject
 
 _COLUMNS = [field.name for field in fields(Reject)]
@@ -25,14 +24,15 @@ _COLUMNS = [field.name for field in fields(Reject)]
 def read_rejects(location: str | Path | Store, info: Mapping[str, Any]) -> list[Reject]:
     """The rejects of the split in a location or store; `info` is its dataset.json.
 
-    Raises ShardError if rejects.parquet is missing, differs from its checksum, or does not have the format's columns.
+    Raises ShardError if its file is missing, differs from its checksum, or does not have the format's columns.
     """
     store = opened(location)
-    path = f"{store.location}/{REJECTS}"
-    data = read_checked(store, REJECTS, info["files"])
+    path = f"{store.location}/{info['rejects']}"
+    data = read_checked(store, info["rejects"], info["files"])
     with parsing(path):
         # pq.read_table would import pandas and start threads, which abort a process that exits just then
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            table = file.read(use_threads=False)
         table.validate(full=True)
         found = (table.schema.metadata or {}).get(FORMAT_KEY, b"none").decode(errors="replace")
         columns = {name: str(table.schema.field(name).type) for name in table.schema.names}

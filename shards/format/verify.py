@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,22 @@ from ..errors import MaskstreamError, OutageError, StoreError, UnlistedError
 from ..members.video import VIDEO
 from ..sealed import sealed
 from ..stores.base import Store
+from .checked_file import read_checked
 from .damage import described
-from .dataset import DATASET_JSON, FOREIGN, MANIFEST, MAX_JSON_BYTES
+from .dataset import (
+    DATASET_JSON,
+    FINGERPRINT_DIGITS,
+    FOREIGN,
+    MAX_JSON_BYTES,
+    read_dataset_json,
+    version_name,
+    versions_of,
+)
 from .manifest import Manifest
 from .rejects import read_rejects
 from .shard_check import ShardCheck
+from .shard_facts import ShardFacts
+from .unique_keys import hashes_of, repeated_keys
 
 MAX_PROBLEMS_PER_SHARD = 100
 
@@ -79,21 +91,23 @@ def unreadable(error: MaskstreamError) -> VerifyReport:
 class SplitCheck:
     """A split that is checked in parts: what its files say of each other, and each of its shards.
 
-    rows: the samples of each shard, int64 (n,). declared: the entries of dataset.json by the names of shards.
+    rows: the samples of each shard, int64 (n,). shards: what the manifest says of each shard as a whole.
     """
 
     manifest: Manifest
     rows: list[npt.NDArray[np.int64]]
-    declared: Mapping[str, Mapping[str, Any]]
+    shards: list[ShardFacts]
 
     @classmethod
-    def of(cls, location: str | Path) -> SplitCheck:
-        """The check of a location. Raises MaskstreamError if it holds no split that can be opened."""
-        manifest = Manifest.load(location)
+    def of(cls, location: str | Path, *, cached: bool = False) -> SplitCheck:
+        """The check of a location. Raises MaskstreamError if it holds no split that can be opened.
+
+        cached: whether the parts of the manifest may be those that this machine has unpacked before.
+        """
+        manifest = Manifest.load(location, cached=cached)
         foreign = manifest.info["profile"] == FOREIGN
         manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes itself
-        declared = {shard["name"]: shard for shard in manifest.info["shards"]}
-        return cls(manifest, _rows_of_shards(manifest), declared)
+        return cls(manifest, _rows_of_shards(manifest), manifest.shards())
 
     def split_problems(self) -> list[str]:
         """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
@@ -101,16 +115,16 @@ class SplitCheck:
 
     def shard_problems(self, number: int, *, decode: bool, advance: Callable[[int], None]) -> list[str]:
         """The problems of a shard, which is read once; `advance` is told of the bytes that were read."""
-        name = self.manifest.shard_names[number]
+        shard = self.shards[number]
         check = ShardCheck(
             manifest=self.manifest,
-            name=name,
+            name=shard.name,
             rows=self.rows[number],
-            declared=self.declared.get(name, {}),
+            declared=shard.to_json(),
             decode=decode,
             advance=advance,
         )
-        return [f"{name}: {problem}" for problem in _capped(_guarded(check.problems()))]
+        return [f"{shard.name}: {problem}" for problem in _capped(_guarded(check.problems()))]
 
     def report(self, problems: list[str]) -> VerifyReport:
         """The report of a check that found these problems."""
@@ -121,10 +135,9 @@ class SplitCheck:
 
 
 def _rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
-    """The samples of each shard in order, int64 (n,), from one pass over the manifest."""
-    counts = np.bincount(manifest.shard, minlength=len(manifest.shard_names))
-    rows = np.split(np.argsort(manifest.shard, kind="stable"), np.cumsum(counts[:-1]))
-    return rows[: len(counts)]
+    """The samples of each shard in order, int64 (n,)."""
+    ends = np.cumsum(manifest.shard_samples)
+    return [np.arange(end - n, end) for end, n in zip(ends, manifest.shard_samples, strict=True)]
 
 
 def _guarded(problems: Iterator[str]) -> Iterator[str]:
@@ -151,19 +164,14 @@ def _capped(problems: Iterable[str]) -> list[str]:
 def _split_problems(manifest: Manifest) -> Iterator[str]:
     """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
     info = manifest.info
-    yield from _text_problems(manifest.store, info)
-    declared = {shard["name"]: shard["samples"] for shard in info["shards"]}
-    counted = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
-    held = dict(zip(manifest.shard_names, counted, strict=True))
-    for name in sorted(declared.keys() | held.keys()):
-        if declared.get(name) != held.get(name):
-            yield f"{name}: has {held.get(name)} samples in the manifest, but {declared.get(name)} in dataset.json"
+    yield from _text_problems(manifest.store, DATASET_JSON, info)
+    yield from _version_problems(manifest)
+    declared = set(manifest.shard_names)
     for name in _tars(manifest.store) if info["profile"] != FOREIGN else ():
         if name not in declared:
             yield f"{name}: is not a shard of this split, but readers of all tars in the folder would read it"
 
-    sizes = sum(shard["size_bytes"] for shard in info["shards"])
-    truth = {"shards": len(declared), "bytes": sizes}
+    truth = {"bytes": int(manifest.shard_bytes.sum())}
     try:
         truth["rejects"] = len(read_rejects(manifest.store, info))
     except OutageError:
@@ -175,11 +183,45 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
     for name, value in truth.items():
         if info["counts"].get(name) != value:
             yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"
-    if (repeated := len(manifest) - len(set(manifest.keys(range(len(manifest)))))) > 0:
-        yield f"{MANIFEST}: {repeated} keys are duplicates"
+    if repeated := repeated_keys([hashes_of(keys) for keys in _keys(manifest)], _keys(manifest)):
+        yield f"{DATASET_JSON}: {len(repeated)} keys occur more than once in the manifest, such as {repeated[0]!r}"
     names, most = info["label_names"], int(manifest.label.max(initial=-1))
     if names and most >= len(names):
-        yield f"{MANIFEST}: has the label {most}, but dataset.json names only {len(names)} labels"
+        yield f"{DATASET_JSON}: names {len(names)} labels, but the manifest has the label {most}"
+
+
+_KEYS_AT_ONCE = 1 << 16
+
+
+def _keys(manifest: Manifest) -> Iterator[list[str]]:
+    for begin in range(0, len(manifest), _KEYS_AT_ONCE):
+        yield manifest.keys(range(begin, min(begin + _KEYS_AT_ONCE, len(manifest))))
+
+
+def _version_problems(manifest: Manifest) -> Iterator[str]:
+    """Find versions that cannot be opened, and a description of the current one that differs from dataset.json."""
+    store, current = manifest.store, manifest.version
+    lines = "".join(f"{shard.name} {shard.sha256}\n" for shard in manifest.shards())
+    if hashlib.sha256(lines.encode()).hexdigest()[:FINGERPRINT_DIGITS] != manifest.fingerprint:
+        yield f"{DATASET_JSON}: its fingerprint is not that of its shards"
+    try:
+        versions = {*versions_of(store), current}
+    except UnlistedError:
+        versions = {*range(1, current + 1)}
+    checked = dict(manifest.info["files"])
+    for version in sorted(versions):
+        try:
+            found = read_dataset_json(store, version)
+            yield from _text_problems(store, version_name(version), found)
+            if version == current and found != manifest.info:
+                yield f"{version_name(version)}: differs from {DATASET_JSON}, though it is of the same version"
+            for name in found["files"]:
+                if checked.get(name) != found["files"][name]:
+                    read_checked(store, name, found["files"])
+        except OutageError:
+            raise
+        except MaskstreamError as error:
+            yield str(error)
 
 
 def _tars(store: Store) -> list[str]:
@@ -190,12 +232,12 @@ def _tars(store: Store) -> list[str]:
         return []
 
 
-def _text_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:
-    """Find changes of dataset.json that change none of its values, such as another spelling of a number."""
+def _text_problems(store: Store, name: str, info: Mapping[str, Any]) -> Iterator[str]:
+    """Find changes of a description that change none of its values, such as another spelling of a number."""
     try:
-        found = store.whole(DATASET_JSON, MAX_JSON_BYTES)
+        found = store.whole(name, MAX_JSON_BYTES)
     except StoreError as error:
         yield str(error)
         return
     if found != sealed(info):
-        yield f"{DATASET_JSON}: its text is not what was written, though its values are"
+        yield f"{name}: its text is not what was written, though its values are"

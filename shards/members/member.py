@@ -16,7 +16,7 @@ class Member:
     """The bytes of a member, and all that a loader must know before it reads them.
 
     kind: the name of a `Kind`. facts: numbers. words: strings with few distinct values, such as a codec. lists: int64
-    (n,) each. All three become columns of manifest.parquet. table: the packet table of an indexed member of a foreign
+    (n,) each. All three become columns of the manifest. table: the packet table of an indexed member of a foreign
     tar.
     """
 

@@ -130,7 +130,7 @@ class RemoteJobs:
         assert told.n_sources == SHARD
         assert contents(place) == wanted
 
-    @pytest.mark.parametrize("name", [DATASET_JSON, "manifest.parquet", "rejects.parquet"])
+    @pytest.mark.parametrize("name", [DATASET_JSON, "manifest-000000.parquet", "rejects.parquet"])
     def test_a_damaged_index_is_written_again(self, name: str, raw: Path, place: str, wanted: dict[str, str]) -> None:
         run(raw, place)
         output = output_at(f"{place}/{SPLIT}")

@@ -1,11 +1,12 @@
-"""What the processes of test_shared_arrays.py do; a module of its own, so that they can import it."""
+"""What the processes of test_index_cache.py do; a module of its own, so that they can import it."""
 
 from pathlib import Path
 
 
 def seen(manifest):
-    """What a manifest says, and whether its arrays lie in shared memory."""
+    """What a manifest says, and the file that its arrays lie in."""
     member = manifest.component("json")
+    lines = Path("/proc/self/maps").read_text().splitlines()
     return {
         "keys": manifest.keys(range(len(manifest))),
         "spans": [member.offset.tolist(), member.size.tolist(), member.digest.tolist()],
@@ -13,7 +14,7 @@ def seen(manifest):
         "shards": [str(manifest.shard_path(i)) for i in range(len(manifest))],
         "fingerprint": manifest.fingerprint,
         "writeable": [a.flags.writeable for a in (member.offset, manifest.label)],
-        "shared": "memfd:maskstream" in Path("/proc/self/maps").read_text(),
+        "files": sorted({line.split()[4] for line in lines if "memfd:maskstream" in line or ".index" in line}),
     }
 
 

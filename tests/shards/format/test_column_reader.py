@@ -74,6 +74,6 @@ def test_checksums_are_read_when_they_are_asked_for(split: Path, monkeypatch: py
     assert component.digest is component.digest
     assert component.digest.any(axis=1).all()
     assert asked == ["mp4.xxh3_128"]
-    (split / "manifest.parquet").write_bytes(b"damaged")
+    (split / "manifest-000000.parquet").write_bytes(b"damaged")
     with pytest.raises(ShardError, match="has 7 bytes, but"):
         _ = manifest.component("json").digest

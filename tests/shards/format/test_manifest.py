@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskstream.shards.errors import SampleError, ShardError
-from maskstream.shards.format import dataset
+from maskstream.shards.format import part_writer
 from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.record import Row, ShardRecord
@@ -99,14 +100,15 @@ def test_a_split_may_be_empty(tmp_path: Path) -> None:
     assert verify(tmp_path).ok
 
 
-def test_row_groups_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_split: MakeSplit) -> None:
+def test_parts_and_row_groups_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_split: MakeSplit) -> None:
     whole = tmp_path / "whole"
     pieces = tmp_path / "pieces"
     for folder, rows in ((whole, 1 << 16), (pieces, 2)):
-        monkeypatch.setattr(dataset, "ROW_GROUP", rows)
+        monkeypatch.setattr(part_writer, "PART_SAMPLES", rows)
         folder.mkdir()
         make_split(folder)
-    assert pq.ParquetFile(pieces / "manifest.parquet").num_row_groups == 4
+    assert [len(list(folder.glob("manifest-*.parquet"))) for folder in (whole, pieces)] == [1, 3]
+    assert pq.ParquetFile(pieces / "manifest-000000.parquet").num_row_groups == 2
     one, other = Manifest.load(whole), Manifest.load(pieces)
     assert one.shard_names == other.shard_names
     assert one.keys(range(8)) == other.keys(range(8))
@@ -160,14 +162,14 @@ def test_the_same_input_in_any_order_gives_the_same_bytes(make_split: MakeSplit,
     for folder, step in zip(folders, (1, -1), strict=True):
         folder.mkdir()
         finish_split(folder, info, make_split(folder)[::step], rejects[::step])
-    for name in ("dataset.json", "manifest.parquet", "rejects.parquet"):
+    for name in ("dataset.json", "manifest-000000.parquet", "rejects.parquet"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
     assert Manifest.load(folders[0]).fingerprint == Manifest.load(folders[1]).fingerprint
 
 
 def test_dataset_json_says_what_is_there(samples: list[Sample], split: Path) -> None:
     info = read_dataset_json(split)
-    assert info["format"] == "maskstream/3"
+    assert (info["format"], info["version"]) == ("maskstream/4", 1)
     assert (info["label_names"], info["settings"]) == (["a", "b"], {"short_side": 32})
     assert info["counts"] == {
         "samples": 8,
@@ -176,7 +178,10 @@ def test_dataset_json_says_what_is_there(samples: list[Sample], split: Path) -> 
         "frames": sum(index_of(sample).n_frames for sample in samples),
         "bytes": sum(path.stat().st_size for path in split.glob("*.tar")),
     }
-    assert [shard["samples"] for shard in info["shards"]] == [3, 3, 2]
+    assert info["parts"] == [{"name": "manifest-000000.parquet", "samples": 8, "shards": 3}]
+    assert sorted(info["files"]) == ["manifest-000000.parquet", "rejects.parquet"]
+    assert [shard.samples for shard in Manifest.load(split).shards()] == [3, 3, 2]
+    assert (split / "versions/1.json").read_bytes() == (split / "dataset.json").read_bytes()
     assert pq.read_table(split / "rejects.parquet").to_pylist() == [
         {"source": "a.mp4", "stage": "probe", "reason": "x"},
         {"source": "z.mp4", "stage": "decode", "reason": "no frames"},
@@ -194,7 +199,7 @@ def test_finish_split_refuses_what_does_not_belong_together(samples: list[Sample
     second = write_shard(tmp_path / "toy-000001.tar", samples[1:3])
     with pytest.raises(ShardError, match=r"1 keys occur more than once .* 'toy/0001'"):
         finish_split(tmp_path, AUDIO, [first, second], [])
-    with pytest.raises(ShardError, match="shard names occur more than once"):
+    with pytest.raises(ShardError, match="give each shard once"):
         finish_split(tmp_path, AUDIO, [first, first], [])
     (tmp_path / "toy-000001.tar").unlink()
     with pytest.raises(ShardError, match=r"toy-000001.tar is missing"):
@@ -207,16 +212,19 @@ def refused(split: Path, match: str) -> None:
 
 
 def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
-    manifest, description = split / "manifest.parquet", split / "dataset.json"
+    manifest, description = split / "manifest-000000.parquet", split / "dataset.json"
     good = manifest.read_bytes()
     manifest.write_bytes(good[:100])
-    refused(split, r"manifest.parquet has 100 bytes, but dataset.json says \d+; run the same `maskstream shards` again")
+    refused(
+        split,
+        r"manifest-000000.parquet has 100 bytes, but dataset.json says \d+; run the same `maskstream shards` again",
+    )
     manifest.write_bytes(good + b"x")
-    refused(split, r"manifest.parquet cannot be read \(has \d+ bytes, but at most \d+ are legal\)")
+    refused(split, r"manifest-000000.parquet cannot be read \(has \d+ bytes, but at most \d+ are legal\)")
     manifest.write_bytes(good[:-1] + b"x")
-    refused(split, r"manifest.parquet: its checksum \(xxh3_128\) differs from dataset.json; run the same")
+    refused(split, r"manifest-000000.parquet: its checksum \(xxh3_128\) differs from dataset.json; run the same")
     manifest.unlink()
-    refused(split, r"no manifest.parquet; run the same")
+    refused(split, r"no manifest-000000.parquet; run the same")
     manifest.write_bytes(good)
     description.write_text(description.read_text().replace('"samples": 8', '"samples": 7'))
     refused(
@@ -235,57 +243,63 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
 
 
 def test_other_formats_are_refused_with_the_remedy(split: Path) -> None:
-    for older in ("maskstream/1", "maskstream/2"):
+    for older in ("maskstream/1", "maskstream/2", "maskstream/3"):
         (split / "dataset.json").write_text(json.dumps({"format": older, "counts": {}}))
-        refused(split, f"'{older}'; this version of maskstream reads 'maskstream/3': make the shards again with `mask")
+        refused(split, f"'{older}'; this version of maskstream reads 'maskstream/4': make the shards again with `mask")
 
 
 def test_later_formats_and_forged_contents_are_refused(split: Path) -> None:
     kept = (split / "dataset.json").read_bytes()
     good = json.loads(kept)
-    manifest = (split / "manifest.parquet").read_bytes()
+    manifest = (split / "manifest-000000.parquet").read_bytes()
     for changes, match in (
-        ({"format": "maskstream/4"}, "has the format 'maskstream/4'"),
+        ({"format": "maskstream/5"}, "has the format 'maskstream/5'"),
         ({"counts": good["counts"] | {"samples": 7}}, "has 8 samples, but dataset.json says 7"),
-        ({"shards": 3}, "shards do not have the form of"),
+        ({"parts": 3}, "parts do not have the form of"),
+        ({"version": 0}, "version do not have the form of"),
+        ({"rejects": "x"}, "files do not have the form of"),
         ({"label_names": [1]}, "label_names do not have the form of"),
         ({"settings": [], "dataset": None}, "settings and dataset do not have the form of"),
         ({"sums": {"points": [1, float("nan")]}}, "sums do not have the form of"),
-        ({"shards": good["shards"][:2]}, "names 1 shards that dataset.json does not have, such as 'toy-000002.tar'"),
-        ({"shards": good["shards"] + good["shards"][:1]}, "names a shard twice"),
-        ({"shards": [shard | {"size_bytes": 9000} for shard in good["shards"]]}, "which has 9000 bytes"),
-        ({"shards": [shard | {"size_bytes": 1 << 70} for shard in good["shards"]]}, "OverflowError"),
+        ({"parts": [good["parts"][0] | {"samples": 9}]}, "has 8 samples, but dataset.json says 9"),
+        ({"parts": [good["parts"][0] | {"shards": 2}]}, "has 3 shards, but dataset.json says 2"),
+        ({"parts": good["parts"] * 2}, "parts do not have the form of"),
+        ({"parts": []}, "has 0 samples, but dataset.json says 8"),
     ):
         reseal(split, **changes)
         refused(split, match)
         (split / "dataset.json").write_bytes(kept)
-    reseal(split, "counts", "shards")
-    refused(split, "lacks counts, shards")
+    reseal(split, "counts", "parts")
+    refused(split, "lacks counts, parts")
     (split / "dataset.json").write_bytes(kept)
     for data, match in ((b"PAR1", "cannot be read"), (manifest[:-50] + manifest[-8:], "cannot be read")):
-        (split / "manifest.parquet").write_bytes(data)
+        (split / "manifest-000000.parquet").write_bytes(data)
         reseal(split)
         refused(split, match)
 
 
 def changed_column(split: Path, name: str, column: pa.Array) -> None:
     """Replace a column of the manifest; all checksums fit."""
-    table = pq.read_table(split / "manifest.parquet")
+    table = pq.read_table(split / "manifest-000000.parquet")
     changed = table.set_column(table.column_names.index(name), name, column)
-    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), split / "manifest.parquet")
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), split / "manifest-000000.parquet")
     reseal(split)
 
 
 def test_forged_columns_are_refused(split: Path) -> None:
     words = pa.dictionary(pa.int32(), pa.string())
     shards = [f"toy-{number:06d}.tar" for number in (0, 0, 0, 1, 1, 1, 2, 2)]
-    buffers = [None, pa.py_buffer(np.arange(9, dtype=np.int32)), pa.py_buffer(b"\xff" * 8)]
-    not_utf8 = pa.Array.from_buffers(pa.string(), 8, buffers)
+    buffers = [None, pa.py_buffer(np.arange(9, dtype=np.int64)), pa.py_buffer(b"\xff" * 8)]
+    not_utf8 = pa.Array.from_buffers(pa.large_string(), 8, buffers)
     for name, column, match in (
-        ("key", pa.array([None, *"abcdefg"], pa.string()), "'key' has 1 nulls"),
+        ("key", pa.array([None, *"abcdefg"], pa.large_string()), "'key' has 1 nulls"),
         ("key", not_utf8, "Invalid UTF8"),
         ("shard", pa.array([None, *shards[1:]], words), "has shard numbers from -1 to 2, but 3 shards"),
-        ("shard", pa.array(["../x.tar"] * 8, words), r"names 1 shards that .* does not have, such as '\.\./x\.tar'"),
+        (
+            "shard",
+            pa.array(["../x.tar"] * 8, words),
+            r"names 1 shards that it does not describe, such as '\.\./x\.tar'",
+        ),
         ("shard", pa.array(shards, pa.string()), "column 'shard' is string, not dictionary"),
         ("label", pa.array([-2] * 8), "has the label -2"),
         ("mp4.offset", pa.array([-512] * 8), r"places component 'mp4' of sample 0 at bytes -512"),
@@ -294,8 +308,36 @@ def test_forged_columns_are_refused(split: Path) -> None:
         ("json.offset", pa.array([(1 << 63) - 1] * 8), "places component 'json' of sample 0"),
         ("mp4.n_frames", pa.array([True] * 8), "column 'mp4.n_frames' is bool, not int64 or double"),
     ):
-        before = {path: path.read_bytes() for path in (split / "manifest.parquet", split / "dataset.json")}
+        before = {path: path.read_bytes() for path in (split / "manifest-000000.parquet", split / "dataset.json")}
         changed_column(split, name, column)
+        refused(split, match)
+        for path, data in before.items():
+            path.write_bytes(data)
+
+
+def changed_shards(split: Path, change: Callable[[list[Any]], list[Any]]) -> None:
+    """Change what the manifest says of shards; all checksums fit."""
+    table = pq.read_table(split / "manifest-000000.parquet")
+    metadata = dict(table.schema.metadata)
+    metadata[b"maskstream.shards"] = json.dumps(change(json.loads(metadata[b"maskstream.shards"]))).encode()
+    pq.write_table(table.replace_schema_metadata(metadata), split / "manifest-000000.parquet")
+    reseal(split)
+
+
+def test_forged_shards_are_refused(split: Path) -> None:
+    before = {path: path.read_bytes() for path in (split / "manifest-000000.parquet", split / "dataset.json")}
+    for change, match in (
+        (lambda shards: shards[:2], "has 2 shards, but dataset.json says 3"),
+        (lambda shards: [*shards[:2], shards[0]], "names a shard twice"),
+        (lambda shards: [*shards[:2], shards[2] | {"name": "x.tar"}], "names 1 shards that it does not describe"),
+        (lambda shards: [shard | {"size_bytes": 9000} for shard in shards], "which has 9000 bytes"),
+        (lambda shards: [shard | {"size_bytes": 1 << 70} for shard in shards], "OverflowError"),
+        (lambda shards: [shard | {"size_bytes": -1} for shard in shards], "has impossible facts"),
+        (lambda shards: [shard | {"samples": 4} for shard in shards], "not in the order and numbers"),
+        (lambda shards: [shards[1], shards[0], shards[2]], "not in the order and numbers"),
+        (lambda shards: [1, 2, 3], "a shard is described by 1"),
+    ):
+        changed_shards(split, change)
         refused(split, match)
         for path, data in before.items():
             path.write_bytes(data)
@@ -303,9 +345,17 @@ def test_forged_columns_are_refused(split: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../private/x.tar", "/etc/x.tar", "sub/x.tar", "x.npz", "x.tar/..", "a\0.tar", ".."])
 def test_shard_names_stay_in_the_folder(split: Path, name: str) -> None:
-    shards = json.loads((split / "dataset.json").read_text())["shards"]
-    reseal(split, shards=[shards[0] | {"name": name}, *shards[1:]])
+    changed_shards(split, lambda shards: [shards[0] | {"name": name}, *shards[1:]])
     refused(split, r"a shard is named .*; legal are names of tars in the folder itself")
+
+
+@pytest.mark.parametrize("name", ["../manifest-000000.parquet", "/manifest-000000.parquet", "manifest.parquet", "x"])
+def test_part_names_stay_in_the_folder(split: Path, name: str) -> None:
+    info = json.loads((split / "dataset.json").read_text())
+    reseal(
+        split, parts=[info["parts"][0] | {"name": name}], files=info["files"] | {name: info["files"]["rejects.parquet"]}
+    )
+    refused(split, "a part is named")
 
 
 def test_shards_may_be_links_to_other_places(split: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -214,15 +214,15 @@ def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     found = problems(split)
     assert "dataset.json: counts 1 frames, but there are" in found
     assert "dataset.json: counts 0 rejects, but there are 2" in found
-    reseal(split, **good | {"shards": [shard | {"samples": 4} for shard in good["shards"]]})
-    assert "toy-000002.tar: has 2 samples in the manifest, but 4 in dataset.json" in problems(split)
+    reseal(split, **good | {"fingerprint": "0" * 32})
+    assert problems(split) == "dataset.json: its fingerprint is not that of its shards"
     reseal(split, **good | {"label_names": ["a"]})
-    assert problems(split) == "manifest.parquet: has the label 1, but dataset.json names only 1 labels"
+    assert problems(split) == "dataset.json: names 1 labels, but the manifest has the label 1"
     reseal(split, **good)
-    manifest = bytearray((split / "manifest.parquet").read_bytes())
+    manifest = bytearray((split / "manifest-000000.parquet").read_bytes())
     manifest[len(manifest) // 2] ^= 1
-    (split / "manifest.parquet").write_bytes(manifest)
-    assert "manifest.parquet: its checksum (xxh3_128) differs from dataset.json" in problems(split)
+    (split / "manifest-000000.parquet").write_bytes(manifest)
+    assert "manifest-000000.parquet: its checksum (xxh3_128) differs from dataset.json" in problems(split)
     path.unlink()
     assert "it is no finished split" in problems(split)
 
@@ -253,7 +253,7 @@ def test_another_spelling_of_dataset_json_is_found(split: Path) -> None:
         path.write_text(text)
 
 
-SPECIAL = ("dataset.json", "manifest.parquet", "rejects.parquet", SHARD, "toy-000001.idx", "toy-000001.sums")
+SPECIAL = ("dataset.json", "manifest-000000.parquet", "rejects.parquet", SHARD, "toy-000001.idx", "toy-000001.sums")
 
 
 @pytest.mark.parametrize("name", SPECIAL)
@@ -273,10 +273,10 @@ def test_only_regular_files_are_opened(name: str, kind: str, split: Path) -> Non
         path.symlink_to("/dev/zero")
     reason = f"is a {kind}, not a regular file"
     assert reason in problems(split)
-    if name in ("dataset.json", "manifest.parquet"):
+    if name in ("dataset.json", "manifest-000000.parquet"):
         with pytest.raises(ShardError, match=reason):
             Manifest.load(split)
-    if name in ("dataset.json", "manifest.parquet", "rejects.parquet"):
+    if name in ("dataset.json", "manifest-000000.parquet", "rejects.parquet"):
         with pytest.raises(ShardError, match=reason):
             inspect(split)
     if name in (SHARD, "toy-000001.sums"):

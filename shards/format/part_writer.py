@@ -1,0 +1,128 @@
+"""Writes the parts of a manifest, one group of shards after the other, and adds up what dataset.json says of them all.
+
+The rows of one part are in memory at a time. Of all others there are 8 bytes per key, a hash, which shows at the end
+that no key occurs twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ShardError
+from ..members.video import VIDEO
+from .checked_file import facts_of
+from .columns import part_table
+from .record import ShardRecord
+from .unique_keys import hashes_of
+
+PART_SAMPLES = 1 << 16
+"""The most samples of a part that holds more than one shard; in memory their records take about 100 MB."""
+
+
+def part_name(number: int) -> str:
+    """The file name of a part."""
+    return f"manifest-{number:06d}.parquet"
+
+
+class PartWriter:
+    """Writes the shards that it is given, in the order of their names, into parts.
+
+    publish: writes a file with a name and contents. first: the number of the first part.
+    """
+
+    def __init__(self, publish: Callable[[str, bytes], None], first: int = 0) -> None:
+        self.parts: list[dict[str, Any]] = []
+        """The parts as dataset.json names them."""
+        self.files: dict[str, dict[str, Any]] = {}
+        """The size and checksum of each part."""
+        self.names = hashlib.sha256()
+        """Of the shards' names and checksums."""
+        self.hashes: list[npt.NDArray[np.uint64]] = []
+        """The hashes of the keys, part by part."""
+        self._publish = publish
+        self._number = first
+        self._rows = 0
+        self._shards: list[ShardRecord] = []
+        self._counts = Counter({"samples": 0, "shards": 0, "bytes": 0})
+        self._sums: dict[str, list[list[float]]] = {}
+        self._last = ""
+
+    def add(self, shard: ShardRecord) -> None:
+        """Add the next shard. Raises ShardError if its name does not come after that of the shard before it."""
+        if shard.name <= self._last:
+            raise ShardError(
+                f"the shard {shard.name!r} comes after {self._last!r}; give each shard once, in the order of the names"
+            )
+        if self._shards and self._rows + len(shard.rows) > PART_SAMPLES:
+            self._write()
+        self._last = shard.name
+        self._shards.append(shard)
+        self._rows += len(shard.rows)
+
+    def finish(self) -> None:
+        """Write the last part."""
+        if self._shards:
+            self._write()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of samples, shards and bytes, and of frames if there are videos."""
+        return dict(self._counts)
+
+    @property
+    def sums(self) -> dict[str, list[float]]:
+        """The sums over all samples (see `Sample`), independent of their order."""
+        return {name: [math.fsum(parts) for parts in columns] for name, columns in sorted(self._sums.items())}
+
+    def _write(self) -> None:
+        shards, self._shards, self._rows = self._shards, [], 0
+        rows = [row for shard in shards for row in shard.rows]
+        name = part_name(self._number)
+        data = parquet_bytes(part_table(shards))
+        self._publish(name, data)
+        self._number += 1
+        self.parts.append({"name": name, "samples": len(rows), "shards": len(shards)})
+        self.files[name] = facts_of(data)
+        self.hashes.append(hashes_of(row.key for row in rows))
+        for shard in shards:
+            self.names.update(f"{shard.name} {shard.sha256}\n".encode())
+        self._counts.update(samples=len(rows), shards=len(shards), bytes=sum(shard.size_bytes for shard in shards))
+        videos = [member for row in rows for member in row.members.values() if member.kind == VIDEO.name]
+        if videos:
+            self._counts["frames"] += sum(int(video.facts["n_frames"]) for video in videos)
+        for row in rows:
+            for word, values in row.sums.items():
+                columns = self._sums.setdefault(word, [[] for _ in values])
+                for parts, value in zip(columns, values, strict=True):
+                    _add_exactly(parts, value)
+
+
+def _add_exactly(parts: list[float], value: float) -> None:
+    """Add a number to the sum of `parts`, whose few numbers do not overlap, without rounding (Shewchuk 1997)."""
+    kept = 0
+    for part in parts:
+        if abs(value) < abs(part):
+            value, part = part, value
+        high = value + part
+        if low := part - (high - value):
+            parts[kept] = low
+            kept += 1
+        value = high
+    parts[kept:] = [value]
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=PART_SAMPLES)
+    return buffer.getvalue()

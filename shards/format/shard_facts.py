@@ -1,0 +1,57 @@
+"""What a manifest says of a shard as a whole: its name, the number of its samples, its size and its checksums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .record import ShardRecord
+
+_TYPES: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha256": str}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardFacts:
+    """A shard as a whole.
+
+    name: of the tar in the folder of its part, or its path from there if the tar is foreign. sha256: in hex, as is
+    packets_sha256, that of the packets file of a foreign tar.
+    """
+
+    name: str
+    samples: int
+    size_bytes: int
+    sha256: str
+    packets_sha256: str | None = None
+
+    @classmethod
+    def of(cls, shard: ShardRecord) -> Self:
+        return cls(
+            name=shard.name,
+            samples=len(shard.rows),
+            size_bytes=shard.size_bytes,
+            sha256=shard.sha256,
+            packets_sha256=shard.packets_sha256,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        facts = {"name": self.name, "samples": self.samples, "size_bytes": self.size_bytes, "sha256": self.sha256}
+        return facts if self.packets_sha256 is None else facts | {"packets_sha256": self.packets_sha256}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Raises ValueError for what `to_json` does not write."""
+        if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in _TYPES.items()):
+            raise ValueError(f"a shard is described by {data!r}; it must have {', '.join(_TYPES)}")
+        packets = data.get("packets_sha256")
+        if not (packets is None or isinstance(packets, str)) or min(data["samples"], data["size_bytes"]) < 0:
+            raise ValueError(f"the shard {data['name']!r} has impossible facts: {data}")
+        return cls(**{name: data[name] for name in _TYPES}, packets_sha256=packets)
+
+    def problem_of_name(self, *, foreign: bool) -> str | None:
+        """What is wrong with the name: it must be that of a tar, in the folder itself unless it is `foreign`."""
+        in_folder = foreign or "/" not in self.name
+        if self.name.endswith(".tar") and in_folder and b"\0" not in self.name.encode():
+            return None
+        legal = "paths of tars" if foreign else "names of tars in the folder itself, such as 'NAME-000000.tar'"
+        return f"a shard is named {self.name!r}; legal are {legal}"

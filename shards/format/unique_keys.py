@@ -1,0 +1,32 @@
+"""Finds keys that occur twice among many, by their hashes: 8 bytes per key, whatever its length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def hashes_of(keys: Iterable[str]) -> Hashes:
+    """The xxh3_64 of each key, uint64 (N,)."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)
+
+
+def repeated_keys(hashes: Sequence[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
+    """The keys that occur more than once, sorted.
+
+    hashes: of the keys, in any number of arrays. keys: the same keys, group by group; they are only gone through if two
+    hashes are equal, since different keys may have the same hash.
+    """
+    ordered = np.concatenate([np.empty(0, np.uint64), *hashes])
+    ordered.sort()
+    twice = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not twice:
+        return []
+    found = Counter(key for group in keys for key in group if xxhash.xxh3_64_intdigest(key.encode()) in twice)
+    return sorted(key for key, count in found.items() if count > 1)

@@ -1,0 +1,31 @@
+"""Keys that occur twice are found by their hashes, and equal hashes of different keys are no mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskstream.shards.format.unique_keys import hashes_of, repeated_keys
+
+GROUPS = st.lists(st.lists(st.text("ab", max_size=3), max_size=6), max_size=4)
+
+
+@given(groups=GROUPS)
+def test_repeated_keys(groups: list[list[str]]) -> None:
+    flat = [key for group in groups for key in group]
+    wanted = sorted({key for key in flat if flat.count(key) > 1})
+    assert repeated_keys([hashes_of(group) for group in groups], groups) == wanted
+
+
+def test_equal_hashes_are_looked_into_and_others_are_not() -> None:
+    same = np.zeros(2, np.uint64)
+    assert repeated_keys([same], [["a", "b"]]) == []
+
+    def never() -> Iterator[list[str]]:
+        raise AssertionError("the keys were read")
+        yield []
+
+    assert repeated_keys([hashes_of(["a", "b"])], never()) == []
