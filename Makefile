@@ -93,8 +93,8 @@ bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and w
 test: $(VENV)/.dev  ## the test suite, without what takes long
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-all: $(VENV)/.dev  ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not services"
+test-all: test  ## the test suite, and then what takes long
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not services"
 
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
 	$(BIN)/python -m pytest -m services

@@ -39,7 +39,7 @@ def check_slices(parsed: Fragments, width: int, height: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FullDecode:
-    """The result of decoding a whole file: checksums of the frames in display order, the first frame and all sizes."""
+    """The result of decoding a whole file: checksums of frames in display order, the first frame and all sizes."""
 
     digests: list[bytes]
     first: VideoFrame
@@ -48,27 +48,56 @@ class FullDecode:
     corrupt: bool
 
 
-def full_decode(parsed: Fragments) -> FullDecode:
-    """Decode the whole file. Raises RejectError("decode") if packets and frames differ in number."""
+def full_decode(parsed: Fragments, *, strict: bool = False) -> FullDecode:
+    """Decode the whole file. Raises RejectError("decode") if packets and frames differ in number.
+
+    With `strict`, also for what the decoder would pass over or conceal, and only keyframes have checksums.
+    """
     digests: list[bytes] = []
+    wanted, n_frames = set(parsed.key_rank.tolist()), 0
     sizes: set[tuple[int, int]] = set()
     first: VideoFrame | None = None
     interlaced = corrupt = False
     try:
-        for _, frame in _shown(parsed.data):
+        for _, frame in _shown(parsed.data, strict=strict):
             first = first or frame
-            digests.append(frame_digest(frame))
+            if not strict or n_frames in wanted:
+                digests.append(frame_digest(frame))
+            n_frames += 1
             sizes.add((frame.width, frame.height))
             interlaced |= frame.interlaced_frame
             corrupt |= frame.is_corrupt
     except (av.FFmpegError, MediaError) as error:
-        raise RejectError("decode", f"is damaged: {len(digests)} frames decode, then {reason_of(error)}") from error
-    if first is None or len(digests) != len(parsed.pts):
+        raise RejectError("decode", f"is damaged: {n_frames} frames decode, then {reason_of(error)}") from error
+    if first is None or n_frames != len(parsed.pts):
         raise RejectError(
             "decode",
-            f"{len(parsed.pts)} packets decode to {len(digests)} frames, which cannot be indexed; use profile train",
+            f"{len(parsed.pts)} packets decode to {n_frames} frames, which cannot be indexed; use profile train",
         )
     return FullDecode(digests=digests, first=first, sizes=sizes, interlaced=interlaced, corrupt=corrupt)
+
+
+def strict_decode(parsed: Fragments) -> FullDecode | None:
+    """The decode of a whole file without any fault, whose keyframes are the same when they are decoded alone.
+
+    None if there is a fault. What a decoder shows then depends on where it started: HEVC's leaves what another frame
+    had in the places that it could not decode.
+    """
+    try:
+        whole = full_decode(parsed, strict=True)
+        alone = [_keyframe(parsed.slice(f, f + 1)) for f in range(len(parsed.key_rank))]
+    except (RejectError, av.FFmpegError, MediaError):
+        return None
+    return None if whole.corrupt or alone != whole.digests else whole
+
+
+def _keyframe(data: bytes) -> bytes:
+    """The checksum of the first frame of an MP4, from its first packet alone; b"" if that gives no frame."""
+    with open_media(data) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        packet = next(container.demux(stream))
+        return next((frame_digest(frame) for frame in (*packet.decode(), *stream.decode(None))), b"")
 
 
 def exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
@@ -101,11 +130,13 @@ def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) ->
     return got[: end - start] == digests[start:end] and (reach > stop or len(got) == end - start)
 
 
-def _shown(data: bytes) -> Iterator[tuple[int, VideoFrame]]:
+def _shown(data: bytes, *, strict: bool = False) -> Iterator[tuple[int, VideoFrame]]:
     """Times and frames of an MP4, without the frames that are shown before its first keyframe."""
     with open_media(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
+        if strict:
+            stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+careful+explode"}
         first: int | None = None
         for packet in container.demux(stream):
             first = packet.pts if first is None else first

@@ -13,12 +13,13 @@ from av.video.frame import VideoFrame
 from ....shards.media.video_index import VideoIndex
 from ...limits import check_frames, lasts
 from ..reject import RejectError
-from .check import check_slices, exact_entries, full_decode
+from .check import check_slices, exact_entries, full_decode, strict_decode
 from .clock import recorded_times, start_of
 from .convert import Converter, deinterlaced
 from .fragments import parsed_output, video_index
 from .profile import PROFILES, VideoProfile
 from .remux import remuxed
+from .restarts import restarts_at_keyframes
 from .source import SourceFacts, decode, orientation_of, probe, timed, windowed
 from .timing import resample
 from .x264 import encode_x264
@@ -101,7 +102,8 @@ def _copied(path: Path) -> EncodedVideo:
     if facts.codec not in _COPIED:
         raise RejectError("encode", f"is {facts.codec}; profile copy stores {', '.join(_COPIED)}; use profile train")
     parsed = parsed_output(remuxed(path))
-    whole = full_decode(parsed)
+    once = strict_decode(parsed) if restarts_at_keyframes(parsed) else None
+    whole = once or full_decode(parsed)
     if whole.corrupt:
         raise RejectError("decode", "the decoder flags a frame as damaged")
     if whole.interlaced or any(orientation_of(whole.first)):
@@ -109,7 +111,7 @@ def _copied(path: Path) -> EncodedVideo:
         raise RejectError("encode", f"is {what}, which profile copy cannot keep; use profile train")
     if len(whole.sizes) > 1:
         raise RejectError("encode", f"changes its size ({sorted(whole.sizes)}); use profile train")
-    entries = exact_entries(parsed, whole.digests)
+    entries = list(range(len(parsed.key_rank))) if once else exact_entries(parsed, whole.digests)
     index = video_index(
         parsed,
         entries,

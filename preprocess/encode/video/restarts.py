@@ -1,0 +1,188 @@
+"""Tells from a stream's syntax whether its decoder starts afresh at every keyframe.
+
+If so, each GOP decodes alone exactly as in a decode of the whole file, and nothing need be decoded to know it. The
+answer is no to whatever is not certain: GOPs are then decoded alone and compared (`check.exact_entries`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ....shards.media.mp4 import read_fragments, read_header
+from .fragments import Fragments
+from .h264_sps import UnknownSpsError, read_sps
+
+_X264 = re.compile(rb"x264 - core (\d{1,6})")
+_444_PROFILES = (44, 144, 244)
+
+Rule = Callable[[memoryview, bool], bool]
+"""Whether a packet agrees with a restart at every keyframe; the flag says whether it is a keyframe."""
+
+
+def restarts_at_keyframes(parsed: Fragments) -> bool:
+    """Whether a decoder that starts at any fragment, with the file's header, is in the state of one that read all
+    fragments before.
+
+    H.264: every keyframe is IDR, parameter sets are those of the header, and the decoder knows how many frames it must
+    hold back. HEVC: the same without leading pictures. VP9 and AV1: shown keyframes, and one sequence header.
+    """
+    first = np.searchsorted(parsed.fragment, np.arange(len(parsed.key_rank)))
+    if (np.diff(parsed.fragment) < 0).any() or not np.array_equal(parsed.key_rank, first):
+        return False  # frames are shown before the keyframe of their GOP, or after the next one
+    if len(first) == 1:
+        return True
+    data = memoryview(parsed.data)
+    track = read_header(bytes(data[: parsed.start[0]]))
+    fragments = [data[start:stop] for start, stop in zip(parsed.start[:-1], parsed.start[1:], strict=True)]
+    packets = [read_fragments(fragment, track) for fragment in fragments]
+    is_reordered = any((np.diff(some.pts) < 0).any() for some in packets)
+    try:
+        rule = _RULES[track.codec](track.extradata, is_reordered)
+        return all(
+            rule(fragment[at : at + size], n == 0)
+            for fragment, some in zip(fragments, packets, strict=True)
+            for n, (at, size) in enumerate(zip(some.start.tolist(), some.size.tolist(), strict=True))
+        )
+    except (KeyError, IndexError, UnknownSpsError):
+        return False
+
+
+def _units(packet: memoryview, length_size: int) -> Iterator[memoryview]:
+    """The NAL units of a packet in MP4."""
+    at = 0
+    while at < len(packet):
+        size = int.from_bytes(packet[at : at + length_size], "big")
+        at += length_size
+        if not 0 < size <= len(packet) - at:
+            raise IndexError(f"a unit of {size} bytes")
+        yield packet[at : at + size]
+        at += size
+
+
+def _sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
+    """`count` parameter sets with lengths of two bytes, and where they end."""
+    found = []
+    for _ in range(count):
+        size = int.from_bytes(data[at : at + 2], "big")
+        found.append(data[at + 2 : at + 2 + size])
+        at += 2 + size
+    if at > len(data):
+        raise IndexError("a parameter set is cut off")
+    return found, at
+
+
+def _h264(extradata: bytes, is_reordered: bool) -> Rule:
+    length_size = (extradata[4] & 3) + 1
+    sps, at = _sets(extradata, 6, extradata[5] & 31)
+    pps, _ = _sets(extradata, at + 1, extradata[at])
+    known = {*sps, *pps} if len(sps) == len(pps) == 1 else set()
+    if not sps or not pps or (is_reordered and not all(read_sps(one).says_reordering for one in sps)):
+        return lambda packet, is_key: False
+    oldest = 151 if any(one[1] in _444_PROFILES for one in sps) else 34
+    """From this version of x264 on, FFmpeg decodes alike whether it has read x264's version from the stream or not."""
+
+    def rule(packet: memoryview, is_key: bool) -> bool:
+        has_idr = False
+        for unit in _units(packet, length_size):
+            kind = unit[0] & 31
+            if kind == 5:
+                has_idr = True
+            elif (
+                (kind == 1 and is_key)
+                or kind in (2, 3, 4, 14, 20, 21)  # data partitions, layers and views
+                or (kind in (7, 8, 13, 15) and bytes(unit) not in known)
+                or (kind == 6 and (x264 := _X264.search(unit)) and int(x264[1]) < oldest)
+            ):
+                return False
+        return has_idr or not is_key
+
+    return rule
+
+
+def _hevc(extradata: bytes, is_reordered: bool) -> Rule:
+    length_size = (extradata[21] & 3) + 1
+    at, known, kinds = 23, set[bytes](), []
+    for _ in range(extradata[22]):
+        kind = extradata[at] & 63
+        found, at = _sets(extradata, at + 3, int.from_bytes(extradata[at + 1 : at + 3], "big"))
+        if kind in (32, 33, 34):
+            known.update(found)
+            kinds += [kind] * len(found)
+    if set(kinds) != {32, 33, 34}:
+        return lambda packet, is_key: False
+    known = known if len(kinds) == 3 else set()
+
+    def rule(packet: memoryview, is_key: bool) -> bool:
+        has_idr = False
+        for unit in _units(packet, length_size):
+            kind, layer = unit[0] >> 1 & 63, (unit[0] & 1) << 5 | unit[1] >> 3
+            if kind < 32 and (layer or (is_key and kind not in (19, 20)) or 6 <= kind <= 9):
+                return False
+            has_idr |= kind in (19, 20)
+            if kind in (32, 33, 34) and bytes(unit) not in known:
+                return False
+        return has_idr or not is_key
+
+    return rule
+
+
+def _vp9(extradata: bytes, is_reordered: bool) -> Rule:
+    def rule(packet: memoryview, is_key: bool) -> bool:
+        if not is_key:
+            return True
+        bits = f"{int.from_bytes(packet[:2], 'big'):016b}"
+        at = 5 if bits[2:4] == "11" else 4  # profile 3 has a reserved bit
+        # no existing frame is shown, its kind is 0 (key), and it is shown itself
+        return bits[:2] == "10" and bits[at : at + 3] == "001"
+
+    return rule
+
+
+def _av1(extradata: bytes, is_reordered: bool) -> Rule:
+    declared = {bytes(body) for kind, body in _obus(memoryview(extradata)[4:]) if kind == 1}
+    used: set[bytes] = set()
+
+    def rule(packet: memoryview, is_key: bool) -> bool:
+        units = list(_obus(packet))
+        headers = {bytes(body) for kind, body in units if kind == 1}
+        used.update(headers or declared if is_key else headers)
+        frame = next((body[0] for kind, body in units if kind in (3, 6)), 0)
+        # the first frame of a keyframe: it is no frame that exists, its kind is 0 (key), and it is shown itself
+        return len(used) == 1 and not _is_reduced(*used) and (not is_key or frame >> 4 == 0b0001)
+
+    return rule
+
+
+def _is_reduced(header: bytes) -> bool:
+    """Whether a sequence header is that of still pictures, whose frames have other headers."""
+    return bool(header[0] & 0b00001000)
+
+
+def _obus(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Kind and contents of the units of AV1. Raises IndexError for one that belongs to a layer or is cut off."""
+    at = 0
+    while at < len(data):
+        head = data[at]
+        at += 1
+        if head & 4:
+            raise IndexError("a unit of a layer")
+        size, shift = len(data) - at, 0
+        if head & 2:
+            size = 0
+            while True:
+                byte = data[at]
+                at += 1
+                size |= (byte & 127) << shift
+                shift += 7
+                if not byte & 128:
+                    break
+        if size > len(data) - at:
+            raise IndexError(f"a unit of {size} bytes")
+        yield head >> 3 & 15, data[at : at + size]
+        at += size
+
+
+_RULES: dict[str, Callable[[bytes, bool], Rule]] = {"h264": _h264, "hevc": _hevc, "vp9": _vp9, "av1": _av1}
