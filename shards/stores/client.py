@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
@@ -44,7 +45,11 @@ _ENDPOINTS = (
     "AZURITE_BLOB_STORAGE_URL",
 )
 _ALLOW = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
-_STATIC_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
+_BEFORE_PROFILES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
+"""What Amazon's tools look at before they look for a profile."""
+_CREDENTIALS = "~/.aws/credentials"
+_MACHINE = "169.254."
+"""The beginning of the addresses where a machine asks for its own credentials."""
 _MOST_WORDS = 300
 
 _started_in: int | None = None
@@ -121,6 +126,10 @@ def errors_of(where: str) -> Iterator[None]:
             f"{where} may not be accessed with these credentials ({reason_of(error)}); see docs/stores.md"
         ) from error
     except GenericError as error:
+        if _MACHINE in str(error):
+            raise OutageError(
+                f"there are no credentials for {where} ({reason_of(error)}); see docs/stores.md"
+            ) from error
         raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from error
     except BaseError as error:
         raise OutageError(f"{where}: {reason_of(error)}") from error
@@ -182,9 +191,17 @@ def _made(scheme: str, bucket: str, folder: str, read_s: float, environment: tup
         return GCSStore(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
     if scheme == "az":
         return AzureStore(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
-    if "AWS_PROFILE" in os.environ and not any(name in os.environ for name in _STATIC_KEYS):
+    if _has_profile():
         return _of_profile(bucket, prefix, options, retry_config)
     return S3Store(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
+
+
+def _has_profile() -> bool:
+    """Whether Amazon's tools would use a profile."""
+    if any(name in os.environ for name in _BEFORE_PROFILES):
+        return False
+    file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", _CREDENTIALS)).expanduser()
+    return "AWS_PROFILE" in os.environ or file.is_file()
 
 
 def _may_be_http() -> bool:
@@ -200,7 +217,8 @@ def _of_profile(bucket: str, prefix: str | None, options: ClientConfig, retry_co
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         raise ValueError(
-            "AWS_PROFILE needs boto3 (pip install boto3); or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "the profiles of AWS_PROFILE and ~/.aws/credentials need boto3 (pip install boto3); or set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     return S3Store(
         bucket,

@@ -92,12 +92,17 @@ def test_the_hub_gets_the_token_and_its_redirects_do_not(tmp_path: Path, monkeyp
         assert "authorization" not in files.headers
 
 
-def test_a_profile_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "work")
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+@pytest.mark.parametrize("how", ["AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"])
+def test_a_profile_needs_boto3(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "keys").write_text("[default]")
+    monkeypatch.setenv(how, str(tmp_path / "keys"))
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(ValueError, match=r"AWS_PROFILE needs boto3 \(pip install boto3\)"):
+    with pytest.raises(ValueError, match=r"AWS_PROFILE and ~/.aws/credentials need boto3 \(pip install boto3\)"):
         opened("s3://bucket/x").size("a")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a key comes before a profile")
+    assert not client._has_profile()
 
 
 def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
