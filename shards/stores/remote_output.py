@@ -12,17 +12,16 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
-from ..errors import StoreError
+from ..errors import MissingFileError, StoreError
 from .base import Store
-from .client import BUCKETS, client_of, errors_of
+from .client import BUCKETS, READ_S, client_of, errors_of, waited_for
 from .complete import asked, contents
 from .listing import Listing
 from .location import opened, place_of
@@ -31,14 +30,18 @@ from .publish import space_for
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+T = TypeVar("T")
+
 ONE_PUT_BYTES = 32 << 20
 """The largest file that is sent by one request; larger ones are sent in parts."""
 _PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
-_READ_S = 300
-"""Seconds that the store may be silent, so also how long sending a part may take."""
+_SENT_S = 300.0
+"""Seconds that sending a part may take, for a store is silent meanwhile."""
 PROBE = ".records/probe"
 """The file by which a store is tried out. It is deleted at once."""
+_PROBES = 4
+"""How often the file is created. One that another run has just deleted may be created twice."""
 _THERE = (AlreadyExistsError, PreconditionError)
 
 _conditional: dict[str, bool] = {}
@@ -70,11 +73,15 @@ class RemoteOutput:
         """Reads the same folder."""
         return opened(self._location)
 
-    def _client(self) -> ObjectStore:
-        return client_of(self._location, read_timeout_s=_READ_S)
+    def _asked(self, name: str, request: Callable[[ObjectStore], T], read_timeout_s: float = READ_S) -> T:
+        """What a request gives, which is repeated if its answer makes no sense."""
+        return self._once(name, lambda client: asked(lambda: request(client)), read_timeout_s)
 
-    def _where(self, name: str) -> str:
-        return f"{self._location}/{name}"
+    def _once(self, name: str, request: Callable[[ObjectStore], T], read_timeout_s: float = READ_S) -> T:
+        client = client_of(self._location, read_timeout_s=read_timeout_s)
+        where = f"{self._location}/{name}" if name else self._location
+        with errors_of(where):
+            return waited_for(where, lambda: request(client))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
@@ -82,21 +89,7 @@ class RemoteOutput:
         folder = temporary_folder()
         with space_for(folder), tempfile.TemporaryFile(dir=folder) as file:
             yield file
-            size = file.tell()
-
-            def send() -> None:
-                file.seek(0)
-                obstore.put(
-                    self._client(),
-                    name,
-                    file,
-                    use_multipart=size > ONE_PUT_BYTES,
-                    chunk_size=_PART_BYTES,
-                    max_concurrency=_PARTS_AT_ONCE,
-                )
-
-            with errors_of(self._where(name)):
-                asked(send)
+            self._asked(name, lambda client: _send(client, name, file), _SENT_S)
 
     def publish(self, name: str, data: bytes) -> None:
         """Write a file, which replaces an earlier one."""
@@ -104,8 +97,7 @@ class RemoteOutput:
             with self.writing(name) as stream:
                 stream.write(data)
             return
-        with errors_of(self._where(name)):
-            asked(lambda: obstore.put(self._client(), name, data, use_multipart=False))
+        self._asked(name, lambda client: obstore.put(client, name, data, use_multipart=False), _SENT_S)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file if there is none of this name; returns whether it was written.
@@ -117,55 +109,31 @@ class RemoteOutput:
         if not self._is_conditional():
             self.publish(name, data)
             return True
-        return self._created(name, data)
-
-    def _created(self, name: str, data: bytes) -> bool:
-        with errors_of(self._where(name)):
-            try:
-                asked(lambda: obstore.put(self._client(), name, data, mode="create", use_multipart=False))
-            except _THERE:
-                # a request that was sent twice, because its answer was lost, finds what it wrote itself
-                return self.whole(name, len(data)) == data
+        if self._asked(name, lambda client: _created(client, name, data), _SENT_S):
             return True
+        # a request that was repeated, because its answer was lost, finds what it wrote itself
+        return self.head(name, len(data) + 1) == data
 
     def _is_conditional(self) -> bool:
-        """Whether the store keeps what is there when a file is created. Some answer an error, some overwrite it."""
+        """Whether the store keeps what is there when a file is created. Some answer an error, some replace it."""
         with _lock:
             if self._location not in _conditional:
                 _conditional[self._location] = self._probed()
             return _conditional[self._location]
 
     def _probed(self) -> bool:
-        try:
-            for _ in range(2):
-                asked(lambda: obstore.put(self._client(), PROBE, b"", mode="create", use_multipart=False))
-        except _THERE:
-            return True
-        except (NotSupportedError, NotImplementedError):
-            return False
-        except BaseError as error:
-            if "status code: 501" in str(error):
-                return False
-            with errors_of(self._where(PROBE)):
-                raise
-        finally:
-            self.remove([PROBE])
-        return False
+        created: bool | None = True
+        for _ in range(_PROBES):
+            if created:
+                created = self._asked(PROBE, lambda client: _created(client, PROBE, b""))
+        self.remove([PROBE])
+        return created is False
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files; those that do not exist are ignored."""
         todo = list(names)
-        if not todo:
-            return
-        with errors_of(self._where(todo[0])):
-            try:
-                asked(lambda: obstore.delete(self._client(), todo))
-            except FileNotFoundError:
-                for name in todo:
-                    try:
-                        asked(partial(obstore.delete, self._client(), name))
-                    except FileNotFoundError:
-                        continue
+        if todo:
+            self._asked(todo[0], lambda client: _delete(client, todo))
 
     def names(self, prefix: str = "") -> list[str]:
         """The sorted names that begin with `prefix`, in the folder and below it."""
@@ -176,35 +144,33 @@ class RemoteOutput:
         return Listing(self._location, self._listed())
 
     def _listed(self) -> dict[str, int]:
-        with errors_of(self._location):
-            return asked(lambda: {one["path"]: one["size"] for page in obstore.list(self._client()) for one in page})
+        return self._asked(
+            "", lambda client: {one["path"]: one["size"] for page in obstore.list(client) for one in page}
+        )
 
     def size(self, name: str) -> int | None:
         """The size of a file in bytes; None if there is none."""
-        with errors_of(self._where(name)):
-            try:
-                return asked(lambda: obstore.head(self._client(), name))["size"]
-            except FileNotFoundError:
-                return None
+        try:
+            return self._asked(name, lambda client: obstore.head(client, name)["size"])
+        except MissingFileError:
+            return None
 
     def whole(self, name: str, most: int) -> bytes | None:
         """The contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
-        with errors_of(self._where(name)):
-            try:
-                data = contents(self._client(), name, most)
-            except FileNotFoundError:
-                return None
+        try:
+            data = self._once(name, lambda client: contents(client, name, most))
+        except MissingFileError:
+            return None
         if len(data) > most:
-            raise StoreError(f"{self._where(name)} has {self.size(name)} bytes, but at most {most} are legal")
+            raise StoreError(f"{self._location}/{name} has {self.size(name)} bytes, but at most {most} are legal")
         return data
 
     def head(self, name: str, most: int) -> bytes | None:
         """The first bytes of a file, at most `most`; None if there is none."""
-        with errors_of(self._where(name)):
-            try:
-                return contents(self._client(), name, most)[:most]
-            except FileNotFoundError:
-                return None
+        try:
+            return self._once(name, lambda client: contents(client, name, most - 1))
+        except MissingFileError:
+            return None
 
     def make(self) -> None:
         """Do nothing: a folder exists where files are."""
@@ -219,6 +185,38 @@ class RemoteOutput:
 
     def remove_leftovers(self, folder: str = "") -> None:
         """Do nothing: what is half-written has no name."""
+
+
+def _send(client: ObjectStore, name: str, file: BinaryIO) -> None:
+    """Send what the file holds, whole or in parts."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    many = size > ONE_PUT_BYTES
+    obstore.put(client, name, file, use_multipart=many, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+
+
+def _created(client: ObjectStore, name: str, data: bytes) -> bool | None:
+    """Whether the store wrote a file that is not there; None if it does not take the condition."""
+    try:
+        obstore.put(client, name, data, mode="create", use_multipart=False)
+    except _THERE:
+        return False
+    except (NotSupportedError, NotImplementedError):
+        return None
+    except BaseError as error:
+        if "status code: 501" in str(error):
+            return None
+        raise
+    return True
+
+
+def _delete(client: ObjectStore, names: list[str]) -> None:
+    try:
+        obstore.delete(client, names)
+    except FileNotFoundError:
+        for name in names:
+            with suppress(FileNotFoundError):
+                obstore.delete(client, name)
 
 
 def temporary_folder() -> Path:

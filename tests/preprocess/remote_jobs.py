@@ -19,7 +19,7 @@ from maskstream.preprocess.progress import Progress
 from maskstream.shards.errors import DatasetError, ResumeError, ShardError, UnfinishedError
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.records import JOB, RECORDS
+from maskstream.shards.format.records import JOB, RECORDS, REPORT
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.output import Location, output_at, within
 from maskstream.shards.stores.remote_output import PROBE, RemoteOutput
@@ -92,8 +92,8 @@ class RemoteJobs:
         assert verify(f"{place}/{SPLIT}", decode=True).ok
         assert len(Manifest.load(f"{place}/{SPLIT}")) == N_IMAGES - 1
         names = output_at(f"{place}/{SPLIT}").names(f"{RECORDS}/")
-        n_shards = -(-N_IMAGES // SHARD)
-        assert names == [*(f"{RECORDS}/image-folder-{n:06d}.tar.record" for n in range(n_shards)), f"{RECORDS}/{JOB}"]
+        records = [f"image-folder-{number:06d}.tar.record" for number in range(-(-N_IMAGES // SHARD))]
+        assert names == [f"{RECORDS}/{name}" for name in (*records, JOB, REPORT)]
 
     def test_worker_processes_write_too(self, raw: Path, place: str, wanted: dict[str, str]) -> None:
         run(raw, place, workers=2)

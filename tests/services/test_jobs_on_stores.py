@@ -128,4 +128,4 @@ def test_racing_drivers_of_which_one_is_killed_leave_one_split(s3: str, s3_serve
         assert contents(place) == contents(tmp_path / "local")
         assert verify(f"{place}/{SPLIT}").ok
         names = output_at(f"{place}/{SPLIT}").names(f"{RECORDS}/")
-        assert all(name.endswith((".record", "job.json")) for name in names)
+        assert all(name.endswith((".record", "job.json", "report.json")) for name in names)

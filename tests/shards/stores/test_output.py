@@ -11,7 +11,7 @@ import pytest
 
 from maskstream.shards.errors import OutageError, StoreError
 from maskstream.shards.format.records import Records
-from maskstream.shards.stores import remote_output
+from maskstream.shards.stores import client, complete, remote_output
 from maskstream.shards.stores.local_output import LocalOutput
 from maskstream.shards.stores.output import Location, Output, folder_and_name, last_parts, output_at, within
 from maskstream.shards.stores.remote_output import RemoteOutput
@@ -21,6 +21,7 @@ from tests.s3_double import BUCKET, S3Double, s3_double
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Double]:
     monkeypatch.setattr(remote_output, "_conditional", {})
+    monkeypatch.setattr(client, "MAX_RETRIES", 1)
     with s3_double() as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
@@ -74,7 +75,8 @@ def _write_half(output: Output, name: str) -> None:
 
 def test_only_one_creates_a_file(output: Output) -> None:
     assert output.create("dataset.json", b"one")
-    assert not output.create("dataset.json", b"two")
+    for data in (b"two", b"", b"longer"):
+        assert not output.create("dataset.json", data)
     assert output.whole("dataset.json", 9) == b"one"
     assert output.names() == ["dataset.json"]
 
@@ -99,6 +101,17 @@ def test_of_racing_runs_one_creates_the_file_where_the_store_can_tell(
         thread.join()
     assert sum(created) == (1 if conditional == "kept" else 8)
     assert sorted(double.objects) == ["x/dataset.json", "x/other"]
+
+
+def test_a_file_that_another_run_created_first_is_left(double: S3Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This run looked before the other one wrote. An equal file may be its own, if an answer was lost."""
+    monkeypatch.setattr(RemoteOutput, "size", lambda self, name: None)
+    double.objects["x/a"] = b"theirs"
+    output = output_at(f"s3://{BUCKET}/x")
+    for data in (b"", b"a", b"theirs!", b"longer than theirs"):
+        assert not output.create("a", data)
+    assert output.create("a", b"theirs")
+    assert double.objects == {"x/a": b"theirs"}
 
 
 def test_removing_what_is_not_there_is_no_error(output: Output) -> None:
@@ -174,9 +187,8 @@ def test_only_writable_places_are_outputs(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_away_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    from maskstream.shards.stores import client
-
     monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    monkeypatch.setattr(complete, "REPEATS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
