@@ -78,6 +78,7 @@ def make_shards(
     limits: Limits | None = None,
     max_rejects: float = MAX_REJECTS,
     retry_rejects: bool = False,
+    repair: bool = False,
     pauses_s: Sequence[float] = PAUSES_S,
     part: tuple[int, int] | None = None,
     finish: bool = False,
@@ -104,6 +105,9 @@ def make_shards(
     sources is rejected or missing, the split is not finished, and the run ends with DatasetError; a run with a larger
     share then uses what is written.
 
+    `repair` reads every shard, and writes again what is damaged: idx and sums files, the index, and shards, which are
+    encoded from their sources. A shard that would have other bytes than before is left as it is, with ShardError.
+
     Several machines share a job in parts. `part=(i, n)`, 1 <= i <= n, writes the shards i - 1, i - 1 + n, ... of each
     split and their records, and stops. Parts run at the same time and in any order; the next runs may have another n.
     `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and raises UnfinishedError
@@ -118,8 +122,10 @@ def make_shards(
         raise ValueError(f"{max_rejects=} must be a share of the sources, from 0 to 1")
     if overwrite and retry_rejects:
         raise ValueError("overwrite and retry_rejects exclude each other: overwrite encodes every source again")
-    if finish and (part or overwrite or retry_rejects):
-        raise ValueError("finish writes no shards; part, overwrite and retry_rejects belong to runs that do")
+    if finish and (part or overwrite or retry_rejects or repair):
+        raise ValueError("finish writes no shards; part, overwrite, retry_rejects and repair belong to runs that do")
+    if repair and (part or overwrite or retry_rejects):
+        raise ValueError("repair makes what was there; part, overwrite and retry_rejects belong to other runs")
     if part and overwrite:
         raise ValueError("a part cannot overwrite what other parts write; delete the output folder to start over")
     own = None if part is None else Part(*part)
@@ -143,6 +149,7 @@ def make_shards(
                 max_rejects=max_rejects,
                 retry_rejects=retry_rejects,
                 part=own,
+                repair=repair,
             )
             for name in raw.splits
         }

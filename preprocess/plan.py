@@ -28,7 +28,8 @@ _SHARDS_WANTED = 16
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
     """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
-    seconds between attempts to read one, where their files are, and the sources that ended a process before.
+    seconds between attempts to read one, where their files are, the sources that ended a process before, and the sha256
+    in hex of the tar that this one replaces, if it is damaged.
     """
 
     path: Location
@@ -38,6 +39,7 @@ class ShardTask:
     pauses_s: tuple[float, ...] = PAUSES_S
     files: RawFiles = LOCAL
     blames: Blames = NO_BLAMES
+    sha256: str | None = None
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..shards.errors import ShardError
 from ..shards.format.record import ShardRecord
 from ..shards.format.sample import Reject, Sample
 from ..shards.format.writer import write_shard
@@ -81,7 +82,7 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
     """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after.
 
     A source that ended a process before is encoded first, alone in a fresh process. Raises OutageError if a source
-    cannot be read.
+    cannot be read, ShardError if a shard that replaces a damaged one has other bytes.
     """
     clock = EffortClock()
 
@@ -93,7 +94,9 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
     sources: list[tuple[FileState, ...]] = []
     with task.files.at_hand() as hand, closing(_samples(task, hand, rejects, sources, counted)) as samples:
         first = next(samples, None)
-        shard = None if first is None else write_shard(task.path, chain([first], samples))
+        if first is None and task.sha256 is not None:
+            raise ShardError(f"{task.name}: none of its sources can be used now, so the damaged shard is not replaced")
+        shard = None if first is None else write_shard(task.path, chain([first], samples), task.sha256)
     return WrittenShard(shard=shard, rejects=tuple(rejects), sources=tuple(sources), effort=clock.effort())
 
 

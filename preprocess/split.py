@@ -16,6 +16,7 @@ from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError, 
 from ..shards.format.checked_file import read_checked
 from ..shards.format.columns import FORMAT
 from ..shards.format.dataset import DATASET_JSON, FOREIGN, finish_split, is_index, read_dataset_json
+from ..shards.format.mend import mended
 from ..shards.format.record import ShardRecord
 from ..shards.format.records import READERS, RECORDS, Records
 from ..shards.format.rejects import read_rejects
@@ -31,6 +32,7 @@ from .plan import ShardTask
 from .progress import Progress
 from .raw_files import LOCAL, RawFiles
 from .reject_limit import check_rejects
+from .repair import about
 from .report import report_of
 from .shard_task import WrittenShard, rejects_of, shard_files, sources_of
 from .source import Source
@@ -49,7 +51,8 @@ class SplitJob:
 
     `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
     `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand. `part` is the
-    part of the tasks that this run does, beside other runs; None for all.
+    part of the tasks that this run does, beside other runs; None for all. With `repair`, shards stand whose bytes are
+    those that were written, and others are encoded again to the same bytes.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class SplitJob:
         max_rejects: float = 1.0,
         retry_rejects: bool = False,
         part: Part | None = None,
+        repair: bool = False,
     ) -> None:
         self.folder = folder
         self.output = output_at(folder)
@@ -77,6 +81,7 @@ class SplitJob:
         self._files = tasks[0].files if tasks else LOCAL
         self._max_rejects = max_rejects
         self._retry_rejects = retry_rejects
+        self._repair = repair
         self._records = Records(self.output, WrittenShard)
         self._efforts: dict[str, Effort] = {}
         self._rejects: Sequence[Reject] = ()
@@ -116,7 +121,8 @@ class SplitJob:
             )
         found = list(self._records.firsts(self.tasks))
         if (
-            not job.verified
+            self._repair
+            or not job.verified
             or None in found
             or (self._retry_rejects and any(read and read["rejects"] for read in found))
         ):
@@ -137,6 +143,8 @@ class SplitJob:
         """
         if overwrite:
             self._clear()
+        if self._repair:
+            self.own = [replace(task, sha256=self._sha256(task)) for task in self.own]
         if not self.output.is_locked:
             self._begin_unlocked()
             return
@@ -144,9 +152,16 @@ class SplitJob:
         self._records.check(self._settings())
         self._check_sources()
         self._records.begin(self._settings())
-        self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
+        self._records.describe(about(self.info, self._missing))
+        if not self._repair:
+            self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
         self.output.remove_leftovers()
         self._sizes = self.output.sizes()
+
+    def _sha256(self, task: ShardTask) -> str | None:
+        """The checksum of the tar that an earlier run wrote; None if there is no record."""
+        found = self._records.read(task)
+        return None if found is None or found.shard is None else found.shard.sha256
 
     def _begin_unlocked(self) -> None:
         """Begin or continue where another run may be writing the same: nothing that stands is touched."""
@@ -178,7 +193,10 @@ class SplitJob:
         self._records.check(self._settings())
         self._check_sources()
         self._records.join(self._settings())
+        self._records.describe(about(self.info, self._missing))
         self._sizes = self.output.sizes()
+        if self._repair:
+            return
         if self.output.size(DATASET_JSON) is not None and not all(self._standing(self.own)):
             self._records.unverified()
             self.output.remove([DATASET_JSON])
@@ -241,6 +259,10 @@ class SplitJob:
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
         """The record of a shard that an earlier run has written; None if there is none."""
+        if self._repair:
+            found = self._records.read(task)
+            whole = found is not None and (found.shard is None or mended(self.output, found.shard) is not None)
+            return found if whole else None
         found = self._records.stands(task, self._sizes)
         return None if found is not None and self._retry_rejects and found.rejects else found
 

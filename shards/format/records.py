@@ -19,14 +19,17 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import xxhash
 
 from ..config import differences
-from ..errors import ResumeError
+from ..errors import ResumeError, StoreError
+from ..sealed import sealed, unsealed
 from ..stores.output import Location, Output, Sizes, output_at, within
 
 RECORDS = ".records"
 JOB = "job.json"
 REPORT = "report.json"
+ABOUT = "about.json"
 _JOB = f"{RECORDS}/{JOB}"
 _REPORT = f"{RECORDS}/{REPORT}"
+_ABOUT = f"{RECORDS}/{ABOUT}"
 _RECORD = ".record"
 _HEX = 16
 READERS = 16
@@ -43,6 +46,13 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTask:
+    """A task of which only the record is known."""
+
+    name: str
 
 
 class Record(Protocol):
@@ -148,6 +158,25 @@ class Records(Generic[RecordT]):
         if job is not None:
             self._write_job(Job(settings=job.settings, verified=True))
 
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Keep what else the index has to say, so that it can be written again from the records alone."""
+        data = sealed(facts)
+        if self.output.whole(_ABOUT, _MAX_BYTES) != data:
+            self.output.publish(_ABOUT, data)
+
+    def description(self) -> Json | None:
+        """What `describe` kept; None if there is none, or it is damaged."""
+        try:
+            found = self.output.whole(_ABOUT, _MAX_BYTES)
+            return None if found is None else unsealed(found)
+        except (ValueError, StoreError):
+            return None
+
+    def tasks(self) -> list[RecordedTask]:
+        """The tasks that have a record, by name."""
+        names = sorted(name.removeprefix(f"{RECORDS}/").removesuffix(_RECORD) for name in self._names())
+        return [RecordedTask(name) for name in names]
+
     def report(self, facts: Mapping[str, Any]) -> None:
         """Write the report of the job, for people; nothing reads it."""
         self.output.publish(_REPORT, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
@@ -177,12 +206,16 @@ class Records(Generic[RecordT]):
 
         sizes: those of the files, if they have been asked for already.
         """
+        record = self.read(task)
+        return record if record is not None and record.stands(self.output if sizes is None else sizes) else None
+
+    def read(self, task: Named) -> RecordT | None:
+        """The record of a task, whatever became of its files; None if there is none, or it is damaged."""
         data = self.output.whole(_name(task), _MAX_BYTES)
         lines = data.splitlines(keepends=True) if data else []
         if lines[-1:] != [_line(b"{}")] or not all(map(_is_whole, lines)) or len(lines) == 1:
             return None
-        record = self._kind.from_parts([_value(line) for line in lines[:-1]])
-        return record if record.stands(self.output if sizes is None else sizes) else None
+        return self._kind.from_parts([_value(line) for line in lines[:-1]])
 
     def record(self, task: Named, done: RecordT) -> None:
         """Record that the files of a task are published; replaces an earlier record."""
@@ -200,7 +233,7 @@ class Records(Generic[RecordT]):
         """Delete all records, the job last, so that none outlives its settings."""
         self.output.remove_leftovers(RECORDS)
         self.output.remove(self._names())
-        self.output.remove([_REPORT, _JOB])
+        self.output.remove([_REPORT, _ABOUT, _JOB])
 
     def _names(self) -> list[str]:
         """The names of all records."""

@@ -45,8 +45,7 @@ class ShardCheck:
         rows = self.rows.tolist()
         keys = self.manifest.keys(self.rows)
         spans = [self._spans(row) for row in rows]
-        index = sidecar_name(self.name, ".idx")
-        yield from _idx_problems(self.manifest.store, index, idx_text(zip(keys, spans, strict=True)))
+        yield from _idx_problems(self.manifest.store, sidecar_name(self.name, ".idx"), self.index)
         yield from self._table_problems()
 
         expected = {
@@ -71,6 +70,12 @@ class ShardCheck:
         yield from self._checksum_problems(reader)
         if reader.sha256.hexdigest() == self.declared.get("sha256"):
             yield from self._sums_problems(SUMS_OF[".tar"], reader)
+
+    @property
+    def index(self) -> str:
+        """What the idx must hold."""
+        spans = [self._spans(row) for row in self.rows.tolist()]
+        return idx_text(zip(self.manifest.keys(self.rows), spans, strict=True))
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
         """Offset and size of a sample's members, by their ending, in the order of the tar."""

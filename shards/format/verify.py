@@ -87,6 +87,10 @@ def unreadable(error: MaskstreamError) -> VerifyReport:
     return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
 
 
+def _nothing(size_bytes: int) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class SplitCheck:
     """A split that is checked in parts: what its files say of each other, and each of its shards.
@@ -115,8 +119,13 @@ class SplitCheck:
 
     def shard_problems(self, number: int, *, decode: bool, advance: Callable[[int], None]) -> list[str]:
         """The problems of a shard, which is read once; `advance` is told of the bytes that were read."""
+        check = self.shard(number, decode=decode, advance=advance)
+        return [f"{check.name}: {problem}" for problem in _capped(_guarded(check.problems()))]
+
+    def shard(self, number: int, *, decode: bool = False, advance: Callable[[int], None] = _nothing) -> ShardCheck:
+        """The check of a shard."""
         shard = self.shards[number]
-        check = ShardCheck(
+        return ShardCheck(
             manifest=self.manifest,
             name=shard.name,
             rows=self.rows[number],
@@ -124,7 +133,6 @@ class SplitCheck:
             decode=decode,
             advance=advance,
         )
-        return [f"{shard.name}: {problem}" for problem in _capped(_guarded(check.problems()))]
 
     def report(self, problems: list[str]) -> VerifyReport:
         """The report of a check that found these problems."""

@@ -37,13 +37,14 @@ class _HashedStream:
         return self._stream.write(data)
 
 
-def write_shard(path: Location, samples: Iterable[Sample]) -> ShardRecord:
+def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = None) -> ShardRecord:
     """Write `samples` in order into the USTAR tar at `path` (or a URL), with its `.idx` and `.sums` files.
 
     The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.members`, mode 0644,
     mtime 0, uid and gid 0, no user and group names. After an exception, including one of `samples`, nothing is
     published. Raises ValueError if the path does not end in .tar, ShardError if there are no samples, a key occurs
-    twice or has an empty part between slashes, or a member is larger than 8 GiB.
+    twice or has an empty part between slashes, a member is larger than 8 GiB, or the tar has another checksum than
+    `sha256`, that of the tar that it is to replace.
     """
     folder, name = folder_and_name(path)
     if PurePosixPath(name).suffix != ".tar":
@@ -67,6 +68,11 @@ def write_shard(path: Location, samples: Iterable[Sample]) -> ShardRecord:
         hashed.write(bytes(-hashed.size_bytes % tarfile.RECORDSIZE))
         if not rows:
             raise ShardError(f"{name}: there are no samples to write; a shard needs at least one")
+        if sha256 not in (None, hashed.sha256.hexdigest()):
+            raise ShardError(
+                f"{name}: what was encoded again has other bytes (sha256 {hashed.sha256.hexdigest()}) than what was "
+                f"written once ({sha256}), so it cannot replace it; write the split anew with --overwrite"
+            )
         index = idx_text((row.key, row.spans) for row in rows.values())
         output.publish(f"{PurePosixPath(name).stem}.idx", index.encode("ascii"))
         output.publish(f"{PurePosixPath(name).stem}{SUMS}", hashed.sums.digest())

@@ -88,7 +88,7 @@ def test_a_split_is_verified_and_complete(raw, tmp_path):
 
     manifest = Manifest.load(train.folder)
     assert verify(train.folder, decode=True).ok
-    assert len(list((train.folder / RECORDS).iterdir())) == 4 + 2
+    assert len(list((train.folder / RECORDS).iterdir())) == 4 + 3
     assert manifest.info["label_names"] == ["a", "b"]
     rejects = pq.read_table(train.folder / "rejects.parquet").to_pylist()
     assert [reject["source"] for reject in rejects] == ["train/a/text.mp4", "train/b/empty.mp4"]
@@ -218,7 +218,7 @@ def test_overwrite_overwrites_and_leaves_nothing(raw, tmp_path):
     records = [
         sorted(path.name for path in (folder / "train" / RECORDS).iterdir()) for folder in (out, tmp_path / "whole")
     ]
-    assert records[0] == records[1] == ["folder-000000.tar.record", "job.json", "report.json"]
+    assert records[0] == records[1] == ["about.json", "folder-000000.tar.record", "job.json", "report.json"]
 
 
 def test_overwrite_deletes_no_index_of_other_tars(raw, tmp_path):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from maskstream.preprocess import judge, libraries, make_shards
+from maskstream.preprocess import libraries, make_shards, raw_files
 from maskstream.preprocess.effort import Effort
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.progress import Progress
@@ -79,7 +79,7 @@ def test_what_went_wrong_is_counted_and_shown(raw, tmp_path, monkeypatch):
 
 
 def test_retries_are_counted(raw, tmp_path, monkeypatch):
-    real, failed = judge.read_state, []
+    real, failed = raw_files.read_state, []
 
     def flaky(path):
         if path.name == "4.png" and not failed:
@@ -87,7 +87,7 @@ def test_retries_are_counted(raw, tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
         return real(path)
 
-    monkeypatch.setattr(judge, "read_state", flaky)
+    monkeypatch.setattr(raw_files, "read_state", flaky)
     told = Told()
     run(raw, tmp_path / "out", progress=told)
     assert report(tmp_path / "out")["retries"] == 1

@@ -72,6 +72,12 @@ def shards(
         bool,
         typer.Option("--retry-rejects", help="Encode the shards with rejects again, also of a finished split."),
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Read a finished split, and write again what is damaged, to the bytes that it had."
+        ),
+    ] = False,
     executor: Annotated[
         str,
         typer.Option(
@@ -130,10 +136,10 @@ def shards(
     folder = dataset.rpartition(":")[2]
     root, out = root or f"data/raw/{folder}", out or f"data/shards/{folder}"
     if executor == "slurm":
-        if part or finish or overwrite:
+        if part or finish or overwrite or repair:
             raise ValueError(
-                "--executor slurm starts parts and a finish itself; leave out --part and --finish, and delete the "
-                "output folder instead of --overwrite"
+                "--executor slurm starts parts and a finish itself; leave out --part, --finish and --repair, and "
+                "delete the output folder instead of --overwrite"
             )
         number = parts or min(_DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard))
         job = SlurmJob(
@@ -162,6 +168,7 @@ def shards(
             limits=limits,
             max_rejects=max_rejects,
             retry_rejects=retry_rejects,
+            repair=repair,
             part=None if own is None else (own.number, own.count),
             finish=finish,
             progress=shown,

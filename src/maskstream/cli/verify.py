@@ -18,18 +18,32 @@ def verify(
     data: Data,
     decode: Annotated[bool, typer.Option("--decode", help="Also decode every sample.")] = False,
     workers: Workers = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="First write again what is damaged and can be made from the rest: idx, sums, the index. A damaged "
+            "shard needs its sources: `maskstream shards ... --repair`.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check every byte of a split against its checksums and index; the exit code is 1 if something is wrong."""
     from ..pages.figures.words import plural
     from ..preprocess.progress import ProgressBar
+    from ..preprocess.repair import RepairReport, repair_split
     from ..preprocess.verification import verify_split
 
+    mended = repair_split(data) if repair else RepairReport()
     with nullcontext() if as_json else ProgressBar() as shown:
         result = verify_split(data, decode=decode, workers=workers, progress=shown)
     if as_json:
-        print(json.dumps(asdict(result) | {"ok": result.ok}))
+        print(json.dumps(asdict(result) | {"ok": result.ok} | (asdict(mended) if repair else {})))
     else:
+        for name in mended.repaired:
+            console.print(f"repaired {escape(name)}", highlight=False, soft_wrap=True)
+        for problem in mended.beyond:
+            errors.print(f"[red]not repaired[/] {escape(problem)}", highlight=False, soft_wrap=True)
         for problem in result.problems:
             errors.print(f"[red]problem[/] {escape(problem)}", highlight=False, soft_wrap=True)
         console.print(
