@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,16 +80,11 @@ class BlockCache:
 
     def has_any(self, file: str, begin: int, size: int) -> bool:
         """Whether the cached file has data in [begin, begin + size), right or wrong; False if it is a hole."""
-        try:
-            descriptor = os.open(self._path(file, "blocks"), os.O_RDONLY | _FLAGS)
-        except OSError:
-            return False
-        try:
-            return os.lseek(descriptor, begin, os.SEEK_DATA) < begin + size
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
+        return self._data(file, begin) < begin + size
+
+    def has_all(self, file: str, begin: int, size: int) -> bool:
+        """Whether the cached file has no hole in [begin, begin + size); what it has may be wrong."""
+        return self._data(file, begin, size) == begin
 
     def put(self, file: str, begin: int, data: bytes) -> None:
         """Keeps blocks of a remote file that were fetched and checked."""
@@ -150,6 +146,20 @@ class BlockCache:
                     os.ftruncate(descriptor, begin + len(data))
             finally:
                 os.close(descriptor)
+
+    def _data(self, file: str, begin: int, size: int = 0) -> int:
+        """Where the first data at or behind `begin` are; beyond all files for none, or if they end within `size`."""
+        try:
+            descriptor = os.open(self._path(file, "blocks"), os.O_RDONLY | _FLAGS)
+        except OSError:
+            return sys.maxsize
+        try:
+            data = os.lseek(descriptor, begin, os.SEEK_DATA)
+            return data if not size or os.lseek(descriptor, data, os.SEEK_HOLE) >= data + size else sys.maxsize
+        except (OSError, OverflowError):  # no data behind `begin`, or no place that a file can have
+            return sys.maxsize
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -7,8 +7,9 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
-from .base import Announcement, Range, ShardFile, Store
+from .base import UNHEEDED, Announcement, Range, ShardFile, Store
 
 THREADS = 32
 MOST_BYTES = 256 << 20
@@ -18,20 +19,32 @@ NEAR_BYTES = 64 << 10
 """Ranges of one announcement that are so near to each other are fetched as one."""
 
 
+class Far(Store, Protocol):
+    """A store of which some ranges are far away."""
+
+    def is_near(self, one: Range) -> bool:
+        """Whether a range is read as fast as from a local disk. It never fails."""
+        ...
+
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Far:
+        """As that of any store."""
+        ...
+
+
 class ReadAhead:
-    """A store that fetches announced ranges of another one with up to `threads` threads.
+    """A store that fetches announced ranges of another one with up to `threads` threads, unless they are near.
 
     At most `most_bytes` are fetched and not dropped yet; what is announced beyond waits. A reader never waits for a
     fetch that has not begun: it reads by itself. An error of a fetch is raised where its range is read. A pickled copy,
     and a fork of the process, has announcements of its own.
     """
 
-    def __init__(self, store: Store, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, store: Far, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
         self._store = store
         self._threads, self._most_bytes = threads, most_bytes
         self._begin()
 
-    def __reduce__(self) -> tuple[Callable[..., ReadAhead], tuple[Store, int, int]]:
+    def __reduce__(self) -> tuple[Callable[..., ReadAhead], tuple[Far, int, int]]:
         return _ahead_of, (self._store, self._threads, self._most_bytes)
 
     def _begin(self) -> None:
@@ -98,7 +111,10 @@ class ReadAhead:
         """Fetches the ranges soon, and keeps them until the announcement is dropped."""
         if self._process != os.getpid():
             self._begin()
-        spans = [_Span(one) for one in _merged(ranges) if one.size <= MOST_SPAN_BYTES]
+        far = [one for one in ranges if not self._store.is_near(one)]
+        if not far:
+            return UNHEEDED
+        spans = [_Span(one) for one in _merged(far) if one.size <= MOST_SPAN_BYTES]
         with self._lock:
             for span in spans:
                 self._spans[span.range.name].append(span)
@@ -199,5 +215,5 @@ def _merged(ranges: Sequence[Range]) -> list[Range]:
     return merged
 
 
-def _ahead_of(store: Store, threads: int, most_bytes: int) -> ReadAhead:
+def _ahead_of(store: Far, threads: int, most_bytes: int) -> ReadAhead:
     return ReadAhead(store, threads=threads, most_bytes=most_bytes)

@@ -14,9 +14,9 @@ import obstore
 from obstore.exceptions import GenericError
 
 from ..errors import StoreError, UnlistedError
-from .base import UNHEEDED, Announcement, Range, ShardFile, Store
+from .base import UNHEEDED, Announcement, Range, ShardFile
 from .block_cache import BlockCache
-from .block_sums import blocks_around, check_blocks, sums_bytes, sums_name
+from .block_sums import BLOCK_BYTES, blocks_around, check_blocks, sums_bytes, sums_name
 from .client import bucket_client, errors_of, is_beyond_the_end, waited_for
 from .complete import asked, contents, part, parts
 from .location import place_of
@@ -140,7 +140,7 @@ class RemoteStore:
             )
         return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
 
-    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> RemoteStore:
         """The same store with these shards."""
         return RemoteStore(self._location, shards=shards, outside=outside or self._outside, cache=self._cache)
 
@@ -178,6 +178,14 @@ class RemoteStore:
         if self._cache is None or blocks.name not in self._sha256:
             return False
         return self._cache.has_any(self._in_cache(blocks.name), blocks.offset, blocks.size)
+
+    def is_near(self, one: Range) -> bool:
+        """Whether the node's cache has the range, so that it need not be fetched ahead."""
+        name, offset, size = one
+        if self._cache is None or name not in self._sha256 or not size:
+            return False
+        before = offset % BLOCK_BYTES
+        return self._cache.has_all(self._in_cache(name), offset - before, before + size)
 
     def _from_cache(self, blocks: Range, sums: Sums) -> bytes:
         """The blocks by the node's cache; what it lacks is fetched."""

@@ -42,8 +42,11 @@ class Remote(LocalStore):
             self.alone += 1
         return super().read(name, offset, size)
 
-    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
+    def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Remote:
         return self
+
+    def is_near(self, one: Range) -> bool:
+        return False
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         return [self.read(*one) for one in ranges]
@@ -61,8 +64,9 @@ def far(monkeypatch, kind):
     stores: list[ReadAhead] = []
     load = Manifest.load
 
-    def loaded(store: Store) -> Manifest:
-        manifest = load(ReadAhead(Remote(Path(store.location)), threads=4))
+    def loaded(location: Path | Store) -> Manifest:
+        folder = location if isinstance(location, Path) else Path(location.location)
+        manifest = load(ReadAhead(Remote(folder), threads=4))
         stores.append(manifest.store)
         return manifest
 

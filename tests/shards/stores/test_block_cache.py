@@ -86,6 +86,21 @@ def test_only_what_is_damaged_is_fetched_and_mended(
     assert remote.new == []
 
 
+def test_holes_and_data_are_told_apart(tmp_path: Path) -> None:
+    remote, cache = Remote(), BlockCache(tmp_path, 1 << 20)
+    remote.read(cache, 10, 20, name="x")
+    remote.read(cache, 30, 41, name="x")
+    for first, stop, some, every in ((0, 5, False, False), (5, 15, True, False), (10, 20, True, True)):
+        place = first * BLOCK_BYTES, (stop - first) * BLOCK_BYTES
+        assert (cache.has_any("x", *place), cache.has_all("x", *place)) == (some, every)
+    assert cache.has_all("x", 39 * BLOCK_BYTES, SIZE - 39 * BLOCK_BYTES)
+    assert not cache.has_all("x", 39 * BLOCK_BYTES, 3 * BLOCK_BYTES)
+    assert not cache.has_any("x", 41 * BLOCK_BYTES, BLOCK_BYTES)
+    for place in ((-5, 5), (1 << 70, 5), (0, 1 << 70)):
+        assert not cache.has_all("x", *place)
+    assert not cache.has_any("y", 0, BLOCK_BYTES)
+
+
 def test_other_contents_of_the_same_location_never_mix(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, 1 << 20)
     one, two = Remote(1), Remote(2)

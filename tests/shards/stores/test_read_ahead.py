@@ -43,6 +43,9 @@ class Slow(LocalStore):
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         return [self.read(*one) for one in ranges]
 
+    def is_near(self, one: Range) -> bool:
+        return one.name == "near.tar"
+
     def size(self, name: str) -> int:
         return len(name)
 
@@ -141,6 +144,16 @@ def test_no_more_threads_than_allowed_and_a_long_range_is_left_to_its_reader(slo
     slow.gate.set()
     time.sleep(0.05)
     assert len(slow.reads) == slow.most == 3
+
+
+def test_what_is_near_is_left_to_its_reader(slow: Slow) -> None:
+    slow.gate.set()
+    store = ReadAhead(slow)
+    store.announce([Range("near.tar", 0, 10)]).drop()
+    announced = store.announce([Range("near.tar", 0, 10), Range("a.tar", 0, 10)])
+    assert store.read("a.tar", 0, 10) == contents(0, 10)
+    assert slow.reads == [Range("a.tar", 0, 10)]
+    announced.drop()
 
 
 def test_an_error_is_raised_where_the_range_is_read_and_each_time(slow: Slow) -> None:
