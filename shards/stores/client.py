@@ -51,6 +51,8 @@ _CREDENTIALS = "~/.aws/credentials"
 _MACHINE = "169.254."
 """The beginning of the addresses where a machine asks for its own credentials."""
 _MOST_WORDS = 300
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+"""What stores say where there is no bucket; a server may have a file that is missing too, which is another thing."""
 
 _started_in: int | None = None
 """The process in which this package first used a client. Its threads do not survive a fork."""
@@ -119,18 +121,22 @@ def errors_of(where: str) -> Iterator[None]:
     """Raises MissingFileError and OutageError for what a client raises about `where`."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise MissingFileError(f"there is no file {where}") from error
-    except (UnauthenticatedError, PermissionDeniedError) as error:
-        raise OutageError(
-            f"{where} may not be accessed with these credentials ({reason_of(error)}); see docs/stores.md"
-        ) from error
-    except GenericError as error:
+    except (FileNotFoundError, GenericError) as error:
+        if any(code in str(error) for code in _NO_BUCKET):
+            raise OutageError(
+                f"there is no bucket {place_of(where).bucket!r} for {where}; create it, or give another"
+            ) from error
+        if isinstance(error, FileNotFoundError):
+            raise MissingFileError(f"there is no file {where}") from error
         if _MACHINE in str(error):
             raise OutageError(
                 f"there are no credentials for {where} ({reason_of(error)}); see docs/stores.md"
             ) from error
         raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from error
+    except (UnauthenticatedError, PermissionDeniedError) as error:
+        raise OutageError(
+            f"{where} may not be accessed with these credentials ({reason_of(error)}); see docs/stores.md"
+        ) from error
     except BaseError as error:
         raise OutageError(f"{where}: {reason_of(error)}") from error
 

@@ -103,3 +103,10 @@ def test_a_server_that_is_away(s3: str, split: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(OutageError, match=r"dataset\.json cannot be reached"):
         Manifest.load(f"{s3}/train")
+
+
+@pytest.mark.parametrize("kind", ["s3", "azure"])
+def test_a_place_that_does_not_exist_is_named(kind: str, request: pytest.FixtureRequest) -> None:
+    scheme = request.getfixturevalue(kind).partition("://")[0]
+    with pytest.raises(OutageError, match=r"there is no bucket 'nobucket' for .*; create it, or give another$"):
+        Manifest.load(f"{scheme}://nobucket/train")
