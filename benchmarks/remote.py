@@ -10,8 +10,9 @@ two threads goes through an epoch in each way, in turns:
     warm       again, with the cache that `cold` has filled
 
 Printed per way, as medians over the rounds: clips/s without the first batch, the seconds until the first batch after
-the loader was opened, processor ms of the loader's process per clip, requests and bytes of the proxy per clip. The
-server and the proxy run on the same machine; what they take of its cores is lost to the loader.
+the loader was opened, processor ms of the loader's process per clip, requests and bytes of the proxy per clip. A
+ratio is the median of the ratios within the rounds. The server and the proxy run on the same machine; what they take of
+its cores is lost to the loader, so --cores gives the loader some of them and the servers the others.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from clips import Form, build
 from machine import facts
 
 from maskstream.pipelines import video_loader
-from maskstream.shards.format.dataset import DATASET_JSON, finish_split, read_dataset_json
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
@@ -60,21 +62,29 @@ def main() -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    local = made(arguments.data / "remote", arguments)
+    split = made(arguments.data / "remote", arguments)
     rounds: dict[str, list[dict[str, float]]] = defaultdict(list)
+    cores = sorted(os.sched_getaffinity(0))
+    if arguments.cores:
+        os.sched_setaffinity(0, cores[arguments.cores :])  # the servers inherit it
     with tempfile.TemporaryDirectory(dir=arguments.data) as folder, seaweedfs(Path(folder) / "weed") as server:
         os.environ.update(server.env)
-        upload(local, f"s3://{BUCKET}/train")
+        upload(split, f"s3://{BUCKET}/train")
         (Path(folder) / "proxy").mkdir()
         with proxied(server.port, Faults(share=0.0, delay_s=DELAY_S), Path(folder) / "proxy") as proxy:
             os.environ.update(environment(proxy.url))
-            measured(str(local), {}, proxy, arguments, epoch=0)  # imports, decoders and the page cache are warm
+            if arguments.cores:
+                os.sched_setaffinity(0, cores[: arguments.cores])
+            measured(str(split), {}, proxy, arguments, epoch=0)  # imports, decoders and the page cache are warm
             for n in range(arguments.rounds):
-                for way, settings in ways(local, Path(folder) / "cache").items():
+                for way, settings in ways(split, Path(folder) / "cache").items():
                     rounds[way].append(measured(*settings, proxy, arguments, epoch=n))
                 shutil.rmtree(Path(folder) / "cache")
                 print(f"round {n + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
     result = {way: {name: median(one[name] for one in each) for name in each[0]} for way, each in rounds.items()}
+    for way, each in rounds.items():
+        pairs = zip(each, rounds["local"], strict=True)
+        result[way]["of local"] = median(one["clips/s"] / local["clips/s"] for one, local in pairs)
     show(result)
     if arguments.out:
         arguments.out.write_text(json.dumps({"result": result, "rounds": rounds, "machine": facts(("obstore",))}))
@@ -89,15 +99,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16, help="samples of a batch")
     parser.add_argument("--threads", type=int, default=2, help="decoding threads")
     parser.add_argument("--rounds", type=int, default=5, help="rounds in which each way has its turn")
+    parser.add_argument("--cores", type=int, help="how many cores the loader has; the servers get the others")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     return parser.parse_args()
 
 
 def made(folder: Path, arguments: argparse.Namespace) -> Path:
     """The split with the real clips over and over; made once."""
-    info = read_dataset_json(folder) if (folder / DATASET_JSON).exists() else None
     wanted = {"shards": arguments.shards, "samples": arguments.shards * arguments.per_shard}
-    if info is None or any(info["counts"][name] != count for name, count in wanted.items()):
+    try:
+        counts = read_dataset_json(folder)["counts"]
+    except ShardError:  # it was not made yet, or has an older format
+        counts = {}
+    if any(counts.get(name) != count for name, count in wanted.items()):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         samples = repeated(build(arguments.data, arguments.media, Form())["train"].manifest)
@@ -175,10 +189,9 @@ def cpu_s() -> float:
 
 
 def show(result: dict[str, dict[str, float]]) -> None:
-    local = result["local"]["clips/s"]
     for way, one in result.items():
         print(
-            f"{way:8} {one['clips/s']:7.1f} clips/s ({one['clips/s'] / local:.3f} of local), first batch "
+            f"{way:8} {one['clips/s']:7.1f} clips/s ({one['of local']:.3f} of local), first batch "
             f"{one['first batch s']:.2f} s, opened in {one['open s']:.2f} s, {one['cpu ms']:.1f} CPU ms, "
             f"{one['requests']:.2f} requests and {one['kB']:.0f} kB a clip ({one['read kB']:.0f} kB wanted)"
         )
