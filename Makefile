@@ -12,6 +12,9 @@ DATA    ?= data/shards/sample/train
 N       ?= 1000
 SEED    ?= 0
 ATTACK  ?=
+# Where the attacked shards lie (local, s3, az, http) and where tasks run (local, ray); after make test-services.
+STORE   ?= local
+EXECUTOR ?= local
 # The demo of a modality: make demo MODALITY=audio
 MODALITY ?= video
 # What a demo needs beyond the package itself: extras of pyproject.toml.
@@ -99,8 +102,8 @@ test-all: test  ## the test suite, and then what takes long
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
 	$(BIN)/python -m pytest -m services
 
-attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name]: damage, kills and hostile data, and what came of them (docs/robustness.md)
-	$(BIN)/python -m tests.attacks -n $(N) --seed $(SEED) $(ATTACK)
+attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name STORE=s3 EXECUTOR=ray]: damage, kills and hostile data, and what came of them (docs/robustness.md)
+	$(BIN)/python -m tests.attacks -n $(N) --seed $(SEED) --store $(STORE) --executor $(EXECUTOR) $(ATTACK)
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .

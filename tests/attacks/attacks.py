@@ -1,6 +1,6 @@
 """The attacks by name. An attack is a module of this folder with
 
-    attack(count, seed, folder) -> Counter[str]
+    attack(count, seed, folder) -> Counter[str]      # or attack(count, seed, folder, where)
 
 which does `count` attacks, drawn from `seed`, below an empty folder and counts their ends. Ends in `BAD` break a
 promise of docs/robustness.md; all others, such as "exact" or "refused", keep it. It prints the seed and number of a
@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from .where import EXECUTORS, HERE, STORES, Where
 
 BAD = {
     "signal": "signals",
@@ -32,6 +34,7 @@ class Attack:
     """An attack: its module in this folder; how many the test suite does, and the good ends that these must show.
 
     cost: what one attack costs, as a multiple of the cheapest. `make attack N=5000` does 5000 // cost of them.
+    stores, executors: where its shards may lie and its tasks may run (where.py).
     slow: whether the tests leave it to `make test-all`. timed: whether ends depend on the clock, so that not all of
     them occur each time.
     """
@@ -42,22 +45,30 @@ class Attack:
     cost: int = 1
     slow: bool = False
     timed: bool = False
+    stores: tuple[str, ...] = ("local",)
+    executors: tuple[str, ...] = ("local",)
 
-    def __call__(self, count: int, seed: int, folder: Path) -> Counter[str]:
-        run: Callable[[int, int, Path], Counter[str]] = importlib.import_module(f"{__package__}.{self.module}").attack
-        return run(count, seed, folder)
+    def is_for(self, store: str, executor: str) -> bool:
+        """Whether it can be done there."""
+        return store in self.stores and executor in self.executors
+
+    def __call__(self, count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[str]:
+        run: Callable[..., Counter[str]] = importlib.import_module(f"{__package__}.{self.module}").attack
+        return run(count, seed, folder) if where is HERE else run(count, seed, folder, where)
 
 
 ATTACKS = {
     "cache": Attack(module="cache", few=8000, ends=("cached", "fetched")),
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True),
-    "flips": Attack(module="flips", few=150, ends=("refused", "right")),
+    "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
     "names": Attack(module="names", few=40, ends=("exact", "refused")),
     "outages": Attack(module="outages", few=8, ends=("exact", "outage"), cost=10, timed=True),
     "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20),
-    "shard-kills": Attack(module="shard_kills", few=8, ends=("exact",), cost=10),
+    "shard-kills": Attack(
+        module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=EXECUTORS
+    ),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample")),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),
     "worker-kills": Attack(module="worker_kills", few=8, ends=("exact",), cost=50, slow=True),

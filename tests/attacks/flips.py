@@ -34,6 +34,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
 from ..pipelines.every_modality import AUDIO, MODALITIES, SAMPLES, write_split
+from .where import HERE, Where
 
 SOURCES = {name: modality.source for name, modality in MODALITIES.items()} | {
     "audio": AudioData(**{name: value for name, value in AUDIO.items() if name != "mixup"}).source
@@ -45,12 +46,15 @@ HANG_S = 120.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def attack(count: int, seed: int, folder: Path) -> Counter[str]:
+def attack(count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[str]:
     """Flips `count` bits, one at a time, in splits below `folder`; returns how many flips ended in which way."""
+    if where.store == "http":
+        folder = where.root / "attack"
     make_splits(folder)
     ends: Counter[str] = Counter()
     while (done := ends.total()) < count:
         words = [sys.executable, "-m", __name__, str(folder), str(done), str(count), str(seed)]
+        words += [where.store, where.url, str(where.root)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT) as process:
             ended = _ends_of(process, ends, count - done)
         if not ended and ends.total() < count:
@@ -101,15 +105,16 @@ def _whole_again(folder: Path) -> None:
 class Target:
     """A split whose bits are flipped, and what its samples are."""
 
-    def __init__(self, split: Path) -> None:
-        self.split = split
+    def __init__(self, split: Path, where: Where) -> None:
+        self.split, self.where = split, where
+        self.location = where.copied(split)
         self.name = split.parent.name.removeprefix("foreign-")
         self.files = sorted(path for path in split.iterdir() if path.is_file())
         self.truth = self.rows(range(SAMPLES))
 
     def rows(self, samples: Any) -> dict[int, Any]:
         """The values of some samples, as a loader makes them; None for one that it refuses."""
-        manifest = Manifest.load(self.split)
+        manifest = Manifest.load(self.location)
         split = Split(manifest=manifest, seed=5, device=torch.device("cpu"), workers=0, threads=1)
         sampler = SOURCES[self.name](split).sampler
         found: dict[int, Any] = {}
@@ -129,10 +134,12 @@ class Target:
         with path.open("r+b") as file:
             file.seek(at)
             file.write(bytes([whole[at] ^ 1 << bit]))
+        self.where.changed(self.location, path)
         try:
             return self._seen(sorted(samples)), f"{path}, byte {at}, bit {bit}"
         finally:
             path.write_bytes(whole)
+            self.where.changed(self.location, path)
 
     def _nearest(self, path: Path, at: int) -> list[int]:
         """The samples whose data a byte of a tar or of its sums is about, if any."""
@@ -149,9 +156,9 @@ class Target:
 
     def _seen(self, samples: list[int]) -> str:
         try:
-            noticed = bool(verify(self.split).problems)
+            noticed = bool(verify(self.location).problems)
             try:
-                inspect(self.split)
+                inspect(self.location)
                 rows = self.rows(samples)
             except MaskstreamError:
                 return "refused" if noticed else "missed"
@@ -165,7 +172,7 @@ class Target:
         return "refused" if None in rows.values() else "right"
 
 
-def flip(folder: Path, first: int, count: int, seed: int) -> None:
+def flip(folder: Path, first: int, count: int, seed: int, where: Where) -> None:
     """Do the flips [first, count) and print the end of each as a line."""
     torch.set_num_threads(1)
     splits = _splits(folder)
@@ -174,7 +181,7 @@ def flip(folder: Path, first: int, count: int, seed: int) -> None:
         rng = np.random.default_rng((seed, number))
         split = splits[number % len(splits)]
         if split not in targets:
-            targets[split] = Target(split)
+            targets[split] = Target(split, where)
         end, what = targets[split].end_of(rng)
         if end not in ("right", "refused"):
             print(f"{end}: seed {seed}, flip {number}: {what}", file=sys.stderr)
@@ -183,9 +190,9 @@ def flip(folder: Path, first: int, count: int, seed: int) -> None:
 
 def main() -> None:
     """The process that flips bits: its arguments are those of `flip`."""
-    folder, first, count, seed = sys.argv[1:]
+    folder, first, count, seed, store, url, root = sys.argv[1:]
     logging.disable(logging.WARNING)
-    flip(Path(folder), int(first), int(count), int(seed))
+    flip(Path(folder), int(first), int(count), int(seed), Where(store, url, Path(root)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 
 from . import __main__ as runner
 from .attacks import ATTACKS, BAD, Attack, broken, line
+from .where import HERE
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,8 @@ def test_every_module_of_the_folder_is_registered() -> None:
 def fake(monkeypatch):
     """Registers an attack of which every third ends badly."""
 
-    def run(self, count, seed, folder):
+    def run(self, count, seed, folder, where):
+        assert where is HERE
         assert folder.is_dir()
         assert not list(folder.iterdir())
         return Counter(["exact", "exact", self.module][n % 3] for n in range(seed, seed + count))
@@ -68,6 +70,13 @@ def test_other_names_are_refused(capsys):
     with pytest.raises(SystemExit):
         runner.main(["lure"])
     assert "no attack is named lure; there are " in capsys.readouterr().err
+
+
+def test_an_attack_that_a_store_does_not_have_is_refused(fake, capsys):
+    fake("calm", module="refused")
+    with pytest.raises(SystemExit):
+        runner.main(["calm", "--store", "s3"])
+    assert "not with s3 and local: calm; there are flips, shard-kills" in " ".join(capsys.readouterr().err.split())
 
 
 def test_only_bad_ends_are_broken_promises():

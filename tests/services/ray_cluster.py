@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from .networks import Host, hosts
-from .server import program, running
+from .server import free_ports, program, running
 
 _PORT = 6379
 ENV = {
     "RAY_AUTH_MODE": "disabled",  # only this machine reaches these hosts
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # else tasks starve beside other tests
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
 }
@@ -56,7 +60,26 @@ def ray_cluster(n_nodes: int, cpus: int) -> Iterator[RayCluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answers(ip: str) -> bool:
-    with suppress(OSError), socket.create_connection((ip, _PORT), timeout=1):
+@contextmanager
+def cluster_of_this_machine(cpus: int, env: Mapping[str, str]) -> Iterator[str]:
+    """The address of a cluster in this machine's own network, whose tasks have `env` in their environment."""
+    ray = program("ray")
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    [port] = free_ports(1)
+    command = [ray, "start", "--block", "--head", f"--port={port}", "--node-ip-address=127.0.0.1"]
+    command += ["--include-dashboard=false", f"--temp-dir={folder}", f"--num-cpus={cpus}"]
+    command.append(f"--object-store-memory={100 << 20}")
+    try:
+        with running(command, folder, ready=partial(_answers, "127.0.0.1", port), env={**ENV, **env}):
+            yield f"127.0.0.1:{port}"
+    finally:
+        for pid in subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True).stdout.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(ip: str, port: int = _PORT) -> bool:
+    with suppress(OSError), socket.create_connection((ip, port), timeout=1):
         return True
     return False
