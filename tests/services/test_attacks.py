@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ..attacks.attacks import ATTACKS, line
-from ..attacks.where import EXECUTORS, STORES, opened
+from ..attacks.where import opened
 
 pytestmark = pytest.mark.services
 
 FEW = {"flips": 16, "shard-kills": 4}
-PLACES = [(store, executor) for store in STORES for executor in EXECUTORS if (store, executor) != ("local", "local")]
+PLACES = (("s3", "local"), ("az", "local"), ("http", "local"), ("local", "ray"), ("s3", "ray"))
 
 
 @pytest.mark.parametrize(
