@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .rng import sample_rng
 
 Int64Array = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 ORDER_VERSION = 1
 """The version of the order of samples and of their random draws (clip, crop, mask). It is raised when one of these
@@ -50,6 +51,7 @@ class Order:
     block: int | None = None
     shuffle: bool = True
     _dealt: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    _starts: Int64Array = field(init=False, repr=False, compare=False)
     _n_batches: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +64,7 @@ class Order:
         if self.block is not None and self.block < 1:
             raise ValueError(f"block of {self.block} shards; it must be at least 1, or None for all shards of a lane")
         object.__setattr__(self, "_dealt", dealt(self.shard_sizes, self.lanes))
+        object.__setattr__(self, "_starts", np.concatenate([[0], np.cumsum(self.shard_sizes, dtype=np.int64)]))
         object.__setattr__(self, "_n_batches", self._count_batches())
         if self.shuffle and self.n_batches == 0:
             raise ValueError(
@@ -88,17 +91,22 @@ class Order:
             return np.arange(self.n_samples, dtype=np.int64)
         share = self.global_batch // self.lanes
         n = self.n_batches
-        starts = np.concatenate([[0], np.cumsum(self.shard_sizes, dtype=np.int64)])
         indexes = np.empty((n, self.lanes, share), dtype=np.int64)
         for lane in range(self.lanes):
-            indexes[:, lane] = self._lane(starts, epoch, lane)[: n * share].reshape(n, share)
+            indexes[:, lane] = self._lane(epoch, lane).take(n * share).reshape(n, share)
         return indexes.reshape(-1)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
-        samples = self.epoch(epoch)
-        for at in range(first * self.global_batch, len(samples), self.global_batch):
-            indexes = samples[at : at + self.global_batch]
+        size, share = self.global_batch, self.global_batch // self.lanes
+        lanes = [self._lane(epoch, lane) for lane in range(self.lanes)] if self.shuffle else []
+        for lane in lanes:
+            lane.skip(first * share)
+        for batch in range(first, self.n_batches):
+            if self.shuffle:
+                indexes = np.concatenate([lane.take(share) for lane in lanes])
+            else:
+                indexes = np.arange(batch * size, min((batch + 1) * size, self.n_samples), dtype=np.int64)
             yield GlobalBatch(indexes=indexes, epochs=np.full_like(indexes, epoch))
 
     def reader(self) -> OrderReader:
@@ -130,16 +138,59 @@ class Order:
         fewest = min(sum(self.shard_sizes[s] for s in lane) for lane in self._dealt)
         return fewest // (self.global_batch // self.lanes)
 
-    def _lane(self, starts: Int64Array, epoch: int, lane: int) -> Int64Array:
+    def _lane(self, epoch: int, lane: int) -> _Lane:
+        return _Lane(self._blocks(epoch, lane))
+
+    def _blocks(self, epoch: int, lane: int) -> Iterator[Ints]:
+        """The samples of a lane in an epoch, block by block, as the narrowest integers of 32 or 64 bits that fit.
+
+        What is drawn depends neither on that nor on which blocks are kept.
+        """
+        dtype = np.int32 if self.n_samples <= np.iinfo(np.int32).max else np.int64
         rng = sample_rng(self.seed, epoch, f"lane {lane}", 0, "order")
         shuffled = rng.permutation(np.asarray(self._dealt[lane], dtype=np.int64))
         step = self.block or len(shuffled)
-        blocks = []
         for at in range(0, len(shuffled), step):
-            samples = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in shuffled[at : at + step]])
+            own = shuffled[at : at + step]
+            begins = self._starts[own]
+            samples = np.empty(sum(self.shard_sizes[shard] for shard in own.tolist()), dtype)
+            end = 0
+            for begin, shard in zip(begins.tolist(), own.tolist(), strict=True):
+                n = self.shard_sizes[shard]
+                samples[end : end + n] = np.arange(begin, begin + n)
+                end += n
             rng.shuffle(samples)
-            blocks.append(samples)
-        return np.concatenate(blocks)
+            yield samples
+
+
+class _Lane:
+    """The samples of a lane in order; only the block that is being read is in memory."""
+
+    def __init__(self, blocks: Iterator[Ints]) -> None:
+        self._blocks = blocks
+        self._block: Ints = np.empty(0, np.int64)
+
+    def take(self, n: int) -> Int64Array:
+        """The next n samples."""
+        taken = np.empty(n, np.int64)
+        at = 0
+        while at < n:
+            some = self._next(n - at)
+            taken[at : at + len(some)] = some
+            at += len(some)
+        return taken
+
+    def skip(self, n: int) -> None:
+        """Leave out the next n samples."""
+        while n:
+            n -= len(self._next(n))
+
+    def _next(self, most: int) -> Ints:
+        """At least one sample and at most `most`, from one block."""
+        while not len(self._block):
+            self._block = next(self._blocks)
+        some, self._block = self._block[:most], self._block[most:]
+        return some
 
 
 class OrderReader:
