@@ -1,6 +1,6 @@
-"""The cost of opening, of the first batch and of a resume with a million samples in ten thousand shards.
+"""The cost of opening, of the first batch, of a resume and of writing, with a million samples in ten thousand shards.
 
-    python benchmarks/big_index.py [--shards 10000] [--per-shard 100]
+    python benchmarks/big_index.py [--shards 10000] [--per-shard 100] [--only open|loader|workers|written]
 
 Two splits are made once. `spread` has a realistic index: ten GOPs per sample, offsets and checksums that do not repeat;
 it has no tars and is only opened. `linked` can be read: each of its shards is a link to one real tar, so its bytes come
@@ -18,8 +18,12 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maskstream.shards.format.record import ShardRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5
@@ -34,9 +38,14 @@ def main() -> None:
     from big_split import make_splits
     from machine import facts
 
-    make_splits(arguments.data, arguments.shards, arguments.per_shard)
+    needed = {folder for name, folder in RUNS_OF.items() if arguments.only in (None, name)}
+    make_splits(arguments.data, arguments.shards, arguments.per_shard, sorted(needed - {"one"}))
+    os.environ["MASKSTREAM_BENCH_SHARDS"] = str(arguments.shards)
+    os.environ["MASKSTREAM_CACHE"] = str(arguments.data / "cache")
     rows = {}
-    for name, folder in (("open", "spread"), ("loader", "linked"), ("workers", "linked")):
+    for name, folder in RUNS_OF.items():
+        if arguments.only not in (None, name):
+            continue
         rows[name] = [_in_a_fresh_process(name, arguments.data / folder) for _ in range(RUNS)]
         for figure in rows[name][0]:
             values = sorted(float(row[figure]) for row in rows[name])
@@ -55,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--per-shard", type=int, default=100, help="samples per shard")
     parser.add_argument("--data", type=Path, default=ROOT / "runs/bench/big_index", help="folder of the splits")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/big_index.json", help="the JSON file to write")
+    parser.add_argument("--only", choices=tuple(RUNS_OF), help="measure nothing else")
     parser.add_argument("--measure", choices=tuple(MEASURES), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -66,20 +76,71 @@ def _in_a_fresh_process(what: str, folder: Path) -> dict[str, float]:
 
 
 def measure_open(folder: Path) -> dict[str, float]:
-    """Measures opening the index, in a process that imports only `maskstream.shards`."""
+    """Measures opening the index in a process that imports only `maskstream.shards`: as the machine's first, and again.
+
+    Memory of its own is what is not mapped from the index file, which all processes of a machine share.
+    """
+    import shutil
+
+    from maskstream.shards.format.index_cache import cache_folder
     from maskstream.shards.format.manifest import Manifest
 
-    before = _rss_mb()
+    shutil.rmtree(cache_folder(), ignore_errors=True)
+    cold = time.perf_counter()
+    Manifest.load(folder)
+    cold = time.perf_counter() - cold
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = _own_mb()
     wall, cpu = time.perf_counter(), time.process_time()
     opened = Manifest.load(folder)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    own = _own_mb() - before
+    reads = time.perf_counter()
+    steps = range(0, len(opened), max(len(opened) // 1000, 1))
+    for i in steps:
+        opened.video(i)
     return {
-        "open, wall s": wall,
-        "open, CPU s": cpu,
-        "open, MB that stay": _rss_mb() - before,
-        "open, MB at the peak, all of the process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "manifest.parquet, MB": (folder / "manifest.parquet").stat().st_size / 1e6,
+        "open as the first of a machine, wall s": cold,
+        "the same, MB at the peak, all of the process": peak,
+        "open after it, wall s": wall,
+        "open after it, CPU s": cpu,
+        "open after it, MB of its own": own,
+        "index of a video, us": (time.perf_counter() - reads) / len(steps) * 1e6,
+        "parts, MB": sum(path.stat().st_size for path in folder.glob("manifest-*.parquet")) / 1e6,
+        "index file, MB": sum(path.stat().st_size for path in cache_folder().rglob("*.index")) / 1e6,
         "samples": len(opened),
+    }
+
+
+def measure_written(folder: Path) -> dict[str, float]:
+    """Measures the writing of an index from the records of shards, which come one by one."""
+    import tempfile
+    from dataclasses import replace
+
+    from big_split import INFO, read_record
+
+    from maskstream.shards.format.dataset import finish_split
+
+    record = read_record(folder)
+    shards = int(os.environ["MASKSTREAM_BENCH_SHARDS"])
+
+    def records() -> Iterator[ShardRecord]:
+        for number in range(shards):
+            rows = tuple(replace(row, key=f"big/{number:06d}-{i}") for i, row in enumerate(record.rows))
+            yield replace(record, name=f"big-{number:06d}.tar", rows=rows)
+
+    with tempfile.TemporaryDirectory(dir=folder.parent) as out:
+        for number in range(shards):
+            os.link(folder / "one-000000.tar", Path(out) / f"big-{number:06d}.tar")
+        before = _own_mb()
+        start = time.perf_counter()
+        finish_split(out, INFO, records(), [])
+        wall = time.perf_counter() - start
+    return {
+        "written, wall s": wall,
+        "written, MB of the process before": before,
+        "written, MB at the peak, all of the process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "written, samples": shards * len(record.rows),
     }
 
 
@@ -133,11 +194,14 @@ def _memory_mb(pid: int, kind: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:"))
 
 
-def _rss_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _own_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
 
 
-MEASURES = {"open": measure_open, "loader": measure_loader, "workers": measure_workers}
+MEASURES = {"open": measure_open, "loader": measure_loader, "workers": measure_workers, "written": measure_written}
+RUNS_OF = {"open": "spread", "loader": "linked", "workers": "linked", "written": "one"}
+"""The split that each is measured with."""
 
 
 if __name__ == "__main__":

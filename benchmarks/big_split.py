@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,40 +20,44 @@ from rich.progress import track
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.columns import DIGEST, DIGEST_BYTES, OFFSET
-from maskstream.shards.format.dataset import (
-    DATASET_JSON,
-    MANIFEST,
-    REJECTS,
-    ROW_GROUP,
-    finish_split,
-    read_dataset_json,
-)
+from maskstream.shards.format.columns import COMPONENTS_KEY, DIGEST, DIGEST_BYTES, OFFSET, part_metadata
+from maskstream.shards.format.dataset import DATASET_JSON, REJECTS, finish_split, publish_version, read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.part_writer import PART_SAMPLES, parquet_bytes, part_name
+from maskstream.shards.format.record import ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.shard_facts import ShardFacts
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
-from maskstream.shards.sealed import sealed
+from maskstream.shards.stores.local_output import LocalOutput
+
+Part = tuple[dict[str, Any], dict[str, Any]]
+"""A part as dataset.json names it, and its size and checksum."""
 
 INFO = DatasetInfo(dataset="big", split="train", modality="video", profile="train")
+RECORD = "record.json"
+"""The file beside the real shard that holds its record."""
 _FURTHER = 1 << 24
 """Up to how many bytes the members of `spread` are further behind than those of the real shard."""
 DIFFERENT, FRAMES, WIDTH, HEIGHT = 5, 300, 340, 256
 
 
-def make_splits(folder: Path, shards: int, per_shard: int) -> None:
+def make_splits(folder: Path, shards: int, per_shard: int, kinds: Sequence[str] = ("spread", "linked")) -> None:
     """Makes `folder`/one (a real shard), `folder`/linked and `folder`/spread (`shards` shards), unless they exist."""
     one = folder / "one"
     if not (one / DATASET_JSON).exists():
         one.mkdir(parents=True, exist_ok=True)
-        finish_split(one, INFO, [write_shard(one / "one-000000.tar", _samples(per_shard))], [])
+        record = write_shard(one / "one-000000.tar", _samples(per_shard))
+        (one / RECORD).write_text(json.dumps(record.to_json()))
+        finish_split(one, INFO, [record], [])
     info = read_dataset_json(one)
     if info["counts"]["samples"] != per_shard:
         raise SystemExit(
             f"{one} has {info['counts']['samples']} samples a shard, not {per_shard}; choose another --data"
         )
-    table = pq.read_table(one / MANIFEST)
-    for name in ("spread", "linked"):
+    table = pq.read_table(one / part_name(0))
+    for name in kinds:
         to = folder / name
         if (to / DATASET_JSON).exists() and read_dataset_json(to)["counts"]["shards"] == shards:
             continue
@@ -61,8 +68,14 @@ def make_splits(folder: Path, shards: int, per_shard: int) -> None:
                 if not (to / shard).exists():
                     os.link(one / "one-000000.tar", to / shard)
         shutil.copy(one / REJECTS, to / REJECTS)
-        _write_manifest(to / MANIFEST, table, names, per_shard, spread=name == "spread")
-        _write_info(to / DATASET_JSON, info, names, longer=_FURTHER if name == "spread" else 0)
+        (shard,) = Manifest.load(one).shards()
+        parts = _write_parts(to, table, shard, names, spread=name == "spread")
+        _write_info(to, info, shards, parts, longer=_FURTHER if name == "spread" else 0)
+
+
+def read_record(one: Path) -> ShardRecord:
+    """The record of the real shard."""
+    return ShardRecord.from_json(json.loads((one / RECORD).read_text()))
 
 
 def _samples(number: int) -> Iterator[Sample]:
@@ -88,19 +101,28 @@ def _moving(path: Path, seed: int) -> Path:
     return path
 
 
-def _write_manifest(path: Path, table: pa.Table, names: list[str], per_shard: int, *, spread: bool) -> None:
-    rng = np.random.default_rng(0)
-    total = len(names) * per_shard
-    words = pa.array(names, pa.string())
-    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-        for first in track(range(0, total, ROW_GROUP), description=f"index of {path.parent.name}"):
-            rows = np.arange(first, min(first + ROW_GROUP, total))
-            group = table.take(pa.array(rows % per_shard)).combine_chunks()
-            shard = pa.DictionaryArray.from_arrays(pa.array((rows // per_shard).astype(np.int32)), words)
-            group = _with(group, "shard", shard)
-            group = _with(group, "key", pa.array([f"big/{row:07d}" for row in rows], pa.string()))
-            group = _with(group, "source", pa.array([f"class/video {row:07d}.mp4" for row in rows], pa.string()))
-            writer.write_table(_spread(group, rng) if spread else group, row_group_size=ROW_GROUP)
+def _write_parts(folder: Path, table: pa.Table, shard: ShardFacts, names: list[str], *, spread: bool) -> list[Part]:
+    """Writes the parts of a manifest whose shards all hold the samples of `table`; returns what describes each."""
+    rng, per_shard = np.random.default_rng(0), shard.samples
+    kinds = json.loads(table.schema.metadata[COMPONENTS_KEY])
+    parts: list[Part] = []
+    of_a_part = max(PART_SAMPLES // per_shard, 1)
+    for first in track(range(0, len(names), of_a_part), description=f"index of {folder.name}"):
+        own = names[first : first + of_a_part]
+        rows = np.arange(first * per_shard, (first + len(own)) * per_shard)
+        group = table.take(pa.array(rows % per_shard)).combine_chunks()
+        numbers = pa.array((rows // per_shard - first).astype(np.int32))
+        group = _with(group, "shard", pa.DictionaryArray.from_arrays(numbers, pa.array(own, pa.string())))
+        group = _with(group, "key", pa.array([f"big/{row:07d}" for row in rows], pa.large_string()))
+        group = _with(group, "source", pa.array([f"class/video {row:07d}.mp4" for row in rows], pa.large_string()))
+        longer = _FURTHER if spread else 0
+        described = [replace(shard, name=name, size_bytes=shard.size_bytes + longer).to_json() for name in own]
+        group = _spread(group, rng) if spread else group
+        data = parquet_bytes(group.replace_schema_metadata(part_metadata(kinds, described)))
+        name = part_name(len(parts))
+        (folder / name).write_bytes(data)
+        parts.append(({"name": name, "samples": len(rows), "shards": len(own)}, facts_of(data)))
+    return parts
 
 
 def _spread(group: pa.Table, rng: np.random.Generator) -> pa.Table:
@@ -124,11 +146,9 @@ def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
     return table.set_column(table.column_names.index(name), table.schema.field(name), column)
 
 
-def _write_info(path: Path, info: dict[str, object], names: list[str], longer: int) -> None:
-    shards: list[dict[str, object]] = info["shards"]  # type: ignore[assignment]
-    counts: dict[str, int] = info["counts"]  # type: ignore[assignment]
-    many = {key: value * (len(names) if key != "rejects" else 1) for key, value in counts.items()}
-    files = {name: facts_of((path.parent / name).read_bytes()) for name in (MANIFEST, REJECTS)}
-    size = {"size_bytes": shards[0]["size_bytes"] + longer}  # type: ignore[operator]
-    described = [{**shards[0], **size, "name": name} for name in names]
-    path.write_bytes(sealed(info | {"counts": many, "files": files, "shards": described}))
+def _write_info(folder: Path, info: dict[str, Any], shards: int, parts: list[Part], longer: int) -> None:
+    many = {key: value * (shards if key != "rejects" else 1) for key, value in info["counts"].items()}
+    files = {part["name"]: facts for part, facts in parts} | {REJECTS: facts_of((folder / REJECTS).read_bytes())}
+    counts = many | {"shards": shards, "bytes": many["bytes"] + shards * longer}
+    described = info | {"counts": counts, "files": files, "parts": [part for part, _ in parts]}
+    publish_version(LocalOutput(folder), described)
