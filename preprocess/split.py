@@ -15,7 +15,15 @@ from ..shards.config import differences
 from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError, UnfinishedError
 from ..shards.format.checked_file import read_checked
 from ..shards.format.columns import FORMAT
-from ..shards.format.dataset import DATASET_JSON, FOREIGN, finish_split, is_index, read_dataset_json
+from ..shards.format.dataset import (
+    DATASET_JSON,
+    FOREIGN,
+    VERSIONS,
+    finish_split,
+    is_index,
+    read_dataset_json,
+    versions_of,
+)
 from ..shards.format.mend import mended
 from ..shards.format.record import ShardRecord
 from ..shards.format.records import READERS, RECORDS, Records
@@ -143,6 +151,7 @@ class SplitJob:
         """
         if overwrite:
             self._clear()
+        self._check_versions()
         if self._repair:
             self.own = [replace(task, sha256=self._sha256(task)) for task in self.own]
         if not self.output.is_locked:
@@ -162,6 +171,15 @@ class SplitJob:
         """The checksum of the tar that an earlier run wrote; None if there is no record."""
         found = self._records.read(task)
         return None if found is None or found.shard is None else found.shard.sha256
+
+    def _check_versions(self) -> None:
+        """Raise ResumeError if the split has later versions, which an index made of the records would take back."""
+        if (versions := versions_of(self.output.store)) and versions[-1] > 1:
+            raise ResumeError(
+                f"{self.folder} has {versions[-1]} versions (samples were removed or appended), and its index would be "
+                f"written as version 1 again; if {DATASET_JSON} is damaged, copy {VERSIONS}/{versions[-1]}.json to it, "
+                "else choose another output folder, or start over with overwrite"
+            )
 
     def _begin_unlocked(self) -> None:
         """Begin or continue where another run may be writing the same: nothing that stands is touched."""
@@ -189,6 +207,7 @@ class SplitJob:
 
         Raises the errors of `begin`.
         """
+        self._check_versions()
         self._check_strange({task.file for task in self.tasks})
         self._records.check(self._settings())
         self._check_sources()

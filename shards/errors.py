@@ -3,6 +3,7 @@
 MaskstreamError
 ├── ShardError      a shard is missing, truncated or damaged
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
+│   └── RemovedError    the sample was removed from the split
 ├── StoreError      a store cannot read or write bytes
 │   ├── MissingFileError   the store has no file of this name
 │   └── UnlistedError      the store cannot list its files
@@ -47,6 +48,17 @@ class SampleError(MaskstreamError):
 
 def _sample_error(shard: str, key: str, component: str, reason: str) -> SampleError:
     return SampleError(shard=shard, key=key, component=component, reason=reason)
+
+
+class RemovedError(SampleError):
+    """A sample was removed from its split. It is replaced as one that cannot be used, and is no sign of damage."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_removed_error, (self.shard, self.key, self.component, self.reason))
+
+
+def _removed_error(shard: str, key: str, component: str, reason: str) -> RemovedError:
+    return RemovedError(shard=shard, key=key, component=component, reason=reason)
 
 
 class StoreError(MaskstreamError):

@@ -17,6 +17,13 @@ ROOMS = {
     "preprocess/encode": ("shards", "shards/media", "shards/members", "shards/format", "preprocess"),
     "preprocess/datasets": ("shards", "shards/format", "preprocess", "preprocess/encode"),
     "preprocess/foreign": ("shards/*", "preprocess", "preprocess/encode", "preprocess/executors"),
+    "preprocess/versions": (
+        "shards/*",
+        "preprocess",
+        "preprocess/datasets",
+        "preprocess/encode",
+        "preprocess/executors",
+    ),
     "preprocess/gallery": ("shards", "shards/media", "preprocess/datasets", "preprocess/encode"),
     "preprocess": ("shards/*", "preprocess/*"),
     "pipelines/stream": ("shards", "shards/stores", "shards/format", "pipelines"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import torch
 
@@ -12,7 +12,7 @@ from ...shards.errors import ShardError
 from ...shards.format.manifest import Manifest
 from ...shards.stores.block_cache import BlockCache
 from ...shards.stores.location import opened
-from ..stream.loader import LoaderOptions
+from ..stream.loader import DATASET_VERSION, LoaderOptions
 from ..stream.samples import SplitSamples
 from ..stream.topology import default_threads, resolved_device, resolved_ranks
 from .node_cache import CACHE_GB, block_cache, filled
@@ -31,6 +31,13 @@ class SplitOptions(TypedDict, total=False):
     """Shards whose samples are mixed; None (the default) mixes all of a lane."""
 
 
+class VersionOptions(TypedDict, total=False):
+    """Which version of a split is opened."""
+
+    version: int | None
+    """The number of a version; None (the default) is the current one. A saved position names its version."""
+
+
 class StoreOptions(TypedDict, total=False):
     """How the bytes of a split are fetched; none of it changes a batch."""
 
@@ -40,7 +47,7 @@ class StoreOptions(TypedDict, total=False):
     """The limit of the cache, in GB; by default 100. Shards that fit, of the node's lanes, are fetched whole."""
 
 
-class Options(SplitOptions, StoreOptions, LoaderOptions, total=False):
+class Options(SplitOptions, VersionOptions, StoreOptions, LoaderOptions, total=False):
     """What the function that opens a loader takes, whatever the modality."""
 
 
@@ -70,10 +77,11 @@ class Split:
         workers: int = 0,
         threads: int | None = None,
         cache: BlockCache | None = None,
+        version: int | None = None,
         **options: Unpack[SplitOptions],
     ) -> Self:
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
-        manifest = Manifest.load(opened(location, cache))
+        manifest = Manifest.load(opened(location, cache), version=version)
         if (found := manifest.info["modality"]) != modality:
             raise ShardError(
                 f"{location} holds {found} shards, and {modality} shards are read here; open it with {found}_loader"
@@ -85,6 +93,11 @@ class Split:
             threads=threads or default_threads(workers),
             **options,
         )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The dataset in a saved position: a resume compares `dataset`, and the version says which one to open."""
+        return {"dataset": self.manifest.fingerprint, DATASET_VERSION: self.manifest.version}
 
     @property
     def samples(self) -> SplitSamples:
@@ -103,7 +116,7 @@ def split_of(location: str | Path, modality: str, options: Options) -> tuple[Spl
     ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
     theirs = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
     cache = block_cache(location, options.get("cache"), options.get("cache_gb", CACHE_GB))
-    split = Split.open(location, modality, cache=cache, **ours)  # type: ignore[arg-type]
+    split = Split.open(location, modality, cache=cache, version=options.get("version"), **ours)  # type: ignore[arg-type]
     if cache is not None:
         rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"))
         filled(split.manifest, cache, split.lanes, rank, world_size)

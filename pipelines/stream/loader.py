@@ -33,6 +33,9 @@ from .workers import TIMEOUT_S, WorkerPool
 
 _LEAST_SEEN = 100  # with fewer samples, max_bad_fraction is taken of this number
 
+DATASET_VERSION = "dataset_version"
+"""The version of a split in a saved position. It is not compared: versions with the same `dataset` have one order."""
+
 _RUNNING: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
 
 
@@ -219,7 +222,7 @@ class Loader(Generic[BatchT]):
         """Continues from a saved position; raises ResumeError if this loader would not make the same batches."""
         position = self.order.position(0, 0)
         saved = {name: value for name, value in state.items() if name not in position}
-        if wrong := differences(saved, self._identity):
+        if wrong := differences(_compared(saved), _compared(self._identity)):
             raise ResumeError(
                 f"this position cannot be continued exactly ({'; '.join(wrong)}). {self._remedy(state)}, or start a "
                 "new run"
@@ -304,6 +307,8 @@ class Loader(Generic[BatchT]):
             if saved % self.world_size:
                 return _indivisible(saved, self.world_size)
             return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
+        if state.get("dataset") != self._identity.get("dataset") and isinstance(state.get(DATASET_VERSION), int):
+            return f"Open version {state[DATASET_VERSION]} of the split (version={state[DATASET_VERSION]})"
         return "Use the same settings, dataset, seed, lanes, block, steps and batch_size x world_size"
 
     def _check_bad(self) -> None:
@@ -317,6 +322,13 @@ class Loader(Generic[BatchT]):
                 f"max_bad_fraction={self._max_bad_fraction} allows; the log names each, and `maskstream verify` says "
                 "what is wrong with the shards",
             )
+
+
+def _compared(identity: Any) -> Any:
+    """An identity without the versions of splits, also within those of a mixture."""
+    if isinstance(identity, dict):
+        return {name: _compared(value) for name, value in identity.items() if name != DATASET_VERSION}
+    return [_compared(value) for value in identity] if isinstance(identity, list) else identity
 
 
 def _indivisible(global_batch: int, world_size: int) -> str:

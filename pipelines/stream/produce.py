@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...shards.errors import SampleError
+from ...shards.errors import RemovedError, SampleError
 from ...shards.stores.base import Together
 from .one_thread import compute_alone
 from .order import Int64Array, rank_share
@@ -91,15 +91,29 @@ class Row(NamedTuple):
     tried: int
 
 
+class Tries(NamedTuple):
+    """The number of a row's candidates that were unusable, and how many of these had been removed from their split."""
+
+    unusable: int
+    removed: int = 0
+
+    def plus(self, error: SampleError) -> Tries:
+        """After another unusable candidate. One that was removed is no news, so it is not logged."""
+        if isinstance(error, RemovedError):
+            return Tries(self.unusable + 1, self.removed + 1)
+        log.warning("replaced %s", error)
+        return Tries(self.unusable + 1, self.removed)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn(Generic[RequestT]):
     """The requests of a batch, whose ranges are announced until `announced` is dropped.
 
-    requests: per row, the request of its first candidate that is not known to be unusable, and the number of those that
-    are. candidates: per row, the candidates after it.
+    requests: per row, the request of its first candidate that is not known to be unusable, and those that are.
+    candidates: per row, the candidates after it.
     """
 
-    requests: list[tuple[RequestT, int]]
+    requests: list[tuple[RequestT, Tries]]
     candidates: list[Iterator[Wanted]]
     announced: Together
 
@@ -141,7 +155,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         candidates: list[Iterator[Wanted]] = [
             islice(self._candidates(wanted), skipped, None) for wanted, skipped in zip(plan.wanted, known, strict=True)
         ]
-        requests = [self._requested(own, skipped) for own, skipped in zip(candidates, known, strict=True)]
+        requests = [self._requested(own, Tries(skipped)) for own, skipped in zip(candidates, known, strict=True)]
         announced = Together(tuple(self.sampler.announce(request) for request, _ in requests))
         return Drawn(requests=requests, candidates=candidates, announced=announced)
 
@@ -173,8 +187,8 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 for row, (request, _) in enumerate(drawn.requests):
                     sampler.mask(request, draft, row)
         rows = [
-            pool.submit(self._fill, request, draft, row, tried, drawn.candidates[row])
-            for row, (request, tried) in enumerate(drawn.requests)
+            pool.submit(self._fill, request, draft, row, tries, drawn.candidates[row])
+            for row, (request, tries) in enumerate(drawn.requests)
         ]
         return Begun(draft=draft, rows=rows, stats=stats, announced=drawn.announced)
 
@@ -219,21 +233,20 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             yield replace(wanted, index=index)
 
     def _requested(
-        self, candidates: Iterator[Wanted], tried: int, error: SampleError | None = None
-    ) -> tuple[RequestT, int]:
-        """The request of the next usable candidate, and the number of unusable candidates before it.
+        self, candidates: Iterator[Wanted], tries: Tries, error: SampleError | None = None
+    ) -> tuple[RequestT, Tries]:
+        """The request of the next usable candidate, and the unusable candidates before it.
 
-        `tried` of these are known already; `error` is that of the last one.
+        `tries` of these are known already; `error` is that of the last one.
         """
         for wanted in candidates:
             try:
-                return self.sampler.request(wanted), tried
+                return self.sampler.request(wanted), tries
             except SampleError as lacking:
-                log.warning("replaced %s", lacking)
-                tried, error = tried + 1, lacking
-        raise error or ValueError(f"all {tried} candidates of a row are unusable; a row has at most {_TRIES}")
+                tries, error = tries.plus(lacking), lacking
+        raise error or ValueError(f"all {tries.unusable} candidates of a row are unusable; a row has at most {_TRIES}")
 
-    def _fill(self, request: RequestT, draft: DraftT, row: int, tried: int, candidates: Iterator[Wanted]) -> Row:
+    def _fill(self, request: RequestT, draft: DraftT, row: int, tries: Tries, candidates: Iterator[Wanted]) -> Row:
         """Fills a row with the first usable candidate, starting with that of `request`."""
         redrawn = Stats()
         while True:
@@ -241,12 +254,11 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             try:
                 self.sampler.fill(request, draft, row, stats)
             except SampleError as error:
-                log.warning("replaced %s", error)
-                request, tried = self._requested(candidates, tried + 1, error)
+                request, tries = self._requested(candidates, tries.plus(error), error)
             else:
                 stats.add(redrawn)
-                stats.bad = tried
-                return Row(stats, tried)
+                stats.bad = tries.unusable - tries.removed
+                return Row(stats, tries.unusable)
             with redrawn.stage("mask"):
                 self.sampler.mask(request, draft, row)
 

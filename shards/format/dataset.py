@@ -36,7 +36,7 @@ VERSIONS = "versions"
 """The folder of the descriptions of all versions."""
 REJECTS = "rejects.parquet"
 PART = re.compile(r"manifest-\d{6}\.parquet")
-_INDEX = re.compile(r"(manifest|rejects)(-\d{6})?\.parquet|versions/\d+\.json")
+_INDEX = re.compile(r"(manifest|rejects|removed)(-\d{6})?\.parquet|versions/\d+\.json")
 FINGERPRINT_DIGITS = 32
 FOREIGN = "foreign"
 """The profile of an index of foreign tars, which other programs wrote."""
@@ -223,11 +223,12 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
     names = info["label_names"] if isinstance(info["label_names"], list) else [None]
     sums = info.get("sums", {})
     named = [part["name"] for part in parts if isinstance(part, dict) and _has_shape(part, _PART)]
+    used = {info["rejects"], info.get("removed", info["rejects"])}
     forms = {
         "version": type(info["version"]) is int and info["version"] > 0,
         "counts": _has_shape(info["counts"], _COUNTS),
         "parts": len({*named}.intersection(files)) == len(parts),
-        "files": info["rejects"] in files and all(_has_shape(facts, _FILE) for facts in files.values()),
+        "files": used <= {*files} and all(_has_shape(facts, _FILE) for facts in files.values()),
         "settings": isinstance(info["settings"], dict),
         "label_names": all(isinstance(name, str) for name in names),
         "sums": isinstance(sums, dict) and all(_are_finite(values) for values in sums.values()),

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ..errors import SampleError, ShardError
+from ..errors import RemovedError, SampleError, ShardError
 from ..media.packet_table import packets_name
 from ..media.video_index import VideoIndex
 from ..members.member import ENDING, Member
@@ -33,6 +33,7 @@ from .data_errors import data_reason
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
 from .index_cache import NewFile, in_memory, index_of
 from .index_file import IndexFile, received, starts_a_process
+from .removed import read_removed
 from .shard_facts import ShardFacts
 from .unpack import Unpacker
 
@@ -170,9 +171,10 @@ class Manifest:
 
     info: the contents of dataset.json, or of the version that was asked for. shard_samples,
     shard_bytes: int64 (S,), of each shard. label: int64 (N,), -1 for none. shard: int32 (N,), indexes shard_names.
-    components: by name. store: reads the byte ranges. The arrays are read-only and mapped from an index file
-    (index_cache.py), which all processes of a machine share. A manifest pickles as its store and version, or, for a
-    process that is being started, as its store and a descriptor of its index.
+    components: by name. store: reads the split. removed: int64 (R,), the sorted numbers of samples that were removed.
+    The other arrays are read-only and mapped from an index file (index_cache.py), which all processes of a machine
+    share. A manifest pickles as its store and version, or, for a process that is being started, as its store and a
+    descriptor of its index.
     """
 
     info: dict[str, Any]
@@ -183,6 +185,7 @@ class Manifest:
     label: Int64s
     components: dict[str, Component]
     store: Store
+    removed: Int64s
     _keys: Texts
     _index: IndexFile = field(repr=False)
 
@@ -211,10 +214,11 @@ class Manifest:
         key = _key_of(info)
         size = sum(info["files"][name][SIZE_BYTES] for name in _part_names(info))
         with parsing(f"{store.location}/{DATASET_JSON}"):
-            return cls._of(info, store, index_of(key, size, unpack) if cached else in_memory(unpack))
+            index = index_of(key, size, unpack) if cached else in_memory(unpack)
+            return cls._of(info, store, index, read_removed(store, info))
 
     @classmethod
-    def _of(cls, info: dict[str, Any], store: Store, index: IndexFile) -> Manifest:
+    def _of(cls, info: dict[str, Any], store: Store, index: IndexFile, removed: Int64s) -> Manifest:
         names = _texts(index, "shards.name").whole()
         files = {} if isinstance(store, LocalStore) else _shard_files(_shards(index))
         store = store.of_split(files, outside=info["profile"] == FOREIGN)
@@ -230,6 +234,7 @@ class Manifest:
                 for name, described in index.header["components"].items()
             },
             store=store,
+            removed=removed,
             _keys=_texts(index, "key"),
             _index=index,
         )
@@ -246,7 +251,7 @@ class Manifest:
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
         if starts_a_process():
-            return _received, (self.info, self.store, self._index.for_a_new_process())
+            return _received, (self.info, self.store, self._index.for_a_new_process(), self.removed)
         return _loaded, (self.store, self.version)
 
     @property
@@ -303,8 +308,18 @@ class Manifest:
             )
         return self.components[name]
 
+    def is_removed(self, i: int) -> bool:
+        """Whether sample i was removed from the split."""
+        at = int(np.searchsorted(self.removed, i))
+        return at < len(self.removed) and int(self.removed[at]) == i
+
     def member(self, i: int, name: str) -> Range:
-        """The byte range of component `name` of sample i. Raises SampleError if the sample lacks it."""
+        """The byte range of component `name` of sample i.
+
+        Raises SampleError if the sample lacks it, RemovedError if it was removed.
+        """
+        if len(self.removed) and self.is_removed(i):
+            raise RemovedError(**self._where(i), component=name, reason="the sample was removed from the split")
         component = self.components.get(name)
         if component is None or not component.offset[i]:
             raise self._missing(i, name)
@@ -337,7 +352,10 @@ class Manifest:
 
     def sample_error(self, i: int, name: str, reason: str) -> SampleError:
         """The error that says why component `name` of sample i cannot be used."""
-        return SampleError(shard=PurePosixPath(self.shard_name(i)).name, key=self.key(i), component=name, reason=reason)
+        return SampleError(**self._where(i), component=name, reason=reason)
+
+    def _where(self, i: int) -> dict[str, str]:
+        return {"shard": PurePosixPath(self.shard_name(i)).name, "key": self.key(i)}
 
     def _missing(self, i: int, name: str) -> SampleError:
         return self.sample_error(i, name, "the sample has no such component")
@@ -352,8 +370,8 @@ def _loaded(store: Store, version: int) -> Manifest:
     return Manifest.load(store, version=version)
 
 
-def _received(info: dict[str, Any], store: Store, descriptor: Any) -> Manifest:
-    return Manifest._of(info, store, received(descriptor))
+def _received(info: dict[str, Any], store: Store, descriptor: Any, removed: Int64s) -> Manifest:
+    return Manifest._of(info, store, received(descriptor), removed)
 
 
 def _part_names(info: Mapping[str, Any]) -> list[str]:

@@ -139,7 +139,7 @@ class AudioData(DataConfig[AudioBatch]):
             sampler=sampler,
             finish=Spectrograms(sampler.spectrogram) if sampler.on_device else Unchanged(),
             samples=split.samples,
-            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            identity={"data": own.to_dict(identity=True), **split.identity},
             visible=visible_tokens((own.mask, own.grids["audio"])),
             form={
                 "clip.seconds": own.clip.seconds,
@@ -221,14 +221,14 @@ class NoisyData(DataConfig[NoisyBatch]):
     def source(self, split: Split) -> NoisySource:
         """The source of a split, for a loader or a mixture."""
         own, sampler = self.resolved(split), self.sampler(split)
-        dataset = split.manifest.fingerprint
+        dataset = split.identity
         if sampler.noise is not None:
-            dataset = f"{dataset} with {sampler.noise.manifest.fingerprint}"
+            dataset["dataset"] += f" with {sampler.noise.manifest.fingerprint}"
         sounds = Source(
             sampler=sampler,
             finish=Unchanged(),
             samples=split.samples,
-            identity={"data": own.to_dict(identity=True), "dataset": dataset},
+            identity={"data": own.to_dict(identity=True), **dataset},
             form={
                 "clip.seconds": own.clip.seconds,
                 "clip.sample_rate": own.clip.sample_rate,

@@ -165,7 +165,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
             sampler=sampler,
             finish=HeardSpectrograms(sampler.audio.spectrogram) if on_device else Unchanged(),
             samples=split.samples,
-            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            identity={"data": own.to_dict(identity=True), **split.identity},
             visible=visible_tokens((own.video_mask, grids["video"]), (own.audio_mask, grids["audio"])),
             form={
                 "clip.frames": own.clip.frames,

@@ -89,7 +89,7 @@ class ImageData(DataConfig[ImageBatch]):
             sampler=self.sampler(split),
             finish=Unchanged(),
             samples=split.samples,
-            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            identity={"data": own.to_dict(identity=True), **split.identity},
             visible=visible_tokens((own.mask, own.grids["image"])),
             form={"size": own.size, "token grid": own.grids["image"], "views": own.views, "mask": own.mask},
         )

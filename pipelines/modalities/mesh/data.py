@@ -83,7 +83,7 @@ class MeshData(DataConfig[MeshBatch]):
             sampler=own.sampler(split),
             finish=Unchanged(),
             samples=split.samples,
-            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            identity={"data": own.to_dict(identity=True), **split.identity},
             form={"views": own.views, "mask": own.mask},
         )
         return with_fields(graphs, split.manifest, own.fields)

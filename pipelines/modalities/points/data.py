@@ -83,7 +83,7 @@ class PointsData(DataConfig[PointsBatch]):
             sampler=self.sampler(split),
             finish=Unchanged(),
             samples=split.samples,
-            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            identity={"data": own.to_dict(identity=True), **split.identity},
             visible=visible_tokens((own.mask, own.tokens.grid)),
             form={
                 "points": own.select.points,

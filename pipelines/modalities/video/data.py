@@ -122,7 +122,7 @@ class VideoData(DataConfig[VideoBatch]):
             sampler=sampler,
             finish=finish,
             samples=split.samples,
-            identity={"data": own.to_dict(identity=True), "dataset": split.manifest.fingerprint},
+            identity={"data": own.to_dict(identity=True), **split.identity},
             visible=visible_tokens((own.mask, own.grids["video"])),
             form={
                 "clip.frames": own.clip.frames,

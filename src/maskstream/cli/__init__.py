@@ -19,6 +19,7 @@ from rich.markup import escape
 from .. import __version__
 from ..shards.errors import MaskstreamError
 from ..shards.printable import PrintableFormatter
+from .append import append
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
@@ -28,6 +29,7 @@ from .index import index
 from .inspect import inspect
 from .local_paths import with_local_paths
 from .preview import preview
+from .remove import remove
 from .report import report
 from .rollout import rollout
 from .shards import shards
@@ -44,7 +46,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
-for _command in (shards, index, train, report, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo):
+_WRITING = (shards, index, append, remove)
+_READING = (train, report, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo)
+for _command in (*_WRITING, *_READING):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
 
 

@@ -1,0 +1,49 @@
+"""The samples that were removed from a split: their numbers, in a file that dataset.json names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ShardError
+from ..stores.base import Store
+from .checked_file import read_checked
+from .columns import FORMAT, FORMAT_KEY
+from .damage import REMEDY, parsing
+from .part_writer import parquet_bytes
+
+Int64s = npt.NDArray[np.int64]
+
+REMOVED = "removed"
+"""The field of dataset.json that names the file, if samples were removed."""
+_COLUMN = "sample"
+
+
+def removed_name(version: int) -> str:
+    """The name of the file of a version."""
+    return f"removed-{version:06d}.parquet"
+
+
+def removed_bytes(samples: Int64s) -> bytes:
+    """The file with these numbers of samples."""
+    return parquet_bytes(pa.table({_COLUMN: samples}, metadata={FORMAT_KEY: FORMAT.encode()}))
+
+
+def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
+    """The numbers of the removed samples of the split that `info` describes, sorted, int64 (R,)."""
+    if REMOVED not in info:
+        return np.empty(0, np.int64)
+    data = read_checked(store, info[REMOVED], info["files"])
+    path = f"{store.location}/{info[REMOVED]}"
+    with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
+        column = file.read([_COLUMN], use_threads=False).column(_COLUMN)
+        samples: Int64s = column.to_numpy().astype(np.int64, casting="equiv")
+        if np.diff(np.concatenate([[-1], samples, [info["counts"]["samples"]]])).min() < 1:
+            raise ShardError(f"{path} does not have the sorted numbers of samples of the split; {REMEDY}")
+    samples.flags.writeable = False
+    return samples
