@@ -70,12 +70,12 @@ def test_the_seed_and_the_request_decide(web_server, tmp_path: Path) -> None:
 
 def put_again_and_again(store: S3Store, name: str, data: bytes) -> None:
     """Put an object; obstore itself repeats neither the begin nor the end of a multipart upload."""
-    for attempt in range(9):
+    for attempt in range(30):
         try:
             store.put(name, data, chunk_size=5 << 20)
             return
         except (BaseError, OSError):
-            if attempt == 8:
+            if attempt == 29:
                 raise
 
 

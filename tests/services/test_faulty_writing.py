@@ -30,9 +30,9 @@ MOST_RUNS = 20
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stalls are noticed soon."""
-    monkeypatch.setattr(client, "READ_S", 1.0)
+    made = client._client
+    monkeypatch.setattr(client, "_client", lambda scheme, bucket, folder, read_s: made(scheme, bucket, folder, 1.0))
     monkeypatch.setattr(client, "LEAST_PAUSE_S", 0.01)
-    monkeypatch.setattr(remote_output, "_READ_S", 1)
 
 
 def faults(seed: int) -> Faults:
