@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import obstore
 import xxhash
+from obstore.exceptions import GenericError, NotSupportedError
 
 from ..shards.errors import DatasetError, MissingFileError, OutageError
 from ..shards.stores.client import BUCKETS, bucket_client, errors_of
+from ..shards.stores.complete import IncompleteError, asked, contents, has_given_up
 from ..shards.stores.location import Place, place_of
 from .file_state import FileState, set_age
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
+    from obstore.store import ObjectStore
 
 FILE_LIST = "files.txt"
 """The list of the files on a web server, which lists none itself: a line with a relative path for each."""
@@ -56,23 +59,37 @@ def fetched(url: str, name: str, to: Path | None) -> FileState:
     """
     place = place_of(url)
     client, where = bucket_client(place), f"{url.rstrip('/')}/{name}"
-    digest, size = xxhash.xxh3_64(), 0
     with _reading(where):
-        found = obstore.get(client, _key(place, name))
-        meta = found.meta
-        with nullcontext() if to is None else to.open("wb") as file:
-            for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
-                data = memoryview(chunk)
-                digest.update(data)
-                size += len(data)
-                if file is not None:
-                    file.write(data)
-    if size != meta["size"]:
-        raise OutageError(f"{where} ended after {size} of {meta['size']} bytes")
-    state = FileState(size_bytes=size, mtime_ns=_file(name, meta).mtime_ns, xxh3_64=digest.hexdigest())
+        state = asked(lambda: _streamed(client, _key(place, name), to))
     if to is not None:
         set_age(to, state.mtime_ns)
     return state
+
+
+def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
+    """The state of a file that is read once. Asked for as a range, for only then does the answer say how long the file
+    is, besides how long itself is.
+    """
+    try:
+        found = obstore.get(client, key, options={"range": {"offset": 0}})
+    except (GenericError, NotSupportedError) as error:  # servers say many things of a range of an empty file
+        given_up = isinstance(error, GenericError) and has_given_up(error)
+        if given_up or (meta := obstore.head(client, key))["size"]:
+            raise
+        if to is not None:
+            to.write_bytes(b"")
+        return FileState(size_bytes=0, mtime_ns=_age(meta), xxh3_64=xxhash.xxh3_64_hexdigest(b""))
+    digest, size = xxhash.xxh3_64(), 0
+    with nullcontext() if to is None else to.open("wb") as file:
+        for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
+            data = memoryview(chunk)
+            digest.update(data)
+            size += len(data)
+            if file is not None:
+                file.write(data)
+    if not size == found.range[1] == found.meta["size"]:
+        raise IncompleteError(f"{size} of {found.meta['size']} bytes of {key} came")
+    return FileState(size_bytes=size, mtime_ns=_age(found.meta), xxh3_64=digest.hexdigest())
 
 
 def _of_bucket(url: str, place: Place) -> Iterator[RawFile]:
@@ -90,24 +107,24 @@ def _of_bucket(url: str, place: Place) -> Iterator[RawFile]:
 def _of_server(url: str, place: Place) -> Iterator[RawFile]:
     client = bucket_client(place)
 
-    def asked(name: str) -> RawFile:
+    def looked_up(name: str) -> RawFile:
         with _reading(f"{url}/{name}"):
             return _file(name, obstore.head(client, _key(place, name)))
 
     try:
         with errors_of(f"{url}/{FILE_LIST}"):
-            found = obstore.get(client, _key(place, FILE_LIST))
-            if found.meta["size"] > _MOST_LISTED_BYTES:
-                raise DatasetError(f"{url}/{FILE_LIST} has more than {_MOST_LISTED_BYTES} bytes; is it a list?")
-            names = bytes(found.bytes()).decode("utf-8", "replace").splitlines()
+            data = contents(client, _key(place, FILE_LIST), _MOST_LISTED_BYTES)
     except MissingFileError as error:
         raise DatasetError(
             f"{url} is on a web server, which lists no files; put a list there: find . -type f | sed 's|^./||' > "
             f"{FILE_LIST}"
         ) from error
+    if len(data) > _MOST_LISTED_BYTES:
+        raise DatasetError(f"{url}/{FILE_LIST} has more than {_MOST_LISTED_BYTES} bytes; is it a list?")
+    names = data.decode("utf-8", "replace").splitlines()
     wanted = sorted({_check_name(url, name) for name in names if name and name != FILE_LIST})
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(asked, wanted)
+        yield from pool.map(looked_up, wanted)
 
 
 def _key(place: Place, name: str) -> str:
@@ -115,7 +132,11 @@ def _key(place: Place, name: str) -> str:
 
 
 def _file(name: str, meta: ObjectMeta) -> RawFile:
-    return RawFile(name, meta["size"], int(meta["last_modified"].timestamp()) * _NS)
+    return RawFile(name, meta["size"], _age(meta))
+
+
+def _age(meta: ObjectMeta) -> int:
+    return int(meta["last_modified"].timestamp()) * _NS
 
 
 @contextmanager

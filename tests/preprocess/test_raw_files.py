@@ -142,6 +142,22 @@ def test_a_file_that_is_cut_off_on_its_way_is_read_again(raw, server, whole, tmp
     assert contents(tmp_path / "remote") == whole
 
 
+def test_an_answer_that_says_a_wrong_length_is_asked_for_again(raw, server, whole, tmp_path):
+    """Part of a file, under the length of the part: as if the file were shorter."""
+    left = {"train/a/one.mp4": 1, "train/b/two words.mp4": 2, "val/a/clip 0.mkv": 1}
+
+    def answer(request, body):
+        if request.method == "GET" and left.get(request.name):
+            left[request.name] -= 1
+            return body[: len(body) // 2]
+        return body
+
+    server.answer = answer
+    run(server.url, tmp_path / "remote", limits=LIMITS, pauses_s=())
+    assert not any(left.values())
+    assert contents(tmp_path / "remote") == whole
+
+
 def test_a_file_that_is_gone_or_changes_while_it_is_judged_is_an_outage(raw, server, tmp_path):
     bodies = iter([b"not a video", b"nor is this"] * 10)
     server.answer = lambda request, body: (

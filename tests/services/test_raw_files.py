@@ -53,7 +53,7 @@ def test_a_fifth_of_the_requests_fail(
     """They are tried again, and the bytes are the same; no source becomes a reject."""
     uploaded(raw, s3)
     monkeypatch.setattr(client, "READ_S", 2.0)
-    with proxied(s3_server.port, Faults(seed=3, share=0.2, stall_s=3.0), tmp_path) as proxy:
+    with proxied(s3_server.port, Faults(seed=4, share=0.3, stall_s=3.0), tmp_path) as proxy:
         for name, value in environment(proxy.url).items():
             monkeypatch.setenv(name, value)
         run(s3, tmp_path / "remote", limits=LIMITS, pauses_s=(0.1,) * 5)
