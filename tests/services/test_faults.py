@@ -93,7 +93,7 @@ def test_s3_signatures_and_multiparts_pass(s3_server: S3Server, tmp_path: Path) 
             retry_config=PATIENT,
         )
         for number in range(8):
-            store.put(f"{number}", data[: number << 20], chunk_size=5 << 20)
+            put_again_and_again(store, f"{number}", data[: number << 20])
         counts = proxy.counts()
     direct = S3Store(
         BUCKET,
