@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,9 +65,9 @@ def far(monkeypatch, kind):
     stores: list[ReadAhead] = []
     load = Manifest.load
 
-    def loaded(location: Path | Store) -> Manifest:
+    def loaded(location: Path | Store, **options: Any) -> Manifest:
         folder = location if isinstance(location, Path) else Path(location.location)
-        manifest = load(ReadAhead(Remote(folder), threads=4))
+        manifest = load(ReadAhead(Remote(folder), threads=4), **options)
         stores.append(manifest.store)
         return manifest
 
