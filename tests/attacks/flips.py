@@ -98,8 +98,7 @@ def _splits(folder: Path) -> list[Path]:
 
 def _whole_again(folder: Path) -> None:
     for split in _splits(folder):
-        for path in split.with_name("whole").iterdir():
-            shutil.copy(path, split)
+        shutil.copytree(split.with_name("whole"), split, dirs_exist_ok=True)
 
 
 class Target:
@@ -134,12 +133,12 @@ class Target:
         with path.open("r+b") as file:
             file.seek(at)
             file.write(bytes([whole[at] ^ 1 << bit]))
-        self.where.changed(self.location, path)
+        self.where.changed(self.location, path, self.split)
         try:
             return self._seen(sorted(samples)), f"{path}, byte {at}, bit {bit}"
         finally:
             path.write_bytes(whole)
-            self.where.changed(self.location, path)
+            self.where.changed(self.location, path, self.split)
 
     def _nearest(self, path: Path, at: int) -> list[int]:
         """The samples whose data a byte of a tar or of its sums is about, if any."""

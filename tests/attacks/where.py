@@ -62,14 +62,15 @@ class Where:
     def copied(self, split: Path) -> str:
         """The location of a copy of a split."""
         location = self.location(split.with_name(f"{split.name}-place") if self.store in ("s3", "az") else split)
-        for path in split.iterdir():
-            self.changed(location, path)
+        for path in split.rglob("*"):
+            if path.is_file():
+                self.changed(location, path, split)
         return location
 
-    def changed(self, location: str, path: Path) -> None:
+    def changed(self, location: str, path: Path, split: Path) -> None:
         """Copy a file of a split again, which was changed."""
         if self.store in ("s3", "az"):
-            obstore.put(client_of(location), path.name, path)
+            obstore.put(client_of(location), path.relative_to(split).as_posix(), path)
 
     def files(self, folder: Path) -> dict[str, bytes]:
         """What is in the place of a folder, by name."""
