@@ -25,8 +25,8 @@ from .columns import part_table
 from .record import ShardRecord
 from .unique_keys import hashes_of
 
-PART_SAMPLES = 1 << 16
-"""The most samples of a part that holds more than one shard; in memory their records take about 100 MB."""
+PART_SAMPLES = 1 << 15
+"""The most samples of a part that holds more than one shard; in memory their records take about 50 MB."""
 
 
 def part_name(number: int) -> str:

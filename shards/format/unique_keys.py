@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,19 @@ def hashes_of(keys: Iterable[str]) -> Hashes:
     return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)
 
 
-def repeated_keys(hashes: Sequence[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
+def repeated_keys(hashes: list[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
     """The keys that occur more than once, sorted.
 
-    hashes: of the keys, in any number of arrays. keys: the same keys, group by group; they are only gone through if two
+    hashes: of the keys, in any number of arrays; the list is emptied, so that they are in memory once. keys: the same keys, group by group; they are only gone through if two
     hashes are equal, since different keys may have the same hash.
     """
-    ordered = np.concatenate([np.empty(0, np.uint64), *hashes])
+    ordered = np.empty(sum(map(len, hashes)), np.uint64)
+    end = 0
+    while hashes:
+        some = hashes.pop()
+        ordered[end : end + len(some)] = some
+        end += len(some)
+        del some
     ordered.sort()
     twice = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if not twice:
