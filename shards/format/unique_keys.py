@@ -20,8 +20,9 @@ def hashes_of(keys: Iterable[str]) -> Hashes:
 def repeated_keys(hashes: list[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
     """The keys that occur more than once, sorted.
 
-    hashes: of the keys, in any number of arrays; the list is emptied, so that they are in memory once. keys: the same keys, group by group; they are only gone through if two
-    hashes are equal, since different keys may have the same hash.
+    hashes: of the keys, in any number of arrays; the list is emptied, so that they are in memory once. keys: the same
+    keys, group by group; they are only gone through if two hashes are equal, since different keys may have the same
+    hash.
     """
     ordered = np.empty(sum(map(len, hashes)), np.uint64)
     end = 0
