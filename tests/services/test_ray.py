@@ -15,6 +15,8 @@ import pytest
 from maskstream.preprocess import LocalExecutor
 from maskstream.shards.format.verify import verify
 
+pytest.importorskip("ray", reason="Ray is not installed; `make test-services` installs it")
+
 from ..attacks.shard_kills import contents
 from .poison_pictures import write_pictures
 from .ray_cluster import ENV, RayCluster, ray_cluster

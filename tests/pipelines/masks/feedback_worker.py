@@ -75,7 +75,7 @@ def from_a_worker() -> None:
     feedback = Feedback(2)
     order = Order(shard_sizes=(64,), global_batch=16, seed=0, lanes=1, block=None, shuffle=False)
     sampler = Texts(pattern=Padded(mask=ByClass(ratio=1.0, feedback=feedback)))
-    pool = WorkerPool(BatchMaker(sampler=sampler, order=order), workers=1, threads=2, prefetch=1)
+    pool = WorkerPool(BatchMaker(sampler=sampler, order=order), workers=1, threads=1, prefetch=1)
     for step, made in enumerate(pool.batches(plans(order, 0, 0, 0, 1, endless=True))):
         batch = made.batch.mask
         halves = batch.masked.view(16, 2, -1).double().mean((0, 2)).tolist()

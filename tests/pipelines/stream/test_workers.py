@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,8 +155,9 @@ def test_workers_stay_for_epochs_end_on_close_and_come_again(uneven):
 
 
 def test_an_error_in_a_worker_is_what_it_is_in_a_thread_and_ends_the_workers(uneven, tmp_path):
-    for file in Path(uneven).iterdir():
-        (tmp_path / file.name).write_bytes(b"" if file.suffix == ".tar" else file.read_bytes())
+    shutil.copytree(uneven, tmp_path, dirs_exist_ok=True)
+    for tar in tmp_path.glob("*.tar"):
+        tar.write_bytes(b"")
     run = loader(tmp_path, workers=1, max_bad_fraction=1.0)
     with pytest.raises(SampleError, match=r"u-00000\d.tar"):
         next(iter(run))

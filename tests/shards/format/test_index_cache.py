@@ -59,8 +59,10 @@ def unpack_numbers(new_file: Callable[[], BinaryIO], stream: BinaryIO) -> None:
 def test_a_new_process_maps_the_same_file(
     split: Path, cache: Path, in_a_process: Any, method: str, cached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = in_a_process.mapped()
     opened = Manifest.load(split, cached=cached)
     alone = in_a_process.seen(opened)
+    alone["files"] = sorted(set(alone["files"]) - before)
     if cached:
         indexes(cache)[0].unlink()  # a process that is being started needs no name
     context = multiprocessing.get_context(method)

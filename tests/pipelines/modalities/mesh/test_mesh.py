@@ -1,5 +1,7 @@
 """The mesh loader: the contents of batches, and the bytes that are read."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -222,9 +224,7 @@ def test_illegal_settings_and_folders_are_refused(split, tmp_path):
     with pytest.raises(ValueError, match="deviation must be above 0"):
         MeshNoise(deviation=0)
     other = tmp_path / "bare"
-    other.mkdir()
-    for file in split.iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(split, other)
     reseal(other, "sums")
     with pytest.raises(ShardError, match="no sums"):
         opened(other)
