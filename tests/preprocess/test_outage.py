@@ -198,7 +198,7 @@ def test_a_limit_of_memory_is_no_damage(large, tmp_path):
     """FFmpeg says "Invalid data found" where no memory was left."""
     assert under(large, tmp_path / "whole", "memory", 1 << 16).returncode == 0
     outages = 0
-    for room in (60, 140):
+    for room in (15, 30, 60, 140):
         ended = under(large, tmp_path / "out", "memory", room)
         assert ended.returncode == 0 or "too little left of its address space" in ended.stderr, ended.stderr
         outages += ended.returncode != 0

@@ -7,9 +7,10 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -364,11 +365,12 @@ class Trainer:
             self.model.compile(fullgraph=True)
         if world_size() == 1:
             return self.model
-        return DistributedDataParallel(
+        wrap: Callable[..., nn.Module] = DistributedDataParallel
+        return wrap(
             self.model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are constants, or computed from what all ranks share
             gradient_as_bucket_view=True,
+            **_without_buffers(),
         )
 
     def _save(self, stop: StopRequest) -> None:
@@ -404,6 +406,15 @@ class Trainer:
     @property
     def _checkpoints(self) -> Path:
         return self.out / "checkpoints"
+
+
+def _without_buffers() -> dict[str, bool]:
+    """What keeps DDP from sending buffers in every forward: they are constants, or made of what all ranks share.
+
+    Older versions of torch have no `forward_sync_buffers`, and newer ones warn of `broadcast_buffers`.
+    """
+    names = ("forward_sync_buffers", "broadcast_buffers")
+    return {next(name for name in names if name in signature(DistributedDataParallel).parameters): False}
 
 
 def weights_of_all_ranks(losses: Losses) -> dict[str, Tensor] | None:

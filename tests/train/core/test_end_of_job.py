@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ LIMIT_S = 90
 
 @contextmanager
 def job(*command):
-    """A process with a group of its own; whatever is left of the group at the end is killed."""
+    """A process with a session of its own; what it started, also in other sessions, is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
@@ -29,7 +29,9 @@ def job(*command):
     try:
         yield process
     finally:
-        process.kill()
+        for pid in _descendants(process.pid) if process.poll() is None else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 
