@@ -82,7 +82,7 @@ def test_forged_removals_are_refused(split: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", list(MODALITIES))
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_resumes_exactly_across_a_removal(kind: str, workers: int, tmp_path: Path) -> None:
     folder, modality = write_split(kind, tmp_path), MODALITIES[kind]
     settings = {"batch_size": 4, "device": "cpu", "threads": 1, "seed": 5, "workers": workers, "rank": 0}

@@ -53,6 +53,7 @@ def test_a_second_training_of_the_folder_is_refused_at_once_and_changes_nothing(
     assert read_metrics(out / "metrics.jsonl")[-1].step == int(max((out / "checkpoints").iterdir()).name[5:])
 
 
+@pytest.mark.slow
 def test_all_ranks_of_a_second_training_end_at_once(eleven, tmp_path):
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [sys.executable, *ranks, SCRIPT, eleven, tmp_path, "0"]

@@ -110,6 +110,7 @@ def bad_of_ranks(steps):
     return [[sum(key in BAD for key in keys[2 * r : 2 * r + 2]) for r in range(2)] for keys in steps.values()]
 
 
+@pytest.mark.slow
 def test_bad_and_slow_samples_on_one_rank_keep_the_ranks_in_step(eleven, broken, tmp_path):
     """Whoever meets a bad one takes its replacement, and no rank waits for another for ever; rank 1 reads slowly."""
     wanted = uninterrupted(eleven)
@@ -127,6 +128,7 @@ def test_bad_and_slow_samples_on_one_rank_keep_the_ranks_in_step(eleven, broken,
     assert got == uninterrupted(broken, max_bad_fraction=1.0)
 
 
+@pytest.mark.slow
 def test_ranks_that_skip_bad_samples_hang_and_ranks_that_replace_them_do_not(eleven, broken, tmp_path):
     """The control of the test above: DDP over the same samples, once replaced and once skipped."""
     left = [STEPS * 2 - bad for bad in np.sum(bad_of_ranks(uninterrupted(eleven)), axis=0).tolist()]
@@ -142,6 +144,7 @@ def test_ranks_that_skip_bad_samples_hang_and_ranks_that_replace_them_do_not(ele
     assert "Timed out" in output, output
 
 
+@pytest.mark.slow
 def test_a_second_training_in_the_same_processes_forgets_the_first_ones_group(eleven, tmp_path):
     status, output = torchrun(2, SCRIPT.with_name("training_again.py"), eleven, tmp_path)
     assert status == 0, output
