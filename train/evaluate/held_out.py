@@ -35,8 +35,8 @@ def batches(
     loader.close()
 
 
-def margin(loss: float, trivial: float) -> str:
-    """How far a loss lies below or above that of a trivial predictor, in words."""
+def margin(loss: float, trivial: float, what: str) -> str:
+    """How far a loss lies below or above `trivial`, that of a predictor named `what`, in words."""
     if loss < trivial:
-        return f"{1 - loss / trivial:.0%} below"
-    return f"{loss / trivial - 1:.0%} above: the model does not generalise"
+        return f"{1 - loss / trivial:.0%} below {what}"
+    return f"{loss / trivial - 1:.0%} above {what}: the model does not generalise"

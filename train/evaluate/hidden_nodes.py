@@ -25,7 +25,7 @@ def held_out(config: MeshData, model: MeshNetwork, data: str | Path) -> HeldOut:
     own, trivial = losses["model"], min(losses["mean field"], losses["spread"])
     return HeldOut(
         facts={
-            "loss on these meshes": f"{own:.4f}, {margin(own, trivial)} the better of the next two",
+            "loss on these meshes": f"{own:.4f}, {margin(own, trivial, 'the better of the next two')}",
             "loss of the mean field": f"{losses['mean field']:.4f}",
             "loss of interpolating the visible nodes": f"{losses['spread']:.4f}",
             "mask": repr(config.mask),

@@ -31,7 +31,7 @@ class PatchLosses:
         """The losses by name, the model's as `loss`."""
         trivial = min(self.mean, self.nearest)
         return {
-            loss: f"{self.model:.3f}, {margin(self.model, trivial)} the better of the next two",
+            loss: f"{self.model:.3f}, {margin(self.model, trivial, 'the better of the next two')}",
             f"loss of a copy of the nearest visible {patch}": f"{self.nearest:.3f}",
             f"loss of every {patch}'s mean": f"{self.mean:.3f}",
         }

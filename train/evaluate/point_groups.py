@@ -37,7 +37,7 @@ def held_out(config: PointsData, model: PointAutoencoder, clouds: list[PointsBat
     trivial = min(found.middle, found.nearest)
     return HeldOut(
         facts={
-            "loss on these clouds": f"{found.model:.5f}, {margin(found.model, trivial)} the better baseline",
+            "loss on these clouds": f"{found.model:.5f}, {margin(found.model, trivial, 'the better baseline')}",
             "loss of copying the nearest visible group": f"{found.nearest:.5f}",
             "loss of all points at the group's centre": f"{found.middle:.5f}",
             "mask": repr(config.mask),

@@ -49,12 +49,12 @@ def held_out(config: PointsData, model: VoxelDiffusion, data: str | Path) -> Vox
     errors = noise_errors(config, model, batches, data)
     made, real, label = made_and_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
-    own, whole = own_category(made, real, label), errors.whole
+    own, whole, bound = own_category(made, real, label), errors.whole, "the upper bound"
     facts = {
-        "noise error, held-out clouds": f"{whole.model:.4f}, {margin(whole.model, whole.known)} the upper bound",
+        "noise error, held-out clouds": f"{whole.model:.4f}, {margin(whole.model, whole.known, bound)}",
         "upper bound, from mean and variance only": f"{whole.known:.4f}",
-        "lower bound, from the cloud itself": f"{whole.least:.4f}, {margin(whole.least, whole.known)} the upper bound",
-        "noise error with the recipe's masks": f"{whole.masked:.4f}, {margin(whole.masked, whole.known)} the bound",
+        "lower bound, from the cloud itself": f"{whole.least:.4f}, {margin(whole.least, whole.known, bound)}",
+        "noise error with the recipe's masks": f"{whole.masked:.4f}, {margin(whole.masked, whole.known, bound)}",
         f"{len(made)} generated clouds against real ones": f"coverage {sets.coverage:.2f}, 1-NNA {sets.accuracy:.2f} "
         f"(0.5 is best), matching {sets.matching:.3f}",
         "generated clouds nearest to a real one of their category": f"{own} of {len(made)}",

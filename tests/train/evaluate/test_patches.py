@@ -8,6 +8,7 @@ import torch
 
 from maskstream.pipelines.masks import Random, mask_batch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.train.evaluate.held_out import margin
 from maskstream.train.evaluate.patches import nearest_visible, patch_losses
 from maskstream.train.evaluate.pictures import held_out, held_out_pictures
 from maskstream.train.models.image_autoencoder import ImageAutoencoderConfig
@@ -77,7 +78,12 @@ def test_what_is_said_is_the_same_each_time(split):
     assert facts == held_out(DATA, model, split).facts
     assert facts["mask"] == repr(DATA.mask)
     n = sum(len(batch) for batch in held_out_pictures(DATA, split))
-    assert facts[f"loss on {n} of these pictures"].endswith("the better of the next two")
+    assert "the better of the next two" in facts[f"loss on {n} of these pictures"]
+
+
+def test_a_margin_is_a_sentence():
+    assert margin(0.5, 1.0, "the mean") == "50% below the mean"
+    assert margin(1.5, 1.0, "the mean") == "50% above the mean: the model does not generalise"
 
 
 def test_no_batch_is_refused():
