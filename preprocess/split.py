@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.config import differences
-from ..shards.errors import DatasetError, OutageError, ResumeError, ShardError, UnfinishedError
+from ..shards.errors import DatasetError, ResumeError, ShardError, UnfinishedError
 from ..shards.format.checked_file import read_checked
 from ..shards.format.columns import FORMAT
 from ..shards.format.dataset import (
@@ -31,6 +31,7 @@ from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.stores.block_sums import SUMS
 from ..shards.stores.output import Location, Sizes, output_at
+from ..shards.stores.this_run import may_run, this_run
 from .effort import Effort
 from .executors.base import Executor
 from .file_state import FileState
@@ -38,13 +39,13 @@ from .libraries import libraries
 from .part import Part
 from .plan import ShardTask
 from .progress import Progress
-from .raw_files import LOCAL, RawFiles
+from .raw_files import LOCAL
 from .reject_limit import check_rejects
 from .repair import about
 from .report import report_of
+from .same_source import is_same
 from .shard_task import WrittenShard, rejects_of, shard_files, sources_of
 from .source import Source
-from .this_run import may_run, this_run
 from .verification import verify_split
 
 log = logging.getLogger(__name__)
@@ -251,7 +252,7 @@ class SplitJob:
         retried: list[str] = []
         known: dict[tuple[Path, FileState], bool] = {}
         for source, was_rejected, files in self._written_from():
-            if not _is_same(source, files, self._files, known):
+            if not is_same(source, files, self._files, known):
                 (retried if was_rejected else kept).append(source.id)
         if not kept and (self._retry_rejects or not retried):
             return
@@ -379,25 +380,3 @@ class SplitJob:
         info = read_dataset_json(self.output.store)
         stages = Counter(reject.stage for reject in read_rejects(self.output.store, info))
         return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})
-
-
-def _is_same(
-    source: Source, files: Sequence[FileState], raw: RawFiles, known: dict[tuple[Path, FileState], bool]
-) -> bool:
-    """Whether the files of a source have these states. `known` keeps what was found, for sources may share a file.
-
-    Raises OutageError if one cannot be read.
-    """
-    if len(files) != len(source.files):
-        return False
-    for path, state in zip(source.files, files, strict=True):
-        try:
-            known[path, state] = known[path, state] if (path, state) in known else raw.is_same(path, state)
-        except OSError as error:
-            raise OutageError(
-                f"the source {source.id!r} cannot be read ({path}: {error.strerror}); mend this and run the same "
-                "command again"
-            ) from error
-        if not known[path, state]:
-            return False
-    return True

@@ -8,9 +8,10 @@
 """
 
 from .errors import DatasetError, MaskstreamError, OutageError, ResumeError, SampleError, ShardError, StoreError
+from .format.component import Component, component_of
 from .format.dataset import finish_split, read_dataset_json
 from .format.inspect import inspect
-from .format.manifest import Component, Manifest, component_of
+from .format.manifest import Manifest
 from .format.record import Placed, Row, ShardRecord
 from .format.records import Records
 from .format.sample import DatasetInfo, Reject, Sample

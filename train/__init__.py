@@ -1,7 +1,8 @@
 """Training: recipes, models, one loop for all of them, and exact resume."""
 
+from .core.batches import Batches
 from .core.export import load_model, save_model
-from .core.loop import Batches, Trainer, TrainResult
+from .core.loop import Trainer, TrainResult
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
 from .recipes import RECIPES, named_recipe

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from ..members.member import TABLE_FACTS
 from ..members.sound import SOUND
 from ..members.video import VIDEO
+from .component import Component
 from .damage import parsing
 from .dataset import DATASET_JSON
-from .manifest import Component, Manifest
+from .manifest import Manifest
 from .rejects import read_rejects
 from .sample import Reject
 

@@ -19,9 +19,10 @@ from ..members.text import BYTES
 from ..stores.base import Store
 from ..stores.block_sums import SUMS_OF
 from ..stores.stream import stream
+from .component import Component
 from .damage import described
 from .idx import idx_text
-from .manifest import Component, Manifest
+from .manifest import Manifest
 from .member_name import indexed_name
 from .ustar import CHUNK_BYTES, HashedReader, walk
 

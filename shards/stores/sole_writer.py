@@ -6,12 +6,12 @@ import errno
 import fcntl
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BusyError, StoreError
+from .this_run import this_run
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _holding(folder: Path, how: int) -> Iterator[int]:
         raise StoreError(f"{folder} cannot be written to ({error.strerror}); give a writable output folder") from error
     with os.fdopen(descriptor, "r+") as file:
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.write(f"{this_run()}\n")
         file.flush()
         yield descriptor
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from ...shards.errors import MaskstreamError, ResumeError
 from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
+from .batches import Batch, Batches, EndlessBatches
 from .checkpoint import (
     Position,
     batches_before,
@@ -49,38 +50,6 @@ from .recipe import Recipe
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-
-
-class Batch(Protocol):
-    """The part of a batch that the trainer uses; the model uses the rest."""
-
-    def __len__(self) -> int: ...
-
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self: ...
-
-
-class Batches(Protocol):
-    """The part of a loader that the trainer uses: each iteration gives one epoch, from the position in its state."""
-
-    @property
-    def epoch(self) -> int: ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def stats(self) -> dict[str, Any]: ...
-
-
-@runtime_checkable
-class EndlessBatches(Protocol):
-    """A loader that goes from one epoch to the next without a pause. The trainer uses `repeat` where there is one."""
-
-    def repeat(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DataError
-from ....shards.format.manifest import Manifest, Numbers, component_of
+from ....shards.format.component import Numbers, component_of
+from ....shards.format.manifest import Manifest
 from ....shards.media.flac import FlacHeader
 from ....shards.media.limits import MAX_SAMPLE_RATE
 from ....shards.media.packet_table import packets_name

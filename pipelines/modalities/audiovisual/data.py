@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
 from ....shards.config import NOT_IDENTITY
-from ....shards.format.manifest import component_of
+from ....shards.format.component import component_of
 from ....shards.media.fbank import Fbank
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.diffusion import LinearNoise

@@ -9,7 +9,8 @@ from typing import ClassVar, Self, Unpack
 
 import numpy as np
 
-from ....shards.format.manifest import Manifest, component_of
+from ....shards.format.component import component_of
+from ....shards.format.manifest import Manifest
 from ....shards.members.image import IMAGE
 from ...augment import Augmentation, CenterCrop, RandomResizedCrop
 from ...masks import Mask, TokenGrid

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
-from ....shards.format.manifest import component_of
+from ....shards.format.component import component_of
 from ....shards.media.mesh_members import fields_of
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DataError
-from ....shards.format.manifest import Manifest, Numbers
+from ....shards.format.component import Numbers
+from ....shards.format.manifest import Manifest
 from ....shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
 from ....shards.stores.base import Announcement, Range
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
-from ....shards.format.manifest import component_of
+from ....shards.format.component import component_of
 from ...augment.diffusion import Noise
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens

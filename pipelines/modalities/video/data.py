@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
 from ....shards.config import NOT_IDENTITY
-from ....shards.format.manifest import component_of
+from ....shards.format.component import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...flow.source import AUTO, NONE, BatchFlow, FlowChoice, FlowSource, SampleFlow, flow_named
 from ...masks import Mask, TokenGrid

@@ -18,7 +18,8 @@ from ..pipelines.modalities.audio.data import AudioData, NoisyData
 from ..pipelines.modalities.audio.spectrogram import Spectrogram, spectrogram_grid
 from ..pipelines.modalities.data import DataConfig
 from ..preprocess.encode.audio.encoder import AudioEncoder
-from ..shards.format.manifest import Manifest, component_of
+from ..shards.format.component import component_of
+from ..shards.format.manifest import Manifest
 from ..train.models import DenseUNetConfig, SpectrogramAutoencoderConfig
 from ..trial import MaskArgument, Trial, option
 

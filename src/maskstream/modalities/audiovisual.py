@@ -17,7 +17,8 @@ from ..pipelines.modalities.audiovisual.data import AudioVisualData
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import VideoClip
 from ..preprocess.encode.audiovisual.encoder import AudioVisualEncoder
-from ..shards.format.manifest import Manifest, component_of
+from ..shards.format.component import component_of
+from ..shards.format.manifest import Manifest
 from ..train.models import AudioVisualDiffusionConfig, SiameseConfig
 from ..trial import MaskArgument, option
 from . import audio, frames

@@ -15,7 +15,8 @@ from ...pipelines.modalities.audio.clip import AudioClip
 from ...pipelines.modalities.audio.log_mel import LogMel
 from ...pipelines.modalities.audio.spectrogram import Spectrogram
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ...shards.format.manifest import Manifest, component_of
+from ...shards.format.component import component_of
+from ...shards.format.manifest import Manifest
 from ...train.models.dense_unet import si_sdr
 from .card import Card, Facts, Lane, Picture, Pictures, Score, label_words
 from .chart import inner_ticks

@@ -9,7 +9,8 @@ from math import ceil
 from ...pipelines.modalities.audio.spectrogram import Spectrogram
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...pipelines.modalities.video.clip import VideoClip
-from ...shards.format.manifest import Manifest, component_of
+from ...shards.format.component import component_of
+from ...shards.format.manifest import Manifest
 from .audio import Heard, compared_spectrograms, index_of, spectrograms_of
 from .card import Card, Facts, Lane, Score, Track, label_words
 from .chart import inner_ticks

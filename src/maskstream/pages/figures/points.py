@@ -14,7 +14,8 @@ from ...pipelines.modalities.points.augment import PointAugment
 from ...pipelines.modalities.points.batch import PointsBatch
 from ...pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
 from ...pipelines.modalities.points.voxels import point_tokens, voxel_places
-from ...shards.format.manifest import Manifest, component_of
+from ...shards.format.component import component_of
+from ...shards.format.manifest import Manifest
 from .audio import index_of
 from .card import Card, Fact, Facts, Picture, Pictures, label_words
 from .cloud_picture import ABOVE, BOX, FADED, INK, MADE, SEEN, SIDE, cloud_picture, marked
