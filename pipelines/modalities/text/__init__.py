@@ -1,0 +1,1 @@
+"""Text: token ids of documents, packed or one a row, and masks."""
