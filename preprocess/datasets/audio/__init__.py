@@ -11,6 +11,7 @@ from .esc50 import esc50
 from .librispeech import librispeech
 from .microphones import microphones
 from .sample_audio import sample_audio
+from .sonic_pi import sonic_pi
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "audioset": audioset,
@@ -22,6 +23,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "esc50-5": partial(esc50, fold=5),
     "librispeech": librispeech,
     "microphones": microphones,
+    "sonic-pi": sonic_pi,
     "audio-folder": audio_folder,
     "sample-audio": sample_audio,
 }

@@ -11,6 +11,7 @@ from .k400 import k400
 from .sample import sample
 from .ssv2 import ssv2
 from .ucf101 import ucf101
+from .wesnoth_units import wesnoth_units
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "sample": sample,
@@ -22,5 +23,6 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "hmdb51": hmdb51,
     "hmdb51-2": partial(hmdb51, fold=2),
     "hmdb51-3": partial(hmdb51, fold=3),
+    "wesnoth-units": wesnoth_units,
     "folder": folder,
 }

@@ -24,6 +24,7 @@ from ....shards.members.image import image_member
 from ...source import Source
 from ..encoder import Encoded
 from ..reject import RejectError
+from .idx import read_idx_image
 from .picture import UInt8s, encoded, read_picture
 
 
@@ -50,8 +51,11 @@ class ImageEncoder(Config):
         return "image"
 
     def encode(self, source: Source) -> Encoded:
-        """The picture of a source, of which its meta["crop"] (x, y, width, height of the upright one) is a part."""
-        picture = read_picture(source.path)
+        """The picture of a source, of which its meta["crop"] (x, y, width, height of the upright one) is a part.
+
+        A source with a window (n, n + 1) is image n of an IDX file.
+        """
+        picture = read_picture(source.path) if source.window is None else read_idx_image(source.path, source.window[0])
         crop = source.meta.get("crop")
         pixels = picture.pixels if crop is None else part(picture.pixels, *crop)
         pixels = self._shrunk(pixels)
