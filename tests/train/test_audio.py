@@ -18,9 +18,9 @@ from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.block import Block
 from maskstream.train.core.schedule import ScheduleConfig
+from maskstream.train.core.windows import Windows
 from maskstream.train.evaluate.spectrograms import losses as held_out_losses
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
-from maskstream.train.models.window_decoder import Windows
 from maskstream.train.recipes import RECIPES
 from maskstream.train.tokens.spectrogram import SpectrogramTokens
 

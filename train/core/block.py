@@ -1,4 +1,4 @@
-"""The transformer block and the stack of blocks that all models use, and the initialisation of linear layers.
+"""The transformer block that all models use.
 
 Shapes: L query tokens and S key tokens of D channels.
 """
@@ -7,45 +7,10 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Attention(nn.Module):
-    """Self-attention over tokens (..., L, D), with a bias for query and value and none for key."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(torch.zeros(width))
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.reshape(*x.shape[:-1], 3, self.heads, -1).movedim(-3, 0).transpose(-3, -2).unbind(0)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return cast(Tensor, self.out(seen.transpose(-3, -2).flatten(-2)))
-
-
-class CrossAttention(nn.Module):
-    """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which get a layer norm first."""
-
-    def __init__(self, width: int, heads: int, eps: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width, eps=eps)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        k, v = self.key_value(self.norm(seen)).unflatten(-1, (2, self.heads, -1)).movedim(2, 0).transpose(2, 3)
-        return cast(Tensor, self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+from .attention import Attention, CrossAttention
 
 
 class MLP(nn.Module):
@@ -76,9 +41,25 @@ class Block(nn.Module):
         self.norm2 = Norms(width, eps, kinds)
         self.mlp = MLP(width, mlp_ratio)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, kind: int = 0, seen: Tensor | None = None) -> Tensor:
-        """mask: the attention mask of scaled_dot_product_attention. kind: selects the norms. seen: keys of `cross`."""
-        x = x + self.attention(self.norm1(x, kind), mask if seen is None else seen)
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        kind: int = 0,
+        seen: Tensor | None = None,
+        last: int | None = None,
+    ) -> Tensor:
+        """mask: the attention mask (see `attended`). kind: selects the norms. seen: keys of `cross`. last: return only
+        the last `last` tokens, which attend to all; the others are not computed.
+        """
+        normed = self.norm1(x, kind)
+        if isinstance(self.attention, CrossAttention):
+            if seen is None:
+                raise ValueError("a block of cross-attention needs the tokens `seen`, got none")
+            x = x + self.attention(normed, seen)
+        else:
+            x = (x if last is None else x[..., -last:, :]) + self.attention(normed, mask, last=last)
         return cast(Tensor, x + self.mlp(self.norm2(x, kind)))
 
 
@@ -91,52 +72,3 @@ class Norms(nn.Module):
 
     def forward(self, x: Tensor, kind: int = 0) -> Tensor:
         return cast(Tensor, self.of[kind](x))
-
-
-class Stack(nn.Module):
-    """Blocks in sequence and a final layer norm, whose epsilon is `norm_eps`, by default that of the blocks."""
-
-    def __init__(
-        self,
-        depth: int,
-        width: int,
-        heads: int,
-        mlp_ratio: int,
-        eps: float = 1e-6,
-        *,
-        norm_eps: float | None = None,
-        kinds: int = 1,
-        cross: bool = False,
-    ) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, eps, kinds=kinds, cross=cross) for _ in range(depth))
-        self.norm = Norms(width, eps if norm_eps is None else norm_eps, kinds)
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        *,
-        kind: int = 0,
-        seen: Tensor | None = None,
-        last: int | None = None,
-        place: Tensor | None = None,
-    ) -> Tensor:
-        """last: normalise and return only the last `last` tokens. place: position vectors added before each block."""
-        for block in self.blocks:
-            x = block(x if place is None else x + place, mask, kind=kind, seen=seen)
-        return cast(Tensor, self.norm(x if last is None else x[:, -last:], kind))
-
-
-def init_linear(model: nn.Module) -> None:
-    """Gives every linear layer of a model Xavier-uniform weights and zero biases, as masked autoencoders do."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Selects the tokens at `index` int64 (B, K) from each row of tokens (B, N, ...): (B, K, ...)."""
-    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], index]

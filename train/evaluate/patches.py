@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.stream.sampler import BatchT
-from ..core.block import gather_tokens
 from ..core.losses import Part, squared
+from ..core.select import gather_tokens
 from ..models.masked_autoencoder import MaskedAutoencoder
 from .held_out import margin
 

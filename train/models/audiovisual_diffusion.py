@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from ...pipelines.augment.diffusion import LinearNoise
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ..core.block import Stack, gather_tokens, init_linear
+from ..core.init import init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids
 from ..core.positions import interleaved_sinusoid
+from ..core.select import gather_tokens
+from ..core.stacks import Stack
 from .audiovisual_match import matching, mean_token
 from .encoder_decoder import TokenEncoder
 from .pair_model import PairConfig, PairModel, every_token, masked

@@ -14,8 +14,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from ..core.block import Stack
-from .window_decoder import Windows
+from ..core.select import gather_tokens, put_tokens
+from ..core.stacks import Stack
+from ..core.windows import Windows
 
 
 class TokenEncoder(nn.Module):
@@ -121,9 +122,8 @@ class TokenDecoder(nn.Module):
         """Puts all tokens in grid order, runs the windowed blocks, and returns the target tokens (B, M, E)."""
         positions = self._place(0)
         grid = self.mask_token.to(seen.dtype).expand(len(seen), len(positions), -1)
-        grid = grid.scatter(1, visible[..., None].expand_as(seen), seen)
-        x = windows(grid + positions, self.stack.blocks)
-        return cast(Tensor, x.gather(1, target[..., None].expand(-1, -1, x.shape[2])))
+        x = windows(put_tokens(grid, visible, seen) + positions, self.stack.blocks)
+        return gather_tokens(x, target)
 
 
 class Positions(nn.Module):

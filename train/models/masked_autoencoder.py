@@ -22,12 +22,13 @@ from torch import Tensor
 
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.stream.sampler import BatchT
-from ..core.block import gather_tokens, init_linear
+from ..core.init import init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids, Model, ModelConfig
 from ..core.positions import interleaved_sinusoid
+from ..core.select import gather_tokens
+from ..core.windows import Windows
 from .encoder_decoder import TokenDecoder, TokenEncoder
-from .window_decoder import Windows
 
 
 class Tokens(Protocol[BatchT]):
@@ -68,7 +69,7 @@ class Positioned(Protocol):
 class AutoencoderConfig(ModelConfig[BatchT]):
     """The sizes of the encoder and the decoder, and the epsilons of their layer norms.
 
-    decoder_window: the size of the decoder's attention windows in tokens of time and frequency (window_decoder.py);
+    decoder_window: the size of the decoder's attention windows in tokens of time and frequency (core/windows.py);
     None for global attention. eps: of all layer norms except the decoder's last, whose epsilon is decoder_eps. 1e-6 is
     the authors' value; transformers uses 1e-12 and 1e-5.
     """

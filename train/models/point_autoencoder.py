@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.points.batch import PointsBatch
-from ..core.block import Stack, gather_tokens, init_linear
 from ..core.chamfer import chamfer
+from ..core.init import init_linear
 from ..core.losses import Losses, weighted
 from ..core.model import Grids, Model, ModelConfig
+from ..core.select import gather_tokens
+from ..core.stacks import Stack
 from ..tokens.point_groups import group_points
 
 

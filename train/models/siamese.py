@@ -24,10 +24,11 @@ from torch import Tensor
 from ...pipelines.masks import visible_count
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
-from ..core.block import gather_tokens, init_linear
+from ..core.init import init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids
 from ..core.positions import grid_positions
+from ..core.select import gather_tokens
 from ..tokens.spectrogram import SpectrogramTokens
 from ..tokens.video import VideoTokens
 from .audiovisual_match import matching, mean_token

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.block import MLP, Attention
+from ..core.attention import Attention
+from ..core.block import MLP
 from ..core.positions import rates
 
 

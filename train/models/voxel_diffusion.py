@@ -32,10 +32,11 @@ from ...pipelines.modalities.data import DataConfig
 from ...pipelines.modalities.points.batch import PointsBatch
 from ...pipelines.modalities.points.data import PointsData
 from ...pipelines.modalities.points.voxels import Voxels, devoxelise, point_tokens, voxel_places, voxelise
-from ..core.block import init_linear
+from ..core.init import init_linear
 from ..core.losses import Losses, weighted
 from ..core.model import Grids, Model, ModelConfig
 from ..core.positions import axis_sinusoids
+from ..core.select import gather_tokens, put_tokens
 from .voxel_blocks import ConditionedBlock, TimeEmbedding
 
 Schedule = Literal["linear", "cosine"]
@@ -203,7 +204,7 @@ class VoxelDiffusion(Model[PointsBatch]):
         category = self.category(label + 1)
         reach = voxels.reach.clamp_min(1e-6).log()[:, None]
         condition = self.time(time) + category + self.reach(reach)
-        seen = self._encode(tokens.gather(1, index_of(visible, tokens)), visible, condition, category)
+        seen = self._encode(gather_tokens(tokens, visible), visible, condition, category)
         values = self._decode(seen, visible, condition, category)
         velocity = devoxelise(self.join(values), voxels.places)
         kept = self.noise.kept().to(noised.device)[time, None, None]
@@ -238,7 +239,7 @@ class VoxelDiffusion(Model[PointsBatch]):
         condition = condition + self.whole(seen.mean(dim=1))
         start = self.mask_token.expand(len(seen), self.side**3, -1)
         known = self.bridge(seen)
-        x = start.to(known.dtype).scatter(1, index_of(visible, known), known) + self.decoder_positions
+        x = put_tokens(start.to(known.dtype), visible, known) + self.decoder_positions
         for number, block in enumerate(self.decoder):
             x = block(x, condition, category, self.config.window, number % 2 == 1 and self.side > self.config.window)
         move, scale = self.modulation(F.silu(condition))[:, None].chunk(2, dim=2)
@@ -264,8 +265,3 @@ def noise_of(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
             "the batch has no noise or no masks, and a diffusion model needs both; give the loader noise= and mask="
         )
     return batch.noise, batch.time, batch.mask.visible
-
-
-def index_of(positions: Tensor, values: Tensor) -> Tensor:
-    """Expands token numbers (B, K) to an index for gather and scatter along the tokens of values (B, L, C)."""
-    return positions[..., None].expand(-1, -1, values.shape[2])
