@@ -12,8 +12,8 @@ A sample's mask depends only on its own `Draw` (core/draw.py), so it is the same
 A law says how many tokens are hidden: a number, or an object that draws a ratio or a count for a view, a sample, a
 frame or a batch (laws/random.py), or follows the progress of the run (laws/progress.py). Counts are exact;
 core/ratio.py has the roundings. A pattern says which tokens: one family a file in patterns/, and those of text in
-text/. Some patterns are made of others: `Dual`, `Padded` for counts that differ, `ByView`, `Shared`, `Complementary`,
-`Replace`, `DecoderRows`, and `Joint` for samples of several parts.
+text/. Some patterns are made of others: `Dual`, `PartDecoded`, `Padded` for counts that differ, `ByView`, `Shared`,
+`Complementary`, `Replace`, `DecoderRows`, and `Joint` for samples of several parts.
 
 A new pattern is a subclass of `Mask` with one method, `hide`, which says for one view of a sample which tokens are
 hidden. Its file declares the schemes of papers that it draws (see core/scheme.py); its line in `SCHEMES` gives them to
@@ -60,6 +60,7 @@ from .patterns.mesh_nodes import MeshNodes, Submesh, submesh
 from .patterns.motion_guided import MotionGuided
 from .patterns.multi_block import MultiBlock
 from .patterns.padded import Padded
+from .patterns.part_decoded import PartDecoded
 from .patterns.random import Random
 from .patterns.running_cell import RunningCell
 from .patterns.strips import FilledStrips, Strips
@@ -142,6 +143,7 @@ __all__ = [
     "MultiRatio",
     "Padded",
     "PaperLaw",
+    "PartDecoded",
     "PerFrame",
     "Piecewise",
     "Random",

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from ...pipelines.modalities.video.batch import VideoBatch
 from ..core.model import Grids
-from ..tokens.video import VideoTokens
+from ..tokens.video import Positions, Targets, VideoTokens
 from .masked_autoencoder import AutoencoderConfig, Tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
-    """The sizes of a masked autoencoder of video cubes."""
+    """The sizes of a masked autoencoder of video cubes.
+
+    target: what the decoder predicts, "normalised" cubes as in VideoMAE or "pixels". positions: where a token stands,
+    on a "line" through all tokens as in VideoMAE, or on the axes of a "grid" (see tokens/video.py).
+    """
+
+    target: Targets = "normalised"
+    positions: Positions = "line"
+
+    def __post_init__(self) -> None:
+        AutoencoderConfig.__post_init__(self)
+        for name, legal in (("target", get_args(Targets)), ("positions", get_args(Positions))):
+            if getattr(self, name) not in legal:
+                raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
 
     def tokens(self, grids: Grids) -> Tokens[VideoBatch]:
         """Cubes of video on the grid "video"."""
-        return VideoTokens(grids["video"])
+        return VideoTokens(grids["video"], self.target, self.positions)

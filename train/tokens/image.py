@@ -1,7 +1,7 @@
-"""Pictures as tokens: uint8 pictures to patches, the encoder's normalised inputs, and the decoder's normalised targets.
+"""Pictures as tokens: uint8 pictures to patches, the encoder's normalised inputs, and the decoder's targets.
 
 The rule is MAE's (He et al., 2022, 3): pixels are normalised by ImageNet's mean and deviation, and a target is such a
-patch with mean 0 and variance 1 over all its values, colours together.
+patch, as it is or with mean 0 and variance 1 over all its values, colours together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from ..core.positions import axis_sinusoids
-from .video import NO_MASK
+from .video import NO_MASK, Targets
 
 EPS = 1e-6
 
@@ -25,13 +25,15 @@ class ImageTokens(nn.Module):
     """Cuts pictures into (h w)-ordered patches, in (h w c) order within a patch.
 
     The patches stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
+    target: see Targets in video.py.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, grid: TokenGrid) -> None:
+    def __init__(self, grid: TokenGrid, target: Targets = "normalised") -> None:
         super().__init__()
+        self.target = target
         grid.need("h", "w", by="a model of pictures")
         self.grid, self.patch = grid.shape, grid.patch
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
@@ -67,23 +69,30 @@ class ImageTokens(nn.Module):
         return (patches.float() - self.mean) / self.std
 
     def targets(self, patches: Tensor) -> Tensor:
-        """uint8 patches (B, M, n_inputs) to float32 targets (B, M, n_targets): mean 0, variance 1 in each patch.
+        """uint8 patches (B, M, n_inputs) to float32 targets (B, M, n_targets).
 
-        The variance is unbiased, and 1e-6 is added to it.
+        "pixels": the same as `inputs`. "normalised": mean 0 and variance 1 in each patch; the variance is unbiased, and
+        1e-6 is added to it.
         """
+        if self.target == "pixels":
+            return self.inputs(patches)
         mean, deviation = self._moments(patches)
         return (self.inputs(patches) - mean) / deviation
 
     def paint(self, image: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
         """The pictures with the patches `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, H, W, 3).
 
-        A prediction is of a normalised patch, so it is shown with the mean and deviation of the true one.
+        A prediction of a normalised patch is shown with the mean and deviation of the true one. A prediction of pixels
+        is painted as it is.
         """
         (h, w), (ph, pw) = self.grid, self.patch
         patches = self.split(image).clone()
         row = torch.arange(len(patches), device=patches.device)[:, None]
-        mean, deviation = self._moments(patches[row, index])
-        pixels = (predicted.float() * deviation + mean) * self.std + self.mean
+        inputs = predicted.float()
+        if self.target == "normalised":
+            mean, deviation = self._moments(patches[row, index])
+            inputs = inputs * deviation + mean
+        pixels = inputs * self.std + self.mean
         patches[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8)
         return patches.reshape(-1, h, w, ph, pw, 3).transpose(2, 3).reshape(image.shape)
 

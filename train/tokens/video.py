@@ -1,9 +1,10 @@
-"""Video tokens: splits uint8 clips into cubes and normalises them as encoder inputs and as decoder targets."""
+"""Video tokens: splits uint8 clips into cubes, and makes encoder inputs and decoder targets of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,14 @@ from torch import Tensor, nn
 from ...pipelines.masks import TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
+from ..core.positions import grid_positions, interleaved_sinusoid
+
+Targets = Literal["normalised", "pixels"]
+"""What a decoder predicts of a token: its pixels normalised by their own mean and deviation, or its pixels in the units
+of the encoder's inputs, whose mean and deviation are constants. Only the second can be drawn without the truth.
+"""
+Positions = Literal["line", "grid"]
+"""Where a token stands: on a line through all tokens, or on the axes of time, height and width."""
 
 NO_MASK = "the batch has no masks, and a masked autoencoder needs them; give the loader mask="
 
@@ -19,15 +28,17 @@ class VideoTokens(nn.Module):
     """Cuts clips into (t h w)-ordered cubes of `tubelet * patch * patch` pixels, in (c t h w) order within a cube.
 
     Cubes stay uint8 until they have been gathered, so only those that the encoder or the decoder uses are converted.
-    Channels come first within a cube, so the moments of a channel are sums over contiguous values.
+    Channels come first within a cube, so the moments of a channel are sums over contiguous values. target: see Targets.
+    places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of `grid_positions`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, grid: TokenGrid) -> None:
+    def __init__(self, grid: TokenGrid, target: Targets = "normalised", places: Positions = "line") -> None:
         super().__init__()
         grid.need("t", "h", "w", by="a model of video")
+        self.target, self.places = target, places
         self.grid, self.patch = grid.shape, grid.patch
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
         self.n_tokens = grid.size
@@ -64,26 +75,39 @@ class VideoTokens(nn.Module):
         return (cubes.float() - self.mean) / self.std
 
     def targets(self, cubes: Tensor) -> Tensor:
-        """Converts uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets), normalised per cube and channel.
+        """Converts uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets).
 
-        As in VideoMAE: pixels in [0, 1], unbiased variance over the cube's pixels, division by sqrt(var) + 1e-6.
+        "pixels": the same as `inputs`. "normalised": per cube and channel, as in VideoMAE: pixels in [0, 1], unbiased
+        variance over the cube's pixels, division by sqrt(var) + 1e-6.
         """
+        if self.target == "pixels":
+            return self.inputs(cubes)
         centred, _, deviation = self._moments(cubes)
         return centred.mul_(deviation.reciprocal()).flatten(2)
 
     def paint(self, video: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
         """The clips with the cubes `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, T, H, W, 3).
 
-        A prediction is of a normalised cube, so it is scaled by the mean and deviation of the true cube.
+        A prediction of a normalised cube is scaled by the mean and deviation of the true cube. A prediction of pixels
+        is painted as it is.
         """
         (t, h, w), (pt, ph, pw) = self.grid, self.patch
         cubes = self.split(video)
         row = torch.arange(len(cubes), device=cubes.device)[:, None]
-        _, mean, deviation = self._moments(cubes[row, index])
-        pixels = predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean
-        cubes[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8).flatten(2)
+        if self.target == "pixels":
+            pixels = predicted.float() * self.std + self.mean
+        else:
+            _, mean, deviation = self._moments(cubes[row, index])
+            pixels = (predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean).flatten(2)
+        cubes[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8)
         painted = cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4)
         return painted.reshape(video.shape)
+
+    def positions(self, width: int) -> Tensor:
+        """Fixed position embeddings float32 (N, width). ValueError if the width does not suit them."""
+        if self.places == "grid":
+            return grid_positions(self.grid, width)
+        return interleaved_sinusoid(self.n_tokens, width)
 
     def _moments(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The centred pixels float32 (B, M, 3, n_pixels) in [-255, 255], the mean and the deviation (B, M, 3, 1).

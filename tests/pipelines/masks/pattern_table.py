@@ -26,6 +26,7 @@ from maskstream.pipelines.masks import (
     MeshNodes,
     MotionGuided,
     MultiBlock,
+    PartDecoded,
     PerFrame,
     Random,
     Ratio,
@@ -236,6 +237,13 @@ PATTERNS = [
     Pattern(
         name="Dual",
         build=lambda r, c: Dual(encoder=Random(ratio=r, rounding=c), decoder=Random(ratio=0.5)),
+        grids=ANY,
+        visible=all_tokens,
+        dual=True,
+    ),
+    Pattern(
+        name="PartDecoded",
+        build=lambda r, c: PartDecoded(mask=Random(ratio=r, rounding=c)),
         grids=ANY,
         visible=all_tokens,
         dual=True,

@@ -20,6 +20,7 @@ from maskstream.pipelines.masks import (
     MotionGuided,
     MultiBlock,
     Padded,
+    PartDecoded,
     PerFrame,
     Random,
     Shared,
@@ -49,6 +50,20 @@ def test_tube_hides_the_same_places_along_any_axis() -> None:
     rgb_depth = grid_of(2, 14, 14, axes="modality h w")
     maps = hidden(Tube(ratio=0.75, axis="modality"), rgb_depth)
     assert (maps[:, 0] == maps[:, 1]).all()
+
+
+def test_a_part_of_the_targets_is_decoded_each_as_likely_as_the_others() -> None:
+    whole, grid = Tube(ratio=0.75), grid_of(4, 8, 8, axes="t h w")
+    batch = PartDecoded(mask=whole, share=0.5).draw(grid, draws_of(grid, KEYS))
+    assert torch.equal(batch.masked, whole.draw(grid, draws_of(grid, KEYS)).masked)
+    assert batch.target.shape == (40, 96)
+    assert batch.masked.gather(1, batch.target).all()
+    assert batch.weight.eq(1).all()
+    often = torch.zeros(grid.size).index_add(0, batch.target.flatten(), torch.ones(batch.target.numel()))
+    hides = batch.masked.sum(dim=0)
+    assert ((often - hides / 2).abs() <= 4 * (hides / 4).sqrt()).all()
+    with pytest.raises(ValueError, match="above 0"):
+        PartDecoded(share=0.0)
 
 
 def test_frames_hide_whole_slices() -> None:

@@ -137,3 +137,20 @@ def test_a_reconstruction_is_the_clip_with_predictions_in_place_of_the_targets(m
     assert torch.equal(changed, noise.mask.masked)
     with pytest.raises(ValueError, match="give the loader mask="):
         model.reconstructed(replace(noise, mask=None))
+
+
+def test_targets_of_pixels_and_positions_on_the_grid_reach_the_model(recipe, noise):
+    plain = recipe.model
+    pixels = replace(plain, target="pixels", positions="grid").build(recipe.data.grids, seed=3)
+    mask = noise.mask
+    true = pixels.tokens.inputs(pixels.tokens.split(noise.video))[torch.arange(4)[:, None], mask.target]
+    made = pixels.predict(noise.video, mask.visible, mask.target)
+    assert loss_of(pixels, noise).item() == pytest.approx((made - true).square().mean().item(), rel=1e-5)
+    other = replace(plain, target="pixels").build(recipe.data.grids, seed=3)
+    assert not torch.allclose(other.predict(noise.video, mask.visible, mask.target), made, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["target", "positions"])
+def test_unknown_targets_and_positions_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is one of .*, got 'other'"):
+        VideoAutoencoderConfig(**{name: "other"})

@@ -48,6 +48,17 @@ def test_painting_true_targets_gives_the_picture_back():
     assert (patches[:, [0, 3, 8]].float().reshape(3, 3, 16, 3).mean((2, 3)) - means).abs().max() < 12
 
 
+def test_targets_of_pixels_are_the_inputs_and_are_painted_without_the_truth():
+    tokens, image = ImageTokens(image_grid(12, 4), "pixels"), images()
+    index = torch.tensor([[0, 3, 8]]).expand(3, -1)
+    patches = tokens.split(image)
+    true = tokens.targets(patches)[:, [0, 3, 8]]
+    assert torch.equal(true, tokens.inputs(patches)[:, [0, 3, 8]])
+    assert torch.equal(tokens.paint(image, index, true), image)
+    grey = tokens.split(tokens.paint(image, index, torch.zeros_like(true)))[:, [0, 3, 8]]
+    assert torch.equal(grey, tokens.mean.round().to(torch.uint8).expand_as(grey))
+
+
 def test_positions_tell_rows_from_columns():
     positions = ImageTokens(image_grid(12, 4)).positions(16)
     assert positions.shape == (9, 16)

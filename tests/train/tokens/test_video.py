@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import TokenGrid
+from maskstream.train.core.positions import interleaved_sinusoid
 from maskstream.train.tokens.video import VideoTokens
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
@@ -61,6 +62,25 @@ def test_painting_the_true_targets_gives_the_clip_back(noise):
     grey = tokens.paint(noise.video, index, torch.zeros_like(truth))
     changed = (tokens.split(grey) != cubes).any(dim=2)
     assert torch.equal(changed, noise.mask.masked)
+
+
+def test_targets_of_pixels_are_the_inputs_and_are_painted_without_the_truth(noise):
+    tokens, index = VideoTokens(GRID, "pixels"), noise.mask.target
+    cubes = tokens.split(noise.video)
+    row = torch.arange(4)[:, None]
+    truth = tokens.targets(cubes[row, index])
+    assert torch.equal(truth, tokens.inputs(cubes)[row, index])
+    assert torch.equal(tokens.paint(noise.video, index, truth), noise.video)
+    grey = tokens.split(tokens.paint(noise.video, index, torch.zeros_like(truth)))[row, index]
+    assert torch.equal(grey, tokens.mean.round().to(torch.uint8).expand_as(grey))
+
+
+def test_positions_on_a_grid_tell_the_axes_apart():
+    line, grid = (VideoTokens(GRID, places=places).positions(24).reshape(2, 4, 4, 24) for places in ("line", "grid"))
+    assert torch.equal(grid[0, :, :, 8:], grid[1, :, :, 8:])
+    assert torch.equal(grid[:, 0, :, :8], grid[:, 3, :, :8])
+    assert len({row.numpy().tobytes() for row in grid.reshape(32, 24)}) == 32
+    assert torch.equal(line.reshape(32, 24), interleaved_sinusoid(32, 24))
 
 
 def test_other_clips_are_refused(noise):
