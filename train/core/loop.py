@@ -36,6 +36,7 @@ from .checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
+from .class_feedback import channels_of, publish_scores
 from .distributed import in_step, rank, sum_over_ranks, world_size
 from .export import load_matching_weights, save_model
 from .file_sum import NO_BYTES, DamageError, FileSum
@@ -144,6 +145,8 @@ class Trainer:
             self.model.to(self.device)
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
             self._begin(resume)
+            self._channels = channels_of(recipe.data)
+            publish_scores(self._channels, self.model, trained=False)
             self._train_model = self._wrapped(compile_model)
             undo.pop_all()
         self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=progress and rank() == 0)
@@ -240,6 +243,7 @@ class Trainer:
         norm = limit_gradients(self.model, self.recipe.optimiser)
         self.optimiser.step()
         self.optimiser.zero_grad()
+        publish_scores(self._channels, self.model)
         self._parts = tuple(losses.parts)
         means = [mean.detach() for mean in losses.means(weights).values()]
         asked = loss.new_full((), float(asked_to_stop))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...pipelines.modalities.node_cache import CACHE_GB
+from .class_feedback import with_channel
 from .distributed import process_group, world_size
 from .loop import Trainer, TrainResult
 from .recipe import Recipe
@@ -39,6 +40,7 @@ def train_recipe(
     The run's length is known before its loader is made, since masks and batches may change over the run.
     """
     with process_group(device) as own, compute_threads(own):
+        recipe = with_channel(recipe)
         planned = recipe.run_length(data, world_size=world_size()) if steps is None else steps
         opened = recipe.loader(
             data,

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from maskstream.pipelines.masks import ByClass, Feedback, Padded, Replace
+from maskstream.train.core.class_feedback import channels_of, publish_scores
+from maskstream.train.models.token_model import TokenModelConfig
+
+from ..text_batches import MASK_ID, VOCABULARY, made_up
+
+
+def following(feedback):
+    return Padded(mask=Replace(mask=ByClass(ratio=0.4, feedback=feedback), mask_id=MASK_ID, vocabulary=VOCABULARY))
+
+
+def test_the_channel_in_a_mask_is_found():
+    channel = Feedback(3)
+    assert channels_of(following(channel)) == [channel]
+    assert channels_of(following(None)) == []
+
+
+def test_a_step_publishes_the_scores_that_the_next_masks_follow():
+    channel = Feedback(3)
+    batch = made_up(mask=following(channel), classes=3)
+    assert batch.mask.version.tolist() == [0] * len(batch)
+    sizes = {"vocabulary": VOCABULARY, "width": 32, "depth": 1, "heads": 4, "classes": 3, "momentum": 0.5}
+    model = TokenModelConfig(**sizes).build({"text": batch.mask.grid}).train()
+    model(batch)
+    publish_scores([channel], model)
+    assert channel.read().scores.tolist() == model.class_scores.tolist()
+    assert made_up(mask=following(channel)).mask.version.tolist() == [1] * len(batch)
+    publish_scores([channel], model, trained=False)
+    assert channel.read().scores.tolist() == model.class_scores.tolist()
+
+
+def test_a_model_without_scores_is_refused():
+    publish_scores([], torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match=r"model\.classes"):
+        publish_scores([Feedback(3)], torch.nn.Linear(1, 1))

@@ -1,0 +1,84 @@
+"""The blocks of encoders of text, over documents without padding, and the head that predicts token ids.
+
+Shapes: T tokens of all documents of a batch, D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.documents import Documents
+
+NormAt = Literal["pre", "post"]
+"""Where the layer norm of a residual branch stands: before it, or after the sum, as in BERT."""
+
+
+class DocumentAttention(nn.Module):
+    """Self-attention of tokens (T, D) within their documents."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, documents: Documents) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        return cast(Tensor, self.out(documents.attention(q, k, v).flatten(1)))
+
+
+class FeedForward(nn.Module):
+    """The feed-forward part of a block (..., D): two linear layers with a GELU between them.
+
+    gated: the first layer makes a gate too, gelu(gate) * value, and has no bias (Shazeer, 2020).
+    """
+
+    def __init__(self, width: int, hidden: int, *, gated: bool) -> None:
+        super().__init__()
+        self.gated = gated
+        self.up = nn.Linear(width, 2 * hidden if gated else hidden, bias=not gated)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.gated:
+            return cast(Tensor, self.down(F.gelu(self.up(x))))
+        gate, value = self.up(x).chunk(2, dim=-1)
+        return cast(Tensor, self.down(F.gelu(gate) * value))
+
+
+class TokenBlock(nn.Module):
+    """A transformer block over documents (T, D)."""
+
+    def __init__(self, width: int, heads: int, hidden: int, *, norm: NormAt, gated: bool, eps: float) -> None:
+        super().__init__()
+        self.post = norm == "post"
+        self.attention = DocumentAttention(width, heads)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.mlp = FeedForward(width, hidden, gated=gated)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor, documents: Documents) -> Tensor:
+        if self.post:
+            x = self.norm1(x + self.attention(x, documents))
+            return cast(Tensor, self.norm2(x + self.mlp(x)))
+        x = x + self.attention(self.norm1(x), documents)
+        return cast(Tensor, x + self.mlp(self.norm2(x)))
+
+
+class TokenHead(nn.Module):
+    """Logits of token ids (..., vocabulary) of tokens (..., D): a linear layer, a GELU, a layer norm, and the table of
+    the ids' embeddings (vocabulary, D), which is given, with a bias of its own (Devlin et al., 2019, and their code).
+    """
+
+    def __init__(self, width: int, vocabulary: int, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return F.linear(self.norm(F.gelu(self.dense(x))), table, self.bias)
