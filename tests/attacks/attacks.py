@@ -60,18 +60,26 @@ class Attack:
 ATTACKS = {
     "cache": Attack(module="cache", few=8000, ends=("cached", "fetched"), slow=True),
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5),
-    "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True),
+    "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
     "names": Attack(module="names", few=40, ends=("exact", "refused"), slow=True),
-    "outages": Attack(module="outages", few=8, ends=("exact", "outage"), cost=10, timed=True),
-    "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20, slow=True),
-    "shard-kills": Attack(
-        module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=EXECUTORS
+    "outages": Attack(
+        module="outages",
+        few=8,
+        ends=("exact", "outage"),
+        cost=10,
+        timed=True,
+        stores=("local", "s3", "az"),
+        executors=("local", "ray"),
     ),
-    "sources": Attack(module="sources", few=60, ends=("rejected", "sample")),
-    "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25),
-    "worker-kills": Attack(module="worker_kills", few=8, ends=("exact",), cost=50, slow=True),
+    "part-kills": Attack(module="part_kills", few=4, ends=("exact",), cost=20, slow=True, executors=EXECUTORS),
+    "shard-kills": Attack(
+        module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=("local", "ray")
+    ),
+    "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray")),
+    "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES),
+    "worker-kills": Attack(module="worker_kills", few=8, ends=("exact",), cost=50, slow=True, stores=STORES),
 }
 
 

@@ -28,6 +28,8 @@ from typing import Any
 
 import torch
 
+from .where import HERE, Where
+
 ROOM_BYTES = 3 << 30
 """The address space that a child may add after its imports."""
 GROWTH_BYTES = 160 << 20
@@ -37,23 +39,24 @@ LIMIT_S, START_S = 120.0, 600.0
 GOOD = ("right", "replaced", "refused")
 
 
-def attack(count: int, seed: int, folder: Path, names: tuple[str, ...] = ()) -> Counter[str]:
+def attack(count: int, seed: int, folder: Path, where: Where = HERE, names: tuple[str, ...] = ()) -> Counter[str]:
     """Reads `count` forgeries, shared among the modalities; returns how each ended."""
     from .forge import FORGED
 
     ends: Counter[str] = Counter()
     chosen = names or tuple(FORGED)
+    folder = where.root / "forged" if where.store == "http" else folder
     for n, name in enumerate(chosen):
         own = count // len(chosen) + (n < count % len(chosen))
-        ends += _in_children(name, own, seed, folder / name)
+        ends += _in_children(name, own, seed, folder / name, where)
     return ends
 
 
-def _in_children(name: str, count: int, seed: int, folder: Path) -> Counter[str]:
+def _in_children(name: str, count: int, seed: int, folder: Path, where: Where) -> Counter[str]:
     """The ends of the forgeries of one modality; a child that dies is followed by another one."""
     ends: Counter[str] = Counter()
     while (number := ends.total()) < count:
-        said, code = _one_child(name, number, count, seed, folder)
+        said, code = _one_child(name, number, count, seed, folder, where)
         if not said:
             raise RuntimeError(f"the child of {name} ended with {code} before it was ready")
         if said[-1] != "hang" and number + len(said) - 1 < count:
@@ -66,13 +69,13 @@ def _in_children(name: str, count: int, seed: int, folder: Path) -> Counter[str]
     return ends
 
 
-def _one_child(name: str, first: int, stop: int, seed: int, folder: Path) -> tuple[list[str], int]:
+def _one_child(name: str, first: int, stop: int, seed: int, folder: Path, where: Where) -> tuple[list[str], int]:
     """What a child says of the forgeries [first, stop), after the line that it is ready, and its exit code.
 
     It may die before the last one. One that is silent for too long is killed, and its last line is "hang".
     """
     folder.mkdir(parents=True)
-    words = [name, str(first), str(stop), str(seed), str(folder)]
+    words = [name, str(first), str(stop), str(seed), str(folder), where.store, where.url, str(where.root)]
     child = subprocess.Popen([sys.executable, "-m", "tests.attacks.forged", *words], stdout=subprocess.PIPE, text=True)
     lines: queue.Queue[str | None] = queue.Queue()
     reader = threading.Thread(target=_forward, args=(child, lines), daemon=True)
@@ -98,7 +101,7 @@ def _forward(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> No
     lines.put(None)
 
 
-def _child(name: str, first: int, stop: int, seed: int, folder: Path) -> None:
+def _child(name: str, first: int, stop: int, seed: int, folder: Path, where: Where) -> None:
     """Writes and reads the forgeries [first, stop), and prints how each ended."""
     from .forge import Forger, few_samples
 
@@ -112,7 +115,7 @@ def _child(name: str, first: int, stop: int, seed: int, folder: Path) -> None:
     _limit()
     print("ready", flush=True)
     for number in range(first, stop):
-        split = folder / "split"
+        split = folder / f"split-{number}"
         split.mkdir()
         forger = Forger(name=name, samples=samples, seed=seed, number=number)
         try:
@@ -121,7 +124,7 @@ def _child(name: str, first: int, stop: int, seed: int, folder: Path) -> None:
             print(f"refused {type(error).__name__} while it was written", flush=True)
         else:
             before = _memory(reset=True)
-            end = _end(name, forged, reference)
+            end = _end(name, where.copied(split), forged, reference)
             grown = _memory() - before
             if grown > GROWTH_BYTES + 4 * forged.largest and end.split()[0] != "foreign":
                 end = f"foreign memory grew by {grown >> 20} MiB, the largest member has {forged.largest} bytes"
@@ -159,13 +162,13 @@ def _memory(*, reset: bool = False) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
 
 
-def _loader(name: str, folder: Path) -> Any:
+def _loader(name: str, location: str | Path) -> Any:
     from .forge import FORGED
 
-    return FORGED[name].loader(folder, batch_size=4, shuffle=False, max_bad_fraction=1.0, device="cpu", threads=1)
+    return FORGED[name].loader(location, batch_size=4, shuffle=False, max_bad_fraction=1.0, device="cpu", threads=1)
 
 
-def _rows(name: str, folder: Path) -> tuple[dict[str, list[Any]], int]:
+def _rows(name: str, location: str | Path) -> tuple[dict[str, list[Any]], int]:
     """The comparable values of each usable sample by its key, and the number of unusable ones."""
     from maskstream.pipelines.modalities.split import Split
     from maskstream.pipelines.stream.produce import batch_of
@@ -174,7 +177,7 @@ def _rows(name: str, folder: Path) -> tuple[dict[str, list[Any]], int]:
 
     from .forge import FORGED, modality_of
 
-    split = Split.open(folder, modality_of(name), shuffle=False, device="cpu", threads=1)
+    split = Split.open(location, modality_of(name), shuffle=False, device="cpu", threads=1)
     source = FORGED[name].source(split)
     rows: dict[str, list[Any]] = {}
     bad = 0
@@ -197,7 +200,7 @@ def _contents(value: Any) -> list[Any]:
     return [repr(value)]
 
 
-def _end(name: str, forged: Any, reference: dict[str, list[Any]]) -> str:
+def _end(name: str, location: str, forged: Any, reference: dict[str, list[Any]]) -> str:
     """How reading a forged split ended, and what was said."""
     from maskstream.shards.errors import MaskstreamError
     from maskstream.shards.format.inspect import inspect
@@ -205,10 +208,10 @@ def _end(name: str, forged: Any, reference: dict[str, list[Any]]) -> str:
 
     refused, bad, wrong = 0, 0, set[str]()
     steps = {
-        "inspect": lambda: inspect(forged.folder),
-        "verify": lambda: verify(forged.folder, decode=True),
-        "samples": lambda: _rows(name, forged.folder),
-        "loader": lambda: list(_loader(name, forged.folder)),
+        "inspect": lambda: inspect(location),
+        "verify": lambda: verify(location, decode=True),
+        "samples": lambda: _rows(name, location),
+        "loader": lambda: list(_loader(name, location)),
     }
     for step, work in steps.items():
         begun = time.monotonic()
@@ -233,5 +236,6 @@ def _end(name: str, forged: Any, reference: dict[str, list[Any]]) -> str:
 
 
 if __name__ == "__main__":
-    name, first, stop, seed, folder = sys.argv[1:]
-    _child(name, int(first), int(stop), int(seed), Path(folder))
+    name, first, stop, seed, folder, *place = sys.argv[1:]
+    store, url, root = place or ("local", "", "/")
+    _child(name, int(first), int(stop), int(seed), Path(folder), Where(store, url, Path(root)))

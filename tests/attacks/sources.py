@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,8 +31,10 @@ from maskstream.shards.format.verify import verify
 
 from .kills import ended
 from .raw_files import audio_only_video, raw_files
+from .where import HERE, Where
 
 HOSTILE = 10
+SETTINGS: dict[str, Any] = {"max_rejects": 1, "pauses_s": (0,), "samples_per_shard": 4}
 ROOM_BYTES = 8 << 30
 """The address space that a job may add after its imports."""
 GOOD = "good"
@@ -166,11 +169,13 @@ WAYS: tuple[Way, ...] = (
 )
 
 
-def convert(dataset: str, root: Path, out: Path) -> None:
-    """Make the shards in this process, with a limit of memory, and note what `verify` finds."""
+def convert(dataset: str, root: Path, out: Path, where: Where) -> None:
+    """Make the shards in this process, with a limit of memory, or in a cluster, and note what `verify` finds."""
+    where.enter()
+    executor = where.executor()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM_BYTES, used + ROOM_BYTES))
-    make_shards(dataset, root, out, workers=0, max_rejects=1, pauses_s=(0,), samples_per_shard=4)
+    make_shards(dataset, root, out, workers=None if executor else 0, executor=executor, **SETTINGS)
     (out / "problems.json").write_text(json.dumps(verify(out / "train", decode=True).problems))
 
 
@@ -184,7 +189,9 @@ def samples_of(split: Path) -> dict[str, list[bytes]]:
     }
 
 
-def ends_of(dataset: str, sources: dict[str, bytes], right: dict[str, list[bytes]], folder: Path) -> dict[str, str]:
+def ends_of(
+    dataset: str, sources: dict[str, bytes], right: dict[str, list[bytes]], folder: Path, where: Where
+) -> dict[str, str]:
     """How a job of these sources and the good ones ended, for each source.
 
     `right` has the sample of each source that must have this one, if it has one.
@@ -194,7 +201,7 @@ def ends_of(dataset: str, sources: dict[str, bytes], right: dict[str, list[bytes
     root.mkdir(parents=True)
     for name, data in sources.items():
         (root / name).write_bytes(data)
-    end = ended(partial(convert, dataset, root), out)
+    end = ended(partial(convert, dataset, root, where=where), out)
     if end != "finished":
         return dict.fromkeys(sources, end)
     samples = samples_of(out / "train")
@@ -213,7 +220,7 @@ def ends_of(dataset: str, sources: dict[str, bytes], right: dict[str, list[bytes
     return ends
 
 
-def attack(count: int, seed: int, folder: Path) -> Counter[str]:
+def attack(count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[str]:
     """Converts `count` hostile files, in jobs of one modality after the other."""
     made, audio_only = raw_files(folder), audio_only_video(folder)
     right: dict[str, dict[str, list[bytes]]] = {}
@@ -225,7 +232,7 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
         files = Files(own, [data for name in made if name != dataset for data in made[name].values()], audio_only)
         good = {f"{GOOD}{ending}": data for ending, data in own.items()}
         if dataset not in right:
-            seen = ends_of(dataset, good, {}, folder / "job")
+            seen = ends_of(dataset, good, {}, folder / "job", where)
             assert set(seen.values()) == {"sample"}, (dataset, seen)
             right[dataset] = samples_of(folder / "job/out/train")
         rng = np.random.default_rng((seed, number))
@@ -240,10 +247,10 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
                 kind = next(kind for kind, data in own.items() if data == hostile[name])
                 wanted[name] = right[dataset][f"{GOOD}{kind}"]
         one = f"{GOOD}{list(own)[number // len(made) % len(own)]}"
-        found = ends_of(dataset, {**hostile, one: good[one]}, wanted, folder / "job")
+        found = ends_of(dataset, {**hostile, one: good[one]}, wanted, folder / "job", where)
         if found.pop(one) != "sample":  # the job broke: which file did it?
             found = {
-                name: ends_of(dataset, {name: data, one: good[one]}, wanted, folder / "job")[name]
+                name: ends_of(dataset, {name: data, one: good[one]}, wanted, folder / "job", where)[name]
                 for name, data in hostile.items()
             }
         for name, end in found.items():

@@ -30,7 +30,7 @@ from .forged import GOOD, attack
 
 @pytest.mark.parametrize("name", FORGED)
 def test_forged_splits_give_right_samples_bad_samples_or_a_refusal(name: str, tmp_path: Path) -> None:
-    ends = attack(8, 1, tmp_path, (name,))
+    ends = attack(8, 1, tmp_path, names=(name,))
     assert ends.total() == 8
     assert set(ends) <= set(GOOD)
 

@@ -14,6 +14,7 @@ from maskstream.train.run import chosen_recipe
 
 from ..pipelines.every_modality import write_split
 from .kills import Job, kills
+from .where import HERE, Where
 
 STEPS = 12
 SMALL = [
@@ -22,9 +23,10 @@ SMALL = [
 ]
 
 
-def train_small(data: Path, out: Path) -> None:
+def train_small(data: str, out: Path, where: Where = HERE) -> None:
     """The command's work, in this process and with one thread."""
     torch.set_num_threads(1)
+    where.enter()
     recipe = chosen_recipe("mae-tiny", SMALL)
     train(recipe, data, out, steps=STEPS, save_every=2, device="cpu", threads=1, progress=False)
 
@@ -41,7 +43,9 @@ def is_finished(out: Path) -> bool:
     return (out / "model.safetensors").exists()
 
 
-def attack(count: int, seed: int, folder: Path) -> Counter[str]:
+def attack(count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[str]:
     """Kills the training of a small model on images `count` times."""
-    data = write_split("image", folder / "data")
-    return kills(Job(run=partial(train_small, data), outcome=outcome, finished=is_finished), count, seed, folder)
+    data = where.copied(write_split("image", (folder if where.store != "http" else where.root) / "data"))
+    return kills(
+        Job(run=partial(train_small, data, where=where), outcome=outcome, finished=is_finished), count, seed, folder
+    )

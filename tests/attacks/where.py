@@ -19,16 +19,18 @@ from ..services.azurite import CONTAINER, azurite
 from ..services.nginx import nginx
 from ..services.ray_cluster import ENV, cluster_of_this_machine
 from ..services.seaweedfs import BUCKET, seaweedfs
+from ..services.slurm import Slurm, slurm
 
 STORES = ("local", "s3", "az", "http")
-EXECUTORS = ("local", "ray")
+EXECUTORS = ("local", "ray", "slurm")
 _NOTE = "place"
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
     """url: an empty place in the store; on a web server, that of the folder `root`. env: what a process has in its
-    environment that uses the store. address: of the Ray cluster.
+    environment that uses the store. address: of the Ray cluster. slurm: the Slurm cluster. start_s: about how long
+    a driver takes to start there, beyond what it takes here.
     """
 
     store: str = "local"
@@ -36,6 +38,8 @@ class Where:
     root: Path = Path("/")
     env: Mapping[str, str] = field(default_factory=dict)
     address: str | None = None
+    slurm: Slurm | None = None
+    start_s: float = 0.0
 
     def enter(self) -> None:
         """Let this process use the store."""
@@ -88,7 +92,7 @@ def opened(store: str, executor: str, folder: Path) -> Iterator[Where]:
         yield HERE
         return
     with ExitStack() as stack:
-        url, root, env, address = "", folder, dict[str, str](), None
+        url, root, env, address, cluster, start_s = "", folder, dict[str, str](), None, None, 0.0
         if store == "s3":
             s3 = stack.enter_context(seaweedfs(folder / "server"))
             url, env = f"s3://{BUCKET}", s3.env
@@ -100,8 +104,11 @@ def opened(store: str, executor: str, folder: Path) -> Iterator[Where]:
             url, root = web.url, web.folder
         if executor == "ray":
             address = stack.enter_context(cluster_of_this_machine(cpus=2, env=env))
-            env = {**env, **ENV}
-        where = Where(store, url, root, env, address)
+            env, start_s = {**env, **ENV}, 3.0
+        elif executor == "slurm":
+            (folder / "slurm").mkdir()
+            cluster, start_s = stack.enter_context(slurm(folder / "slurm")), 3.0
+        where = Where(store, url, root, env, address, cluster, start_s)
         before = {name: os.environ.get(name) for name in env}
         where.enter()
         try:

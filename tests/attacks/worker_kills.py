@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from ..pipelines.every_modality import MODALITIES, write_split
+from .where import HERE, Where
 
 WORKERS, APART = 2, 14
 """A dead worker is noticed when all that it had made is handed out, up to 8 batches later; the next kill comes then."""
 SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP, signal.SIGABRT)
 
 
-def attack(count: int, seed: int, folder: Path) -> Counter[str]:
+def attack(count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[str]:
     """Ends a worker `count` times, at random moments of one run over pictures."""
     modality = MODALITIES["image"]
-    split = write_split("image", folder / "image")
+    split = where.copied(write_split("image", (folder if where.store != "http" else where.root) / "image"))
     settings = {"batch_size": 3, "seed": seed, "device": "cpu", "threads": 1}
     rng, ends = np.random.default_rng(seed), Counter[str]()
     moments = {APART * kill + int(rng.integers(1, 4)): kill for kill in range(count)}

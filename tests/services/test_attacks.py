@@ -11,18 +11,24 @@ from ..attacks.where import opened
 
 pytestmark = pytest.mark.services
 
-FEW = {"flips": 16, "shard-kills": 4}
-PLACES = (("s3", "local"), ("az", "local"), ("http", "local"), ("local", "ray"), ("s3", "ray"))
+FEW = {"flips": 16, "forged": 14, "outages": 2, "part-kills": 2, "shard-kills": 4, "sources": 11, "train-kills": 3}
+"""How many are done; 3 of others."""
+PLACES = (("s3", "local"), ("az", "local"), ("http", "local"), ("local", "ray"), ("s3", "ray"), ("local", "slurm"))
+EVERYWHERE = ("flips", "shard-kills")
+ONCE = (
+    *(("forged", "http", "local"), ("outages", "s3", "ray"), ("part-kills", "local", "slurm")),
+    *(("sources", "local", "ray"), ("train-kills", "az", "local"), ("worker-kills", "s3", "local")),
+)
 
 
 @pytest.mark.parametrize(
     ("name", "store", "executor"),
-    [(name, *place) for name, attack in ATTACKS.items() for place in PLACES if attack.is_for(*place)],
+    [*((name, *place) for name in EVERYWHERE for place in PLACES if ATTACKS[name].is_for(*place)), *ONCE],
 )
 def test_no_attack_breaks_a_promise(name: str, store: str, executor: str, tmp_path: Path) -> None:
     attack = ATTACKS[name]
     with opened(store, executor, tmp_path) as where:
-        ends = attack(FEW[name], 2, tmp_path, where)
+        ends = attack(FEW.get(name, 3), 2, tmp_path, where)
     print(f"{store}, {executor}: {line(name, ends, 0)}")
-    assert ends.total() == FEW[name]
+    assert ends.total() == FEW.get(name, 3)
     assert set(ends) <= set(attack.ends)
