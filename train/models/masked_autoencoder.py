@@ -166,6 +166,21 @@ class MaskedAutoencoder(Model[BatchT]):
         """The encoder's output for the tokens `visible` (B, V): (B, V, D)."""
         return self._encode(self.tokens.split(data), visible)
 
+    def token_inputs(self, batch: BatchT) -> Tensor:
+        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
+        data, _ = self.tokens.of(batch)
+        return self.tokens.inputs(self.tokens.split(data))
+
+    def token_features(self, batch: BatchT) -> Tensor:
+        """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        data, _ = self.tokens.of(batch)
+        index = torch.arange(self.tokens.n_tokens, device=data.device).expand(len(data), -1)
+        return self.encode(data, index)
+
+    def features(self, batch: BatchT) -> Tensor:
+        """The mean of the encoder's output over all tokens, float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
+
     def _encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
         return cast(Tensor, self.encoder(self.tokens.inputs(gather_tokens(tokens, visible)), visible))
 

@@ -29,6 +29,7 @@ from .index import index
 from .inspect import inspect
 from .local_paths import with_local_paths
 from .preview import preview
+from .probe import probe
 from .remove import remove
 from .report import report
 from .rollout import rollout
@@ -47,7 +48,7 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 _WRITING = (shards, index, append, remove)
-_READING = (train, report, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo)
+_READING = (train, report, probe, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo)
 for _command in (*_WRITING, *_READING):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +10,19 @@ from typing import Any
 from safetensors import safe_open
 
 from ...modality import Modality
-from ...shards.config import Json
-from ...shards.errors import ResumeError
 from ...shards.format.manifest import Manifest
 from ...shards.stores.location import local_path
-from ...train.core.checkpoint import newest_whole
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
 from ...train.core.model import Model
 from ...train.core.recipe import Recipe
+from ...train.core.run_folder import run_recipe, run_settings, run_weights
 from ...train.core.threads import CPU, compute_threads
 from ...train.recipes import check_modality
 from ..figures.words import plural
 from ..figures.work import Work
 from ..page import page, write_page
 from .curves import run_curves
-
-log = logging.getLogger(__name__)
-
-MODEL = "model.safetensors"
-_REWRITE = "the command `maskstream train` of this run writes it again, also where all steps are done"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +87,8 @@ def write_report(
     metrics = read_metrics(run / "metrics.jsonl")
     if not metrics:
         raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
-    settings = _settings(run)
-    recipe = recipe or _recipe(run, settings)
+    settings = run_settings(run)
+    recipe = recipe or run_recipe(run, "pass write_report(recipe=...)")
     check_modality(recipe, data)
     shown = min(clips, len(Manifest.load(data)))
     if shown < 1:
@@ -116,44 +107,6 @@ def write_report(
     text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}")
     written = write_page(text, run / "report.html" if out is None else out)
     return Report(page=written, facts=work.found.facts)
-
-
-def _settings(run: Path) -> Json:
-    path = run / "run.json"
-    if not path.exists():
-        raise ValueError(f"there is no {path}; give the folder that `maskstream train` wrote")
-    try:
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {_REWRITE}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} is not an object of settings; {_REWRITE}")
-    return settings
-
-
-def _recipe(run: Path, settings: Json) -> Recipe[Any]:
-    """The recipe in run.json."""
-    try:
-        return Recipe.from_dict(settings["recipe"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{run / 'run.json'} holds no recipe of this release ({error}); pass write_report(recipe=...)"
-        ) from error
-
-
-def run_weights(run: Path) -> Path:
-    """The newest weights of the run in a folder; ValueError where it has none."""
-    path = run / MODEL
-    try:
-        if found := newest_whole(run / "checkpoints"):
-            path = found[0] / MODEL
-    except ResumeError as error:
-        if not path.exists():
-            raise
-        log.warning("%s is used: %s", path, error)
-    if not path.exists():
-        raise ValueError(f"{run} has neither a checkpoint nor a {MODEL}; it was stopped before its first checkpoint")
-    return path
 
 
 def _step(weights: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...train.core.export import load_model
+from ...train.core.run_folder import run_weights
 from ...train.core.threads import CPU, compute_threads
 from ...train.evaluate.rollout import (
     Float32s,
@@ -26,7 +27,6 @@ from ...train.evaluate.rollout import (
 from ..figures.chart import Chart, line_chart
 from ..figures.mesh import MeshFigures
 from ..page import environment, render, write_page
-from .report import run_weights
 from .works.mesh import rollout_cards, rollout_section
 
 _MARKS = (1, 10, 50)

@@ -1,0 +1,177 @@
+"""The probe of runs: figures of frozen features through the recipe's own loader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.modalities.image.colour import ColourJitter
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.source import Source
+from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.text import json_member
+from maskstream.train import load_model, train
+from maskstream.train.evaluate.features import Inputs, extracted, labelled_batches, plain
+from maskstream.train.evaluate.probe import INPUTS, TRAINED, UNTRAINED, probe
+from maskstream.train.run import chosen_recipe
+
+SET = ("data.size=16", "data.patch=4", "batch_size=8", "model.width=32", "model.depth=1", "model.heads=2")
+DECODER = ("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2")
+NAMES = ("flat", "lined", "dotted")
+CPU = torch.device("cpu")
+
+
+def picture(label: int, rng: np.random.Generator) -> np.ndarray:
+    """A ground of any colour with nothing, lines or dots."""
+    image = np.empty((16, 16, 3), np.uint8)
+    image[:] = rng.integers(60, 200, 3)
+    if label == 1:
+        image[rng.integers(0, 2) :: 2] -= 50
+    if label == 2:
+        image[rng.integers(0, 2) :: 2, rng.integers(0, 2) :: 2] -= 50
+    return image
+
+
+def write_split(folder: Path, n: int, seed: int, *, several: bool = False, names: tuple[str, ...] = NAMES) -> Path:
+    rng = np.random.default_rng(seed)
+    (folder / "raw").mkdir(parents=True)
+    samples = []
+    for i in range(n):
+        path = folder / "raw" / f"{i}.png"
+        cv2.imwrite(str(path), picture(i % 3, rng))
+        made = ImageEncoder().encode(Source(id=f"{i}", path=path))
+        extra = {"labels": [i % 3, 2]} if several else {}
+        members = {**made.members, "json": json_member({**made.meta, **extra})}
+        label = -1 if i == n - 1 else i % 3
+        samples.append(Sample(key=f"s{i:03d}", members=members, source=f"{i}", label=label))
+    split = folder / "split"
+    split.mkdir()
+    info = DatasetInfo(dataset="t", split="train", modality="image", profile="image", label_names=names)
+    finish_split(split, info, [write_shard(split / "t-000000.tar", samples)], [])
+    return split
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("probe")
+    return write_split(folder / "train", 91, 0), write_split(folder / "test", 61, 1)
+
+
+@pytest.fixture(scope="module")
+def runs(splits: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    made = [tmp_path_factory.mktemp("runs") / f"{seed}" for seed in (0, 5)]
+    recipe = chosen_recipe("mae-tiny", (*SET, *DECODER))
+    for seed, run in zip((0, 5), made, strict=True):
+        train(recipe, splits[0], run, steps=2, seed=seed, device="cpu", threads=1, progress=False)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_command_compares_with_untrained_encoders_and_inputs(
+    runs: list[Path], splits: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ["probe", *map(str, runs), "--data", str(splits[0]), "--test", str(splits[1]), "--device", "cpu"]
+    words += ["--seeds", "2", "--probes", "knn10,linear"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "deep" / "probe.json")])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "deep" / "probe.json").read_text())
+    assert (found["train"], found["test"], found["classes"], found["metric"]) == (90, 60, 3, "accuracy")
+    assert found["seeds"] == {TRAINED: [0, 5], UNTRAINED: [0, 5]}
+    assert found["majority"] == pytest.approx(1 / 3)
+    by = {(one["encoder"], one["probe"]): one for one in found["reached"]}
+    assert by.keys() == {(k, name) for k in (TRAINED, UNTRAINED, INPUTS) for name in ("knn10", "linear")}
+    assert len(by[TRAINED, "linear"]["values"]) == 2
+    assert len(by[INPUTS, "linear"]["values"]) == 1
+    assert by[TRAINED, "linear"]["mean"] > 0.6
+    for line in ("mean and (largest - smallest)", "pre-trained", "untrained", "inputs", "margin", "majority"):
+        assert line in result.output
+    words[-1] = "knn10"
+    again = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "again.json"), "--json"])
+    assert json.loads(again.output)["reached"] == [one for one in found["reached"] if one["probe"] == "knn10"]
+
+
+def test_features_are_those_of_centre_crops_with_nothing_hidden(runs: list[Path], splits: tuple[Path, Path]) -> None:
+    recipe = chosen_recipe("mae-tiny", (*SET, *DECODER))
+    assert isinstance(recipe.data, ImageData)
+    model = load_model(runs[0] / "model.safetensors")
+    data = plain(replace(recipe.data, views=3, colour=ColourJitter()), splits[0])
+    batches = list(labelled_batches(data, splits[1], size=16, samples=100, several=False))
+    found = extracted({"own": model}, iter(batches), tokens=True, device=CPU)  # type: ignore[dict-item]
+    assert found.labels.tolist() == [n % 3 for n in range(60)]
+    whole = replace(recipe.data, views=1, augment=CenterCrop(), mask=None)
+    loader = whole.loader(splits[1], batch_size=61, shuffle=False, device="cpu", threads=1)
+    (batch,) = loader
+    loader.close()
+    image = batch.image[:60]
+    index = torch.arange(16).expand(60, -1)
+    with torch.inference_mode():
+        expected = model.encode(image, index)  # type: ignore[operator]
+    torch.testing.assert_close(found.vectors["own"], expected.mean(dim=1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.tokens["own"].float(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
+    runs: list[Path], splits: tuple[Path, Path]
+) -> None:
+    recipe = chosen_recipe("mae-tiny", (*SET, *DECODER))
+    model = load_model(runs[0] / "model.safetensors")
+    batches = list(labelled_batches(plain(recipe.data, splits[0]), splits[0], size=90, samples=90, several=False))
+    inputs = Inputs(model, iter(batches), CPU)  # type: ignore[arg-type]
+    batch, rows, _ = batches[0]
+    raw = model.token_inputs(batch).flatten(1)[rows]  # type: ignore[operator]
+    made = inputs.features(batch)[rows]
+    torch.testing.assert_close(torch.cdist(made, made), torch.cdist(raw, raw), rtol=1e-2, atol=5e-2)
+
+
+def test_fewer_samples_are_drawn_from_the_whole_split(splits: tuple[Path, Path]) -> None:
+    data = plain(chosen_recipe("mae-tiny", (*SET, *DECODER)).data, splits[0])
+    batches = list(labelled_batches(data, splits[0], size=8, samples=20, several=False))
+    keys = [batch.key[int(row)] for batch, rows, _ in batches for row in rows]
+    assert len(keys) == len(set(keys)) == 20
+    assert max(keys) > "s040"
+
+
+def test_lists_of_classes_give_map(runs: list[Path], tmp_path: Path) -> None:
+    train_split = write_split(tmp_path / "train", 40, 2, several=True)
+    test_split = write_split(tmp_path / "test", 31, 3, several=True)
+    found = probe(runs[:1], train_split, test_split, probes=("knn10", "linear", "attentive"), seeds=1, device=CPU)
+    assert (found.metric, found.train, found.test) == ("mAP", 40, 31)
+    for name in ("linear", "attentive"):
+        own = found.of(TRAINED, name)
+        assert own is not None
+        assert own.mean > found.majority
+    assert found.of(INPUTS, "attentive") is None
+
+
+def test_what_cannot_be_probed_is_said(runs: list[Path], splits: tuple[Path, Path], tmp_path: Path) -> None:
+    other = write_split(tmp_path / "other", 10, 4, names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="same names of two or more classes"):
+        probe(runs, splits[0], other, device=CPU)
+    with pytest.raises(ValueError, match="no probe 'svm'; legal are knn10"):
+        probe(runs, *splits, probes=("svm",), device=CPU)
+    changed = chosen_recipe("mae-tiny", (*SET, *DECODER, "mask.ratio=0.5"))
+    train(changed, splits[0], tmp_path / "changed", steps=1, device="cpu", threads=1, progress=False)
+    with pytest.raises(ValueError, match="different recipes"):
+        probe([runs[0], tmp_path / "changed"], *splits, device=CPU)
+    with pytest.raises(ValueError, match=r"there is no .*run\.json"):
+        probe([tmp_path], *splits, device=CPU)

@@ -1,0 +1,212 @@
+"""Probes: what can be read from frozen features of samples, compared with untrained encoders and raw inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...pipelines.stream.batch import Batch
+from ...shards.config import Json
+from ...shards.format.dataset import read_dataset_json
+from ..core.export import load_model
+from ..core.recipe import Recipe
+from ..core.run_folder import run_recipe, run_settings, run_weights
+from ..core.threads import compute_threads
+from ..recipes import check_modality
+from .features import GivesFeatures, GivesTokens, Inputs, Labelled, extracted, has_label_lists, labelled_batches, plain
+from .probe_attentive import attentive_scores
+from .probe_knn import knn_scores
+from .probe_linear import linear_scores
+from .scores import majority, score
+
+TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
+PROBES = ("knn10", "knn20", "linear", "attentive")
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reached:
+    """What one kind of encoder reaches with one probe. values: one per seed, accuracy or mAP."""
+
+    encoder: str
+    probe: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def spread(self) -> float:
+        """The largest value less the smallest."""
+        return max(self.values) - min(self.values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeResult:
+    """The figures of all encoders and probes on `test` samples. metric: accuracy or mAP; majority: that of a guess that
+    knows only the frequencies of the classes. seeds: of the runs, and of the untrained encoders.
+    """
+
+    recipe: str
+    metric: str
+    classes: int
+    train: int
+    test: int
+    seeds: Mapping[str, tuple[int, ...]]
+    majority: float
+    reached: Sequence[Reached]
+
+    def of(self, encoder: str, probe: str) -> Reached | None:
+        """The figures of an encoder and a probe; None if they were not made."""
+        return next((one for one in self.reached if (one.encoder, one.probe) == (encoder, probe)), None)
+
+    def margin(self, probe: str) -> tuple[float, float] | None:
+        """How far pre-trained features lie above those of untrained encoders, and the larger of their spreads."""
+        own, other = self.of(TRAINED, probe), self.of(UNTRAINED, probe)
+        return None if own is None or other is None else (own.mean - other.mean, max(own.spread, other.spread))
+
+    def to_dict(self) -> Json:
+        """The result as JSON."""
+        return {
+            "recipe": self.recipe,
+            "metric": self.metric,
+            "classes": self.classes,
+            "train": self.train,
+            "test": self.test,
+            "seeds": {name: list(seeds) for name, seeds in self.seeds.items()},
+            "majority": self.majority,
+            "reached": [
+                {"encoder": r.encoder, "probe": r.probe, "values": list(r.values), "mean": r.mean, "spread": r.spread}
+                for r in self.reached
+            ],
+        }
+
+
+def probe(
+    runs: Sequence[str | Path],
+    train: str | Path,
+    test: str | Path,
+    *,
+    probes: Sequence[str] = PROBES,
+    seeds: int = 3,
+    samples: int = 10_000,
+    device: torch.device,
+) -> ProbeResult:
+    """Probes the encoders of runs of one recipe with different seeds on two labelled splits.
+
+    seeds: how many untrained encoders of the recipe are compared, with the seeds of the runs and those after them.
+    samples: the most of each split. ValueError for runs of several recipes, for a model that gives no features, and for
+    splits with different classes.
+    """
+    if unknown := [name for name in probes if name not in PROBES]:
+        raise ValueError(f"there is no probe {unknown[0]!r}; legal are {', '.join(PROBES)}")
+    folders = [Path(run) for run in runs]
+    recipe = _one_recipe(folders)
+    classes, several = _classes(recipe, train, test)
+    of_runs = tuple(int(run_settings(run).get("seed", 0)) for run in folders)
+    others = _seeds(of_runs, seeds)
+    trained = {f"{TRAINED} {n}": load_model(run_weights(run)) for n, run in enumerate(folders)}
+    untrained = {f"{UNTRAINED} {seed}": recipe.build(seed=seed).eval() for seed in others}
+    models = {name: model.to(device) for name, model in (trained | untrained).items()}
+    encoders: dict[str, GivesFeatures] = {}
+    for name, model in models.items():
+        if not isinstance(model, GivesFeatures):
+            raise ValueError(
+                f"the model of {recipe.name}, {type(recipe.model).__name__}, gives no features; probes work on models "
+                "with `features(batch)`, such as those of mae, videomae and audiomae recipes"
+            )
+        encoders[name] = model
+    data = plain(recipe.data, train)
+
+    def batches(of: str | Path) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        return labelled_batches(data, of, size=_AT_ONCE, samples=samples, several=several)
+
+    with compute_threads(device):
+        first = next(iter(models.values()))
+        if isinstance(first, GivesTokens):
+            encoders[INPUTS] = Inputs(first, batches(train), device)
+        seen, unseen = (
+            extracted(encoders, batches(of), tokens="attentive" in probes, device=device) for of in (train, test)
+        )
+        reached = [
+            Reached(encoder=kind, probe=name, values=tuple(_values(name, kind, seen, unseen, classes)))
+            for kind in (TRAINED, UNTRAINED, INPUTS)
+            for name in probes
+            if any(one.startswith(kind) for one in (seen.tokens if name == "attentive" else seen.vectors))
+        ]
+    return ProbeResult(
+        recipe=recipe.name,
+        metric="mAP" if several else "accuracy",
+        classes=classes,
+        train=len(seen.labels),
+        test=len(unseen.labels),
+        seeds={TRAINED: of_runs, UNTRAINED: others},
+        majority=majority(seen.labels, unseen.labels, classes),
+        reached=reached,
+    )
+
+
+def _values(name: str, kind: str, seen: Labelled, unseen: Labelled, classes: int) -> Iterator[float]:
+    """The figure of each encoder of a kind with the probe `name`; the n-th one's attentive probe has the seed n."""
+    own = seen.tokens if name == "attentive" else seen.vectors
+    for n, encoder in enumerate(one for one in own if one.startswith(kind)):
+        yield score(_scores(name, encoder, seen, unseen, classes, n), unseen.labels)
+
+
+def _scores(name: str, encoder: str, seen: Labelled, unseen: Labelled, classes: int, seed: int) -> Tensor:
+    if name == "attentive":
+        return attentive_scores(seen.tokens[encoder], seen.labels, unseen.tokens[encoder], classes, seed=seed)
+    train, test = _standardised(seen.vectors[encoder], unseen.vectors[encoder])
+    if name == "linear":
+        return linear_scores(train, seen.labels, test, classes)
+    has = F.one_hot(seen.labels, classes).float() if seen.labels.ndim == 1 else seen.labels
+    return knn_scores(train, has, test, int(name.removeprefix("knn")))
+
+
+def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, with mean 0 and deviation 1 over `train`; a value that never varies stays 0."""
+    mean, deviation = train.mean(dim=0), train.std(dim=0, unbiased=False)
+    deviation = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)
+    return (train - mean) / deviation, (test - mean) / deviation
+
+
+def _one_recipe(folders: Sequence[Path]) -> Recipe[Any]:
+    if not folders:
+        raise ValueError("probes need at least one run")
+    recipes = [run_recipe(folder) for folder in folders]
+    for folder, recipe in zip(folders, recipes, strict=True):
+        if recipe.to_dict(identity=True) != recipes[0].to_dict(identity=True):
+            raise ValueError(
+                f"{folder} and {folders[0]} have different recipes; give runs of one recipe that differ in their seed"
+            )
+    return recipes[0]
+
+
+def _classes(recipe: Recipe[Any], train: str | Path, test: str | Path) -> tuple[int, bool]:
+    """The number of classes, and whether a sample may have several."""
+    names = []
+    for split in (train, test):
+        check_modality(recipe, split)
+        names.append(list(read_dataset_json(split)["label_names"]))
+    if names[0] != names[1] or len(names[0]) < 2:
+        raise ValueError(
+            f"{train} has {len(names[0])} classes and {test} has {len(names[1])}; a probe needs two splits with the "
+            "same names of two or more classes"
+        )
+    return len(names[0]), has_label_lists(train)
+
+
+def _seeds(of_runs: Sequence[int], count: int) -> tuple[int, ...]:
+    """The seeds of the runs, each once, and those after the largest, `count` in all."""
+    found = list(dict.fromkeys(of_runs))[:count]
+    while len(found) < count:
+        found.append(max(found, default=-1) + 1)
+    return tuple(found)
