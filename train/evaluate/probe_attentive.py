@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.block import init_linear
+from ..core.init import init_linear
 from ..core.seeding import seeded
 
 STEPS, ROWS = 300, 128
