@@ -111,9 +111,11 @@ def made(folder: Path, arguments: argparse.Namespace) -> Path:
         counts = read_dataset_json(folder)["counts"]
     except ShardError:  # it was not made yet, or has an older format
         counts = {}
-    if any(counts.get(name) != count for name, count in wanted.items()):
+    if any(counts.get(name) != count for name, count in wanted.items()) or not has_headers(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        if not has_headers(arguments.data / "train/train"):
+            shutil.rmtree(arguments.data / "train", ignore_errors=True)
         samples = repeated(build(arguments.data, arguments.media, Form())["train"].manifest)
         written = [
             write_shard(folder / f"far-{n:06d}.tar", (next(samples) for _ in range(arguments.per_shard)))
@@ -121,6 +123,14 @@ def made(folder: Path, arguments: argparse.Namespace) -> Path:
         ]
         finish_split(folder, DatasetInfo(dataset="far", split="train", modality="video", profile="train"), written, [])
     return folder
+
+
+def has_headers(folder: Path) -> bool:
+    """Whether there is a split whose manifest has the headers of videos, as earlier releases' has not."""
+    try:
+        return "header" in Manifest.load(folder).components["mp4"].words
+    except ShardError:
+        return False
 
 
 def repeated(manifest: Manifest) -> Iterator[Sample]:

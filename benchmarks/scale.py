@@ -99,10 +99,8 @@ def clip_costs(manifest: Manifest, clips: int = 2000) -> dict[str, float]:
     requests = size = 0
     for index in np.linspace(0, len(manifest) - 1, clips).astype(int).tolist():
         request = sampler.request(Wanted(index=index, epoch=0))
-        video = request.video
-        first, stop = video.gops_of(request.numbers)
-        requests += 1 if video.offset[first] == video.header_size else 2
-        size += video.header_size + int(video.offset[stop - 1] + video.size[stop - 1] - video.offset[first])
+        requests += len(request.ranges)
+        size += sum(one.size for one in request.ranges)
     return {"requests": requests / clips, "bytes": size / clips, "clips": clips}
 
 

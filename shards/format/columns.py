@@ -3,13 +3,15 @@
 Every sample has `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none) and `source`. Every
 component NAME (the whole ending of a member, such as `cam0.mp4`) has `NAME.offset` and `NAME.size` int64 (of its data
 in the tar, in bytes), `NAME.xxh3_128` (16 bytes), and one column for each fact (int64 or float64), word
-(dictionary-encoded) and list (of int64). Samples without the component have null. The file's metadata gives the kind of
+(dictionary-encoded) and list (of int64). Samples without the component have null, and so have those whose long word few
+others of the part share. The file's metadata gives the kind of
 each component and the part's shards; the Arrow type tells facts, words and lists apart.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import ShardError
-from .record import Placed, ShardRecord
+from .record import LONG_WORD, Placed, ShardRecord
 from .sample import Reject
 from .shard_facts import ShardFacts
 
@@ -36,6 +38,9 @@ SAMPLE_COLUMNS: dict[str, pa.DataType] = {
 COMPONENT_COLUMNS: dict[str, pa.DataType] = {OFFSET: pa.int64(), SIZE: pa.int64(), DIGEST: pa.binary(DIGEST_BYTES)}
 FACTS = (pa.int64(), pa.float64())
 WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
+
+SHARED_BY = 4
+"""How many samples of a part must share a long word, so that it is kept: the words of all parts are in memory."""
 
 FORMAT_KEY, COMPONENTS_KEY, SHARDS_KEY = b"maskstream", b"maskstream.components", b"maskstream.shards"
 
@@ -87,10 +92,19 @@ def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
         is_float = any(isinstance(value, float) for value in values)
         columns[name] = pa.array(values, pa.float64() if is_float else pa.int64())
     for name in sorted({name for member in present for name in member.words}):
-        columns[name] = pa.array([None if m is None else m.words.get(name) for m in placed], WORD)
+        words = _shared([None if m is None else m.words.get(name) for m in placed])
+        if any(word is not None for word in words):
+            columns[name] = pa.array(words, WORD)
     for name in sorted({name for member in present for name in member.lists}):
         columns[name] = _list_column([None if m is None else m.lists.get(name) for m in placed])
     return columns
+
+
+def _shared(words: Sequence[str | None]) -> list[str | None]:
+    """The words, without the long ones that few samples share."""
+    counts = Counter(word for word in words if word is not None and len(word) > LONG_WORD)
+    rare = {word for word, count in counts.items() if count < SHARED_BY}
+    return [None if word in rare else word for word in words]
 
 
 def _list_column(lists: Sequence[Any]) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,6 +12,9 @@ import xxhash
 from ..members.member import ENDING, Int64s, Member
 
 Json = dict[str, Any]
+
+LONG_WORD = 64
+"""A word of more characters is stored once in a record, however many members have it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +47,7 @@ class Placed:
     def to_json(self) -> Json:
         described = {
             "facts": self.facts,
-            "words": self.words,
+            "words": {**self.words},
             "lists": {name: values.tolist() for name, values in self.lists.items()},
         }
         place = {"kind": self.kind, "offset": self.offset, "size": self.size, "digest": self.digest.hex()}
@@ -89,7 +93,8 @@ class ShardRecord:
     """One finished shard: file name (`NAME-000000.tar`), sha256 in hex, size in bytes, and its rows in tar order.
 
     A foreign tar is named by its path relative to the split's folder. It has a packets file in that folder
-    (packet_table.py), and `packets_sha256` is its sha256 in hex.
+    (packet_table.py), and `packets_sha256` is its sha256 in hex. In JSON a long word of a member is the number of the
+    word in `long_words`.
     """
 
     name: str
@@ -99,14 +104,24 @@ class ShardRecord:
     packets_sha256: str | None = None
 
     def to_json(self) -> Json:
-        return {
-            "name": self.name,
-            "sha256": self.sha256,
-            "size_bytes": self.size_bytes,
-            "rows": [row.to_json() for row in self.rows],
-        } | ({} if self.packets_sha256 is None else {"packets_sha256": self.packets_sha256})
+        rows = [row.to_json() for row in self.rows]
+        long_words: dict[str, int] = {}
+        for words in _words(rows):
+            for name, word in words.items():
+                if len(word) > LONG_WORD:
+                    words[name] = long_words.setdefault(word, len(long_words))
+        data = {"name": self.name, "sha256": self.sha256, "size_bytes": self.size_bytes, "rows": rows}
+        own = {"packets_sha256": self.packets_sha256, "long_words": [*long_words]}
+        return data | {name: value for name, value in own.items() if value}
 
     @classmethod
     def from_json(cls, data: Json) -> ShardRecord:
+        for words in _words(data["rows"]):
+            words |= {name: data["long_words"][n] for name, n in words.items() if isinstance(n, int)}
         rows = tuple(Row.from_json(row) for row in data["rows"])
         return cls(data["name"], data["sha256"], data["size_bytes"], rows, data.get("packets_sha256"))
+
+
+def _words(rows: list[Json]) -> Iterator[Json]:
+    """The words of all members of some rows in JSON."""
+    return (member["words"] for row in rows for member in row["members"].values() if "words" in member)

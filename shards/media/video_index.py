@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -13,6 +14,10 @@ Int64s = npt.NDArray[np.int64]
 
 GOP_LISTS = ("gop_first_frame", "gop_offset", "gop_size", "gop_lead", "gop_packets")
 """The columns that hold first_frame, offset, size, lead and packets."""
+HEADER = "header"
+"""The word that holds the header in base64."""
+_MAX_KNOWN_BYTES = 1 << 12
+"""A longer header is no word."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +34,8 @@ class VideoIndex:
     of them for GOP g. A GOP's bytes reach from its first packet to its last.
 
     fps: frames per second, the average if the rate varies. width, height: pixels as displayed. header_size: bytes.
-    first_frame, offset, size, lead, packets: int64 (GOPs,); packets is None unless `foreign`.
+    first_frame, offset, size, lead, packets: int64 (GOPs,); packets is None unless `foreign`. header: the header, so
+    that it need not be read; None if it is not known, as where few samples of a split have the same.
     """
 
     codec: str
@@ -44,6 +50,7 @@ class VideoIndex:
     lead: Int64s
     table_offset: int | None = None
     packets: Int64s | None = None
+    header: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.table_offset is None) != (self.packets is None):
@@ -53,6 +60,7 @@ class VideoIndex:
     def of(cls, facts: Mapping[str, int | float], words: Mapping[str, str], lists: Mapping[str, Int64s]) -> Self:
         """The index in the columns of a component of kind `video`."""
         foreign = "table_offset" in facts
+        header = words.get(HEADER)
         return cls(
             codec=words["codec"],
             fps=float(facts["fps"]),
@@ -66,6 +74,7 @@ class VideoIndex:
             lead=lists["gop_lead"],
             table_offset=int(facts["table_offset"]) if foreign else None,
             packets=lists["gop_packets"] if foreign else None,
+            header=None if header is None else b64decode(header, validate=True),
         )
 
     @property
@@ -78,7 +87,9 @@ class VideoIndex:
     @property
     def words(self) -> dict[str, str]:
         """The columns that are words."""
-        return {"codec": self.codec}
+        if self.header is None or len(self.header) > _MAX_KNOWN_BYTES:
+            return {"codec": self.codec}
+        return {"codec": self.codec, HEADER: b64encode(self.header).decode()}
 
     @property
     def lists(self) -> dict[str, Int64s]:

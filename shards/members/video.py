@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..media.limits import MAX_PIXELS, most_pixels
-from ..media.video_index import GOP_LISTS, VideoIndex
+from ..media.video_index import GOP_LISTS, HEADER, VideoIndex
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
 MIN_SIDE = 2
@@ -27,6 +27,8 @@ def video_problems(member: Member) -> Iterator[str]:
     index = VideoIndex.of(member.facts, member.words, member.lists)
     problems = list(table_problems(index, len(member.data)))
     yield from problems or box_problems(index, member.data)
+    if not problems and index.header is not None and index.header != member.data[: index.header_size]:
+        yield "the manifest has another header than the member"
 
 
 def video_decode_problems(member: Member) -> Iterator[str]:
@@ -56,6 +58,9 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
         return
     if index.n_frames > size_bytes or not 0 < index.header_size <= (MAX_HEADER_BYTES if index.foreign else size_bytes):
         yield f"{index.n_frames} frames and a header of {index.header_size} bytes do not fit into {size_bytes} bytes"
+        return
+    if index.header is not None and (index.foreign or len(index.header) != index.header_size):
+        yield f"the manifest has a header of {len(index.header)} bytes, but the member's has {index.header_size}"
         return
     if any(each.min() < 0 or each.max() > size_bytes for each in (index.offset, index.size)):
         yield f"the GOPs {_short(index.offset)} of {_short(index.size)} bytes do not lie within {size_bytes} bytes"
@@ -152,7 +157,7 @@ VIDEO = Kind(
         "start_s": float,
         **TABLE_FACTS,
     },
-    words=("codec", ENDING),
+    words=("codec", HEADER, ENDING),
     lists=GOP_LISTS,
     check=video_problems,
     decode=video_decode_problems,

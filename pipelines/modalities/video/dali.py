@@ -126,7 +126,7 @@ class PackingSampler:
         with self.inner.manifest.reading(request.index, self.inner.component), stats.stage("read"):
             data = self.inner.read(request)
             clip = encoded_clip(data, request.numbers)
-        stats.read_bytes += len(data.header) + len(data.fragments)
+        stats.read_bytes += data.size_bytes
         draft.clips[row], draft.requests[row] = clip, request
         self.inner.describe(request, clip.pts_s, draft.rest, row)
 

@@ -34,8 +34,8 @@ from .clip import VideoClip
 class ClipRequest:
     """The draws of a sample: frame numbers, int64 (T,), and one crop per view.
 
-    ranges: the header and the fragments that hold the clip, in one range if they are contiguous. In foreign tars: the
-    header, the clip's records of the packet table, and its GOPs.
+    ranges: the fragments that hold the clip, after the header if the manifest does not have it, in one range if they
+    are contiguous. In foreign tars: the header, the clip's records of the packet table, and its GOPs.
     """
 
     index: int
@@ -57,20 +57,21 @@ class ClipRequest:
 class ClipBytes:
     """The header and the fragments that hold a clip; `first_frame` is the number of their first frame.
 
-    In foreign tars, `fragments` is a stretch of the member that ends with the last packet needed, and `packets` lists
-    the packets in it.
+    header_known: whether the header is the manifest's, so it was not read. In foreign tars, `fragments` is a stretch of
+    the member that ends with the last packet needed, and `packets` lists the packets in it.
     """
 
     header: bytes
     fragments: bytes
     first_frame: int
     packets: Packets | None = None
+    header_known: bool = False
 
     @property
     def size_bytes(self) -> int:
         """The number of bytes read."""
         return (
-            len(self.header)
+            (0 if self.header_known else len(self.header))
             + len(self.fragments)
             + (0 if self.packets is None else RECORD.itemsize * len(self.packets.start))
         )
@@ -183,11 +184,12 @@ class VideoSampler:
         if video.foreign:
             return self._read_foreign(request)
         first, _ = video.gops_of(request.numbers)
+        first_frame = int(video.first_frame[first])
         head, *rest = self.manifest.store.read_many(request.ranges)
+        if video.header is not None:
+            return ClipBytes(header=video.header, fragments=head, first_frame=first_frame, header_known=True)
         size = video.header_size
-        return ClipBytes(
-            header=head[:size], fragments=rest[0] if rest else head[size:], first_frame=int(video.first_frame[first])
-        )
+        return ClipBytes(header=head[:size], fragments=rest[0] if rest else head[size:], first_frame=first_frame)
 
     def _read_foreign(self, request: ClipRequest) -> ClipBytes:
         """Reads a clip of a foreign tar; the packet table gives the end of the last packet needed."""
@@ -301,6 +303,8 @@ def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range
         table = packets_name(shard)
         header = Range(table, video.table_offset or 0, video.header_size)
         return header, Range(table, *records_of(video, first, stop)), span
+    if video.header is not None:
+        return (span,)
     if begin == video.header_size:
         return (Range(shard, base, end),)
     return Range(shard, base, video.header_size), span

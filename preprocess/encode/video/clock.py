@@ -9,22 +9,22 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 
-def recorded_times(frames: Iterator[VideoFrame], times: list[Fraction | None]) -> Iterator[VideoFrame]:
+def recorded_times(frames: Iterator[VideoFrame], times: list[float | None]) -> Iterator[VideoFrame]:
     """Pass the frames on and append the time stamp of each, in seconds, to `times`."""
     for frame in frames:
-        known = frame.pts is not None and frame.time_base is not None
-        times.append(Fraction(frame.pts or 0) * (frame.time_base or 0) if known else None)
+        pts, unit = frame.pts, frame.time_base
+        times.append(None if pts is None or unit is None else pts * unit.numerator / unit.denominator)
         yield frame
 
 
-def start_of(times: Sequence[Fraction | None], rate: Fraction | None) -> float | None:
+def start_of(times: Sequence[float | None], rate: Fraction | None) -> float | None:
     """The time of the first frame in seconds; None if time stamps are missing or not ascending (H.264 with B-frames in
     AVI).
 
     rate: the constant frame rate, or None. Stamps at a constant rate may be off by half a frame, so the result is the
     median of the start times that the stamps imply. At a variable rate it is the first stamp.
     """
-    stamps = [float(time) for time in times if time is not None]
+    stamps = [time for time in times if time is not None]
     if not stamps or len(stamps) < len(times) or stamps != sorted(stamps):
         return None
     if rate is None:

@@ -49,14 +49,14 @@ class Converter:
     def __init__(self, short_side: int, pixel_aspect: Fraction | None) -> None:
         self._short_side = short_side
         self._pixel_aspect = pixel_aspect
-        self._graphs: dict[tuple[object, ...], Graph] = {}
+        self._graphs: dict[tuple[object, ...], Graph | None] = {}
         self.first: VideoFrame | None = None
         """The first input frame; it sets the output size, to which all later frames are scaled."""
         self.size = (0, 0)
         """Width and height of the output; (0, 0) before the first frame."""
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        """Convert one frame."""
+        """Convert one frame; one that is so already is returned as it is."""
         if self.first is None:
             self.first = frame
             shown = display_size(frame, self._pixel_aspect)
@@ -64,17 +64,32 @@ class Converter:
             self.size = fitted_size(*shown, self._short_side)
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation_of(frame))
         if key not in self._graphs:
-            self._graphs[key] = _chain(frame, conversion(frame, self.size))
+            self._graphs[key] = None if is_converted(frame, self.size) else _chain(frame, conversion(frame, self.size))
         graph = self._graphs[key]
+        if graph is None:
+            return frame
         graph.vpush(frame)
         return graph.vpull()
+
+
+def is_converted(frame: VideoFrame, size: tuple[int, int]) -> bool:
+    """Whether frames like this one have the size and format already, so that the filters would only copy them."""
+    is_same = frame.format.name == "yuv420p" and (frame.width, frame.height) == size
+    return is_same and _matrix(frame) == "bt601" and not _is_full(frame) and not any(orientation_of(frame))
+
+
+def _matrix(frame: VideoFrame) -> str:
+    return _MATRICES.get(frame.colorspace, "bt709" if min(frame.width, frame.height) >= 720 else "bt601")
+
+
+def _is_full(frame: VideoFrame) -> bool:
+    return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
 def conversion(frame: VideoFrame, size: tuple[int, int]) -> list[tuple[str, str]]:
     """The filters, as (name, arguments), that convert frames like this one to `size`."""
     transpose, flip_x, flip_y = orientation_of(frame)
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    matrix = _MATRICES.get(frame.colorspace, "bt709" if min(frame.width, frame.height) >= 720 else "bt601")
+    full, matrix = _is_full(frame), _matrix(frame)
     width, height = size[::-1] if transpose else size
     # `scale` that also converts the matrix takes three times as long as `colorspace` after it, on the small frame.
     # Given both matrices, it leaves the numbers as they are; given none, it converts from BT.601.

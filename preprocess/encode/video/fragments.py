@@ -111,4 +111,5 @@ def video_index(
         offset=bounds[:-1],
         size=np.diff(bounds),
         lead=np.array([parsed.lead(f) for f in entries], np.int64),
+        header=parsed.data[: parsed.start[0]],
     )

@@ -62,10 +62,11 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     facts = _probed(path, window)
     convert = Converter(profile.short_side, facts.pixel_aspect)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
-    times: list[Fraction | None] = []
-    timeline = timed(deinterlaced(recorded_times(windowed(decode(path), window), times)), facts)
-    frames = _bounded(resample(timeline, rate, facts.last_interval), 2 * facts.n_frames + 32)
-    data = encode_x264(frames, convert, rate, profile)
+    times: list[float | None] = []
+    frames = deinterlaced(recorded_times(windowed(decode(path), window), times))
+    if facts.variable or rate != facts.rate:  # else every frame is shown once
+        frames = resample(timed(frames, facts), rate, facts.last_interval)
+    data = encode_x264(_bounded(frames, 2 * facts.n_frames + 32), convert, rate, profile)
     if convert.first is None:
         raise RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
     width, height = convert.size
