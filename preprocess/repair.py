@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..shards.errors import MaskstreamError, OutageError, ResumeError, ShardError
-from ..shards.format.dataset import FOREIGN, finish_split, read_dataset_json
+from ..shards.errors import MaskstreamError, OutageError, ResumeError, ShardError, UnlistedError
+from ..shards.format.dataset import FOREIGN, finish_split, read_dataset_json, versions_of
 from ..shards.format.mend import mended, mended_files
 from ..shards.format.records import RECORDS, Records
 from ..shards.format.rejects import read_rejects
 from ..shards.format.sample import DatasetInfo, Reject
 from ..shards.format.verify import SplitCheck
+from ..shards.stores.elsewhere import is_elsewhere
 from ..shards.stores.output import Location, Output, output_at
 from .shard_task import WrittenShard
 
@@ -47,6 +49,11 @@ def repair_split(location: Location) -> RepairReport:
         if index is not None and index.manifest.info["profile"] == FOREIGN:
             report.beyond.append(
                 f"{location} is an index of foreign tars; if it is damaged, `maskstream index` makes it again"
+            )
+            return report
+        if index is not None and any(is_elsewhere(name) for name in index.manifest.shard_names):
+            report.beyond.append(
+                f"{location} is merged of other splits; repair these, then make it again with `maskstream merge`"
             )
             return report
         records = Records(output, WrittenShard)
@@ -139,7 +146,10 @@ def _write_index(
 
 
 def _was_changed(output: Output) -> bool:
-    """Whether dataset.json, as far as it can be read, is of a later version than the records."""
+    """Whether the split has a later version than the records know."""
+    with suppress(UnlistedError):
+        if versions_of(output.store)[-1:] > [1]:
+            return True
     try:
         return bool(read_dataset_json(output.store).get("version", 1) != 1)
     except ShardError:

@@ -50,7 +50,7 @@ from .verification import verify_split
 
 log = logging.getLogger(__name__)
 
-_SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}\.(tar|idx|{SUMS[1:]})")
+_SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}(?:\.e\d+)?\.(tar|idx|{SUMS[1:]})")
 _SHOWN = 3
 """How many sources a message names."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...shards.format.dataset import is_split, read_dataset_json
 from ...shards.format.manifest import Manifest
 from ...shards.stores.block_cache import BlockCache
 from ...shards.stores.filling import Filling
@@ -25,9 +26,14 @@ def block_cache(location: str | Path, folder: str | Path | None, gb: float = CAC
     """The cache in a folder; None for no folder. Raises ValueError for too small a limit, and for a local location."""
     if folder is None:
         return None
-    if not is_url(location):
+    if not is_url(location) and not _names_urls(location):
         raise ValueError(f"cache={str(folder)!r} keeps what is read of a URL, and {location} is local; leave it out")
     return BlockCache(folder, int(gb * 1e9))
+
+
+def _names_urls(location: str | Path) -> bool:
+    """Whether a local split is merged of splits at URLs."""
+    return is_split(location) and any(is_url(part["name"]) for part in read_dataset_json(location)["parts"])
 
 
 def lanes_of_node(lanes: int, rank: int, world_size: int) -> range:

@@ -11,7 +11,6 @@ import torch
 from ...shards.errors import ShardError
 from ...shards.format.manifest import Manifest
 from ...shards.stores.block_cache import BlockCache
-from ...shards.stores.location import opened
 from ..stream.loader import DATASET_VERSION, LoaderOptions
 from ..stream.samples import SplitSamples
 from ..stream.topology import default_threads, resolved_device, resolved_ranks
@@ -81,7 +80,7 @@ class Split:
         **options: Unpack[SplitOptions],
     ) -> Self:
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
-        manifest = Manifest.load(opened(location, cache), version=version)
+        manifest = Manifest.load(location, version=version, cache=cache)
         if (found := manifest.info["modality"]) != modality:
             raise ShardError(
                 f"{location} holds {found} shards, and {modality} shards are read here; open it with {found}_loader"

@@ -1,6 +1,8 @@
-"""Versions of a split: samples are removed from it, others are appended, and splits are merged."""
+"""Versions of a split: samples are removed or erased from it, others are appended, and splits are merged."""
 
 from .appending import Appended, append
+from .erasing import Erased, erase
+from .merging import Merged, merge
 from .removal import Removal, remove
 
-__all__ = ["Appended", "Removal", "append", "remove"]
+__all__ = ["Appended", "Erased", "Merged", "Removal", "append", "erase", "merge", "remove"]

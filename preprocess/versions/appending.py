@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,22 +14,22 @@ import pyarrow.parquet as pq
 
 from ...shards.errors import DatasetError
 from ...shards.format.checked_file import facts_of, read_checked
-from ...shards.format.columns import COMPONENTS_KEY, part_metadata, rejects_table
-from ...shards.format.dataset import FINGERPRINT_DIGITS, FOREIGN, publish_version, read_dataset_json
+from ...shards.format.columns import COMPONENTS_KEY, part_metadata
+from ...shards.format.dataset import publish_version, read_dataset_json
+from ...shards.format.fingerprint import fingerprint_of
 from ...shards.format.manifest import Manifest
-from ...shards.format.part_writer import parquet_bytes, part_name
-from ...shards.format.rejects import read_rejects
-from ...shards.format.removed import REMOVED, removed_bytes, removed_name
+from ...shards.format.part_writer import number_of_part, parquet_bytes, part_name
+from ...shards.format.removed import REMOVED
 from ...shards.format.shard_facts import ShardFacts
-from ...shards.format.unique_keys import hashes_of, repeated_keys
 from ...shards.stores.block_sums import SUMS
+from ...shards.stores.elsewhere import folder_of
 from ...shards.stores.output import Location, Output, output_at
 from ...shards.stores.stream import stream
+from .fitting import check_fit, check_keys
+from .together import counts_of, publish_rejects_and_removed, sums_of
 
-_AT_ONCE = 1 << 16
 _CHUNK_BYTES = 1 << 20
-_SHOWN = 3
-_NUMBER = re.compile(r"(.+)-(\d{6})\.tar")
+_NUMBER = re.compile(r"(.+)-(\d{6})(?:\.e\d+)?\.tar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +54,18 @@ def append(split: Location | Output, other: Location) -> Appended:
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
         ours, theirs = Manifest.load(output.store, cached=False), Manifest.load(other, cached=False)
-        _check(ours, theirs)
+        check_fit(ours, theirs)
+        check_keys((ours, theirs))
         labels = _labels(ours, theirs)
         names = _names(ours, theirs)
         for old, new in names.items():
             for suffix in (".tar", ".idx", SUMS):
                 _copy(theirs, old.removesuffix(".tar") + suffix, output, new.removesuffix(".tar") + suffix)
         files: dict[str, Any] = {}
-        parts = [*ours.info["parts"]]
+        parts, number = [*ours.info["parts"]], next_part(ours)
         for part in theirs.info["parts"]:
-            data, name = _part(theirs, part["name"], names, labels), part_name(len(parts))
+            data, name = _part(theirs, part["name"], names, labels), part_name(number)
+            number += 1
             output.publish(name, data)
             files[name] = facts_of(data)
             parts.append(part | {"name": name})
@@ -74,37 +74,10 @@ def append(split: Location | Output, other: Location) -> Appended:
     return Appended(version=description["version"], samples=len(theirs), shards=len(names))
 
 
-def _check(ours: Manifest, theirs: Manifest) -> None:
-    """Raise DatasetError, which says what differs, if the splits cannot be one."""
-    if FOREIGN in (ours.info["profile"], theirs.info["profile"]):
-        raise DatasetError(
-            "an index of foreign tars is not appended to; index all tars together with `maskstream index`"
-        )
-    for what in ("modality", "profile"):
-        if ours.info[what] != theirs.info[what]:
-            raise DatasetError(
-                f"{theirs.location} has the {what} {theirs.info[what]!r}, and {ours.location} has "
-                f"{ours.info[what]!r}; make both alike with `maskstream shards`"
-            )
-    encoders = [one.info["settings"].get("encoder") for one in (ours, theirs)]
-    if encoders[0] != encoders[1]:
-        raise DatasetError(
-            f"{theirs.location} was encoded with {encoders[1]}, and {ours.location} with {encoders[0]}; make both "
-            "alike with `maskstream shards`"
-        )
-    for name in ours.components.keys() & theirs.components.keys():
-        kinds = ours.components[name].kind, theirs.components[name].kind
-        if kinds[0] != kinds[1]:
-            raise DatasetError(f"component {name!r} is {kinds[1]} in {theirs.location}, and {kinds[0]} in ours")
-    both = [list(_keys(one)) for one in (ours, theirs)]
-    if twice := repeated_keys([hashes_of(keys) for one in both for keys in one], [k for one in both for k in one]):
-        shown = ", ".join(map(repr, twice[:_SHOWN])) + (", ..." if len(twice) > _SHOWN else "")
-        raise DatasetError(f"{len(twice)} keys are in both {ours.location} and {theirs.location}: {shown}")
-
-
-def _keys(manifest: Manifest) -> Iterator[list[str]]:
-    for begin in range(0, len(manifest), _AT_ONCE):
-        yield manifest.keys(range(begin, min(begin + _AT_ONCE, len(manifest))))
+def next_part(manifest: Manifest) -> int:
+    """The number of the next part in the split's own folder."""
+    numbers = [number_of_part(part["name"]) for part in manifest.info["parts"]]
+    return max((number for number in numbers if number is not None), default=-1) + 1
 
 
 def _label_names(ours: Manifest, theirs: Manifest) -> list[str]:
@@ -149,7 +122,9 @@ def _part(
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         table = file.read(use_threads=False)
     metadata = table.schema.metadata
-    shard = pa.array([names[one] for one in table.column("shard").to_pylist()], pa.string())
+    folder = folder_of(name)
+    at = f"{folder}/" if folder else ""
+    shard = pa.array([names[at + one] for one in table.column("shard").to_pylist()], pa.string())
     columns = {
         "shard": shard.dictionary_encode(),
         "label": pa.array(labels[table.column("label").to_numpy()]),
@@ -175,36 +150,17 @@ def _described(
     files: dict[str, Any],
 ) -> dict[str, Any]:
     """The description of the version; its rejects and removed samples are written."""
-    version = ours.version + 1
-    rejects = [reject for one in (ours, theirs) for reject in read_rejects(one.store, one.info)]
-    rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
-    removed = np.concatenate([ours.removed, theirs.removed + len(ours)])
-    written = {f"rejects-{version:06d}.parquet": parquet_bytes(rejects_table(rejects))}
-    if len(removed):
-        written[removed_name(version)] = removed_bytes(removed)
-    for name, data in written.items():
-        output.publish(name, data)
-        files[name] = facts_of(data)
+    version, both = ours.version + 1, (ours, theirs)
+    written = publish_rejects_and_removed(output, version, both)
     kept = {part["name"]: ours.info["files"][part["name"]] for part in ours.info["parts"]}
-    counts = {
-        name: ours.info["counts"].get(name, 0) + theirs.info["counts"].get(name, 0)
-        for name in ours.info["counts"] | theirs.info["counts"]
-    }
-    lines = "".join(f"{one.name} {one.sha256}\n" for one in [*ours.shards(), *_renamed(theirs, names)])
-    changed = {
+    changed = written | {
         "version": version,
-        "fingerprint": hashlib.sha256(lines.encode()).hexdigest()[:FINGERPRINT_DIGITS],
-        "counts": counts,
+        "fingerprint": fingerprint_of([*ours.shards(), *_renamed(theirs, names)], foreign=False),
+        "counts": counts_of(both),
         "label_names": _label_names(ours, theirs),
-        "rejects": f"rejects-{version:06d}.parquet",
         "parts": parts,
-        "files": kept | files,
+        "files": kept | files | written["files"],
     }
-    if len(removed):
-        changed[REMOVED] = removed_name(version)
-    sums = [one.info.get("sums", {}) for one in (ours, theirs)]
-    if sums[0].keys() == sums[1].keys() and sums[0]:
-        changed["sums"] = {
-            name: [math.fsum(pair) for pair in zip(sums[0][name], sums[1][name], strict=True)] for name in sums[0]
-        }
+    if sums := sums_of(both):
+        changed["sums"] = sums
     return {name: value for name, value in ours.info.items() if name not in ("sums", REMOVED)} | changed

@@ -69,9 +69,15 @@ def numbers_of(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
         some = manifest.keys(range(begin, min(begin + _AT_ONCE, len(manifest))))
         found |= {key: begin + i for i, key in enumerate(some) if key in keys}
     if missing := sorted(keys - found.keys()):
-        names = ", ".join(map(repr, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
-        raise ValueError(
-            f"{len(missing)} of {len(keys)} keys are not in {manifest.location}: {names}; a key is that of a sample "
-            "(`key` in the manifest), not the name of a source"
-        )
+        raise ValueError(missing_keys(manifest, missing, len(keys)))
     return np.array(sorted(found.values()), np.int64)
+
+
+def missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
+    """What is wrong with keys that the split does not have; `of`: how many were given."""
+    names = sorted(missing)
+    shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    return (
+        f"{len(names)} of {of} keys are not in {manifest.location}: {shown}; a key is that of a sample (`key` in the "
+        "manifest), not the name of a source"
+    )

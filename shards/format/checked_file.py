@@ -13,8 +13,13 @@ import xxhash
 
 from ..errors import MissingFileError, ShardError, StoreError
 from ..stores.base import Store
+from ..stores.elsewhere import is_elsewhere
 from .damage import REMEDY
 
+_CHANGED = (
+    "a split that was merged into this one is gone, or samples were erased from it since; run `maskstream merge` again "
+    "with the same folders, which makes a new version"
+)
 SIZE_BYTES, SUM = "size_bytes", "xxh3_128"
 
 
@@ -29,14 +34,15 @@ def read_checked(store: Store, name: str, files: Mapping[str, Any]) -> bytes:
     Raises ShardError if the file is missing, no regular file, or differs.
     """
     path, facts = f"{store.location}/{name}", files[name]
+    remedy = _CHANGED if is_elsewhere(name) else REMEDY
     try:
         data = store.whole(name, facts[SIZE_BYTES])
     except MissingFileError as error:
-        raise ShardError(f"{store.location} has a dataset.json, but no {name}; {REMEDY}") from error
+        raise ShardError(f"{store.location} has a dataset.json, but no {name}; {remedy}") from error
     except StoreError as error:
-        raise ShardError(f"{error}; {REMEDY}") from error
+        raise ShardError(f"{error}; {remedy}") from error
     if len(data) != facts[SIZE_BYTES]:
-        raise ShardError(f"{path} has {len(data)} bytes, but dataset.json says {facts[SIZE_BYTES]}; {REMEDY}")
+        raise ShardError(f"{path} has {len(data)} bytes, but dataset.json says {facts[SIZE_BYTES]}; {remedy}")
     if xxhash.xxh3_128_hexdigest(data) != facts[SUM]:
-        raise ShardError(f"{path}: its checksum (xxh3_128) differs from dataset.json; {REMEDY}")
+        raise ShardError(f"{path}: its checksum (xxh3_128) differs from dataset.json; {remedy}")
     return data

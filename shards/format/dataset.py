@@ -20,12 +20,14 @@ import pyarrow.parquet as pq
 from ..errors import MissingFileError, ShardError, StoreError, UnlistedError
 from ..sealed import SEAL, sealed, unsealed
 from ..stores.base import Store
+from ..stores.elsewhere import file_of, folder_of, is_elsewhere
 from ..stores.local import LocalStore
 from ..stores.location import opened
 from ..stores.output import Location, Output, Sizes, output_at, within
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
 from .columns import FORMAT, rejects_table
 from .damage import REMEDY, parsing
+from .fingerprint import FINGERPRINT_DIGITS
 from .part_writer import PartWriter, parquet_bytes
 from .record import ShardRecord
 from .sample import DatasetInfo, Reject
@@ -36,8 +38,7 @@ VERSIONS = "versions"
 """The folder of the descriptions of all versions."""
 REJECTS = "rejects.parquet"
 PART = re.compile(r"manifest-\d{6}\.parquet")
-_INDEX = re.compile(r"(manifest|rejects|removed)(-\d{6})?\.parquet|versions/\d+\.json")
-FINGERPRINT_DIGITS = 32
+_INDEX = re.compile(r"(manifest|rejects|removed)(-\d{6}){0,2}\.parquet|versions/\d+\.json")
 FOREIGN = "foreign"
 """The profile of an index of foreign tars, which other programs wrote."""
 MAX_JSON_BYTES = 1 << 28
@@ -241,9 +242,11 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
 def _check_names(path: str, info: dict[str, Any]) -> None:
     """Raise ShardError for the name of a part that is none."""
     for part in info["parts"]:
-        if not PART.fullmatch(part["name"]):
+        name = part["name"]
+        if not PART.fullmatch(file_of(name)) or (folder_of(name) and not is_elsewhere(name)):
             raise ShardError(
-                f"{path}: a part is named {part['name']!r}; legal are names such as 'manifest-000000.parquet'; {REMEDY}"
+                f"{path}: a part is named {name!r}; legal are names such as 'manifest-000000.parquet', and in a merged "
+                f"split '../other/manifest-000000.parquet'; {REMEDY}"
             )
 
 

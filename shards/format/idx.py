@@ -13,9 +13,12 @@ Span = tuple[int, int]
 
 
 def idx_text(samples: Iterable[tuple[str, Mapping[str, Span]]]) -> str:
-    """The index of samples, which are (key, component -> span) in the order of the tar."""
+    """The index of samples, which are (key, component -> span) in the order of the tar. Erased ones have no spans, and
+    no line.
+    """
     lines = [
         " ".join(f"{name} {offset} {size} {key}.{name}" for name, (offset, size) in spans.items())
         for key, spans in samples
+        if spans
     ]
     return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"

@@ -77,6 +77,12 @@ def index_of(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
     return index
 
 
+def forget(key: str) -> None:
+    """Delete the index file with this name; processes that have mapped it keep it."""
+    with suppress(OSError):
+        (cache_folder() / "indexes" / f"{key}.index").unlink(missing_ok=True)
+
+
 def in_memory(unpack: Unpack) -> IndexFile:
     """The index file in memory that has no name."""
     with _unnamed() as stream:

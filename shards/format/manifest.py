@@ -22,8 +22,11 @@ from ..media.packet_table import packets_name
 from ..media.video_index import VideoIndex
 from ..members.video import VIDEO
 from ..stores.base import Range, ShardFile, Store
+from ..stores.block_cache import BlockCache
+from ..stores.elsewhere import folder_of, is_elsewhere
 from ..stores.local import LocalStore
 from ..stores.location import opened
+from ..stores.merged import merged_store
 from .checked_file import SIZE_BYTES, SUM, read_checked
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE
@@ -31,13 +34,13 @@ from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, componen
 from .damage import REMEDY, parsing
 from .data_errors import data_reason
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
-from .index_cache import NewFile, in_memory, index_of
+from .index_cache import NewFile, forget, in_memory, index_of
 from .index_file import IndexFile, received, starts_a_process
 from .removed import read_removed
 from .shard_facts import ShardFacts
 from .unpack import Unpacker
 
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 """The version of the contents of index files; another one is unpacked anew."""
 
 
@@ -86,7 +89,14 @@ class Manifest:
     _index: IndexFile = field(repr=False)
 
     @classmethod
-    def load(cls, location: str | Path | Store, *, version: int | None = None, cached: bool = True) -> Manifest:
+    def load(
+        cls,
+        location: str | Path | Store,
+        *,
+        version: int | None = None,
+        cached: bool = True,
+        cache: BlockCache | None = None,
+    ) -> Manifest:
         """Open a finished split: read dataset.json, and map the index of its manifest.
 
         Where the machine has no such index yet, the parts of the manifest are compared with their checksums, parsed,
@@ -94,10 +104,12 @@ class Manifest:
         OutageError if the location cannot be reached; no other exception.
 
         location: a location or the store of one. version: by default the current one. cached: False reads and compares
-        the parts whatever is in the cache.
+        the parts whatever is in the cache. cache: keeps what is read of URLs.
         """
-        store = opened(location)
+        store = opened(location, cache)
         info = read_dataset_json(store, version)
+        if any(is_elsewhere(name) for name in _part_names(info)):
+            store = merged_store(store, cache)
 
         def unpack(new_file: NewFile, stream: BinaryIO) -> None:
             with ExitStack() as files:
@@ -189,7 +201,10 @@ class Manifest:
     def folder(self) -> Path:
         """The split's local folder, for readers that use no store. Raises ValueError if the split is not local."""
         if not isinstance(self.store, LocalStore):
-            raise ValueError(f"{self.location} is not local; copy it to a local folder and give that")
+            raise ValueError(
+                f"{self.location} is not one local folder; copy it to one (`maskstream append` copies a merged split's "
+                "shards) and give that"
+            )
         return self.store.folder
 
     def shard_path(self, i: int) -> Path:
@@ -215,7 +230,7 @@ class Manifest:
         Raises SampleError if the sample lacks it, RemovedError if it was removed.
         """
         if len(self.removed) and self.is_removed(i):
-            raise RemovedError(**self._where(i), component=name, reason="the sample was removed from the split")
+            raise self._removed(i, name)
         component = self.components.get(name)
         if component is None or not component.offset[i]:
             raise self._missing(i, name)
@@ -247,8 +262,15 @@ class Manifest:
             raise self.sample_error(i, name, reason) from error
 
     def sample_error(self, i: int, name: str, reason: str) -> SampleError:
-        """The error that says why component `name` of sample i cannot be used."""
+        """The error that says why component `name` of sample i cannot be used, whatever the reason: RemovedError if it
+        was removed.
+        """
+        if len(self.removed) and self.is_removed(i):
+            return self._removed(i, name)
         return SampleError(**self._where(i), component=name, reason=reason)
+
+    def _removed(self, i: int, name: str) -> RemovedError:
+        return RemovedError(**self._where(i), component=name, reason="the sample was removed from the split")
 
     def _where(self, i: int) -> dict[str, str]:
         return {"shard": PurePosixPath(self.shard_name(i)).name, "key": self.key(i)}
@@ -276,7 +298,7 @@ def _part_names(info: Mapping[str, Any]) -> list[str]:
 
 def _key_of(info: Mapping[str, Any]) -> str:
     """The name of the index: a checksum of all that it depends on."""
-    parts = [(PurePosixPath(name).parent.as_posix(), info["files"][name][SUM]) for name in _part_names(info)]
+    parts = [(folder_of(name), info["files"][name][SUM]) for name in _part_names(info)]
     return str(xxhash.xxh3_128_hexdigest(json.dumps([_INDEX_VERSION, info["profile"] == FOREIGN, parts]).encode()))
 
 
@@ -289,16 +311,29 @@ def _columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[Colum
         yield ColumnReader(path, file)
 
 
+def forget_index(info: Mapping[str, Any]) -> None:
+    """Delete this machine's index of the manifest that a description names, if there is one."""
+    forget(_key_of(info))
+
+
 def _texts(index: IndexFile, name: str) -> Texts:
     return Texts(index.array(f"{name}.start"), index.array(f"{name}.text"))
 
 
 def _shards(index: IndexFile) -> list[ShardFacts]:
-    names, sha256, packets = (_texts(index, f"shards.{word}").whole() for word in ("name", "sha256", "packets_sha256"))
+    words = ("name", "sha256", "packets_sha256", "written")
+    names, sha256, packets, written = (_texts(index, f"shards.{word}").whole() for word in words)
     samples, sizes = (index.array(f"shards.{word}").tolist() for word in ("samples", "size_bytes"))
     return [
-        ShardFacts(name=name, samples=n, size_bytes=size, sha256=checksum, packets_sha256=table or None)
-        for name, n, size, checksum, table in zip(names, samples, sizes, sha256, packets, strict=True)
+        ShardFacts(
+            name=name,
+            samples=n,
+            size_bytes=size,
+            sha256=checksum,
+            packets_sha256=table or None,
+            written=(first.partition("\n")[0], first.partition("\n")[2]) if first else None,
+        )
+        for name, n, size, checksum, table, first in zip(names, samples, sizes, sha256, packets, written, strict=True)
     ]
 
 

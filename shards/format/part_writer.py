@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from .columns import part_table
 from .record import ShardRecord
 from .unique_keys import hashes_of
 
+_PART = re.compile(r"manifest-(\d{6})\.parquet")
 PART_SAMPLES = 1 << 15
 """The most samples of a part that holds more than one shard; in memory their records take about 50 MB."""
 
@@ -32,6 +34,12 @@ PART_SAMPLES = 1 << 15
 def part_name(number: int) -> str:
     """The file name of a part."""
     return f"manifest-{number:06d}.parquet"
+
+
+def number_of_part(name: str) -> int | None:
+    """The number in the file name of a part; None for a part in another folder."""
+    found = _PART.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 class PartWriter:

@@ -18,9 +18,11 @@ from ..members.member import no_problems
 from ..members.text import BYTES
 from ..stores.base import Store
 from ..stores.block_sums import SUMS_OF
+from ..stores.elsewhere import folder_of
 from ..stores.stream import stream
 from .component import Component
 from .damage import described
+from .erased import ERASED
 from .idx import idx_text
 from .manifest import Manifest
 from .member_name import indexed_name
@@ -46,7 +48,7 @@ class ShardCheck:
         rows = self.rows.tolist()
         keys = self.manifest.keys(self.rows)
         spans = [self._spans(row) for row in rows]
-        yield from _idx_problems(self.manifest.store, sidecar_name(self.name, ".idx"), self.index)
+        yield from _idx_problems(self.manifest.store, self._beside(".idx"), self.index)
         yield from self._table_problems()
 
         expected = {
@@ -98,7 +100,10 @@ class ShardCheck:
                 row, key, name = expected.pop(indexed_name(member.name), (-1, "", ""))
                 if row < 0 and self._foreign:
                     continue  # a reject; the shard's sha256 covers it
-                if row < 0:
+                if row < 0 and member.name == ERASED and self.declared.get("written") is not None:
+                    if any(chunk.strip(b"\0") for chunk in reader.chunks(member.size)):
+                        yield f"the erased member at byte {member.offset_data} is not zero"
+                elif row < 0:
                     yield f"member {member.name!r} is not in the manifest or occurs twice"
                 elif not member.isreg():
                     yield f"sample {key!r}, component {name!r}: is not a regular file in the tar"
@@ -155,6 +160,11 @@ class ShardCheck:
         """Whether another program wrote the tar."""
         return self.declared.get("packets_sha256") is not None
 
+    def _beside(self, suffix: str) -> str:
+        """The name of a file that belongs to the shard: that of a foreign tar is in the split's own folder."""
+        name, folder = sidecar_name(self.name, suffix), "" if self._foreign else folder_of(self.name)
+        return f"{folder}/{name}" if folder else name
+
     def _table_problems(self) -> Iterator[str]:
         name, expected = packets_name(self.name), self.declared.get("packets_sha256")
         if expected is None:
@@ -181,7 +191,7 @@ class ShardCheck:
             yield "its sha256 differs from dataset.json"
 
     def _sums_problems(self, suffix: str, reader: HashedReader) -> Iterator[str]:
-        name = sidecar_name(self.name, suffix)
+        name = self._beside(suffix)
         expected = reader.sums.digest()
         try:
             found = self.manifest.store.whole(name, len(expected))

@@ -15,7 +15,8 @@ class ShardFacts:
     """A shard as a whole.
 
     name: of the tar in the folder of its part, or its path from there if the tar is foreign. sha256: in hex, as is
-    packets_sha256, that of the packets file of a foreign tar.
+    packets_sha256, that of the packets file of a foreign tar. written: the name and the sha256 that the tar had when it
+    was written first, if samples were erased from it since.
     """
 
     name: str
@@ -23,6 +24,7 @@ class ShardFacts:
     size_bytes: int
     sha256: str
     packets_sha256: str | None = None
+    written: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, shard: ShardRecord) -> Self:
@@ -36,7 +38,8 @@ class ShardFacts:
 
     def to_json(self) -> dict[str, Any]:
         facts = {"name": self.name, "samples": self.samples, "size_bytes": self.size_bytes, "sha256": self.sha256}
-        return facts if self.packets_sha256 is None else facts | {"packets_sha256": self.packets_sha256}
+        packets = {} if self.packets_sha256 is None else {"packets_sha256": self.packets_sha256}
+        return facts | packets | ({} if self.written is None else {"written": [*self.written]})
 
     @classmethod
     def from_json(cls, data: object) -> Self:
@@ -46,7 +49,11 @@ class ShardFacts:
         packets = data.get("packets_sha256")
         if not (packets is None or isinstance(packets, str)) or min(data["samples"], data["size_bytes"]) < 0:
             raise ValueError(f"the shard {data['name']!r} has impossible facts: {data}")
-        return cls(**{name: data[name] for name in _TYPES}, packets_sha256=packets)
+        written = data.get("written")
+        if written is not None:
+            name, sha256 = written
+            written = str(name), str(sha256)
+        return cls(**{name: data[name] for name in _TYPES}, packets_sha256=packets, written=written)
 
     def problem_of_name(self, *, foreign: bool) -> str | None:
         """What is wrong with the name: it must be that of a tar, in the folder itself unless it is `foreign`."""

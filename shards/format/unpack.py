@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow as pa
 import xxhash
 
 from ..errors import ShardError
+from ..stores.elsewhere import folder_of
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
 from .contradictions import contradictions
@@ -40,6 +40,7 @@ class Unpacker:
             name=_Texts(new_file),
             sha256=_Texts(new_file),
             packets_sha256=_Texts(new_file),
+            written=_Texts(new_file),
             samples=Spool(new_file, np.int64),
             size_bytes=Spool(new_file, np.int64),
         )
@@ -100,8 +101,8 @@ class Unpacker:
         for shard in reader.shards:
             if problem := shard.problem_of_name(foreign=self._foreign):
                 raise ShardError(f"{reader.path}: {problem}; {REMEDY}")
-        folder = PurePosixPath(part).parent.as_posix()
-        names = [shard.name if folder == "." else f"{folder}/{shard.name}" for shard in reader.shards]
+        folder = folder_of(part)
+        names = [f"{folder}/{shard.name}" if folder else shard.name for shard in reader.shards]
         if twice := self._shard_names.intersection(names):
             raise ShardError(f"{reader.path} names the shard {min(twice)!r}, as an earlier part does; {REMEDY}")
         self._shard_names.update(names)
@@ -110,6 +111,8 @@ class Unpacker:
         self._shards.sha256.append(pa.array([shard.sha256 for shard in reader.shards], pa.large_string()))
         packets = [shard.packets_sha256 or "" for shard in reader.shards]
         self._shards.packets_sha256.append(pa.array(packets, pa.large_string()))
+        written = ["" if shard.written is None else "\n".join(shard.written) for shard in reader.shards]
+        self._shards.written.append(pa.array(written, pa.large_string()))
         self._shards.samples.append(np.array([shard.samples for shard in reader.shards], np.int64))
         self._shards.size_bytes.append(np.array([shard.size_bytes for shard in reader.shards], np.int64))
         return set(names)
@@ -140,6 +143,7 @@ class _Shards:
     name: _Texts
     sha256: _Texts
     packets_sha256: _Texts
+    written: _Texts
     samples: Spool
     size_bytes: Spool
 
@@ -147,6 +151,7 @@ class _Shards:
         self.name.write(writer, "shards.name")
         self.sha256.write(writer, "shards.sha256")
         self.packets_sha256.write(writer, "shards.packets_sha256")
+        self.written.write(writer, "shards.written")
         _put(writer, "shards.samples", self.samples)
         _put(writer, "shards.size_bytes", self.size_bytes)
 

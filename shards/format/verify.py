@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +18,13 @@ from .checked_file import read_checked
 from .damage import described
 from .dataset import (
     DATASET_JSON,
-    FINGERPRINT_DIGITS,
     FOREIGN,
     MAX_JSON_BYTES,
     read_dataset_json,
     version_name,
     versions_of,
 )
+from .fingerprint import fingerprint_of
 from .manifest import Manifest
 from .rejects import read_rejects
 from .shard_check import ShardCheck
@@ -209,8 +208,7 @@ def _keys(manifest: Manifest) -> Iterator[list[str]]:
 def _version_problems(manifest: Manifest) -> Iterator[str]:
     """Find versions that cannot be opened, and a description of the current one that differs from dataset.json."""
     store, current = manifest.store, manifest.version
-    lines = "".join(f"{shard.name} {shard.sha256}\n" for shard in manifest.shards())
-    if hashlib.sha256(lines.encode()).hexdigest()[:FINGERPRINT_DIGITS] != manifest.fingerprint:
+    if fingerprint_of(manifest.shards(), foreign=manifest.info["profile"] == FOREIGN) != manifest.fingerprint:
         yield f"{DATASET_JSON}: its fingerprint is not that of its shards"
     try:
         versions = {*versions_of(store), current}

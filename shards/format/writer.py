@@ -15,13 +15,13 @@ from .record import Placed, Row, ShardRecord
 from .sample import Sample
 from .ustar import BLOCK_BYTES
 
-__all__ = ["Row", "ShardRecord", "write_shard"]
+__all__ = ["HashedStream", "Row", "ShardRecord", "member_header", "write_shard"]
 
 MAX_MEMBER_BYTES = 8 * 2**30 - 1
 """The largest size in a USTAR header; more needs extensions that DALI's reader does not support."""
 
 
-class _HashedStream:
+class HashedStream:
     """Writes bytes to a stream and computes their sha256, block sums and number."""
 
     def __init__(self, stream: Stream) -> None:
@@ -52,12 +52,12 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
     output = output_at(folder)
     rows: dict[str, Row] = {}
     with output.writing(name) as stream:
-        hashed = _HashedStream(stream)
+        hashed = HashedStream(stream)
         for sample in samples:
             _check(name, sample, rows)
             members = {}
             for component, member in sample.members.items():
-                hashed.write(_header(f"{sample.key}.{component}", len(member.data)))
+                hashed.write(member_header(f"{sample.key}.{component}", len(member.data)))
                 members[component] = Placed.of(member, hashed.size_bytes)
                 hashed.write(member.data)
                 hashed.write(bytes(-len(member.data) % BLOCK_BYTES))
@@ -79,7 +79,7 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
     return ShardRecord(name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
 
 
-def _header(name: str, size_bytes: int) -> bytes:
+def member_header(name: str, size_bytes: int) -> bytes:
     """The header of a member. What TarInfo leaves alone is mtime 0, uid and gid 0, no user and group names. The name
     fits, for key and component have at most 80 and 19 characters.
     """

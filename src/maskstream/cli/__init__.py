@@ -23,11 +23,13 @@ from .append import append
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
+from .erase import erase
 from .fetch import fetch
 from .gallery import gallery
 from .index import index
 from .inspect import inspect
 from .local_paths import with_local_paths
+from .merge import merge
 from .preview import preview
 from .probe import probe
 from .remove import remove
@@ -47,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
-_WRITING = (shards, index, append, remove)
+_WRITING = (shards, index, append, merge, remove, erase)
 _READING = (train, report, probe, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo)
 for _command in (*_WRITING, *_READING):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))

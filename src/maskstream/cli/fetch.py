@@ -27,12 +27,11 @@ def fetch(
     from ..pipelines.modalities.node_cache import block_cache, shards_of
     from ..shards.format.manifest import Manifest
     from ..shards.stores.filling import fill
-    from ..shards.stores.location import opened
 
     kept = block_cache(data, cache, cache_gb)
     if kept is None:
         raise typer.BadParameter("give a folder", param_hint="--cache")
-    manifest = Manifest.load(opened(data, kept))
+    manifest = Manifest.load(data, cache=kept)
     names = shards_of(manifest, lanes, range(lanes) if not lane else sorted(set(lane)))
     total = sum(map(manifest.store.size, names))
     if not kept.fits(total):

@@ -13,39 +13,12 @@ import pytest
 
 from maskstream.preprocess.versions import Appended, append, remove
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.format.dataset import finish_split, read_dataset_json
+from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
-from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.verify import verify
-from maskstream.shards.format.writer import write_shard
-from maskstream.shards.members.text import json_member
 
-
-def written(folder: Path, first: int, names: tuple[str, ...] = ("x", "y"), n: int = 6, **info: object) -> Path:
-    """A split of n samples with the keys k{first} and following, in shards of three."""
-    folder.mkdir(parents=True)
-    settings = {"dataset": "toy", "split": "train", "modality": "image", "profile": "p", "label_names": names} | info
-    samples = [
-        Sample(
-            key=f"k{first + i}",
-            members={"json": json_member({"number": first + i})},
-            source=f"s{first + i}",
-            label=i % 2 if names else i,
-            sums={"ones": [1.0, 0.1]},
-        )
-        for i in range(n)
-    ]
-    groups = [samples[at : at + 3] for at in range(0, n, 3)]
-    name = settings["dataset"]
-    records = [write_shard(folder / f"{name}-{number:06d}.tar", group) for number, group in enumerate(groups)]
-    rejects = [Reject(source=f"r{first}", stage="open", reason="x")]
-    finish_split(folder, DatasetInfo(**settings), records, rejects)  # type: ignore[arg-type]
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from .small_splits import contents, written
 
 
 def test_both_are_there_and_the_first_version_stays(tmp_path: Path) -> None:
@@ -85,7 +58,7 @@ def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
             (100, {"profile": "q"}, "has the profile 'q'"),
             (100, {"settings": {"encoder": {"size": 3}}}, "was encoded with {'size': 3}, and"),
             (100, {"names": ()}, "must both name their labels, or neither"),
-            (4, {}, "2 keys are in both .*: 'k4', 'k5'"),
+            (4, {}, "2 keys are in more than one split, 'k4' in both .*a and .*b4: 'k4', 'k5'"),
         )
     ):
         theirs = written(tmp_path / f"b{number}", first, **changes)  # type: ignore[arg-type]

@@ -349,7 +349,7 @@ def test_shard_names_stay_in_the_folder(split: Path, name: str) -> None:
     refused(split, r"a shard is named .*; legal are names of tars in the folder itself")
 
 
-@pytest.mark.parametrize("name", ["../manifest-000000.parquet", "/manifest-000000.parquet", "manifest.parquet", "x"])
+@pytest.mark.parametrize("name", ["a/manifest-000000.parquet", "/manifest-000000.parquet", "manifest.parquet", "x"])
 def test_part_names_stay_in_the_folder(split: Path, name: str) -> None:
     info = json.loads((split / "dataset.json").read_text())
     reseal(

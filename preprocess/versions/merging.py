@@ -1,0 +1,159 @@
+"""Merges splits into one that refers to their parts and shards where they are; no tar is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ...shards.errors import DatasetError, ShardError
+from ...shards.format.columns import FORMAT
+from ...shards.format.dataset import (
+    is_index,
+    is_split,
+    publish_version,
+    read_dataset_json,
+    version_name,
+    versions_of,
+)
+from ...shards.format.fingerprint import fingerprint_of
+from ...shards.format.manifest import Manifest
+from ...shards.stores.elsewhere import file_of, folder_of, is_elsewhere, joined, seen_from
+from ...shards.stores.output import Location, Output, output_at
+from .fitting import check_fit, check_keys
+from .together import counts_of, publish_rejects_and_removed, sums_of
+
+MERGED = "merged"
+"""The setting of a merged split that names the splits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merged:
+    """What a merge made: the current version of the merged split, and its samples and shards."""
+
+    version: int
+    samples: int
+    shards: int
+
+
+def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
+    """Make a split at `out` of the current versions of several splits, in their order.
+
+    It refers to the parts of their manifests and to their shards by relative paths, or by URLs, and copies neither. So
+    the splits must stay where they are, as seen from `out`. Samples that are appended to them later, or removed, change
+    nothing in it. Samples that are erased from them make it unreadable until the same call is made again, which makes
+    a new version with the same order; versions that cannot be read any more are then deleted.
+
+    Raises ValueError for fewer than two splits and for splits that `out` cannot name, DatasetError if the splits do not
+    fit (modality, profile, settings of the encoder, labels, components, keys that two of them have) or `out` is a split
+    with shards of its own, ShardError if a split cannot be read, BusyError if another run writes to `out`.
+    """
+    if len(splits) < 2:
+        raise ValueError(f"{len(splits)} splits are given; a merge needs at least two")
+    output = output_at(out)
+    found = [Manifest.load(one, cached=False) for one in splits]
+    folders = [seen_from(output.location, one.location) for one in found]
+    for other in found[1:]:
+        check_fit(found[0], other)
+        if other.info["label_names"] != found[0].info["label_names"]:
+            raise DatasetError(
+                f"{other.location} has the labels {_shown(other)}, and {found[0].location} has {_shown(found[0])}; "
+                "`maskstream append` matches labels by their names"
+            )
+    check_keys(found)
+    if is_split(output.store):
+        _check_merged(output)
+    with output.sole_writer():
+        before = _current(output)
+        version = _next_version(output)
+        description = _description(output, found, folders, version)
+        if before is not None and _same(before, description) and _opens(output, None):
+            return _report(before)
+        written = publish_rejects_and_removed(output, version, found)
+        description |= written | {"files": description["files"] | written["files"]}
+        publish_version(output, description)
+        _tidy(output)
+    return _report(description)
+
+
+def _description(output: Output, found: list[Manifest], folders: list[str], version: int) -> dict[str, Any]:
+    """The description without rejects and removed samples."""
+    first = found[0].info
+    parts, files = [], {}
+    for one in found:
+        for part in one.info["parts"]:
+            name = _named(output, one, part["name"])
+            parts.append(part | {"name": name})
+            files[name] = one.info["files"][part["name"]]
+    encoder = {"encoder": first["settings"]["encoder"]} if "encoder" in first["settings"] else {}
+    described = {
+        "format": FORMAT,
+        "version": version,
+        "dataset": "+".join(dict.fromkeys(one.info["dataset"] for one in found)),
+        "split": first["split"],
+        "modality": first["modality"],
+        "profile": first["profile"],
+        "settings": encoder | {MERGED: folders},
+        "fingerprint": fingerprint_of([shard for one in found for shard in one.shards()], foreign=False),
+        "counts": counts_of(found),
+        "label_names": first["label_names"],
+        "parts": parts,
+        "files": files,
+    }
+    return described | ({"sums": sums} if (sums := sums_of(found)) else {})
+
+
+def _named(output: Output, split: Manifest, part: str) -> str:
+    """The name of a split's part as the merged split names it."""
+    place = joined(split.location, folder_of(part)) if is_elsewhere(part) else split.location
+    return f"{seen_from(output.location, place)}/{file_of(part)}"
+
+
+def _check_merged(output: Output) -> None:
+    info = read_dataset_json(output.store)
+    if MERGED not in info["settings"] or not all(is_elsewhere(part["name"]) for part in info["parts"]):
+        raise DatasetError(f"{output.location} is a split with shards of its own; choose another folder to merge into")
+
+
+def _current(output: Output) -> dict[str, Any] | None:
+    return read_dataset_json(output.store) if is_split(output.store) else None
+
+
+def _next_version(output: Output) -> int:
+    current = _current(output)
+    return 1 if current is None else int(current["version"]) + 1
+
+
+def _same(before: dict[str, Any], description: dict[str, Any]) -> bool:
+    """Whether a version has the same parts and counts, which tell removed samples and rejects too."""
+    names = ("parts", "counts", "settings", "fingerprint", "label_names")
+    return all(before[name] == description[name] for name in names) and all(
+        before["files"].get(name) == facts for name, facts in description["files"].items()
+    )
+
+
+def _opens(output: Output, version: int | None) -> bool:
+    with suppress(ShardError):
+        Manifest.load(output.store, version=version, cached=False)
+        return True
+    return False
+
+
+def _tidy(output: Output) -> None:
+    """Delete the versions that cannot be read any more, and the files that no version names."""
+    current = read_dataset_json(output.store)
+    kept = {*current["files"], version_name(current["version"])}
+    for version in versions_of(output.store):
+        if version != current["version"] and _opens(output, version):
+            kept |= {*read_dataset_json(output.store, version)["files"], version_name(version)}
+    output.remove([name for name in output.names() if is_index(name) and name not in kept])
+
+
+def _shown(split: Manifest) -> str:
+    names = split.info["label_names"]
+    return f"{', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''} ({len(names)})" if names else "none"
+
+
+def _report(info: dict[str, Any]) -> Merged:
+    return Merged(version=info["version"], samples=info["counts"]["samples"], shards=info["counts"]["shards"])

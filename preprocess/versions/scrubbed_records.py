@@ -1,0 +1,79 @@
+"""Takes what the records of a split say of erased samples out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+import xxhash
+
+from ...shards.format.erased import erased_key
+from ...shards.format.record import Row, ShardRecord
+from ...shards.format.records import Records
+from ...shards.format.sample import Reject
+from ...shards.format.shard_facts import ShardFacts
+from ...shards.stores.output import Output
+from ..file_state import FileState
+from ..shard_task import WrittenShard
+
+
+def scrub_records(
+    output: Output, shards: Mapping[str, ShardFacts], keys: AbstractSet[str], sources: AbstractSet[str]
+) -> None:
+    """Write the records again whose shards were written again, and those that name an erased sample or its source.
+
+    shards: the facts of the shards that were written again, by the names that they had.
+    """
+    records = Records(output, WrittenShard)
+    for task in records.tasks():
+        found = records.read(task)
+        if found is not None and (scrubbed := _scrubbed(found, shards, keys, sources)) != found:
+            records.record(task, scrubbed)
+    about = records.description()
+    if about is not None:
+        missing = [one for one in about["missing"] if not names_one(Reject(**one), keys, sources)]
+        if missing != about["missing"]:
+            records.describe(about | {"missing": missing})
+
+
+def names_one(reject: Reject, keys: AbstractSet[str], sources: AbstractSet[str]) -> bool:
+    """Whether a reject names an erased sample or its source."""
+    return reject.source in sources or any(name and name in reject.reason for name in (*keys, *sources))
+
+
+def _scrubbed(
+    record: WrittenShard, shards: Mapping[str, ShardFacts], keys: AbstractSet[str], sources: AbstractSet[str]
+) -> WrittenShard:
+    shard = record.shard
+    states = _states(record, sources)
+    rejects = tuple(reject for reject in record.rejects if not names_one(reject, keys, sources))
+    if shard is not None and shard.name in shards:
+        facts = shards[shard.name]
+        first = (facts.written or ("", facts.sha256))[1]
+        rows = tuple(_row(row, number, first) if row.key in keys else row for number, row in enumerate(shard.rows))
+        shard = ShardRecord(facts.name, facts.sha256, facts.size_bytes, rows)
+    return replace(record, shard=shard, rejects=rejects, sources=states)
+
+
+def _row(row: Row, number: int, sha256: str) -> Row:
+    return Row(key=erased_key(sha256, number), label=-1, source="", members={})
+
+
+def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[FileState, ...], ...]:
+    """The states of the sources' files, empty for those that are erased.
+
+    They are in the order of the plan: by a hash of the sources' ids. Those of earlier erasures are empty already. Where
+    the order cannot be told, all become empty.
+    """
+    ids = [reject.source for reject in record.rejects]
+    ids += [row.source for row in record.shard.rows if row.source] if record.shard is not None else []
+    gone = sources & {*ids}
+    if not gone:
+        return record.sources
+    places = [number for number, files in enumerate(record.sources) if files]
+    ordered = sorted(ids, key=lambda name: (xxhash.xxh3_64_intdigest(name.encode()), name))
+    if len(places) != len(ordered):
+        return ((),) * len(record.sources)
+    empty = {place for place, name in zip(places, ordered, strict=True) if name in gone}
+    return tuple(() if number in empty else files for number, files in enumerate(record.sources))

@@ -1,0 +1,110 @@
+"""Writes the descriptions of all versions of a split again after samples were erased, and that of a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...shards.format.checked_file import facts_of
+from ...shards.format.columns import rejects_table
+from ...shards.format.dataset import publish_version, version_name
+from ...shards.format.part_writer import number_of_part, parquet_bytes, part_name
+from ...shards.format.rejects import read_rejects
+from ...shards.format.removed import REMOVED, read_removed, removed_bytes
+from ...shards.sealed import sealed
+from ...shards.stores.output import Output
+from .scrubbed_records import names_one
+
+Json = dict[str, Any]
+REJECTS = "rejects"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErasedPart:
+    """A part that was written again: the name that it had, its erased rows, its new contents, and the frames of the
+    videos that it has no more.
+    """
+
+    name: str
+    rows: npt.NDArray[np.int64]
+    data: bytes
+    frames: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Erasure:
+    """Samples that are erased: the version that is made without them, their parts, keys and sources."""
+
+    version: int
+    parts: Sequence[ErasedPart]
+    keys: set[str]
+    sources: set[str]
+
+
+def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) -> None:
+    """Write the parts, then the description of each version in `before`, and of the new one, which is then current.
+
+    before: the descriptions, the current one last.
+    """
+    current = before[-1]
+    numbers = [number for part in current["parts"] if (number := number_of_part(part["name"])) is not None]
+    names = {part.name: part_name(max(numbers) + 1 + i) for i, part in enumerate(erasure.parts)}
+    files = {names[part.name]: facts_of(part.data) for part in erasure.parts}
+    for part in erasure.parts:
+        output.publish(names[part.name], part.data)
+    for info in before:
+        output.publish(version_name(info["version"]), sealed(_without(output, info, erasure, names, files)))
+    publish_version(output, _without(output, current | {"version": erasure.version}, erasure, names, files))
+
+
+def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, str], files: Mapping[str, Json]) -> Json:
+    """The description of a version; its rejects and removed samples are written.
+
+    names: the new names of parts by the old ones. files: the sizes and checksums of the new ones.
+    """
+    changed = info | {"parts": [part | {"name": names.get(part["name"], part["name"])} for part in info["parts"]]}
+    counts, facts = dict(info["counts"]), {**info["files"], **files}
+    gone, frames = _gone(info, erasure, names)
+
+    def write(what: str, data: bytes) -> None:
+        name = changed[what] = _name(what, info["version"], erasure.version)
+        output.publish(name, data)
+        facts[name] = facts_of(data)
+
+    if len(gone):
+        removed = np.union1d(read_removed(output.store, info), gone)
+        write(REMOVED, removed_bytes(removed))
+        counts["removed"] = len(removed)
+    rejects = read_rejects(output.store, info)
+    kept = [reject for reject in rejects if not names_one(reject, erasure.keys, erasure.sources)]
+    if len(kept) < len(rejects):
+        write(REJECTS, parquet_bytes(rejects_table(kept)))
+        counts["rejects"] = len(kept)
+    if "frames" in counts:
+        counts["frames"] -= frames
+    used = {*(part["name"] for part in changed["parts"]), changed[REJECTS], changed.get(REMOVED)}
+    return changed | {"counts": counts, "files": {name: one for name, one in facts.items() if name in used}}
+
+
+def _gone(info: Json, erasure: Erasure, names: Mapping[str, str]) -> tuple[npt.NDArray[np.int64], int]:
+    """The numbers of the erased samples in a version, and the frames that its counts still have of them."""
+    by_name = {part.name: part for part in erasure.parts}
+    numbers, frames, start = [np.empty(0, np.int64)], 0, 0
+    written = {names[part.name]: part for part in erasure.parts}
+    for part in info["parts"]:
+        if (old := by_name.get(part["name"])) is not None:
+            frames += old.frames
+        if (found := old or written.get(part["name"])) is not None:
+            numbers.append(found.rows + start)
+        start += part["samples"]
+    return np.concatenate(numbers), frames
+
+
+def _name(what: str, version: int, erasure: int) -> str:
+    """The name of a file of a version that an erasure writes."""
+    of = f"-{version:06d}" if version != erasure else ""
+    return f"{what}-{erasure:06d}{of}.parquet"

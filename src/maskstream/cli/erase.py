@@ -1,0 +1,51 @@
+"""`maskstream erase`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from .terminal import Data, Json, console, errors
+
+
+def erase(
+    data: Data,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEYS...", help="The keys of samples.")] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="A text file with the key of a sample in each line.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Erase samples from a split and all of its versions: bytes, keys and sources, as a new version.
+
+    A shard that held one is written again under another name. Runs resume exactly for all other samples.
+    """
+    from ..pages.figures.words import plural
+    from ..preprocess.versions import erase as erased_from
+
+    lines = from_.read_text(encoding="utf-8").splitlines() if from_ else []
+    wanted = [*(keys or []), *(line.strip() for line in lines if line.strip())]
+    if not wanted:
+        raise typer.BadParameter("give at least one key", param_hint="KEYS... or --from")
+    result = erased_from(data, wanted)
+    if as_json:
+        print(json.dumps(asdict(result)))
+        return
+    console.print(
+        f"{escape(str(data))}: {plural(result.erased, 'sample')} erased; the current version is {result.version}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if result.unknown:
+        errors.print(
+            f"{plural(len(result.unknown), 'key')} not in the split, such as {escape(result.unknown[0])}; a sample "
+            "that was erased before has no key any more",
+            highlight=False,
+            soft_wrap=True,
+        )
