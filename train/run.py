@@ -31,6 +31,7 @@ def train(
     out: str | Path,
     *,
     set: Sequence[str] = (),
+    data_version: int | None = None,
     steps: int | None = None,
     initial: str | Path | None = None,
     batch_size: int | None = None,
@@ -48,7 +49,8 @@ def train(
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
 
-    set: fields of the recipe to change, such as "model.depth=6". steps: the length of the run (default: the recipe's).
+    set: fields of the recipe to change, such as "model.depth=6". data_version: of the split (default: the current one;
+    a continued run stays with the samples that it began with). steps: the length of the run (default: the recipe's).
     initial: a model.safetensors, such as that of a pre-training; weights whose names and shapes match are loaded.
     batch_size: samples per rank instead of the recipe's. seed: decides the weights, the order, the crops and the masks.
     workers, threads, cache, cache_gb: of the loader. compile_model: use torch.compile; by default on CUDA only, since
@@ -62,6 +64,7 @@ def train(
         chosen,
         data,
         out,
+        data_version=data_version,
         steps=steps,
         initial=initial,
         seed=seed,

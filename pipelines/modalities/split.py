@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Generic, Protocol, Self, TypedDict, Unpack
 
 import torch
 
 from ...shards.errors import ShardError
 from ...shards.format.manifest import Manifest
 from ...shards.stores.block_cache import BlockCache
-from ..stream.loader import DATASET_VERSION, LoaderOptions
+from ..stream.loader import DATASET_VERSION, Loader, LoaderOptions
+from ..stream.sampler import BatchT
 from ..stream.samples import SplitSamples
 from ..stream.topology import default_threads, resolved_device, resolved_ranks
+from .earlier_version import version_of_state
 from .node_cache import CACHE_GB, block_cache, filled
 
 
@@ -44,6 +48,18 @@ class StoreOptions(TypedDict, total=False):
     """A folder on a local disk that keeps what is read of a URL, for all processes of the node; None keeps nothing."""
     cache_gb: float
     """The limit of the cache, in GB; by default 100. Shards that fit, of the node's lanes, are fetched whole."""
+
+
+class OpenLoader(Protocol[BatchT]):
+    """Opens a loader of the split at a location."""
+
+    def __call__(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]: ...
+
+
+class OpenedOptions(LoaderOptions, Generic[BatchT], total=False):
+    """The options of a loader that can open another version of its split."""
+
+    at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None]
 
 
 class Options(SplitOptions, VersionOptions, StoreOptions, LoaderOptions, total=False):
@@ -110,8 +126,13 @@ class Split:
         )
 
 
-def split_of(location: str | Path, modality: str, options: Options) -> tuple[Split, LoaderOptions]:
-    """The split in a folder, and the options of the loader that goes through it."""
+def split_of(
+    location: str | Path, modality: str, options: Options, open_: OpenLoader[BatchT] | None = None
+) -> tuple[Split, OpenedOptions[BatchT]]:
+    """The split in a folder, and the options of the loader that goes through it.
+
+    open_: opens a loader of a location with options, for the version that a saved position needs.
+    """
     ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
     theirs = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
     cache = block_cache(location, options.get("cache"), options.get("cache_gb", CACHE_GB))
@@ -119,7 +140,18 @@ def split_of(location: str | Path, modality: str, options: Options) -> tuple[Spl
     if cache is not None:
         rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"))
         filled(split.manifest, cache, split.lanes, rank, world_size)
-    return split, LoaderOptions(**theirs)  # type: ignore[typeddict-item]
+    loading = OpenedOptions[BatchT](**theirs)  # type: ignore[typeddict-item]
+    if open_ is not None and options.get("version") is None:
+        loading["at_version"] = partial(_at_version, open_, split.manifest, location, options)
+    return split, loading
+
+
+def _at_version(
+    open_: OpenLoader[BatchT], manifest: Manifest, location: str | Path, options: Options, state: Mapping[str, Any]
+) -> Loader[BatchT] | None:
+    """A loader of the version that a saved position needs; None if it is that of the manifest, or another split."""
+    version = version_of_state(manifest.store, manifest.info, state)
+    return None if version is None else open_(location, **(options | {"version": version}))
 
 
 _OF_BOTH = ("device", "workers", "threads")

@@ -10,7 +10,7 @@ import atexit
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from typing import Any, Generic, Protocol, TypedDict, final
 
@@ -168,6 +168,7 @@ class Loader(Generic[BatchT]):
         prefetch: int = 3,
         worker_timeout: float = TIMEOUT_S,
         max_bad_fraction: float = 0.01,
+        at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: it must be at least 1")
@@ -194,6 +195,7 @@ class Loader(Generic[BatchT]):
             prefetch=prefetch,
             worker_timeout=worker_timeout,
         )
+        self._at_version = at_version
         self._epoch, self._batch = 0, 0
         self._iteration = 0
         self._stats = Stats()
@@ -219,7 +221,14 @@ class Loader(Generic[BatchT]):
         return {**self._identity, **self.order.position(self._epoch, self._batch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a saved position; raises ResumeError if this loader would not make the same batches."""
+        """Continues from a saved position; raises ResumeError if this loader would not make the same batches.
+
+        A position of an earlier version of the split, to which samples were added since, opens that version, if no
+        version was asked for; the log says so.
+        """
+        differs = state.get("dataset") != self._identity.get("dataset")
+        if differs and self._at_version is not None and (other := self._at_version(state)) is not None:
+            self._become(other)
         position = self.order.position(0, 0)
         saved = {name: value for name, value in state.items() if name not in position}
         if wrong := differences(_compared(saved), _compared(self._identity)):
@@ -228,6 +237,11 @@ class Loader(Generic[BatchT]):
                 "new run"
             )
         self.seek(int(state["epoch"]), int(state["batch"]))
+
+    def _become(self, other: Loader[BatchT]) -> None:
+        """Makes the batches of another loader from now on, which is of another version of the split."""
+        self.close()
+        self.order, self._identity, self._production = other.order, other._identity, other._production
 
     def stats(self) -> dict[str, object]:
         """Counts and seconds per stage since the loader was made (see Stats), and the number of threads."""
@@ -308,7 +322,7 @@ class Loader(Generic[BatchT]):
                 return _indivisible(saved, self.world_size)
             return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
         if state.get("dataset") != self._identity.get("dataset") and isinstance(state.get(DATASET_VERSION), int):
-            return f"Open version {state[DATASET_VERSION]} of the split (version={state[DATASET_VERSION]})"
+            return f"Open version {state[DATASET_VERSION]} of the split that it was saved with"
         return "Use the same settings, dataset, seed, lanes, block, steps and batch_size x world_size"
 
     def _check_bad(self) -> None:

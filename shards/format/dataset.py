@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ..errors import MissingFileError, ShardError, StoreError, UnlistedError
 from ..sealed import SEAL, sealed, unsealed
 from ..stores.base import Store
-from ..stores.elsewhere import file_of, folder_of, is_elsewhere
+from ..stores.elsewhere import file_of, is_elsewhere
 from ..stores.local import LocalStore
 from ..stores.location import opened
 from ..stores.output import Location, Output, Sizes, output_at, within
@@ -243,7 +243,7 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
     """Raise ShardError for the name of a part that is none."""
     for part in info["parts"]:
         name = part["name"]
-        if not PART.fullmatch(file_of(name)) or (folder_of(name) and not is_elsewhere(name)):
+        if not PART.fullmatch(file_of(name)) or (name != file_of(name) and not is_elsewhere(name)):
             raise ShardError(
                 f"{path}: a part is named {name!r}; legal are names such as 'manifest-000000.parquet', and in a merged "
                 f"split '../other/manifest-000000.parquet'; {REMEDY}"

@@ -43,6 +43,8 @@ from .file_sum import NO_BYTES, DamageError, FileSum
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"
+"""The folder of the checkpoints in that of a run."""
 MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
 _NAME = re.compile(r"step-[0-9]{8,}")
 _TEMPORARY = ".step-*.tmp"

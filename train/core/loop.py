@@ -26,6 +26,7 @@ from ...shards.stores.publish import publish, remove_leftovers
 from ...shards.stores.sole_writer import sole_writer
 from .batches import Batch, Batches, EndlessBatches
 from .checkpoint import (
+    CHECKPOINTS,
     Position,
     batches_before,
     checkpoint_name,
@@ -378,7 +379,7 @@ class Trainer:
 
     @property
     def _checkpoints(self) -> Path:
-        return self.out / "checkpoints"
+        return self.out / CHECKPOINTS
 
 
 def _without_buffers() -> dict[str, bool]:

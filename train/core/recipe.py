@@ -52,7 +52,8 @@ class Recipe(Config, Generic[BatchT]):
         has more labels than the model.
         """
         most = self.model.most_labels
-        if most is not None and (found := int(np.max(Manifest.load(location).label, initial=-1)) + 1) > most:
+        labels = Manifest.load(location, version=options.get("version")).label if most is not None else ()
+        if most is not None and (found := int(np.max(labels, initial=-1)) + 1) > most:
             raise ValueError(
                 f"{location} has labels of {found} categories, but the model has {most}; set model.categories={found}"
             )
@@ -60,15 +61,15 @@ class Recipe(Config, Generic[BatchT]):
         options.setdefault("token_budget", self.token_budget)
         return self.data.loader(location, **options)
 
-    def run_length(self, location: str | Path, *, world_size: int = 1) -> int:
-        """The number of steps of a run on the split in the folder `location`.
+    def run_length(self, location: str | Path, *, world_size: int = 1, version: int | None = None) -> int:
+        """The number of steps of a run on the split in the folder `location`, or on a version of it.
 
         It is the schedule's `steps`, or the number that shows every sample `epochs` times. With a token budget, where
         the batch size changes over the run, it is the smallest number that shows enough samples.
         """
         if self.schedule.steps is not None:
             return self.schedule.steps
-        split = Split.open(location, self.data.modality, device="cpu")
+        split = Split.open(location, self.data.modality, device="cpu", version=version)
         return run_steps(
             self.data.source(split),
             epochs=self.schedule.epochs,

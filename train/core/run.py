@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from ...pipelines.modalities.node_cache import CACHE_GB
+from .checkpoint import CHECKPOINTS
 from .class_feedback import with_channel
+from .data_version import version_of_run
 from .distributed import process_group, world_size
 from .loop import Trainer, TrainResult
 from .recipe import Recipe
@@ -21,6 +23,7 @@ def train_recipe(
     data: str | Path,
     out: str | Path,
     *,
+    data_version: int | None = None,
     steps: int | None = None,
     initial: str | Path | None = None,
     seed: int = 0,
@@ -37,13 +40,16 @@ def train_recipe(
 ) -> TrainResult:
     """Trains `recipe` on the split in `data` and writes the run into `out`; see `maskstream.train.train`.
 
+    A run whose checkpoint names an earlier version of the split, to which samples were added since, goes on with that.
     The run's length is known before its loader is made, since masks and batches may change over the run.
     """
     with process_group(device) as own, compute_threads(own):
         recipe = with_channel(recipe)
-        planned = recipe.run_length(data, world_size=world_size()) if steps is None else steps
+        version = version_of_run(Path(out) / CHECKPOINTS, data, data_version) if resume else data_version
+        planned = recipe.run_length(data, world_size=world_size(), version=version) if steps is None else steps
         opened = recipe.loader(
             data,
+            version=version,
             steps=max(planned, 1),
             seed=seed,
             device=own,

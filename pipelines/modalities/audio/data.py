@@ -122,7 +122,7 @@ class AudioData(DataConfig[AudioBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         sampler = self.sampler(split)
         suits = sampler.on_device and isinstance(self.features, LogMel)
         if dali_serves(self.backend, split.device, split.workers, suits=suits):
@@ -239,7 +239,7 @@ class NoisyData(DataConfig[NoisyBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[NoisyBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         return Loader(self.source(split), **loading)
 
 

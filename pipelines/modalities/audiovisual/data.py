@@ -187,5 +187,5 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[AudioVisualBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         return Loader(self.source(split), **loading)

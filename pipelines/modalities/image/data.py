@@ -98,7 +98,7 @@ class ImageData(DataConfig[ImageBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[ImageBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         return Loader(self.source(split), **loading)
 
 

@@ -90,7 +90,7 @@ class MeshData(DataConfig[MeshBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[MeshBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         return Loader(self.source(split), **loading)
 
     def _statistics(self, split: Split) -> MeshStatistics:

@@ -98,5 +98,5 @@ class PointsData(DataConfig[PointsBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PointsBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         return Loader(self.source(split), **loading)

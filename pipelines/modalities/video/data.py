@@ -101,7 +101,7 @@ class VideoData(DataConfig[VideoBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[VideoBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         sampler = self.sampler(split)
         if dali_serves(self.backend, split.device, split.workers, suits=not isinstance(sampler.flow, SampleFlow)):
             from .dali import on_dali, undecodable

@@ -24,6 +24,14 @@ def train(
         str | None,
         typer.Option(help="The training split, a folder or a URL (docs/stores.md).", show_default=False),
     ] = None,
+    data_version: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The version of the split [default: the current one; a run that is continued stays with its samples]",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder [default: runs/RECIPE]", show_default=False)
     ] = None,
@@ -73,6 +81,7 @@ def train(
         chosen,
         data,
         out or Path("runs") / recipe.rpartition(":")[2],
+        data_version=data_version,
         steps=steps,
         initial=initial,
         seed=seed,

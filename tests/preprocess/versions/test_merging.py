@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from contextlib import closing
@@ -28,6 +27,7 @@ from maskstream.shards.stores.merged import MergedStore
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...resealed import reseal
 from ...web_server import serving
+from .other_keys import with_other_keys
 from .small_splits import contents, written
 
 
@@ -191,7 +191,7 @@ def test_a_loader_reads_it_from_folders_and_urls_with_a_cache(kind: str, tmp_pat
     one = write_split(kind, served)
     other = served / "copy"
     shutil.copytree(one, other)
-    _renamed(other)
+    with_other_keys(other)
     copied = tmp_path / "copied"
     shutil.copytree(one, copied)
     append(copied, other)
@@ -217,34 +217,6 @@ def test_a_loader_reads_it_from_folders_and_urls_with_a_cache(kind: str, tmp_pat
         with pytest.raises(ValueError, match="is local; leave it out"):
             rows(copied, cache=cache)
         assert verify(f"{server.url}/all").problems == []
-
-
-def _renamed(split: Path) -> None:
-    """Give the samples of a copied split other keys of the same length."""
-    manifest = Manifest.load(split)
-    new = {key: ("Z" + key[1:]) for key in manifest.keys(range(len(manifest)))}
-    assert len({*new.values(), *new}) == 2 * len(new)
-    _rewrite(split, manifest, new)
-
-
-def _rewrite(split: Path, manifest: Manifest, new: dict[str, str]) -> None:
-    from maskstream.shards.format.dataset import finish_split
-    from maskstream.shards.format.sample import DatasetInfo, Sample
-    from maskstream.shards.format.writer import write_shard
-
-    info, groups = manifest.info, dict[str, list[Sample]]()
-    for i, source in enumerate(manifest.sources().to_pylist()):
-        members = {}
-        for name, component in manifest.components.items():
-            if component.offset[i]:
-                members[name] = component.described(i, manifest.store.read(*manifest.member(i, name)))
-        sample = Sample(key=new[manifest.key(i)], members=members, source=source, label=int(manifest.label[i]))
-        groups.setdefault(manifest.shard_name(i), []).append(sample)
-    for name in os.listdir(split):
-        shutil.rmtree(split / name) if (split / name).is_dir() else (split / name).unlink()
-    described = {name: info[name] for name in ("dataset", "split", "modality", "profile", "settings")}
-    names = DatasetInfo(**described, label_names=tuple(info["label_names"]))
-    finish_split(split, names, [write_shard(split / name, some) for name, some in groups.items()], [])
 
 
 def test_ranges_are_announced_to_the_store_of_their_folder(tmp_path: Path) -> None:
