@@ -1,8 +1,9 @@
 """Versions of a split: samples are removed or erased from it, others are appended, and splits are merged."""
 
+from .adding import add_sources
 from .appending import Appended, append
 from .erasing import Erased, erase
 from .merging import Merged, merge
 from .removal import Removal, remove
 
-__all__ = ["Appended", "Erased", "Merged", "Removal", "append", "erase", "merge", "remove"]
+__all__ = ["Appended", "Erased", "Merged", "Removal", "add_sources", "append", "erase", "merge", "remove"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +26,9 @@ from ...shards.stores.block_sums import SUMS
 from ...shards.stores.elsewhere import folder_of
 from ...shards.stores.output import Location, Output, output_at
 from ...shards.stores.stream import stream
+from .carried_records import carry_records
 from .fitting import check_fit, check_keys
-from .together import counts_of, publish_rejects_and_removed, sums_of
+from .together import publish_rejects_and_removed, sums_of
 
 _CHUNK_BYTES = 1 << 20
 _NUMBER = re.compile(r"(.+)-(\d{6})(?:\.e\d+)?\.tar")
@@ -41,11 +43,13 @@ class Appended:
     shards: int
 
 
-def append(split: Location | Output, other: Location) -> Appended:
+def append(split: Location | Output, other: Location, *, retried: AbstractSet[str] = frozenset()) -> Appended:
     """Make a version of `split` with copies of the shards of the split `other` behind its own.
 
     Labels are matched by their names; names that are new come last. The version is there when everything is written, so
     a run that is killed changes nothing, and the same call again continues to the same bytes.
+
+    retried: sources that `other` has tried again, so that rejects of them in `split` do not count any more.
 
     Raises DatasetError, before anything is written, if the splits do not fit (modality, profile, settings of the
     encoder, components, keys that both have); ShardError if one cannot be read; BusyError if another run writes.
@@ -69,7 +73,8 @@ def append(split: Location | Output, other: Location) -> Appended:
             output.publish(name, data)
             files[name] = facts_of(data)
             parts.append(part | {"name": name})
-        description = _described(output, ours, theirs, names, parts, files)
+        carry_records(output, theirs, names, ours.version + 1)
+        description = _described(output, ours, theirs, names, parts, files, retried)
         publish_version(output, description)
     return Appended(version=description["version"], samples=len(theirs), shards=len(names))
 
@@ -148,15 +153,15 @@ def _described(
     names: Mapping[str, str],
     parts: list[dict[str, Any]],
     files: dict[str, Any],
+    retried: AbstractSet[str],
 ) -> dict[str, Any]:
     """The description of the version; its rejects and removed samples are written."""
     version, both = ours.version + 1, (ours, theirs)
-    written = publish_rejects_and_removed(output, version, both)
+    written = publish_rejects_and_removed(output, version, both, retried)
     kept = {part["name"]: ours.info["files"][part["name"]] for part in ours.info["parts"]}
     changed = written | {
         "version": version,
         "fingerprint": fingerprint_of([*ours.shards(), *_renamed(theirs, names)], foreign=False),
-        "counts": counts_of(both),
         "label_names": _label_names(ours, theirs),
         "parts": parts,
         "files": kept | files | written["files"],

@@ -71,7 +71,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         if before is not None and _same(before, description) and _opens(output, None):
             return _report(before)
         written = publish_rejects_and_removed(output, version, found)
-        description |= written | {"files": description["files"] | written["files"]}
+        description |= written | {"files": {**description["files"], **written["files"]}}
         publish_version(output, description)
         _tidy(output)
     return _report(description)

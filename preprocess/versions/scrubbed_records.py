@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-import xxhash
-
 from ...shards.format.erased import erased_key
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.records import Records
@@ -16,6 +14,7 @@ from ...shards.format.shard_facts import ShardFacts
 from ...shards.stores.output import Output
 from ..file_state import FileState
 from ..shard_task import WrittenShard
+from .source_states import places_of
 
 
 def scrub_records(
@@ -61,19 +60,13 @@ def _row(row: Row, number: int, sha256: str) -> Row:
 
 
 def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[FileState, ...], ...]:
-    """The states of the sources' files, empty for those that are erased.
-
-    They are in the order of the plan: by a hash of the sources' ids. Those of earlier erasures are empty already. Where
-    the order cannot be told, all become empty.
-    """
-    ids = [reject.source for reject in record.rejects]
-    ids += [row.source for row in record.shard.rows if row.source] if record.shard is not None else []
-    gone = sources & {*ids}
-    if not gone:
+    """The states of the sources' files, empty for those that are erased; all are empty if it cannot be told which."""
+    ids = {reject.source for reject in record.rejects}
+    ids |= {row.source for row in record.shard.rows} if record.shard is not None else set()
+    if not sources & ids:
         return record.sources
-    places = [number for number, files in enumerate(record.sources) if files]
-    ordered = sorted(ids, key=lambda name: (xxhash.xxh3_64_intdigest(name.encode()), name))
-    if len(places) != len(ordered):
+    places = places_of(record)
+    if places is None:
         return ((),) * len(record.sources)
-    empty = {place for place, name in zip(places, ordered, strict=True) if name in gone}
+    empty = {place for name, place in places.items() if name in sources}
     return tuple(() if number in empty else files for number, files in enumerate(record.sources))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,19 @@ def removed_of(splits: Sequence[Manifest]) -> npt.NDArray[np.int64]:
     return np.concatenate([split.removed + start for split, start in zip(splits, starts[:-1], strict=True)])
 
 
-def publish_rejects_and_removed(output: Output, version: int, splits: Sequence[Manifest]) -> dict[str, Any]:
-    """Write the rejects and the removed samples of all splits; returns what a description says of them."""
-    rejects = [reject for split in splits for reject in read_rejects(split.store, split.info)]
+def publish_rejects_and_removed(
+    output: Output, version: int, splits: Sequence[Manifest], retried: AbstractSet[str] = frozenset()
+) -> dict[str, Any]:
+    """Write the rejects and the removed samples of all splits; returns what a description says of them.
+
+    retried: sources that the last split has tried again, so that what the others say of them does not count.
+    """
+    rejects = [
+        reject
+        for split in splits
+        for reject in read_rejects(split.store, split.info)
+        if split is splits[-1] or reject.source not in retried
+    ]
     rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
     removed = removed_of(splits)
     names = {"rejects": f"rejects-{version:06d}.parquet"}
@@ -50,4 +61,5 @@ def publish_rejects_and_removed(output: Output, version: int, splits: Sequence[M
         written[names[REMOVED]] = removed_bytes(removed)
     for name, data in written.items():
         output.publish(name, data)
-    return names | {"files": {name: facts_of(data) for name, data in written.items()}}
+    files = {name: facts_of(data) for name, data in written.items()}
+    return names | {"files": files, "counts": counts_of(splits) | {"rejects": len(rejects)}}

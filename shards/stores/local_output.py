@@ -52,15 +52,13 @@ class LocalOutput:
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files, and the folders within this one that are empty then."""
-        parents = set()
+        parents = set[PurePosixPath]()
         for name in names:
-            path = self.folder / name
-            path.unlink(missing_ok=True)
-            parents.add(path.parent)
-        for parent in parents:
-            if parent != self.folder:
-                with suppress(OSError):  # it holds other files, or is gone
-                    parent.rmdir()
+            (self.folder / name).unlink(missing_ok=True)
+            parents.update(PurePosixPath(name).parents[:-1])
+        for parent in sorted(parents, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # it holds other files, or is gone
+                (self.folder / parent).rmdir()
         if self.folder.is_dir():
             sync_folder(self.folder)
 

@@ -26,7 +26,7 @@ def version_of_run(folder: Path, data: str | Path, asked: int | None = None) -> 
             loader = dict(unsealed((checkpoint / STATE).read_bytes())["loader"])
             break
     else:
-        return None
+        return asked
     info = read_dataset_json(store, asked)
     if asked is None:
         return version_of_state(store, info, loader)

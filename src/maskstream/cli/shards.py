@@ -78,6 +78,13 @@ def shards(
             "--repair", help="Read a finished split, and write again what is damaged, to the bytes that it had."
         ),
     ] = False,
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append",
+            help="Encode only the sources that finished splits lack, and append them as new versions.",
+        ),
+    ] = False,
     executor: Annotated[
         str,
         typer.Option(
@@ -136,10 +143,10 @@ def shards(
     folder = dataset.rpartition(":")[2]
     root, out = root or f"data/raw/{folder}", out or f"data/shards/{folder}"
     if executor == "slurm":
-        if part or finish or overwrite or repair:
+        if part or finish or overwrite or repair or append:
             raise ValueError(
-                "--executor slurm starts parts and a finish itself; leave out --part, --finish and --repair, and "
-                "delete the output folder instead of --overwrite"
+                "--executor slurm starts parts and a finish itself; leave out --part, --finish, --repair and "
+                "--append, and delete the output folder instead of --overwrite"
             )
         number = parts or min(_DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard))
         job = SlurmJob(
@@ -155,7 +162,28 @@ def shards(
         return
     if parts or sbatch:
         raise ValueError("--parts and --sbatch belong to --executor slurm")
+    if append and (part or finish or overwrite or repair or retry_rejects):
+        raise ValueError(
+            "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"
+        )
     with nullcontext() if as_json else ProgressBar() as shown:
+        if append:
+            from ..preprocess.versions import add_sources
+
+            added = add_sources(
+                dataset,
+                root,
+                out,
+                profile=PROFILES[profile],
+                workers=workers,
+                executor=runs,
+                samples_per_shard=samples_per_shard,
+                limits=limits,
+                max_rejects=max_rejects,
+                progress=shown,
+            )
+            show(_facts(added), as_json)
+            return
         report = make_shards(
             dataset,
             root,

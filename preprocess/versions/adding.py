@@ -1,0 +1,186 @@
+"""Adds the sources to splits that they do not have yet: these are encoded into new shards, which are appended.
+
+The new shards are written beside the split, in a folder that is named by what is in it, by the same job that writes any
+split. So a run that is killed continues, and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+
+import xxhash
+
+from ...shards.config import differences
+from ...shards.errors import DatasetError, ResumeError
+from ...shards.format.dataset import is_split
+from ...shards.format.manifest import Manifest
+from ...shards.format.records import Records
+from ...shards.format.rejects import read_rejects
+from ...shards.format.sample import Reject
+from ...shards.named import named
+from ...shards.stores.output import Location, Output, output_at, within
+from ..datasets import DATASETS, Dataset
+from ..encode.encoder import in_profile
+from ..encode.video.profile import VideoProfile
+from ..executors.base import Executor
+from ..file_state import FileState
+from ..job import JobReport, SplitReport, make_shards
+from ..limits import Limits
+from ..progress import Progress
+from ..raw_files import RawFiles
+from ..raw_tree import raw_tree
+from ..reject_limit import MAX_REJECTS
+from ..retry import PAUSES_S
+from ..same_source import is_same
+from ..shard_task import WrittenShard
+from ..source import Source
+from .appending import append
+from .source_states import states_of
+
+ADDING = ".adding-"
+"""The beginning of the name of the folder in which shards are written that will be appended."""
+_SHOWN = 3
+_MISSING = "missing"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _New:
+    """What a split does not have: sources, and rejects of sources without a file."""
+
+    sources: list[Source]
+    missing: list[Reject]
+    samples_per_shard: int | None
+
+
+def add_sources(
+    dataset: str | Callable[[Path], Dataset],
+    root: str | Path,
+    out: Location,
+    *,
+    profile: VideoProfile | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    samples_per_shard: int | None = None,
+    limits: Limits | None = None,
+    max_rejects: float = MAX_REJECTS,
+    pauses_s: Sequence[float] = PAUSES_S,
+    progress: Progress | None = None,
+) -> JobReport:
+    """Encode the sources of `dataset` below `root` that the splits below `out` do not have, and append them.
+
+    A source is known by its id. One that the split has must have the bytes that were encoded, as far as its records
+    tell. A source that was a reject, and has other bytes now or was missing, is new. Sources that are gone change
+    nothing. The options are those of `make_shards`; `max_rejects` is a share of the new sources, and a shard holds as
+    many samples as in the split by default.
+
+    Raises DatasetError, before anything is encoded, if a split is not there or was made with other settings of the
+    encoder; ResumeError if a source that it has changed; the errors of `make_shards` and `append`.
+    """
+    listing = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
+    with raw_tree(root) as tree:
+        raw = tree.dataset(listing)
+        found = {name: _new(raw, name, within(out, name), profile, tree.files) for name in raw.splits}
+    todo = {name: new for name, new in found.items() if new.sources}
+    reports, n_sources, wall_s = {}, 0, 0.0
+    for name, new in todo.items():
+        folder = within(out, ADDING + _digest(name, new))
+        made = make_shards(
+            _only(listing, name, new),
+            root,
+            folder,
+            profile=profile,
+            samples_per_shard=samples_per_shard or new.samples_per_shard,
+            workers=workers,
+            executor=executor,
+            limits=limits,
+            max_rejects=max_rejects,
+            pauses_s=pauses_s,
+            progress=progress,
+        )
+        n_sources, wall_s = n_sources + made.n_sources, wall_s + made.wall_s
+        done = append(within(out, name), within(folder, name), retried={source.id for source in new.sources})
+        state = f"version {done.version}, {done.samples} samples added"
+        reports[name] = SplitReport(folder=within(out, name), state=state, counts=made.splits[name].counts)
+    for name in raw.splits:
+        if name not in reports:
+            counts = dict(Manifest.load(within(out, name)).info["counts"])
+            reports[name] = SplitReport(folder=within(out, name), state="has all sources", counts=counts)
+    _remove_added(output_at(out))
+    return JobReport(
+        dataset=raw.name,
+        profile=in_profile(raw.encoder, profile).profile,
+        splits={name: reports[name] for name in raw.splits},
+        n_sources=n_sources,
+        wall_s=wall_s,
+    )
+
+
+def _new(raw: Dataset, name: str, folder: Location, profile: VideoProfile | None, files: RawFiles) -> _New:
+    """What the split in a folder does not have. Raises DatasetError or ResumeError if it cannot be added to."""
+    output = output_at(folder)
+    if not is_split(output.store):
+        raise DatasetError(
+            f"{folder} is no finished split, so nothing can be appended to it; make it with the same command without "
+            "--append"
+        )
+    manifest = Manifest.load(output.store)
+    settings = manifest.info["settings"]
+    wanted = json.loads(json.dumps(in_profile(raw.encoder, profile).to_dict(defaults=True)))
+    if changes := "; ".join(differences({"encoder": settings.get("encoder")}, {"encoder": wanted})):
+        raise DatasetError(f"{folder} was made with other settings ({changes}); use its settings")
+    rejects = read_rejects(output.store, manifest.info)
+    known = {*manifest.sources().to_pylist()}
+    refused = {reject.source: reject.stage for reject in rejects if reject.source not in known}
+    again = _changed(output, raw.splits[name], known, refused, files)
+    old = known | {source for source, stage in refused.items() if stage != _MISSING}
+    return _New(
+        sources=[source for source in raw.splits[name] if source.id not in old or source.id in again],
+        missing=[one for one in raw.missing.get(name, []) if one.source not in known | refused.keys()],
+        samples_per_shard=settings.get("samples_per_shard"),
+    )
+
+
+def _changed(
+    output: Output, sources: Sequence[Source], known: set[str], refused: dict[str, str], files: RawFiles
+) -> set[str]:
+    """The rejects whose files have other bytes now. Raises ResumeError for samples whose files have."""
+    states = dict(states_of(Records(output, WrittenShard)))
+    seen: dict[tuple[Path, FileState], bool] = {}
+    changed = {
+        source.id for source in sources if source.id in states and not is_same(source, states[source.id], files, seen)
+    }
+    if kept := sorted(changed & known):
+        names = ", ".join(map(repr, kept[:_SHOWN])) + (", ..." if len(kept) > _SHOWN else "")
+        raise ResumeError(
+            f"{output.location}: {len(kept)} of its sources changed after they were encoded: {names}; put them back, "
+            "or give changed files other names and remove the samples (`maskstream remove`)"
+        )
+    return changed & refused.keys()
+
+
+def _digest(name: str, new: _New) -> str:
+    """A word for the sources of a split that are added, so that each set of them has a folder of its own."""
+    lines = [name, *sorted(source.id for source in new.sources), "", *sorted(one.source for one in new.missing)]
+    return xxhash.xxh3_64_hexdigest("\n".join(lines).encode())
+
+
+def _only(listing: Callable[[Path], Dataset], name: str, new: _New) -> Callable[[Path], Dataset]:
+    """The listing of the new sources of one split."""
+    ids, missing = {source.id for source in new.sources}, new.missing
+
+    @wraps(listing)
+    def listed(root: Path) -> Dataset:
+        whole = listing(root)
+        own = [source for source in whole.splits[name] if source.id in ids]
+        return replace(whole, splits={name: own}, missing={name: missing})
+
+    return listed
+
+
+def _remove_added(output: Output) -> None:
+    """Delete the folders of what has been appended."""
+    output.remove(output.names(ADDING))

@@ -1,0 +1,186 @@
+"""Only sources that a split lacks are encoded; they are appended, and a killed run ends in the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import traceback
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.preprocess.datasets import DATASETS
+from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.job import make_shards
+from maskstream.preprocess.source import Source
+from maskstream.preprocess.versions import add_sources, erase, remove
+from maskstream.shards.errors import DatasetError, ResumeError
+from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.format.verify import verify
+from maskstream.shards.stores import local_output, publish
+
+from ...s3_double import BUCKET, s3_double
+from .small_splits import contents
+
+
+def draw(raw: Path, *numbers: int, folder: str = "a") -> None:
+    (raw / folder).mkdir(parents=True, exist_ok=True)
+    for i in numbers:
+        pixels = np.random.default_rng(i).integers(0, 255, (24, 24, 3), np.uint8)
+        (raw / folder / f"p{i:02d}.png").write_bytes(bytes(cv2.imencode(".png", pixels)[1]))
+
+
+def add(raw: Path, out: Path | str, **options: Any) -> Any:
+    return add_sources("image-folder", raw, out, **({"workers": 0, "max_rejects": 1.0, "pauses_s": ()} | options))
+
+
+def sources(split: Path | str) -> list[str]:
+    return [Path(name).stem for name in Manifest.load(split).sources().to_pylist()]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    raw = tmp_path / "raw"
+    draw(raw, *range(7))
+    (raw / "a" / "broken.png").write_bytes(b"no image")
+    make_shards("image-folder", raw, tmp_path / "out", workers=0, samples_per_shard=3, max_rejects=1.0, pauses_s=())
+    return raw
+
+
+def test_only_new_sources_are_encoded_and_appended(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, split = tmp_path / "out", tmp_path / "out" / "train"
+    first = sources(split)
+    assert add(raw, out).splits["train"].state == "has all sources"
+    assert Manifest.load(split).version == 1
+    draw(raw, 20, 21, 22, 23)
+    draw(raw, 30, folder="new")
+    (raw / "a" / "p00.png").touch()
+    encoded, real = list[str](), ImageEncoder.encode
+
+    def noted(self: ImageEncoder, source: Source) -> Any:
+        encoded.append(source.path.stem)
+        return real(self, source)
+
+    monkeypatch.setattr(ImageEncoder, "encode", noted)
+    report = add(raw, out)
+    assert sorted(encoded) == ["p20", "p21", "p22", "p23", "p30"]
+    assert report.splits["train"].state == "version 2, 5 samples added"
+    assert report.n_sources == 5
+    found = Manifest.load(split)
+    assert sources(split)[:7] == first
+    assert sorted(sources(split)[7:]) == ["p20", "p21", "p22", "p23", "p30"]
+    assert found.info["label_names"] == ["a", "new"]
+    assert verify(split).problems == []
+    assert not list(out.glob(".adding*"))
+    encoded.clear()
+    draw(raw, 40)
+    draw(raw, 99)
+    (raw / "a" / "p99.png").rename(raw / "a" / "broken.png")
+    (raw / "a" / "p01.png").unlink()
+    assert add(raw, out).splits["train"].state == "version 3, 2 samples added"
+    assert sorted(encoded) == ["broken", "p40"]
+    assert read_rejects(split, read_dataset_json(split)) == []
+    assert verify(split).problems == []
+    remove(split, [Manifest.load(split).key(0)])
+    assert add(raw, out).splits["train"].state == "has all sources"
+    draw(raw, 20 + 100)
+    (raw / "a" / "p120.png").rename(raw / "a" / "p20.png")
+    with pytest.raises(ResumeError, match=r"1 of its sources changed after they were encoded: 'a/p20.png'"):
+        add(raw, out)
+    erase(split, [Manifest.load(split).key(sources(split).index("p20"))])
+    (raw / "a" / "p20.png").unlink()
+    assert add(raw, out).splits["train"].state == "has all sources"
+
+
+def test_what_cannot_be_added_to_is_refused_before_any_work(raw: Path, tmp_path: Path) -> None:
+    draw(raw, 20)
+    before = contents(tmp_path / "out")
+    with pytest.raises(DatasetError, match="no finished split, so nothing can be appended"):
+        add(raw, tmp_path / "other")
+
+    def smaller(root: Path) -> Any:
+        return replace(DATASETS["image-folder"](root), encoder=ImageEncoder(short_side=16))
+
+    with pytest.raises(DatasetError, match=r"made with other settings \(encoder.short_side"):
+        add_sources(smaller, raw, tmp_path / "out", workers=0)
+    words = ["shards", "image-folder", "--root", str(raw), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, [*words, "--append", "--overwrite"]).exit_code != 0
+    assert contents(tmp_path / "out") == before
+    done = CliRunner().invoke(app, [*words, "--append", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert "version 2, 1 samples added" in done.output
+
+
+def test_in_an_object_store(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_double() as double:
+        for name, value in double.env.items():
+            monkeypatch.setenv(name, value)
+        double.objects |= {f"set/{name}": data for name, data in contents(tmp_path / "out").items()}
+        draw(raw, 20, 21, 22, 23)
+        assert add(raw, f"s3://{BUCKET}/set").splits["train"].state == "version 2, 4 samples added"
+        assert verify(f"s3://{BUCKET}/set/train").problems == []
+        add(raw, tmp_path / "out")
+        here = {name: data for name, data in contents(tmp_path / "out").items() if ".records" not in name}
+        there = {name.removeprefix("set/"): data for name, data in double.objects.items() if ".records" not in name}
+        assert there == here
+
+
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_at_every_step_it_ends_in_the_same_bytes(every: int, raw: Path, tmp_path: Path) -> None:
+    draw(raw, 20, 21, 22, 23)
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "out", whole)
+    add(raw, whole)
+    wanted = _without_times(whole)
+    for number in range(0, 120, every):
+        out = tmp_path / f"out{number}"
+        shutil.copytree(tmp_path / "out", out)
+        ended = _killed(raw, out, number)
+        assert ended in (0, -signal.SIGKILL)
+        assert Manifest.load(out / "train").version in (1, 2)
+        add(raw, out)
+        assert _without_times(out) == wanted, number
+        if ended == 0:
+            break
+    assert ended == 0
+    assert number > 17
+
+
+def _without_times(out: Path) -> dict[str, bytes]:
+    """The files, but for what records tell of times."""
+    return {name: data for name, data in contents(out).items() if ".records" not in name} | {
+        name: b"" for name in contents(out) if ".records" in name
+    }
+
+
+def _killed(raw: Path, out: Path, number: int) -> int:
+    """How a fork ends that adds sources and is killed before it publishes or deletes for the given time."""
+    child = os.fork()
+    if child == 0:
+        left = iter(range(number))
+
+        def step(real: Any, folder: Path) -> None:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(folder)
+
+        for module in (local_output, publish):
+            module.sync_folder = partial(step, module.sync_folder)  # type: ignore[attr-defined]
+        signal.alarm(60)
+        try:
+            add(raw, out)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
