@@ -39,7 +39,11 @@ def joined(location: str, folder: str) -> str:
     may not: who reads a URL says by it where requests go.
     """
     if is_url(folder):
-        if is_url(location) and place_of(location)[:2] != place_of(folder)[:2]:
+        try:
+            place = place_of(folder)
+        except ValueError as error:
+            raise StoreError(f"{location} names a folder that is none: {error}") from error
+        if is_url(location) and place_of(location)[:2] != place[:2]:
             raise StoreError(f"{location} names {folder}, which is another server or bucket than its own")
         return folder
     if not _RELATIVE.fullmatch(folder):
