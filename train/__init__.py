@@ -2,9 +2,10 @@
 
 from .core.batches import Batches
 from .core.export import load_model, save_model
-from .core.loop import Trainer, TrainResult
+from .core.loop import Trainer
 from .core.metrics import StepMetrics, read_metrics
 from .core.recipe import Recipe
+from .core.result import TrainResult
 from .recipes import RECIPES, named_recipe
 from .run import train
 

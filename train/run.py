@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from ..pipelines.modalities.node_cache import CACHE_GB
 from ..shards.config import with_set
-from .core.loop import TrainResult
 from .core.recipe import Recipe
+from .core.result import TrainResult
 from .core.run import train_recipe
+from .core.settings import LoopOptions
 from .recipes import check_modality, named_recipe
 
 
-def chosen_recipe(recipe: str | Recipe[Any], set: Sequence[str] = (), *, batch_size: int | None = None) -> Recipe[Any]:
+def chosen_recipe(
+    recipe: str | Recipe[Any], set: Sequence[str] = (), *, batch_size: int | None = None, accumulate: int | None = None
+) -> Recipe[Any]:
     """The recipe, given by name or as it is, with fields set, such as "model.depth=6" or "mask.ratio=0.8".
 
     ValueError for an unknown name or field, with the nearest known one, and for a value that does not fit.
     """
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
-    return with_set(chosen, [*set, *([] if batch_size is None else [f"batch_size={batch_size}"])])
+    numbers = {"batch_size": batch_size, "accumulate": accumulate}
+    return with_set(chosen, [*set, *(f"{name}={value}" for name, value in numbers.items() if value is not None)])
 
 
 def train(
@@ -35,30 +39,26 @@ def train(
     steps: int | None = None,
     initial: str | Path | None = None,
     batch_size: int | None = None,
+    accumulate: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     workers: int = 0,
     threads: int | None = None,
     cache: str | Path | None = None,
     cache_gb: float = CACHE_GB,
-    compile_model: bool | None = None,
-    save_every: int = 500,
-    keep: int = 2,
-    resume: bool = True,
-    progress: bool = True,
+    **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
 
     set: fields of the recipe to change, such as "model.depth=6". data_version: of the split (default: the current one;
     a continued run stays with the samples that it began with). steps: the length of the run (default: the recipe's).
     initial: a model.safetensors, such as that of a pre-training; weights whose names and shapes match are loaded.
-    batch_size: samples per rank instead of the recipe's. seed: decides the weights, the order, the crops and the masks.
-    workers, threads, cache, cache_gb: of the loader. compile_model: use torch.compile; by default on CUDA only, since
-    compiling takes about a minute. save_every: steps between checkpoints. keep: how many of the newest stay. See
-    `Trainer` for the files written, for resuming and for errors. If torchrun started the process, all ranks train
-    together.
+    batch_size: samples per rank instead of the recipe's. accumulate: batches per rank and step instead of the recipe's.
+    seed: decides the weights, the order, the crops, the masks and what the model draws. workers, threads, cache,
+    cache_gb: of the loader. options: of the loop, see `LoopSettings`. See `Trainer` for the files written, for resuming
+    and for errors. If torchrun started the process, all ranks train together.
     """
-    chosen = chosen_recipe(recipe, set, batch_size=batch_size)
+    chosen = chosen_recipe(recipe, set, batch_size=batch_size, accumulate=accumulate)
     check_modality(chosen, data)
     return train_recipe(
         chosen,
@@ -73,9 +73,5 @@ def train(
         threads=threads,
         cache=cache,
         cache_gb=cache_gb,
-        compile_model=compile_model,
-        save_every=save_every,
-        keep=keep,
-        resume=resume,
-        progress=progress,
+        **options,
     )

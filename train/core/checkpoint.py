@@ -13,8 +13,8 @@ on from the checkpoint before it (`newest_whole`), and its metrics are cut to th
 A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
 name is complete. torch.distributed.checkpoint is not used: it keeps its metadata in a pickle, and loading a pickle can
 run code; safetensors and JSON cannot. In data-parallel training all ranks hold the same weights and the same loader
-position, so rank 0 writes one copy and any number of ranks can read it. The models draw no random numbers while
-training, so a checkpoint holds no generator state.
+position, so rank 0 writes one copy and any number of ranks can read it. What a model draws in a step, such as dropout,
+is seeded by the step (seeding.py), so a checkpoint holds no generator state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ class Position:
     """The progress of a run: steps done, steps planned, the loader's state, and the settings that must not change.
 
     logged: the sum of the metrics up to this step. first_batch: how many batches the loader had handed out before the
-    run began; only a loader that was moved before has another number than 0.
+    run began; only a loader that was moved before has another number than 0. accumulate: batches per step. tally: see
+    `Tally`.
     """
 
     step: int
@@ -64,14 +65,17 @@ class Position:
     settings: Json
     logged: FileSum = NO_BYTES
     first_batch: int = 0
+    accumulate: int = 1
+    tally: Json = field(default_factory=dict)
 
     def check_loader(self, batches_per_epoch: int) -> None:
         """Raises DamageError if the loader's state is not that after `step` batches."""
         found = batches_before(self.loader, batches_per_epoch)
-        if found is not None and found != self.first_batch + self.step:
+        wanted = self.first_batch + self.step * self.accumulate
+        if found is not None and found != wanted:
             raise DamageError(
                 f"the loader's position is epoch {self.loader['epoch']}, batch {self.loader['batch']} of "
-                f"{batches_per_epoch}, which is not that after {self.first_batch + self.step} batches"
+                f"{batches_per_epoch}, which is not that after {wanted} batches"
             )
 
 
@@ -168,6 +172,8 @@ def read_checkpoint(checkpoint: Path) -> Position:
             settings=dict(state["settings"]),
             logged=FileSum.from_dict(state["logged"]),
             first_batch=int(state["first_batch"]),
+            accumulate=int(state.get("accumulate", 1)),
+            tally=dict(state.get("tally", {})),
         )
         sums = {name: FileSum.from_dict(state["files"][name]) for name in (MODEL, OPTIMISER)}
     except OSError as error:

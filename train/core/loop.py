@@ -7,71 +7,45 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from inspect import signature
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from ...pipelines.stream.stalls import summary
 from ...shards.config import Json
-from ...shards.errors import MaskstreamError, ResumeError
+from ...shards.errors import MaskstreamError
 from ...shards.stores.location import local_path
-from ...shards.stores.publish import publish, remove_leftovers
-from ...shards.stores.sole_writer import sole_writer
+from ...shards.stores.publish import publish
 from .batches import Batch, Batches, EndlessBatches
-from .checkpoint import (
-    CHECKPOINTS,
-    Position,
-    batches_before,
-    checkpoint_name,
-    discard_checkpoints,
-    load_checkpoint,
-    newest_whole,
-    read_checkpoint,
-    remove_unfinished,
-    save_checkpoint,
-)
+from .checkpoint import Position, batches_before, load_checkpoint, save_checkpoint
 from .class_feedback import channels_of, publish_scores
-from .distributed import in_step, rank, sum_over_ranks, world_size
+from .compile import compile_parts
+from .distributed import in_step, rank, world_size
 from .export import load_matching_weights, save_model
-from .file_sum import NO_BYTES, DamageError, FileSum
 from .interrupt import StopRequest
-from .losses import Losses
-from .metrics import MetricsLog, StepMetrics
-from .optimiser import build_optimiser, limit_gradients, set_lr
-from .precision import bf16_helps
+from .metrics import StepMetrics
+from .optimiser import build_optimiser
+from .parallel import over_ranks
+from .precision import chosen_precision
 from .progress import TrainProgress
 from .recipe import Recipe
+from .result import TrainResult
+from .run_writer import RunWriter
+from .settings import LoopOptions, LoopSettings
+from .step import Stepper, StepReport
+from .tally import Tally
 
 log = logging.getLogger(__name__)
-
-RUN = "run.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainResult:
-    """The end of a run: steps done, steps planned, and the mean loss of the last 20 (None if this call did none)."""
-
-    out: Path
-    step: int
-    steps: int
-    loss: float | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether all planned steps are done; False after a signal."""
-        return self.step >= self.steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Launched:
-    """A step whose results may not have arrived from the device yet. report: see `_train_step`."""
+    """A step whose results may not have arrived from the device yet."""
 
     step: int
     epoch: int
@@ -79,7 +53,7 @@ class _Launched:
     clips: int
     seconds: float
     waited_s: float
-    report: Tensor
+    report: StepReport
 
 
 class Trainer:
@@ -88,18 +62,19 @@ class Trainer:
     It writes run.json, metrics.jsonl, checkpoints/, loader_stats.json when `run` ends (where rank 0's loader spent its
     time, and what limited it), and model.safetensors after the last step.
 
-    resume: continue from the newest checkpoint that is whole; on a CPU the weights equal, bit for bit, those of a run
-    that never stopped. Without it the folder's earlier run is overwritten. save_every: steps between checkpoints. keep:
-    how many of the newest stay. steps: the length of the whole run, over which the learning rate is planned. initial: a
-    file of initial weights (see `load_matching_weights`). SIGTERM and Ctrl-C end `run` after the current step, with a
-    checkpoint, and so does an error of the loader about data where there is one rank. Under torch.distributed each rank
-    trains on its own loader's batches with DistributedDataParallel.
+    steps: the length of the whole run, over which the learning rate is planned. initial: a file of initial weights (see
+    `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. options: see
+    `LoopSettings`. A resumed run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit
+    for bit, those of a run that never stopped. With resume=False the folder's earlier run is overwritten.
+
+    SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of the loader about
+    data where there is one rank. Under torch.distributed each rank trains on its own loader's batches.
 
     The folder is locked (by rank 0) from here to the end of `run`, or until the Trainer is deleted.
 
     Raises ValueError for wrong settings, BusyError if another run writes into the folder, ResumeError if no checkpoint
     is whole or it does not fit, StoreError if the disk is full, FloatingPointError for a loss or a gradient that is not
-    finite.
+    finite (with on_nan="skip": for too many in a row).
     """
 
     def __init__(
@@ -112,53 +87,49 @@ class Trainer:
         initial: str | Path | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
-        compile_model: bool = False,
-        save_every: int = 500,
-        keep: int = 2,
-        resume: bool = True,
-        progress: bool = True,
+        **options: Unpack[LoopOptions],
     ) -> None:
         if len(loader) == 0:
             raise ValueError(
                 "the loader has no batch: there are fewer samples than batch_size x ranks; choose a smaller batch_size"
             )
-        if min(save_every, keep, 1 if steps is None else steps) < 1:
-            raise ValueError(f"steps, save_every and keep are at least 1, got {steps=}, {save_every=}, {keep=}")
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps is at least 1, got {steps=}")
+        self.settings = LoopSettings(**options)
         self.recipe, self.loader, self.out = recipe, loader, local_path(out, "out")
         self.device = torch.device(device)
-        self.steps = recipe.schedule.run_length(len(loader)) if steps is None else steps
+        self.steps = recipe.schedule.run_length(-(-len(loader) // recipe.accumulate)) if steps is None else steps
         self.step = 0
-        self._save_every, self._keep = save_every, keep
-        self._samples = recipe.batch_size * world_size()
+        self._samples = recipe.batch_size * recipe.accumulate * world_size()
         self._settings: Json = {"seed": seed, "samples_per_step": self._samples}
         self._settings |= {} if initial is None else {"initial": str(initial)}
-        self._bf16 = bf16_helps(self.device)
-        self._metrics = MetricsLog(self.out / "metrics.jsonl" if rank() == 0 else None)
+        self._dtype = chosen_precision(self.settings.precision, self.device)
         self._losses: deque[float] = deque(maxlen=20)
-        self._parts: tuple[str, ...] = ()
-        self._lock, self._held = ExitStack(), False
+        self._tally, self._skipped_in_a_row = Tally(), 0
+        self._folder = RunWriter(self.out, self.device)
         with ExitStack() as undo:
-            undo.callback(self._let_go)
-            self._hold()
+            undo.callback(self._folder.let_go)
+            self._folder.hold()
             self.model = recipe.build(seed=seed)
             if initial is not None and (own := load_matching_weights(self.model, initial)):
                 log.info("%s has no weights for %s; they keep their initial values", initial, ", ".join(own))
             self.model.to(self.device)
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
-            self._begin(resume)
+            self._begin()
             self._channels = channels_of(recipe.data)
             publish_scores(self._channels, self.model, trained=False)
-            self._train_model = self._wrapped(compile_model)
+            self._stepper = self._made_stepper(seed)
             undo.pop_all()
-        self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=progress and rank() == 0)
+        shown = self.settings.progress and rank() == 0
+        self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=shown)
 
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
         goal = self.steps if until is None else min(until, self.steps)
         with ExitStack() as stack:
-            stack.callback(self._let_go)
-            self._hold()
-            with StopRequest() as stop, self._bar, self._metrics:
+            stack.callback(self._folder.let_go)
+            self._folder.hold()
+            with StopRequest() as stop, self._bar, self._folder.metrics:
                 self._advance(goal, stop)
                 if self.step < goal:
                     self._bar.note(f"stopped after step {self.step} of {self.steps}; run the same command to continue")
@@ -168,17 +139,43 @@ class Trainer:
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         return TrainResult(out=self.out, step=self.step, steps=self.steps, loss=loss)
 
-    def _hold(self) -> None:
-        """Locks the folder, unless this Trainer has locked it already. Raises BusyError if another one has."""
-        if not self._held:
-            with in_step(self.device):
-                if rank() == 0:
-                    self._lock.enter_context(sole_writer(self.out))
-            self._held = True
+    def _begin(self) -> None:
+        """Continues from the newest checkpoint, or begins."""
+        self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
+        whole = {"recipe": self.recipe.to_dict(), **self._settings}
+        kind = str(self._dtype).removeprefix("torch.")
+        about = {**whole, "steps": self.steps, "device": str(self.device), "ranks": world_size(), "precision": kind}
+        self.step = self._saved = self._folder.begin(
+            about, self._load, resume=self.settings.resume, batches_per_epoch=len(self.loader)
+        )
 
-    def _let_go(self) -> None:
-        self._lock.close()
-        self._held = False
+    def _load(self, checkpoint: Path, position: Position) -> None:
+        load_checkpoint(checkpoint, position, self.model, self.optimiser, self._identity())
+        self.loader.load_state_dict(position.loader)
+        self._first_batch = position.first_batch
+        self._tally = Tally.from_dict(position.tally)
+        if position.steps != self.steps and rank() == 0:
+            log.warning(
+                "planned for %d steps, now for %d: from step %d on the learning rate follows the new plan",
+                position.steps,
+                self.steps,
+                position.step,
+            )
+
+    def _made_stepper(self, seed: int) -> Stepper:
+        compile_parts(self.model, self.settings.compile, self.device)
+        module: nn.Module = over_ranks(self.model, self.device)
+        return Stepper(
+            self.model,
+            module,
+            self.optimiser,
+            self.recipe.optimiser,
+            device=self.device,
+            seed=seed,
+            dtype=self._dtype,
+            scale=self._tally.scale if self._dtype == torch.float16 else None,
+            may_skip=self.settings.on_nan == "skip",
+        )
 
     def _write_results(self) -> None:
         publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
@@ -194,31 +191,42 @@ class Trainer:
         clock = time.perf_counter()
         while self.step < goal and not stopped:
             try:
-                epoch, batch, waited_s = next(batches)
+                epoch, micro_batches, waited_s = self._next(batches)
             except MaskstreamError:
                 self._save_before_end(pending, stop)
                 raise
             lr = self.recipe.schedule.lr(self.step, self.steps, self._samples)
-            report = self._train_step(batch, lr, stop.asked)
+            report = self._stepper.step(micro_batches, number=self.step, lr=lr, asked_to_stop=stop.asked)
+            publish_scores(self._channels, self.model)
             self.step += 1
             now = time.perf_counter()
             launched = _Launched(
                 step=self.step,
                 epoch=epoch,
                 lr=lr,
-                clips=len(batch) * world_size(),
+                clips=sum(map(len, micro_batches)) * world_size(),
                 seconds=now - clock,
                 waited_s=waited_s,
                 report=report,
             )
             pending.append(launched)
             clock = now
-            save = self.step == goal or self.step % self._save_every == 0
+            save = self.step == goal or self.step % self.settings.save_every == 0
             while len(pending) > (0 if save or stopped else lag):
                 stopped |= self._record(pending.popleft())
             if save or stopped:
                 self._save(stop)
                 clock = time.perf_counter()
+
+    def _next(self, batches: Iterator[tuple[int, Batch, float]]) -> tuple[int, list[Batch], float]:
+        """The epoch of the next step, its micro-batches, and how many seconds it waited for them."""
+        epoch, batch, waited_s = next(batches)
+        made = [batch]
+        for _ in range(self.recipe.accumulate - 1):
+            _, batch, more_s = next(batches)
+            made.append(batch)
+            waited_s += more_s
+        return epoch, made, waited_s
 
     def _batches(self) -> Iterator[tuple[int, Batch, float]]:
         """Yields (epoch, batch, seconds spent waiting for it), without end."""
@@ -229,123 +237,49 @@ class Trainer:
                 yield epoch, batch, time.perf_counter() - start
                 epoch, start = self.loader.epoch, time.perf_counter()
 
-    def _train_step(self, batch: Batch, lr: float, asked_to_stop: bool) -> Tensor:
-        """Does one optimiser step. Returns float32 (3 + parts,) over all ranks: the loss, the gradient norm, the number
-        of ranks asked to stop, and the mean of each part of the loss.
-        """
-        batch = batch.to(self.device, non_blocking=True)
-        set_lr(self.optimiser, lr)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            losses: Losses = self._train_model(batch)
-        weights = weights_of_all_ranks(losses)
-        loss = losses.loss(weights)
-        # DDP averages the gradients of all ranks, but the loss of the step is the sum of the ranks' losses
-        (loss if world_size() == 1 else world_size() * loss).backward()  # type: ignore[no-untyped-call]
-        norm = limit_gradients(self.model, self.recipe.optimiser)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        publish_scores(self._channels, self.model)
-        self._parts = tuple(losses.parts)
-        means = [mean.detach() for mean in losses.means(weights).values()]
-        asked = loss.new_full((), float(asked_to_stop))
-        return sum_over_ranks(torch.stack((loss.detach(), norm / world_size(), asked, *means)))
-
     def _record(self, done: _Launched) -> bool:
         """Logs and shows a step. Returns whether a rank had been asked to stop."""
-        loss, norm, stop_requests, *means = done.report.tolist()
-        for what, value in (("loss", loss), ("gradient norm", norm)):
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the {what} of step {done.step} is {value} at lr {done.lr:g}, and no checkpoint has its weights; "
-                    "start over with a lower base_lr, a longer warmup or a max_grad_norm"
-                )
+        loss, norm, stop_requests, *means = done.report.values.tolist()
+        self._check_finite(done, loss, norm)
+        self._tally.useful_s += 0.0 if done.report.skipped else done.seconds - done.waited_s
         record = StepMetrics(
             step=done.step,
             epoch=done.epoch,
             loss=loss,
-            parts=dict(zip(self._parts, means, strict=True)),
+            parts=dict(zip(done.report.parts, means, strict=True)),
             lr=done.lr,
             grad_norm=norm,
             clips_per_s=done.clips / done.seconds,
             data_wait_share=min(done.waited_s / done.seconds, 1.0),
+            goodput=self._tally.goodput,
+            skipped=done.report.skipped,
         )
-        self._metrics.write(record)
+        self._folder.metrics.write(record)
         self._bar.update(record)
-        self._losses.append(loss)
+        if not record.skipped:
+            self._losses.append(loss)
         return bool(stop_requests > 0)
 
-    def _begin(self, resume: bool) -> None:
-        """Loads the newest whole checkpoint, which rank 0 chooses, or clears the folder."""
-        found: tuple[Path, Position] | None = None
-        with in_step(self.device):
-            if rank() == 0 and resume:
-                found = self._newest()
-        chosen = 0 if found is None else found[1].step
-        self.step = self._saved = int(sum_over_ranks(torch.tensor(chosen, device=self.device)))
-        self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
-        with in_step(self.device):
-            if self.step:
-                self._load(*(found or self._chosen()))
-        with in_step(self.device):
-            if rank() == 0:
-                self._prepare_folder(NO_BYTES if found is None else found[1].logged, keep=resume)
-
-    def _newest(self) -> tuple[Path, Position] | None:
-        """The newest whole checkpoint. Where only checkpoints were put into the folder, the metrics begin after it."""
-        path = self.out / "metrics.jsonl"
-        without = not (self.out / RUN).exists() and (not path.exists() or (path.is_file() and not path.stat().st_size))
-        found = newest_whole(self._checkpoints, metrics=None if without else path, batches_per_epoch=len(self.loader))
-        if found is None or not without:
-            return found
-        log.warning("%s has no metrics of the steps up to %d; they begin after it", self.out, found[1].step)
-        return found[0], replace(found[1], logged=NO_BYTES)
-
-    def _chosen(self) -> tuple[Path, Position]:
-        """The checkpoint that rank 0 chose, on another rank."""
-        checkpoint = self._checkpoints / checkpoint_name(self.step)
-        try:
-            return checkpoint, read_checkpoint(checkpoint)
-        except DamageError as error:
-            raise ResumeError(
-                f"rank 0 found {checkpoint} whole, but on rank {rank()} {error}; use a folder that all ranks share"
-            ) from error
-
-    def _load(self, checkpoint: Path, position: Position) -> None:
-        load_checkpoint(checkpoint, position, self.model, self.optimiser, self._identity())
-        self.loader.load_state_dict(position.loader)
-        self._first_batch = position.first_batch
-        if position.steps != self.steps and rank() == 0:
-            log.warning(
-                "planned for %d steps, now for %d: from step %d on the learning rate follows the new plan",
-                position.steps,
-                self.steps,
-                self.step,
+    def _check_finite(self, done: _Launched, loss: float, norm: float) -> None:
+        """Raises FloatingPointError for a step that may not be skipped, or for too many in a row that were."""
+        what, value = ("loss", loss) if not math.isfinite(loss) else ("gradient norm", norm)
+        if math.isfinite(value):
+            self._skipped_in_a_row = 0
+            return
+        found = f"the {what} of step {done.step} is {value} at lr {done.lr:g}"
+        if not done.report.skipped:
+            raise FloatingPointError(
+                f"{found}, and no checkpoint has its weights; start over with a lower base_lr, a longer warmup or a "
+                "max_grad_norm, or skip such steps with --on-nan skip"
             )
-
-    def _prepare_folder(self, logged: FileSum, *, keep: bool) -> None:
-        """Cuts the metrics to those before the first step of this run, and removes what belongs to no checkpoint."""
-        remove_leftovers(self.out)
-        if keep:
-            remove_unfinished(self._checkpoints)
-        else:
-            discard_checkpoints(self._checkpoints)
-        self._metrics.begin_after(logged)
-        whole = {"recipe": self.recipe.to_dict(), **self._settings}
-        about = {**whole, "steps": self.steps, "device": str(self.device), "bf16": self._bf16}
-        publish(self.out / RUN, json.dumps(about, indent=2).encode())
-
-    def _wrapped(self, compile_model: bool) -> nn.Module:
-        if compile_model:
-            self.model.compile(fullgraph=True)
-        if world_size() == 1:
-            return self.model
-        wrap: Callable[..., nn.Module] = DistributedDataParallel
-        return wrap(
-            self.model,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-            **_without_buffers(),
-        )
+        self._skipped_in_a_row += 1
+        self._tally.skipped += 1
+        if self._skipped_in_a_row > self.settings.most_skips:
+            raise FloatingPointError(
+                f"{found}, and so were those of the {self._skipped_in_a_row - 1} steps before it, which were skipped; "
+                "start over with a lower base_lr, a longer warmup or a max_grad_norm"
+            )
+        log.warning("%s; the step is skipped", found)
 
     def _save(self, stop: StopRequest) -> None:
         with stop.saving(), in_step(self.device):
@@ -355,12 +289,13 @@ class Trainer:
                     steps=self.steps,
                     loader=self.loader.state_dict(),
                     settings=self._identity(),
-                    logged=self._metrics.logged(),
+                    logged=self._folder.metrics.logged(),
                     first_batch=self._first_batch,
+                    accumulate=self.recipe.accumulate,
+                    tally=self._tally.to_dict(),
                 )
-                save_checkpoint(
-                    self._checkpoints, self.model, self.optimiser, position, about=self._about(), keep=self._keep
-                )
+                about, keep = self._about(), self.settings.keep
+                save_checkpoint(self._folder.checkpoints, self.model, self.optimiser, position, about=about, keep=keep)
         self._saved = self.step
 
     def _save_before_end(self, pending: deque[_Launched], stop: StopRequest) -> None:
@@ -376,23 +311,3 @@ class Trainer:
 
     def _about(self) -> dict[str, str]:
         return {"recipe": self.recipe.name, "step": str(self.step)}
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.out / CHECKPOINTS
-
-
-def _without_buffers() -> dict[str, bool]:
-    """What keeps DDP from sending buffers in every forward: they are constants, or made of what all ranks share.
-
-    Older versions of torch have no `forward_sync_buffers`, and newer ones warn of `broadcast_buffers`.
-    """
-    names = ("forward_sync_buffers", "broadcast_buffers")
-    return {next(name for name in names if name in signature(DistributedDataParallel).parameters): False}
-
-
-def weights_of_all_ranks(losses: Losses) -> dict[str, Tensor] | None:
-    """The weight of each part of a step's loss, summed over all ranks; None if there is only one rank."""
-    if world_size() == 1:
-        return None
-    return dict(zip(losses.parts, sum_over_ranks(losses.weights()), strict=True))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import xxhash
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_LINE = 1 << 20
 _TORN = b'{"step": '
-_NUMBERS = ("loss", "lr", "grad_norm", "clips_per_s", "data_wait_share")
+_NUMBERS = ("lr", "clips_per_s", "data_wait_share")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,12 @@ class StepMetrics:
     of the loss, not multiplied by its share. grad_norm: before clipping. lr: the learning rate of the step.
 
     clips_per_s: clips of all ranks and views per second of wall time. data_wait_share: the share of the wall time, in
-    [0, 1], in which this rank waited for its batch.
+    [0, 1], in which this rank waited for its batch. goodput: the share of the wall time since the run first began, over
+    restarts, that went into steps that count, without waiting for data. flops: of a step on this rank, forward and
+    backward, counted once per process. mfu: these per second, divided by the rate of a large matrix product that was
+    measured here. The last three are None where they are not known.
+
+    skipped: no weight was changed, since the loss or the gradient was not finite; both may then be NaN.
     """
 
     step: int
@@ -44,6 +49,10 @@ class StepMetrics:
     grad_norm: float
     clips_per_s: float
     data_wait_share: float
+    goodput: float | None = None
+    flops: float | None = None
+    mfu: float | None = None
+    skipped: bool = False
 
 
 class MetricsLog:
@@ -93,7 +102,7 @@ class MetricsLog:
         """Adds a line. Raises StoreError if the disk is full; the file then ends with the line before."""
         if self._path is None or self._file is None:
             return
-        line = json.dumps(asdict(metrics)).encode() + b"\n"
+        line = json.dumps(_finite(asdict(metrics)), allow_nan=False).encode() + b"\n"
         try:
             with space_for(self._path):
                 left = memoryview(line)
@@ -140,19 +149,45 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with None for numbers that JSON has not."""
+    made = {name: _finite(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in made.items()}
+
+
 def _row(line: bytes) -> StepMetrics | None:
     """The metrics of a line, or None if it is not whole."""
     if not line.endswith(b"\n"):
         return None
     try:
         values = json.loads(line)
+        skipped = values.pop("skipped", False)
         numbers = {name: float(values.pop(name)) for name in _NUMBERS}
-        parts = {str(name): float(value) for name, value in values.pop("parts").items()}
-        row = StepMetrics(step=int(values.pop("step")), epoch=int(values.pop("epoch")), parts=parts, **numbers)
+        results = {name: _result(values.pop(name), skipped) for name in ("loss", "grad_norm")}
+        parts = {str(name): _result(value, skipped) for name, value in values.pop("parts").items()}
+        row = StepMetrics(
+            step=int(values.pop("step")),
+            epoch=int(values.pop("epoch")),
+            parts=parts,
+            skipped=bool(skipped),
+            goodput=_counted(values.pop("goodput", None)),
+            flops=_counted(values.pop("flops", None)),
+            mfu=_counted(values.pop("mfu", None)),
+            **numbers,
+            **results,
+        )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    whole = all(math.isfinite(n) for n in (row.loss, row.lr, row.clips_per_s, row.data_wait_share))
-    return row if whole and not values else None
+    whole = all(math.isfinite(n) for n in (row.lr, row.clips_per_s, row.data_wait_share))
+    return row if whole and (row.skipped or math.isfinite(row.loss)) and not values else None
+
+
+def _result(value: Any, may_lack: bool) -> float:
+    return math.nan if value is None and may_lack else float(value)
+
+
+def _counted(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _is_torn(line: bytes) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...shards.config import Config
+from .rows import rows, whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,5 +67,17 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
     """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar."""
-    limit = float("inf") if config.max_grad_norm is None else config.max_grad_norm
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    norm = whole(torch.nn.utils.get_total_norm(gradients(model)))
+    if config.max_grad_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.max_grad_norm, norm)
+    return norm
+
+
+def scale_gradients(model: nn.Module, factor: Tensor) -> None:
+    """Multiplies all gradients by a scalar."""
+    torch._foreach_mul_([rows(one) for one in gradients(model)], factor)
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    """The gradients that there are."""
+    return [p.grad for p in model.parameters() if p.grad is not None]

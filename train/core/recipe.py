@@ -26,6 +26,7 @@ class Recipe(Config, Generic[BatchT]):
 
     batch_size: samples per rank and step. token_budget: the number of visible tokens in the batches of all ranks
     together; the batch size then follows the mask's ratio (see `BudgetOrder`), and batch_size is its minimum per rank.
+    accumulate: batches per rank and step, whose gradients are those of one batch of all their samples.
     """
 
     name: str = field(metadata=NOT_IDENTITY)
@@ -35,10 +36,13 @@ class Recipe(Config, Generic[BatchT]):
     schedule: ScheduleConfig
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     token_budget: int | None = None
+    accumulate: int = field(default=1, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if min(self.batch_size, self.accumulate) < 1:
+            raise ValueError(
+                f"batch_size and accumulate must be at least 1, got {self.batch_size} and {self.accumulate}"
+            )
         self.model.check(self.data)
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:
@@ -70,9 +74,10 @@ class Recipe(Config, Generic[BatchT]):
         if self.schedule.steps is not None:
             return self.schedule.steps
         split = Split.open(location, self.data.modality, device="cpu", version=version)
-        return run_steps(
+        batches = run_steps(
             self.data.source(split),
             epochs=self.schedule.epochs,
             global_batch=self.batch_size * world_size,
             token_budget=self.token_budget,
         )
+        return -(-batches // self.accumulate)

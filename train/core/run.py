@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -13,8 +13,10 @@ from .checkpoint import CHECKPOINTS
 from .class_feedback import with_channel
 from .data_version import version_of_run
 from .distributed import process_group, world_size
-from .loop import Trainer, TrainResult
+from .loop import Trainer
 from .recipe import Recipe
+from .result import TrainResult
+from .settings import LoopOptions
 from .threads import compute_threads
 
 
@@ -32,11 +34,7 @@ def train_recipe(
     threads: int | None = None,
     cache: str | Path | None = None,
     cache_gb: float = CACHE_GB,
-    compile_model: bool | None = None,
-    save_every: int = 500,
-    keep: int = 2,
-    resume: bool = True,
-    progress: bool = True,
+    **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` on the split in `data` and writes the run into `out`; see `maskstream.train.train`.
 
@@ -45,12 +43,14 @@ def train_recipe(
     """
     with process_group(device) as own, compute_threads(own):
         recipe = with_channel(recipe)
-        version = version_of_run(Path(out) / CHECKPOINTS, data, data_version) if resume else data_version
+        version = (
+            version_of_run(Path(out) / CHECKPOINTS, data, data_version) if options.get("resume", True) else data_version
+        )
         planned = recipe.run_length(data, world_size=world_size(), version=version) if steps is None else steps
         opened = recipe.loader(
             data,
             version=version,
-            steps=max(planned, 1),
+            steps=max(planned, 1) * recipe.accumulate,
             seed=seed,
             device=own,
             workers=workers,
@@ -59,18 +59,5 @@ def train_recipe(
             cache_gb=cache_gb,
         )
         with closing(opened) as loader:
-            trainer = Trainer(
-                recipe,
-                loader,
-                out,
-                steps=planned,
-                initial=initial,
-                seed=seed,
-                device=own,
-                compile_model=own.type == "cuda" if compile_model is None else compile_model,
-                save_every=save_every,
-                keep=keep,
-                resume=resume,
-                progress=progress,
-            )
+            trainer = Trainer(recipe, loader, out, steps=planned, initial=initial, seed=seed, device=own, **options)
             return trainer.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -56,7 +56,29 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights, the order, the crops and the masks.")] = 0,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batches per rank and step, whose gradients are those of one batch [default: the recipe's]",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights, the order, the crops, the masks and what the model draws.")
+    ] = 0,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        typer.Option(help="Of matrix products; auto is bf16 where the device multiplies it faster, or fp32."),
+    ] = "auto",
+    compile_: Annotated[
+        Literal["auto", "no", "block", "model"],
+        typer.Option("--compile", help="What torch.compile compiles; auto is the model on CUDA and nothing on a CPU."),
+    ] = "auto",
+    on_nan: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
+    ] = "stop",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
     cache: Cache = None,
@@ -71,7 +93,7 @@ def train(
     from ..train.run import chosen_recipe
     from ..train.run import train as run
 
-    chosen = chosen_recipe(recipe, set_ or (), batch_size=batch_size)
+    chosen = chosen_recipe(recipe, set_ or (), batch_size=batch_size, accumulate=accumulate)
     if print_config:
         print(json.dumps(chosen.to_dict(defaults=True), indent=2))
         return
@@ -89,6 +111,9 @@ def train(
         workers=workers,
         cache=cache,
         cache_gb=cache_gb,
+        precision=precision,
+        compile=compile_,
+        on_nan=on_nan,
         save_every=save_every,
         keep=keep,
         resume=resume,

@@ -194,7 +194,7 @@ def test_compiled_training_is_the_same_training(trainer, monkeypatch):
 
     compile_with = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_with(self, backend=backend, **how))
-    compiled = trainer("compiled", steps=3, compile_model=True).run()
+    compiled = trainer("compiled", steps=3, compile="model").run()
     assert len(graphs) == 1
     plain = trainer("plain", steps=3).run()
     for name, tensor in weights(plain.out).items():
@@ -240,15 +240,14 @@ conftest = importlib.util.module_from_spec(spec := importlib.util.spec_from_file
 spec.loader.exec_module(conftest)
 from dataclasses import replace
 from maskstream.train import Trainer
-from maskstream.train.core import loop
 from maskstream.train.core.distributed import process_group, rank, world_size
-loop.bf16_helps = lambda device: False
 with process_group("cpu") as device:
     assert world_size() == 2
     loader = conftest.SyntheticLoader(batches=3, size=2, rank=rank(), ranks=2, uneven=sys.argv[3] == "uneven")
     recipe = replace(conftest.small_recipe(), batch_size=2)
     for until in (2, None):
-        trainer = Trainer(recipe, loader, sys.argv[2], steps=4, save_every=1, device=device, progress=False)
+        options = dict(save_every=1, device=device, precision="fp32", progress=False)
+        trainer = Trainer(recipe, loader, sys.argv[2], steps=4, **options)
         if until is None:
             assert trainer.step == (1 if sys.argv[3] == "damaged" else 2), trainer.step
         result = trainer.run(until)
@@ -263,15 +262,12 @@ with process_group("cpu") as device:
 @pytest.mark.parametrize(
     "weights_of", ["damaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("even", "uneven"))]
 )
-def test_two_ranks_train_what_one_trains_on_the_whole_batch(
-    trainer, synthetic_loader, tmp_path, monkeypatch, weights_of
-):
+def test_two_ranks_train_what_one_trains_on_the_whole_batch(trainer, synthetic_loader, tmp_path, weights_of):
     """Also where the ranks' batches weigh 3 and 7, which a mean of their means would not know, and where the last
     checkpoint is damaged. In float32 on every machine: bf16 rounds the halves of a batch otherwise than the whole.
     """
-    monkeypatch.setattr("maskstream.train.core.loop.bf16_helps", lambda device: False)
     loader = synthetic_loader(batches=3, size=4, uneven=weights_of == "uneven")
-    whole = trainer("whole", loader=loader, steps=4).run()
+    whole = trainer("whole", loader=loader, steps=4, precision="fp32").run()
     conftest = sys.modules[synthetic_loader.__module__].__file__
     command = [sys.executable, "-c", RANK_SCRIPT, conftest, str(tmp_path / "ranks"), weights_of]
     with socket.socket() as probe:

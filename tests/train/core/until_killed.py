@@ -20,7 +20,7 @@ def main():
     data, out, steps, *assignments = sys.argv[1:]
     recipe = with_set(named_recipe("videomae-tiny"), [*SMALL, *assignments])
     result = train(
-        recipe, data, out, steps=int(steps), save_every=1, device="cpu", threads=1, compile_model=False, progress=False
+        recipe, data, out, steps=int(steps), save_every=1, device="cpu", threads=1, compile="no", progress=False
     )
     print(f"ended at step {result.step}", flush=True)
 

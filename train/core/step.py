@@ -1,0 +1,126 @@
+"""One optimiser step: the gradients of one or more micro-batches, which are those of all of them as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Batch
+from .distributed import rank, sum_over_ranks, world_size
+from .loss_scale import LossScale
+from .losses import LEAST, Losses
+from .optimiser import OptimiserConfig, limit_gradients, scale_gradients, set_lr
+from .parallel import sharing
+from .seeding import seeded, step_seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """The results of a step, which may not have arrived from the device yet.
+
+    values: float32 (3 + parts,) over all ranks: the loss, the norm of the gradient, the number of ranks that were asked
+    to stop, and the mean of each part of the loss. parts: the names of these. skipped: no weight was changed.
+    """
+
+    values: Tensor
+    parts: tuple[str, ...]
+    skipped: bool
+
+
+class Stepper:
+    """Does the optimiser steps of a model.
+
+    module: what is called, the model or what shares its gradients over ranks. dtype: of matrix products. scale: of the
+    loss, in float16. may_skip: leave out a step whose loss or gradient is not finite; a CUDA device is then waited for
+    in every step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        module: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        config: OptimiserConfig,
+        *,
+        device: torch.device,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        scale: LossScale | None = None,
+        may_skip: bool = False,
+    ) -> None:
+        self._model, self._module, self._optimiser, self._config = model, module, optimiser, config
+        self._device, self._seed, self._dtype = device, seed, dtype
+        self._scale, self._may_skip = scale, may_skip
+
+    def step(self, batches: Sequence[Batch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
+        """Trains on the micro-batches of step `number`, counted from 0."""
+        on_device = [batch.to(self._device, non_blocking=True) for batch in batches]
+        set_lr(self._optimiser, lr)
+        parts, results = self._gradients(on_device, number)
+        norm = limit_gradients(self._model, self._config)
+        asked = norm.new_full((), float(asked_to_stop))
+        values = sum_over_ranks(torch.cat((torch.stack((results[0], norm / world_size(), asked)), results[1:])))
+        skipped = (self._may_skip or self._scale is not None) and not bool(values[:2].isfinite().all())
+        if not skipped:
+            self._optimiser.step()
+        self._optimiser.zero_grad()
+        if self._scale is not None:
+            self._scale.update(overflowed=skipped)
+        return StepReport(values=values, parts=parts, skipped=skipped)
+
+    def _gradients(self, batches: Sequence[Batch], number: int) -> tuple[tuple[str, ...], Tensor]:
+        """Makes the gradients of the step's loss, averaged over ranks.
+
+        Returns the names of the loss's parts, and this rank's share of the loss and of the means of the parts, float32
+        (1 + parts,). The weights of the whole step divide the sums. They are known before the first backward pass if
+        there is one micro-batch. If there are more, a loss of one part is divided by the first one's weight, and the
+        gradients are corrected at the end; a loss of several parts is computed once more before, without gradients.
+        """
+        last = len(batches) - 1
+        with sharing(self._module, now=last == 0):
+            losses = self._losses(self._module, batches[0], number, 0)
+            parts, first = tuple(losses.parts), losses.weights()
+            exact = last == 0 or len(parts) > 1
+            divisors = self._divisors(batches, number, first) if exact else sum_over_ranks(first.clone()).clamp_min(1.0)
+            self._backward(losses, divisors)
+        totals, weights = _totals(losses), first
+        for i in range(1, len(batches)):
+            with sharing(self._module, now=i == last):
+                losses = self._losses(self._module, batches[i], number, i)
+                self._backward(losses, divisors)
+            totals, weights = totals + _totals(losses), weights + losses.weights()
+        whole = divisors if exact else sum_over_ranks(weights).clamp_min(LEAST)
+        scale = 1.0 if self._scale is None else self._scale.value
+        if not exact or scale != 1.0:
+            scale_gradients(self._model, (divisors / whole).mean() / scale)
+        means = totals / whole.clamp_min(LEAST)
+        shares = means.new_tensor([part.share for part in losses.parts.values()])
+        return parts, torch.cat(((means * shares).sum()[None], means))
+
+    def _divisors(self, batches: Sequence[Batch], number: int, first: Tensor) -> Tensor:
+        """The weight of each part over all micro-batches and ranks, of which the first batch's here is known."""
+        weights = first.clone()
+        with torch.no_grad():
+            for i in range(1, len(batches)):
+                weights += self._losses(self._model, batches[i], number, i).weights()
+        return sum_over_ranks(weights)
+
+    def _losses(self, module: nn.Module, batch: Batch, number: int, micro_batch: int) -> Losses:
+        seed = step_seed(self._seed, number, rank(), micro_batch)
+        enabled = self._dtype != torch.float32
+        with seeded(seed, self._device), torch.autocast(self._device.type, self._dtype, enabled=enabled):
+            return cast(Losses, module(batch))
+
+    def _backward(self, losses: Losses, divisors: Tensor) -> None:
+        """Adds to the gradients. DDP averages those of all ranks, but the step's loss is the sum of the ranks'."""
+        loss = losses.loss(dict(zip(losses.parts, divisors, strict=True)))
+        factor = world_size() * (1.0 if self._scale is None else self._scale.value)
+        (loss if factor == 1 else factor * loss).backward()  # type: ignore[no-untyped-call]
+
+
+def _totals(losses: Losses) -> Tensor:
+    return torch.stack([part.total.detach().float() for part in losses.parts.values()])
