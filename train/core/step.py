@@ -102,11 +102,16 @@ class Stepper:
         return parts, torch.cat(((means * shares).sum()[None], means))
 
     def _divisors(self, batches: Sequence[Batch], number: int, first: Tensor) -> Tensor:
-        """The weight of each part over all micro-batches and ranks, of which the first batch's here is known."""
+        """The weight of each part over all micro-batches and ranks, of which the first batch's here is known.
+
+        The model is in eval mode meanwhile, so that what it counts while it trains is not counted twice.
+        """
         weights = first.clone()
+        self._model.eval()
         with torch.no_grad():
             for i in range(1, len(batches)):
                 weights += self._losses(self._model, batches[i], number, i).weights()
+        self._model.train()
         return sum_over_ranks(weights)
 
     def _losses(self, module: nn.Module, batch: Batch, number: int, micro_batch: int) -> Losses:
