@@ -36,6 +36,7 @@ from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.evaluate.held_out import HeldOut
+from maskstream.train.evaluate.probe import ProbeResult, Reached
 from maskstream.train.models import VideoAutoencoderConfig
 
 from .pages import write_report
@@ -454,6 +455,30 @@ def test_damage_of_a_run_is_said_and_what_is_whole_is_shown(run, split, tmp_path
         (copied / "run.json").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"run.json is .*writes it again"):
             write_report(copied, split)
+
+
+def test_a_probed_run_shows_its_figures(run, split, tmp_path):
+    _, folder = run
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    result = ProbeResult(
+        recipe="short",
+        metric="accuracy",
+        classes=2,
+        train=9,
+        test=4,
+        seeds={"pre-trained": (0,), "untrained": (0,)},
+        majority=0.5,
+        reached=[
+            Reached(encoder="pre-trained", probe="linear", values=(0.75,)),
+            Reached(encoder="untrained", probe="linear", values=(0.25, 0.5)),
+        ],
+    )
+    (copied / "probe.json").write_text(json.dumps(result.to_dict()))
+    shown = Tags(write_report(copied, split).read_text(encoding="utf-8")).text
+    assert "linear probe accuracy on 4 samples: pre-trained 0.750, untrained 0.375, majority 0.500" in shown
+    (copied / "probe.json").write_text('{"recipe": 3}')
+    with pytest.raises(ValueError, match=r"probe\.json is damaged"):
+        write_report(copied, split)
 
 
 def test_what_is_not_a_run_is_refused(run, split, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ from .scores import majority, score
 
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
 PROBES = ("knn10", "knn20", "linear", "attentive")
+PROBE = "probe.json"
+"""The file of a result in the folder of a run."""
 _AT_ONCE = 64
 
 
@@ -72,6 +74,36 @@ class ProbeResult:
         """How far pre-trained features lie above those of untrained encoders, and the larger of their spreads."""
         own, other = self.of(TRAINED, probe), self.of(UNTRAINED, probe)
         return None if own is None or other is None else (own.mean - other.mean, max(own.spread, other.spread))
+
+    def facts(self) -> dict[str, str]:
+        """One sentence per probe, by its name, for a report."""
+        found = {}
+        for name in dict.fromkeys(one.probe for one in self.reached):
+            kinds = [one for kind in (TRAINED, UNTRAINED, INPUTS) if (one := self.of(kind, name)) is not None]
+            reached = ", ".join(f"{one.encoder} {one.mean:.3f}" for one in kinds)
+            found[f"{name} probe"] = f"{self.metric} on {self.test} samples: {reached}, majority {self.majority:.3f}"
+        return found
+
+    @classmethod
+    def from_dict(cls, data: Json) -> Self:
+        """The result of `to_dict`. ValueError for anything else."""
+        try:
+            reached = [
+                Reached(encoder=str(r["encoder"]), probe=str(r["probe"]), values=tuple(map(float, r["values"])))
+                for r in data["reached"]
+            ]
+            return cls(
+                recipe=str(data["recipe"]),
+                metric=str(data["metric"]),
+                classes=int(data["classes"]),
+                train=int(data["train"]),
+                test=int(data["test"]),
+                seeds={str(name): tuple(map(int, seeds)) for name, seeds in data["seeds"].items()},
+                majority=float(data["majority"]),
+                reached=reached,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the object is no result of a probe ({error!r}); run `maskstream probe` again") from error
 
     def to_dict(self) -> Json:
         """The result as JSON."""

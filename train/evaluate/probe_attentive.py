@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.init import init_linear
 from ..core.seeding import seeded
 
-STEPS, ROWS = 300, 128
+STEPS, ROWS = 300, 64
 """Steps of AdamW, and samples in each."""
 LR, WEIGHT_DECAY = 3e-3, 1e-2
 

@@ -25,6 +25,7 @@ from .demo import demo
 from .doctor import doctor
 from .erase import erase
 from .fetch import fetch
+from .finetune import finetune
 from .gallery import gallery
 from .index import index
 from .inspect import inspect
@@ -50,7 +51,7 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 _WRITING = (shards, index, append, merge, remove, erase)
-_READING = (train, report, probe, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo)
+_READING = (train, finetune, report, probe, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo)
 for _command in (*_WRITING, *_READING):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
 

@@ -37,6 +37,7 @@ def probe(
     It compares them with untrained encoders of the same recipe and with raw inputs (docs/probes.md).
     """
     from ..pipelines.stream.topology import resolved_device
+    from ..train.evaluate.probe import PROBE
     from ..train.evaluate.probe import probe as measure
 
     result = measure(
@@ -48,7 +49,7 @@ def probe(
         samples=samples,
         device=resolved_device(device),
     )
-    written = runs[0] / "probe.json" if out is None else out
+    written = runs[0] / PROBE if out is None else out
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     if as_json:

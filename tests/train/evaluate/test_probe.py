@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -17,51 +15,14 @@ from maskstream.cli import app
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.source import Source
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
-from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, train
 from maskstream.train.evaluate.features import Inputs, extracted, labelled_batches, plain
-from maskstream.train.evaluate.probe import INPUTS, TRAINED, UNTRAINED, probe
+from maskstream.train.evaluate.probe import INPUTS, TRAINED, UNTRAINED, ProbeResult, probe
 from maskstream.train.run import chosen_recipe
 
-SET = ("data.size=16", "data.patch=4", "batch_size=8", "model.width=32", "model.depth=1", "model.heads=2")
-DECODER = ("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2")
-NAMES = ("flat", "lined", "dotted")
+from ..labelled_pictures import SMALL, write_split
+
 CPU = torch.device("cpu")
-
-
-def picture(label: int, rng: np.random.Generator) -> np.ndarray:
-    """A ground of any colour with nothing, lines or dots."""
-    image = np.empty((16, 16, 3), np.uint8)
-    image[:] = rng.integers(60, 200, 3)
-    if label == 1:
-        image[rng.integers(0, 2) :: 2] -= 50
-    if label == 2:
-        image[rng.integers(0, 2) :: 2, rng.integers(0, 2) :: 2] -= 50
-    return image
-
-
-def write_split(folder: Path, n: int, seed: int, *, several: bool = False, names: tuple[str, ...] = NAMES) -> Path:
-    rng = np.random.default_rng(seed)
-    (folder / "raw").mkdir(parents=True)
-    samples = []
-    for i in range(n):
-        path = folder / "raw" / f"{i}.png"
-        cv2.imwrite(str(path), picture(i % 3, rng))
-        made = ImageEncoder().encode(Source(id=f"{i}", path=path))
-        extra = {"labels": [i % 3, 2]} if several else {}
-        members = {**made.members, "json": json_member({**made.meta, **extra})}
-        label = -1 if i == n - 1 else i % 3
-        samples.append(Sample(key=f"s{i:03d}", members=members, source=f"{i}", label=label))
-    split = folder / "split"
-    split.mkdir()
-    info = DatasetInfo(dataset="t", split="train", modality="image", profile="image", label_names=names)
-    finish_split(split, info, [write_shard(split / "t-000000.tar", samples)], [])
-    return split
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +34,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def runs(splits: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     made = [tmp_path_factory.mktemp("runs") / f"{seed}" for seed in (0, 5)]
-    recipe = chosen_recipe("mae-tiny", (*SET, *DECODER))
+    recipe = chosen_recipe("mae-tiny", SMALL)
     for seed, run in zip((0, 5), made, strict=True):
         train(recipe, splits[0], run, steps=2, seed=seed, device="cpu", threads=1, progress=False)
     return made
@@ -105,13 +66,18 @@ def test_the_command_compares_with_untrained_encoders_and_inputs(
     assert by[TRAINED, "linear"]["mean"] > 0.6
     for line in ("mean and (largest - smallest)", "pre-trained", "untrained", "inputs", "margin", "majority"):
         assert line in result.output
+    result_again = ProbeResult.from_dict(found)
+    assert result_again.to_dict() == found
+    assert result_again.facts()["linear probe"].startswith("accuracy on 60 samples: pre-trained 0.")
+    with pytest.raises(ValueError, match="no result of a probe"):
+        ProbeResult.from_dict({"reached": []})
     words[-1] = "knn10"
     again = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "again.json"), "--json"])
     assert json.loads(again.output)["reached"] == [one for one in found["reached"] if one["probe"] == "knn10"]
 
 
 def test_features_are_those_of_centre_crops_with_nothing_hidden(runs: list[Path], splits: tuple[Path, Path]) -> None:
-    recipe = chosen_recipe("mae-tiny", (*SET, *DECODER))
+    recipe = chosen_recipe("mae-tiny", SMALL)
     assert isinstance(recipe.data, ImageData)
     model = load_model(runs[0] / "model.safetensors")
     data = plain(replace(recipe.data, views=3, colour=ColourJitter()), splits[0])
@@ -133,7 +99,7 @@ def test_features_are_those_of_centre_crops_with_nothing_hidden(runs: list[Path]
 def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
     runs: list[Path], splits: tuple[Path, Path]
 ) -> None:
-    recipe = chosen_recipe("mae-tiny", (*SET, *DECODER))
+    recipe = chosen_recipe("mae-tiny", SMALL)
     model = load_model(runs[0] / "model.safetensors")
     batches = list(labelled_batches(plain(recipe.data, splits[0]), splits[0], size=90, samples=90, several=False))
     inputs = Inputs(model, iter(batches), CPU)  # type: ignore[arg-type]
@@ -144,7 +110,7 @@ def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
 
 
 def test_fewer_samples_are_drawn_from_the_whole_split(splits: tuple[Path, Path]) -> None:
-    data = plain(chosen_recipe("mae-tiny", (*SET, *DECODER)).data, splits[0])
+    data = plain(chosen_recipe("mae-tiny", SMALL).data, splits[0])
     batches = list(labelled_batches(data, splits[0], size=8, samples=20, several=False))
     keys = [batch.key[int(row)] for batch, rows, _ in batches for row in rows]
     assert len(keys) == len(set(keys)) == 20
@@ -169,7 +135,7 @@ def test_what_cannot_be_probed_is_said(runs: list[Path], splits: tuple[Path, Pat
         probe(runs, splits[0], other, device=CPU)
     with pytest.raises(ValueError, match="no probe 'svm'; legal are knn10"):
         probe(runs, *splits, probes=("svm",), device=CPU)
-    changed = chosen_recipe("mae-tiny", (*SET, *DECODER, "mask.ratio=0.5"))
+    changed = chosen_recipe("mae-tiny", (*SMALL, "mask.ratio=0.5"))
     train(changed, splits[0], tmp_path / "changed", steps=1, device="cpu", threads=1, progress=False)
     with pytest.raises(ValueError, match="different recipes"):
         probe([runs[0], tmp_path / "changed"], *splits, device=CPU)

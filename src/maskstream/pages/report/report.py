@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ...train.core.model import Model
 from ...train.core.recipe import Recipe
 from ...train.core.run_folder import run_recipe, run_settings, run_weights
 from ...train.core.threads import CPU, compute_threads
+from ...train.evaluate.probe import PROBE, ProbeResult
 from ...train.recipes import check_modality
 from ..figures.words import plural
 from ..figures.work import Work
@@ -103,10 +105,21 @@ def write_report(
         "seed": str(settings.get("seed", "unknown")),
         "weights": f"step {_step(weights)}",
         "shown below": str(data),
+        **_probed(run / PROBE),
     }
     text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}")
     written = write_page(text, run / "report.html" if out is None else out)
     return Report(page=written, facts=work.found.facts)
+
+
+def _probed(path: Path) -> dict[str, str]:
+    """The facts of the probe of a run; none if it was not probed. ValueError if the file is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        return ProbeResult.from_dict(json.loads(path.read_bytes())).facts()
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, or run `maskstream probe` again") from error
 
 
 def _step(weights: Path) -> str:

@@ -1,0 +1,151 @@
+"""Fine-tuning: a classifier from a run's encoder, trained by the loop of all recipes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.train import load_model, train
+from maskstream.train.evaluate.finetune import classifier_recipe, finetune
+from maskstream.train.models.classifier import Classifier, ClassifierConfig, mixup_share
+from maskstream.train.recipes import named_recipe
+from maskstream.train.run import chosen_recipe
+
+from ..labelled_pictures import SMALL, write_split
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("finetune")
+    return write_split(folder / "train", 91, 0), write_split(folder / "test", 61, 1)
+
+
+@pytest.fixture(scope="module")
+def run(splits: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    train(chosen_recipe("mae-tiny", SMALL), splits[0], out, steps=2, seed=3, device="cpu", threads=1, progress=False)
+    return out
+
+
+def first_batch(run: Path, split: Path, rows: int = 8) -> ImageBatch:
+    recipe = classifier_recipe(run, split)
+    loader = recipe.loader(split, batch_size=rows, seed=0, device="cpu", threads=1)
+    batch = next(iter(loader))
+    loader.close()
+    assert isinstance(batch, ImageBatch)
+    return batch
+
+
+def classifier(run: Path, split: Path, *changes: str) -> Classifier[ImageBatch]:
+    model = classifier_recipe(run, split, changes).build(seed=0)
+    assert isinstance(model, Classifier)
+    return model
+
+
+def test_the_command_trains_from_the_runs_encoder_and_measures(
+    run: Path, splits: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "tuned"
+    words = ["finetune", str(run), "--data", str(splits[0]), "--test", str(splits[1]), "--out", str(out)]
+    words += ["--device", "cpu", "--steps", "120", "--set", "model.mixup=0", "--set", "schedule.base_lr=0.1"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    found = json.loads((out / "finetune.json").read_text())
+    assert (found["metric"], found["classes"], found["test"], found["steps"]) == ("accuracy", 3, 60, 120)
+    assert found["majority"] == pytest.approx(1 / 3)
+    assert found["value"] > 0.5
+    assert isinstance(load_model(out / "model.safetensors"), Classifier)
+    assert json.loads((out / "run.json").read_text())["recipe"]["model"]["kind"] == "ClassifierConfig"
+
+
+def test_the_first_step_has_the_runs_encoder_or_initial_weights_from_scratch(
+    run: Path, splits: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = load_model(run / "model.safetensors").get_submodule("encoder").state_dict()
+    for scratch in (False, True):
+        out = tmp_path / f"{scratch}"
+        still = ("schedule.base_lr=1e-12", "schedule.min_lr=0.0", "optimiser.weight_decay=0.0")
+        finetune(run, *splits, out, set=still, steps=1, scratch=scratch, seed=7, device=CPU, progress=False)
+        made = load_model(out / "model.safetensors").get_submodule("encoder").state_dict()
+        assert own.keys() == made.keys()
+        same = all(torch.allclose(own[name], made[name], atol=1e-7) for name in own)
+        assert same is not scratch
+
+
+def test_scores_come_from_all_tokens_and_from_nothing_else(run: Path, splits: tuple[Path, Path]) -> None:
+    model, batch = classifier(run, splits[0]).eval(), first_batch(run, splits[0])
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    assert batch.mask is not None
+    before = model.scores(batch)
+    fewer = replace(batch.mask, visible=batch.mask.visible[:, :1])
+    torch.testing.assert_close(model.scores(replace(batch, mask=fewer)), before, rtol=0, atol=0)
+    for at in (0, 15):
+        image = batch.image.clone()
+        image[:, at, at] = 255 - image[:, at, at]
+        assert not torch.equal(model.scores(replace(batch, image=image)), before)
+
+
+def test_a_mixture_has_the_loss_of_both_labels_by_their_shares(run: Path, splits: tuple[Path, Path]) -> None:
+    batch = replace(first_batch(run, splits[0]), label=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
+    model = classifier(run, splits[0], "model.smoothing=0.0")
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    share = mixup_share(batch, 0.8)
+    assert 0 < share < 1
+    inputs = model.token_inputs(batch)
+    mixed = share * inputs + (1 - share) * inputs.flip(0)
+    logits = model.head(model.encoder(mixed, torch.arange(16).expand(8, -1)).mean(dim=1))
+    loss = torch.nn.functional.cross_entropy
+    expected = share * loss(logits, batch.label) + (1 - share) * loss(logits, batch.label.flip(0))
+    torch.testing.assert_close(model.train()(batch).loss(), expected)
+    assert not torch.allclose(model.eval()(batch).loss(), expected)
+
+
+def test_the_share_is_a_function_of_the_batch(run: Path, splits: tuple[Path, Path]) -> None:
+    batch = first_batch(run, splits[0])
+    shares = [mixup_share(replace(batch, key=[f"{n}"]), 0.8) for n in range(400)]
+    assert shares == [mixup_share(replace(batch, key=[f"{n}"]), 0.8) for n in range(400)]
+    assert sum(shares) / 400 == pytest.approx(0.5, abs=0.06)
+    assert min(shares) < 0.05
+
+
+def test_a_sample_without_a_label_gives_no_gradient(run: Path, splits: tuple[Path, Path]) -> None:
+    batch = first_batch(run, splits[0])
+    model = classifier(run, splits[0], "model.mixup=0.0")
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, -1])
+    other = torch.cat((batch.image[:7], 255 - batch.image[7:]))
+    first, same, different = (
+        model(replace(batch, image=image, label=label)).loss().item()
+        for image, label in ((batch.image, labels), (other, labels), (other, labels.clamp_min(0)))
+    )
+    assert first == same
+    assert same != different
+
+
+def test_lists_of_classes_are_learned_each_by_itself(run: Path, tmp_path: Path) -> None:
+    train_split = write_split(tmp_path / "train", 40, 2, several=True)
+    test_split = write_split(tmp_path / "test", 31, 3, several=True)
+    found = finetune(run, train_split, test_split, tmp_path / "out", steps=2, device=CPU, progress=False)
+    assert found is not None
+    assert (found.metric, found.test) == ("mAP", 31)
+
+
+def test_what_cannot_be_fine_tuned_is_said(run: Path, splits: tuple[Path, Path], tmp_path: Path) -> None:
+    other = write_split(tmp_path / "other", 10, 4, names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="not those of"):
+        finetune(run, splits[0], other, tmp_path / "out", device=CPU)
+    with pytest.raises(ValueError, match=r"two classes or more, got classes=1"):
+        ClassifierConfig(of=named_recipe("mae-tiny").model, classes=1)  # type: ignore[arg-type]
+    tuned = tmp_path / "tuned"
+    assert finetune(run, *splits, tuned, steps=1, device=CPU, progress=False) is not None
+    with pytest.raises(ValueError, match="is a ClassifierConfig, which cannot be fine-tuned"):
+        classifier_recipe(tuned, splits[0])
