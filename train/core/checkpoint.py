@@ -3,7 +3,7 @@
     checkpoints/
         step-00001000/
             model.safetensors       weights by parameter name; `load_model` reads it
-            optimiser.safetensors   AdamW's moments and step counts, "parameter name/moment"
+            optimiser.safetensors   AdamW's moments and step counts, "parameter name/moment", and the weights' average
             state.json              step, the loader's state, the settings of the run, and the sums of all files
 
 state.json holds the size and xxh3_128 of the other files and of the lines of metrics.jsonl up to the step, and a
@@ -38,6 +38,7 @@ from ...shards.config import Json, differences
 from ...shards.errors import ResumeError, StoreError
 from ...shards.sealed import sealed, unsealed
 from ...shards.stores.publish import publish, space_for, sync_folder
+from .average import Average
 from .export import model_bytes
 from .file_sum import NO_BYTES, DamageError, FileSum
 
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 """The folder of the checkpoints in that of a run."""
 MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
+AVERAGE = "average"
 _NAME = re.compile(r"step-[0-9]{8,}")
 _TEMPORARY = ".step-*.tmp"
 
@@ -98,6 +100,7 @@ def save_checkpoint(
     *,
     about: Mapping[str, str] | None = None,
     keep: int = 2,
+    average: Average | None = None,
 ) -> Path:
     """Writes a checkpoint into `folder`, removes all but the newest `keep`, and returns it.
 
@@ -106,7 +109,7 @@ def save_checkpoint(
     """
     final = folder / checkpoint_name(position.step)
     with _writing(final) as temporary:
-        files = {MODEL: model_bytes(model, about), OPTIMISER: save(_moments(model, optimiser))}
+        files = {MODEL: model_bytes(model, about), OPTIMISER: save(_moments(model, optimiser, average))}
         for name, data in files.items():
             publish(temporary / name, data)
         sums = {name: asdict(FileSum.of(data)) for name, data in files.items()}
@@ -193,6 +196,8 @@ def load_checkpoint(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     settings: Mapping[str, Any],
+    *,
+    average: Average | None = None,
 ) -> None:
     """Loads the weights and optimiser moments of a whole checkpoint, which has this position.
 
@@ -212,6 +217,8 @@ def load_checkpoint(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ResumeError(f"{checkpoint} holds another model: {error}") from error
+    if average is not None:
+        average.load({name: moments.pop(f"{name}/{AVERAGE}") for name in average.values})
     _restore_moments(model, optimiser, moments)
 
 
@@ -266,8 +273,9 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
+def _moments(model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> dict[str, Tensor]:
+    averages = {} if average is None else average.values
+    return {f"{name}/{AVERAGE}": value.cpu() for name, value in averages.items()} | {
         f"{name}/{moment}": value.cpu().contiguous()
         for name, parameter in model.named_parameters()
         for moment, value in optimiser.state[parameter].items()

@@ -95,3 +95,20 @@ def in_step(device: torch.device) -> Iterator[None]:
         raise failure
     if failed > 0:
         raise MaskstreamError(f"rank {rank()} ends because another rank failed; the message of that rank says why")
+
+
+class Agreement:
+    """Numbers that the ranks compare on their CPUs, so that no GPU waits. Every rank makes one at the same time."""
+
+    def __init__(self) -> None:
+        several = dist.is_initialized() and dist.get_world_size() > 1
+        self._several = several
+        self._group = dist.new_group(backend="gloo") if several and dist.get_backend() != "gloo" else None
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers of all ranks."""
+        if not self._several:
+            return number
+        found = torch.tensor(number)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._group)
+        return int(found)

@@ -23,20 +23,35 @@ SUM = "xxh3_128"
 """The metadata with the checksum of the other metadata and of all tensors."""
 
 
-def save_model(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
-    """Writes a model's weights, config and grids to `path`. `about` is further metadata, such as recipe and step."""
-    publish(local_path(path, "the weights"), model_bytes(model, about))
+def save_model(
+    model: nn.Module,
+    path: str | Path,
+    about: Mapping[str, str] | None = None,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes a model's weights, config and grids to `path`. `about` is further metadata, such as recipe and step.
+
+    weights: these instead of the model's own, by name, such as their moving average.
+    """
+    publish(local_path(path, "the weights"), model_bytes(model, about, weights))
 
 
-def model_bytes(model: nn.Module, about: Mapping[str, str] | None = None) -> bytes:
-    """The contents of the file that `save_model` writes."""
+def model_bytes(
+    model: nn.Module, about: Mapping[str, str] | None = None, replaced: Mapping[str, Tensor] | None = None
+) -> bytes:
+    """The contents of the file that `save_model` writes, with `replaced` weights instead of the model's own."""
     if not isinstance(model, Model):
         raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
     built_of = {"model": json.dumps(model.settings.to_dict()), "grids": json.dumps(grids)}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model, replaced).items()}
     metadata = {**(about or {}), "format": "pt", **built_of}
     return save(weights, metadata={**metadata, SUM: _sum(weights, metadata)})
+
+
+def _state(model: nn.Module, replaced: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    return {**model.state_dict(), **(replaced or {})}
 
 
 def load_model(path: str | Path) -> Model[Any]:

@@ -21,11 +21,12 @@ from ...shards.config import Json
 from ...shards.errors import MaskstreamError
 from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
+from .average import Average
 from .batches import Batch, Batches, EndlessBatches
 from .checkpoint import Position, batches_before, load_checkpoint, save_checkpoint
 from .class_feedback import channels_of, publish_scores
 from .compile import compile_parts
-from .distributed import in_step, rank, world_size
+from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, save_model
 from .interrupt import StopRequest
 from .metrics import StepMetrics
@@ -34,6 +35,7 @@ from .parallel import over_ranks
 from .precision import chosen_precision
 from .progress import TrainProgress
 from .recipe import Recipe
+from .recompute import recompute_blocks
 from .result import TrainResult
 from .run_writer import RunWriter
 from .settings import LoopOptions, LoopSettings
@@ -67,8 +69,8 @@ class Trainer:
     `LoopSettings`. A resumed run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit
     for bit, those of a run that never stopped. With resume=False the folder's earlier run is overwritten.
 
-    SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of the loader about
-    data where there is one rank. Under torch.distributed each rank trains on its own loader's batches.
+    SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of a rank's loader
+    about data. Under torch.distributed each rank trains on its own loader's batches.
 
     The folder is locked (by rank 0) from here to the end of `run`, or until the Trainer is deleted.
 
@@ -107,6 +109,7 @@ class Trainer:
         self._losses: deque[float] = deque(maxlen=20)
         self._tally, self._skipped_in_a_row = Tally(), 0
         self._folder = RunWriter(self.out, self.device)
+        self._agreement = Agreement()
         with ExitStack() as undo:
             undo.callback(self._folder.let_go)
             self._folder.hold()
@@ -114,7 +117,11 @@ class Trainer:
             if initial is not None and (own := load_matching_weights(self.model, initial)):
                 log.info("%s has no weights for %s; they keep their initial values", initial, ", ".join(own))
             self.model.to(self.device)
+            if self.settings.checkpoint_blocks:
+                recompute_blocks(self.model)
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
+            decay = recipe.optimiser.average
+            self.average = None if decay is None else Average(self.model, decay)
             self._begin()
             self._channels = channels_of(recipe.data)
             publish_scores(self._channels, self.model, trained=False)
@@ -150,7 +157,7 @@ class Trainer:
         )
 
     def _load(self, checkpoint: Path, position: Position) -> None:
-        load_checkpoint(checkpoint, position, self.model, self.optimiser, self._identity())
+        load_checkpoint(checkpoint, position, self.model, self.optimiser, self._identity(), average=self.average)
         self.loader.load_state_dict(position.loader)
         self._first_batch = position.first_batch
         self._tally = Tally.from_dict(position.tally)
@@ -175,12 +182,15 @@ class Trainer:
             dtype=self._dtype,
             scale=self._tally.scale if self._dtype == torch.float16 else None,
             may_skip=self.settings.on_nan == "skip",
+            average=self.average,
         )
 
     def _write_results(self) -> None:
         publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
         if self.step >= self.steps:
-            save_model(self.model, self.out / "model.safetensors", self._about())
+            averaged = None if self.average is None else self.average.values
+            about = self._about() | ({} if averaged is None else {"weights": "average"})
+            save_model(self.model, self.out / "model.safetensors", about, weights=averaged)
 
     def _advance(self, goal: int, stop: StopRequest) -> None:
         """Trains up to step `goal`. Results are read one step late, so that a CUDA device always has a step queued."""
@@ -190,11 +200,7 @@ class Trainer:
         stopped = False
         clock = time.perf_counter()
         while self.step < goal and not stopped:
-            try:
-                epoch, micro_batches, waited_s = self._next(batches)
-            except MaskstreamError:
-                self._save_before_end(pending, stop)
-                raise
+            epoch, micro_batches, waited_s = self._agreed(batches, pending, stop)
             lr = self.recipe.schedule.lr(self.step, self.steps, self._samples)
             report = self._stepper.step(micro_batches, number=self.step, lr=lr, asked_to_stop=stop.asked)
             publish_scores(self._channels, self.model)
@@ -217,6 +223,30 @@ class Trainer:
             if save or stopped:
                 self._save(stop)
                 clock = time.perf_counter()
+
+    def _agreed(
+        self, batches: Iterator[tuple[int, Batch, float]], pending: deque[_Launched], stop: StopRequest
+    ) -> tuple[int, list[Batch], float]:
+        """The same as `_next`. If it fails on a rank, all ranks end before the step, none waits for another.
+
+        An error about data, or of what stores it, loses no step: those that are done are saved.
+        """
+        failure: Exception | None = None
+        try:
+            made = self._next(batches)
+        except Exception as error:
+            failure = error
+        kind = 0 if failure is None else 1 if isinstance(failure, MaskstreamError) else 2
+        worst = self._agreement.largest(kind)
+        if worst == 1 and self.step > self._saved:
+            while pending:
+                self._record(pending.popleft())
+            self._save(stop)
+        if failure is not None:
+            raise failure
+        if worst:
+            raise MaskstreamError(f"rank {rank()} ends because another rank has no batch; its message says why")
+        return made
 
     def _next(self, batches: Iterator[tuple[int, Batch, float]]) -> tuple[int, list[Batch], float]:
         """The epoch of the next step, its micro-batches, and how many seconds it waited for them."""
@@ -294,16 +324,16 @@ class Trainer:
                     accumulate=self.recipe.accumulate,
                     tally=self._tally.to_dict(),
                 )
-                about, keep = self._about(), self.settings.keep
-                save_checkpoint(self._folder.checkpoints, self.model, self.optimiser, position, about=about, keep=keep)
+                save_checkpoint(
+                    self._folder.checkpoints,
+                    self.model,
+                    self.optimiser,
+                    position,
+                    about=self._about(),
+                    keep=self.settings.keep,
+                    average=self.average,
+                )
         self._saved = self.step
-
-    def _save_before_end(self, pending: deque[_Launched], stop: StopRequest) -> None:
-        """Saves the steps that are done when the loader fails; of several ranks only one would be here."""
-        if world_size() == 1 and self.step > self._saved:
-            while pending:
-                self._record(pending.popleft())
-            self._save(stop)
 
     def _identity(self) -> Json:
         """The settings that must be the same in a resumed run. The loader's state holds those of the data."""

@@ -9,17 +9,28 @@ import torch
 from torch import Tensor, nn
 
 from ...shards.config import Config
+from .blocks import named_blocks
 from .rows import rows, whole
+
+RATE = "rate"
+"""The entry of a group of parameters with the factor of its learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimiserConfig(Config):
-    """The settings of AdamW. max_grad_norm: gradients are clipped to this norm; None for no clipping."""
+    """The settings of AdamW. max_grad_norm: gradients are clipped to this norm; None for no clipping.
+
+    layer_decay: each block of the encoder has the learning rate of the one after it times this (Clark et al., 2020,
+    section 3; BEiT); what comes before the blocks has that of the first block times this. average: the decay of the
+    moving average of the weights, such as 0.9999 (see `Average`); None for no average.
+    """
 
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.05
     max_grad_norm: float | None = None
+    layer_decay: float = 1.0
+    average: float | None = None
 
     def __post_init__(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -28,20 +39,52 @@ class OptimiserConfig(Config):
             raise ValueError(f"eps must be > 0 and weight_decay >= 0, got {self.eps}, {self.weight_decay}")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be > 0, or None for no limit, got {self.max_grad_norm}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"average must lie in [0, 1), or be None for no average, got {self.average}")
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW over two groups: matrices have weight decay; biases, norms and tables of embeddings have none.
+    """AdamW over two groups per rate: matrices have weight decay; biases, norms and tables of embeddings have none.
 
     The learning rate is 0 until a schedule sets it (see `set_lr`).
     """
-    decays = matrices(model)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    decays, rates = matrices(model), layer_rates(model, config.layer_decay)
+    parameters = [name for name, p in model.named_parameters() if p.requires_grad]
+    by_name = dict(model.named_parameters())
     groups = [
-        {"params": [p for name, p in parameters.items() if name in decays], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in parameters.items() if name not in decays], "weight_decay": 0.0},
+        {
+            "params": [by_name[n] for n in parameters if rates[n] == rate and (n in decays) == decay],
+            "weight_decay": config.weight_decay if decay else 0.0,
+            RATE: rate,
+        }
+        for rate in sorted(set(rates.values()), reverse=True)
+        for decay in (True, False)
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
+
+
+def layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
+    """The factor of each parameter's learning rate, by name: `decay` to the power of the blocks above it.
+
+    Blocks are those of the model's first stack (see `named_blocks`). Parameters that were made before them lie below
+    them, all others above. ValueError if the model has no blocks and decay is not 1.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    blocks = named_blocks(model) if decay != 1 else []
+    if decay != 1 and not blocks:
+        raise ValueError(f"layer_decay={decay} needs a model with blocks, and a {type(model).__name__} has none; use 1")
+    stack = [path for path, _ in blocks if path.rpartition(".")[0] == blocks[0][0].rpartition(".")[0]]
+    rates, above = {}, len(stack) + 1 if stack else 0
+    for name in names:
+        own = next((i for i, path in enumerate(stack) if name.startswith(f"{path}.")), None)
+        if own is not None:
+            above = len(stack) - own
+        elif stack and above <= len(stack):
+            above = 0
+        rates[name] = decay**above
+    return rates
 
 
 def matrices(model: nn.Module) -> set[str]:
@@ -60,9 +103,9 @@ def matrices(model: nn.Module) -> set[str]:
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of the next step."""
+    """Sets the learning rate of the next step; that of a group is it times the group's factor."""
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get(RATE, 1.0)
 
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:

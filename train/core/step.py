@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .average import Average
 from .batches import Batch
 from .distributed import rank, sum_over_ranks, world_size
 from .loss_scale import LossScale
@@ -36,7 +37,7 @@ class Stepper:
 
     module: what is called, the model or what shares its gradients over ranks. dtype: of matrix products. scale: of the
     loss, in float16. may_skip: leave out a step whose loss or gradient is not finite; a CUDA device is then waited for
-    in every step.
+    in every step. average: of the weights, which each step updates.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Stepper:
         dtype: torch.dtype = torch.float32,
         scale: LossScale | None = None,
         may_skip: bool = False,
+        average: Average | None = None,
     ) -> None:
         self._model, self._module, self._optimiser, self._config = model, module, optimiser, config
         self._device, self._seed, self._dtype = device, seed, dtype
-        self._scale, self._may_skip = scale, may_skip
+        self._scale, self._may_skip, self._average = scale, may_skip, average
 
     def step(self, batches: Sequence[Batch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
         """Trains on the micro-batches of step `number`, counted from 0."""
@@ -67,6 +69,8 @@ class Stepper:
         skipped = (self._may_skip or self._scale is not None) and not bool(values[:2].isfinite().all())
         if not skipped:
             self._optimiser.step()
+            if self._average is not None:
+                self._average.update(number)
         self._optimiser.zero_grad()
         if self._scale is not None:
             self._scale.update(overflowed=skipped)

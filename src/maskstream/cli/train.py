@@ -75,6 +75,13 @@ def train(
         Literal["auto", "no", "block", "model"],
         typer.Option("--compile", help="What torch.compile compiles; auto is the model on CUDA and nothing on a CPU."),
     ] = "auto",
+    checkpoint_blocks: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-blocks",
+            help="Compute blocks again in the backward pass instead of keeping their activations: less memory, slower.",
+        ),
+    ] = False,
     on_nan: Annotated[
         Literal["stop", "skip"],
         typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
@@ -113,6 +120,7 @@ def train(
         cache_gb=cache_gb,
         precision=precision,
         compile=compile_,
+        checkpoint_blocks=checkpoint_blocks,
         on_nan=on_nan,
         save_every=save_every,
         keep=keep,
