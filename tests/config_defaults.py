@@ -38,13 +38,22 @@ def defaults_of(cls: type[Config]) -> dict[str, Any]:
 
 
 def changed_defaults(golden: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The defaults that differ from the golden ones though their class's version is the same."""
+    """The defaults that differ from the golden ones though their class's version is the same.
+
+    A config that is a default may have got new fields, whose defaults leave it what it was.
+    """
     return [
         f"{kind}.{name}: {golden[kind][name]!r} in {GOLDEN.name}, {now!r} in the code"
         for kind in golden.keys() & here.keys()
         for name, now in here[kind].items()
-        if here[kind]["version"] <= golden[kind]["version"] and golden[kind].get(name, now) not in (now, "required")
+        if here[kind]["version"] <= golden[kind]["version"] and not _same(golden[kind].get(name, now), now)
     ]
+
+
+def _same(golden: Any, now: Any) -> bool:
+    if isinstance(golden, dict) and isinstance(now, dict):
+        return all(name in now and _same(value, now[name]) for name, value in golden.items())
+    return bool(golden in (now, "required"))
 
 
 def read_golden() -> dict[str, Any]:

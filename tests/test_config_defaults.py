@@ -21,6 +21,9 @@ def test_a_changed_default_is_seen_and_a_grown_version_excuses_it() -> None:
     ]
     assert not changed_defaults(golden, {"Tube": {"version": 2, "ratio": 0.8}})
     assert changed_defaults(golden, {"Tube": {"version": 1, "ratio": "required"}})
+    nested = {"Recipe": {"version": 1, "optimiser": {"eps": 1}}}
+    assert not changed_defaults(nested, {"Recipe": {"version": 1, "optimiser": {"eps": 1, "new": None}}})
+    assert changed_defaults(nested, {"Recipe": {"version": 1, "optimiser": {"eps": 2, "new": None}}})
 
 
 def test_every_kind_has_one_class() -> None:
