@@ -17,6 +17,7 @@ from ...pipelines.masks import TokenGrid
 from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
 from .file_sum import DamageError
+from .foreign import is_foreign, read_foreign
 from .model import Model, ModelConfig
 
 SUM = "xxh3_128"
@@ -72,11 +73,15 @@ def load_model(path: str | Path) -> Model[Any]:
 def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Loads the weights of a safetensors file whose names and shapes match those of the model.
 
-    Returns the names of the parameters that found no match. Raises ValueError if fewer than half of the file's tensors
-    match, as in a file of another kind of model or of other sizes; DamageError if the file cannot be read or is not as
-    it was written.
+    `path` may also be a folder that transformers wrote, or a .pth file: of VideoMAE and MAE, as transformers and their
+    authors save them, in whole or only the encoder. Returns the names of the parameters that found no match. Raises
+    ValueError if fewer than half of the file's tensors match, as in a file of another kind of model or of other sizes;
+    DamageError if the file cannot be read or is not as it was written.
     """
-    weights, _ = _read(local_path(path, "the weights"))
+    file = local_path(path, "the weights")
+    weights: Mapping[str, Tensor] = read_foreign(file) if is_foreign(file) else _read(file)[0]
+    if isinstance(model, Model):
+        weights = model.own_names(weights)
     own = model.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     if not fitting or 2 * len(fitting) < len(weights):

@@ -69,5 +69,10 @@ def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> Part:
 
 def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> Part:
     """The mean squared error over the last axis of made and wanted (..., values), weighted by `weight` (...)."""
-    error = F.mse_loss(made.float(), wanted.float(), reduction="none").mean(dim=-1)
+    error = F.mse_loss(widened(made), widened(wanted), reduction="none").mean(dim=-1)
     return weighted(error, weight, share)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it has that: errors are never summed in half precision."""
+    return x if x.dtype == torch.float64 else x.float()

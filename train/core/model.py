@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.data import DataConfig
@@ -34,6 +34,13 @@ class Model(nn.Module, ABC, Generic[BatchT]):
     @abstractmethod
     def reconstructed(self, batch: BatchT) -> BatchT:
         """The batch with the hidden parts replaced by the model's predictions."""
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a file by this model's names. Models that others also have rename theirs; the rest stay.
+
+        ValueError for weights of others that would not mean the same here.
+        """
+        return weights
 
     def forward(self, batch: BatchT) -> Losses:
         """The same as `loss`. A training step calls the module, so that DistributedDataParallel synchronises."""

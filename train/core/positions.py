@@ -1,11 +1,16 @@
-"""Sinusoidal position embeddings: along a line, along the axes of a grid, and with wavelengths that fit a grid."""
+"""Position embeddings: sinusoids along a line, along the axes of a grid, with wavelengths that fit it; and learnt.
+
+Shapes: N tokens, D channels.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SHORTEST = 3.0
 """The shortest wavelength, in tokens; below 2 tokens, waves alias."""
@@ -65,3 +70,39 @@ def grid_positions(grid: tuple[int, ...], width: int) -> Tensor:
         angle = places.reshape(-1, len(grid))[:, axis, None] * (2 * math.pi / lengths)
         columns += [angle.sin(), angle.cos()]
     return torch.cat(columns, dim=1).float()
+
+
+class Positions(nn.Module):
+    """Fixed position embeddings float32 (N, D) per kind of token, as buffers that are not saved."""
+
+    def __init__(self, of: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.width = of[0].shape[1]
+        for kind, one in enumerate(of):
+            self.register_buffer(f"of_{kind}", one, persistent=False)
+
+    def forward(self, kind: int = 0) -> Tensor:
+        """The embeddings of a kind of token, (N, D)."""
+        return cast(Tensor, getattr(self, f"of_{kind}"))
+
+
+class LearntPositions(nn.Module):
+    """Learnt position embeddings of one kind of token, apart for time and space, as in MAE-ST (Feichtenhofer et al.,
+    2022, 3.2): a token has the sum of the vector of its time and that of its place in space.
+
+    grid: the shape of the token grid, of which the first axis is time. Initial values are normal with deviation 0.02.
+    """
+
+    TABLES: ClassVar[tuple[str, ...]] = ("time", "space")
+
+    def __init__(self, grid: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.time = nn.Parameter(torch.empty(grid[0], width))
+        self.space = nn.Parameter(torch.empty(math.prod(grid[1:]), width))
+        for table in (self.time, self.space):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward(self, kind: int = 0) -> Tensor:
+        """The embeddings (N, D) in row-major order of the grid; `kind` is 0."""
+        return (self.time[:, None] + self.space).flatten(0, 1)

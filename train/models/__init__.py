@@ -10,6 +10,7 @@ from .siamese import SiameseConfig
 from .spectrogram_autoencoder import SpectrogramAutoencoderConfig
 from .video_autoencoder import VideoAutoencoderConfig
 from .voxel_diffusion import VoxelDiffusionConfig
+from .weights_in import load_hf, load_pth
 
 __all__ = [
     "AudioVisualDiffusionConfig",
@@ -24,6 +25,8 @@ __all__ = [
     "VoxelDiffusionConfig",
     "export_hf",
     "from_hf",
+    "load_hf",
+    "load_pth",
     "to_hf",
     "to_hf_config",
 ]

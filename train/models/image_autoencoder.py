@@ -7,7 +7,7 @@ from typing import get_args
 
 from ...pipelines.modalities.image.batch import ImageBatch
 from ..core.model import Grids
-from ..tokens.image import ImageTokens
+from ..tokens.image import FirstAxis, ImageTokens
 from ..tokens.video import Targets
 from .masked_autoencoder import AutoencoderConfig, Tokens
 
@@ -16,16 +16,19 @@ from .masked_autoencoder import AutoencoderConfig, Tokens
 class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     """The sizes of an autoencoder of patches of pictures.
 
-    target: what the decoder predicts, "normalised" patches or "pixels" (see tokens/video.py).
+    target: what the decoder predicts, "normalised" patches or "pixels" (see tokens/video.py). positions: the axis that
+    has the first half of the position embeddings; "columns" in the weights that MAE's authors published.
     """
 
     target: Targets = "normalised"
+    positions: FirstAxis = "rows"
 
     def __post_init__(self) -> None:
         AutoencoderConfig.__post_init__(self)
-        if self.target not in get_args(Targets):
-            raise ValueError(f"target is one of {', '.join(get_args(Targets))}, got {self.target!r}")
+        for name, legal in (("target", get_args(Targets)), ("positions", get_args(FirstAxis))):
+            if getattr(self, name) not in legal:
+                raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
 
     def tokens(self, grids: Grids) -> Tokens[ImageBatch]:
         """Patches on the grid "image"."""
-        return ImageTokens(grids["image"], self.target)
+        return ImageTokens(grids["image"], self.target, self.positions)

@@ -8,12 +8,15 @@ Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encod
 The architecture is VideoMAE's (Tong et al., 2022, section 3.4 and appendix): pre-norm blocks, fixed 1-D sinusoid
 positions over the flattened tokens, no class token, a bias for query and value but none for key; the decoder reads the
 visible tokens followed by mask tokens, without putting them back in order, and only the mask tokens are predicted.
-VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a weight for each.
+VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a weight for each. MAE (He et al., 2022)
+and MAE-ST (Feichtenhofer et al., 2022) are this model with a class token, a bias between encoder and decoder and other
+positions: attention does not depend on the order of tokens, and a bias for key changes no softmax.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
@@ -25,10 +28,11 @@ from ...pipelines.stream.sampler import BatchT
 from ..core.init import init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids, Model, ModelConfig
-from ..core.positions import interleaved_sinusoid
+from ..core.positions import LearntPositions, interleaved_sinusoid
 from ..core.select import gather_tokens
 from ..core.windows import Windows
 from .encoder_decoder import TokenDecoder, TokenEncoder
+from .layouts import layout_of
 
 
 class Tokens(Protocol[BatchT]):
@@ -71,7 +75,9 @@ class AutoencoderConfig(ModelConfig[BatchT]):
 
     decoder_window: the size of the decoder's attention windows in tokens of time and frequency (core/windows.py);
     None for global attention. eps: of all layer norms except the decoder's last, whose epsilon is decoder_eps. 1e-6 is
-    the authors' value; transformers uses 1e-12 and 1e-5.
+    the authors' value; transformers uses 1e-12 and 1e-5. class_token: a learnt token precedes the visible tokens in
+    encoder and decoder. learnt: positions are learnt, apart for the first axis of the grid and for the others, instead
+    of fixed. bridge_bias: the linear layer from the encoder's width to the decoder's has a bias.
     """
 
     width: int = 384
@@ -84,6 +90,9 @@ class AutoencoderConfig(ModelConfig[BatchT]):
     eps: float = 1e-6
     decoder_eps: float = 1e-6
     decoder_window: tuple[int, int] | None = None
+    class_token: bool = False
+    learnt: bool = False
+    bridge_bias: bool = False
 
     def __post_init__(self) -> None:
         for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
@@ -96,6 +105,11 @@ class AutoencoderConfig(ModelConfig[BatchT]):
             raise ValueError(
                 "depth, decoder_depth and mlp_ratio must be at least 1, "
                 f"got {self.depth}, {self.decoder_depth}, {self.mlp_ratio}"
+            )
+        if self.decoder_window is not None and self.class_token:
+            raise ValueError(
+                f"a class token lies in no window, got decoder_window={self.decoder_window} and class_token=True; "
+                "leave one out"
             )
 
     @abstractmethod
@@ -116,25 +130,38 @@ class MaskedAutoencoder(Model[BatchT]):
         self.tokens = tokens = config.tokens(grids)
         self.encoder = TokenEncoder(
             [tokens.n_inputs],
-            [_positions(tokens, c.width)],
+            self._positions(c.width),
             depth=c.depth,
             heads=c.heads,
             mlp_ratio=c.mlp_ratio,
             eps=c.eps,
+            class_token=c.class_token,
         )
         self.decoder = TokenDecoder(
             c.width,
             [tokens.n_targets],
-            [_positions(tokens, c.decoder_width)],
+            self._positions(c.decoder_width),
             depth=c.decoder_depth,
             heads=c.decoder_heads,
             mlp_ratio=c.mlp_ratio,
             eps=c.eps,
             norm_eps=c.decoder_eps,
             windows=None if c.decoder_window is None else self._windows(c.decoder_window),
+            class_token=c.class_token,
+            bias=c.bridge_bias,
         )
         self.decoder.init_weights()
         init_linear(self)
+
+    def _positions(self, width: int) -> list[Tensor] | LearntPositions:
+        """The tokens' own position embeddings if they have any, else those along a line; or learnt ones."""
+        if self.config.learnt:
+            if not isinstance(self.tokens, Positioned):
+                raise ValueError("learnt=True needs tokens on a grid; leave it out")
+            return LearntPositions(self.tokens.grid, width)
+        if isinstance(self.tokens, Positioned):
+            return [self.tokens.positions(width)]
+        return [interleaved_sinusoid(self.tokens.n_tokens, width)]
 
     def _windows(self, window: tuple[int, int]) -> Windows:
         if not isinstance(self.tokens, Positioned):
@@ -163,8 +190,27 @@ class MaskedAutoencoder(Model[BatchT]):
         return self._predict(self.tokens.split(data), visible, target)
 
     def encode(self, data: Tensor, visible: Tensor) -> Tensor:
-        """The encoder's output for the tokens `visible` (B, V): (B, V, D)."""
-        return self._encode(self.tokens.split(data), visible)
+        """The encoder's output for the tokens `visible` (B, V): (B, V, D), without the class token."""
+        encoded = self._encode(self.tokens.split(data), visible)
+        return encoded[:, 1:] if self.config.class_token else encoded
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See Model. Knows VideoMAE and MAE, as transformers and their authors save them (layouts.py).
+
+        ValueError if their fixed positions are others than this model's.
+        """
+        found = layout_of(weights)
+        if found is None:
+            return weights
+        layout, plain = found
+        for name, own in zip(layout.positions, (self.encoder.positions(), self.decoder.positions()), strict=False):
+            theirs = plain[name][0, 1:].to(own) if name in plain else own
+            if theirs.shape != own.shape or not torch.allclose(theirs, own, atol=1e-4):
+                raise ValueError(
+                    f"{name!r} of {layout.what} has other positions than the model, or another number of them; use the "
+                    "size and the patch of those weights, and model.positions=columns"
+                )
+        return layout.to_ours(plain)
 
     def token_inputs(self, batch: BatchT) -> Tensor:
         """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
@@ -187,8 +233,3 @@ class MaskedAutoencoder(Model[BatchT]):
     def _predict(self, tokens: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         made: list[Tensor] = self.decoder([self._encode(tokens, visible)], [visible], [target])
         return made[0]
-
-
-def _positions(tokens: Tokens[BatchT], width: int) -> Tensor:
-    """The tokens' own position embeddings if they have any, else those along a line: float32 (N, width)."""
-    return tokens.positions(width) if isinstance(tokens, Positioned) else interleaved_sinusoid(tokens.n_tokens, width)

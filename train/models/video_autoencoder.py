@@ -1,4 +1,4 @@
-"""The masked autoencoder of video: VideoMAE, MGMAE, VideoMAE V2."""
+"""The masked autoencoder of video: VideoMAE, MGMAE, VideoMAE V2, MAE-ST."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import get_args
 
 from ...pipelines.modalities.video.batch import VideoBatch
 from ..core.model import Grids
-from ..tokens.video import Positions, Targets, VideoTokens
+from ..tokens.video import Positions, VideoTargets, VideoTokens
 from .masked_autoencoder import AutoencoderConfig, Tokens
 
 
@@ -15,16 +15,17 @@ from .masked_autoencoder import AutoencoderConfig, Tokens
 class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
     """The sizes of a masked autoencoder of video cubes.
 
-    target: what the decoder predicts, "normalised" cubes as in VideoMAE or "pixels". positions: where a token stands,
-    on a "line" through all tokens as in VideoMAE, or on the axes of a "grid" (see tokens/video.py).
+    target: what the decoder predicts, "normalised" cubes as in VideoMAE, "pixels", or a "frame" as in MAE-ST.
+    positions: where a token stands, on a "line" through all tokens as in VideoMAE, or on the axes of a "grid" (see
+    tokens/video.py); of no use if they are `learnt`.
     """
 
-    target: Targets = "normalised"
+    target: VideoTargets = "normalised"
     positions: Positions = "line"
 
     def __post_init__(self) -> None:
         AutoencoderConfig.__post_init__(self)
-        for name, legal in (("target", get_args(Targets)), ("positions", get_args(Positions))):
+        for name, legal in (("target", get_args(VideoTargets)), ("positions", get_args(Positions))):
             if getattr(self, name) not in legal:
                 raise ValueError(f"{name} is one of {', '.join(legal)}, got {getattr(self, name)!r}")
 

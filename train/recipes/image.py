@@ -20,7 +20,6 @@ def mae_base() -> Recipe[ImageBatch]:
     targets normalised in each patch; 800 epochs with 40 of warm-up, 64 ranks make a batch of 4096.
 
     The paper's longest runs have 1,600 epochs: set schedule.epochs and schedule.warmup (40 epochs are 0.025 of them).
-    Its model has a class token; here, as in all autoencoders of this core, there is none.
     """
     return Recipe(
         name="mae-base",
@@ -29,7 +28,15 @@ def mae_base() -> Recipe[ImageBatch]:
             size=224, patch=16, mask=Random(ratio=0.75), augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)
         ),
         model=ImageAutoencoderConfig(
-            width=768, depth=12, heads=12, decoder_width=512, decoder_depth=8, decoder_heads=16
+            width=768,
+            depth=12,
+            heads=12,
+            decoder_width=512,
+            decoder_depth=8,
+            decoder_heads=16,
+            class_token=True,
+            bridge_bias=True,
+            positions="columns",
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05),
         schedule=ScheduleConfig(base_lr=1.5e-4, min_lr=0.0, warmup=40 / 800, epochs=800),

@@ -7,6 +7,7 @@ patch, as it is or with mean 0 and variance 1 over all its values, colours toget
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +21,23 @@ from .video import NO_MASK, Targets
 
 EPS = 1e-6
 
+FirstAxis = Literal["rows", "columns"]
+"""The axis whose sinusoids are the first half of a position embedding."""
+
 
 class ImageTokens(nn.Module):
     """Cuts pictures into (h w)-ordered patches, in (h w c) order within a patch.
 
     The patches stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
-    target: see Targets in video.py.
+    target: see Targets in video.py. first: see FirstAxis.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, grid: TokenGrid, target: Targets = "normalised") -> None:
+    def __init__(self, grid: TokenGrid, target: Targets = "normalised", first: FirstAxis = "rows") -> None:
         super().__init__()
-        self.target = target
+        self.target, self.first = target, first
         grid.need("h", "w", by="a model of pictures")
         self.grid, self.patch = grid.shape, grid.patch
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
@@ -97,10 +101,12 @@ class ImageTokens(nn.Module):
         return patches.reshape(-1, h, w, ph, pw, 3).transpose(2, 3).reshape(image.shape)
 
     def positions(self, width: int) -> Tensor:
-        """Fixed positions float32 (N, width): sines and cosines of the row in the first half, of the column in the
-        second. ValueError where width is not a multiple of 4.
+        """Fixed positions float32 (N, width): sines and cosines of the row in one half, of the column in the other.
+
+        ValueError where width is not a multiple of 4.
         """
-        return axis_sinusoids(self.grid, width)
+        places = axis_sinusoids(self.grid, width)
+        return places if self.first == "rows" else places.roll(width // 2, dims=1)
 
     def _moments(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each normalised patch, (B, M, 1)."""

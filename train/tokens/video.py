@@ -18,6 +18,12 @@ Targets = Literal["normalised", "pixels"]
 """What a decoder predicts of a token: its pixels normalised by their own mean and deviation, or its pixels in the units
 of the encoder's inputs, whose mean and deviation are constants. Only the second can be drawn without the truth.
 """
+VideoTargets = Literal["normalised", "pixels", "frame"]
+"""The same, or "frame", as in MAE-ST: the first frame of a cube, normalised by its mean and deviation over all values,
+colours together.
+"""
+FRAME_EPS = 1e-6
+"""What is added to the variance of a frame's patch."""
 Positions = Literal["line", "grid"]
 """Where a token stands: on a line through all tokens, or on the axes of time, height and width."""
 
@@ -28,14 +34,14 @@ class VideoTokens(nn.Module):
     """Cuts clips into (t h w)-ordered cubes of `tubelet * patch * patch` pixels, in (c t h w) order within a cube.
 
     Cubes stay uint8 until they have been gathered, so only those that the encoder or the decoder uses are converted.
-    Channels come first within a cube, so the moments of a channel are sums over contiguous values. target: see Targets.
-    places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of `grid_positions`.
+    Channels come first within a cube, so the moments of a channel are sums over contiguous values. target: see
+    VideoTargets. places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of `grid_positions`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, grid: TokenGrid, target: Targets = "normalised", places: Positions = "line") -> None:
+    def __init__(self, grid: TokenGrid, target: VideoTargets = "normalised", places: Positions = "line") -> None:
         super().__init__()
         grid.need("t", "h", "w", by="a model of video")
         self.target, self.places = target, places
@@ -43,7 +49,8 @@ class VideoTokens(nn.Module):
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
         self.n_tokens = grid.size
         self.n_pixels = prod(grid.patch)
-        self.n_inputs = self.n_targets = 3 * self.n_pixels
+        self.n_inputs = 3 * self.n_pixels
+        self.n_targets = self.n_inputs // grid.patch[0] if target == "frame" else self.n_inputs
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             per_value = torch.tensor(values).mul(255.0).repeat_interleave(self.n_pixels)
             self.register_buffer(name, per_value, persistent=False)
@@ -78,10 +85,15 @@ class VideoTokens(nn.Module):
         """Converts uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets).
 
         "pixels": the same as `inputs`. "normalised": per cube and channel, as in VideoMAE: pixels in [0, 1], unbiased
-        variance over the cube's pixels, division by sqrt(var) + 1e-6.
+        variance over the cube's pixels, division by sqrt(var) + 1e-6. "frame": the `inputs` of the first frame with
+        mean 0 and variance 1 (unbiased, 1e-6 added), in (c h w) order.
         """
         if self.target == "pixels":
             return self.inputs(cubes)
+        if self.target == "frame":
+            frame = self._first_frame(self.inputs(cubes))
+            mean, deviation = _joint_moments(frame)
+            return (frame - mean) / deviation
         centred, _, deviation = self._moments(cubes)
         return centred.mul_(deviation.reciprocal()).flatten(2)
 
@@ -89,12 +101,14 @@ class VideoTokens(nn.Module):
         """The clips with the cubes `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, T, H, W, 3).
 
         A prediction of a normalised cube is scaled by the mean and deviation of the true cube. A prediction of pixels
-        is painted as it is.
+        is painted as it is. A prediction of a frame is scaled so and painted into all frames of its cube.
         """
         (t, h, w), (pt, ph, pw) = self.grid, self.patch
         cubes = self.split(video)
         row = torch.arange(len(cubes), device=cubes.device)[:, None]
-        if self.target == "pixels":
+        if self.target == "frame":
+            pixels = self._with_frame(cubes[row, index], predicted.float())
+        elif self.target == "pixels":
             pixels = predicted.float() * self.std + self.mean
         else:
             _, mean, deviation = self._moments(cubes[row, index])
@@ -109,13 +123,29 @@ class VideoTokens(nn.Module):
             return grid_positions(self.grid, width)
         return interleaved_sinusoid(self.n_tokens, width)
 
+    def _first_frame(self, values: Tensor) -> Tensor:
+        """The values of a cube's first frame: (..., n_inputs) to (..., 3 h w)."""
+        return values.reshape(*values.shape[:-1], 3, self.patch[0], -1)[..., 0, :].flatten(-2)
+
+    def _with_frame(self, cubes: Tensor, predicted: Tensor) -> Tensor:
+        """Cubes (B, M, n_inputs) in [0, 255] with the predicted frame, scaled, in all their frames."""
+        mean, deviation = _joint_moments(self._first_frame(self.inputs(cubes)))
+        frame = (predicted * deviation + mean).reshape(*predicted.shape[:-1], 3, 1, -1)
+        return frame.expand(-1, -1, -1, self.patch[0], -1).flatten(2) * self.std + self.mean
+
     def _moments(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The centred pixels float32 (B, M, 3, n_pixels) in [-255, 255], the mean and the deviation (B, M, 3, 1).
 
         torch.var_mean gives the same and is ten times slower on a CPU.
         """
-        pixels = cubes.float().reshape(*cubes.shape[:2], 3, self.n_pixels)
+        pixels = cubes.to(self.mean.dtype).reshape(*cubes.shape[:2], 3, self.n_pixels)
         mean = pixels.mean(dim=3, keepdim=True)
         centred = pixels.sub_(mean)
         norm = torch.linalg.vector_norm(centred, dim=3, keepdim=True)
         return centred, mean, norm / (self.n_pixels - 1) ** 0.5 + 255e-6
+
+
+def _joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the deviation over the last axis, which stays with length 1."""
+    variance, mean = torch.var_mean(values, dim=-1, keepdim=True)
+    return mean, (variance + FRAME_EPS).sqrt()

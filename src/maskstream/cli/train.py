@@ -51,7 +51,11 @@ def train(
     ] = None,
     initial: Annotated[
         Path | None,
-        typer.Option(help="A model.safetensors with initial weights, such as a pre-training's.", show_default=False),
+        typer.Option(
+            help="A model.safetensors with initial weights, such as a pre-training's; or a folder of transformers or a "
+            ".pth file of VideoMAE or MAE.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Samples per rank [default: the recipe's]", show_default=False)

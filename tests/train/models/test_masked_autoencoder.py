@@ -154,3 +154,37 @@ def test_targets_of_pixels_and_positions_on_the_grid_reach_the_model(recipe, noi
 def test_unknown_targets_and_positions_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is one of .*, got 'other'"):
         VideoAutoencoderConfig(**{name: "other"})
+
+
+@pytest.fixture
+def of_mae_st(recipe):
+    return replace(recipe.model, class_token=True, learnt=True, bridge_bias=True, target="frame").build(
+        recipe.data.grids, seed=3
+    )
+
+
+def test_a_class_token_and_learnt_positions_take_part(of_mae_st, noise):
+    model, mask = of_mae_st, noise.mask
+    loss_of(model, noise).backward()
+    learnt = ["encoder.class_token", "decoder.class_place", "decoder.bridge.bias"]
+    learnt += [f"{part}.positions.{axis}" for part in ("encoder", "decoder") for axis in ("time", "space")]
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name in learnt:
+        assert gradients[name].abs().sum() > 0, name
+    seen = []
+    model.encoder.stacks[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    assert model.encode(noise.video, mask.visible).shape == (*mask.visible.shape, 32)
+    assert seen == [mask.visible.shape[1] + 1]
+
+
+def test_the_order_of_visible_tokens_changes_nothing(of_mae_st, noise):
+    mask = noise.mask
+    order = torch.randperm(mask.visible.shape[1], generator=torch.Generator().manual_seed(1))
+    before = of_mae_st.predict(noise.video, mask.visible, mask.target)
+    after = of_mae_st.predict(noise.video, mask.visible[:, order], mask.target)
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_a_class_token_lies_in_no_window():
+    with pytest.raises(ValueError, match="leave one out"):
+        VideoAutoencoderConfig(decoder_window=(4, 4), class_token=True)

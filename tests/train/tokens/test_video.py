@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from maskstream.pipelines import TokenGrid
+from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.train.core.positions import interleaved_sinusoid
+from maskstream.train.core.select import gather_tokens
 from maskstream.train.tokens.video import VideoTokens
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
@@ -88,3 +90,24 @@ def test_other_clips_are_refused(noise):
         VideoTokens(GRID).split(noise.video[:, :2])
     with pytest.raises(ValueError, match="needs a grid with the axes"):
         VideoTokens(TokenGrid(axes=("time", "freq"), shape=(2, 2), patch=(2, 2)))
+
+
+def test_a_frame_target_is_the_first_frame_of_a_cube_normalised_over_all_its_values(noise):
+    tokens = VideoTokens(TokenGrid.video(4, 32, 32, tubelet=2, patch=8), "frame")
+    cubes = tokens.split(noise.video)
+    made = tokens.targets(cubes)
+    assert made.shape == (4, 32, 3 * 64) == (4, 32, tokens.n_targets)
+    pixels = noise.video[1, 2, 8:16, 16:24].permute(2, 0, 1).double() / 255
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    frame = ((pixels - mean) / std).flatten()
+    expected = (frame - frame.mean()) / (frame.var() + 1e-6).sqrt()
+    assert torch.allclose(made[1, 16 + 4 + 2].double(), expected, atol=1e-5)
+
+
+def test_a_painted_frame_stands_in_all_frames_of_its_cube(noise):
+    tokens = VideoTokens(TokenGrid.video(4, 32, 32, tubelet=2, patch=8), "frame")
+    index = noise.mask.target
+    painted = tokens.paint(noise.video, index, tokens.targets(gather_tokens(tokens.split(noise.video), index)))
+    cubes, true = (gather_tokens(tokens.split(v), index).view(4, -1, 3, 2, 64) for v in (painted, noise.video))
+    assert torch.equal(cubes[..., 0, :], cubes[..., 1, :])
+    assert (cubes[..., 0, :].int() - true[..., 0, :].int()).abs().max() <= 1
