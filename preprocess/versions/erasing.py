@@ -58,7 +58,7 @@ def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
     with output.sole_writer():
         for folder in (VERSIONS, RECORDS):
             output.remove_leftovers(folder)
-        check = SplitCheck.of(output.location)
+        check = SplitCheck.of(output.location, cached=True)
         manifest = check.manifest
         found = _found(manifest, wanted)
         was_erased = any(shard.written is not None for shard in check.shards)

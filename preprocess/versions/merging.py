@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...shards.errors import DatasetError, ShardError
+from ...shards.format.checked_file import read_checked
 from ...shards.format.columns import FORMAT
 from ...shards.format.dataset import (
     is_index,
@@ -20,6 +21,7 @@ from ...shards.format.dataset import (
 from ...shards.format.fingerprint import fingerprint_of
 from ...shards.format.manifest import Manifest
 from ...shards.stores.elsewhere import file_of, folder_of, is_elsewhere, joined, seen_from
+from ...shards.stores.merged import merged_store
 from ...shards.stores.output import Location, Output, output_at
 from .fitting import check_fit, check_keys
 from .together import counts_of, publish_rejects_and_removed, sums_of
@@ -52,7 +54,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     if len(splits) < 2:
         raise ValueError(f"{len(splits)} splits are given; a merge needs at least two")
     output = output_at(out)
-    found = [Manifest.load(one, cached=False) for one in splits]
+    found = [Manifest.load(one) for one in splits]
     folders = [seen_from(output.location, one.location) for one in found]
     for other in found[1:]:
         check_fit(found[0], other)
@@ -134,8 +136,12 @@ def _same(before: dict[str, Any], description: dict[str, Any]) -> bool:
 
 
 def _opens(output: Output, version: int | None) -> bool:
+    """Whether all parts of a version are there as they were."""
     with suppress(ShardError):
-        Manifest.load(output.store, version=version, cached=False)
+        info = read_dataset_json(output.store, version)
+        store = merged_store(output.store, None)
+        for part in info["parts"]:
+            read_checked(store, part["name"], info["files"])
         return True
     return False
 

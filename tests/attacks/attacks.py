@@ -79,7 +79,9 @@ ATTACKS = {
     ),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray")),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES),
-    "version-kills": Attack(module="version_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az")),
+    "version-kills": Attack(
+        module="version_kills", few=8, ends=("exact",), cost=10, slow=True, stores=("local", "s3", "az")
+    ),
     "worker-kills": Attack(module="worker_kills", few=8, ends=("exact",), cost=50, slow=True, stores=STORES),
 }
 

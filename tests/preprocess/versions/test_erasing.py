@@ -39,6 +39,8 @@ from ...s3_double import BUCKET, s3_double
 from .small_splits import contents, written
 
 PIECE = 64
+QUICK = ("points", "video")
+"""The modalities that the quick tests show; the slow ones show all."""
 
 
 def secret(folder: Path, n: int = 9) -> Path:
@@ -201,7 +203,9 @@ def test_what_cannot_be_erased_changes_nothing(tmp_path: Path) -> None:
     assert contents(split) == now
 
 
-@pytest.mark.parametrize("kind", list(MODALITIES))
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in MODALITIES]
+)
 def test_a_run_resumes_exactly_for_all_other_samples(kind: str, tmp_path: Path) -> None:
     folder, modality = write_split(kind, tmp_path), MODALITIES[kind]
     settings = {"batch_size": 4, "device": "cpu", "threads": 1, "seed": 5, "rank": 0, "world_size": 1}

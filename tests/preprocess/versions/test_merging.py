@@ -186,7 +186,7 @@ def test_urls_are_named_from_urls(home: str, target: str, folder: str, back: str
     assert joined(home, folder) == (back or target)
 
 
-@pytest.mark.parametrize("kind", ["video", "points"])
+@pytest.mark.parametrize("kind", ["points", pytest.param("video", marks=pytest.mark.slow)])
 def test_a_loader_reads_it_from_folders_and_urls_with_a_cache(kind: str, tmp_path: Path) -> None:
     modality = MODALITIES[kind]
     served = tmp_path / "served"
