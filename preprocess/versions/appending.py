@@ -57,7 +57,7 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
     output = output_at(split)
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
-        ours, theirs = Manifest.load(output.store, cached=False), Manifest.load(other, cached=False)
+        ours, theirs = Manifest.load(output.store), Manifest.load(other)
         check_fit(ours, theirs)
         check_keys((ours, theirs))
         labels = _labels(ours, theirs)
