@@ -29,7 +29,15 @@ class TokenIds(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
-        """The vectors (..., D) of ids int (...), at `places` int (...) of their documents."""
+        """The vectors (..., D) of ids int (...), at `places` int (...) of their documents.
+
+        ValueError, on a CPU, for ids that the table does not have.
+        """
+        if not ids.is_cuda and len(ids) and int(ids.max()) >= self.vocabulary:
+            raise ValueError(
+                f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to that "
+                "of the split's tokenizer or more"
+            )
         x = self.ids(ids.long())
         return cast(Tensor, self.norm(x if self.places is None else x + self.places(places.long())))
 

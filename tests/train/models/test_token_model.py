@@ -89,6 +89,14 @@ def test_scores_of_classes_follow_their_losses():
     assert "class_scores" not in built(batch).state_dict()
 
 
+def test_a_cpu_computes_in_float32():
+    batch = made_up()
+    model = TokenModelConfig(**SIZES).build({"text": batch.mask.grid}, seed=3)
+    expected = model(batch).loss().item()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(batch).loss().item() == expected
+
+
 def test_a_mask_without_ids_is_refused():
     batch = made_up(mask=Padded(mask=Tokens()))
     with pytest.raises(ValueError, match=r"masks\.Replace"):
@@ -99,6 +107,12 @@ def test_a_document_longer_than_the_model_is_refused():
     long = made_up(((40,),), length=48)
     with pytest.raises(ValueError, match="up to 24 tokens, got one of 40"):
         built(made_up())(long)
+
+
+def test_ids_beyond_the_vocabulary_are_refused():
+    batch = made_up()
+    with pytest.raises(ValueError, match=r"model\.vocabulary"):
+        built(batch, vocabulary=20)(batch)
 
 
 @pytest.mark.parametrize(
