@@ -43,6 +43,9 @@ from .modalities.points.loader import points_loader
 from .modalities.points.read import PointSelection
 from .modalities.points.tokens import GroupTokens, VoxelTokens
 from .modalities.split import Split
+from .modalities.text.batch import TextBatch
+from .modalities.text.data import TextData
+from .modalities.text.loader import text_loader
 from .modalities.video.batch import VideoBatch
 from .modalities.video.clip import VideoClip
 from .modalities.video.data import VideoData
@@ -83,6 +86,8 @@ __all__ = [
     "SpecAugment",
     "SpectrogramNoise",
     "Split",
+    "TextBatch",
+    "TextData",
     "TokenGrid",
     "VideoBatch",
     "VideoClip",
@@ -98,5 +103,6 @@ __all__ = [
     "mix",
     "noisy_loader",
     "points_loader",
+    "text_loader",
     "video_loader",
 ]

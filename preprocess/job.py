@@ -25,7 +25,7 @@ from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
 from ..shards.stores.output import Location, output_at, within
 from .datasets import DATASETS, Dataset
-from .encode.encoder import Encoder, in_profile
+from .encode.encoder import Encoder, attached_to, in_profile, prepared, with_settings
 from .encode.video.profile import VideoProfile
 from .executors.base import Executor
 from .executors.local import executor_of
@@ -71,6 +71,7 @@ def make_shards(
     out: Location,
     *,
     profile: VideoProfile | None = None,
+    settings: Sequence[str] = (),
     workers: int | None = None,
     executor: Executor | None = None,
     samples_per_shard: int | None = None,
@@ -88,7 +89,8 @@ def make_shards(
     URLs of folders in object stores (docs/scaling.md); `root` may also be that of one on a web server.
 
     `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `profile` says how
-    video is stored (default: `train`). The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
+    video is stored (default: `train`), `settings` change fields of the dataset's encoder, such as
+    "tokenizer=train:bpe:4000". The tasks run in `executor`, by default `LocalExecutor(workers)`, which starts
     `workers` processes on this machine (default: one per core; 0 runs the tasks in this process). A shard holds
     `samples_per_shard` sources; the default depends on their number.
 
@@ -139,7 +141,7 @@ def make_shards(
     with ExitStack() as stack, _memory_is_no_bug():
         tree = stack.enter_context(raw_tree(root))
         raw = _listed(sources_of, tree)
-        encoder = in_profile(raw.encoder, profile)
+        encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
         limits = limits or Limits()
         splits = {
             name: SplitJob(
@@ -150,6 +152,7 @@ def make_shards(
                 retry_rejects=retry_rejects,
                 part=own,
                 repair=repair,
+                attached=attached_to(encoder),
             )
             for name in raw.splits
         }

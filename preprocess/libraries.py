@@ -27,6 +27,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "image": ("numpy", "opencv-python-headless"),
     "points": ("laspy", "numpy", "trimesh"),
     "mesh": ("h5py", "numpy", "scikit-fem", "scipy", "trimesh"),
+    "text": ("numpy", "pyarrow", "tokenizers"),
 }
 """The packages, besides PyAV, that decide the bytes of a modality."""
 _ALL = tuple(sorted({name for names in _PACKAGES.values() for name in names}))

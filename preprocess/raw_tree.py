@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LISTS = frozenset({"", ".csv", ".json", ".jsonl", ".list", ".lst", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
 """The suffixes of files that datasets read to list their sources."""
-READ_WHOLE = ("las", "meshgraphnets")
+READ_WHOLE = ("las", "meshgraphnets", "jsonl", "parquet_text", "txt")
 """The datasets that read their media to list them."""
 
 

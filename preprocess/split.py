@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +61,8 @@ class SplitJob:
     `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
     `max_rejects` is the largest share of rejects. With `retry_rejects`, shards with rejects do not stand. `part` is the
     part of the tasks that this run does, beside other runs; None for all. With `repair`, shards stand whose bytes are
-    those that were written, and others are encoded again to the same bytes.
+    those that were written, and others are encoded again to the same bytes. `attached` are further files beside
+    dataset.json.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class SplitJob:
         retry_rejects: bool = False,
         part: Part | None = None,
         repair: bool = False,
+        attached: Mapping[str, bytes] | None = None,
     ) -> None:
         self.folder = folder
         self.output = output_at(folder)
@@ -91,6 +93,7 @@ class SplitJob:
         self._max_rejects = max_rejects
         self._retry_rejects = retry_rejects
         self._repair = repair
+        self._attached = attached or {}
         self._records = Records(self.output, WrittenShard)
         self._efforts: dict[str, Effort] = {}
         self._rejects: Sequence[Reject] = ()
@@ -133,6 +136,7 @@ class SplitJob:
             self._repair
             or not job.verified
             or None in found
+            or any(self.output.whole(name, len(data)) != data for name, data in self._attached.items())
             or (self._retry_rejects and any(read and read["rejects"] for read in found))
         ):
             return False
@@ -310,6 +314,8 @@ class SplitJob:
             raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
         check_rejects(self.folder, rejects, self._n_listed, self._max_rejects)
         self.output.remove_leftovers()  # of processes that were killed in this run
+        for name, data in self._attached.items():
+            self.output.publish(name, data)
         finish_split(self.output, self.info, self._written(), rejects)
         self._rejects = rejects
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from ...shards.config import Json
+from ...shards.config import Config, Json, with_set
 from ...shards.members.member import Member
 from ..source import Source
 from .video.profile import PROFILES, VideoProfile
@@ -60,3 +61,43 @@ def in_profile(encoder: Encoder, profile: VideoProfile | None) -> Encoder:
     if profile != PROFILES["train"]:
         raise ValueError(f"profile {profile.name!r} is for video, but this dataset is {encoder.modality}; leave it out")
     return encoder
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """An encoder that makes something of all sources before it encodes one, such as a tokenizer."""
+
+    def prepared(self, sources: Mapping[str, Sequence[Source]]) -> Encoder:
+        """The encoder that encodes; the same `sources` of each split give the same one."""
+        ...
+
+
+@runtime_checkable
+class Attaching(Protocol):
+    """An encoder whose split has further files beside dataset.json."""
+
+    @property
+    def attached(self) -> Mapping[str, bytes]:
+        """Their contents by name. Its settings decide them."""
+        ...
+
+
+def with_settings(encoder: Encoder, assignments: Sequence[str]) -> Encoder:
+    """The encoder with changed fields, such as "tokenizer=train:bpe:4000". ValueError for a field that it has not."""
+    if not assignments:
+        return encoder
+    if not isinstance(encoder, Config):
+        raise ValueError(f"the encoder of {encoder.modality} has no fields that can be set; leave --set out")
+    changed = with_set(encoder, assignments)
+    assert isinstance(changed, type(encoder))
+    return changed
+
+
+def prepared(encoder: Encoder, sources: Mapping[str, Sequence[Source]]) -> Encoder:
+    """The encoder that encodes, after what it makes of the `sources` of each split."""
+    return encoder.prepared(sources) if isinstance(encoder, Preparing) else encoder
+
+
+def attached_to(encoder: Encoder) -> Mapping[str, bytes]:
+    """The files that the encoder's splits have beside dataset.json."""
+    return encoder.attached if isinstance(encoder, Attaching) else {}

@@ -29,6 +29,7 @@ from .manifest import Manifest
 from .rejects import read_rejects
 from .shard_check import ShardCheck
 from .shard_facts import ShardFacts
+from .tokenizer import tokenizer_problems
 from .unique_keys import hashes_of, repeated_keys
 
 MAX_PROBLEMS_PER_SHARD = 100
@@ -173,6 +174,7 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
     info = manifest.info
     yield from _text_problems(manifest.store, DATASET_JSON, info)
     yield from _version_problems(manifest)
+    yield from tokenizer_problems(manifest.store, info)
     declared = set(manifest.shard_names)
     for name in _tars(manifest.store) if info["profile"] != FOREIGN else ():
         if name not in declared:

@@ -13,9 +13,12 @@ from .mesh import MESH
 from .points import POINTS
 from .sound import SOUND
 from .text import BYTES, JSON, TEXT
+from .tokens import TOKENS
 from .video import VIDEO
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, SOUND, TEXT, VIDEO)}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, SOUND, TEXT, TOKENS, VIDEO)
+}
 """Kinds by name. Members of other kinds are stored too; only their checksum is verified."""
 
 PLACE = ("offset", "size", "xxh3_128")

@@ -22,6 +22,11 @@ def json_problems(member: Member) -> Iterator[str]:
         yield f"is no JSON ({error})"
 
 
+def text_member(text: str) -> Member:
+    """A text as a member, in UTF-8."""
+    return Member(kind=TEXT.name, data=text.encode())
+
+
 JSON = Kind(name="json", check=json_problems)
 TEXT = Kind(name="text")
 BYTES = Kind(name="bytes")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from maskstream.pipelines import (
     masks,
     mesh_loader,
     points_loader,
+    text_loader,
     video_loader,
 )
 from maskstream.pipelines.augment.diffusion import LinearNoise
@@ -37,6 +40,7 @@ from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.source import Source
@@ -45,6 +49,7 @@ from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.format.dataset import finish_split
@@ -94,7 +99,8 @@ class Sized:
 class Modality:
     """samples(folder) makes SAMPLES samples with raw files in `folder`; loader opens a split with the options that all
     loaders take; source is of a Split, with the same settings; component is the member that holds the
-    data; rows are the comparable values of each sample of a batch.
+    data; rows are the comparable values of each sample of a batch; encoder is the one that made the samples, where a
+    split says more of it than its name.
     """
 
     samples: Callable[[Path], list[Sample]]
@@ -102,6 +108,7 @@ class Modality:
     component: str
     source: Callable[[Split], Source[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
+    encoder: Callable[[], TokenEncoder] | None = None
 
 
 def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Sample]] | None = None) -> Path:
@@ -113,6 +120,10 @@ def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Samp
     shards = [[next(left) for _ in range(size)] for size in SHARD_SIZES]
     records = [write_shard(out / f"t-{i:06d}.tar", shard) for i, shard in enumerate(shards)]
     info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
+    if (make := MODALITIES[modality].encoder) is not None:
+        info = replace(info, settings={"encoder": make().to_dict(defaults=True)})
+        for name, data in make().attached.items():
+            (out / name).write_bytes(data)
     finish_split(out, info, records, [])
     return out
 
@@ -244,6 +255,59 @@ def open_mesh(split: Path, **options: Any) -> Loader[Any]:
     return mesh_loader(split, **MESH, **options)
 
 
+STORY = "the quick brown fox jumped over the lazy dog and ran home while unbelievably many old birds sang"
+
+
+def text_of(i: int) -> str:
+    """Text `i`, of 20 words and more."""
+    words = np.random.default_rng(i).choice(STORY.split(), 20 + i)
+    return f"{' '.join(words)}."
+
+
+@cache
+def text_encoder() -> TokenEncoder:
+    """An encoder whose tokenizer is trained on all texts, with a lexicon of four words."""
+    sources = [Raw(id=f"{i}", path=Path(), computed=True, meta={"text": text_of(i)}) for i in range(SAMPLES)]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, line in {"noun": "fox n", "verb": "run v", "adj": "lazy a", "adv": "home r"}.items():
+            (Path(folder) / f"index.{name}").write_text(f"{line} 1 0 1 1 01\n")
+        return TextEncoder(tokenizer="train:bpe:300", classes=folder).prepared({"train": sources})
+
+
+def text_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for i in range(SAMPLES):
+        (raw / f"{i}.txt").write_text(text_of(i))
+        made = text_encoder().encode(Raw(id=f"{i}", path=raw / f"{i}.txt"))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
+    return samples
+
+
+TEXT: dict[str, Any] = {
+    "length": 24,
+    "packing": "row",
+    "mask": masks.Padded(mask=masks.Replace(mask=masks.ByClass(ratio=0.3))),
+}
+
+
+def open_text(split: Path, **options: Any) -> Loader[Any]:
+    return text_loader(split, **TEXT, **options)
+
+
+def text_rows(batch: Any) -> list[list[Any]]:
+    """Those of the rows, and the tokens of the form without padding, which has no rows."""
+    mask = batch.mask
+    real = [mask.target[i, : mask.n_target[i]].tolist() for i in range(len(batch))]
+    arrays = (batch.tokens, batch.documents, batch.words, batch.classes, batch.lengths, mask.masked, mask.tokens)
+    places = batch.unpadded.index // batch.tokens.shape[1]
+    unpadded = [batch.unpadded.tokens[places == i].tolist() for i in range(len(batch))]
+    return [
+        [batch.key[i], int(batch.label[i]), real[i], unpadded[i], *(one[i].tolist() for one in arrays)]
+        for i in range(len(batch))
+    ]
+
+
 MODALITIES: dict[str, Modality] = {
     "audio": Modality(
         samples=audio_samples,
@@ -275,6 +339,14 @@ MODALITIES: dict[str, Modality] = {
         loader=open_points,
         source=PointsData(**POINTS).source,
         component="points.npy",
+    ),
+    "text": Modality(
+        samples=text_samples,
+        loader=open_text,
+        source=TextData(**TEXT).source,
+        component="tokens.npy",
+        rows=text_rows,
+        encoder=text_encoder,
     ),
     "video": Modality(
         samples=video_samples,

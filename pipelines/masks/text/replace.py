@@ -15,6 +15,9 @@ from ..patterns.padded import Padded
 from .batch import TextMaps
 from .words import WholeWords
 
+OF_THE_SPLIT = -1
+"""Stands for an id, or the number of ids, of the tokenizer of a split."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replace(Mask):
@@ -22,13 +25,14 @@ class Replace(Mask):
 
     Each hidden token is unchanged with probability `keep`, becomes a uniformly random id below `vocabulary` with
     probability `random`, and `mask_id` otherwise, independently of the others. The labels are the original ids at
-    `target`. The cues are `tokens` and those of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 %
-    random, 10 % unchanged.
+    `target`. Left out, mask_id and vocabulary become those of the tokenizer of the split that a loader opens. The cues
+    are `tokens` and those of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 % random, 10 %
+    unchanged.
     """
 
     mask: Mask
-    mask_id: int
-    vocabulary: int
+    mask_id: int = OF_THE_SPLIT
+    vocabulary: int = OF_THE_SPLIT
     keep: float = 0.1
     random: float = 0.1
 
@@ -38,7 +42,8 @@ class Replace(Mask):
                 f"keep and random are probabilities, 0 or more and together at most 1, got keep={self.keep}, "
                 f"random={self.random}"
             )
-        if self.vocabulary < 1 or self.mask_id < 0:
+        left_out = self.vocabulary == self.mask_id == OF_THE_SPLIT
+        if (self.vocabulary < 1 or self.mask_id < 0) and not left_out:
             raise ValueError(
                 f"vocabulary is a number of ids and mask_id an id, got vocabulary={self.vocabulary}, "
                 f"mask_id={self.mask_id}"
@@ -52,6 +57,8 @@ class Replace(Mask):
         return self.mask.hide(grid, draw)
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
+        if self.mask_id == OF_THE_SPLIT:
+            raise ValueError(f"{self} has no ids; give mask_id= and vocabulary=, or draw it by a loader of texts")
         maps = self.mask.maps(grid, draw)
         tokens = sized(draw.cues.need("tokens", by="Replace"), grid.size, "tokens", "Replace").astype(np.int64)
         places = np.flatnonzero(maps.hidden)

@@ -26,6 +26,8 @@ def words_of(context: typer.Context, leave: Collection[str]) -> list[str]:
             words.append(str(value))
         elif isinstance(value, bool):
             words.append(parameter.opts[0])
+        elif isinstance(value, list | tuple):
+            words += [word for one in value for word in (parameter.opts[0], str(one))]
         else:
             words += [parameter.opts[0], str(value)]
     return words

@@ -49,6 +49,16 @@ def shards(
     profile: Annotated[
         str, typer.Option(help="How video is encoded: train, copy or fps (docs/shard-format.md).")
     ] = "train",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change a field of the dataset's encoder: tokenizer=train:wordpiece:8000 or tokenizer=FILE (texts), "
+            "short_side=256 (images), ...",
+            show_default=False,
+        ),
+    ] = None,
     workers: Workers = None,
     samples_per_shard: Annotated[
         int | None, typer.Option(min=1, help="Source files per shard.", show_default=False)
@@ -189,6 +199,7 @@ def shards(
             root,
             out,
             profile=PROFILES[profile],
+            settings=settings or (),
             workers=workers,
             executor=runs,
             samples_per_shard=samples_per_shard,

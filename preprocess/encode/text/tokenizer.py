@@ -1,0 +1,138 @@
+"""Tokenizers of the `tokenizers` package: trained on the texts of a dataset, or given by path.
+
+A trained tokenizer is a function of the texts alone. The package's own trainer of word pieces is not: the ids of pieces
+within words follow the order of a hash table, which differs in every process. So word pieces are trained as byte pairs
+on letters that say whether they begin a word, which gives the same merges and keeps their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.decoders import WordPiece as WordPieceDecoder
+
+from ....shards.format.tokenizer import TokenizerFacts
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""The special tokens of a trained tokenizer, whose ids are 0 to 4."""
+ALGORITHMS = ("wordpiece", "bpe")
+TRAIN = "train:"
+LEAST = 300
+"""The smallest vocabulary: 256 bytes, special tokens and some pieces."""
+_NAMES = {
+    "pad": ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>"),
+    "unknown": ("[UNK]", "<unk>"),
+    "begin": ("[CLS]", "<s>", "<|startoftext|>", "<bos>"),
+    "end": ("[SEP]", "</s>", "<|endoftext|>", "<eos>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""The names that special tokens have in published tokenizers, the usual one first."""
+_LETTERS = 2000
+"""The most letters of a vocabulary of word pieces; words with rarer ones are not used for training."""
+_WITHIN = 0xF0000
+"""Letters within a word become characters of a private plane from here on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """How a tokenizer is trained: the algorithm, and the size of its vocabulary."""
+
+    algorithm: str
+    vocabulary: int
+
+    @classmethod
+    def parse(cls, words: str) -> Training:
+        """Of `train:wordpiece:8000`. ValueError for anything else."""
+        algorithm, _, size = words.removeprefix(TRAIN).partition(":")
+        if algorithm not in ALGORITHMS or not size.isdecimal() or int(size) < LEAST:
+            raise ValueError(
+                f"tokenizer={words!r} is no training; write {TRAIN}ALGORITHM:SIZE with {' or '.join(ALGORITHMS)} and a "
+                f"vocabulary of {LEAST} or more, such as {TRAIN}wordpiece:8000, or the path of a tokenizer.json"
+            )
+        return cls(algorithm=algorithm, vocabulary=int(size))
+
+    def trained(self, texts: Iterable[str]) -> bytes:
+        """The tokenizer.json of a tokenizer that is trained on `texts`; the same texts give the same bytes."""
+        tokenizer = _word_pieces(self.vocabulary, texts) if self.algorithm == "wordpiece" else self._byte_pairs(texts)
+        return tokenizer.to_str(pretty=False).encode()
+
+    def _byte_pairs(self, texts: Iterable[str]) -> Tokenizer:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = ByteLevelDecoder()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocabulary,
+            special_tokens=[*SPECIAL],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return tokenizer
+
+
+def _word_pieces(vocabulary: int, texts: Iterable[str]) -> Tokenizer:
+    """Uncased word pieces as BERT's: lower case without accents, cut at spaces and punctuation."""
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    words, letters = pre_tokenizers.BertPreTokenizer(), Counter[str]()
+    counts = Counter[str]()
+    for text in texts:
+        counts.update(word for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text)))
+    for word, count in counts.items():
+        for letter in word:
+            letters[letter] += count
+    kept = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:_LETTERS])
+    within = {letter: chr(_WITHIN + i) for i, letter in enumerate(kept)}
+    shown = {inner: letter for letter, inner in within.items()}
+    marked = {word: word[0] + "".join(within[one] for one in word[1:]) for word in counts if {*word} <= within.keys()}
+    firsts = sorted({word[0] for word in marked.values()})
+    inners = sorted({letter for word in marked.values() for letter in word[1:]})
+    pairs = Tokenizer(models.BPE())
+    pairs.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(SPECIAL), initial_alphabet=[*firsts, *inners], show_progress=False
+    )
+    pairs.train_from_iterator((f"{marked[word]} " * counts[word] for word in sorted(marked)), trainer)
+    ids = pairs.get_vocab()
+    pieces = [_piece(token, shown) for token in sorted(ids, key=ids.__getitem__)]
+    found = {piece: i for i, piece in enumerate(dict.fromkeys([*SPECIAL, *pieces]))}
+    tokenizer = Tokenizer(models.WordPiece(found, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, words
+    tokenizer.decoder = WordPieceDecoder()
+    tokenizer.add_special_tokens([*SPECIAL])
+    return tokenizer
+
+
+def _piece(token: str, shown: dict[str, str]) -> str:
+    """A trained token as a word piece, with ## if it does not begin a word."""
+    piece = "".join(shown.get(letter, letter) for letter in token)
+    return f"##{piece}" if token[0] in shown else piece
+
+
+@lru_cache(maxsize=4)
+def tokenizer_of(definition: bytes) -> Tokenizer:
+    """The tokenizer of a tokenizer.json. Special tokens in a text are text. ValueError if it is none."""
+    try:
+        tokenizer = Tokenizer.from_str(definition.decode())
+    except Exception as error:  # the package raises no narrower type
+        raise ValueError(f"is no tokenizer.json ({error}); the tokenizers package writes one by save()") from error
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def facts_of(definition: bytes) -> TokenizerFacts:
+    """The facts of a tokenizer.json. ValueError if it is none, or has not the specials that rows of texts need."""
+    tokenizer = tokenizer_of(definition)
+    known = {
+        what: next((i for i in map(tokenizer.token_to_id, names) if i is not None), None)
+        for what, names in _NAMES.items()
+    }
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    return TokenizerFacts(sha256=hashlib.sha256(definition).hexdigest(), vocabulary=highest + 1, **known)

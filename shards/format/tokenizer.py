@@ -1,0 +1,69 @@
+"""The tokenizer of a split of texts: `tokenizer.json` beside dataset.json, which has its sha256."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import Config
+from ..errors import MissingFileError, ShardError, StoreError
+from ..stores.base import Store
+from .damage import REMEDY
+
+TOKENIZER_JSON = "tokenizer.json"
+"""The file, in the format of the `tokenizers` package."""
+MAX_TOKENIZER_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerFacts(Config):
+    """What a loader must know of a tokenizer. It is part of the encoder's settings in dataset.json.
+
+    sha256: of tokenizer.json, in hex. vocabulary: the number of ids. pad, unknown, begin, end, mask: the ids of the
+    special tokens, such as [PAD], [UNK], [CLS], [SEP] and [MASK]; None for one that the tokenizer does not have.
+    """
+
+    sha256: str
+    vocabulary: int
+    pad: int | None = None
+    unknown: int | None = None
+    begin: int | None = None
+    end: int | None = None
+    mask: int | None = None
+
+
+def tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
+    """The facts in the dataset.json `info` of the split at `location`. ShardError if it has none."""
+    described = info["settings"].get("encoder", {})
+    try:
+        return TokenizerFacts.from_dict(described["tokenizer"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(
+            f"the dataset.json of {location} describes no tokenizer, so its texts cannot be read; {REMEDY}"
+        ) from error
+
+
+def read_tokenizer(store: Store, facts: TokenizerFacts) -> bytes:
+    """The contents of the tokenizer.json of a split. ShardError if it is missing or another one than `facts` says."""
+    path = f"{store.location}/{TOKENIZER_JSON}"
+    try:
+        data = store.whole(TOKENIZER_JSON, MAX_TOKENIZER_BYTES)
+    except MissingFileError as error:
+        raise ShardError(f"{store.location} has a dataset.json, but no {TOKENIZER_JSON}; {REMEDY}") from error
+    except StoreError as error:
+        raise ShardError(f"{error}; {REMEDY}") from error
+    if (found := hashlib.sha256(data).hexdigest()) != facts.sha256:
+        raise ShardError(f"{path} has the sha256 {found}, but dataset.json says {facts.sha256}; {REMEDY}")
+    return data
+
+
+def tokenizer_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the tokenizer of a split; nothing where its encoder has none."""
+    if "tokenizer" not in info["settings"].get("encoder", {}):
+        return
+    try:
+        read_tokenizer(store, tokenizer_facts(store.location, info))
+    except ShardError as error:
+        yield str(error)

@@ -1,0 +1,80 @@
+"""Raw datasets of texts: lines, rows and files."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from maskstream.preprocess.datasets.text.documents import jsonl, parquet_text
+from maskstream.preprocess.datasets.text.txt import txt
+from maskstream.shards.errors import DatasetError
+
+
+def write(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def listed(dataset):
+    return {
+        split: [(s.id, dataset.label_names[s.label] if s.label >= 0 else None) for s in sources]
+        for split, sources in dataset.splits.items()
+    }
+
+
+def test_splits_by_line_by_file_and_by_folder(tmp_path):
+    write(tmp_path / "train.jsonl", {"text": "a", "label": "x"}, {"text": "b", "split": "val", "label": "y"})
+    write(tmp_path / "validation" / "0.jsonl", {"text": "c"})
+    write(tmp_path / "other.jsonl", {"text": "d", "id": 7})
+    dataset = jsonl(tmp_path)
+    assert (dataset.name, dataset.modality, dataset.label_names) == ("jsonl", "text", ("x", "y"))
+    assert listed(dataset) == {
+        "train": [("7", None), ("train.jsonl:1", "x")],
+        "val": [("train.jsonl:2", "y"), ("validation/0.jsonl:1", None)],
+    }
+
+
+def test_labels_that_are_numbers_keep_their_value(tmp_path):
+    write(tmp_path / "a.jsonl", {"text": "a", "label": 2}, {"text": "b", "label": 0})
+    dataset = jsonl(tmp_path)
+    assert dataset.label_names == ("0", "1", "2")
+    assert [s.label for s in dataset.splits["train"]] == [2, 0]
+
+
+def test_rows_of_parquet_files(tmp_path):
+    pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), tmp_path / "val.parquet")
+    assert listed(parquet_text(tmp_path)) == {"val": [("val.parquet:0", "x"), ("val.parquet:1", "y")]}
+    pq.write_table(pa.table({"words": ["a"]}), tmp_path / "val.parquet")
+    with pytest.raises(DatasetError, match="has no column 'text' but words"):
+        parquet_text(tmp_path)
+
+
+def test_a_folder_of_files(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "a.txt").write_text("a")
+    assert listed(txt(tmp_path)) == {"train": [("train/cat/a.txt", "cat")]}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text": "a", "label": [1]}, "legal are names and numbers"),
+        ({"text": "a", "label": -3}, "legal are names and numbers"),
+        ({"text": "a", "split": "dev"}, "the split is 'dev'; legal are train, val, test"),
+        ({"text": "a", "id": 1.5}, "are to be text"),
+    ],
+)
+def test_lines_that_cannot_be_listed(tmp_path, line, message):
+    write(tmp_path / "a.jsonl", line)
+    with pytest.raises(DatasetError, match=message):
+        jsonl(tmp_path)
+
+
+def test_names_and_numbers_do_not_mix_and_something_must_be_there(tmp_path):
+    write(tmp_path / "a.jsonl", {"text": "a", "label": 2}, {"text": "b", "label": "x"})
+    with pytest.raises(DatasetError, match="use one kind"):
+        jsonl(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="holds no documents"):
+        jsonl(tmp_path / "empty")
