@@ -24,7 +24,7 @@ from ...shards.format.sample import Reject
 from ...shards.named import named
 from ...shards.stores.output import Location, Output, output_at, within
 from ..datasets import DATASETS, Dataset
-from ..encode.encoder import in_profile
+from ..encode.encoder import Encoder, in_profile, prepared, with_settings
 from ..encode.video.profile import VideoProfile
 from ..executors.base import Executor
 from ..file_state import FileState
@@ -62,6 +62,7 @@ def add_sources(
     out: Location,
     *,
     profile: VideoProfile | None = None,
+    settings: Sequence[str] = (),
     workers: int | None = None,
     executor: Executor | None = None,
     samples_per_shard: int | None = None,
@@ -83,7 +84,8 @@ def add_sources(
     listing = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
     with raw_tree(root) as tree:
         raw = tree.dataset(listing)
-        found = {name: _new(raw, name, within(out, name), profile, tree.files) for name in raw.splits}
+        encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
+        found = {name: _new(raw, name, within(out, name), encoder, tree.files) for name in raw.splits}
     todo = {name: new for name, new in found.items() if new.sources}
     reports, n_sources, wall_s = {}, 0, 0.0
     for name, new in todo.items():
@@ -93,6 +95,7 @@ def add_sources(
             root,
             folder,
             profile=profile,
+            settings=settings,
             samples_per_shard=samples_per_shard or new.samples_per_shard,
             workers=workers,
             executor=executor,
@@ -119,7 +122,7 @@ def add_sources(
     )
 
 
-def _new(raw: Dataset, name: str, folder: Location, profile: VideoProfile | None, files: RawFiles) -> _New:
+def _new(raw: Dataset, name: str, folder: Location, encoder: Encoder, files: RawFiles) -> _New:
     """What the split in a folder does not have. Raises DatasetError or ResumeError if it cannot be added to."""
     output = output_at(folder)
     if not is_split(output.store):
@@ -129,7 +132,7 @@ def _new(raw: Dataset, name: str, folder: Location, profile: VideoProfile | None
         )
     manifest = Manifest.load(output.store)
     settings = manifest.info["settings"]
-    wanted = json.loads(json.dumps(in_profile(raw.encoder, profile).to_dict(defaults=True)))
+    wanted = json.loads(json.dumps(encoder.to_dict(defaults=True)))
     if changes := "; ".join(differences({"encoder": settings.get("encoder")}, {"encoder": wanted})):
         raise DatasetError(f"{folder} was made with other settings ({changes}); use its settings")
     rejects = read_rejects(output.store, manifest.info)

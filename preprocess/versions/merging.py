@@ -20,6 +20,7 @@ from ...shards.format.dataset import (
 )
 from ...shards.format.fingerprint import fingerprint_of
 from ...shards.format.manifest import Manifest
+from ...shards.format.tokenizer import tokenizer_files
 from ...shards.stores.elsewhere import file_of, folder_of, is_elsewhere, joined, seen_from
 from ...shards.stores.merged import merged_store
 from ...shards.stores.output import Location, Output, output_at
@@ -74,6 +75,8 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
             return _report(before)
         written = publish_rejects_and_removed(output, version, found)
         description |= written | {"files": {**description["files"], **written["files"]}}
+        for name, data in tokenizer_files(found[0].store, found[0].info).items():
+            output.publish(name, data)
         publish_version(output, description)
         _tidy(output)
     return _report(description)

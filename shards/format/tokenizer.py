@@ -59,11 +59,16 @@ def read_tokenizer(store: Store, facts: TokenizerFacts) -> bytes:
     return data
 
 
+def tokenizer_files(store: Store, info: Mapping[str, Any]) -> dict[str, bytes]:
+    """The tokenizer.json of a split by its name; nothing where its encoder has none."""
+    if "tokenizer" not in info["settings"].get("encoder", {}):
+        return {}
+    return {TOKENIZER_JSON: read_tokenizer(store, tokenizer_facts(store.location, info))}
+
+
 def tokenizer_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the tokenizer of a split; nothing where its encoder has none."""
-    if "tokenizer" not in info["settings"].get("encoder", {}):
-        return
     try:
-        read_tokenizer(store, tokenizer_facts(store.location, info))
+        tokenizer_files(store, info)
     except ShardError as error:
         yield str(error)

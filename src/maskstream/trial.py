@@ -51,7 +51,7 @@ def option(
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskArgument:
     """A field of a data config that is a mask: the option that names it, its default name in MASKS, a grid with the
-    axes that it is drawn on, and the cues that the loader provides.
+    axes that it is drawn on, the cues that the loader provides, and those that a mask must read.
     """
 
     option: str = "mask"
@@ -59,11 +59,12 @@ class MaskArgument:
     default: str
     grid: TokenGrid
     cues: frozenset[str] = frozenset()
+    must: frozenset[str] = frozenset()
 
     def fits(self, mask: Mask) -> bool:
         """Whether the mask can be drawn on this grid with these cues."""
-        if mask.needs:
-            return mask.needs <= self.cues
+        if mask.needs or self.must:
+            return self.must <= mask.needs <= self.cues
         try:
             mask.draw(self.grid, [Draw.of(0, 0, "", 0, START, Cues())])
         except ValueError:

@@ -21,6 +21,7 @@ DEFAULTS = {
     "image": {"mask": masks.Random(ratio=0.75)},
     "mesh": {"mask": masks.MeshNodes(ratio=0.4)},
     "points": {"mask": masks.Padded(mask=masks.VoxelAware(foreground=0.95, background=0.99))},
+    "text": {"mask": masks.Padded(mask=masks.WholeWords(ratio=0.15))},
     "video": {"mask": masks.MotionGuided(ratio=0.9)},
 }
 
@@ -32,7 +33,7 @@ def test_masks_by_default(name):
     assert {argument: getattr(settings, argument) for argument in DEFAULTS[name]} == DEFAULTS[name]
 
 
-@pytest.mark.parametrize("name", ["audio", "mesh", "points"])
+@pytest.mark.parametrize("name", ["audio", "mesh", "points", "text"])
 def test_exactly_the_names_that_are_legal_are_drawn_by_the_loader(name, tmp_path):
     folder, modality = write_split(name, tmp_path), MODALITIES[name]
     assert modality_of(folder) is modality

@@ -56,6 +56,8 @@ class TextData(DataConfig[TextBatch]):
             raise ValueError("a packed row has several samples, so there are no fields; use packing='row' or no fields")
         if self.mask is not None and (other := self.mask.needs - CUES):
             raise ValueError(f"{self.mask} needs {', '.join(sorted(other))}; texts have {', '.join(sorted(CUES))}")
+        if self.mask is not None and "words" not in self.mask.needs:
+            raise ValueError(f"{self.mask} does not read words, so it would hide padding; use Tokens or WholeWords")
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

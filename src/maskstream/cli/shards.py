@@ -185,6 +185,7 @@ def shards(
                 root,
                 out,
                 profile=PROFILES[profile],
+                settings=settings or (),
                 workers=workers,
                 executor=runs,
                 samples_per_shard=samples_per_shard,

@@ -12,9 +12,10 @@ from .audiovisual import AUDIOVISUAL
 from .image import IMAGE
 from .mesh import MESH
 from .points import POINTS
+from .text import TEXT
 from .video import VIDEO
 
-MODALITIES: dict[str, Modality] = {one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE)}
+MODALITIES: dict[str, Modality] = {one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT)}
 
 
 def modality_of(location: str | Path) -> Modality:

@@ -1,0 +1,218 @@
+"""The loader of texts: packed rows, windows, special tokens, cues of masks, mixtures."""
+
+import json
+import logging
+from dataclasses import replace
+from itertools import chain, islice
+
+import numpy as np
+import pytest
+
+from maskstream.pipelines import Loader, Split, masks, mix, text_loader
+from maskstream.pipelines.modalities.text.batch import NO_CLASS
+from maskstream.pipelines.modalities.text.data import TextData, with_ids
+from maskstream.preprocess.versions import remove
+from maskstream.shards.errors import ShardError
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import TokenizerFacts
+from maskstream.shards.media.npy import read_npy
+
+from ....resealed import reseal
+from ...every_modality import MODALITIES, SAMPLES, text_rows, write_split
+
+LENGTH = 48
+MASK = masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3)))
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split("text", tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def stored(split):
+    """The tokens, words and classes of each sample, by key."""
+    manifest = Manifest.load(split)
+    names = ("tokens.npy", "words.npy", "classes.npy")
+    read = manifest.store.read
+    return {
+        manifest.key(i): [read_npy(read(*manifest.member(i, name))).astype(int) for name in names]
+        for i in range(SAMPLES)
+    }
+
+
+def opened(split, **options):
+    settings = {"length": LENGTH, "mask": MASK, "batch_size": 3, "seed": 5, "threads": 1, "device": "cpu"}
+    return text_loader(split, **settings | options)
+
+
+def test_packed_rows_hold_every_token_of_an_epoch_once(split, stored):
+    seen = {}
+    for batch in opened(split, shuffle=False):
+        weight = [1.0] * len(batch) if batch.weight is None else batch.weight.tolist()
+        assert (batch.label == -1).all()
+        for i in np.flatnonzero(weight):
+            for number in range(int(batch.documents[i].max()) + 1):
+                tokens = batch.tokens[i][batch.documents[i] == number].tolist()
+                assert (tokens[0], tokens[-1]) == (2, 3)
+                seen.setdefault("pieces", []).append(tokens[1:-1])
+    whole = sorted(chain.from_iterable(seen["pieces"]))
+    assert whole == sorted(chain.from_iterable(tokens.tolist() for tokens, *_ in stored.values()))
+    assert len(seen["pieces"]) >= SAMPLES
+
+
+def test_rows_are_padded_at_the_end_and_numbered(split):
+    batch = next(iter(opened(split)))
+    for i in range(len(batch)):
+        length = int(batch.lengths[i])
+        documents, words = batch.documents[i].tolist(), batch.words[i].tolist()
+        assert documents[length:] == [-1] * (LENGTH - length)
+        assert (np.diff(documents[:length]) >= 0).all()
+        assert {*documents[:length]} == {*range(documents[length - 1] + 1)}
+        own = [word for word in words if word >= 0]
+        assert own[0] == 0
+        assert {*np.diff(own).tolist()} <= {0, 1}
+        special = batch.tokens[i][batch.words[i] < 0][: length - len(own)]
+        assert {*special.tolist()} <= {2, 3}
+        assert (batch.tokens[i][length:] == 0).all()
+        assert (batch.classes[i][batch.words[i] < 0] == NO_CLASS).all()
+
+
+def test_the_same_packed_batches_at_every_topology_and_after_a_resume(split):
+    total = 2 * len(opened(split))
+    whole = [text_rows_of(batch) for batch in islice(opened(split).repeat(), total)]
+    assert len({str(row) for batch in whole for row in batch}) > len(whole)
+    for ranks in (3,):
+        runs = [opened(split, batch_size=1, rank=rank, world_size=ranks) for rank in range(ranks)]
+        steps = zip(*(islice(run.repeat(), total) for run in runs), strict=True)
+        assert [list(chain.from_iterable(map(text_rows_of, step))) for step in steps] == whole
+    run = opened(split)
+    head = [text_rows_of(batch) for batch in islice(run.repeat(), 2)]
+    other = opened(split)
+    other.load_state_dict(json.loads(json.dumps(run.state_dict())))
+    assert head + [text_rows_of(batch) for batch in islice(other.repeat(), total - 2)] == whole
+
+
+def text_rows_of(batch):
+    return text_rows(replace(batch, classes=batch.classes[:, :0]))
+
+
+def test_the_hidden_words_are_whole_and_the_ids_are_the_tokenizers(split):
+    mask = masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3), keep=0.0, random=0.0))
+    batch = next(iter(opened(split, mask=mask)))
+    hidden = batch.mask.masked
+    assert hidden.any(1).all()
+    assert not hidden[batch.words < 0].any()
+    assert (batch.inputs[hidden] == 4).all()
+    for i in range(len(batch)):
+        words = batch.words[i]
+        for word in words[hidden[i]].unique():
+            assert hidden[i][words == word].all()
+
+
+def test_one_document_a_row_shows_its_beginning_or_a_random_window(split, stored):
+    for batch in opened(split, packing="row", length=16, shuffle=False):
+        for i, key in enumerate(batch.key):
+            inner = batch.tokens[i][1 : int(batch.lengths[i]) - 1].tolist()
+            assert inner == stored[key][0][:14].tolist()
+    starts = set()
+    for batch in islice(opened(split, packing="row", length=16).repeat(), 12):
+        for i, key in enumerate(batch.key):
+            inner = batch.tokens[i][1:-1].tolist()
+            places = [at for at in range(len(stored[key][0])) if stored[key][0][at : at + 14].tolist() == inner]
+            assert places
+            starts.add(places[0])
+            assert batch.classes[i][1:-1].tolist() == stored[key][2][places[0] : places[0] + 14].tolist()
+    assert len(starts) > 5
+
+
+def test_views_share_the_text_and_differ_in_the_mask(split):
+    batch = next(iter(opened(split, views=2)))
+    assert len(batch) == 6
+    assert (batch.tokens[::2] == batch.tokens[1::2]).all()
+    assert (batch.mask.masked[::2] != batch.mask.masked[1::2]).any(1).all()
+
+
+def test_fields_of_one_document_a_row(split):
+    with pytest.raises(ValueError, match="so there are no fields"):
+        opened(split, fields=("json",))
+    assert opened(split, packing="row", fields=()).steps is None
+
+
+def test_a_mixture_of_texts(split):
+    data = TextData(length=LENGTH, mask=MASK)
+    source = data.source(Split.open(split, "text", seed=5, device="cpu"))
+    batch = next(iter(Loader(mix([(source, 1), (source, 2)]), batch_size=4, device="cpu", threads=1)))
+    assert len(batch) == 4
+    other = TextData(length=32, mask=MASK).source(Split.open(split, "text", seed=5, device="cpu"))
+    with pytest.raises(ValueError, match="length: 48 and 32"):
+        mix([(source, 1), (other, 1)])
+
+
+def test_a_removed_document_leaves_its_row(tmp_path, caplog):
+    folder = write_split("text", tmp_path)
+    before = {tuple(row) for batch in opened(folder, shuffle=False, mask=None) for row in batch.tokens.tolist()}
+    remove(folder, ["s3"])
+    with caplog.at_level(logging.WARNING):
+        loader = opened(folder, shuffle=False, mask=None)
+        after = {tuple(row) for batch in loader for row in batch.tokens.tolist()}
+    assert after != before
+    assert loader.stats()["bad"] == 0
+    tokens = read_npy(
+        Manifest.load(folder, version=1).store.read(*Manifest.load(folder, version=1).member(3, "tokens.npy"))
+    )
+    text = " ".join(map(str, tokens.tolist()))
+    assert not any(text in " ".join(map(str, row)) for row in after)
+
+
+def test_a_tokenizer_that_is_another_is_refused(tmp_path):
+    folder = write_split("text", tmp_path)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ShardError, match="has the sha256"):
+        opened(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ShardError, match=r"no tokenizer\.json"):
+        opened(folder)
+    reseal(folder, settings={})
+    with pytest.raises(ShardError, match="describes no tokenizer"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"length": 3}, "a row has 4 tokens or more"),
+        ({"packing": "heap"}, "packing is one of pack, row"),
+        ({"mask": masks.Random(ratio=0.5)}, "would hide padding"),
+        ({"mask": masks.ScoredFirst()}, "needs scores"),
+        ({"views": 0}, "views=0"),
+    ],
+)
+def test_impossible_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TextData(**settings)
+
+
+def test_the_ids_of_a_mask_are_those_of_the_tokenizer():
+    facts = TokenizerFacts(sha256="", vocabulary=900, mask=4)
+    assert with_ids(MASK, facts).mask.mask_id == 4
+    assert with_ids(MASK, facts).mask.vocabulary == 900
+    named = masks.Replace(mask=masks.Tokens(), mask_id=103, vocabulary=900)
+    with pytest.raises(ValueError, match="has mask_id=103, but the tokenizer of this split has 4"):
+        with_ids(named, facts)
+    with pytest.raises(ValueError, match="does not have"):
+        with_ids(MASK, replace(facts, mask=None))
+    plain = masks.Padded(mask=masks.Tokens())
+    assert with_ids(plain, facts) == plain
+
+
+def test_classes_that_a_split_lacks_are_asked_for(split, tmp_path):
+    assert MODALITIES["text"].component == "tokens.npy"
+    manifest = Manifest.load(split)
+    bare = replace(manifest, components={k: v for k, v in manifest.components.items() if k != "classes.npy"})
+    open_ = replace(Split.open(split, "text", device="cpu"), manifest=bare)
+    with pytest.raises(ValueError, match="--set classes="):
+        TextData(mask=masks.Padded(mask=masks.ByClass())).source(open_)
+    source = TextData(mask=MASK).source(open_)
+    batch = next(iter(Loader(source, batch_size=2, device="cpu", threads=1)))
+    assert batch.classes is None
