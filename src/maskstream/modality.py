@@ -45,7 +45,7 @@ class Modality:
     kinds: the kinds of the components of a sample. encoder: makes samples from raw files. trial: the options of
     `preview` and `bench`. figures: makes the figures for a data config and the folder of a split. stages: descriptions
     of the loader's stages and advice on making them cheaper, instead of the general ones. works: by type of model
-    config, the function that shows a model's work in a report. demo: what `maskstream demo` runs.
+    config, the function that shows a model's work in a report. demo: what `maskstream demo` runs, None for nothing.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Modality:
     trial: type[Trial]
     figures: Callable[[DataConfig[Any], str | Path], Figures[Any]]
     works: Mapping[type[ModelConfig[Any]], ShowWork]
-    demo: Demo
+    demo: Demo | None = None
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def data(self, **chosen: Any) -> DataConfig[Any]:

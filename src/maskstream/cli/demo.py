@@ -22,10 +22,11 @@ def demo(
     """
     from ..modalities import MODALITIES
 
-    if modality not in MODALITIES:
-        raise ValueError(f"there is no demo of {modality!r}; legal are {', '.join(MODALITIES)}")
+    demos = {name: one.demo for name, one in MODALITIES.items() if one.demo is not None}
+    if modality not in demos:
+        raise ValueError(f"there is no demo of {modality!r}; legal are {', '.join(demos)}")
     pages = []
-    for command in MODALITIES[modality].demo.commands(modality):
+    for command in demos[modality].commands(modality):
         say(f"maskstream {' '.join(command)}")
         ended = subprocess.run([sys.executable, "-m", "maskstream", *command], check=False)
         if ended.returncode:
