@@ -5,8 +5,8 @@ tokens are averaged, and labels are mixed (mixup) and smoothed. Mixup (Zhang et 
 labels by a weight from a Beta distribution. Here one weight serves a whole batch, whose samples are mixed with those of
 the batch in reverse order; it is drawn from the keys of the batch, so it needs no global random state.
 
-Differs from the authors' code in: no CutMix, no RandAugment, no random erasing and no drop path; one learning rate for
-all layers; the norm stands before the mean over tokens, not after it.
+Differs from the authors' code in: no CutMix, no RandAugment, no random erasing and no drop path; the norm stands before
+the mean over tokens, not after it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class Classifier(Model[BatchT]):
 
     def _encoded(self, inputs: Tensor) -> Tensor:
         index = torch.arange(inputs.shape[1], device=inputs.device).expand(len(inputs), -1)
-        return cast(Tensor, self.encoder(inputs, index))
+        encoded = cast(Tensor, self.encoder(inputs, index))
+        return encoded[:, 1:] if self.config.of.class_token else encoded
 
     def _scores(self, inputs: Tensor) -> Tensor:
         found: Tensor = self.head(self._encoded(inputs).float().mean(dim=1))

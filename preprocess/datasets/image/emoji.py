@@ -36,6 +36,7 @@ STYLES = {
         sha256="f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
     ),
 }
+LIST = "package/emoji.json"
 NO_EMOJI = "Component"
 _PERSON = re.compile(r"\b(man|men|male|woman|women|female|person|people|boy|girl|adult)\b")
 
@@ -59,11 +60,9 @@ class Emoji:
 def emoji(root: Path) -> Dataset:
     """The splits, downloaded into `root`. Raises DatasetError if a download fails."""
     drawn: list[tuple[Emoji, str, Path]] = []
-    for style, package in STYLES.items():
-        images = f"package/img/{style}/64"
-        folder = npm_folder(package, ("package/emoji.json", images), root)
-        listed = _listed(folder / "package/emoji.json", style)
-        drawn += [(one, style, folder / images / one.image) for one in listed]
+    for style in STYLES:
+        folder = style_folder(style, root)
+        drawn += [(one, style, folder / _images(style) / one.image) for one in listed_emoji(folder, style)]
     label_names = tuple(sorted({one.category for one, _, _ in drawn}))
     val = held_out_groups((label_names.index(one.category), one.group) for one, _, _ in drawn)
     splits: dict[str, list[Source]] = {"train": [], "val": []}
@@ -78,8 +77,18 @@ def emoji(root: Path) -> Dataset:
     return Dataset(name=NAME, label_names=label_names, splits=splits, encoder=ImageEncoder())
 
 
-def _listed(path: Path, style: str) -> Iterator[Emoji]:
+def style_folder(style: str, root: Path) -> Path:
+    """The folder of the package of a style, downloaded into `root`. Raises DatasetError if the download fails."""
+    return npm_folder(STYLES[style], (LIST, _images(style)), root)
+
+
+def _images(style: str) -> str:
+    return f"package/img/{style}/64"
+
+
+def listed_emoji(folder: Path, style: str) -> Iterator[Emoji]:
     """The emoji of a style that have an image, each skin tone by itself. Raises DatasetError for another list."""
+    path = folder / LIST
     listed: list[dict[str, Any]] = read_json(path, f"Remove {path.parents[1]} to download it again")
     try:
         for one in listed:

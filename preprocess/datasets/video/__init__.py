@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..dataset import Dataset
 from ..folder import folder
+from .fluent_emoji import fluent_emoji
 from .hmdb51 import hmdb51
 from .k400 import k400
 from .sample import sample
@@ -23,6 +24,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "hmdb51": hmdb51,
     "hmdb51-2": partial(hmdb51, fold=2),
     "hmdb51-3": partial(hmdb51, fold=3),
+    "fluent-emoji": fluent_emoji,
     "wesnoth-units": wesnoth_units,
     "folder": folder,
 }

@@ -109,6 +109,12 @@ def test_a_mixture_has_the_loss_of_both_labels_by_their_shares(run: Path, splits
     assert not torch.allclose(model.eval()(batch).loss(), expected)
 
 
+def test_a_class_token_is_no_part_of_the_mean(run: Path, splits: tuple[Path, Path]) -> None:
+    model, batch = classifier(run, splits[0], "of.class_token=true"), first_batch(run, splits[0])
+    assert model.token_features(batch).shape == (8, 16, 32)
+    torch.testing.assert_close(model.features(batch), model.token_features(batch).mean(dim=1))
+
+
 def test_the_share_is_a_function_of_the_batch(run: Path, splits: tuple[Path, Path]) -> None:
     batch = first_batch(run, splits[0])
     shares = [mixup_share(replace(batch, key=[f"{n}"]), 0.8) for n in range(400)]
