@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
-from ...shards.errors import ShardError
+from ...shards.errors import OutageError, ShardError, StoreError
 from ...shards.format.member_name import split_name
 from ...shards.format.ustar import HashedReader, walk
 from ..encode.points.point_files import POINT_SUFFIXES
 from .indexed import Indexed
 from .sound import index_sound
+from .tar_file import TarFile
 from .video import index_video
 
 CONTAINERS = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
@@ -58,7 +58,7 @@ run of rows, which is a random sample only if the rows are in random order, as i
 """
 
 
-def indexer_of(paths: Sequence[Path], wanted: str | None) -> Indexer:
+def indexer_of(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
     """The indexer of the modality `wanted`, or that of the first sample that can be indexed.
 
     Raises ValueError if that sample has several modalities, or is a cloud or a mesh, or `wanted` is unknown. If no
@@ -68,32 +68,32 @@ def indexer_of(paths: Sequence[Path], wanted: str | None) -> Indexer:
         if wanted not in INDEXERS:
             raise ValueError(f"modality {wanted!r} cannot be indexed; legal are {', '.join(INDEXERS)}")
         return INDEXERS[wanted]
-    for path in paths:
-        components = _first_components(path)
+    for tar in tars:
+        components = _first_components(tar)
         found = [m for m in INDEXERS.values() if components & set(m.components)]
         if len(found) > 1:
             held = ", ".join(sorted(components & {c for m in found for c in m.components}))
             names = " or ".join(f"--modality {m.name}" for m in found)
             raise ValueError(
-                f"a sample of {path} holds {held}; give {names}, or use `maskstream shards`, which stores both on one "
-                "clock"
+                f"a sample of {tar.where} holds {held}; give {names}, or use `maskstream shards`, which stores both on "
+                "one clock"
             )
         if found:
             return found[0]
         if clouds := sorted(components & CLOUDS):
             raise ValueError(
-                f"a sample of {path} holds {clouds[0]}; clouds and meshes cannot be indexed: unpack the tars, and use "
-                "`maskstream shards points-folder`"
+                f"a sample of {tar.where} holds {clouds[0]}; clouds and meshes cannot be indexed: unpack the tars, and "
+                "use `maskstream shards points-folder`"
             )
     return INDEXERS["video"]
 
 
-def _first_components(path: Path) -> set[str]:
+def _first_components(tar: TarFile) -> set[str]:
     """The components of a tar's first sample that has a known component; empty if there is none."""
     known = {component for m in INDEXERS.values() for component in m.components} | CLOUDS
     key, components = "", set[str]()
     try:
-        with path.open("rb") as file:
+        with tar.reading() as (file, _):
             reader = HashedReader(file, lambda size_bytes: None)
             for member in islice(walk(reader, foreign=True), MAX_PROBED):
                 split = split_name(member.name) if member.isreg() else None
@@ -104,6 +104,6 @@ def _first_components(path: Path) -> set[str]:
                         break
                     key, components = split[0], set()
                 components.add(split[1])
-    except (OSError, ShardError):
+    except (OutageError, StoreError, ShardError):
         pass  # indexing reports the error
     return components if components & known else set()

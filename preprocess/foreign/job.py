@@ -6,22 +6,18 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...shards.errors import DatasetError
+from ...shards.errors import DatasetError, StoreError, UnlistedError
 from ...shards.format.columns import FORMAT
-from ...shards.format.dataset import DATASET_JSON, FOREIGN, finish_split
-from ...shards.format.idx import idx_text
-from ...shards.format.record import Row, ShardRecord
+from ...shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
 from ...shards.format.records import Records
-from ...shards.format.sample import DatasetInfo, Reject
-from ...shards.media.packet_table import PACKETS, sidecar
-from ...shards.stores.block_sums import SUMS_OF
-from ...shards.stores.location import local_path
-from ...shards.stores.publish import publishing, remove_leftovers
-from ...shards.stores.sole_writer import sole_writer
+from ...shards.format.sample import DatasetInfo
+from ...shards.stores.elsewhere import joined
+from ...shards.stores.location import is_url, opened
+from ...shards.stores.output import Location, Output, folder_and_name, last_parts, output_at
 from ..executors.base import Executor
 from ..executors.local import executor_of
 from ..ledger import run_tasks
@@ -29,24 +25,25 @@ from ..libraries import InEnvironment, libraries
 from ..limits import Limits
 from ..progress import Progress
 from ..retry import PAUSES_S
+from .collected import Collected
 from .indexer import Indexer, indexer_of
-from .labels import Label, numbered
-from .task import IndexedTar, TarTask, index_tar
+from .tar_file import TarFile
+from .task import IndexedTar, TarTask, index_tar, sidecars
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
     """What was indexed: the split's folder, the numbers of tars with samples and of samples, and rejects by stage."""
 
-    folder: Path
+    folder: Location
     tars: int
     samples: int
     rejects: dict[str, int]
 
 
 def index_tars(
-    tars: Sequence[str | Path],
-    out: str | Path | None = None,
+    tars: Sequence[Location],
+    out: Location | None = None,
     *,
     modality: str | None = None,
     fast: bool = False,
@@ -58,11 +55,12 @@ def index_tars(
 ) -> IndexReport:
     """Write a manifest, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
 
-    tars: local files, or folders of them; they are read once and never written. out: by default the folder of the
-    tars. modality: "video" or "audio", by default that of the first sample. Every entry point of a video is decoded and
-    compared with a full decode, unless `fast` is set; those of a sound always are. Samples that cannot be used become
-    rows of rejects.parquet. The tasks run in `executor`, by default `LocalExecutor(workers)`; the result does not
-    depend on it. A stopped run continues: indexed tars that have not changed are not read again.
+    tars: files, or folders of them, on a disk or at URLs; they are read once and never written. out: by default the
+    folder of the tars; an index in another folder names tars at URLs by these. modality: "video" or "audio", by default
+    that of the first sample. Every entry point of a video is decoded and compared with a full decode, unless `fast` is
+    set; those of a sound always are. Samples that cannot be used become rows of rejects.parquet. The tasks run in
+    `executor`, by default `LocalExecutor(workers)`; the result does not depend on it. A stopped run continues: indexed
+    tars that have not changed are not read again.
 
     `limits` says what a sample may cost (pixels, frames, time, memory); one that costs more, or that crashes a worker
     process twice, becomes a row of rejects.parquet too. A tar that cannot be read is tried again after each of
@@ -74,11 +72,12 @@ def index_tars(
     BusyError if another run writes to it.
     """
     executor = executor_of(executor, workers)
-    paths = _found(tars)
-    folder = _folder(paths, None if out is None else local_path(out, "out"))
-    with sole_writer(folder):
-        work = _Work(indexer_of(paths, modality), fast, limits or Limits(), tuple(pauses_s))
-        return _index(paths, folder, work, executor, progress or Progress())
+    found = _found(tars)
+    output = output_at(_folder(found, out))
+    with output.sole_writer():
+        _check_kind(output)
+        work = _Work(indexer_of([TarFile(tar) for tar in found], modality), fast, limits or Limits(), tuple(pauses_s))
+        return _index(found, output, work, executor, progress or Progress())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,8 @@ class _Work:
         """What decides which samples are used."""
         return {"fast": self.fast, "limits": self.limits.to_dict(defaults=True)}
 
-    def task(self, out: Path, name: str) -> TarTask:
-        """The task of the tar at `out / name`."""
+    def task(self, out: Location, name: str) -> TarTask:
+        """The task of a tar."""
         return TarTask(
             out=out,
             name=name,
@@ -107,22 +106,24 @@ class _Work:
         )
 
 
-def _index(paths: Sequence[Path], folder: Path, work: _Work, executor: Executor, progress: Progress) -> IndexReport:
-    names = [Path(os.path.relpath(path, folder.resolve())).as_posix() for path in paths]
-    tasks = [work.task(folder, name) for name in names]
+def _index(
+    tars: Sequence[Location], output: Output, work: _Work, executor: Executor, progress: Progress
+) -> IndexReport:
+    names = sorted(_name(tar, output) for tar in tars)
+    tasks = [work.task(output.location, name) for name in names]
     environment = libraries(work.indexer.name)
     settings = {"format": FORMAT, "index": work.indexer.name, **work.settings, "libraries": environment}
-    records = Records(folder, IndexedTar)
+    records = Records(output, IndexedTar)
     records.begin(settings)
-    (folder / DATASET_JSON).unlink(missing_ok=True)
-    remove_leftovers(folder)
+    output.remove([DATASET_JSON])
+    output.remove_leftovers()
     try:
         checked = InEnvironment(index_tar, work.indexer.name, environment)
         run_tasks(executor, checked, tasks, records, progress, phase="index", unit="tars")
     finally:
-        remove_leftovers(folder)  # of processes that were killed in this run
+        output.remove_leftovers()  # of processes that were killed in this run
     try:
-        report = _finished(folder, work, [tar for task in tasks if (tar := records.stands(task)) is not None])
+        report = _finished(output, work, Collected.of(tasks, records))
     except DatasetError:
         records.discard()  # another modality may be tried
         raise
@@ -130,94 +131,99 @@ def _index(paths: Sequence[Path], folder: Path, work: _Work, executor: Executor,
     return report
 
 
-def _finished(folder: Path, work: _Work, tars: Sequence[IndexedTar]) -> IndexReport:
+def _finished(output: Output, work: _Work, collected: Collected) -> IndexReport:
     """Write the files that make the folder a split. Raises DatasetError if no tar holds a usable sample."""
-    shards, rejects, label_names = _merged(tars)
-    if not shards:
+    rejects = collected.rejects
+    if not collected.samples:
         example = f", for example {rejects[0].source}: {rejects[0].reason}" if rejects else ""
-        raise DatasetError(f"{len(tars)} tars hold no usable {work.indexer.noun}{example}")
-    for name in {tar.shard.name for tar in tars} - {shard.name for shard in shards}:
-        for suffix in (PACKETS, *SUMS_OF.values()):
-            sidecar(folder, name, suffix).unlink(missing_ok=True)
-    for shard in shards:
-        _write_idx(folder, shard)
+        raise DatasetError(f"{len(collected.tasks)} tars hold no usable {work.indexer.noun}{example}")
+    output.remove([name for tar in collected.empty for name in sidecars(tar)])
+    name = last_parts(output.location if is_url(output.location) else Path(output.location).resolve(), 1)
     info = DatasetInfo(
-        dataset=folder.resolve().name,
-        split=folder.resolve().name,
+        dataset=name,
+        split=name,
         modality=work.indexer.name,
         profile=FOREIGN,
-        label_names=label_names,
+        label_names=collected.label_names,
         settings=work.settings,
     )
-    finish_split(folder, info, shards, rejects)
+    finish_split(output, info, collected.shards(output), rejects)
     return IndexReport(
-        folder=folder,
-        tars=len(shards),
-        samples=sum(len(shard.rows) for shard in shards),
+        folder=output.location if is_url(output.location) else Path(output.location),
+        tars=len(collected.tasks) - len(collected.empty),
+        samples=collected.samples,
         rejects=dict(sorted(Counter(reject.stage for reject in rejects).items())),
     )
 
 
-def _found(tars: Sequence[str | Path]) -> list[Path]:
-    own = [local_path(tar, "tars") for tar in tars]
+def _found(tars: Sequence[Location]) -> list[Location]:
+    """The tars, and those in the folders. Raises ValueError for what is missing or cannot be indexed together."""
+    if odd := [tar for tar in tars if str(tar).startswith("pipe:")]:
+        raise ValueError(f"{odd[0]}: tars are read, and no output of commands")
+    far = sorted({url for tar in tars if is_url(tar) for url in _at_url(str(tar).rstrip("/"))})
+    own = [Path(tar) for tar in tars if not is_url(tar)]
     paths = [path for tar in own for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
     if missing := [path for path in paths if not path.is_file()]:
         raise ValueError(
             f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
         )
-    if not paths:
+    if not paths and not far:
         raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; give tars, or their folder")
-    resolved = sorted({path.parent.resolve() / path.name for path in paths})
-    for stem, count in Counter(path.stem for path in resolved).items():
+    near = sorted({path.parent.resolve() / path.name for path in paths})
+    found: list[Location] = [*near, *far]
+    for stem, count in Counter(PurePosixPath(tar).stem for tar in found).items():
         if count > 1:
             raise ValueError(f"{count} tars are named {stem!r}; index them into different folders, or rename them")
-    if odd := [path for path in resolved if path.suffix != ".tar"]:
+    if odd := [tar for tar in found if not str(tar).endswith(".tar")]:
         raise ValueError(f"{odd[0]} does not end in .tar; decompress it if it is compressed, else rename it")
-    return resolved
+    return found
 
 
-def _folder(paths: Sequence[Path], out: Path | None) -> Path:
-    folders = sorted({path.parent for path in paths})
+def _at_url(url: str) -> list[str]:
+    """A tar, or the tars in a folder. Raises ValueError if there are none, or the server lists no files."""
+    if url.endswith((".tar", ".gz", ".tgz", ".zst", ".bz2", ".xz")):
+        return [url]
+    try:
+        names = opened(url).names()
+    except UnlistedError as error:
+        raise ValueError(f"{url} is on a web server, which lists no files; give the URLs of its tars") from error
+    found = [f"{url}/{name}" for name in names if name.endswith(".tar") and "/" not in name]
+    if not found:
+        raise ValueError(f"there is no *.tar in {url}; give tars, or their folder")
+    return found
+
+
+def _folder(tars: Sequence[Location], out: Location | None) -> Location:
+    """The folder of the index. Raises ValueError if it cannot be told, or cannot name a tar."""
+    folders = sorted({folder_and_name(tar)[0] for tar in tars}, key=str)
     if out is None and len(folders) > 1:
         raise ValueError(f"the tars are in {len(folders)} folders, such as {folders[0]} and {folders[1]}; give --out")
-    folder = out or folders[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / DATASET_JSON).exists():
-        try:
-            profile = json.loads((folder / DATASET_JSON).read_bytes())["profile"]  # every version of the format has it
-        except (ValueError, KeyError, TypeError):
-            profile = "another"
-        if profile != FOREIGN:
-            raise ValueError(f"{folder} holds shards of the profile {profile!r}, not an index; give another --out")
+    folder = folders[0] if out is None else out
+    if is_url(folder) and (near := [tar for tar in tars if not is_url(tar)]):
+        raise ValueError(f"{near[0]} cannot be read by those who read {folder}; give --out a local folder")
+    try:
+        output_at(folder)
+        for place in {folder_and_name(tar)[0] for tar in tars if is_url(tar)}:
+            joined(str(folder), str(place))
+    except (ValueError, StoreError) as error:
+        raise ValueError(f"{error}; give another --out") from error
     return folder
 
 
-def _merged(tars: Sequence[IndexedTar]) -> tuple[list[ShardRecord], list[Reject], tuple[str, ...]]:
-    """The shards with labels, all rejects, and the label names. A key that an earlier tar holds becomes a reject."""
-    taken: dict[str, str] = {}
-    rejects = [reject for tar in tars for reject in tar.rejects]
-    kept: list[tuple[ShardRecord, list[Row]]] = []
-    labels: list[Label] = []
-    for tar in tars:
-        rows: list[Row] = []
-        for row, label in zip(tar.shard.rows, tar.labels, strict=True):
-            if row.key in taken:
-                reason = f"its key is in {taken[row.key]} too; keys must be unique within a split"
-                rejects.append(Reject(source=row.source, stage="tar", reason=reason))
-                continue
-            taken[row.key] = tar.shard.name
-            rows.append(row)
-            labels.append(label)
-        if rows:
-            kept.append((tar.shard, rows))
-        elif not tar.rejects:
-            rejects.append(Reject(source=tar.shard.name, stage="tar", reason="holds no sample"))
-    numbers, names = numbered(labels)
-    label_of = iter(numbers)
-    shards = [replace(record, rows=tuple(replace(row, label=next(label_of)) for row in rows)) for record, rows in kept]
-    return shards, rejects, names
+def _name(tar: Location, output: Output) -> str:
+    """How the split names a tar: by its path from the folder, or by its URL if it is elsewhere."""
+    if not is_url(tar):
+        return Path(os.path.relpath(tar, Path(output.location).resolve())).as_posix()
+    folder, name = folder_and_name(tar)
+    return name if folder == output.location else str(tar)
 
 
-def _write_idx(folder: Path, shard: ShardRecord) -> None:
-    with publishing(sidecar(folder, shard.name, ".idx")) as stream:
-        stream.write(idx_text((row.key, row.spans) for row in shard.rows).encode())
+def _check_kind(output: Output) -> None:
+    """Raise ValueError if the folder holds shards, which an index would replace."""
+    try:
+        data = output.whole(DATASET_JSON, MAX_JSON_BYTES)
+        profile = FOREIGN if data is None else json.loads(data)["profile"]  # every version of the format has it
+    except (StoreError, ValueError, KeyError, TypeError):
+        profile = "another"
+    if profile != FOREIGN:
+        raise ValueError(f"{output.location} holds shards of the profile {profile!r}, not an index; give another --out")

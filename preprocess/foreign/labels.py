@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 from ..encode.reject import RejectError
 
@@ -43,10 +46,21 @@ def _checked(label: object, where: str) -> Label:
     raise RejectError("label", f"{where} {label!r}; legal are integers from 0 on and names")
 
 
-def numbered(labels: Sequence[Label]) -> tuple[list[int], tuple[str, ...]]:
-    """Each label as a number (-1 for none), and the sorted label names; () if all labels are numbers."""
-    if not any(isinstance(label, str) for label in labels):
-        return [label if isinstance(label, int) else -1 for label in labels], ()
-    names = sorted({str(label) for label in labels if label is not None})
-    number = {name: n for n, name in enumerate(names)}
-    return [-1 if label is None else number[str(label)] for label in labels], tuple(names)
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbers of labels. names: the sorted names; () if all labels are numbers."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Collection[Label]) -> Self:
+        """The numbers of these labels: if one is a name, all are names."""
+        if not any(isinstance(label, str) for label in labels):
+            return cls(())
+        return cls(tuple(sorted({str(label) for label in labels if label is not None})))
+
+    def of_label(self, label: Label) -> int:
+        """The number of a label; -1 for none."""
+        if label is None:
+            return -1
+        return bisect_left(self.names, str(label)) if self.names else int(label)

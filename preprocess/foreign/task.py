@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
-from ...shards.errors import OutageError
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.sample import Reject
 from ...shards.format.ustar import CHUNK_BYTES, HashedReader
-from ...shards.media.packet_table import PACKETS, packets_path, sidecar
-from ...shards.stores.block_sums import SUMS_OF, write_sums
-from ...shards.stores.output import Sizes
-from ...shards.stores.publish import publishing
+from ...shards.media.packet_table import PACKETS, packets_name, sidecar_name
+from ...shards.stores.block_sums import SUMS_OF, BlockSums
+from ...shards.stores.output import Location, Sizes, Stream, output_at
 from ..blames import NO_BLAMES, Blames
 from ..encode.reject import RejectError
 from ..executors.base import Again, Report
@@ -25,15 +22,16 @@ from ..retry import PAUSES_S, retried
 from .groups import Group, groups
 from .indexer import INDEXERS
 from .labels import Label, label_of
+from .tar_file import TarFile, TarState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TarTask:
-    """The tar at `out / name`, its modality, whether every entry point of its videos is decoded, what a sample may
-    cost, and the pauses in seconds between attempts to read the tar.
+    """The tar that the split in `out` names (`TarFile.of`), its modality, whether every entry point of its videos is
+    decoded, what a sample may cost, and the pauses in seconds between attempts to read the tar.
     """
 
-    out: Path
+    out: Location
     name: str
     modality: str
     check: bool
@@ -78,16 +76,16 @@ class IndexedTar:
         )
 
     def stands(self, sizes: Sizes) -> bool:
-        """Whether the tar is unchanged, and its packets file and checksums exist. An index is in a local folder."""
-        folder = Path(sizes.location)
+        """Whether the tar is unchanged, and its packets file and checksums exist."""
         name = self.shard.name
-        try:
-            status = (folder / name).stat()
-        except OSError:
+        if any(sizes.size(beside) is None for beside in sidecars(name)):
             return False
-        beside = (PACKETS, *SUMS_OF.values())
-        has_sidecars = all(sidecar(folder, name, suffix).is_file() for suffix in beside)
-        return has_sidecars and (status.st_size, status.st_mtime_ns) == (self.shard.size_bytes, self.modified_ns)
+        return TarFile.of(sizes.location, name).state() == TarState(self.shard.size_bytes, self.modified_ns)
+
+
+def sidecars(tar: str) -> list[str]:
+    """The names of the files that an index has for a tar, besides its idx."""
+    return [sidecar_name(tar, suffix) for suffix in (PACKETS, *SUMS_OF.values())]
 
 
 @dataclass(slots=True)
@@ -100,6 +98,20 @@ class _Found:
     keys: set[str] = field(default_factory=set)
 
 
+class _Packets:
+    """Writes the packets file and computes its size, sha256 and sums."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.size_bytes, self.sha256, self.sums = 0, hashlib.sha256(), BlockSums()
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self.size_bytes += len(data)
+        self.sha256.update(data)
+        self.sums.update(data)
+
+
 def index_tar(task: TarTask, report: Report) -> IndexedTar:
     """Read the tar once and index it. Calls `report` with each key. Raises ShardError if it is no whole tar, and
     OutageError if it cannot be read, also after the task's last pause, or if the machine has too little left to judge.
@@ -110,32 +122,28 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
 
 
 def _indexed(task: TarTask, report: Report) -> IndexedTar:
-    path = task.out / task.name
-    found = _Found()
-    try:
-        with path.open("rb") as file, publishing(packets_path(task.out, task.name)) as packets:
-            modified_ns = os.fstat(file.fileno()).st_mtime_ns
-            reader = HashedReader(file, lambda size_bytes: None)
-            for group in groups(reader, INDEXERS[task.modality].components):
-                report(group.key)
-                _take(task, group, found, packets, report)
-            while reader.read(CHUNK_BYTES):
-                pass
-    except OSError as error:
-        raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
-    write_sums(sidecar(task.out, task.name, SUMS_OF[".tar"]), reader.sums)
-    with packets_path(task.out, task.name).open("rb") as file:
-        written = HashedReader(file, lambda size_bytes: None)
-        while written.read(CHUNK_BYTES):
+    output, found = output_at(task.out), _Found()
+    tar = TarFile.of(task.out, task.name)
+    with tar.reading() as (file, state), output.writing(packets_name(task.name)) as stream:
+        packets = _Packets(stream)
+        reader = HashedReader(file, lambda size_bytes: None)
+        for group in groups(reader, INDEXERS[task.modality].components):
+            report(group.key)
+            _take(task, group, found, packets, report)
+        while reader.read(CHUNK_BYTES):
             pass
-    write_sums(sidecar(task.out, task.name, SUMS_OF[PACKETS]), written.sums)
-    packets_sha256 = written.sha256.hexdigest()
+    for suffix, sums in ((".tar", reader.sums), (PACKETS, packets.sums)):
+        output.publish(sidecar_name(task.name, SUMS_OF[suffix]), sums.digest())
     rows = tuple(found.rows.values())
-    shard = ShardRecord(task.name, reader.sha256.hexdigest(), reader.position, rows, packets_sha256)
-    return IndexedTar(shard=shard, labels=tuple(found.labels), rejects=tuple(found.rejects), modified_ns=modified_ns)
+    shard = ShardRecord(
+        task.name, reader.sha256.hexdigest(), reader.position, rows, packets_sha256=packets.sha256.hexdigest()
+    )
+    return IndexedTar(
+        shard=shard, labels=tuple(found.labels), rejects=tuple(found.rejects), modified_ns=state.modified_ns
+    )
 
 
-def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO, report: Report) -> None:
+def _take(task: TarTask, group: Group, found: _Found, packets: _Packets, report: Report) -> None:
     """Index a group: add its row and write its packet table, or add a reject."""
     source = f"{task.name}:{group.key}" if group.key else task.name
     try:
@@ -162,7 +170,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: BinaryIO, report:
         check_machine(error)
         found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))
         return
-    found.rows[group.key] = indexed.row(group.key, source, group.components, component, packets.tell())
+    found.rows[group.key] = indexed.row(group.key, source, group.components, component, packets.size_bytes)
     packets.write(indexed.member.table)
     found.labels.append(label)
 

@@ -22,8 +22,8 @@ from ..sealed import SEAL, sealed, unsealed
 from ..stores.base import Store
 from ..stores.elsewhere import file_of, is_elsewhere
 from ..stores.local import LocalStore
-from ..stores.location import opened
-from ..stores.output import Location, Output, Sizes, output_at, within
+from ..stores.location import is_url, opened
+from ..stores.output import Location, Output, Sizes, folder_and_name, output_at, within
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
 from .columns import FORMAT, rejects_table
 from .damage import REMEDY, parsing
@@ -290,7 +290,11 @@ def _splits_in(store: Store) -> list[str]:
 
 
 def _check_file(sizes: Sizes, shard: ShardRecord) -> None:
-    size = sizes.size(shard.name)
+    if is_url(shard.name):
+        folder, name = folder_and_name(shard.name)
+        size: int | None = opened(folder).size(name)
+    else:
+        size = sizes.size(shard.name)
     if size != shard.size_bytes:
         found = "is missing" if size is None else f"has {size} bytes"
         path = within(sizes.location, shard.name)

@@ -24,8 +24,9 @@ from ..members.video import VIDEO
 from ..stores.base import Range, ShardFile, Store
 from ..stores.block_cache import BlockCache
 from ..stores.elsewhere import folder_of, is_elsewhere
+from ..stores.far_tars import store_of_split
 from ..stores.local import LocalStore
-from ..stores.location import opened
+from ..stores.location import is_url, opened
 from ..stores.merged import merged_store
 from .checked_file import SIZE_BYTES, SUM, read_checked
 from .column_reader import ColumnReader
@@ -123,13 +124,17 @@ class Manifest:
         size = sum(info["files"][name][SIZE_BYTES] for name in _part_names(info))
         with parsing(f"{store.location}/{DATASET_JSON}"):
             index = index_of(key, size, unpack) if cached else in_memory(unpack)
-            return cls._of(info, store, index, read_removed(store, info))
+            return cls._of(info, store, index, read_removed(store, info), cache)
 
     @classmethod
-    def _of(cls, info: dict[str, Any], store: Store, index: IndexFile, removed: Int64s) -> Manifest:
+    def _of(
+        cls, info: dict[str, Any], store: Store, index: IndexFile, removed: Int64s, cache: BlockCache | None = None
+    ) -> Manifest:
         names = _texts(index, "shards.name").whole()
-        files = {} if isinstance(store, LocalStore) else _shard_files(_shards(index))
-        store = store.of_split(files, outside=info["profile"] == FOREIGN)
+        foreign = info["profile"] == FOREIGN
+        is_near = isinstance(store, LocalStore) and not (foreign and any(map(is_url, names)))
+        files = {} if is_near else _shard_files(_shards(index))
+        store = store_of_split(store, files, outside=foreign, cache=cache)
         manifest = cls(
             info=info,
             shard_names=names,

@@ -18,6 +18,7 @@ import xxhash
 
 from ..errors import ShardError
 from ..stores.elsewhere import folder_of
+from ..stores.location import is_url
 from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, FACTS, LIST, OFFSET, SAMPLE_COLUMNS, SIZE, WORD
 from .contradictions import contradictions
@@ -102,7 +103,7 @@ class Unpacker:
             if problem := shard.problem_of_name(foreign=self._foreign):
                 raise ShardError(f"{reader.path}: {problem}; {REMEDY}")
         folder = folder_of(part)
-        names = [f"{folder}/{shard.name}" if folder else shard.name for shard in reader.shards]
+        names = [f"{folder}/{one.name}" if folder and not is_url(one.name) else one.name for one in reader.shards]
         if twice := self._shard_names.intersection(names):
             raise ShardError(f"{reader.path} names the shard {min(twice)!r}, as an earlier part does; {REMEDY}")
         self._shard_names.update(names)

@@ -281,8 +281,6 @@ def test_labels_and_names_of_data_do_not_reach_the_terminal_as_controls(monkeypa
 @pytest.mark.parametrize(
     "words",
     [
-        ("index", "s3://bucket/x.tar"),
-        ("index", "x.tar", "--out", "s3://bucket/x"),
         ("train", "videomae-tiny", "--out", "gs://bucket/x", "--data", "nowhere"),
         ("train", "videomae-tiny", "--initial", "https://host/x", "--data", "nowhere"),
         ("preview", "nowhere", "--out", "ftp://host/x.html"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,11 @@ from .terminal import Json, show
 
 
 def index(
-    tars: Annotated[list[Path], typer.Argument(help="WebDataset tars, or a folder of them.", show_default=False)],
+    tars: Annotated[
+        list[str], typer.Argument(help="WebDataset tars, or a folder of them; or their URLs.", show_default=False)
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the index [default: that of the tars]", show_default=False)
+        str | None, typer.Option(help="Folder or URL for the index [default: that of the tars]", show_default=False)
     ] = None,
     modality: Annotated[
         str | None,

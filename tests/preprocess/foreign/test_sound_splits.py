@@ -14,6 +14,7 @@ from maskstream.preprocess import index_tars
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import read_sound
 from maskstream.preprocess.foreign.indexer import indexer_of
+from maskstream.preprocess.foreign.tar_file import TarFile
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.inspect import inspect
@@ -239,9 +240,9 @@ def test_what_a_sample_holds_several_of_must_be_said(sounds, tmp_path):
     with pytest.raises(DatasetError, match="hold no usable video"):
         index_tars([path], modality="video", workers=0)
     with pytest.raises(ValueError, match="'sound' cannot be indexed; legal are video, audio"):
-        indexer_of([path], "sound")
+        indexer_of([TarFile(path)], "sound")
     only = write_tar(tmp_path / "y.tar", [("a.json", b"{}"), ("b.mkv", video)])
-    assert indexer_of([only, path], None).name == "video"
+    assert indexer_of([TarFile(only), TarFile(path)], None).name == "video"
 
 
 @pytest.mark.parametrize("component", ["points.npy", "npy", "ply", "laz", "obj"])

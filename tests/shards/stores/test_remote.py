@@ -289,7 +289,7 @@ def test_a_split_at_a_url_is_the_split(split: Path) -> None:
         assert not [one for one in server.requests if one.method == "HEAD"]
         assert remote.component("mp4").digest.tolist() == local.component("mp4").digest.tolist()
         assert pickle.loads(pickle.dumps(remote)).keys(range(3)) == local.keys(range(3))
-        with pytest.raises(ValueError, match="is not local"):
+        with pytest.raises(ValueError, match="is not one local folder"):
             remote.shard_path(0)
         assert verify(url) == verify(split)
 

@@ -1,0 +1,119 @@
+"""What the tars of an index hold together: labels are numbered, and a key counts once.
+
+The rows of one tar are in memory; the records of the tars are read several times instead. Of each sample there are 8
+bytes in memory, a hash of its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from ...shards.errors import ShardError
+from ...shards.format.idx import idx_text
+from ...shards.format.record import Row, ShardRecord
+from ...shards.format.records import Records
+from ...shards.format.sample import Reject
+from ...shards.format.unique_keys import Hashes, hashes_of
+from ...shards.media.packet_table import sidecar_name
+from ...shards.stores.output import Output
+from .labels import Label, Numbers
+from .task import IndexedTar, TarTask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collected:
+    """The tars of `tasks`, which have `records`.
+
+    samples: how many there are. empty: the names of the tars without one. rejects: of all tars, and the samples with a
+    key that an earlier tar holds, whose hashes are `twice`.
+    """
+
+    tasks: Sequence[TarTask]
+    records: Records[IndexedTar]
+    numbers: Numbers
+    samples: int
+    empty: tuple[str, ...]
+    rejects: list[Reject]
+    twice: frozenset[int]
+
+    @classmethod
+    def of(cls, tasks: Sequence[TarTask], records: Records[IndexedTar]) -> Self:
+        """Read the records of the tars, and again if a key may occur twice."""
+        hashes: list[Hashes] = []
+        labels: set[Label] = set()
+        rejects: list[Reject] = []
+        for tar in _read(tasks, records):
+            hashes.append(hashes_of(row.key for row in tar.shard.rows))
+            labels.update(tar.labels)
+            rejects += tar.rejects
+        twice = _repeated(hashes)
+        counts = {task.name: len(some) for task, some in zip(tasks, hashes, strict=True)}
+        if twice:
+            for tar, kept, refused in _kept(_read(tasks, records), twice):
+                counts[tar.shard.name] = len(kept)
+                rejects += refused
+        for tar in _read([task for task in tasks if not counts[task.name]], records):
+            if not tar.rejects:
+                rejects.append(Reject(source=tar.shard.name, stage="tar", reason="holds no sample"))
+        return cls(
+            tasks=tasks,
+            records=records,
+            numbers=Numbers.of(labels),
+            samples=sum(counts.values()),
+            empty=tuple(name for name, count in counts.items() if not count),
+            rejects=rejects,
+            twice=twice,
+        )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The sorted names of the labels; () if all are numbers."""
+        return self.numbers.names
+
+    def shards(self, output: Output) -> Iterator[ShardRecord]:
+        """The shards with their labels, in the order of their names. The idx of each is written to `output`."""
+        for tar, kept, _ in _kept(_read(self.tasks, self.records), self.twice):
+            if not kept:
+                continue
+            rows = tuple(replace(row, label=self.numbers.of_label(label)) for row, label in kept)
+            shard = replace(tar.shard, rows=rows)
+            index = idx_text((row.key, row.spans) for row in rows)
+            output.publish(sidecar_name(shard.name, ".idx"), index.encode())
+            yield shard
+
+
+def _read(tasks: Sequence[TarTask], records: Records[IndexedTar]) -> Iterator[IndexedTar]:
+    for task in tasks:
+        tar = records.read(task)
+        if tar is None:
+            raise ShardError(f"the record of {task.name} is damaged or gone; run the same command again")
+        yield tar
+
+
+def _repeated(hashes: Sequence[Hashes]) -> frozenset[int]:
+    """The hashes that occur more than once."""
+    every = np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    return frozenset(every[1:][every[1:] == every[:-1]].tolist())
+
+
+def _kept(
+    tars: Iterator[IndexedTar], twice: frozenset[int]
+) -> Iterator[tuple[IndexedTar, list[tuple[Row, Label]], list[Reject]]]:
+    """Each tar with the rows to keep and their labels, and the rejects of those whose key an earlier tar holds."""
+    taken: dict[str, str] = {}
+    for tar in tars:
+        kept, refused = [], []
+        found = hashes_of(row.key for row in tar.shard.rows).tolist() if twice else [None] * len(tar.shard.rows)
+        for row, label, number in zip(tar.shard.rows, tar.labels, found, strict=True):
+            if number in twice:
+                if row.key in taken:
+                    reason = f"its key is in {taken[row.key]} too; keys must be unique within a split"
+                    refused.append(Reject(source=row.source, stage="tar", reason=reason))
+                    continue
+                taken[row.key] = tar.shard.name
+            kept.append((row, label))
+        yield tar, kept, refused

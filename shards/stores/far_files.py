@@ -1,0 +1,184 @@
+"""The files of a folder in an object store or on a web server, as they are: nothing is checked, and nothing is kept."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import GenericError
+
+from ..errors import StoreError, UnlistedError
+from .base import Range
+from .client import bucket_client, errors_of, is_beyond_the_end, waited_for
+from .complete import asked, contents, part, parts
+from .location import place_of
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore
+
+COALESCE_BYTES = 1 << 16
+"""Ranges of a file with fewer bytes between them are fetched as one."""
+_THREADS = 32
+
+
+class FarFiles:
+    """The files of the folder at a URL.
+
+    outside: whether files may be outside of the folder, as foreign tars. A request is tried again as client.py says;
+    then the error is an OutageError. A pickled copy takes its credentials from its own environment.
+    """
+
+    def __init__(self, location: str, *, outside: bool = False) -> None:
+        self._place = place_of(location)
+        self.location = location.rstrip("/")
+        self.outside = outside
+        self._opened: tuple[int, ObjectStore] | None = None
+
+    def whole(self, name: str, most: int) -> bytes:
+        """The contents of a file of at most `most` bytes."""
+        client, key, where = self._client(), self._key(name), self.where(name)
+        with errors_of(where):
+            data = waited_for(where, lambda: contents(client, key, most))
+        if len(data) > most:
+            raise StoreError(f"{where} cannot be read (has {self.size_now(name)} bytes, but at most {most} are legal)")
+        return data
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The sorted names, with `prefix`, of the files in the folder and below it."""
+        client = self._listing_client()
+        folder = f"{self._place.folder}/" if self._place.folder else ""
+        parent = folder + prefix.rpartition("/")[0]
+        with errors_of(self.location):
+            found = waited_for(self.location, lambda: asked(lambda: _listed(client, parent.strip("/") or None)))
+        names = [path.removeprefix(folder) for path in found]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def folders(self) -> list[str]:
+        """The sorted names of the folders in the folder."""
+        client = self._listing_client()
+        with errors_of(self.location):
+            prefix = self._place.folder or None
+            found = waited_for(self.location, lambda: asked(lambda: obstore.list_with_delimiter(client, prefix=prefix)))
+        return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
+
+    def fetched(self, ranges: Sequence[Range]) -> dict[Range, bytes]:
+        """Fetch ranges of any files: the first file's by this thread, those of others at the same time."""
+        files: dict[str, list[Range]] = {}
+        for one in ranges:
+            files.setdefault(one.name, []).append(one)
+        here, *others = list(files.values()) or [[]]
+        later = [threads().submit(self._parts, spans) for spans in others]
+        found = self._parts(here)
+        for one_file in later:
+            found |= one_file.result()
+        return found
+
+    def _parts(self, spans: Sequence[Range]) -> dict[Range, bytes]:
+        """Ranges of one file, fetched at the same time."""
+        if len(spans) < 2:
+            return {one: self.part(one) for one in spans}
+        name, end = spans[0].name, max(one.offset + one.size for one in spans)
+        starts, lengths = [one.offset for one in spans], [one.size for one in spans]
+        client, key = self._client(), self._key(name)
+        with self._within_file(name, end):
+            found = waited_for(self.where(name), lambda: parts(client, key, starts, lengths, COALESCE_BYTES))
+        return {one: self._of_length(one, data) for one, data in zip(spans, found, strict=True)}
+
+    def part(self, one: Range) -> bytes:
+        """One range, fetched by this thread."""
+        client, key = self._client(), self._key(one.name)
+        with self._within_file(one.name, one.offset + one.size):
+            data = waited_for(self.where(one.name), lambda: part(client, key, one.offset, one.size))
+        return self._of_length(one, data)
+
+    def available(self, name: str, offset: int, size: int) -> bytes:
+        """The bytes of a range that a file has."""
+        client, key = self._client(), self._key(name)
+        with errors_of(self.where(name)):
+            try:
+                return part(client, key, offset, size)
+            except GenericError as error:
+                if not is_beyond_the_end(error) or self.size_now(name) > offset:
+                    raise
+                return b""
+
+    @contextmanager
+    def _within_file(self, name: str, end: int) -> Iterator[None]:
+        """Raises StoreError where the block fails because the file ends before byte `end`, else as `errors_of` does."""
+        where = self.where(name)
+        with errors_of(where):
+            try:
+                yield
+            except GenericError as error:
+                if not is_beyond_the_end(error) or (size := self.size_now(name)) >= end:
+                    raise
+                raise StoreError(f"{where} ends at byte {size}, but bytes up to {end} were requested") from None
+
+    def _of_length(self, one: Range, data: bytes) -> bytes:
+        if len(data) != one.size:
+            raise StoreError(
+                f"{self.where(one.name)} ends at byte {one.offset + len(data)}, but bytes {one.offset} to "
+                f"{one.offset + one.size} were requested"
+            )
+        return data
+
+    def size_now(self, name: str) -> int:
+        """The size of a file in bytes, which is asked for."""
+        return self._meta(name)["size"]
+
+    def state(self, name: str) -> tuple[int, int]:
+        """The size of a file in bytes, and when it was modified, in ns since 1970, to the second as HTTP says it."""
+        meta = self._meta(name)
+        return meta["size"], int(meta["last_modified"].timestamp()) * 10**9
+
+    def _meta(self, name: str) -> ObjectMeta:
+        client, key = self._client(), self._key(name)
+        with errors_of(self.where(name)):
+            return waited_for(self.where(name), lambda: asked(lambda: obstore.head(client, key)))
+
+    def _client(self) -> ObjectStore:
+        process = os.getpid()
+        if self._opened is None or self._opened[0] != process:
+            self._opened = process, bucket_client(self._place)
+        return self._opened[1]
+
+    def _listing_client(self) -> ObjectStore:
+        if self._place.scheme in ("http", "hf"):
+            raise UnlistedError(f"{self.location}: a web server does not list files; dataset.json names a split's")
+        return self._client()
+
+    def where(self, name: str) -> str:
+        """The URL of a file, for messages."""
+        return f"{self.location}/{name}"
+
+    def _key(self, name: str) -> str:
+        """The name of a file in the bucket. Raises StoreError if it leads out of the folder or no file can have it."""
+        folder = self._place.folder
+        key = posixpath.normpath(posixpath.join(folder, name))
+        inside = key.startswith(f"{folder}/") if folder else not key.startswith("../")
+        if name.startswith("/") or key.startswith("../") or not (inside or self.outside):
+            raise StoreError(f"{self.where(name)} leads out of {self.location}")
+        if any(ord(character) < 32 or ord(character) == 127 for character in name) or not name.isprintable():
+            raise StoreError(f"{self.location}: no file can have the name {name!r}")
+        return key
+
+
+def _listed(client: ObjectStore, prefix: str | None) -> list[str]:
+    return [one["path"] for page in obstore.list(client, prefix=prefix) for one in page]
+
+
+def threads() -> ThreadPoolExecutor:
+    """The threads that fetch what a read needs besides the range that its own thread fetches."""
+    return _pool(os.getpid())
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="maskstream-fetch")
