@@ -26,13 +26,13 @@ from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
 from maskstream.shards.format.dataset import DATASET_JSON, finish_split
 from maskstream.shards.format.record import Placed, Row
-from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import mesh_bytes
 from maskstream.shards.members.text import json_member
 from maskstream.shards.sealed import sealed
 
-from ..pipelines.every_modality import MODALITIES, Modality
+from ..pipelines.every_modality import MODALITIES, Modality, described
 
 SIZES = (2, 2)
 """The samples of each shard; the first sample of the first shard is never changed."""
@@ -79,8 +79,7 @@ def write_forged(
     shards = [[next(left) for _ in range(size)] for size in SIZES]
     records = [write_shard(folder / f"t-{n:06d}.tar", shard) for n, shard in enumerate(shards)]
     change({row.key: row for record in records for row in record.rows})
-    info = DatasetInfo(dataset="t", split="train", modality=modality_of(name), profile="train", label_names=("a", "b"))
-    finish_split(folder, info, records, [])
+    finish_split(folder, described(modality_of(name), folder), records, [])
 
 
 @dataclass(kw_only=True)

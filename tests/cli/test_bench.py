@@ -18,6 +18,7 @@ SMALL = {
     "image": {"size": 32},
     "mesh": {"views": 2},
     "points": {"points": 64, "resolution": 16},
+    "text": {"length": 32},
     "video": {"frames": 4, "size": 32, "mask": "random"},
 }
 FEW = {"batch_size": 2, "device": "cpu"}
@@ -27,6 +28,7 @@ STAGES = {
     "image": {"read", "decode", "convert", "mask", "collate"},
     "mesh": {"read", "convert", "mask", "collate"},
     "points": {"read", "convert", "mask", "collate"},
+    "text": {"read", "convert", "mask", "collate"},
     "video": {"read", "decode", "convert", "flow", "mask", "collate"},
 }
 UNITS = {
@@ -35,6 +37,7 @@ UNITS = {
     "image": "pictures",
     "mesh": "meshes",
     "points": "clouds",
+    "text": "texts",
     "video": "clips",
 }
 

@@ -22,6 +22,7 @@ SMALL = {
     "image": {"size": 32},
     "mesh": {},
     "points": {"points": 64, "resolution": 16},
+    "text": {"length": 32, "packing": "row"},
     "video": {"frames": 4, "size": 32, "mask": "random"},
 }
 SHOWN = 3
@@ -31,6 +32,7 @@ PICTURES = {
     "image": {"picture of {}": 1, "what the encoder sees of {}": 1},
     "mesh": {"Field0 of {}": 1, "What the encoder sees of {}": 1},
     "points": {f"{what} of {{}}, angle {i}": 1 for what in ("The cloud", "What the encoder sees") for i in (1, 2)},
+    "text": {},
     "video": {"picture 4": 1, "seen 4": 1, "flow 4": 1},
 }
 

@@ -119,13 +119,18 @@ def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Samp
     left = iter((samples or MODALITIES[modality].samples)(raw))
     shards = [[next(left) for _ in range(size)] for size in SHARD_SIZES]
     records = [write_shard(out / f"t-{i:06d}.tar", shard) for i, shard in enumerate(shards)]
-    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
-    if (make := MODALITIES[modality].encoder) is not None:
-        info = replace(info, settings={"encoder": make().to_dict(defaults=True)})
-        for name, data in make().attached.items():
-            (out / name).write_bytes(data)
-    finish_split(out, info, records, [])
+    finish_split(out, described(modality, out), records, [])
     return out
+
+
+def described(modality: str, folder: Path) -> DatasetInfo:
+    """What dataset.json says of a split in a folder, where the files that lie beside it are written."""
+    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=("a", "b"))
+    if (make := MODALITIES[modality].encoder) is None:
+        return info
+    for name, data in make().attached.items():
+        (folder / name).write_bytes(data)
+    return replace(info, settings={"encoder": make().to_dict(defaults=True)})
 
 
 def video_samples(raw: Path) -> list[Sample]:

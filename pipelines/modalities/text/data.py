@@ -7,8 +7,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack, get_args
 
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.format.component import Component
 from ....shards.format.manifest import Manifest
 from ....shards.format.tokenizer import TokenizerFacts, read_tokenizer, tokenizer_facts
+from ....shards.members.tokens import TOKEN_TYPES
 from ...masks import Mask, Replace, TokenGrid
 from ...masks.text.replace import OF_THE_SPLIT
 from ...stream.loader import Loader
@@ -98,9 +103,10 @@ class TextData(DataConfig[TextBatch]):
 
     def rows(self, manifest: Manifest, facts: TokenizerFacts) -> Packing:
         """The rows of a split."""
-        lengths = manifest.component(TOKENS).facts["n_tokens"].astype("int64")
+        tokens = manifest.component(TOKENS)
         if self.packing == "row":
-            return one_a_row(lengths, manifest.shard_samples)
+            return one_a_row(tokens.facts["n_tokens"].astype("int64"), manifest.shard_samples)
+        lengths = stored_lengths(tokens)
         extra = (facts.begin is not None) + (facts.end is not None)
         return packed(lengths, manifest.shard_samples, self.length, extra)
 
@@ -126,6 +132,19 @@ class TextData(DataConfig[TextBatch]):
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options)
         return Loader(self.source(split), **loading)
+
+
+def stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
+    """The number of tokens of each sample, int64 (N,), 0 for one without tokens.
+
+    A number that contradicts the size of the member becomes 1, so that the sample is in a row, and is found unusable.
+    """
+    given, words = tokens.facts["n_tokens"].astype(np.int64), tokens.words["dtype"]
+    sizes = np.array([*(np.dtype(name).itemsize if name in TOKEN_TYPES else 0 for name in words.names), 0])
+    within = np.clip(given, 0, tokens.size)
+    fits = tokens.facts["data_offset"].astype(np.int64) + within * sizes[words.code] == tokens.size
+    lengths = np.where(fits & (within == given) & (given > 0), given, 1)
+    return np.where(tokens.present, lengths, 0)
 
 
 def with_ids(mask: Mask, facts: TokenizerFacts) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,11 +184,14 @@ class TextSampler:
         """The byte range of some values of a member."""
         where, offset, size = self.manifest.member(sample, name)
         with self.manifest.reading(sample, name):
-            itemsize = self._dtype(sample, name).itemsize
-            begin = int(self.manifest.components[name].facts["data_offset"][sample]) + first * itemsize
-            if begin < 0 or first < 0 or count < 1 or begin + count * itemsize > size:
-                raise DataError(f"has {size} bytes, too few for the tokens {first} to {first + count - 1}")
-        return Range(where, offset + begin, count * itemsize)
+            itemsize, facts = self._dtype(sample, name).itemsize, self.manifest.components[name].facts
+            n, begin = int(facts["n_tokens"][sample]), int(facts["data_offset"][sample])
+            if begin < 0 or begin + n * itemsize != size or not 0 <= first < first + count <= n:
+                raise DataError(
+                    f"has {size} bytes; the manifest says {n} tokens from byte {begin} on, and {first} to "
+                    f"{first + count - 1} are read"
+                )
+        return Range(where, offset + begin + first * itemsize, count * itemsize)
 
     def _dtype(self, sample: int, name: str) -> np.dtype[np.unsignedinteger]:
         words = self.manifest.components[name].words["dtype"]
@@ -207,29 +211,35 @@ class TextSampler:
             with stats.stage("read"), self.manifest.reading(piece.sample, self.components[0]):
                 read = self.manifest.store.read_many(piece.ranges)
             stats.read_bytes += sum(map(len, read))
-            values = {}
-            for name, data in zip(self.components, read, strict=True):
-                with self.manifest.reading(piece.sample, name):
-                    values[name] = np.frombuffer(data, self._dtype(piece.sample, name)).astype(np.int64)
-                    self._check(name, values[name])
-            inside = slice(place + len(begin), place + len(begin) + piece.count)
-            whole = slice(place, inside.stop + len(end))
-            draft.documents[at, whole] = number
-            draft.tokens[at, whole] = [*begin, *[0] * piece.count, *end]
-            draft.tokens[at, inside] = values[TOKENS]
-            own = values.get(WORDS, np.arange(piece.count))
-            draft.words[at, inside] = own - own[0] + words
-            words += int(own[-1] - own[0]) + 1
-            if CLASSES in values:
-                draft.classes[at, inside] = values[CLASSES]
-            place = whole.stop
+            with stats.stage("convert"):
+                values = self._values(piece, read)
+                inside = slice(place + len(begin), place + len(begin) + piece.count)
+                draft.documents[at, place : inside.stop + len(end)] = number
+                draft.tokens[at, place : inside.start] = begin
+                draft.tokens[at, inside] = values[TOKENS]
+                draft.tokens[at, inside.stop : inside.stop + len(end)] = end
+                own = values.get(WORDS, np.arange(piece.count))
+                draft.words[at, inside] = own - own[0] + words
+                words += int(own[-1] - own[0]) + 1
+                if CLASSES in values:
+                    draft.classes[at, inside] = values[CLASSES]
+                place = inside.stop + len(end)
+
+    def _values(self, piece: Piece, read: Sequence[bytes]) -> dict[str, npt.NDArray[np.int64]]:
+        """The values of a piece by component; SampleError for some that are none."""
+        values = {}
+        for name, data in zip(self.components, read, strict=True):
+            with self.manifest.reading(piece.sample, name):
+                values[name] = np.frombuffer(data, self._dtype(piece.sample, name)).astype(np.int64)
+                self._check(name, values[name])
+        return values
 
     def _check(self, name: str, values: npt.NDArray[np.int64]) -> None:
         """DataError for values that are none."""
         if name == TOKENS and values.max() >= self.tokenizer.vocabulary:
             raise DataError(f"has the id {values.max()}; its tokenizer has {self.tokenizer.vocabulary}")
-        if name == WORDS and (np.diff(values) < 0).any():
-            raise DataError("has words whose numbers do not ascend")
+        if name == WORDS and (np.diff(values) & ~1).any():  # steps of neither 0 nor 1
+            raise DataError("has words whose numbers do not ascend by one")
         if name == CLASSES and values.max() > NO_CLASS:
             raise DataError(f"has the class {values.max()}; legal are 0 to {NO_CLASS}")
 
