@@ -19,17 +19,18 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._parameters = {name: rows(p.detach()) for name, p in model.named_parameters()}
+        self._parameters = {name: p.detach() for name, p in model.named_parameters()}
         self.values = {name: p.clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Adds the weights after step `step`, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), list(self._parameters.values()), share)
+        averages, weights = ([rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters))
+        torch._foreach_lerp_(averages, weights, share)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Replaces the average by that of a checkpoint."""
         for name, value in values.items():
-            self.values[name].copy_(value)
+            rows(self.values[name]).copy_(rows(value))

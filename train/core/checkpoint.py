@@ -10,6 +10,9 @@ state.json holds the size and xxh3_128 of the other files and of the lines of me
 checksum of itself. They are compared before anything is loaded, so a damaged checkpoint is never resumed: the run goes
 on from the checkpoint before it (`newest_whole`), and its metrics are cut to the lines of that one.
 
+Where weights are divided among ranks, each writes its rows: model-00000-of-00002.safetensors and so on
+(tensor_files.py). Any number of ranks can read them.
+
 A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
 name is complete. torch.distributed.checkpoint is not used: it keeps its metadata in a pickle, and loading a pickle can
 run code; safetensors and JSON cannot. In data-parallel training all ranks hold the same weights and the same loader
@@ -20,27 +23,23 @@ is seeded by the step (seeding.py), so a checkpoint holds no generator state.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...shards.config import Json, differences
-from ...shards.errors import ResumeError, StoreError
-from ...shards.sealed import sealed, unsealed
-from ...shards.stores.publish import publish, space_for, sync_folder
+from ...shards.errors import ResumeError
+from ...shards.sealed import unsealed
 from .average import Average
-from .export import model_bytes
 from .file_sum import NO_BYTES, DamageError, FileSum
+from .tensor_files import TensorFiles, part_name
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class Position:
 
     logged: the sum of the metrics up to this step. first_batch: how many batches the loader had handed out before the
     run began; only a loader that was moved before has another number than 0. accumulate: batches per step. tally: see
-    `Tally`.
+    `Tally`. parts: how many ranks wrote the checkpoint, each a part of the weights and moments.
     """
 
     step: int
@@ -69,6 +68,7 @@ class Position:
     first_batch: int = 0
     accumulate: int = 1
     tally: Json = field(default_factory=dict)
+    parts: int = 1
 
     def check_loader(self, batches_per_epoch: int) -> None:
         """Raises DamageError if the loader's state is not that after `step` batches."""
@@ -92,39 +92,9 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    position: Position,
-    *,
-    about: Mapping[str, str] | None = None,
-    keep: int = 2,
-    average: Average | None = None,
-) -> Path:
-    """Writes a checkpoint into `folder`, removes all but the newest `keep`, and returns it.
-
-    Checkpoints of later steps are removed too: they are damaged, and the run has left them behind. Raises StoreError if
-    the disk is full or cannot be written; the checkpoints that were there are then unchanged.
-    """
-    final = folder / checkpoint_name(position.step)
-    with _writing(final) as temporary:
-        files = {MODEL: model_bytes(model, about), OPTIMISER: save(_moments(model, optimiser, average))}
-        for name, data in files.items():
-            publish(temporary / name, data)
-        sums = {name: asdict(FileSum.of(data)) for name, data in files.items()}
-        publish(temporary / STATE, sealed({**asdict(position), "files": sums}))
-    others = [path for path in checkpoints(folder) if path != final]
-    earlier = [path for path in others if _step_of(path) < position.step]
-    for old in others:
-        if old not in earlier[: keep - 1]:
-            _remove(old)
-    return final
-
-
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, whole or damaged, the newest first."""
-    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=_step_of, reverse=True)
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=step_of, reverse=True)
 
 
 def newest_whole(
@@ -177,8 +147,11 @@ def read_checkpoint(checkpoint: Path) -> Position:
             first_batch=int(state["first_batch"]),
             accumulate=int(state.get("accumulate", 1)),
             tally=dict(state.get("tally", {})),
+            parts=int(state.get("parts", 1)),
         )
-        sums = {name: FileSum.from_dict(state["files"][name]) for name in (MODEL, OPTIMISER)}
+        parts = range(position.parts)
+        names = [part_name(kind, part, position.parts) for part in parts for kind in (MODEL, OPTIMISER)]
+        sums = {name: FileSum.from_dict(state["files"][name]) for name in names}
     except OSError as error:
         raise DamageError(f"{STATE} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -209,8 +182,12 @@ def load_checkpoint(
             + "; ".join(changed)
             + "). Use the same settings or another folder, or start over without resuming"
         )
+    own, by_name = model.state_dict(), dict(model.named_parameters())
     try:
-        weights, moments = load_file(checkpoint / MODEL), load_file(checkpoint / OPTIMISER)
+        with _opened(checkpoint, MODEL, position) as files:
+            weights = {name: files.like(name, own.get(name)) for name in files.names}
+        with _opened(checkpoint, OPTIMISER, position) as files:
+            moments = {name: files.like(name, by_name.get(name.rpartition("/")[0])) for name in files.names}
     except (OSError, SafetensorError) as error:
         raise ResumeError(f"{checkpoint} cannot be read ({error}); run the same command again") from error
     try:
@@ -222,10 +199,14 @@ def load_checkpoint(
     _restore_moments(model, optimiser, moments)
 
 
+def _opened(checkpoint: Path, name: str, position: Position) -> TensorFiles:
+    return TensorFiles([checkpoint / part_name(name, part, position.parts) for part in range(position.parts)])
+
+
 def discard_checkpoints(folder: Path) -> None:
     """Removes every checkpoint in `folder`, the newest last, and what killed runs left of others."""
     for old in reversed(checkpoints(folder)):
-        _remove(old)
+        remove(old)
     remove_unfinished(folder)
 
 
@@ -235,30 +216,7 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-@contextmanager
-def _writing(final: Path) -> Iterator[Path]:
-    """A temporary folder that gets the name `final` at the end of the block, or is removed if the block fails."""
-    temporary = final.with_name(f".{final.name}.tmp")
-    try:
-        with space_for(final):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            yield temporary
-            if final.exists():
-                _remove(final)
-            os.rename(temporary, final)
-            sync_folder(final.parent)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise StoreError(
-                f"{final} cannot be written ({error.strerror or error}); earlier checkpoints are unchanged. Mend the "
-                "disk or its permissions and run the same command again"
-            ) from error
-        raise
-
-
-def _remove(checkpoint: Path) -> None:
+def remove(checkpoint: Path) -> None:
     """Removes a checkpoint. It loses its name first, so that a kill leaves no part of it under the name."""
     if not checkpoint.is_dir() or checkpoint.is_symlink():
         checkpoint.unlink()
@@ -269,17 +227,8 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(going, ignore_errors=True)
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
-
-
-def _moments(model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> dict[str, Tensor]:
-    averages = {} if average is None else average.values
-    return {f"{name}/{AVERAGE}": value.cpu() for name, value in averages.items()} | {
-        f"{name}/{moment}": value.cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        for moment, value in optimiser.state[parameter].items()
-    }
 
 
 def _restore_moments(model: nn.Module, optimiser: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:

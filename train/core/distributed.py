@@ -105,10 +105,10 @@ class Agreement:
         self._several = several
         self._group = dist.new_group(backend="gloo") if several and dist.get_backend() != "gloo" else None
 
-    def largest(self, number: int) -> int:
-        """The largest of the numbers of all ranks."""
+    def largest(self, *numbers: int) -> list[int]:
+        """The largest of each number on all ranks."""
         if not self._several:
-            return number
-        found = torch.tensor(number)
+            return list(numbers)
+        found = torch.tensor(numbers)
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self._group)
-        return int(found)
+        return [int(one) for one in found]

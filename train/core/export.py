@@ -19,6 +19,8 @@ from ...shards.stores.publish import publish
 from .file_sum import DamageError
 from .foreign import is_foreign, read_foreign
 from .model import Model, ModelConfig
+from .rows import whole
+from .tensor_files import files_of
 
 SUM = "xxh3_128"
 """The metadata with the checksum of the other metadata and of all tensors."""
@@ -41,18 +43,27 @@ def save_model(
 def model_bytes(
     model: nn.Module, about: Mapping[str, str] | None = None, replaced: Mapping[str, Tensor] | None = None
 ) -> bytes:
-    """The contents of the file that `save_model` writes, with `replaced` weights instead of the model's own."""
+    """The contents of the file that `save_model` writes, with `replaced` weights instead of the model's own.
+
+    Of a model that is divided among ranks, all must call it.
+    """
+    metadata = metadata_of(model, about)
+    state = {**model.state_dict(), **(replaced or {})}
+    return packed({name: whole(tensor).detach().cpu().contiguous() for name, tensor in state.items()}, metadata)
+
+
+def metadata_of(model: nn.Module, about: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The metadata of a model's file: `about`, and what rebuilds the model."""
     if not isinstance(model, Model):
         raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
     built_of = {"model": json.dumps(model.settings.to_dict()), "grids": json.dumps(grids)}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model, replaced).items()}
-    metadata = {**(about or {}), "format": "pt", **built_of}
-    return save(weights, metadata={**metadata, SUM: _sum(weights, metadata)})
+    return {**(about or {}), "format": "pt", **built_of}
 
 
-def _state(model: nn.Module, replaced: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    return {**model.state_dict(), **(replaced or {})}
+def packed(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with a checksum of metadata and tensors."""
+    return save(dict(weights), metadata={**metadata, SUM: _sum(weights, metadata)})
 
 
 def load_model(path: str | Path) -> Model[Any]:
@@ -95,21 +106,32 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file; DamageError if its checksum, where it has one, differs."""
-    if not path.is_file():
-        raise DamageError(f"{path} is {'no file' if path.exists() else 'missing'}; give a model.safetensors")
-    try:
-        weights = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise DamageError(f"{path} cannot be read ({error}); give a whole model.safetensors") from error
-    expected = metadata.pop(SUM, None)
-    if expected is not None and expected != _sum(weights, metadata):
-        raise DamageError(
-            f"{path} has other contents than were written (its checksum differs); give a whole copy, or a checkpoint's"
-        )
-    return weights, metadata
+    """The tensors and the metadata of a safetensors file, or of all parts of one that several ranks wrote.
+
+    DamageError if its checksum, where it has one, differs.
+    """
+    files = files_of(path)
+    for one in files:
+        if not one.is_file():
+            raise DamageError(f"{one} is {'no file' if one.exists() else 'missing'}; give a model.safetensors")
+    made: dict[str, list[Tensor]] = {}
+    metadata: dict[str, str] = {}
+    for one in reversed(files):
+        try:
+            tensors = load_file(one)
+            with safe_open(one, framework="pt") as file:
+                metadata = file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise DamageError(f"{one} cannot be read ({error}); give a whole model.safetensors") from error
+        expected = metadata.pop(SUM, None)
+        if expected is not None and expected != _sum(tensors, metadata):
+            raise DamageError(
+                f"{one} has other contents than were written (its checksum differs); give a whole copy, or a "
+                "checkpoint's"
+            )
+        for name, tensor in tensors.items():
+            made.setdefault(name, []).insert(0, tensor)
+    return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in made.items()}, metadata
 
 
 def _sum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -23,15 +23,16 @@ from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
 from .average import Average
 from .batches import Batch, Batches, EndlessBatches
-from .checkpoint import Position, batches_before, load_checkpoint, save_checkpoint
+from .checkpoint import Position, batches_before, load_checkpoint
+from .checkpoint_write import CheckpointWriter
 from .class_feedback import channels_of, publish_scores
 from .compile import compile_parts
 from .distributed import Agreement, in_step, rank, world_size
-from .export import load_matching_weights, save_model
+from .export import load_matching_weights, model_bytes
 from .interrupt import StopRequest
 from .metrics import StepMetrics
 from .optimiser import build_optimiser
-from .parallel import over_ranks
+from .parallel import divide, over_ranks
 from .precision import chosen_precision
 from .progress import TrainProgress
 from .recipe import Recipe
@@ -119,6 +120,8 @@ class Trainer:
             self.model.to(self.device)
             if self.settings.checkpoint_blocks:
                 recompute_blocks(self.model)
+            if self.settings.parallel == "fsdp":
+                divide(self.model, self.device)
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
             decay = recipe.optimiser.average
             self.average = None if decay is None else Average(self.model, decay)
@@ -126,6 +129,7 @@ class Trainer:
             self._channels = channels_of(recipe.data)
             publish_scores(self._channels, self.model, trained=False)
             self._stepper = self._made_stepper(seed)
+            self._writer = CheckpointWriter(self._folder.checkpoints, self.device, self.settings.keep)
             undo.pop_all()
         shown = self.settings.progress and rank() == 0
         self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=shown)
@@ -136,13 +140,14 @@ class Trainer:
         with ExitStack() as stack:
             stack.callback(self._folder.let_go)
             self._folder.hold()
+            stack.callback(self._writer.close)
             with StopRequest() as stop, self._bar, self._folder.metrics:
                 self._advance(goal, stop)
+                with stop.saving():
+                    self._writer.finish()
                 if self.step < goal:
                     self._bar.note(f"stopped after step {self.step} of {self.steps}; run the same command to continue")
-            with in_step(self.device):
-                if rank() == 0:
-                    self._write_results()
+            self._write_results()
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         return TrainResult(out=self.out, step=self.step, steps=self.steps, loss=loss)
 
@@ -186,11 +191,17 @@ class Trainer:
         )
 
     def _write_results(self) -> None:
-        publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
+        """Writes what the loader did and, after the last step, the model, whose rows all ranks give."""
+        data: bytes | None = None
         if self.step >= self.steps:
             averaged = None if self.average is None else self.average.values
             about = self._about() | ({} if averaged is None else {"weights": "average"})
-            save_model(self.model, self.out / "model.safetensors", about, weights=averaged)
+            data = model_bytes(self.model, about, averaged)
+        with in_step(self.device):
+            if rank() == 0:
+                publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
+                if data is not None:
+                    publish(self.out / "model.safetensors", data)
 
     def _advance(self, goal: int, stop: StopRequest) -> None:
         """Trains up to step `goal`. Results are read one step late, so that a CUDA device always has a step queued."""
@@ -232,16 +243,20 @@ class Trainer:
         An error about data, or of what stores it, loses no step: those that are done are saved.
         """
         failure: Exception | None = None
+        before = self.loader.state_dict() if world_size() * self.recipe.accumulate > 1 else None
         try:
             made = self._next(batches)
         except Exception as error:
             failure = error
         kind = 0 if failure is None else 1 if isinstance(failure, MaskstreamError) else 2
-        worst = self._agreement.largest(kind)
+        worst, busy = self._agreement.largest(kind, int(not self._writer.is_idle()))
+        if self._writer.is_open and not busy:
+            self._writer.finish()
         if worst == 1 and self.step > self._saved:
             while pending:
                 self._record(pending.popleft())
-            self._save(stop)
+            self._save(stop, before)
+            self._writer.finish()
         if failure is not None:
             raise failure
         if worst:
@@ -311,28 +326,23 @@ class Trainer:
             )
         log.warning("%s; the step is skipped", found)
 
-    def _save(self, stop: StopRequest) -> None:
-        with stop.saving(), in_step(self.device):
-            if rank() == 0:
-                position = Position(
-                    step=self.step,
-                    steps=self.steps,
-                    loader=self.loader.state_dict(),
-                    settings=self._identity(),
-                    logged=self._folder.metrics.logged(),
-                    first_batch=self._first_batch,
-                    accumulate=self.recipe.accumulate,
-                    tally=self._tally.to_dict(),
-                )
-                save_checkpoint(
-                    self._folder.checkpoints,
-                    self.model,
-                    self.optimiser,
-                    position,
-                    about=self._about(),
-                    keep=self.settings.keep,
-                    average=self.average,
-                )
+    def _save(self, stop: StopRequest, loader: Json | None = None) -> None:
+        """Begins a checkpoint, which a thread writes; the one before is then there.
+
+        loader: the loader's state, if it has handed out more batches than those of the steps that are done.
+        """
+        with stop.saving():
+            position = Position(
+                step=self.step,
+                steps=self.steps,
+                loader=self.loader.state_dict() if loader is None else loader,
+                settings=self._identity(),
+                logged=self._folder.metrics.logged(),
+                first_batch=self._first_batch,
+                accumulate=self.recipe.accumulate,
+                tally=self._tally.to_dict(),
+            )
+            self._writer.start(self.model, self.optimiser, position, about=self._about(), average=self.average)
         self._saved = self.step
 
     def _identity(self) -> Json:

@@ -112,7 +112,7 @@ def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
     """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar."""
     norm = whole(torch.nn.utils.get_total_norm(gradients(model)))
     if config.max_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.max_grad_norm, norm)
+        scale_gradients(model, (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -1,21 +1,49 @@
-"""What the ranks of a run share: gradients (DDP)."""
+"""What the ranks of a run share: gradients (DDP), or also weights and moments (FSDP2)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .blocks import blocks_of
 from .distributed import world_size
 
 
-def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
-    """The module that a training step calls: of one rank the model itself, else one that averages gradients."""
+@runtime_checkable
+class _Divided(Protocol):
+    """A module after `divide`."""
+
+    def set_requires_gradient_sync(self, requires_gradient_sync: bool) -> None: ...
+
+
+def divide(model: nn.Module, device: torch.device) -> None:
+    """Divides the rows of all parameters among the ranks, in place; a block's are gathered while it computes.
+
+    Source: FSDP (Zhao et al., 2023), as torch's `fully_shard`. The optimiser must be made after it. With one rank
+    nothing is done.
+    """
     if world_size() == 1:
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
+    """The module that a training step calls: a model of one rank or a divided one itself, else one that averages
+    gradients.
+    """
+    if world_size() == 1 or isinstance(model, _Divided):
         return model
     wrap: Callable[..., nn.Module] = DistributedDataParallel
     return wrap(
@@ -29,6 +57,8 @@ def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
 @contextmanager
 def sharing(module: nn.Module, *, now: bool) -> Iterator[None]:
     """A context of a forward and backward pass; unless `now`, ranks keep their gradients for a later pass."""
+    if isinstance(module, _Divided):
+        module.set_requires_gradient_sync(now)
     if now or not isinstance(module, DistributedDataParallel):
         yield
         return

@@ -11,6 +11,7 @@ from ...shards.config import Json
 from ...shards.errors import ResumeError
 from .checkpoint import newest_whole
 from .recipe import Recipe
+from .tensor_files import files_of
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,6 @@ def run_weights(run: Path) -> Path:
         if not path.exists():
             raise
         log.warning("%s is used: %s", path, error)
-    if not path.exists():
+    if not files_of(path)[0].exists():
         raise ValueError(f"{run} has neither a checkpoint nor a {MODEL}; it was stopped before its first checkpoint")
     return path

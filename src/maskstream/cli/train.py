@@ -86,6 +86,10 @@ def train(
             help="Compute blocks again in the backward pass instead of keeping their activations: less memory, slower.",
         ),
     ] = False,
+    parallel: Annotated[
+        Literal["ddp", "fsdp"],
+        typer.Option(help="What ranks share: gradients (ddp), or also weights and moments, for large models (fsdp)."),
+    ] = "ddp",
     on_nan: Annotated[
         Literal["stop", "skip"],
         typer.Option(help="What a loss or gradient that is not finite does: stop the run, or skip its step."),
@@ -125,6 +129,7 @@ def train(
         precision=precision,
         compile=compile_,
         checkpoint_blocks=checkpoint_blocks,
+        parallel=parallel,
         on_nan=on_nan,
         save_every=save_every,
         keep=keep,

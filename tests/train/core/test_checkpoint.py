@@ -18,8 +18,8 @@ from maskstream.train.core.checkpoint import (
     load_checkpoint,
     newest_whole,
     remove_unfinished,
-    save_checkpoint,
 )
+from maskstream.train.core.checkpoint_write import save_checkpoint
 from maskstream.train.core.export import load_matching_weights
 from maskstream.train.core.file_sum import DamageError
 from maskstream.train.core.optimiser import build_optimiser, set_lr
@@ -113,7 +113,7 @@ def test_an_interrupted_save_leaves_the_last_checkpoint_as_it_was(trained, tmp_p
         raise OSError(errno.EIO, "cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("maskstream.train.core.checkpoint.os.rename", cut)
+        patch.setattr("maskstream.train.core.checkpoint_write.os.rename", cut)
         with pytest.raises(StoreError, match=r"step-00000004 cannot be written \(cut\); earlier"):
             save_checkpoint(tmp_path, *trained, position(4))
     assert names(tmp_path) == ["step-00000002"]

@@ -1,0 +1,67 @@
+"""A rank that trains on synthetic clips.
+
+    python ranks_of_any_kind.py OUT RECIPE_JSON LOADER_JSON OPTIONS_JSON      with the environment that torchrun sets
+
+RECIPE_JSON: fields of the recipe. LOADER_JSON: of the loader; "dies_at": kill this rank at that batch, "fails_at": let
+the loader of rank 1 fail there. OPTIONS_JSON: of the Trainer, and "until".
+"""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from maskstream.shards.errors import SampleError
+from maskstream.train import Trainer
+from maskstream.train.core.distributed import process_group, rank, world_size
+
+SAMPLES = 4
+
+
+def synthetic():
+    spec = spec_from_file_location("synthetic", Path(__file__).parents[1] / "conftest.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(out, fields, of_loader, options, device):
+    """Trains this rank; returns the step that it began after."""
+    conftest = synthetic()
+    size = SAMPLES // world_size()
+    dies_at, fails_at = of_loader.pop("dies_at", None), of_loader.pop("fails_at", None)
+    loader = conftest.SyntheticLoader(batches=5, size=size, rank=rank(), ranks=world_size(), **of_loader)
+
+    def before(made):
+        if made == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if made == fails_at and rank() == world_size() - 1:
+            raise SampleError(shard="a", key="b", component="c", reason="too many are bad")
+
+    loader.before_batch = before
+    recipe = conftest.small_recipe()
+    recipe = replace(recipe, batch_size=size, optimiser=replace(recipe.optimiser, **fields))
+    until, dropout = options.pop("until", None), options.pop("dropout", False)
+    trainer = Trainer(recipe, loader, out, device=device, progress=False, **options)
+    if dropout:
+        trainer.model.encoder.register_forward_hook(lambda module, given, made: F.dropout(made, 0.3))
+    begun = trainer.step
+    trainer.run(until)
+    return begun
+
+
+def main():
+    torch.set_num_threads(1)
+    with process_group("cpu") as device:
+        begun = run(sys.argv[1], *map(json.loads, sys.argv[2:]), device)
+    print(f"begun after step {begun}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Writes checkpoints: a copy of what a rank holds is made in memory, and a thread writes it while training goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ...shards.errors import StoreError
+from ...shards.sealed import sealed
+from ...shards.stores.publish import publish, space_for, sync_folder
+from .average import Average
+from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, checkpoints, remove, step_of
+from .distributed import in_step, rank, sum_over_ranks, world_size
+from .export import metadata_of, packed
+from .file_sum import FileSum
+from .rows import is_divided, rows
+from .tensor_files import part_name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """What one rank writes of a checkpoint, copied to the memory of the host: part `part` of `position.parts`."""
+
+    position: Position
+    part: int
+    metadata: Mapping[str, str]
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        position: Position,
+        *,
+        about: Mapping[str, str] | None = None,
+        average: Average | None = None,
+    ) -> Snapshot | None:
+        """The snapshot of this rank. A model that is not divided is written by rank 0, so other ranks get None."""
+        divided = any(is_divided(p) for p in model.parameters())
+        if rank() and not divided:
+            return None
+        moments = {
+            f"{n}/{key}": value for n, p in model.named_parameters() for key, value in optimiser.state[p].items()
+        }
+        averages = {} if average is None else {f"{name}/{AVERAGE}": value for name, value in average.values.items()}
+        return cls(
+            position=replace(position, parts=world_size() if divided else 1),
+            part=rank() if divided else 0,
+            metadata=metadata_of(model, about),
+            weights=_copies(model.state_dict()),
+            moments=_copies(moments | averages),
+        )
+
+    def write(self, folder: Path) -> dict[str, FileSum]:
+        """Writes the files of this part into `folder`. Returns their sums by name."""
+        parts = self.position.parts
+        sums = {}
+        for name, data in (
+            (part_name(MODEL, self.part, parts), packed(self.weights, self.metadata)),
+            (part_name(OPTIMISER, self.part, parts), save(dict(self.moments))),
+        ):
+            publish(folder / name, data)
+            sums[name] = FileSum.of(data)
+        return sums
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    position: Position,
+    *,
+    about: Mapping[str, str] | None = None,
+    keep: int = 2,
+    average: Average | None = None,
+) -> Path:
+    """Writes a checkpoint of one process into `folder`, removes all but the newest `keep`, and returns it.
+
+    Checkpoints of later steps are removed too: they are damaged, and the run has left them behind. Raises StoreError if
+    the disk is full or cannot be written; the checkpoints that were there are then unchanged.
+    """
+    snapshot = Snapshot.of(model, optimiser, position, about=about, average=average)
+    if snapshot is None or snapshot.position.parts > 1:
+        raise ValueError("save_checkpoint writes the checkpoint of one process; several ranks use a CheckpointWriter")
+    return _write_whole(folder, snapshot, keep)
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run, one at a time, in a thread of each rank that has something to write.
+
+    Every rank must call its methods at the same steps. keep: how many of the newest checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, keep: int) -> None:
+        self._folder, self._device, self._keep = folder, device, keep
+        self._step: int | None = None
+        self._parts = 1
+        self._written: Future[Path | dict[str, FileSum]] | None = None
+        self._position: Position | None = None
+
+    def start(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        position: Position,
+        *,
+        about: Mapping[str, str] | None = None,
+        average: Average | None = None,
+    ) -> None:
+        """Copies what is to be written and returns; it waits for the checkpoint before."""
+        self.finish()
+        with in_step(self._device):
+            snapshot = Snapshot.of(model, optimiser, position, about=about, average=average)
+            if snapshot is not None and snapshot.position.parts > 1 and snapshot.part == 0:
+                with _told(self._final(position.step)):
+                    _made_empty(_temporary(self._final(position.step)))
+        self._step, self._position = position.step, None if snapshot is None else snapshot.position
+        self._parts = 1 if snapshot is None else snapshot.position.parts
+        if snapshot is not None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+            self._written = thread.submit(self._write, snapshot)
+            thread.shutdown(wait=False)
+
+    def is_idle(self) -> bool:
+        """Whether this rank has written all that it began; a checkpoint of several parts may still have no name."""
+        return self._written is None or self._written.done()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a checkpoint was begun that `finish` has not ended yet; the same on all ranks."""
+        return self._step is not None
+
+    def finish(self) -> None:
+        """Waits until the checkpoint that was begun is there. Raises StoreError on all ranks if one cannot write."""
+        if self._step is None:
+            return
+        step, written = self._step, self._written
+        self._step = self._written = None
+        own: Path | dict[str, FileSum] = {}
+        with in_step(self._device):
+            if written is not None:
+                own = written.result()
+        if self._parts > 1 and isinstance(own, dict) and self._position is not None:
+            sums = _of_all_parts(own, self._parts, self._device)
+            with in_step(self._device):
+                if rank() == 0:
+                    final = self._final(step)
+                    with _told(final):
+                        _publish(_temporary(final), final, self._position, sums)
+                    _remove_others(self._folder, final, self._keep)
+
+    def close(self) -> None:
+        """Waits for the thread, whatever comes of its work."""
+        if self._written is not None:
+            wait([self._written])
+
+    def _write(self, snapshot: Snapshot) -> Path | dict[str, FileSum]:
+        if snapshot.position.parts == 1:
+            return _write_whole(self._folder, snapshot, self._keep)
+        final = self._final(snapshot.position.step)
+        with _told(final):
+            return snapshot.write(_temporary(final))
+
+    def _final(self, step: int) -> Path:
+        return self._folder / checkpoint_name(step)
+
+
+def _write_whole(folder: Path, snapshot: Snapshot, keep: int) -> Path:
+    final = folder / checkpoint_name(snapshot.position.step)
+    with _told(final):
+        temporary = _temporary(final)
+        _made_empty(temporary)
+        _publish(temporary, final, snapshot.position, snapshot.write(temporary))
+    _remove_others(folder, final, keep)
+    return final
+
+
+def _publish(temporary: Path, final: Path, position: Position, sums: Mapping[str, FileSum]) -> None:
+    """Adds the state to the files of a checkpoint and gives it its name."""
+    files = {name: asdict(one) for name, one in sums.items()}
+    publish(temporary / STATE, sealed({**asdict(position), "files": files}))
+    if final.exists():
+        remove(final)
+    os.rename(temporary, final)
+    sync_folder(final.parent)
+
+
+def _remove_others(folder: Path, final: Path, keep: int) -> None:
+    """Removes the later checkpoints than `final` and the older ones but the newest."""
+    others = [path for path in checkpoints(folder) if path != final]
+    earlier = [path for path in others if step_of(path) < step_of(final)]
+    for old in others:
+        if old not in earlier[: keep - 1]:
+            remove(old)
+
+
+def _temporary(final: Path) -> Path:
+    return final.with_name(f".{final.name}.tmp")
+
+
+def _made_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+@contextmanager
+def _told(final: Path) -> Iterator[None]:
+    """A block that writes a checkpoint. If it fails what it wrote is removed, and an OSError becomes a StoreError."""
+    try:
+        with space_for(final):
+            yield
+    except BaseException as error:
+        shutil.rmtree(_temporary(final), ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"{final} cannot be written ({error.strerror or error}); earlier checkpoints are unchanged. Mend the "
+                "disk or its permissions and run the same command again"
+            ) from error
+        raise
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in host memory: of divided tensors the own rows, of others all, which rank 0 alone has."""
+    kept = {name: one for name, one in tensors.items() if is_divided(one) or not rank()}
+    return {name: rows(one.detach()).to("cpu", copy=True).contiguous() for name, one in kept.items()}
+
+
+def _of_all_parts(own: Mapping[str, FileSum], parts: int, device: torch.device) -> dict[str, FileSum]:
+    """The sums of the files of all ranks, of which each knows its own."""
+    table = torch.zeros(parts, 2, 3, dtype=torch.int64, device=device)
+    names = [[part_name(kind, part, parts) for kind in (MODEL, OPTIMISER)] for part in range(parts)]
+    for i, name in enumerate(names[rank()]):
+        table[rank(), i] = torch.tensor([own[name].size_bytes, *_halves(own[name].xxh3_128)])
+    table = sum_over_ranks(table)
+    return {
+        name: FileSum(size_bytes=int(table[part, i, 0]), xxh3_128=_joined(*table[part, i, 1:].tolist()))
+        for part, both in enumerate(names)
+        for i, name in enumerate(both)
+    }
+
+
+def _halves(digest: str) -> tuple[int, int]:
+    """The 128 bits of a digest as two signed numbers of 64."""
+    data = bytes.fromhex(digest)
+    return int.from_bytes(data[:8], "big", signed=True), int.from_bytes(data[8:], "big", signed=True)
+
+
+def _joined(first: int, second: int) -> str:
+    return (first.to_bytes(8, "big", signed=True) + second.to_bytes(8, "big", signed=True)).hex()
