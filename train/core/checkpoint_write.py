@@ -50,16 +50,12 @@ class Snapshot:
         divided = any(is_divided(p) for p in model.parameters())
         if rank() and not divided:
             return None
-        moments = {
-            f"{n}/{key}": value for n, p in model.named_parameters() for key, value in optimiser.state[p].items()
-        }
-        averages = {} if average is None else {f"{name}/{AVERAGE}": value for name, value in average.values.items()}
         return cls(
             position=replace(position, parts=world_size() if divided else 1),
             part=rank() if divided else 0,
             metadata=metadata_of(model, about),
             weights=_copies(model.state_dict()),
-            moments=_copies(moments | averages),
+            moments=_copies(_moments(model, optimiser, average)),
         )
 
     def write(self, folder: Path) -> dict[str, FileSum]:
@@ -228,6 +224,15 @@ def _told(final: Path) -> Iterator[None]:
                 "disk or its permissions and run the same command again"
             ) from error
         raise
+
+
+def _moments(model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> dict[str, Tensor]:
+    averages = {} if average is None else {f"{name}/{AVERAGE}": value for name, value in average.values.items()}
+    return averages | {
+        f"{name}/{moment}": value
+        for name, parameter in model.named_parameters()
+        for moment, value in optimiser.state[parameter].items()
+    }
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 
 from maskstream.shards.errors import StoreError
 from maskstream.train import Trainer, read_metrics
-from maskstream.train.core import checkpoint
+from maskstream.train.core import checkpoint_write
 from maskstream.train.core.interrupt import StopRequest
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -27,13 +27,13 @@ def run(recipe, synthetic_loader, tmp_path):
         loader = synthetic_loader(batches=5)
         loader.before_batch = lambda made: send(*in_step) if made == 2 else None
         if monkeypatch is not None:
-            moments = checkpoint._moments
+            moments = checkpoint_write._moments
 
             def interrupted(*args):
                 send(*in_save)
                 return moments(*args)
 
-            monkeypatch.setattr(checkpoint, "_moments", interrupted)
+            monkeypatch.setattr(checkpoint_write, "_moments", interrupted)
         return Trainer(recipe, loader, tmp_path / "run", steps=steps, progress=False).run()
 
     return training
@@ -66,7 +66,7 @@ def test_a_second_ctrl_c_in_a_step_and_in_a_save_interrupts_and_the_older_checkp
 
 
 def test_a_signal_in_a_save_between_two_steps_is_a_request(recipe, synthetic_loader, tmp_path, monkeypatch):
-    moments, saves = checkpoint._moments, []
+    moments, saves = checkpoint_write._moments, []
 
     def interrupted(*args):
         saves.append(1)
@@ -74,7 +74,7 @@ def test_a_signal_in_a_save_between_two_steps_is_a_request(recipe, synthetic_loa
             send(INT)
         return moments(*args)
 
-    monkeypatch.setattr(checkpoint, "_moments", interrupted)
+    monkeypatch.setattr(checkpoint_write, "_moments", interrupted)
     result = Trainer(recipe, synthetic_loader(), tmp_path, steps=10, save_every=2, progress=False).run()
     assert result.step == 3
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
@@ -87,7 +87,7 @@ def test_a_full_disk_while_saving_keeps_the_older_checkpoint(run, tmp_path, monk
         def full(*args):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        patch.setattr(checkpoint, "_moments", full)
+        patch.setattr(checkpoint_write, "save", full)
         with pytest.raises(StoreError, match=r"no space to write .*step-00000010 .*free space and run the same"):
             run()
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
