@@ -28,7 +28,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench bench-data test test-all test-services attack lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data test test-all test-services attack lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ inspect: $(VENV)/.done  ## DATA=...: what is in a set of shards
 
 bench: $(VENV)/.bench  ## CPU ms per clip of this loader and of its peers, in one run
 	$(BIN)/python benchmarks/loader.py --out runs/bench/loader.json
+
+recipes: $(VENV)/.done $(VENV)/.extra-meshes $(VENV)/.extra-points  ## [RECIPES=names]: every tiny recipe with three seeds on its sample data, runs/recipes.json and docs/recipes.md
+	$(BIN)/python benchmarks/recipes.py $(RECIPES)
 
 bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and what limits it
 	$(RUN) bench $(DATA)$(if $(MASK), --mask $(MASK))

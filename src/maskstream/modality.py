@@ -19,10 +19,11 @@ from .trial import Trial, trial_of
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo:
     """The recipe that `maskstream demo` trains, and further commands, in which {data} is the folder of the sample
-    shards and {run} that of the run.
+    shards and {run} that of the run. unseen: whether the sample set has a split of sources that are not trained on.
     """
 
     recipe: str
+    unseen: bool = False
     more: tuple[str, ...] = ()
 
     def commands(self, modality: str) -> list[list[str]]:
@@ -32,7 +33,8 @@ class Demo:
         lines = (
             f"shards sample{name} --root data/raw/sample{name} --out {{data}}",
             f"train {self.recipe} --data {{data}}/train --out {{run}}",
-            "report {run} --data {data}/val --out {run}/report.html",
+            "report {run} --data {data}/val --out {run}/report.html"
+            + (" --unseen {data}/unseen" if self.unseen else ""),
             *self.more,
         )
         return [line.format(data=data, run=run).split() for line in lines]

@@ -19,9 +19,10 @@ from maskstream.pages.figures.video import VideoFigures, complete
 from maskstream.pages.figures.work import Work
 from maskstream.pages.report.curves import run_curves
 from maskstream.pages.report.report import report_page as any_page
+from maskstream.pages.report.report import with_unseen
 from maskstream.pages.report.works.video import reading
 from maskstream.pipelines import VideoClip
-from maskstream.pipelines.masks import Dual, MotionGuided, Random, TokenGrid, Tube, mask_batch
+from maskstream.pipelines.masks import Dual, MotionGuided, PartDecoded, Random, TokenGrid, Tube, mask_batch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
@@ -423,6 +424,33 @@ def test_the_command_prints_what_the_page_says_of_held_out_clips(run, split, tmp
     for line in facts:
         name, value = line.strip().split("  ", 1)
         assert f"{name} {value.strip()}" in shown
+
+
+def test_pixels_are_drawn_beside_interpolation_and_unseen_clips_apart(split, tmp_path):
+    recipe = tiny(PartDecoded(mask=Tube(ratio=0.75)))
+    recipe = replace(recipe, model=replace(SIZES, target="pixels", positions="grid", decoder_width=24))
+    train(recipe, split, tmp_path / "run", steps=2, device="cpu", threads=1, progress=False)
+    page = Tags(write_report(tmp_path / "run", split, unseen=split, clips=2).read_text(encoding="utf-8"))
+    assert re.search(r"error on 24 centre crops \d\.\d{3}; \d+% ABOVE ", page.text)
+    assert "neither shown nor predicted" not in page.text
+    keys = [attrs["data-key"] for tag, attrs in page.tags if tag == "article"]
+    assert len(keys) == 6, "reconstructions of two clips of both splits, and the clips of one"
+    assert len(re.findall(r"Error \d\.\d\d, of the interpolation \d\.\d\d", page.text)) == 4
+    rows = [attrs["alt"].split()[0] for tag, attrs in page.tags if tag == "img" and " at " in attrs["alt"]]
+    assert rows[:16] == [row for row in ("original", "seen", "guess", "reconstruction") for _ in range(4)]
+    assert "Reconstructions of unseen clips" in page.text
+    with pytest.raises(ValueError, match="shows 1 or more clips"):
+        write_report(tmp_path / "run", split, unseen=split, clips=0)
+
+
+def test_facts_of_unseen_clips_are_named_and_not_repeated():
+    works = [
+        Work(found=HeldOut(facts={"clip": "4 frames", "error": error}), sections=(Section(title="Reconstructions"),))
+        for error in ("0.4", "0.5")
+    ]
+    both = with_unseen(*works, "clips")
+    assert both.found.facts == {"clip": "4 frames", "error": "0.4", "unseen clips: error": "0.5"}
+    assert [section.title for section in both.sections] == ["Reconstructions", "Reconstructions of unseen clips"]
 
 
 def test_a_recipe_that_cannot_be_rebuilt_must_be_given(run, split, tmp_path):

@@ -26,11 +26,11 @@ from maskstream.pipelines import (
     text_loader,
     video_loader,
 )
+from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
-from maskstream.pipelines.modalities.image.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.image.loader import image_loader
 from maskstream.pipelines.modalities.mesh.data import MeshData

@@ -86,7 +86,8 @@ def test_set_and_print_config_on_the_command_line(root, tmp_path):
     shown = CliRunner().invoke(app, ["train", "mgmae-tiny", "--set", "model.depth=6", "--print-config"])
     assert shown.exit_code == 0
     whole = json.loads(shown.output)
-    assert (whole["model"]["depth"], whole["model"]["mlp_ratio"], whole["data"]["mask"]["ratio"]) == (6, 4, 0.9)
+    mask = whole["data"]["mask"]["mask"]
+    assert (whole["model"]["depth"], whole["model"]["mlp_ratio"], mask["ratio"]) == (6, 4, 0.75)
     assert Recipe.from_dict(whole) == chosen_recipe("mgmae-tiny", ["model.depth=6"])
     wrong = CliRunner().invoke(app, ["train", "mgmae-tiny", "--set", "mask.ration=0.8", "--print-config"])
     assert wrong.exit_code != 0

@@ -8,11 +8,11 @@ from maskstream.train.recipes import named_recipe
 
 COUNTS = {  # visible, target
     "videomae-small": (160, 1408),
-    "videomae-tiny": (4 * (49 - 44), 4 * 44),
+    "videomae-tiny": (4 * 16, 4 * 48),
     "mgmae-small": (152, 1416),
-    "mgmae-tiny": (4 * 4, 4 * 45),
+    "mgmae-tiny": (4 * 16, 4 * 48 // 2),
     "videomae2-small": (160, 784),
-    "videomae2-tiny": (4 * (64 - 57), 4 * 32),
+    "videomae2-tiny": (4 * 16, 4 * 32),
 }
 
 
@@ -30,7 +30,7 @@ def test_a_recipe_s_mask_fits_its_model(name):
 def test_a_recipe_builds_a_model_of_its_size(name):
     model = named_recipe(name).build()
     parameters = sum(p.numel() for p in model.parameters())
-    wanted = {"videomae-small": (23e6, 27e6), "mgmae-tiny": (2e6, 3e6)}[name]
+    wanted = {"videomae-small": (23e6, 27e6), "mgmae-tiny": (1e6, 2e6)}[name]
     assert wanted[0] < parameters < wanted[1]
 
 

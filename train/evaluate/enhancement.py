@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...pipelines.modalities.audio.data import NoisyData
 from ..models.dense_unet import DenseUNet, si_sdr
-from .held_out import HeldOut, batches
+from .held_out import HeldOut, Score, batches
 
 MEASURED = 128
 """The largest number of samples that are measured."""
@@ -27,6 +27,7 @@ def held_out(config: NoisyData, model: DenseUNet, data: str | Path) -> HeldOut:
         learns="A network learns to recover the clean sound from the noisy sounds of several microphones.",
         loss="The error of the enhanced sounds relative to that of the noisy ones",
         baseline="returning the noisy sound",
+        score=Score(name="SI-SDR in dB", value=after, baselines={"the noisy sound": before}, lower_is_better=False),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...pipelines.modalities.mesh.data import MeshData
 from ..core.losses import squared
 from ..models.mesh_network import MeshNetwork
-from .held_out import HeldOut, batches, margin
+from .held_out import HeldOut, Score, batches, margin
 
 MEASURED = 512
 """The largest number of samples that are measured."""
@@ -32,6 +32,11 @@ def held_out(config: MeshData, model: MeshNetwork, data: str | Path) -> HeldOut:
         },
         loss="The mean squared error of the fields at hidden nodes, in standard deviations of the fields",
         baseline="predicting the mean field",
+        score=Score(
+            name="squared error of fields at hidden nodes",
+            value=own,
+            baselines={"the mean field": losses["mean field"], "harmonic interpolation": losses["spread"]},
+        ),
     )
 
 

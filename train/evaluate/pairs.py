@@ -10,7 +10,7 @@ from ...shards.format.dataset import is_split
 from ...shards.stores.location import beside
 from ..models.audiovisual_diffusion import AudioVisualDiffusion
 from ..models.pair_model import PairModel
-from .held_out import HeldOut
+from .held_out import HeldOut, Score
 from .pair_denoising import denoising_facts
 from .pair_errors import errors, pairs_of
 from .pair_match import MOST, Retrieval, retrieval
@@ -43,11 +43,15 @@ def held_out(config: AudioVisualData, model: PairModel, data: str | Path) -> Pai
     }
     if isinstance(model, AudioVisualDiffusion):
         facts |= denoising_facts(config, model, data)
+    guesses = {"each patch's mean": found.video.mean}
+    if found.video.average is not None:
+        guesses["the average patch of its position"] = found.video.average
     told = HeldOut(
         facts=facts,
         loss="The mean squared error of the normalised target tokens of video and sound, plus the cross entropy of "
         "matching divided by that of chance, in the recipe's shares",
         baseline="predicting every patch's mean and matching by chance",
+        score=Score(name="squared error of normalised video patches", value=found.video.model, baselines=guesses),
     )
     return PairsHeldOut(found=told, matched=matched)
 

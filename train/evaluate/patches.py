@@ -13,7 +13,7 @@ from ...pipelines.stream.sampler import BatchT
 from ..core.losses import Part, squared
 from ..core.select import gather_tokens
 from ..models.masked_autoencoder import MaskedAutoencoder
-from .held_out import margin
+from .held_out import Score, margin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +35,11 @@ class PatchLosses:
             f"loss of a copy of the nearest visible {patch}": f"{self.nearest:.3f}",
             f"loss of every {patch}'s mean": f"{self.mean:.3f}",
         }
+
+    def score(self, patch: str = "patch") -> Score:
+        """The model's loss, to be compared with the two others."""
+        guesses = {f"every {patch}'s mean": self.mean, f"a copy of the nearest visible {patch}": self.nearest}
+        return Score(name=f"squared error of a normalised {patch}", value=self.model, baselines=guesses)
 
 
 @torch.inference_mode()
@@ -63,11 +68,14 @@ def nearest_visible(mask: MaskBatch) -> Tensor:
     """For each target, the number of the nearest visible token on the grid, int64 (B, M); ties go to the lowest."""
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in mask.grid.shape), indexing="ij")
     places = torch.stack([axis.flatten() for axis in axes], dim=1)
-    seen = mask.visible_valid
-    if mask.mask_token is not None:
-        seen = seen & ~mask.mask_token.gather(1, mask.visible)
     near = []
-    for target, visible, real in zip(mask.target, mask.visible, seen, strict=True):
+    for target, visible, real in zip(mask.target, mask.visible, seen_tokens(mask), strict=True):
         apart = (places[target][:, None] - places[visible]).square_().sum(dim=2)
         near.append(visible[apart.masked_fill_(~real, torch.inf).argmin(dim=1)])
     return torch.stack(near)
+
+
+def seen_tokens(mask: MaskBatch) -> Tensor:
+    """Which entries of `mask.visible` show the encoder their content: bool (B, V)."""
+    seen = mask.visible_valid
+    return seen if mask.mask_token is None else seen & ~mask.mask_token.gather(1, mask.visible)

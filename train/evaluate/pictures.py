@@ -26,7 +26,8 @@ def held_out(config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str 
             "picture": f"{config.size} px, patches of {config.patch} px",
             **found.facts(f"loss on {found.samples} of these pictures"),
             "mask": repr(config.mask),
-        }
+        },
+        score=found.score(),
     )
 
 

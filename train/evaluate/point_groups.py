@@ -14,7 +14,7 @@ from ...pipelines.modalities.points.data import PointsData
 from ...shards.format.manifest import Manifest
 from ..core.chamfer import chamfer
 from ..models.point_autoencoder import PointAutoencoder, masks_of
-from .held_out import HeldOut, batches, margin
+from .held_out import HeldOut, Score, batches, margin
 
 MEASURED = 256
 """The largest number of clouds that are measured."""
@@ -45,6 +45,11 @@ def held_out(config: PointsData, model: PointAutoencoder, clouds: list[PointsBat
         loss="The Chamfer distance between hidden groups and the model's predictions",
         baseline="predicting all points at the group's centre",
         baseline_loss=found.middle,
+        score=Score(
+            name="Chamfer distance of hidden groups",
+            value=found.model,
+            baselines={"a copy of the nearest group": found.nearest, "all points at the centre": found.middle},
+        ),
     )
 
 

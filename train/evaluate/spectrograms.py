@@ -25,6 +25,7 @@ def held_out(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: str 
         },
         loss="The mean squared error over the target tokens' normalised values",
         baseline="predicting every token's mean",
+        score=found.score("token"),
     )
 
 

@@ -19,7 +19,7 @@ from ...pipelines.stream.sampler import BatchT
 from ..core.model import Model
 from ..models.voxel_diffusion import VoxelDiffusion, noise_of
 from ..models.voxel_sampling import sample_clouds
-from .held_out import HeldOut, margin
+from .held_out import HeldOut, Score, margin
 from .point_distances import chamfer_table, compare_sets
 from .voxel_errors import held_out_batches, in_words, noise_errors
 
@@ -69,6 +69,11 @@ def held_out(config: PointsData, model: VoxelDiffusion, data: str | Path) -> Vox
             loss="The mean squared error of the predicted noise",
             baseline="a predictor that knows mean and variance only",
             baseline_loss=whole.known,
+            score=Score(
+                name="squared error of the noise",
+                value=whole.model,
+                baselines={"a predictor that knows mean and variance": whole.known},
+            ),
         ),
         bands=tuple(
             (f"{high:.0%} to {low:.0%} of the variance left", in_words(band)) for low, high, band in errors.bands

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...pipelines import VideoClip
-from ...pipelines.augment import CenterCrop, MultiScaleCrop
-from ...pipelines.masks import Dual, Mask, MotionGuided, Tube
+from ...pipelines.augment import MultiScaleCrop, RandomResizedCrop
+from ...pipelines.augment.colour import ColourJitter
+from ...pipelines.masks import Dual, Mask, MotionGuided, PartDecoded, Tube
 from ...pipelines.modalities.video.batch import VideoBatch
 from ...pipelines.modalities.video.data import VideoData
 from ..core.optimiser import OptimiserConfig
@@ -58,37 +59,54 @@ def paper_data(mask: Mask, *, views: int = 1) -> VideoData:
     return VideoData(clip=VideoClip(frames=16, stride=4, size=224), mask=mask, augment=MultiScaleCrop(), views=views)
 
 
-def tiny(recipe: Recipe[VideoBatch], mask: Mask, *, patch: int = 16) -> Recipe[VideoBatch]:
-    """The same method for two CPU cores: 196 tokens of 8 frames at 112 pixels, a 2.5 M parameter model, 900 steps.
+def tiny(recipe: Recipe[VideoBatch], mask: Mask) -> Recipe[VideoBatch]:
+    """The same masks for two CPU cores: 256 tokens of 8 frames at 64 pixels, a 1.3 M parameter model, 2,000 steps.
 
-    On the 41 training clips of the `sample` dataset the loss is 0.84 to 0.87 after 450 steps and 0.76 to 0.79 at the
-    end; predicting each cube's mean gives 1.0. With the paper's crops and two views it was 0.94 at the end. The model
-    overfits so few clips: on held-out clips the loss stays near 1.0.
+    Differs from the papers' recipes in: pixels as targets, since normalised ones teach so small a model nothing that
+    holds on other clips; positions on the axes of time, height and width; a quarter of the tokens visible instead of a
+    tenth; random crops of 15 to 100 % of the area, mirrored at random, and in other colours, since there are so few
+    clips that a model soon knows them.
     """
     return replace(
         recipe,
         name=recipe.name.replace("small", "tiny"),
-        batch_size=8,
-        data=VideoData(clip=VideoClip(frames=8, stride=4, size=112), mask=mask, augment=CenterCrop(), patch=patch),
-        model=VideoAutoencoderConfig(width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
+        batch_size=4,
+        data=VideoData(
+            clip=VideoClip(frames=8, stride=4, size=64),
+            mask=mask,
+            augment=RandomResizedCrop(scale=(0.15, 1.0), flip=0.5),
+            colour=ColourJitter(brightness=0.5, contrast=0.5, saturation=0.8, hue=0.5, share=0.8),
+            views=4,
+            patch=8,
+        ),
+        model=VideoAutoencoderConfig(
+            width=128,
+            depth=4,
+            heads=4,
+            decoder_width=128,
+            decoder_depth=2,
+            decoder_heads=4,
+            target="pixels",
+            positions="grid",
+        ),
         optimiser=OptimiserConfig(max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=900),
+        schedule=ScheduleConfig(base_lr=0.128, min_lr=2.56e-3, warmup=0.1, steps=2000),
     )
 
 
 def videomae_tiny() -> Recipe[VideoBatch]:
     """VideoMAE's tube masks, in minutes."""
-    return tiny(videomae_small(), Tube(ratio=0.9))
+    return tiny(videomae_small(), Tube(ratio=0.75))
 
 
 def mgmae_tiny() -> Recipe[VideoBatch]:
-    """MGMAE's motion-guided masks, in minutes: what `make demo` trains."""
-    return tiny(mgmae_small(), MotionGuided(ratio=0.9))
+    """MGMAE's motion-guided masks, in minutes: what `make demo` trains. Half of the hidden tokens are decoded."""
+    return tiny(mgmae_small(), PartDecoded(mask=MotionGuided(ratio=0.75)))
 
 
 def videomae2_tiny() -> Recipe[VideoBatch]:
-    """VideoMAE V2's dual masks, in minutes; running cells need an even grid, so patches of 14 pixels (8 x 8)."""
-    return tiny(videomae2_small(), Dual(), patch=14)
+    """VideoMAE V2's dual masks, in minutes."""
+    return tiny(videomae2_small(), Dual(encoder=Tube(ratio=0.75)))
 
 
 RECIPES: dict[str, Callable[[], Recipe[VideoBatch]]] = {

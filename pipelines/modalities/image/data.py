@@ -13,6 +13,7 @@ from ....shards.format.component import component_of
 from ....shards.format.manifest import Manifest
 from ....shards.members.image import IMAGE
 from ...augment import Augmentation, CenterCrop, RandomResizedCrop
+from ...augment.colour import ColourJitter
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
@@ -22,7 +23,6 @@ from ..data import DataConfig, check_views
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import ImageBatch
-from .colour import ColourJitter
 from .sample import ImageDraft, ImageRequest, ImageSampler
 
 ImageSource = Source[FieldsRequest[ImageRequest], FieldsDraft[ImageDraft], ImageBatch, ImageBatch]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Unpack
 
 from ...augment import Augmentation
+from ...augment.colour import ColourJitter
 from ...masks import Mask
 from ...stream.loader import Loader
 from ..fields import Fields
 from ..split import Options
 from .batch import ImageBatch
-from .colour import ColourJitter
 from .data import ImageData
 
 

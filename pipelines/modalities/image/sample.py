@@ -13,6 +13,7 @@ from ....shards.format.manifest import Manifest
 from ....shards.media.limits import MAX_PIXELS
 from ....shards.stores.base import Announcement, Range
 from ...augment import Augmentation
+from ...augment.colour import ColourJitter
 from ...augment.crop import Crop
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...stream.place import Place
@@ -20,7 +21,6 @@ from ...stream.rng import sample_rng
 from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .batch import ImageBatch
-from .colour import ColourJitter
 from .decode import REDUCIBLE, decode_image, on_grid, reduction, show
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Self, Unpack
 from ....shards.config import NOT_IDENTITY
 from ....shards.format.component import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
+from ...augment.colour import ColourJitter
 from ...flow.source import AUTO, NONE, BatchFlow, FlowChoice, FlowSource, SampleFlow, flow_named
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
@@ -34,14 +35,15 @@ class VideoData(DataConfig[VideoBatch]):
     """The data config of masked video clips.
 
     clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
-    multi-scale crop when shuffled, else the centre crop; no default flips. flow: the source of motion: "codec", "dis",
+    multi-scale crop when shuffled, else the centre crop; no default flips. colour: colour jitter, the same for all
+    frames of a view, by default none. flow: the source of motion: "codec", "dis",
     "none", a SampleFlow, a BatchFlow (computed on the batch's device) or `package.module:Name` of one's own; "auto"
     makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
     views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
     and patch (pixels): the size of a token. component: the video to read, such as "cam0.mp4"; None if a sample has only
     one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "auto" is DALI on a
-    CUDA device if DALI is installed and decodes the shards' codecs, no SampleFlow is used and workers is 0; else the
-    CPU.
+    CUDA device if DALI is installed and decodes the shards' codecs, neither a SampleFlow nor colour jitter is used and
+    workers is 0; else the CPU.
     """
 
     modality: ClassVar[str] = "video"
@@ -49,6 +51,7 @@ class VideoData(DataConfig[VideoBatch]):
     clip: VideoClip = field(default_factory=VideoClip)
     mask: Mask | None = None
     augment: Augmentation | None = None
+    colour: ColourJitter | None = None
     flow: FlowChoice = AUTO
     views: int = 1
     component: str | None = None
@@ -60,6 +63,8 @@ class VideoData(DataConfig[VideoBatch]):
     def __post_init__(self) -> None:
         check_views(self.views)
         flow_named(self.flow)
+        if self.backend == "dali" and self.colour is not None:
+            raise ValueError("colour jitter is made on the CPU, and backend='dali' is not; leave colour or backend out")
         _ = self.grids
 
     @property
@@ -88,6 +93,7 @@ class VideoData(DataConfig[VideoBatch]):
             clip=own.clip,
             grid=own.grids["video"],
             augment=own.augment or CenterCrop(),
+            colour=own.colour,
             pattern=own.mask,
             flow=own.flow if isinstance(own.flow, FlowSource) else None,
             seed=split.seed,
@@ -103,7 +109,8 @@ class VideoData(DataConfig[VideoBatch]):
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options, self.loader)
         sampler = self.sampler(split)
-        if dali_serves(self.backend, split.device, split.workers, suits=not isinstance(sampler.flow, SampleFlow)):
+        suits = not isinstance(sampler.flow, SampleFlow) and sampler.colour is None
+        if dali_serves(self.backend, split.device, split.workers, suits=suits):
             from .dali import on_dali, undecodable
 
             if self.backend == "dali" or not undecodable(sampler, split.device):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from ...augment import Augmentation
+from ...augment.colour import ColourJitter
 from ...flow import FlowChoice
 from ...masks import Mask
 from ...stream.loader import Loader
@@ -23,6 +24,7 @@ class VideoSettings(Options, total=False):
     clip: VideoClip
     mask: Mask | None
     augment: Augmentation | None
+    colour: ColourJitter | None
     flow: FlowChoice
     views: int
     component: str | None

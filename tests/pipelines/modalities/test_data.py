@@ -13,6 +13,7 @@ from maskstream.pipelines import (
     video_loader,
 )
 from maskstream.pipelines.augment import MultiScaleCrop
+from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.sound import Mixup
 from maskstream.pipelines.masks import MotionGuided, Random, Tube
 from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
@@ -22,7 +23,6 @@ from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.audiovisual.loader import AudioVisualSettings
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.image.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.image.loader import ImageSettings
 from maskstream.pipelines.modalities.mesh.data import MeshData

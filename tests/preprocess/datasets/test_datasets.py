@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,16 +260,17 @@ def test_file_names_that_are_no_utf8(tmp_path):
     assert source.path.is_file()
 
 
-def test_sample_windows_share_no_frame_with_validation():
-    n_train, n_val = 0, 0
+def test_sample_windows_share_no_frame_with_validation_and_no_clip_with_unseen_ones():
+    counts = Counter()
     for clip in CLIPS:
-        train, val = windows(clip.n_frames, train_only=clip.train_only)
-        assert all(stop - first == 64 and first >= 0 and stop <= clip.n_frames for first, stop in train + val)
-        assert all(stop <= val_first for _, stop in train for val_first, _ in val)
-        assert not (clip.train_only and val)
-        n_train, n_val = n_train + len(train), n_val + len(val)
-    assert n_train >= 40
-    assert n_val == 5
-    assert 64 * (n_train + n_val) < 5000
-    assert windows(40, train_only=False) == ([], [])
-    assert windows(127, train_only=False)[1] == []
+        cut = windows(clip)
+        assert all(
+            stop - first == 64 and first >= 0 and stop <= clip.n_frames for w in cut.values() for first, stop in w
+        )
+        assert all(stop <= first for _, stop in cut.get("train", []) for first, _ in cut.get("val", []))
+        assert "unseen" not in cut or list(cut) == ["unseen"]
+        assert clip.only in (None, *cut)
+        counts.update({split: len(w) for split, w in cut.items()})
+    assert counts == {"train": 36, "val": 5, "unseen": 5}
+    assert windows(replace(CLIPS[0], n_frames=40)) == {"train": []}
+    assert "val" not in windows(replace(CLIPS[0], n_frames=127))

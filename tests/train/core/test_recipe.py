@@ -22,7 +22,12 @@ def test_a_recipe_is_rebuilt_from_json(name):
 
 def test_fields_are_set_by_path_and_a_wrong_one_is_answered_with_the_nearest():
     recipe = chosen_recipe("mgmae-tiny", ["model.depth=6", "mask.ratio=0.8", "clip.size=64"], batch_size=3)
-    assert (recipe.model.depth, recipe.data.mask.ratio, recipe.data.clip.size, recipe.batch_size) == (6, 0.8, 64, 3)
+    assert (recipe.model.depth, recipe.data.mask.mask.ratio, recipe.data.clip.size, recipe.batch_size) == (
+        6,
+        0.8,
+        64,
+        3,
+    )
     with pytest.raises(ValueError, match=r"model\.deph.*model\.depth"):
         with_set(recipe, ["model.deph=6"])
     with pytest.raises(ValueError, match="is not a positive multiple"):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pipelines.augment import CenterCrop
-from maskstream.pipelines.modalities.image.colour import ColourJitter
+from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train import load_model, train
 from maskstream.train.evaluate.features import Inputs, extracted, labelled_batches, plain

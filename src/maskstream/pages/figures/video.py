@@ -75,16 +75,20 @@ class VideoFigures:
             icon=str(tracks[0].frames[0].picture and tracks[0].frames[0].picture.uri),
         )
 
-    def compared(self, batch: VideoBatch, made: VideoBatch, i: int) -> Card:
-        """A few frames as they were, as the encoder saw them, and as the model completes them."""
+    def compared(
+        self, batch: VideoBatch, made: VideoBatch, i: int, guessed: VideoBatch | None = None, words: str = ""
+    ) -> Card:
+        """A few frames as they were, as the encoder saw them, as a guess completes them, and as the model does."""
         if batch.mask is None:
             raise ValueError("a reconstruction is of masked clips, but the batch has no mask; give the loader mask=")
         side = picture_side(len(batch) * batch.video.shape[1])
-        rows = compared_frames(
-            batch.video[i].cpu().numpy(), made.video[i].cpu().numpy(), batch.mask, i, self.grid, side
-        )
+        video = batch.video[i].cpu().numpy()
+        rows = compared_frames(video, made.video[i].cpu().numpy(), batch.mask, i, self.grid, side)
+        if guessed is not None:
+            guess = compared_frames(video, guessed.video[i].cpu().numpy(), batch.mask, i, self.grid, side)
+            rows = {"original": rows["original"], "seen": rows["seen"], "guess": guess["reconstruction"], **rows}
         times = batch.pts_s[i].tolist()
-        return Card(key=batch.key[i], words="", figures=frame_rows(rows, times))
+        return Card(key=batch.key[i], words=words, figures=frame_rows(rows, times))
 
 
 def picture_side(frames: int) -> float:
@@ -274,7 +278,12 @@ def complete(video: UInt8, made: UInt8, masked: Bool, targeted: Bool) -> UInt8:
     return np.where((masked & targeted)[..., None], made, darken(video, masked))
 
 
-NAMES = {"original": "Original", "seen": "The encoder saw", "reconstruction": "Reconstruction"}
+NAMES = {
+    "original": "Original",
+    "seen": "The encoder saw",
+    "guess": "Interpolation",
+    "reconstruction": "Reconstruction",
+}
 
 
 def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[Pictures, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +68,31 @@ def work_of(modality: Modality, recipe: Recipe[Any], model: Model[Any], data: st
     )
 
 
+def with_unseen(work: Work, unseen: Work, units: str) -> Work:
+    """The work with the facts and the first section of that on sources that were not trained on."""
+    known = work.found.facts.items()
+    facts = {
+        f"unseen {units}: {name}": words for name, words in unseen.found.facts.items() if (name, words) not in known
+    }
+    first, *rest = work.sections
+    section = replace(unseen.sections[0], title=f"{unseen.sections[0].title} of unseen {units}")
+    return Work(found=replace(work.found, facts={**work.found.facts, **facts}), sections=(first, section, *rest))
+
+
 def write_report(
     modality: Modality,
     run: str | Path,
     data: str | Path,
     out: str | Path | None = None,
     *,
+    unseen: str | Path | None = None,
     recipe: Recipe[Any] | None = None,
     clips: int = 8,
 ) -> Report:
     """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
 
-    `clips` of them are shown. The weights are those of the run's newest whole checkpoint, on the CPU. recipe: the run's
+    `clips` of them are shown. unseen: a split of other sources than those of the training split, whose results are
+    shown apart. The weights are those of the run's newest whole checkpoint, on the CPU. recipe: the run's
     own; by default the one that run.json holds. out: run/report.html by default.
 
     Raises ValueError where the folder is not that of a run or its recipe is not known, ShardError where `data` holds
@@ -92,19 +105,24 @@ def write_report(
     settings = run_settings(run)
     recipe = recipe or run_recipe(run, "pass write_report(recipe=...)")
     check_modality(recipe, data)
-    shown = min(clips, len(Manifest.load(data)))
-    if shown < 1:
-        raise ValueError(f"a report shows 1 or more clips, but {data} has none to show, or clips=0 was given")
+    for split in (data, unseen):
+        if split is not None and min(clips, len(Manifest.load(split))) < 1:
+            raise ValueError(f"a report shows 1 or more clips, but {split} has none to show, or clips=0 was given")
     weights = run_weights(run)
     with compute_threads(CPU):
-        work = work_of(modality, recipe, load_model(weights), data, shown)
+        model = load_model(weights)
+        work = work_of(modality, recipe, model, data, min(clips, len(Manifest.load(data))))
+        if unseen is not None:
+            check_modality(recipe, unseen)
+            other = work_of(modality, recipe, model, unseen, min(clips, len(Manifest.load(unseen))))
+            work = with_unseen(work, other, modality.units)
     facts = {
         "recipe": recipe.name,
         "samples per step": str(settings.get("samples_per_step", "unknown")),
         "device": str(settings.get("device", "unknown")),
         "seed": str(settings.get("seed", "unknown")),
         "weights": f"step {_step(weights)}",
-        "shown below": str(data),
+        "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
         **_probed(run / PROBE),
     }
     text = report_page(metrics, work, facts, title=f"{run.resolve().name}: {recipe.name}")

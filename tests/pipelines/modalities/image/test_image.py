@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
+from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import MotionGuided, Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.image.loader import image_loader
 from maskstream.pipelines.modalities.split import Split

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.image.colour import ColourJitter
+from maskstream.pipelines.augment.colour import ColourJitter
 
 LUMA = np.array([0.299, 0.587, 0.114])
 NONE = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}

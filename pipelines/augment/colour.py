@@ -1,4 +1,4 @@
-"""Colour jitter: random changes of an image's brightness, contrast, saturation and hue."""
+"""Colour jitter: random changes of brightness, contrast, saturation and hue, of an image or of all frames of a clip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
+from ...shards.config import Config
 
 Matrix = npt.NDArray[np.float64]
 

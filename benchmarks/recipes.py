@@ -1,0 +1,167 @@
+"""Trains every tiny recipe on its sample data with several seeds, and compares what each reaches on held-out samples.
+
+    python benchmarks/recipes.py [RECIPE ...] [--seeds 3] [--data data] [--out runs] [--docs docs/recipes.md]
+
+Without names it takes all recipes whose name ends in -tiny and whose modality has a sample set. A recipe's figure and
+its baselines are those of its report (`HeldOut.score`), on the split `val` of the sample set. What is done is kept in
+OUT/recipes/RECIPE/SEED and not done again unless the recipe has changed; a run that was stopped continues. After every
+run it writes OUT/recipes.json, a list of {recipe, data, steps, seconds, figure, held_out, lower_is_better, baselines,
+seeds}, with the medians over the seeds, and the table of the docs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from maskstream.modalities import MODALITIES
+from maskstream.pages.report.report import work_of
+from maskstream.preprocess import DATASETS
+from maskstream.train.core.export import load_model
+from maskstream.train.core.metrics import read_metrics
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.core.run_folder import run_weights
+from maskstream.train.evaluate.held_out import Score
+from maskstream.train.recipes import RECIPES, named_recipe
+
+BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
+HEAD = "| recipe | data | steps | seconds | held-out figure | median (best, spread) | best baseline | verdict |"
+WHY: dict[str, str] = {}
+"""Why a recipe does not beat its best baseline, by its name; the table says it."""
+
+Row = dict[str, Any]
+
+
+def sample_set(recipe: Recipe[Any]) -> str:
+    """The sample set of a recipe's modality, such as `sample-audio`."""
+    modality = recipe.data.modality
+    return "sample" if modality == "video" else f"sample-{modality}"
+
+
+def names() -> list[str]:
+    """The tiny recipes that have a sample set."""
+    return [name for name in RECIPES if name.endswith("-tiny") and sample_set(named_recipe(name)) in DATASETS]
+
+
+def command(*words: object) -> None:
+    """Runs a maskstream command; SystemExit with its code where it fails."""
+    print("maskstream", *words, flush=True)
+    if code := subprocess.run([sys.executable, "-m", "maskstream", *map(str, words)], check=False).returncode:
+        raise SystemExit(code)
+
+
+def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
+    """Trains a recipe with one seed and evaluates it: its settings, steps, seconds, figure and baselines."""
+    recipe, file = named_recipe(name), run / "score.json"
+    settings = recipe.to_dict(identity=True)
+    done = json.loads(file.read_text()) if file.exists() else {}
+    if done.get("settings") == settings:
+        return dict(done)
+    command("train", name, "--data", shards / "train", "--out", run, "--seed", seed, *again(run, settings))
+    score = score_of(recipe, run, shards / "val")
+    steps = read_metrics(run / "metrics.jsonl")
+    rows = recipe.batch_size * int(getattr(recipe.data, "views", 1))
+    done = {
+        "settings": settings,
+        "seed": seed,
+        "steps": len(steps),
+        "seconds": round(sum(rows / step.clips_per_s for step in steps), 1),
+        "figure": score.name,
+        "held_out": score.value,
+        "lower_is_better": score.lower_is_better,
+        "baselines": dict(score.baselines),
+    }
+    file.write_text(json.dumps(done, indent=1))
+    return done
+
+
+def again(run: Path, settings: Row) -> list[str]:
+    """The option that begins anew where the folder holds a run of other settings."""
+    saved = run / "run.json"
+    if not saved.exists():
+        return []
+    same = Recipe.from_dict(json.loads(saved.read_text())["recipe"]).to_dict(identity=True) == settings
+    return [] if same else ["--no-resume"]
+
+
+def score_of(recipe: Recipe[Any], run: Path, data: Path) -> Score:
+    """The figure of a run on a split, that of its report."""
+    found = work_of(MODALITIES[recipe.data.modality], recipe, load_model(run_weights(run)), data, 2).found
+    if found.score is None:
+        raise SystemExit(f"the report of {recipe.name} has no figure to compare; give its HeldOut a score")
+    return found.score
+
+
+def merged(name: str, dataset: str, done: Sequence[Row]) -> Row:
+    """The row of a recipe: medians over its seeds."""
+    baselines = {guess: median(one["baselines"][guess] for one in done) for guess in done[0]["baselines"]}
+    return {
+        "recipe": name,
+        "data": dataset,
+        **{key: median(one[key] for one in done) for key in ("steps", "seconds", "held_out")},
+        "figure": done[0]["figure"],
+        "lower_is_better": done[0]["lower_is_better"],
+        "baselines": baselines,
+        "seeds": [{"seed": one["seed"], "held_out": one["held_out"], "seconds": one["seconds"]} for one in done],
+    }
+
+
+def in_words(row: Row) -> str:
+    """A row of the table in the docs."""
+    lower, values = row["lower_is_better"], [one["held_out"] for one in row["seeds"]]
+    best = (min if lower else max)(row["baselines"], key=lambda guess: row["baselines"][guess])
+    own, trivial = row["held_out"], row["baselines"][best]
+    change = own / trivial - 1 if lower else own - trivial
+    amount = f"{abs(change):.0%}" if lower else f"{abs(change):.1f}"
+    worst = (max if lower else min)(values)
+    beaten = own < trivial if lower else own > trivial
+    verdict = f"better by {amount}" if beaten else f"**worse by {amount}**: {WHY.get(row['recipe'], 'not known why')}"
+    if beaten and not (worst < trivial if lower else worst > trivial):
+        verdict += ", but not with every seed"
+    cells = (
+        *(f"`{row['recipe']}`", f"`{row['data']}`", f"{row['steps']:g}", f"{row['seconds']:.0f}", row["figure"]),
+        f"{own:.3g} ({(min if lower else max)(values):.3g}, {max(values) - min(values):.2g} over {len(values)})",
+        *(f"{best}: {trivial:.3g}", verdict),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def write(rows: Sequence[Row], out: Path, docs: Path) -> None:
+    """Writes recipes.json, and the table between the two marks of the docs."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipes.json").write_text(json.dumps(rows, indent=1) + "\n")
+    before, _, rest = docs.read_text().partition(BEGIN)
+    table = "\n".join((HEAD, "|" + " --- |" * HEAD.count(" | ") + " --- |", *map(in_words, rows)))
+    docs.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="*", help="names; all tiny recipes with a sample set by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/recipes.md"))
+    args = parser.parse_args()
+    kept = args.out / "recipes.json"
+    rows = {row["recipe"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
+    for name in args.recipe or names():
+        dataset = sample_set(named_recipe(name))
+        shards = args.data / "shards" / dataset
+        if not (shards / "val").exists():
+            command("shards", dataset, "--root", args.data / "raw" / dataset, "--out", shards)
+        done: list[Row] = []
+        for seed in range(args.seeds):
+            done.append(scored(name, seed, shards, args.out / "recipes" / name / str(seed)))
+            rows[name] = merged(name, dataset, done)
+            write([rows[one] for one in sorted(rows)], args.out, args.docs)
+
+
+if __name__ == "__main__":
+    main()

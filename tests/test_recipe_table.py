@@ -1,0 +1,70 @@
+"""The table of docs/recipes.md: what benchmarks/recipes.py says of the figures of runs."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    spec = importlib.util.spec_from_file_location("recipes_benchmark", ROOT / "benchmarks/recipes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def runs(*values, lower=True, baselines=None):
+    return [
+        {
+            "seed": seed,
+            "steps": 10,
+            "seconds": 2.0 + seed,
+            "figure": "error",
+            "held_out": value,
+            "lower_is_better": lower,
+            "baselines": baselines or {"mean": 0.9, "interpolation": 0.5},
+        }
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_a_row_says_by_how_much_the_best_baseline_is_beaten_or_not(recipes):
+    row = recipes.merged("x-tiny", "sample", runs(0.45, 0.4, 0.41))
+    assert (row["held_out"], row["seconds"], row["steps"]) == (0.41, 3.0, 10)
+    assert [one["seed"] for one in row["seeds"]] == [0, 1, 2]
+    assert "0.41 (0.4, 0.05 over 3) | interpolation: 0.5 | better by 18% |" in recipes.in_words(row)
+    mixed = recipes.in_words(recipes.merged("x-tiny", "sample", runs(0.45, 0.52, 0.41)))
+    assert "better by 10%, but not with every seed" in mixed
+    worse = recipes.in_words(recipes.merged("x-tiny", "sample", runs(0.55)))
+    assert "**worse by 10%**: not known why" in worse
+    sound = recipes.merged("y-tiny", "sample-audio", runs(7.5, lower=False, baselines={"the noisy sound": 5.0}))
+    assert "the noisy sound: 5 | better by 2.5 |" in recipes.in_words(sound)
+
+
+def test_the_table_is_written_between_its_marks_and_the_list_beside_it(recipes, tmp_path):
+    docs = tmp_path / "recipes.md"
+    docs.write_text(f"# Head\n{recipes.BEGIN}\nold\n{recipes.END}\n\nfoot\n")
+    rows = [recipes.merged("x-tiny", "sample", runs(0.45))]
+    for _ in range(2):
+        recipes.write(rows, tmp_path, docs)
+    text = docs.read_text()
+    assert text.startswith("# Head\n<!-- recipes")
+    assert text.endswith("end of recipes -->\n\nfoot\n")
+    assert "old" not in text
+    assert text.count("| `x-tiny` |") == 1
+    columns = {line.count(" | ") for line in text.splitlines() if line.startswith("|")}
+    assert columns == {7}
+    assert json.loads((tmp_path / "recipes.json").read_text()) == rows
+
+
+def test_every_tiny_recipe_with_a_sample_set_is_in_the_list(recipes):
+    assert {"mgmae-tiny", "mae-tiny", "audiomae-tiny"} <= set(recipes.names())
+
+
+def test_the_docs_have_the_marks_of_the_table(recipes):
+    text = (ROOT / "docs/recipes.md").read_text()
+    assert text.index(recipes.BEGIN) < text.index(recipes.END)

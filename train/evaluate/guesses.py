@@ -1,0 +1,137 @@
+"""Predictions of a clip's hidden cubes from its visible ones, by no model: what a model of pixels has to beat.
+
+Cubes are float32 (B, N, 3 * pixels) in the units of the encoder's inputs, in (c t h w) order within a cube; guesses are
+of the target cubes, (B, M, 3 * pixels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ...pipelines.masks.core.batch import MaskBatch
+from ..core.select import gather_tokens
+from ..tokens.video import VideoTokens
+from .patches import nearest_visible, seen_tokens
+
+Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]
+"""Of tokens, cubes and masks, the guesses."""
+
+POWER = 4.0
+"""Of the distance, in `interpolated`: of 2, 3, 4 and 6 the best on the sample clips."""
+FRAME_PX = 4.0
+"""The distance of two frames that lie one after the other in a clip, as `interpolated` counts it, in pixels."""
+ROUNDS = 40
+RELAXATION = 1.85
+"""Of the over-relaxation in `harmonic`; after 100 rounds its error on the sample clips is 0.2 % lower."""
+
+
+def visible_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
+    """The mean colour of a clip's visible pixels, everywhere."""
+    seen = seen_tokens(mask)[..., None]
+    colours = _colours(gather_tokens(cubes, mask.visible))
+    mean = (colours * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+    return _flat(mean[:, None].expand(-1, mask.target.shape[1], -1), tokens)
+
+
+def nearest_copy(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
+    """A copy of the nearest visible cube."""
+    return gather_tokens(cubes, nearest_visible(mask))
+
+
+def interpolated(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, power: float = POWER) -> Tensor:
+    """The mean of the visible cubes' colours, weighted by distance ** -power from the pixel to their centres.
+
+    Source: inverse distance weighting (Shepard, 1968).
+    """
+    colours = _colours(gather_tokens(cubes, mask.visible))
+    centres, pixels = _places(tokens)
+    seen = seen_tokens(mask)
+    made = torch.empty(*mask.target.shape, tokens.n_inputs)
+    for i in range(len(cubes)):
+        apart = torch.cdist(pixels[mask.target[i]].flatten(0, 1), centres[mask.visible[i]])
+        weight = apart.clamp_(min=0.5).pow_(-power) * seen[i]
+        mixed = (weight @ colours[i]) / weight.sum(dim=1, keepdim=True)
+        made[i] = mixed.reshape(mask.target.shape[1], -1, 3).transpose(1, 2).flatten(1)
+    return made
+
+
+def harmonic(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time: float = 0.05) -> Tensor:
+    """Each hidden pixel as the weighted mean of its neighbours: 4 in its frame, and 2 in time that weigh `time`.
+
+    It is solved by over-relaxation, first for the mean colours of cubes and then, from there, for pixels.
+    """
+    (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
+    hidden = torch.ones(cubes.shape[:2], dtype=torch.bool).scatter_(1, mask.visible, ~seen_tokens(mask))
+    colours, known = _colours(cubes), ~hidden[..., None]
+    mean = (colours * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp(min=1)
+    coarse = torch.where(known, colours, mean).reshape(-1, t, h, w, 3)
+    plane = hidden.reshape(-1, t, h, w)
+    coarse = _relaxed(coarse, plane, time)
+    start = torch.where(known, cubes, _flat(coarse.reshape(-1, t * h * w, 3), tokens))
+    pixels = plane.repeat_interleave(pt, 1).repeat_interleave(ph, 2).repeat_interleave(pw, 3)
+    return gather_tokens(_cubes(_relaxed(_volume(start, tokens), pixels, time), tokens), mask.target)
+
+
+MEAN, COPY = "the mean of the visible pixels", "a copy of the nearest visible token"
+COLOURS, HARMONIC = "interpolation of the visible tokens' colours", "harmonic interpolation of the visible pixels"
+GUESSES: Mapping[str, Guess] = {MEAN: visible_mean, COPY: nearest_copy, COLOURS: interpolated, HARMONIC: harmonic}
+
+
+def _relaxed(values: Tensor, hidden: Tensor, time: float) -> Tensor:
+    """Values (B, T, H, W, C) where those that are `hidden` (B, T, H, W) are the means of their neighbours.
+
+    Cells of one colour of a checkerboard depend only on the other colour, so they are all computed at once.
+    """
+    shares = (time, 1.0, 1.0)
+    now = values.movedim(4, 1).clone(memory_format=torch.contiguous_format)
+    share = 1 / _neighbours(torch.ones(1, 1, *now.shape[2:]), shares).clamp_(min=1e-12)
+    parity = sum(torch.meshgrid(*(torch.arange(n) for n in now.shape[2:]), indexing="ij")) % 2
+    rates = [(hidden & (parity == colour))[:, None] * RELAXATION for colour in (0, 1)]
+    for _ in range(ROUNDS):
+        for rate in rates:
+            now.add_(_neighbours(now, shares).mul_(share).sub_(now).mul_(rate))
+    return now.movedim(1, 4)
+
+
+def _neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tensor:
+    """The sums of the six neighbours of cells (B, C, T, H, W), weighted by their axis' share."""
+    total = torch.zeros_like(values)
+    for axis, share in enumerate(shares, start=2):
+        n = values.shape[axis]
+        total.narrow(axis, 0, n - 1).add_(values.narrow(axis, 1, n - 1), alpha=share)
+        total.narrow(axis, 1, n - 1).add_(values.narrow(axis, 0, n - 1), alpha=share)
+    return total
+
+
+def _colours(cubes: Tensor) -> Tensor:
+    """The mean colours (B, N, 3) of cubes."""
+    return cubes.reshape(*cubes.shape[:2], 3, -1).mean(dim=3)
+
+
+def _flat(colours: Tensor, tokens: VideoTokens) -> Tensor:
+    """Cubes of one colour each, (B, N, 3 * pixels), of colours (B, N, 3)."""
+    return colours[..., None].expand(-1, -1, -1, tokens.n_pixels).flatten(2)
+
+
+def _volume(cubes: Tensor, tokens: VideoTokens) -> Tensor:
+    """Cubes (B, N, 3 * pixels) as a clip (B, T, H, W, 3)."""
+    (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
+    return cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(-1, *tokens.extent, 3)
+
+
+def _cubes(volume: Tensor, tokens: VideoTokens) -> Tensor:
+    """A clip (B, T, H, W, 3) as cubes (B, N, 3 * pixels)."""
+    (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
+    cut = volume.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return cut.reshape(-1, tokens.n_tokens, tokens.n_inputs)
+
+
+def _places(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
+    """The places in pixels of the centres of cubes (N, 3), and of all their pixels (N, pixels, 3)."""
+    axes = [torch.arange(n) * step for n, step in zip(tokens.extent, (FRAME_PX, 1.0, 1.0), strict=True)]
+    volume = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=3)
+    pixels = _cubes(volume[None], tokens)[0].reshape(tokens.n_tokens, 3, -1).transpose(1, 2)
+    return pixels.mean(dim=1), pixels
