@@ -23,6 +23,7 @@ NARROW = ("model.decoder_width=12", "model.decoder_depth=2", "model.decoder_head
 GROUPS = ("select.points=100", "tokens.groups=8", "tokens.size=6", "batch_size=2")
 GRAPH = tuple(f"model.{part}" for part in ("width=16", "hidden=16", "encoder_rounds=1", "decoder_rounds=1"))
 UNET = tuple(f"model.{part}" for part in ("n_samples=2048", "n_fft=128", "hop=64", "width=2", "growth=2", "layers=1"))
+TEXT = ("model.width=32", "model.depth=1", "model.heads=2", "data.length=32", "batch_size=2")
 CUTS = {
     "videomae": (*CLIP, *SIZES, *DECODER),
     "mgmae": (*CLIP, *SIZES, *DECODER),
@@ -34,6 +35,12 @@ CUTS = {
     "diffmavil": ("data.seconds=0.64", *CLIP, "batch_size=1", "token_budget=40", *SIZES, *DECODER),
     "fastdit3d": ("tokens.resolution=24", *VOXELS, *NARROW, "model.window=2"),
     "pointmae": (*GROUPS, "model.width=24", "model.depth=1", "model.heads=2", "model.decoder_depth=1"),
+    "bert": TEXT,
+    "mosaicbert": TEXT,
+    "mrd": TEXT,
+    "ptw": TEXT,
+    "pmlm": TEXT,
+    "retromae": TEXT,
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""

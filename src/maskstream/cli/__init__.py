@@ -27,6 +27,7 @@ from .erase import erase
 from .fetch import fetch
 from .finetune import finetune
 from .gallery import gallery
+from .generate import generate
 from .index import index
 from .inspect import inspect
 from .local_paths import with_local_paths
@@ -51,8 +52,9 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 _WRITING = (shards, index, append, merge, remove, erase)
-_READING = (train, finetune, report, probe, rollout, preview, gallery, doctor, bench, verify, inspect, fetch, demo)
-for _command in (*_WRITING, *_READING):
+_MODELS = (train, finetune, report, probe, rollout, generate)
+_READING = (preview, gallery, doctor, bench, verify, inspect, fetch, demo)
+for _command in (*_WRITING, *_MODELS, *_READING):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
 
 

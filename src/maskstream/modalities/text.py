@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 from ..modality import Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.text import TextFigures
+from ..pages.report.works.text import show
 from ..pipelines.masks.core.scheme import TEXT as GRID
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.text.data import CUES, Layout, TextData
@@ -18,6 +19,7 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.text import TEXT as KIND
 from ..shards.members.tokens import TOKENS
 from ..shards.stores.location import opened
+from ..train.models.token_model import TokenModelConfig
 from ..trial import MaskArgument, Trial, given, option
 
 
@@ -60,7 +62,7 @@ TEXT = Modality(
     encoder=TextEncoder,
     trial=TextTrial,
     figures=figures,
-    works={},
+    works={TokenModelConfig: show},
     stages={
         "read": ("Reading", "longer rows, larger shards on a local disk, or more threads would help"),
         "mask": ("Masks", "a simpler mask, or more worker processes would help"),

@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import ByClass, Feedback, Padded, Replace
+from maskstream.train import load_model, train
 from maskstream.train.core.class_feedback import channels_of, publish_scores
 from maskstream.train.models.token_model import TokenModelConfig
 
+from ...pipelines.every_modality import write_split
 from ..text_batches import MASK_ID, VOCABULARY, made_up
 
 
@@ -36,3 +38,14 @@ def test_a_model_without_scores_is_refused():
     publish_scores([], torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match=r"model\.classes"):
         publish_scores([Feedback(3)], torch.nn.Linear(1, 1))
+
+
+def test_a_run_averages_the_losses_of_classes_and_a_resume_begins_with_them(tmp_path):
+    split = write_split("text", tmp_path)
+    cuts = ("model.width=16", "model.depth=1", "model.heads=2", "data.length=32", "batch_size=2", "model.momentum=0.5")
+    words = {"data": split, "out": tmp_path / "run", "set": cuts, "device": "cpu", "progress": False}
+    train("ptw-tiny", steps=3, **words)
+    first = load_model(tmp_path / "run/model.safetensors").class_scores
+    assert (first > 1).any()
+    train("ptw-tiny", steps=6, **words)
+    assert (load_model(tmp_path / "run/model.safetensors").class_scores >= first).all()

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.train import train
+
+from ..pipelines.every_modality import write_split
+
+SMALL = ("model.width=16", "model.depth=1", "model.heads=2", "data.length=32", "batch_size=2", "schedule.steps=2")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("generate")
+    split = write_split("text", root)
+    train("pmlm-tiny", split, root / "run", set=SMALL, device="cpu", progress=False)
+    return root / "run", split
+
+
+def written(place, *options):
+    run, split = place
+    return CliRunner().invoke(app, ["generate", str(run), "--data", str(split), *options])
+
+
+def test_texts_keep_what_is_given_and_a_seed_decides_the_rest(place):
+    options = ["--text", "the lazy[MASK][MASK] dog", "--blanks", "4", "--count", "2", "--json"]
+    first, again = written(place, *options), written(place, *options)
+    assert first.exit_code == 0, first.output
+    texts = json.loads(first.output)["texts"]
+    assert len(texts) == 2
+    assert all(text.startswith("the lazy") and " dog" in text and len(text) > 12 for text in texts)
+    assert again.output == first.output
+    assert written(place, *options, "--seed", "5").output != first.output
+
+
+def test_a_text_longer_than_the_model_reads_is_refused(place):
+    result = written(place, "--blanks", "40")
+    assert result.exit_code == 1
+    assert "up to 32 tokens" in str(result.exception)
+
+
+def test_a_run_of_another_model_is_refused(place, tmp_path):
+    result = CliRunner().invoke(app, ["generate", str(tmp_path), "--data", str(place[1])])
+    assert result.exit_code == 1
+    assert "model.safetensors" in str(result.exception)
+
+
+def test_a_report_shows_predictions_and_what_counts_predict(place, tmp_path):
+    run, split = place
+    page = tmp_path / "report.html"
+    result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page)])
+    assert result.exit_code == 0, f"{result.output} {result.exception}"
+    text = page.read_text()
+    assert "loss by counts of pairs" in text
+    assert "With the predictions" in text

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from maskstream.pipelines.masks import Tokens
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.train.evaluate.masked_tokens import held_out, masked_token_losses
+from maskstream.train.evaluate.ngrams import NGrams
+from maskstream.train.models.token_model import TokenModelConfig
+from maskstream.train.recipes.text import replaced
+
+from ...pipelines.every_modality import write_split
+from ..text_batches import VOCABULARY, made_up
+
+
+def built(grid, vocabulary):
+    return TokenModelConfig(vocabulary=vocabulary, width=16, depth=1, heads=2).build({"text": grid}, seed=0).eval()
+
+
+def test_the_loss_is_that_of_training_and_the_baselines_are_those_of_counts():
+    some = [made_up(), made_up(seed=1)]
+    model = built(some[0].mask.grid, VOCABULARY)
+    with torch.no_grad():
+        parts = [model(batch).parts["masked tokens"] for batch in some]
+    found = masked_token_losses(model, some, NGrams.of(some, VOCABULARY))
+    assert found.model == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), abs=1e-5)
+    assert found.tokens == sum(int(batch.mask.masked.sum()) for batch in some)
+    assert found.beside < found.alone < 4.5
+    with torch.no_grad():
+        model.head.bias[7] = 1e4
+    assert masked_token_losses(model, some, NGrams.of(some, VOCABULARY)).accuracy < 0.2
+    with pytest.raises(ValueError, match="got none"):
+        masked_token_losses(model, [], NGrams.of(some, VOCABULARY))
+
+
+def test_a_split_is_measured_with_the_counts_of_the_split_beside_it(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("train", "val"):
+        write_split("text", tmp_path / name).rename(tmp_path / "data" / name)
+    config = TextData(length=32, packing="row", mask=replaced(Tokens(ratio=0.3)))
+    found = held_out(config, built(config.grids["text"], 2000), tmp_path / "data/val")
+    again = held_out(config, built(config.grids["text"], 2000), tmp_path / "data/val", tmp_path / "data/train")
+    assert found.facts == again.facts
+    assert 0 < found.baseline_loss < 7
+    assert float(found.facts["perplexity"]) > 100
