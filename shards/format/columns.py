@@ -41,6 +41,8 @@ WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
 
 SHARED_BY = 4
 """How many samples of a part must share a long word, so that it is kept: the words of all parts are in memory."""
+MOST_SHARED = 1024
+"""How many long words a part keeps of a component, those that most samples share."""
 
 FORMAT_KEY, COMPONENTS_KEY, SHARDS_KEY = b"maskstream", b"maskstream.components", b"maskstream.shards"
 
@@ -103,7 +105,8 @@ def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
 def _shared(words: Sequence[str | None]) -> list[str | None]:
     """The words, without the long ones that few samples share."""
     counts = Counter(word for word in words if word is not None and len(word) > LONG_WORD)
-    rare = {word for word, count in counts.items() if count < SHARED_BY}
+    often = sorted((word for word, count in counts.items() if count >= SHARED_BY), key=lambda w: (-counts[w], w))
+    rare = counts.keys() - often[:MOST_SHARED]
     return [None if word in rare else word for word in words]
 
 

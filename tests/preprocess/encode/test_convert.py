@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from maskstream.preprocess.encode.video import convert
 from maskstream.preprocess.encode.video.convert import Converter, conversion
 
 WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
@@ -38,16 +39,46 @@ def flat(colour, name, matrix, *, full):
 @pytest.mark.parametrize("matrix", WEIGHTS)
 def test_the_matrix_is_converted_on_the_small_frame(matrix, name, full):
     draw = np.random.default_rng(matrix)
-    convert = Converter(64, Fraction(1))
+    converter = Converter(64, Fraction(1))
     for _ in range(20):
         colour = draw.integers(60, 190, 3)
         frame = flat(colour.tolist(), name, matrix, full=full)
         filters = [filter for filter, _ in conversion(frame, (96, 64))]
         assert filters[0] == "scale"
         assert ("colorspace" in filters) == (matrix != 6)
-        made = convert(frame)
+        made = converter(frame)
         planes = [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:32, :48] for plane in made.planes]
         assert all(np.ptp(plane) <= 2 for plane in planes)  # 10 bits are dithered
         ours = np.array([plane.mean() for plane in planes])
         want, got = rgb_of(colour.astype(float), WEIGHTS[matrix], full=full), rgb_of(ours, WEIGHTS[6], full=False)
         assert np.abs(want - got).max() * 255 < 3.5, (colour, want, got)
+
+
+def picture(matrix, *, full):
+    """A frame of noise."""
+    frame = av.VideoFrame(48, 32, "yuv420p")
+    draw = np.random.default_rng(0)
+    for plane in frame.planes:
+        plane.update(draw.integers(16, 235, plane.buffer_size, np.uint8).tobytes())
+    frame.colorspace, frame.color_range = matrix, 2 if full else 1
+    return frame
+
+
+def pixels(frame):
+    return [
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width].tolist()
+        for plane in frame.planes
+    ]
+
+
+def test_a_frame_that_the_filters_would_only_copy_is_not_copied(monkeypatch):
+    for matrix in (2, 5, 6):  # unknown, which is BT.601 for a small frame, and both numbers of BT.601
+        frame = picture(matrix, full=False)
+        assert Converter(32, Fraction(1))(frame) is frame
+        with monkeypatch.context() as patched:
+            patched.setattr(convert, "is_converted", lambda frame, size: False)
+            copied = Converter(32, Fraction(1))(frame)
+        assert copied is not frame
+        assert pixels(copied) == pixels(frame)
+    for other, side in ((picture(1, full=False), 32), (picture(6, full=True), 32), (picture(6, full=False), 16)):
+        assert Converter(side, Fraction(1))(other) is not other

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.shards.errors import DataError, SampleError
+from maskstream.shards.format import columns
 from maskstream.shards.format.columns import SHARED_BY
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
@@ -44,6 +45,14 @@ def test_a_header_that_samples_share_is_in_the_manifest_and_others_are_not(tmp_p
     assert {*headers[:SHARED_BY]} == {shared[0].members["mp4"].data[: manifest.video(0).header_size]}
     assert manifest.components["mp4"].words["header"].code.tolist() == [0] * SHARED_BY + [-1] * len(rare)
     assert verify(tmp_path, decode=True).problems == []
+
+
+def test_a_part_keeps_the_words_that_most_samples_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "MOST_SHARED", 1)
+    few, many = ([sample(n, width=width) for n in numbers] for numbers, width in ((range(4), 64), (range(4, 9), 80)))
+    written(tmp_path, *few, *many)
+    manifest = Manifest.load(tmp_path)
+    assert [manifest.video(i).header is not None for i in range(9)] == [False] * 4 + [True] * 5
 
 
 def test_a_column_that_nobody_shares_is_left_out(tmp_path: Path) -> None:
