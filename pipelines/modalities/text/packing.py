@@ -50,17 +50,17 @@ def packed(lengths: Int64s, shard_samples: Int64s, room: int, extra: int) -> Pac
     most = room - extra
     if most < 1:
         raise ValueError(f"a row of {room} tokens has no room for a document with {extra} special tokens")
-    rows: list[list[tuple[int, int, int]]] = []
-    shard_rows, begin = [], 0
+    shard_rows, sizes, parts, begin = [], [np.zeros(1, np.int64)], [np.empty((0, 3), np.int64)], 0
     for n in shard_samples.tolist():
-        own = _shard(lengths[begin : begin + n], begin, most, extra)
-        rows += own
-        shard_rows.append(len(own))
+        rows = _shard(lengths[begin : begin + n], begin, most, extra)
+        shard_rows.append(len(rows))
+        sizes.append(np.array([len(row) for row in rows], np.int64))
+        parts.append(np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 3))
         begin += n
-    pieces = np.array([piece for row in rows for piece in row], dtype=np.int64).reshape(-1, 3)
+    pieces = np.concatenate(parts)
     return Packing(
         shard_rows=np.array(shard_rows, np.int64),
-        start=np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64),
+        start=np.cumsum(np.concatenate(sizes)),
         sample=pieces[:, 0].copy(),
         first=pieces[:, 1].copy(),
         count=pieces[:, 2].copy(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,7 +27,7 @@ from .read import Document, read_document
 from .tokenizer import TRAIN, Training, facts_of, tokenizer_of
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import Encoding, Tokenizer
 
 TRAINED_ON_BYTES = 1 << 25
 """The most text, in bytes of UTF-8, that a tokenizer is trained on."""
@@ -135,7 +136,7 @@ class TokenEncoder(Config):
     def encode(self, source: Source) -> Encoded:
         """The members of a text. RejectError if it cannot be read, or has no tokens."""
         document = read_document(source)
-        encoding = tokenizer_of(zlib.decompress(self.definition)).encode(document.text, add_special_tokens=False)
+        encoding = _tokenizer(self.definition).encode(document.text, add_special_tokens=False)
         if not encoding.ids:
             raise RejectError("check", "has no tokens")
         tokens = tokens_member(np.array(encoding.ids, np.int64), below=self.tokenizer.vocabulary)
@@ -147,6 +148,12 @@ class TokenEncoder(Config):
                 classes = lexicon_of(self.packed_lexicon).classes(_surfaces(document, encoding, words))
                 members["classes.npy"] = tokens_member(classes[words])
         return Encoded(members=members, meta=dict(document.meta))
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(packed: bytes) -> Tokenizer:
+    """The tokenizer of a compressed tokenizer.json. A process unpacks it once, however many texts it encodes."""
+    return tokenizer_of(zlib.decompress(packed))
 
 
 def _word_numbers(encoding: Encoding) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
