@@ -58,8 +58,9 @@ def heard(seconds: float | None) -> dict[str, Any]:
 
 def usual_seconds(manifest: Manifest) -> float:
     """The seconds shown of each sound: the 90th percentile of the split, at most 10.24 s in whole tokens."""
-    facts = component_of(manifest.components, ("sound",)).facts
-    seconds = np.percentile(facts["n_samples"] / facts["sample_rate"], 90)
+    sound = component_of(manifest.components, ("sound",))
+    n_samples, rate = (sound.facts[name][sound.present] for name in ("n_samples", "sample_rate"))
+    seconds = np.percentile(n_samples / rate, 90)
     return min(whole_tokens(float(seconds)), AudioClip().seconds)
 
 

@@ -26,9 +26,9 @@ from . import audio, frames
 
 def sound_seconds(manifest: Manifest, clip: VideoClip) -> float:
     """The seconds of sound that a page shows: the duration of a clip or, if shorter, of the split's median video."""
-    facts = component_of(manifest.components, ("video",)).facts
-    n_frames = np.minimum(clip.frames * clip.stride, facts["n_frames"])
-    return audio.whole_tokens(float(np.median(n_frames / facts["fps"])))
+    video = component_of(manifest.components, ("video",))
+    n_frames, fps = (video.facts[name][video.present] for name in ("n_frames", "fps"))
+    return audio.whole_tokens(float(np.median(np.minimum(clip.frames * clip.stride, n_frames) / fps)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

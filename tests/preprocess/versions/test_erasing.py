@@ -20,6 +20,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from maskstream.modalities.audio import usual_seconds
+from maskstream.modalities.audiovisual import sound_seconds
+from maskstream.pipelines import VideoClip
 from maskstream.preprocess.job import make_shards
 from maskstream.preprocess.repair import repair_split
 from maskstream.preprocess.versions import Erased, append, erase, merge, remove
@@ -224,6 +227,19 @@ def test_a_run_resumes_exactly_for_all_other_samples(kind: str, tmp_path: Path) 
         assert after.stats()["bad"] == 0
     same = [str(new) == str(old) for old, new in zip(rows, found, strict=True)]
     assert [index for index, equal in zip(shown, same, strict=True) if not equal] == [gone] * shown.count(gone)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [("audio", usual_seconds), ("audiovisual", lambda manifest: sound_seconds(manifest, VideoClip(frames=4)))],
+)
+def test_what_a_page_shows_of_a_split_is_told_by_the_other_samples(
+    kind: str, seconds: Callable[[Manifest], float], tmp_path: Path
+) -> None:
+    folder = write_split(kind, tmp_path)
+    before = seconds(Manifest.load(folder))
+    erase(folder, Manifest.load(folder).keys([0]))
+    assert 0 < seconds(Manifest.load(folder)) <= before + 1
 
 
 def of_samples_of(split: Path, i: int) -> tuple[list[bytes], list[str]]:
