@@ -130,7 +130,7 @@ class TextData(DataConfig[TextBatch]):
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[TextBatch]:
         """The loader of a split."""
-        split, loading = split_of(location, self.modality, options)
+        split, loading = split_of(location, self.modality, options, self.loader)
         return Loader(self.source(split), **loading)
 
 
