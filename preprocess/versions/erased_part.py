@@ -11,11 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...shards.format.checked_file import read_checked
-from ...shards.format.columns import COMPONENT_COLUMNS, COMPONENTS_KEY, OFFSET, SHARDS_KEY, WORD, part_metadata
+from ...shards.format.columns import COMPONENT_COLUMNS, COMPONENTS_KEY, OFFSET, SHARDS_KEY, SIZE, WORD, part_metadata
 from ...shards.format.erased import erased_key
 from ...shards.format.part_writer import parquet_bytes
 from ...shards.format.shard_facts import ShardFacts
+from ...shards.members.tokens import TOKENS
 from ...shards.stores.base import Store
+
+KEPT = {TOKENS.name: frozenset({SIZE, *TOKENS.facts, *TOKENS.words})}
+"""What stays of an erased member, by its kind: texts are packed into rows by their lengths, which keep all others where
+they are."""
 
 
 def erased_part(
@@ -35,8 +40,8 @@ def erased_part(
     erased[list(rows)] = True
     columns = _samples(table, erased, before, after)
     for component in list(kinds):
-        own = _component(table, component, erased)
-        if own[f"{component}.{OFFSET}"].null_count == len(table):
+        own = _component(table, component, erased, KEPT.get(kinds[component], frozenset()))
+        if own[f"{component}.{OFFSET}"].null_count == len(table) and kinds[component] not in KEPT:
             del kinds[component]
         else:
             columns |= own
@@ -65,8 +70,12 @@ def _samples(
     }
 
 
-def _component(table: pa.Table, component: str, erased: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, pa.Array]:
-    """The columns of a component, null in the erased rows. A word that no other row has is gone too."""
+def _component(
+    table: pa.Table, component: str, erased: np.ndarray[Any, np.dtype[np.bool_]], kept_words: frozenset[str]
+) -> dict[str, pa.Array]:
+    """The columns of a component, null in the erased rows but for `kept_words`. A word that no other row has is gone
+    too.
+    """
     kept = pa.array(np.arange(len(table)), mask=erased)
     columns = {}
     for name in table.column_names:
@@ -75,7 +84,7 @@ def _component(table: pa.Table, component: str, erased: np.ndarray[Any, np.dtype
             continue
         column = table.column(name).combine_chunks()
         column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-        column = column.take(kept)
+        column = column if word in kept_words else column.take(kept)
         if word not in COMPONENT_COLUMNS and column.type == WORD:
             column = column.cast(pa.string()).dictionary_encode()
         columns[name] = column

@@ -135,7 +135,7 @@ class TextData(DataConfig[TextBatch]):
 
 
 def stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
-    """The number of tokens of each sample, int64 (N,), 0 for one without tokens.
+    """The number of tokens of each sample, int64 (N,), 0 for one without tokens, but not for one that was erased.
 
     A number that contradicts the size of the member becomes 1, so that the sample is in a row, and is found unusable.
     """
@@ -144,7 +144,7 @@ def stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
     within = np.clip(given, 0, tokens.size)
     fits = tokens.facts["data_offset"].astype(np.int64) + within * sizes[words.code] == tokens.size
     lengths = np.where(fits & (within == given) & (given > 0), given, 1)
-    return np.where(tokens.present, lengths, 0)
+    return np.where(tokens.present | (tokens.size > 0), lengths, 0)
 
 
 def with_ids(mask: Mask, facts: TokenizerFacts) -> Mask:
