@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -30,7 +28,6 @@ from .compile import compile_parts
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .interrupt import StopRequest
-from .metrics import StepMetrics
 from .optimiser import build_optimiser
 from .parallel import divide, over_ranks
 from .precision import chosen_precision
@@ -38,25 +35,16 @@ from .progress import TrainProgress
 from .recipe import Recipe
 from .recompute import recompute_blocks
 from .result import TrainResult
+from .results import Launched, Results
 from .run_writer import RunWriter
 from .settings import LoopOptions, LoopSettings
-from .step import Stepper, StepReport
+from .step import Stepper
 from .tally import Tally
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Launched:
-    """A step whose results may not have arrived from the device yet."""
-
-    step: int
-    epoch: int
-    lr: float
-    clips: int
-    seconds: float
-    waited_s: float
-    report: StepReport
+MEASURED_AFTER = 10
+"""The steps of a process after which the work of a step is counted, which takes as long as a step or two."""
 
 
 class Trainer:
@@ -107,8 +95,7 @@ class Trainer:
         self._settings: Json = {"seed": seed, "samples_per_step": self._samples}
         self._settings |= {} if initial is None else {"initial": str(initial)}
         self._dtype = chosen_precision(self.settings.precision, self.device)
-        self._losses: deque[float] = deque(maxlen=20)
-        self._tally, self._skipped_in_a_row = Tally(), 0
+        self._tally = Tally()
         self._folder = RunWriter(self.out, self.device)
         self._agreement = Agreement()
         with ExitStack() as undo:
@@ -133,6 +120,7 @@ class Trainer:
             undo.pop_all()
         shown = self.settings.progress and rank() == 0
         self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=shown)
+        self._results = Results(self._folder.metrics, self._bar, self._tally, self.settings.most_skips)
 
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
@@ -148,7 +136,8 @@ class Trainer:
                 if self.step < goal:
                     self._bar.note(f"stopped after step {self.step} of {self.steps}; run the same command to continue")
             self._write_results()
-        loss = sum(self._losses) / len(self._losses) if self._losses else None
+        losses = self._results.losses
+        loss = sum(losses) / len(losses) if losses else None
         return TrainResult(out=self.out, step=self.step, steps=self.steps, loss=loss)
 
     def _begin(self) -> None:
@@ -206,9 +195,9 @@ class Trainer:
     def _advance(self, goal: int, stop: StopRequest) -> None:
         """Trains up to step `goal`. Results are read one step late, so that a CUDA device always has a step queued."""
         lag = 1 if self.device.type == "cuda" else 0
-        pending: deque[_Launched] = deque()
+        pending: deque[Launched] = deque()
         batches = self._batches()
-        stopped = False
+        stopped, first = False, self.step
         clock = time.perf_counter()
         while self.step < goal and not stopped:
             epoch, micro_batches, waited_s = self._agreed(batches, pending, stop)
@@ -217,7 +206,7 @@ class Trainer:
             publish_scores(self._channels, self.model)
             self.step += 1
             now = time.perf_counter()
-            launched = _Launched(
+            launched = Launched(
                 step=self.step,
                 epoch=epoch,
                 lr=lr,
@@ -228,15 +217,20 @@ class Trainer:
             )
             pending.append(launched)
             clock = now
+            if self._results.work is None and self.step - first == MEASURED_AFTER:
+                while pending:
+                    stopped |= self._results.take(pending.popleft())
+                self._results.work = self._stepper.work(micro_batches)
+                clock = time.perf_counter()
             save = self.step == goal or self.step % self.settings.save_every == 0
             while len(pending) > (0 if save or stopped else lag):
-                stopped |= self._record(pending.popleft())
+                stopped |= self._results.take(pending.popleft())
             if save or stopped:
                 self._save(stop)
                 clock = time.perf_counter()
 
     def _agreed(
-        self, batches: Iterator[tuple[int, Batch, float]], pending: deque[_Launched], stop: StopRequest
+        self, batches: Iterator[tuple[int, Batch, float]], pending: deque[Launched], stop: StopRequest
     ) -> tuple[int, list[Batch], float]:
         """The same as `_next`. If it fails on a rank, all ranks end before the step, none waits for another.
 
@@ -254,7 +248,7 @@ class Trainer:
             self._writer.finish()
         if worst == 1 and self.step > self._saved:
             while pending:
-                self._record(pending.popleft())
+                self._results.take(pending.popleft())
             self._save(stop, before)
             self._writer.finish()
         if failure is not None:
@@ -281,50 +275,6 @@ class Trainer:
             for batch in source:
                 yield epoch, batch, time.perf_counter() - start
                 epoch, start = self.loader.epoch, time.perf_counter()
-
-    def _record(self, done: _Launched) -> bool:
-        """Logs and shows a step. Returns whether a rank had been asked to stop."""
-        loss, norm, stop_requests, *means = done.report.values.tolist()
-        self._check_finite(done, loss, norm)
-        self._tally.useful_s += 0.0 if done.report.skipped else done.seconds - done.waited_s
-        record = StepMetrics(
-            step=done.step,
-            epoch=done.epoch,
-            loss=loss,
-            parts=dict(zip(done.report.parts, means, strict=True)),
-            lr=done.lr,
-            grad_norm=norm,
-            clips_per_s=done.clips / done.seconds,
-            data_wait_share=min(done.waited_s / done.seconds, 1.0),
-            goodput=self._tally.goodput,
-            skipped=done.report.skipped,
-        )
-        self._folder.metrics.write(record)
-        self._bar.update(record)
-        if not record.skipped:
-            self._losses.append(loss)
-        return bool(stop_requests > 0)
-
-    def _check_finite(self, done: _Launched, loss: float, norm: float) -> None:
-        """Raises FloatingPointError for a step that may not be skipped, or for too many in a row that were."""
-        what, value = ("loss", loss) if not math.isfinite(loss) else ("gradient norm", norm)
-        if math.isfinite(value):
-            self._skipped_in_a_row = 0
-            return
-        found = f"the {what} of step {done.step} is {value} at lr {done.lr:g}"
-        if not done.report.skipped:
-            raise FloatingPointError(
-                f"{found}, and no checkpoint has its weights; start over with a lower base_lr, a longer warmup or a "
-                "max_grad_norm, or skip such steps with --on-nan skip"
-            )
-        self._skipped_in_a_row += 1
-        self._tally.skipped += 1
-        if self._skipped_in_a_row > self.settings.most_skips:
-            raise FloatingPointError(
-                f"{found}, and so were those of the {self._skipped_in_a_row - 1} steps before it, which were skipped; "
-                "start over with a lower base_lr, a longer warmup or a max_grad_norm"
-            )
-        log.warning("%s; the step is skipped", found)
 
     def _save(self, stop: StopRequest, loader: Json | None = None) -> None:
         """Begins a checkpoint, which a thread writes; the one before is then there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from .losses import LEAST, Losses
 from .optimiser import OptimiserConfig, limit_gradients, scale_gradients, set_lr
 from .parallel import sharing
 from .seeding import seeded, step_seed
+from .work import Work, flops_of, peak_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +78,18 @@ class Stepper:
             self._scale.update(overflowed=skipped)
         return StepReport(values=values, parts=parts, skipped=skipped)
 
+    def work(self, batches: Sequence[Batch]) -> Work:
+        """What a step of these micro-batches computes here, and how fast the device multiplies large matrices.
+
+        It must not be called between the passes of a step. Weights stay as they are.
+        """
+        flops = 0
+        self._model.eval()
+        for batch in batches:
+            flops += flops_of(self._model, partial(self._loss_of, batch.to(self._device, non_blocking=True)))
+        self._model.train()
+        return Work(flops=flops, peak=peak_rate(self._device, self._dtype))
+
     def _gradients(self, batches: Sequence[Batch], number: int) -> tuple[tuple[str, ...], Tensor]:
         """Makes the gradients of the step's loss, averaged over ranks.
 
@@ -123,6 +137,9 @@ class Stepper:
         enabled = self._dtype != torch.float32
         with seeded(seed, self._device), torch.autocast(self._device.type, self._dtype, enabled=enabled):
             return cast(Losses, module(batch))
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        return self._losses(self._model, batch, 0, 0).loss()
 
     def _backward(self, losses: Losses, divisors: Tensor) -> None:
         """Adds to the gradients. DDP averages those of all ranks, but the step's loss is the sum of the ranks'."""

@@ -17,6 +17,7 @@ from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.precision import chosen_precision
 from maskstream.train.core.seeding import step_seed
 from maskstream.train.core.step import Stepper
+from maskstream.train.core.work import flops_of
 
 CPU = torch.device("cpu")
 
@@ -231,6 +232,29 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_named(recipe, synthet
     assert all(tensor.isfinite().all() for tensor in weights)
     with pytest.raises(FloatingPointError, match=r"of step 4 is nan .* and so were those of the 2 steps before it"):
         trainer(range(2, 9), resume=False, most_skips=2).run()
+
+
+def test_operations_of_a_step_are_those_of_its_products_and_its_attention():
+    layer, x = nn.Linear(6, 5), torch.ones(4, 6)
+    assert flops_of(layer, lambda: layer(x).sum()) == 2 * (2 * 4 * 6 * 5)
+    assert layer.weight.grad is None
+    block = nn.Linear(8, 8)
+
+    def attended():
+        q = block(torch.ones(1, 1, 16, 8))
+        return F.scaled_dot_product_attention(q, q, q).sum()
+
+    linear, products = 2 * 2 * 16 * 8 * 8, 2 * 3 * 2 * 16 * 16 * 8
+    assert flops_of(block, attended) == linear + products
+
+
+def test_after_ten_steps_metrics_say_what_share_of_the_devices_rate_is_used(recipe, synthetic_loader, tmp_path):
+    Trainer(recipe, synthetic_loader(), tmp_path, steps=12, progress=False).run()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [m.flops is None for m in rows] == [True] * 10 + [False] * 2
+    assert rows[10].flops == rows[11].flops > 1e6
+    assert all(0 < m.mfu < 1 for m in rows[10:])
+    assert all(0 < m.goodput <= 1 for m in rows)
 
 
 def test_settings_that_are_not_legal_are_refused_by_name(recipe, synthetic_loader, tmp_path):

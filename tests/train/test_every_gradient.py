@@ -1,0 +1,77 @@
+"""Of every recipe, two ranks have the gradient of one rank with the whole batch, and so have two micro-batches."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from maskstream.train import RECIPES
+from maskstream.train.run import chosen_recipe
+
+from ..pipelines.every_modality import write_split
+from .gradients_of_ranks import RANKS, gradient
+from .test_every_recipe import CUTS
+
+SCRIPT = Path(__file__).with_name("gradients_of_ranks.py")
+TINY = tuple(name for name in RECIPES if "tiny" in name)
+CONTRASTS_BATCHES = {"avsiam", "diffmavil"}
+"""Recipes that compare the samples of a batch with each other, of which two micro-batches have fewer."""
+
+
+def far(one, other):
+    """The distance of two gradients, relative to the second."""
+    return ((one - other).norm() / other.norm()).item()
+
+
+def of_ranks(out, parallel, recipes):
+    """The gradients of two ranks, by name."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, SCRIPT, out, parallel, json.dumps(recipes)]
+    started = [
+        subprocess.Popen(
+            words, env={**os.environ, **place, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for r in range(RANKS)
+    ]
+    try:
+        outputs = [process.communicate(timeout=300)[0].decode() for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in started] == [0] * RANKS, "\n".join(outputs)
+    return load_file(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_have_the_gradient_of_one_with_the_whole_batch(parallel, tmp_path):
+    recipes = {name: chosen_recipe(name, CUTS[name.partition("-")[0]]) for name in TINY}
+    modalities = {recipe.data.modality for recipe in recipes.values()}
+    splits = {modality: write_split(modality, tmp_path / modality) for modality in modalities}
+    of = {name: splits[recipe.data.modality] for name, recipe in recipes.items()}
+    sent = {name: (recipe.to_dict(), str(of[name])) for name, recipe in recipes.items()}
+    shared = of_ranks(tmp_path / "gradients", parallel, sent)
+    distances = {}
+    for name, recipe in recipes.items():
+        with_all = gradient(recipe, of[name])
+        assert with_all.norm() > 0
+        distances[name] = far(shared[name], with_all)
+        if recipe.token_budget is None and name.partition("-")[0] not in CONTRASTS_BATCHES:
+            parts = gradient(recipe, of[name], accumulate=2)
+            distances[f"{name}, micro-batches"] = far(parts, with_all)
+    print(distances)
+    assert {name: distance for name, distance in distances.items() if distance > 1e-5} == {}
+
+
+def test_the_distance_sees_a_gradient_that_is_off():
+    assert far(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])) > 0.5
