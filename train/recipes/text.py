@@ -130,7 +130,7 @@ def ptw_base() -> Recipe[TextBatch]:
     """Masks weighted by part of speech (Yang et al., 2023): words of classes with a high loss are hidden more often.
 
     The loss of each of 17 classes is averaged over the run (momentum 0.999); the loader draws masks with it. Needs a
-    split with classes (`maskstream shards --set encoder.classes=FOLDER`).
+    split with classes (`maskstream shards ... --set classes=FOLDER`).
 
     Differs from the authors' code as `mrd_base` does, and in: classes are of words by a lexicon, not by a tagger that
     reads the sentence; scores of a resumed run begin with those of the checkpoint.
