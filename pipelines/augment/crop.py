@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
 
 import numpy as np
@@ -48,6 +49,10 @@ class Augmentation(Config, ABC):
         x, y, crop_width, crop_height = self.rectangle(width, height, size, rng)
         flip = self.flip > 0 and bool(rng.random() < self.flip)
         return Crop(x=x, y=y, width=crop_width, height=crop_height, flip=flip)
+
+    def views(self, width: int, height: int, size: int, rngs: Sequence[np.random.Generator]) -> list[Crop]:
+        """The crops of the views of a sample, one for each generator. They are drawn independently."""
+        return [self.draw(width, height, size, rng) for rng in rngs]
 
 
 def check_flip(flip: float) -> None:
@@ -127,6 +132,35 @@ class RandomResizedCrop(Augmentation):
                 return int(x), int(y), crop_width, crop_height
         aspect = min(max(width / height, self.ratio[0]), self.ratio[1])
         return centred(width, height, round(height * aspect), round(width / aspect))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NestedCrop(Augmentation):
+    """The first view is a random crop, the others are random crops of that crop: CropMAE's global-to-local views
+    (Eymael et al. 2024, 3.1).
+
+    whole: the scale and the ratio of the first. part: those of the others, relative to the first. flip: the probability
+    of mirroring, of each view by itself.
+    """
+
+    whole: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.1, 1.0)))
+    part: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.3, 0.6)))
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_flip(self.flip)
+
+    def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        return self.whole.rectangle(width, height, size, rng)
+
+    def views(self, width: int, height: int, size: int, rngs: Sequence[np.random.Generator]) -> list[Crop]:
+        first, *others = rngs
+        crops = [self.draw(width, height, size, first)]
+        outer = crops[0]
+        for rng in others:
+            inner = replace(self.part, flip=self.flip).draw(outer.width, outer.height, size, rng)
+            crops.append(replace(inner, x=outer.x + inner.x, y=outer.y + inner.y))
+        return crops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,9 @@
 """Models, one file each. A config builds its model on the token grids of its data."""
 
 from .audiovisual_diffusion import AudioVisualDiffusionConfig
+from .cross_autoencoder import CropPairConfig, FramePairConfig
 from .dense_unet import DenseUNetConfig
+from .distilled_autoencoder import DistilledAutoencoderConfig
 from .hf import export_hf, from_hf, to_hf, to_hf_config
 from .masked_autoencoder import AutoencoderConfig, MaskedAutoencoder
 from .mesh_network import MeshNetworkConfig
@@ -15,7 +17,10 @@ from .weights_in import load_hf, load_pth
 __all__ = [
     "AudioVisualDiffusionConfig",
     "AutoencoderConfig",
+    "CropPairConfig",
     "DenseUNetConfig",
+    "DistilledAutoencoderConfig",
+    "FramePairConfig",
     "MaskedAutoencoder",
     "MeshNetworkConfig",
     "PointAutoencoderConfig",

@@ -58,14 +58,20 @@ class TokenEncoder(nn.Module):
 
         valid: bool (B, V); tokens that are not valid are padding and are not attended to.
         """
-        x = self.embed[kind](inputs) + self.positions(kind)[visible]
+        x = self.embedded(inputs, visible, kind)
         if self.class_token is not None:
-            x = torch.cat((self.class_token.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
             valid = None if valid is None else F.pad(valid, (1, 0), value=True)
         mask = None if valid is None else valid[:, None, None, :]
         if self.shared:
             return cast(Tensor, self.stacks[0](x, mask, kind=kind))
         return cast(Tensor, self.stacks[kind](x, mask))
+
+    def embedded(self, inputs: Tensor, visible: Tensor, kind: int = 0) -> Tensor:
+        """What enters the blocks: the embeddings of the tokens with their positions, and the class token first."""
+        x = self.embed[kind](inputs) + self.positions(kind)[visible]
+        if self.class_token is None:
+            return cast(Tensor, x)
+        return torch.cat((self.class_token.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
 
 
 class TokenDecoder(nn.Module):

@@ -19,6 +19,12 @@ from ..models.spectrogram_autoencoder import SpectrogramAutoencoderConfig
 def audiomae_base() -> Recipe[AudioBatch]:
     """Audio-MAE (Huang et al., 2022): ViT-B, random masks at 0.8, 16 decoder blocks of local windows, 33 epochs with 3
     of warm-up; 64 ranks of 8 make a batch of 512.
+
+    Differs from the authors' code in: there is no class token, and no bias between encoder and decoder; positions are
+    those of the grid of 64 x 8 tokens, where theirs are computed for 8 x 64 and so mix both axes; blocks of the decoder
+    are this core's (pre-norm, scaled dot products), theirs Swin V2's (cosine attention, relative positions, post-norm);
+    windows shift along time alone, as theirs do; no bias for key, which changes no softmax; the mask token does not
+    decay. With their global decoder, and without class token and bias, both give the same loss.
     """
     return Recipe(
         name="audiomae-base",

@@ -25,9 +25,13 @@ def avsiam_base() -> Recipe[AudioVisualBatch]:
     """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, 25 epochs; 16 ranks of 4 make a batch of
     64. Masks for matching have five ratios (strips for the sound), those for reconstruction hide 0.75 at random.
 
-    Two differences from the authors' code: the five ratios are spread over the whole batch, where the code gives a
-    rank's four samples four of them and omits 0.8; and spectrograms get its noise but not its random shift in time,
-    which would misalign sound and video.
+    Differs from the authors' code in: the five ratios are spread over the whole batch, where theirs gives a rank's four
+    samples four of them and omits 0.8; spectrograms get its noise but not its random shift in time, which would
+    misalign sound and video; both losses are in one step, theirs takes two steps of the optimiser per batch; targets
+    are normalised, theirs are raw; frames are cropped, theirs resized to a square; the frame is drawn from the whole
+    video, theirs one of ten; tokens of sound are ordered by time, then frequency, theirs the other way; positions fit
+    the grid, theirs are those of an image model, interpolated; weights are random, theirs a ViT of ImageNet-21k; AdamW,
+    theirs Adam with L2; the strips of masks are drawn by this package's rule, with the same counts.
     """
     return Recipe(
         name="avsiam-base",
@@ -84,7 +88,8 @@ def avsiam_tiny() -> Recipe[AudioVisualBatch]:
 def diffmavil_base() -> Recipe[AudioVisualBatch]:
     """DiffMAViL (Nunez et al., 2023) at full size; the masks' ratio falls over the run and the batch size with it.
 
-    The authors published no code, so all sizes are this project's choices: encoders and tokens as in VideoMAE's and
+    Differs from the authors' code in what cannot be known: they published none, so all sizes are this project's
+    choices: encoders and tokens as in VideoMAE's and
     Audio-MAE's ViT-B, decoders of 8 blocks of width 512, 2 fusion blocks, 8 frames at 224 pixels (784 tokens) and
     10.24 s of sound (512 tokens), a ratio from 0.9 to 0.8, and at most 1,040 visible tokens per rank: 8 samples at
     first and 4 at the end.

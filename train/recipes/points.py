@@ -26,6 +26,10 @@ def fastdit3d_small() -> Recipe[PointsBatch]:
 
     Learning rate, batch and length are those of DiT-3D's scripts (1e-4 at 16 clouds, 10,000 epochs). The ratios come
     from descriptions of the paper; the paper's code is not published, so they could not be checked.
+
+    Differs from the authors' code in what cannot be known, and from DiT-3D's in: velocities are predicted, theirs the
+    noise; gates of blocks start at 1, theirs at 0; the size of the cube is a condition; the encoder sees a part of the
+    tokens and a decoder of windows all of them (models/voxel_diffusion.py).
     """
     model = VoxelDiffusionConfig()
     return Recipe(
@@ -89,7 +93,12 @@ def fastdit3d_tiny() -> Recipe[PointsBatch]:
 
 
 def pointmae_small() -> Recipe[PointsBatch]:
-    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale and shift."""
+    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, random scale and shift.
+
+    Differs from the authors' code in: the embedding of a group has layer norms and GELU, theirs batch norms and ReLU;
+    no drop-path, theirs 0.1; biases of query and value, theirs none; other initial weights (Xavier-uniform). Given
+    their embedding and epsilons, both give the same loss.
+    """
     return Recipe(
         name="pointmae-small",
         batch_size=128,

@@ -22,7 +22,13 @@ from ..models.video_autoencoder import VideoAutoencoderConfig
 
 
 def videomae_small() -> Recipe[VideoBatch]:
-    """VideoMAE (Tong et al., 2022): tube masks at 0.9, 800 epochs with 40 of warm-up; 64 ranks make a batch of 2048."""
+    """VideoMAE (Tong et al., 2022): tube masks at 0.9, 800 epochs with 40 of warm-up; 64 ranks make a batch of 2048.
+
+    Differs from the authors' code in: a clip that cannot be read is replaced by another, the same one each time. Cubes
+    enter a linear layer with Xavier-uniform weights (deviation 0.032), theirs a convolution with torch's default
+    (0.015). bf16 where the device gains by it, theirs is fp16 with loss scaling. The learning rate of warm-up begins
+    above 0. Loss and gradients equal those of transformers' VideoMAE in float64.
+    """
     return Recipe(
         name="videomae-small",
         batch_size=32,
@@ -33,7 +39,12 @@ def videomae_small() -> Recipe[VideoBatch]:
 
 
 def mgmae_small() -> Recipe[VideoBatch]:
-    """MGMAE (Huang et al., 2023): motion-guided masks at 0.9, four views of a sample, 200 epochs with 20 of warm-up."""
+    """MGMAE (Huang et al., 2023): motion-guided masks at 0.9, four views of a sample, 200 epochs with 20 of warm-up.
+
+    Differs from the authors' code in, besides what `videomae_small` says: flow comes from the codec's motion vectors or
+    DIS on the CPU, theirs from RAFT-small on the GPU; frames before the base are warped in the right direction, which
+    theirs are not (`backwarp` is compared with `backward`); the encoder is ViT-S, theirs ViT-B.
+    """
     return replace(
         videomae_small(),
         name="mgmae-small",
@@ -44,7 +55,12 @@ def mgmae_small() -> Recipe[VideoBatch]:
 
 
 def videomae2_small() -> Recipe[VideoBatch]:
-    """VideoMAE V2 (Wang et al., 2023): tube masks for the encoder, running cells for the decoder, four views."""
+    """VideoMAE V2 (Wang et al., 2023): tube masks for the encoder, running cells for the decoder, four views.
+
+    Differs from the authors' code in, besides what `videomae_small` says: gradients are clipped at 0.02 for ViT-S too,
+    which their script does for ViT-g alone; batches and epochs are those of MGMAE's code, 200 epochs of four views with
+    20 of warm-up, as their ViT-B has; no list of templates of frame names and no stride of its own for SSv2.
+    """
     return replace(
         mgmae_small(),
         name="videomae2-small",

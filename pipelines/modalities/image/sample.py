@@ -91,10 +91,8 @@ class ImageSampler:
             width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
             if min(width, height) < 1 or width * height > MAX_PIXELS:
                 raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
-        crops = [
-            self.augment.draw(width, height, self.size, sample_rng(self.seed, epoch, key, view, "crop"))
-            for view in range(self.views)
-        ]
+        rngs = [sample_rng(self.seed, epoch, key, view, "crop") for view in range(self.views)]
+        crops = self.augment.views(width, height, self.size, rngs)
         n = reduction(crops, self.size) if component.name.endswith(REDUCIBLE) else 1
         return ImageRequest(
             index=index,

@@ -128,12 +128,8 @@ class VideoSampler:
             video = self.manifest.video(index, self.component)
             if problem := next(table_problems(video, member.size), None):
                 raise DataError(problem)
-        crops = [
-            self.augment.draw(
-                video.width, video.height, self.clip.size, sample_rng(self.seed, epoch, key, view, "crop")
-            )
-            for view in range(self.views)
-        ]
+        rngs = [sample_rng(self.seed, epoch, key, view, "crop") for view in range(self.views)]
+        crops = self.augment.views(video.width, video.height, self.clip.size, rngs)
         numbers = self.numbers(index, video, sample_rng(self.seed, epoch, key, 0, "clip"))
         return ClipRequest(
             index=index,

@@ -10,6 +10,7 @@ from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
 from ..pages.report.works.video import show
+from ..pages.report.works.view_pairs import show as show_pairs
 from ..pipelines.flow import FlowSource
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import aligned
@@ -17,7 +18,7 @@ from ..pipelines.modalities.video.data import VideoData
 from ..pipelines.modalities.video.flow import flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
-from ..train.models import VideoAutoencoderConfig
+from ..train.models import FramePairConfig, VideoAutoencoderConfig
 from ..trial import MaskArgument
 from .frames import GRID, FramesTrial
 
@@ -70,7 +71,7 @@ VIDEO = Modality(
     encoder=VideoEncoder,
     trial=VideoTrial,
     figures=figures,
-    works={VideoAutoencoderConfig: show},
+    works={VideoAutoencoderConfig: show, FramePairConfig: show_pairs},
     demo=Demo(recipe="mgmae-tiny", unseen=True),
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),

@@ -14,6 +14,7 @@ from maskstream.pipelines.augment import (
     CenterCrop,
     Crop,
     MultiScaleCrop,
+    NestedCrop,
     RandomResizedCrop,
 )
 
@@ -154,3 +155,16 @@ def test_names_and_pickles() -> None:
 def test_wrong_settings_are_refused(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_parts_lie_in_the_whole_and_depend_on_nothing_but_their_generator():
+    rule = NestedCrop()
+    for seed in range(50):
+        rngs = [np.random.default_rng((seed, view)) for view in range(3)]
+        whole, *parts = rule.views(300, 200, 64, rngs)
+        assert whole == rule.draw(300, 200, 64, np.random.default_rng((seed, 0)))
+        for part in parts:
+            assert whole.x <= part.x <= whole.x + whole.width - part.width
+            assert whole.y <= part.y <= whole.y + whole.height - part.height
+            assert 0.25 < part.width * part.height / (whole.width * whole.height) < 0.65
+        assert parts[0] != parts[1]

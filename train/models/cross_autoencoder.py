@@ -1,0 +1,237 @@
+"""A siamese masked autoencoder: hidden patches of one view are predicted from its visible ones and from another view.
+
+CropMAE (Eymael et al., 2024) takes two crops of an image, SiamMAE (Gupta et al., 2023) two frames of a video. Both
+views pass the same encoder, the first as a whole. The decoder's blocks have self-attention over the tokens of the
+second view and cross-attention to those of the first.
+
+Shapes: B pairs, N tokens of a view, V of them visible in the second view, M predicted, D and E the widths of encoder
+and decoder.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ...pipelines.masks import TokenGrid
+from ...pipelines.modalities.data import DataConfig
+from ...pipelines.modalities.image.batch import ImageBatch
+from ...pipelines.modalities.image.data import ImageData
+from ...pipelines.modalities.video.batch import VideoBatch
+from ...pipelines.modalities.video.data import VideoData
+from ...pipelines.stream.sampler import BatchT
+from ..core.attention import Attention, CrossAttention
+from ..core.block import MLP
+from ..core.init import init_linear
+from ..core.losses import Losses, squared
+from ..core.model import Grids, Model, ModelConfig
+from ..core.select import gather_tokens
+from ..tokens.image import ImageTokens
+from ..tokens.video import NO_MASK
+from .encoder_decoder import TokenEncoder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossConfig(ModelConfig[BatchT]):
+    """The sizes; the defaults are those of CropMAE's ViT-S/16."""
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: int = 4
+    decoder_width: int = 256
+    decoder_depth: int = 4
+    decoder_heads: int = 8
+    decoder_mlp_ratio: int = 8
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for part, width, heads in (("", self.width, self.heads), ("decoder_", self.decoder_width, self.decoder_heads)):
+            if width < 4 or width % 4 or heads < 1 or width % heads:
+                raise ValueError(
+                    f"{part}width is a multiple of 4 and of {part}heads, got {part}width={width}, {part}heads={heads}"
+                )
+        least = min(self.depth, self.decoder_depth, self.mlp_ratio, self.decoder_mlp_ratio)
+        if least < 1:
+            raise ValueError(f"depths and ratios of MLPs are at least 1, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropPairConfig(CrossConfig[ImageBatch]):
+    """A model of two views of an image: CropMAE."""
+
+    def check(self, data: DataConfig[ImageBatch]) -> None:
+        """Raises ValueError unless the data have two views of a sample."""
+        if isinstance(data, ImageData) and data.views != 2:
+            raise ValueError(f"a model of two crops needs data.views=2, got {data.views}")
+
+    def make(self, grids: Grids) -> CropPairModel:
+        """See ModelConfig."""
+        return CropPairModel(self, grids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FramePairConfig(CrossConfig[VideoBatch]):
+    """A model of two frames of a video: SiamMAE."""
+
+    def check(self, data: DataConfig[VideoBatch]) -> None:
+        """Raises ValueError unless the data are clips of two frames, with tokens of one frame."""
+        if isinstance(data, VideoData) and (data.clip.frames, data.tubelet) != (2, 1):
+            raise ValueError(
+                f"a model of two frames needs clip.frames=2 and data.tubelet=1, got {data.clip.frames}, {data.tubelet}"
+            )
+
+    def make(self, grids: Grids) -> FramePairModel:
+        """See ModelConfig."""
+        return FramePairModel(self, grids)
+
+
+class CrossBlock(nn.Module):
+    """A pre-norm block of the decoder: self-attention, cross-attention to the other view, an MLP."""
+
+    def __init__(self, c: CrossConfig[BatchT]) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(c.decoder_width, eps=c.eps)
+        self.attention = Attention(c.decoder_width, c.decoder_heads)
+        self.norm2 = nn.LayerNorm(c.decoder_width, eps=c.eps)
+        self.cross = CrossAttention(c.decoder_width, c.decoder_heads, c.eps)
+        self.norm3 = nn.LayerNorm(c.decoder_width, eps=c.eps)
+        self.mlp = MLP(c.decoder_width, c.decoder_mlp_ratio)
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """x: tokens of the second view (B, L, E). seen: those of the first (B, S, E)."""
+        x = x + self.attention(self.norm1(x))
+        x = x + self.cross(self.norm2(x), seen)
+        return cast(Tensor, x + self.mlp(self.norm3(x)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Two views, uint8 (B, H, W, 3) each, and of the second the tokens `visible` (B, V), `target` (B, M) and the weight
+    (B, M) of the targets.
+    """
+
+    first: Tensor
+    second: Tensor
+    visible: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+class CrossAutoencoder(Model[BatchT]):
+    """The model, over the patches of a view."""
+
+    def __init__(self, config: CrossConfig[BatchT], grids: Grids, grid: TokenGrid) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.tokens = ImageTokens(grid)
+        self.encoder = TokenEncoder(
+            [self.tokens.n_inputs],
+            [self.tokens.positions(c.width)],
+            depth=c.depth,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            eps=c.eps,
+            class_token=True,
+        )
+        self.bridge = nn.Linear(c.width, c.decoder_width)
+        self.mask_token = nn.Parameter(torch.empty(c.decoder_width).normal_(std=0.02))
+        self.register_buffer("place", self.tokens.positions(c.decoder_width), persistent=False)
+        self.decoder = nn.ModuleList(CrossBlock(c) for _ in range(c.decoder_depth))
+        self.norm = nn.LayerNorm(c.decoder_width, eps=c.eps)
+        self.head = nn.Linear(c.decoder_width, self.tokens.n_targets)
+        init_linear(self)
+
+    place: Tensor
+
+    @abstractmethod
+    def pair(self, batch: BatchT) -> Pair:
+        """The views of a batch. ValueError if it has no masks."""
+
+    @abstractmethod
+    def completed(self, batch: BatchT, second: Tensor) -> BatchT:
+        """The batch with `second` uint8 (B, H, W, 3) in place of the second views."""
+
+    def loss(self, batch: BatchT) -> Losses:
+        """The mean squared error over the target patches of the second view."""
+        pair = self.pair(batch)
+        with torch.no_grad():
+            expected = self.tokens.targets(gather_tokens(self.tokens.split(pair.second), pair.target))
+        return Losses(parts={"reconstruction": squared(self.predict(pair), expected, pair.weight)})
+
+    def reconstructed(self, batch: BatchT) -> BatchT:
+        """The batch with the target patches of the second views replaced by the predictions."""
+        pair = self.pair(batch)
+        return self.completed(batch, self.tokens.paint(pair.second, pair.target, self.predict(pair)))
+
+    def predict(self, pair: Pair) -> Tensor:
+        """The predicted targets of the second view, (B, M, n_targets)."""
+        every = torch.arange(self.tokens.n_tokens, device=pair.visible.device).expand(len(pair.first), -1)
+        seen = self.bridge(self._encoded(pair.first, every))
+        x = self.bridge(self._encoded(pair.second, pair.visible))
+        known = torch.cat((x[:, :1], x[:, 1:] + self.place[pair.visible]), dim=1)
+        x = torch.cat((known, self.mask_token + self.place[pair.target]), dim=1)
+        for block in self.decoder:
+            x = block(x, seen)
+        return cast(Tensor, self.head(self.norm(x[:, -pair.target.shape[1] :])))
+
+    def encode(self, view: Tensor, visible: Tensor) -> Tensor:
+        """The encoder's output for the tokens `visible` (B, V) of views uint8 (B, H, W, 3): (B, V, D)."""
+        return self._encoded(view, visible)[:, 1:]
+
+    def _encoded(self, view: Tensor, visible: Tensor) -> Tensor:
+        inputs = self.tokens.inputs(gather_tokens(self.tokens.split(view), visible))
+        return cast(Tensor, self.encoder(inputs, visible))
+
+
+class CropPairModel(CrossAutoencoder[ImageBatch]):
+    """Two crops of an image. Only the mask of the second view counts."""
+
+    def __init__(self, config: CropPairConfig, grids: Grids) -> None:
+        super().__init__(config, grids, grids["image"])
+
+    def pair(self, batch: ImageBatch) -> Pair:
+        """See CrossAutoencoder."""
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        m = batch.mask.rows(slice(1, None, 2))
+        return Pair(
+            first=batch.image[0::2], second=batch.image[1::2], visible=m.visible, target=m.target, weight=m.weight
+        )
+
+    def completed(self, batch: ImageBatch, second: Tensor) -> ImageBatch:
+        """See CrossAutoencoder."""
+        return replace(batch, image=torch.stack((batch.image[0::2], second), dim=1).flatten(0, 1))
+
+
+class FramePairModel(CrossAutoencoder[VideoBatch]):
+    """Two frames of a video. Only the mask of the second frame counts; it must hide as many tokens in every clip."""
+
+    def __init__(self, config: FramePairConfig, grids: Grids) -> None:
+        shape, patch = grids["video"].shape, grids["video"].patch
+        if (shape[0], patch[0]) != (2, 1):
+            raise ValueError(f"a model of two frames needs tokens of 1 frame at 2 times, got {grids['video']}")
+        super().__init__(config, grids, TokenGrid(axes=("h", "w"), shape=shape[1:], patch=patch[1:]))
+
+    def pair(self, batch: VideoBatch) -> Pair:
+        """See CrossAutoencoder."""
+        if batch.mask is None:
+            raise ValueError(NO_MASK)
+        first, second = batch.video.unbind(1)
+        n, m = self.tokens.n_tokens, batch.mask
+        half = m.visible.shape[1] // 2, m.target.shape[1] // 2
+        return Pair(
+            first=first,
+            second=second,
+            visible=m.visible[:, half[0] :] - n,
+            target=m.target[:, half[1] :] - n,
+            weight=m.weight[:, half[1] :],
+        )
+
+    def completed(self, batch: VideoBatch, second: Tensor) -> VideoBatch:
+        """See CrossAutoencoder."""
+        return replace(batch, video=torch.stack((batch.video[:, 0], second), dim=1))

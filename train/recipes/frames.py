@@ -1,0 +1,138 @@
+"""More recipes of video: MAE-ST, and SiamMAE on pairs of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ...pipelines import VideoClip
+from ...pipelines.augment import RandomResizedCrop
+from ...pipelines.masks import Random, Tube
+from ...pipelines.modalities.video.batch import VideoBatch
+from ...pipelines.modalities.video.data import VideoData
+from ..core.optimiser import OptimiserConfig
+from ..core.recipe import Recipe
+from ..core.schedule import ScheduleConfig
+from ..models.cross_autoencoder import FramePairConfig
+from ..models.video_autoencoder import VideoAutoencoderConfig
+
+
+def maest_large() -> Recipe[VideoBatch]:
+    """MAE-ST (Feichtenhofer et al., 2022) of ViT-L: random masks of space and time at 0.9, targets of every other
+    frame, a class token, learnt positions for time and space, four views of a sample; 100 epochs with 5 of warm-up.
+
+    Differs from the authors' code in: the four views of a sample share their frames, theirs are drawn anew; the last of
+    the target frames is the 15th of 16, theirs the 16th; pixels are normalised by ImageNet's moments, theirs by 0.45
+    and 0.225; crops are this package's (random area and aspect, as theirs); class and mask tokens and tables of
+    positions do not decay, theirs do; no bias for key, which changes no softmax; precision is chosen by the device,
+    theirs is float32.
+    """
+    return Recipe(
+        name="maest-large",
+        batch_size=2,
+        data=VideoData(
+            clip=VideoClip(frames=16, stride=4, size=224),
+            mask=Random(ratio=0.9),
+            augment=RandomResizedCrop(scale=(0.5, 1.0), flip=0.5),
+            views=4,
+        ),
+        model=VideoAutoencoderConfig(
+            width=1024,
+            depth=24,
+            heads=16,
+            decoder_width=512,
+            decoder_depth=4,
+            decoder_heads=16,
+            class_token=True,
+            learnt=True,
+            bridge_bias=True,
+            target="frame",
+        ),
+        optimiser=OptimiserConfig(max_grad_norm=0.02),
+        schedule=ScheduleConfig(base_lr=1.6e-3, min_lr=0.0, warmup=0.05, epochs=100),
+    )
+
+
+def maest_tiny() -> Recipe[VideoBatch]:
+    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, two views, a 1.0 M parameter model."""
+    return replace(
+        maest_large(),
+        name="maest-tiny",
+        batch_size=8,
+        data=VideoData(
+            clip=VideoClip(frames=8, stride=4, size=64),
+            mask=Random(ratio=0.75),
+            augment=RandomResizedCrop(scale=(0.15, 1.0), flip=0.5),
+            patch=8,
+            views=2,
+        ),
+        model=VideoAutoencoderConfig(
+            width=128,
+            depth=4,
+            heads=4,
+            decoder_width=96,
+            decoder_depth=2,
+            decoder_heads=3,
+            class_token=True,
+            learnt=True,
+            bridge_bias=True,
+            target="frame",
+        ),
+        optimiser=OptimiserConfig(max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=6.4e-4, warmup=0.1, steps=900),
+    )
+
+
+def siammae_small() -> Recipe[VideoBatch]:
+    """SiamMAE (Gupta et al., 2023) of ViT-S/16, the baseline of CropMAE (Eymael et al., 2024): two frames of a video in
+    the same crop, of the second 0.95 of the patches hidden; 400 epochs with 5 % of warm-up, 16 ranks make a batch of
+    2048.
+
+    Differs from CropMAE's code of it in: the second frame is 24 after the first, theirs 4 to 47, drawn anew; blocks of
+    the decoder are pre-norm without dropout, theirs post-norm with 0.1; no bias for key, which changes no softmax; the
+    tables of positions have rows first, theirs columns; class and mask tokens do not decay, theirs do. SiamMAE's
+    authors published no code.
+    """
+    return Recipe(
+        name="siammae-small",
+        batch_size=128,
+        data=VideoData(
+            clip=VideoClip(frames=2, stride=24, size=224),
+            tubelet=1,
+            mask=Tube(ratio=0.95),
+            augment=RandomResizedCrop(scale=(0.5, 1.0), flip=0.5),
+        ),
+        model=FramePairConfig(),
+        optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05),
+        schedule=ScheduleConfig(base_lr=1e-4, min_lr=0.0, warmup=0.05, epochs=400),
+    )
+
+
+def siammae_tiny() -> Recipe[VideoBatch]:
+    """The same method for two CPU cores: frames of 64 patches of 8 pixels, a 1.4 M parameter model, four views."""
+    return replace(
+        siammae_small(),
+        name="siammae-tiny",
+        batch_size=8,
+        data=VideoData(
+            clip=VideoClip(frames=2, stride=12, size=64),
+            tubelet=1,
+            patch=8,
+            mask=Tube(ratio=0.95),
+            augment=RandomResizedCrop(scale=(0.15, 1.0), flip=0.5),
+            views=4,
+        ),
+        model=FramePairConfig(
+            width=128, depth=4, heads=4, decoder_width=96, decoder_depth=2, decoder_heads=3, decoder_mlp_ratio=4
+        ),
+        optimiser=OptimiserConfig(max_grad_norm=1.0),
+        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=3.2e-4, warmup=0.1, steps=600),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe[VideoBatch]]] = {
+    "maest-large": maest_large,
+    "maest-tiny": maest_tiny,
+    "siammae-small": siammae_small,
+    "siammae-tiny": siammae_tiny,
+}
