@@ -15,6 +15,8 @@ from .damage import REMEDY
 TOKENIZER_JSON = "tokenizer.json"
 """The file, in the format of the `tokenizers` package."""
 MAX_TOKENIZER_BYTES = 1 << 28
+MAX_VOCABULARY = 1 << 31
+"""Ids are int32 in a batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,13 @@ class TokenizerFacts(Config):
     begin: int | None = None
     end: int | None = None
     mask: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.vocabulary <= MAX_VOCABULARY:
+            raise ValueError(f"a vocabulary has 1 to {MAX_VOCABULARY} ids, got {self.vocabulary}")
+        for token in (self.pad, self.unknown, self.begin, self.end, self.mask):
+            if token is not None and not 0 <= token < self.vocabulary:
+                raise ValueError(f"the id {token} of a special token is none of the {self.vocabulary}")
 
 
 def tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:

@@ -173,6 +173,10 @@ def test_a_tokenizer_that_is_another_is_refused(tmp_path):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ShardError, match=r"no tokenizer\.json"):
         opened(folder)
+    facts = TokenizerFacts(sha256="", vocabulary=9).to_dict() | {"begin": 1 << 32}
+    reseal(folder, settings={"encoder": {"tokenizer": facts}})
+    with pytest.raises(ShardError, match="describes no tokenizer"):
+        opened(folder)
     reseal(folder, settings={})
     with pytest.raises(ShardError, match="describes no tokenizer"):
         opened(folder)
