@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...shards.config import Config
 from .blocks import named_blocks
-from .rows import rows, whole
+from .distributed import sum_over_ranks
+from .rows import is_divided, rows
 
 RATE = "rate"
 """The entry of a group of parameters with the factor of its learning rate."""
@@ -48,19 +49,22 @@ class OptimiserConfig(Config):
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
     """AdamW over two groups per rate: matrices have weight decay; biases, norms and tables of embeddings have none.
 
-    The learning rate is 0 until a schedule sets it (see `set_lr`).
+    Parameters that are divided among ranks have groups of their own. The learning rate is 0 until a schedule sets it (see `set_lr`).
     """
     decays, rates = matrices(model), layer_rates(model, config.layer_decay)
-    parameters = [name for name, p in model.named_parameters() if p.requires_grad]
-    by_name = dict(model.named_parameters())
+    by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    kind = {name: (rates[name], name in decays, is_divided(p)) for name, p in by_name.items()}
     groups = [
         {
-            "params": [by_name[n] for n in parameters if rates[n] == rate and (n in decays) == decay],
+            "params": [
+                p for n, p in by_name.items() if (rates[n], n in decays, is_divided(p)) == (rate, decay, divided)
+            ],
             "weight_decay": config.weight_decay if decay else 0.0,
             RATE: rate,
         }
         for rate in sorted(set(rates.values()), reverse=True)
         for decay in (True, False)
+        for divided in sorted({is_divided(p) for p in by_name.values()})
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
 
@@ -110,7 +114,12 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> Tensor:
     """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar."""
-    norm = whole(torch.nn.utils.get_total_norm(gradients(model)))
+    found = gradients(model)
+    divided, others = ([g for g in found if is_divided(g) == yes] for yes in (True, False))
+    norm = torch.nn.utils.get_total_norm(others) if others else rows(found[0]).new_zeros(())
+    if divided:
+        own = torch.nn.utils.get_total_norm([rows(one) for one in divided])
+        norm = (sum_over_ranks(own.square()) + norm.square()).sqrt()
     if config.max_grad_norm is not None:
         scale_gradients(model, (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

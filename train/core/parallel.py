@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .blocks import blocks_of
-from .distributed import world_size
+from .distributed import sum_over_ranks, world_size
+from .rows import is_divided
 
 
 @runtime_checkable
@@ -26,7 +27,7 @@ def divide(model: nn.Module, device: torch.device) -> None:
     """Divides the rows of all parameters among the ranks, in place; a block's are gathered while it computes.
 
     Source: FSDP (Zhao et al., 2023), as torch's `fully_shard`. The optimiser must be made after it. With one rank
-    nothing is done.
+    nothing is done. Parameters that are single numbers stay whole (see `share_rest`).
     """
     if world_size() == 1:
         return
@@ -34,9 +35,17 @@ def divide(model: nn.Module, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (world_size(),))
-    for block in blocks_of(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    single = {p for p in model.parameters() if not p.ndim}
+    for module in (*blocks_of(model), model):
+        fully_shard(module, mesh=mesh, ignored_params=single)
+
+
+def share_rest(module: nn.Module) -> None:
+    """Averages the gradients of the parameters of a divided module that are whole on each rank."""
+    if isinstance(module, _Divided):
+        for p in module.parameters():
+            if p.grad is not None and not is_divided(p):
+                sum_over_ranks(p.grad).div_(world_size())
 
 
 def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:

@@ -16,7 +16,7 @@ from .distributed import rank, sum_over_ranks, world_size
 from .loss_scale import LossScale
 from .losses import LEAST, Losses
 from .optimiser import OptimiserConfig, limit_gradients, scale_gradients, set_lr
-from .parallel import sharing
+from .parallel import share_rest, sharing
 from .seeding import seeded, step_seed
 from .work import Work, flops_of, peak_rate
 
@@ -111,6 +111,7 @@ class Stepper:
                 losses = self._losses(self._module, batches[i], number, i)
                 self._backward(losses, divisors)
             totals, weights = totals + _totals(losses), weights + losses.weights()
+        share_rest(self._module)
         whole = divisors if exact else sum_over_ranks(weights).clamp_min(LEAST)
         scale = 1.0 if self._scale is None else self._scale.value
         if not exact or scale != 1.0:
