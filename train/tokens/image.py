@@ -17,9 +17,9 @@ from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from ..core.positions import axis_sinusoids
+from ..core.select import gather_tokens, put_tokens
+from .moments import joint_moments
 from .video import NO_MASK, Targets
-
-EPS = 1e-6
 
 FirstAxis = Literal["rows", "columns"]
 """The axis whose sinusoids are the first half of a position embedding."""
@@ -80,7 +80,7 @@ class ImageTokens(nn.Module):
         """
         if self.target == "pixels":
             return self.inputs(patches)
-        mean, deviation = self._moments(patches)
+        mean, deviation = joint_moments(self.inputs(patches))
         return (self.inputs(patches) - mean) / deviation
 
     def paint(self, image: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
@@ -90,14 +90,13 @@ class ImageTokens(nn.Module):
         is painted as it is.
         """
         (h, w), (ph, pw) = self.grid, self.patch
-        patches = self.split(image).clone()
-        row = torch.arange(len(patches), device=patches.device)[:, None]
+        patches = self.split(image)
         inputs = predicted.float()
         if self.target == "normalised":
-            mean, deviation = self._moments(patches[row, index])
+            mean, deviation = joint_moments(self.inputs(gather_tokens(patches, index)))
             inputs = inputs * deviation + mean
         pixels = inputs * self.std + self.mean
-        patches[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8)
+        patches = put_tokens(patches, index, pixels.round_().clamp_(0, 255))
         return patches.reshape(-1, h, w, ph, pw, 3).transpose(2, 3).reshape(image.shape)
 
     def positions(self, width: int) -> Tensor:
@@ -107,10 +106,3 @@ class ImageTokens(nn.Module):
         """
         places = axis_sinusoids(self.grid, width)
         return places if self.first == "rows" else places.roll(width // 2, dims=1)
-
-    def _moments(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each normalised patch, (B, M, 1)."""
-        pixels = self.inputs(patches)
-        mean = pixels.mean(dim=2, keepdim=True)
-        variance = (pixels - mean).square().sum(dim=2, keepdim=True) / (pixels.shape[2] - 1)
-        return mean, (variance + EPS).sqrt()

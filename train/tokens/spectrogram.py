@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from ...pipelines.masks import TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audio.batch import AudioBatch
 from ..core.positions import axis_sinusoids
+from ..core.select import gather_tokens, put_tokens
+from .moments import joint_moments
 from .video import NO_MASK
-
-EPS = 1e-6
 
 
 class SpectrogramTokens(nn.Module):
@@ -57,7 +56,7 @@ class SpectrogramTokens(nn.Module):
 
     def targets(self, patches: Tensor) -> Tensor:
         """Patches (B, M, n_inputs) normalised to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
-        mean, deviation = _moments(patches)
+        mean, deviation = joint_moments(patches)
         return (patches - mean) / deviation
 
     def paint(self, spectrogram: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
@@ -67,9 +66,8 @@ class SpectrogramTokens(nn.Module):
         """
         (t, f), (pt, pf) = self.grid, self.patch
         patches = self.split(spectrogram)
-        row = torch.arange(len(patches), device=patches.device)[:, None]
-        mean, deviation = _moments(patches[row, index])
-        patches[row, index] = predicted.float() * deviation + mean
+        mean, deviation = joint_moments(gather_tokens(patches, index))
+        patches = put_tokens(patches, index, predicted.float() * deviation + mean)
         return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(spectrogram.shape)
 
     def positions(self, width: int) -> Tensor:
@@ -78,10 +76,3 @@ class SpectrogramTokens(nn.Module):
         ValueError if the width is not a multiple of 4.
         """
         return axis_sinusoids(self.grid, width)
-
-
-def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each patch, (B, M, 1)."""
-    mean = patches.mean(dim=2, keepdim=True)
-    variance = (patches - mean).square().sum(dim=2, keepdim=True) / (patches.shape[2] - 1)
-    return mean, (variance + EPS).sqrt()

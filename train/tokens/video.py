@@ -13,6 +13,8 @@ from ...pipelines.masks import TokenGrid
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
 from ..core.positions import grid_positions, interleaved_sinusoid
+from ..core.select import gather_tokens, put_tokens
+from .moments import joint_moments
 
 Targets = Literal["normalised", "pixels"]
 """What a decoder predicts of a token: its pixels normalised by their own mean and deviation, or its pixels in the units
@@ -22,8 +24,6 @@ VideoTargets = Literal["normalised", "pixels", "frame"]
 """The same, or "frame", as in MAE-ST: the first frame of a cube, normalised by its mean and deviation over all values,
 colours together.
 """
-FRAME_EPS = 1e-6
-"""What is added to the variance of a frame's patch."""
 Positions = Literal["line", "grid"]
 """Where a token stands: on a line through all tokens, or on the axes of time, height and width."""
 
@@ -92,7 +92,7 @@ class VideoTokens(nn.Module):
             return self.inputs(cubes)
         if self.target == "frame":
             frame = self._first_frame(self.inputs(cubes))
-            mean, deviation = _joint_moments(frame)
+            mean, deviation = joint_moments(frame)
             return (frame - mean) / deviation
         centred, _, deviation = self._moments(cubes)
         return centred.mul_(deviation.reciprocal()).flatten(2)
@@ -105,15 +105,14 @@ class VideoTokens(nn.Module):
         """
         (t, h, w), (pt, ph, pw) = self.grid, self.patch
         cubes = self.split(video)
-        row = torch.arange(len(cubes), device=cubes.device)[:, None]
         if self.target == "frame":
-            pixels = self._with_frame(cubes[row, index], predicted.float())
+            pixels = self._with_frame(gather_tokens(cubes, index), predicted.float())
         elif self.target == "pixels":
             pixels = predicted.float() * self.std + self.mean
         else:
-            _, mean, deviation = self._moments(cubes[row, index])
+            _, mean, deviation = self._moments(gather_tokens(cubes, index))
             pixels = (predicted.float().reshape(*index.shape, 3, self.n_pixels) * deviation + mean).flatten(2)
-        cubes[row, index] = pixels.round_().clamp_(0, 255).to(torch.uint8)
+        cubes = put_tokens(cubes, index, pixels.round_().clamp_(0, 255))
         painted = cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4)
         return painted.reshape(video.shape)
 
@@ -129,7 +128,7 @@ class VideoTokens(nn.Module):
 
     def _with_frame(self, cubes: Tensor, predicted: Tensor) -> Tensor:
         """Cubes (B, M, n_inputs) in [0, 255] with the predicted frame, scaled, in all their frames."""
-        mean, deviation = _joint_moments(self._first_frame(self.inputs(cubes)))
+        mean, deviation = joint_moments(self._first_frame(self.inputs(cubes)))
         frame = (predicted * deviation + mean).reshape(*predicted.shape[:-1], 3, 1, -1)
         return frame.expand(-1, -1, -1, self.patch[0], -1).flatten(2) * self.std + self.mean
 
@@ -143,9 +142,3 @@ class VideoTokens(nn.Module):
         centred = pixels.sub_(mean)
         norm = torch.linalg.vector_norm(centred, dim=3, keepdim=True)
         return centred, mean, norm / (self.n_pixels - 1) ** 0.5 + 255e-6
-
-
-def _joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the deviation over the last axis, which stays with length 1."""
-    variance, mean = torch.var_mean(values, dim=-1, keepdim=True)
-    return mean, (variance + FRAME_EPS).sqrt()
