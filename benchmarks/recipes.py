@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from maskstream.cli.terminal import INTERRUPTED
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.report import work_of
 from maskstream.preprocess import DATASETS
@@ -49,11 +50,18 @@ def names() -> list[str]:
     return [name for name in RECIPES if name.endswith("-tiny") and sample_set(named_recipe(name)) in DATASETS]
 
 
+class NoFigureError(Exception):
+    """A recipe has no figure to compare; the others go on."""
+
+
 def command(*words: object) -> None:
-    """Runs a maskstream command; SystemExit with its code where it fails."""
+    """Runs a maskstream command; NoFigureError where it fails, SystemExit where a signal ended it."""
     print("maskstream", *words, flush=True)
-    if code := subprocess.run([sys.executable, "-m", "maskstream", *map(str, words)], check=False).returncode:
+    code = subprocess.run([sys.executable, "-m", "maskstream", *map(str, words)], check=False).returncode
+    if code < 0 or code == INTERRUPTED:
         raise SystemExit(code)
+    if code:
+        raise NoFigureError(f"`maskstream {' '.join(map(str, words))}` ended with {code}")
 
 
 def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
@@ -92,9 +100,12 @@ def again(run: Path, settings: Row) -> list[str]:
 
 def score_of(recipe: Recipe[Any], run: Path, data: Path) -> Score:
     """The figure of a run on a split, that of its report."""
-    found = work_of(MODALITIES[recipe.data.modality], recipe, load_model(run_weights(run)), data, 2).found
+    try:
+        found = work_of(MODALITIES[recipe.data.modality], recipe, load_model(run_weights(run)), data, 2).found
+    except ValueError as error:
+        raise NoFigureError(str(error)) from error
     if found.score is None:
-        raise SystemExit(f"the report of {recipe.name} has no figure to compare; give its HeldOut a score")
+        raise NoFigureError(f"the report of {recipe.name} has no figure to compare; give its HeldOut a score")
     return found.score
 
 
@@ -151,16 +162,23 @@ def main() -> None:
     args = parser.parse_args()
     kept = args.out / "recipes.json"
     rows = {row["recipe"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
+    failed: dict[str, str] = {}
     for name in args.recipe or names():
         dataset = sample_set(named_recipe(name))
         shards = args.data / "shards" / dataset
-        if not (shards / "val").exists():
-            command("shards", dataset, "--root", args.data / "raw" / dataset, "--out", shards)
         done: list[Row] = []
-        for seed in range(args.seeds):
-            done.append(scored(name, seed, shards, args.out / "recipes" / name / str(seed)))
-            rows[name] = merged(name, dataset, done)
-            write([rows[one] for one in sorted(rows)], args.out, args.docs)
+        try:
+            if not (shards / "val").exists():
+                command("shards", dataset, "--root", args.data / "raw" / dataset, "--out", shards)
+            for seed in range(args.seeds):
+                done.append(scored(name, seed, shards, args.out / "recipes" / name / str(seed)))
+                rows[name] = merged(name, dataset, done)
+                write([rows[one] for one in sorted(rows)], args.out, args.docs)
+        except NoFigureError as error:
+            failed[name] = str(error)
+    for name, why in failed.items():
+        print(f"{name}: {why}", file=sys.stderr)
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

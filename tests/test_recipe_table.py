@@ -65,6 +65,26 @@ def test_every_tiny_recipe_with_a_sample_set_is_in_the_list(recipes):
     assert {"mgmae-tiny", "mae-tiny", "audiomae-tiny"} <= set(recipes.names())
 
 
+def test_a_recipe_without_a_figure_does_not_stop_the_others(recipes, tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs.md").write_text(f"{recipes.BEGIN}\n{recipes.END}\n")
+    (tmp_path / "shards/sample/val").mkdir(parents=True)
+
+    def scored(name, seed, shards, run):
+        if name == "videomae-tiny":
+            raise recipes.NoFigureError("no figure")
+        return runs(0.4)[0] | {"seed": seed}
+
+    monkeypatch.setattr(recipes, "scored", scored)
+    words = ["recipes.py", "videomae-tiny", "mgmae-tiny", "--data", tmp_path, "--out", tmp_path / "runs"]
+    monkeypatch.setattr("sys.argv", [*map(str, words), "--docs", str(tmp_path / "docs.md"), "--seeds", "2"])
+    with pytest.raises(SystemExit) as ended:
+        recipes.main()
+    assert ended.value.code == 1
+    assert "videomae-tiny: no figure" in capsys.readouterr().err
+    (row,) = json.loads((tmp_path / "runs/recipes.json").read_text())
+    assert (row["recipe"], len(row["seeds"])) == ("mgmae-tiny", 2)
+
+
 def test_the_docs_have_the_marks_of_the_table(recipes):
     text = (ROOT / "docs/recipes.md").read_text()
     assert text.index(recipes.BEGIN) < text.index(recipes.END)

@@ -431,7 +431,7 @@ def test_pixels_are_drawn_beside_interpolation_and_unseen_clips_apart(split, tmp
     recipe = replace(recipe, model=replace(SIZES, target="pixels", positions="grid", decoder_width=24))
     train(recipe, split, tmp_path / "run", steps=2, device="cpu", threads=1, progress=False)
     page = Tags(write_report(tmp_path / "run", split, unseen=split, clips=2).read_text(encoding="utf-8"))
-    assert re.search(r"error on 24 centre crops \d\.\d{3}; \d+% ABOVE ", page.text)
+    assert re.search(r"error on 24 centre crops \d\.\d{3}; \d+% above ", page.text)
     assert "neither shown nor predicted" not in page.text
     keys = [attrs["data-key"] for tag, attrs in page.tags if tag == "article"]
     assert len(keys) == 6, "reconstructions of two clips of both splits, and the clips of one"

@@ -50,7 +50,7 @@ class ClipLosses:
 
     def _margin(self, name: str) -> str:
         guess = self.guesses[name]
-        change = f"{abs(self.model / guess - 1):.0%} {'below' if self.model < guess else 'ABOVE'}"
+        change = f"{abs(self.model / guess - 1):.0%} {'below' if self.model < guess else 'above'}"
         return f"{change} {name} ({guess:.3f})"
 
 

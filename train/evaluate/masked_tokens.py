@@ -16,7 +16,7 @@ from ...pipelines.modalities.text.data import TextData
 from ...shards.format.manifest import Manifest
 from ..models.token_model import TokenModel
 from ..tokens.ids import hidden_tokens
-from .held_out import HeldOut, batches, margin
+from .held_out import HeldOut, Score, batches, margin
 from .ngrams import STRENGTHS, NGrams, neighbours
 
 MEASURED = 512
@@ -95,4 +95,9 @@ def held_out(config: TextData, model: TokenModel, data: str | Path, train: str |
         loss="The mean cross-entropy of the hidden tokens in nats",
         baseline="counts of pairs of tokens",
         baseline_loss=min(found.alone, found.beside),
+        score=Score(
+            name="cross-entropy of hidden tokens in nats",
+            value=found.model,
+            baselines={"counts of pairs with the visible neighbours": found.beside, "counts of ids": found.alone},
+        ),
     )

@@ -71,7 +71,7 @@ def test_the_guess_is_painted_where_the_model_would_be(model, eleven):
 
 def test_facts_say_by_how_much_the_best_guess_is_beaten_or_not(model, eleven):
     facts = held_out(DATA, model, eleven).facts
-    assert "% ABOVE" in facts["error on 24 centre crops"]
+    assert "% above" in facts["error on 24 centre crops"]
     found = ClipLosses(model=0.4, guesses={MEAN: 0.9, HARMONIC: 0.5, COPY: 1.1}, samples=3)
     assert found.words() == f"0.400; 20% below {HARMONIC} (0.500); 56% below {MEAN} (0.900)"
     table = PixelLosses(centres=found, crops=found).table()
