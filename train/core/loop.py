@@ -21,6 +21,7 @@ from ...shards.stores.location import local_path
 from ...shards.stores.publish import publish
 from .average import Average
 from .batches import Batch, Batches, EndlessBatches
+from .board import Board
 from .checkpoint import Position, batches_before, load_checkpoint
 from .checkpoint_write import CheckpointWriter
 from .class_feedback import channels_of, publish_scores
@@ -120,7 +121,9 @@ class Trainer:
             undo.pop_all()
         shown = self.settings.progress and rank() == 0
         self._bar = TrainProgress(recipe.name, step=self.step, steps=self.steps, shown=shown)
-        self._results = Results(self._folder.metrics, self._bar, self._tally, self.settings.most_skips)
+        self._board = Board(self.out if self.settings.tensorboard and rank() == 0 else None, self.step)
+        metrics, most_skips = self._folder.metrics, self.settings.most_skips
+        self._results = Results(metrics, self._bar, self._board, self._tally, most_skips)
 
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
@@ -129,7 +132,7 @@ class Trainer:
             stack.callback(self._folder.let_go)
             self._folder.hold()
             stack.callback(self._writer.close)
-            with StopRequest() as stop, self._bar, self._folder.metrics:
+            with StopRequest() as stop, self._bar, self._board, self._folder.metrics:
                 self._advance(goal, stop)
                 with stop.saving():
                     self._writer.finish()

@@ -49,16 +49,15 @@ class OptimiserConfig(Config):
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
     """AdamW over two groups per rate: matrices have weight decay; biases, norms and tables of embeddings have none.
 
-    Parameters that are divided among ranks have groups of their own. The learning rate is 0 until a schedule sets it (see `set_lr`).
+    Parameters that are divided among ranks have groups of their own. The learning rate is 0 until a schedule sets it
+    (see `set_lr`).
     """
     decays, rates = matrices(model), layer_rates(model, config.layer_decay)
     by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    kind = {name: (rates[name], name in decays, is_divided(p)) for name, p in by_name.items()}
+    kinds = {name: (rates[name], name in decays, is_divided(p)) for name, p in by_name.items()}
     groups = [
         {
-            "params": [
-                p for n, p in by_name.items() if (rates[n], n in decays, is_divided(p)) == (rate, decay, divided)
-            ],
+            "params": [p for n, p in by_name.items() if kinds[n] == (rate, decay, divided)],
             "weight_decay": config.weight_decay if decay else 0.0,
             RATE: rate,
         }

@@ -7,6 +7,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from .board import Board
 from .metrics import MetricsLog, StepMetrics
 from .progress import TrainProgress
 from .step import StepReport
@@ -35,8 +36,8 @@ class Results:
     losses: those of the last 20 steps.
     """
 
-    def __init__(self, log: MetricsLog, bar: TrainProgress, tally: Tally, most_skips: int) -> None:
-        self._log, self._bar, self._tally, self._most_skips = log, bar, tally, most_skips
+    def __init__(self, log: MetricsLog, bar: TrainProgress, board: Board, tally: Tally, most_skips: int) -> None:
+        self._log, self._bar, self._board, self._tally, self._most_skips = log, bar, board, tally, most_skips
         self._skipped_in_a_row = 0
         self.work: Work | None = None
         self.losses: deque[float] = deque(maxlen=20)
@@ -65,6 +66,7 @@ class Results:
         )
         self._log.write(record)
         self._bar.update(record)
+        self._board.write(record)
         if not record.skipped:
             self.losses.append(loss)
         return bool(stop_requests > 0)

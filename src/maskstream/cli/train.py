@@ -100,6 +100,9 @@ def train(
     cache_gb: CacheGB = 100.0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest checkpoints stay.")] = 2,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard, into RUN/tensorboard.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option(help="Continue from the run's newest checkpoint that is whole, if there is one.")
     ] = True,
@@ -131,6 +134,7 @@ def train(
         checkpoint_blocks=checkpoint_blocks,
         parallel=parallel,
         on_nan=on_nan,
+        tensorboard=tensorboard,
         save_every=save_every,
         keep=keep,
         resume=resume,

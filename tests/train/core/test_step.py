@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
@@ -16,6 +16,7 @@ from maskstream.train.core.losses import Losses, weighted
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.precision import chosen_precision
 from maskstream.train.core.seeding import step_seed
+from maskstream.train.core.settings import LoopOptions, LoopSettings
 from maskstream.train.core.step import Stepper
 from maskstream.train.core.work import flops_of
 
@@ -255,6 +256,10 @@ def test_after_ten_steps_metrics_say_what_share_of_the_devices_rate_is_used(reci
     assert rows[10].flops == rows[11].flops > 1e6
     assert all(0 < m.mfu < 1 for m in rows[10:])
     assert all(0 < m.goodput <= 1 for m in rows)
+
+
+def test_a_trainer_takes_every_setting_of_the_loop_by_its_name():
+    assert set(LoopOptions.__annotations__) == {f.name for f in fields(LoopSettings)}
 
 
 def test_settings_that_are_not_legal_are_refused_by_name(recipe, synthetic_loader, tmp_path):
