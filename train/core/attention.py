@@ -51,9 +51,10 @@ class Attention(nn.Module):
             q, k, v = self._heads(F.linear(x, self.qkv.weight, bias), 3).unbind(0)
         else:
             width = len(self.q_bias)
-            (q,) = self._heads(F.linear(x[..., -last:, :], self.qkv.weight[:width], self.q_bias), 1).unbind(0)
+            of_query, of_rest = torch.split(self.qkv.weight, [width, 2 * width])
+            (q,) = self._heads(F.linear(x[..., -last:, :], of_query, self.q_bias), 1).unbind(0)
             bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
-            k, v = self._heads(F.linear(x, self.qkv.weight[width:], bias), 2).unbind(0)
+            k, v = self._heads(F.linear(x, of_rest, bias), 2).unbind(0)
         return cast(Tensor, self.out(attended(q, k, v, _of_last(mask, last)).transpose(-3, -2).flatten(-2)))
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
