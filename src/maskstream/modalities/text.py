@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from ..modality import Modality
+from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.text import TextFigures
 from ..pages.report.works.text import show
@@ -63,6 +63,7 @@ TEXT = Modality(
     trial=TextTrial,
     figures=figures,
     works={TokenModelConfig: show},
+    demo=Demo(recipe="bert-tiny"),
     stages={
         "read": ("Reading", "longer rows, larger shards on a local disk, or more threads would help"),
         "mask": ("Masks", "a simpler mask, or more worker processes would help"),
