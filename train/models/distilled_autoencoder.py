@@ -34,7 +34,7 @@ class DistilledAutoencoderConfig(ImageAutoencoderConfig):
 
     teacher: a model.safetensors of a masked autoencoder of pictures, a folder that transformers wrote, or a .pth file
     of MAE's authors; None trains without a teacher. teacher_width: W. teacher_block, block: whose outputs are compared,
-    from 0. share: the factor of the features' distance in the loss.
+    from 0. share: the factor of the features' distance in the loss, which is a mean over tokens and channels.
     """
 
     teacher: str | None = None
@@ -80,7 +80,7 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
             x = block(x)
         made = self.decoder([stack.norm(x)], [mask.visible], [mask.target])[0]
         apart = F.normalize(widened(self.match(seen)), dim=2) - F.normalize(widened(wanted), dim=2)
-        error = apart.abs().sum(dim=2).mean(dim=1)
+        error = apart.abs().mean(dim=(1, 2))
         return Losses(
             parts={
                 "reconstruction": squared(made, expected, mask.weight),
