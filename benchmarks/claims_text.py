@@ -27,6 +27,8 @@ from machine import facts
 
 from maskstream.pipelines.masks import ByClass, Mask, RatioDecay, Tokens, WholeWords
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.train import Recipe, load_model
 from maskstream.train.core.run import train_recipe
 from maskstream.train.evaluate.held_out import batches
@@ -42,8 +44,6 @@ SEEDS = (0, 1, 2)
 CLS, SEP = 2, 3
 RETRIEVED = 1000
 """Documents among which the second half of each is looked for."""
-MODEL = replace(SMALL, width=64, depth=2, heads=2)
-"""The model of all variants, which trains in half a minute."""
 Figures = dict[str, float]
 
 
@@ -60,18 +60,25 @@ class Claim:
     baselines: Mapping[str, Figures]
 
 
-def bert_with(mask: Mask, steps: int, *, classes: int = 0) -> Recipe[Any]:
+def model_for(data: Path) -> TokenModelConfig:
+    """The model of all variants, for the ids of a split; it trains in half a minute."""
+    manifest = Manifest.load(data / "train")
+    vocabulary = tokenizer_facts(manifest.location, manifest.info).vocabulary
+    return replace(SMALL, vocabulary=vocabulary, width=64, depth=2, heads=2)
+
+
+def bert_with(mask: Mask, steps: int, model: TokenModelConfig) -> Recipe[Any]:
     """The recipe `bert-tiny` with another mask and 8 rows a step."""
     tiny = replace(bert_tiny(), batch_size=8)
     data = TextData(length=128, packing="pack", mask=replaced(mask))
-    model = replace(MODEL, classes=classes, momentum=0.99)
     return replace(tiny, data=data, model=model, schedule=replace(tiny.schedule, base_lr=96e-3, steps=steps))
 
 
 def masked_losses(data: Path, masks: Mapping[str, Mask]) -> tuple[Callable[[TokenModel], Figures], dict[str, Figures]]:
     """What measures the loss under each of the masks, and the losses of counts."""
     plain = TextData(length=128, packing="pack", mask=replaced(Tokens()))
-    counts = NGrams.of(batches(plain, data / "train", size=64, samples=1 << 14), SMALL.vocabulary)
+    vocabulary = model_for(data).vocabulary
+    counts = NGrams.of(batches(plain, data / "train", size=64, samples=1 << 14), vocabulary)
     measured = {
         name: list(batches(replace(plain, mask=replaced(mask)), data / "val", size=32, samples=512))
         for name, mask in masks.items()
@@ -80,7 +87,7 @@ def masked_losses(data: Path, masks: Mapping[str, Mask]) -> tuple[Callable[[Toke
     def measure(model: TokenModel) -> Figures:
         return {name: masked_token_losses(model, some, counts).model for name, some in measured.items()}
 
-    some = TokenModelConfig(vocabulary=SMALL.vocabulary, width=8, depth=1, heads=1).build(plain.grids)
+    some = TokenModelConfig(vocabulary=vocabulary, width=8, depth=1, heads=1).build(plain.grids)
     if not isinstance(some, TokenModel):
         raise TypeError("the config builds a TokenModel")
     found = {name: masked_token_losses(some, one, counts) for name, one in measured.items()}
@@ -94,16 +101,18 @@ def masks(data: Path, steps: int) -> Claim:
     """Learning Better Masking's schedule and classes, and BERT's whole words, against single tokens."""
     tasks = {"loss of tokens": Tokens(ratio=0.15), "loss of whole words": WholeWords(ratio=0.15)}
     measure, baselines = masked_losses(data, tasks)
+    model = model_for(data)
+    classed = replace(model, classes=CLASSES, momentum=0.99)
     return Claim(
         says=(
             "a ratio that falls from 0.32 to 0.02, whole words, and words of classes with a high loss each teach more "
             "than tokens at a fixed ratio of 0.15"
         ),
         variants={
-            "tokens, 0.15": bert_with(Tokens(ratio=0.15, each=True), steps),
-            "tokens, cosine decay": bert_with(Tokens(ratio=RatioDecay(), each=True), steps),
-            "whole words, 0.15": bert_with(WholeWords(ratio=0.15), steps),
-            "whole words by class, 0.15": bert_with(ByClass(ratio=0.15), steps, classes=CLASSES),
+            "tokens, 0.15": bert_with(Tokens(ratio=0.15, each=True), steps, model),
+            "tokens, cosine decay": bert_with(Tokens(ratio=RatioDecay(), each=True), steps, model),
+            "whole words, 0.15": bert_with(WholeWords(ratio=0.15), steps, model),
+            "whole words by class, 0.15": bert_with(ByClass(ratio=0.15), steps, classed),
         },
         measure=measure,
         baselines=baselines,
@@ -134,20 +143,21 @@ def retrieved(data: Path, steps: int) -> Claim:
         return made
 
     retro = retromae_tiny()
+    model = model_for(data)
     sizes = RetroModelConfig(
-        vocabulary=MODEL.vocabulary, width=MODEL.width, depth=MODEL.depth, heads=MODEL.heads, norm="pre", eps=MODEL.eps
+        vocabulary=model.vocabulary, width=model.width, depth=model.depth, heads=model.heads, norm="pre", eps=model.eps
     )
     schedule = replace(retro.schedule, base_lr=48e-3, steps=steps)
     retro = replace(retro, batch_size=16, model=sizes, schedule=schedule)
     data_of_control = TextData(length=64, packing="row", mask=replaced(WholeWords(ratio=0.3)))
-    control = replace(retro, data=data_of_control, model=MODEL)
+    control = replace(retro, data=data_of_control, model=model)
     untrained = [measure(control.build(seed=seed)) for seed in SEEDS]
     return Claim(
         says="RetroMAE's sentence vector retrieves better than that of a masked language model",
         variants={"masked language model": control, "RetroMAE": retro},
         measure=measure,
         baselines={
-            "BM25": figures(bm25_scores(first, second, SMALL.vocabulary)),
+            "BM25": figures(bm25_scores(first, second, model.vocabulary)),
             "random weights": {name: statistics.mean(one[name] for one in untrained) for name in untrained[0]},
         },
     )

@@ -52,7 +52,7 @@ def train(
 
     set: fields of the recipe to change, such as "model.depth=6". data_version: of the split (default: the current one;
     a continued run stays with the samples that it began with). steps: the length of the run (default: the recipe's).
-    initial: a model.safetensors, such as that of a pre-training, or VideoMAE's or MAE's weights as transformers or
+    initial: a model.safetensors, such as that of a pre-training, or weights of VideoMAE, MAE or BERT as transformers or
     their authors save them; weights whose names and shapes match are loaded.
     batch_size: samples per rank instead of the recipe's. accumulate: batches per rank and step instead of the recipe's.
     seed: decides the weights, the order, the crops, the masks and what the model draws. workers, threads, cache,

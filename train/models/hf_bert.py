@@ -1,8 +1,7 @@
 """Converts weights and configs to and from `transformers.BertForMaskedLM`.
 
-Nothing here imports transformers: a model is given as a config dict and a state dict. Differences: transformers has
-separate linear layers for query, key and value, and adds the embedding of a token's segment. All tokens have segment 0
-here, whose vector is part of the embeddings of places; an export has zeros in its stead.
+Nothing here imports transformers: a model is given as a config dict and a state dict. bert_names.py says how they
+differ; an export has zeros for the embeddings of segments.
 """
 
 from __future__ import annotations
@@ -18,29 +17,8 @@ from torch import Tensor
 
 from ...pipelines.masks import TokenGrid
 from ..core.seeding import seeded
+from .bert_names import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, own_bert
 from .token_model import TokenModel, TokenModelConfig
-
-_ROOT = {
-    "embed.ids.weight": "bert.embeddings.word_embeddings.weight",
-    "embed.places.weight": "bert.embeddings.position_embeddings.weight",
-    "embed.norm.weight": "bert.embeddings.LayerNorm.weight",
-    "embed.norm.bias": "bert.embeddings.LayerNorm.bias",
-    "head.dense.weight": "cls.predictions.transform.dense.weight",
-    "head.dense.bias": "cls.predictions.transform.dense.bias",
-    "head.norm.weight": "cls.predictions.transform.LayerNorm.weight",
-    "head.norm.bias": "cls.predictions.transform.LayerNorm.bias",
-    "head.bias": "cls.predictions.bias",
-}
-_BLOCK = {
-    "attention.out": "attention.output.dense",
-    "norm1": "attention.output.LayerNorm",
-    "mlp.up": "intermediate.dense",
-    "mlp.down": "output.dense",
-    "norm2": "output.LayerNorm",
-}
-_PARTS = ("query", "key", "value")
-_SEGMENTS = "bert.embeddings.token_type_embeddings.weight"
-_OUTPUT = {"cls.predictions.decoder.weight": "embed.ids.weight", "cls.predictions.decoder.bias": "head.bias"}
 
 
 def to_bert_config(model: TokenModel) -> dict[str, Any]:
@@ -69,15 +47,15 @@ def to_bert(model: TokenModel) -> dict[str, Tensor]:
     """The state dict of `BertForMaskedLM(BertConfig(**to_bert_config(model)))` with the model's weights."""
     _ = to_bert_config(model)
     state = model.state_dict()
-    hf = {theirs: state[ours] for ours, theirs in _ROOT.items()}
-    hf |= {theirs: state[ours] for theirs, ours in _OUTPUT.items()}
-    hf[_SEGMENTS] = torch.zeros(2, model.config.width, dtype=state["embed.ids.weight"].dtype)
+    hf = {theirs: state[ours] for ours, theirs in ROOT.items()}
+    hf |= {theirs: state[ours] for theirs, ours in OUTPUT.items()}
+    hf[SEGMENTS] = torch.zeros(2, model.config.width, dtype=state["embed.ids.weight"].dtype)
     for i in range(model.config.depth):
-        ours, theirs = f"blocks.{i}", f"bert.encoder.layer.{i}"
+        ours, theirs = f"blocks.{i}", f"{LAYERS}.{i}"
         for kind in ("weight", "bias"):
-            for part, name in _BLOCK.items():
+            for part, name in BLOCK.items():
                 hf[f"{theirs}.{name}.{kind}"] = state[f"{ours}.{part}.{kind}"]
-            for part, value in zip(_PARTS, state[f"{ours}.attention.qkv.{kind}"].chunk(3), strict=True):
+            for part, value in zip(PARTS, state[f"{ours}.attention.qkv.{kind}"].chunk(3), strict=True):
                 hf[f"{theirs}.attention.self.{part}.{kind}"] = value
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in hf.items()}
 
@@ -100,16 +78,7 @@ def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenMo
     length = config["max_position_embeddings"]
     with seeded(0):
         model = sizes.make({"text": TokenGrid(axes=("token",), shape=(length,), patch=(1,))})
-    ours = {name: state[theirs] for name, theirs in _ROOT.items()}
-    ours["embed.places.weight"] = ours["embed.places.weight"] + state[_SEGMENTS][0]
-    for i in range(sizes.depth):
-        own, theirs = f"blocks.{i}", f"bert.encoder.layer.{i}"
-        for kind in ("weight", "bias"):
-            for part, name in _BLOCK.items():
-                ours[f"{own}.{part}.{kind}"] = state[f"{theirs}.{name}.{kind}"]
-            ours[f"{own}.attention.qkv.{kind}"] = torch.cat(
-                [state[f"{theirs}.attention.self.{part}.{kind}"] for part in _PARTS]
-            )
+    ours = own_bert(state)
     model.to(ours["head.bias"].dtype).load_state_dict(ours)
     return model
 
@@ -120,7 +89,7 @@ def export_bert(model: TokenModel, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    kept = {name: tensor for name, tensor in to_bert(model).items() if name not in _OUTPUT}
+    kept = {name: tensor for name, tensor in to_bert(model).items() if name not in OUTPUT}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 

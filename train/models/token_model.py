@@ -8,6 +8,7 @@ head sees the K hidden tokens alone. So neither padding nor visible tokens cost 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import cast, get_args
@@ -22,6 +23,7 @@ from ..core.documents import Documents, Positions
 from ..core.losses import Losses, Part, weighted
 from ..core.model import Grids, Model, ModelConfig
 from ..tokens.ids import HiddenTokens, TokenIds, hidden_tokens, mask_of
+from .bert_names import is_bert, own_bert
 from .token_blocks import NormAt, TokenBlock, TokenHead
 
 INIT_STD = 0.02
@@ -93,6 +95,22 @@ class TokenModel(Model[TextBatch]):
         self.register_buffer("class_scores", torch.zeros(c.classes, dtype=torch.float64), persistent=c.classes > 0)
         self.register_buffer("class_sums", torch.zeros(2, c.classes + 1, dtype=torch.float64), persistent=False)
         init_normal(self)
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `Model`: those of a BERT of transformers are renamed, and cut to the model's length.
+
+        ValueError for a model that is no BERT.
+        """
+        if not is_bert(weights):
+            return weights
+        if self.embed.places is None or self.config.norm != "post" or self.config.gated:
+            raise ValueError(
+                "BERT's weights fit a model with positions='learned', norm='post' and gated=False, got "
+                f"positions={self.config.positions!r}, norm={self.config.norm!r} and gated={self.config.gated}"
+            )
+        own = own_bert(weights)
+        own["embed.places.weight"] = own["embed.places.weight"][: self.embed.length]
+        return own
 
     def forward(self, batch: TextBatch) -> Losses:
         """See `Model`. A CPU always computes in float32, or the type of the weights.

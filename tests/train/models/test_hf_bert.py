@@ -2,7 +2,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from maskstream.pipelines.masks import TokenGrid
+from maskstream.train.core.export import load_matching_weights
 from maskstream.train.models.hf_bert import export_bert, from_bert, to_bert
+from maskstream.train.models.retro_model import RetroModelConfig
 from maskstream.train.models.token_model import TokenModel, TokenModelConfig
 
 from ..text_batches import LENGTHS, VOCABULARY, made_up
@@ -74,6 +77,21 @@ def test_an_export_is_what_from_pretrained_reads_and_comes_back_the_same(tmp_pat
     back = from_bert(theirs.config.to_dict(), theirs.state_dict())
     for name, tensor in ours.state_dict().items():
         assert torch.equal(back.state_dict()[name], tensor), name
+
+
+def test_a_run_may_begin_with_the_weights_of_a_shorter_or_longer_bert(theirs, tmp_path):
+    theirs.float().save_pretrained(tmp_path)
+    grids = {"text": TokenGrid(axes=("token",), shape=(16,), patch=(1,))}
+    sizes = {"vocabulary": VOCABULARY, "width": 32, "depth": 3, "heads": 4, "mlp_ratio": 2}
+    ours = RetroModelConfig(**sizes).build(grids)
+    missing = load_matching_weights(ours, tmp_path)
+    assert missing
+    assert all(name.startswith("decoder.") for name in missing)
+    batch = made_up(((12,), (16,)), length=16)
+    padded = theirs.bert(batch.inputs, attention_mask=batch.valid.long()).last_hidden_state
+    assert torch.allclose(ours.encode(batch), batch.unpadded.gathered(padded), atol=1e-4)
+    with pytest.raises(ValueError, match="norm='pre'"):
+        load_matching_weights(TokenModelConfig(**sizes, norm="pre").build(grids), tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"is_decoder": True}, {"intermediate_size": 40}])
