@@ -43,7 +43,7 @@ TRAIN = Rate(
     shard_bytes=52.5e3,
     read_cpu_s=0.0075,
     read_bytes=159e3,
-    read_requests=2.0,
+    read_requests=1.1,
 )
 TRAIN_1080P = Rate(
     name="`train`, from 1080p",
@@ -52,7 +52,7 @@ TRAIN_1080P = Rate(
     shard_bytes=52.5e3,
     read_cpu_s=0.0075,
     read_bytes=159e3,
-    read_requests=2.0,
+    read_requests=1.1,
 )
 COPY = Rate(
     name="`copy`, of 340x256",
