@@ -62,8 +62,10 @@ def _found(whole: Json, path: str) -> tuple[str, ...]:
     if fit:
         raise ValueError(f"{path!r} is ambiguous: {', '.join('.'.join(place) for place in fit)}; give the full path")
     ends = dict.fromkeys(".".join(place[-len(parts) :]) for place in places)
+    above = {place[-1]: None for place in places if len(parts) > 1 and place[:-1][-len(parts) + 1 :] == parts[:-1]}
+    legal = f"; {'.'.join(parts[:-1])} has {', '.join(above)}" if above else ""
     raise ValueError(
-        f"there is no field {path!r} to set{nearest(path, list(ends))}; print all fields with --print-config"
+        f"there is no field {path!r} to set{nearest(path, list(ends))}{legal}; print all fields with --print-config"
     )
 
 

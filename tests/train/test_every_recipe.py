@@ -107,5 +107,5 @@ def test_set_and_print_config_on_the_command_line(root, tmp_path):
     wrong = CliRunner().invoke(app, ["train", "mgmae-tiny", "--set", "mask.ration=0.8", "--print-config"])
     assert wrong.exit_code != 0
     assert "mask.ratio" in wrong.output + str(wrong.exception)
-    with pytest.raises(ValueError, match=r"did you mean 'model\.depth'"):
+    with pytest.raises(ValueError, match=r"did you mean 'model\.depth'.* model has .*width, depth, heads"):
         train("mgmae-tiny", tmp_path, tmp_path, set=["model.dept=3"])

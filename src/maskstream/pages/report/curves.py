@@ -38,14 +38,14 @@ class Curves:
 
 
 def run_curves(metrics: Sequence[StepMetrics], baseline_loss: float = 1.0) -> Curves:
-    """The curves of `metrics`, in the order of their steps; ValueError where there is none.
+    """The curves of `metrics`, in the order of their steps, without skipped ones; ValueError where there is none.
 
     First steps far above the rest are clipped to the edge of the chart. The default of `baseline_loss` is that of
     predicting every patch's mean, for targets normalised to variance 1.
     """
-    if not metrics:
+    rows = sorted((row for row in metrics if not row.skipped), key=lambda row: row.step)
+    if not rows:
         raise ValueError("the metrics hold no step; train at least one step before writing a report")
-    rows = sorted(metrics, key=lambda row: row.step)
     steps = np.array([row.step for row in rows], dtype=np.float64)
     loss = np.array([row.loss for row in rows], dtype=np.float64)
     rate = np.array([row.clips_per_s for row in rows], dtype=np.float64)

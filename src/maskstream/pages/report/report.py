@@ -18,6 +18,7 @@ from ...train.core.metrics import StepMetrics, read_metrics
 from ...train.core.model import Model
 from ...train.core.recipe import Recipe
 from ...train.core.run_folder import run_recipe, run_settings, run_weights
+from ...train.core.tensor_files import files_of
 from ...train.core.threads import CPU, compute_threads
 from ...train.evaluate.probe import PROBE, ProbeResult
 from ...train.recipes import check_modality
@@ -121,6 +122,7 @@ def write_report(
         "samples per step": str(settings.get("samples_per_step", "unknown")),
         "device": str(settings.get("device", "unknown")),
         "seed": str(settings.get("seed", "unknown")),
+        **_efficiency(metrics),
         "weights": f"step {_step(weights)}",
         "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
         **_probed(run / PROBE),
@@ -141,5 +143,15 @@ def _probed(path: Path) -> dict[str, str]:
 
 
 def _step(weights: Path) -> str:
-    with safe_open(weights, framework="pt") as file:
+    with safe_open(files_of(weights)[0], framework="pt") as file:
         return str((file.metadata() or {}).get("step", "unknown"))
+
+
+def _efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
+    """What the last steps say of how well the machine was used, and how many steps were skipped, where it is known."""
+    last, skipped = metrics[-1], sum(row.skipped for row in metrics)
+    shares = [row.mfu for row in metrics[-100:] if row.mfu is not None]
+    found = {} if last.goodput is None else {"goodput": f"{last.goodput:.0%} of the time since the run began"}
+    if shares:
+        found["MFU"] = f"{sorted(shares)[len(shares) // 2]:.0%} of a large matrix product's rate"
+    return found | ({"skipped steps": str(skipped)} if skipped else {})
