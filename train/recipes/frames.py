@@ -1,4 +1,4 @@
-"""More recipes of video: MAE-ST, and SiamMAE on pairs of frames."""
+"""Recipes of video by frames: MAE-ST, whose targets are frames, and SiamMAE on pairs of frames."""
 
 from __future__ import annotations
 
