@@ -85,8 +85,8 @@ class TextBatch(Batch):
         return self.tokens.long() if replaced is None else replaced
 
 
-NO_CLASS = 255
-"""The class of a token without one."""
+N_CLASSES, NO_CLASS = 17, 255
+"""The number of classes, that of the universal parts of speech, and the class of a token without one."""
 
 
 def text_batch(

@@ -20,7 +20,7 @@ from ...stream.place import Place
 from ...stream.rng import sample_rng
 from ...stream.sampler import Wanted
 from ...stream.stats import Stats
-from .batch import NO_CLASS, TextBatch, text_batch
+from .batch import N_CLASSES, NO_CLASS, TextBatch, text_batch
 from .packing import Packing
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
@@ -240,8 +240,8 @@ class TextSampler:
             raise DataError(f"has the id {values.max()}; its tokenizer has {self.tokenizer.vocabulary}")
         if name == WORDS and (np.diff(values) & ~1).any():  # steps of neither 0 nor 1
             raise DataError("has words whose numbers do not ascend by one")
-        if name == CLASSES and values.max() > NO_CLASS:
-            raise DataError(f"has the class {values.max()}; legal are 0 to {NO_CLASS}")
+        if name == CLASSES and (wrong := values[(values >= N_CLASSES) & (values != NO_CLASS)]).size:
+            raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
 
     def _maps(self, mask: Mask, request: TextRequest, draft: TextDraft, at: int, view: int) -> TextMaps:
         words = draft.words[at].astype(np.int64)

@@ -16,6 +16,7 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
 from maskstream.shards.media.npy import read_npy
+from maskstream.shards.members.tokens import tokens_member
 
 from ....resealed import reseal
 from ...every_modality import MODALITIES, SAMPLES, text_rows, write_split
@@ -220,3 +221,17 @@ def test_classes_that_a_split_lacks_are_asked_for(split, tmp_path):
     source = TextData(mask=MASK).source(open_)
     batch = next(iter(Loader(source, batch_size=2, device="cpu", threads=1)))
     assert batch.classes is None
+
+
+def test_a_class_beyond_the_parts_of_speech_is_a_bad_sample(tmp_path):
+    def samples(raw):
+        found = MODALITIES["text"].samples(raw)
+        classes = read_npy(found[3].members["classes.npy"].data)
+        members = found[3].members | {"classes.npy": tokens_member(np.full_like(classes, 187))}
+        return [*found[:3], replace(found[3], members=members), *found[4:]]
+
+    folder = write_split("text", tmp_path, samples)
+    loader = opened(folder, packing="row", shuffle=False, max_bad_fraction=0.5)
+    keys = [key for batch in loader for key in batch.key]
+    assert loader.stats()["bad"] == 1
+    assert "s3" not in keys
