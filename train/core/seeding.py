@@ -17,7 +17,9 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """
     devices = [] if device is None or device.type != "cuda" else [device]
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks all devices: 0.16 ms, not 0.01
+        if devices:
+            torch.cuda.manual_seed(seed)
         yield
 
 
