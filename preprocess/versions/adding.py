@@ -113,6 +113,9 @@ def add_sources(
             counts = dict(Manifest.load(within(out, name)).info["counts"])
             reports[name] = SplitReport(folder=within(out, name), state="has all sources", counts=counts)
     _remove_added(output_at(out))
+    for name in raw.splits:
+        with output_at(within(out, name)).sole_writer():  # the lock of a run that was killed goes when it is let go
+            pass
     return JobReport(
         dataset=raw.name,
         profile=in_profile(raw.encoder, profile).profile,

@@ -52,7 +52,8 @@ class TextFigures:
         documents = int(batch.documents[i].max()) + 1
         words = f"{plural(length, 'token')}, {plural(documents, 'document')}"
         facts: tuple[Facts, ...] = ()
-        states, keys = np.zeros(self.length, np.int64), ()
+        states = np.zeros(self.length, np.int64)
+        keys: tuple[tuple[str, str], ...] = ()
         if batch.mask is not None:
             states, keys = self._states(batch, i)
             facts = (Facts(items=(*mask_facts(_counts(batch, i)), *_special(batch, i))),)
