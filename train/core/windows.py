@@ -20,7 +20,9 @@ class Windows(nn.Module):
 
     def __init__(self, grid: tuple[int, ...], window: tuple[int, int]) -> None:
         super().__init__()
-        if len(grid) != 2 or grid[0] % window[0] or grid[1] % window[1]:
+        if len(grid) != 2:
+            raise ValueError(f"decoder_window={window} needs tokens on a grid of time and frequency; leave it out")
+        if grid[0] % window[0] or grid[1] % window[1]:
             raise ValueError(f"decoder_window={window} does not divide a grid of {grid} tokens; choose one that does")
         self.grid, self.window = grid, window
         self.shift = window[0] // 2 if grid[0] > window[0] else 0

@@ -11,6 +11,7 @@ from ..core.base import Maps, Mask
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
 from ..core.ratio import check_ratio, hidden_count
+from ..core.scheme import PICTURE, Scheme
 from .random import Random
 
 
@@ -40,3 +41,16 @@ class PartDecoded(Mask):
         target = np.zeros(grid.size, dtype=np.bool_)
         target[draw.rng.permutation(pool)[: hidden_count(len(pool), self.share, "nearest_masked")]] = True
         return replace(maps, target=target)
+
+
+SCHEMES = (
+    Scheme(
+        paper="CrossMAE",
+        section="partial reconstruction",
+        mask=PartDecoded(mask=Random(ratio=0.75), share=0.5),
+        grid=PICTURE,
+        visible=49,
+        title="Part decoded",
+        note="The encoder sees what MAE's sees. Of the 147 hidden tokens a random half is reconstructed.",
+    ),
+)
