@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from ...pipelines.stream.sampler import BatchT
 from ..core.init import init_linear
 from ..core.losses import Losses, squared
 from ..core.model import Grids, Model, ModelConfig
-from ..core.positions import LearntPositions, interleaved_sinusoid
+from ..core.positions import LearntPositions
 from ..core.select import gather_tokens
 from ..core.windows import Windows
 from .encoder_decoder import TokenDecoder, TokenEncoder
@@ -38,9 +38,13 @@ from .layouts import layout_of
 class Tokens(Protocol[BatchT]):
     """The interface of a kind of token. It is a module, so its buffers follow the model to its device."""
 
+    grid: tuple[int, ...]
     n_tokens: int
     n_inputs: int
     n_targets: int
+
+    def positions(self, width: int) -> Tensor:
+        """The position embeddings, float32 (N, width)."""
 
     def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
         """The data and the masks of a batch. ValueError if it has none."""
@@ -56,17 +60,6 @@ class Tokens(Protocol[BatchT]):
 
     def targets(self, tokens: Tensor) -> Tensor:
         """Tokens as the decoder predicts them, float32 (B, M, n_targets)."""
-
-
-@runtime_checkable
-class Positioned(Protocol):
-    """Tokens with position embeddings of their own for a `grid`, instead of those along a line."""
-
-    grid: tuple[int, ...]
-
-    def positions(self, width: int) -> Tensor:
-        """float32 (N, width)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +139,7 @@ class MaskedAutoencoder(Model[BatchT]):
             mlp_ratio=c.mlp_ratio,
             eps=c.eps,
             norm_eps=c.decoder_eps,
-            windows=None if c.decoder_window is None else self._windows(c.decoder_window),
+            windows=None if c.decoder_window is None else Windows(tokens.grid, c.decoder_window),
             class_token=c.class_token,
             bias=c.bridge_bias,
         )
@@ -154,19 +147,9 @@ class MaskedAutoencoder(Model[BatchT]):
         init_linear(self)
 
     def _positions(self, width: int) -> list[Tensor] | LearntPositions:
-        """The tokens' own position embeddings if they have any, else those along a line; or learnt ones."""
         if self.config.learnt:
-            if not isinstance(self.tokens, Positioned):
-                raise ValueError("learnt=True needs tokens on a grid; leave it out")
             return LearntPositions(self.tokens.grid, width)
-        if isinstance(self.tokens, Positioned):
-            return [self.tokens.positions(width)]
-        return [interleaved_sinusoid(self.tokens.n_tokens, width)]
-
-    def _windows(self, window: tuple[int, int]) -> Windows:
-        if not isinstance(self.tokens, Positioned):
-            raise ValueError(f"decoder_window={window} needs tokens on a grid of time and frequency; leave it out")
-        return Windows(self.tokens.grid, window)
+        return [self.tokens.positions(width)]
 
     def loss(self, batch: BatchT) -> Losses:
         """The mean squared error over target tokens, weighted by the mask's weights."""
