@@ -25,16 +25,24 @@ class Worker(Generic[TaskT, RecordT]):
 
     def __init__(self, work: Work[TaskT, RecordT], task: TaskT, deaths: int) -> None:
         self.pipe, theirs = SPAWN.Pipe()
+        data = self._taken(task, deaths)  # raises before there is a process, which nobody would end
         self._process: Process = SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
         self._process.start()
         theirs.close()  # the pipe then ends when the process does
-        self.give(task, deaths)
+        self._send(data)
 
     def give(self, task: TaskT, deaths: int) -> None:
         """Send a task to the process; `deaths` processes died while running it before, and no unit was to blame."""
+        self._send(self._taken(task, deaths))
+
+    def _taken(self, task: TaskT, deaths: int) -> bytes:
+        """Make a task the current one; returns it as it is sent. Raises MainModuleError (see `dumps`)."""
+        data, self._of_main = dumps(task)
         self.task, self.deaths, self._note = task, deaths, ""
         self._watch: Stopwatch | None = None
-        data, self._of_main = dumps(task)
+        return data
+
+    def _send(self, data: bytes) -> None:
         try:
             self.pipe.send_bytes(data)
         except OSError:  # the process died between two tasks; the next receive reports it

@@ -1,6 +1,8 @@
 """Supervised processes: killed ones, errors, Ctrl-C, order of events."""
 
+import multiprocessing
 import os
+import pickle
 import time
 from collections import Counter
 
@@ -52,6 +54,14 @@ def test_leaving_early_ends_the_processes(squares):
     start = time.monotonic()
     events.close()
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("tasks", [[lambda: 1], ["", lambda: 1], ["", "", lambda: 1]])
+def test_a_task_that_cannot_be_sent_leaves_no_process(squares, tasks):
+    with pytest.raises((pickle.PicklingError, AttributeError)) as caught:
+        list(run(squares, [(kind, number) for number, kind in enumerate(tasks)], 2))
+    assert "lambda" in str(caught.value)
+    assert not multiprocessing.active_children()
 
 
 def test_in_this_process_and_nothing_to_do(squares):

@@ -42,7 +42,7 @@ def made(make_video, tmp_path):
         path.write_text(SCRIPT.format(own=own, guard=guard))
         command = [sys.executable, "-" if stdin else path, tmp_path / "raw", tmp_path / "out"]
         text = path.read_text() if stdin else None
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=200)
         return done.stdout, done.stderr, done.returncode
 
     return run
