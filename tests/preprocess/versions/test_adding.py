@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import traceback
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +25,9 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores import local_output, publish
 
 from ...s3_double import BUCKET, s3_double
+from .killed_forks import killed_fork
 from .small_splits import contents
 
 
@@ -145,7 +143,7 @@ def test_killed_at_every_step_it_ends_in_the_same_bytes(every: int, raw: Path, t
     for number in range(0, 120, every):
         out = tmp_path / f"out{number}"
         shutil.copytree(tmp_path / "out", out)
-        ended = _killed(raw, out, number)
+        ended = killed_fork(number, partial(add, raw, out))
         assert ended in (0, -signal.SIGKILL)
         assert Manifest.load(out / "train").version in (1, 2)
         add(raw, out)
@@ -161,26 +159,3 @@ def _without_times(out: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(out).items() if ".records" not in name} | {
         name: b"" for name in contents(out) if ".records" in name
     }
-
-
-def _killed(raw: Path, out: Path, number: int) -> int:
-    """How a fork ends that adds sources and is killed before it publishes or deletes for the given time."""
-    child = os.fork()
-    if child == 0:
-        left = iter(range(number))
-
-        def step(real: Any, folder: Path) -> None:
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(folder)
-
-        for module in (local_output, publish):
-            module.sync_folder = partial(step, module.sync_folder)  # type: ignore[attr-defined]
-        signal.alarm(60)
-        try:
-            add(raw, out)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

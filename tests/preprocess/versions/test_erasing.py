@@ -5,11 +5,9 @@ from __future__ import annotations
 import gc
 import io
 import json
-import os
 import shutil
 import signal
 import tarfile
-import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
@@ -38,10 +36,10 @@ from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
-from maskstream.shards.stores import local_output, publish
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...s3_double import BUCKET, s3_double
+from .killed_forks import killed_fork
 from .small_splits import contents, written
 
 PIECE = 64
@@ -345,7 +343,7 @@ def test_killed_at_every_step_it_ends_in_the_same_files(every: int, tmp_path: Pa
     for number in range(0, 60, every):
         split = tmp_path / f"killed{number}"
         shutil.copytree(first, split)
-        if (ended := _forked(split, number, keys)) == 0:
+        if (ended := killed_fork(number, partial(erase, split, keys))) == 0:
             break
         assert ended == -signal.SIGKILL
         assert Manifest.load(split).version in (2, 3)
@@ -357,26 +355,3 @@ def test_killed_at_every_step_it_ends_in_the_same_files(every: int, tmp_path: Pa
     assert number > 12
     assert traces(contents(split), members, words) == []
     assert verify(split).problems == []
-
-
-def _forked(split: Path, number: int, keys: list[str]) -> int:
-    """How a fork ends that erases and is killed before it publishes or deletes for the given time."""
-    child = os.fork()
-    if child == 0:
-        left = iter(range(number))
-
-        def step(real: Callable[[Path], None], folder: Path) -> None:
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(folder)
-
-        for module in (local_output, publish):
-            module.sync_folder = partial(step, module.sync_folder)  # type: ignore[attr-defined]
-        signal.alarm(60)
-        try:
-            erase(split, keys)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
