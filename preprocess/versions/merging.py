@@ -68,18 +68,22 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     if is_split(output.store):
         _check_merged(output)
     with output.sole_writer():
-        before = _current(output)
-        version = _next_version(output)
-        description = _description(output, found, folders, version)
-        if before is not None and _same(before, description) and _opens(output, None):
-            return _report(before)
-        written = publish_rejects_and_removed(output, version, found)
-        description |= written | {"files": {**description["files"], **written["files"]}}
-        for name, data in tokenizer_files(found[0].store, found[0].info).items():
-            output.publish(name, data)
-        publish_version(output, description)
-        _tidy(output)
-    return _report(description)
+        current = _current(output)
+        description = _description(output, found, folders, _next_version(current))
+        if current is None or not (_same(current, description) and _opens(output, None)):
+            current = _publish(output, found, description)
+        _tidy(output)  # also what a merge that was killed here has left
+    return _report(current)
+
+
+def _publish(output: Output, found: list[Manifest], description: dict[str, Any]) -> dict[str, Any]:
+    """Make the description the current version; returns it with its rejects and removed samples."""
+    written = publish_rejects_and_removed(output, description["version"], found)
+    description = description | written | {"files": {**description["files"], **written["files"]}}
+    for name, data in tokenizer_files(found[0].store, found[0].info).items():
+        output.publish(name, data)
+    publish_version(output, description)
+    return description
 
 
 def _description(output: Output, found: list[Manifest], folders: list[str], version: int) -> dict[str, Any]:
@@ -125,8 +129,7 @@ def _current(output: Output) -> dict[str, Any] | None:
     return read_dataset_json(output.store) if is_split(output.store) else None
 
 
-def _next_version(output: Output) -> int:
-    current = _current(output)
+def _next_version(current: dict[str, Any] | None) -> int:
     return 1 if current is None else int(current["version"]) + 1
 
 

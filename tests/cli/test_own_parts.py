@@ -119,7 +119,7 @@ def test_a_run_of_ones_own_recipe_goes_on_unless_its_parts_changed(own: Path) ->
     (own / "ownparts/recipes.py").write_text(
         RECIPE.replace("ownparts.masks:Checkers", "Tube").replace(', "mask.step=4"', "")
     )
-    assert "mask: saved ownparts.masks:Checkers(step=4), here Tube()" in " ".join(trained(4).stderr.split())
+    assert "mask: saved ownparts.masks:Checkers(step=4), here Tube(ratio=0.75)" in " ".join(trained(4).stderr.split())
     (own / "ownparts/recipes.py").write_text(RECIPE)
     reported = maskstream(own, "report", "runs/small", "--data", "shards/train", "--out", "report.html")
     assert reported.returncode == 0, reported.stderr

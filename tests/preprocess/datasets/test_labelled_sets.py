@@ -323,7 +323,7 @@ REAL = {
     "fashion-mnist": (70_000, 10),
     "wesnoth-terrain": (1_800, 13),
     "wesnoth-units": (400, 5),
-    "openclipart": (2_000, 15),
+    "openclipart": (2_000, 16),
     "sonic-pi": (150, 14),
     "emoji": (7_500, 9),
     "fluent-emoji": (400, 7),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import signal
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.preprocess.repair import repair_split
 from maskstream.preprocess.verification import verify_split
-from maskstream.preprocess.versions import Appended, Merged, append, merge, remove
+from maskstream.preprocess.versions import Appended, Merged, append, erase, merge, remove
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.inspect import inspect
@@ -29,6 +31,7 @@ from maskstream.shards.stores.merged import MergedStore
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...resealed import reseal
 from ...web_server import serving
+from .killed_forks import killed_fork
 from .other_keys import with_other_keys
 from .small_splits import contents, written
 
@@ -116,6 +119,29 @@ def test_the_same_merge_again_changes_nothing_until_its_splits_change(tmp_path: 
     assert verify(out).problems == []
     with pytest.raises(ShardError, match="its versions are 3"):
         Manifest.load(out, version=1)
+
+
+def test_killed_at_every_step_it_ends_in_the_same_files(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    splits = [written(base / "a", 0), written(base / "b", 100)]
+    remove(splits[0], ["k3"])
+    merge(base / "out", splits)
+    erase(splits[0], ["k1"])
+    whole = tmp_path / "whole"
+    shutil.copytree(base, whole)
+    merge(whole / "out", [whole / "a", whole / "b"])
+    for number in range(30):
+        place = tmp_path / f"killed{number}"
+        shutil.copytree(base, place)
+        run = partial(merge, place / "out", [place / "a", place / "b"])
+        if (ended := killed_fork(number, run)) == 0:
+            break
+        assert ended == -signal.SIGKILL
+        run()
+        assert contents(place / "out") == contents(whole / "out"), number
+    else:
+        raise AssertionError("it has more steps")
+    assert number > 4
 
 
 def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
