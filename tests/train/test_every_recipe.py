@@ -24,6 +24,12 @@ GROUPS = ("select.points=100", "tokens.groups=8", "tokens.size=6", "batch_size=2
 GRAPH = tuple(f"model.{part}" for part in ("width=16", "hidden=16", "encoder_rounds=1", "decoder_rounds=1"))
 UNET = tuple(f"model.{part}" for part in ("n_samples=2048", "n_fft=128", "hop=64", "width=2", "growth=2", "layers=1"))
 TEXT = ("model.width=32", "model.depth=1", "model.heads=2", "data.length=32", "batch_size=2")
+QUANTISER = (
+    "quantiser.levels=[4,8]",
+    "model.quantiser.stem=4",
+    "model.quantiser.widths=[8,16]",
+    "quantiser.rounds=1",
+)
 CUTS = {
     "videomae": (*CLIP, *SIZES, *DECODER),
     "mgmae": (*CLIP, *SIZES, *DECODER),
@@ -49,6 +55,8 @@ CUTS = {
     "ptw": TEXT,
     "pmlm": TEXT,
     "retromae": TEXT,
+    "vq": ("data.size=16", "data.patch=8", "batch_size=2", *QUANTISER),
+    "vqframes": ("clip.frames=2", "clip.stride=4", "clip.size=16", "batch_size=2", *QUANTISER),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""

@@ -10,6 +10,7 @@ from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
 from ..pages.report.works.image import show
+from ..pages.report.works.quantised import show as show_quantised
 from ..pages.report.works.view_pairs import show as show_pairs
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import ImageData, image_grid
@@ -18,6 +19,7 @@ from ..shards.format.dataset import read_dataset_json
 from ..shards.members.image import IMAGE as KIND
 from ..train.models.cross_autoencoder import CropPairConfig
 from ..train.models.image_autoencoder import ImageAutoencoderConfig
+from ..train.models.vq_autoencoder import ImageVQConfig
 from ..trial import MaskArgument, Trial, given, option
 
 
@@ -53,7 +55,7 @@ IMAGE = Modality(
     encoder=ImageEncoder,
     trial=ImageTrial,
     figures=figures,
-    works={ImageAutoencoderConfig: show, CropPairConfig: show_pairs},
+    works={ImageAutoencoderConfig: show, ImageVQConfig: show_quantised, CropPairConfig: show_pairs},
     demo=Demo(recipe="mae-tiny"),
     stages={
         "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),

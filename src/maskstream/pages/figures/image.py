@@ -64,14 +64,14 @@ class ImageFigures:
         )
 
     def compared(self, batch: ImageBatch, made: ImageBatch, i: int) -> Card:
-        """The picture as it was, as the encoder saw it, and as the model completes it."""
-        if batch.mask is None:
-            raise ValueError("a reconstruction is of masked pictures, but the batch has no mask; give the loader mask=")
+        """The picture as it was, as the encoder saw it if it is masked, and as the model makes it."""
         original, seen = self._views(batch, i, COMPARED_PX)
         completed, _ = self._views(made, i, COMPARED_PX)
-        row = MaskRow.of(batch.mask, i)
-        shown = np.where(self._pixels(row.masked & row.targeted, COMPARED_PX)[..., None], completed, seen)
-        items = (("original", original), ("the encoder saw", seen), ("reconstruction", shown.astype(np.uint8)))
+        items: tuple[tuple[str, UInt8], ...] = (("original", original), ("reconstruction", completed))
+        if batch.mask is not None:
+            row = MaskRow.of(batch.mask, i)
+            shown = np.where(self._pixels(row.masked & row.targeted, COMPARED_PX)[..., None], completed, seen)
+            items = (items[0], ("the encoder saw", seen), ("reconstruction", shown.astype(np.uint8)))
         return Card(
             key=batch.key[i],
             words="",

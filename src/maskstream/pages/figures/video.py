@@ -78,11 +78,15 @@ class VideoFigures:
     def compared(
         self, batch: VideoBatch, made: VideoBatch, i: int, guessed: VideoBatch | None = None, words: str = ""
     ) -> Card:
-        """A few frames as they were, as the encoder saw them, as a guess completes them, and as the model does."""
-        if batch.mask is None:
-            raise ValueError("a reconstruction is of masked clips, but the batch has no mask; give the loader mask=")
+        """A few frames as they were, as the encoder saw them if they are masked, as a guess completes them, and as the
+        model makes them.
+        """
         side = picture_side(len(batch) * batch.video.shape[1])
         video = batch.video[i].cpu().numpy()
+        if batch.mask is None:
+            pairs = (("original", video), ("reconstruction", made.video[i].cpu().numpy()))
+            rows = {name: whole_frames(frames, self.grid, side) for name, frames in pairs}
+            return Card(key=batch.key[i], words=words, figures=frame_rows(rows, batch.pts_s[i].tolist()))
         rows = compared_frames(video, made.video[i].cpu().numpy(), batch.mask, i, self.grid, side)
         if guessed is not None:
             guess = compared_frames(video, guessed.video[i].cpu().numpy(), batch.mask, i, self.grid, side)
@@ -262,6 +266,12 @@ def compared_frames(video: UInt8, made: UInt8, mask: MaskBatch, i: int, grid: Gr
     video, made = resize(video[shown], height, width), resize(made[shown], height, width)
     completed = complete(video, made, masked, targeted)
     return {"original": video, "seen": darken(video, masked), "reconstruction": completed}
+
+
+def whole_frames(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
+    """A few frames (T, H, W, 3), in the size of the figures."""
+    cell = cell_size(grid, side_px)
+    return resize(frames[shown_frames(len(frames))], grid.shape[1] * cell[0], grid.shape[2] * cell[1])
 
 
 def shown_frames(length: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,124 @@
+"""Evaluates how well a quantiser draws held-out pictures from their ids, compared with what needs no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...pipelines.augment import CenterCrop
+from ...pipelines.modalities.image.data import ImageData
+from ...pipelines.modalities.video.data import VideoData
+from ...pipelines.stream.sampler import BatchT
+from ...shards.format.manifest import Manifest
+from ..models.vq_autoencoder import VQAutoencoder
+from .held_out import HeldOut, Score, batches, margin
+
+MEASURED = 256
+"""The largest number of samples that are measured."""
+_AT_ONCE, _ROUNDS = 32, 20
+UNIT = "levels of 255"
+FIGURE = f"root mean squared error of a pixel, in {UNIT}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawingErrors:
+    """Root mean squared errors of n pictures, in levels of 255. model: of the quantiser. colours, cells: of k-means of
+    the mean colours of the cells, and of the whole cells, with as many means, fitted to these very pictures. shrunk: of
+    pictures shrunk to one pixel a cell, which keep 256 levels a colour, and enlarged again. used: the number of ids
+    that occur, of `codes`. perplexity: e to the entropy of the ids.
+    """
+
+    model: float
+    colours: float
+    cells: float
+    shrunk: float
+    used: int
+    codes: int
+    perplexity: float
+    pictures: int
+
+    def held_out(self) -> HeldOut:
+        """The errors as results."""
+        guesses = {
+            "k-means of the cells' mean colours": self.colours,
+            "k-means of whole cells": self.cells,
+            "pictures shrunk to a pixel a cell": self.shrunk,
+        }
+        return HeldOut(
+            facts={
+                f"error on {self.pictures} pictures": f"{self.model:.1f} {UNIT}, "
+                + margin(self.model, min(guesses.values()), "the best of the next three"),
+                **{f"error of {name}": f"{value:.1f} {UNIT}" for name, value in guesses.items()},
+                "ids in use": f"{self.used} of {self.codes}, perplexity {self.perplexity:.0f}",
+            },
+            learns="A quantiser learns by drawing pictures from a few ids.",
+            loss="The mean squared error of pixels in [-1, 1]",
+            baseline="pictures shrunk to a pixel a cell",
+            baseline_loss=(self.shrunk / 127.5) ** 2,
+            score=Score(name=FIGURE, value=self.model, baselines=guesses),
+        )
+
+
+def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT]) -> DrawingErrors:
+    """The errors on batches. ValueError if there is none."""
+    if not measured:
+        raise ValueError("errors need at least one batch, got none; take a split with a sample in it")
+    pixels = torch.cat([model.config.pixels(batch).flatten(0, -4) for batch in measured])
+    quantiser = model.quantiser
+    with torch.inference_mode():
+        ids = torch.cat([quantiser.ids(part) for part in torch.split(pixels, _AT_ONCE)])
+        drawn = torch.cat([quantiser.decode(part) for part in torch.split(ids, _AT_ONCE)])
+    codes, cell = quantiser.config.codes, quantiser.config.cell
+    counts = torch.bincount(ids.flatten(), minlength=codes).double()
+    share = counts[counts > 0] / counts.sum()
+    whole = F.pixel_unshuffle(pixels.permute(0, 3, 1, 2).float(), cell)
+    cells = whole.permute(0, 2, 3, 1).flatten(0, 2)
+    colours = cells.view(len(cells), 3, -1).mean(dim=2)
+    coloured = nearest_means(colours, codes)[:, :, None].expand(-1, 3, cell * cell).flatten(1)
+    return DrawingErrors(
+        model=error(drawn, pixels),
+        colours=error(coloured, cells),
+        cells=error(nearest_means(cells, codes), cells),
+        shrunk=error(shrunk(pixels, cell), pixels),
+        used=len(share),
+        codes=codes,
+        perplexity=float((-(share * share.log()).sum()).exp()),
+        pictures=len(pixels),
+    )
+
+
+def error(made: Tensor, true: Tensor) -> float:
+    """The root mean squared difference."""
+    return float((made.float() - true.float()).square().mean().sqrt())
+
+
+def shrunk(pixels: Tensor, cell: int) -> Tensor:
+    """Pictures uint8 (n, H, W, 3) shrunk by averaging to a pixel of 256 levels a cell, and enlarged bicubically."""
+    small = F.avg_pool2d(pixels.permute(0, 3, 1, 2).float(), cell).round()
+    large = F.interpolate(small, scale_factor=cell, mode="bicubic", align_corners=False)
+    return large.round().clamp(0, 255).permute(0, 2, 3, 1)
+
+
+def nearest_means(points: Tensor, k: int) -> Tensor:
+    """Each point float32 (n, values) as the mean of its cluster, one of k by Lloyd's algorithm from k random points."""
+    k = min(k, len(points))
+    first = points[torch.from_numpy(np.random.default_rng(0).permutation(len(points))[:k])]
+    labels = torch.cdist(points, first).argmin(dim=1)[:, None]
+    ends = (cv2.TERM_CRITERIA_MAX_ITER, _ROUNDS, 0.0)
+    _, found, means = cv2.kmeans(points.numpy(), k, labels.int().numpy(), ends, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+    return torch.from_numpy(means[found[:, 0]])
+
+
+def held_out_batches(config: ImageData | VideoData, data: str | Path) -> list[BatchT]:
+    """Shuffled samples of the split, without random crops and colours; the same each time."""
+    n = min(len(Manifest.load(data)), MEASURED)
+    size = min(n, _AT_ONCE)
+    plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None)
+    return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))

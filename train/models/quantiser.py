@@ -1,0 +1,177 @@
+"""A quantiser of pictures: an encoder and a decoder of convolutions, and levels between them; pixels to ids and back.
+
+Shapes: B samples, T frames, H x W pixels, h x w cells of f x f pixels, K ids, latents of C channels. A picture is a
+clip without the axis T: all functions take uint8 (B, [T,] H, W, 3) and treat frames as pictures.
+
+    ids = quantiser.ids(pixels)          # int64 (B, [T,] h, w), from 0 to K - 1
+    pixels = quantiser.decode(ids)       # uint8 (B, [T,] H, W, 3)
+
+Ids are made by finite scalar quantisation (FSQ, Mentzer et al., 2024): each of the few channels of a latent is rounded
+to one of its levels, and the levels of all channels together are the id. It takes the place of the learnt codebook of
+VQ-VAE (van den Oord et al., 2017). There are no codes that die, so nothing is counted or restarted over ranks and
+micro-batches, and the loss is that of the pictures alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...shards.config import Config
+
+GROUPS = 8
+"""The groups of channels of a norm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantiserConfig(Config):
+    """The sizes of a quantiser.
+
+    levels: of each of the C channels of a latent; K is their product. stem: the side of the patches that the first
+    convolution takes, in pixels. widths: channels at each resolution; each has half the side of the one before, so f =
+    stem * 2 ** (len(widths) - 1). rounds: residual blocks at each resolution, in encoder and decoder.
+    """
+
+    levels: tuple[int, ...] = (8, 8, 8)
+    stem: int = 4
+    widths: tuple[int, ...] = (48, 128)
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.stem, self.rounds) < 1 or not self.widths:
+            raise ValueError(
+                "stem and rounds must be at least 1, and widths have a resolution, got "
+                f"{self.stem}, {self.rounds}, {self.widths}"
+            )
+        if not self.levels or min(self.levels) < 2:
+            raise ValueError(f"levels must be at least 2 of each channel, got {self.levels}")
+        if any(width < 1 or width % GROUPS for width in self.widths):
+            raise ValueError(f"widths must be multiples of {GROUPS}, got {self.widths}")
+
+    @property
+    def codes(self) -> int:
+        """K, the number of ids."""
+        return prod(self.levels)
+
+    @property
+    def cell(self) -> int:
+        """f, the side of a cell in pixels."""
+        return int(self.stem * 2 ** (len(self.widths) - 1))
+
+
+class Quantiser(nn.Module):
+    """Encoder, levels and decoder. Ids and what they draw are computed in float32 whatever a run's precision."""
+
+    def __init__(self, config: QuantiserConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.down = nn.Sequential(*_encoder(c))
+        self.rounding = Levels(c.levels)
+        self.up = nn.Sequential(*_decoder(c))
+
+    def ids(self, pixels: Tensor) -> Tensor:
+        """The ids of the cells of pixels uint8 (B, [T,] H, W, 3): int64 (B, [T,] h, w)."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            found = self.rounding.ids(self.latents(pixels))
+        return found.view(*pixels.shape[:-3], *found.shape[1:])
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """The pixels uint8 (B, [T,] H, W, 3) of ids int64 (B, [T,] h, w)."""
+        with torch.autocast(ids.device.type, enabled=False):
+            drawn = self.pixels(self.drawn(self.rounding.latents(ids.flatten(0, -3))))
+        return drawn.reshape(*ids.shape[:-2], *drawn.shape[1:])
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """What is rounded, float32 (n, C, h, w) in [-1, 1], of all n = B * T pictures.
+
+        ValueError for sides that f does not divide.
+        """
+        height, width, _ = pixels.shape[-3:]
+        if height % self.config.cell or width % self.config.cell:
+            raise ValueError(
+                f"pictures of {height} x {width} pixels do not divide into cells of {self.config.cell}; change their "
+                "size, or stem and widths"
+            )
+        return cast(Tensor, self.down(inputs(pixels))).float().sigmoid() * 2 - 1
+
+    def drawn(self, latents: Tensor) -> Tensor:
+        """The decoder's pictures float32 (n, 3, H, W), in [-1, 1] but for errors, of latents (n, C, h, w)."""
+        return cast(Tensor, self.up(latents)).float()
+
+    def pixels(self, drawn: Tensor) -> Tensor:
+        """Pictures float32 (n, 3, H, W) as uint8 (n, H, W, 3)."""
+        return ((drawn + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class Levels(nn.Module):
+    """Rounds latents float32 (n, C, h, w) in [-1, 1] to evenly spaced levels of each channel, both ends among them."""
+
+    steps: Tensor
+    places: Tensor
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        each = torch.tensor(levels).view(-1, 1, 1)
+        self.register_buffer("steps", (each - 1).float() / 2, persistent=False)
+        places = torch.tensor([prod(levels[:i]) for i in range(len(levels))])
+        self.register_buffer("places", places.view(-1, 1, 1), persistent=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """The rounded latents, whose gradient goes to the latents as it is."""
+        with torch.no_grad():
+            moved = self._numbers(latents) / self.steps - 1 - latents
+        return latents + moved
+
+    def ids(self, latents: Tensor) -> Tensor:
+        """The ids of latents, int64 (n, h, w)."""
+        return (self._numbers(latents).long() * self.places).sum(dim=1)
+
+    def latents(self, ids: Tensor) -> Tensor:
+        """The rounded latents of ids int64 (n, h, w)."""
+        levels = (2 * self.steps + 1).long()
+        return (ids[:, None] // self.places % levels) / self.steps - 1
+
+    def _numbers(self, latents: Tensor) -> Tensor:
+        return ((latents + 1) * self.steps).round()
+
+
+class Residual(nn.Module):
+    """Two convolutions after norms, added to what came in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(GROUPS, width), nn.GroupNorm(GROUPS, width)
+        self.conv1, self.conv2 = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x)))))))
+
+
+def inputs(pixels: Tensor) -> Tensor:
+    """uint8 (B, [T,] H, W, 3) as float32 (n, 3, H, W) in [-1, 1]."""
+    return pixels.flatten(0, -4).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _encoder(c: QuantiserConfig) -> Iterator[nn.Module]:
+    yield nn.Conv2d(3, c.widths[0], c.stem, stride=c.stem) if c.stem > 1 else nn.Conv2d(3, c.widths[0], 3, padding=1)
+    for i, width in enumerate(c.widths):
+        if i:
+            yield nn.Conv2d(c.widths[i - 1], width, 3, stride=2, padding=1)
+        yield from (Residual(width) for _ in range(c.rounds))
+    yield from (nn.GroupNorm(GROUPS, c.widths[-1]), nn.SiLU(), nn.Conv2d(c.widths[-1], len(c.levels), 1))
+
+
+def _decoder(c: QuantiserConfig) -> Iterator[nn.Module]:
+    yield nn.Conv2d(len(c.levels), c.widths[-1], 3, padding=1)
+    for i, width in reversed(list(enumerate(c.widths))):
+        yield from (Residual(width) for _ in range(c.rounds))
+        if i:
+            yield from (nn.Upsample(scale_factor=2.0), nn.Conv2d(width, c.widths[i - 1], 3, padding=1))
+    yield from (nn.GroupNorm(GROUPS, c.widths[0]), nn.SiLU())
+    yield from (nn.Conv2d(c.widths[0], 3 * c.stem**2, 3, padding=1), nn.PixelShuffle(c.stem))

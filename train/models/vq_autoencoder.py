@@ -1,0 +1,106 @@
+"""The training of a quantiser: pictures or frames are encoded, quantised and drawn again (models/quantiser.py)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...pipelines.modalities.image.batch import ImageBatch
+from ...pipelines.modalities.video.batch import VideoBatch
+from ...pipelines.stream.sampler import BatchT
+from ..core.losses import Losses, squared
+from ..core.model import Grids, Model, ModelConfig
+from .quantiser import Quantiser, QuantiserConfig, inputs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VQAutoencoderConfig(ModelConfig[BatchT]):
+    """A quantiser to train.
+
+    The data's tokens are the cells of the quantiser, so its patch is `quantiser.cell` pixels, of one frame.
+    """
+
+    GRID: ClassVar[str]
+
+    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+
+    @abstractmethod
+    def pixels(self, batch: BatchT) -> Tensor:
+        """The pixels of a batch, uint8 (B, [T,] H, W, 3)."""
+
+    @abstractmethod
+    def redrawn(self, batch: BatchT, pixels: Tensor) -> BatchT:
+        """The batch with other pixels."""
+
+    def make(self, grids: Grids) -> VQAutoencoder[BatchT]:
+        """See ModelConfig."""
+        check_cells(self.quantiser, grids, self.GRID)
+        return VQAutoencoder(self, grids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageVQConfig(VQAutoencoderConfig[ImageBatch]):
+    """A quantiser trained on pictures."""
+
+    GRID: ClassVar[str] = "image"
+
+    def pixels(self, batch: ImageBatch) -> Tensor:
+        """See VQAutoencoderConfig."""
+        return batch.image
+
+    def redrawn(self, batch: ImageBatch, pixels: Tensor) -> ImageBatch:
+        """See VQAutoencoderConfig."""
+        return replace(batch, image=pixels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoVQConfig(VQAutoencoderConfig[VideoBatch]):
+    """A quantiser trained on the frames of clips."""
+
+    GRID: ClassVar[str] = "video"
+
+    def pixels(self, batch: VideoBatch) -> Tensor:
+        """See VQAutoencoderConfig."""
+        return batch.video
+
+    def redrawn(self, batch: VideoBatch, pixels: Tensor) -> VideoBatch:
+        """See VQAutoencoderConfig."""
+        return replace(batch, video=pixels)
+
+
+class VQAutoencoder(Model[BatchT]):
+    """A quantiser in training."""
+
+    def __init__(self, config: VQAutoencoderConfig[BatchT], grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = config
+        self.quantiser = Quantiser(config.quantiser)
+
+    def loss(self, batch: BatchT) -> Losses:
+        """The squared error of the pictures, drawn from rounded latents, of values in [-1, 1]."""
+        pixels = self.config.pixels(batch)
+        made = self.quantiser.drawn(self.quantiser.rounding(self.quantiser.latents(pixels)))
+        weight = made.new_ones(len(batch)) if batch.weight is None else batch.weight
+        weight = weight.repeat_interleave(len(made) // len(batch))
+        error = squared(made.flatten(1), inputs(pixels).flatten(1), weight)
+        return Losses(parts={"reconstruction": error})
+
+    def reconstructed(self, batch: BatchT) -> BatchT:
+        """The batch as its ids draw it."""
+        with torch.no_grad():
+            ids = self.quantiser.ids(self.config.pixels(batch))
+            return self.config.redrawn(batch, self.quantiser.decode(ids))
+
+
+def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
+    """ValueError unless the tokens of the grid `name` are the cells of a quantiser, of one frame."""
+    patch = grids[name].patch
+    if patch != (*[1] * (len(patch) - 2), config.cell, config.cell):
+        raise ValueError(
+            f"the quantiser has cells of {config.cell} x {config.cell} pixels of one frame, and the data has tokens of "
+            f"{' x '.join(map(str, patch))}; set data.patch={config.cell} (and data.tubelet=1), or other widths"
+        )
