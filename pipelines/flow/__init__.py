@@ -2,7 +2,7 @@
 
     source      file        cost per pair of frames at 224    requirements
     codec_flow  codec.py    about 0.01 ms                     the `train` profile, stride 4 from a multiple of 4
-    dis_flow    dis.py      about 0.12 ms                     the clip's pixels
+    dis_flow    dis.py      about 0.5 ms                      the clip's pixels
 
 Both return a `ClipFlow`: backward flow in pixels of the output clip, on a grid of cells. `stack_flow` stacks those of a
 batch into a `Flow`. A loader's `flow=` takes them as the configs `Codec` and `Dis`, a `SampleFlow` of one's own, or a

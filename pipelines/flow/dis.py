@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from math import log2
 from typing import Any, Literal
 
 import cv2
@@ -20,22 +19,25 @@ _PRESETS = {
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
 _LEAST_SIDE = 12
-_PATCH = 8
+_USUAL_SIDE = 64
 _kept = threading.local()
 
 
 def dis_flow(
-    clip: npt.NDArray[np.uint8], *, cell: int = 8, preset: Preset = "ultrafast", scale: float = 0.5
+    clip: npt.NDArray[np.uint8], *, cell: int = 8, preset: Preset = "ultrafast", scale: float | None = None
 ) -> ClipFlow:
     """Backward flow of `clip` uint8 (T, H, W, 3), RGB, averaged over cells of about `cell` x `cell` pixels.
 
-    It is computed on grey frames of `scale` times the clip's size; 0.5 costs a quarter of 1 and is less exact for small
-    motion. Every cell is valid. The function is thread-safe. Raises ValueError for an unknown preset, a scale outside
-    (0, 1], and frames that are too small for the search. Source: Kroeger et al. 2016.
+    scale: the finest level of the search as a share of the clip's size; None is 64 pixels on the shorter side, which
+    benchmarks/flow_quality.py chose. OpenCV's own presets, whose finest level is a half or a quarter of the frames that
+    they are given, are 0.5 ("medium") or 0.25. Every cell is valid. The function is thread-safe. Raises ValueError for
+    an unknown preset, a scale outside (0, 1], and frames that are too small for the search. Source: Kroeger et al.
+    2016.
     """
     check_search(preset, scale)
     frames, height, width, _ = clip.shape
-    work_height, work_width = round(height * scale), round(width * scale)
+    work = min(_USUAL_SIDE / min(height, width), 1.0) if scale is None else scale
+    work_height, work_width = round(height * work), round(width * work)
     if min(work_height, work_width) < _LEAST_SIDE:
         raise ValueError(
             f"frames of {width} x {height} at scale {scale} are less than {_LEAST_SIDE} pixels wide or high; "
@@ -43,12 +45,7 @@ def dis_flow(
         )
     rows, columns = grid_shape(height, width, cell)
     vectors = np.empty((frames - 1, rows, columns, 2), dtype=np.float32)
-    if _reaches_its_finest_level(preset, work_height, work_width):
-        # The search would halve the frames first and never use the larger ones.
-        work_height, work_width = round(work_height / 2), round(work_width / 2)
-        search = _kept_search(preset)
-    else:
-        search = cv2.DISOpticalFlow.create(_PRESETS[preset])  # not kept: small frames change its settings
+    search = _kept_search(preset)
     before: Any = None
     for t, frame in enumerate(clip):
         grey = _shrunk(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), work_height, work_width)
@@ -61,28 +58,24 @@ def dis_flow(
     return ClipFlow(vectors, np.ones(vectors.shape[:-1], dtype=np.bool_))
 
 
-def check_search(preset: str, scale: float) -> None:
+def check_search(preset: str, scale: float | None) -> None:
     """Raises ValueError for settings that `dis_flow` does not take."""
     if preset not in _PRESETS:
         raise ValueError(f"preset is one of {', '.join(_PRESETS)}, got {preset!r}")
-    if not 0 < scale <= 1:
-        raise ValueError(f"scale is the working size as a share of the clip's, in (0, 1], got {scale}")
+    if scale is not None and not 0 < scale <= 1:
+        raise ValueError(f"scale is the finest level as a share of the clip's size, in (0, 1], or None, got {scale}")
 
 
 def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
-    """This thread's search for frames that are already halved; creating one costs a third of the flow of a pair."""
+    """This thread's search, whose finest level is the frames that it is given; creating one costs as much as a third of
+    a pair's flow. OpenCV changes the settings of a search only for frames smaller than its finest level.
+    """
     search: cv2.DISOpticalFlow | None = getattr(_kept, preset, None)
     if search is None:
         search = cv2.DISOpticalFlow.create(_PRESETS[preset])
-        search.setFinestScale(search.getFinestScale() - 1)
+        search.setFinestScale(0)
         setattr(_kept, preset, search)
     return search
-
-
-def _reaches_its_finest_level(preset: Preset, height: int, width: int) -> bool:
-    """Whether frames of this size reach the preset's finest level, by OpenCV's formula."""
-    finest = 1 if preset == "medium" else 2
-    return min(log2(max(height, width) / (4 * _PATCH)) + 0.5, log2(min(height, width) / _PATCH)) >= finest
 
 
 def _shrunk(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:

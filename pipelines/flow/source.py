@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,8 @@ class Codec(SampleFlow):
     A clip whose frames were not predicted from each other gets DIS flow, and so does a pair without any vector.
     """
 
+    version: ClassVar[int] = 2  # 2: where it has no vectors, DIS has another working size
+
     cell: int = 8
 
     def __post_init__(self) -> None:
@@ -141,9 +144,11 @@ class Codec(SampleFlow):
 class Dis(SampleFlow):
     """OpenCV's dense inverse search on the clip's pixels; the settings are those of `dis_flow`."""
 
+    version: ClassVar[int] = 2  # 2: the finest level of the search has 64 pixels, before 28
+
     cell: int = 8
     preset: Preset = "ultrafast"
-    scale: float = 0.5
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)

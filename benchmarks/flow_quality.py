@@ -1,0 +1,206 @@
+"""How good each source of flow is: end-point error on known motion, what masks make of it, cuts, and CPU time.
+
+    python benchmarks/flow_quality.py [--media data/raw/sample] [--sizes 224 112] [--only codec dis] [--out flow.json]
+
+Scenes are those of flow_scenes.py. "error" is the mean distance in pixels of the clip between a cell's flow and the
+true flow's mean over that cell, where its origin lies in the picture. "kept" is the share of the places under visible
+tokens of MotionGuided(ratio=0.9) whose content lies under a visible token of the base frame's time step too. "tube" has
+the same of a tube mask, "true" of the true flow. Times are of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from flow_scenes import (
+    FRAMES,
+    HEIGHT,
+    KINDS,
+    TEXTURES,
+    WIDTH,
+    Floats,
+    Scene,
+    encoded,
+    scenes,
+    source_points,
+    true_flow,
+)
+from machine import facts
+from rich.console import Console
+from rich.table import Table
+
+from maskstream.pipelines.augment import Crop
+from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
+from maskstream.pipelines.flow import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
+from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid, Tube
+from maskstream.preprocess.encode.video.video import EncodedVideo
+
+STRIDE, CELL, GOP = 4, 8, 32
+CROP = Crop(x=42, y=0, width=256, height=256)
+SOURCES: Mapping[str, FlowSource] = {
+    "codec": Codec(),
+    "dis": Dis(),
+    "dis medium 0.5": Dis(preset="medium", scale=0.5),
+}
+DRAWS = 4
+"""Masks that are drawn of each clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A clip of a scene at one size, and its true flow on the grid of cells: vectors, known and objects."""
+
+    scene: Scene
+    clip: DecodedClip
+    vectors: Floats
+    known: Floats
+    objects: Floats
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return int(self.clip.pixels.shape[1])
+
+
+def view(scene: Scene, video: EncodedVideo, size: int, *, stride: int = STRIDE, crop: Crop = CROP) -> View:
+    """The clip of a scene that starts at its first frame."""
+    numbers = np.arange(0, FRAMES, stride)
+    head = video.index.header_size
+    decoded = decode_frames(
+        video.data[:head], memoryview(video.data)[head:], 0, numbers, size=(WIDTH, HEIGHT), motion_vectors=True
+    )
+    pixels = np.empty((len(numbers), size, size, 3), dtype=np.uint8)
+    to_rgb(decoded.frames, crop, (size, size), pixels)
+    clip = DecodedClip(pixels=pixels, crop=crop, source=(WIDTH, HEIGHT), frames=numbers, vectors=decoded.vectors)
+    vectors, known, objects = (on_cells(each, size // CELL) for each in true_flow(scene, numbers, crop, size))
+    return View(scene=scene, clip=clip, vectors=vectors, known=known, objects=objects)
+
+
+def on_cells(planes: Floats, cells: int) -> Floats:
+    """The means of planes (T, H, W, ...) over `cells` x `cells` cells."""
+    return np.stack([cv2.resize(plane, (cells, cells), interpolation=cv2.INTER_AREA) for plane in planes])
+
+
+def flow_of(source: FlowSource, clip: DecodedClip) -> Floats:
+    """The flow (T-1, h, w, 2) of a clip by any source."""
+    if isinstance(source, SampleFlow):
+        return source.of_clip(clip).vectors
+    assert isinstance(source, BatchFlow)
+    with torch.no_grad():
+        return source.of_clips(torch.from_numpy(clip.pixels)[None])[0].movedim(1, 3).float().numpy()
+
+
+def errors(found: Floats, one: View) -> dict[str, float]:
+    """The errors of one view: of its kind, of objects, and of the pairs at I-frames and the others."""
+    distance = np.linalg.norm(on_cells(found, one.size // CELL) - one.vectors, axis=-1)
+    good = one.known > 0.99
+    at_i = np.isin(one.clip.frames[1:], np.arange(0, FRAMES, GOP))
+    made = {one.scene.kind: float(distance[good].mean())}
+    if one.scene.kind == "objects":
+        made["pieces"] = float(distance[good & (one.objects > 0.5)].mean())
+    if at_i.any():
+        made["at I"] = float(distance[at_i][good[at_i]].mean())
+        made["others"] = float(distance[~at_i][good[~at_i]].mean())
+    return made
+
+
+def kept(vectors: Floats | None, one: View) -> float:
+    """The share of visible places that show what a visible place of the base step shows; None for a tube."""
+    frames, size = one.clip.pixels.shape[:2]
+    grid = TokenGrid.video(frames, size, size)
+    places = source_points(one.clip.crop, size)
+    base, shares = frames // 2, []
+    for number in range(DRAWS):
+        draw = Draw(rng=np.random.default_rng(number), cues=Cues(flow=vectors))
+        mask = Tube(ratio=0.9) if vectors is None else MotionGuided(ratio=0.9)
+        shown = ~mask.hide(grid, draw).reshape(grid.shape)
+        pixels = shown.repeat(16, axis=1).repeat(16, axis=2)
+        for t in range(1, frames, 2):
+            if t // 2 == base // 2:
+                continue
+            points = places[pixels[t // 2]]
+            seen = one.scene.layer_at(int(one.clip.frames[t]), points)
+            origin = one.scene.moved(int(one.clip.frames[t]), int(one.clip.frames[base]), points, seen)
+            there = one.scene.layer_at(int(one.clip.frames[base]), origin) == seen
+            crop = one.clip.crop
+            cells = np.floor((origin + 0.5 - (crop.x, crop.y)) * size / (crop.width, crop.height)).astype(int)
+            there &= ((cells >= 0) & (cells < size)).all(-1)
+            shares.append(float(pixels[base // 2][cells[there, 1], cells[there, 0]].mean()) if there.any() else 1.0)
+    return mean(shares)
+
+
+def measured(source: FlowSource | None, views: Sequence[View]) -> dict[str, float]:
+    """Every figure of a source over the views of one size; None for no motion."""
+    rows: dict[str, list[float]] = defaultdict(list)
+    spent = pairs = 0.0
+    for one in views:
+        found = np.zeros_like(one.vectors)
+        if source is not None:
+            flow_of(source, one.clip)  # warm
+            start = time.thread_time()
+            found = flow_of(source, one.clip)
+            spent += time.thread_time() - start
+        pairs += len(one.vectors)
+        for name, value in errors(found, one).items():
+            rows[name].append(value)
+        if source is not None and one.size == 224:
+            rows[f"kept {one.scene.kind}"].append(kept(found, one))
+    made = {name: mean(values) for name, values in rows.items()}
+    return {"all": mean(made[kind] for kind in KINDS), **made, "cpu_ms_a_pair": spent / pairs * 1e3}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--media", type=Path, default=Path("data/raw/sample"))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 112])
+    parser.add_argument("--only", nargs="+", choices=[*SOURCES], default=[*SOURCES])
+    parser.add_argument("--textures", type=int, default=len(TEXTURES), help="as many videos are moved")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    made = [(scene, encoded(scene.frames)) for scene in scenes(options.media, TEXTURES[: options.textures])]
+    result: dict[str, Any] = {"facts": facts(("av", "numpy", "opencv-python-headless", "torch"))}
+    for size in options.sizes:
+        views = [view(scene, video, size) for scene, video in made]
+        rows = {"no motion": measured(None, views)}
+        rows |= {name: measured(SOURCES[name], views) for name in options.only}
+        if size == 224:
+            rows |= masks_alone(views)
+        result[str(size)] = rows
+        show(f"{size} px, stride {STRIDE}", rows)
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def masks_alone(views: Sequence[View]) -> dict[str, dict[str, float]]:
+    """What a tube keeps, and what the true flow keeps."""
+    rows: dict[str, dict[str, list[float]]] = {"tube": defaultdict(list), "true": defaultdict(list)}
+    for one in views:
+        rows["tube"][f"kept {one.scene.kind}"].append(kept(None, one))
+        rows["true"][f"kept {one.scene.kind}"].append(kept(one.vectors, one))
+    return {name: {kind: mean(values) for kind, values in row.items()} for name, row in rows.items()}
+
+
+def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints a table."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    table = Table("", *names, title=title)
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[column]:.3f}" if column in row else "" for column in names))
+    Console(width=220).print(table)
+
+
+if __name__ == "__main__":
+    main()
