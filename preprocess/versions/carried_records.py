@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...shards.format.manifest import Manifest
-from ...shards.format.records import RecordedTask, Records
+from ...shards.format.records import RECORDS, RecordedTask, Records
 from ...shards.stores.location import is_url, place_of
 from ...shards.stores.output import Output, output_at
 from ..shard_task import WrittenShard
@@ -24,6 +24,7 @@ def carry_records(output: Output, theirs: Manifest, names: Mapping[str, str], ve
     ours, others = Records(output, WrittenShard), Records(output_at(theirs.location), WrittenShard)
     if ours.job() is None or others.job() is None:
         return
+    output.remove_leftovers(RECORDS)
     for task in others.tasks():
         found = others.read(task)
         if found is None:

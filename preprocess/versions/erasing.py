@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...shards.errors import DatasetError
-from ...shards.format.dataset import FOREIGN, VERSIONS, read_dataset_json, versions_of
+from ...shards.format.dataset import FOREIGN, read_dataset_json, versions_of
 from ...shards.format.manifest import Manifest, forget_index
 from ...shards.format.records import RECORDS
 from ...shards.format.verify import SplitCheck
@@ -56,8 +56,7 @@ def erase(split: Location | Output, keys: Iterable[str]) -> Erased:
     output, wanted = output_at(split), set(keys)
     read_dataset_json(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
-        for folder in (VERSIONS, RECORDS):
-            output.remove_leftovers(folder)
+        output.remove_leftovers(RECORDS)
         check = SplitCheck.of(output.location, cached=True)
         manifest = check.manifest
         found = _found(manifest, wanted)

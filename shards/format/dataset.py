@@ -132,7 +132,11 @@ def _another(output: Output) -> str:
 
 
 def publish_version(output: Output, description: Mapping[str, Any]) -> None:
-    """Write versions/N.json and then the same as dataset.json, which makes version N the current one."""
+    """Write versions/N.json and then the same as dataset.json, which makes version N the current one.
+
+    The caller is the sole writer of the split; what killed ones left in versions/ is removed.
+    """
+    output.remove_leftovers(VERSIONS)
     output.publish(version_name(description["version"]), sealed(description))
     output.publish(DATASET_JSON, sealed(description))
 

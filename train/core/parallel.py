@@ -55,12 +55,24 @@ def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1 or isinstance(model, _Divided):
         return model
     wrap: Callable[..., nn.Module] = DistributedDataParallel
-    return wrap(
+    module = wrap(
         model,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
         **_without_buffers(),
     )
+    _outlived_by_group(module)
+    return module
+
+
+def _outlived_by_group(module: nn.Module) -> None:
+    """Makes Python free a DDP module before the process group, also where the group was destroyed meanwhile.
+
+    If DDP's reducer holds the last reference to a gloo group, it ends the group's threads and does not let go of the
+    GIL, which such a thread may wait for: a hang (torch 2.13). Python lets go of the GIL before it ends a group.
+    Attributes are freed in the order in which they were set, so the group comes after the reducer.
+    """
+    vars(module)["group_after_reducer"] = torch.distributed.group.WORLD
 
 
 @contextmanager

@@ -30,17 +30,19 @@ def trained(recipe, split, out, steps, workers):
 def test_metrics_and_weights_are_those_of_a_run_without_kills(recipe, eleven, tmp_path, monkeypatch, kills):
     steps = (AHEAD + 2) * (kills + 1)
     wanted, weights, _ = trained(recipe, eleven, tmp_path / "whole", steps, 0)
-    rng, number, before = np.random.default_rng(kills), count(), Loader._next
+    rng, number, before, hit = np.random.default_rng(kills), count(), Loader._next, []
     moments = {(AHEAD + 2) * kill + int(rng.integers(1, 3)): SIGNALS[kill % len(SIGNALS)] for kill in range(kills)}
 
     def next_batch(self, source):
         how = moments.get(next(number))
         if how is not None:
-            os.kill(self._production.pool.pids[int(rng.integers(WORKERS))], how)
+            alive = [pid for pid in self._production.pool.pids if pid not in hit]
+            hit.append(alive[int(rng.integers(len(alive)))])
+            os.kill(hit[-1], how)
         return before(self, source)
 
     monkeypatch.setattr(Loader, "_next", next_batch)
     got, others, restarts = trained(recipe, eleven, tmp_path / "killed", steps, WORKERS)
-    assert restarts == kills
+    assert restarts == len(hit) == kills
     assert got == wanted
     assert all(torch.equal(other, weights[name]) for name, other in others.items())

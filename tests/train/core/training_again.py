@@ -1,6 +1,6 @@
-"""Two trainings one after the other in the same processes, by torchrun. Rank 0 comes late to the second.
+"""Trainings one after the other in the same processes, by torchrun. Rank 0 comes late to the second.
 
-python training_again.py DATA OUT
+python training_again.py DATA OUT RUNS
 """
 
 import os
@@ -13,10 +13,10 @@ from maskstream.train import train
 
 
 def main():
-    data, out = sys.argv[1:]
-    for run in range(2):
+    data, out, runs = sys.argv[1:]
+    for run in range(int(runs)):
         if os.environ["RANK"] == "0":
-            time.sleep(run)
+            time.sleep(run == 1)
         result = train(RECIPE, data, f"{out}/{run}", steps=2, device="cpu", threads=1, progress=False)
         print(f"run {run} ended at step {result.step}", flush=True)
 
