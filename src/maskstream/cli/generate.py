@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from ..train.evaluate.generate import Order
 from .terminal import Json, say, show
 
 
@@ -19,7 +18,9 @@ def generate(
     text: Annotated[str, typer.Option(help="What is there already; [MASK] is a blank.")] = "",
     blanks: Annotated[int, typer.Option(min=0, help="Blanks behind the text.")] = 24,
     count: Annotated[int, typer.Option(min=1, help="Texts.")] = 3,
-    order: Annotated[Order, typer.Option(help="Which blank is filled in next.")] = "random",
+    order: Annotated[
+        Literal["random", "left_to_right", "confident"], typer.Option(help="Which blank is filled in next.")
+    ] = "random",
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most probable token.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Decides all draws.")] = 0,
     as_json: Json = False,
