@@ -37,9 +37,9 @@ def bert_base() -> Recipe[TextBatch]:
     A batch of 256 rows of 512 tokens, a million steps, AdamW with a learning rate of 1e-4, 10,000 steps of warm-up.
 
     Differs from the authors' code in: no prediction of the next sentence, and so one segment and no pooler; no dropout;
-    documents packed to 512 tokens instead of 128 in the first 900,000 steps; half a cosine instead of a line to 0; at
-    most round(0.15 n) hidden tokens, without the limit of 20 or 80 a row; tables of embeddings do not decay; other
-    random numbers.
+    documents packed to 512 tokens instead of 128 in the first 900,000 steps, none of them cut shorter (theirs cuts one
+    in ten); half a cosine instead of a line to 0; at most round(0.15 n) hidden tokens, without the limit of 20 or 80 a
+    row; the GELU itself instead of its approximation by tanh; tables of embeddings do not decay; other random numbers.
     """
     return Recipe(
         name="bert-base",
@@ -106,7 +106,8 @@ def mrd_base() -> Recipe[TextBatch]:
     200,000 steps of 256 rows of 512 tokens, AdamW with 2e-4, 10,000 steps of warm-up.
 
     Differs from the authors' code in: starts from random weights (`--initial` takes others; theirs starts from BERT's);
-    no dropout; half a cosine instead of a line for the learning rate; fp16 is bf16 or float32.
+    rows of packed documents, where theirs fills about half a row with the first sentences of a text; no dropout; half a
+    cosine instead of a line for the learning rate; tables of embeddings do not decay; fp16 is bf16 or float32.
     """
     return replace(
         bert_base(),
@@ -132,8 +133,9 @@ def ptw_base() -> Recipe[TextBatch]:
     The loss of each of 17 classes is averaged over the run (momentum 0.999); the loader draws masks with it. Needs a
     split with classes (`maskstream shards ... --set classes=FOLDER`).
 
-    Differs from the authors' code as `mrd_base` does, and in: classes are of words by a lexicon, not by a tagger that
-    reads the sentence; scores of a resumed run begin with those of the checkpoint.
+    Differs from the authors' code as `mrd_base` does (but theirs, too, begins with random weights), and in: classes are
+    of words by a lexicon, not by a tagger that reads the sentence; scores of a resumed run begin with those of the
+    checkpoint.
     """
     return replace(
         mrd_base(),
@@ -161,9 +163,10 @@ def pmlm_base() -> Recipe[TextBatch]:
 
     Rows of 128 tokens, one document each, AdamW with 1e-4 and a batch of 256.
 
-    Differs from the authors' code in: no prediction of the next sentence; masks are drawn anew in each epoch, not ten
-    times in advance; no limit of hidden tokens a row (theirs must be raised to the row's length); no dropout; learned
-    positions only (their variant A), not relative ones; half a cosine instead of a line.
+    Differs from the authors' code in: no prediction of the next sentence, and so one document a row and not two pieces;
+    masks are drawn anew in each epoch, not ten times in advance; no limit of hidden tokens a row (theirs must be raised
+    to the row's length); no dropout; learned positions only (their variant A), not relative ones; the GELU itself
+    instead of its approximation by tanh; half a cosine instead of a line.
     """
     return replace(
         bert_base(),
@@ -191,18 +194,18 @@ def retromae_base() -> Recipe[TextBatch]:
     """RetroMAE (Xiao et al., 2022): 30 % of whole words hidden from the encoder, 50 % from each place of the decoder.
 
     BERT's base model and a decoder of one layer; one text of up to 512 tokens a row, 32 on each of 8 ranks, 8 epochs,
-    AdamW with 1e-4 and 10 % of warm-up.
+    AdamW with 1e-4, a weight decay of 0.01 and 10 % of warm-up.
 
     Differs from the authors' code in: starts from random weights (`--initial` takes a BERT's, as theirs does); no
-    dropout; half a cosine instead of a line; a text is cut to 512 tokens, where theirs packs sentences; fp16 is bf16 or
-    float32; other random numbers.
+    dropout; half a cosine instead of a line; a text is cut to 512 tokens, where theirs packs sentences; tables of
+    embeddings do not decay; fp16 is bf16 or float32; other random numbers.
     """
     return replace(
         bert_base(),
         name="retromae-base",
         data=TextData(length=512, packing="row", mask=_retro()),
         model=RetroModelConfig(),
-        optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, max_grad_norm=1.0),
+        optimiser=OptimiserConfig(betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=1e-4, warmup=0.1, epochs=8),
     )
 
