@@ -42,7 +42,7 @@ from rich.table import Table
 
 from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
-from maskstream.pipelines.flow import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
+from maskstream.pipelines.flow import BatchFlow, Codec, DecodedClip, Dis, FlowSource, Lk, SampleFlow
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid, Tube
 from maskstream.preprocess.encode.video.video import EncodedVideo
 
@@ -51,6 +51,7 @@ CROP = Crop(x=42, y=0, width=256, height=256)
 SOURCES: Mapping[str, FlowSource] = {
     "codec": Codec(),
     "dis": Dis(),
+    "lk": Lk(),
     "dis medium 0.5": Dis(preset="medium", scale=0.5),
 }
 DRAWS = 4

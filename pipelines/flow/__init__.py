@@ -1,20 +1,23 @@
 """Backward optical flow: the position of each part of a frame in the frame sampled before it.
 
-    source      file        cost per pair of frames at 224    requirements
-    codec_flow  codec.py    about 0.01 ms                     the `train` profile, stride 4 from a multiple of 4
-    dis_flow    dis.py      about 0.5 ms                      the clip's pixels
+    source   file        of       CPU ms per pair at 224    requirements
+    Codec    codec.py    a clip   about 0.05                the `train` profile, stride 4 from a multiple of 4
+    Dis      dis.py      a clip   about 0.5                 the clip's pixels
+    Lk       lk.py       a batch  about 5, or a device      the batch's pixels
 
-Both return a `ClipFlow`: backward flow in pixels of the output clip, on a grid of cells. `stack_flow` stacks those of a
-batch into a `Flow`. A loader's `flow=` takes them as the configs `Codec` and `Dis`, a `SampleFlow` of one's own, or a
-`BatchFlow`, which computes the flow of a whole batch on its device (source.py).
+All make backward flow in pixels of the output clip, on a grid of cells: a `ClipFlow` of one clip, a `Flow` of a batch.
+A loader's `flow=` takes them by word or as configs, and a `SampleFlow` or `BatchFlow` of one's own (source.py,
+choice.py). `codec_flow` and `dis_flow` are the functions behind the first two.
 """
 
 from __future__ import annotations
 
 from .base import ClipFlow, grid_shape, stack_flow
+from .choice import FLOWS, FlowChoice
 from .codec import ask_for_vectors, codec_flow, codec_flow_fits, motion_vectors
 from .dis import dis_flow
-from .source import FLOWS, BatchFlow, Codec, DecodedClip, Dis, FlowChoice, FlowSource, SampleFlow
+from .lk import Lk
+from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
 
 __all__ = [
     "FLOWS",
@@ -25,6 +28,7 @@ __all__ = [
     "Dis",
     "FlowChoice",
     "FlowSource",
+    "Lk",
     "SampleFlow",
     "ask_for_vectors",
     "codec_flow",

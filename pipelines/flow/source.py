@@ -1,21 +1,14 @@
 """Sources of flow: what computes the flow of clips.
 
-    flow="dis"                          a word of FLOWS, with its defaults
-    flow=Dis(preset="medium")           a config
-    flow="package.module:Name"          a source of one's own, its class or an object of it
-
 A `SampleFlow` computes the flow of one clip while its sample is made, on the CPU. A `BatchFlow` computes that of a
 whole batch on the batch's device; masks that follow flow are then drawn after it.
-
-"auto" is the first of FLOWS that can serve where a mask follows flow, else none; "none" is none.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +16,6 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ...shards.config import Config
-from ...shards.named import imported, nearest
 from ..augment.crop import Crop
 from .base import ClipFlow, grid_shape
 from .codec import ANCHOR_STRIDE, Vectors, codec_flow, codec_flow_fits
@@ -162,51 +154,3 @@ class Dis(SampleFlow):
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
         """The flow of one view."""
         return dis_flow(clip.pixels, cell=self.cell, preset=self.preset, scale=self.scale)
-
-
-FLOWS: Mapping[str, type[SampleFlow]] = MappingProxyType({"codec": Codec, "dis": Dis})
-"""The sources by their words; "auto" takes the first that can serve."""
-AUTO, NONE = "auto", "none"
-FlowChoice = str | FlowSource
-"""What `flow=` takes: AUTO, NONE, a word of FLOWS, `package.module:Name`, or a source itself."""
-
-
-def flow_named(flow: FlowChoice) -> FlowSource | None:
-    """The source that a choice names; None for AUTO and NONE. Raises ValueError for any other word."""
-    if isinstance(flow, FlowSource):
-        return flow
-    word = flow if isinstance(flow, str) else repr(flow)
-    if word in (AUTO, NONE):
-        return None
-    if word in FLOWS:
-        return FLOWS[word]()
-    if ":" not in word:
-        words = [AUTO, *FLOWS, NONE]
-        raise ValueError(
-            f"flow={word!r}{nearest(word, words)}; legal are {', '.join(map(repr, words))}, a SampleFlow or "
-            "BatchFlow, and package.module:Name for one of your own"
-        )
-    found = imported(word, "flow")
-    if isinstance(found, type) and issubclass(found, FlowSource):
-        return found()
-    if isinstance(found, FlowSource):
-        return found
-    raise ValueError(f"flow={flow!r} is no SampleFlow or BatchFlow; name a subclass of one, or an object of it")
-
-
-def resolved_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> FlowSource | None:
-    """The source of flow for clips of this stride and align from shards of this profile; None for no flow.
-
-    needed: whether a mask follows flow. Raises ValueError if the choice cannot serve.
-    """
-    chosen = flow_named(flow)
-    if chosen is None:
-        if flow == NONE or not needed:
-            return None
-        return next(s for s in (of() for of in FLOWS.values()) if s.unfit(profile, stride=stride, align=align) is None)
-    if reason := chosen.unfit(profile, stride=stride, align=align):
-        raise ValueError(
-            f"flow={flow!r} with shards of profile {profile!r}, stride {stride}, align {align}: {reason}; "
-            "use flow='dis'"
-        )
-    return chosen

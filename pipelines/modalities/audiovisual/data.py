@@ -13,7 +13,8 @@ from ....shards.media.fbank import Fbank
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.diffusion import LinearNoise
 from ...augment.sound import SpecAugment
-from ...flow.source import AUTO, NONE, BatchFlow, FlowChoice, SampleFlow, flow_named
+from ...flow.choice import AUTO, NONE, FlowChoice, flow_named
+from ...flow.source import BatchFlow, SampleFlow
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader

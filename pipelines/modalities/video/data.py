@@ -11,7 +11,8 @@ from ....shards.config import NOT_IDENTITY
 from ....shards.format.component import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.colour import ColourJitter
-from ...flow.source import AUTO, NONE, BatchFlow, FlowChoice, FlowSource, SampleFlow, flow_named
+from ...flow.choice import AUTO, NONE, FlowChoice, flow_named
+from ...flow.source import BatchFlow, FlowSource, SampleFlow
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
@@ -36,7 +37,7 @@ class VideoData(DataConfig[VideoBatch]):
 
     clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
     multi-scale crop when shuffled, else the centre crop; no default flips. colour: colour jitter, the same for all
-    frames of a view, by default none. flow: the source of motion: "codec", "dis",
+    frames of a view, by default none. flow: the source of motion: "codec", "dis", "lk",
     "none", a SampleFlow, a BatchFlow (computed on the batch's device) or `package.module:Name` of one's own; "auto"
     makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
     views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...flow.source import AUTO, FLOWS, NONE, FlowChoice, FlowSource, resolved_flow
+from ...flow.choice import AUTO, FLOWS, NONE, FlowChoice, resolved_flow
+from ...flow.source import FlowSource
 from ...masks import Mask
 from .clip import VideoClip
 

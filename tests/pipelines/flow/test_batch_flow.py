@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import AudioVisualData, Loader, VideoClip, VideoData, augment, masks, mix, video_loader
-from maskstream.pipelines.flow.source import flow_named
+from maskstream.pipelines.flow.choice import flow_named
 from maskstream.pipelines.modalities.video.sample import VideoSampler
 from maskstream.pipelines.stream.sampler import Unchanged
 from maskstream.shards.errors import ResumeError, StoreError

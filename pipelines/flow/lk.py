@@ -1,0 +1,167 @@
+"""Flow of whole batches in torch, without weights: Lucas and Kanade's equations with smoothness, on a pyramid.
+
+Each level, from coarse to fine, starts from the flow of the one before and solves three times for what remains: the
+earlier frame is fetched along the flow, the equations of both directions are summed over a window, weighted against
+outliers, and solved together with the mean of the flow around each place; a median then keeps edges. The same
+operations run on a CPU and on a CUDA device. Sources: Lucas and Kanade 1981; Bruhn, Weickert and Schnoerr 2005 (the
+windows combined with smoothness); Sun, Roth and Black 2010 (the median).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample, interpolate, pad
+
+from .base import grid_shape
+from .source import BatchFlow
+
+USUAL_SIDE, LEAST_SIDE = 64, 8
+"""The shorter side of the finest level, unless `scale` says otherwise, and of the coarsest, in pixels."""
+SOLVES, SWEEPS = 3, 4
+"""How often a level fetches the earlier frame, and for each how often smoothness is spread."""
+WINDOW, AROUND = 3, 2
+"""Cells on each side of a place: of the window of the equations, and of the mean that smoothness pulls to."""
+SMOOTHNESS = 60.0
+"""What smoothness weighs against squared gradients, in levels of 0 to 255 per pixel."""
+OUTLIER = 2.0
+"""The difference between the frames, in levels, from which an equation counts less."""
+GREY = (0.299, 0.587, 0.114)
+_NETWORK: tuple[tuple[int, int], ...] = (
+    *((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3)),
+    *((5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lk(BatchFlow):
+    """Pyramidal Lucas-Kanade flow with smoothness, averaged over cells of about `cell` x `cell` pixels.
+
+    scale: the finest level as a share of the clip's size; None is 64 pixels on the shorter side. Raises ValueError for
+    a scale outside (0, 1], and for clips of less than 8 pixels at it.
+    """
+
+    cell: int = 8
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        grid_shape(self.cell, self.cell, self.cell)
+        if self.scale is not None and not 0 < self.scale <= 1:
+            raise ValueError(
+                f"scale is the finest level as a share of the clip's size, in (0, 1], or None, got {self.scale}"
+            )
+
+    @property
+    def title(self) -> str:
+        """Its name on pages."""
+        return "Lucas-Kanade"
+
+    def of_clips(self, clips: Tensor) -> Tensor:
+        """The backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`.
+
+        On a CPU clip by clip, which stays in its cache.
+        """
+        if clips.device.type == "cpu":
+            return torch.cat([self._together(clip[None]) for clip in clips])
+        return self._together(clips)
+
+    def _together(self, clips: Tensor) -> Tensor:
+        batch, frames, height, width, _ = clips.shape
+        pairs = batch * (frames - 1)
+        levels = pyramid(clips, self._work(height, width))
+        flow = levels[-1].new_zeros(pairs, 2, *levels[-1].shape[-2:])
+        for level in reversed(levels):
+            grown = (level.shape[-1] / flow.shape[-1], level.shape[-2] / flow.shape[-2])
+            flow = interpolate(flow, level.shape[-2:], mode="bilinear", align_corners=False)
+            flow = refined(torch.unflatten(level, 0, (batch, frames)), flow * flow.new_tensor(grown)[:, None, None])
+        grown = (width / flow.shape[-1], height / flow.shape[-2])
+        cells = interpolate(flow, grid_shape(height, width, self.cell), mode="area")
+        return torch.unflatten(cells * cells.new_tensor(grown)[:, None, None], 0, (batch, frames - 1))
+
+    def _work(self, height: int, width: int) -> tuple[int, int]:
+        scale = min(USUAL_SIDE / min(height, width), 1.0) if self.scale is None else self.scale
+        work = (round(height * scale), round(width * scale))
+        if min(work) < LEAST_SIDE:
+            raise ValueError(
+                f"clips of {width} x {height} pixels at scale {scale:g} are less than {LEAST_SIDE} pixels wide or "
+                "high; use a larger scale or larger clips"
+            )
+        return work
+
+
+def pyramid(clips: Tensor, work: tuple[int, int]) -> list[Tensor]:
+    """The grey frames of clips uint8 (B, T, H, W, 3), float32 (B T, 1, h, w), at `work` size, then halved again."""
+    grey = clips.flatten(0, 1).float() @ torch.tensor(GREY, device=clips.device)
+    levels = [adaptive_avg_pool2d(grey[:, None], work)]
+    while min(levels[-1].shape[-2:]) >= 2 * LEAST_SIDE:
+        height, width = levels[-1].shape[-2:]
+        levels.append(adaptive_avg_pool2d(levels[-1], (round(height / 2), round(width / 2))))
+    return levels
+
+
+def refined(frames: Tensor, flow: Tensor) -> Tensor:
+    """The flow (B (T-1), 2, h, w) of grey frames (B, T, 1, h, w), starting from `flow`, both in pixels of the level."""
+    slopes = torch.cat([frames, *gradients(frames)], dim=2)
+    earlier, later = slopes[:, :-1].flatten(0, 1), slopes[:, 1:].flatten(0, 1)
+    for _ in range(SOLVES):
+        flow = median(solved(*equations(earlier, later, flow), flow))
+    return flow
+
+
+def gradients(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y of frames (..., 1, h, w), with the border repeated."""
+    framed = torch.unflatten(pad(frames.flatten(0, 1), (1, 1, 1, 1), mode="replicate"), 0, frames.shape[:2])
+    x = (framed[..., 1:-1, 2:] - framed[..., 1:-1, :-2]) / 2
+    y = (framed[..., 2:, 1:-1] - framed[..., :-2, 1:-1]) / 2
+    return x, y
+
+
+def equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """The equations of what remains, summed in windows: xx, xy, yy (N, 3, h, w), and the right side (N, 2, h, w).
+
+    earlier, later: the frames of N pairs with their gradients, (N, 3, h, w). What lies outside of the picture has
+    weight 0, and differences beyond OUTLIER count less.
+    """
+    height, width = flow.shape[-2:]
+    x = torch.arange(width, device=flow.device) + flow[:, 0]
+    y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
+    there = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    fetched = grid_sample(earlier, there, padding_mode="border", align_corners=False)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    difference = fetched[:, :1] - later[:, :1]
+    slope = (fetched[:, 1:] + later[:, 1:]) / 2
+    weighted = slope * (inside[:, None] * torch.rsqrt(1 + (difference / OUTLIER).square()))
+    products = [weighted[:, :1] * slope, weighted[:, 1:] * slope[:, 1:], weighted * difference]
+    summed = around(torch.cat(products, dim=1), WINDOW)
+    return summed[:, :3], summed[:, 3:]
+
+
+def solved(matrix: Tensor, right: Tensor, flow: Tensor) -> Tensor:
+    """The flow after the step that the equations ask for, pulled to the mean of its surroundings."""
+    xx, xy, yy = matrix[:, :1], matrix[:, 1:2], matrix[:, 2:]
+    x, y = flow[:, :1], flow[:, 1:]
+    wanted = torch.cat([xx * x + xy * y, xy * x + yy * y], dim=1) - right
+    xx, yy = xx + SMOOTHNESS, yy + SMOOTHNESS
+    inverse = (xx * yy - xy.square()).reciprocal()
+    straight, across = torch.cat([yy, xx], dim=1) * inverse, xy * inverse
+    for _ in range(SWEEPS):
+        pulled = torch.add(wanted, around(flow, AROUND), alpha=SMOOTHNESS)
+        flow = straight * pulled - across * pulled.flip(1)
+    return flow
+
+
+def around(planes: Tensor, radius: int) -> Tensor:
+    """The mean of each place's surroundings in planes (N, C, h, w), without what lies outside."""
+    return avg_pool2d(planes, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+
+
+def median(planes: Tensor) -> Tensor:
+    """The median of the 3 x 3 places around each, in planes (N, C, h, w), by a network of exchanges (Paeth 1990)."""
+    height, width = planes.shape[-2:]
+    framed = pad(planes, (1, 1, 1, 1), mode="replicate")
+    nine = [framed[..., r : r + height, c : c + width] for r in range(3) for c in range(3)]
+    for low, high in _NETWORK:
+        nine[low], nine[high] = torch.minimum(nine[low], nine[high]), torch.maximum(nine[low], nine[high])
+    return nine[4]
