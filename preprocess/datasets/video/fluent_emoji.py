@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from ....shards.errors import DatasetError
+from ...encode.video.drawn_clip import UInt8s, write_clip
 from ...source import Source
 from ..dataset import Dataset
-from ..drawn_clip import UInt8s, write_clip
 from ..held_out import held_out_groups
 from ..image.emoji import Emoji, listed_emoji, style_folder
 from ..npm import NpmPackage, npm_folder

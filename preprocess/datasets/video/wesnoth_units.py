@@ -17,10 +17,10 @@ import numpy as np
 import xxhash
 
 from ....shards.errors import DatasetError
+from ...encode.video.drawn_clip import UInt8s, write_clip
 from ...source import Source
 from ..dataset import Dataset
 from ..debian import debian_folder
-from ..drawn_clip import UInt8s, write_clip
 from ..folders import media_paths
 from ..held_out import held_out_groups
 from ..image.wesnoth_terrain import INSIDE, PACKAGE

@@ -1,21 +1,25 @@
-"""The encoder of videos: the member `mp4`."""
+"""The encoder of videos, which are read from files or simulated: the member `mp4`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from ....shards.config import Config
 from ....shards.members.video import video_member
 from ...source import Source
 from ..encoder import Encoded
+from .drawn_clip import write_clip
+from .metaworld import Episode, render
 from .profile import PROFILES, VideoProfile
-from .video import encode_video
+from .video import EncodedVideo, encode_video
 
 
 @dataclass(frozen=True, slots=True)
 class VideoEncoder(Config):
-    """Encodes videos with a profile."""
+    """Encodes videos with a profile. A computed source is simulated: meta["episode"] has the arguments of `Episode`."""
 
     version: ClassVar[int] = 2
     modality: ClassVar[str] = "video"
@@ -33,5 +37,13 @@ class VideoEncoder(Config):
 
     def encode(self, source: Source) -> Encoded:
         """Encode the video, or its window in frames (see `encode_video`)."""
-        video = encode_video(source.path, self.video, source.window)
+        if source.computed:
+            video = self._simulated(Episode(**source.meta["episode"]))
+        else:
+            video = encode_video(source.path, self.video, source.window)
         return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)
+
+    def _simulated(self, episode: Episode) -> EncodedVideo:
+        with TemporaryDirectory() as folder:
+            path = write_clip(render(episode), Path(folder) / "episode.mkv", fps=episode.fps)
+            return encode_video(path, self.video)

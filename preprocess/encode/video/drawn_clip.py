@@ -20,7 +20,8 @@ BACKGROUND = 128
 
 
 def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
-    """Writes frames uint8 (H, W, 4), RGBA of any sizes, centred on one canvas, as FFV1 in Matroska; returns `path`.
+    """Writes frames uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes, centred on one canvas, as FFV1 in Matroska;
+    returns `path`.
 
     The file appears only when it is complete. An existing file is kept.
     """
@@ -47,10 +48,10 @@ def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
 
 
 def on_canvas(frame: UInt8s, height: int, width: int) -> UInt8s:
-    """The frame uint8 (H, W, 4) in the middle of a grey canvas, uint8 (height, width, 3), RGB."""
+    """The frame uint8 (H, W, 3) or (H, W, 4) in the middle of a grey canvas, uint8 (height, width, 3), RGB."""
     canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
     top, left = (height - frame.shape[0]) // 2, (width - frame.shape[1]) // 2
-    alpha = frame[:, :, 3:].astype(np.uint32)
+    alpha = frame[:, :, 3:].astype(np.uint32) if frame.shape[2] == 4 else 255
     colours = frame[:, :, :3].astype(np.uint32) * alpha + BACKGROUND * (255 - alpha)
     canvas[top : top + frame.shape[0], left : left + frame.shape[1]] = (colours + 127) // 255
     return canvas
