@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .pages.figures.figures import Figures
-from .pages.figures.work import ShowWork
+from .pages.figures.work import ShowGenerated, ShowWork
 from .pipelines.modalities.data import DataConfig
 from .preprocess.encode.encoder import Encoder
 from .shards.format.manifest import Manifest
@@ -47,7 +47,8 @@ class Modality:
     kinds: the kinds of the components of a sample. encoder: makes samples from raw files. trial: the options of
     `preview` and `bench`. figures: makes the figures for a data config and the folder of a split. stages: descriptions
     of the loader's stages and advice on making them cheaper, instead of the general ones. works: by type of model
-    config, the function that shows a model's work in a report. demo: what `maskstream demo` runs, None for nothing.
+    config, the function that shows a model's work in a report. generates: by type, the one that shows what a model
+    generates. demo: what `maskstream demo` runs, None for nothing.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Modality:
     trial: type[Trial]
     figures: Callable[[DataConfig[Any], str | Path], Figures[Any]]
     works: Mapping[type[ModelConfig[Any]], ShowWork]
+    generates: Mapping[type[ModelConfig[Any]], ShowGenerated] = field(default_factory=dict)
     demo: Demo | None = None
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 

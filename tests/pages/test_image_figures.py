@@ -59,9 +59,15 @@ def test_only_what_was_hidden_and_predicted_is_the_models(batch):
     assert (cells(seen)[hidden] < 100).all()
 
 
+def test_without_a_mask_the_whole_picture_is_compared(batch):
+    made = replace(batch, image=torch.full_like(batch.image, 120))
+    (figure,) = FIGURES.compared(replace(batch, mask=None), made, 0).figures
+    original, completed = (pixels(item) for item in figure.items)
+    assert np.abs(original - 200).max() < 5
+    assert np.abs(completed - 120).max() < 5
+
+
 def test_what_does_not_fit_is_refused(batch):
     with pytest.raises(ValueError, match=r"pictures of \(32, 32\) pixels do not lie on a grid of \(2, 2\) tokens"):
         ImageFigures(grid=image_grid(16, 8)).sample(batch, 0)
-    with pytest.raises(ValueError, match="the batch has no mask"):
-        FIGURES.compared(replace(batch, mask=None), batch, 0)
     assert FIGURES.sample(replace(batch, mask=None), 0).missing == ("The loader was built without a mask.",)

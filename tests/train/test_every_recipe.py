@@ -55,6 +55,10 @@ CUTS = {
     "ptw": TEXT,
     "pmlm": TEXT,
     "retromae": TEXT,
+    "mage": (
+        *("data.size=32", "data.patch=8", "batch_size=2", "model.vq=null", "model.decoder_depth=1", *SIZES),
+        *("model.decoder_heads=2", *QUANTISER),
+    ),
     "vq": ("data.size=16", "data.patch=8", "batch_size=2", *QUANTISER),
     "vqframes": ("clip.frames=2", "clip.stride=4", "clip.size=16", "batch_size=2", *QUANTISER),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),

@@ -10,6 +10,7 @@ that it began with, whatever has become of the file, and a trained model needs n
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,10 @@ class FrozenQuantiser(nn.Module):
         self._check()
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
             return self.quantiser.latents(pixels)
+
+    def rounded(self, pixels: Tensor) -> Tensor:
+        """The latents of the ids, float32 (B * T, C, h, w), of a few levels each. ValueError as `ids`."""
+        return cast(Tensor, self.quantiser.rounding(self.latents(pixels)))
 
     def decode(self, ids: Tensor) -> Tensor:
         """The pixels uint8 (B, [T,] H, W, 3) of ids int64 (B, [T,] h, w)."""

@@ -164,7 +164,7 @@ def _encoder(c: QuantiserConfig) -> Iterator[nn.Module]:
         if i:
             yield nn.Conv2d(c.widths[i - 1], width, 3, stride=2, padding=1)
         yield from (Residual(width) for _ in range(c.rounds))
-    yield from (nn.GroupNorm(GROUPS, c.widths[-1]), nn.SiLU(), nn.Conv2d(c.widths[-1], len(c.levels), 1))
+    yield nn.Conv2d(c.widths[-1], len(c.levels), 1)
 
 
 def _decoder(c: QuantiserConfig) -> Iterator[nn.Module]:
@@ -173,5 +173,4 @@ def _decoder(c: QuantiserConfig) -> Iterator[nn.Module]:
         yield from (Residual(width) for _ in range(c.rounds))
         if i:
             yield from (nn.Upsample(scale_factor=2.0), nn.Conv2d(width, c.widths[i - 1], 3, padding=1))
-    yield from (nn.GroupNorm(GROUPS, c.widths[0]), nn.SiLU())
     yield from (nn.Conv2d(c.widths[0], 3 * c.stem**2, 3, padding=1), nn.PixelShuffle(c.stem))

@@ -17,6 +17,9 @@ from ..core.schedule import ScheduleConfig
 from ..models.quantiser import QuantiserConfig
 from ..models.vq_autoencoder import ImageVQConfig, VideoVQConfig
 
+BASE = QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 512), rounds=2)
+"""The size of MAGE's VQGAN."""
+
 
 def vq_base() -> Recipe[ImageBatch]:
     """A quantiser of the size of MAGE's VQGAN (Li et al., 2023, 3.1; Esser et al., 2021): pictures of 256 pixels as 16
@@ -31,9 +34,7 @@ def vq_base() -> Recipe[ImageBatch]:
         name="vq-base",
         batch_size=8,
         data=ImageData(size=256, patch=16, augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)),
-        model=ImageVQConfig(
-            quantiser=QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 512), rounds=2)
-        ),
+        model=ImageVQConfig(quantiser=BASE),
         optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.01, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=5e-4, min_lr=5e-6, warmup=0.02, epochs=50),
     )

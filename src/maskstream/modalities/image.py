@@ -10,6 +10,8 @@ from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
 from ..pages.report.works.image import show
+from ..pages.report.works.masked_ids import generated
+from ..pages.report.works.masked_ids import show as show_masked_ids
 from ..pages.report.works.quantised import show as show_quantised
 from ..pages.report.works.view_pairs import show as show_pairs
 from ..pipelines.modalities.data import DataConfig
@@ -18,6 +20,7 @@ from ..preprocess.encode.image.encoder import ImageEncoder
 from ..shards.format.dataset import read_dataset_json
 from ..shards.members.image import IMAGE as KIND
 from ..train.models.cross_autoencoder import CropPairConfig
+from ..train.models.generative_encoder import GenerativeEncoderConfig
 from ..train.models.image_autoencoder import ImageAutoencoderConfig
 from ..train.models.vq_autoencoder import ImageVQConfig
 from ..trial import MaskArgument, Trial, given, option
@@ -55,7 +58,13 @@ IMAGE = Modality(
     encoder=ImageEncoder,
     trial=ImageTrial,
     figures=figures,
-    works={ImageAutoencoderConfig: show, ImageVQConfig: show_quantised, CropPairConfig: show_pairs},
+    works={
+        ImageAutoencoderConfig: show,
+        ImageVQConfig: show_quantised,
+        GenerativeEncoderConfig: show_masked_ids,
+        CropPairConfig: show_pairs,
+    },
+    generates={GenerativeEncoderConfig: generated},
     demo=Demo(recipe="mae-tiny"),
     stages={
         "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),

@@ -31,6 +31,24 @@ class ShowWork(Protocol):
     def __call__(self, config: Any, model: Any, data: str | Path, shown: int, figures: Figures[Any]) -> Work: ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """What is generated. count: samples. rounds: of iterative decoding. temperature: None for the model's own. seed:
+    decides all draws.
+    """
+
+    count: int = 16
+    rounds: int = 12
+    temperature: float | None = None
+    seed: int = 0
+
+
+class ShowGenerated(Protocol):
+    """Gives a section of what a trained model, on the CPU in eval mode, generates, beside samples of a split."""
+
+    def __call__(self, config: Any, model: Any, data: str | Path, drawn: Drawn) -> Section: ...
+
+
 NORMALISED = (
     "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
     "and the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws "

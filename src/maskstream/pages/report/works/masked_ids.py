@@ -1,0 +1,72 @@
+"""A report's sections on models of ids of pictures: hidden cells predicted, and pictures from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ....train.evaluate.iterative import filled
+from ....train.evaluate.masked_ids import held_out
+from ....train.evaluate.pictures import held_out_pictures
+from ....train.models.generative_encoder import GenerativeEncoder
+from ...figures.card import Card, Picture, Pictures, Section
+from ...figures.figures import Figures
+from ...figures.pictures import data_uri, resize
+from ...figures.work import Drawn, Work, compared
+
+READING = (
+    "The centre crop of a held-out picture, the cells whose ids the encoder saw, and these cells with what the "
+    "quantiser draws of the most probable ids of the others. "
+)
+GENERATED = (
+    "Pictures from nothing: all ids are hidden, and filled in over {rounds} rounds, the most certain first. Below "
+    "stand real held-out pictures, and what the quantiser makes of their true ids, which is the best that the model "
+    "could draw."
+)
+SIDE_PX, ACROSS = 96, 8
+
+
+def show(
+    config: ImageData, model: GenerativeEncoder, data: str | Path, shown: int, figures: Figures[ImageBatch]
+) -> Work:
+    """Predictions for shuffled samples with the recipe's masks, and generated pictures."""
+    measured = held_out_pictures(config, data)
+    section = compared(figures, measured[0], model, title="Predictions", words=READING, rows=shown)
+    return Work(
+        found=held_out(config, model, data, measured), sections=(section, generated(config, model, data, Drawn()))
+    )
+
+
+def generated(config: ImageData, model: GenerativeEncoder, data: str | Path, drawn: Drawn) -> Section:
+    """Generated pictures beside real ones of the split."""
+    real = held_out_pictures(config, data)[0].image[: drawn.count]
+    blank = torch.zeros(drawn.count, model.n, dtype=torch.int64)
+    ids = filled(
+        model.predict,
+        blank,
+        torch.ones_like(blank, dtype=torch.bool),
+        rounds=drawn.rounds,
+        temperature=4.5 if drawn.temperature is None else drawn.temperature,
+        seed=drawn.seed,
+    )
+    with torch.inference_mode():
+        rows = {
+            "Generated": model.drawn(ids),
+            "Real": real,
+            "Real, drawn from their ids": model.vq.decode(model.vq.ids(real)),
+        }
+    cards = tuple(_card(name, pictures) for name, pictures in rows.items())
+    return Section(title="Generated pictures", words=GENERATED.format(rounds=drawn.rounds), cards=cards)
+
+
+def _card(name: str, pictures: Tensor) -> Card:
+    made: Sequence[Picture] = [
+        Picture(uri=data_uri(one), alt=f"{name} {i + 1}")
+        for i, one in enumerate(resize(pictures.numpy(), SIDE_PX, SIDE_PX))
+    ]
+    return Card(key=name, words="", figures=(Pictures(items=tuple(made), across=ACROSS),))

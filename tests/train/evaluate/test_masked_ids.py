@@ -1,0 +1,57 @@
+"""Losses of hidden ids, and those of counts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines.masks import DropAndMask
+from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.train.evaluate.masked_ids import IdCounts, hidden_id_losses
+from maskstream.train.models.generative_encoder import GenerativeEncoderConfig
+from maskstream.train.models.quantiser import QuantiserConfig
+
+
+def test_counts_are_those_of_ids_and_of_both_ways_to_a_neighbour():
+    counts = IdCounts.of([torch.tensor([[[0, 1], [0, 2]]])], 4)
+    assert counts.single.tolist() == [3, 2, 2, 1]
+    expected = torch.zeros(4, 4, dtype=torch.float64)
+    for one, other in ((0, 1), (0, 2), (0, 0), (1, 2)):
+        expected[one, other] += 1
+        expected[other, one] += 1
+    assert torch.equal(counts.pairs, expected)
+    assert counts.alone(torch.tensor([0, 3])).tolist() == pytest.approx([math.log(8 / 3), math.log(8)])
+    beside = counts.beside(torch.tensor([1]), torch.tensor([0]), 8.0).item()
+    assert beside == pytest.approx(-math.log((1 + 8 * 2 / 8) / (4 + 8)))
+
+
+def test_probabilities_beside_an_id_sum_to_one():
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 6, (5, 8, 8)))
+    counts = IdCounts.of([ids], 6)
+    losses = counts.beside(torch.arange(6), torch.full((6,), 2), 10.0)
+    assert (-losses).exp().sum().item() == pytest.approx(1)
+
+
+def test_an_untrained_model_is_no_better_than_counts():
+    quantiser = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))
+    config = GenerativeEncoderConfig(
+        vq=None, quantiser=quantiser, width=32, depth=1, heads=2, decoder_depth=1, decoder_heads=2
+    )
+    data = ImageData(size=16, patch=4, mask=DropAndMask(ratio=0.75))
+    model = config.build(data.grids, seed=1).eval()
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3), dtype=np.uint8))
+    mask = data.mask.draw(data.grids["image"], [np.random.default_rng(i) for i in range(32)])
+    batch = ImageBatch(image=image, mask=mask, label=torch.full((32,), -1), key=[""] * 32)
+    counts = IdCounts.of([model.vq.ids(image)], 32)
+    found = hidden_id_losses(model, [batch], counts)
+    assert found.ids == 32 * 12
+    assert abs(found.model - math.log(32)) < 0.3
+    assert found.alone < found.model
+    assert found.right < 0.5
+    score = found.held_out(data).score
+    assert score.baselines["counts of ids"] == found.alone
+    assert score.value == found.model
+    with pytest.raises(ValueError, match="got none"):
+        hidden_id_losses(model, [], counts)

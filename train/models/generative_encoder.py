@@ -1,0 +1,186 @@
+"""MAGE (Li et al., 2023): one encoder that learns to represent pictures and to generate them, from masked ids.
+
+A frozen quantiser makes ids of the cells of a picture. Some cells are dropped, others enter the encoder as a blank. The
+decoder sees the encoder's output in all cells that are known, that of the class token in all others, and predicts the
+ids of these. A mask that hides all gives a picture from nothing: ids are filled in over several rounds
+(evaluate/iterative.py).
+
+Shapes: B samples, N cells, V of them enter the encoder, M of them are predicted, K ids, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.data import DataConfig
+from ...pipelines.modalities.image.batch import ImageBatch
+from ...pipelines.modalities.image.data import ImageData
+from ..core.losses import Losses, weighted, widened
+from ..core.model import Grids, Model, ModelConfig
+from ..core.select import gather_tokens, put_tokens
+from ..core.stacks import Stack
+from ..tokens.ids import TokenIds
+from .audiovisual_match import matching
+from .frozen_quantiser import FrozenQuantiser
+from .quantiser import QuantiserConfig
+from .token_blocks import TokenHead
+from .token_model import init_normal
+from .vq_autoencoder import check_cells
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
+    """The sizes of the model, and its quantiser; the defaults are those of ViT-B.
+
+    vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. smoothing:
+    of the labels. contrast: the share of the loss that tells two views of a picture from those of others (MAGE-C,
+    section 3.3), 0 for none; temperature: of that loss, which is 1 at chance.
+    """
+
+    vq: str | None = "runs/vq-tiny/model.safetensors"
+    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    mlp_ratio: int = 4
+    eps: float = 1e-6
+    smoothing: float = 0.1
+    contrast: float = 0.0
+    temperature: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, heads in (("heads", self.heads), ("decoder_heads", self.decoder_heads)):
+            if self.width < 1 or heads < 1 or self.width % heads:
+                raise ValueError(f"width must be a multiple of {name}, got width={self.width}, {name}={heads}")
+        if min(self.depth, self.decoder_depth, self.mlp_ratio) < 1:
+            raise ValueError(
+                "depth, decoder_depth and mlp_ratio must be at least 1, got "
+                f"{self.depth}, {self.decoder_depth}, {self.mlp_ratio}"
+            )
+        if not 0 <= self.smoothing < 1 or self.contrast < 0 or self.temperature <= 0:
+            raise ValueError(
+                "smoothing must lie in [0, 1), contrast be 0 or more and temperature above 0, got "
+                f"{self.smoothing}, {self.contrast}, {self.temperature}"
+            )
+
+    def check(self, data: DataConfig[ImageBatch]) -> None:
+        """ValueError where contrast has no second views."""
+        if self.contrast and isinstance(data, ImageData) and data.views != 2:
+            raise ValueError(f"model.contrast={self.contrast} compares two views, got data.views={data.views}; use 2")
+
+    def make(self, grids: Grids) -> GenerativeEncoder:
+        """See ModelConfig."""
+        check_cells(self.quantiser, grids, "image")
+        return GenerativeEncoder(self, grids)
+
+
+class GenerativeEncoder(Model[ImageBatch]):
+    """The model. blank: the id of a cell that enters the encoder without its content."""
+
+    def __init__(self, config: GenerativeEncoderConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = c = config
+        self.n, self.blank = grids["image"].size, c.quantiser.codes
+        self.vq = FrozenQuantiser(c.quantiser, c.vq)
+        self.embed = TokenIds(self.blank + 2, c.width, self.n + 1, learned=True, eps=c.eps)
+        self.encoder = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps)
+        self.bridge = nn.Linear(c.width, c.width)
+        self.places = nn.Embedding(self.n + 1, c.width)
+        self.decoder = Stack(c.decoder_depth, c.width, c.decoder_heads, c.mlp_ratio, c.eps)
+        self.head = TokenHead(c.width, self.blank, c.eps)
+        self.match = (
+            nn.Sequential(nn.Linear(c.width, c.width), nn.GELU(), nn.Linear(c.width, c.width)) if c.contrast else None
+        )
+        init_normal(self)
+
+    def loss(self, batch: ImageBatch) -> Losses:
+        """The cross-entropy of the hidden ids with smoothed labels, and how well two views are told from others."""
+        ids, mask = self.ids(batch), mask_of(batch)
+        encoded = self.encode(ids, mask.visible, mask.mask_token)
+        logits = self.predicted(encoded, mask)
+        wanted = ids.gather(1, mask.target)
+        errors = F.cross_entropy(
+            widened(logits).transpose(1, 2), wanted, reduction="none", label_smoothing=self.config.smoothing
+        )
+        parts = {"hidden ids": weighted(errors, mask.weight)}
+        if self.match is not None:
+            views = F.normalize(widened(self.match(encoded[:, 1:].mean(dim=1))), dim=1)
+            parts["views"] = matching(views[0::2], views[1::2], self.config.temperature, self.config.contrast)
+        return Losses(parts=parts)
+
+    def ids(self, batch: ImageBatch) -> Tensor:
+        """The ids of a batch's cells, int64 (B, N)."""
+        return self.vq.ids(batch.image).flatten(1)
+
+    def encode(self, ids: Tensor, visible: Tensor, blank: Tensor | None = None) -> Tensor:
+        """The encoder's output (B, 1 + V, D), that of the class token first, for the cells `visible` (B, V) of ids int
+        (B, N). blank: bool (B, N), the cells that enter without their content.
+        """
+        known = ids if blank is None else ids.masked_fill(blank, self.blank)
+        entered = F.pad(known.gather(1, visible), (1, 0), value=self.blank + 1)
+        return cast(Tensor, self.encoder(self.embed(entered, F.pad(visible + 1, (1, 0)))))
+
+    def predicted(self, encoded: Tensor, mask: MaskBatch) -> Tensor:
+        """The logits (B, M, K) of masks' targets, from the encoder's output (B, 1 + V, D) for the visible cells."""
+        hidden = torch.zeros_like(mask.masked).scatter_(1, mask.target, True)
+        return self._predict(encoded, mask.visible, hidden, mask.target.shape[1])
+
+    def predict(self, ids: Tensor, hidden: Tensor, m: int) -> Tensor:
+        """The logits (B, m, K) of the cells `hidden` bool (B, N), m in each row, in their order; all cells enter the
+        encoder, these as blanks.
+        """
+        everywhere = torch.arange(self.n, device=ids.device).expand(len(ids), -1)
+        return self._predict(self.encode(ids, everywhere, hidden), everywhere, hidden, m)
+
+    def _predict(self, encoded: Tensor, visible: Tensor, hidden: Tensor, m: int) -> Tensor:
+        """The logits (B, m, K) of the hidden cells, from the encoder's output (B, 1 + V, D) for the visible ones."""
+        seen = self.bridge(encoded)
+        whole, places = seen[:, :1], self.places.weight
+        cells = put_tokens(whole.expand(-1, self.n, -1), visible, seen[:, 1:])
+        cells = torch.where(hidden[:, :, None], whole, cells) + places[1:]
+        known_first = hidden.to(torch.uint8).argsort(dim=1, stable=True)
+        x = torch.cat((whole + places[0], gather_tokens(cells, known_first)), dim=1)
+        return cast(Tensor, self.head(self.decoder(x, last=m), self.embed.ids.weight[: self.blank]))
+
+    def reconstructed(self, batch: ImageBatch) -> ImageBatch:
+        """The pictures that are drawn from the ids, of which each hidden one is the most probable."""
+        ids, mask = self.ids(batch), mask_of(batch)
+        encoded = self.encode(ids, mask.visible, mask.mask_token)
+        logits = self.predicted(encoded, mask)
+        return replace(batch, image=self.drawn(ids.scatter(1, mask.target, logits.argmax(dim=2))))
+
+    def drawn(self, ids: Tensor) -> Tensor:
+        """The pictures uint8 (B, H, W, 3) of ids int64 (B, N)."""
+        return self.vq.decode(ids.view(len(ids), *self.grids["image"].shape))
+
+    def token_inputs(self, batch: ImageBatch) -> Tensor:
+        """What the model reads of each cell: its rounded latent, float32 (B, N, channels)."""
+        return self.vq.rounded(batch.image).flatten(2).transpose(1, 2)
+
+    def token_features(self, batch: ImageBatch) -> Tensor:
+        """The encoder's output for all cells, none of them hidden: (B, N, D)."""
+        everywhere = torch.arange(self.n, device=batch.image.device).expand(len(batch), -1)
+        return self.encode(self.ids(batch), everywhere)[:, 1:]
+
+    def features(self, batch: ImageBatch) -> Tensor:
+        """The mean of the encoder's output over all cells, float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
+
+
+def mask_of(batch: ImageBatch) -> MaskBatch:
+    """The masks of a batch. ValueError where it has none, or its samples have different counts."""
+    if batch.mask is None:
+        raise ValueError("the model learns hidden ids, and the batch has no mask; give the loader masks.DropAndMask()")
+    if batch.mask.n_target is not None:
+        raise ValueError(
+            "the model takes masks with equal counts in a batch, got padded ones; use a law of scope='batch'"
+        )
+    return batch.mask
