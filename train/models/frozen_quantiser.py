@@ -61,6 +61,11 @@ class FrozenQuantiser(nn.Module):
         with torch.no_grad():
             return self.quantiser.decode(ids)
 
+    def drawn(self, latents: Tensor) -> Tensor:
+        """The pixels uint8 (n, H, W, 3) of latents float32 (n, C, h, w), rounded or not."""
+        with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
+            return self.quantiser.pixels(self.quantiser.drawn(latents))
+
     def _check(self) -> None:
         if self._missing:
             if not self.loaded:

@@ -38,10 +38,10 @@ class QuantiserConfig(Config):
     stem * 2 ** (len(widths) - 1). rounds: residual blocks at each resolution, in encoder and decoder.
     """
 
-    levels: tuple[int, ...] = (8, 8, 8)
-    stem: int = 4
-    widths: tuple[int, ...] = (48, 128)
-    rounds: int = 1
+    levels: tuple[int, ...] = (8, 4, 4, 4)
+    stem: int = 8
+    widths: tuple[int, ...] = (128,)
+    rounds: int = 2
 
     def __post_init__(self) -> None:
         if min(self.stem, self.rounds) < 1 or not self.widths:

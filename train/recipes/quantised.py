@@ -41,14 +41,14 @@ def vq_base() -> Recipe[ImageBatch]:
 
 
 def vq_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: pictures of 64 pixels as 8 x 8 ids of 512, a 0.9 M parameter model."""
+    """The same method for two CPU cores: pictures of 64 pixels as 8 x 8 ids of 512, a 1.4 M parameter model."""
     return replace(
         vq_base(),
         name="vq-tiny",
         batch_size=16,
         data=ImageData(size=64, patch=8, augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)),
         model=ImageVQConfig(),
-        schedule=ScheduleConfig(base_lr=1.6e-2, min_lr=3.2e-4, warmup=0.05, steps=1000),
+        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=3.2e-4, warmup=0.05, steps=1000),
     )
 
 
@@ -65,7 +65,7 @@ def vqframes_tiny() -> Recipe[VideoBatch]:
         ),
         model=VideoVQConfig(),
         optimiser=vq_tiny().optimiser,
-        schedule=ScheduleConfig(base_lr=6.4e-2, min_lr=1.28e-3, warmup=0.05, steps=1000),
+        schedule=ScheduleConfig(base_lr=1.28e-1, min_lr=1.28e-3, warmup=0.05, steps=1000),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
-from ..pages.report.works.image import show
+from ..pages.report.works.image import show, show_latents
 from ..pages.report.works.masked_ids import generated
 from ..pages.report.works.masked_ids import show as show_masked_ids
 from ..pages.report.works.quantised import show as show_quantised
@@ -22,6 +22,7 @@ from ..shards.members.image import IMAGE as KIND
 from ..train.models.cross_autoencoder import CropPairConfig
 from ..train.models.generative_encoder import GenerativeEncoderConfig
 from ..train.models.image_autoencoder import ImageAutoencoderConfig
+from ..train.models.latent_autoencoder import LatentAutoencoderConfig
 from ..train.models.vq_autoencoder import ImageVQConfig
 from ..trial import MaskArgument, Trial, given, option
 
@@ -62,6 +63,7 @@ IMAGE = Modality(
         ImageAutoencoderConfig: show,
         ImageVQConfig: show_quantised,
         GenerativeEncoderConfig: show_masked_ids,
+        LatentAutoencoderConfig: show_latents,
         CropPairConfig: show_pairs,
     },
     generates={GenerativeEncoderConfig: generated},

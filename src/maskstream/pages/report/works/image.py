@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ....pipelines.modalities.image.batch import ImageBatch
@@ -17,6 +18,9 @@ READING = (
 )
 
 
+LATENTS = "The mean squared error over the target tokens' normalised latents"
+
+
 def show(
     config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str | Path, shown: int, figures: Figures[ImageBatch]
 ) -> Work:
@@ -24,3 +28,11 @@ def show(
     batch = held_out_pictures(config, data)[0]
     section = compared(figures, batch, model, title="Reconstructions", words=READING + NORMALISED, rows=shown)
     return Work(found=held_out(config, model, data), sections=(section,))
+
+
+def show_latents(
+    config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str | Path, shown: int, figures: Figures[ImageBatch]
+) -> Work:
+    """The same of a model of latents; pictures are drawn from these."""
+    work = show(config, model, data, shown, figures)
+    return replace(work, found=replace(work.found, loss=LATENTS))
