@@ -50,8 +50,8 @@ def names() -> list[str]:
     return [name for name in RECIPES if name.endswith("-tiny") and sample_set(named_recipe(name)) in DATASETS]
 
 
-TEACHER = "mae-tiny"
-"""The recipe of the teacher that a tiny recipe names, trained once."""
+NEEDS = ("teacher", "vq")
+"""The fields of a model that name the weights of another run, RUNS/RECIPE/model.safetensors, which is trained once."""
 
 
 class NoFigureError(Exception):
@@ -75,9 +75,10 @@ def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
     done = json.loads(file.read_text()) if file.exists() else {}
     if done.get("settings") == settings:
         return dict(done)
-    teacher = getattr(recipe.model, "teacher", None)
-    if teacher is not None and not Path(teacher).exists():
-        command("train", TEACHER, "--data", shards / "train", "--out", Path(teacher).parent)
+    for needed in (getattr(recipe.model, field, None) for field in NEEDS):
+        if needed is not None and not Path(needed).exists():
+            other = Path(needed).parent
+            command("train", other.name, "--data", shards / "train", "--out", other)
     command("train", name, "--data", shards / "train", "--out", run, "--seed", seed, *again(run, settings))
     score = score_of(recipe, run, shards / "val")
     steps = read_metrics(run / "metrics.jsonl")

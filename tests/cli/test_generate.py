@@ -55,3 +55,52 @@ def test_a_report_shows_predictions_and_what_counts_predict(place, tmp_path):
     text = page.read_text()
     assert "loss by counts of pairs" in text
     assert "With the predictions" in text
+
+
+QUANTISER = ("quantiser.levels=[4,8]", "model.quantiser.stem=4", "model.quantiser.widths=[8,16]", "quantiser.rounds=1")
+PICTURES = (
+    *("model.width=16", "model.depth=1", "model.heads=2", "model.decoder_depth=1", "model.decoder_heads=2"),
+    *("data.size=32", "batch_size=2", "schedule.steps=2", "model.vq=null", *QUANTISER),
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    split = write_split("image", root)
+    train("mage-tiny", split, root / "run", set=PICTURES, device="cpu", progress=False)
+    return root / "run", split
+
+
+def test_a_page_shows_generated_pictures_beside_real_ones(pictures, tmp_path):
+    options = ["--count", "3", "--rounds", "4", "--json", "--out"]
+    pages = []
+    for name, more in (("one", ()), ("again", ()), ("other", ("--seed", "5"))):
+        result = written(pictures, *options, str(tmp_path / f"{name}.html"), *more)
+        assert result.exit_code == 0, f"{result.output} {result.exception}"
+        pages.append((tmp_path / f"{name}.html").read_text())
+    assert json.loads(result.output)["page"].endswith("other.html")
+    assert "over 4 rounds" in pages[0]
+    assert all(f'alt="{kind} 3"' in pages[0] for kind in ("Generated", "Real", "Real, drawn from their ids"))
+    assert 'alt="Real 4"' not in pages[0]
+    assert pages[0] == pages[1]
+    assert pages[0] != pages[2]
+
+
+def test_a_report_shows_predicted_cells_and_what_counts_predict(pictures, tmp_path):
+    run, split = pictures
+    page = tmp_path / "report.html"
+    result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page)])
+    assert result.exit_code == 0, f"{result.output} {result.exception}"
+    text = page.read_text()
+    assert "loss by counts beside the nearest visible id" in text
+    assert "Generated pictures" in text
+
+
+def test_a_run_of_pictures_that_generates_nothing_is_refused(pictures, tmp_path):
+    cuts = ("data.size=32", "model.width=16", "model.depth=1", "model.heads=2", "batch_size=2", "schedule.steps=1")
+    decoder = ("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2")
+    train("mae-tiny", pictures[1], tmp_path, set=(*cuts, *decoder), device="cpu", progress=False)
+    result = CliRunner().invoke(app, ["generate", str(tmp_path), "--data", str(pictures[1])])
+    assert result.exit_code == 1
+    assert "those of image that do: GenerativeEncoderConfig" in str(result.exception)
