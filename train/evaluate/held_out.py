@@ -65,6 +65,15 @@ def batches(
     loader.close()
 
 
+def trained_on(data: str | Path) -> str | Path:
+    """The split of which baselines may know what a model was trained on: `train` beside `data`.
+
+    Where there is none it is `data` itself, whose own counts and means are harder to beat.
+    """
+    beside = Path(data).parent / "train"
+    return beside if (beside / "dataset.json").is_file() else data
+
+
 def margin(loss: float, trivial: float, what: str) -> str:
     """How far a loss lies below or above `trivial`, that of a predictor named `what`, in words."""
     if loss < trivial:

@@ -15,7 +15,7 @@ from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.image.data import ImageData
 from ...shards.format.manifest import Manifest
 from ..models.generative_encoder import GenerativeEncoder, mask_of
-from .held_out import HeldOut, Score, batches, margin
+from .held_out import HeldOut, Score, batches, margin, trained_on
 from .ngrams import STRENGTHS
 from .patches import nearest_visible
 
@@ -118,11 +118,8 @@ def hidden_id_losses(model: GenerativeEncoder, measured: Iterable[ImageBatch], c
 
 
 def held_out(config: ImageData, model: GenerativeEncoder, data: str | Path, measured: list[ImageBatch]) -> HeldOut:
-    """The losses on held-out pictures with the recipe's masks, compared with counts of the split `train` beside `data`,
-    or where there is none of `data` itself, whose own counts are harder to beat.
-    """
-    beside = Path(data).parent / "train"
-    trained = beside if (beside / "dataset.json").is_file() else data
+    """The losses on held-out pictures with the recipe's masks, compared with counts of the split `trained_on`."""
+    trained = trained_on(data)
     n = min(len(Manifest.load(trained)), COUNTED)
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
     read = batches(plain, trained, size=min(n, _AT_ONCE), samples=n, shuffle=True)

@@ -16,7 +16,7 @@ from ...pipelines.modalities.text.data import TextData
 from ...shards.format.manifest import Manifest
 from ..models.token_model import TokenModel
 from ..tokens.ids import hidden_tokens
-from .held_out import HeldOut, Score, batches, margin
+from .held_out import HeldOut, Score, batches, margin, trained_on
 from .ngrams import STRENGTHS, NGrams, neighbours
 
 MEASURED = 512
@@ -78,13 +78,11 @@ def masked_token_losses(model: TokenModel, measured: Iterable[TextBatch], counts
 def held_out(config: TextData, model: TokenModel, data: str | Path, train: str | Path | None = None) -> HeldOut:
     """The loss on a held-out split with the recipe's masks, compared with those of counts.
 
-    train: the split that the model was trained on, whose ids are counted; by default the split `train` beside `data`,
-    or where there is none `data` itself, whose own counts are harder to beat.
+    train: the split that the model was trained on, whose ids are counted; see `trained_on` for the default.
     """
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)
-    beside = Path(data).parent / "train"
-    trained = train or (beside if (beside / "dataset.json").is_file() else data)
+    trained = train or trained_on(data)
     read = batches(config, trained, size=size, samples=min(len(Manifest.load(trained)), COUNTED))
     counts = NGrams.of(read, model.config.vocabulary)
     measured = batches(config, data, size=size, samples=n // size * size, shuffle=True)

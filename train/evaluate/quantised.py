@@ -29,10 +29,10 @@ FIGURE = f"root mean squared error of a pixel, in {UNIT}"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawingErrors:
-    """Root mean squared errors of n pictures, in levels of 255. model: of the quantiser. colours, cells: of k-means of
-    the mean colours of the cells, and of the whole cells, with as many means, fitted to these very pictures. shrunk: of
-    pictures shrunk to one pixel a cell, which keep 256 levels a colour, and enlarged again. used: the number of ids
-    that occur, of `codes`. perplexity: e to the entropy of the ids.
+    """Root mean squared errors of n pictures in levels of 255. model: of the quantiser. colours, cells: of k-means with
+    as many means as there are ids, of the cells' mean colours and of whole cells, fitted to the training split.
+    shrunk: of pictures shrunk to one pixel a cell, which keep 256 levels a colour, and enlarged again. used: the number
+    of ids that occur, of `codes`. perplexity: e to the entropy of the ids.
     """
 
     model: float
@@ -66,11 +66,13 @@ class DrawingErrors:
         )
 
 
-def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT]) -> DrawingErrors:
-    """The errors on batches. ValueError if there is none."""
-    if not measured:
+def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT], trained: list[BatchT]) -> DrawingErrors:
+    """The errors on batches. trained: batches to which the means of k-means are fitted. ValueError if there is none."""
+    if not measured or not trained:
         raise ValueError("errors need at least one batch, got none; take a split with a sample in it")
-    pixels = torch.cat([model.config.pixels(batch).flatten(0, -4) for batch in measured])
+    pixels, known = (
+        torch.cat([model.config.pixels(batch).flatten(0, -4) for batch in part]) for part in (measured, trained)
+    )
     quantiser = model.quantiser
     with torch.inference_mode():
         ids = torch.cat([quantiser.ids(part) for part in torch.split(pixels, _AT_ONCE)])
@@ -78,14 +80,13 @@ def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT]) -> Draw
     codes, cell = quantiser.config.codes, quantiser.config.cell
     counts = torch.bincount(ids.flatten(), minlength=codes).double()
     share = counts[counts > 0] / counts.sum()
-    whole = F.pixel_unshuffle(pixels.permute(0, 3, 1, 2).float(), cell)
-    cells = whole.permute(0, 2, 3, 1).flatten(0, 2)
-    colours = cells.view(len(cells), 3, -1).mean(dim=2)
-    coloured = nearest_means(colours, codes)[:, :, None].expand(-1, 3, cell * cell).flatten(1)
+    cells, known_cells = cells_of(pixels, cell), cells_of(known, cell)
+    colours, known_colours = (one.view(len(one), 3, -1).mean(dim=2) for one in (cells, known_cells))
+    coloured = nearest(colours, means(known_colours, codes))[:, :, None].expand(-1, 3, cell * cell).flatten(1)
     return DrawingErrors(
         model=error(drawn, pixels),
         colours=error(coloured, cells),
-        cells=error(nearest_means(cells, codes), cells),
+        cells=error(nearest(cells, means(known_cells, codes)), cells),
         shrunk=error(shrunk(pixels, cell), pixels),
         used=len(share),
         codes=codes,
@@ -106,19 +107,34 @@ def shrunk(pixels: Tensor, cell: int) -> Tensor:
     return large.round().clamp(0, 255).permute(0, 2, 3, 1)
 
 
-def nearest_means(points: Tensor, k: int) -> Tensor:
-    """Each point float32 (n, values) as the mean of its cluster, one of k by Lloyd's algorithm from k random points."""
-    k = min(k, len(points))
+def cells_of(pixels: Tensor, cell: int) -> Tensor:
+    """The cells of pictures uint8 (n, H, W, 3), float32 (n h w, 3 * cell * cell), colours first."""
+    return F.pixel_unshuffle(pixels.permute(0, 3, 1, 2).float(), cell).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def means(points: Tensor, k: int) -> Tensor:
+    """The means of k clusters of points float32 (n, values), by Lloyd's algorithm from k random points: (k, values).
+
+    Fewer points than k are their own means.
+    """
+    if len(points) <= k:
+        return points
     first = points[torch.from_numpy(np.random.default_rng(0).permutation(len(points))[:k])]
     labels = torch.cdist(points, first).argmin(dim=1)[:, None]
     ends = (cv2.TERM_CRITERIA_MAX_ITER, _ROUNDS, 0.0)
-    _, found, means = cv2.kmeans(points.numpy(), k, labels.int().numpy(), ends, 1, cv2.KMEANS_USE_INITIAL_LABELS)
-    return torch.from_numpy(means[found[:, 0]])
+    return torch.from_numpy(
+        cv2.kmeans(points.numpy(), k, labels.int().numpy(), ends, 1, cv2.KMEANS_USE_INITIAL_LABELS)[2]
+    )
 
 
-def held_out_batches(config: ImageData | VideoData, data: str | Path) -> list[BatchT]:
-    """Shuffled samples of the split, without random crops and colours; the same each time."""
+def nearest(points: Tensor, of: Tensor) -> Tensor:
+    """For each point (n, values) the nearest of (k, values): (n, values)."""
+    return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
+
+
+def held_out_batches(config: ImageData | VideoData, data: str | Path) -> list[Any]:
+    """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)
-    plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None)
+    plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
     return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))

@@ -41,7 +41,12 @@ def vq_base() -> Recipe[ImageBatch]:
 
 
 def vq_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: pictures of 64 pixels as 8 x 8 ids of 512, a 1.4 M parameter model."""
+    """The same method for two CPU cores: pictures of 64 pixels as 8 x 8 ids of 512, a 1.4 M parameter model.
+
+    On 224 held-out pictures of `sample-image`, of photographs that none was trained on, the root mean squared error is
+    18.0 levels of 255 (seed 0); k-means of whole cells has 19.8, of their mean colours 21.6, and pictures shrunk to a
+    pixel of 24 bits a cell 19.4.
+    """
     return replace(
         vq_base(),
         name="vq-tiny",

@@ -6,15 +6,21 @@ import torch
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
-from maskstream.train.evaluate.quantised import drawing_errors, nearest_means, shrunk
+from maskstream.train.evaluate.quantised import cells_of, drawing_errors, means, nearest, shrunk
 from maskstream.train.models.quantiser import QuantiserConfig
 from maskstream.train.models.vq_autoencoder import ImageVQConfig
 
 
 def test_as_many_means_as_points_leave_no_error_and_fewer_leave_the_least():
     points = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
-    assert torch.equal(nearest_means(points, 5), points)
-    assert torch.equal(nearest_means(points, 2).flatten(), torch.tensor([0.5, 0.5, 11.0, 11.0, 11.0]))
+    assert torch.equal(nearest(points, means(points, 5)), points)
+    assert torch.equal(nearest(points, means(points, 2)).flatten(), torch.tensor([0.5, 0.5, 11.0, 11.0, 11.0]))
+
+
+def test_cells_are_parts_of_pictures():
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
+    cells = cells_of(image, 4)
+    assert torch.equal(cells[6].view(3, 4, 4).permute(1, 2, 0), image[1, 4:, :4].float())
 
 
 def test_pictures_of_flat_cells_lose_only_their_edges_when_they_are_shrunk():
@@ -30,7 +36,7 @@ def test_errors_are_those_of_what_is_drawn():
     model = ImageVQConfig(quantiser=sizes).build({"image": image_grid(16, 4)}, seed=3).eval()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
     batch = ImageBatch(image=image, mask=None, label=torch.full((40,), -1), key=[""] * 40)
-    found = drawing_errors(model, [batch])
+    found = drawing_errors(model, [batch], [batch])
     drawn = model.reconstructed(batch).image.double()
     assert found.model == pytest.approx(float((drawn - image.double()).square().mean().sqrt()), rel=1e-5)
     assert found.used == len(model.quantiser.ids(image).unique()) <= 32
@@ -38,4 +44,4 @@ def test_errors_are_those_of_what_is_drawn():
     assert found.cells < found.colours
     assert found.held_out().score.best == "k-means of whole cells"
     with pytest.raises(ValueError, match="got none"):
-        drawing_errors(model, [])
+        drawing_errors(model, [], [batch])
