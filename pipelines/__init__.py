@@ -42,6 +42,11 @@ from .modalities.points.data import PointsData
 from .modalities.points.loader import points_loader
 from .modalities.points.read import PointSelection
 from .modalities.points.tokens import GroupTokens, VoxelTokens
+from .modalities.pose.batch import PoseBatch
+from .modalities.pose.camera import Cameras
+from .modalities.pose.clip import PoseClip
+from .modalities.pose.data import PoseData
+from .modalities.pose.loader import pose_loader
 from .modalities.split import Split
 from .modalities.text.batch import TextBatch
 from .modalities.text.data import TextData
@@ -59,6 +64,7 @@ __all__ = [
     "AudioData",
     "AudioVisualBatch",
     "AudioVisualData",
+    "Cameras",
     "CosineNoise",
     "Fbank",
     "Field",
@@ -82,6 +88,9 @@ __all__ = [
     "PointStats",
     "PointsBatch",
     "PointsData",
+    "PoseBatch",
+    "PoseClip",
+    "PoseData",
     "RollGain",
     "SpecAugment",
     "SpectrogramNoise",
@@ -103,6 +112,7 @@ __all__ = [
     "mix",
     "noisy_loader",
     "points_loader",
+    "pose_loader",
     "text_loader",
     "video_loader",
 ]

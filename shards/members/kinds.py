@@ -11,13 +11,14 @@ from .image import IMAGE
 from .member import Kind, Member
 from .mesh import MESH
 from .points import POINTS
+from .poses import POSES
 from .sound import SOUND
 from .text import BYTES, JSON, TEXT
 from .tokens import TOKENS
 from .video import VIDEO
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, SOUND, TEXT, TOKENS, VIDEO)
+    kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, POSES, SOUND, TEXT, TOKENS, VIDEO)
 }
 """Kinds by name. Members of other kinds are stored too; only their checksum is verified."""
 

@@ -80,6 +80,7 @@ NUMBERS: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
     "points": {
         "points.npy": {"n_points": (0, -1, HUGE), "n_columns": (0, -4, HUGE), "data_offset": (-128, 0, HUGE)},
     },
+    "pose": {"poses.npy": {"n_frames": (0, -1, 21, HUGE), "data_offset": (-128, 0, HUGE)}},
     "text": {
         "tokens.npy": {"n_tokens": (0, -1, 19, HUGE), "data_offset": (-128, 0, HUGE)},
         "words.npy": {"n_tokens": (0, 19, HUGE), "data_offset": (-128, 126, HUGE)},

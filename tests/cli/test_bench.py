@@ -18,6 +18,7 @@ SMALL = {
     "image": {"size": 32},
     "mesh": {"views": 2},
     "points": {"points": 64, "resolution": 16},
+    "pose": {"poses": 12},
     "text": {"length": 32},
     "video": {"frames": 4, "size": 32, "mask": "random"},
 }
@@ -28,6 +29,7 @@ STAGES = {
     "image": {"read", "decode", "convert", "mask", "collate"},
     "mesh": {"read", "convert", "mask", "collate"},
     "points": {"read", "convert", "mask", "collate"},
+    "pose": {"read", "convert", "mask", "collate"},
     "text": {"read", "convert", "mask", "collate"},
     "video": {"read", "decode", "convert", "flow", "mask", "collate"},
 }
@@ -37,6 +39,7 @@ UNITS = {
     "image": "pictures",
     "mesh": "meshes",
     "points": "clouds",
+    "pose": "clips",
     "text": "texts",
     "video": "clips",
 }

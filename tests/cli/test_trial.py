@@ -21,6 +21,7 @@ DEFAULTS = {
     "image": {"mask": masks.Random(ratio=0.75)},
     "mesh": {"mask": masks.MeshNodes(ratio=0.4)},
     "points": {"mask": masks.Padded(mask=masks.VoxelAware(foreground=0.95, background=0.99))},
+    "pose": {"mask": masks.Joints()},
     "text": {"mask": masks.Padded(mask=masks.WholeWords(ratio=0.15))},
     "video": {"mask": masks.MotionGuided(ratio=0.9)},
 }

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from maskstream.cli import main
+from maskstream.pages.figures.strokes import dots, lines
 from maskstream.pages.gallery import Media, gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
 from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
 from maskstream.pages.gallery.panels import sheet, token_maps
 from maskstream.pages.gallery.pose import JOINTS
-from maskstream.pages.gallery.project import box_edges, dots, fitted, lines, seen_from
+from maskstream.pages.gallery.project import box_edges, fitted, seen_from
 from maskstream.pages.gallery.scheme import Entry, facts_of
 from maskstream.pages.gallery.solids import edges_of, surface_points
 from maskstream.pages.gallery.words import cut, pieces_of

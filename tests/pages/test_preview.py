@@ -22,6 +22,7 @@ SMALL = {
     "image": {"size": 32},
     "mesh": {},
     "points": {"points": 64, "resolution": 16},
+    "pose": {"poses": 12},
     "text": {"length": 32, "packing": "row"},
     "video": {"frames": 4, "size": 32, "mask": "random"},
 }
@@ -32,6 +33,7 @@ PICTURES = {
     "image": {"picture of {}": 1, "what the encoder sees of {}": 1},
     "mesh": {"Field0 of {}": 1, "What the encoder sees of {}": 1},
     "points": {f"{what} of {{}}, angle {i}": 1 for what in ("The cloud", "What the encoder sees") for i in (1, 2)},
+    "pose": {},
     "text": {},
     "video": {"picture 4": 1, "seen 4": 1, "flow 4": 1},
 }
@@ -72,11 +74,12 @@ def masks_of(name, batch):
             [("nodes", b - a, int((~mask.masked[0, a:b]).sum()), int(of.sum()), int((mask.weight[0][of] == 0).sum()))]
             for (a, b), of in zip(spans, inside, strict=True)
         ]
-    several = (batch.video_mask, batch.audio_mask) if name == "audiovisual" else (batch.mask,)
+    parts = {"audiovisual": ("video_mask", "audio_mask"), "pose": ("mask_2d", "mask_3d")}.get(name, ("mask",))
+    several = [getattr(batch, part) for part in parts]
     return [
         [
             (
-                "tokens",
+                "joints" if name == "pose" else "tokens",
                 mask.masked.shape[1],
                 int((~mask.masked[i]).sum()),
                 int(mask.target_valid[i].sum()),

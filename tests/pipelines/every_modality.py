@@ -15,6 +15,7 @@ import torch
 
 from maskstream.pipelines import (
     AudioClip,
+    PoseClip,
     SpectrogramNoise,
     VideoClip,
     audio_loader,
@@ -23,6 +24,7 @@ from maskstream.pipelines import (
     masks,
     mesh_loader,
     points_loader,
+    pose_loader,
     text_loader,
     video_loader,
 )
@@ -39,6 +41,7 @@ from maskstream.pipelines.modalities.points.augment import PointAugment
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
+from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.video.data import VideoData
@@ -49,6 +52,7 @@ from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.points.encoder import PointEncoder
+from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.preprocess.source import Source as Raw
@@ -260,6 +264,38 @@ def open_mesh(split: Path, **options: Any) -> Loader[Any]:
     return mesh_loader(split, **MESH, **options)
 
 
+def random_motion(rng: np.random.Generator, frames: int) -> np.ndarray:
+    """A motion (frames, 17, 3) in metres, z upwards: a standing person whose joints sway and who drifts."""
+    standing = np.array(
+        [
+            *([0, 0, 0.9], [0.13, 0, 0.9], [0.13, 0, 0.45], [0.13, 0, 0], [-0.13, 0, 0.9], [-0.13, 0, 0.45]),
+            *([-0.13, 0, 0], [0, 0, 1.15], [0, 0, 1.4], [0, 0.05, 1.5], [0, 0, 1.65], [-0.2, 0, 1.4]),
+            *([-0.2, 0, 1.1], [-0.2, 0.1, 0.9], [0.2, 0, 1.4], [0.2, 0, 1.1], [0.2, 0.1, 0.9]),
+        ]
+    )
+    time = np.arange(frames)[:, None, None] / 50
+    sway = 0.1 * np.sin(2 * np.pi * (time * rng.uniform(0.5, 2, (1, 17, 1)) + rng.uniform(size=(1, 17, 3))))
+    return standing + sway + time * rng.normal(0, 0.3, (1, 1, 3)) * (1, 1, 0)
+
+
+def pose_samples(raw: Path) -> list[Sample]:
+    samples = []
+    for i in range(SAMPLES):
+        poses = random_motion(np.random.default_rng(i), 20 + 3 * i)
+        np.savez(raw / f"{i}.npz", positions=poses, rate_hz=50)
+        made = PoseEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.npz"))
+        members = {**made.members, "json": json_member(made.meta)}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
+    return samples
+
+
+POSE: dict[str, Any] = {"clip": PoseClip(frames=12), "mask": masks.Joints(frames=0.5, joints=5), "flip": 0.5}
+
+
+def open_pose(split: Path, **options: Any) -> Loader[Any]:
+    return pose_loader(split, **POSE, **options)
+
+
 STORY = "the quick brown fox jumped over the lazy dog and ran home while unbelievably many old birds sang"
 
 
@@ -344,6 +380,12 @@ MODALITIES: dict[str, Modality] = {
         loader=open_points,
         source=PointsData(**POINTS).source,
         component="points.npy",
+    ),
+    "pose": Modality(
+        samples=pose_samples,
+        loader=open_pose,
+        source=PoseData(**POSE).source,
+        component="poses.npy",
     ),
     "text": Modality(
         samples=text_samples,

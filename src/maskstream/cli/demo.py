@@ -13,7 +13,9 @@ from .terminal import say
 
 
 def demo(
-    modality: Annotated[str, typer.Argument(help="video, audio, audiovisual, image, text, points or mesh.")] = "video",
+    modality: Annotated[
+        str, typer.Argument(help="video, audio, audiovisual, image, text, points, mesh or pose.")
+    ] = "video",
 ) -> None:
     """Make sample shards of a modality, train on them for a few minutes, and write pages about data and model.
 

@@ -12,10 +12,13 @@ from .audiovisual import AUDIOVISUAL
 from .image import IMAGE
 from .mesh import MESH
 from .points import POINTS
+from .pose import POSE
 from .text import TEXT
 from .video import VIDEO
 
-MODALITIES: dict[str, Modality] = {one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT)}
+MODALITIES: dict[str, Modality] = {
+    one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT, POSE)
+}
 
 
 def modality_of(location: str | Path) -> Modality:

@@ -1,58 +1,10 @@
-"""Media for the gallery: joints of a motion capture, squares of a clip, sound at one rate, and what is not there."""
+"""Media for the gallery: squares of a clip, sound at one rate, and what is not there."""
 
 import av
 import numpy as np
 import pytest
 
-from maskstream.preprocess.gallery.bvh import read_bvh
 from maskstream.preprocess.gallery.media import gallery_media, read_clip, read_sound
-from maskstream.shards.errors import DatasetError
-
-ARM = """HIERARCHY
-ROOT Hip
-{
-  OFFSET 0 0 0
-  CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
-  JOINT Elbow
-  {
-    OFFSET 2 0 0
-    CHANNELS 3 Zrotation Xrotation Yrotation
-    End Site
-    {
-      OFFSET 1 0 0
-    }
-  }
-}
-MOTION
-Frames: 3
-Frame Time: 0.1
-0 0 0 0 0 0 0 0 0
-5 6 7 90 0 0 90 0 0
-0 0 0 0 0 90 0 90 0
-"""
-
-
-def test_joints_follow_their_parents_turns(tmp_path):
-    path = tmp_path / "arm.bvh"
-    path.write_text(ARM)
-    positions, parents, names = read_bvh(path)
-    assert names == ("Hip", "Elbow", "ElbowEnd")
-    assert parents.tolist() == [-1, 0, 1]
-    np.testing.assert_allclose(positions[0], [[0, 0, 0], [2, 0, 0], [3, 0, 0]], atol=1e-6)
-    # x turns to y about z, and again: the forearm points back along x.
-    np.testing.assert_allclose(positions[1], [[5, 6, 7], [5, 8, 7], [4, 8, 7]], atol=1e-5)
-    # x turns to -z about y; the elbow's turn about x leaves its own x where it is.
-    np.testing.assert_allclose(positions[2], [[0, 0, 0], [0, 0, -2], [0, 0, -3]], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"), [(ARM[:-20], "27 numbers, got"), (ARM.split("MOTION")[0], "no BVH file"), ("", "no BVH file")]
-)
-def test_a_capture_that_was_cut_short_is_refused(tmp_path, text, words):
-    path = tmp_path / "cut.bvh"
-    path.write_text(text)
-    with pytest.raises(DatasetError, match=words):
-        read_bvh(path)
 
 
 def test_every_fourth_frame_as_a_square(tmp_path):

@@ -12,7 +12,6 @@ from ...pipelines.modalities.video.clip import VideoClip
 from ...pipelines.modalities.video.loader import video_loader
 
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
-Motion = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], tuple[str, ...]]
 
 BOX = (0.2, 0.04, 0.87, 0.9)
 """Where the animal is in the last frame of the default clip: x0, y0, x1, y1 as shares of the picture."""
@@ -23,8 +22,8 @@ class Media:
     """Data of each kind. None means that there is none; the page then says so.
 
     video: uint8 (T, S, S, 3), T even. box: where an object lies in its last frame. speech, crowd: mono float32 (n,) at
-    16 kHz. animal, plane: vertices float32 (V, 3) and faces int32 (F, 3). walk: positions float32 (T, J, 3), parents
-    int64 (J,) and names of the joints. text: a page of English.
+    16 kHz. animal, plane: vertices float32 (V, 3) and faces int32 (F, 3). walk: float32 (T, 17, 3), z upwards. text: a
+    page of English.
     """
 
     video: npt.NDArray[np.uint8] | None = None
@@ -33,7 +32,7 @@ class Media:
     crowd: npt.NDArray[np.float32] | None = None
     animal: Mesh | None = None
     plane: Mesh | None = None
-    walk: Motion | None = None
+    walk: npt.NDArray[np.float32] | None = None
     text: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""Projection of points in space onto the page, and the paths that draw points, lines and boxes."""
+"""Projection of points in space onto the page, and the boxes there."""
 
 from __future__ import annotations
 
@@ -26,17 +26,6 @@ def fitted(flat: Floats, width: float, margin: float = 4.0) -> tuple[Floats, flo
     high = flat.reshape(-1, 2).max(axis=0)
     scale = (width - 2 * margin) / float(high[0] - low[0])
     return (flat - low) * scale + margin, float(high[1] - low[1]) * scale + 2 * margin
-
-
-def dots(flat: Floats) -> str:
-    """A path with a dot at each of the points (n, 2)."""
-    return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in flat.tolist())
-
-
-def lines(flat: Floats, pairs: npt.NDArray[np.integer[Any]]) -> str:
-    """A path with a line for each of `pairs` (n, 2), numbers of points (m, 2)."""
-    rounded = np.round(flat, 1)
-    return "".join(f"M{a:g} {b:g}L{c:g} {d:g}" for (a, b), (c, d) in rounded[pairs].tolist())
 
 
 CORNERS = np.array(list(product((0.0, 1.0), repeat=3)))

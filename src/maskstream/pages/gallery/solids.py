@@ -11,8 +11,9 @@ import torch
 from ...pipelines.masks import Cues, TokenGrid, submesh
 from ...pipelines.modalities.points.voxels import occupied_tokens, voxel_grid, voxel_places
 from ..figures.card import Drawing, Figure, Section
+from ..figures.strokes import dots, lines
 from .media import Media, Mesh
-from .project import Floats, box_corners, box_edges, dots, fitted, lines, seen_from
+from .project import Floats, box_corners, box_edges, fitted, seen_from
 from .scheme import Drawn, Paint, Scene, scheme_card, schemes_on
 
 RESOLUTION, PATCH, POINTS = 64, 4, 2048

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ...shards.errors import DatasetError
+from ..reject import RejectError
+from ..source_file import check_source_file
+from .motion import Floats, Motion, upright
 
-Floats = npt.NDArray[np.float64]
+_CHANNELS = frozenset(f"{axis}{what}" for axis in "XYZ" for what in ("position", "rotation"))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,28 +24,52 @@ class _Joint:
     channels: list[str] = field(default_factory=list)
 
 
-def read_bvh(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], tuple[str, ...]]:
-    """Positions float32 (T, J, 3) in the file's units, parents int64 (J,) (-1: none), and the joints' names.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capture:
+    """A motion capture in the file's units and axes.
 
-    The ends of limbs ("End Site") are joints too, named after their parent. Raises DatasetError if the file is
-    truncated.
+    places: float64 (T, J, 3). parents: int64 (J,), -1 for none. names: of the joints; the ends of limbs ("End Site")
+    are joints too, named after their parent (HeadEnd). frame_s: seconds from one frame to the next.
     """
-    hierarchy, mark, motion = path.read_text(encoding="utf-8").partition("MOTION")
-    joints = _joints(hierarchy)
-    lines = motion.split("\n", 3)
-    if not mark or len(lines) < 4:
-        raise DatasetError(f"{path} is no BVH file with a MOTION section")
-    frames = int(lines[1].split()[-1])
-    values = np.array(lines[3].split(), dtype=np.float64)
+
+    places: Floats
+    parents: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    frame_s: float
+
+    def motion(self, unit_m: float, up: Literal["y", "z"]) -> Motion:
+        """The motion, where a unit of the file is `unit_m` metres and its axis `up` points upwards."""
+        places = self.places * unit_m
+        times: Floats = np.arange(len(places), dtype=np.float64) * self.frame_s
+        return Motion(places=upright(places) if up == "y" else places, names=self.names, times_s=times)
+
+
+def read_bvh(path: Path) -> Capture:
+    """The joints of a capture. Raises RejectError if the file is no BVH or is truncated."""
+    check_source_file(path)
+    hierarchy, mark, motion = path.read_bytes().decode("utf-8", "replace").partition("MOTION")
+    lines = motion.strip().split("\n", 2)
+    if not mark or len(lines) < 3:
+        raise RejectError("decode", "is no BVH file with a HIERARCHY and a MOTION section")
+    try:
+        joints = _joints(hierarchy)
+        frames, frame_s = int(lines[0].split()[-1]), float(lines[1].split()[-1])
+        values = np.array(lines[2].split(), dtype=np.float64)
+    except (ValueError, IndexError) as error:
+        raise RejectError("decode", f"is no BVH file that can be read ({type(error).__name__}: {error})") from error
     n_channels = sum(len(joint.channels) for joint in joints)
-    if values.size != frames * n_channels:
-        raise DatasetError(
-            f"{path} is truncated: {frames} frames of {n_channels} channels need {frames * n_channels} numbers, got "
-            f"{values.size}"
+    if not joints or frames < 1 or values.size != frames * n_channels:
+        raise RejectError(
+            "decode",
+            f"is truncated: {frames} frames of {n_channels} channels need {frames * n_channels} numbers, got "
+            f"{values.size}",
         )
-    positions = _positions(joints, values.reshape(frames, n_channels))
-    parents = np.array([joint.parent for joint in joints], dtype=np.int64)
-    return positions.astype(np.float32), parents, tuple(joint.name for joint in joints)
+    return Capture(
+        places=_positions(joints, values.reshape(frames, n_channels)),
+        parents=np.array([joint.parent for joint in joints], dtype=np.int64),
+        names=tuple(joint.name for joint in joints),
+        frame_s=frame_s,
+    )
 
 
 def _joints(hierarchy: str) -> list[_Joint]:
@@ -62,6 +89,8 @@ def _joints(hierarchy: str) -> list[_Joint]:
             case ["OFFSET", x, y, z]:
                 joints[-1].offset = np.array([float(x), float(y), float(z)])
             case ["CHANNELS", _, *names]:
+                if strange := [name for name in names if name not in _CHANNELS]:
+                    raise ValueError(f"there is no channel {strange[0]!r}")
                 joints[-1].channels = names
     return joints
 

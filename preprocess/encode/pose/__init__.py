@@ -1,0 +1,1 @@
+"""Encodes motions of skeletons."""

@@ -1,0 +1,114 @@
+"""The encoder of motions: the member `poses.npy`, Human3.6M's 17 joints in metres at a fixed rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ....shards.config import Config
+from ....shards.media.h36m import PARENTS
+from ....shards.members.poses import poses_member
+from ...source import Source
+from ..encoder import Encoded
+from ..reject import RejectError
+from .bvh import read_bvh
+from .deepmimic import read_deepmimic
+from .lugaru import read_lugaru
+from .motion import Floats, Motion
+from .npz import read_npz
+from .psa import read_psa
+from .resample import resampled
+from .rigs import in_h36m
+
+FORMAT = "format"
+"""The entry of a source's meta that names its format, where the file's suffix does not."""
+POSE_SUFFIXES = frozenset({".bvh", ".npz", ".psa"})
+LEG_M = (0.3, 2.5)
+"""The legal lengths of a leg from hip to ankle."""
+FARTHEST_M = 1e5
+_MOST_FRAMES = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseEncoder(Config):
+    """Encodes motions at `rate_hz` frames per second; Human3.6M has 50.
+
+    BVH files do not say their unit and axes: bvh_unit_m is a unit in metres, bvh_up the axis that points upwards.
+    """
+
+    modality: ClassVar[str] = "pose"
+
+    rate_hz: float = 50.0
+    bvh_unit_m: float = 0.01
+    bvh_up: Literal["y", "z"] = "y"
+
+    def __post_init__(self) -> None:
+        if not (self.rate_hz > 0 and self.bvh_unit_m > 0):
+            raise ValueError(f"rate_hz and bvh_unit_m must be above 0, got {self.rate_hz} and {self.bvh_unit_m}")
+        if self.bvh_up not in ("y", "z"):
+            raise ValueError(f"bvh_up is y or z, got {self.bvh_up!r}")
+
+    @property
+    def profile(self) -> str:
+        """The only profile: pose."""
+        return "pose"
+
+    def encode(self, source: Source) -> Encoded:
+        """Encode a motion. meta["format"] is its format (bvh, npz, psa, lugaru, deepmimic), by default the suffix."""
+        found, rig = self._read(source)
+        poses = self._at_rate(found).places
+        seconds = float(found.times_s[-1] - found.times_s[0])
+        return Encoded(
+            members={"poses.npy": poses_member(poses, self.rate_hz)},
+            meta={"n_frames": len(poses), "seconds": round(seconds, 6), "rig": rig, "n_poses": len(found.places)},
+        )
+
+    def motion(self, source: Source) -> Motion:
+        """The motion of Human3.6M's joints at the encoder's rate. Raises RejectError as `encode` does."""
+        return self._at_rate(self._read(source)[0])
+
+    def _at_rate(self, found: Motion) -> Motion:
+        seconds = float(found.times_s[-1] - found.times_s[0])
+        if seconds * self.rate_hz > _MOST_FRAMES:
+            raise RejectError("check", f"lasts {seconds:g} s, which is more than {_MOST_FRAMES:,} frames")
+        made = resampled(found, self.rate_hz)
+        check_size(made.places)
+        return made
+
+    def _read(self, source: Source) -> tuple[Motion, str]:
+        """The joints of Human3.6M in a file, and the name of its rig."""
+        readers: Mapping[str, Callable[[Path], Motion]] = {
+            "bvh": self._bvh,
+            "npz": read_npz,
+            "psa": read_psa,
+            "lugaru": read_lugaru,
+            "deepmimic": read_deepmimic,
+        }
+        form = str(source.meta.get(FORMAT, source.path.suffix.lower().removeprefix(".")))
+        if form not in readers:
+            raise RejectError("open", f"{source.path.name} is no motion; legal formats are {', '.join(readers)}")
+        try:
+            return in_h36m(readers[form](source.path))
+        except OSError as error:
+            raise RejectError("open", f"cannot be read: {error.strerror}") from error
+
+    def _bvh(self, path: Path) -> Motion:
+        return read_bvh(path).motion(self.bvh_unit_m, self.bvh_up)
+
+
+def check_size(poses: Floats) -> None:
+    """Raise RejectError unless the legs of poses (T, 17, 3) have the length of a person's; most are wrong by a unit."""
+    if (far := float(np.abs(poses).max())) > FARTHEST_M:
+        raise RejectError("check", f"a joint is {far:.3g} m from the origin, and at most {FARTHEST_M:g} m are legal")
+    bones = np.linalg.norm(poses - poses[:, PARENTS], axis=-1)
+    leg = float(bones[:, [2, 3, 5, 6]].sum(axis=1).mean() / 2)
+    if not LEG_M[0] <= leg <= LEG_M[1]:
+        raise RejectError(
+            "check",
+            f"the legs are {leg:.3g} m long, and {LEG_M[0]} to {LEG_M[1]} m are legal: the file has another unit (of "
+            "BVH give it, such as --set bvh_unit_m=0.0254)",
+        )

@@ -1,0 +1,75 @@
+"""Motions of skeletons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..modality import Demo, Modality
+from ..pages.figures.card import label_names
+from ..pages.figures.pose import PoseFigures
+from ..pages.report.works.pose import show
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.pose.clip import PoseClip
+from ..pipelines.modalities.pose.data import PoseData, pose_grid
+from ..preprocess.encode.pose.encoder import PoseEncoder
+from ..shards.format.component import component_of
+from ..shards.format.manifest import Manifest
+from ..shards.members.poses import POSES
+from ..train.models.pose_model import PoseModelConfig
+from ..trial import MaskArgument, Trial, given, option
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseTrial(Trial):
+    """The options for clips of poses, whose tokens are joints of frames."""
+
+    masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="mpm", grid=pose_grid(243, 17)),)
+
+    poses: int | None = option("Poses per clip", default=PoseClip().frames, least=1, panel="Poses")
+
+    def chosen(self) -> PoseData:
+        """The data config of the chosen clip."""
+        return PoseData(clip=PoseClip(**given(frames=self.poses)))
+
+    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+        """`data` with clips no longer than most motions, if no length was chosen."""
+        if self.poses is not None or not isinstance(data, PoseData):
+            return data
+        facts = component_of(manifest.components, (POSES.name,), data.component).facts
+        frames = int(np.median(facts["n_frames"])) // data.clip.stride
+        return replace(data, clip=replace(data.clip, frames=min(max(frames, 9), data.clip.frames)))
+
+
+def figures(data: DataConfig[Any], location: str | Path) -> PoseFigures:
+    """The figures of clips of poses."""
+    if not isinstance(data, PoseData):
+        raise ValueError(f"figures of poses need a PoseData, got {type(data).__name__}")
+    manifest = Manifest.load(location)
+    rate_hz = component_of(manifest.components, (POSES.name,), data.component).facts["rate_hz"]
+    return PoseFigures(clip=data.clip, rate_hz=float(np.median(rate_hz)), label_names=label_names(manifest.info))
+
+
+POSE = Modality(
+    name="pose",
+    unit="clip",
+    units="clips",
+    kinds=(POSES.name,),
+    encoder=PoseEncoder,
+    trial=PoseTrial,
+    figures=figures,
+    works={PoseModelConfig: show},
+    demo=Demo(
+        recipe="mpm-tiny",
+        more=(  # lifting after the pre-training, and from scratch
+            "train mpm-tiny-lift --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
+            "report {run}/pre-trained --data {data}/val --out {run}/pre-trained.html",
+            "train mpm-tiny-lift --data {data}/train --out {run}/scratch",
+            "report {run}/scratch --data {data}/val --out {run}/scratch.html",
+        ),
+    ),
+    stages={"convert": ("Drawing cameras and taking pictures", "more cores would help")},
+)

@@ -1,0 +1,101 @@
+"""Figures of poses: what the camera sees, the same from the side, with the masks over both, and what a model makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ...pipelines.masks.core.batch import MaskBatch
+from ...pipelines.modalities.pose.batch import PoseBatch
+from ...pipelines.modalities.pose.clip import PoseClip
+from .card import Card, Drawing, Facts, label_words
+from .figures import mask_facts
+from .skeleton import ACROSS, skeletons
+from .strokes import Floats
+from .tokens import MaskRow
+from .words import plural
+
+Int64s = npt.NDArray[np.int64]
+CAMERA = "As the camera sees it"
+SIDE = "From the camera's right"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseFigures:
+    """Of clips of poses. rate_hz: the frames of a stored motion per second."""
+
+    clip: PoseClip
+    rate_hz: float
+    label_names: Sequence[str] = ()
+
+    def about(self, batch: PoseBatch) -> tuple[str, dict[str, str]]:
+        """How clips and their pictures are made."""
+        n, step_s = len(batch), self.clip.stride / self.rate_hz
+        frames, joints = batch.pose_3d.shape[1:3]
+        lede = (
+            f"{plural(n, 'clip')} of poses as the training loop receives {'it' if n == 1 else 'them'}: the picture of "
+            f"a camera that was drawn for the clip, and the pose in 3-D, each with a mask of its own. {ACROSS} of the "
+            "frames are drawn. From the side, the camera is to the left."
+        )
+        return lede, {"clip": f"{frames} frames, {1000 * step_s:.0f} ms apart", "joints": str(joints)}
+
+    def sample(self, batch: PoseBatch, i: int) -> Card:
+        """The picture and the side of a clip, and what the masks hide of them."""
+        at = shown_frames(batch.pose_3d.shape[1])
+        figures, facts = [], []
+        for title, flat, mask in self._both(batch, i):
+            alt = f"{title} of {batch.key[i]}"
+            figures.append(skeletons(flat[at], hidden=_hidden(mask, i, flat.shape[:2], at), title=title, alt=alt))
+            if mask is not None:
+                counts = mask_facts(MaskRow.of(mask, i).counts, "joints")
+                facts.append(Facts(items=counts, title="The picture" if mask is batch.mask_2d else "In 3-D"))
+        distance = float(batch.root[i, :, 2].mean())
+        return Card(
+            key=batch.key[i],
+            words=f"the camera is {distance:.1f} m away",
+            label=label_words(int(batch.label[i]), self.label_names),
+            facts=tuple(facts),
+            figures=tuple(figures),
+            missing=() if facts else ("The loader was built without a mask.",),
+        )
+
+    def compared(self, batch: PoseBatch, made: PoseBatch, i: int) -> Card:
+        """What the masks left of the clip, and the model's poses over the true ones, where they differ."""
+        at = shown_frames(batch.pose_3d.shape[1])
+        figures: list[Drawing] = []
+        for (title, flat, mask), (_, own, _) in zip(self._both(batch, i), self._both(made, i), strict=True):
+            alt = f"{title} of {batch.key[i]}"
+            hidden = _hidden(mask, i, flat.shape[:2], at)
+            if hidden is not None:
+                figures.append(skeletons(flat[at], hidden=hidden, title=f"{title}: seen", alt=f"{alt}, what is seen"))
+            if np.array_equal(own, flat):
+                figures.append(skeletons(flat[at], title=title, alt=alt))
+            else:
+                figures.append(skeletons(flat[at], made=own[at], title=f"{title}: made", alt=f"{alt}, made"))
+        return Card(key=batch.key[i], words=plural(batch.pose_3d.shape[1], "frame"), figures=tuple(figures))
+
+    def _both(self, batch: PoseBatch, i: int) -> tuple[tuple[str, Floats, MaskBatch | None], ...]:
+        """Title, pose (T, J, 2) on the page and mask, of the picture and of the view from the side."""
+        return (
+            (CAMERA, batch.pose_2d[i].float().numpy(), batch.mask_2d),
+            (SIDE, from_the_side(batch.pose_3d[i]), batch.mask_3d),
+        )
+
+
+def from_the_side(pose_3d: Tensor) -> Floats:
+    """Poses (T, J, 3) in the axes of a camera as another one at a right angle to it sees them: (T, J, 2)."""
+    return pose_3d[..., [2, 1]].float().numpy()
+
+
+def shown_frames(frames: int) -> Int64s:
+    """The frames that are drawn, spread over the clip."""
+    return np.unique(np.linspace(0, frames - 1, ACROSS).round().astype(np.int64))
+
+
+def _hidden(mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s) -> npt.NDArray[np.bool_] | None:
+    """The joints that a mask hides in the frames `at`, bool (frames, J)."""
+    return None if mask is None else mask.masked[i].numpy().reshape(shape)[at]

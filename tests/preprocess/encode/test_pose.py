@@ -1,0 +1,302 @@
+"""Motions of every format: joints where an independent calculation has them, in metres, and what is refused."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from maskstream.preprocess.encode.pose.bvh import read_bvh
+from maskstream.preprocess.encode.pose.deepmimic import NUMBERS, read_deepmimic
+from maskstream.preprocess.encode.pose.encoder import PoseEncoder
+from maskstream.preprocess.encode.pose.lugaru import JOINTS as LUGARU
+from maskstream.preprocess.encode.pose.lugaru import read_lugaru
+from maskstream.preprocess.encode.pose.motion import Motion, upright
+from maskstream.preprocess.encode.pose.psa import BIPED, read_psa
+from maskstream.preprocess.encode.pose.resample import resampled
+from maskstream.preprocess.encode.pose.rigs import RIGS, in_h36m
+from maskstream.preprocess.encode.reject import RejectError
+from maskstream.preprocess.source import Source
+from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
+from maskstream.shards.media.npy import read_npy
+
+from ...pipelines.every_modality import random_motion
+
+ARM = """HIERARCHY
+ROOT Hip
+{
+  OFFSET 0 0 0
+  CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+  JOINT Elbow
+  {
+    OFFSET 2 0 0
+    CHANNELS 3 Zrotation Xrotation Yrotation
+    End Site
+    {
+      OFFSET 1 0 0
+    }
+  }
+}
+MOTION
+Frames: 3
+Frame Time: 0.1
+0 0 0 0 0 0 0 0 0
+5 6 7 90 0 0 90 0 0
+0 0 0 0 0 90 0 90 0
+"""
+
+
+def lengths(poses):
+    return np.linalg.norm(poses - poses[:, PARENTS], axis=-1)
+
+
+def encoded(path, **meta):
+    made = PoseEncoder().encode(Source(id="a", path=path, meta=meta))
+    return read_npy(made.members["poses.npy"].data), made
+
+
+def test_joints_of_a_capture_follow_their_parents_turns(tmp_path):
+    path = tmp_path / "arm.bvh"
+    path.write_text(ARM)
+    found = read_bvh(path)
+    assert found.names == ("Hip", "Elbow", "ElbowEnd")
+    assert found.parents.tolist() == [-1, 0, 1]
+    assert found.frame_s == 0.1
+    np.testing.assert_allclose(found.places[0], [[0, 0, 0], [2, 0, 0], [3, 0, 0]], atol=1e-9)
+    # x turns to y about z, and again: the forearm points back along x.
+    np.testing.assert_allclose(found.places[1], [[5, 6, 7], [5, 8, 7], [4, 8, 7]], atol=1e-9)
+    # x turns to -z about y; the elbow's turn about x leaves its own x where it is.
+    np.testing.assert_allclose(found.places[2], [[0, 0, 0], [0, 0, -2], [0, 0, -3]], atol=1e-9)
+    np.testing.assert_allclose(found.motion(0.01, "y").places[1, 0], [0.05, -0.07, 0.06])
+    np.testing.assert_allclose(found.motion(2, "z").places[1, 0], [10, 12, 14])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ARM[:-20], "27 numbers, got"),
+        (ARM.split("MOTION")[0], "no BVH file"),
+        ("", "no BVH file"),
+        (ARM.replace("5 6 7", "5 x 7"), "could not convert"),
+        (ARM.replace("Xposition", "Wposition"), "no channel 'Wposition'"),
+        (ARM.replace("ROOT Hip\n{", ""), "no BVH file that can be read"),
+    ],
+)
+def test_a_capture_that_is_damaged_is_refused(tmp_path, text, words):
+    path = tmp_path / "cut.bvh"
+    path.write_text(text)
+    with pytest.raises(RejectError, match=words):
+        read_bvh(path)
+
+
+def lugaru_bytes(keys, speed):
+    """A file of key poses (T, 20, 3)."""
+    joints = keys.shape[1]
+    data = struct.pack(">2i", len(keys), joints)
+    for pose, one in zip(keys, speed, strict=True):
+        data += (
+            pose.astype(">f4").tobytes() + np.zeros(joints, ">f4").tobytes() + bytes(joints) + struct.pack(">f", one)
+        )
+    return data + bytes(84)
+
+
+def test_key_poses_of_lugaru(tmp_path):
+    rng = np.random.default_rng(0)
+    keys = rng.normal(size=(4, 20, 3))
+    path = tmp_path / "Kick"
+    path.write_bytes(lugaru_bytes(keys, [5.0, 2.5, 10.0, 1.0]))
+    found = read_lugaru(path)
+    np.testing.assert_allclose(found.times_s, [0, 0.1, 0.3, 0.35])
+    np.testing.assert_allclose(found.places[..., 2], 0.2 * keys[..., 1], rtol=1e-6)
+    np.testing.assert_allclose(found.places[..., 0], 0.2 * keys[..., 0], rtol=1e-6)
+    # Both frames are right-handed: three points and their turn have the same volume.
+    volume = np.linalg.det(found.places[:, :3])
+    np.testing.assert_allclose(volume, 0.2**3 * np.linalg.det(keys[:, :3]), rtol=1e-4)
+    in_order, rig = in_h36m(found)
+    assert rig == "Lugaru"
+    np.testing.assert_array_equal(in_order.places[:, 3], found.places[:, LUGARU.index("right ankle")])
+    middle = found.places[:, [LUGARU.index("left shoulder"), LUGARU.index("right shoulder")]].mean(axis=1)
+    np.testing.assert_allclose(in_order.places[:, JOINTS.index("thorax")], middle)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 100, 351])
+def test_a_lugaru_file_that_is_cut_is_refused(tmp_path, cut):
+    path = tmp_path / "Kick"
+    path.write_bytes(lugaru_bytes(np.zeros((1, 20, 3)), [1.0])[:cut])
+    with pytest.raises(RejectError, match=r"too few|truncated"):
+        read_lugaru(path)
+
+
+def test_one_key_pose_and_a_speed_of_zero_are_refused(tmp_path):
+    path = tmp_path / "Kick"
+    path.write_bytes(lugaru_bytes(np.zeros((1, 20, 3)), [1.0]))
+    with pytest.raises(RejectError, match="1 pose; a motion needs two"):
+        read_lugaru(path)
+    path.write_bytes(lugaru_bytes(np.zeros((2, 20, 3)), [1.0, 0.0]))
+    with pytest.raises(RejectError, match="speed"):
+        read_lugaru(path)
+
+
+def humanoid(tmp_path, frames):
+    path = tmp_path / "motion.txt"
+    path.write_text(json.dumps({"Loop": "wrap", "Frames": frames}))
+    return path
+
+
+def standing():
+    """A frame in which nothing is turned."""
+    frame = np.zeros(NUMBERS)
+    frame[0], frame[2] = 0.05, 0.9
+    frame[[4, 8, 12, 16, 21, 25, 30, 35, 39]] = 1
+    return frame
+
+
+def test_a_standing_humanoid_stands_and_its_turns_are_those_of_scipy(tmp_path):
+    rng = np.random.default_rng(0)
+    turned = standing()
+    root, chest, hip, shoulder = Rotation.random(4, rng=rng)
+    for at, turn in ((4, root), (8, chest), (16, hip), (39, shoulder)):
+        turned[at : at + 4] = turn.as_quat(scalar_first=True)
+    turned[20], turned[43] = -0.7, 1.1
+    found = read_deepmimic(humanoid(tmp_path, [standing().tolist(), turned.tolist()]))
+    place = dict(zip(found.names, np.moveaxis(found.places, 1, 0), strict=True))
+    assert place["right_ankle"][0, 2] == pytest.approx(0.9 - 0.421546 - 0.40987)
+    assert place["head"][0, 2] > place["neck"][0, 2] > place["chest"][0, 2] > 0.9
+    np.testing.assert_allclose(found.times_s, [0, 0.05])
+    start = np.array([0, 0.9, 0])
+    knee = start + root.apply(np.array([0, 0, 0.084887]) + hip.apply([0, -0.421546, 0]))
+    ankle = knee + (root * hip * Rotation.from_euler("z", -0.7)).apply([0, -0.40987, 0])
+    elbow = start + root.apply(np.array([0, 0.236151, 0]) + chest.apply([-0.02405, 0.2435, -0.18311]))
+    elbow += (root * chest * shoulder).apply([0, -0.274788, 0])
+    wrist = elbow + (root * chest * shoulder * Rotation.from_euler("z", 1.1)).apply([0, -0.258947, 0])
+    for name, wanted in (("right_knee", knee), ("right_ankle", ankle), ("left_elbow", elbow), ("left_wrist", wrist)):
+        np.testing.assert_allclose(place[name][1], upright(wanted), atol=1e-9)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"Frames": [[1, 2]]}', '{"Frames": "x"}', "[" * 100_000])
+def test_what_is_no_humanoid_is_refused(tmp_path, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    with pytest.raises(RejectError):
+        read_deepmimic(path)
+
+
+def psa_bytes(places, frame_ms=40.0):
+    """A file of bones (T, B, 3)."""
+    frames, n_bones = places.shape[:2]
+    values = np.concatenate([places, np.zeros((frames, n_bones, 4))], axis=2).astype("<f4").tobytes()
+    rest = struct.pack("<I", 4) + b"name" + struct.pack("<f2I", frame_ms, n_bones, frames) + values
+    return b"PSSA" + struct.pack("<2I", 1, len(rest)) + rest
+
+
+def test_bones_of_0ad_change_hands(tmp_path):
+    places = np.random.default_rng(0).normal(size=(3, len(BIPED), 3))
+    path = tmp_path / "a.psa"
+    path.write_bytes(psa_bytes(places))
+    found = read_psa(path)
+    np.testing.assert_allclose(found.times_s, [0, 0.04, 0.08])
+    np.testing.assert_allclose(found.places[..., 2], 0.4 * places[..., 1], rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.det(found.places[:, :3]), -(0.4**3) * np.linalg.det(places[:, :3]), rtol=1e-4)
+    assert in_h36m(found)[1] == "0 A.D."
+
+
+def test_psa_files_that_are_cut_or_of_others_are_refused(tmp_path):
+    whole = psa_bytes(np.zeros((3, len(BIPED), 3)))
+    path = tmp_path / "a.psa"
+    for data, words in (
+        (whole[:10], "truncated"),
+        (whole[:-4], "truncated"),
+        (b"PSMD" + whole[4:], "no PSA"),
+        (psa_bytes(np.zeros((3, 7, 3))), "7 bones"),
+        (psa_bytes(np.zeros((3, len(BIPED), 3)), frame_ms=0), "0.0 ms"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(RejectError, match=words):
+            read_psa(path)
+
+
+def test_an_npz_comes_back_as_it_was_written(tmp_path):
+    poses = random_motion(np.random.default_rng(0), 40)
+    np.savez_compressed(tmp_path / "a.npz", positions=poses, rate_hz=50.0)
+    found, made = encoded(tmp_path / "a.npz")
+    np.testing.assert_allclose(found, poses, atol=1e-6)
+    assert made.meta["rig"] == "Human3.6M"
+    assert (made.members["poses.npy"].facts["n_frames"], made.members["poses.npy"].facts["rate_hz"]) == (40, 50.0)
+    shuffled = np.random.default_rng(1).permutation(20)
+    more = np.zeros((40, 20, 3))
+    more[:, shuffled[:17]] = poses
+    np.savez(tmp_path / "b.npz", positions=more, rate_hz=50, joints=shuffled[:17])
+    np.testing.assert_array_equal(encoded(tmp_path / "b.npz")[0], found)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"rate_hz": 50}, "no array 'positions'"),
+        ({"positions": np.zeros((3, 17, 3))}, "no array 'rate_hz'"),
+        ({"positions": np.zeros((3, 18, 3)), "rate_hz": 50}, "18 joints"),
+        ({"positions": np.zeros((3, 17, 2)), "rate_hz": 50}, r"\(3, 17, 2\)"),
+        ({"positions": np.zeros((3, 18, 3)), "rate_hz": 50, "joints": np.arange(2, 19)}, "18 joints"),
+        ({"positions": np.zeros((3, 17, 3)), "rate_hz": 0}, "above 0"),
+        ({"positions": np.zeros((3, 17, 3)), "rate_hz": np.nan}, "above 0"),
+        ({"positions": np.full((3, 17, 3), np.inf), "rate_hz": 50}, "not finite"),
+        ({"positions": np.array({"S1": 1}, dtype=object), "rate_hz": 50}, "no NPZ file of numbers"),
+        ({"positions": 1e6 + random_motion(np.random.default_rng(0), 5), "rate_hz": 50}, "from the origin"),
+        ({"positions": random_motion(np.random.default_rng(0), 2), "rate_hz": 500}, "1 pose"),
+        ({"positions": 100 * random_motion(np.random.default_rng(0), 5), "rate_hz": 50}, "legs are 9.* m long"),
+    ],
+)
+def test_npz_files_that_are_no_motions_are_refused(tmp_path, arrays, words):
+    np.savez(tmp_path / "a.npz", allow_pickle=True, **arrays)
+    with pytest.raises(RejectError, match=words):
+        encoded(tmp_path / "a.npz")
+
+
+def test_unknown_formats_and_rigs_are_named(tmp_path):
+    (tmp_path / "a.fbx").write_bytes(b"x")
+    with pytest.raises(RejectError, match="legal formats are bvh, npz"):
+        encoded(tmp_path / "a.fbx")
+    motion = Motion(places=np.zeros((2, 3, 3)), names=("Hips", "RightHip", "Tail"), times_s=np.arange(2.0))
+    with pytest.raises(RejectError, match="BVH with hips, knees and ankles would need Chest, HeadEnd"):
+        in_h36m(motion)
+    assert all(len(rig) == len(JOINTS) for rig in RIGS.values())
+
+
+def test_bones_keep_their_lengths_between_two_frames():
+    rng = np.random.default_rng(0)
+    unit = rng.normal(size=(5, 17, 3))
+    unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
+    poses = unit * rng.uniform(0.1, 0.5, (17, 1))
+    for joint in range(1, 17):
+        poses[:, joint] += poses[:, PARENTS[joint]]
+    motion = Motion(places=poses, names=JOINTS, times_s=np.array([0, 0.1, 0.3, 0.4, 0.6]) + 7)
+    made = resampled(motion, 100).places
+    assert made.shape == (61, 17, 3)
+    np.testing.assert_allclose(made[[0, 10, 30, 40, 60]], poses, atol=1e-9)
+    np.testing.assert_allclose(lengths(made)[:, 1:], np.broadcast_to(lengths(poses)[:1, 1:], (61, 16)), atol=1e-9)
+    np.testing.assert_allclose(made[5, 0], (poses[0, 0] + poses[1, 0]) / 2)
+
+
+def test_a_motion_at_its_own_rate_stays_and_twice_the_rate_has_it_at_every_second_frame():
+    poses = random_motion(np.random.default_rng(0), 30)
+    motion = Motion(places=poses, names=JOINTS, times_s=np.arange(30) / 30)
+    np.testing.assert_allclose(resampled(motion, 30).places, poses, atol=1e-9)
+    np.testing.assert_allclose(resampled(motion, 60).places[::2], poses, atol=1e-9)
+
+
+def test_mirrored_joints_and_bones():
+    assert [MIRRORED[one] for one in MIRRORED] == list(range(17))
+    for joint, name in enumerate(JOINTS):
+        other = name.replace("left", "L").replace("right", "left").replace("L", "right")
+        assert JOINTS[MIRRORED[joint]] == other
+    assert len(bones(17)) == 16
+    kept = [name for name in JOINTS if name != "neck"]
+    assert {(kept[a], kept[b]) for a, b in bones(16)} >= {("head", "thorax"), ("thorax", "spine")}
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="above 0"):
+        PoseEncoder(rate_hz=0)
+    with pytest.raises(ValueError, match="bvh_up"):
+        PoseEncoder(bvh_up="x")
