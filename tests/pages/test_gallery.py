@@ -13,7 +13,6 @@ from maskstream.pages.gallery.audio import COMPLEX_RATIO
 from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
 from maskstream.pages.gallery.panels import sheet, token_maps
-from maskstream.pages.gallery.pose import JOINTS
 from maskstream.pages.gallery.project import box_edges, fitted, seen_from
 from maskstream.pages.gallery.scheme import Entry, facts_of
 from maskstream.pages.gallery.solids import edges_of, surface_points
@@ -39,7 +38,7 @@ def media():
         crowd=rng.normal(size=130_000).astype(np.float32),
         animal=tetrahedron(),
         plane=tetrahedron(),
-        walk=(rng.normal(size=(300, 17, 3)).astype(np.float32), np.zeros(17, np.int64), JOINTS),
+        walk=rng.normal(size=(300, 17, 3)).astype(np.float32),
         text="To Sherlock Holmes she is always the woman. I have seldom heard him mention her. " * 3,
     )
 
