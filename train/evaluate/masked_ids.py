@@ -117,11 +117,10 @@ def hidden_id_losses(model: GenerativeEncoder, measured: Iterable[ImageBatch], c
     )
 
 
-def held_out(config: ImageData, model: GenerativeEncoder, data: str | Path, measured: list[ImageBatch]) -> HeldOut:
-    """The losses on held-out pictures with the recipe's masks, compared with counts of the split `trained_on`."""
+def training_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
+    """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
     trained = trained_on(data)
     n = min(len(Manifest.load(trained)), COUNTED)
+    size = min(n, _AT_ONCE)
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
-    read = batches(plain, trained, size=min(n, _AT_ONCE), samples=n, shuffle=True)
-    counts = IdCounts.of((model.vq.ids(batch.image) for batch in read), model.blank)
-    return hidden_id_losses(model, measured, counts).held_out(config)
+    return list(batches(plain, trained, size=size, samples=n // size * size, shuffle=True))

@@ -41,7 +41,7 @@ def mage_base() -> Recipe[ImageBatch]:
 
 
 def mage_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 8 x 8 ids of a run of `vq-tiny` in runs/vq-tiny (train it first), a 1.5 M
+    """The same method for two CPU cores: 8 x 8 ids of a run of `vq-tiny` in runs/vq-tiny (train it first), a 1.3 M
     parameter model.
     """
     return replace(
@@ -92,7 +92,7 @@ def lmd_base() -> Recipe[ImageBatch]:
 
 def lmd_tiny() -> Recipe[ImageBatch]:
     """The same method for two CPU cores: 12 x 12 latents of a run of `vq-tiny` in runs/vq-tiny (train it first) in 36
-    patches, a 1.1 M parameter model.
+    patches, a 1.0 M parameter model.
     """
     return replace(
         lmd_base(),
@@ -106,7 +106,7 @@ def lmd_tiny() -> Recipe[ImageBatch]:
         ),
         model=LatentAutoencoderConfig(width=128, depth=4, heads=4, decoder_width=96, decoder_depth=2, decoder_heads=3),
         optimiser=OptimiserConfig(max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=400),
     )
 
 

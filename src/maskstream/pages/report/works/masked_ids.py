@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
-from ....train.evaluate.iterative import filled
-from ....train.evaluate.masked_ids import held_out
+from ....train.evaluate.generated_pictures import TEMPERATURE, generated_ids, set_distances
+from ....train.evaluate.masked_ids import IdCounts, hidden_id_losses, training_pictures
 from ....train.evaluate.pictures import held_out_pictures
 from ....train.models.generative_encoder import GenerativeEncoder
 from ...figures.card import Card, Picture, Pictures, Section
@@ -35,25 +36,23 @@ def show(
     config: ImageData, model: GenerativeEncoder, data: str | Path, shown: int, figures: Figures[ImageBatch]
 ) -> Work:
     """Predictions for shuffled samples with the recipe's masks, and generated pictures."""
-    measured = held_out_pictures(config, data)
+    measured, known = held_out_pictures(config, data), training_pictures(config, data)
+    counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
+    found = hidden_id_losses(model, measured, counts).held_out(config)
+    real, trained = (torch.cat([batch.image for batch in part]) for part in (measured, known))
+    distances = set_distances(model, real, trained, counts).facts()
     section = compared(figures, measured[0], model, title="Predictions", words=READING, rows=shown)
     return Work(
-        found=held_out(config, model, data, measured), sections=(section, generated(config, model, data, Drawn()))
+        found=replace(found, facts={**found.facts, **distances}),
+        sections=(section, generated(config, model, data, Drawn())),
     )
 
 
 def generated(config: ImageData, model: GenerativeEncoder, data: str | Path, drawn: Drawn) -> Section:
     """Generated pictures beside real ones of the split."""
     real = held_out_pictures(config, data)[0].image[: drawn.count]
-    blank = torch.zeros(drawn.count, model.n, dtype=torch.int64)
-    ids = filled(
-        model.predict,
-        blank,
-        torch.ones_like(blank, dtype=torch.bool),
-        rounds=drawn.rounds,
-        temperature=4.5 if drawn.temperature is None else drawn.temperature,
-        seed=drawn.seed,
-    )
+    temperature = TEMPERATURE if drawn.temperature is None else drawn.temperature
+    ids = generated_ids(model, drawn.count, rounds=drawn.rounds, temperature=temperature, seed=drawn.seed)
     with torch.inference_mode():
         rows = {
             "Generated": model.drawn(ids),
