@@ -54,7 +54,7 @@ def asked(server: WebServer) -> list[str]:
     return [one.name for one in server.requests if Path(one.name).suffix in (".tar", ".sums")]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_epoch_is_fetched_once(
     kind: tuple[Modality, str, Path], server: WebServer, tmp_path: Path, by_ranges: None, workers: int
 ) -> None:

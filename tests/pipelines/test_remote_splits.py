@@ -81,7 +81,7 @@ def test_a_run_that_began_in_the_folder_goes_on_at_the_url(kind: tuple[Modality,
         assert [modality.rows(batch) for batch in batches] == [modality.rows(batch) for batch in other]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_outage_ends_the_epoch_and_replaces_nothing(
     workers: int, server: WebServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

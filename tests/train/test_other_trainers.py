@@ -31,6 +31,7 @@ def output(eleven, tmp_path_factory):
     return out, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_trainer_of_others_sees_the_plan(eleven, output, trainer):
     out, printed = output

@@ -103,7 +103,7 @@ def assert_equals_dis(split, flow, *, global_batch, ranks, workers, **changes):
     return drawn
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("global_batch", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_flow_and_masks_are_those_of_dis_at_every_topology(split, of_batch, global_batch, ranks, workers):

@@ -79,7 +79,7 @@ def nothing_announced(stores: list[ReadAhead]) -> bool:
     return not any(store._spans or store._held_bytes for store in stores)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_are_the_same_and_readers_find_what_was_announced(kind, far, monkeypatch, workers):
     with monkeypatch.context() as near:
         near.undo()

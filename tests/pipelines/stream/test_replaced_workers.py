@@ -62,7 +62,11 @@ def killed_at(moments, pool, made):
 
 @pytest.mark.parametrize(
     ("workers", "kills"),
-    [(1, [signal.SIGKILL]), (2, [signal.SIGSEGV, signal.SIGSTOP]), (4, [signal.SIGKILL, signal.SIGKILL])],
+    [
+        (1, [signal.SIGKILL]),
+        (2, [signal.SIGSEGV, signal.SIGSTOP]),
+        pytest.param(4, [signal.SIGKILL, signal.SIGKILL], marks=pytest.mark.slow),
+    ],
 )
 def test_killed_and_stopped_workers_are_replaced_and_change_nothing(numbered, caplog, workers, kills):
     rng = np.random.default_rng(workers)

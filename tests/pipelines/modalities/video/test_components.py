@@ -104,7 +104,7 @@ def test_all_components_are_written_and_verified(rig, videos):
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["cam0.mp4", "cam1.mp4"])
 def test_each_camera_is_loaded_as_if_it_were_alone(rig, videos, tmp_path, name, workers):
     alone = [
