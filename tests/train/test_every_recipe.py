@@ -36,6 +36,7 @@ CUTS = {
     "videomae2": (*CLIP, *SIZES, *DECODER),
     "audiomae": (*SPECTROGRAM, *SIZES, *DECODER, "batch_size=2"),
     "ca": ("clip.seconds=0.128", "batch_size=2", *UNET),
+    "maskvit": (*CLIP, *SIZES, "model.vq=null", *QUANTISER),
     "maest": (*CLIP, *SIZES, *DECODER),
     "siammae": ("clip.size=32", "data.patch=8", "batch_size=2", "mask.ratio=0.9", *SIZES, *DECODER),
     "cropmae": ("data.size=32", "data.patch=8", "batch_size=2", "mask.ratio=0.9", *SIZES, *DECODER),

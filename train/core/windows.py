@@ -1,16 +1,36 @@
-"""Attention within windows of a token grid; every second block uses shifted windows.
+"""Attention within windows of a token grid, and a stack in which every second block uses shifted ones.
 
-Source: Audio-MAE (Huang et al., 2022, section 3.3): windows of 4 x 4 over 64 x 8 tokens, shifted by 2 along time, model
-the local patterns of a spectrogram better than global attention. The shift wraps around (Swin, Liu et al., 2021), and
-a mask keeps the two ends of the grid from attending to each other.
+Source of the stack: Audio-MAE (Huang et al., 2022, section 3.3): windows of 4 x 4 over 64 x 8 tokens, shifted by 2
+along time, model the local patterns of a spectrogram better than global attention. The shift wraps around (Swin, Liu et
+al., 2021), and a mask keeps the two ends of the grid from attending to each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
+
+
+def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
+    """Divides the tokens of a grid, (B, N, D), into windows that do not overlap: (B, N / L, L, D).
+
+    grid, window: tokens along each axis; L is the number of tokens of a window.
+    """
+    n = len(grid)
+    split = x.reshape(len(x), *(side for g, w in zip(grid, window, strict=True) for side in (g // w, w)), x.shape[-1])
+    order = (*range(1, 2 * n, 2), *range(2, 2 * n + 1, 2))
+    return split.permute(0, *order, 2 * n + 1).reshape(len(x), -1, prod(window), x.shape[-1])
+
+
+def from_windows(windows: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
+    """The inverse of `to_windows`: the tokens of the grid, (B, N, D)."""
+    n = len(grid)
+    split = windows.reshape(len(windows), *(g // w for g, w in zip(grid, window, strict=True)), *window, -1)
+    order = [axis for i in range(1, n + 1) for axis in (i, n + i)]
+    return split.permute(0, *order, 2 * n + 1).reshape(len(windows), prod(grid), -1)
 
 
 class Windows(nn.Module):
@@ -30,17 +50,15 @@ class Windows(nn.Module):
 
     def forward(self, x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
         """Runs the blocks on all tokens of the grid (B, N, E). A block takes (B, windows, w * v, E) and a mask."""
-        (t, f), (w, v) = self.grid, self.window
-        batch, _, width = x.shape
+        columns = self.grid[1]
         for i, block in enumerate(blocks):
             shift = self.shift if i % 2 else 0
             if shift:
-                x = x.roll(-shift * f, dims=1)
-            windows = x.reshape(batch, t // w, w, f // v, v, width).transpose(2, 3).reshape(batch, -1, w * v, width)
-            windows = block(windows, self.outside if shift else None)
-            x = windows.reshape(batch, t // w, f // v, w, v, width).transpose(2, 3).reshape(batch, t * f, width)
+                x = x.roll(-shift * columns, dims=1)
+            windows = block(to_windows(x, self.grid, self.window), self.outside if shift else None)
+            x = from_windows(windows, self.grid, self.window)
             if shift:
-                x = x.roll(shift * f, dims=1)
+                x = x.roll(shift * columns, dims=1)
         return x
 
     def _allowed(self) -> Tensor:

@@ -17,12 +17,12 @@ from ...source import Source
 from ..dataset import Dataset
 
 NAME = "metaworld"
-EPISODES = {"train": 6, "val": 2}
+EPISODES = {"train": 4, "val": 1}
 """The number of episodes of each task in each split."""
 
 
 def metaworld(root: Path) -> Dataset:
-    """300 clips for train and 100 for val, 1.3 s each on one core. `root` is not used.
+    """200 clips for train and 50 for val, 1.5 s each on one core. `root` is not used.
 
     Raises DatasetError if metaworld is not installed.
     """

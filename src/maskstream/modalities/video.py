@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
+from ..pages.report.works.future_frames import generated
+from ..pages.report.works.future_frames import show as show_futures
 from ..pages.report.works.quantised import show as show_quantised
 from ..pages.report.works.video import show
 from ..pages.report.works.view_pairs import show as show_pairs
@@ -20,6 +22,7 @@ from ..pipelines.modalities.video.flow import flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
 from ..train.models import FramePairConfig, VideoAutoencoderConfig
+from ..train.models.frame_ids_model import FrameIdsConfig
 from ..train.models.vq_autoencoder import VideoVQConfig
 from ..trial import MaskArgument
 from .frames import GRID, FramesTrial
@@ -73,7 +76,13 @@ VIDEO = Modality(
     encoder=VideoEncoder,
     trial=VideoTrial,
     figures=figures,
-    works={VideoAutoencoderConfig: show, VideoVQConfig: show_quantised, FramePairConfig: show_pairs},
+    works={
+        VideoAutoencoderConfig: show,
+        VideoVQConfig: show_quantised,
+        FrameIdsConfig: show_futures,
+        FramePairConfig: show_pairs,
+    },
+    generates={FrameIdsConfig: generated},
     demo=Demo(recipe="mgmae-tiny", unseen=True),
     stages={
         "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),

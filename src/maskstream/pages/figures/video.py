@@ -293,6 +293,9 @@ NAMES = {
     "seen": "The encoder saw",
     "guess": "Interpolation",
     "reconstruction": "Reconstruction",
+    "ids": "Drawn from its ids",
+    "generated": "Generated",
+    "persistence": "The last frame, repeated",
 }
 
 
