@@ -3,34 +3,28 @@
     python benchmarks/claims_text.py masks     --data data/shards/foldoc --out runs/claims
     python benchmarks/claims_text.py retrieval --data data/shards/gcide  --out runs/claims
 
---data is the folder with the splits train and val; `masks` needs parts of speech in them. Each trains every variant
-with each seed by the loader and the loop of the product, measures all on the same held-out documents with the same
-masks, writes OUT/NAME.json after each run and prints a table for docs/claims.md. Called again, it goes on with the runs
-that are not there yet.
+--data is the folder with the splits train and val; `masks` needs parts of speech in them. All variants are measured on
+the same held-out documents with the same masks; OUT/NAME.json has the runs, and the table is printed (see claims.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import facts
+from claims import SEEDS, Claim, Figures, Variant, compared
 
 from maskstream.pipelines.masks import ByClass, Mask, RatioDecay, Tokens, WholeWords
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import tokenizer_facts
-from maskstream.train import Recipe, load_model
-from maskstream.train.core.run import train_recipe
+from maskstream.train import Recipe
 from maskstream.train.evaluate.held_out import batches
 from maskstream.train.evaluate.masked_tokens import masked_token_losses
 from maskstream.train.evaluate.ngrams import NGrams
@@ -40,24 +34,9 @@ from maskstream.train.models.retro_model import RetroModelConfig
 from maskstream.train.models.token_model import TokenModel, TokenModelConfig
 from maskstream.train.recipes.text import CLASSES, SMALL, bert_tiny, replaced, retromae_tiny
 
-SEEDS = (0, 1, 2)
 CLS, SEP = 2, 3
 RETRIEVED = 1000
 """Documents among which the second half of each is looked for."""
-Figures = dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A claim: the recipes that are compared, and the figures of a trained model on held-out documents.
-
-    baselines: figures that need no training.
-    """
-
-    says: str
-    variants: Mapping[str, Recipe[Any]]
-    measure: Callable[[TokenModel], Figures]
-    baselines: Mapping[str, Figures]
 
 
 def model_for(data: Path) -> TokenModelConfig:
@@ -103,17 +82,18 @@ def masks(data: Path, steps: int) -> Claim:
     measure, baselines = masked_losses(data, tasks)
     model = model_for(data)
     classed = replace(model, classes=CLASSES, momentum=0.99)
+    masked = {
+        "tokens, 0.15": bert_with(Tokens(ratio=0.15, each=True), steps, model),
+        "tokens, cosine decay": bert_with(Tokens(ratio=RatioDecay(), each=True), steps, model),
+        "whole words, 0.15": bert_with(WholeWords(ratio=0.15), steps, model),
+        "whole words by class, 0.15": bert_with(ByClass(ratio=0.15), steps, classed),
+    }
     return Claim(
         says=(
             "a ratio that falls from 0.32 to 0.02, whole words, and words of classes with a high loss each teach more "
             "than tokens at a fixed ratio of 0.15"
         ),
-        variants={
-            "tokens, 0.15": bert_with(Tokens(ratio=0.15, each=True), steps, model),
-            "tokens, cosine decay": bert_with(Tokens(ratio=RatioDecay(), each=True), steps, model),
-            "whole words, 0.15": bert_with(WholeWords(ratio=0.15), steps, model),
-            "whole words by class, 0.15": bert_with(ByClass(ratio=0.15), steps, classed),
-        },
+        variants={name: Variant(recipe=recipe, train=data / "train") for name, recipe in masked.items()},
         measure=measure,
         baselines=baselines,
     )
@@ -154,7 +134,10 @@ def retrieved(data: Path, steps: int) -> Claim:
     untrained = [measure(control.build(seed=seed)) for seed in SEEDS]
     return Claim(
         says="RetroMAE's sentence vector retrieves better than that of a masked language model",
-        variants={"masked language model": control, "RetroMAE": retro},
+        variants={
+            name: Variant(recipe=recipe, train=data / "train")
+            for name, recipe in {"masked language model": control, "RetroMAE": retro}.items()
+        },
         measure=measure,
         baselines={
             "BM25": figures(bm25_scores(first, second, model.vocabulary)),
@@ -166,32 +149,6 @@ def retrieved(data: Path, steps: int) -> Claim:
 CLAIMS: dict[str, Callable[[Path, int], Claim]] = {"masks": masks, "retrieval": retrieved}
 
 
-def trained(recipe: Recipe[Any], data: Path, seed: int) -> tuple[TokenModel, float]:
-    """A model of the recipe, and the CPU seconds of its training."""
-    start = time.process_time()
-    with tempfile.TemporaryDirectory() as out:
-        train_recipe(recipe, data / "train", out, seed=seed, device="cpu", save_every=1 << 30, progress=False)
-        model = load_model(Path(out) / "model.safetensors")
-    if not isinstance(model, TokenModel):
-        raise TypeError(f"the recipe {recipe.name} trains no model of text")
-    return model, round(time.process_time() - start, 1)
-
-
-def table(found: Mapping[str, Sequence[Figures]], baselines: Mapping[str, Figures]) -> str:
-    """The means over the seeds, and the range behind them, as Markdown."""
-    names = list(next(iter(found.values()))[0])
-    lines = ["| | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
-    for variant, runs in found.items():
-        cells = []
-        for name in names:
-            values = [run[name] for run in runs]
-            cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    for baseline, figures in baselines.items():
-        lines.append(f"| {baseline} | " + " | ".join(f"{figures[n]:.3f}" if n in figures else "" for n in names) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Trains the variants of one claim, seed by seed, and writes what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -200,29 +157,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/claims"))
     parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    claim = CLAIMS[options.claim](options.data, options.steps)
-    file = options.out / f"{options.claim}.json"
-    runs: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.exists() else []
-    done = {(run["variant"], run["seed"]) for run in runs if run["steps"] == options.steps}
-    options.out.mkdir(parents=True, exist_ok=True)
-    for seed in SEEDS:
-        for name, recipe in claim.variants.items():
-            if (name, seed) in done:
-                continue
-            model, spent = trained(recipe, options.data, seed)
-            figures = claim.measure(model)
-            runs.append(
-                {"variant": name, "seed": seed, "steps": options.steps, "cpu_seconds": spent, "figures": figures}
-            )
-            print(f"{name}, seed {seed}: {figures}, {spent:.0f} CPU s", flush=True)
-            about = {"claim": claim.says, "data": options.data.name, "machine": facts(("torch",))}
-            file.write_text(json.dumps({**about, "baselines": claim.baselines, "runs": runs}, indent=2) + "\n")
-    found = {
-        name: [run["figures"] for run in runs if run["variant"] == name and run["steps"] == options.steps]
-        for name in claim.variants
-    }
-    print(table(found, claim.baselines))
+    compared(CLAIMS[options.claim](options.data, options.steps), options.claim, options.out, options.steps)
 
 
 if __name__ == "__main__":

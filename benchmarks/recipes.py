@@ -4,15 +4,17 @@
 
 Without names it takes all recipes whose name ends in -tiny and whose modality has a sample set. A recipe's figure and
 its baselines are those of its report (`HeldOut.score`), on the split `val` of the sample set. What is done is kept in
-OUT/recipes/RECIPE/SEED and not done again unless the recipe has changed; a run that was stopped continues. After every
-run it writes OUT/recipes.json, a list of {recipe, data, steps, seconds, figure, held_out, lower_is_better, baselines,
-seeds}, with the medians over the seeds, and the table of the docs.
+OUT/recipes/RECIPE/SEED and not done again unless the recipe has changed; a run that was stopped begins anew. After
+every run it writes OUT/recipes.json, a list of {recipe, data, steps, seconds, figure, held_out, lower_is_better,
+baselines, seeds}, with the medians over the seeds, and the table of the docs. Seconds are those of processors, over all
+processes of `maskstream train`, from its start to its end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,7 +34,7 @@ from maskstream.train.evaluate.held_out import Score
 from maskstream.train.recipes import RECIPES, named_recipe
 
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
-HEAD = "| recipe | data | steps | seconds | held-out figure | median (best, spread) | best baseline | verdict |"
+HEAD = "| recipe | data | steps | CPU seconds | held-out figure | median (best, spread) | best baseline | verdict |"
 WHY: dict[str, str] = {}
 """Why a recipe does not beat its best baseline, by its name; the table says it."""
 
@@ -58,14 +60,25 @@ class NoFigureError(Exception):
     """A recipe has no figure to compare; the others go on."""
 
 
-def command(*words: object) -> None:
-    """Runs a maskstream command; NoFigureError where it fails, SystemExit where a signal ended it."""
+def command(*words: object) -> float:
+    """Runs a maskstream command: the seconds of processors that it and its processes took, loaders included.
+
+    NoFigureError where it fails, SystemExit where a signal ended it.
+    """
     print("maskstream", *words, flush=True)
+    before = cpu_seconds()
     code = subprocess.run([sys.executable, "-m", "maskstream", *map(str, words)], check=False).returncode
     if code < 0 or code == INTERRUPTED:
         raise SystemExit(code)
     if code:
         raise NoFigureError(f"`maskstream {' '.join(map(str, words))}` ended with {code}")
+    return cpu_seconds() - before
+
+
+def cpu_seconds() -> float:
+    """The seconds of processors of all processes that this one started and that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
@@ -79,15 +92,13 @@ def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
         if needed is not None and not Path(needed).exists():
             other = Path(needed).parent
             command("train", other.name, "--data", shards / "train", "--out", other)
-    command("train", name, "--data", shards / "train", "--out", run, "--seed", seed, *again(run, settings))
+    spent = command("train", name, "--data", shards / "train", "--out", run, "--seed", seed, "--no-resume")
     score = score_of(recipe, run, shards / "val")
-    steps = read_metrics(run / "metrics.jsonl")
-    rows = recipe.batch_size * int(getattr(recipe.data, "views", 1))
     done = {
         "settings": settings,
         "seed": seed,
-        "steps": len(steps),
-        "seconds": round(sum(rows / step.clips_per_s for step in steps), 1),
+        "steps": len(read_metrics(run / "metrics.jsonl")),
+        "seconds": round(spent, 1),
         "figure": score.name,
         "held_out": score.value,
         "lower_is_better": score.lower_is_better,
@@ -95,15 +106,6 @@ def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
     }
     file.write_text(json.dumps(done, indent=1))
     return done
-
-
-def again(run: Path, settings: Row) -> list[str]:
-    """The option that begins anew where the folder holds a run of other settings."""
-    saved = run / "run.json"
-    if not saved.exists():
-        return []
-    same = Recipe.from_dict(json.loads(saved.read_text())["recipe"]).to_dict(identity=True) == settings
-    return [] if same else ["--no-resume"]
 
 
 def score_of(recipe: Recipe[Any], run: Path, data: Path) -> Score:

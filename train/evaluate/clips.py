@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ...pipelines.augment import CenterCrop
 from ...pipelines.masks import PartDecoded
+from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.video.batch import VideoBatch
 from ...pipelines.modalities.video.data import VideoData
 from ...shards.format.manifest import Manifest
@@ -135,19 +137,31 @@ def measured_clips(config: VideoData, data: str | Path, *, random_crops: bool = 
 
 @torch.inference_mode()
 def clip_losses(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch]) -> ClipLosses:
-    """The losses of a model of pixels on batches with masks, and those of all guesses.
-
-    The shrunk copy is the best of all mixtures of the nearest token's copy and the mean, found on these very clips.
-    """
+    """The losses of a model of pixels on batches with masks, and those of all guesses (see `guess_losses`)."""
     tokens = _pixel_tokens(model)
+    found = (tokens.of(batch) for batch in clips)
+    return guess_losses(
+        tokens,
+        (
+            (tokens.inputs(tokens.split(data)), mask, model.predict(data, mask.visible, mask.target))
+            for data, mask in found
+        ),
+    )
+
+
+@torch.inference_mode()
+def guess_losses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskBatch, Tensor]]) -> ClipLosses:
+    """The losses of a model of pixels and of all guesses; ValueError where nothing is hidden.
+
+    predicted: of each batch, the cubes (B, N, 3 * pixels) of `tokens`, the masks, and what the model makes of the
+    target cubes (B, M, 3 * pixels). The shrunk copy is the best of all mixtures of the nearest token's copy and the
+    mean, found on these very clips.
+    """
     sums = dict.fromkeys(("model", *GUESSES), 0.0)
     with_copy, copies, weights, samples = 0.0, 0.0, 0.0, 0
-    for batch in clips:
-        data, mask = tokens.of(batch)
-        cubes = tokens.inputs(tokens.split(data))
+    for cubes, mask, own in predicted:
         true = gather_tokens(cubes, mask.target)
-        made = {name: guess(tokens, cubes, mask) for name, guess in GUESSES.items()}
-        made["model"] = model.predict(data, mask.visible, mask.target)
+        made = {"model": own} | {name: guess(tokens, cubes, mask) for name, guess in GUESSES.items()}
         for name, values in made.items():
             sums[name] += float(squared(values, true, mask.weight).total)
         rest, step = true - made[MEAN], made[COPY] - made[MEAN]
@@ -158,9 +172,9 @@ def clip_losses(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch
     if not samples:
         raise ValueError("losses need at least one clip with a hidden token, got none; take a split with a sample")
     sums[SHRUNK] = sums[MEAN] - with_copy**2 / max(copies, 1e-12)
-    own = sums.pop("model")
+    error = sums.pop("model")
     return ClipLosses(
-        model=own / weights, guesses={name: total / weights for name, total in sums.items()}, samples=samples
+        model=error / weights, guesses={name: total / weights for name, total in sums.items()}, samples=samples
     )
 
 

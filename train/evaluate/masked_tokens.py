@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,13 +78,12 @@ def masked_token_losses(model: TokenModel, measured: Iterable[TextBatch], counts
 def held_out(config: TextData, model: TokenModel, data: str | Path, train: str | Path | None = None) -> HeldOut:
     """The loss on a held-out split with the recipe's masks, compared with those of counts.
 
-    train: the split that the model was trained on, whose ids are counted; see `trained_on` for the default.
+    train: the split that the model was trained on, all of whose ids are counted; see `trained_on` for the default.
     """
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)
-    trained = train or trained_on(data)
-    read = batches(config, trained, size=size, samples=min(len(Manifest.load(trained)), COUNTED))
-    counts = NGrams.of(read, model.config.vocabulary)
+    whole = replace(config, packing="pack", mask=None)
+    counts = NGrams.of(batches(whole, train or trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
     measured = batches(config, data, size=size, samples=n // size * size, shuffle=True)
     found = masked_token_losses(model, measured, counts)
     return HeldOut(

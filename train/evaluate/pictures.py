@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ...pipelines.augment import CenterCrop
+from ...pipelines.masks import TokenGrid
+from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.image.data import ImageData
 from ...shards.format.manifest import Manifest
 from ..models.masked_autoencoder import MaskedAutoencoder
-from .held_out import HeldOut, batches
+from ..tokens.image import ImageTokens
+from ..tokens.video import VideoTokens
+from .clips import UNIT, ClipLosses, guess_losses
+from .held_out import HeldOut, Score, batches
 from .patches import patch_losses
 
 MEASURED = 256
@@ -19,16 +28,49 @@ _AT_ONCE = 32
 
 
 def held_out(config: ImageData, model: MaskedAutoencoder[ImageBatch], data: str | Path) -> HeldOut:
-    """The loss on centre crops of shuffled images of the split, compared with those of two baselines."""
-    found = patch_losses(model, held_out_pictures(config, data))
+    """The loss on centre crops of shuffled images of the split, compared with those of two baselines.
+
+    That of a model of pixels is compared with guesses from the visible pixels, as that of clips.
+    """
+    pictures = held_out_pictures(config, data)
+    picture, mask = f"{config.size} px, patches of {config.patch} px", repr(config.mask)
+    if isinstance(model.tokens, ImageTokens) and model.tokens.target == "pixels":
+        pixels = pixel_losses(model, model.tokens, pictures)
+        return HeldOut(
+            facts={"picture": picture, f"error on {pixels.samples} of these pictures": pixels.words(), "mask": mask},
+            loss=f"The mean squared error of hidden pixels, in {UNIT}",
+            baseline=pixels.best,
+            baseline_loss=pixels.guesses[pixels.best],
+            score=Score(name="squared error of hidden pixels", value=pixels.model, baselines=pixels.guesses),
+        )
+    found = patch_losses(model, pictures)
     return HeldOut(
-        facts={
-            "picture": f"{config.size} px, patches of {config.patch} px",
-            **found.facts(f"loss on {found.samples} of these pictures"),
-            "mask": repr(config.mask),
-        },
+        facts={"picture": picture, **found.facts(f"loss on {found.samples} of these pictures"), "mask": mask},
         score=found.score(),
     )
+
+
+@torch.inference_mode()
+def pixel_losses(
+    model: MaskedAutoencoder[ImageBatch], tokens: ImageTokens, pictures: Iterable[ImageBatch]
+) -> ClipLosses:
+    """The losses of a model of pixels on batches with masks, and those of all guesses: a picture is a clip of a frame.
+
+    tokens: the model's.
+    """
+    grid = TokenGrid(axes=("t", "h", "w"), shape=(1, *tokens.grid), patch=(1, *tokens.patch))
+    clip = VideoTokens(grid, "pixels")
+
+    def predicted() -> Iterator[tuple[Tensor, MaskBatch, Tensor]]:
+        for image, mask in map(tokens.of, pictures):
+            made = model.predict(image, mask.visible, mask.target)
+            yield (
+                clip.inputs(clip.split(image[:, None])),
+                mask,
+                made.unflatten(2, (-1, 3)).transpose(2, 3).flatten(2),
+            )
+
+    return guess_losses(clip, predicted())
 
 
 def held_out_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:

@@ -1,3 +1,7 @@
+import io
+import tarfile
+
+import numpy as np
 import pytest
 import torch
 
@@ -42,3 +46,28 @@ def test_a_split_is_measured_with_the_counts_of_the_split_beside_it(tmp_path):
     assert found.facts == again.facts
     assert 0 < found.baseline_loss < 7
     assert float(found.facts["perplexity"]) > 100
+
+
+def test_all_tokens_of_the_training_split_are_counted_also_those_that_a_row_cuts_off(tmp_path, monkeypatch):
+    split = write_split("text", tmp_path / "text")
+    tokens = 0
+    for path in split.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            tokens += sum(
+                len(np.load(io.BytesIO(tar.extractfile(one).read())))
+                for one in tar.getmembers()
+                if one.name.endswith(".tokens.npy")
+            )
+    made = []
+    of = NGrams.of
+
+    def noted(batches, vocabulary):
+        made.append(of(batches, vocabulary))
+        return made[-1]
+
+    monkeypatch.setattr(NGrams, "of", noted)
+    config = TextData(length=8, packing="row", mask=replaced(Tokens(ratio=0.3)))
+    held_out(config, built(config.grids["text"], 2000), split)
+    (counts,) = made
+    special = (counts.single - 1)[:5].sum()
+    assert counts.single.sum() - 2000 - special == pytest.approx(tokens)

@@ -8,6 +8,7 @@ import torch
 
 from maskstream.pipelines.masks import Random, mask_batch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.train.evaluate.guesses import GUESSES, MEAN
 from maskstream.train.evaluate.held_out import margin
 from maskstream.train.evaluate.patches import nearest_visible, patch_losses
 from maskstream.train.evaluate.pictures import held_out, held_out_pictures
@@ -44,6 +45,26 @@ def test_what_fills_a_row_up_or_is_a_mask_token_is_not_nearest():
         mask_token=torch.zeros(1, 16, dtype=torch.bool).index_fill(1, torch.tensor([15]), True),
     )
     assert nearest_visible(mask).tolist() == [[5, 10]]
+
+
+def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
+    model = replace(SIZES, target="pixels").build(DATA.grids).eval()
+    found = held_out(DATA, model, split)
+    pictures = held_out_pictures(DATA, split)
+    with torch.inference_mode():
+        parts = [part for batch in pictures for part in model(batch).parts.values()]
+    assert found.score.value == pytest.approx(
+        float(sum(p.total for p in parts) / sum(p.weight for p in parts)), rel=1e-5
+    )
+    assert set(GUESSES) < set(found.score.baselines)
+    apart, n = 0.0, 0
+    for batch in pictures:
+        pixels = model.tokens.inputs(model.tokens.split(batch.image)).unflatten(2, (-1, 3))
+        for i in range(len(batch)):
+            mean = pixels[i, batch.mask.visible[i]].mean(dim=(0, 1))
+            apart += float((pixels[i, batch.mask.target[i]] - mean).square().mean())
+            n += 1
+    assert found.score.baselines[MEAN] == pytest.approx(apart / n, rel=1e-5)
 
 
 def test_losses_are_those_of_one_patch_after_the_other(split):
