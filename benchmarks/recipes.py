@@ -26,6 +26,8 @@ from maskstream.cli.terminal import INTERRUPTED
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.report import work_of
 from maskstream.preprocess import DATASETS
+from maskstream.preprocess.datasets.debian import debian_folder
+from maskstream.shards.errors import DatasetError
 from maskstream.train.core.export import load_model
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
@@ -35,7 +37,10 @@ from maskstream.train.recipes import RECIPES, named_recipe
 
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
 HEAD = "| recipe | data | steps | CPU seconds | held-out figure | median (best, spread) | best baseline | verdict |"
-WHY: dict[str, str] = {}
+WHY = {
+    "dmae-tiny": "harmonic interpolation continues the pixels at the edges of hidden patches, which 600 steps do not teach "
+    "a student 96 wide; it is 30% better than the mean of the visible pixels",
+}
 """Why a recipe does not beat its best baseline, by its name; the table says it."""
 
 Row = dict[str, Any]
@@ -45,6 +50,21 @@ def sample_set(recipe: Recipe[Any]) -> str:
     """The sample set of a recipe's modality, such as `sample-audio`."""
     modality = recipe.data.modality
     return "sample" if modality == "video" else f"sample-{modality}"
+
+
+def made_shards(recipe: Recipe[Any], data: Path) -> Path:
+    """The folder of the splits of a recipe's sample set, which are made if they are missing.
+
+    A model of classes of tokens gets a set of its own, with parts of speech by Debian's WordNet.
+    """
+    dataset, words = sample_set(recipe), []
+    raw, shards = data / "raw" / dataset, data / "shards" / dataset
+    if getattr(recipe.model, "classes", 0):
+        shards = shards.with_name(f"{dataset}-classes")
+        words = ["--set", f"classes={debian_folder('wordnet-base', 'usr/share/wordnet', data / 'raw')}"]
+    if not (shards / "val").exists():
+        command("shards", dataset, "--root", raw, "--out", shards, *words)
+    return shards
 
 
 def names() -> list[str]:
@@ -174,17 +194,14 @@ def main() -> None:
     rows = {row["recipe"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
     failed: dict[str, str] = {}
     for name in args.recipe or names():
-        dataset = sample_set(named_recipe(name))
-        shards = args.data / "shards" / dataset
         done: list[Row] = []
         try:
-            if not (shards / "val").exists():
-                command("shards", dataset, "--root", args.data / "raw" / dataset, "--out", shards)
+            shards = made_shards(named_recipe(name), args.data)
             for seed in range(args.seeds):
                 done.append(scored(name, seed, shards, args.out / "recipes" / name / str(seed)))
-                rows[name] = merged(name, dataset, done)
+                rows[name] = merged(name, shards.name, done)
                 write([rows[one] for one in sorted(rows)], args.out, args.docs)
-        except NoFigureError as error:
+        except (NoFigureError, DatasetError) as error:
             failed[name] = str(error)
     for name, why in failed.items():
         print(f"{name}: {why}", file=sys.stderr)
