@@ -67,7 +67,7 @@ def pixel_losses(
             yield (
                 clip.inputs(clip.split(image[:, None])),
                 mask,
-                made.unflatten(2, (-1, 3)).transpose(2, 3).flatten(2),
+                made.reshape(*made.shape[:2], -1, 3).transpose(2, 3).flatten(2),
             )
 
     return guess_losses(clip, predicted())
