@@ -79,11 +79,12 @@ class FrozenQuantiser(nn.Module):
                 f"the quantiser {path} is missing; train one (maskstream train vq-tiny) and set model.vq to its "
                 "model.safetensors"
             )
+        if self.loaded.is_meta:
+            return ""
         model = load_model(path)
         if not isinstance(model, VQAutoencoder) or model.config.quantiser != self.config:
             found = model.config.quantiser if isinstance(model, VQAutoencoder) else type(model).__name__
             return f"the quantiser {path} is {found}, the model wants {self.config}; set model.quantiser to its sizes"
-        if not self.loaded.is_meta:
-            self.quantiser.load_state_dict(model.quantiser.state_dict())
-            self.loaded.fill_(True)
+        self.quantiser.load_state_dict(model.quantiser.state_dict())
+        self.loaded.fill_(True)
         return ""

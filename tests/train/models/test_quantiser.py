@@ -117,6 +117,11 @@ def test_a_saved_frozen_quantiser_needs_no_file(run, pixels):
     assert torch.equal(again.ids(pixels), frozen.ids(pixels))
 
 
+def test_a_model_without_memory_reads_no_file(run):
+    with torch.device("meta"):
+        assert FrozenQuantiser(SIZES, str(run)).loaded.is_meta
+
+
 def test_a_quantiser_of_other_sizes_is_refused_when_it_is_used(run, pixels):
     with pytest.raises(ValueError, match=r"set model\.quantiser"):
         FrozenQuantiser(QuantiserConfig(levels=(8, 8), stem=2, widths=(8, 16)), str(run)).ids(pixels)

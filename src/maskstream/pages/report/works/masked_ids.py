@@ -25,11 +25,11 @@ READING = (
     "quantiser draws of the most probable ids of the others. "
 )
 GENERATED = (
-    "Pictures from nothing: all ids are hidden, and filled in over {rounds} rounds, the most certain first. Below "
-    "stand real held-out pictures, and what the quantiser makes of their true ids, which is the best that the model "
-    "could draw."
+    "Pictures from nothing: all ids are hidden, and filled in over {rounds} rounds, the most certain first. Beside "
+    "them stand real held-out pictures, and what the quantiser makes of their true ids, which is the best that the "
+    "model could draw."
 )
-SIDE_PX, ACROSS = 96, 8
+SIDE_PX, ACROSS = 96, 4
 
 
 def show(
@@ -60,7 +60,9 @@ def generated(config: ImageData, model: GenerativeEncoder, data: str | Path, dra
             "Real, drawn from their ids": model.vq.decode(model.vq.ids(real)),
         }
     cards = tuple(_card(name, pictures) for name, pictures in rows.items())
-    return Section(title="Generated pictures", words=GENERATED.format(rounds=drawn.rounds), cards=cards)
+    return Section(
+        title="Generated pictures", words=GENERATED.format(rounds=drawn.rounds), cards=cards, layout="columns"
+    )
 
 
 def _card(name: str, pictures: Tensor) -> Card:
