@@ -21,6 +21,7 @@ from ..shards.errors import MaskstreamError
 from ..shards.printable import PrintableFormatter
 from .append import append
 from .bench import bench
+from .catalogue import datasets, masks, recipes
 from .demo import demo
 from .doctor import doctor
 from .erase import erase
@@ -46,7 +47,6 @@ from .verify import verify
 app = typer.Typer(
     name="maskstream",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
@@ -54,7 +54,8 @@ app = typer.Typer(
 _WRITING = (shards, index, append, merge, remove, erase)
 _MODELS = (train, finetune, report, probe, rollout, generate)
 _READING = (preview, gallery, doctor, bench, verify, inspect, fetch, demo)
-for _command in (*_WRITING, *_MODELS, *_READING):
+_NAMES = (datasets, recipes, masks)
+for _command in (*_WRITING, *_MODELS, *_READING, *_NAMES):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))
 
 
