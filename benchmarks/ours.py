@@ -25,7 +25,7 @@ from maskstream.pipelines.modalities.video.sample import VideoSampler
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.mp4 import read_fragments, read_header
+from maskstream.shards.media.mp4 import read_header
 
 SEED = 0
 BATCH = 4
@@ -142,7 +142,7 @@ def _floor(sampler: VideoSampler) -> Reader:
         data = sampler.read(request)
         track = read_header(data.header)
         fragments = memoryview(data.fragments)
-        packets = data.packets or read_fragments(fragments, track)
+        packets = data.packets
         pts = wanted_pts(packets, data.first_frame, request.numbers)
         needed = wanted_packets(fragments, track, packets, pts)
         spans = ((int(packets.start[i]), int(packets.size[i])) for i in needed)

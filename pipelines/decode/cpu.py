@@ -97,8 +97,9 @@ def decode_frames(
 ) -> DecodedFrames:
     """Decodes the frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
 
-    size: the width and height of all frames in pixels. packets: the packets in `fragments`, where these bytes come from
-    a container that maskstream did not write; the bytes may end with the last packet that is needed.
+    size: the width and height of all frames in pixels. packets: those that the fragments list, where the bytes end with
+    the last packet that is needed, or come from a container that maskstream did not write; by default read from the
+    fragments.
 
     Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import add
+
 import numpy as np
 
 from ...shards.media.mp4 import Int64Array, Mp4Error, Packets, Track
@@ -31,14 +33,17 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
 
     In H.264, unwanted frames without references to them (nal_ref_idc 0) are left out, and so are the packets between
     the last wanted frame and the next IDR frame. In other codecs, all packets up to the last wanted one are needed.
+    Raises Mp4Error if `data` ends before the last one.
     """
     wanted = set(pts.tolist())
     is_wanted = [p in wanted for p in packets.pts.tolist()]
     last = len(is_wanted) - is_wanted[::-1].index(True)
+    starts, sizes = packets.start[:last].tolist(), packets.size[:last].tolist()
+    if (end := max(map(add, starts, sizes))) > len(data):
+        raise Mp4Error(f"the packets needed end at byte {end}, but only {len(data)} bytes were read")
     if track.codec != "h264":
         return np.arange(last)
     length_size = (track.extradata[4] & 3) + 1
-    starts, sizes = packets.start[:last].tolist(), packets.size[:last].tolist()
     keep: list[int] = []
     needed = False
     for i in range(last - 1, -1, -1):

@@ -25,6 +25,7 @@ from av.codec.context import Flags2
 from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
 
+from ...shards.anchors import ANCHOR_STRIDE
 from ..augment.crop import Crop
 from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow
@@ -44,9 +45,6 @@ VECTOR = np.dtype(
     }
 )
 """The fields of the struct that are read: sizes and positions in pixels, motion in 1 / motion_scale pixels."""
-
-ANCHOR_STRIDE = 4
-"""In the `train` profile every 4th frame is predicted from the one 4 before it."""
 
 
 def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ...shards.anchors import ANCHOR_STRIDE, ANCHORED
 from ...shards.config import Config
 from ..augment.crop import Crop
 from .base import ClipFlow, grid_shape
-from .codec import ANCHOR_STRIDE, Vectors, codec_flow, codec_flow_fits
+from .codec import Vectors, codec_flow, codec_flow_fits
 from .dis import Preset, check_search, dis_flow
 
 
@@ -110,11 +111,12 @@ class Codec(SampleFlow):
         return "the codec's motion vectors"
 
     def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
-        """Motion vectors lead from a sampled frame to the one before it at one stride of one profile only."""
-        if profile == "train" and stride == ANCHOR_STRIDE and align % ANCHOR_STRIDE == 0:
+        """Motion vectors lead from a sampled frame to the one before it at one stride of some profiles only."""
+        if profile in ANCHORED and stride == ANCHOR_STRIDE and align % ANCHOR_STRIDE == 0:
             return None
         return (
-            f"motion vectors are flow only in the profile 'train' at stride {ANCHOR_STRIDE} and align {ANCHOR_STRIDE}"
+            f"motion vectors are flow only in the profiles {' and '.join(ANCHORED)}, at stride {ANCHOR_STRIDE} and "
+            f"align {ANCHOR_STRIDE}"
         )
 
     def of_clip(self, clip: DecodedClip) -> ClipFlow:

@@ -141,12 +141,17 @@ def _read_moov(data: memoryview) -> Track:
     )
 
 
-def read_fragments(data: memoryview, track: Track) -> Packets:
-    """The packets of a run of whole fragments, in decoding order. Raises Mp4Error if some are missing."""
+def read_fragments(data: memoryview, track: Track, whole: int | None = None) -> Packets:
+    """The packets of a run of whole fragments, in decoding order. Raises Mp4Error if some are missing.
+
+    whole: the size of the run in bytes, where `data` is only its beginning, which has all moofs; packets may then lie
+    beyond `data`.
+    """
+    whole = len(data) if whole is None else whole
     try:
         runs: list[Run] = []
         count = 0
-        for kind, start, payload, end in boxes(data, 0, len(data)):
+        for kind, start, payload, end in boxes(data, 0, whole):
             for run in _read_moof(data, start, (payload, end), track) if kind == b"moof" else ():
                 runs.append(run)
                 if (count := count + len(run[0])) > len(data) // _PACKET_BYTES:
@@ -156,11 +161,11 @@ def read_fragments(data: memoryview, track: Track) -> Packets:
     if not any(run[0] for run in runs):
         raise Mp4Error("no fragment (moof) with a packet in the bytes of the GOPs")
     starts, sizes, pts, keyframe = (list(chain.from_iterable(column)) for column in zip(*runs, strict=True))
-    if sum(sizes) > len(data):
-        raise Mp4Error(f"the packets have {sum(sizes)} bytes, but there are {len(data)}")
+    if sum(sizes) > whole:
+        raise Mp4Error(f"the packets have {sum(sizes)} bytes, but there are {whole}")
     first, end = min(starts), max(map(add, starts, sizes))
-    if first < 0 or end > len(data):
-        raise Mp4Error(f"packets reach from byte {first} to {end}, but there are {len(data)} bytes")
+    if first < 0 or end > whole:
+        raise Mp4Error(f"packets reach from byte {first} to {end}, but there are {whole} bytes")
     if max(pts) >= 1 << 63:
         raise Mp4Error(f"a packet has the pts {max(pts)}, which does not fit int64")
     return Packets(

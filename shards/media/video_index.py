@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from ..anchors import ANCHOR_STRIDE
+from .mp4 import Packets
+
 Int64s = npt.NDArray[np.int64]
 
 GOP_LISTS = ("gop_first_frame", "gop_offset", "gop_size", "gop_lead", "gop_packets")
 """The columns that hold first_frame, offset, size, lead and packets."""
+ANCHOR_REACH = "anchor_reach"
+"""The column that holds anchor_reach."""
 HEADER = "header"
 """The word that holds the header in base64."""
 _MAX_KNOWN_BYTES = 1 << 12
@@ -33,6 +38,11 @@ class VideoIndex:
     at `table_offset` of the packets file is a header of `header_size` bytes, then one record per packet, `packets[g]`
     of them for GOP g. A GOP's bytes reach from its first packet to its last.
 
+    In closed GOPs whose first frames are multiples of 4, `anchor_reach` says where the packets of every 4th frame end,
+    so that a clip of such frames needs no byte behind its last one: int64 (ceil(n_frames / 4),), for frames 0, 4, 8 ...
+    the percentage of the GOP's bytes, rounded up, that holds this frame and those of the GOP's multiples of 4 before
+    it. None if it is not known.
+
     fps: frames per second, the average if the rate varies. width, height: pixels as displayed. header_size: bytes.
     first_frame, offset, size, lead, packets: int64 (GOPs,); packets is None unless `foreign`. header: the header, so
     that it need not be read; None if it is not known, as where few samples of a split have the same.
@@ -51,6 +61,7 @@ class VideoIndex:
     table_offset: int | None = None
     packets: Int64s | None = None
     header: bytes | None = field(default=None, repr=False)
+    anchor_reach: Int64s | None = None
 
     def __post_init__(self) -> None:
         if (self.table_offset is None) != (self.packets is None):
@@ -60,7 +71,7 @@ class VideoIndex:
     def of(cls, facts: Mapping[str, int | float], words: Mapping[str, str], lists: Mapping[str, Int64s]) -> Self:
         """The index in the columns of a component of kind `video`."""
         foreign = "table_offset" in facts
-        header = words.get(HEADER)
+        header, reach = words.get(HEADER), lists.get(ANCHOR_REACH)
         return cls(
             codec=words["codec"],
             fps=float(facts["fps"]),
@@ -75,6 +86,7 @@ class VideoIndex:
             table_offset=int(facts["table_offset"]) if foreign else None,
             packets=lists["gop_packets"] if foreign else None,
             header=None if header is None else b64decode(header, validate=True),
+            anchor_reach=reach if reach is not None and len(reach) else None,
         )
 
     @property
@@ -93,9 +105,10 @@ class VideoIndex:
 
     @property
     def lists(self) -> dict[str, Int64s]:
-        """The columns that are lists, with one entry per GOP."""
-        arrays = (self.first_frame, self.offset, self.size, self.lead, self.packets)
-        return {name: array for name, array in zip(GOP_LISTS, arrays, strict=True) if array is not None}
+        """The columns that are lists."""
+        arrays = (self.first_frame, self.offset, self.size, self.lead, self.packets, self.anchor_reach)
+        names = (*GOP_LISTS, ANCHOR_REACH)
+        return {name: array for name, array in zip(names, arrays, strict=True) if array is not None}
 
     @property
     def foreign(self) -> bool:
@@ -114,3 +127,20 @@ class VideoIndex:
         if stop < len(self.lead) and self.lead[stop] and last >= int(self.first_frame[stop]) - int(self.lead[stop]):
             stop += 1
         return start, stop
+
+    def end_of(self, frames: Int64s, stop: int) -> int:
+        """Where the bytes end that hold `frames`, in the member; they are in GOPs before `stop`, by `gops_of`."""
+        begin, size = int(self.offset[stop - 1]), int(self.size[stop - 1])
+        if self.anchor_reach is None or (frames % ANCHOR_STRIDE).any():
+            return begin + size
+        return begin - int(self.anchor_reach[int(frames.max()) // ANCHOR_STRIDE]) * size // -100
+
+
+def anchor_reach_of(gops: Iterable[Packets], sizes: Int64s) -> Int64s:
+    """`VideoIndex.anchor_reach` of closed GOPs: the packets of each, within its bytes, and its size in bytes."""
+    reach: list[Int64s] = []
+    for packets, size in zip(gops, sizes.tolist(), strict=True):
+        anchors = np.argsort(packets.pts)[::ANCHOR_STRIDE]
+        ends = np.maximum.accumulate(packets.start[anchors] + packets.size[anchors])
+        reach.append(-(-100 * ends // size))
+    return np.concatenate(reach)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..anchors import ANCHOR_STRIDE
 from ..media.limits import MAX_PIXELS, most_pixels
-from ..media.video_index import GOP_LISTS, HEADER, VideoIndex
+from ..media.mp4 import Mp4Error, read_fragments, read_header
+from ..media.video_index import ANCHOR_REACH, GOP_LISTS, HEADER, Int64s, VideoIndex, anchor_reach_of
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
 MIN_SIDE = 2
@@ -53,8 +55,9 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     if len(index.first_frame) == 0:
         yield "the table of GOPs is empty"
         return
-    if len({len(each) for each in index.lists.values()}) > 1:
-        yield f"the columns {', '.join(index.lists)} have different lengths"
+    of_gops = {name: each for name, each in index.lists.items() if name in GOP_LISTS}
+    if len({len(each) for each in of_gops.values()}) > 1:
+        yield f"the columns {', '.join(of_gops)} have different lengths"
         return
     if index.n_frames > size_bytes or not 0 < index.header_size <= (MAX_HEADER_BYTES if index.foreign else size_bytes):
         yield f"{index.n_frames} frames and a header of {index.header_size} bytes do not fit into {size_bytes} bytes"
@@ -73,6 +76,8 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
         yield f"the GOPs' first frames {_short(index.first_frame)} do not ascend from 0 to below {index.n_frames}"
     if (index.lead < 0).any() or (index.lead[1:] > lengths[:-1]).any():
         yield f"the GOPs have more leading frames {_short(index.lead)} than the GOPs before them have frames"
+    if index.anchor_reach is not None:
+        yield from _reach_problems(index, index.anchor_reach)
     ends = index.offset + index.size
     if index.foreign:
         if (
@@ -91,14 +96,40 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
         yield f"the GOPs end at byte {ends[-1]}, but the member has {size_bytes} bytes"
 
 
+def _reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
+    """Check the ends of anchors as far as that is possible without the member."""
+    if index.foreign or index.lead.any() or (index.first_frame % ANCHOR_STRIDE).any():
+        yield f"the manifest has {ANCHOR_REACH} of GOPs that are open or begin at no multiple of {ANCHOR_STRIDE}"
+    anchors = -(-index.n_frames // ANCHOR_STRIDE)
+    if len(reach) != anchors or reach.min() < 1 or reach.max() > 100:
+        yield (
+            f"{ANCHOR_REACH} has the {len(reach)} values {_short(reach)}; legal are {anchors} in 1 to 100, one for "
+            f"every {ANCHOR_STRIDE}th of {index.n_frames} frames"
+        )
+
+
 def box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
-    """Check that every GOP of a fragmented MP4 starts with a fragment; other containers are not read."""
+    """Check that every GOP of a fragmented MP4 starts with a fragment, and where its anchors end; other containers are
+    not read.
+    """
     if index.foreign:
         return
     fragment = [data[offset + 4 : offset + 8] == b"moof" for offset in index.offset.tolist()]
     if data[4:8] == b"ftyp" and any(fragment) and not all(fragment):
         gop = fragment.index(False)
         yield f"GOP {gop} starts at byte {index.offset[gop]}, where there is no fragment"
+        return
+    if index.anchor_reach is None:
+        return
+    spans = zip(index.offset.tolist(), index.size.tolist(), strict=True)
+    try:
+        track = read_header(data[: index.header_size])
+        gops = [read_fragments(memoryview(data)[at : at + size], track) for at, size in spans]
+    except Mp4Error as error:
+        yield f"has {ANCHOR_REACH}, but is no fragmented MP4 ({error})"
+        return
+    if not np.array_equal(index.anchor_reach, anchor_reach_of(gops, index.size)):
+        yield f"{ANCHOR_REACH} in the manifest is not where the packets of every {ANCHOR_STRIDE}th frame end"
 
 
 def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
@@ -158,7 +189,7 @@ VIDEO = Kind(
         **TABLE_FACTS,
     },
     words=("codec", HEADER, ENDING),
-    lists=GOP_LISTS,
+    lists=(*GOP_LISTS, ANCHOR_REACH),
     check=video_problems,
     decode=video_decode_problems,
 )

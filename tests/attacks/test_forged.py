@@ -61,6 +61,7 @@ NUMBERS: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
             "gop_offset": ([], [-1], [HUGE]),
             "gop_size": ([0], [-5], [HUGE]),
             "gop_lead": ([-1], [FAR], []),
+            "anchor_reach": ([0], [101], [1], [50] * 3, [HUGE]),
         }
     },
     "audio": {

@@ -229,7 +229,7 @@ def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
     [
         (["shards", "nothing"], 2, "'nothing' is no dataset"),
         (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
-        (["shards", "sample", "--profile", "best"], 2, "--profile is one of train, copy, fps, got 'best'"),
+        (["shards", "sample", "--profile", "best"], 2, "--profile is one of train, fast, copy, fps, got 'best'"),
         (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),
         (["verify", "/nowhere"], 1, "no folder /nowhere"),
         (["preview", "/nowhere"], 1, "no folder /nowhere"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor, prod
@@ -45,10 +46,11 @@ class HeardVideoSampler(VideoSampler):
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         with self.manifest.reading(index, self.sound):
             first, stop = self._heard(index, video)
-        return first + self.clip.numbers(stop - first, rng)
+        gops = video.first_frame[video.first_frame >= first] - first
+        return first + self.clip.numbers(stop - first, rng, gops)
 
     def _heard(self, index: int, video: VideoIndex) -> tuple[int, int]:
-        facts, align = self.manifest.components[self.sound].facts, self.clip.align or 1
+        facts, align = self.manifest.components[self.sound].facts, self.clip.align
         start_s = float(facts["start_s"][index])
         n_samples, rate = int(facts["n_samples"][index]), int(facts["sample_rate"][index])
         if not abs(start_s) < _LATEST_S or min(video.fps, n_samples, rate) <= 0:
@@ -59,7 +61,8 @@ class HeardVideoSampler(VideoSampler):
         stop_s = start_s + n_samples / rate
         stop = min(max(floor(stop_s * video.fps + 0.5), 1), video.n_frames)
         first = max(ceil(start_s * video.fps - 0.5), 0)
-        first = max(min(-(-first // align), (stop - self.clip.span) // align), 0) * align
+        legal = video.first_frame.tolist() if align == "gop" else range(0, video.n_frames, align or 1)
+        first = legal[max(min(bisect_left(legal, first), bisect_right(legal, stop - self.clip.span) - 1), 0)]
         return first, min(max(stop, first + self.clip.span), video.n_frames)
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ....shards.errors import SampleError
-from ....shards.media.mp4 import Int64Array, Packets, Track, read_fragments, read_header
+from ....shards.media.mp4 import Int64Array, Packets, Track, read_header
 from ....shards.stores.base import Announcement
 from ...augment.crop import Crop
 from ...decode.packets import wanted_packets, wanted_pts
@@ -302,7 +302,7 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
 def encoded_clip(data: ClipBytes, numbers: Int64Array) -> EncodedClip:
     """Packs the packets needed for the frames `numbers`; raises Mp4Error if the bytes contradict the index."""
     track = read_header(data.header)
-    packets = data.packets or read_fragments(memoryview(data.fragments), track)
+    packets = data.packets
     pts = wanted_pts(packets, data.first_frame, numbers)
     kept = wanted_packets(memoryview(data.fragments), track, packets, pts)
     kept = kept[packets.pts[kept] >= packets.pts[0]]  # DALI would count frames before the keyframe

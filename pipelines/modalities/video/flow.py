@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...flow.choice import AUTO, FLOWS, NONE, FlowChoice, resolved_flow
 from ...flow.source import FlowSource
 from ...masks import Mask
-from .clip import VideoClip
+from .clip import VideoClip, start_multiple
 
 
 def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str) -> FlowSource | None:
@@ -16,4 +16,5 @@ def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: s
         raise ValueError(
             f"{mask} needs flow, and flow='none' was given; use one of {words}, a SampleFlow or a BatchFlow"
         )
-    return resolved_flow(flow, needed=needed, profile=profile, stride=clip.stride, align=clip.align or 1)
+    align = start_multiple(clip, profile)
+    return resolved_flow(flow, needed=needed, profile=profile, stride=clip.stride, align=align)

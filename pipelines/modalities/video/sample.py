@@ -10,7 +10,7 @@ import torch
 
 from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
-from ....shards.media.mp4 import Mp4Error, Packets
+from ....shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
 from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
 from ....shards.media.video_index import VideoIndex
 from ....shards.members.video import table_problems
@@ -35,8 +35,9 @@ from .clip import VideoClip
 class ClipRequest:
     """The draws of a sample: frame numbers, int64 (T,), and one crop per view.
 
-    ranges: the fragments that hold the clip, after the header if the manifest does not have it, in one range if they
-    are contiguous. In foreign tars: the header, the clip's records of the packet table, and its GOPs.
+    ranges: the fragments that hold the clip, up to its last packet where the manifest has its end, after the header if
+    the manifest does not have it, in one range if they are contiguous. In foreign tars: the header, the clip's records
+    of the packet table, and its GOPs.
     """
 
     index: int
@@ -58,15 +59,24 @@ class ClipRequest:
 class ClipBytes:
     """The header and the fragments that hold a clip; `first_frame` is the number of their first frame.
 
-    header_known: whether the header is the manifest's, so it was not read. In foreign tars, `fragments` is a stretch of
-    the member that ends with the last packet needed, and `packets` lists the packets in it.
+    The fragments have `whole` bytes, and `fragments` may end with the last packet needed. header_known: whether the
+    header is the manifest's, so it was not read. In foreign tars, `fragments` is a stretch of the member that ends with
+    the last packet needed, and `table` lists the packets in it.
     """
 
     header: bytes
     fragments: bytes
     first_frame: int
-    packets: Packets | None = None
+    whole: int
+    table: Packets | None = None
     header_known: bool = False
+
+    @property
+    def packets(self) -> Packets:
+        """The packets of the GOPs that hold the clip; raises Mp4Error if the bytes are no such fragments."""
+        if self.table is not None:
+            return self.table
+        return read_fragments(memoryview(self.fragments), read_header(self.header), self.whole)
 
     @property
     def size_bytes(self) -> int:
@@ -74,7 +84,7 @@ class ClipBytes:
         return (
             (0 if self.header_known else len(self.header))
             + len(self.fragments)
-            + (0 if self.packets is None else RECORD.itemsize * len(self.packets.start))
+            + (0 if self.table is None else RECORD.itemsize * len(self.table.start))
         )
 
 
@@ -144,7 +154,7 @@ class VideoSampler:
 
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Draws the frame numbers of a clip of sample `index`, int64 (T,)."""
-        return self.clip.numbers(video.n_frames, rng)
+        return self.clip.numbers(video.n_frames, rng, video.first_frame)
 
     def announce(self, request: ClipRequest) -> Announcement:
         """Says that the ranges of a request will be read soon."""
@@ -181,13 +191,16 @@ class VideoSampler:
         video = request.video
         if video.foreign:
             return self._read_foreign(request)
-        first, _ = video.gops_of(request.numbers)
-        first_frame = int(video.first_frame[first])
+        first, stop = video.gops_of(request.numbers)
+        first_frame, whole = int(video.first_frame[first]), int(video.size[first:stop].sum())
         head, *rest = self.manifest.store.read_many(request.ranges)
         if video.header is not None:
-            return ClipBytes(header=video.header, fragments=head, first_frame=first_frame, header_known=True)
+            return ClipBytes(
+                header=video.header, fragments=head, first_frame=first_frame, whole=whole, header_known=True
+            )
         size = video.header_size
-        return ClipBytes(header=head[:size], fragments=rest[0] if rest else head[size:], first_frame=first_frame)
+        fragments = rest[0] if rest else head[size:]
+        return ClipBytes(header=head[:size], fragments=fragments, first_frame=first_frame, whole=whole)
 
     def _read_foreign(self, request: ClipRequest) -> ClipBytes:
         """Reads a clip of a foreign tar; the packet table gives the end of the last packet needed."""
@@ -204,7 +217,7 @@ class VideoSampler:
                 f"the packet table names {size} bytes of GOPs of {span.size} bytes; run `maskstream index` again"
             )
         data = store.read(span.name, span.offset, size)
-        return ClipBytes(header=head, fragments=data, first_frame=first_frame, packets=packets)
+        return ClipBytes(header=head, fragments=data, first_frame=first_frame, whole=size, table=packets)
 
     def fill(self, request: ClipRequest, draft: VideoDraft, row: int, stats: Stats) -> None:
         """Reads, decodes and writes a sample's views; raises SampleError if it cannot be read or decoded."""
@@ -298,7 +311,7 @@ def clip_ranges(video: VideoIndex, numbers: npt.NDArray[np.int64], member: Range
     """The byte ranges to read for the frames `numbers` of a video (see `ClipRequest`)."""
     shard, base, _ = member
     first, stop = video.gops_of(numbers)
-    begin, end = int(video.offset[first]), int(video.offset[stop - 1] + video.size[stop - 1])
+    begin, end = int(video.offset[first]), video.end_of(numbers, stop)
     span = Range(shard, base + begin, end - begin)
     if video.foreign:
         table = packets_name(shard)

@@ -6,13 +6,14 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import av
 import numpy as np
 from av.container import OutputContainer
 
 from ....shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
-from ....shards.media.video_index import VideoIndex
+from ....shards.media.video_index import VideoIndex, anchor_reach_of
 from ..reject import RejectError
 
 # negative_cts_offsets puts the first frame at time 0, so a reader of one fragment knows its times in the video.
@@ -95,11 +96,19 @@ def parsed_output(data: bytes) -> Fragments:
 
 
 def video_index(
-    parsed: Fragments, entries: list[int], *, codec: str, fps: float, width: int, height: int
+    parsed: Fragments, entries: list[int], *, codec: str, fps: float, width: int, height: int, anchored: bool = False
 ) -> VideoIndex:
-    """The index of `parsed` with one GOP per entry point; `entries` are the fragments that decoding can start from."""
+    """The index of `parsed` with one GOP per entry point; `entries` are the fragments that decoding can start from.
+
+    anchored: whether the GOPs are closed and every 4th frame is an anchor, so that the ends of these are of use.
+    """
     starts = np.array(entries, np.int64)
     bounds = parsed.start[np.append(starts, len(parsed.start) - 1)]
+    track, view = read_header(parsed.data[: parsed.start[0]]), memoryview(parsed.data)
+    reach = None
+    if anchored:
+        gops = (read_fragments(view[a:b], track) for a, b in pairwise(bounds.tolist()))
+        reach = anchor_reach_of(gops, np.diff(bounds))
     return VideoIndex(
         codec=codec,
         fps=fps,
@@ -112,4 +121,5 @@ def video_index(
         size=np.diff(bounds),
         lead=np.array([parsed.lead(f) for f in entries], np.int64),
         header=parsed.data[: parsed.start[0]],
+        anchor_reach=reach,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from av.video.frame import VideoFrame
 
+from ....shards.anchors import ANCHORED
 from ....shards.media.video_index import VideoIndex
 from ...limits import check_frames, lasts
 from ..reject import RejectError
@@ -73,7 +74,8 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     parsed = parsed_output(data)
     check_slices(parsed, width, height)
     entries = list(range(len(parsed.key_rank)))
-    index = video_index(parsed, entries, codec="h264", fps=float(rate), width=width, height=height)
+    anchored = profile.name in ANCHORED
+    index = video_index(parsed, entries, codec="h264", fps=float(rate), width=width, height=height, anchored=anchored)
     return EncodedVideo(
         data=parsed.data,
         index=index,

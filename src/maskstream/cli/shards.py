@@ -47,7 +47,7 @@ def shards(
         ),
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="How video is encoded: train, copy or fps (docs/shard-format.md).")
+        str, typer.Option(help="How video is encoded: train, fast, copy or fps (docs/shard-format.md).")
     ] = "train",
     settings: Annotated[
         list[str] | None,

@@ -99,6 +99,32 @@ def test_only_reference_frames_enter_the_decoder_at_stride_4(tmp_path):
     assert len(wanted_packets(memoryview(fragments), track, packets, pts[[1, 5]])) == 5
 
 
+@pytest.mark.parametrize("profile", ["train", "fast"])
+def test_a_clip_of_anchors_needs_no_byte_behind_its_last_packet(tmp_path, profile):
+    video = encode_video(write_video(tmp_path / "v.mp4"), PROFILES[profile])
+    whole, index = plainly(video.data), video.index
+    track, saved = read_header(index.header), 0
+    for start in range(0, 88, 4):
+        for last in range(start, 90, 4):
+            numbers = np.arange(start, last + 1, 4)
+            first, stop = index.gops_of(numbers)
+            begin, end, limit = int(index.offset[first]), index.end_of(numbers, stop), int(index.size[first:stop].sum())
+            fragments, at = memoryview(video.data)[begin:end], int(index.first_frame[first])
+            packets = read_fragments(fragments, track, limit)
+            got = decode_frames(index.header, fragments, at, numbers, size=SIZE, packets=packets)
+            for frame, number in zip(got.frames, numbers, strict=True):
+                assert np.array_equal(frame.to_ndarray(), whole[number].to_ndarray()), (start, last, number)
+            shown = np.sort(packets.pts)[numbers - at]
+            needed = int((packets.start + packets.size)[np.isin(packets.pts, shown)].max())
+            assert needed <= len(fragments) <= needed + index.size[stop - 1] / 100 + 1
+            saved += limit - len(fragments)
+            with pytest.raises(Mp4Error, match="were read"):
+                decode_frames(index.header, fragments[: needed - 1], at, numbers, size=SIZE, packets=packets)
+    assert saved > 0
+    between = np.array([0, 4, 6])
+    assert index.end_of(between, 1) == index.offset[0] + index.size[0]
+
+
 def test_a_repeated_frame_is_decoded_once_and_given_twice(encoded):
     _, video = encoded
     numbers = np.array([80, 88, 88, 88])

@@ -37,6 +37,7 @@ from maskstream.pipelines.modalities.video.loader import VideoSettings
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
 from maskstream.shards.errors import ResumeError
+from maskstream.shards.format.manifest import Manifest
 
 SETTINGS: list[tuple[type[DataConfig[Any]], Any]] = [
     (ImageData, ImageSettings),
@@ -129,6 +130,24 @@ def test_auto_and_its_resolved_value_are_the_same_identity(split: Path) -> None:
     state = replace(MASKED, flow="codec", clip=replace(MASKED.clip, align=4)).loader(split, batch_size=2).state_dict()
     replace(MASKED, augment=None).loader(split, batch_size=2).load_state_dict(state)
     assert state["data"]["component"] == "mp4"
+
+
+def test_clips_that_start_on_gops_have_the_codecs_flow_and_an_identity_of_their_own(split: Path) -> None:
+    data = replace(MASKED, clip=replace(MASKED.clip, align="gop"))
+    loader = data.loader(split, batch_size=2, shuffle=False)
+    manifest = Manifest.load(split)
+    seen = 0
+    for batch in loader:
+        assert batch.flow is not None
+        for key, start_s in zip(batch.key, batch.pts_s[:, 0].tolist(), strict=True):
+            video = manifest.video(manifest.keys(range(len(manifest))).index(key))
+            assert round(start_s * video.fps) in video.first_frame.tolist()
+            seen += 1
+    assert seen == len(manifest)
+    state = loader.state_dict()
+    assert state["data"]["flow"]["kind"] == "Codec"
+    with pytest.raises(ResumeError, match=r"data\.clip\.align: saved gop, here 4"):
+        MASKED.loader(split, batch_size=2, shuffle=False).load_state_dict(state)
 
 
 def test_a_mixture_names_the_source_that_differs(split: Path) -> None:

@@ -11,6 +11,7 @@ import socket
 import tarfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -188,6 +189,14 @@ def test_wrong_tables_of_gops(samples: list[Sample], tmp_path: Path) -> None:
     assert f"{prefix}the GOPs have more leading frames (0, 5, 0)" in with_index(
         sample, tmp_path, lead=np.array([0, 5, 0])
     )
+    with av.open(io.BytesIO(sample.members["mp4"].data)) as container:  # every 4th frame is the first of a GOP here
+        keys = [p.pos + p.size for p in container.demux(video=0) if p.is_keyframe and p.pos is not None]
+    ends = np.array(keys) - video.offset
+    reach = np.ceil(100 * ends / video.size).astype(np.int64)
+    assert with_index(sample, tmp_path, anchor_reach=reach) == ""
+    assert "is not where the packets" in with_index(sample, tmp_path, anchor_reach=reach - 1)
+    for wrong in (reach[:2], reach * 0, reach + 100):
+        assert f"{prefix}anchor_reach has the {len(wrong)} values" in with_index(sample, tmp_path, anchor_reach=wrong)
     none = np.zeros(0, dtype=np.int64)
     assert f"{prefix}the table of GOPs is empty" in with_index(
         sample, tmp_path, first_frame=none, offset=none, size=none, lead=none

@@ -38,12 +38,38 @@ def test_every_start_is_drawn_equally_often():
     assert ((starts - 500) ** 2 / 500).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
 
 
+@given(n=st.integers(1, 200), frames=st.integers(1, 16), gop=st.integers(1, 40), seed=st.integers(0, 9))
+def test_clips_that_start_on_gops(n, frames, gop, seed):
+    clip, gops = VideoClip(frames=frames, align="gop"), np.arange(0, n, gop)
+    numbers = clip.numbers(n, np.random.default_rng(seed), gops)
+    assert numbers[0] in gops
+    assert numbers[-1] < n
+    steps = np.diff(numbers)
+    assert set(steps.tolist()) <= {0, 4}
+    if n >= clip.span:
+        assert (steps == 4).all()
+
+
+def test_every_gop_that_holds_a_clip_is_drawn_equally_often():
+    clip, gops, rng = VideoClip(frames=4, align="gop"), np.array([0, 12, 24, 40, 52]), np.random.default_rng(0)
+    starts = [int(clip.numbers(54, rng, gops)[0]) for _ in range(4000)]
+    assert sorted(set(starts)) == [0, 12, 24, 40]
+    counts = np.unique(starts, return_counts=True)[1]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 16.3  # chi-square, 3 degrees of freedom, p = 0.001
+    centre = VideoClip(frames=4, align="gop", start="center")
+    assert centre.numbers(54, rng, gops).tolist() == [12, 16, 20, 24]
+    with pytest.raises(ValueError, match="needs the first frames"):
+        clip.numbers(54, rng)
+
+
 def test_the_centre_clip_is_not_random():
     clip = VideoClip(frames=4, stride=2, start="center")
     assert clip.numbers(17, np.random.default_rng(0)).tolist() == [5, 7, 9, 11]
 
 
-@pytest.mark.parametrize("bad", [{"frames": 0}, {"stride": 0}, {"size": 0}, {"align": 0}, {"start": "end"}])
+@pytest.mark.parametrize(
+    "bad", [{"frames": 0}, {"stride": 0}, {"size": 0}, {"align": 0}, {"align": "gops"}, {"start": "end"}]
+)
 def test_illegal_clips_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         VideoClip(**bad)
