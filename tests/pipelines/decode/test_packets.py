@@ -1,6 +1,7 @@
 """Packets: which are read and decoded, and that the frames are the very frames of a plain decode of the whole file."""
 
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ from maskstream.pipelines.decode.cpu import DecodeError, decode_frames, to_rgb, 
 from maskstream.pipelines.decode.packets import wanted_packets
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
+from maskstream.shards.media.video_index import VideoIndex
 
 ORDINARY = {"x264-params": "keyint=24:bframes=2:scenecut=0"}
 OPEN = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0"}
@@ -121,8 +123,12 @@ def test_a_clip_of_anchors_needs_no_byte_behind_its_last_packet(tmp_path, profil
             with pytest.raises(Mp4Error, match="were read"):
                 decode_frames(index.header, fragments[: needed - 1], at, numbers, size=SIZE, packets=packets)
     assert saved > 0
-    between = np.array([0, 4, 6])
-    assert index.end_of(between, 1) == index.offset[0] + index.size[0]
+    end_of_gop = index.offset[0] + index.size[0]
+    assert index.end_of(np.array([0, 4, 6]), 1) == end_of_gop
+    for before in ({}, {"anchor_reach": np.zeros(0, np.int64)}):  # a shard, or a part of one, that does not have it
+        old = VideoIndex.of(index.facts, index.words, {**replace(index, anchor_reach=None).lists, **before})
+        assert old.anchor_reach is None
+        assert old.end_of(np.array([0, 4]), 1) == end_of_gop
 
 
 def test_a_repeated_frame_is_decoded_once_and_given_twice(encoded):

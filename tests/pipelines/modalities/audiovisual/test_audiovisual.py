@@ -108,6 +108,18 @@ def test_a_clip_longer_than_the_sound_takes_frames_around_it_and_repeats_none(sp
         assert (batch.pts_s[:, 0] * FPS % align < 1e-6).all()
 
 
+def test_clips_with_sound_start_on_gops_that_have_it(split):
+    manifest, seen = Manifest.load(split), set()
+    loader = opened(split, clip=VideoClip(frames=4, stride=4, size=32, align="gop"))
+    for _ in range(3):
+        for batch in loader:
+            for key, start_s in zip(batch.key, batch.pts_s[:, 0].tolist(), strict=True):
+                gops = manifest.video(int(key[1:])).first_frame.tolist()
+                assert round(start_s * FPS) in gops
+                seen.add(gops.index(round(start_s * FPS)))
+    assert len(seen) > 1
+
+
 def test_a_sound_shorter_than_the_segment_is_padded_at_the_end(split):
     batch = next(iter(opened(split, seconds=5.12, audio_mask=masks.Random(ratio=0.5), shuffle=False)))
     facts = Manifest.load(split).component("flac").facts
