@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..shards.errors import OutageError
+from ..shards.errors import DatasetError, OutageError
 from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
 from ..shards.stores.output import Location, output_at, within
@@ -83,6 +83,7 @@ def make_shards(
     pauses_s: Sequence[float] = PAUSES_S,
     part: tuple[int, int] | None = None,
     finish: bool = False,
+    as_is: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`. Both are paths, or the
@@ -115,6 +116,9 @@ def make_shards(
     `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and raises UnfinishedError
     if shards are missing. A run of neither kind does what is left of the job by itself.
 
+    Folders whose names make the splits doubtful, such as `train_256`, are an error, unless `as_is` says that they are
+    meant as they are.
+
     Every process must have the job's libraries (`libraries.py`); one with others raises ResumeError and writes nothing.
 
     Raises ValueError for wrong arguments, DatasetError also if the raw data do not have the published layout, BusyError
@@ -140,7 +144,7 @@ def make_shards(
     progress = progress or Progress()
     with ExitStack() as stack, _memory_is_no_bug():
         tree = stack.enter_context(raw_tree(root))
-        raw = _listed(sources_of, tree)
+        raw = listed(sources_of, tree, as_is=as_is)
         encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
         limits = limits or Limits()
         splits = {
@@ -177,20 +181,25 @@ def make_shards(
     )
 
 
-def largest_split(dataset: str, root: str | Path, samples_per_shard: int | None = None) -> int:
+def largest_split(dataset: str, root: str | Path, samples_per_shard: int | None = None, *, as_is: bool = False) -> int:
     """How many shards the largest split of a dataset has; more parts than that have nothing to do. Raises as
     `make_shards`.
     """
     with raw_tree(root) as tree:
-        splits = _listed(named(dataset, DATASETS, "dataset"), tree).splits.values()
+        splits = listed(named(dataset, DATASETS, "dataset"), tree, as_is=as_is).splits.values()
     return max(
         (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in splits), default=0
     )
 
 
-def _listed(sources_of: Callable[[Path], Dataset], tree: RawTree) -> Dataset:
-    """The dataset. Where files are missing it is listed twice, for a folder may have been away for a moment."""
+def listed(sources_of: Callable[[Path], Dataset], tree: RawTree, *, as_is: bool) -> Dataset:
+    """The dataset. Where files are missing it is listed twice, for a folder may have been away for a moment.
+
+    Raises DatasetError if its splits are doubtful, unless `as_is`.
+    """
     raw = tree.dataset(sources_of)
+    if raw.doubt and not as_is:
+        raise DatasetError(f"{raw.name}: {raw.doubt}. If the splits are meant as they are, add --as-is (as_is=True)")
     if any(raw.missing.values()) and tree.dataset(sources_of) != raw:
         raise OutageError(
             f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from ...shards.errors import DatasetError
 from ..source import Source
 from .dataset import VIDEO_SUFFIXES
-from .folders import distinct_folders, media_below, readable
+from .folders import distinct_folders, media_below, media_paths, readable
 
 SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
     "train": ("train", "training", "videos_train"),
@@ -16,20 +17,25 @@ SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
     "test": ("test", "testing", "videos_test"),
 }
 """The names of the folders that hold a split."""
+_NAMES = [name for names in SPLIT_FOLDERS.values() for name in names]
+_LIKE_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. 0-9].*)?", re.IGNORECASE)
+"""Such as `train_256`, `val2017` or `Test-large`."""
+_SHOWN = 3
 
 
 def class_folders(
     root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES
-) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
-    """The sorted label names, and the sources of each split that has files.
+) -> tuple[tuple[str, ...], dict[str, list[Source]], str]:
+    """The sorted label names, the sources of each split that has files, and what is doubtful about the splits.
 
     The splits are the folders of `SPLIT_FOLDERS` that exist; without a train folder, all of `root` is train. A file's
     label is the first folder below the split; a file in no such folder has the label -1. Only files with one of
-    `suffixes` count.
+    `suffixes` count. The doubt is "" if there is none (`Dataset.doubt`).
     """
     folders = split_folders(root)
     folders = folders if "train" in folders else {"train": root}
     paths = media_below(list(folders.values()), suffixes)
+    doubt = _doubt(root, folders, paths, suffixes)
     found = {
         split: [(path, _label(path.relative_to(folder))) for path in files]
         for (split, folder), files in zip(folders.items(), paths, strict=True)
@@ -44,7 +50,46 @@ def class_folders(
         for split, files in found.items()
         if files
     }
-    return tuple(label_names), listed
+    return tuple(label_names), listed, doubt
+
+
+def _doubt(root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Path]], suffixes: Collection[str]) -> str:
+    """What makes the splits doubtful: folders with files that look like splits and are none, or that no split has."""
+    whole = [*folders.values()] == [root]
+    below = [path.relative_to(root).parts for files in paths for path in files]
+    firsts = sorted({parts[0] for parts in below if len(parts) > 1})
+    if whole and (alike := [name for name in firsts if _LIKE_A_SPLIT.fullmatch(name)]):
+        return (
+            f"{_shown(alike)} in {root} look like splits, and would be classes of the split train; rename them to "
+            "train, val and test"
+        )
+    if not whole and (left := [path.name for path in _others(root, folders) if media_paths(path, suffixes)]):
+        return f"{_shown(left)} in {root} hold files that no split has; move them into {folders['train'].name}/"
+    at = 1 if whole else 2
+    if inner := sorted({"/".join(parts[: at + 1]) for parts in below if _names_a_split(parts, at)}):
+        return (
+            f"{_shown(inner)} in {root} look like splits within classes, and would all be in one split; move them to "
+            "train/CLASS, val/CLASS and test/CLASS"
+        )
+    return ""
+
+
+def _others(root: Path, folders: Mapping[str, Path]) -> list[Path]:
+    """The folders in `root` that are no split; hidden ones are left out."""
+    known = {path.resolve() for path in folders.values()}
+    others = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in others if path.resolve() not in known)
+
+
+def _names_a_split(parts: Sequence[str], at: int) -> bool:
+    """Whether the folder `at` in the path of a file has the name of a split."""
+    return len(parts) > at + 1 and parts[at].lower() in _NAMES
+
+
+def _shown(names: Iterable[str]) -> str:
+    """The first names of several, as folders."""
+    all_names = list(names)
+    return ", ".join(f"{name}/" for name in all_names[:_SHOWN]) + (", ..." if len(all_names) > _SHOWN else "")
 
 
 def _label(below: PurePath) -> str | None:

@@ -28,7 +28,8 @@ class Dataset:
     """The sources of each split.
 
     `missing` holds, per split, a reject for each source that the lists name but whose file does not exist. `encoder`
-    encodes the sources and names their modality.
+    encodes the sources and names their modality. `doubt` is what is doubtful about the splits, as a message, or "":
+    whoever uses them must know that they are meant.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Dataset:
     splits: dict[str, list[Source]]
     missing: dict[str, list[Reject]] = field(default_factory=dict)
     encoder: Encoder = field(default_factory=VideoEncoder)
+    doubt: str = ""
 
     @property
     def modality(self) -> str:
@@ -75,6 +77,7 @@ def dataset_of(
     root: Path,
     obtain: str,
     encoder: Encoder | None = None,
+    doubt: str = "",
 ) -> Dataset:
     """The dataset of the sources `listed`; `encoder` is by default that of videos.
 
@@ -91,7 +94,9 @@ def dataset_of(
                 f"{name}: the split {split!r} lists {len(sources)} {files_of(encoder.modality)}{example}, but none is "
                 f"below {root}. {obtain}"
             )
-    return Dataset(name=name, label_names=tuple(label_names), splits=splits, missing=missing, encoder=encoder)
+    return Dataset(
+        name=name, label_names=tuple(label_names), splits=splits, missing=missing, encoder=encoder, doubt=doubt
+    )
 
 
 def files_of(modality: str) -> str:

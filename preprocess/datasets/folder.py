@@ -38,10 +38,12 @@ def folder(
     lists = sorted(path for path in root.glob("*.csv") if path.is_file())
     if len(lists) > 1:
         raise DatasetError(f"{name}: {root} holds several csv files ({', '.join(p.name for p in lists)}); keep one")
-    label_names, listed = _listed(lists[0], root, name, obtain) if lists else class_folders(root, suffixes)
+    label_names, listed, doubt = (
+        (*_listed(lists[0], root, name, obtain), "") if lists else class_folders(root, suffixes)
+    )
     if not listed:
         raise DatasetError(f"{name}: {root}{f' lists no {modality}' if lists else f' holds no {modality}'}. {obtain}")
-    return dataset_of(name, label_names, listed, root=root, obtain=obtain, encoder=encoder)
+    return dataset_of(name, label_names, listed, root=root, obtain=obtain, encoder=encoder, doubt=doubt)
 
 
 def _listed(path: Path, root: Path, dataset: str, obtain: str) -> tuple[tuple[str, ...], dict[str, list[Source]]]:

@@ -28,7 +28,7 @@ from ..encode.encoder import Encoder, in_profile, prepared, with_settings
 from ..encode.video.profile import VideoProfile
 from ..executors.base import Executor
 from ..file_state import FileState
-from ..job import JobReport, SplitReport, make_shards
+from ..job import JobReport, SplitReport, listed, make_shards
 from ..limits import Limits
 from ..progress import Progress
 from ..raw_files import RawFiles
@@ -69,6 +69,7 @@ def add_sources(
     limits: Limits | None = None,
     max_rejects: float = MAX_REJECTS,
     pauses_s: Sequence[float] = PAUSES_S,
+    as_is: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
     """Encode the sources of `dataset` below `root` that the splits below `out` do not have, and append them.
@@ -83,7 +84,7 @@ def add_sources(
     """
     listing = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
     with raw_tree(root) as tree:
-        raw = tree.dataset(listing)
+        raw = listed(listing, tree, as_is=as_is)
         encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
         found = {name: _new(raw, name, within(out, name), encoder, tree.files) for name in raw.splits}
     todo = {name: new for name, new in found.items() if new.sources}
@@ -102,6 +103,7 @@ def add_sources(
             limits=limits,
             max_rejects=max_rejects,
             pauses_s=pauses_s,
+            as_is=as_is,
             progress=progress,
         )
         n_sources, wall_s = n_sources + made.n_sources, wall_s + made.wall_s

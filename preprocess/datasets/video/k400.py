@@ -33,13 +33,13 @@ def k400(root: Path) -> Dataset:
     rows = {split: list(read_table(path, _NEEDED, obtain=OBTAIN)) for split, path in found.items() if path is not None}
     if rows:
         return _listed(root, rows)
-    label_names, listed = class_folders(root)
+    label_names, listed, doubt = class_folders(root)
     if not label_names:
         raise DatasetError(
             f"k400: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) nor "
             f"folders train and val with one folder per class. {OBTAIN}"
         )
-    return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN)
+    return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN, doubt=doubt)
 
 
 def _listed(root: Path, rows: dict[str, list[Row]]) -> Dataset:

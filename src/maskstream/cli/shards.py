@@ -95,6 +95,12 @@ def shards(
             help="Encode only the sources that finished splits lack, and append them as new versions.",
         ),
     ] = False,
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is", help="Take the folders of ROOT as they are, though their names make the splits doubtful."
+        ),
+    ] = False,
     executor: Annotated[
         str,
         typer.Option(
@@ -158,7 +164,7 @@ def shards(
                 "--executor slurm starts parts and a finish itself; leave out --part, --finish, --repair and "
                 "--append, and delete the output folder instead of --overwrite"
             )
-        number = parts or min(_DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard))
+        number = parts or min(_DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard, as_is=as_is))
         job = SlurmJob(
             name=f"maskstream-{folder}",
             folder=Path(f"slurm-{folder}"),
@@ -191,6 +197,7 @@ def shards(
                 samples_per_shard=samples_per_shard,
                 limits=limits,
                 max_rejects=max_rejects,
+                as_is=as_is,
                 progress=shown,
             )
             show(_facts(added), as_json)
@@ -211,6 +218,7 @@ def shards(
             repair=repair,
             part=None if own is None else (own.number, own.count),
             finish=finish,
+            as_is=as_is,
             progress=shown,
         )
     show(_facts(report), as_json)

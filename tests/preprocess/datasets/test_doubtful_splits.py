@@ -1,0 +1,41 @@
+"""Folders whose names say otherwise than the layout are never taken for classes or left out without a word."""
+
+from functools import partial
+
+import pytest
+from PIL import Image
+
+from maskstream.preprocess import DATASETS, make_shards
+from maskstream.shards.errors import DatasetError
+
+
+@pytest.mark.parametrize(
+    ("dataset", "files", "doubt"),
+    [
+        ("k400", ("train_256/abseiling/a.mp4", "val_256/abseiling/b.mp4"), "train_256/, val_256/ in {root} look like"),
+        ("folder", ("Train-large/a/1.mp4", "more/1.mp4"), "Train-large/ in {root} look like splits"),
+        ("points-folder", ("chair/train/1.npy", "chair/test/2.npy"), "chair/test/, chair/train/ in {root} look like"),
+        ("image-folder", ("train/cat/val/1.png",), "train/cat/val/ in {root} look like splits within classes"),
+        ("image-folder", ("train/cat/1.png", "dog/2.png"), "dog/ in {root} hold files that no split has"),
+        ("folder", ("trainers/a.mp4", "valley/b.mp4", "testimony/c.mp4"), ""),
+        ("folder", ("train/a/1.mp4", "val/a/2.mp4", "annotations/list.txt"), ""),
+    ],
+)
+def test_folders_that_make_the_splits_doubtful_are_named(tmp_path, dataset, files, doubt):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = DATASETS[dataset](tmp_path).doubt
+    assert found.startswith(doubt.format(root=tmp_path))
+    assert bool(found) == bool(doubt)
+
+
+def test_doubtful_splits_are_refused_unless_they_are_meant(tmp_path):
+    for name in ("train_256", "val_256"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "raw" / name / "one.png")
+    made = partial(make_shards, "image-folder", tmp_path / "raw", tmp_path / "out", workers=0)
+    with pytest.raises(DatasetError, match=r"train_256/, val_256/ in .* look like splits.*rename them.*--as-is"):
+        made()
+    assert not (tmp_path / "out").exists()
+    assert list(made(as_is=True).splits) == ["train"]
