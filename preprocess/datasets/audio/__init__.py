@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..dataset import Dataset
 from .audio_folder import audio_folder
+from .audio_json import audio_json
 from .audioset import audioset
 from .esc50 import esc50
 from .librispeech import librispeech
@@ -25,5 +26,6 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "microphones": microphones,
     "sonic-pi": sonic_pi,
     "audio-folder": audio_folder,
+    "audio-json": audio_json,
     "sample-audio": sample_audio,
 }

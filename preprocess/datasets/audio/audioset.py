@@ -40,7 +40,7 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
     """
     name = f"audioset{'-video' if videos else ''}{'-balanced' if balanced else ''}"
     require_folder(root, name=name, obtain=OBTAIN)
-    numbers, label_names = _classes(root, name)
+    numbers, label_names = classes(root, name, OBTAIN)
     files: dict[str, Path] = {}
     for path in media_paths(root, VIDEO_SUFFIXES if videos else SOUND_SUFFIXES):
         files.setdefault(path.stem, path)
@@ -56,13 +56,13 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
     return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, encoder=encoder)
 
 
-def _classes(root: Path, name: str) -> tuple[dict[str, int], list[str]]:
+def classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int], list[str]]:
     """The number of each class by its id, and the class names in the order of the numbers."""
     path = root / CLASSES
     if not path.is_file():
-        raise DatasetError(f"{name}: there is no {CLASSES} in {root}. {OBTAIN}")
+        raise DatasetError(f"{name}: there is no {CLASSES} in {root}. {obtain}")
     rows = sorted(
-        read_table(path, ("index", "mid", "display_name"), obtain=OBTAIN), key=lambda row: row.number("index")
+        read_table(path, ("index", "mid", "display_name"), obtain=obtain), key=lambda row: row.number("index")
     )
     return {row["mid"]: number for number, row in enumerate(rows)}, [row["display_name"] for row in rows]
 

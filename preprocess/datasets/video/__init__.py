@@ -13,6 +13,7 @@ from .metaworld import metaworld
 from .sample import sample
 from .ssv2 import ssv2
 from .ucf101 import ucf101
+from .video_list import video_list
 from .wesnoth_units import wesnoth_units
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
@@ -28,5 +29,6 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "fluent-emoji": fluent_emoji,
     "metaworld": metaworld,
     "wesnoth-units": wesnoth_units,
+    "video-list": video_list,
     "folder": folder,
 }

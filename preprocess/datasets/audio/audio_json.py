@@ -1,0 +1,71 @@
+"""Lists of sounds as AST and Audio-MAE read them: JSON files of paths and ids of classes.
+
+Files in ROOT: `class_labels_indices.csv` (index, mid, display_name), and JSON files whose names have the word `train`,
+and `eval`, `val` or `test`, as `audioset_train.json`: {"data": [{"wav": PATH, "labels": "/m/04rlf,/m/02mscn"}, ...]}.
+PATH is absolute, or relative to ROOT. A sound's label is its first class; `json` holds all classes as `labels`.
+
+Y. Gong, Y.-A. Chung, J. Glass, AST, Interspeech 2021.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ....shards.errors import DatasetError
+from ...encode.audio.encoder import AudioEncoder
+from ...source import Source
+from ..dataset import Dataset, dataset_of, require_folder
+from ..lists import read_json
+from .audioset import CLASSES, classes
+
+NAME = "audio-json"
+OBTAIN = (
+    f"Put {CLASSES} and the lists into ROOT, such as ROOT/train.json and ROOT/eval.json: "
+    '{"data": [{"wav": PATH, "labels": "/m/ID,/m/ID"}, ...]}'
+)
+_WORDS = {"train": {"train", "training"}, "val": {"eval", "val", "valid", "validation"}, "test": {"test"}}
+
+
+def audio_json(root: Path) -> Dataset:
+    """The splits that have a list. Raises DatasetError for another layout."""
+    require_folder(root, name=NAME, obtain=OBTAIN)
+    lists = {split: path for split in _WORDS if (path := _list_of(root, split)) is not None}
+    if "train" not in lists:
+        raise DatasetError(f"{NAME}: there is no list of the split train in {root}. {OBTAIN}")
+    numbers, label_names = classes(root, NAME, OBTAIN)
+    listed = {
+        split: [_source(entry, f"{path}: entry {i}", numbers, root) for i, entry in enumerate(_entries(path))]
+        for split, path in lists.items()
+    }
+    return dataset_of(NAME, label_names, listed, root=root, obtain=OBTAIN, encoder=AudioEncoder())
+
+
+def _list_of(root: Path, split: str) -> Path | None:
+    """The list of a split. Raises DatasetError if several files could be it."""
+    found = [p for p in sorted(root.glob("*.json")) if _WORDS[split] & {*re.split(r"[^a-z]+", p.stem.lower())}]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DatasetError(f"{NAME}: several files in {root} may be the list of the split {split} ({names}); keep one")
+    return found[0] if found else None
+
+
+def _entries(path: Path) -> list[Any]:
+    found = read_json(path, OBTAIN)
+    entries = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(entries, list):
+        raise DatasetError(f"{path} has no list `data`. {OBTAIN}")
+    return entries
+
+
+def _source(entry: object, where: str, numbers: dict[str, int], root: Path) -> Source:
+    wav = entry.get("wav") if isinstance(entry, dict) else None
+    ids = entry.get("labels") if isinstance(entry, dict) else None
+    if not isinstance(wav, str) or not wav or not isinstance(ids, str):
+        raise DatasetError(f"{where} has no text `wav` or no text `labels`. {OBTAIN}")
+    known = [mid.strip() for mid in ids.split(",")]
+    if unknown := [mid for mid in known if mid not in numbers]:
+        raise DatasetError(f"{where} has the class {unknown[0][:40]!r}, which is not in {CLASSES}. {OBTAIN}")
+    labels = [numbers[mid] for mid in known]
+    return Source(id=wav, path=root / wav, label=labels[0], meta={"labels": labels})

@@ -1,0 +1,102 @@
+"""Lists in the forms that VideoMAE, V-JEPA, AST and Audio-MAE read."""
+
+import json
+
+import pytest
+
+from maskstream.preprocess import DATASETS
+from maskstream.shards.errors import DatasetError
+
+
+def with_files(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def rows(dataset):
+    return {split: [(source.id, source.label) for source in sources] for split, sources in dataset.splits.items()}
+
+
+@pytest.mark.parametrize("between", [" ", ",", "\t", ", "])
+def test_a_list_of_paths_and_labels(tmp_path, between):
+    with_files(tmp_path, "a b/one 3.mp4", "two.mp4", "three.webm")
+    (tmp_path / "k710_train.csv").write_text(f"a b/one 3.mp4{between}4\n{tmp_path / 'two.mp4'}{between}0\n")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "val.txt").write_text(f"three.webm{between}2\n")
+    found = DATASETS["video-list"](tmp_path)
+    assert rows(found) == {"train": [("a b/one 3.mp4", 4), (str(tmp_path / "two.mp4"), 0)], "val": [("three.webm", 2)]}
+    assert found.label_names == ("0", "1", "2", "3", "4")
+    assert [source.path for source in found.splits["train"]] == [tmp_path / "a b/one 3.mp4", tmp_path / "two.mp4"]
+
+
+def test_whole_videos_without_labels(tmp_path):
+    with_files(tmp_path, "one.mp4", "two.mp4")
+    (tmp_path / "train.csv").write_text("one.mp4 0 -1\ntwo.mp4 0 -1\n")
+    found = DATASETS["video-list"](tmp_path)
+    assert rows(found) == {"train": [("one.mp4", -1), ("two.mp4", -1)]}
+    assert found.label_names == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("path,label\none.mp4,3\n", "line 1 is 'path,label', not `PATH LABEL`"),
+        ("one.mp4 1\nframes 0 300\n", "line 2 has another form"),
+        ("frames 0 300\n", "takes frames 0, 300 of 'frames'; only `PATH 0 -1`"),
+        ("one.mp4 99999999999\n", "has the label 99999999999, not a number"),
+        ("one.mp4 -2\n", "has the label -2"),
+        ("one.mp4 1\n./one.mp4 1\n", "line 2 has the path './one.mp4', as"),
+    ],
+)
+def test_a_wrong_list_names_its_line(tmp_path, text, says):
+    with_files(tmp_path, "one.mp4")
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(DatasetError) as caught:
+        DATASETS["video-list"](tmp_path)
+    assert says in str(caught.value)
+
+
+def test_a_path_in_two_splits_and_two_lists_of_a_split_are_refused(tmp_path):
+    with_files(tmp_path, "one.mp4")
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / name).write_text("one.mp4 1\n")
+    with pytest.raises(DatasetError, match=r"val\.csv: line 1 has the path 'one\.mp4', as .*train\.csv: line 1 has"):
+        DATASETS["video-list"](tmp_path)
+    (tmp_path / "train_2.txt").write_text("one.mp4 1\n")
+    with pytest.raises(DatasetError, match=r"several files .* the split train \(train\.csv, train_2\.txt\); keep one"):
+        DATASETS["video-list"](tmp_path)
+
+
+CLASSES = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/04rlf,"Music"\n2,/m/0bt9lr,"Dog"\n'
+
+
+def test_audio_lists_in_json(tmp_path):
+    with_files(tmp_path, "wav/a.wav", "wav/b.wav")
+    (tmp_path / "class_labels_indices.csv").write_text(CLASSES)
+    (tmp_path / "audioset_train.json").write_text(
+        json.dumps({"data": [{"wav": "wav/a.wav", "labels": "/m/0bt9lr,/m/09x0r"}]})
+    )
+    (tmp_path / "audioset_eval.json").write_text(
+        json.dumps({"data": [{"wav": str(tmp_path / "wav/b.wav"), "labels": "/m/04rlf"}]})
+    )
+    found = DATASETS["audio-json"](tmp_path)
+    assert rows(found) == {"train": [("wav/a.wav", 2)], "val": [(str(tmp_path / "wav/b.wav"), 1)]}
+    assert found.splits["train"][0].meta == {"labels": [2, 0]}
+    assert found.label_names == ("Speech", "Music", "Dog")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ([], "has no list `data`"),
+        ({"data": [{"wav": "a.wav"}]}, "entry 0 has no text `wav` or no text `labels`"),
+        ({"data": [{"wav": "a.wav", "labels": "/m/none"}]}, "the class '/m/none', which is not in class_labels"),
+    ],
+)
+def test_wrong_audio_lists_are_said(tmp_path, data, says):
+    (tmp_path / "class_labels_indices.csv").write_text(CLASSES)
+    (tmp_path / "train.json").write_text(json.dumps(data))
+    with pytest.raises(DatasetError) as caught:
+        DATASETS["audio-json"](tmp_path)
+    assert says in str(caught.value)
