@@ -13,6 +13,7 @@ import numpy as np
 import trimesh
 
 from .. import flash_and_beep
+from ..preprocess.encode.motion_files import motion_bytes
 
 ENDINGS: dict[str, tuple[str, ...]] = {
     "folder": (".mp4", ".mkv", ".avi", ".webm", ".ts"),
@@ -20,6 +21,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
     "audiovisual-folder": (".mp4", ".mkv"),
     "image-folder": (".jpg", ".png", ".bmp", ".tif", ".webp", ".ppm"),
     "points-folder": (".npy", ".ply", ".stl", ".off"),
+    "pose-folder": (".bvh", ".npz", ".psa"),
     "mesh-folder": (".obj", ".ply", ".stl", ".off", ".glb"),
 }
 """The endings of the files that are made for each dataset."""
@@ -33,6 +35,7 @@ def raw_files(folder: Path) -> dict[str, dict[str, bytes]]:
         "audiovisual-folder": _video,
         "image-folder": _image,
         "points-folder": _points,
+        "pose-folder": _motion,
         "mesh-folder": _mesh,
     }
     made: dict[str, dict[str, bytes]] = {}
@@ -92,6 +95,10 @@ def _points(path: Path) -> None:
     np.save(file, np.random.default_rng(2).normal(size=(80, 4)))
     path.write_bytes(file.getvalue())
     return None
+
+
+def _motion(path: Path) -> None:
+    path.write_bytes(motion_bytes(path.suffix))
 
 
 def _mesh(path: Path) -> None:

@@ -23,8 +23,13 @@ TINY = tuple(name for name in RECIPES if "tiny" in name)
 CONTRASTS_BATCHES = {"avsiam", "diffmavil"}
 """Recipes that compare the samples of a batch with each other, of which two micro-batches have fewer."""
 
-ONE_RATIO = {"mage": ("data.mask.ratio=0.75",)}
-"""Recipes whose law draws one ratio a batch, and so one for each micro-batch, and what gives all of them the same."""
+OWN_DRAWS = {"mage": ("data.mask.ratio=0.75",), "mpm": ("data.mask.scope=view",)}
+"""Families that draw a ratio or a mask for a batch, so one for each micro-batch, and what gives samples their own."""
+
+
+def own_draws(name):
+    """What gives the samples of a recipe draws of their own, if it has a mask."""
+    return OWN_DRAWS.get(name.partition("-")[0], ()) if getattr(RECIPES[name]().data, "mask", None) else ()
 
 
 def far(one, other):
@@ -59,7 +64,7 @@ def of_ranks(out, parallel, recipes):
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_have_the_gradient_of_one_with_the_whole_batch(parallel, tmp_path):
     families = {name: name.partition("-")[0] for name in TINY}
-    recipes = {name: chosen_recipe(name, (*CUTS[f], *ONE_RATIO.get(f, ()))) for name, f in families.items()}
+    recipes = {name: chosen_recipe(name, (*CUTS[f], *own_draws(name))) for name, f in families.items()}
     modalities = {recipe.data.modality for recipe in recipes.values()}
     splits = {modality: write_split(modality, tmp_path / modality) for modality in modalities}
     of = {name: splits[recipe.data.modality] for name, recipe in recipes.items()}

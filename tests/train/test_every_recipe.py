@@ -63,10 +63,7 @@ CUTS = {
     ),
     "vq": ("data.size=16", "data.patch=8", "batch_size=2", *QUANTISER),
     "vqframes": ("clip.frames=2", "clip.stride=4", "clip.size=16", "batch_size=2", *QUANTISER),
-    "mpm": (
-        *("clip.frames=12", "batch_size=2", "model.width=16", "model.hidden=16", "model.depth=1", "model.heads=2"),
-        "optimiser.max_grad_norm=null",
-    ),
+    "mpm": ("clip.frames=12", "batch_size=2", *SIZES[1:], "model.width=16", "model.hidden=16"),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }
 """What makes each family of recipes small: how many pixels, samples, tokens and layers."""

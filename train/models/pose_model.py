@@ -29,6 +29,10 @@ from ..core.stacks import Stack
 
 Task = Literal["masked", "lift"]
 
+UNITS = (0.2, 0.35)
+"""What poses are divided by before they are embedded: about the deviation of their joints, of the 2-D ones in half
+widths of the picture and of the 3-D ones in metres. Else embeddings would be small beside the positions of frames."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseModelConfig(ModelConfig[PoseBatch]):
@@ -81,6 +85,7 @@ class PoseEncoder(nn.Module):
 
     def forward(self, pose: Tensor, kind: int, hidden: Tensor | None, seen: Tensor) -> Tensor:
         """pose: (B, T, J, 2 or 3); hidden: bool (B, T, J), or None; seen: int64 (B, V), the frames; gives (B, V, D)."""
+        pose = pose / UNITS[kind]
         if hidden is not None:
             pose = torch.where(hidden[..., None], self.places[kind].to(pose.dtype), pose)
         x = self.second(self.first[kind](gather_tokens(pose.flatten(2), seen)))
@@ -118,6 +123,9 @@ class PoseModel(Model[PoseBatch]):
         self.decoder_3d = PoseDecoder(config, self.frames, self.joints, dims=3)
         self.decoder_2d = PoseDecoder(config, self.frames, self.joints, dims=2) if masked else None
         init_linear(self)
+        for decoder in (self.decoder_3d, self.decoder_2d):
+            if decoder is not None:  # so that first predictions are near the pelvis
+                nn.init.normal_(decoder.head.weight, std=0.01)
 
     def loss(self, batch: PoseBatch) -> Losses:
         """The mean distance of predicted and true joints, over all joints of all frames: metres, and half widths."""

@@ -8,6 +8,7 @@ away. The principal point is the middle, and there is no lens distortion.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from ....shards.config import Config
 
 Float32s = npt.NDArray[np.float32]
-_UP = np.array([0.0, 0.0, 1.0])
 
 
 class Seen(NamedTuple):
@@ -58,18 +58,23 @@ class Cameras(Config):
         """Draws a camera and takes pictures of poses (T, J, 3) in metres, z upwards."""
         places = poses.astype(np.float64)
         middle = places[:, 0].mean(axis=0)
-        reach = float(np.linalg.norm(places - middle, axis=-1).max())
+        reach = float(np.square(places - middle).sum(axis=-1).max()) ** 0.5
         turn = rng.uniform(0, 2 * np.pi)
         rise = np.radians(rng.uniform(*self.elevation_deg))
         outwards = np.array([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)])
         at = middle + outwards * (reach + rng.uniform(*self.distance_m))
-        forwards = middle + rng.uniform(-self.aim_m, self.aim_m, 3) - at
-        forwards /= np.linalg.norm(forwards)
-        right = np.cross(forwards, _UP)
-        right /= np.linalg.norm(right)
-        axes = np.stack([right, np.cross(forwards, right), forwards])
+        axes = _looking(middle + rng.uniform(-self.aim_m, self.aim_m, 3) - at)
         focal = float(rng.uniform(*self.focal))
         return seen((places - at) @ axes.T, focal)
+
+
+def _looking(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The axes (3, 3) of an upright camera that looks in a direction, not up or down: right, down and forwards."""
+    x, y, z = direction.tolist()
+    flat, length = hypot(x, y), hypot(x, y, z)
+    right, forwards = (y / flat, -x / flat, 0.0), (x / length, y / length, z / length)
+    down = (x * z / (flat * length), y * z / (flat * length), -flat / length)
+    return np.array([right, down, forwards])
 
 
 def seen(places: npt.NDArray[np.float64], focal: float) -> Seen:

@@ -65,9 +65,9 @@ POSE = Modality(
     demo=Demo(
         recipe="mpm-tiny",
         more=(  # lifting after the pre-training, and from scratch
-            "train mpm-tiny-lift --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
+            "train mpm-lift-tiny --data {data}/train --out {run}/pre-trained --initial {run}/model.safetensors",
             "report {run}/pre-trained --data {data}/val --out {run}/pre-trained.html",
-            "train mpm-tiny-lift --data {data}/train --out {run}/scratch",
+            "train mpm-lift-tiny --data {data}/train --out {run}/scratch",
             "report {run}/scratch --data {data}/val --out {run}/scratch.html",
         ),
     ),

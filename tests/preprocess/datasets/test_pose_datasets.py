@@ -14,7 +14,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.h36m import MIRRORED
 
 from ...pipelines.every_modality import random_motion
-from ..encode.test_pose import lugaru_bytes, psa_bytes
+from ..encode.motion_files import lugaru_bytes, psa_bytes
 
 zero_ad = import_module("maskstream.preprocess.datasets.pose.zero_ad")
 

@@ -1,7 +1,6 @@
 """Motions of every format: joints where an independent calculation has them, in metres, and what is refused."""
 
 import json
-import struct
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
 from maskstream.shards.media.npy import read_npy
 
 from ...pipelines.every_modality import random_motion
+from .motion_files import bvh_bytes, lugaru_bytes, psa_bytes
 
 ARM = """HIERARCHY
 ROOT Hip
@@ -72,6 +72,18 @@ def test_joints_of_a_capture_follow_their_parents_turns(tmp_path):
     np.testing.assert_allclose(found.motion(2, "z").places[1, 0], [10, 12, 14])
 
 
+def test_a_capture_of_a_person_keeps_its_joints_and_its_way(tmp_path):
+    pose = random_motion(np.random.default_rng(0), 1)[0]
+    way = np.cumsum(np.random.default_rng(1).normal(size=(20, 3)), axis=0)
+    (tmp_path / "a.bvh").write_bytes(bvh_bytes(100 * np.stack([pose[:, 0], pose[:, 2], -pose[:, 1]], axis=1), way))
+    found, made = encoded(tmp_path / "a.bvh")
+    assert made.meta["rig"] == "BVH with legs, feet and arms"
+    np.testing.assert_allclose(found[:, 0], upright(way / 100), atol=1e-5)
+    known = [joint for joint in range(17) if joint != 8]
+    np.testing.assert_allclose((found - found[:, :1])[3, known], (pose - pose[0])[known], atol=1e-5)
+    np.testing.assert_allclose(found[:, 8], (found[:, 11] + found[:, 14]) / 2, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -88,17 +100,6 @@ def test_a_capture_that_is_damaged_is_refused(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(RejectError, match=words):
         read_bvh(path)
-
-
-def lugaru_bytes(keys, speed):
-    """A file of key poses (T, 20, 3)."""
-    joints = keys.shape[1]
-    data = struct.pack(">2i", len(keys), joints)
-    for pose, one in zip(keys, speed, strict=True):
-        data += (
-            pose.astype(">f4").tobytes() + np.zeros(joints, ">f4").tobytes() + bytes(joints) + struct.pack(">f", one)
-        )
-    return data + bytes(84)
 
 
 def test_key_poses_of_lugaru(tmp_path):
@@ -180,14 +181,6 @@ def test_what_is_no_humanoid_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(RejectError):
         read_deepmimic(path)
-
-
-def psa_bytes(places, frame_ms=40.0):
-    """A file of bones (T, B, 3)."""
-    frames, n_bones = places.shape[:2]
-    values = np.concatenate([places, np.zeros((frames, n_bones, 4))], axis=2).astype("<f4").tobytes()
-    rest = struct.pack("<I", 4) + b"name" + struct.pack("<f2I", frame_ms, n_bones, frames) + values
-    return b"PSSA" + struct.pack("<2I", 1, len(rest)) + rest
 
 
 def test_bones_of_0ad_change_hands(tmp_path):
