@@ -185,6 +185,8 @@ def decode(path: Path) -> Iterator[VideoFrame]:
     with open_video(path) as (container, stream):
         try:
             for packet in packets_of(container, stream):
+                if _repeats(packet):
+                    continue
                 for frame in stream.decode(packet):
                     if frame.is_corrupt:
                         raise RejectError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
@@ -193,6 +195,14 @@ def decode(path: Path) -> Iterator[VideoFrame]:
                     yield frame
         except (av.FFmpegError, ValueError) as error:
             raise RejectError("decode", _truncated(n_decoded, 0, reason_of(error))) from error
+
+
+def _repeats(packet: Packet[Stream]) -> bool:
+    """Whether a packet says that the frame before it stays, as Theora's of no bytes do.
+
+    A decoder would take one for the end. The time stamps of the others tell how long each frame is shown.
+    """
+    return packet.size == 0 and (packet.pts is not None or packet.dts is not None)
 
 
 def timed(frames: Iterator[VideoFrame], facts: SourceFacts) -> Iterator[tuple[Fraction, VideoFrame]]:

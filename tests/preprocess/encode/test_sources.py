@@ -150,6 +150,28 @@ def test_resolution_change_is_scaled_to_the_first(make_video, tmp_path):
     assert "profile train" in rejected(path, PROFILES["copy"]).reason
 
 
+def test_a_packet_without_bytes_repeats_the_frame_before_it(tmp_path, rgb):
+    """As Theora and others store a frame that does not change; a decoder would take it for the end of the stream."""
+    path, repeated = tmp_path / "still.nut", 7
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"qmin": "1", "qmax": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * n, np.uint8), "rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                if n == repeated:
+                    empty = av.Packet(b"")
+                    empty.stream, empty.pts, empty.dts = stream, packet.pts, packet.dts
+                    empty.time_base, empty.duration = packet.time_base, packet.duration
+                    packet = empty
+                container.mux(packet)
+    shown = rgb(encode_video(path, SHARP).data).mean((1, 2, 3))
+    wanted = np.array([10 * (n - (n == repeated)) for n in range(20)])
+    assert len(shown) == 20
+    assert np.abs(shown - wanted).max() < 3
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mpg", "a.webm", "a.flv", "front.mp4"])
 def test_truncated_files_are_refused_with_their_count(make_video, name):
     codec = {"a.avi": "mpeg4", "a.mpg": "mpeg2video", "a.webm": "libvpx", "a.flv": "flv"}.get(name, "libx264")
