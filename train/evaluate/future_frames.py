@@ -41,25 +41,21 @@ class Futures:
     drawn: Tensor
     context: int
 
-    @property
-    def persistence(self) -> Tensor:
-        """The last frame of the context, repeated."""
-        repeated = self.real[:, self.context - 1 : self.context].expand_as(self.real[:, self.context :])
-        return torch.cat((self.real[:, : self.context], repeated), dim=1)
+    def repeated(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (B, T, H, W, 3) whose last one of the context stands in place of all later ones."""
+        last = frames[:, self.context - 1 : self.context].expand_as(frames[:, self.context :])
+        return torch.cat((frames[:, : self.context], last), dim=1)
 
     def errors(self) -> dict[str, float]:
         """The root mean squared error of a pixel of the future, in levels of 255, by who makes it."""
         rows = {
             "generated": self.generated,
-            "the last frame, repeated": self.persistence,
-            "the last frame drawn from its ids, repeated": self.drawn[:, self.context - 1 : self.context],
+            "the last frame, repeated": self.repeated(self.real),
+            "the last frame drawn from its ids, repeated": self.repeated(self.drawn),
             "the real frames, drawn from their ids": self.drawn,
         }
         real = self.real[:, self.context :]
-        return {
-            name: error(made[:, self.context :] if made.shape[1] > 1 else made.expand_as(real), real)
-            for name, made in rows.items()
-        }
+        return {name: error(made[:, self.context :], real) for name, made in rows.items()}
 
 
 def futures(

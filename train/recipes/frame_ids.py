@@ -54,7 +54,7 @@ def maskvit_tiny() -> Recipe[VideoBatch]:
             clip=VideoClip(frames=8, stride=4, size=64), tubelet=1, patch=8, mask=MASK, augment=CenterCrop()
         ),
         model=FrameIdsConfig(width=128, depth=2, heads=4),
-        schedule=ScheduleConfig(base_lr=6.4e-2, min_lr=6.4e-4, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=9.6e-2, min_lr=9.6e-4, warmup=0.1, steps=500),
     )
 
 

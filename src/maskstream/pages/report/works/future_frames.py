@@ -40,13 +40,14 @@ def generated(config: VideoData, model: FrameIdsModel, data: str | Path, drawn: 
     temperature = TEMPERATURE if drawn.temperature is None else drawn.temperature
     made = futures(model, [batch], rounds=drawn.rounds, temperature=temperature, seed=drawn.seed)
     side, grid = picture_side(4 * batch.video[:, :, 0, 0, 0].numel()), config.grids["video"]
+    repeated = made.repeated(made.real)
     cards = []
     for i, key in enumerate(batch.key):
         rows = {
             "original": made.real[i],
             "ids": made.drawn[i],
             "generated": made.generated[i],
-            "persistence": made.persistence[i],
+            "persistence": repeated[i],
         }
         pictures = {name: whole_frames(frames.numpy(), grid, side) for name, frames in rows.items()}
         cards.append(Card(key=key, words="", figures=frame_rows(pictures, batch.pts_s[i].tolist())))
