@@ -22,7 +22,8 @@ Int64Array = npt.NDArray[np.int64]
 
 _CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1"}
 _EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C"}
-_VISUAL_ENTRY_SIZE = 78
+VISUAL_ENTRY_SIZE = 78
+"""The bytes of a visual sample entry before its boxes (ISO 14496-12, 12.1.3)."""
 
 DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d"}
 """FFmpeg's decoder of each codec on CPUs (FFmpeg's own AV1 decoder needs a GPU)."""
@@ -50,6 +51,9 @@ class Track:
     default_size: int
     default_flags: int
 
+
+Span = tuple[int, int]
+"""The start and the end of a box's payload."""
 
 Run = tuple[list[int], Sequence[int], list[int], list[bool]]
 """start, size, pts and keyframe of some packets, as in Packets; lists are faster than arrays for so few."""
@@ -86,7 +90,8 @@ def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int,
         start = end
 
 
-def _child(data: memoryview, span: tuple[int, int], *path: bytes) -> tuple[int, int]:
+def child(data: memoryview, span: Span, *path: bytes) -> Span:
+    """The payload of the box at `path` in the payload `span`. Raises Mp4Error if there is none."""
     for name in path:
         for kind, _, start, end in boxes(data, *span):
             if kind == name:
@@ -95,6 +100,12 @@ def _child(data: memoryview, span: tuple[int, int], *path: bytes) -> tuple[int, 
         else:
             raise Mp4Error(f"no box {name!r} in the header (looked for {b'/'.join(path)!r})")
     return span
+
+
+def sample_entry(data: memoryview, stsd: Span) -> tuple[bytes, int, int]:
+    """The type of the first sample entry, and the start and the end of its payload."""
+    kind, _, start, end = next(boxes(data, stsd[0] + 8, stsd[1]))
+    return kind, start, end
 
 
 def read_header(header: bytes) -> Track:
@@ -113,22 +124,21 @@ _cached_header = lru_cache(maxsize=1024)(_read_header)
 
 
 def _read_moov(data: memoryview) -> Track:
-    moov = _child(data, (0, len(data)), b"moov")
-    media = _child(data, moov, b"trak", b"mdia")
-    mdhd, _ = _child(data, media, b"mdhd")
+    moov = child(data, (0, len(data)), b"moov")
+    media = child(data, moov, b"trak", b"mdia")
+    mdhd, _ = child(data, media, b"mdhd")
     timescale = struct.unpack_from(">I", data, mdhd + (20 if data[mdhd] == 1 else 12))[0]
     if timescale == 0:
         raise Mp4Error("the time scale of the track is 0")
-    stsd, stsd_end = _child(data, media, b"minf", b"stbl", b"stsd")
-    entry, _, start, end = next(boxes(data, stsd + 8, stsd_end))
+    entry, start, end = sample_entry(data, child(data, media, b"minf", b"stbl", b"stsd"))
     codec = _CODECS.get(entry)
     if codec is None:
         raise Mp4Error(f"sample entry {entry!r}; legal are {sorted(_CODECS)}")
     extradata = b""
     if codec in _EXTRADATA:
-        a, b = _child(data, (start + _VISUAL_ENTRY_SIZE, end), _EXTRADATA[codec])
+        a, b = child(data, (start + VISUAL_ENTRY_SIZE, end), _EXTRADATA[codec])
         extradata = bytes(data[a:b])
-    trex, _ = _child(data, moov, b"mvex", b"trex")
+    trex, _ = child(data, moov, b"mvex", b"trex")
     track_id, _, duration, size, flags = struct.unpack_from(">IIIII", data, trex + 4)
     return Track(
         track_id=track_id,
@@ -178,7 +188,7 @@ def read_fragments(data: memoryview, track: Track, whole: int | None = None) -> 
 
 def _read_moof(data: memoryview, base: int, span: tuple[int, int], track: Track) -> Iterator[Run]:
     """The runs of one fragment; offsets are relative to `base`, the first byte of its moof (default-base-is-moof)."""
-    traf = _child(data, span, b"traf")
+    traf = child(data, span, b"traf")
     duration, size, flags, decode_time = track.default_duration, track.default_size, track.default_flags, 0
     for kind, _, at, _ in boxes(data, *traf):
         if kind == b"tfhd":

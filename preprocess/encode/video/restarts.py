@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ....shards.media.h264_sps import UnknownSpsError, read_sps
 from ....shards.media.mp4 import read_fragments, read_header
 from .fragments import Fragments
-from .h264_sps import UnknownSpsError, read_sps
 
 _X264 = re.compile(rb"x264 - core (\d{1,6})")
 _444_PROFILES = (44, 144, 244)
