@@ -31,7 +31,8 @@ UInt8Array = npt.NDArray[np.uint8]
 
 _DECODERS_PER_THREAD = 4
 _FULL_RANGE, _BT709 = 2, 1
-_PLANAR_420 = ("yuv420p", "yuvj420p")
+PLANAR_420 = ("yuv420p", "yuvj420p")
+"""FFmpeg's names of 8 bits in 4:2:0, limited and full range."""
 # The luma coefficients (K_R, K_B) of ITU-R BT.601 and BT.709.
 _KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
@@ -115,6 +116,14 @@ def decode_frames(
     )
 
 
+def frames_at(
+    track: Track, data: memoryview, packets: Packets, pts: Int64Array, size: tuple[int, int]
+) -> list[VideoFrame]:
+    """The frames shown at `pts`, of packets that lie in `data`; raises DecodeError as `decode_frames` does."""
+    by_pts = _decode(track, data, packets, pts, size, motion_vectors=False)
+    return [by_pts[p] for p in pts.tolist()]
+
+
 def _decode(
     track: Track, data: memoryview, packets: Packets, pts: Int64Array, size: tuple[int, int], motion_vectors: bool
 ) -> dict[int, VideoFrame]:
@@ -169,10 +178,9 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
 
 
 def _frame_to_rgb(frame: VideoFrame, crop: Crop, scratch: UInt8Array, out: UInt8Array) -> None:
-    if frame.format.name not in _PLANAR_420:
+    if frame.format.name not in PLANAR_420:
         frame = frame.reformat(format="yuv420p")
-    full = frame.color_range == _FULL_RANGE
-    standard = "bt709" if frame.colorspace == _BT709 else "bt601"
+    standard, full = colours_of(frame)
     height, width, _ = out.shape
     even = height % 2 == 0 and width % 2 == 0
     if even and not full and standard == "bt601":
@@ -187,6 +195,11 @@ def _frame_to_rgb(frame: VideoFrame, crop: Crop, scratch: UInt8Array, out: UInt8
     for plane, to in zip(_planes(frame, crop), planes, strict=True):
         _resize(plane, to)
     cv2.transform(cv2.merge(list(planes)), yuv_to_rgb(standard, full), dst=out)
+
+
+def colours_of(frame: VideoFrame) -> tuple[str, bool]:
+    """The standard of a frame's colours, "bt601" or "bt709", and whether they have the full range."""
+    return "bt709" if frame.colorspace == _BT709 else "bt601", frame.color_range == _FULL_RANGE
 
 
 def _planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:

@@ -48,7 +48,7 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
     needed = False
     for i in range(last - 1, -1, -1):
         needed = needed or is_wanted[i]
-        is_reference, is_idr = _h264_kind(data, starts[i], sizes[i], length_size)
+        is_reference, is_idr = h264_kind(data, starts[i], sizes[i], length_size)
         if needed and (is_reference or is_wanted[i]):
             keep.append(i)
         if is_idr:
@@ -56,7 +56,7 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
     return np.asarray(keep[::-1], dtype=np.int64)
 
 
-def _h264_kind(data: memoryview, start: int, size: int, length_size: int) -> tuple[bool, bool]:
+def h264_kind(data: memoryview, start: int, size: int, length_size: int) -> tuple[bool, bool]:
     """(is a reference, is IDR) of an AVCC packet, from its first slice."""
     at, end = start, start + size
     while at + length_size < end:

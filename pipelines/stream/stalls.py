@@ -19,6 +19,7 @@ _NAMES = {
     "flow": ("Flow", "codec flow, which shards of the profile train allow, costs least"),
     "mask": ("Drawing masks", "a mask that needs no content, such as random, costs least"),
     "collate": ("Joining batches", "workers join them in several processes"),
+    "finish": ("Finishing batches", "the consumer's process makes it, one batch at a time"),
 }
 """Of each stage of any loader, what it does and what would make it cheaper."""
 
@@ -95,10 +96,10 @@ def _of_the_loader(
             f"Reading limits: threads wait for the disk or the network {waited / spent:.0%} of their time; "
             "more threads, a faster disk or a cache would help."
         )
-    collate = stages["collate"][0]
     if spent < _MOSTLY * threads * wall:
-        if collate >= _MOSTLY * wall:
-            return f"{names['collate'][0]} limits: it takes {collate / wall:.0%} of the time; {names['collate'][1]}."
+        longest = max(("collate", "finish"), key=lambda name: stages[name][0])
+        if (took := stages[longest][0]) >= _MOSTLY * wall:
+            return f"{names[longest][0]} limits: it takes {took / wall:.0%} of the time; {names[longest][1]}."
         idle = 1 - spent / (threads * wall)
         return f"The threads are idle {idle:.0%} of the time: raise prefetch, or use fewer of them with more workers."
     running = sum(stages[name][1] for name in SAMPLE_STAGES) / spent

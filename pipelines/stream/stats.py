@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 SAMPLE_STAGES = ("read", "decode", "convert", "flow", "mask")
 """The stages of one sample; they run in the threads that make samples."""
-BATCH_STAGES = ("collate", "copy")
-"""The stages of one batch: joining its samples, and starting its copy to the device."""
+BATCH_STAGES = ("collate", "copy", "finish")
+"""The stages of one batch: joining its samples, starting its copy to the device, and what is made there."""
 WAITS = ("wait", "consumer")
 """"wait": the consumer waits for a batch. "consumer": the loader waits until the consumer asks for the next."""
 STAGES = (*SAMPLE_STAGES, *BATCH_STAGES, *WAITS)

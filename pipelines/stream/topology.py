@@ -25,10 +25,14 @@ def resolved_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 def resolved_device(device: str | torch.device) -> torch.device:
-    """The device; "auto" is the current CUDA device, or the CPU without one."""
-    if device == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    return torch.device(device)
+    """The device; "auto" is the current CUDA device, or the CPU without one, and "cuda" the current one.
+
+    The index is that of the calling thread: threads that finish batches have a current device of their own.
+    """
+    found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if found == torch.device("cuda") and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return found
 
 
 def default_threads(workers: int) -> int:

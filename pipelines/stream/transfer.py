@@ -55,7 +55,7 @@ class Delivery(Generic[RequestT, DraftT, HostT, BatchT]):
         while True:
             moved = self._moved(made)
             try:
-                with made.stats.stage("collate"):
+                with made.stats.stage("finish"):
                     batch = self.finish(moved, self.device)
                 return batch, made.stats
             except BadRowsError as error:

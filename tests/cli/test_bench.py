@@ -24,14 +24,14 @@ SMALL = {
 }
 FEW = {"batch_size": 2, "device": "cpu"}
 STAGES = {
-    "audio": {"read", "decode", "convert", "mask", "collate"},
-    "audiovisual": {"read", "decode", "convert", "flow", "mask", "collate"},
-    "image": {"read", "decode", "convert", "mask", "collate"},
-    "mesh": {"read", "convert", "mask", "collate"},
-    "points": {"read", "convert", "mask", "collate"},
-    "pose": {"read", "convert", "mask", "collate"},
-    "text": {"read", "convert", "mask", "collate"},
-    "video": {"read", "decode", "convert", "flow", "mask", "collate"},
+    "audio": {"read", "decode", "convert", "mask", "collate", "finish"},
+    "audiovisual": {"read", "decode", "convert", "flow", "mask", "collate", "finish"},
+    "image": {"read", "decode", "convert", "mask", "collate", "finish"},
+    "mesh": {"read", "convert", "mask", "collate", "finish"},
+    "points": {"read", "convert", "mask", "collate", "finish"},
+    "pose": {"read", "convert", "mask", "collate", "finish"},
+    "text": {"read", "convert", "mask", "collate", "finish"},
+    "video": {"read", "decode", "convert", "flow", "mask", "collate", "finish"},
 }
 UNITS = {
     "audio": "sounds",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import nvidia.dali
 import nvidia.dali.fn
@@ -26,6 +26,8 @@ from .sample import AudioSampler, SoundDraft, SoundRequest, mono
 from .spectrogram import Spectrogram
 
 Sounds = Source[SoundRequest, SoundDraft, AudioBatch, AudioBatch]
+
+Mode = Literal["gpu", "cpu"]
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +89,28 @@ def on_dali(source: Sounds, sampler: AudioSampler, threads: int) -> Sounds:
 
 
 def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
-    """The DALI graph from waveforms to decibels.
+    """The graph of `mel_graph` on a device, built."""
+    mode: Mode = "gpu" if device.type == "cuda" else "cpu"
+    device_id = device.index if mode == "gpu" else None
+    pipeline = mel_graph(features, batch_size, n_samples, threads, mode, device_id)
+    pipeline.build()
+    return pipeline
 
-    Inputs: `waveform` float32 (B, C, n_samples), on `device`, and `length` int32 (B, 1), the number of valid samples.
-    Output, on `device`: float32 (n_frames(n_samples), n_bins) per sound. It averages the channels, subtracts the mean
-    over time, and pads with 0 behind the end of the sound.
+
+def mel_graph(
+    features: LogMel, batch_size: int, n_samples: int, threads: int, mode: Mode, device_id: int | None
+) -> Any:
+    """The DALI graph from waveforms to decibels, not built yet.
+
+    Inputs: `waveform` float32 (B, C, n_samples), on the device, and `length` int32 (B, 1), the number of valid samples.
+    Output, on the device: float32 (n_frames(n_samples), n_bins) per sound. It averages the channels, subtracts the mean
+    over time, and pads with 0 behind the end of the sound. Without a `device_id` the graph of mode "gpu" can be
+    serialised, and not built.
     """
     fn, types = dali.fn, dali.types
-    gpu = device.type == "cuda"
-    device_id = (device.index if device.index is not None else torch.cuda.current_device()) if gpu else None
     pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device_id, prefetch_queue_depth=1)
     with pipeline:
-        waveform = fn.external_source(name="waveform", dtype=types.FLOAT, ndim=2, device="gpu" if gpu else "cpu")
+        waveform = fn.external_source(name="waveform", dtype=types.FLOAT, ndim=2, device=mode)
         length = fn.external_source(name="length", dtype=types.INT32, ndim=1)
         sound = fn.slice(fn.reductions.mean(waveform, axes=[0]), start=[0], shape=length, axes=[0])
         power = fn.spectrogram(
@@ -117,5 +129,4 @@ def mel_pipeline(features: LogMel, batch_size: int, n_samples: int, threads: int
         if features.top_db is not None:
             decibels = dali.math.max(decibels, fn.reductions.max(decibels) - features.top_db)
         pipeline.set_outputs(fn.pad(decibels, axes=[0], shape=[features.n_frames(n_samples)]))
-    pipeline.build()
     return pipeline

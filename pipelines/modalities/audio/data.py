@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
@@ -45,11 +46,11 @@ class AudioData(DataConfig[AudioBatch]):
     and bins per token, on the grid (time, freq). on_device: whether spectrograms are made of whole batches on the
     device, not of samples in the loader's threads; "auto" does so on CUDA.
 
-    backend: what makes the spectrograms of whole batches; "auto" is DALI for `LogMel` on a CUDA device if DALI is
-    installed and workers is 0, else torch ("cpu"). roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by
-    default none. views: the number of views per sample; they share the decoded sound and differ in augmentation and
-    mask. component: the sound to read, such as "flac"; None if a sample has only one. fields: other values of a sample
-    for `batch.fields` (see fields.py); with mixup, of the sample's own sound.
+    backend: what makes the spectrograms of whole batches; "auto" is DALI for `LogMel` on a CUDA device where `make gpu`
+    has passed and found DALI to be the fastest, else torch ("cpu"). roll_gain, spec_augment, mixup: augmentations
+    (augment/sound.py), by default none. views: the number of views per sample; they share the decoded sound and differ
+    in augmentation and mask. component: the sound to read, such as "flac"; None if a sample has only one. fields: other
+    values of a sample for `batch.fields` (see fields.py); with mixup, of the sample's own sound.
     """
 
     modality: ClassVar[str] = "audio"
@@ -124,8 +125,7 @@ class AudioData(DataConfig[AudioBatch]):
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options, self.loader)
         sampler = self.sampler(split)
-        suits = sampler.on_device and isinstance(self.features, LogMel)
-        if dali_serves(self.backend, split.device, split.workers, suits=suits):
+        if dali_serves(self.backend, split.device, partial(_unsuited, sampler)):
             from .dali import on_dali
 
             sounds = on_dali(self._sounds(split, sampler), sampler, split.threads)
@@ -153,6 +153,14 @@ class AudioData(DataConfig[AudioBatch]):
                 "on_device": sampler.on_device,
             },
         )
+
+
+def _unsuited(sampler: AudioSampler) -> str:
+    """Why DALI does not make the spectrograms of a sampler, in words; "" if it can."""
+    if not sampler.on_device:
+        return "threads make the spectrograms (on_device=False)"
+    features = sampler.spectrogram.features
+    return "" if isinstance(features, LogMel) else f"torch makes the spectrograms of features={features}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

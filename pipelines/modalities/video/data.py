@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
@@ -12,7 +13,7 @@ from ....shards.format.component import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
 from ...augment.colour import ColourJitter
 from ...flow.choice import AUTO, NONE, FlowChoice, flow_named
-from ...flow.source import BatchFlow, FlowSource, SampleFlow
+from ...flow.source import BatchFlow, FlowSource
 from ...masks import Mask, TokenGrid
 from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
@@ -26,6 +27,7 @@ from .batch import VideoBatch
 from .clip import VideoClip, aligned
 from .flow import flow_source
 from .flow_finish import FlowFinish
+from .packing import unsuited
 from .sample import ClipRequest, VideoDraft, VideoSampler
 
 VideoSource = Source[FieldsRequest[ClipRequest], FieldsDraft[VideoDraft], VideoBatch, VideoBatch]
@@ -43,8 +45,9 @@ class VideoData(DataConfig[VideoBatch]):
     views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
     and patch (pixels): the size of a token. component: the video to read, such as "cam0.mp4"; None if a sample has only
     one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "auto" is DALI on a
-    CUDA device if DALI is installed and decodes the shards' codecs, neither a SampleFlow nor colour jitter is used and
-    workers is 0; else the CPU.
+    CUDA device if `make gpu` has passed on this card and found DALI to be the fastest, DALI decodes the shards' codecs,
+    and neither a SampleFlow nor colour jitter is used; else the CPU. The log says which and why. DALI's pixels differ
+    from the CPU's by a level or two, so it is part of the identity.
     """
 
     modality: ClassVar[str] = "video"
@@ -110,13 +113,11 @@ class VideoData(DataConfig[VideoBatch]):
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options, self.loader)
         sampler = self.sampler(split)
-        suits = not isinstance(sampler.flow, SampleFlow) and sampler.colour is None
-        if dali_serves(self.backend, split.device, split.workers, suits=suits):
-            from .dali import on_dali, undecodable
+        if dali_serves(self.backend, split.device, partial(unsuited, sampler, split.device)):
+            from .dali import on_dali
 
-            if self.backend == "dali" or not undecodable(sampler, split.device):
-                clips = on_dali(self._clips(split, sampler), sampler, split.device, split.threads)
-                return Loader(with_fields(clips, split.manifest, self.fields), **loading)
+            clips = on_dali(self._clips(split, sampler), sampler, split.device, split.threads)
+            return Loader(with_fields(clips, split.manifest, self.fields), **loading)
         return Loader(self.source(split), **loading)
 
     def _clips(self, split: Split, sampler: VideoSampler) -> Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch]:

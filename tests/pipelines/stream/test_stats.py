@@ -79,6 +79,7 @@ def made_up(*, threads=4, wait=10.0, consumer=0.0, samples=100, **stages):
         (made_up(decode=(38, 12)), "Other work limits: the loader's threads get a core 32%"),
         (made_up(threads=2, decode=(19, 18)), "Too few threads limit: 2 of them for 4 cores"),
         (made_up(decode=(9, 8), collate=(9, 8)), "Joining batches limits: it takes 90% of the time"),
+        (made_up(decode=(9, 8), collate=(1, 1), finish=(9, 2)), "Finishing batches limits: it takes 90% of the time"),
         (made_up(decode=(9, 8), collate=(1, 1)), "The threads are idle 78% of the time"),
         (made_up(samples=0), "Nothing was loaded"),
         (made_up(wait=0.0), "Nothing was loaded"),

@@ -13,6 +13,7 @@ import torch
 
 from maskstream.pipelines import Loader, VideoClip, augment, masks, mix, video_loader
 from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.topology import resolved_device
 from maskstream.shards.errors import ResumeError
 
 from ..sources import source_of
@@ -177,3 +178,13 @@ def test_a_world_that_does_not_divide_the_global_batch_is_refused_with_the_reaso
         rank_loader(uneven, rank=0, world_size=3, batch_size=3).load_state_dict(state)
     with pytest.raises(ResumeError, match="With 2 ranks use batch_size=4"):
         rank_loader(uneven, rank=0, world_size=2, batch_size=2).load_state_dict(state)
+
+
+def test_a_cuda_device_without_a_number_is_the_current_one(monkeypatch):
+    """The number is found in the caller's thread, so that each rank keeps its own device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert resolved_device("auto") == resolved_device("cuda") == torch.device("cuda", 3)
+    assert resolved_device(torch.device("cuda")) == torch.device("cuda", 3)
+    assert resolved_device("cuda:1") == torch.device("cuda", 1)
+    assert resolved_device("cpu") == torch.device("cpu")

@@ -15,6 +15,8 @@ import torch
 
 from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
+from maskstream.pipelines.modalities import acceptance
+from maskstream.pipelines.modalities.acceptance import Card
 from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_pipeline
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
@@ -187,7 +189,6 @@ def test_torch_makes_the_batch_if_dali_fails(split, caplog):
     ("changes", "says"),
     [
         ({"features": Fbank(), "statistics": None}, "features=Fbank"),
-        ({"workers": 2}, r"workers=2.*use workers=0, or backend='cpu'"),
         ({"backend": "gpu"}, "legal are 'auto', 'cpu' and 'dali'"),
     ],
 )
@@ -196,10 +197,22 @@ def test_settings_that_dali_cannot_serve_are_refused(split, changes, says):
         loader(split, **changes)
 
 
-def test_auto_chooses_dali_only_if_it_serves(split):
+def test_auto_chooses_dali_only_if_it_serves_and_was_accepted(split, tmp_path, monkeypatch):
+    """No card is here, so what a card would answer is given."""
+    card = Card(name="A card", driver="13.0", dali="2", torch="2")
+    monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(tmp_path / "gpu.json"))
+    monkeypatch.setattr(acceptance, "card_of", lambda device: card)
+    assert finish_of(loader(split, "auto", device=CUDA)) is not DaliSpectrograms
+    acceptance.accept(card, "dali")
     assert finish_of(loader(split, "auto", on_device=True)) is not DaliSpectrograms
-    assert finish_of(loader(split, "auto", device=CUDA, workers=2)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, on_device=False)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA, features=Fbank(), statistics=None)) is not DaliSpectrograms
     assert finish_of(loader(split, "auto", device=CUDA)) is DaliSpectrograms
     assert finish_of(loader(split, "dali")) is DaliSpectrograms
+
+
+def test_workers_read_for_dali(split):
+    fast, slow = loader(split, "dali", workers=1, threads=1), loader(split, "dali")
+    for batch, expected in zip(fast, slow, strict=True):
+        assert_same(batch, expected)
+    fast.close()

@@ -16,72 +16,44 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import VideoClip, video_loader
-from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
+from maskstream.pipelines import video_loader
+from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.flow import BatchFlow, dis_flow
-from maskstream.pipelines.masks import Cues, MotionGuided, TokenGrid, Tube
+from maskstream.pipelines.masks import Cues, MotionGuided, Tube
 from maskstream.pipelines.masks.core.draw import Draw
-from maskstream.pipelines.modalities.video.dali import DaliFinish, PackingSampler, clip_pipeline, encoded_clip, region
-from maskstream.pipelines.modalities.video.sample import ClipBytes, VideoSampler
+from maskstream.pipelines.modalities import acceptance
+from maskstream.pipelines.modalities.acceptance import Card
+from maskstream.pipelines.modalities.video import packing
+from maskstream.pipelines.modalities.video.dali import DaliFinish
+from maskstream.pipelines.modalities.video.dali_graph import clip_pipeline, colours_after, region
+from maskstream.pipelines.modalities.video.packed_clip import Refusal, encoded_clip
 from maskstream.pipelines.stream.place import Place
-from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import BadRowsError, Composed, Unchanged, Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import ResumeError, SampleError
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mp4 import read_fragments, read_header
-from maskstream.shards.members.video import video_member
 
 from ....web_server import serving
-
-CPU = torch.device("cpu")
-CLIP = VideoClip(frames=8, stride=3, size=64)
-FRAMES = (50, 40, 20, 13)
-"""The frame counts of a split's videos. A clip spans 22 frames, so the last two videos repeat their last frame."""
-
-VP9 = {"g": "16", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "12", "b": "400k"}
-OPEN = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:b-adapt=0:b-pyramid=normal:scenecut=0"}
-HEVC = {"x265-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0:log-level=none"}
-
-
-def pattern(number, width, height):
-    """A smooth moving pattern; its brightness identifies the frame number."""
-    y, x = np.mgrid[:height, :width].astype(np.float64)
-    waves = [np.sin((x + 2 * number) / 9), np.sin((y - number) / 7), np.cos((x + y) / 11 + number / 5)]
-    return (60 + 2.5 * number + 40 * np.stack(waves, axis=-1)).clip(0, 255).astype(np.uint8)
-
-
-def write_video(path, codec, frames, options, width=110, height=90):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(number, width, height), format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
-def write_split(folder, codec, options, profile, size=(110, 90)):
-    samples = []
-    for number, frames in enumerate(FRAMES):
-        path = write_video(folder / f"{number}.mkv", codec, frames, options, *size)
-        video = encode_video(path, PROFILES[profile])
-        samples.append(
-            Sample(
-                key=f"v/{number}",
-                members={"mp4": video_member(video.data, video.index)},
-                source=path.name,
-                label=number,
-            )
-        )
-    shards = [write_shard(folder / f"v-{i:06d}.tar", samples[2 * i : 2 * i + 2]) for i in range(2)]
-    finish_split(folder, DatasetInfo(dataset="v", split="train", modality="video", profile=profile), shards, [])
-    return folder
+from .packed_videos import (
+    CLIP,
+    CPU,
+    HEVC,
+    OPEN,
+    VP9,
+    Fast,
+    assert_pixels_agree,
+    assert_same_but_pixels,
+    clip_bytes,
+    made,
+    pattern,
+    sampler_of,
+    write_split,
+    write_video,
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,68 +64,6 @@ def vp9(tmp_path_factory):
 @pytest.fixture(scope="module")
 def h264(tmp_path_factory):
     return write_split(tmp_path_factory.mktemp("h264"), "libx264", {"preset": "veryfast"}, "train")
-
-
-def sampler_of(folder, **changes):
-    settings = {
-        "manifest": Manifest.load(folder),
-        "clip": CLIP,
-        "grid": TokenGrid.video(CLIP.frames, CLIP.size, CLIP.size),
-        "augment": RandomResizedCrop(flip=0.5),
-        "pattern": Tube(ratio=0.75),
-        "flow": None,
-        "seed": 3,
-        "component": "mp4",
-        "views": 2,
-    }
-    return VideoSampler(**{**settings, **changes})
-
-
-class Fast:
-    """Packs clips as the loader's threads do, and decodes on the CPU as its finish does."""
-
-    def __init__(self, sampler, threads=1, device=CPU):
-        self.packing, self.finish, self.device = PackingSampler(inner=sampler), DaliFinish(sampler, threads), device
-
-    def packed(self, indexes, epoch=0):
-        return made(self.packing, indexes, epoch)
-
-    def made(self, indexes, epoch=0):
-        return self.finish(self.packed(indexes, epoch), self.device)
-
-
-def made(sampler, indexes, epoch=0):
-    if isinstance(sampler, Fast):
-        return sampler.made(indexes, epoch)
-    return batch_of(sampler, [Wanted(index=i, epoch=epoch) for i in indexes])
-
-
-def assert_same_but_pixels(batch, expected):
-    assert batch.key == expected.key
-    assert torch.equal(batch.label, expected.label)
-    assert torch.equal(batch.pts_s, expected.pts_s)
-    for name in ("masked", "visible", "target", "weight"):
-        assert torch.equal(getattr(batch.mask, name), getattr(expected.mask, name))
-    assert batch.video.shape == expected.video.shape
-    assert batch.video.dtype == torch.uint8
-
-
-def assert_pixels_agree(video, expected):
-    """The pixels differ only by colour conversion and chroma siting, and every frame is the right one.
-
-    DALI's conversion is 1.1 to 1.6 levels brighter on average and differs by up to 12 in a pixel, and interpolating
-    RGB instead of Y, U and V moves chroma by up to a quarter of a pixel (1.15 levels on average): so less than 3 on
-    average and 20 at most.
-    """
-    video, expected = video.cpu().float(), expected.float()
-    difference = (video - expected).abs()
-    assert difference.mean() < 3
-    assert difference.max() <= 20
-    for clip, reference in zip(video, expected, strict=True):
-        distance = (clip[:, None] - reference[None]).abs().mean(dim=(2, 3, 4))
-        own = torch.diagonal(distance)
-        other = (reference[:, None] != reference[None]).flatten(2).any(dim=2)
-        assert (own[:, None] + 2 < distance)[other].all(), "a frame is nearer to another one of the clip"
 
 
 def test_batch_equals_the_cpu_path(vp9):
@@ -192,18 +102,21 @@ def test_odd_sizes(tmp_path):
     assert_pixels_agree(batch.video, expected.video)
 
 
-def test_loader_gives_the_same_batches(vp9):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_gives_the_same_batches(vp9, workers):
     settings = {"clip": CLIP, "mask": Tube(), "batch_size": 2, "device": "cpu", "augment": CenterCrop(), "seed": 5}
     slow = video_loader(vp9, backend="cpu", **settings)
-    fast = video_loader(vp9, backend="dali", **settings)
+    fast = video_loader(vp9, backend="dali", workers=workers, threads=1, **settings)
     for _ in range(2):
         batches, expected = list(fast), list(slow)
         assert len(batches) == len(expected) == 2
         for batch, reference in zip(batches, expected, strict=True):
             assert_same_but_pixels(batch, reference)
             assert_pixels_agree(batch.video, reference.video)
-    assert fast.state_dict() == slow.state_dict()
+    assert fast.state_dict() == {**slow.state_dict(), "backend": "dali"}
+    fast.close()
     assert fast.stats()["samples"] == 8
+    assert fast.stats()["seconds"]["finish"] > fast.stats()["seconds"]["collate"], "decoding is booked where it is"
     assert fast.stats()["read_bytes"] == slow.stats()["read_bytes"] > 0
 
 
@@ -225,34 +138,37 @@ def test_dali_decodes_what_was_read_at_a_url(vp9):
     ids=["train", "open", "hevc", "vp9"],
 )
 def test_a_packed_clip_decodes_to_the_same_frames(tmp_path, codec, options, profile):
-    video = encode_video(write_video(tmp_path / "v.mkv", codec, 48, options), PROFILES[profile])
-    index, dropped, led = video.index, 0, 0
+    size = (158, 150)
+    video = encode_video(write_video(tmp_path / "v.mkv", codec, 48, options, *size), PROFILES[profile])
+    index, dropped, led, refused = video.index, 0, 0, 0
     for stride in (1, 3, 4):
         for start in range(0, 44, 4):
             numbers = np.minimum(start + stride * np.arange(6), start + (47 - start) // stride * stride)
-            first, stop = index.gops_of(numbers)
-            data = ClipBytes(
-                header=video.data[: index.header_size],
-                fragments=video.data[index.offset[first] : index.offset[stop - 1] + index.size[stop - 1]],
-                first_frame=int(index.first_frame[first]),
-            )
-            clip = encoded_clip(data, numbers)
+            data = clip_bytes(video, numbers)
+            led += (first_led := int(index.lead[index.gops_of(numbers)[0]]) > 0)
+            clip = encoded_clip(data, numbers, size, "cpu" if codec == "libvpx-vp9" else "cuda")
+            if isinstance(clip, Refusal):
+                assert first_led
+                assert "begins in an open GOP" in clip.reason
+                refused += 1
+                continue
             with av.open(io.BytesIO(clip.mp4.tobytes())) as container:
                 decoded = list(container.decode(video=0))
-            frames = [frame.to_ndarray() for frame in decoded]
+            assert {(frame.width, frame.height) for frame in decoded} == {clip.size}
+            frames = [frame.to_ndarray(format="gray") for frame in decoded]
             assert (np.diff([frame.pts for frame in decoded]) == 1).all(), "NVDEC's frames are put in order by time"
-            expected = decode_frames(
-                data.header, memoryview(data.fragments), data.first_frame, numbers, size=(index.width, index.height)
-            )
+            assert decoded[0].pts >= 0, "-1 is an empty slot of DALI"
+            expected = decode_frames(data.header, memoryview(data.fragments), data.first_frame, numbers, size=size)
             assert np.array_equal(clip.pts_s, expected.pts_s)
             assert (np.diff(clip.frames) > 0).all()
             for place, frame in zip(clip.frames[clip.order], expected.frames, strict=True):
-                assert np.array_equal(frames[place], frame.to_ndarray())
+                shown = frames[place][: size[1], : size[0]]
+                assert np.array_equal(shown, frame.to_ndarray(format="gray")), "luma is identical"
             packets = read_fragments(memoryview(data.fragments), read_header(data.header))
             dropped += len(packets.pts) - len(frames)
-            led += int(index.lead[first]) > 0
     assert dropped > 0
     assert (led > 0) == (options in (OPEN, HEVC)), "clips that start in an open GOP were packed"
+    assert (refused > 0) == (options is OPEN)
 
 
 # The resize graph, given decoded frames.
@@ -261,7 +177,12 @@ def test_a_packed_clip_decodes_to_the_same_frames(tmp_path, codec, options, prof
 def graph(frames, order, crops, size):
     pipeline = clip_pipeline(1, len(crops), size, 1, CPU, encoded=False)
     regions = np.stack([region(crop, size) for crop in crops])
-    (output,) = pipeline.run(video=[frames], order=[np.array(order, dtype=np.int32)], regions=[regions])
+    (output,) = pipeline.run(
+        video=[frames],
+        order=[np.array(order, dtype=np.int32)],
+        regions=[regions],
+        colours=[colours_after("bt601", False)],
+    )
     return np.array(output.as_tensor())[0]
 
 
@@ -417,11 +338,15 @@ def test_a_batch_flow_is_of_dalis_pixels_and_masks_follow_it(vp9):
         slow.load_state_dict(state)
 
 
-def test_the_backend_decides_no_mask_that_follows_nothing(vp9):
-    settings = {"clip": CLIP, "flow": DisOfBatch(), "mask": Tube(), "batch_size": 2, "device": "cpu"}
+def test_the_decoder_belongs_to_the_identity(vp9):
+    settings = {"clip": CLIP, "mask": Tube(), "batch_size": 2, "device": "cpu"}
     fast, slow = (video_loader(vp9, backend=backend, **settings) for backend in ("dali", "cpu"))
-    slow.load_state_dict(json.loads(json.dumps(fast.state_dict())))
-    assert_same_but_pixels(next(iter(fast)), next(iter(slow)))
+    with pytest.raises(ResumeError, match="backend: saved nothing, here dali"):
+        fast.load_state_dict(json.loads(json.dumps(slow.state_dict())))
+    again = video_loader(vp9, backend="dali", workers=1, **settings)
+    again.load_state_dict(json.loads(json.dumps(fast.state_dict())))
+    assert torch.equal(next(iter(fast)).video, next(iter(again)).video)
+    again.close()
 
 
 # Refused settings, and the choice of "auto".
@@ -438,24 +363,65 @@ def opened(folder, device=CPU, **changes):
     return type(run._production._delivery.finish)
 
 
-def test_flow_and_workers_are_refused(vp9):
-    with pytest.raises(ValueError, match=r"flow=Dis.*a SampleFlow needs single clips; use backend='cpu'"):
+def test_what_dali_cannot_serve_is_refused(vp9):
+    with pytest.raises(ValueError, match=r"flow=Dis.*needs single clips.*use backend='cpu'"):
         opened(vp9, backend="dali", flow="dis")
-    with pytest.raises(ValueError, match=r"workers=2.*use workers=0, or backend='cpu'"):
-        opened(vp9, backend="dali", workers=2)
     with pytest.raises(ValueError, match="legal are 'auto', 'cpu' and 'dali'"):
         opened(vp9, backend="gpu")
 
 
-def test_auto_chooses_dali_only_if_it_serves(vp9, h264):
-    cuda = torch.device("cuda", 0)
+CUDA = torch.device("cuda", 0)
+CARD = Card(name="A card", driver="13.0", dali="2", torch="2")
+
+
+def test_auto_stays_on_the_cpu_until_acceptance_has_passed(vp9, h264, tmp_path, monkeypatch, caplog):
+    """No card is here, so what a card would answer is given: its name, and that the driver's libraries load."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(tmp_path / "states" / "gpu.json"))
+
+    def says(folder, **changes):
+        caplog.clear()
+        return opened(folder, device=CUDA, **changes), caplog.text
+
     assert opened(vp9) is Unchanged
-    assert opened(vp9, device=cuda) is Unchanged, "VP9 is not decoded on NVDEC"
-    assert opened(h264, device=cuda) is DaliFinish
-    assert opened(h264, device=cuda, flow="dis") is Unchanged
-    assert opened(h264, device=cuda, flow=DisOfBatch()) is Composed
-    assert opened(h264, device=cuda, workers=2) is Unchanged
-    assert opened(vp9, backend="dali") is DaliFinish
+    assert not caplog.text, "without a CUDA device there is nothing to choose"
+    finish, said = says(h264)
+    assert finish is Unchanged
+    assert "backend='auto' uses the CPU on cuda:0: it needs libcuda" in said or "NVDEC needs lib" in said
+    monkeypatch.setattr(packing, "missing_libraries", list)
+    finish, said = says(h264)
+    assert finish is Unchanged
+    assert "the device cannot be asked for its name" in said
+    monkeypatch.setattr(acceptance, "card_of", lambda device: CARD)
+    assert "acceptance (make gpu) has not passed on A card" in says(h264)[1]
+    acceptance.accept(CARD, "cpu")
+    assert "found the CPU to be faster" in says(h264)[1]
+    acceptance.accept(replace(CARD, driver="12.9"), "dali")
+    assert says(h264)[0] is Unchanged, "it passed with another driver"
+    acceptance.accept(CARD, "dali")
+    finish, said = says(h264)
+    assert finish is DaliFinish
+    assert "backend='auto' uses DALI on cuda:0" in said
+    for changes, reason in (({"flow": "dis"}, "needs single clips"), ({"colour": ColourJitter()}, "colour jitter")):
+        finish, said = says(h264, **changes)
+        assert finish is Unchanged
+        assert reason in said
+    assert says(h264, flow=DisOfBatch())[0] is Composed
+    assert says(h264, workers=2)[0] is DaliFinish
+    finish, said = says(vp9)
+    assert finish is Unchanged
+    assert "it decodes h264 and hevc on the device 'cuda'" in said
+
+
+def test_a_damaged_record_accepts_no_card(tmp_path, monkeypatch):
+    path = tmp_path / "gpu.json"
+    monkeypatch.setenv("MASKSTREAM_ACCEPTED", str(path))
+    monkeypatch.setattr(acceptance, "card_of", lambda device: CARD)
+    for text in ("", "{", "[1]", "{}", '[{"card": 3, "fastest": "dali"}]'):
+        path.write_text(text)
+        assert "has not passed" in acceptance.not_accepted(CUDA)
+    acceptance.accept(CARD, "dali")
+    assert acceptance.not_accepted(CUDA) == ""
 
 
 @pytest.mark.gpu
