@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from ...shards.errors import ShardError
+from ...shards.errors import DatasetError, ShardError
 from ...shards.format.idx import idx_text
 from ...shards.format.record import Row, ShardRecord
 from ...shards.format.records import Records
@@ -20,6 +20,7 @@ from ...shards.format.sample import Reject
 from ...shards.format.unique_keys import Hashes, hashes_of
 from ...shards.media.packet_table import sidecar_name
 from ...shards.stores.output import Output
+from .label_table import LabelTable
 from .labels import Label, Numbers
 from .task import IndexedTar, TarTask
 
@@ -28,42 +29,62 @@ from .task import IndexedTar, TarTask
 class Collected:
     """The tars of `tasks`, which have `records`.
 
-    samples: how many there are. empty: the names of the tars without one. rejects: of all tars, and the samples with a
-    key that an earlier tar holds, whose hashes are `twice`.
+    table: labels that lie beside the tars, which come before those in them. samples: how many there are, `named` of
+    them by the table. empty: the names of the tars without one. rejects: of all tars, and the samples with a key that
+    an earlier tar holds, whose hashes are `twice`.
     """
 
     tasks: Sequence[TarTask]
     records: Records[IndexedTar]
+    table: LabelTable | None
     numbers: Numbers
     samples: int
+    named: int
     empty: tuple[str, ...]
     rejects: list[Reject]
     twice: frozenset[int]
 
     @classmethod
-    def of(cls, tasks: Sequence[TarTask], records: Records[IndexedTar]) -> Self:
-        """Read the records of the tars, and again if a key may occur twice."""
+    def of(cls, tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTable | None = None) -> Self:
+        """Read the records of the tars, and again if a key may occur twice.
+
+        Raises DatasetError if the table names none of the samples.
+        """
         hashes: list[Hashes] = []
+        named: dict[str, int] = {}
+        example = ""
         labels: set[Label] = set()
         rejects: list[Reject] = []
-        for tar in _read(tasks, records):
+        for tar in _read(tasks, records, table):
+            if table is not None and tar.shard.rows:
+                named[tar.shard.name] = sum(table.names_one(row.key) for row in tar.shard.rows)
+                example = example or tar.shard.rows[0].key
             hashes.append(hashes_of(row.key for row in tar.shard.rows))
             labels.update(tar.labels)
             rejects += tar.rejects
+        if table is not None and example and not any(named.values()):
+            raise DatasetError(
+                f"{table.path} names none of the samples: it has names such as {next(iter(table.labels), '')!r}, and a "
+                f"sample has the key {example!r}; name the column of keys, ids or paths with --match"
+            )
         twice = _repeated(hashes)
         counts = {task.name: len(some) for task, some in zip(tasks, hashes, strict=True)}
         if twice:
-            for tar, kept, refused in _kept(_read(tasks, records), twice):
+            for tar, kept, refused in _kept(_read(tasks, records, table), twice):
                 counts[tar.shard.name] = len(kept)
+                if table is not None:
+                    named[tar.shard.name] = sum(table.names_one(row.key) for row, _ in kept)
                 rejects += refused
-        for tar in _read([task for task in tasks if not counts[task.name]], records):
+        for tar in _read([task for task in tasks if not counts[task.name]], records, table):
             if not tar.rejects:
                 rejects.append(Reject(source=tar.shard.name, stage="tar", reason="holds no sample"))
         return cls(
             tasks=tasks,
             records=records,
+            table=table,
             numbers=Numbers.of(labels),
             samples=sum(counts.values()),
+            named=sum(named.values()),
             empty=tuple(name for name, count in counts.items() if not count),
             rejects=rejects,
             twice=twice,
@@ -76,7 +97,7 @@ class Collected:
 
     def shards(self, output: Output) -> Iterator[ShardRecord]:
         """The shards with their labels, in the order of their names. The idx of each is written to `output`."""
-        for tar, kept, _ in _kept(_read(self.tasks, self.records), self.twice):
+        for tar, kept, _ in _kept(_read(self.tasks, self.records, self.table), self.twice):
             if not kept:
                 continue
             rows = tuple(replace(row, label=self.numbers.of_label(label)) for row, label in kept)
@@ -86,11 +107,15 @@ class Collected:
             yield shard
 
 
-def _read(tasks: Sequence[TarTask], records: Records[IndexedTar]) -> Iterator[IndexedTar]:
+def _read(tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTable | None) -> Iterator[IndexedTar]:
+    """The tars, with the labels of the table where it names a sample."""
     for task in tasks:
         tar = records.read(task)
         if tar is None:
             raise ShardError(f"the record of {task.name} is damaged or gone; run the same command again")
+        if table is not None:
+            both = zip(tar.shard.rows, tar.labels, strict=True)
+            tar = replace(tar, labels=tuple(table.label(row.key, label) for row, label in both))
         yield tar
 
 

@@ -27,18 +27,23 @@ from ..progress import Progress
 from ..retry import PAUSES_S
 from .collected import Collected
 from .indexer import Indexer, indexer_of
+from .label_table import LabelTable
 from .tar_file import TarFile
 from .task import IndexedTar, TarTask, index_tar, sidecars
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
-    """What was indexed: the split's folder, the numbers of tars with samples and of samples, and rejects by stage."""
+    """What was indexed: the split's folder, the numbers of tars with samples and of samples, and rejects by stage.
+
+    without_label: how many samples the table of labels does not name; None without a table.
+    """
 
     folder: Location
     tars: int
     samples: int
     rejects: dict[str, int]
+    without_label: int | None = None
 
 
 def index_tars(
@@ -46,6 +51,8 @@ def index_tars(
     out: Location | None = None,
     *,
     modality: str | None = None,
+    labels: str | Path | None = None,
+    match: str | None = None,
     fast: bool = False,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -62,6 +69,10 @@ def index_tars(
     `executor`, by default `LocalExecutor(workers)`; the result does not depend on it. A stopped run continues: indexed
     tars that have not changed are not read again.
 
+    labels: a csv file beside the tars, such as Kinetics' train.csv, whose labels come before those in the tars. It has
+    the column `label`, and `match` (by default key, id, video_id, youtube_id, path, file, filename or wav), which names
+    a sample by the last part of its key.
+
     `limits` says what a sample may cost (pixels, frames, time, memory); one that costs more, or that crashes a worker
     process twice, becomes a row of rejects.parquet too. A tar that cannot be read is tried again after each of
     `pauses_s` (seconds); then OutageError ends the run, which continues when it is started again.
@@ -71,13 +82,16 @@ def index_tars(
     sample; OutageError if a tar cannot be read; ResumeError if a run with other settings was stopped in `out`;
     BusyError if another run writes to it.
     """
+    if match is not None and labels is None:
+        raise ValueError("match names a column of labels; give both")
     executor = executor_of(executor, workers)
+    table = None if labels is None else LabelTable.read(Path(labels), match)
     found = _found(tars)
     output = output_at(_folder(found, out))
     with output.sole_writer():
         _check_kind(output)
         work = _Work(indexer_of([TarFile(tar) for tar in found], modality), fast, limits or Limits(), tuple(pauses_s))
-        return _index(found, output, work, executor, progress or Progress())
+        return _index(found, output, work, table, executor, progress or Progress())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +121,12 @@ class _Work:
 
 
 def _index(
-    tars: Sequence[Location], output: Output, work: _Work, executor: Executor, progress: Progress
+    tars: Sequence[Location],
+    output: Output,
+    work: _Work,
+    table: LabelTable | None,
+    executor: Executor,
+    progress: Progress,
 ) -> IndexReport:
     names = sorted(_name(tar, output) for tar in tars)
     tasks = [work.task(output.location, name) for name in names]
@@ -123,9 +142,10 @@ def _index(
     finally:
         output.remove_leftovers()  # of processes that were killed in this run
     try:
-        report = _finished(output, work, Collected.of(tasks, records))
+        report = _finished(output, work, Collected.of(tasks, records, table))
     except DatasetError:
-        records.discard()  # another modality may be tried
+        if table is None:
+            records.discard()  # another modality may be tried
         raise
     records.discard()
     return report
@@ -153,6 +173,7 @@ def _finished(output: Output, work: _Work, collected: Collected) -> IndexReport:
         tars=len(collected.tasks) - len(collected.empty),
         samples=collected.samples,
         rejects=dict(sorted(Counter(reject.stage for reject in rejects).items())),
+        without_label=None if collected.table is None else collected.samples - collected.named,
     )
 
 

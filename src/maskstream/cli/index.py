@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,18 @@ def index(
     modality: Annotated[
         str | None,
         typer.Option(help="video or audio [default: that of the first sample]", show_default=False),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A csv file with labels of the samples, such as Kinetics' train.csv.", show_default=False),
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            help="The column of --labels that names a sample [default: key, id, video_id, youtube_id, path, file, "
+            "filename or wav, whichever it has]",
+            show_default=False,
+        ),
     ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Trust the keyframe flags in video containers instead of decoding.")
@@ -48,6 +61,8 @@ def index(
             tars,
             out,
             modality=modality,
+            labels=labels,
+            match=match,
             fast=fast,
             workers=workers,
             executor=executor_named(executor, workers, address),
@@ -55,4 +70,6 @@ def index(
             progress=shown,
         )
     facts = {"folder": str(report.folder), "tars": report.tars, "samples": report.samples, "rejects": report.rejects}
+    if report.without_label is not None:
+        facts["without_label"] = report.without_label
     show(facts, as_json)

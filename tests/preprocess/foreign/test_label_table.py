@@ -1,0 +1,79 @@
+"""Labels beside tars, as Kinetics' lists and others have them, name samples by the ends of their keys."""
+
+import pytest
+from typer.testing import CliRunner
+
+from maskstream.cli import app
+from maskstream.preprocess import index_tars
+from maskstream.preprocess.foreign.label_table import LabelTable
+from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.manifest import Manifest
+
+from .foreign_tars import write_tar
+from .test_killed import video
+
+KINETICS = "label,youtube_id,time_start,time_end,split\nyoga,abcdefghijk,10,20,train\nzumba,-bcdefghij_,0,10,train\n"
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    """A part of Kinetics: videos in a folder of a tar, without labels."""
+    folder = tmp_path_factory.mktemp("part")
+    data = video(folder / "raw.mp4", 0)
+    names = ("abcdefghijk_000010_000020", "-bcdefghij__000000_000010", "other_000001_000011")
+    (folder / "tars").mkdir()
+    write_tar(folder / "tars" / "part_0.tar", [(f"train/{name}.mp4", data) for name in names])
+    return folder / "tars"
+
+
+def labels_of(folder):
+    manifest = Manifest.load(folder)
+    names = manifest.info["label_names"]
+    return [names[label] if label >= 0 and names else label for label in manifest.label.tolist()]
+
+
+def test_kinetics_list_labels_a_part_of_kinetics(part, tmp_path):
+    (tmp_path / "train.csv").write_text(KINETICS)
+    report = index_tars([part], tmp_path / "out", labels=tmp_path / "train.csv", workers=0)
+    assert (report.samples, report.without_label) == (3, 1)
+    assert labels_of(tmp_path / "out") == ["yoga", "zumba", -1]
+
+
+def test_the_command_takes_a_column_and_says_how_many_have_no_label(part, tmp_path):
+    (tmp_path / "t.csv").write_text("name,label\n/data/abcdefghijk_000010_000020.webm,4\nother_000001_000011,0\n")
+    words = ["index", str(part), "--out", str(tmp_path / "out"), "--labels", str(tmp_path / "t.csv"), "--workers", "1"]
+    refused = CliRunner().invoke(app, words)
+    assert "has the columns name, label" in str(refused.exception)
+    done = CliRunner().invoke(app, [*words, "--match", "name", "--json"])
+    assert done.exit_code == 0, done.output
+    assert '"without_label": 1' in done.output
+    assert labels_of(tmp_path / "out") == [4, -1, 0]
+
+
+def test_a_table_of_other_samples_is_refused_with_a_name_of_each(part, tmp_path):
+    (tmp_path / "t.csv").write_text("id,label\nsomething,1\n")
+    with pytest.raises(DatasetError, match=r"names none of the samples: .*'something', .*'train/abcdefghijk_000010_"):
+        index_tars([part], tmp_path / "out", labels=tmp_path / "t.csv", workers=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,class\na,1\n", "but no 'label'"),
+        ("id,label\na,1\na,2\n", "line 3 has another label for 'a' than a line before"),
+        ("id,label\n,1\n", "line 2 has an empty id"),
+    ],
+)
+def test_a_wrong_table_names_its_line(tmp_path, text, says):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DatasetError) as caught:
+        LabelTable.read(tmp_path / "t.csv")
+    assert says in str(caught.value)
+
+
+def test_an_id_of_several_segments_names_none_of_them(tmp_path):
+    (tmp_path / "t.csv").write_text("label,youtube_id,time_start,time_end\na,x,1,11\nb,x,20,30\nc,y,5,15\n")
+    table = LabelTable.read(tmp_path / "t.csv")
+    assert [table.label(key, None) for key in ("p/x_000001_000011", "x_000020_000030", "x", "y", "z")] == [
+        *("a", "b", None, "c", None)
+    ]
