@@ -153,6 +153,14 @@ def mask_batch(
     )
 
 
+def unequal(what: str, least: int, most: int) -> ValueError:
+    """The error of samples with different counts, which cannot be one rectangular tensor."""
+    return ValueError(
+        f"the samples of a batch need equally many {what}, got from {least} to {most}; use a law that gives one ratio "
+        "to the whole batch (scope='batch'), or masks.Padded(mask)"
+    )
+
+
 def _positions(
     chosen: npt.NDArray[np.bool_], what: str, ragged: int | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
@@ -164,10 +172,7 @@ def _positions(
     counts = np.diff(stops, prepend=0)
     if ragged is None:
         if (counts != counts[:1]).any():
-            raise ValueError(
-                f"the samples of a batch need equally many {what}, got from {counts.min()} to {counts.max()}; use a "
-                "law that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
-            )
+            raise unequal(what, int(counts.min()), int(counts.max()))
         return flat.reshape(samples, len(flat) // max(samples, 1)) - first[:, None], None
     width = -(-int(counts.max(initial=0)) // ragged) * ragged
     padded = np.zeros((samples, width), dtype=np.int64)

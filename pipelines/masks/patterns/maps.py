@@ -10,7 +10,7 @@ from .warp import Floats
 
 
 @kernel
-def highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], faint: float) -> Floats:
+def highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], faint: np.float32) -> Floats:
     """The maximum of the chosen patches' bumps over its greatest value, at least `faint`: (H, W).
 
     A patch's bump is a row of down (h, H) times a row of across (w, W); patches are numbered row by row.

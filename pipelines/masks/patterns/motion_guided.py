@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from ..core.base import Mask
+from ..core.batch import MaskBatch
 from ..core.draw import Draw
 from ..core.grid import TokenGrid
+from ..core.on_device import DeviceMask, placed
 from ..core.ratio import RatioAlone, as_ratio_law, visible_count
 from ..core.scheme import CLIP, Scheme
+from .map_backend import Floats, Hidden, MapBackend, MotionDraws, Numbers
 
-Floats = npt.NDArray[np.float32]
 Start = Literal["mix_gauss", "pixel", "token"]
 Base = Literal["middle", "first", "random"]
 Per = Literal["slice", "clip"]
@@ -27,7 +29,7 @@ FAINT = np.float32(1e-8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MotionGuided(Mask):
+class MotionGuided(DeviceMask):
     """A random map of the base frame is warped along the flow to the other frames; the highest tokens are visible.
 
     At ratio 0.9 on 8 x 14 x 14 tokens 19 of each slice's 196 stay visible, 152 in all. The grid's axes are (t, h, w),
@@ -42,9 +44,11 @@ class MotionGuided(Mask):
     cells: map cells along a patch's side; 16 is the paper's resolution for patches of 16 pixels.
     exposure: the standard deviation of the noise on the scores (sums over a token's pixels) of one random slice;
         published as exposure_chance, with 1.0.
-    compat: before the base frame the flow is not inverted, as in the published code, so that the visible tokens move
-        against the content there.
+    compat: as in the published code, the flow is not inverted before the base frame, so that the visible tokens move
+        against the content there, and the map begins with one patch more than tokens are visible (20 for 19).
     """
+
+    version: ClassVar[int] = 2  # 2: the map begins with as many patches as tokens are visible, before with one more
 
     ratio: RatioAlone = 0.9
     start: Start = "mix_gauss"
@@ -71,60 +75,96 @@ class MotionGuided(Mask):
         return frozenset({"flow"})
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        flow = draw.cues.need("flow", by="MotionGuided")
+        return self._hidden(grid, [self.draws_of(grid, draw)], [flow], flow.shape, numba_maps())[0]
+
+    def draw_on_device(self, grid: TokenGrid, draws: Sequence[Draw], flow: Tensor) -> MaskBatch:
+        drawn = [self.draws_of(grid, draw) for draw in draws]
+        rows = grid.shape[0] if self.per == "slice" else 1
+        hidden = self._hidden(grid, drawn, flow, flow.shape[1:], torch_maps())
+        return placed(hidden, [own.visible * rows for own in drawn], grid)
+
+    def draws_of(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
+        """All random numbers of the mask of a view, which do not depend on its flow."""
         t, h, w = grid.need("t", "h", "w", by="MotionGuided")
-        tubelet, patch_h, patch_w = grid.patch
-        frames = t * tubelet
-        flow, rng = draw.cues.need("flow", by="MotionGuided"), draw.rng
-        if flow.ndim != 4 or len(flow) != frames - 1 or flow.shape[-1] != 2:
-            raise ValueError(
-                f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {flow.shape}"
-            )
-        maps, warp = kernels()
+        frames, rng = t * grid.patch[0], draw.rng
         ratio = as_ratio_law(self.ratio, by="MotionGuided").draw(draw)
-        start = start_map(self.start, (h, w), self.cells, ratio, rng)
+        start = start_map(self.start, (h, w), self.cells, ratio, rng, compat=self.compat)
         base = {"middle": frames // 2, "first": 0}.get(self.base)
-        seen = warp.carry(
-            start,
-            flow,
-            int(rng.integers(frames)) if base is None else base,
-            cell=(patch_w / self.cells, patch_h / self.cells),
-            fill=self.fill == "base",
-            compat=self.compat,
-        )
-        scores = maps.token_sums(seen, tubelet, self.cells)
-        if self.exposure:
-            scores *= patch_h * patch_w / self.cells**2  # to sums over pixels
-            scores[rng.integers(t)] += rng.normal(0.0, self.exposure, h * w)
-        visible = visible_count(h * w, ratio, "floor_visible")
+        base = int(rng.integers(frames)) if base is None else base
+        noise = (int(rng.integers(t)), rng.normal(0.0, self.exposure, h * w)) if self.exposure else None
+        visible, tokens = visible_count(h * w, ratio, "floor_visible"), h * w
         if self.per == "clip":
-            scores, visible = scores.reshape(1, -1), visible * t
-        hidden: npt.NDArray[np.bool_] = maps.all_but_highest(scores, visible, rng.permutation(scores.shape[1]))
-        return hidden.reshape(-1)
+            visible, tokens = visible * t, tokens * t
+        return MotionDraws(start=start, base=base, noise=noise, visible=visible, order=rng.permutation(tokens))
+
+    def _hidden(
+        self,
+        grid: TokenGrid,
+        draws: Sequence[MotionDraws],
+        flow: Numbers,
+        shape: Sequence[int],
+        backend: MapBackend[Numbers, Hidden],
+    ) -> Hidden:
+        """The hidden tokens of clips with these draws and this flow, of `shape` (T-1, h, w, 2) each."""
+        tubelet, patch_h, patch_w = grid.patch
+        frames = grid.shape[0] * tubelet
+        if len(shape) != 4 or shape[0] != frames - 1 or shape[-1] != 2:
+            raise ValueError(
+                f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {tuple(shape)}"
+            )
+        cell = (patch_w / self.cells, patch_h / self.cells)
+        seen = backend.carry(draws, flow, cell=cell, fill=self.fill == "base", compat=self.compat)
+        scores = backend.token_sums(seen, tubelet, self.cells)
+        if self.exposure:
+            scores = backend.disturbed(scores, draws, patch_h * patch_w / self.cells**2)  # of sums over pixels
+        return backend.all_but_highest(scores, draws, whole=self.per == "clip")
 
 
 @cache
-def kernels() -> tuple[ModuleType, ModuleType]:
-    """The modules of compiled kernels, imported at the first use, since compiling takes time."""
-    from . import maps, warp
+def numba_maps() -> MapBackend[list[Floats], list[npt.NDArray[np.bool_]]]:
+    """The backend of compiled loops, imported at the first use, since compiling takes time."""
+    from .numba_maps import NumbaMaps
 
-    return maps, warp
+    return NumbaMaps()
 
 
-def start_map(start: Start, plane: tuple[int, int], cells: int, ratio: float, rng: np.random.Generator) -> Floats:
-    """The base frame's map over h x w patches of cells x cells each: float32 (h * cells, w * cells) in (0, 1]."""
+@cache
+def torch_maps() -> MapBackend[Tensor, Tensor]:
+    """The backend of tensors."""
+    from .torch_maps import TorchMaps
+
+    return TorchMaps()
+
+
+def start_map(
+    start: Start,
+    plane: tuple[int, int],
+    cells: int,
+    ratio: float,
+    rng: np.random.Generator,
+    *,
+    compat: bool = False,
+) -> Floats:
+    """The base frame's map over h x w patches of cells x cells each: float32 (h * cells, w * cells) in (0, 1].
+
+    As many patches are chosen as tokens stay visible; with `compat` as published, which rounds up (20 for 19).
+    """
     h, w = plane
     if start == "pixel":
         size = h * w * cells * cells
         flat = np.full(size, FAINT, dtype=np.float32)
         flat[rng.permutation(size)[: visible_count(size, ratio, "floor_visible")]] = 1.0
         return flat.reshape(h * cells, w * cells)
-    chosen = rng.permutation(h * w)[: max(visible_count(h * w, ratio, "floor_masked"), 1)]
+    count = visible_count(h * w, ratio, "floor_masked" if compat else "floor_visible")
+    chosen = rng.permutation(h * w)[: max(count, 1)]
     if start == "token":
         tokens = np.full(h * w, FAINT, dtype=np.float32)
         tokens[chosen] = 1.0
         return tokens.reshape(h, w).repeat(cells, axis=0).repeat(cells, axis=1)
-    mixed: Floats = kernels()[0].highest_bump(bumps(h, cells), bumps(w, cells), chosen, FAINT)
-    return mixed
+    from .maps import highest_bump
+
+    return highest_bump(bumps(h, cells), bumps(w, cells), chosen, FAINT)
 
 
 @lru_cache(maxsize=32)

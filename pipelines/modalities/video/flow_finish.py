@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,7 @@ from ...flow import BatchFlow
 from ...flow.base import Flow
 from ...masks import Cues, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
+from ...masks.core.on_device import DeviceMask
 from .batch import VideoBatch
 
 
@@ -17,12 +19,14 @@ from .batch import VideoBatch
 class FlowFinish:
     """Adds the flow that `flow` computes, and the masks of the host batch's draws, if it has any.
 
-    Masks are drawn on the CPU: only the flow is copied to it, and only the masks are copied back.
+    masks: what computes them, bit for bit the same. "torch" does it on the flow's device, for a `DeviceMask`; "numba"
+    on the CPU, so the flow is copied to it and the masks are copied back. "auto" is torch on CUDA and numba on a CPU.
     """
 
     flow: BatchFlow
     pattern: Mask | None
     grid: TokenGrid
+    masks: Literal["auto", "numba", "torch"] = "auto"
 
     @torch.no_grad()
     def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
@@ -44,7 +48,13 @@ class FlowFinish:
 
     def _masks(self, pattern: Mask, batch: VideoBatch, flow: Flow) -> MaskBatch:
         """The masks of the batch's draws, with its weights."""
+        if isinstance(pattern, DeviceMask) and self._on_device(flow.vectors.device):
+            mask = pattern.draw_on_device(self.grid, batch.draws, flow.vectors)
+            return mask if batch.weight is None else mask.weighted(batch.weight)
         each = zip(batch.draws, flow.vectors.cpu().numpy(), strict=True)
         maps = [pattern.maps(self.grid, replace(draw, cues=Cues(flow=vectors))) for draw, vectors in each]
         mask = pattern.batched(self.grid, maps).to(batch.video.device)
         return mask if batch.weight is None else mask.weighted(batch.weight)
+
+    def _on_device(self, device: torch.device) -> bool:
+        return self.masks == "torch" or (self.masks == "auto" and device.type == "cuda")

@@ -8,6 +8,8 @@ import torch
 
 from maskstream.pipelines import AudioVisualData, Loader, VideoClip, VideoData, augment, masks, mix, video_loader
 from maskstream.pipelines.flow.choice import flow_named
+from maskstream.pipelines.masks import MotionGuided
+from maskstream.pipelines.modalities.video.flow_finish import FlowFinish
 from maskstream.pipelines.modalities.video.sample import VideoSampler
 from maskstream.pipelines.stream.sampler import Unchanged
 from maskstream.shards.errors import ResumeError, StoreError
@@ -141,6 +143,22 @@ def test_padding_has_weight_0(split, of_batch):
     assert torch.equal(got[-1].weight, wanted[-1].weight)
     assert (got[-1].weight == 0).any()
     assert torch.equal(got[-1].mask.weight == 0, (got[-1].weight == 0)[:, None].expand_as(got[-1].mask.weight))
+
+
+@pytest.mark.parametrize("mask", [masks.MotionGuided(ratio=0.75, base="random"), masks.Padded(mask=SETTINGS["mask"])])
+def test_masks_in_torch_are_those_of_the_loops(split, of_batch, mask, monkeypatch):
+    settings = {"mask": mask, "views": 2, "shuffle": False, "rank": 1, "world_size": 2}
+    wanted = [contents(batch) for batch in loader(split, "dis", **settings)]
+    kinds, made = [], MotionGuided.draw_on_device
+
+    def counted(*arguments):
+        kinds.append(mask.kind())
+        return made(*arguments)
+
+    monkeypatch.setattr(FlowFinish, "_on_device", lambda self, device: True)
+    monkeypatch.setattr(MotionGuided, "draw_on_device", counted)
+    assert [contents(batch) for batch in loader(split, of_batch, **settings)] == wanted
+    assert kinds == (["MotionGuided"] * len(wanted) if isinstance(mask, MotionGuided) else [])
 
 
 def test_a_replaced_sample_has_its_own_mask(split, of_batch, monkeypatch):

@@ -63,8 +63,8 @@ def test_visible_tokens_move_with_the_content(
     on the other side.
     """
     mask = MotionGuided(start="token", base=base, compat=compat)
-    first = start_map("token", (14, 14), 1, 0.9, rng()) == 1
-    assert first.sum() == 20
+    first = start_map("token", (14, 14), 1, 0.9, rng(), compat=compat) == 1
+    assert first.sum() == (20 if compat else 19)
     expected = {(FRAMES // 2 if base == "middle" else 0): first}
     for frame in range(min(expected) + 1, FRAMES):
         expected[frame] = shift(expected[frame - 1], *step, first)
@@ -79,8 +79,9 @@ def test_visible_tokens_move_with_the_content(
 
 def test_the_two_directions_before_the_base_differ() -> None:
     right, published = (shown(MotionGuided(compat=c), pan(24)) for c in (False, True))
-    assert (right[4:] == published[4:]).all()
-    assert (right[:4] & published[:4]).sum() < 0.5 * right[:4].sum()
+    after, before = ((right[part] & published[part]).sum() / right[part].sum() for part in (slice(4, None), slice(4)))
+    assert after > 0.8  # not 1, since the published map has one bump more
+    assert before < 0.5
 
 
 def test_without_fill_nothing_that_enters_is_visible() -> None:
@@ -194,7 +195,7 @@ def test_zoom_agrees_with_a_reference_at_pixel_resolution(cells: int, agreement:
 
 def test_start_maps() -> None:
     gauss = start_map("mix_gauss", (14, 14), 16, 0.9, rng())
-    chosen = rng().permutation(196)[:20]
+    chosen = rng().permutation(196)[:19]
     y, x = np.mgrid[0:224, 0:224]
     bumps = [np.exp(-(((x - c % 14 * 16 - 7.5) / 16) ** 2) - ((y - c // 14 * 16 - 7.5) / 16) ** 2) for c in chosen]
     expected = np.max(bumps, axis=0)
@@ -203,7 +204,10 @@ def test_start_maps() -> None:
     assert (pixel == 1).sum() == 5017  # floor(224 * 224 / 10)
     token = start_map("token", (7, 14), 4, 0.9, rng())
     assert token.shape == (28, 56)
-    assert (token == 1).sum() == 16 * 10
+    assert (token == 1).sum() == 16 * 9
+    published = start_map("token", (7, 14), 4, 0.9, rng(), compat=True)
+    assert (published == 1).sum() == 16 * 10
+    assert (published[token == 1] == 1).all()
     assert min(gauss.min(), pixel.min(), token.min()) > 0
 
 
