@@ -178,8 +178,8 @@ def sounds() -> Vectors:
 
 
 def mask_of(scheme: Scheme, view: int) -> Vectors:
-    """The maps of a mask as hex of their bits, token 0 first; the target where it is not what is hidden, and the version
-    of its class where that is not 1.
+    """The maps of a mask as hex of their bits, token 0 first; the target where it is not what is hidden, and the
+    version of its class where that is not 1.
     """
     draws = draws_of(scheme.grid, [KEY], scheme.cues, view=view, seed=SEED, epoch=EPOCH)
     mask = MASKS[scheme.name]()

@@ -1,8 +1,8 @@
 """What fixed seeds draw is what it was: golden vectors of orders, clips, crops and masks.
 
 A run that was begun with one release goes on with the next only if all of this stays. So a change of any literal, here
-or in golden.json, needs a bump of `ORDER_VERSION` (order.py), with which a saved position of before is refused; for a mask
-that of its class's `version` will do, which refuses the positions with this mask. Then
+or in golden.json, needs a bump of `ORDER_VERSION` (order.py), with which a saved position of before is refused; for a
+mask that of its class's `version` will do, which refuses the positions with this mask. Then
 `python -m tests.pipelines.golden_vectors` writes golden.json anew; new vectors may be added without a bump.
 """
 
