@@ -51,8 +51,8 @@ class GivesTokens(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
-    """The features of n samples by the encoder's name, and their labels: int64 (n,), or float32 (n, C) if a sample may
-    have several. vectors: float32 (n, D). tokens: bfloat16 (n, N, D), of the encoders that have them.
+    """The features of n samples by the encoder's name, in the order of their keys, and their labels: int64 (n,), or
+    float32 (n, C) if a sample may have several. vectors: float32 (n, D). tokens: bfloat16 (n, N, D), of the encoders that have them.
     """
 
     labels: Tensor
@@ -117,6 +117,7 @@ def extracted(
 
     ValueError if there is no labelled sample.
     """
+    keys: list[str] = []
     labels: list[Tensor] = []
     vectors: dict[str, list[Tensor]] = {name: [] for name in encoders}
     by_token: dict[str, list[Tensor]] = {
@@ -125,6 +126,7 @@ def extracted(
     for batch, rows, own in batches:
         on_device = batch.to(device)
         labels.append(own)
+        keys += [batch.key[row] for row in rows.tolist()]
         for name, encoder in encoders.items():
             if name in by_token and isinstance(encoder, GivesTokens):
                 found = encoder.token_features(on_device).cpu()[rows]
@@ -136,10 +138,11 @@ def extracted(
         raise ValueError(
             "the split has no labelled sample; a probe needs labels, of a dataset or of a folder's classes"
         )
+    order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
     return Labelled(
-        labels=torch.cat(labels),
-        vectors={name: torch.cat(parts) for name, parts in vectors.items()},
-        tokens={name: torch.cat(parts) for name, parts in by_token.items()},
+        labels=torch.cat(labels)[order],
+        vectors={name: torch.cat(parts)[order] for name, parts in vectors.items()},
+        tokens={name: torch.cat(parts)[order] for name, parts in by_token.items()},
     )
 
 

@@ -1,4 +1,7 @@
-"""The linear probe: logistic regression with an L2 penalty that is chosen on a part of the training samples.
+"""The linear probe: logistic regression with an L2 penalty that is chosen by cross-validation on the training samples.
+
+A fold holds neighbours: samples are in the order of their keys, and those of one source, which are often alike, follow
+one another. If like samples were trained on and held out, weak penalties would look too good.
 
 The problem is convex and solved by L-BFGS from zero in float64, so the result does not depend on a seed.
 """
@@ -13,10 +16,11 @@ from torch import Tensor
 
 from .scores import score
 
-PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+PENALTIES = (1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """The penalties that are tried, strongest first; of equally good ones the first is taken."""
-HELD_OUT = 5
-"""One training sample of this many is held out to choose the penalty."""
+FOLDS = 5
+ENOUGH = 2000
+"""No further fold is held out once this many samples were."""
 _ITERATIONS = 100
 
 
@@ -25,20 +29,34 @@ def linear_scores(
 ) -> Tensor:
     """The scores of each class, float64 (m, C).
 
-    train: standardised vectors (n, D) in an order that does not depend on labels; test: (m, D). labels: int64 (n,) for
-    one label each, float32 (n, C) for several.
+    train: standardised vectors (n, D), like samples beside one another; test: (m, D). labels: int64 (n,) for one label
+    each, float32 (n, C) for several.
     """
     train, test = train.double(), test.double()
-    held = _held_out(labels)
+    penalty = penalties[0] if len(penalties) == 1 else _chosen(train, labels, classes, penalties)
+    return _with_bias(test) @ fitted(train, labels, classes, penalty)
+
+
+def _chosen(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[float]) -> float:
+    """The penalty whose scores of held-out folds are the best, all folds together."""
+    fold = folds(labels)
+    held = [one for n in range(FOLDS) if 0 < int((one := fold == n).sum()) < len(labels)]
+    while sum(int(one.sum()) for one in held[:-1]) >= ENOUGH:
+        held.pop()
+    if not held:
+        return penalties[0]
+    starts: list[Tensor | None] = [None] * len(held)
     best, found = penalties[0], -1.0
-    if len(penalties) > 1 and held.any() and not held.all():
-        weights: Tensor | None = None
-        for penalty in penalties:
-            weights = fitted(train[~held], labels[~held], classes, penalty, weights)
-            reached = score(_with_bias(train[held]) @ weights, labels[held])
-            if reached > found:
-                best, found = penalty, reached
-    return _with_bias(test) @ fitted(train, labels, classes, best)
+    for penalty in penalties:
+        made, true = [], []
+        for n, one in enumerate(held):
+            starts[n] = weights = fitted(train[~one], labels[~one], classes, penalty, starts[n])
+            made.append(_with_bias(train[one]) @ weights)
+            true.append(labels[one])
+        reached = score(torch.cat(made), torch.cat(true))
+        if reached > found:
+            best, found = penalty, reached
+    return best
 
 
 def fitted(x: Tensor, labels: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
@@ -73,13 +91,14 @@ def _with_bias(x: Tensor) -> Tensor:
     return torch.cat((x, x.new_ones(len(x), 1)), dim=1)
 
 
-def _held_out(labels: Tensor) -> Tensor:
-    """Which training samples choose the penalty: of each label every fifth, in their order; bool (n,)."""
+def folds(labels: Tensor) -> Tensor:
+    """The fold of each training sample, int64 (n,): FOLDS runs of neighbours, of each label by itself."""
     if labels.ndim > 1:
-        return torch.arange(len(labels)) % HELD_OUT == HELD_OUT - 1
+        return torch.arange(len(labels)) * FOLDS // len(labels)
     order = labels.argsort(stable=True)
     counts = torch.bincount(labels)
-    place = torch.arange(len(labels)) - (counts.cumsum(dim=0) - counts)[labels[order]]
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    held[order] = place % HELD_OUT == HELD_OUT - 1
-    return held
+    own = labels[order]
+    place = torch.arange(len(labels)) - (counts.cumsum(dim=0) - counts)[own]
+    fold = torch.empty_like(labels)
+    fold[order] = place * FOLDS // counts[own]
+    return fold

@@ -91,7 +91,7 @@ def tiny(recipe: Recipe[VideoBatch], mask: Mask) -> Recipe[VideoBatch]:
             clip=VideoClip(frames=8, stride=4, size=64),
             mask=mask,
             augment=RandomResizedCrop(scale=(0.15, 1.0), flip=0.5),
-            colour=ColourJitter(brightness=0.5, contrast=0.5, saturation=0.8, hue=0.5, share=0.8),
+            colour=ColourJitter(brightness=0.5, contrast=0.5, saturation=0.8, hue=0.5, share=0.3),
             views=4,
             patch=8,
         ),

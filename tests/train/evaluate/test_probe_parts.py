@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskstream.train.evaluate.probe_attentive import attentive_scores
 from maskstream.train.evaluate.probe_knn import knn_scores
-from maskstream.train.evaluate.probe_linear import fitted, linear_scores
+from maskstream.train.evaluate.probe_linear import FOLDS, fitted, folds, linear_scores
 from maskstream.train.evaluate.scores import accuracy, majority, mean_average_precision
 
 
@@ -61,9 +61,37 @@ def test_the_penalty_is_chosen_by_held_out_training_samples() -> None:
     """Labels that are noise need a strong penalty; with the weakest alone the probe would be sure of nothing."""
     x, y = draws(60, 40, seed=4), draws(500, 40, seed=5)
     label = (draws(60, seed=6) + 0.3 * x[:, 0] > 0).long()
-    chosen = linear_scores(x, label, y, 2)
+    chosen = linear_scores(x, label, y, 2, penalties=(1e-1, 1e-3, 1e-5))
     weakest = linear_scores(x, label, y, 2, penalties=(1e-5,))
     assert chosen.abs().mean() < weakest.abs().mean()
+
+
+def test_folds_are_runs_of_neighbours_of_each_label() -> None:
+    label = torch.tensor([0, 1, 0, 2, 1] * 30 + [3, 3])
+    fold = folds(label)
+    for n in range(3):
+        own = fold[label == n]
+        assert own.tolist() == sorted(own.tolist())
+        sizes = torch.bincount(own, minlength=FOLDS)
+        assert int(sizes.max() - sizes.min()) <= 1
+    assert len(set(fold[label == 3].tolist())) == 2
+    assert folds(torch.zeros(10, 4)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_like_neighbours_do_not_make_a_weak_penalty_look_good() -> None:
+    """The variants of 50 sources, whose labels are noise, are alike: who knows one knows the others, and nothing else.
+
+    Neighbours in one fold leave only a strong penalty; the same samples in another order a weak one.
+    """
+    x = draws(50, 40, seed=20).repeat_interleave(5, dim=0) + 0.05 * draws(250, 40, seed=21)
+    label = (torch.arange(50) % 2).repeat_interleave(5)
+    mixed = torch.randperm(250, generator=torch.Generator().manual_seed(22))
+    y = draws(500, 40, seed=23)
+    apart, leaking = (
+        linear_scores(x[order], label[order], y, 2, penalties=(10.0, 1e-3)).abs().mean()
+        for order in (torch.arange(250), mixed)
+    )
+    assert leaking > 3 * apart
 
 
 def test_several_labels_are_learned_each_by_itself() -> None:
