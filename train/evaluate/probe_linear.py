@@ -19,7 +19,7 @@ from .scores import score
 PENALTIES = (1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """The penalties that are tried, strongest first; of equally good ones the first is taken."""
 FOLDS = 5
-ENOUGH = 2000
+ENOUGH = 1000
 """No further fold is held out once this many samples were."""
 _ITERATIONS = 100
 

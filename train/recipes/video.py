@@ -80,8 +80,8 @@ def tiny(recipe: Recipe[VideoBatch], mask: Mask) -> Recipe[VideoBatch]:
 
     Differs from the papers' recipes in: pixels as targets, since normalised ones teach so small a model nothing that
     holds on other clips; positions on the axes of time, height and width; a quarter of the tokens visible instead of a
-    tenth; random crops of 15 to 100 % of the area, mirrored at random, and in other colours, since there are so few
-    clips that a model soon knows them.
+    tenth; random crops of 15 to 100 % of the area, mirrored at random, three of ten in other colours, since there are
+    so few clips that a model soon knows them.
     """
     return replace(
         recipe,
