@@ -52,7 +52,8 @@ class GivesTokens(Protocol):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
     """The features of n samples by the encoder's name, in the order of their keys, and their labels: int64 (n,), or
-    float32 (n, C) if a sample may have several. vectors: float32 (n, D). tokens: bfloat16 (n, N, D), of the encoders that have them.
+    float32 (n, C) if a sample may have several. vectors: float32 (n, D). tokens: bfloat16 (n, N, D), of the encoders
+    that have them.
     """
 
     labels: Tensor
