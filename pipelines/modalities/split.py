@@ -138,7 +138,7 @@ def split_of(
     cache = block_cache(location, options.get("cache"), options.get("cache_gb", CACHE_GB))
     split = Split.open(location, modality, cache=cache, version=options.get("version"), **ours)  # type: ignore[arg-type]
     if cache is not None:
-        rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"))
+        rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"), options.get("mesh"))
         filled(split.manifest, cache, split.lanes, rank, world_size)
     loading = OpenedOptions[BatchT](**theirs)  # type: ignore[typeddict-item]
     if open_ is not None and options.get("version") is None:

@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from typing import Any, Generic, Protocol, TypedDict, final
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from ...shards.config import differences
 from ...shards.errors import ResumeError, SampleError
@@ -57,6 +58,9 @@ class LoaderOptions(TypedDict, total=False):
     rank: int | None
     """The rank of this process; rank and world_size are torch.distributed's by default."""
     world_size: int | None
+    mesh: DeviceMesh | None
+    """The dimension of a device mesh along which data are divided, such as `mesh["dp"]`, instead of rank and
+    world_size: ranks that have the same place in it get the same batches, as parts of one model must."""
     workers: int
     """Worker processes that make batches; 0 (the default) makes them in threads of this process."""
     threads: int | None
@@ -162,6 +166,7 @@ class Loader(Generic[BatchT]):
         token_budget: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        mesh: DeviceMesh | None = None,
         device: str | torch.device = "auto",
         workers: int = 0,
         threads: int | None = None,
@@ -174,7 +179,7 @@ class Loader(Generic[BatchT]):
             raise ValueError(f"batch_size={batch_size}: it must be at least 1")
         if not worker_timeout > 0:
             raise ValueError(f"worker_timeout={worker_timeout}: it is in seconds and must be above 0, such as 60")
-        self._rank, self.world_size = resolved_ranks(rank, world_size)
+        self._rank, self.world_size = resolved_ranks(rank, world_size, mesh)
         self.device = resolved_device(device)
         self.steps = steps
         self.order = _order(source, batch_size * self.world_size, steps, token_budget)

@@ -6,10 +6,25 @@ import os
 
 import torch
 import torch.distributed
+from torch.distributed.device_mesh import DeviceMesh
 
 
-def resolved_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Rank and world size; by default those of torch.distributed. Raises ValueError if they are inconsistent."""
+def resolved_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | None = None) -> tuple[int, int]:
+    """Rank and world size: the given ones, those within the data dimension `mesh`, or torch.distributed's.
+
+    Raises ValueError if they are inconsistent, or the mesh has several dimensions.
+    """
+    if mesh is not None:
+        if rank is not None or world_size is not None:
+            raise ValueError(f"mesh and rank={rank}, world_size={world_size} exclude each other; pass mesh alone")
+        if mesh.ndim != 1:
+            names = mesh.mesh_dim_names or ()
+            example = f"mesh=mesh[{names[0]!r}]" if names else "a mesh with one dimension"
+            raise ValueError(
+                f"the mesh has {mesh.ndim} dimensions ({', '.join(names) or 'without names'}), of which one divides "
+                f"the data; pass that one, such as {example}"
+            )
+        return mesh.get_local_rank(), mesh.size()
     if rank is None and world_size is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()

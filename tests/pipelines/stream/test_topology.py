@@ -10,6 +10,9 @@ from itertools import chain, islice
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from maskstream.pipelines import Loader, VideoClip, augment, masks, mix, video_loader
 from maskstream.pipelines.stream.order import Order
@@ -188,3 +191,20 @@ def test_a_cuda_device_without_a_number_is_the_current_one(monkeypatch):
     assert resolved_device(torch.device("cuda")) == torch.device("cuda", 3)
     assert resolved_device("cuda:1") == torch.device("cuda", 1)
     assert resolved_device("cpu") == torch.device("cpu")
+
+
+def test_ranks_with_the_same_place_in_the_data_dimension_of_a_mesh_get_the_same_batches(split):
+    """Eight simulated ranks: four that divide the data, two of each that hold parts of one model."""
+    settings = SETTINGS | {"batch_size": 2, "mask": masks.Tube(ratio=0.75)}
+    alone = [next(iter(video_loader(split, rank=rank, world_size=4, **settings))).key for rank in range(4)]
+    for rank in range(8):
+        dist.init_process_group("fake", rank=rank, world_size=8, store=FakeStore())
+        try:
+            mesh = init_device_mesh("cpu", (4, 2), mesh_dim_names=("dp", "tp"))
+            assert next(iter(video_loader(split, mesh=mesh["dp"], **settings))).key == alone[rank // 2]
+            with pytest.raises(ValueError, match=r"2 dimensions \(dp, tp\), .* such as mesh=mesh\['dp'\]"):
+                video_loader(split, mesh=mesh, **settings)
+            with pytest.raises(ValueError, match="exclude each other"):
+                video_loader(split, mesh=mesh["dp"], rank=0, world_size=4, **settings)
+        finally:
+            dist.destroy_process_group()
