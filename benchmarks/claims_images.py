@@ -1,12 +1,12 @@
 """Claims of the papers of pictures in direction: small models, three seeds, whatever comes out.
 
-    python benchmarks/claims_images.py teacher --data data/shards/wesnoth-terrain --teacher runs/terrain
-    python benchmarks/claims_images.py pairs   --data data/shards/wesnoth-units --frames data/shards/wesnoth-frames
+    python benchmarks/claims_images.py teacher --data data/shards/sample-image --labelled data/shards/wesnoth-terrain
+    python benchmarks/claims_images.py pairs   --data data/shards/wesnoth-units --labelled data/shards/wesnoth-frames
 
-teacher: DMAE with the model of --teacher, a run of mae-tiny on the same split, and the same student without one. pairs:
-SiamMAE on the clips of --data and CropMAE on their frames, which --frames keeps and which are made once. All splits are
-labelled, and have train and val. Measured is what neighbours say of the labels of held-out pictures, by the mean of the
-encoder's tokens; OUT/NAME.json has the runs, and the table is printed (see claims.py).
+teacher: DMAE with the model of --teacher, a run of mae-tiny on the same --data, and the same student without one.
+pairs: SiamMAE on the clips of --data and CropMAE on their frames, which --labelled keeps and which are made once. All
+have the splits train and val. Measured is what neighbours say of the labels of the held-out pictures of --labelled, by
+the mean of the encoder's tokens; OUT/NAME.json has the runs, and the table is printed (see claims.py).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def spread(values: Mapping[str, list[float]]) -> Figures:
 def teacher(options: argparse.Namespace, steps: int) -> Claim:
     """DMAE against the same student without its teacher."""
     data: Path = options.data
-    share, tiny = neighbours(data), dmae_tiny()
+    share, tiny = neighbours(options.labelled), dmae_tiny()
     tiny = replace(tiny, schedule=replace(tiny.schedule, steps=steps))
     own = replace(tiny, model=replace(tiny.model, teacher=str(options.teacher / "model.safetensors")))
     alone = replace(tiny, model=replace(tiny.model, teacher=None))
@@ -118,7 +118,7 @@ def teacher(options: argparse.Namespace, steps: int) -> Claim:
 
 def pairs(options: argparse.Namespace, steps: int) -> Claim:
     """CropMAE on frames against SiamMAE on the clips that they are of."""
-    data, frames = options.data, options.frames
+    data, frames = options.data, options.labelled
     if not (frames / "val").exists():
         write_frames(data, frames)
     share, siam, crop = neighbours(frames), siammae_tiny(), cropmae_tiny()
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, default=Path("runs/mae-tiny"))
-    parser.add_argument("--frames", type=Path, default=Path("data/shards/wesnoth-frames"))
+    parser.add_argument("--labelled", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/claims"))
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
