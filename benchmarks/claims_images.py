@@ -27,6 +27,7 @@ from torch import Tensor
 
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.augment import CenterCrop
+from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
@@ -48,7 +49,7 @@ Encoder = Callable[[Any, ImageBatch], Tensor]
 
 def neighbours(data: Path) -> Callable[[Encoder, Any], float]:
     """The share of the held-out pictures of a labelled split whose label K neighbours in `train` vote for."""
-    plain = ImageData(size=64, patch=8, mask=None, augment=CenterCrop())
+    plain = ImageData(size=64, patch=8, mask=Random(ratio=0.75), augment=CenterCrop())
     seen, unseen = (list(batches(plain, data / name, size=64, samples=1 << 14)) for name in ("train", "val"))
     classes = len(list(read_dataset_json(data / "train")["label_names"]))
 
