@@ -9,15 +9,16 @@ Y. Gong, Y.-A. Chung, J. Glass, AST, Interspeech 2021.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
+from ...lists import read_json
 from ...source import Source
+from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, dataset_of, require_folder
-from ..lists import read_json
+from ..split_lists import EVAL, split_lists
 from .audioset import CLASSES, classes
 
 NAME = "audio-json"
@@ -25,30 +26,19 @@ OBTAIN = (
     f"Put {CLASSES} and the lists into ROOT, such as ROOT/train.json and ROOT/eval.json: "
     '{"data": [{"wav": PATH, "labels": "/m/ID,/m/ID"}, ...]}'
 )
-_WORDS = {"train": {"train", "training"}, "val": {"eval", "val", "valid", "validation"}, "test": {"test"}}
 
 
 def audio_json(root: Path) -> Dataset:
     """The splits that have a list. Raises DatasetError for another layout."""
     require_folder(root, name=NAME, obtain=OBTAIN)
-    lists = {split: path for split in _WORDS if (path := _list_of(root, split)) is not None}
-    if "train" not in lists:
-        raise DatasetError(f"{NAME}: there is no list of the split train in {root}. {OBTAIN}")
+    words = {**SPLIT_FOLDERS, "val": (*SPLIT_FOLDERS["val"], *EVAL)}
+    lists = split_lists(NAME, (root,), words, (".json",), OBTAIN)
     numbers, label_names = classes(root, NAME, OBTAIN)
     listed = {
         split: [_source(entry, f"{path}: entry {i}", numbers, root) for i, entry in enumerate(_entries(path))]
         for split, path in lists.items()
     }
     return dataset_of(NAME, label_names, listed, root=root, obtain=OBTAIN, encoder=AudioEncoder())
-
-
-def _list_of(root: Path, split: str) -> Path | None:
-    """The list of a split. Raises DatasetError if several files could be it."""
-    found = [p for p in sorted(root.glob("*.json")) if _WORDS[split] & {*re.split(r"[^a-z]+", p.stem.lower())}]
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise DatasetError(f"{NAME}: several files in {root} may be the list of the split {split} ({names}); keep one")
-    return found[0] if found else None
 
 
 def _entries(path: Path) -> list[Any]:

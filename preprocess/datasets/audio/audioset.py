@@ -15,10 +15,10 @@ from pathlib import Path
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
 from ...encode.audiovisual.encoder import AudioVisualEncoder
+from ...lists import Row, read_table
 from ...source import Source
 from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, require_folder
 from ..folders import media_paths
-from ..lists import Row, read_table
 from .audio_folder import SOUND_SUFFIXES
 
 LISTS = {

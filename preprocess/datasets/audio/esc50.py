@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
+from ...lists import read_table
 from ...source import Source
 from ..dataset import Dataset, dataset_of, first_existing, require_folder
-from ..lists import read_table
 
 OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
 COLUMNS = ("filename", "fold", "target", "category")

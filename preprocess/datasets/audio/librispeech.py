@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audio.encoder import AudioEncoder
+from ...lists import read_lines
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
 from ..folders import distinct_folders, readable
-from ..lists import read_lines
 
 SPLITS = {"train": "train-*", "val": "dev-*", "test": "test-*"}
 OBTAIN = "Get the tar.gz files from openslr.org/12 and unpack them, so that there is ROOT/LibriSpeech/train-clean-100"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.audiovisual.encoder import AudioVisualEncoder
+from ...lists import read_table
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
-from ..lists import read_table
 
 OBTAIN = (
     "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and lay it and the clips out as ROOT/vggsound.csv "

@@ -19,9 +19,9 @@ from typing import Any
 from ....shards.errors import DatasetError
 from ...encode.mesh.encoder import MeshEncoder
 from ...encode.mesh.trajectories import h5py_module
+from ...lists import read_json
 from ...source import Source
 from ..dataset import Dataset, first_existing, require_folder
-from ..lists import read_json
 
 OBTAIN = (
     "Lay the HDF5 conversion of one of MeshGraphNets' datasets, such as cylinder_flow, out as ROOT/train.h5, "

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from ....shards.errors import DatasetError
 from ...encode.points.encoder import PUBLISHED_ORDER, PointEncoder
+from ...lists import read_table
 from ...source import Source
 from ..dataset import Dataset, dataset_of, first_existing, require_folder
 from ..folders import distinct_folders, readable
-from ..lists import read_table
 
 OBTAIN = (
     "Get ShapeNetCore.v2.PC15k (linked from PointFlow's repository) and unpack it, so that there is ROOT/02691156/"

@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...lists import read_lines
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, require_folder
-from ..lists import read_lines
 
 OBTAIN = (
     "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"

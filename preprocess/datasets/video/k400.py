@@ -13,10 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...lists import Row, read_table
 from ...source import Source
 from ..class_folders import class_folders
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
-from ..lists import Row, read_table
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"

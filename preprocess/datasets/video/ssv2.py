@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ....shards.errors import DatasetError
+from ...lists import read_json, whole_number
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
-from ..lists import read_json, whole_number
 
 OBTAIN = (
     "Get it from qualcomm.com/developer/software/something-something-v-2-dataset (a login is needed), join and unpack "

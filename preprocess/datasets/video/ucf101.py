@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from ....shards.errors import DatasetError
+from ...lists import read_lines, whole_number
 from ...source import Source
 from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
-from ..lists import read_lines, whole_number
 
 OBTAIN = (
     "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and lay them out "

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....shards.errors import DatasetError
+from ...lists import MAX_LABEL, read_lines
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, dataset_of, require_folder
-from ..lists import MAX_LABEL, read_lines
+from ..split_lists import split_lists
 
 NAME = "video-list"
 OBTAIN = (
@@ -42,9 +43,7 @@ class _Line:
 def video_list(root: Path) -> Dataset:
     """The splits that have a list. Raises DatasetError for another layout, and for a path that is listed twice."""
     require_folder(root, name=NAME, obtain=OBTAIN)
-    lists = {split: path for split in SPLIT_FOLDERS if (path := _list_of(root, split)) is not None}
-    if "train" not in lists:
-        raise DatasetError(f"{NAME}: there is no list of the split train in {root}. {OBTAIN}")
+    lists = split_lists(NAME, (root, root / "annotations"), SPLIT_FOLDERS, _SUFFIXES, OBTAIN)
     lines = {split: list(_lines(path)) for split, path in lists.items()}
     _check_distinct(root, lists, lines)
     most = max((line.label for rows in lines.values() for line in rows), default=-1)
@@ -53,22 +52,6 @@ def video_list(root: Path) -> Dataset:
         for split, rows in lines.items()
     }
     return dataset_of(NAME, map(str, range(most + 1)), listed, root=root, obtain=OBTAIN)
-
-
-def _list_of(root: Path, split: str) -> Path | None:
-    """The list of a split. Raises DatasetError if several files could be it."""
-    words = {*SPLIT_FOLDERS[split]}
-    found = [
-        path
-        for folder in (root, root / "annotations")
-        if folder.is_dir()
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in _SUFFIXES and words & {*re.split(r"[^a-z]+", path.stem.lower())} and path.is_file()
-    ]
-    if len(found) > 1:
-        names = ", ".join(str(path.relative_to(root)) for path in found)
-        raise DatasetError(f"{NAME}: several files in {root} may be the list of the split {split} ({names}); keep one")
-    return found[0] if found else None
 
 
 def _lines(path: Path) -> Iterator[_Line]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.datasets.lists import MAX_LABEL, read_json, read_lines, read_table
+from maskstream.preprocess.lists import MAX_LABEL, read_json, read_lines, read_table
 from maskstream.shards.errors import DatasetError, OutageError
 
 HEAD = b"path,label,split\n"
