@@ -11,7 +11,7 @@ Shapes: B samples, N cells, V of them enter the encoder, M of them are predicted
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,10 @@ from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.data import DataConfig
 from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.image.data import ImageData
+from ..core.init import init_linear
 from ..core.losses import Losses, weighted, widened
 from ..core.model import Grids, Model, ModelConfig
+from ..core.positions import grid_positions
 from ..core.select import gather_tokens, put_tokens
 from ..core.stacks import Stack
 from ..tokens.ids import TokenIds
@@ -33,14 +35,18 @@ from .token_blocks import TokenHead
 from .token_model import init_normal
 from .vq_autoencoder import check_cells
 
+Positions = Literal["learned", "grid"]
+"""Where a cell stands: a table, or sines and cosines on its axes."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     """The sizes of the model, and its quantiser; the defaults are those of ViT-B.
 
     vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. smoothing:
-    of the labels. contrast: the share of the loss that tells two views of a picture from those of others (MAGE-C,
-    section 3.3), 0 for none; temperature: of that loss, which is 1 at chance.
+    of the labels. positions: of cells, "learned" as in the paper, or fixed on the axes of a "grid" (see
+    `grid_positions`), which small models learn from sooner. contrast: the share of the loss that tells two views of a
+    picture from those of others (MAGE-C, section 3.3), 0 for none; temperature: of that loss, which is 1 at chance.
     """
 
     vq: str | None = "runs/vq-tiny/model.safetensors"
@@ -53,6 +59,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     mlp_ratio: int = 4
     eps: float = 1e-6
     smoothing: float = 0.1
+    positions: Positions = "learned"
     contrast: float = 0.0
     temperature: float = 0.2
 
@@ -65,6 +72,8 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
                 "depth, decoder_depth and mlp_ratio must be at least 1, got "
                 f"{self.depth}, {self.decoder_depth}, {self.mlp_ratio}"
             )
+        if self.positions not in get_args(Positions):
+            raise ValueError(f"positions is one of {', '.join(get_args(Positions))}, got {self.positions!r}")
         if not 0 <= self.smoothing < 1 or self.contrast < 0 or self.temperature <= 0:
             raise ValueError(
                 "smoothing must lie in [0, 1), contrast be 0 or more and temperature above 0, got "
@@ -85,21 +94,29 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
 class GenerativeEncoder(Model[ImageBatch]):
     """The model. blank: the id of a cell that enters the encoder without its content."""
 
+    grid: Tensor
+
     def __init__(self, config: GenerativeEncoderConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
         self.n, self.blank = grids["image"].size, c.quantiser.codes
         self.vq = FrozenQuantiser(c.quantiser, c.vq)
-        self.embed = TokenIds(self.blank + 2, c.width, self.n + 1, learned=True, eps=c.eps)
+        learned = c.positions == "learned"
+        self.embed = TokenIds(self.blank + 2, c.width, self.n + 1, learned=learned, eps=c.eps)
         self.encoder = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps)
         self.bridge = nn.Linear(c.width, c.width)
-        self.places = nn.Embedding(self.n + 1, c.width)
+        self.places = nn.Embedding(self.n + 1, c.width) if learned else None
+        grid = torch.zeros(self.n + 1, c.width)
+        if not learned:
+            grid[1:] = grid_positions(grids["image"].shape, c.width)
+        self.register_buffer("grid", grid, persistent=False)
         self.decoder = Stack(c.decoder_depth, c.width, c.decoder_heads, c.mlp_ratio, c.eps)
         self.head = TokenHead(c.width, self.blank, c.eps)
         self.match = (
             nn.Sequential(nn.Linear(c.width, c.width), nn.GELU(), nn.Linear(c.width, c.width)) if c.contrast else None
         )
         init_normal(self)
+        init_linear(self)
 
     def loss(self, batch: ImageBatch) -> Losses:
         """The cross-entropy of the hidden ids with smoothed labels, and how well two views are told from others."""
@@ -126,7 +143,8 @@ class GenerativeEncoder(Model[ImageBatch]):
         """
         known = ids if blank is None else ids.masked_fill(blank, self.blank)
         entered = F.pad(known.gather(1, visible), (1, 0), value=self.blank + 1)
-        return cast(Tensor, self.encoder(self.embed(entered, F.pad(visible + 1, (1, 0)))))
+        places = F.pad(visible + 1, (1, 0))
+        return cast(Tensor, self.encoder(self.embed(entered, places) + self.grid[places]))
 
     def predicted(self, encoded: Tensor, mask: MaskBatch) -> Tensor:
         """The logits (B, M, K) of masks' targets, from the encoder's output (B, 1 + V, D) for the visible cells."""
@@ -143,7 +161,7 @@ class GenerativeEncoder(Model[ImageBatch]):
     def _predict(self, encoded: Tensor, visible: Tensor, hidden: Tensor, m: int) -> Tensor:
         """The logits (B, m, K) of the hidden cells, from the encoder's output (B, 1 + V, D) for the visible ones."""
         seen = self.bridge(encoded)
-        whole, places = seen[:, :1], self.places.weight
+        whole, places = seen[:, :1], self.grid if self.places is None else self.places.weight
         cells = put_tokens(whole.expand(-1, self.n, -1), visible, seen[:, 1:])
         cells = torch.where(hidden[:, :, None], whole, cells) + places[1:]
         known_first = hidden.to(torch.uint8).argsort(dim=1, stable=True)

@@ -75,6 +75,16 @@ def test_without_dropped_cells_both_ways_to_predict_are_one(model):
     assert torch.allclose(one, model.predict(ids, batch.mask.mask_token, 12), atol=1e-12)
 
 
+@pytest.mark.parametrize("positions", ["learned", "grid"])
+def test_a_cell_is_told_from_another_by_its_position(positions, batch):
+    model = exact(replace(CONFIG, positions=positions))
+    ids, hidden = torch.zeros(1, 16, dtype=torch.int64), torch.ones(1, 16, dtype=torch.bool)
+    logits = model.predict(ids, hidden, 16)[0]
+    assert (logits[0] - logits[1:]).abs().amax(dim=1).min() > 1e-6
+    with pytest.raises(ValueError, match="learned, grid, got 'line'"):
+        replace(CONFIG, positions="line")
+
+
 def test_reconstructions_keep_what_is_visible(model, batch):
     made = model.reconstructed(batch)
     assert made.image.shape == batch.image.shape
