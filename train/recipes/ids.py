@@ -44,9 +44,9 @@ def mage_tiny() -> Recipe[ImageBatch]:
     """The same method for two CPU cores: 8 x 8 ids of a run of `vq-tiny` in runs/vq-tiny (train it first), a 1.3 M
     parameter model whose positions are fixed.
 
-    On 11,424 hidden ids of 224 held-out pictures of `sample-image` the cross-entropy is 4.29 nats (seed 0), counts
-    beside the nearest visible id have 4.86 and counts of ids 5.40. A copy of the nearest visible id is right more often
-    (14.0 %) than the most probable one (11.8 %).
+    On 11,424 hidden ids of 224 held-out pictures of `sample-image`, counts beside the nearest visible id have a
+    cross-entropy of 4.86 nats and counts of ids 5.40. With learned positions and normal initial weights the model had
+    4.29 (seed 0). As it is now only a smaller one was measured: 4.59 after 200 steps of 16, learned positions 4.83.
     """
     return replace(
         mage_base(),
@@ -54,7 +54,7 @@ def mage_tiny() -> Recipe[ImageBatch]:
         batch_size=32,
         data=ImageData(size=64, patch=8, mask=DropAndMask(), augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)),
         model=GenerativeEncoderConfig(width=128, depth=4, heads=4, decoder_depth=2, decoder_heads=4, positions="grid"),
-        schedule=ScheduleConfig(base_lr=1.2e-2, min_lr=1.2e-4, warmup=0.1, steps=400),
+        schedule=ScheduleConfig(base_lr=1.2e-2, min_lr=1.2e-4, warmup=0.1, steps=600),
     )
 
 
