@@ -22,6 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from flow_scenes import (
     FRAMES,
@@ -32,6 +33,7 @@ from flow_scenes import (
     Floats,
     Scene,
     encoded,
+    joined,
     scenes,
     source_points,
     true_flow,
@@ -43,8 +45,10 @@ from rich.table import Table
 from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
 from maskstream.pipelines.flow import BatchFlow, Codec, DecodedClip, Dis, FlowSource, Lk, SampleFlow
+from maskstream.pipelines.flow.cuts import clip_cuts
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid, Tube
 from maskstream.preprocess.encode.video.video import EncodedVideo
+from maskstream.shards.media.key_flow import key_flows
 
 STRIDE, CELL, GOP = 4, 8, 32
 CROP = Crop(x=42, y=0, width=256, height=256)
@@ -76,16 +80,27 @@ class View:
 
 def view(scene: Scene, video: EncodedVideo, size: int, *, stride: int = STRIDE, crop: Crop = CROP) -> View:
     """The clip of a scene that starts at its first frame."""
+    clip = clip_of(video, size, stride=stride, crop=crop)
+    vectors, known, objects = (on_cells(each, size // CELL) for each in true_flow(scene, clip.frames, crop, size))
+    return View(scene=scene, clip=clip, vectors=vectors, known=known, objects=objects)
+
+
+def clip_of(video: EncodedVideo, size: int, *, stride: int = STRIDE, crop: Crop = CROP) -> DecodedClip:
+    """The clip of a video that starts at its first frame."""
     numbers = np.arange(0, FRAMES, stride)
     head = video.index.header_size
     decoded = decode_frames(
-        video.data[:head], memoryview(video.data)[head:], 0, numbers, size=(WIDTH, HEIGHT), motion_vectors=True
+        video.data[:head],
+        memoryview(video.data)[head:],
+        0,
+        numbers,
+        size=(WIDTH, HEIGHT),
+        vectors_of=Codec().vectors_of(numbers),
+        stored=key_flows(memoryview(video.data)[head:], WIDTH, HEIGHT),
     )
     pixels = np.empty((len(numbers), size, size, 3), dtype=np.uint8)
     to_rgb(decoded.frames, crop, (size, size), pixels)
-    clip = DecodedClip(pixels=pixels, crop=crop, source=(WIDTH, HEIGHT), frames=numbers, vectors=decoded.vectors)
-    vectors, known, objects = (on_cells(each, size // CELL) for each in true_flow(scene, numbers, crop, size))
-    return View(scene=scene, clip=clip, vectors=vectors, known=known, objects=objects)
+    return DecodedClip(pixels=pixels, crop=crop, source=(WIDTH, HEIGHT), frames=numbers, vectors=decoded.vectors)
 
 
 def on_cells(planes: Floats, cells: int) -> Floats:
@@ -155,7 +170,7 @@ def measured(source: FlowSource | None, views: Sequence[View]) -> dict[str, floa
         pairs += len(one.vectors)
         for name, value in errors(found, one).items():
             rows[name].append(value)
-        if source is not None and one.size == 224:
+        if source is not None and one.size == 224 and one.clip.frames[1] - one.clip.frames[0] == STRIDE:
             rows[f"kept {one.scene.kind}"].append(kept(found, one))
     made = {name: mean(values) for name, values in rows.items()}
     return {"all": mean(made[kind] for kind in KINDS), **made, "cpu_ms_a_pair": spent / pairs * 1e3}
@@ -181,8 +196,45 @@ def main() -> None:
             rows |= masks_alone(views)
         result[str(size)] = rows
         show(f"{size} px, stride {STRIDE}", rows)
+    for stride in (8, 12) if 224 in options.sizes else ():
+        views = [view(scene, video, 224, stride=stride) for scene, video in made]
+        rows = {"no motion": measured(None, views)} | {n: measured(SOURCES[n], views) for n in options.only}
+        result[f"stride {stride}"] = rows
+        show(f"224 px, stride {stride}", rows)
+    result["cuts"] = cuts(options.media, options.only)
+    show("cuts", result["cuts"])
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def cuts(media: Path, only: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of real clips joined in 60 ways: the share of the cuts that are found, false alarms, and what repeats across."""
+    rows: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in only}
+    grid = TokenGrid.video(FRAMES // STRIDE, 224, 224)
+    for cut in (30, 42):
+        for frames in joined(media, cut):
+            clip, true = clip_of(encoded(frames), 224), np.arange(FRAMES // STRIDE - 1) == (cut - 1) // STRIDE
+            for source in only:
+                vectors, found = cut_flow(SOURCES[source], clip)
+                rows[source]["found"].append(float(found[true].all()))
+                rows[source]["false alarms"].append(float(found[~true].sum()))
+                for restart in ("with", "without"):
+                    mask = MotionGuided(ratio=0.9, restart=restart == "with")
+                    draw = Draw(rng=np.random.default_rng(cut), cues=Cues(flow=vectors, cuts=found))
+                    shown = ~mask.hide(grid, draw).reshape(len(true) // 2 + 1, -1)
+                    at = int(np.flatnonzero(true)[0])
+                    before, after = shown[(at - 1) // 2], shown[at // 2 + 1]
+                    rows[source][f"repeated {restart} restart"].append(float((before & after).sum() / before.sum()))
+    return {name: {what: mean(values) for what, values in row.items()} for name, row in rows.items()}
+
+
+def cut_flow(source: FlowSource, clip: DecodedClip) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The flow of a clip and its cuts, as a loader finds them."""
+    if isinstance(source, SampleFlow):
+        flow = source.of_clip(clip)
+        return flow.vectors, source.cuts(clip, flow)
+    vectors = flow_of(source, clip)
+    return vectors, clip_cuts(clip.pixels, vectors)
 
 
 def masks_alone(views: Sequence[View]) -> dict[str, dict[str, float]]:

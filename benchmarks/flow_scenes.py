@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ TEXTURES = (
     "demo",
 )
 """The videos of the sample dataset whose pictures are moved."""
+ONE_SCENE = {
+    "WolfgangLanger_Pexels": 0,
+    "bigbuckbunny": 0,
+    "bikes": 77,
+    "carphone_pristine": 0,
+    "demo": 100,
+    "small": 0,
+}
+"""Videos of the sample dataset, and a frame from which on they show one scene for 60 frames."""
 WIDTH, HEIGHT, FRAMES = 340, 256, 64
 NOISE = 2.0
 """The standard deviation of the sensor's noise, in levels."""
@@ -178,12 +188,21 @@ def pose(
     return np.array([[c, -s, at[0] + shift[0] - c * x + s * y], [s, c, at[1] + shift[1] - s * x - c * y], [0, 0, 1]])
 
 
-def first_frames(media: Path, name: str, count: int) -> list[UInt8]:
-    """The first frames of a video of the sample dataset, from its middle on."""
+def joined(media: Path, cut: int) -> Iterator[list[UInt8]]:
+    """Real clips of FRAMES frames, each of two videos: the second begins at frame `cut`."""
+    real = {name: first_frames(media, name, 60, start) for name, start in ONE_SCENE.items()}
+    for first, second in permutations(real, 2):
+        frames = [*real[first][:cut], *real[second][: FRAMES - cut]]
+        sized = [cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for frame in frames]
+        yield [np.asarray(frame, dtype=np.uint8) for frame in sized]
+
+
+def first_frames(media: Path, name: str, count: int, start: int | None = None) -> list[UInt8]:
+    """Frames of a video of the sample dataset, from `start` or from its middle on."""
     paths = {source.path.stem: source.path for split in sample(media).splits.values() for source in split}
     with av.open(str(paths[name])) as container:
         found = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    start = min(len(found) // 2, len(found) - count) if count < len(found) else 0
+    start = len(found) // 2 if start is None else start
     return found[start : start + count]
 
 

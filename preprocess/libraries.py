@@ -21,9 +21,9 @@ from ..shards.errors import ResumeError
 from .executors.base import RecordT, Report, TaskT, Work
 
 _PACKAGES: dict[str, tuple[str, ...]] = {
-    "video": (),
+    "video": ("numpy", "opencv-python-headless"),
     "audio": ("numpy", "soxr", "torch"),
-    "audiovisual": ("numpy", "soxr", "torch"),
+    "audiovisual": ("numpy", "opencv-python-headless", "soxr", "torch"),
     "image": ("numpy", "opencv-python-headless"),
     "points": ("laspy", "numpy", "trimesh"),
     "mesh": ("h5py", "numpy", "scikit-fem", "scipy", "trimesh"),

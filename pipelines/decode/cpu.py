@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import av
 import av.error
@@ -20,10 +22,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from ...shards.errors import DataError
+from ...shards.media.key_flow import KeyFlow
 from ...shards.media.limits import most_pixels
 from ...shards.media.mp4 import DECODERS, Int64Array, Packets, Track, read_fragments, read_header
 from ..augment.crop import Crop
-from ..flow.codec import Vectors, ask_for_vectors
+from ..flow.codec import Motion, ask_for_vectors
 from ..flow.codec import motion_vectors as motion_vectors_of
 from .packets import wanted_packets, wanted_pts
 
@@ -46,12 +49,13 @@ class DecodedFrames:
     """Decoded frames in the requested order, their times and motion vectors.
 
     frames: T frames; a repeated frame number gives the same object. pts_s: float64 (T,), seconds from the start of the
-    video. vectors: per frame the motion vectors or None; empty if they were not requested.
+    video. vectors: by frame number, the motion vectors or the stored flow of the frames for which they were requested,
+    without those that have none.
     """
 
     frames: list[VideoFrame]
     pts_s: npt.NDArray[np.float64]
-    vectors: list[Vectors | None]
+    vectors: dict[int, Motion]
 
 
 class _Decoders(threading.local):
@@ -94,26 +98,30 @@ def decode_frames(
     *,
     size: tuple[int, int],
     packets: Packets | None = None,
-    motion_vectors: bool = False,
+    vectors_of: Int64Array | None = None,
+    stored: Mapping[int, KeyFlow] = MappingProxyType({}),
 ) -> DecodedFrames:
     """Decodes the frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
 
     size: the width and height of all frames in pixels. packets: those that the fragments list, where the bytes end with
     the last packet that is needed, or come from a container that maskstream did not write; by default read from the
-    fragments.
+    fragments. vectors_of: the numbers of the frames whose motion is wanted, which are decoded too; none by default.
+    stored: the flow of those frames that has been stored, by number.
 
     Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
     """
     track = read_header(header)
+    moving = np.empty(0, dtype=np.int64) if vectors_of is None else vectors_of
     packets = packets or read_fragments(fragments, track)
-    pts = wanted_pts(packets, first_frame, numbers)
-    by_pts = _decode(track, fragments, packets, pts, size, motion_vectors)
+    pts = wanted_pts(packets, first_frame, np.concatenate([numbers, moving]))
+    by_pts = _decode(track, fragments, packets, pts, size, motion_vectors=len(moving) > 0)
     frames = [by_pts[p] for p in pts.tolist()]
-    return DecodedFrames(
-        frames=frames,
-        pts_s=pts / track.timescale,
-        vectors=[motion_vectors_of(f) for f in frames] if motion_vectors else [],
-    )
+    vectors: dict[int, Motion] = {}
+    for number, frame in zip(moving.tolist(), frames[len(numbers) :], strict=True):
+        motion = stored.get(number) or motion_vectors_of(frame)
+        if motion is not None:
+            vectors[number] = motion
+    return DecodedFrames(frames=frames[: len(numbers)], pts_s=pts[: len(numbers)] / track.timescale, vectors=vectors)
 
 
 def frames_at(

@@ -1,7 +1,7 @@
 """Backward optical flow: the position of each part of a frame in the frame sampled before it.
 
     source   file        of       CPU ms per pair at 224    requirements
-    Codec    codec.py    a clip   about 0.05                the `train` profile, stride 4 from a multiple of 4
+    Codec    codec.py    a clip   about 0.05                the `train` profile, strides 4, 8, 12 from a multiple of 4
     Dis      dis.py      a clip   about 0.5                 the clip's pixels
     Lk       lk.py       a batch  about 5, or a device      the batch's pixels
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .base import ClipFlow, grid_shape, stack_flow
 from .choice import FLOWS, FlowChoice
-from .codec import ask_for_vectors, codec_flow, codec_flow_fits, motion_vectors
+from .codec import ask_for_vectors, codec_flow, motion_vectors, steps_between
 from .dis import dis_flow
 from .lk import Lk
 from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
@@ -32,9 +32,9 @@ __all__ = [
     "SampleFlow",
     "ask_for_vectors",
     "codec_flow",
-    "codec_flow_fits",
     "dis_flow",
     "grid_shape",
     "motion_vectors",
     "stack_flow",
+    "steps_between",
 ]

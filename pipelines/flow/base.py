@@ -23,22 +23,31 @@ class Flow(Movable):
 
     vectors: float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
     p + vectors[:, t] of frame t. (h, w) is the flow's own grid; cell (i, j) covers a 1/h x 1/w part of the frame.
-    valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled in from elsewhere.
+    valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled in from elsewhere, and
+    everywhere at a cut. cuts: bool (B, T-1), whether a scene ends between the frames of a pair (cuts.py).
     """
 
     vectors: Tensor
     valid: Tensor
+    cuts: Tensor
 
 
 class ClipFlow(NamedTuple):
     """Backward flow of one clip, as in `Flow` but without the batch.
 
     vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
-    p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` was filled in.
+    p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` was filled in. cuts: bool (T-1,), whether
+    a scene ends between the frames of a pair; `of_clip` of a source leaves it out, and the loader adds it.
     """
 
     vectors: npt.NDArray[np.float32]
     valid: npt.NDArray[np.bool_]
+    cuts: npt.NDArray[np.bool_] | None = None
+
+
+def with_cuts(flow: ClipFlow, cuts: npt.NDArray[np.bool_]) -> ClipFlow:
+    """The flow with its cuts, at which no vector is valid."""
+    return ClipFlow(flow.vectors, flow.valid & ~cuts[:, None, None] if cuts.any() else flow.valid, cuts)
 
 
 def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
@@ -51,7 +60,12 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
     return Flow(
         vectors=torch.from_numpy(np.stack([clip.vectors for clip in clips])),
         valid=torch.from_numpy(np.stack([clip.valid for clip in clips])),
+        cuts=torch.from_numpy(np.stack([_cuts_of(clip) for clip in clips])),
     )
+
+
+def _cuts_of(clip: ClipFlow) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(clip.vectors), dtype=np.bool_) if clip.cuts is None else clip.cuts
 
 
 def grid_shape(height: int, width: int, cell: int) -> tuple[int, int]:

@@ -23,6 +23,8 @@ _WIDTH, _HEIGHT = 4, 5  # columns of uint8
 def cell_flow(
     fields: Fields,
     ends: npt.NDArray[np.int64],
+    stored: Floats,
+    places: npt.NDArray[np.int64],
     numbers: npt.NDArray[np.int64],
     grid: tuple[int, int],
     window: tuple[float, float, float, float],
@@ -32,25 +34,36 @@ def cell_flow(
     valid: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
 ) -> int:
-    """Computes flow (K, h, w, 2) and valid (K, h, w) from the blocks of K frames, and fills holes.
+    """Computes flow (K, h, w, 2) and valid (K, h, w) of K pairs from the blocks of K m frames, and fills holes.
 
-    ends (K,): the end of each frame's blocks in `fields`. grid: rows and columns of the source's units. window: x, y,
-    width and height of the crop, in units. scale: clip pixels per source pixel in x and y. numbers (K + 1,): frame
-    numbers; a frame that repeats the one before has flow 0. known (K,): set to whether any cell is valid. Returns the
-    number of frames without a valid cell, or -1 if a block lies outside the frame.
+    ends (K m,): the end of each frame's blocks in `fields`. stored (S, 3, rows, columns): units of frames that have no
+    blocks; places (K m,): where those of each frame are, or -1. The m frames of a pair are joined. grid: rows and
+    columns of the source's units. window: x, y, width and height of the crop, in units. scale: clip pixels per source
+    pixel in x and y. numbers (K + 1,): frame numbers; a frame that repeats the one before has flow 0. known (K,): set
+    to whether any cell is valid. Returns the number of pairs without a valid cell, or -1 if a block lies outside the
+    frame.
     """
     rows, columns = flow.shape[1:3]
     x, y, width, height = window
     across = sides(x + width / columns / 2 - 0.5, width / columns, columns, grid[1], mirrored)
     down = sides(y + height / rows / 2 - 0.5, height / rows, rows, grid[0], False)
     units = np.empty((3, grid[0], grid[1]), dtype=np.float32)
+    before = np.empty((3, grid[0], grid[1]), dtype=np.float32)
     mixed = np.empty((3, grid[1]), dtype=np.float32)
     sums = np.zeros((rows + 1, columns + 1, 3), dtype=np.float64)
+    steps = len(ends) // len(flow)
     first = unknown = 0
-    for k in range(len(ends)):
-        if not rasterise(fields, first, ends[k], units):
-            return -1
-        first = ends[k]
+    for k in range(len(flow)):
+        for step in range(k * steps, (k + 1) * steps):
+            if step > k * steps:
+                units, before = before, units  # so far, the way from the frame before to the pair's first
+            if places[step] >= 0:
+                units[:] = stored[places[step]]
+            elif not rasterise(fields, first, ends[step], units):
+                return -1
+            first = ends[step]
+            if step > k * steps:
+                join(units, before)
         if numbers[k + 1] == numbers[k]:
             for r in range(rows):
                 for c in range(columns):
@@ -61,6 +74,36 @@ def cell_flow(
             known[k] = fill(flow[k], valid[k], sums)
             unknown += not known[k]
     return unknown
+
+
+@kernel
+def join(units: Floats, earlier: Floats) -> None:
+    """Extends units (3, rows, columns), which lead to a frame, by `earlier`, which lead on from it.
+
+    Where a unit leads to, `earlier` is the bilinear mean of the units with vectors; the frame's border goes on outside.
+    A unit has no vector where these weigh less than a half.
+    """
+    _, rows, columns = units.shape
+    for r in range(rows):
+        for c in range(columns):
+            if units[2, r, c] == np.float32(0.0):
+                continue
+            x = min(max(c + units[0, r, c] / UNIT, 0.0), columns - 1.0)
+            y = min(max(r + units[1, r, c] / UNIT, 0.0), rows - 1.0)
+            left, top = min(int(x), max(columns - 2, 0)), min(int(y), max(rows - 2, 0))
+            right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
+            along, down = x - left, y - top
+            a, b = (1 - along) * (1 - down), along * (1 - down)
+            d, e = (1 - along) * down, along * down
+            weight = a * earlier[2, top, left] + b * earlier[2, top, right]
+            weight += d * earlier[2, bottom, left] + e * earlier[2, bottom, right]
+            if weight < 0.5:
+                units[0, r, c], units[1, r, c], units[2, r, c] = 0.0, 0.0, 0.0
+                continue
+            for axis in range(2):
+                sum_ = a * earlier[axis, top, left] + b * earlier[axis, top, right]
+                sum_ += d * earlier[axis, bottom, left] + e * earlier[axis, bottom, right]
+                units[axis, r, c] += sum_ / weight
 
 
 @kernel

@@ -2,8 +2,11 @@
 
 Motion vectors are backward flow if each sampled frame is predicted from the frame sampled before it. In the `train`
 profile (x264, ref=1, 3 B-frames that are never referenced) the P-frame at t is predicted from t-4, so this holds for
-clips of stride 4 that start at a multiple of 4 (`codec_flow_fits`). Frames that start a GOP and intra-coded blocks have
-no vectors; the flow filled in there is marked as not valid.
+clips of stride 4 that start at a multiple of 4. At strides of 8 and 12 the vectors of two and three frames are joined:
+what is at p of frame t was at q of frame t-4, and what was at q of frame t-4 was at r of frame t-8 (`steps_between`).
+
+A frame that starts a GOP has no vectors, but a stored flow (shards/media/key_flow.py), which preprocessing computed.
+Intra-coded blocks have none; the flow filled in there is marked as not valid.
 
     ask_for_vectors(codec_context)                       # before decoding the first packet
     vectors = [motion_vectors(frame) for frame in sampled]
@@ -12,7 +15,7 @@ no vectors; the flow filled in there is marked as not valid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate, pairwise
 from types import ModuleType
@@ -26,6 +29,7 @@ from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
 
 from ...shards.anchors import ANCHOR_STRIDE
+from ...shards.media.key_flow import CELL, QUARTERS, KeyFlow
 from ..augment.crop import Crop
 from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow
@@ -46,15 +50,42 @@ VECTOR = np.dtype(
 )
 """The fields of the struct that are read: sizes and positions in pixels, motion in 1 / motion_scale pixels."""
 
+Motion = Vectors | KeyFlow
+"""What leads from a frame back to the one ANCHOR_STRIDE before it."""
 
-def codec_flow_fits(frames: npt.NDArray[np.int64]) -> bool:
-    """Whether motion vectors of the `train` profile are the flow between the frame numbers `frames` (T,) of a video.
+STRIDES = (ANCHOR_STRIDE, 2 * ANCHOR_STRIDE, 3 * ANCHOR_STRIDE)
+"""The strides of clips whose flow can be made of vectors."""
+LEAST_KEPT = 128
+"""Cells of a stored flow count as vectors from this value of `KeyFlow.kept` on, of 255."""
 
-    The numbers must be multiples of 4 in steps of 4; repeats are allowed.
+
+VANISHED = 0.3
+"""The share of cells with a vector below which the frames of a pair may belong to two scenes."""
+
+
+def steps_between(frames: npt.NDArray[np.int64]) -> int:
+    """How many vectors of the `train` profile lead from each of the frame numbers `frames` (T,) to the one before: 1 to
+    3, or 0 if none do.
+
+    The numbers must be multiples of 4 at one of STRIDES; repeats are allowed.
     """
     numbers = frames.tolist()
-    steps = {after - before for before, after in pairwise(numbers)}
-    return steps <= {0, ANCHOR_STRIDE} and all(number % ANCHOR_STRIDE == 0 for number in numbers)
+    apart = {after - before for before, after in pairwise(numbers)} - {0} or {ANCHOR_STRIDE}
+    if len(apart) > 1 or not apart <= set(STRIDES) or any(number % ANCHOR_STRIDE for number in numbers):
+        return 0
+    return int(apart.pop()) // ANCHOR_STRIDE
+
+
+def trail(frames: npt.NDArray[np.int64], vectors: Mapping[int, Motion], steps: int) -> list[Motion | None]:
+    """What `codec_flow` takes: of each frame that the vectors of a clip lead through, its motion.
+
+    The first is None, and so are those of frames that repeat the one before.
+    """
+    made: list[Motion | None] = [None]
+    for before, now in pairwise(frames.tolist()):
+        through = range(before + ANCHOR_STRIDE, now + 1, ANCHOR_STRIDE)
+        made += [vectors.get(number) for number in through] if now > before else [None] * steps
+    return made
 
 
 def ask_for_vectors(context: av.VideoCodecContext) -> None:
@@ -72,37 +103,40 @@ def motion_vectors(frame: av.VideoFrame) -> MotionVectors | None:
 
 
 def codec_flow(
-    vectors: Sequence[Vectors | None],
+    vectors: Sequence[Motion | None],
     crop: Crop,
     *,
     source: tuple[int, int],
     size: int,
     cell: int = 8,
+    steps: int = 1,
     frames: npt.NDArray[np.int64] | None = None,
     clip: npt.NDArray[np.uint8] | None = None,
 ) -> ClipFlow:
     """The backward flow of a clip of size x size pixels, in cells of about `cell` x `cell` pixels.
 
-    vectors: the result of `motion_vectors` for each of the T sampled frames (that of the first is unused). crop: the
-    clip's crop of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
+    vectors: the result of `motion_vectors` for each of the T sampled frames (that of the first is unused), or the flow
+    that is stored of it; with `steps` above 1 of all frames that lead to them, so many for each pair. crop: the clip's
+    crop of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
     frames: the T frame numbers; a frame that repeats the one before it has flow 0. clip: the clip's pixels, uint8
     (T, size, size, 3). A pair without any vector gets DIS flow from these pixels; without `clip` it gets the flow of
     the pair before it. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
     """
     width, height = source
+    pairs = (len(vectors) - 1) // steps
     if crop.x < 0 or crop.y < 0 or crop.x + crop.width > width or crop.y + crop.height > height:
         raise ValueError(f"{crop} reaches out of a frame of {width} x {height} pixels; pass the frames' size as source")
-    if clip is not None and clip.shape[:3] != (len(vectors), size, size):
-        raise ValueError(f"for these vectors clip is uint8 ({len(vectors)}, {size}, {size}, 3), got shape {clip.shape}")
-    pairs = len(vectors) - 1
+    if clip is not None and clip.shape[:3] != (pairs + 1, size, size):
+        raise ValueError(f"for these vectors clip is uint8 ({pairs + 1}, {size}, {size}, 3), got shape {clip.shape}")
     flow = np.empty((pairs, *grid_shape(size, size, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:3], dtype=np.bool_), np.empty(pairs, dtype=np.bool_)
-    numbers = np.arange(len(vectors)) if frames is None else frames
+    numbers = np.arange(pairs + 1) if frames is None else frames
     window = (crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT)
-    fields, ends = concatenated(vectors[1:])
+    fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in vectors[1:]])
+    stored, places = stored_units(vectors[1:], unit_grid(width, height))
     scale = (size / crop.width * (-1 if crop.flip else 1), size / crop.height)
     unknown = kernels().cell_flow(
-        fields, ends, numbers, unit_grid(width, height), window, crop.flip, scale, flow, valid, known
+        fields, ends, stored, places, numbers, unit_grid(width, height), window, crop.flip, scale, flow, valid, known
     )
     if unknown < 0:
         raise _outside(width, height)
@@ -121,6 +155,26 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
         if not kernels().rasterise(fields, first, end, grid):
             raise _outside(width, height)
     return grids.transpose(0, 2, 3, 1)
+
+
+def stored_units(
+    steps: Sequence[Motion | None], grid: tuple[int, int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The stored flows among the steps on a grid of 8 x 8 units, float32 (S, 3, rows, columns) as in `block_grids`, and
+    the place of each step among them, int64 (K,), -1 for none.
+    """
+    flows = [step for step in steps if isinstance(step, KeyFlow)]
+    places = np.full(len(steps), -1, dtype=np.int64)
+    units = np.zeros((len(flows), 3, *grid), dtype=np.float32)
+    for place, (number, flow) in enumerate((n, step) for n, step in enumerate(steps) if isinstance(step, KeyFlow)):
+        times = CELL // UNIT
+        if (flow.kept.shape[0] * times, flow.kept.shape[1] * times) != grid:
+            raise ValueError(f"a stored flow has {flow.kept.shape} cells; pass the frames' size as source")
+        places[number] = place
+        planes = np.stack([*(flow.vectors / np.float32(QUARTERS)), flow.kept >= LEAST_KEPT]).astype(np.float32)
+        planes[:2] *= planes[2]
+        units[place] = planes.repeat(times, axis=1).repeat(times, axis=2)
+    return units, places
 
 
 @cache

@@ -7,7 +7,7 @@ whole batch on the batch's device; masks that follow flow are then drawn after i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +19,8 @@ from ...shards.anchors import ANCHOR_STRIDE, ANCHORED
 from ...shards.config import Config
 from ..augment.crop import Crop
 from .base import ClipFlow, grid_shape
-from .codec import Vectors, codec_flow, codec_flow_fits
+from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
+from .cuts import clip_cuts
 from .dis import Preset, check_search, dis_flow
 
 
@@ -28,14 +29,15 @@ class DecodedClip:
     """One view of a clip, and where it comes from.
 
     pixels: uint8 (T, H, W, 3), RGB. crop: what they show of frames of `source` = (width, height) pixels. frames: int64
-    (T,), the frame numbers. vectors: the decoder's motion vectors of each frame, empty if they were not asked for.
+    (T,), the frame numbers. vectors: by frame number, the motion of the frames that `vectors_of` asked for, without
+    those that have none: the decoder's vectors, or the stored flow into the first frame of a GOP.
     """
 
     pixels: npt.NDArray[np.uint8]
     crop: Crop
     source: tuple[int, int]
     frames: npt.NDArray[np.int64]
-    vectors: Sequence[Vectors | None]
+    vectors: Mapping[int, Motion]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,14 +61,22 @@ class SampleFlow(FlowSource):
     It is called from many threads at once. All clips of a batch get one grid.
     """
 
-    @property
-    def vectors(self) -> bool:
-        """Whether it reads the decoder's motion vectors; decoding exports them only then."""
-        return False
+    def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The numbers of the frames whose motion vectors it reads, for a clip of the frames `frames` (T,); by default
+        none. They lie between the first and the last frame of the clip, and are decoded too.
+        """
+        return frames[:0]
 
     @abstractmethod
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
         """The backward flow of one view."""
+
+    def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
+        """Whether a scene ends between the frames of each pair, bool (T-1,): what cuts.py finds, unless a source knows.
+
+        flow: what `of_clip` made of the clip.
+        """
+        return clip_cuts(clip.pixels, flow.vectors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,20 +100,21 @@ class BatchFlow(FlowSource):
 class Codec(SampleFlow):
     """The motion vectors of the stream (see codec.py), in cells of about `cell` x `cell` pixels.
 
-    A clip whose frames were not predicted from each other gets DIS flow, and so does a pair without any vector.
+    At strides of 8 and 12 the vectors of two and three frames are joined. A clip whose frames were not predicted from
+    each other gets DIS flow, and so does a pair that has neither vectors nor stored flow.
     """
 
-    version: ClassVar[int] = 2  # 2: where it has no vectors, DIS has another working size
+    version: ClassVar[int] = 2  # 2: GOPs have flow into them, strides of 8 and 12
 
     cell: int = 8
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
 
-    @property
-    def vectors(self) -> bool:
-        """They are what it is made of."""
-        return True
+    def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """All that lead from the last frame to the first."""
+        steps = steps_between(frames)
+        return np.arange(frames[0] + ANCHOR_STRIDE, frames[-1] + 1, ANCHOR_STRIDE) if steps else frames[:0]
 
     @property
     def title(self) -> str:
@@ -111,21 +122,33 @@ class Codec(SampleFlow):
         return "the codec's motion vectors"
 
     def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
-        """Motion vectors lead from a sampled frame to the one before it at one stride of some profiles only."""
-        if profile in ANCHORED and stride == ANCHOR_STRIDE and align % ANCHOR_STRIDE == 0:
+        """Motion vectors lead from a sampled frame to the one before it at some strides of some profiles only."""
+        if profile in ANCHORED and stride in STRIDES and align % ANCHOR_STRIDE == 0:
             return None
         return (
-            f"motion vectors are flow only in the profiles {' and '.join(ANCHORED)}, at stride {ANCHOR_STRIDE} and "
-            f"align {ANCHOR_STRIDE}"
+            f"motion vectors are flow only in the profiles {' and '.join(ANCHORED)}, at the strides "
+            f"{', '.join(map(str, STRIDES))} and an align of {ANCHOR_STRIDE} or a multiple of it"
         )
+
+    def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
+        """Only pairs in which hardly any cell has a vector are looked at, along DIS flow."""
+        found = np.zeros(len(flow.vectors), dtype=np.bool_)
+        for pair in np.flatnonzero(flow.valid.mean((1, 2)) < VANISHED).tolist():
+            pixels, vectors = clip.pixels[pair : pair + 2], flow.vectors[pair : pair + 1]
+            if flow.valid[pair].any():  # else it is DIS flow
+                vectors = dis_flow(pixels, cell=self.cell).vectors
+            found[pair] = clip_cuts(pixels, vectors)[0]
+        return found
 
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
         """The flow of one view."""
-        if not codec_flow_fits(clip.frames):
+        steps = steps_between(clip.frames)
+        if not steps:
             return dis_flow(clip.pixels, cell=self.cell)
         return codec_flow(
-            clip.vectors,
+            trail(clip.frames, clip.vectors, steps),
             clip.crop,
+            steps=steps,
             source=clip.source,
             size=clip.pixels.shape[1],
             cell=self.cell,

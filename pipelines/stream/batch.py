@@ -88,6 +88,10 @@ class Batch(Movable):
     def __len__(self) -> int:
         return len(self.key)
 
+    def scene_cuts(self) -> int:
+        """The number of scene cuts in its clips, as far as its loader looks for them."""
+        return 0
+
     def weighted(self, weight: Tensor) -> Self:
         """The batch with the targets of each sample's masks weighted by `weight`, float32 (B / views,)."""
         weight = weight.repeat_interleave(len(self) // len(weight))

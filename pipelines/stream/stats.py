@@ -28,13 +28,14 @@ class Stats:
     seconds: wall time per stage, summed over the threads of all workers; "wait" and "consumer" are times of the
     consuming thread. cpu_seconds: the processor time of the same. The two differ where a thread waits for a disk, a
     device, a core or another thread. bad: unusable samples that were replaced. restarts: worker
-    processes that died or fell silent and were replaced.
+    processes that died or fell silent and were replaced. cuts: scene cuts that were found in clips.
     """
 
     samples: int = 0
     read_bytes: int = 0
     bad: int = 0
     restarts: int = 0
+    cuts: int = 0
     seconds: defaultdict[str, float] = field(default_factory=_zeros)
     cpu_seconds: defaultdict[str, float] = field(default_factory=_zeros)
 
@@ -54,6 +55,7 @@ class Stats:
         self.read_bytes += other.read_bytes
         self.bad += other.bad
         self.restarts += other.restarts
+        self.cuts += other.cuts
         for mine, theirs in ((self.seconds, other.seconds), (self.cpu_seconds, other.cpu_seconds)):
             for name, value in theirs.items():
                 mine[name] += value
@@ -65,6 +67,7 @@ class Stats:
             "read_bytes": self.read_bytes,
             "bad": self.bad,
             "restarts": self.restarts,
+            "cuts": self.cuts,
             "seconds": {name: round(value, 6) for name, value in sorted(self.seconds.items())},
             "cpu_seconds": {name: round(value, 6) for name, value in sorted(self.cpu_seconds.items())},
         }

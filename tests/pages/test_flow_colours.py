@@ -97,7 +97,8 @@ def test_each_frame_stands_over_the_flow_from_the_frame_before_it():
     motions = [(-4.0, 0.0), (0.0, -4.0), (4.0, 0.0), (0.0, 4.0), (0.0, 0.0), (-4.0, 0.0), (0.0, 4.0)]
     for step, motion in enumerate(motions):
         vectors[0, step] = torch.tensor(motion)
-    flow = Flow(vectors=vectors, valid=torch.ones(1, 7, 8, 8, dtype=torch.bool))
+    uncut = torch.zeros(1, 7, dtype=torch.bool)
+    flow = Flow(vectors=vectors, valid=torch.ones(1, 7, 8, 8, dtype=torch.bool), cuts=uncut)
     page = Page(video_page(replace(batch, flow=flow), GRID, title="t", facts={}))
     pictures = {attrs["alt"]: attrs["src"] for tag, attrs in page.tags if tag == "img"}
     assert "flow 1" not in pictures
@@ -108,7 +109,7 @@ def test_each_frame_stands_over_the_flow_from_the_frame_before_it():
 
 def test_flow_without_any_vector_is_all_hatched():
     batch = make_batch(1)
-    batch = replace(batch, flow=Flow(vectors=batch.flow.vectors, valid=torch.zeros(1, 7, 8, 8, dtype=torch.bool)))
+    batch = replace(batch, flow=replace(batch.flow, valid=torch.zeros(1, 7, 8, 8, dtype=torch.bool)))
     page = Page(video_page(batch, GRID, title="t", facts={}))
     assert "Hatched cells (100.0 %) have no vector" in page.text
     assert "full colour is 1 px" in page.text

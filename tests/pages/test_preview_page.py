@@ -192,7 +192,11 @@ def test_single_frame_clips_have_no_flow_to_show():
     batch = VideoBatch(
         video=whole.video[:, :1],
         mask=Random(ratio=0.5).draw(grid, rngs(1)),
-        flow=Flow(vectors=torch.zeros(1, 0, 8, 8, 2), valid=torch.ones(1, 0, 8, 8, dtype=torch.bool)),
+        flow=Flow(
+            vectors=torch.zeros(1, 0, 8, 8, 2),
+            valid=torch.ones(1, 0, 8, 8, dtype=torch.bool),
+            cuts=torch.zeros(1, 0, dtype=torch.bool),
+        ),
         label=whole.label,
         key=whole.key,
         pts_s=whole.pts_s[:, :1],

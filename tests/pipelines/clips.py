@@ -25,7 +25,7 @@ def make_batch(n=2, mask=None, flow=True):
     return VideoBatch(
         video=video,
         mask=Random(ratio=0.75).draw(GRID, rngs(n)) if mask is None else mask,
-        flow=Flow(vectors=vectors, valid=valid) if flow else None,
+        flow=Flow(vectors=vectors, valid=valid, cuts=torch.zeros(n, 7, dtype=torch.bool)) if flow else None,
         label=torch.arange(n) - 1,
         key=[f"clip{i}" for i in range(n)],
         pts_s=torch.arange(8, dtype=torch.float64).mul(0.25).expand(n, 8).contiguous(),

@@ -25,8 +25,9 @@ def check_scope(scope: str) -> None:
 class Cues:
     """Data of a sample that a mask may follow. `Mask.needs` names the cues that a mask reads.
 
-    flow: float32 (T-1, h, w, 2), backward flow in pixels (see `batch.Flow`). occupied: bool (N,), whether anything lies
-    in a token's part of space. box: float (4,), x0, y0, x1, y1 as shares of the picture. words: int64 (N,), the word
+    flow: float32 (T-1, h, w, 2), backward flow in pixels, and cuts: bool (T-1,), scene cuts (see `Flow`). occupied:
+    bool (N,), whether anything lies in a token's part of space. box: float (4,), x0, y0, x1, y1 as shares of the
+    picture. words: int64 (N,), the word
     that a token belongs to, ascending, -1 for special tokens, -2 for padding. classes: int64 (N,), a token's class,
     such as its part of speech, -1 for none. scores: float32 (N,), a token's importance. hidden: bool (N,), tokens that
     an earlier level hid. edges: int64 (2, E), pairs of nodes. kinds: int64 (N,), a node's type. tokens: int64 (N,),
@@ -34,6 +35,7 @@ class Cues:
     """
 
     flow: npt.NDArray[np.float32] | None = None
+    cuts: npt.NDArray[np.bool_] | None = None
     occupied: npt.NDArray[np.bool_] | None = None
     box: npt.NDArray[np.floating[Any]] | None = None
     words: npt.NDArray[np.int64] | None = None
@@ -53,9 +55,9 @@ class Cues:
 
 
 def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]:
-    """The cue `name`; ValueError unless it has one value for each of `n` tokens."""
+    """The cue `name`; ValueError unless it has one value for each of `n` tokens, or pairs."""
     if cue.shape != (n,):
-        raise ValueError(f"{by} needs the cue {name} of {n} tokens, of shape ({n},), got {cue.shape}")
+        raise ValueError(f"{by} needs the cue {name} of {n} values, of shape ({n},), got {cue.shape}")
     return cue
 
 

@@ -22,7 +22,7 @@ class MotionDraws:
 
     start: float32 (H, W), the map of frame `base`. noise: the time step whose scores get it, and float64 (h * w,); None
     without exposure. visible: how many tokens stay visible in each row of scores. order: int64 (N,), a permutation of
-    the tokens of a row, which decides between equal scores.
+    the tokens of a row, which decides between equal scores. ratio: the share of hidden tokens.
     """
 
     start: Floats
@@ -30,6 +30,7 @@ class MotionDraws:
     noise: tuple[int, npt.NDArray[np.float64]] | None
     visible: int
     order: npt.NDArray[np.int64]
+    ratio: float
 
 
 class MapBackend(Protocol[Numbers, Hidden]):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Any, ClassVar, Literal, get_args
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from ..core.batch import MaskBatch
-from ..core.draw import Draw
+from ..core.draw import Draw, sized
 from ..core.grid import TokenGrid
 from ..core.on_device import DeviceMask, placed
 from ..core.ratio import RatioAlone, as_ratio_law, visible_count
@@ -44,11 +45,13 @@ class MotionGuided(DeviceMask):
     cells: map cells along a patch's side; 16 is the paper's resolution for patches of 16 pixels.
     exposure: the standard deviation of the noise on the scores (sums over a token's pixels) of one random slice;
         published as exposure_chance, with 1.0.
+    restart: after a scene cut the visible tokens start anew: each scene has a base frame, and those without the clip's
+        have a random map drawn for them. The published code does not know cuts.
     compat: as in the published code, the flow is not inverted before the base frame, so that the visible tokens move
         against the content there, and the map begins with one patch more than tokens are visible (20 for 19).
     """
 
-    version: ClassVar[int] = 2  # 2: the map begins with as many patches as tokens are visible, before with one more
+    version: ClassVar[int] = 3  # 2: the map begins with as many patches as tokens are visible; 3: it restarts at cuts
 
     ratio: RatioAlone = 0.9
     start: Start = "mix_gauss"
@@ -57,6 +60,7 @@ class MotionGuided(DeviceMask):
     fill: Fill = "base"
     cells: int = 4
     exposure: float = 0.0
+    restart: bool = True
     compat: bool = False
 
     def __post_init__(self) -> None:
@@ -75,13 +79,21 @@ class MotionGuided(DeviceMask):
         return frozenset({"flow"})
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        flow = draw.cues.need("flow", by="MotionGuided")
-        return self._hidden(grid, [self.draws_of(grid, draw)], [flow], flow.shape, numba_maps())[0]
+        flow, own = draw.cues.need("flow", by="MotionGuided"), self.draws_of(grid, draw)
+        starts = self._starts(draw, grid.shape[0] * grid.patch[0])
+        self._check(grid, flow.shape)
+        seen = numba_maps().carry([own], [flow], **self._way(grid)) if not starts else []
+        if starts:
+            bounds = [0, *starts, len(flow) + 1]
+            scenes = [self._scene(grid, draw, own, flow, *scene) for scene in pairwise(bounds)]
+            seen = [np.concatenate(scenes)]
+        return self._ranked(grid, [own], seen, numba_maps())[0]
 
     def draw_on_device(self, grid: TokenGrid, draws: Sequence[Draw], flow: Tensor) -> MaskBatch:
         drawn = [self.draws_of(grid, draw) for draw in draws]
+        self._check(grid, flow.shape[1:])
         rows = grid.shape[0] if self.per == "slice" else 1
-        hidden = self._hidden(grid, drawn, flow, flow.shape[1:], torch_maps())
+        hidden = self._ranked(grid, drawn, torch_maps().carry(drawn, flow, **self._way(grid)), torch_maps())
         return placed(hidden, [own.visible * rows for own in drawn], grid)
 
     def draws_of(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
@@ -96,29 +108,62 @@ class MotionGuided(DeviceMask):
         visible, tokens = visible_count(h * w, ratio, "floor_visible"), h * w
         if self.per == "clip":
             visible, tokens = visible * t, tokens * t
-        return MotionDraws(start=start, base=base, noise=noise, visible=visible, order=rng.permutation(tokens))
+        order = rng.permutation(tokens)
+        return MotionDraws(start=start, base=base, noise=noise, visible=visible, order=order, ratio=ratio)
 
-    def _hidden(
-        self,
-        grid: TokenGrid,
-        draws: Sequence[MotionDraws],
-        flow: Numbers,
-        shape: Sequence[int],
-        backend: MapBackend[Numbers, Hidden],
-    ) -> Hidden:
-        """The hidden tokens of clips with these draws and this flow, of `shape` (T-1, h, w, 2) each."""
-        tubelet, patch_h, patch_w = grid.patch
-        frames = grid.shape[0] * tubelet
+    def _starts(self, draw: Draw, frames: int) -> list[int]:
+        """The frames of the clip that begin a new scene."""
+        cuts = draw.cues.cuts
+        if cuts is None or not self.restart:
+            return []
+        starts: list[int] = (np.flatnonzero(sized(cuts, frames - 1, "cuts", by="MotionGuided")) + 1).tolist()
+        return starts
+
+    def _scene(self, grid: TokenGrid, draw: Draw, own: MotionDraws, flow: Floats, first: int, stop: int) -> Floats:
+        """The maps of the frames [first, stop), float32 (T, H, W). The scene of the clip's base frame has its map."""
+        if first <= own.base < stop:
+            scene = replace(own, base=own.base - first)
+        else:
+            frames, rng = stop - first, draw.rng
+            start = start_map(
+                self.start, (grid.shape[1], grid.shape[2]), self.cells, own.ratio, rng, compat=self.compat
+            )
+            base = {"middle": frames // 2, "first": 0}.get(self.base)
+            scene = replace(own, start=start, base=int(rng.integers(frames)) if base is None else base)
+        seen: Floats = numba_maps().carry([scene], [flow[first : stop - 1]], **self._way(grid))[0]
+        return seen
+
+    def _check(self, grid: TokenGrid, shape: Sequence[int]) -> None:
+        """ValueError unless `shape` (T-1, h, w, 2) is that of the flow of a clip."""
+        frames = grid.shape[0] * grid.patch[0]
         if len(shape) != 4 or shape[0] != frames - 1 or shape[-1] != 2:
             raise ValueError(
                 f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {tuple(shape)}"
             )
+
+    def _way(self, grid: TokenGrid) -> Way:
+        """How maps are carried."""
+        _, patch_h, patch_w = grid.patch
         cell = (patch_w / self.cells, patch_h / self.cells)
-        seen = backend.carry(draws, flow, cell=cell, fill=self.fill == "base", compat=self.compat)
+        return {"cell": cell, "fill": self.fill == "base", "compat": self.compat}
+
+    def _ranked(
+        self, grid: TokenGrid, draws: Sequence[MotionDraws], seen: Numbers, backend: MapBackend[Numbers, Hidden]
+    ) -> Hidden:
+        """The hidden tokens of clips with these draws and these maps of their frames."""
+        tubelet, patch_h, patch_w = grid.patch
         scores = backend.token_sums(seen, tubelet, self.cells)
         if self.exposure:
             scores = backend.disturbed(scores, draws, patch_h * patch_w / self.cells**2)  # of sums over pixels
         return backend.all_but_highest(scores, draws, whole=self.per == "clip")
+
+
+class Way(TypedDict):
+    """The settings of `MapBackend.carry`."""
+
+    cell: tuple[float, float]
+    fill: bool
+    compat: bool
 
 
 @cache

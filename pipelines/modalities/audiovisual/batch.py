@@ -42,3 +42,7 @@ class AudioVisualBatch(Batch):
     video_time: Tensor | None = None
     audio_noise: Tensor | None = None
     audio_time: Tensor | None = None
+
+    def scene_cuts(self) -> int:
+        """The number of scene cuts in its clips; 0 without flow."""
+        return 0 if self.flow is None else int(self.flow.cuts.sum())

@@ -33,6 +33,10 @@ class VideoBatch(Batch):
     pts_s: Tensor
     draws: tuple[Draw, ...] = ()
 
+    def scene_cuts(self) -> int:
+        """The number of scene cuts in its clips; 0 without flow."""
+        return 0 if self.flow is None else int(self.flow.cuts.sum())
+
     def pixel_values(
         self,
         mean: tuple[float, ...] = IMAGENET_MEAN,

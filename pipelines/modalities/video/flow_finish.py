@@ -9,6 +9,7 @@ import torch
 
 from ...flow import BatchFlow
 from ...flow.base import Flow
+from ...flow.cuts import scene_cuts
 from ...masks import Cues, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
 from ...masks.core.on_device import DeviceMask
@@ -20,7 +21,8 @@ class FlowFinish:
     """Adds the flow that `flow` computes, and the masks of the host batch's draws, if it has any.
 
     masks: what computes them, bit for bit the same. "torch" does it on the flow's device, for a `DeviceMask`; "numba"
-    on the CPU, so the flow is copied to it and the masks are copied back. "auto" is torch on CUDA and numba on a CPU.
+    on the CPU, so the flow is copied to it and the masks are copied back. "auto" is torch on CUDA and numba on a CPU. Masks of a
+    batch with a scene cut are always made by numba, scene by scene.
     """
 
     flow: BatchFlow
@@ -44,15 +46,16 @@ class FlowFinish:
                 f"{tuple(vectors.shape)} from {self.flow.title}"
             )
         vectors = vectors.float().movedim(2, 4).contiguous()
-        return Flow(vectors=vectors, valid=torch.ones(vectors.shape[:4], dtype=torch.bool, device=vectors.device))
+        cuts = scene_cuts(batch.video, vectors)
+        return Flow(vectors=vectors, valid=(~cuts)[..., None, None].expand(vectors.shape[:4]).contiguous(), cuts=cuts)
 
     def _masks(self, pattern: Mask, batch: VideoBatch, flow: Flow) -> MaskBatch:
         """The masks of the batch's draws, with its weights."""
-        if isinstance(pattern, DeviceMask) and self._on_device(flow.vectors.device):
+        if isinstance(pattern, DeviceMask) and self._on_device(flow.vectors.device) and not bool(flow.cuts.any()):
             mask = pattern.draw_on_device(self.grid, batch.draws, flow.vectors)
             return mask if batch.weight is None else mask.weighted(batch.weight)
-        each = zip(batch.draws, flow.vectors.cpu().numpy(), strict=True)
-        maps = [pattern.maps(self.grid, replace(draw, cues=Cues(flow=vectors))) for draw, vectors in each]
+        each = zip(batch.draws, flow.vectors.cpu().numpy(), flow.cuts.cpu().numpy(), strict=True)
+        maps = [pattern.maps(self.grid, replace(draw, cues=Cues(flow=own, cuts=cuts))) for draw, own, cuts in each]
         mask = pattern.batched(self.grid, maps).to(batch.video.device)
         return mask if batch.weight is None else mask.weighted(batch.weight)
 

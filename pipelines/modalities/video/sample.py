@@ -10,6 +10,7 @@ import torch
 
 from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
+from ....shards.media.key_flow import KeyFlow, key_flows
 from ....shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
 from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
 from ....shards.media.video_index import VideoIndex
@@ -21,6 +22,7 @@ from ...augment.crop import Crop
 from ...decode.cpu import decode_frames, to_rgb
 from ...decode.packets import wanted_pts
 from ...flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
+from ...flow.base import with_cuts
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.core.batch import MaskBatch
 from ...stream.place import Place
@@ -77,6 +79,10 @@ class ClipBytes:
         if self.table is not None:
             return self.table
         return read_fragments(memoryview(self.fragments), read_header(self.header), self.whole)
+
+    def key_flows(self, size: tuple[int, int]) -> dict[int, KeyFlow]:
+        """The stored flow into GOPs of frames of size = (width, height), by frame number; none in foreign tars."""
+        return {} if self.table is not None else key_flows(memoryview(self.fragments), *size, self.whole)
 
     @property
     def size_bytes(self) -> int:
@@ -226,6 +232,7 @@ class VideoSampler:
             with stats.stage("read"):
                 data = self.read(request)
             stats.read_bytes += data.size_bytes
+            moving = self.flow.vectors_of(request.numbers) if isinstance(self.flow, SampleFlow) else None
             with stats.stage("decode"):
                 decoded = decode_frames(
                     data.header,
@@ -234,7 +241,8 @@ class VideoSampler:
                     request.numbers,
                     size=source,
                     packets=data.packets,
-                    motion_vectors=isinstance(self.flow, SampleFlow) and self.flow.vectors,
+                    vectors_of=moving,
+                    stored={} if moving is None or not len(moving) else data.key_flows(source),
                 )
         own = self.views_of(row)
         size = (self.clip.size, self.clip.size)
@@ -248,15 +256,15 @@ class VideoSampler:
         with stats.stage("flow"):
             if isinstance(self.flow, SampleFlow):
                 for view, crop in enumerate(request.crops, start=own.start):
-                    draft.flows[view] = self.flow.of_clip(
-                        DecodedClip(
-                            pixels=draft.video[view],
-                            crop=crop,
-                            source=source,
-                            frames=request.numbers,
-                            vectors=decoded.vectors,
-                        )
+                    clip = DecodedClip(
+                        pixels=draft.video[view],
+                        crop=crop,
+                        source=source,
+                        frames=request.numbers,
+                        vectors=decoded.vectors,
                     )
+                    flow = self.flow.of_clip(clip)
+                    draft.flows[view] = with_cuts(flow, self.flow.cuts(clip, flow))
         if self.pattern is not None and self.pattern.needs and not self.finish_masks:
             with stats.stage("mask"):
                 self._draw_maps(self.pattern, request, draft, row)
@@ -276,7 +284,7 @@ class VideoSampler:
         """Draws the masks of a sample's views."""
         own = self.views_of(row)
         for view, flow in enumerate(draft.flows[own]):
-            cues = Cues() if flow is None else Cues(flow=flow.vectors)
+            cues = Cues() if flow is None else Cues(flow=flow.vectors, cuts=flow.cuts)
             draft.maps[own.start + view] = mask.maps(self.grid, self._draw(request, view, cues))
 
     def _draw(self, request: ClipRequest, view: int, cues: Cues) -> Draw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import av
@@ -17,14 +17,14 @@ from ....shards.media.mp4 import DECODERS, Mp4Error, Packets, Track, read_fragme
 from ..reject import RejectError, reason_of
 from .fragments import Fragments
 
-_Shown = tuple[int | None, bool, int, int]
-"""The time of a frame, whether the decoder flags it as damaged, its width and height."""
 
-
-def check_slices(parsed: Fragments, width: int, height: int) -> None:
+def check_slices(
+    parsed: Fragments, width: int, height: int, seen: Callable[[int, VideoFrame], None] | None = None
+) -> None:
     """Raise RejectError("check") unless every fragment decodes by itself to exactly its frames, in the right size.
 
-    This is for closed GOPs at a constant rate: frame n is shown at n intervals and is in the fragment of its GOP.
+    This is for closed GOPs at a constant rate: frame n is shown at n intervals and is in the fragment of its GOP. seen:
+    is called with the number of each frame and the frame, in order.
     """
     n_frames = len(parsed.pts)
     interval = int(parsed.pts[-1]) // max(1, n_frames - 1)
@@ -32,17 +32,22 @@ def check_slices(parsed: Fragments, width: int, height: int) -> None:
         raise RejectError("check", "the frames are not shown at a constant rate from 0 on")
     track = read_header(parsed.data[: parsed.start[0]])
     decoder = _decoder(track, most_pixels(width, height))
-    is_right = [False, width, height]
+    is_right, number = (False, width, height), 0
     for f in range(len(parsed.key_rank)):
         expected = parsed.pts[parsed.fragment == f]
         fragment = memoryview(parsed.data)[parsed.start[f] : parsed.start[f + 1]]
         try:
-            shown = list(_alone(decoder, fragment, read_fragments(fragment, track)))
+            shown = []
+            for frame in _alone(decoder, fragment, read_fragments(fragment, track)):
+                shown.append((frame.pts, (frame.is_corrupt, frame.width, frame.height)))
+                if seen is not None and shown[-1][1] == is_right:
+                    seen(number, frame)
+                number += 1
         except (av.FFmpegError, Mp4Error) as error:
             raise RejectError("check", f"GOP {f} does not decode by itself: {reason_of(error)}") from error
-        if [pts for pts, *_ in shown] != expected.tolist():
+        if [pts for pts, _ in shown] != expected.tolist():
             raise RejectError("check", f"GOP {f} decodes to {len(shown)} frames, not to its {len(expected)}")
-        if any(facts != is_right for _, *facts in shown):
+        if any(facts != is_right for _, facts in shown):
             raise RejectError("check", f"GOP {f} decodes to frames that are damaged or not {width}x{height}")
 
 
@@ -57,18 +62,14 @@ def _decoder(track: Track, most: int) -> VideoCodecContext:
     return context
 
 
-def _alone(decoder: VideoCodecContext, fragment: memoryview, packets: Packets) -> Iterator[_Shown]:
-    """What the frames of a fragment are, by a decoder in its initial state, which it has again afterwards."""
+def _alone(decoder: VideoCodecContext, fragment: memoryview, packets: Packets) -> Iterator[VideoFrame]:
+    """The frames of a fragment, by a decoder in its initial state, which it has again afterwards."""
     for at, size, pts in zip(packets.start.tolist(), packets.size.tolist(), packets.pts.tolist(), strict=True):
         packet = av.Packet(fragment[at : at + size])  # type: ignore[arg-type]
         packet.pts = pts
-        yield from map(_facts, decoder.decode(packet))
-    yield from map(_facts, decoder.decode(None))
+        yield from decoder.decode(packet)
+    yield from decoder.decode(None)
     decoder.flush_buffers()
-
-
-def _facts(frame: VideoFrame) -> _Shown:
-    return frame.pts, frame.is_corrupt, frame.width, frame.height
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from .video import EncodedVideo, encode_video
 class VideoEncoder(Config):
     """Encodes videos with a profile. A computed source is simulated: meta["episode"] has the arguments of `Episode`."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     modality: ClassVar[str] = "video"
 
     video: VideoProfile = PROFILES["train"]

@@ -32,9 +32,10 @@ def mp4_writer(buffer: io.BytesIO) -> Iterator[OutputContainer]:
 class Fragments:
     """A fragmented MP4 and its frames.
 
-    data: the header and the fragments. start: int64 (fragments + 1); fragment f is `data[start[f] : start[f + 1]]`, and
-    `start[0]` is the size of the header. pts: int64, sorted; the frames' times in the track's time scale. fragment:
-    int64; the fragment of each frame. key_rank: int64; the frame number of each fragment's first packet, its keyframe.
+    data: the header and the fragments. start: int64 (fragments + 1); fragment f is
+    `data[start[f] : start[f + 1]]`, and `start[0]` is the size of the header. pts: int64, sorted; the frames' times in
+    the track's time scale. fragment: int64; the fragment of each frame. key_rank: int64; the frame number of each
+    fragment's first packet, its keyframe.
 
     The times are those stored in the file and start at 0. FFmpeg's demuxer shifts them by an offset that differs
     between slices, so frames of a slice are identified by their order from its keyframe.
@@ -59,13 +60,13 @@ def parse_fragments(data: bytes) -> Fragments:
     """Locate the fragments of `data` and their frames. Raises ValueError if it is no fragmented MP4."""
     view = memoryview(data)
     found = [(kind.decode("latin-1"), start, payload, end) for kind, start, payload, end in boxes(view, 0, len(data))]
-    kinds = [kind for kind, *_ in found]
+    kinds = [kind for kind, *_ in found if kind != "uuid"]
     n_fragments = kinds.count("moof")
     stop = 2 + 2 * n_fragments
     if not n_fragments or kinds[:stop] != ["ftyp", "moov"] + ["moof", "mdat"] * n_fragments:
         raise ValueError(f"boxes are {' '.join(kinds[:12])} ..., not ftyp moov (moof mdat)*")
     starts = [start for kind, start, _, _ in found if kind == "moof"]
-    last_byte = found[stop - 1][3]
+    last_byte = [end for kind, _, _, end in found if kind == "mdat"][n_fragments - 1]
     track = read_header(data[: starts[0]])
     times = [
         read_fragments(view[start:end], track).pts for start, end in zip(starts, [*starts[1:], last_byte], strict=True)

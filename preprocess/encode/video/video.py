@@ -18,6 +18,7 @@ from .check import check_slices, exact_entries, full_decode, strict_decode
 from .clock import recorded_times, start_of
 from .convert import Converter, deinterlaced
 from .fragments import parsed_output, video_index
+from .key_flow import KeyFlows, with_key_flows
 from .profile import PROFILES, VideoProfile
 from .remux import remuxed
 from .restarts import restarts_at_keyframes
@@ -46,7 +47,8 @@ class EncodedVideo:
 def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | None = None) -> EncodedVideo:
     """Encode the video at `path`, or its frames [first, stop) of `window` in display order, with `profile`.
 
-    The result is a fragmented MP4 with one fragment per GOP and no audio. It was decoded GOP by GOP, and every entry of
+    The result is a fragmented MP4 with one fragment per GOP and no audio; with the profiles `train` and `fast` the flow
+    into each GOP stands in it (shards/media/key_flow.py). It was decoded GOP by GOP, and every entry of
     the index gives exactly its frames. The same input gives the same bytes. Raises RejectError if the source cannot be
     opened or decoded, is truncated, or does not suit the profile.
     """
@@ -72,9 +74,11 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
         raise RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
     width, height = convert.size
     parsed = parsed_output(data)
-    check_slices(parsed, width, height)
-    entries = list(range(len(parsed.key_rank)))
     anchored = profile.name in ANCHORED
+    key_flows = KeyFlows(frozenset(parsed.key_rank.tolist()) if anchored else frozenset())
+    check_slices(parsed, width, height, key_flows.add)
+    parsed = with_key_flows(parsed, key_flows.found)
+    entries = list(range(len(parsed.key_rank)))
     index = video_index(parsed, entries, codec="h264", fps=float(rate), width=width, height=height, anchored=anchored)
     return EncodedVideo(
         data=parsed.data,

@@ -10,7 +10,7 @@ import pytest
 from av.sidedata.sidedata import SideDataContainer
 
 from maskstream.pipelines.augment import Crop
-from maskstream.pipelines.flow import ask_for_vectors, codec_flow, codec_flow_fits, dis_flow, motion_vectors
+from maskstream.pipelines.flow import ask_for_vectors, codec_flow, dis_flow, motion_vectors, steps_between
 from maskstream.pipelines.flow.codec import VECTOR, block_grids
 
 WIDTH, HEIGHT = 340, 256
@@ -239,18 +239,22 @@ def test_vectors_come_only_where_they_were_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "fits"),
+    ("frames", "steps"),
     [
-        ([0, 4, 8], True),
-        ([12, 16, 20, 20], True),
-        ([0, 2, 4], False),
-        ([2, 6, 10], False),
-        ([0, 8, 16], False),
-        ([8, 4, 0], False),
+        ([0, 4, 8], 1),
+        ([12, 16, 20, 20], 1),
+        ([0, 8, 16, 16], 2),
+        ([4, 16, 28], 3),
+        ([12, 12], 1),
+        ([0, 2, 4], 0),
+        ([2, 6, 10], 0),
+        ([0, 8, 12], 0),
+        ([0, 16, 32], 0),
+        ([8, 4, 0], 0),
     ],
 )
-def test_which_clips_the_vectors_fit(frames: list[int], fits: bool) -> None:
-    assert codec_flow_fits(np.array(frames)) is fits
+def test_which_clips_the_vectors_fit(frames: list[int], steps: int) -> None:
+    assert steps_between(np.array(frames)) == steps
 
 
 def test_mistakes_are_refused(pan: tuple[list, np.ndarray]) -> None:

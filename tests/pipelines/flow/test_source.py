@@ -28,12 +28,13 @@ from maskstream.pipelines.flow import SampleFlow
 class Drift(SampleFlow):
     x: float = 3.0
 
-    @property
-    def vectors(self):
-        return True
+    def vectors_of(self, frames):
+        return frames[1:]
 
     def of_clip(self, clip):
-        assert len(clip.vectors) == len(clip.frames) == len(clip.pixels), "vectors were asked for"
+        assert clip.vectors.keys() <= set(clip.frames[1:].tolist())
+        assert len(clip.frames) == len(clip.pixels)
+        assert clip.vectors, "vectors were asked for"
         assert clip.crop.width <= clip.source[0]
         flow = np.zeros((len(clip.pixels) - 1, 4, 4, 2), np.float32)
         flow[..., 0] = self.x
@@ -77,7 +78,10 @@ def test_other_words_are_refused_when_the_data_config_is_made(data: type[VideoDa
     [
         (True, "train", 4, 4, Codec()),
         (True, "train", 4, 8, Codec()),
-        (True, "train", 8, 4, Dis()),
+        (True, "train", 8, 4, Codec()),
+        (True, "train", 12, 4, Codec()),
+        (True, "train", 16, 4, Dis()),
+        (True, "train", 2, 2, Dis()),
         (True, "train", 4, 1, Dis()),
         (True, "copy", 4, 4, Dis()),
         (False, "train", 4, 4, None),
@@ -109,7 +113,7 @@ def test_settings_reach_the_search_and_frames_that_do_not_fit_the_codec_get_dis(
         crop=Crop(x=0, y=0, width=64, height=64),
         source=(64, 64),
         frames=np.array([1, 5, 9]),
-        vectors=[None, None, None],
+        vectors={},
     )
     wanted = dis_flow(pixels, cell=16, preset="medium", scale=1.0)
     assert np.array_equal(Dis(cell=16, preset="medium", scale=1.0).of_clip(clip).vectors, wanted.vectors)

@@ -41,7 +41,12 @@ def rngs(count: int, seed: int = 0) -> list[np.random.Generator]:
 
 def some_flow(samples: int, frames: int = 16, seed: int = 0) -> Flow:
     vectors = np.random.default_rng(seed).normal(0, 6, (samples, frames - 1, 7, 7, 2)).astype(np.float32)
-    return Flow(vectors=torch.from_numpy(vectors), valid=torch.ones(vectors.shape[:-1], dtype=torch.bool))
+    return uncut(torch.from_numpy(vectors))
+
+
+def uncut(vectors: torch.Tensor) -> Flow:
+    valid = torch.ones(vectors.shape[:-1], dtype=torch.bool)
+    return Flow(vectors=vectors, valid=valid, cuts=torch.zeros(vectors.shape[:2], dtype=torch.bool))
 
 
 def draws(count: int, flow: Flow | None = None, seed: int = 0, progress: float = 0.0) -> list[Draw]:
@@ -180,7 +185,7 @@ def chi_square(counts: np.ndarray, expected: float) -> float:
 def test_every_place_is_equally_likely(mask: Mask) -> None:
     grid = TokenGrid.video(4, 96, 96)
     count = 3000
-    still = Flow(vectors=torch.zeros(count, 3, 6, 6, 2), valid=torch.ones(count, 3, 6, 6, dtype=torch.bool))
+    still = uncut(torch.zeros(count, 3, 6, 6, 2))
     hits = (~mask.draw(grid, draws(count, still)).masked).sum(0).numpy()[:36]
     # Without replacement, a place's count varies by a binomial variance times (1 - k/n): scaled to a multinomial's.
     share = hits.sum() / (36 * count)

@@ -26,7 +26,8 @@ def drawn(flow: Flow, seeds: list[int]) -> list[Draw]:
 
 def flow_of(vectors: np.ndarray) -> Flow:
     tensor = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))[None]
-    return Flow(vectors=tensor, valid=torch.ones(tensor.shape[:-1], dtype=torch.bool))
+    valid = torch.ones(tensor.shape[:-1], dtype=torch.bool)
+    return Flow(vectors=tensor, valid=valid, cuts=torch.zeros(tensor.shape[:2], dtype=torch.bool))
 
 
 def pan(x: float, y: float = 0.0, frames: int = FRAMES) -> Flow:
@@ -115,7 +116,8 @@ def test_the_base_is_drawn_per_sample() -> None:
 
 
 def repeated(flow: Flow, count: int) -> Flow:
-    return Flow(vectors=flow.vectors.expand(count, -1, -1, -1, -1), valid=flow.valid.expand(count, -1, -1, -1))
+    vectors, valid = flow.vectors.expand(count, -1, -1, -1, -1), flow.valid.expand(count, -1, -1, -1)
+    return Flow(vectors=vectors, valid=valid, cuts=flow.cuts.expand(count, -1))
 
 
 def test_per_clip_the_slices_differ_in_count() -> None:

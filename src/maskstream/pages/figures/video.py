@@ -43,7 +43,7 @@ class VideoFigures:
             f"is a block of {patch_words(self.grid)}; a clip has {plural(t, 'time step')} of {h} {TIMES} {w} tokens, "
             f"{t * h * w:,} in all."
         )
-        return lede, {"clip": self.clip, "flow": self.flow}
+        return lede, {"clip": self.clip, "flow": self.flow, "scene cuts": cut_words(batch)}
 
     def sample(self, batch: VideoBatch, i: int) -> Card:
         """Frames, what the encoder sees of them, flow, and visible tokens over time."""
@@ -93,6 +93,13 @@ class VideoFigures:
             rows = {"original": rows["original"], "seen": rows["seen"], "guess": guess["reconstruction"], **rows}
         times = batch.pts_s[i].tolist()
         return Card(key=batch.key[i], words=words, figures=frame_rows(rows, times))
+
+
+def cut_words(batch: VideoBatch) -> str:
+    """How many scene cuts were found in the batch's clips; empty without flow."""
+    if batch.flow is None:
+        return ""
+    return f"{plural(batch.scene_cuts(), 'cut')} in {plural(int(batch.flow.cuts.any(1).sum()), 'clip')} of {len(batch)}"
 
 
 def picture_side(frames: int) -> float:
@@ -170,8 +177,16 @@ def _flow_track(flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tu
         words="Colour is the direction in which things moved since the frame before, as on the disc; strength is how "
         f"far, and full colour is {scale_px:g} px or more. White is rest.{hatched}",
         frames=_frames("flow", [None, *pictures], times, grid),
+        under=_cut_steps(flow.cuts[i].tolist(), grid.patch[0]),
         legend=f"{scale_px:g} px",
     )
+
+
+def _cut_steps(cuts: Sequence[bool], together: int) -> tuple[str, ...]:
+    """Under each time step, whether a scene begins in it; nothing for a clip of one scene."""
+    begins = [False, *cuts]
+    steps = [any(begins[f : f + together]) for f in range(0, len(begins), together)]
+    return tuple("a scene begins" if step else "" for step in steps) if any(steps) else ()
 
 
 def frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:

@@ -1,0 +1,87 @@
+"""Computes the flow into the first frame of each GOP, which has no motion vectors (shards/media/key_flow.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+
+from ....shards.media.key_flow import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of, key_flow_box, with_box
+from .fragments import Fragments, parse_fragments
+
+Plane = npt.NDArray[Any]
+_LEAST_SIDE = 12
+_CONTRAST = 8.0
+"""Levels by which an error is compared in a flat cell, besides the cell's contrast."""
+
+
+@dataclass(slots=True)
+class KeyFlows:
+    """The flows of a video, from its frames in display order.
+
+    first: the numbers of the frames that start a GOP. Each is compared with the frame DISTANCE before it by OpenCV's
+    DIS at the video's own size (preset `medium`, finest level not reduced).
+    """
+
+    first: frozenset[int]
+    found: dict[int, KeyFlow] = field(default_factory=dict)
+    _anchor: tuple[int, Plane] | None = None
+
+    def add(self, number: int, frame: VideoFrame) -> None:
+        """The next frame."""
+        if number % DISTANCE:
+            return
+        luma = _luma(frame)
+        follows = self._anchor is not None and self._anchor[0] == number - DISTANCE
+        if self._anchor is not None and follows and number in self.first and min(luma.shape) >= _LEAST_SIDE:
+            self.found[number] = key_flow(number, luma, self._anchor[1])
+        self._anchor = (number, luma)
+
+
+def key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
+    """The flow of luma uint8 (H, W) `later`, frame `number`, back to `earlier`."""
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(0)
+    dense: Any = search.calc(later, earlier, None)  # type: ignore[call-overload]
+    y, x = np.indices(later.shape, dtype=np.float32)
+    moved = cv2.remap(earlier, x + dense[..., 0], y + dense[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    now = later.astype(np.float32)
+    mean = cv2.resize(_on_cells(now), later.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    error, contrast = (_on_cells(np.abs(now - other)) for other in (moved, mean))
+    kept = np.clip(1 - error / (contrast + _CONTRAST), 0, 1)
+    vectors = np.rint(QUARTERS * _on_cells(dense).transpose(2, 0, 1))
+    kept = np.where((np.abs(vectors) <= LIMIT).all(0), kept, 0)
+    return KeyFlow(
+        frame=number,
+        vectors=np.clip(vectors, -LIMIT, LIMIT).astype(np.int8),
+        kept=np.rint(255 * kept).astype(np.uint8),
+    )
+
+
+def with_key_flows(parsed: Fragments, flows: dict[int, KeyFlow]) -> Fragments:
+    """The video with a box of flow in each GOP whose first frame has one."""
+    parts = [parsed.data[: parsed.start[0]]]
+    for fragment, first in enumerate(parsed.key_rank.tolist()):
+        data = parsed.data[parsed.start[fragment] : parsed.start[fragment + 1]]
+        parts.append(with_box(data, key_flow_box(flows[first])) if first in flows else data)
+    return parse_fragments(b"".join(parts))
+
+
+def _on_cells(plane: Plane) -> Plane:
+    """The mean of each cell of a plane (H, W) or (H, W, 2), whose border is repeated to whole cells."""
+    height, width = plane.shape[:2]
+    rows, columns = grid_of(width, height)
+    down, across = rows * CELL - height, columns * CELL - width
+    whole = cv2.copyMakeBorder(plane, 0, down, 0, across, cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
+
+
+def _luma(frame: VideoFrame) -> Plane:
+    """A copy of a frame's Y plane, uint8 (H, W)."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : frame.width].copy()
