@@ -29,7 +29,7 @@ ROOMS = {
     "pipelines/stream": ("shards", "shards/stores", "shards/format", "pipelines"),
     "pipelines/augment": ("shards", "pipelines", "pipelines/stream"),
     "pipelines/masks": ("shards", "pipelines", "pipelines/stream"),
-    "pipelines/flow": ("shards", "pipelines", "pipelines/stream", "pipelines/augment"),
+    "pipelines/flow": ("shards", "shards/media", "pipelines", "pipelines/stream", "pipelines/augment"),
     "pipelines/decode": ("shards", "shards/stores", "shards/media", "pipelines/augment", "pipelines/flow"),
     "pipelines/modalities": ("shards/*", "pipelines", "pipelines/*"),
     "pipelines": ("shards/*", "pipelines/*"),
