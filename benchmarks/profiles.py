@@ -38,6 +38,7 @@ from rich.table import Table
 from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.decode.cpu import decode_frames, to_rgb
 from maskstream.pipelines.flow import Codec, Dis, codec_flow
+from maskstream.pipelines.flow.codec import trail
 from maskstream.pipelines.flow.source import DecodedClip
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.sample import ClipBytes, clip_ranges
@@ -143,7 +144,7 @@ def decoded(one: Stored, data: ClipBytes, numbers: np.ndarray, *, vectors: bool 
         numbers,
         size=size,
         packets=data.packets,
-        motion_vectors=vectors,
+        vectors_of=Codec().vectors_of(numbers) if vectors else None,
     )
 
 
@@ -163,10 +164,10 @@ def flow_difference(frames: Sequence[VideoFrame], one: Stored) -> tuple[float, f
     crop = Crop(x=(width - side) // 2 & ~1, y=(height - side) // 2 & ~1, width=side, height=side)
     pixels = np.empty((len(numbers), 224, 224, 3), dtype=np.uint8)
     to_rgb([frames[n] for n in numbers], crop, (224, 224), pixels)
-    clip = DecodedClip(pixels=pixels, crop=crop, source=(width, height), frames=numbers, vectors=[])
+    clip = DecodedClip(pixels=pixels, crop=crop, source=(width, height), frames=numbers, vectors={})
     dense = Dis(preset="medium", scale=0.5).of_clip(clip).vectors
     vectors = decoded(one, one.read(numbers, cut=False), numbers, vectors=True).vectors
-    found = codec_flow(vectors, crop, source=(width, height), size=224, frames=numbers)
+    found = codec_flow(trail(numbers, vectors, 1), crop, source=(width, height), size=224, frames=numbers)
     has = np.arange(4, 64, 4) % 32 != 0  # pairs at I-frames have no vectors
     distance = np.linalg.norm(found.vectors - dense, axis=-1)[has]
     return float(np.median(distance[found.valid[has]])), float(found.valid[has].mean())
