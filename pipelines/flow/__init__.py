@@ -16,7 +16,9 @@ from .base import ClipFlow, grid_shape, stack_flow
 from .choice import FLOWS, FlowChoice
 from .codec import ask_for_vectors, codec_flow, motion_vectors, steps_between
 from .dis import dis_flow
+from .files import read_flo, read_kitti, write_flo, write_kitti
 from .lk import Lk
+from .picture import flow_to_image
 from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
 
 __all__ = [
@@ -33,8 +35,13 @@ __all__ = [
     "ask_for_vectors",
     "codec_flow",
     "dis_flow",
+    "flow_to_image",
     "grid_shape",
     "motion_vectors",
+    "read_flo",
+    "read_kitti",
     "stack_flow",
     "steps_between",
+    "write_flo",
+    "write_kitti",
 ]

@@ -12,11 +12,10 @@ from maskstream.pages.figures.flow_colours import (
     HATCH_DARK,
     HATCH_LIGHT,
     flow_picture,
-    flow_scale,
-    motion_colours,
     wheel,
 )
 from maskstream.pipelines.flow.base import Flow
+from maskstream.pipelines.flow.picture import flow_scale, motion_colours
 
 from ..pipelines.clips import GRID, make_batch
 from .pages import Page, decode, video_page

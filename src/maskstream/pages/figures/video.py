@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.flow.base import Flow
+from ...pipelines.flow.picture import flow_scale, usable
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.video.batch import VideoBatch
 from .card import Card, Drawing, Fact, Facts, Frame, Movie, Picture, Pictures, Track, label_words
 from .figures import mask_facts
-from .flow_colours import flow_picture, flow_scale, usable
+from .flow_colours import flow_picture
 from .pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, resize, token_pixels
 from .tokens import ClipTokens, outline_path, runs_path
 from .words import count, percent, plural, span
