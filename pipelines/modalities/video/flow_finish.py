@@ -21,8 +21,8 @@ class FlowFinish:
     """Adds the flow that `flow` computes, and the masks of the host batch's draws, if it has any.
 
     masks: what computes them, bit for bit the same. "torch" does it on the flow's device, for a `DeviceMask`; "numba"
-    on the CPU, so the flow is copied to it and the masks are copied back. "auto" is torch on CUDA and numba on a CPU. Masks of a
-    batch with a scene cut are always made by numba, scene by scene.
+    on the CPU, so the flow is copied to it and the masks are copied back. "auto" is torch on CUDA and numba on a CPU.
+    Masks of a batch with a scene cut are always made by numba, scene by scene.
     """
 
     flow: BatchFlow
