@@ -51,7 +51,7 @@ class MotionGuided(DeviceMask):
         against the content there, and the map begins with one patch more than tokens are visible (20 for 19).
     """
 
-    version: ClassVar[int] = 3  # 2: the map begins with as many patches as tokens are visible; 3: it restarts at cuts
+    version: ClassVar[int] = 2  # 2: the map begins with as many patches as tokens are visible, and restarts at cuts
 
     ratio: RatioAlone = 0.9
     start: Start = "mix_gauss"
