@@ -188,7 +188,7 @@ def held_out(config: VideoData, model: FrameIdsModel, data: str | Path, measured
             "predicted right": f"{found.right:.1%}",
             "a copy of the id last seen at the place is right": f"{found.copied:.1%}",
             f"error of {config.clip.frames - model.config.context} generated frames": f"{own:.1f} {UNIT}, "
-            + margin(own, repeated, "the last frame repeated"),
+            f"{own / repeated - 1:+.0%} to that of the last frame, repeated",
             **{f"error of {name}": f"{value:.1f} {UNIT}" for name, value in errors.items() if name != "generated"},
             "mask": repr(config.mask),
         },
