@@ -38,6 +38,7 @@ from maskstream.train.recipes import RECIPES, named_recipe
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
 HEAD = "| recipe | data | steps | CPU seconds | held-out figure | median (best, spread) | best baseline | verdict |"
 WHY = {
+    "mpm-tiny": "its encoder never saw a whole 2-D pose, and 500 steps are few; lifting is what `mpm-lift-tiny` trains",
     "dmae-tiny": "harmonic interpolation continues the pixels at the edges of hidden patches, which 600 steps do not "
     "teach a student 96 wide; it is 30% better than the mean of the visible pixels",
 }

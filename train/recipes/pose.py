@@ -56,6 +56,10 @@ def mpm_lift() -> Recipe[PoseBatch]:
 def mpm_tiny() -> Recipe[PoseBatch]:
     """The same method for two CPU cores: clips of 9 frames of 17 joints, 120 ms apart, 3 blocks 128 wide.
 
+    On held-out motions of `sample-pose` hidden joints in 3-D are 142 mm off after 500 steps, 4 % more than by
+    interpolation in time; of whole 2-D poses, which it never saw, it lifts joints with an error of 165 mm, where the
+    linear map that fits best has 118 mm. `mpm_lift_tiny` is better than that.
+
     Differs from the authors' code as `mpm` does, and the three tasks have equal shares.
     """
     return replace(
@@ -70,7 +74,10 @@ def mpm_tiny() -> Recipe[PoseBatch]:
 
 
 def mpm_lift_tiny() -> Recipe[PoseBatch]:
-    """The lifting that follows `mpm_tiny`, or begins from scratch.
+    """The lifting that follows `mpm_tiny`, or begins from scratch: 500 steps of 64 clips.
+
+    From scratch, the error (MPJPE) on held-out motions of `sample-pose` is 106 and 103 mm (two seeds), 10 and 12 % less
+    than that of the linear map that fits their poses best. From the weights of `mpm_tiny` it is 114 and 118 mm.
 
     Differs from the authors' code as `mpm_lift` does.
     """
