@@ -194,13 +194,13 @@ def _frame_to_rgb(frame: VideoFrame, crop: Crop, scratch: UInt8Array, out: UInt8
     if even and not full and standard == "bt601":
         area = height * width
         chroma = scratch[area : area + area // 2].reshape(2, height // 2, width // 2)
-        for plane, to in zip(_planes(frame, crop), (scratch[:area].reshape(height, width), *chroma), strict=True):
+        for plane, to in zip(planes_of(frame, crop), (scratch[:area].reshape(height, width), *chroma), strict=True):
             _resize(plane, to)
         stacked = scratch[: area + area // 2].reshape(height * 3 // 2, width)
         cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420, dst=out)
         return
     planes = scratch.reshape(3, height, width)
-    for plane, to in zip(_planes(frame, crop), planes, strict=True):
+    for plane, to in zip(planes_of(frame, crop), planes, strict=True):
         _resize(plane, to)
     cv2.transform(cv2.merge(list(planes)), yuv_to_rgb(standard, full), dst=out)
 
@@ -210,7 +210,7 @@ def colours_of(frame: VideoFrame) -> tuple[str, bool]:
     return "bt709" if frame.colorspace == _BT709 else "bt601", frame.color_range == _FULL_RANGE
 
 
-def _planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
+def planes_of(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
     """Views of the crop in the planes Y, U and V; nothing is copied."""
     views = []
     y, x, rows, columns = crop.y, crop.x, crop.height, crop.width

@@ -12,6 +12,7 @@ from ...flow.base import Flow
 from ...masks.core.batch import MaskBatch
 from ...masks.core.draw import Draw
 from ...stream.batch import Batch
+from .plane_batch import PlaneBatch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,7 +25,8 @@ class VideoBatch(Batch):
     video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or
     None where the loader was built without a mask. flow: Flow or None. pts_s: float64 (B, T), each frame's time in
     seconds from the start of its video. draws: in a host batch, those of the masks that a finish makes, one per clip;
-    empty in the batches of a loader. The rest is as in `Batch`.
+    empty in the batches of a loader. planes: in a host batch of output="yuv", the pixels, of which a finish makes
+    `video`; else None. The rest is as in `Batch`.
     """
 
     video: Tensor
@@ -32,6 +34,7 @@ class VideoBatch(Batch):
     flow: Flow | None
     pts_s: Tensor
     draws: tuple[Draw, ...] = ()
+    planes: PlaneBatch | None = None
 
     def scene_cuts(self) -> int:
         """The number of scene cuts in its clips; 0 without flow."""

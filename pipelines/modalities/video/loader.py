@@ -16,6 +16,7 @@ from ..split import Options
 from .batch import VideoBatch
 from .clip import VideoClip
 from .data import VideoData
+from .yuv import Output
 
 
 class VideoSettings(Options, total=False):
@@ -32,6 +33,7 @@ class VideoSettings(Options, total=False):
     patch: int
     fields: Fields
     backend: Backend
+    output: Output
 
 
 def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:

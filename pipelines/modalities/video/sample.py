@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from av.video.frame import VideoFrame
 
 from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
@@ -21,6 +22,7 @@ from ...augment.colour import ColourJitter
 from ...augment.crop import Crop
 from ...decode.cpu import decode_frames, to_rgb
 from ...decode.packets import wanted_pts
+from ...decode.planes import CropPlanes, crop_planes
 from ...flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from ...flow.base import with_cuts
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
@@ -31,6 +33,8 @@ from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from .batch import VideoBatch
 from .clip import VideoClip
+from .plane_batch import PlaneBatch
+from .yuv import Output
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +103,7 @@ class VideoDraft:
     """The memory of a batch of B views. With k views per sample, row r is the views [r k, (r + 1) k).
 
     video: uint8 (B, T, H, W, 3). pts_s: float64 (B, T), seconds. label: int64 (B,). key, maps (masks), flows, draws (of
-    masks that a finish makes): one per view; maps, flows and draws are None until they are made.
+    masks that a finish makes), planes (instead of video): one per view, None until they are made.
     """
 
     video: npt.NDArray[np.uint8]
@@ -108,6 +112,7 @@ class VideoDraft:
     key: list[str]
     maps: list[Maps | None]
     flows: list[ClipFlow | None]
+    planes: list[CropPlanes | None]
     draws: list[Draw | None]
 
 
@@ -129,6 +134,7 @@ class VideoSampler:
     component: str
     views: int = 1
     colour: ColourJitter | None = None
+    output: Output = "rgb"
 
     @property
     def needs_progress(self) -> bool:
@@ -168,7 +174,8 @@ class VideoSampler:
 
     def allocate(self, rows: int, *, size: int | None = None) -> VideoDraft:
         """The draft of `rows` samples; size: the height and width in pixels, by default the clip's."""
-        size, n = self.clip.size if size is None else size, rows * self.views
+        size = (self.clip.size if self.output == "rgb" else 0) if size is None else size
+        n = rows * self.views
         return VideoDraft(
             video=np.empty((n, self.clip.frames, size, size, 3), dtype=np.uint8),
             pts_s=np.empty((n, self.clip.frames), dtype=np.float64),
@@ -176,6 +183,7 @@ class VideoSampler:
             key=[""] * n,
             maps=[None] * n,
             flows=[None] * n,
+            planes=[None] * n,
             draws=[None] * n,
         )
 
@@ -245,13 +253,11 @@ class VideoSampler:
                     stored={} if moving is None or not len(moving) else data.key_flows(source),
                 )
         own = self.views_of(row)
-        size = (self.clip.size, self.clip.size)
         with stats.stage("convert"):
-            for view, (crop, to) in enumerate(zip(request.crops, draft.video[own], strict=True)):
-                to_rgb(decoded.frames, crop, size, to)
-                if self.colour is not None:
-                    frames = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
-                    self.colour(frames, sample_rng(self.seed, request.epoch, request.key, view, "colour"))
+            if self.output == "yuv":
+                draft.planes[own] = [crop_planes(decoded.frames, crop) for crop in request.crops]
+            else:
+                self._to_rgb(request, decoded.frames, draft.video[own])
         self.describe(request, decoded.pts_s, draft, row)
         with stats.stage("flow"):
             if isinstance(self.flow, SampleFlow):
@@ -268,6 +274,14 @@ class VideoSampler:
         if self.pattern is not None and self.pattern.needs and not self.finish_masks:
             with stats.stage("mask"):
                 self._draw_maps(self.pattern, request, draft, row)
+
+    def _to_rgb(self, request: ClipRequest, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
+        """Writes a sample's views, uint8 (views, T, size, size, 3)."""
+        for view, (crop, to) in enumerate(zip(request.crops, views, strict=True)):
+            to_rgb(frames, crop, (self.clip.size, self.clip.size), to)
+            if self.colour is not None:
+                picture = to.reshape(-1, to.shape[2], 3)  # one picture, so that all frames get the same colours
+                self.colour(picture, sample_rng(self.seed, request.epoch, request.key, view, "colour"))
 
     def views_of(self, row: int) -> slice:
         """The indexes of the views of a row."""
@@ -294,6 +308,7 @@ class VideoSampler:
     def join(self, draft: VideoDraft) -> VideoBatch:
         """The host batch; the views of a sample are consecutive."""
         flows = [flow for flow in draft.flows if flow is not None]
+        planes = [own for own in draft.planes if own is not None]
         return VideoBatch(
             video=torch.from_numpy(draft.video),
             mask=self.mask_batch(draft),
@@ -302,6 +317,7 @@ class VideoSampler:
             key=draft.key,
             pts_s=torch.from_numpy(draft.pts_s),
             draws=self.draws(draft),
+            planes=PlaneBatch.of(planes) if planes else None,
         )
 
     def draws(self, draft: VideoDraft) -> tuple[Draw, ...]:
