@@ -28,7 +28,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data test test-all test-services attack lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-services attack lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,13 @@ recipes: $(VENV)/.done $(VENV)/.extra-meshes $(VENV)/.extra-points  ## [RECIPES=
 
 bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and what limits it
 	$(RUN) bench $(DATA)$(if $(MASK), --mask $(MASK))
+
+gpu: $(if $(WHEELS),gpu-wheels,$(VENV)/.dev)  ## [WHEELS=folder]: acceptance of decoding on a GPU, runs/gpu.json; without a card what needs none. WHEELS: no network
+	$(BIN)/python benchmarks/gpu.py
+
+gpu-wheels: $(BIN)/python
+	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation hatchling editables
+	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation -e '.[$(or $(EXTRA),gpu)]' pytest
 
 test: $(VENV)/.dev  ## the test suite, without what takes long
 	$(BIN)/python -m pytest -n auto --dist worksteal

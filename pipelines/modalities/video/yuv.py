@@ -2,7 +2,8 @@
 
 Clips have crops of their own sizes, so planes are padded to the largest and each output takes its inputs by number. The
 arithmetic of resizing is OpenCV's, in integers, since a level of chroma is two of blue: so the result equals
-`decode.cpu.to_rgb` within 2 levels; 3 in a few of 10,000 values where areas are averaged, whose ties it rounds apart.
+`decode.cpu.to_rgb` within 2 levels, but where areas are averaged, whose ties the
+two round apart: 3 or 4 in fewer than one of 1,000 values.
 """
 
 from __future__ import annotations
