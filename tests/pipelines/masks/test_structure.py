@@ -277,5 +277,5 @@ def test_wrong_grids_are_refused() -> None:
         Joints().hide(grid_of("frame joint", 3, 4), draw_of(0))
     with pytest.raises(ValueError, match="needs a grid of 17 joints or more, got 16"):
         Limbs().hide(SKELETON, draw_of(0))
-    with pytest.raises(ValueError, match=r"needs the cue occupied of 512 tokens, of shape \(512,\), got \(7,\)"):
+    with pytest.raises(ValueError, match=r"needs the cue occupied of 512 values, of shape \(512,\), got \(7,\)"):
         VoxelAware().hide(VOXELS, draw_of(0, Cues(occupied=np.ones(7, dtype=bool))))

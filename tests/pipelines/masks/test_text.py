@@ -288,7 +288,7 @@ def test_wrong_cues_are_refused() -> None:
         (
             {"words": good.words[:5]},
             WholeWords(),
-            r"needs the cue words of 12 tokens, of shape \(12,\), got \(5,\)",
+            r"needs the cue words of 12 values, of shape \(12,\), got \(5,\)",
         ),
         ({"words": np.arange(12)[::-1].copy()}, WholeWords(), "words whose numbers ascend along the text"),
         ({"tokens": None}, Replace(mask=Tokens(), mask_id=1, vocabulary=9), "Replace needs the cue tokens"),
