@@ -62,7 +62,7 @@ ATTACKS = {
     "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
-    "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10),
+    "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10, slow=True),
     "names": Attack(module="names", few=40, ends=("exact", "refused"), slow=True),
     "outages": Attack(
         module="outages",

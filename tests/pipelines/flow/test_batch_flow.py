@@ -112,7 +112,13 @@ def test_flow_and_masks_are_those_of_dis_at_every_topology(split, of_batch, glob
     assert_equals_dis(split, of_batch, global_batch=global_batch, ranks=ranks, workers=workers)
 
 
-@pytest.mark.parametrize("law", [masks.Linear(start=0.9, end=0.5), masks.Uniform(low=0.5, high=0.9, scope="batch")])
+@pytest.mark.parametrize(
+    "law",
+    [
+        masks.Linear(start=0.9, end=0.5),
+        pytest.param(masks.Uniform(low=0.5, high=0.9, scope="batch"), marks=pytest.mark.slow),
+    ],
+)
 def test_the_place_in_the_run_reaches_the_mask(split, of_batch, law):
     mask = masks.MotionGuided(ratio=law)
     drawn = assert_equals_dis(split, of_batch, global_batch=4, ranks=2, workers=2, mask=mask)

@@ -85,7 +85,7 @@ def wanted(key: str) -> list[bool]:
     return [cut is not None and STRIDE * pair < cut <= STRIDE * (pair + 1) for pair in range(15)]
 
 
-@pytest.mark.parametrize("source", ["codec", "dis", "lk"])
+@pytest.mark.parametrize("source", ["codec", "dis", pytest.param("lk", marks=pytest.mark.slow)])
 def test_every_source_finds_every_cut_and_no_other(joined: Path, source: str) -> None:
     batch, stats = batch_of(joined, flow=source)
     assert batch.flow.cuts.tolist() == [wanted(key) for key in batch.key]
@@ -93,7 +93,7 @@ def test_every_source_finds_every_cut_and_no_other(joined: Path, source: str) ->
     assert not batch.flow.valid[batch.flow.cuts].any()
 
 
-@pytest.mark.parametrize("source", ["codec", "dis", "lk"])
+@pytest.mark.parametrize("source", ["codec", "dis", pytest.param("lk", marks=pytest.mark.slow)])
 def test_tokens_do_not_repeat_across_a_cut(joined: Path, source: str) -> None:
     """The step before a cut and the step after share about as many places as chance makes them, a quarter."""
     shares = {}

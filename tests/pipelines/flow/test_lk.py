@@ -93,6 +93,7 @@ def test_a_flip_commutes() -> None:
     np.testing.assert_allclose(flow_of(clip), mirrored, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_clip_has_the_same_flow_in_any_batch() -> None:
     clips = torch.from_numpy(np.stack([moved(np.array(matrix)) for matrix in MOTIONS.values()]))
     with torch.no_grad():
@@ -110,6 +111,7 @@ def test_the_network_finds_the_median() -> None:
     assert torch.equal(median(planes), windows.median(-1).values)
 
 
+@pytest.mark.slow
 def test_a_loader_gives_it_with_and_without_a_mask_at_every_topology(split) -> None:
     settings = {"clip": VideoClip(frames=4, size=32), "patch": 8, "device": "cpu", "threads": 1, "seed": 3}
     settings |= {"augment": augment.RandomResizedCrop(flip=0.5), "flow": "lk"}

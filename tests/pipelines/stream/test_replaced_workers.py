@@ -130,6 +130,7 @@ def test_a_sample_that_kills_every_process_is_named(numbered, caplog):
     assert len(caplog.records) in (2, 3)
 
 
+@pytest.mark.slow
 def test_processes_that_cannot_start_are_an_error_that_names_the_batch(numbered, monkeypatch, capfd):
     maker = numbered.maker()
     pool = pool_of(maker, 1)

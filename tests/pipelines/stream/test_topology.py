@@ -121,7 +121,7 @@ def test_validation_gives_each_sample_exactly_once_and_every_rank_as_many_steps(
     assert counted == Counter({f"u{i}": 1 for i in range(53)})
 
 
-@pytest.mark.parametrize("kind", ["one dataset", "four views", "mixture"])
+@pytest.mark.parametrize("kind", ["one dataset", pytest.param("four views", marks=pytest.mark.slow), "mixture"])
 def test_a_stop_after_any_batch_twice_is_the_uninterrupted_run_elsewhere(uneven, split, kind):
     """From 2 ranks to 4 to 1, with a stop after every k-th batch, over the end of an epoch."""
 

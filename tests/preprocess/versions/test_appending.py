@@ -80,6 +80,7 @@ append(sys.argv[1], sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_append_changes_nothing_and_is_made_again(tmp_path: Path) -> None:
     theirs = written(tmp_path / "b", 1000, n=60)
     whole = written(tmp_path / "whole", 0)

@@ -111,6 +111,7 @@ remove(sys.argv[1], sys.argv[2:])
 """
 
 
+@pytest.mark.slow
 def test_killed_removals_leave_a_whole_split(split: Path) -> None:
     keys = Manifest.load(split).keys(range(4))
     rng = np.random.default_rng(0)
