@@ -24,7 +24,8 @@ class KeyFlows:
     """The flows of a video, from its frames in display order.
 
     first: the numbers of the frames that start a GOP. Each is compared with the frame DISTANCE before it by OpenCV's
-    DIS at the video's own size (preset `medium`, finest level not reduced).
+    DIS at the video's own size (preset `medium`, whose finest level is half of it). Searching the whole would be more
+    exact, 0.07 instead of 0.20 px on known motion, and cost five times as much: as much as encoding the video.
     """
 
     first: frozenset[int]
@@ -45,7 +46,6 @@ class KeyFlows:
 def key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
     """The flow of luma uint8 (H, W) `later`, frame `number`, back to `earlier`."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    search.setFinestScale(0)
     dense: Any = search.calc(later, earlier, None)  # type: ignore[call-overload]
     y, x = np.indices(later.shape, dtype=np.float32)
     moved = cv2.remap(earlier, x + dense[..., 0], y + dense[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
