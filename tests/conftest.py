@@ -23,7 +23,7 @@ def write_moving_texture(path, *, seed, frames, width=96, height=64):
     texture = np.random.default_rng(seed).integers(0, 255, (height // 4, width // 4, 3), dtype=np.uint8)
     texture = np.repeat(np.repeat(texture, 8, 0), 8, 1)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "18", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=30, options={"qp": "18", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for i in range(frames):
             picture = np.ascontiguousarray(np.roll(texture, (i, 2 * i), (0, 1))[:height, :width])
