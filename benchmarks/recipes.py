@@ -2,12 +2,12 @@
 
     python benchmarks/recipes.py [RECIPE ...] [--seeds 3] [--data data] [--out runs] [--docs docs/recipes.md]
 
-Without names it takes all recipes whose name ends in -tiny and whose modality has a sample set. A recipe's figure and
-its baselines are those of its report (`HeldOut.score`), on the split `val` of the sample set. What is done is kept in
-OUT/recipes/RECIPE/SEED and not done again unless the recipe has changed; a run that was stopped begins anew. After
-every run it writes OUT/recipes.json, a list of {recipe, data, steps, seconds, figure, held_out, lower_is_better,
-baselines, seeds}, with the medians over the seeds, and the table of the docs. Seconds are those of processors, over all
-processes of `maskstream train`, from its start to its end.
+Without names it takes all tiny recipes whose modality has a sample set. A recipe's figure and its baselines are those
+of its report (`HeldOut.score`), on the split `val` of the sample set. What is done is kept in OUT/recipes/RECIPE/SEED
+and not done again unless the recipe or the split has changed; a run that was stopped begins anew. After every run it
+writes OUT/recipes.json, a list of {recipe, data, steps, seconds, figure, held_out, lower_is_better, baselines, seeds},
+with the medians over the seeds, and the table of the docs, where rows of other recipes stay. Seconds are those of
+processors, over all processes of `maskstream train`, from its start to its end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from maskstream.pages.report.report import work_of
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.datasets.debian import debian_folder
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train.core.export import load_model
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
@@ -47,8 +48,14 @@ WHY = {
 Row = dict[str, Any]
 
 
+SETS = {"maskvit-tiny": "metaworld", "vqframes-tiny": "metaworld"}
+"""The recipes that have another set than the sample set of their modality: futures need clips in which much moves."""
+
+
 def sample_set(recipe: Recipe[Any]) -> str:
-    """The sample set of a recipe's modality, such as `sample-audio`."""
+    """The set of a recipe, as a rule the sample set of its modality, such as `sample-audio`."""
+    if recipe.name in SETS:
+        return SETS[recipe.name]
     modality = recipe.data.modality
     return "sample" if modality == "video" else f"sample-{modality}"
 
@@ -70,7 +77,7 @@ def made_shards(recipe: Recipe[Any], data: Path) -> Path:
 
 def names() -> list[str]:
     """The tiny recipes that have a sample set."""
-    return [name for name in RECIPES if name.endswith("-tiny") and sample_set(named_recipe(name)) in DATASETS]
+    return [name for name in RECIPES if "-tiny" in name and sample_set(named_recipe(name)) in DATASETS]
 
 
 NEEDS = ("teacher", "vq")
@@ -105,9 +112,9 @@ def cpu_seconds() -> float:
 def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
     """Trains a recipe with one seed and evaluates it: its settings, steps, seconds, figure and baselines."""
     recipe, file = named_recipe(name), run / "score.json"
-    settings = recipe.to_dict(identity=True)
+    settings, splits = recipe.to_dict(identity=True), checksums(shards)
     done = json.loads(file.read_text()) if file.exists() else {}
-    if done.get("settings") == settings:
+    if done.get("settings") == settings and done.get("splits") == splits:
         return dict(done)
     for needed in (getattr(recipe.model, field, None) for field in NEEDS):
         if needed is not None and not Path(needed).exists():
@@ -117,6 +124,7 @@ def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
     score = score_of(recipe, run, shards / "val")
     done = {
         "settings": settings,
+        "splits": splits,
         "seed": seed,
         "steps": len(read_metrics(run / "metrics.jsonl")),
         "seconds": round(spent, 1),
@@ -127,6 +135,15 @@ def scored(name: str, seed: int, shards: Path, run: Path) -> Row:
     }
     file.write_text(json.dumps(done, indent=1))
     return done
+
+
+def checksums(shards: Path) -> dict[str, list[str]]:
+    """The checksums of the manifests of the splits of a set, by the name of the split."""
+    found = {}
+    for split in ("train", "val"):
+        info = read_dataset_json(shards / split)
+        found[split] = [str(info["files"][part["name"]]["xxh3_128"]) for part in info["parts"]]
+    return found
 
 
 def score_of(recipe: Recipe[Any], run: Path, data: Path) -> Score:
@@ -175,12 +192,15 @@ def in_words(row: Row) -> str:
 
 
 def write(rows: Sequence[Row], out: Path, docs: Path) -> None:
-    """Writes recipes.json, and the table between the two marks of the docs."""
+    """Writes recipes.json, and these rows into the table between the two marks of the docs."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipes.json").write_text(json.dumps(rows, indent=1) + "\n")
     before, _, rest = docs.read_text().partition(BEGIN)
-    table = "\n".join((HEAD, "|" + " --- |" * HEAD.count(" | ") + " --- |", *map(in_words, rows)))
-    docs.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}")
+    old, _, after = rest.partition(END)
+    words = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")}
+    words |= {row["recipe"]: in_words(row) for row in rows}
+    table = "\n".join((HEAD, "|" + " --- |" * HEAD.count(" | ") + " --- |", *(words[name] for name in sorted(words))))
+    docs.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
 
 
 def main() -> None:

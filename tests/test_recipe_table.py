@@ -47,7 +47,7 @@ def test_a_row_says_by_how_much_the_best_baseline_is_beaten_or_not(recipes):
 
 def test_the_table_is_written_between_its_marks_and_the_list_beside_it(recipes, tmp_path):
     docs = tmp_path / "recipes.md"
-    docs.write_text(f"# Head\n{recipes.BEGIN}\nold\n{recipes.END}\n\nfoot\n")
+    docs.write_text(f"# Head\n{recipes.BEGIN}\nold\n| `x-tiny` | old |\n| `a-tiny` | kept |\n{recipes.END}\n\nfoot\n")
     rows = [recipes.merged("x-tiny", "sample", runs(0.45))]
     for _ in range(2):
         recipes.write(rows, tmp_path, docs)
@@ -55,14 +55,15 @@ def test_the_table_is_written_between_its_marks_and_the_list_beside_it(recipes, 
     assert text.startswith("# Head\n<!-- recipes")
     assert text.endswith("end of recipes -->\n\nfoot\n")
     assert "old" not in text
-    assert text.count("| `x-tiny` |") == 1
-    columns = {line.count(" | ") for line in text.splitlines() if line.startswith("|")}
-    assert columns == {7}
+    head, rule, other, own = [line for line in text.splitlines() if line.startswith("|")]
+    assert other == "| `a-tiny` | kept |"
+    assert own.startswith("| `x-tiny` |")
+    assert {line.count(" | ") for line in (head, rule, own)} == {7}
     assert json.loads((tmp_path / "recipes.json").read_text()) == rows
 
 
 def test_every_tiny_recipe_with_a_sample_set_is_in_the_list(recipes):
-    assert {"mgmae-tiny", "mae-tiny", "audiomae-tiny"} <= set(recipes.names())
+    assert {"mgmae-tiny", "mae-tiny", "audiomae-tiny", "meshmask-tiny-next"} <= set(recipes.names())
 
 
 def test_a_recipe_without_a_figure_does_not_stop_the_others(recipes, tmp_path, monkeypatch, capsys):

@@ -16,6 +16,8 @@ from .held_out import HeldOut, Score, batches, margin
 
 MEASURED = 256
 """The largest number of samples that are measured."""
+LEAST = 24
+"""As many samples are measured at least: of a small split, other views of its samples."""
 _AT_ONCE = 16
 
 
@@ -24,9 +26,10 @@ def held_out(config: DataConfig[BatchT], model: CrossAutoencoder[BatchT], data: 
     """The loss on shuffled samples of the split with the recipe's own random views, the same at each call."""
     n = min(len(Manifest.load(data)), MEASURED)
     size = min(n, _AT_ONCE)
+    samples, rounds = n // size * size, -(-LEAST // n)
     sums = torch.zeros(3)
     count = 0.0
-    for batch in batches(config, data, size=size, samples=n // size * size, shuffle=True):
+    for batch in batches(config, data, size=size, samples=samples, shuffle=True, rounds=rounds):
         pair = model.pair(batch)
         true = model.tokens.targets(gather_tokens(model.tokens.split(pair.second), pair.target))
         copied = model.tokens.targets(gather_tokens(model.tokens.split(pair.first), pair.target))
@@ -36,7 +39,7 @@ def held_out(config: DataConfig[BatchT], model: CrossAutoencoder[BatchT], data: 
     own, mean, first = (sums / count).tolist()
     return HeldOut(
         facts={
-            f"loss on {n // size * size} of these samples": f"{own:.3f}, "
+            f"loss on {samples * rounds} of these samples": f"{own:.3f}, "
             + margin(own, min(mean, first), "the better of the next two"),
             "loss of a copy of the same place in the first view": f"{first:.3f}",
             "loss of every patch's mean": f"{mean:.3f}",

@@ -18,7 +18,7 @@ from ..core.recipe import Recipe
 from ..core.schedule import ScheduleConfig
 from ..models.pose_model import PoseModelConfig
 
-TINY_MASKED_STEPS, TINY_LIFT_STEPS = 500, 500
+TINY_MASKED_STEPS, TINY_LIFT_STEPS = 1000, 500
 
 
 def mpm() -> Recipe[PoseBatch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from ....pipelines.modalities.mesh.batch import MeshBatch
 from ....pipelines.modalities.mesh.data import MeshData
 from ....shards.format.manifest import Manifest
-from ....train.evaluate.held_out import HeldOut, batches
+from ....train.evaluate.held_out import HeldOut, Score, batches
 from ....train.evaluate.hidden_nodes import held_out
 from ....train.evaluate.rollout import Trajectories, next_model, next_step_errors, rollout, rollout_error
 from ....train.models.mesh_network import MeshNetwork
@@ -56,8 +57,8 @@ def show(config: MeshData, model: MeshNetwork, data: str | Path, shown: int, fig
 
 
 def rollouts(model: MeshNetwork, data: str | Path, shown: int, figures: MeshFigures) -> Work:
-    """Rollouts of the first `shown` trajectories beside the truth."""
-    trajectories = Trajectories.open(data, shown, component=figures.sampler.component)
+    """Errors on all trajectories of the split, and rollouts of the first `shown` beside the truth."""
+    trajectories = Trajectories.open(data, component=figures.sampler.component)
     made = rollout(model, trajectories)
     error = rollout_error(made, trajectories)
     own, guessed = next_step_errors(model, trajectories)
@@ -71,8 +72,9 @@ def rollouts(model: MeshNetwork, data: str | Path, shown: int, figures: MeshFigu
         learns="A network learns to predict the next step of a simulation from the current one with noise added.",
         loss="The mean squared error of one step, in deviations of a step's change",
         baseline="predicting no change",
+        score=Score(name="squared error of one step's change", value=own, baselines={"no change": guessed}),
     )
-    cards = rollout_cards(figures, trajectories, {"Rollout": made})
+    cards = islice(rollout_cards(figures, trajectories, {"Rollout": made}), shown)
     return Work(found=found, sections=(rollout_section(tuple(cards)),))
 
 
