@@ -35,7 +35,7 @@ class VideoProfile(Config):
     None keeps the source's rate.
     """
 
-    version: ClassVar[int] = 4  # 4: the flow into each GOP stands in it; 3: x264 minimises the squared error in `train`
+    version: ClassVar[int] = 5  # 5: the flow into each GOP; 3: x264 minimises the squared error in `train`
 
     name: ProfileName = "train"
     short_side: int = 256

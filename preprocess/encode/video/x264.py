@@ -37,6 +37,7 @@ def _encode_into(
 ) -> None:
     context: VideoCodecContext | None = None
     last: tuple[VideoFrame, VideoFrame] | None = None
+    unit = 1 / rate
     with mp4_writer(buffer) as container:
         stream = container.add_stream("libx264", rate=rate, options=_x264_options(profile))
         for n, frame in enumerate(frames):
@@ -44,7 +45,7 @@ def _encode_into(
             if context is None:
                 context = _set_up(stream.codec_context, last[1], rate)
             picture = last[1]
-            picture.pts, picture.time_base = n, 1 / rate
+            picture.pts, picture.time_base = n, unit
             picture.pict_type = PictureType.NONE
             container.mux(stream.encode(picture))
         if context is not None:
