@@ -32,6 +32,9 @@ from .modalities.fields import Field
 from .modalities.image.batch import ImageBatch
 from .modalities.image.data import ImageData
 from .modalities.image.loader import image_loader
+from .modalities.image_text.batch import ImageTextBatch
+from .modalities.image_text.data import ImageTextData
+from .modalities.image_text.loader import image_text_loader
 from .modalities.mesh.batch import MeshBatch
 from .modalities.mesh.data import MeshData
 from .modalities.mesh.loader import mesh_loader
@@ -72,6 +75,8 @@ __all__ = [
     "GroupTokens",
     "ImageBatch",
     "ImageData",
+    "ImageTextBatch",
+    "ImageTextData",
     "LinearNoise",
     "Loader",
     "LogMel",
@@ -107,6 +112,7 @@ __all__ = [
     "augment",
     "flow",
     "image_loader",
+    "image_text_loader",
     "masks",
     "mesh_loader",
     "mix",

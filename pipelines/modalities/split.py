@@ -99,7 +99,8 @@ class Split:
         manifest = Manifest.load(location, version=version, cache=cache)
         if (found := manifest.info["modality"]) != modality:
             raise ShardError(
-                f"{location} holds {found} shards, and {modality} shards are read here; open it with {found}_loader"
+                f"{location} holds {found} shards, and {modality} shards are read here; open it with "
+                f"{str(found).replace('-', '_')}_loader"
             )
         return cls(
             manifest=manifest,

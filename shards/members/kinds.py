@@ -14,11 +14,12 @@ from .points import POINTS
 from .poses import POSES
 from .sound import SOUND
 from .text import BYTES, JSON, TEXT
+from .texts import TEXTS
 from .tokens import TOKENS
 from .video import VIDEO
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, POSES, SOUND, TEXT, TOKENS, VIDEO)
+    kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, POSES, SOUND, TEXT, TEXTS, TOKENS, VIDEO)
 }
 """Kinds by name. Members of other kinds are stored too; only their checksum is verified."""
 

@@ -82,6 +82,15 @@ NUMBERS: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
     },
     "audiovisual": {"flac": {"start_s": (float("nan"), float("inf"), -1e300)}, "mp4": {"fps": (0.0,)}},
     "image": {"jpg": {"width": (0, -1, 95, 1 << 20), "height": (0, -70, HUGE)}},
+    "image-text": {
+        "texts.npy": {
+            "n_tokens": (0, -1, 19, HUGE),
+            "data_offset": (-128, 0, HUGE),
+            "roles": ([], [5], [99] * 6, [-1] * 6),
+            "lengths": ([], [0] * 6, [-1] * 6, [2] * 6, [HUGE] * 6),
+        },
+        "words.npy": {"n_tokens": (0, 19, HUGE), "data_offset": (-128, 126, HUGE)},
+    },
     "points": {
         "points.npy": {"n_points": (0, -1, HUGE), "n_columns": (0, -4, HUGE), "data_offset": (-128, 0, HUGE)},
     },

@@ -19,6 +19,10 @@ DEFAULTS = {
     "audio": {"mask": masks.Random(ratio=0.8)},
     "audiovisual": {"video_mask": masks.Random(ratio=0.9), "audio_mask": masks.Random(ratio=0.8)},
     "image": {"mask": masks.Random(ratio=0.75)},
+    "image-text": {
+        "image_mask": masks.Random(ratio=0.75),
+        "text_mask": masks.Padded(mask=masks.WholeWords(ratio=0.15)),
+    },
     "mesh": {"mask": masks.MeshNodes(ratio=0.4)},
     "points": {"mask": masks.Padded(mask=masks.VoxelAware(foreground=0.95, background=0.99))},
     "pose": {"mask": masks.Joints()},

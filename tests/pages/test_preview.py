@@ -20,6 +20,7 @@ SMALL = {
     "audio": {"sound_seconds": 0.32},
     "audiovisual": {"frames": 4, "size": 32, "sound_seconds": 0.32},
     "image": {"size": 32},
+    "image-text": {"size": 32, "length": 24, "texts": "phrase,caption"},
     "mesh": {},
     "points": {"points": 64, "resolution": 16},
     "pose": {"poses": 12},
@@ -31,6 +32,7 @@ PICTURES = {
     "audio": {"spectrogram of {}": 1, "masked spectrogram of {}": 1},
     "audiovisual": {"spectrogram of {}": 1, "masked spectrogram of {}": 1, "picture 4": 1, "seen 4": 1},
     "image": {"picture of {}": 1, "what the encoder sees of {}": 1},
+    "image-text": {"picture of {}": 1, "what the encoder sees of {}": 1, "box in {}": 1},
     "mesh": {"Field0 of {}": 1, "What the encoder sees of {}": 1},
     "points": {f"{what} of {{}}, angle {i}": 1 for what in ("The cloud", "What the encoder sees") for i in (1, 2)},
     "pose": {},
@@ -74,7 +76,9 @@ def masks_of(name, batch):
             [("nodes", b - a, int((~mask.masked[0, a:b]).sum()), int(of.sum()), int((mask.weight[0][of] == 0).sum()))]
             for (a, b), of in zip(spans, inside, strict=True)
         ]
-    parts = {"audiovisual": ("video_mask", "audio_mask"), "pose": ("mask_2d", "mask_3d")}.get(name, ("mask",))
+    parts = {"audiovisual": ("video_mask", "audio_mask"), "pose": ("mask_2d", "mask_3d")}
+    parts["image-text"] = ("image_mask", "text_mask")
+    parts = parts.get(name, ("mask",))
     several = [getattr(batch, part) for part in parts]
     return [
         [

@@ -21,6 +21,7 @@ from maskstream.pipelines import (
     audio_loader,
     audiovisual_loader,
     augment,
+    image_text_loader,
     masks,
     mesh_loader,
     points_loader,
@@ -35,6 +36,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.image.loader import image_loader
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.noise import MeshNoise
 from maskstream.pipelines.modalities.points.augment import PointAugment
@@ -51,6 +53,7 @@ from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder, ImageTokenEncoder
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder
@@ -112,7 +115,7 @@ class Modality:
     component: str
     source: Callable[[Split], Source[Any, Any, Any, Any]]
     rows: Callable[[Any], list[list[Any]]] = sample_rows
-    encoder: Callable[[], TokenEncoder] | None = None
+    encoder: Callable[[], TokenEncoder | ImageTokenEncoder] | None = None
 
 
 def write_split(modality: str, folder: Path, samples: Callable[[Path], list[Sample]] | None = None) -> Path:
@@ -349,6 +352,66 @@ def text_rows(batch: Any) -> list[list[Any]]:
     ]
 
 
+def image_text_source(i: int, path: Path) -> Raw:
+    """A picture with a caption, one to three questions with their answers, and a phrase with its box."""
+    words = text_of(i).split()
+    questions = [f"is it {word}?" for word in words[: 1 + i % 3]]
+    meta = {
+        "caption": text_of(i),
+        "question": questions,
+        "answer": [f"{word} {n}" for n, word in enumerate(words[: 1 + i % 3])],
+        "phrase": f"the {words[0]}",
+        "box": [[10, 5 + i, 20, 30]],
+    }
+    return Raw(id=f"{i}", path=path, meta=meta)
+
+
+@cache
+def image_text_encoder() -> ImageTokenEncoder:
+    """An encoder whose tokenizer is trained on all texts."""
+    sources = [image_text_source(i, Path()) for i in range(SAMPLES)]
+    return ImageTextEncoder(tokenizer="train:wordpiece:300").prepared({"train": sources})
+
+
+def image_text_samples(raw: Path) -> list[Sample]:
+    image_samples(raw)
+    samples = []
+    for i in range(SAMPLES):
+        source = image_text_source(i, raw / f"{i}.jpg")
+        made = image_text_encoder().encode(source)
+        members = {**made.members, "json": json_member({**source.meta, **made.meta})}
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
+    return samples
+
+
+IMAGE_TEXT: dict[str, Any] = {
+    "size": 32,
+    "patch": 8,
+    "text": ("phrase", "question"),
+    "length": 24,
+    "target": ("answer",),
+    "target_length": 8,
+    "image_mask": masks.Padded(mask=masks.Box(margin=0)),
+    "text_mask": masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3))),
+    "pairs": True,
+    "augment": augment.RandomResizedCrop(flip=0.5),
+}
+
+
+def open_image_text(split: Path, **options: Any) -> Loader[Any]:
+    return image_text_loader(split, **IMAGE_TEXT, **options)
+
+
+def image_text_rows(batch: Any) -> list[list[Any]]:
+    """Those of the rows; targets of masks without the padding, which depends on the rest of the batch."""
+    found = sample_rows(replace(batch, image_mask=None, text_mask=None))
+    for i, row in enumerate(found):
+        for mask in (batch.image_mask, batch.text_mask):
+            row += [mask.masked[i].tolist(), mask.target[i, : mask.n_target[i]].tolist()]
+        row.append(batch.text_mask.tokens[i].tolist())
+    return found
+
+
 MODALITIES: dict[str, Modality] = {
     "audio": Modality(
         samples=audio_samples,
@@ -367,6 +430,14 @@ MODALITIES: dict[str, Modality] = {
         loader=open_image,
         source=ImageData(**IMAGE).source,
         component="jpg",
+    ),
+    "image-text": Modality(
+        samples=image_text_samples,
+        loader=open_image_text,
+        source=ImageTextData(**IMAGE_TEXT).source,
+        component="texts.npy",
+        rows=image_text_rows,
+        encoder=image_text_encoder,
     ),
     "mesh": Modality(
         samples=mesh_samples,

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from ....shards.errors import DataError, RemovedError
 from ....shards.format.manifest import Manifest
 from ....shards.format.tokenizer import TokenizerFacts
-from ....shards.members.tokens import TOKEN_TYPES
 from ....shards.stores.base import Announcement, Range
 from ...masks import Cues, Draw, Mask, TokenGrid
 from ...masks.text.batch import TextMaps, TextMaskBatch
@@ -20,6 +19,7 @@ from ...stream.place import Place
 from ...stream.rng import sample_rng
 from ...stream.sampler import Wanted
 from ...stream.stats import Stats
+from ..token_ranges import token_dtype, token_range
 from .batch import N_CLASSES, NO_CLASS, TextBatch, text_batch
 from .packing import Packing
 
@@ -177,29 +177,8 @@ class TextSampler:
             spare = count - most
             drawn = int(sample_rng(self.seed, epoch, self.manifest.key(sample), 0, "window").integers(spare + 1))
             first, count = first + (drawn if self.windows else 0), most
-        ranges = tuple(self._range(sample, name, first, count) for name in self.components)
+        ranges = tuple(token_range(self.manifest, sample, name, first, count) for name in self.components)
         return Piece(sample=sample, first=first, count=count, ranges=ranges)
-
-    def _range(self, sample: int, name: str, first: int, count: int) -> Range:
-        """The byte range of some values of a member."""
-        where, offset, size = self.manifest.member(sample, name)
-        with self.manifest.reading(sample, name):
-            itemsize, facts = self._dtype(sample, name).itemsize, self.manifest.components[name].facts
-            n, begin = int(facts["n_tokens"][sample]), int(facts["data_offset"][sample])
-            if begin < 0 or begin + n * itemsize != size or not 0 <= first < first + count <= n:
-                raise DataError(
-                    f"has {size} bytes; the manifest says {n} tokens from byte {begin} on, and {first} to "
-                    f"{first + count - 1} are read"
-                )
-        return Range(where, offset + begin + first * itemsize, count * itemsize)
-
-    def _dtype(self, sample: int, name: str) -> np.dtype[np.unsignedinteger]:
-        words = self.manifest.components[name].words["dtype"]
-        code = int(words.code[sample])
-        dtype = words.names[code] if code >= 0 else ""
-        if dtype not in TOKEN_TYPES:
-            raise DataError(f"has the dtype {dtype!r} in the manifest; legal are {', '.join(TOKEN_TYPES)}")
-        return np.dtype(dtype)
 
     def _read(self, request: TextRequest, draft: TextDraft, at: int, stats: Stats) -> None:
         """Read the documents of a row into one row of a draft."""
@@ -230,7 +209,7 @@ class TextSampler:
         values = {}
         for name, data in zip(self.components, read, strict=True):
             with self.manifest.reading(piece.sample, name):
-                values[name] = np.frombuffer(data, self._dtype(piece.sample, name)).astype(np.int64)
+                values[name] = np.frombuffer(data, token_dtype(self.manifest, piece.sample, name)).astype(np.int64)
                 self._check(name, values[name])
         return values
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,10 +23,10 @@ from ..encoder import Encoded
 from ..reject import RejectError
 from .parts_of_speech import Lexicon, lexicon_of
 from .read import Document, read_document
-from .tokenizer import TRAIN, Training, facts_of, tokenizer_of
+from .tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Encoding
 
 TRAINED_ON_BYTES = 1 << 25
 """The most text, in bytes of UTF-8, that a tokenizer is trained on."""
@@ -65,7 +64,8 @@ class TextEncoder(Config):
 
         Raises ValueError for a tokenizer or a lexicon that cannot be used.
         """
-        definition = self._definition(sources)
+        split = "train" if "train" in sources else next(iter(sources), "")
+        definition = definition_of(self.tokenizer, _training_texts(sources.get(split, ())))
         lexicon = None if self.classes is None else Lexicon.read(Path(self.classes))
         packed = b"" if lexicon is None else lexicon.packed()
         return TokenEncoder(
@@ -79,18 +79,6 @@ class TextEncoder(Config):
     def encode(self, source: Source) -> Encoded:
         """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
         raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
-
-    def _definition(self, sources: Mapping[str, Sequence[Source]]) -> bytes:
-        if not self.tokenizer.startswith(TRAIN):
-            try:
-                return Path(self.tokenizer).read_bytes()
-            except OSError as error:
-                raise ValueError(
-                    f"tokenizer={self.tokenizer!r} cannot be read ({error.strerror}); give the path of a "
-                    f"tokenizer.json, or {TRAIN}wordpiece:8000"
-                ) from error
-        split = "train" if "train" in sources else next(iter(sources), "")
-        return Training.parse(self.tokenizer).trained(_training_texts(sources.get(split, ())))
 
 
 def _training_texts(sources: Sequence[Source]) -> Iterator[str]:
@@ -136,31 +124,18 @@ class TokenEncoder(Config):
     def encode(self, source: Source) -> Encoded:
         """The members of a text. RejectError if it cannot be read, or has no tokens."""
         document = read_document(source)
-        encoding = _tokenizer(self.definition).encode(document.text, add_special_tokens=False)
+        encoding = packed_tokenizer(self.definition).encode(document.text, add_special_tokens=False)
         if not encoding.ids:
             raise RejectError("check", "has no tokens")
         tokens = tokens_member(np.array(encoding.ids, np.int64), below=self.tokenizer.vocabulary)
         members = {"txt": text_member(document.text), "tokens.npy": tokens}
         if self.words:
-            words = _word_numbers(encoding)
+            words = word_numbers(encoding)
             members["words.npy"] = tokens_member(words)
             if self.lexicon is not None:
                 classes = lexicon_of(self.packed_lexicon).classes(_surfaces(document, encoding, words))
                 members["classes.npy"] = tokens_member(classes[words])
         return Encoded(members=members, meta=dict(document.meta))
-
-
-@lru_cache(maxsize=4)
-def _tokenizer(packed: bytes) -> Tokenizer:
-    """The tokenizer of a compressed tokenizer.json. A process unpacks it once, however many texts it encodes."""
-    return tokenizer_of(zlib.decompress(packed))
-
-
-def _word_numbers(encoding: Encoding) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The number of each token's word, from 0, ascending; a token of no word is one by itself."""
-    given = encoding.word_ids
-    new = [i == 0 or one is None or one != given[i - 1] for i, one in enumerate(given)]
-    return np.cumsum(new, dtype=np.int64) - 1
 
 
 def _surfaces(document: Document, encoding: Encoding, words: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:

@@ -8,12 +8,16 @@ on letters that say whether they begin a word, which gives the same merges and k
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 
@@ -136,3 +140,32 @@ def facts_of(definition: bytes) -> TokenizerFacts:
     }
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     return TokenizerFacts(sha256=hashlib.sha256(definition).hexdigest(), vocabulary=highest + 1, **known)
+
+
+def definition_of(tokenizer: str, texts: Iterable[str]) -> bytes:
+    """The tokenizer.json that the setting `tokenizer` of an encoder names: a path, or one to be trained on `texts`.
+
+    ValueError for a file that cannot be read.
+    """
+    if tokenizer.startswith(TRAIN):
+        return Training.parse(tokenizer).trained(texts)
+    try:
+        return Path(tokenizer).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"tokenizer={tokenizer!r} cannot be read ({error.strerror}); give the path of a tokenizer.json, or "
+            f"{TRAIN}wordpiece:8000"
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def packed_tokenizer(packed: bytes) -> Tokenizer:
+    """The tokenizer of a compressed tokenizer.json. A process unpacks it once, however many texts it encodes."""
+    return tokenizer_of(zlib.decompress(packed))
+
+
+def word_numbers(encoding: Encoding) -> npt.NDArray[np.int64]:
+    """The number of each token's word, from 0, ascending; a token of no word is one by itself."""
+    given = encoding.word_ids
+    new = [i == 0 or one is None or one != given[i - 1] for i, one in enumerate(given)]
+    return np.cumsum(new, dtype=np.int64) - 1

@@ -10,6 +10,7 @@ from ..shards.format.dataset import read_dataset_json
 from .audio import AUDIO
 from .audiovisual import AUDIOVISUAL
 from .image import IMAGE
+from .image_text import IMAGE_TEXT
 from .mesh import MESH
 from .points import POINTS
 from .pose import POSE
@@ -17,7 +18,7 @@ from .text import TEXT
 from .video import VIDEO
 
 MODALITIES: dict[str, Modality] = {
-    one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT, POSE)
+    one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT, POSE, IMAGE_TEXT)
 }
 
 

@@ -16,7 +16,12 @@ from .figures.card import Section
 from .figures.figures import Figures
 from .page import page, write_page
 
-_NAMES = {"video_mask": "mask of the frames", "audio_mask": "mask of the sound"}
+_NAMES = {
+    "video_mask": "mask of the frames",
+    "audio_mask": "mask of the sound",
+    "image_mask": "mask of the image",
+    "text_mask": "mask of the text",
+}
 
 
 def preview(

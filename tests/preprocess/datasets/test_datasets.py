@@ -40,9 +40,12 @@ def refused(name, root):
     return str(caught.value)
 
 
-SAMPLES = {f"sample-{name}" for name in ("audio", "audiovisual", "image", "mesh", "points", "pose", "text")}
+SAMPLES = {
+    f"sample-{name}" for name in ("audio", "audiovisual", "image", "image-text", "mesh", "points", "pose", "text")
+}
 FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide", "linux-doc", "openclipart"}
 FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
+FETCHED |= {"easy-vqa", "easy-vqa-captions", "stamps-knowledge", "tuxpaint-stamps"}
 FETCHED |= {"0ad", "lugaru", "metaworld", "pybullet-motions"}
 COMPUTED = {"cylinder-flow"}
 

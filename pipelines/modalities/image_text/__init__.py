@@ -1,0 +1,1 @@
+"""Images with texts: the loader of masked images and masked texts."""

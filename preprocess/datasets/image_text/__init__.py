@@ -1,0 +1,23 @@
+"""Images with texts as their publishers lay them out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..dataset import Dataset
+from .easy_vqa import easy_vqa, easy_vqa_captions
+from .m3ae_style import m3ae_style
+from .medical_vqa import pathvqa, slake, vqa_rad
+from .stamps_knowledge import stamps_knowledge
+from .tuxpaint_stamps import tuxpaint_stamps
+
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "easy-vqa": easy_vqa,
+    "easy-vqa-captions": easy_vqa_captions,
+    "m3ae-style": m3ae_style,
+    "pathvqa": pathvqa,
+    "sample-image-text": tuxpaint_stamps,
+    "slake": slake,
+    "stamps-knowledge": stamps_knowledge,
+    "tuxpaint-stamps": tuxpaint_stamps,
+    "vqa-rad": vqa_rad,
+}

@@ -1,0 +1,132 @@
+"""Images with texts for shards: pictures as `ImageEncoder` stores them, and the tokens of all texts in one member.
+
+A sample has
+
+- its first picture as `jpg`, `png` or `webp`, the second as `1.jpg` and so on: any number of them;
+- `texts.npy`, the tokens of all texts, whose roles and lengths are in the manifest (shards/members/texts.py);
+- `words.npy`, the number of each token's word within its text;
+- `boxes.npy`, float32 (n, 4), the box of each phrase, where the source has boxes (texts.py);
+- `json`, which has the texts as they were.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import xxhash
+
+from ....shards.config import NOT_SAVED, Config
+from ....shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
+from ....shards.members.array import array_member
+from ....shards.members.texts import texts_member
+from ....shards.members.tokens import tokens_member
+from ...source import Source
+from ..encoder import Encoded
+from ..image.encoder import ImageEncoder
+from ..reject import RejectError
+from ..text.tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
+from .texts import boxes_of, texts_of
+
+TRAINED_ON_BYTES = 1 << 25
+"""The most text, in bytes of UTF-8, that a tokenizer is trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextEncoder(Config):
+    """The settings of an encoder of images with texts, before its tokenizer is there.
+
+    tokenizer: `train:ALGORITHM:SIZE`, which trains one on the texts of the split train (wordpiece or bpe), or the path
+    of a tokenizer.json. image: how pictures are stored.
+    """
+
+    modality: ClassVar[str] = "image-text"
+
+    tokenizer: str = f"{TRAIN}wordpiece:8192"
+    image: ImageEncoder = field(default_factory=ImageEncoder)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.startswith(TRAIN):
+            Training.parse(self.tokenizer)
+
+    @property
+    def profile(self) -> str:
+        """There is one."""
+        return "image-text"
+
+    def prepared(self, sources: Mapping[str, Sequence[Source]]) -> ImageTokenEncoder:
+        """The encoder with its tokenizer; `sources` are those of each split. ValueError for an unusable tokenizer."""
+        split = "train" if "train" in sources else next(iter(sources), "")
+        definition = definition_of(self.tokenizer, _training_texts(sources.get(split, ())))
+        return ImageTokenEncoder(tokenizer=facts_of(definition), image=self.image, definition=zlib.compress(definition))
+
+    def encode(self, source: Source) -> Encoded:
+        """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
+        raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
+
+
+def _training_texts(sources: Sequence[Source]) -> Iterator[str]:
+    """The texts that a tokenizer is trained on, in the order of a hash: all, or the first `TRAINED_ON_BYTES`."""
+    left = TRAINED_ON_BYTES
+    for source in sorted(sources, key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode()), one.id)):
+        try:
+            texts = texts_of(source.meta)
+        except RejectError:
+            continue
+        for _, text in texts:
+            yield text
+            left -= len(text.encode())
+        if left <= 0:
+            return
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTokenEncoder(Config):
+    """Encodes images with texts by a tokenizer.
+
+    tokenizer: its facts. definition: tokenizer.json, compressed, which travels with every task.
+    """
+
+    modality: ClassVar[str] = "image-text"
+
+    tokenizer: TokenizerFacts
+    image: ImageEncoder = field(default_factory=ImageEncoder)
+    definition: bytes = field(default=b"", repr=False, metadata=NOT_SAVED)
+
+    @property
+    def profile(self) -> str:
+        """There is one."""
+        return "image-text"
+
+    @property
+    def attached(self) -> Mapping[str, bytes]:
+        """The file that lies beside dataset.json."""
+        return {TOKENIZER_JSON: zlib.decompress(self.definition)}
+
+    def encode(self, source: Source) -> Encoded:
+        """The members of the pictures and texts of a source, the files `path` and `parts` and the texts in `meta`.
+
+        RejectError if a picture cannot be used, or no text has a token.
+        """
+        first = self.image.encode(source)
+        members = dict(first.members)
+        for number, path in enumerate(source.parts, 1):
+            ((form, member),) = self.image.encode(Source(id=source.id, path=path)).members.items()
+            members[f"{number}.{form}"] = member
+        tokenizer = packed_tokenizer(self.definition)
+        texts = [(role, tokenizer.encode(text, add_special_tokens=False)) for role, text in texts_of(source.meta)]
+        if empty := [role for role, encoding in texts if not encoding.ids]:
+            raise RejectError("check", f"its {empty[0]} has no tokens")
+        if not texts:
+            raise RejectError("check", "has no text")
+        ids = [(role, np.array(encoding.ids, np.int64)) for role, encoding in texts]
+        members["texts.npy"] = texts_member(ids, below=self.tokenizer.vocabulary)
+        members["words.npy"] = tokens_member(np.concatenate([word_numbers(encoding) for _, encoding in texts]))
+        whole = first if self.image.short_side is None else replace(self.image, short_side=None).encode(source)
+        boxes = boxes_of(source.meta, whole.meta["width"], whole.meta["height"])
+        if boxes is not None:
+            members["boxes.npy"] = array_member(boxes)
+        return Encoded(members=members, meta=first.meta)

@@ -1,0 +1,87 @@
+"""Images with texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..modality import Modality
+from ..pages.figures.card import label_names
+from ..pages.figures.image import ImageFigures
+from ..pages.figures.image_text import ImageTextFigures
+from ..pages.figures.text import TextFigures
+from ..pipelines.masks.core.scheme import TEXT as TEXT_GRID
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.image.data import image_grid
+from ..pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData
+from ..preprocess.encode.image_text.encoder import ImageTextEncoder
+from ..shards.format.dataset import read_dataset_json
+from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from ..shards.members.image import IMAGE
+from ..shards.members.texts import TEXTS
+from ..shards.stores.location import opened
+from ..trial import MaskArgument, Trial, given, option
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextTrial(Trial):
+    """Images with texts, which have separate masks."""
+
+    masks: ClassVar[tuple[MaskArgument, ...]] = (
+        MaskArgument(argument="image_mask", default="m3ae-image", grid=image_grid(224, 16), cues=IMAGE_CUES),
+        MaskArgument(
+            option="text_mask",
+            argument="text_mask",
+            default="m3ae-text",
+            grid=TEXT_GRID,
+            cues=TEXT_CUES,
+            must=frozenset({"words"}),
+        ),
+    )
+
+    text_mask: str | None = option("Mask of the texts of images, by name", default="m3ae-text", panel="Text")
+    size: int | None = option(
+        "Side of the frames in pixels, a multiple of 16",
+        default=224,
+        least=16,
+        multiple=16,
+        panel="Video, also with sound",
+    )
+    length: int | None = option("Tokens of a row", default=64, least=4, panel="Text")
+    texts: str | None = option(
+        "Roles of the texts of images, such as question,answer", default="those that there are", panel="Text"
+    )
+
+    def chosen(self) -> ImageTextData:
+        """The images' size, and the texts and their length."""
+        texts = None if self.texts is None else tuple(self.texts.split(","))
+        return ImageTextData(**given(size=self.size, length=self.length, text=texts))
+
+
+def figures(data: DataConfig[Any], location: str | Path) -> ImageTextFigures:
+    """Figures of images with texts."""
+    if not isinstance(data, ImageTextData):
+        raise TypeError(f"figures of images with texts need an ImageTextData, got {type(data).__name__}")
+    store, info = opened(location), read_dataset_json(location)
+    facts = tokenizer_facts(store.location, info)
+    text = TextFigures(length=data.length, tokenizer=read_tokenizer(store, facts), mask_id=facts.mask, packed=False)
+    image = ImageFigures(grid=data.grids["image"], label_names=label_names(info))
+    return ImageTextFigures(image=image, text=text)
+
+
+IMAGE_TEXT = Modality(
+    name="image-text",
+    unit="image",
+    units="images",
+    kinds=(IMAGE.name, TEXTS.name),
+    encoder=ImageTextEncoder,
+    trial=ImageTextTrial,
+    figures=figures,
+    works={},
+    stages={
+        "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),
+        "convert": ("Cropping, resizing and rows", "a smaller output, shorter rows, or more cores would help"),
+        "mask": ("Masks", "a simpler mask, or more worker processes would help"),
+    },
+)

@@ -1,0 +1,77 @@
+"""Figures of images with texts: the image and its text, what the encoder sees of both, and what a model predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...pipelines.modalities.image_text.batch import ImageTextBatch
+from .card import Card, Facts, Figure, Picture, Pictures
+from .image import ImageFigures
+from .pictures import data_uri
+from .text import TextFigures
+from .words import plural
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextFigures:
+    """Of images and rows of texts, by the figures of each."""
+
+    image: ImageFigures
+    text: TextFigures
+
+    def about(self, batch: ImageTextBatch) -> tuple[str, dict[str, str]]:
+        """A description of the images, of the rows, and of their tokens."""
+        n, (h, w), (ph, pw) = len(batch), self.image.grid.shape, self.image.grid.patch
+        real = int(batch.text.valid.sum())
+        lede = (
+            f"{plural(n, 'image')} with text, as the training loop receives {'it' if n == 1 else 'them'}: cropped, "
+            "resized, cut into tokens, and each part masked on its own. A token of an image is a patch of "
+            f"{ph} x {pw} pixels; one of a text is a word or a part of one."
+        )
+        return lede, {
+            "size": f"{h * ph} x {w * pw} pixels",
+            "tokens": f"of an image {h} x {w}, of a row of text {batch.text.tokens.shape[1]:,}",
+            "padding": f"{1 - real / max(batch.text.tokens.numel(), 1):.1%} of the tokens of texts",
+        }
+
+    def sample(self, batch: ImageTextBatch, i: int) -> Card:
+        """The image and its row of text, with what the encoder sees of them, and the box of a phrase."""
+        seen, read = self.image.sample(batch.pictures, i), self.text.sample(batch.texts, i)
+        parts = (("Image", seen, batch.image_mask), ("Text", read, batch.text_mask))
+        facts = [
+            Facts(title=title, items=one.facts[0].items) for title, one, mask in parts if mask is not None and one.facts
+        ]
+        missing = [f"The loader was built without a mask of the {title.lower()}." for title, _, m in parts if m is None]
+        return Card(
+            key=batch.key[i],
+            words=f"{seen.words}; {read.words.partition(',')[0]}",
+            label=seen.label,
+            facts=tuple(facts),
+            figures=(*self._boxed(batch, i, seen.figures), *read.figures),
+            missing=tuple(missing),
+            icon=seen.icon,
+        )
+
+    def compared(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
+        """Image and text as they were, and with the model's predictions of what was hidden."""
+        image = self.image.compared(batch.pictures, made.pictures, i)
+        text = self.text.compared(batch.texts, made.texts, i)
+        return replace(image, figures=(*image.figures, *text.figures))
+
+    def _boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
+        """The figures, with one of what the phrase refers to if it has a box."""
+        box = batch.box[i].cpu().numpy()
+        if np.isnan(box).any():
+            return figures
+        height, width = batch.image.shape[1:3]
+        x0, y0, x1, y1 = (box * [width, height, width, height]).round(1).tolist()
+        picture = Picture(
+            uri=data_uri(batch.image[i].cpu().numpy()),
+            alt=f"box in {batch.key[i]}",
+            outline=f"M{x0} {y0}H{x1}V{y1}H{x0}z",
+            columns=width,
+            rows=height,
+        )
+        return (*figures, Pictures(items=(picture,), across=1, title="The phrase", words="The box it refers to."))

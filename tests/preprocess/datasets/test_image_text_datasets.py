@@ -1,0 +1,247 @@
+"""Sets of images with texts: publishers' layouts of small files, others refused by name, and questions from WordNet."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from maskstream.preprocess import DATASETS
+from maskstream.preprocess.datasets.image_text.answers import answer_labels
+from maskstream.preprocess.datasets.image_text.easy_vqa import Question
+from maskstream.preprocess.datasets.image_text.stamps_knowledge import noun_of
+from maskstream.preprocess.datasets.image_text.wordnet import WordNet
+from maskstream.preprocess.source import Source
+from maskstream.shards.errors import DatasetError
+
+
+def picture(path, tint=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((8, 8, 3), tint, np.uint8))
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+def refused(name, root):
+    with pytest.raises(DatasetError) as caught:
+        DATASETS[name](root)
+    return str(caught.value)
+
+
+def rad(number, answer="yes", split="train"):
+    return {
+        "qid": number,
+        "image_name": f"synpic{number}.jpg",
+        "image_organ": "HEAD",
+        "question": "Is there a mass?",
+        "answer": answer,
+        "answer_type": "CLOSED" if answer in ("yes", "no") else "OPEN",
+        "phrase_type": "freeform",
+        "image_case_url": "https://medpix.example/1",
+        "split": split,
+    }
+
+
+def test_vqa_rad_as_its_publisher_writes_it(tmp_path):
+    write(tmp_path / "trainset.json", [rad(1), rad(2, "No"), rad(3, "left lung")])
+    write(tmp_path / "testset.json", [rad(4, "LEFT LUNG"), rad(5, "never seen")])
+    for number in (1, 2, 3, 4, 5):
+        picture(tmp_path / f"images/synpic{number}.jpg")
+    dataset = DATASETS["vqa-rad"](tmp_path)
+    assert dataset.modality == "image-text"
+    assert dataset.label_names == ("left lung", "no", "yes")
+    assert {split: [source.label for source in of] for split, of in dataset.splits.items()} == {
+        "train": [2, 1, 0],
+        "test": [0, -1],
+    }
+    first = dataset.splits["train"][0]
+    assert first.path == tmp_path / "images/synpic1.jpg"
+    assert (first.meta["question"], first.meta["answer"], first.meta["answer_type"]) == (
+        "Is there a mass?",
+        "yes",
+        "CLOSED",
+    )
+
+
+def slake_row(number, language="en"):
+    return {
+        "img_id": number,
+        "img_name": f"xmlab{number}/source.jpg",
+        "question": "What modality is used?",
+        "answer": "MRI",
+        "q_lang": language,
+        "location": "Abdomen",
+        "modality": "MRI",
+        "answer_type": "OPEN",
+        "base_type": "vqa",
+        "content_type": "Modality",
+        "triple": ["vhead", "_", "_"],
+        "qid": number,
+    }
+
+
+def test_slake_in_english_and_a_missing_picture(tmp_path):
+    for name in ("train", "validate", "test"):
+        write(tmp_path / f"{name}.json", [slake_row(1), slake_row(2, "zh"), slake_row(3)])
+    picture(tmp_path / "imgs/xmlab1/source.jpg")
+    dataset = DATASETS["slake"](tmp_path)
+    assert {split: len(of) for split, of in dataset.splits.items()} == {"train": 1, "val": 1, "test": 1}
+    assert [reject.source for reject in dataset.missing["val"]] == ["validate/3"]
+    assert dataset.splits["train"][0].meta["content_type"] == "Modality"
+
+
+def test_pathvqa_of_json_and_its_pickles_refused_with_the_remedy(tmp_path):
+    for split in ("train", "val", "test"):
+        write(tmp_path / f"qas/{split}/{split}_qa.pkl", "no pickle is opened")
+    message = refused("pathvqa", tmp_path)
+    assert "only train_qa.pkl, a pickle" in message
+    assert "json.dump(pickle.load(" in message
+    for split in ("train", "val", "test"):
+        row = {
+            "image": f"{split}_0422",
+            "question": "Where are liver stem cells located?",
+            "answer": "canals of hering",
+        }
+        write(tmp_path / f"qas/{split}/{split}_qa.json", [row])
+        picture(tmp_path / f"images/{split}/{split}_0422.jpg")
+    dataset = DATASETS["pathvqa"](tmp_path)
+    assert dataset.label_names == ("canals of hering",)
+    assert dataset.splits["val"][0].path == tmp_path / "images/val/val_0422.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "why"),
+    [
+        ("vqa-rad", {"trainset.json": [rad(1)]}, "there is no"),
+        ("vqa-rad", {"trainset.json": {"a": 1}, "testset.json": [rad(1)]}, "is no list of questions"),
+        (
+            "vqa-rad",
+            {"trainset.json": [{"question": "x"}], "testset.json": [rad(1)]},
+            "entry 0 has no answer, image_name",
+        ),
+        ("vqa-rad", {"trainset.json": ["x"], "testset.json": [rad(1)]}, "'x', no object"),
+        ("vqa-rad", {"trainset.json": "{", "testset.json": [rad(1)]}, "is no JSON"),
+        ("slake", {"train.json": [rad(1)], "validate.json": [rad(1)], "test.json": [rad(1)]}, "has no img_name"),
+        ("m3ae-style", {"roco/train/radiology/captions.txt": "ROCO_1 a caption without a tab"}, "line 1 has no tab"),
+        ("m3ae-style", {"captions.txt": "x"}, "neither ROCO's captions nor MedICaT's list"),
+    ],
+)
+def test_another_layout_is_refused_by_name(tmp_path, name, files, why):
+    for path, value in files.items():
+        write(tmp_path / path, value)
+    message = refused(name, tmp_path)
+    assert why in message
+    assert str(tmp_path) in message
+    assert "ROOT/" in message
+
+
+MEDICAT = "medicat/release/s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"
+
+
+def test_roco_and_medicat_as_m3ae_has_them(tmp_path):
+    for split in ("train", "val", "test"):
+        folder = tmp_path / f"roco/{split}/radiology"
+        lines = ["ROCO_00001\t Axial  CT of the\u00a0chest. ", "ROCO_00002\ttoo short"]
+        write(folder / "captions.txt", "\n".join(lines) + "\n")
+        picture(folder / "images/ROCO_00001.jpg")
+        picture(folder / "images/ROCO_00002.jpg")
+    figures = [
+        {
+            "pdf_hash": f"{n:040x}",
+            "fig_uri": "4-Figure3-1.png",
+            "s2_caption": "Figure 3: chest X-ray of a patient",
+            "s2orc_references": ["see Fig. 3", "as Figure 3 shows, both lungs are clear"] if n % 2 else None,
+            "radiology": n != 5,
+        }
+        for n in range(60)
+    ]
+    write(tmp_path / MEDICAT, "\n".join(map(json.dumps, figures)))
+    for n in range(60):
+        picture(tmp_path / f"medicat/release/figures/{n:040x}_4-Figure3-1.png")
+    dataset = DATASETS["m3ae-style"](tmp_path)
+    sources = [source for of in dataset.splits.values() for source in of]
+    by_id = {source.id: source for source in sources}
+    assert by_id["roco/val/ROCO_00001"].meta == {"caption": ["Axial CT of the chest."]}
+    assert not any("ROCO_00002" in name for name in by_id)
+    medicat = [source for source in sources if source.id.startswith("medicat/")]
+    assert len(medicat) == 59
+    assert Counter(len(source.meta["caption"]) for source in medicat) == {1: 30, 3: 29}
+    one = next(source for source in medicat if f"{1:040x}" in source.id)
+    assert one.meta["caption"] == [
+        "Figure 3: chest X-ray of a patient",
+        "see Fig. 3",
+        "as Figure 3 shows, both lungs are clear",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "kind", "told"),
+    [
+        ("what is the blue shape?", "circle", "shape", {"blue", "circle"}),
+        ("what color is the rectangle?", "teal", "colour", {"teal", "rectangle"}),
+        ("is there a red shape?", "yes", "yes/no", {"red"}),
+        ("is there a red shape?", "no", "yes/no", set()),
+        ("is there not a red shape?", "no", "yes/no", {"red"}),
+        ("is no triangle present?", "yes", "yes/no", set()),
+        ("is no triangle present?", "no", "yes/no", {"triangle"}),
+    ],
+)
+def test_what_a_question_of_easy_vqa_tells(text, answer, kind, told):
+    question = Question(image=0, text=text, answer=answer)
+    assert (question.kind, question.told) == (kind, told)
+
+
+def test_frequent_answers_of_train_are_the_classes():
+    def source(answer):
+        return Source(id="x", path=Path("x"), meta={"answer": answer})
+
+    splits = {"train": [source("b"), source("B "), source(["a", "c"]), source("a")], "val": [source("c"), source("b")]}
+    names, labelled = answer_labels(splits)
+    assert names == ("a", "b")
+    assert [one.label for one in labelled["train"]] == [1, 1, 0, 0]
+    assert [one.label for one in labelled["val"]] == [-1, 1]
+    splits["train"].append(source("d"))
+    assert answer_labels(splits, least=2)[0] == ("a", "b")
+
+
+NOUNS = """  1 This is a licence line.
+00000010 03 n 01 animal 0 000 | a living thing; "it moves"
+00000020 05 n 02 feline 0 felid 0 001 @ 00000010 n 0000 | a hunter with claws
+00000030 05 n 01 big_cat 0 002 @ 00000020 n 0000 %p 00000040 n 0000 | a large one
+00000040 08 n 01 tail 0 000 | the rear part
+"""
+INDEX = """  1 This is a licence line.
+animal n 1 0 1 1 00000010
+feline n 1 1 @ 1 0 00000020
+big_cat n 1 2 @ %p 1 0 00000030
+tail n 2 0 2 1 00000040 00000010
+"""
+
+
+def test_wordnet_is_read_in_its_own_format(tmp_path):
+    write(tmp_path / "data.noun", NOUNS)
+    write(tmp_path / "index.noun", INDEX)
+    net = WordNet.read(tmp_path)
+    cat = net.first("Big cat")
+    assert (cat.word, cat.gloss, [net.synsets[part].word for part in cat.parts]) == ("big cat", "a large one", ["tail"])
+    assert [one.word for one in net.all_above(cat)] == ["feline", "animal"]
+    assert net.first("animal").gloss == "a living thing"
+    assert net.first("dog") is None
+    assert net.first("tail").word == "tail"
+    write(tmp_path / "data.noun", "something else")
+    with pytest.raises(DatasetError, match=r"no data\.noun"):
+        WordNet.read(tmp_path)
+
+
+def test_the_noun_of_a_caption():
+    assert [noun_of(one) for one in ("A lion.", "An onion!", "Two cats.", "the Moon")] == [
+        "lion",
+        "onion",
+        "two cats",
+        "moon",
+    ]
