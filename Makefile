@@ -28,7 +28,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-services attack lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-services attack docs lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ $(VENV)/.dev: $(VENV)/.done
 $(VENV)/.services: $(VENV)/.dev tests/services/install.sh
 	@echo "installing the servers of the tests"
 	@$(PIP) install -q --group services && tests/services/install.sh $(VENV) && touch $@
+
+$(VENV)/.docs: $(VENV)/.done
+	@echo "installing what makes the documentation"
+	@$(PIP) install -q --group docs && touch $@
 
 $(VENV)/.bench: $(VENV)/.done
 	@echo "installing the readers to compare with"
@@ -114,6 +118,9 @@ test-services: $(VENV)/.services  ## the tests against real servers, which it in
 
 attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name STORE=s3 EXECUTOR=ray]: damage, kills and hostile data, and what came of them (docs/robustness.md)
 	$(BIN)/python -m tests.attacks -n $(N) --seed $(SEED) --store $(STORE) --executor $(EXECUTOR) $(ATTACK)
+
+docs: $(VENV)/.docs  ## runs/site: the documentation as a site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "open runs/site/index.html"
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
