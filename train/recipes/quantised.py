@@ -70,7 +70,7 @@ def vqframes_tiny() -> Recipe[VideoBatch]:
         ),
         model=VideoVQConfig(),
         optimiser=vq_tiny().optimiser,
-        schedule=ScheduleConfig(base_lr=1.28e-1, min_lr=1.28e-3, warmup=0.05, steps=1000),
+        schedule=ScheduleConfig(base_lr=1.28e-1, min_lr=1.28e-3, warmup=0.05, steps=500),
     )
 
 
