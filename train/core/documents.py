@@ -56,22 +56,41 @@ class Documents:
             penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
         )
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What the tokens see of their documents: q, k, v and the result are (T, H, d)."""
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, asked: Tensor | None = None) -> Tensor:
+        """What tokens see of their documents: k and v are (T, H, d), q and the result (T, H, d).
+
+        asked: int64 (K,), ascending, on a CPU: only these tokens ask; q and the result are then (K, H, d).
+        """
         if self.turns is not None:
-            q, k = rotated(q, *self.turns), rotated(k, *self.turns)
+            cosine, sine = self.turns
+            k = rotated(k, cosine, sine)
+            q = rotated(q, cosine, sine) if asked is None else rotated(q, cosine[asked], sine[asked])
         if q.is_cuda and self.penalty is None and q.dtype in _HALF:
             return self._fused(q, k, v)
         lengths = self.edges.diff().tolist() if self.lengths is None else self.lengths
-        penalty = None if self.penalty is None else self.penalty.to(q.dtype)
-        parts = (x.transpose(0, 1)[None].split_with_sizes(lengths, 2) for x in (q, k, v))
+        asking, penalties = self._asking(lengths, asked, q.dtype)
+        queries = q.transpose(0, 1)[None].split_with_sizes(asking, 2)
+        keys, values = (x.transpose(0, 1)[None].split_with_sizes(lengths, 2) for x in (k, v))
         seen = [
-            F.scaled_dot_product_attention(
-                a, b, c, attn_mask=None if penalty is None else penalty[None, :, : a.shape[2], : a.shape[2]]
-            )
-            for a, b, c in zip(*parts, strict=True)
+            F.scaled_dot_product_attention(a, b, c, attn_mask=penalty)
+            for a, b, c, penalty in zip(queries, keys, values, penalties, strict=True)
+            if a.shape[2]
         ]
         return torch.cat(seen, dim=2)[0].transpose(0, 1)
+
+    def _asking(
+        self, lengths: list[int], asked: Tensor | None, dtype: torch.dtype
+    ) -> tuple[list[int], list[Tensor | None]]:
+        """How many tokens of each document ask, and the penalties of their logits: (1, H, asking, length)."""
+        penalty = None if self.penalty is None else self.penalty.to(dtype)[None]
+        if asked is None:
+            return lengths, [None if penalty is None else penalty[:, :, :n, :n] for n in lengths]
+        document = torch.bucketize(asked, self.edges[1:].long(), right=True)
+        asking = torch.bincount(document, minlength=len(lengths)).tolist()
+        if penalty is None:
+            return asking, [None] * len(lengths)
+        places = (asked - self.edges.long()[document]).split(asking)
+        return asking, [penalty[:, :, place, :n] for place, n in zip(places, lengths, strict=True)]
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same by the kernel of FlashAttention for documents of different lengths."""

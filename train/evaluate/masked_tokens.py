@@ -59,7 +59,7 @@ def masked_token_losses(model: TokenModel, measured: Iterable[TextBatch], counts
     losses, right, found = [], [], []
     for batch in measured:
         hidden = hidden_tokens(batch)
-        logits = model.logits(model.encode(batch)[hidden.place])
+        logits = model.logits(model.encode(batch, hidden.place))
         losses.append(F.cross_entropy(logits.float(), hidden.label, reduction="none"))
         right.append(logits.argmax(dim=-1) == hidden.label)
         found.append(neighbours(batch))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...pipelines.modalities.text.batch import TextBatch
 from ..core.losses import Losses, Part, weighted
 from ..core.model import Grids
-from ..tokens.ids import mask_of
+from ..tokens.ids import hidden_tokens, mask_of
 from .token_blocks import FeedForward
 from .token_model import TokenModel, TokenModelConfig, init_normal
 
@@ -50,15 +50,16 @@ class RetroModel(TokenModel):
 
     def loss(self, batch: TextBatch) -> Losses:
         """The cross-entropies of the encoder's hidden tokens and of all tokens that the decoder predicts, in nats."""
-        encoded = self.encode(batch)
+        hidden, first = hidden_tokens(batch), batch.unpadded.cu_seqlens[:-1].long()
+        encoded = self.encode(batch, torch.cat((first, hidden.place)))
         parts = {
-            "masked tokens": self.masked_loss(batch, encoded),
-            "decoded tokens": self.decoded_loss(batch, encoded),
+            "masked tokens": self.masked_loss(batch, hidden, encoded[len(first) :]),
+            "decoded tokens": self.decoded_loss(batch, encoded[: len(first)]),
         }
         return Losses(parts=parts)
 
-    def decoded_loss(self, batch: TextBatch, encoded: Tensor) -> Part:
-        """The cross-entropy of all tokens but the first and the last of each text, from the encoder's output (T, D)."""
+    def decoded_loss(self, batch: TextBatch, sentence: Tensor) -> Part:
+        """The cross-entropy of all tokens but the first and the last of each text, from sentence vectors (B, D)."""
         unpadded = batch.unpadded
         edges = unpadded.cu_seqlens.long()
         rows, length = batch.tokens.shape
@@ -72,7 +73,7 @@ class RetroModel(TokenModel):
                 "the batch's mask does not say what the decoder attends to; use masks.DecoderRows(encoder=...)"
             )
         n = unpadded.longest
-        decoded = self.decode(batch.tokens[:, :n], encoded[edges[:-1]], attend[:, :n, :n])
+        decoded = self.decode(batch.tokens[:, :n], sentence, attend[:, :n, :n])
         made = decoded[unpadded.index // length, unpadded.index % length]
         weight = torch.ones(len(made), device=made.device)
         weight[edges[:-1]] = weight[edges[1:] - 1] = 0

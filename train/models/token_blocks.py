@@ -18,7 +18,7 @@ NormAt = Literal["pre", "post"]
 
 
 class DocumentAttention(nn.Module):
-    """Self-attention of tokens (T, D) within their documents."""
+    """Self-attention of tokens (T, D) within their documents; see `Documents.attention` for `asked`."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -26,9 +26,15 @@ class DocumentAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, documents: Documents) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        return cast(Tensor, self.out(documents.attention(q, k, v).flatten(1)))
+    def forward(self, x: Tensor, documents: Documents, asked: Tensor | None = None) -> Tensor:
+        if asked is None:
+            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        else:
+            width = x.shape[-1]
+            weights, biases = (part.split([width, 2 * width]) for part in (self.qkv.weight, self.qkv.bias))
+            q = F.linear(x[asked], weights[0], biases[0]).unflatten(-1, (self.heads, -1))
+            k, v = F.linear(x, weights[1], biases[1]).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        return cast(Tensor, self.out(documents.attention(q, k, v, asked).flatten(1)))
 
 
 class FeedForward(nn.Module):
@@ -51,7 +57,9 @@ class FeedForward(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """A transformer block over documents (T, D)."""
+    """A transformer block over documents (T, D). asked: int64 (K,), ascending: only these tokens are computed, from all
+    of their documents, and the result is (K, D).
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, *, norm: NormAt, gated: bool, eps: float) -> None:
         super().__init__()
@@ -61,11 +69,12 @@ class TokenBlock(nn.Module):
         self.mlp = FeedForward(width, hidden, gated=gated)
         self.norm2 = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, x: Tensor, documents: Documents) -> Tensor:
+    def forward(self, x: Tensor, documents: Documents, asked: Tensor | None = None) -> Tensor:
+        own = x if asked is None else x[asked]
         if self.post:
-            x = self.norm1(x + self.attention(x, documents))
+            x = self.norm1(own + self.attention(x, documents, asked))
             return cast(Tensor, self.norm2(x + self.mlp(x)))
-        x = x + self.attention(self.norm1(x), documents)
+        x = own + self.attention(self.norm1(x), documents, asked)
         return cast(Tensor, x + self.mlp(self.norm2(x)))
 
 

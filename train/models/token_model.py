@@ -3,7 +3,8 @@
 Shapes: B rows of up to L tokens, T tokens of all documents, K of them hidden, D channels.
 
 All layers but attention see the T tokens as one sequence, attention sees documents (train/core/documents.py), and the
-head sees the K hidden tokens alone. So neither padding nor visible tokens cost what is not needed of them.
+head sees the K hidden tokens alone. On a CPU the last layer, too, computes them alone, from the keys and values of all.
+So neither padding nor visible tokens cost what is not needed of them.
 """
 
 from __future__ import annotations
@@ -123,12 +124,12 @@ class TokenModel(Model[TextBatch]):
 
     def loss(self, batch: TextBatch) -> Losses:
         """The cross-entropy of the hidden tokens' ids in nats, the mean over those of the whole batch."""
-        return Losses(parts={"masked tokens": self.masked_loss(batch, self.encode(batch))})
-
-    def masked_loss(self, batch: TextBatch, encoded: Tensor) -> Part:
-        """The cross-entropy of the hidden tokens' ids, from the encoder's output (T, D), as a part of the loss."""
         hidden = hidden_tokens(batch)
-        errors = F.cross_entropy(self.logits(encoded[hidden.place]), hidden.label, reduction="none")
+        return Losses(parts={"masked tokens": self.masked_loss(batch, hidden, self.encode(batch, hidden.place))})
+
+    def masked_loss(self, batch: TextBatch, hidden: HiddenTokens, encoded: Tensor) -> Part:
+        """The cross-entropy of the hidden tokens' ids in nats, from the encoder's output for them (K, D)."""
+        errors = F.cross_entropy(self.logits(encoded), hidden.label, reduction="none")
         if self.training and self.config.classes:
             self._count(batch, hidden, errors.detach())
         return weighted(errors, hidden.weight)
@@ -155,19 +156,23 @@ class TokenModel(Model[TextBatch]):
         self.class_sums.zero_()
         return self.class_scores
 
-    def encode(self, batch: TextBatch) -> Tensor:
-        """The encoder's output (T, D) for the ids that the mask has; for the true ids where the batch has no mask."""
+    def encode(self, batch: TextBatch, at: Tensor | None = None) -> Tensor:
+        """The encoder's output (T, D) for the ids that the mask has; for the true ids where the batch has no mask.
+
+        at: int64 (K,), the places among the T tokens of which the output (K, D) is wanted; None for all.
+        """
         if batch.mask is not None:
             mask_of(batch)
         unpadded = batch.unpadded
         return self.encode_ids(
-            unpadded.gathered(batch.inputs), unpadded.positions, unpadded.cu_seqlens, unpadded.longest
+            unpadded.gathered(batch.inputs), unpadded.positions, unpadded.cu_seqlens, unpadded.longest, at
         )
 
-    def encode_ids(self, ids: Tensor, places: Tensor, edges: Tensor, longest: int) -> Tensor:
+    def encode_ids(self, ids: Tensor, places: Tensor, edges: Tensor, longest: int, at: Tensor | None = None) -> Tensor:
         """The encoder's output (T, D) for ids int (T,) at `places` of their documents, which have the `edges`.
 
-        ValueError for a document that is longer than the model's longest.
+        at: see `encode`. A CUDA device computes all tokens and returns those, since its kernel of attention knows no
+        others. ValueError for a document that is longer than the model's longest.
         """
         if longest > self.embed.length:
             raise ValueError(
@@ -179,9 +184,13 @@ class TokenModel(Model[TextBatch]):
             edges, longest, places, positions=c.positions, heads=c.heads, channels=c.width // c.heads
         )
         x = self.embed(ids, places)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, documents)
-        return cast(Tensor, self.last(x))
+        if at is None or x.is_cuda or not len(at):
+            x = cast(Tensor, self.last(self.blocks[-1](x, documents)))
+            return x if at is None else x[at]
+        asked, order = at.unique(return_inverse=True)
+        return cast(Tensor, self.last(self.blocks[-1](x, documents, asked)))[order]
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of ids (..., vocabulary) of encoded tokens (..., D)."""
@@ -190,7 +199,7 @@ class TokenModel(Model[TextBatch]):
     def reconstructed(self, batch: TextBatch) -> TextBatch:
         """The batch with each hidden token replaced by the most probable id."""
         hidden = hidden_tokens(batch)
-        ids = self.logits(self.encode(batch)[hidden.place]).argmax(dim=-1).int()
+        ids = self.logits(self.encode(batch, hidden.place)).argmax(dim=-1).int()
         tokens = batch.tokens.flatten().clone()
         counts = hidden.weight > 0
         tokens[hidden.index[counts]] = ids[counts]

@@ -34,11 +34,9 @@ def test_every_parameter_learns_and_the_decoder_teaches_the_sentence_vector(batc
     model(batch).loss().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
-    encoded = torch.randn(39, 32, dtype=torch.float64, requires_grad=True)
-    part = model.decoded_loss(batch, encoded)
-    part.total.backward()
-    rows = encoded.grad.abs().sum(1) > 0
-    assert rows.nonzero()[:, 0].tolist() == batch.unpadded.cu_seqlens[:-1].tolist()
+    sentence = torch.randn(len(ONE_EACH), 32, dtype=torch.float64, requires_grad=True)
+    model.decoded_loss(batch, sentence).total.backward()
+    assert (sentence.grad.abs().sum(1) > 0).all()
 
 
 def test_a_position_does_not_see_its_own_token(batch):

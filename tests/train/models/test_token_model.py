@@ -35,6 +35,24 @@ def test_a_document_is_encoded_the_same_whatever_stands_beside_it(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_chosen_tokens_alone_are_computed_as_among_all(kind):
+    batch = made_up(((5, 9), (12,), (3, 4)))
+    model = built(batch, **kind)
+    chosen = torch.tensor([16, 2, 25, 2, 18])  # none of the second and of the fourth document
+    model.encode(batch)[chosen].square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    computed = []
+    model.blocks[-1].mlp.register_forward_pre_hook(lambda _, inputs: computed.append(len(inputs[0])))
+    found = model.encode(batch, chosen)
+    found.square().sum().backward()
+    assert computed == [4]
+    assert torch.allclose(found, model.encode(batch)[chosen], atol=1e-12)
+    for name, gradient in expected.items():
+        assert torch.allclose(model.get_parameter(name).grad, gradient, atol=1e-10), name
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_order_of_tokens_matters(kind):
     batch = made_up(((6,),))
     model = built(batch, **kind)
