@@ -26,14 +26,10 @@ from .token_model import TokenModel, TokenModelConfig, init_normal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetroModelConfig(TokenModelConfig):
-    """The sizes of a RetroMAE; the decoder's layer has those of a layer of the encoder."""
+    """The sizes of a RetroMAE; the decoder's layer has those of a layer of the encoder.
 
-    def __post_init__(self) -> None:
-        TokenModelConfig.__post_init__(self)
-        if self.positions != "learned":
-            raise ValueError(
-                f"the decoder asks with vectors of places, so positions='learned' is legal, got {self.positions!r}"
-            )
+    The decoder asks with vectors of places: the encoder's where it has learned ones, otherwise its own.
+    """
 
     def make(self, grids: Grids) -> RetroModel:
         """See ModelConfig."""
@@ -46,7 +42,10 @@ class RetroModel(TokenModel):
     def __init__(self, config: TokenModelConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.decoder = EnhancedDecoder(config.width, config.heads, config.mlp_ratio * config.width, config.eps)
-        init_normal(self.decoder)
+        self.places = None if self.embed.places is not None else nn.Embedding(self.embed.length, config.width)
+        init_normal(self.decoder, config.width)
+        if self.places is not None:
+            init_normal(self.places, config.width)
 
     def loss(self, batch: TextBatch) -> Losses:
         """The cross-entropies of the encoder's hidden tokens and of all tokens that the decoder predicts, in nats."""
@@ -86,10 +85,11 @@ class RetroModel(TokenModel):
         """The decoder's output (B, N, D) for true ids (B, N), sentence vectors (B, D) and attend bool (B, N, N)."""
         places = torch.arange(ids.shape[1], device=ids.device)
         known = self.embed(ids, places.expand_as(ids))
+        if self.places is not None:
+            known = known + self.places(places)
         seen = torch.cat((sentence[:, None].to(known.dtype), known[:, 1:]), dim=1)
-        if self.embed.places is None:
-            raise ValueError("the decoder asks with vectors of places, and the model has none")
-        asked = self.embed.places(places) + sentence[:, None]
+        table = cast(nn.Embedding, self.embed.places if self.places is None else self.places)
+        asked = table(places) + sentence[:, None]
         return cast(Tensor, self.decoder(asked, seen, attend))
 
 

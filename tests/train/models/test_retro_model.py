@@ -29,8 +29,9 @@ def test_the_decoder_predicts_all_tokens_but_the_first_and_the_last(batch):
     assert losses.parts["masked tokens"].weight.item() == batch.mask.masked.sum().item()
 
 
-def test_every_parameter_learns_and_the_decoder_teaches_the_sentence_vector(batch):
-    model = built(batch)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_every_parameter_learns_and_the_decoder_teaches_the_sentence_vector(batch, positions):
+    model = built(batch, positions=positions)
     model(batch).loss().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -39,8 +40,9 @@ def test_every_parameter_learns_and_the_decoder_teaches_the_sentence_vector(batc
     assert (sentence.grad.abs().sum(1) > 0).all()
 
 
-def test_a_position_does_not_see_its_own_token(batch):
-    model = built(batch).eval()
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_a_position_does_not_see_its_own_token(batch, positions):
+    model = built(batch, positions=positions).eval()
     ids, attend = batch.tokens[:, :20].clone(), batch.mask.attend[:, :20, :20]
     sentence = torch.randn(3, 32, dtype=torch.float64)
     before = model.decode(ids, sentence, attend)
@@ -58,5 +60,3 @@ def test_what_it_cannot_read_is_refused(batch):
     mask = Padded(mask=Replace(mask=Tokens(), mask_id=MASK_ID, vocabulary=VOCABULARY))
     with pytest.raises(ValueError, match=r"masks\.DecoderRows"):
         built(batch)(made_up(ONE_EACH, mask=mask))
-    with pytest.raises(ValueError, match="positions='learned'"):
-        built(batch, positions="alibi")
