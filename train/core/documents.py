@@ -89,7 +89,7 @@ class Documents:
         asking = torch.bincount(document, minlength=len(lengths)).tolist()
         if penalty is None:
             return asking, [None] * len(lengths)
-        places = (asked - self.edges.long()[document]).split(asking)
+        places = (asked - self.edges.long()[document]).split_with_sizes(asking)
         return asking, [penalty[:, :, place, :n] for place, n in zip(places, lengths, strict=True)]
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

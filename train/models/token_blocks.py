@@ -31,9 +31,9 @@ class DocumentAttention(nn.Module):
             q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         else:
             width = x.shape[-1]
-            weights, biases = (part.split([width, 2 * width]) for part in (self.qkv.weight, self.qkv.bias))
-            q = F.linear(x[asked], weights[0], biases[0]).unflatten(-1, (self.heads, -1))
-            k, v = F.linear(x, weights[1], biases[1]).unflatten(-1, (2, self.heads, -1)).unbind(1)
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(x[asked], weight[:width], bias[:width]).view(len(asked), self.heads, -1)
+            k, v = F.linear(x, weight[width:], bias[width:]).view(len(x), 2, self.heads, -1).unbind(1)
         return cast(Tensor, self.out(documents.attention(q, k, v, asked).flatten(1)))
 
 

@@ -189,7 +189,7 @@ class TokenModel(Model[TextBatch]):
         if at is None or x.is_cuda or not len(at):
             x = cast(Tensor, self.last(self.blocks[-1](x, documents)))
             return x if at is None else x[at]
-        asked, order = at.unique(return_inverse=True)
+        asked, order = torch.unique(at, return_inverse=True)
         return cast(Tensor, self.last(self.blocks[-1](x, documents, asked)))[order]
 
     def logits(self, x: Tensor) -> Tensor:
