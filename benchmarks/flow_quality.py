@@ -48,7 +48,7 @@ from maskstream.pipelines.flow import BatchFlow, Codec, DecodedClip, Dis, FlowSo
 from maskstream.pipelines.flow.cuts import clip_cuts
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid, Tube
 from maskstream.preprocess.encode.video.video import EncodedVideo
-from maskstream.shards.media.key_flow import key_flows
+from maskstream.shards.media.gop_notes import gop_notes
 
 STRIDE, CELL, GOP = 4, 8, 32
 CROP = Crop(x=42, y=0, width=256, height=256)
@@ -89,6 +89,7 @@ def clip_of(video: EncodedVideo, size: int, *, stride: int = STRIDE, crop: Crop 
     """The clip of a video that starts at its first frame."""
     numbers = np.arange(0, FRAMES, stride)
     head = video.index.header_size
+    notes = gop_notes(memoryview(video.data)[head:], WIDTH, HEIGHT)
     decoded = decode_frames(
         video.data[:head],
         memoryview(video.data)[head:],
@@ -96,11 +97,18 @@ def clip_of(video: EncodedVideo, size: int, *, stride: int = STRIDE, crop: Crop 
         numbers,
         size=(WIDTH, HEIGHT),
         vectors_of=Codec().vectors_of(numbers),
-        stored=key_flows(memoryview(video.data)[head:], WIDTH, HEIGHT),
+        stored=notes.flows,
     )
     pixels = np.empty((len(numbers), size, size, 3), dtype=np.uint8)
     to_rgb(decoded.frames, crop, (size, size), pixels)
-    return DecodedClip(pixels=pixels, crop=crop, source=(WIDTH, HEIGHT), frames=numbers, vectors=decoded.vectors)
+    return DecodedClip(
+        pixels=pixels,
+        crop=crop,
+        source=(WIDTH, HEIGHT),
+        frames=numbers,
+        vectors=decoded.vectors,
+        starts=notes.starts,
+    )
 
 
 def on_cells(planes: Floats, cells: int) -> Floats:

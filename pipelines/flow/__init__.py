@@ -4,6 +4,7 @@
     Codec    codec.py    a clip   about 0.05                the `train` profile, strides 4, 8, 12 from a multiple of 4
     Dis      dis.py      a clip   about 0.5                 the clip's pixels
     Lk       lk.py       a batch  about 5, or a device      the batch's pixels
+    Raft     raft.py     a batch  a device                  the batch's pixels, weights, torchvision
 
 All make backward flow in pixels of the output clip, on a grid of cells: a `ClipFlow` of one clip, a `Flow` of a batch.
 A loader's `flow=` takes them by word or as configs, and a `SampleFlow` or `BatchFlow` of one's own (source.py,
@@ -19,6 +20,7 @@ from .dis import dis_flow
 from .files import read_flo, read_kitti, write_flo, write_kitti
 from .lk import Lk
 from .picture import flow_to_image
+from .raft import Raft
 from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "FlowChoice",
     "FlowSource",
     "Lk",
+    "Raft",
     "SampleFlow",
     "ask_for_vectors",
     "codec_flow",

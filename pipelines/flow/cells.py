@@ -23,7 +23,7 @@ _WIDTH, _HEIGHT = 4, 5  # columns of uint8
 def cell_flow(
     fields: Fields,
     ends: npt.NDArray[np.int64],
-    stored: Floats,
+    stored: npt.NDArray[np.int8],
     places: npt.NDArray[np.int64],
     numbers: npt.NDArray[np.int64],
     grid: tuple[int, int],
@@ -36,12 +36,12 @@ def cell_flow(
 ) -> int:
     """Computes flow (K, h, w, 2) and valid (K, h, w) of K pairs from the blocks of K m frames, and fills holes.
 
-    ends (K m,): the end of each frame's blocks in `fields`. stored (S, 3, rows, columns): units of frames that have no
-    blocks; places (K m,): where those of each frame are, or -1. The m frames of a pair are joined. grid: rows and
-    columns of the source's units. window: x, y, width and height of the crop, in units. scale: clip pixels per source
-    pixel in x and y. numbers (K + 1,): frame numbers; a frame that repeats the one before has flow 0. known (K,): set
-    to whether any cell is valid. Returns the number of pairs without a valid cell, or -1 if a block lies outside the
-    frame.
+    ends (K m,): the end of each frame's blocks in `fields`. stored (S, 3, rows, columns): stored flows
+    (`KeyFlow.planes`) of frames that have no blocks; places (K m,): where those of each frame are, or -1. The m frames
+    of a pair are joined. grid: rows and columns of the source's units. window: x, y, width and height of the crop, in
+    units. scale: clip pixels per source pixel in x and y. numbers (K + 1,): frame numbers; a frame that repeats the one
+    before has flow 0. known (K,): set to whether any cell is valid. Returns the number of pairs
+    without a valid cell, or -1 if a block lies outside the frame.
     """
     rows, columns = flow.shape[1:3]
     x, y, width, height = window
@@ -58,7 +58,7 @@ def cell_flow(
             if step > k * steps:
                 units, before = before, units  # so far, the way from the frame before to the pair's first
             if places[step] >= 0:
-                units[:] = stored[places[step]]
+                spread(stored[places[step]], units)
             elif not rasterise(fields, first, ends[step], units):
                 return -1
             first = ends[step]
@@ -132,6 +132,23 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
                 cell = np.uint64(place)  # unsigned, so that numba omits the branch for negative indexes
                 xs[cell], ys[cell], weights[cell] = x, y, 1.0
     return True
+
+
+@kernel
+def spread(planes: npt.NDArray[np.int8], units: Floats) -> None:
+    """Writes a stored flow (3, rows, columns), x and y in quarters of a pixel and the byte of how well a cell is
+    explained, into `units` as `rasterise` does. Cells from 128 on, which are negative as int8, have a vector.
+    """
+    for r in range(units.shape[1]):
+        row = r // 2
+        for c in range(units.shape[2]):
+            column = c // 2
+            if planes[2, row, column] < 0:
+                units[0, r, c] = np.float32(planes[0, row, column]) * np.float32(0.25)
+                units[1, r, c] = np.float32(planes[1, row, column]) * np.float32(0.25)
+                units[2, r, c] = np.float32(1.0)
+            else:
+                units[0, r, c], units[1, r, c], units[2, r, c] = 0.0, 0.0, 0.0
 
 
 @kernel

@@ -29,7 +29,7 @@ from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import SideDataContainer
 
 from ...shards.anchors import ANCHOR_STRIDE
-from ...shards.media.key_flow import CELL, QUARTERS, KeyFlow
+from ...shards.media.key_flow import CELL, KeyFlow
 from ..augment.crop import Crop
 from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow
@@ -55,8 +55,7 @@ Motion = Vectors | KeyFlow
 
 STRIDES = (ANCHOR_STRIDE, 2 * ANCHOR_STRIDE, 3 * ANCHOR_STRIDE)
 """The strides of clips whose flow can be made of vectors."""
-LEAST_KEPT = 128
-"""Cells of a stored flow count as vectors from this value of `KeyFlow.kept` on, of 255."""
+_CELL_UNITS = CELL // UNIT
 
 
 VANISHED = 0.3
@@ -112,6 +111,7 @@ def codec_flow(
     steps: int = 1,
     frames: npt.NDArray[np.int64] | None = None,
     clip: npt.NDArray[np.uint8] | None = None,
+    cuts: npt.NDArray[np.bool_] | None = None,
 ) -> ClipFlow:
     """The backward flow of a clip of size x size pixels, in cells of about `cell` x `cell` pixels.
 
@@ -120,7 +120,8 @@ def codec_flow(
     crop of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
     frames: the T frame numbers; a frame that repeats the one before it has flow 0. clip: the clip's pixels, uint8
     (T, size, size, 3). A pair without any vector gets DIS flow from these pixels; without `clip` it gets the flow of
-    the pair before it. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
+    the pair before it. cuts: bool (T-1,), the pairs between which a scene ends, as far as that is known; there is
+    nothing to search. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
     """
     width, height = source
     pairs = (len(vectors) - 1) // steps
@@ -133,13 +134,16 @@ def codec_flow(
     numbers = np.arange(pairs + 1) if frames is None else frames
     window = (crop.x / UNIT, crop.y / UNIT, crop.width / UNIT, crop.height / UNIT)
     fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in vectors[1:]])
-    stored, places = stored_units(vectors[1:], unit_grid(width, height))
+    stored, places = stored_planes(vectors[1:], unit_grid(width, height))
     scale = (size / crop.width * (-1 if crop.flip else 1), size / crop.height)
     unknown = kernels().cell_flow(
         fields, ends, stored, places, numbers, unit_grid(width, height), window, crop.flip, scale, flow, valid, known
     )
     if unknown < 0:
         raise _outside(width, height)
+    if unknown and cuts is not None:
+        known |= cuts
+        unknown = pairs - int(known.sum())
     return ClipFlow(with_missing_filled(flow, known, cell, clip) if unknown else flow, valid)
 
 
@@ -157,24 +161,22 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
     return grids.transpose(0, 2, 3, 1)
 
 
-def stored_units(
+def stored_planes(
     steps: Sequence[Motion | None], grid: tuple[int, int]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """The stored flows among the steps on a grid of 8 x 8 units, float32 (S, 3, rows, columns) as in `block_grids`, and
-    the place of each step among them, int64 (K,), -1 for none.
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
+    """The planes of the stored flows among the steps, int8 (S, 3, rows, columns), of half as many cells as a grid of
+    units, and the place of each step among them, int64 (K,), -1 for none.
     """
-    flows = [step for step in steps if isinstance(step, KeyFlow)]
+    cells = (grid[0] // _CELL_UNITS, grid[1] // _CELL_UNITS)
     places = np.full(len(steps), -1, dtype=np.int64)
-    units = np.zeros((len(flows), 3, *grid), dtype=np.float32)
-    for place, (number, flow) in enumerate((n, step) for n, step in enumerate(steps) if isinstance(step, KeyFlow)):
-        times = CELL // UNIT
-        if (flow.kept.shape[0] * times, flow.kept.shape[1] * times) != grid:
-            raise ValueError(f"a stored flow has {flow.kept.shape} cells; pass the frames' size as source")
-        places[number] = place
-        planes = np.stack([*(flow.vectors / np.float32(QUARTERS)), flow.kept >= LEAST_KEPT]).astype(np.float32)
-        planes[:2] *= planes[2]
-        units[place] = planes.repeat(times, axis=1).repeat(times, axis=2)
-    return units, places
+    planes: list[npt.NDArray[np.int8]] = []
+    for number, step in enumerate(steps):
+        if isinstance(step, KeyFlow):
+            if step.kept.shape != cells:
+                raise ValueError(f"a stored flow has {step.kept.shape} cells; pass the frames' size as source")
+            places[number] = len(planes)
+            planes.append(step.planes)
+    return np.array(planes, dtype=np.int8).reshape(-1, 3, *cells), places
 
 
 @cache

@@ -1,5 +1,6 @@
 """Scene cuts in clips: pairs of frames of which the later shows nothing of the earlier, whatever the flow says.
 
+In shards whose GOPs say where scenes begin (shards/media/scene_starts.py) they are read (`stored_cuts`), else found.
 Two signs are weighed together. The earlier frame, fetched along the flow, does not correlate with the later one: so it
 is no motion that the flow knows. And their histograms differ: so it is no motion that the flow missed. Codec flow has a
 third sign (`Codec.cuts`), which spares looking at the pixels of other pairs: at a cut hardly any block has a vector.
@@ -7,11 +8,16 @@ third sign (`Codec.cuts`), which spares looking at the pixels of other pairs: at
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
+
+from ...shards.anchors import ANCHOR_STRIDE
 
 SIDE = 64
 """About the side in pixels of the pictures that are compared; each pixel is one of the frame's."""
@@ -42,6 +48,24 @@ def clip_cuts(pixels: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32]) -
     found: npt.NDArray[np.bool_] = scene_cuts(torch.from_numpy(pixels)[None], torch.from_numpy(vectors)[None])[
         0
     ].numpy()
+    return found
+
+
+def stored_cuts(frames: npt.NDArray[np.int64], starts: Mapping[int, bool]) -> npt.NDArray[np.bool_] | None:
+    """Whether a scene begins between the frames `frames` (T,) of each pair, bool (T-1,), as `DecodedClip.starts` says;
+    None where it does not say it of all, or the frame numbers are no multiples of ANCHOR_STRIDE.
+    """
+    numbers = frames.tolist()
+    if not starts or any(number % ANCHOR_STRIDE for number in numbers):
+        return None
+    found = np.zeros(len(numbers) - 1, dtype=np.bool_)
+    for pair, (before, now) in enumerate(pairwise(numbers)):
+        for number in range(before + ANCHOR_STRIDE, now + 1, ANCHOR_STRIDE):
+            begins = starts.get(number)
+            if begins is None:
+                return None
+            if begins:
+                found[pair] = True
     return found
 
 

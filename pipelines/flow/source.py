@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from ...shards.config import Config
 from ..augment.crop import Crop
 from .base import ClipFlow, grid_shape
 from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
-from .cuts import clip_cuts
+from .cuts import clip_cuts, stored_cuts
 from .dis import Preset, check_search, dis_flow
 
 
@@ -30,7 +30,8 @@ class DecodedClip:
 
     pixels: uint8 (T, H, W, 3), RGB. crop: what they show of frames of `source` = (width, height) pixels. frames: int64
     (T,), the frame numbers. vectors: by frame number, the motion of the frames that `vectors_of` asked for, without
-    those that have none: the decoder's vectors, or the stored flow into the first frame of a GOP.
+    those that have none: the decoder's vectors, or the stored flow into the first frame of a GOP. starts: by frame
+    number, whether a scene begins in the ANCHOR_STRIDE frames up to it, where that is stored.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -38,6 +39,7 @@ class DecodedClip:
     source: tuple[int, int]
     frames: npt.NDArray[np.int64]
     vectors: Mapping[int, Motion]
+    starts: Mapping[int, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +74,12 @@ class SampleFlow(FlowSource):
         """The backward flow of one view."""
 
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
-        """Whether a scene ends between the frames of each pair, bool (T-1,): what cuts.py finds, unless a source knows.
+        """Whether a scene ends between the frames of each pair, bool (T-1,): what is stored, else what cuts.py finds.
 
         flow: what `of_clip` made of the clip.
         """
-        return clip_cuts(clip.pixels, flow.vectors)
+        stored = stored_cuts(clip.frames, clip.starts)
+        return clip_cuts(clip.pixels, flow.vectors) if stored is None else stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +134,9 @@ class Codec(SampleFlow):
         )
 
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
-        """Only pairs in which hardly any cell has a vector are looked at, along DIS flow."""
+        """What is stored; else only pairs in which hardly any cell has a vector are looked at, along DIS flow."""
+        if (stored := stored_cuts(clip.frames, clip.starts)) is not None:
+            return stored
         found = np.zeros(len(flow.vectors), dtype=np.bool_)
         for pair in np.flatnonzero(flow.valid.mean((1, 2)) < VANISHED).tolist():
             pixels, vectors = clip.pixels[pair : pair + 2], flow.vectors[pair : pair + 1]
@@ -154,6 +159,7 @@ class Codec(SampleFlow):
             cell=self.cell,
             frames=clip.frames,
             clip=clip.pixels,
+            cuts=stored_cuts(clip.frames, clip.starts),
         )
 
 

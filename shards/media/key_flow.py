@@ -1,8 +1,7 @@
 """The flow that leads back from the first frame of a GOP to the frame DISTANCE before it, beside the GOP's packets.
 
-A frame that starts a GOP has no motion vectors, so preprocessing computes them. They are a `uuid` box (ISO 14496-12,
-sec. 4.2) between the `moof` and the `mdat` of the GOP, which players and demuxers pass over: a clip reads it with the
-GOP, and no request is its own. Its payload, big-endian, after 16 bytes that identify it:
+A frame that starts a GOP has no motion vectors, so preprocessing computes them. They are a box (gop_notes.py). Its
+payload, big-endian, after 16 bytes that identify it:
 
     version u8 = 1   distance u8   rows u16   columns u16   frame u32
     x    int8 (rows, columns)    in quarters of a pixel of the video, what is at p was at p + (x, y)
@@ -15,21 +14,20 @@ Cells have CELL x CELL pixels, and those at the right and lower border may excee
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..anchors import ANCHOR_STRIDE
-from .mp4 import Mp4Error, boxes
+from .mp4 import Mp4Error
 
 CELL = 16
 DISTANCE = ANCHOR_STRIDE
 QUARTERS = 4
 LIMIT = 127
 """The longest component, in quarters of a pixel."""
-_ID = bytes.fromhex("6d61736b73747265616d206b65792066")  # "maskstream key f"
+ID = bytes.fromhex("6d61736b73747265616d206b65792066")  # "maskstream key f"
 _HEAD = struct.Struct(">16sBBHHI")
 _VERSION = 1
 
@@ -47,57 +45,25 @@ class KeyFlow:
     kept: npt.NDArray[np.uint8]
     distance: int = DISTANCE
 
+    @property
+    def planes(self) -> npt.NDArray[np.int8]:
+        """vectors and the bytes of kept, int8 (3, rows, columns)."""
+        return np.concatenate([self.vectors, self.kept.view(np.int8)[None]])
+
 
 def grid_of(width: int, height: int) -> tuple[int, int]:
     """Rows and columns of the cells of a frame."""
     return -(-height // CELL), -(-width // CELL)
 
 
-def key_flow_box(flow: KeyFlow) -> bytes:
-    """The flow as a box."""
+def flow_payload(flow: KeyFlow) -> bytes:
+    """The flow as the payload of a box."""
     rows, columns = flow.kept.shape
-    body = _HEAD.pack(_ID, _VERSION, flow.distance, rows, columns, flow.frame)
-    body += flow.vectors.tobytes() + flow.kept.tobytes()
-    return struct.pack(">I4s", 8 + len(body), b"uuid") + body
+    return _HEAD.pack(ID, _VERSION, flow.distance, rows, columns, flow.frame) + flow.planes.tobytes()
 
 
-def key_flows(data: memoryview, width: int, height: int, whole: int | None = None) -> dict[int, KeyFlow]:
-    """The flows in a run of whole fragments of a video of width x height pixels, by frame number.
-
-    whole: the size of the run in bytes, where `data` is only its beginning, as for `read_fragments`. Boxes of another
-    kind are passed over. Raises Mp4Error for a flow that does not fit the video.
-    """
-    found: dict[int, KeyFlow] = {}
-    try:
-        for kind, _, start, end in boxes(data, 0, len(data) if whole is None else whole):
-            if kind == b"uuid" and data[start : start + len(_ID)] == _ID:
-                flow = _parsed(data[start:end], grid_of(width, height))
-                found[flow.frame] = flow
-    except struct.error as error:
-        raise Mp4Error(f"a fragment is truncated ({error})") from error
-    return found
-
-
-def with_box(fragment: bytes, box: bytes) -> bytes:
-    """A fragment (moof mdat) with a box between the two; the offsets of its packets grow by the size of the box."""
-    (_, _, start, end), *_ = boxes(memoryview(fragment), 0, len(fragment))
-    head = bytearray(fragment[:end])
-    for at in _track_runs(memoryview(fragment), start, end):
-        (flags,) = struct.unpack_from(">I", head, at)
-        if not flags & 0x1:
-            raise Mp4Error("a run of packets has no offset of its own, so no box can stand before them")
-        struct.pack_into(">i", head, at + 8, struct.unpack_from(">i", head, at + 8)[0] + len(box))
-    return bytes(head) + box + fragment[end:]
-
-
-def _track_runs(data: memoryview, start: int, end: int) -> Iterator[int]:
-    """Where the payloads of the `trun` boxes of a `moof` start."""
-    for kind, _, inner, stop in boxes(data, start, end):
-        if kind == b"traf":
-            yield from (at for name, _, at, _ in boxes(data, inner, stop) if name == b"trun")
-
-
-def _parsed(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
+def parsed_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
+    """The flow of a payload; raises Mp4Error for one that does not fit a video of so many rows and columns of cells."""
     if len(body) < _HEAD.size:
         raise Mp4Error(f"the flow of a GOP has {len(body)} bytes, less than its {_HEAD.size} bytes of header")
     _, version, distance, rows, columns, frame = _HEAD.unpack_from(body)

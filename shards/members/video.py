@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..anchors import ANCHOR_STRIDE
-from ..media.key_flow import key_flows
+from ..media.gop_notes import gop_notes
 from ..media.limits import MAX_PIXELS, most_pixels
 from ..media.mp4 import Mp4Error, read_fragments, read_header
 from ..media.video_index import ANCHOR_REACH, GOP_LISTS, HEADER, Int64s, VideoIndex, anchor_reach_of
@@ -132,7 +132,7 @@ def box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     if not np.array_equal(index.anchor_reach, anchor_reach_of(gops, index.size)):
         yield f"{ANCHOR_REACH} in the manifest is not where the packets of every {ANCHOR_STRIDE}th frame end"
     try:
-        key_flows(memoryview(data)[index.header_size :], index.width, index.height)
+        gop_notes(memoryview(data)[index.header_size :], index.width, index.height)
     except Mp4Error as error:
         yield str(error)
 

@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 
 from ....shards.errors import DataError
 from ....shards.format.manifest import Manifest
-from ....shards.media.key_flow import KeyFlow, key_flows
+from ....shards.media.gop_notes import GopNotes, gop_notes
 from ....shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
 from ....shards.media.packet_table import RECORD, packets_name, read_table, records_of
 from ....shards.media.video_index import VideoIndex
@@ -84,9 +84,9 @@ class ClipBytes:
             return self.table
         return read_fragments(memoryview(self.fragments), read_header(self.header), self.whole)
 
-    def key_flows(self, size: tuple[int, int]) -> dict[int, KeyFlow]:
-        """The stored flow into GOPs of frames of size = (width, height), by frame number; none in foreign tars."""
-        return {} if self.table is not None else key_flows(memoryview(self.fragments), *size, self.whole)
+    def notes(self, size: tuple[int, int]) -> GopNotes:
+        """What is stored of GOPs of frames of size = (width, height); nothing in foreign tars."""
+        return GopNotes() if self.table is not None else gop_notes(memoryview(self.fragments), *size, self.whole)
 
     @property
     def size_bytes(self) -> int:
@@ -240,8 +240,9 @@ class VideoSampler:
             with stats.stage("read"):
                 data = self.read(request)
             stats.read_bytes += data.size_bytes
-            moving = self.flow.vectors_of(request.numbers) if isinstance(self.flow, SampleFlow) else None
+            flow = self.flow if isinstance(self.flow, SampleFlow) else None
             with stats.stage("decode"):
+                notes = data.notes(source) if flow else GopNotes()
                 decoded = decode_frames(
                     data.header,
                     memoryview(data.fragments),
@@ -249,8 +250,8 @@ class VideoSampler:
                     request.numbers,
                     size=source,
                     packets=data.packets,
-                    vectors_of=moving,
-                    stored={} if moving is None or not len(moving) else data.key_flows(source),
+                    vectors_of=flow.vectors_of(request.numbers) if flow else None,
+                    stored=notes.flows,
                 )
         own = self.views_of(row)
         with stats.stage("convert"):
@@ -260,7 +261,7 @@ class VideoSampler:
                 self._to_rgb(request, decoded.frames, draft.video[own])
         self.describe(request, decoded.pts_s, draft, row)
         with stats.stage("flow"):
-            if isinstance(self.flow, SampleFlow):
+            if flow:
                 for view, crop in enumerate(request.crops, start=own.start):
                     clip = DecodedClip(
                         pixels=draft.video[view],
@@ -268,9 +269,10 @@ class VideoSampler:
                         source=source,
                         frames=request.numbers,
                         vectors=decoded.vectors,
+                        starts=notes.starts,
                     )
-                    flow = self.flow.of_clip(clip)
-                    draft.flows[view] = with_cuts(flow, self.flow.cuts(clip, flow))
+                    found = flow.of_clip(clip)
+                    draft.flows[view] = with_cuts(found, flow.cuts(clip, found))
         if self.pattern is not None and self.pattern.needs and not self.finish_masks:
             with stats.stage("mask"):
                 self._draw_maps(self.pattern, request, draft, row)

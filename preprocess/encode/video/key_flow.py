@@ -8,10 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.frame import VideoFrame
 
-from ....shards.media.key_flow import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of, key_flow_box, with_box
-from .fragments import Fragments, parse_fragments
+from ....shards.media.key_flow import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of
 
 Plane = npt.NDArray[Any]
 _LEAST_SIDE = 12
@@ -33,14 +31,14 @@ class KeyFlows:
     found: dict[int, KeyFlow] = field(default_factory=dict)
     _earlier: dict[int, Plane] = field(default_factory=dict)
 
-    def add(self, number: int, frame: VideoFrame) -> None:
-        """The next frame."""
-        if min(frame.width, frame.height) < 2 * _LEAST_SIDE:
+    def add(self, number: int, luma: Plane) -> None:
+        """The next frame's Y plane, uint8 (H, W)."""
+        if min(luma.shape) < 2 * _LEAST_SIDE:
             return
         if number in self.first and (earlier := self._earlier.pop(number - DISTANCE, None)) is not None:
-            self.found[number] = key_flow(number, _half_luma(frame), earlier)
+            self.found[number] = key_flow(number, _halved(luma), earlier)
         if number + DISTANCE in self.first:
-            self._earlier[number] = _half_luma(frame)
+            self._earlier[number] = _halved(luma)
 
 
 def key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
@@ -81,15 +79,6 @@ def _search(later: Plane, earlier: Plane) -> Plane:
         cv2.setNumThreads(threads)
 
 
-def with_key_flows(parsed: Fragments, flows: dict[int, KeyFlow]) -> Fragments:
-    """The video with a box of flow in each GOP whose first frame has one."""
-    parts = [parsed.data[: parsed.start[0]]]
-    for fragment, first in enumerate(parsed.key_rank.tolist()):
-        data = parsed.data[parsed.start[fragment] : parsed.start[fragment + 1]]
-        parts.append(with_box(data, key_flow_box(flows[first])) if first in flows else data)
-    return parse_fragments(b"".join(parts))
-
-
 def _on_cells(plane: Plane) -> Plane:
     """The mean of each cell of a half-size plane (H, W) or (H, W, 2), whose border is repeated to whole cells."""
     height, width = plane.shape[:2]
@@ -99,9 +88,6 @@ def _on_cells(plane: Plane) -> Plane:
     return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
 
 
-def _half_luma(frame: VideoFrame) -> Plane:
-    """A frame's Y plane at half size, uint8 (H, W)."""
-    plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    size = (frame.width // 2, frame.height // 2)
-    return np.asarray(cv2.resize(rows[: frame.height, : frame.width], size, interpolation=cv2.INTER_AREA))
+def _halved(luma: Plane) -> Plane:
+    """The plane at half its size."""
+    return np.asarray(cv2.resize(luma, (luma.shape[1] // 2, luma.shape[0] // 2), interpolation=cv2.INTER_AREA))

@@ -18,7 +18,7 @@ from .check import check_slices, exact_entries, full_decode, strict_decode
 from .clock import recorded_times, start_of
 from .convert import Converter, deinterlaced
 from .fragments import parsed_output, video_index
-from .key_flow import KeyFlows, with_key_flows
+from .notes import Notes
 from .profile import PROFILES, VideoProfile
 from .remux import remuxed
 from .restarts import restarts_at_keyframes
@@ -48,9 +48,9 @@ def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | No
     """Encode the video at `path`, or its frames [first, stop) of `window` in display order, with `profile`.
 
     The result is a fragmented MP4 with one fragment per GOP and no audio; with the profiles `train` and `fast` the flow
-    into each GOP stands in it (shards/media/key_flow.py). It was decoded GOP by GOP, and every entry of
-    the index gives exactly its frames. The same input gives the same bytes. Raises RejectError if the source cannot be
-    opened or decoded, is truncated, or does not suit the profile.
+    into each GOP and its scene cuts stand in it (shards/media/gop_notes.py). It was decoded GOP by GOP, and every
+    entry of the index gives exactly its frames. The same input gives the same bytes. Raises RejectError if the source
+    cannot be opened or decoded, is truncated, or does not suit the profile.
     """
     if window is not None and not 0 <= window[0] < window[1]:
         raise RejectError("open", f"the window {window} must be (first, stop) with 0 <= first < stop")
@@ -75,9 +75,10 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     width, height = convert.size
     parsed = parsed_output(data)
     anchored = profile.name in ANCHORED
-    key_flows = KeyFlows(frozenset(parsed.key_rank.tolist()) if anchored else frozenset())
-    check_slices(parsed, width, height, key_flows.add)
-    parsed = with_key_flows(parsed, key_flows.found)
+    notes = Notes(parsed.key_rank.tolist()) if anchored else None
+    check_slices(parsed, width, height, notes.add if notes else None)
+    if notes:
+        parsed = notes.written(parsed)
     entries = list(range(len(parsed.key_rank)))
     index = video_index(parsed, entries, codec="h264", fps=float(rate), width=width, height=height, anchored=anchored)
     return EncodedVideo(

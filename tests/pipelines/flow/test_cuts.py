@@ -11,12 +11,16 @@ import torch
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.flow import dis_flow
-from maskstream.pipelines.flow.cuts import histogram_distance, likeness, scene_cuts
+from maskstream.pipelines.flow.cuts import histogram_distance, likeness, scene_cuts, stored_cuts
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
+from maskstream.preprocess.encode.video.scene_cuts import SceneCuts
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.media.gop_notes import GopNotes, gop_notes, note_box
+from maskstream.shards.media.mp4 import Mp4Error
+from maskstream.shards.media.scene_starts import starts_payload
 from maskstream.shards.members.video import video_member
 
 SIDE, STRIDE = 96, 4
@@ -85,8 +89,18 @@ def wanted(key: str) -> list[bool]:
     return [cut is not None and STRIDE * pair < cut <= STRIDE * (pair + 1) for pair in range(15)]
 
 
+def without_starts(data: memoryview, *rest) -> GopNotes:
+    """What is stored in shards of before scenes were."""
+    return GopNotes(flows=gop_notes(data, *rest).flows)
+
+
+@pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("source", ["codec", "dis", pytest.param("lk", marks=pytest.mark.slow)])
-def test_every_source_finds_every_cut_and_no_other(joined: Path, source: str) -> None:
+def test_every_source_finds_every_cut_and_no_other(joined: Path, source: str, stored: bool, monkeypatch) -> None:
+    if not stored:
+        monkeypatch.setattr("maskstream.pipelines.modalities.video.sample.gop_notes", without_starts)
+    elif source != "lk":
+        monkeypatch.setattr("maskstream.pipelines.flow.source.clip_cuts", None)  # nothing is looked for
     batch, stats = batch_of(joined, flow=source)
     assert batch.flow.cuts.tolist() == [wanted(key) for key in batch.key]
     assert stats["cuts"] == batch.scene_cuts() == 3
@@ -185,3 +199,42 @@ def test_without_cuts_or_restart_nothing_changes() -> None:
     assert (drawn(MotionGuided(base="random"), cut) != plain).any()
     with pytest.raises(ValueError, match="needs the cue cuts of 7 values"):
         drawn(MotionGuided(), np.zeros(6, bool))
+
+
+def test_stored_cuts_are_of_pairs_of_any_stride() -> None:
+    starts = {number: number in (12, 24) for number in range(0, 64, 4)}
+    assert stored_cuts(np.arange(0, 32, 4), starts).nonzero()[0].tolist() == [2, 5]
+    assert stored_cuts(np.arange(0, 48, 12), starts).tolist() == [True, True, False]
+    assert stored_cuts(np.array([8, 12, 12, 12]), starts).tolist() == [True, False, False]
+    assert stored_cuts(np.arange(12, 24, 4), starts).tolist() == [False, False]
+    assert stored_cuts(np.arange(40, 72, 4), starts) is None  # 64 is not known
+    assert stored_cuts(np.arange(1, 9, 4), starts) is None
+    assert stored_cuts(np.arange(0, 8, 4), {}) is None
+
+
+def test_scenes_come_back_and_other_forms_are_refused() -> None:
+    starts = [bool(n % 3 == 0) for n in range(13)]
+    box = note_box(starts_payload(96, starts))
+    assert gop_notes(memoryview(box), 64, 64).starts == {96 + 4 * n: begins for n, begins in enumerate(starts)}
+    for place, value in ((24, 2), (25, 8), (27, 99)):
+        broken = bytearray(box)
+        broken[place] = value
+        with pytest.raises(Mp4Error, match="the scenes of a GOP have version"):
+            gop_notes(memoryview(broken), 64, 64)
+    with pytest.raises(Mp4Error, match="20 bytes, less than the 24"):
+        gop_notes(memoryview(note_box(starts_payload(0, [])[:20])), 64, 64)
+
+
+def test_preprocessing_passes_over_a_flash_and_a_fast_pan() -> None:
+    """Frame 22 is white; scenes begin at 40 and, black, at 64."""
+    wide, other = (cv2.cvtColor(scene(seed, 110), cv2.COLOR_RGB2GRAY) for seed in (0, 1))
+    shown = [wide[20:116, 5 * t : 5 * t + 96] for t in range(40)]
+    shown[22] = np.full_like(shown[0], 255)
+    shown += [other[20:116, 4 * t : 4 * t + 96] for t in range(24)] + [np.zeros_like(shown[0])] * 16
+    cuts, small = SceneCuts(), SceneCuts()
+    for number, luma in enumerate(shown):
+        cuts.add(number, np.ascontiguousarray(luma))
+    assert cuts.seen == set(range(0, 80, 4))
+    assert cuts.starts == {40, 64}
+    small.add(0, np.zeros((8, 8), np.uint8))
+    assert not small.seen

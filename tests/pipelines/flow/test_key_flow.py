@@ -14,7 +14,8 @@ from maskstream.pipelines.decode.cpu import DecodedFrames, decode_frames, to_rgb
 from maskstream.pipelines.flow import ClipFlow, Codec, DecodedClip, Dis
 from maskstream.pipelines.flow.codec import block_grids
 from maskstream.preprocess.encode.video.video import PROFILES, EncodedVideo, encode_video
-from maskstream.shards.media.key_flow import KeyFlow, key_flow_box, key_flows, with_box
+from maskstream.shards.media.gop_notes import gop_notes, note_box, with_box
+from maskstream.shards.media.key_flow import KeyFlow, flow_payload
 from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_decode_problems, video_member, video_problems
 
@@ -70,7 +71,7 @@ def videos(tmp_path_factory: Any) -> dict[str, EncodedVideo]:
 def decoded(video: EncodedVideo, numbers: np.ndarray, vectors_of: np.ndarray | None = None) -> DecodedFrames:
     head = video.index.header_size
     rest = memoryview(video.data)[head:]
-    stored = key_flows(rest, WIDTH, HEIGHT)
+    stored = gop_notes(rest, WIDTH, HEIGHT).flows
     return decode_frames(
         video.data[:head], rest, 0, numbers, size=(WIDTH, HEIGHT), vectors_of=vectors_of, stored=stored
     )
@@ -157,10 +158,10 @@ def test_players_see_the_frames_that_they_would_without_it(videos: dict[str, Enc
     plain, shown = [data[: index.header_size]], []
     for offset, size, first in zip(index.offset, index.size, index.first_frame, strict=True):
         fragment = data[offset : offset + size]
-        flow = key_flows(memoryview(fragment), WIDTH, HEIGHT)
+        flow = gop_notes(memoryview(fragment), WIDTH, HEIGHT).flows
         assert list(flow) == ([first] if first else [])
         if first:
-            box = key_flow_box(flow[first])
+            box = note_box(flow_payload(flow[first]))
             assert len(box) == 34 + 3 * 9 * 12
             plain.append(shifted(fragment.replace(box, b""), -len(box)))
             assert with_box(plain[-1], box) == fragment
@@ -185,9 +186,9 @@ def test_the_beginning_of_a_run_is_enough(videos: dict[str, EncodedVideo]) -> No
     data = video.data[video.index.header_size :]
     begin = int(video.index.offset[2]) - video.index.header_size
     cut = data[: begin + 1200]
-    assert key_flows(memoryview(cut), WIDTH, HEIGHT, len(data)).keys() == {32, 64}
+    assert gop_notes(memoryview(cut), WIDTH, HEIGHT, len(data)).flows.keys() == {32, 64}
     with pytest.raises(Mp4Error):
-        key_flows(memoryview(cut)[: begin + 200], WIDTH, HEIGHT, len(data))
+        gop_notes(memoryview(cut)[: begin + 200], WIDTH, HEIGHT, len(data))
 
 
 def test_other_profiles_have_none(tmp_path: Path, videos: dict[str, EncodedVideo]) -> None:
@@ -195,7 +196,7 @@ def test_other_profiles_have_none(tmp_path: Path, videos: dict[str, EncodedVideo
     path.write_bytes(videos["pan"].data)
     for profile in ("copy", "fps"):
         made = encode_video(path, PROFILES[profile])
-        assert not key_flows(memoryview(made.data), WIDTH, HEIGHT)
+        assert not gop_notes(memoryview(made.data), WIDTH, HEIGHT).flows
     assert encode_video(path, PROFILES["copy"]).index.n_frames == FRAMES
 
 
@@ -209,14 +210,16 @@ def test_a_damaged_flow_is_refused_and_reported(videos: dict[str, EncodedVideo])
         broken[at + place] = value
         assert any("the flow of a GOP has" in p for p in video_problems(video_member(bytes(broken), video.index)))
         with pytest.raises(Mp4Error, match="9 x 12 cells fit the video"):
-            key_flows(memoryview(broken), WIDTH, HEIGHT)
-    box = key_flow_box(KeyFlow(frame=8, vectors=np.zeros((2, 9, 12), np.int8), kept=np.zeros((9, 12), np.uint8)))
+            gop_notes(memoryview(broken), WIDTH, HEIGHT)
+    box = note_box(
+        flow_payload(KeyFlow(frame=8, vectors=np.zeros((2, 9, 12), np.int8), kept=np.zeros((9, 12), np.uint8)))
+    )
     short = bytearray(box[:30])
     short[:4] = (30).to_bytes(4, "big")
     with pytest.raises(Mp4Error, match="less than its 26 bytes of header"):
-        key_flows(memoryview(short), WIDTH, HEIGHT)
+        gop_notes(memoryview(short), WIDTH, HEIGHT)
     foreign = (16 + 8 + 4).to_bytes(4, "big") + b"uuid" + bytes(20)
-    assert key_flows(memoryview(foreign + box), WIDTH, HEIGHT).keys() == {8}
+    assert gop_notes(memoryview(foreign + box), WIDTH, HEIGHT).flows.keys() == {8}
 
 
 def test_a_box_comes_back() -> None:
@@ -226,7 +229,7 @@ def test_a_box_comes_back() -> None:
         vectors=rng.integers(-127, 128, (2, 9, 12), dtype=np.int8),
         kept=rng.integers(0, 256, (9, 12), dtype=np.uint8),
     )
-    back = key_flows(memoryview(key_flow_box(flow)), WIDTH, HEIGHT)[96]
+    back = gop_notes(memoryview(note_box(flow_payload(flow))), WIDTH, HEIGHT).flows[96]
     assert np.array_equal(back.vectors, flow.vectors)
     assert np.array_equal(back.kept, flow.kept)
     assert back.distance == 4
