@@ -1,6 +1,6 @@
 """Scene cuts in clips: pairs of frames of which the later shows nothing of the earlier, whatever the flow says.
 
-In shards whose GOPs say where scenes begin (shards/media/scene_starts.py) they are read (`stored_cuts`), else found.
+`codec` reads them in shards whose GOPs say where scenes begin (shards/media/scene_starts.py, `stored_cuts`).
 Two signs are weighed together. The earlier frame, fetched along the flow, does not correlate with the later one: so it
 is no motion that the flow knows. And their histograms differ: so it is no motion that the flow missed. Codec flow has a
 third sign (`Codec.cuts`), which spares looking at the pixels of other pairs: at a cut hardly any block has a vector.

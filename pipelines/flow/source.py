@@ -74,12 +74,11 @@ class SampleFlow(FlowSource):
         """The backward flow of one view."""
 
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
-        """Whether a scene ends between the frames of each pair, bool (T-1,): what is stored, else what cuts.py finds.
+        """Whether a scene ends between the frames of each pair, bool (T-1,): what cuts.py finds, unless a source knows.
 
         flow: what `of_clip` made of the clip.
         """
-        stored = stored_cuts(clip.frames, clip.starts)
-        return clip_cuts(clip.pixels, flow.vectors) if stored is None else stored
+        return clip_cuts(clip.pixels, flow.vectors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -242,7 +242,8 @@ class VideoSampler:
             stats.read_bytes += data.size_bytes
             flow = self.flow if isinstance(self.flow, SampleFlow) else None
             with stats.stage("decode"):
-                notes = data.notes(source) if flow else GopNotes()
+                moving = flow.vectors_of(request.numbers) if flow else request.numbers[:0]
+                notes = data.notes(source) if len(moving) else GopNotes()
                 decoded = decode_frames(
                     data.header,
                     memoryview(data.fragments),
@@ -250,7 +251,7 @@ class VideoSampler:
                     request.numbers,
                     size=source,
                     packets=data.packets,
-                    vectors_of=flow.vectors_of(request.numbers) if flow else None,
+                    vectors_of=moving,
                     stored=notes.flows,
                 )
         own = self.views_of(row)

@@ -27,6 +27,7 @@ from .doctor import doctor
 from .erase import erase
 from .fetch import fetch
 from .finetune import finetune
+from .flow import flow
 from .gallery import gallery
 from .generate import generate
 from .index import index
@@ -53,7 +54,7 @@ app = typer.Typer(
 )
 _WRITING = (shards, index, append, merge, remove, erase)
 _MODELS = (train, finetune, report, probe, rollout, generate)
-_READING = (preview, gallery, doctor, bench, verify, inspect, fetch, demo)
+_READING = (preview, flow, gallery, doctor, bench, verify, inspect, fetch, demo)
 _NAMES = (datasets, recipes, masks)
 for _command in (*_WRITING, *_MODELS, *_READING, *_NAMES):
     app.command(cls=TrialCommand if _command in (preview, bench) else None)(with_local_paths(_command))

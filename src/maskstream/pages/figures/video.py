@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -62,7 +63,7 @@ class VideoFigures:
         if batch.flow is None or batch.flow.vectors.shape[1] == 0:
             missing.append("The loader gives no flow with these clips.")
         else:
-            tracks.append(_flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
+            tracks.append(flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
         words = f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video"
         first = frame_with_flow(batch.flow, i, len(times))
         movie = Movie(tracks=tuple(tracks), first=first, beside=None if tokens is None else _dwell(tokens, self.grid))
@@ -162,7 +163,7 @@ def _frames(name: str, pictures: Sequence[Picture | None], times: Sequence[float
     )
 
 
-def _flow_track(flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int]) -> Track:
+def flow_track(flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int]) -> Track:
     """The flow of clip `i`, for each frame but the first."""
     vectors: npt.NDArray[np.float32] = flow.vectors[i].float().cpu().numpy()
     valid: Bool = flow.valid[i].cpu().numpy().astype(bool)
@@ -180,6 +181,23 @@ def _flow_track(flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tu
         frames=_frames("flow", [None, *pictures], times, grid),
         under=_cut_steps(flow.cuts[i].tolist(), grid.patch[0]),
         legend=f"{scale_px:g} px",
+    )
+
+
+def confidence_track(
+    trust: npt.NDArray[np.float32], word: str, times: Sequence[float], grid: Grid, size: tuple[int, int]
+) -> Track:
+    """How far the flow of a clip can be trusted, (T-1, h, w) in [0, 1], for each frame but the first."""
+    grey = np.rint(255 * trust).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    drawn = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8) for one in grey]
+    pictures = [Picture(uri=data_uri(one), alt="") for one in drawn]
+    return Track(
+        name=f"trust-{word}",
+        title=f"Confidence, {word}",
+        heading=f"Confidence of {word}.",
+        words="White where the frame before, moved along the flow, explains the cell; black where it does not, or "
+        "where the source has no vector.",
+        frames=_frames("confidence", [None, *pictures], times, grid),
     )
 
 

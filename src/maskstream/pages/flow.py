@@ -1,0 +1,153 @@
+"""The page of flow: the same clips with every source of flow, in one self-contained HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pipelines.flow import FLOWS, FlowSource
+from ..pipelines.flow.confidence import confidence
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.video.batch import VideoBatch
+from ..pipelines.modalities.video.clip import aligned, start_multiple
+from ..pipelines.modalities.video.data import VideoData
+from ..shards.format.manifest import Manifest
+from ..trial import RUN_STEPS
+from .figures.card import Card, Fact, Facts, Movie, Section, Track
+from .figures.pictures import cell_size, resize
+from .figures.tokens import ClipTokens
+from .figures.video import confidence_track, flow_track, picture_side, picture_track, seen_track
+from .figures.words import percent, plural
+from .page import page, write_page
+
+Floats = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """A source of flow, the word that stands for it, and a batch with its flow and masks."""
+
+    word: str
+    source: FlowSource
+    batch: VideoBatch
+
+
+def flow_page(
+    location: str | Path,
+    data: DataConfig[Any],
+    *,
+    out: str | Path,
+    sources: Sequence[FlowSource] | None = None,
+    samples: int = 4,
+    seed: int = 0,
+) -> Path:
+    """Writes a page of the first `samples` clips of a training epoch with the flow of every source to `out`.
+
+    data: a VideoData whose mask follows flow. sources: by default all of FLOWS that can serve these shards; a source
+    that is given and cannot raises ValueError. Clips, crops and masks are those that a loader with this `seed` gives to
+    training. Returns `out`.
+    """
+    if not isinstance(data, VideoData) or data.mask is None or "flow" not in data.mask.needs:
+        raise ValueError(f"the page of flow shows clips of video with a mask that follows flow, got {data}")
+    if samples < 1:
+        raise ValueError(f"samples={samples}: the page shows 1 or more")
+    manifest = Manifest.load(location)
+    left_out = {} if sources else unfit_sources(data, str(manifest.info["profile"]))
+    sources = sources or [kind() for word, kind in FLOWS.items() if word not in left_out]
+    words: dict[type, str] = {kind: word for word, kind in FLOWS.items()}
+    shown = [
+        Shown(
+            word=words.get(type(source), type(source).__name__.lower()),
+            source=source,
+            batch=_batch(replace(data, flow=source), location, min(samples, len(manifest)), seed),
+        )
+        for source in sources
+    ]
+    first = shown[0].batch
+    text = page(
+        kind="flow",
+        title=f"Flow of {manifest.info['dataset']}/{manifest.info['split']}",
+        lede=(
+            f"{plural(len(first), 'clip')}, each with the flow of {plural(len(shown), 'source')}. Under each flow "
+            "stands how far it can be trusted, and what a mask that follows it shows the encoder: tokens that stay on "
+            "their content were tracked."
+        ),
+        facts={
+            "location": str(location),
+            "profile": str(manifest.info["profile"]),
+            "clip": f"{data.clip.frames} frames, stride {data.clip.stride}, {data.clip.size} px",
+            "mask": repr(data.mask),
+            "seed": str(seed),
+            **{f"without {word}": reason for word, reason in left_out.items()},
+        },
+        sections=(Section(cards=tuple(card(shown, i, data) for i in range(len(first)))),),
+    )
+    return write_page(text, out)
+
+
+def card(shown: Sequence[Shown], i: int, data: VideoData) -> Card:
+    """Clip `i` with every source: flow, its confidence, and what the encoder sees."""
+    batch, grid = shown[0].batch, data.grids["video"]
+    cell = cell_size(grid, picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
+    video = batch.video[i].cpu().numpy()
+    frames = resize(video, grid.shape[1] * cell[0], grid.shape[2] * cell[1])
+    times = batch.pts_s[i].tolist()
+    tracks: list[Track] = [picture_track(frames, times, grid)]
+    facts = []
+    for one in shown:
+        flow, mask = one.batch.flow, one.batch.mask
+        if flow is None or mask is None:
+            continue
+        vectors, valid, cuts = (part[i].cpu().numpy() for part in (flow.vectors, flow.valid, flow.cuts))
+        trust = confidence(video, vectors, valid)
+        size = (frames.shape[1], frames.shape[2])
+        heading = f"{one.word}: {one.source.title}."
+        drawn = flow_track(flow, i, times, grid, size)
+        tracks.append(replace(drawn, name=f"flow-{one.word}", title=f"Flow, {one.word}", heading=heading))
+        tracks.append(confidence_track(trust, one.word, times, grid, size))
+        seen = seen_track(frames, times, ClipTokens.of(mask, i, grid), grid, cell)
+        heading = f"The mask along {one.word}."
+        tracks.append(replace(seen, name=f"seen-{one.word}", title=f"Visible, {one.word}", heading=heading))
+        facts.append(_facts(one.word, vectors, trust, valid, cuts))
+    return Card(
+        key=batch.key[i],
+        words=f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
+        facts=tuple(facts),
+        figures=(Movie(tracks=tuple(tracks), first=len(times) // 2),),
+        icon=str(tracks[0].frames[0].picture and tracks[0].frames[0].picture.uri),
+    )
+
+
+def unfit_sources(data: VideoData, profile: str) -> dict[str, str]:
+    """By word, why sources of FLOWS cannot serve shards of this profile."""
+    clip = aligned(data.clip, profile)
+    align = start_multiple(clip, profile)
+    reasons = {word: kind().unfit(profile, stride=clip.stride, align=align) for word, kind in FLOWS.items()}
+    return {word: reason for word, reason in reasons.items() if reason}
+
+
+def _facts(word: str, vectors: Floats, trust: Floats, valid: Bool, cuts: Bool) -> Facts:
+    """What is measured of the flow of one clip, in pairs of frames of one scene."""
+    one_scene = ~cuts if not cuts.all() else np.ones_like(cuts)
+    return Facts(
+        title=word,
+        items=(
+            Fact(name="Cells with a vector", value=percent(float(valid[one_scene].mean()))),
+            Fact(name="Confidence", value=percent(float(trust[one_scene].mean()))),
+            Fact(name="Mean length", value=f"{np.linalg.norm(vectors[one_scene], axis=-1).mean():.1f}", of="px"),
+            Fact(name="Scene cuts", value=str(int(cuts.sum()))),
+        ),
+    )
+
+
+def _batch(data: VideoData, location: str | Path, size: int, seed: int) -> VideoBatch:
+    loader = data.loader(location, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS)
+    batch = next(iter(loader))
+    loader.close()
+    return batch
