@@ -44,14 +44,14 @@ class Claim:
     baselines: Mapping[str, Figures]
 
 
-def compared(claim: Claim, name: str, out: Path, steps: int) -> None:
+def compared(claim: Claim, name: str, out: Path, steps: int, seeds: Sequence[int] = SEEDS) -> None:
     """Trains what is not in OUT/NAME.json yet, seed by seed, for `steps` steps, and prints the table."""
     torch.set_num_threads(1)
     file = out / f"{name}.json"
     runs: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.exists() else []
     done = {(run["variant"], run["seed"]) for run in runs if run["steps"] == steps}
     out.mkdir(parents=True, exist_ok=True)
-    for seed in SEEDS:
+    for seed in seeds:
         for variant, chosen in claim.variants.items():
             if (variant, seed) in done:
                 continue

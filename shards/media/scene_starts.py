@@ -26,7 +26,11 @@ _VERSION = 1
 
 def starts_payload(first: int, starts: Sequence[bool]) -> bytes:
     """Whether a scene begins before each of the frames first, first + DISTANCE, ..."""
-    return ID + _HEAD.pack(_VERSION, DISTANCE, len(starts), first) + np.packbits(starts, bitorder="little").tobytes()
+    return (
+        ID
+        + _HEAD.pack(_VERSION, DISTANCE, len(starts), first)
+        + np.packbits(np.asarray(starts, dtype=np.bool_), bitorder="little").tobytes()
+    )
 
 
 def parsed_starts(body: memoryview) -> dict[int, bool]:

@@ -20,7 +20,9 @@ Luma = npt.NDArray[np.uint8]
 SIDE = 64
 """The shorter side of the pictures that are compared."""
 LIKE = 0.75
-"""The correlation from which on two frames DISTANCE apart show one scene, whatever flashes between them."""
+"""The correlation, as they are or along DIS flow, from which on two frames DISTANCE apart show one scene, whatever
+flashes between them.
+"""
 LEAST_UNMOVED, LEAST_MOVED = 0.45, 0.7
 """At a cut neighbours correlate less, as they are and along DIS flow. Fast pans of few frames a second are kept apart
 by the first.
@@ -57,10 +59,11 @@ def has_cut(pictures: list[Luma]) -> bool:
     """Whether a scene ends among pictures of consecutive frames, and the last shows nothing of the first."""
     if len(pictures) < 2 or likeness(halved(pictures[0]), halved(pictures[-1])) >= LIKE:
         return False
-    return any(
+    ends = any(
         likeness(halved(before), halved(now)) < LEAST_UNMOVED and moved_likeness(before, now) < LEAST_MOVED
         for before, now in pairwise(pictures)
     )
+    return ends and moved_likeness(pictures[0], pictures[-1]) < LIKE
 
 
 def moved_likeness(before: Luma, now: Luma) -> float:

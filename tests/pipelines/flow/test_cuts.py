@@ -228,11 +228,11 @@ def test_scenes_come_back_and_other_forms_are_refused() -> None:
 
 
 def test_preprocessing_passes_over_a_flash_and_a_fast_pan() -> None:
-    """Frame 22 is white; scenes begin at 40 and, black, at 64."""
+    """Frame 22 is white; the scene that begins at 40 moves by 6 pixels a frame, and at 64 a black one begins."""
     wide, other = (cv2.cvtColor(scene(seed, 110), cv2.COLOR_RGB2GRAY) for seed in (0, 1))
-    shown = [wide[20:116, 5 * t : 5 * t + 96] for t in range(40)]
+    shown = [wide[20:116, t : t + 96] for t in range(40)]
     shown[22] = np.full_like(shown[0], 255)
-    shown += [other[20:116, 4 * t : 4 * t + 96] for t in range(24)] + [np.zeros_like(shown[0])] * 16
+    shown += [other[20:116, 6 * t : 6 * t + 96] for t in range(24)] + [np.zeros_like(shown[0])] * 16
     cuts, small = SceneCuts(), SceneCuts()
     for number, luma in enumerate(shown):
         cuts.add(number, np.ascontiguousarray(luma))
