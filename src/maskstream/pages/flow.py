@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from ..pipelines.flow import FLOWS, FlowSource
 from ..pipelines.flow.confidence import confidence
+from ..pipelines.flow.picture import flow_scale
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.batch import VideoBatch
 from ..pipelines.modalities.video.clip import aligned, start_multiple
@@ -99,6 +101,8 @@ def card(shown: Sequence[Shown], i: int, data: VideoData) -> Card:
     frames = resize(video, grid.shape[1] * cell[0], grid.shape[2] * cell[1])
     times = batch.pts_s[i].tolist()
     tracks: list[Track] = [picture_track(frames, times, grid)]
+    flows = [one.batch.flow for one in shown if one.batch.flow is not None]
+    scale = median_low([flow_scale(flow.vectors[i].cpu().numpy(), flow.valid[i].cpu().numpy()) for flow in flows])
     facts = []
     for one in shown:
         flow, mask = one.batch.flow, one.batch.mask
@@ -108,7 +112,7 @@ def card(shown: Sequence[Shown], i: int, data: VideoData) -> Card:
         trust = confidence(video, vectors, valid)
         size = (frames.shape[1], frames.shape[2])
         heading = f"{one.word}: {one.source.title}."
-        drawn = flow_track(flow, i, times, grid, size)
+        drawn = flow_track(flow, i, times, grid, size, scale)
         tracks.append(replace(drawn, name=f"flow-{one.word}", title=f"Flow, {one.word}", heading=heading))
         tracks.append(confidence_track(trust, one.word, times, grid, size))
         seen = seen_track(frames, times, ClipTokens.of(mask, i, grid), grid, cell)

@@ -163,11 +163,13 @@ def _frames(name: str, pictures: Sequence[Picture | None], times: Sequence[float
     )
 
 
-def flow_track(flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int]) -> Track:
-    """The flow of clip `i`, for each frame but the first."""
+def flow_track(
+    flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int], scale_px: float | None = None
+) -> Track:
+    """The flow of clip `i`, for each frame but the first; scale_px: the length of full colour, by default its own."""
     vectors: npt.NDArray[np.float32] = flow.vectors[i].float().cpu().numpy()
     valid: Bool = flow.valid[i].cpu().numpy().astype(bool)
-    scale_px = flow_scale(vectors, valid)
+    scale_px = scale_px or flow_scale(vectors, valid)
     absent = 1.0 - float(usable(vectors, valid).mean())
     hatched = f" Hatched cells ({percent(absent)}) have no vector of their own." if absent > 0 else ""
     drawn = [flow_picture(v, ok, scale_px, size) for v, ok in zip(vectors, valid, strict=True)]
