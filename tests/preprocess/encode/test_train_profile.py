@@ -58,7 +58,7 @@ def test_gop_slices_equal_the_whole(make_video, planes):
 def test_layout_of_the_bytes(make_video):
     encoded = encode_video(make_video("a.mp4", 40, audio=True), TRAIN)
     kinds = [kind for kind, *_ in boxes(memoryview(encoded.data), 0, len(encoded.data))]
-    assert kinds == [b"ftyp", b"moov", b"moof", b"mdat", b"moof", b"uuid", b"mdat"]
+    assert kinds == [b"ftyp", b"moov", b"moof", b"uuid", b"mdat", b"moof", b"uuid", b"uuid", b"mdat"]
     assert encoded.data.count(b"trak") == 1  # no audio
     assert encoded.index.offset[0] == encoded.index.header_size
     assert encoded.index.offset[-1] + encoded.index.size[-1] == len(encoded.data)
