@@ -116,8 +116,8 @@ def make_shards(
     `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and raises UnfinishedError
     if shards are missing. A run of neither kind does what is left of the job by itself.
 
-    Folders whose names make the splits doubtful, such as `train_256`, are an error, unless `as_is` says that they are
-    meant as they are.
+    What makes splits or labels doubtful is an error, unless `as_is` says that it is meant: folders named like splits,
+    such as `train_256`, lists of splits that are not read, no label at all, or one for everything.
 
     Every process must have the job's libraries (`libraries.py`); one with others raises ResumeError and writes nothing.
 
@@ -195,11 +195,11 @@ def largest_split(dataset: str, root: str | Path, samples_per_shard: int | None 
 def listed(sources_of: Callable[[Path], Dataset], tree: RawTree, *, as_is: bool) -> Dataset:
     """The dataset. Where files are missing it is listed twice, for a folder may have been away for a moment.
 
-    Raises DatasetError if its splits are doubtful, unless `as_is`.
+    Raises DatasetError if its splits or labels are doubtful, unless `as_is`.
     """
     raw = tree.dataset(sources_of)
     if raw.doubt and not as_is:
-        raise DatasetError(f"{raw.name}: {raw.doubt}. If the splits are meant as they are, add --as-is (as_is=True)")
+        raise DatasetError(f"{raw.name}: {raw.doubt}. If this is meant, add --as-is (as_is=True)")
     if any(raw.missing.values()) and tree.dataset(sources_of) != raw:
         raise OutageError(
             f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "

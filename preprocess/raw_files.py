@@ -1,7 +1,7 @@
-"""Where the files of sources are: on a disk, or at a URL, from which a task fetches what it encodes.
+"""Where the files of sources are: on a disk, at a URL or in archives, from which a task fetches what it encodes.
 
-FFmpeg and the other libraries get local files only. So a task that encodes from a URL fetches the files of a source
-into a temporary folder, those of the next source meanwhile, and deletes them after.
+FFmpeg and the other libraries get local files only. So a task that encodes from a URL or an archive fetches the files
+of a source into a temporary folder, those of the next source meanwhile, and deletes them after.
 """
 
 from __future__ import annotations
@@ -84,6 +84,45 @@ class LocalFiles:
 LOCAL = LocalFiles()
 
 
+class FetchedFiles(Protocol):
+    """Files that a task fetches. `tree` is the folder that all paths of those files are below."""
+
+    @property
+    def tree(self) -> Path: ...
+
+    def is_away(self, path: Path) -> bool:
+        """Whether a file must be fetched; others are read where they are."""
+        ...
+
+    def fetch(self, path: Path, to: Path | None) -> FileState:
+        """Fetch the file of a path to the path `to`, or only read it; it keeps its age.
+
+        Raises OutageError if it cannot be read.
+        """
+        ...
+
+
+@contextmanager
+def fetching(files: FetchedFiles) -> Iterator[Hand]:
+    """What a task has at hand that fetches: a temporary folder, and a thread that fetches ahead."""
+    scratch = Scratch()
+    try:
+        with ThreadPoolExecutor(1, "raw files") as pool:
+            try:
+                yield _Fetched(files, scratch.folder, pool)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    finally:
+        scratch.close()
+
+
+def is_same_file(files: FetchedFiles, path: Path, found: tuple[int, int], state: FileState) -> bool:
+    """Whether a file has these bytes, by the size and age that were `found` in its listing, or else by its bytes."""
+    if found[0] != state.size_bytes:
+        return False
+    return found[1] == state.mtime_ns or files.fetch(path, None).xxh3_64 == state.xxh3_64
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
     """Files at a URL. A path is one of the local tree at `tree`, where an empty file stands for each (`raw_tree.py`);
@@ -93,25 +132,18 @@ class RemoteFiles:
     url: str
     tree: Path
 
-    @contextmanager
-    def at_hand(self) -> Iterator[Hand]:
+    def at_hand(self) -> AbstractContextManager[Hand]:
         """A temporary folder, and a thread that fetches ahead."""
-        scratch = Scratch()
-        try:
-            with ThreadPoolExecutor(1, "raw files") as pool:
-                try:
-                    yield _Fetched(self, scratch.folder, pool)
-                finally:
-                    pool.shutdown(cancel_futures=True)
-        finally:
-            scratch.close()
+        return fetching(self)
+
+    def is_away(self, path: Path) -> bool:
+        """All are."""
+        return True
 
     def is_same(self, path: Path, state: FileState) -> bool:
-        """Whether the file has these bytes, by its size and age in the listing, or else by its bytes."""
+        """Whether the file has these bytes."""
         found = path.stat()
-        if found.st_size != state.size_bytes:
-            return False
-        return found.st_mtime_ns == state.mtime_ns or self.fetch(path, None).xxh3_64 == state.xxh3_64
+        return is_same_file(self, path, (found.st_size, found.st_mtime_ns), state)
 
     def fetch(self, path: Path, to: Path | None) -> FileState:
         """Fetch the file of a path of the tree to the path `to`, or only read it; it gets the age that it has at the
@@ -125,7 +157,7 @@ class RemoteFiles:
 class _Fetched:
     """The hand of a task: a folder that has the files of the current source, and soon those of the next one."""
 
-    def __init__(self, files: RemoteFiles, folder: Path, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, files: FetchedFiles, folder: Path, pool: ThreadPoolExecutor) -> None:
         self._files = files
         self._folder = folder
         self._pool = pool
@@ -134,10 +166,18 @@ class _Fetched:
     def located(self, source: Source) -> Source:
         if source.computed:
             return source
-        path, *parts = (self._folder / path.relative_to(self._files.tree) for path in source.files)
+        path, *parts = map(self._here, source.files)
         return replace(source, path=path, parts=tuple(parts))
 
+    def _here(self, path: Path) -> Path:
+        return self._folder / path.relative_to(self._files.tree) if self._files.is_away(path) else path
+
+    def _is_own(self, path: Path) -> bool:
+        return path.is_relative_to(self._folder)
+
     def read(self, path: Path) -> FileState:
+        if not self._is_own(path):
+            return read_state(path)
         coming = self._coming.pop(path, None)
         return self._fetch(path) if coming is None else coming.result()
 
@@ -147,12 +187,12 @@ class _Fetched:
 
     def expect(self, source: Source) -> None:
         for path in self.located(source).files:
-            if path not in self._coming and not path.exists():
+            if self._is_own(path) and path not in self._coming and not path.exists():
                 self._coming[path] = self._pool.submit(self._fetch, path)
 
     def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
         wanted = () if following is None else self.located(following).files
-        gone = tuple(path for path in self.located(source).files if path not in wanted)
+        gone = tuple(path for path in self.located(source).files if self._is_own(path) and path not in wanted)
         for path in gone:
             path.unlink(missing_ok=True)
         return gone

@@ -2,7 +2,7 @@
 
 Datasets look at names, sizes and lists only. So at a URL, all files are listed once, and a tree is made of files of the
 same names, sizes and ages without contents; only lists (csv, json, text) are fetched. Tasks fetch the rest
-(`raw_files.py`).
+(`raw_files.py`). Data in archives have such a tree too (`archived_tree.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from inspect import unwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..shards.errors import DatasetError, OutageError
 from ..shards.stores.location import is_url
+from .archived_files import ArchivedFiles
+from .archived_tree import ArchivedTree, archives_below
 from .datasets import Dataset
 from .file_state import set_age
 from .raw_files import LOCAL, RawFiles, RemoteFiles
@@ -29,26 +33,49 @@ LISTS = frozenset({"", ".csv", ".json", ".jsonl", ".list", ".lst", ".tsv", ".txt
 """The suffixes of files that datasets read to list their sources."""
 READ_WHOLE = ("las", "meshgraphnets", "jsonl", "parquet_text", "txt")
 """The datasets that read their media to list them."""
+IN_ARCHIVES = (
+    *("audio_folder", "audio_json", "audioset", "audiovisual_folder", "esc50", "folder", "hmdb51", "image_folder"),
+    *("imagefolder", "k400", "librispeech", "mesh_folder", "microphones", "modelnet40", "points_folder", "pose_folder"),
+    *("shapenet", "ssv2", "ucf101", "vggsound", "video_list"),
+)
+"""The datasets that are also read from archives, which count as unpacked where they lie."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawTree:
-    """A folder with the names of all raw files, and where the files are."""
+    """A folder with the names of all raw files, where the files are, and the archives among them."""
 
     root: str
     folder: Path
     files: RawFiles
+    archives: tuple[Path, ...] = ()
 
     def dataset(self, sources_of: Callable[[Path], Dataset]) -> Dataset:
         """The dataset that a function finds in the tree. Its messages name the root."""
-        if self.files is LOCAL:
-            return sources_of(self.folder)
-        if (name := getattr(sources_of, "__name__", "")) in READ_WHOLE:
+        if not isinstance(self.files, RemoteFiles):
+            packed = self.archives and _name(sources_of) in IN_ARCHIVES
+            return self._from_archives(sources_of) if packed else sources_of(self.folder)
+        if (name := _name(sources_of)) in READ_WHOLE:
             raise DatasetError(f"{name} reads its files to list its sources; copy {self.root} to a local disk first")
         try:
             return sources_of(self.folder)
         except (DatasetError, OutageError) as error:
             raise type(error)(str(error).replace(str(self.folder), self.root)) from error
+
+    def _from_archives(self, sources_of: Callable[[Path], Dataset]) -> Dataset:
+        """The dataset as if the archives were unpacked."""
+        with closing(Scratch()) as scratch:
+            tree = ArchivedTree.make(self.folder, self.archives, scratch.folder, LISTS)
+            try:
+                return tree.dataset(sources_of(tree.folder))
+            except (DatasetError, OutageError) as error:
+                raise type(error)(str(error).replace(str(tree.folder), self.root)) from error
+
+
+def _name(sources_of: Callable[[Path], Dataset]) -> str:
+    """The name of a dataset's function; of one with some arguments given, that of the function itself."""
+    function = unwrap(sources_of)
+    return getattr(function.func if isinstance(function, partial) else function, "__name__", "")
 
 
 @contextmanager
@@ -58,7 +85,8 @@ def raw_tree(root: str | Path) -> Iterator[RawTree]:
     Raises ValueError for a URL that is not legal, OutageError if it cannot be listed.
     """
     if not is_url(root):
-        yield RawTree(str(root), Path(root), LOCAL)
+        archives = tuple(archives_below(Path(root)))
+        yield RawTree(str(root), Path(root), ArchivedFiles() if archives else LOCAL, archives)
         return
     from .raw_store import THREADS, listed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -20,6 +21,8 @@ SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
 _NAMES = [name for names in SPLIT_FOLDERS.values() for name in names]
 _LIKE_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. 0-9].*)?", re.IGNORECASE)
 """Such as `train_256`, `val2017` or `Test-large`."""
+_LIST_SUFFIXES = frozenset({".csv", ".json", ".list", ".lst", ".txt"})
+_NAMES_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. ]?(list|split|set|files|labels))?\d*")
 _SHOWN = 3
 
 
@@ -56,6 +59,12 @@ def class_folders(
 def _doubt(root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Path]], suffixes: Collection[str]) -> str:
     """What makes the splits doubtful: folders with files that look like splits and are none, or that no split has."""
     whole = [*folders.values()] == [root]
+    if whole and not _LIST_SUFFIXES & {*suffixes} and (lists := _lists_of_splits(root)):
+        return (
+            f"{', '.join(lists[:_SHOWN])} in {root} look like lists of splits, and are not read: all files would be in "
+            "the split train. Take a dataset that reads them (`maskstream datasets`), or lay the files out as "
+            "train/CLASS, val/CLASS and test/CLASS"
+        )
     below = [path.relative_to(root).parts for files in paths for path in files]
     firsts = sorted({parts[0] for parts in below if len(parts) > 1})
     if whole and (alike := [name for name in firsts if _LIKE_A_SPLIT.fullmatch(name)]):
@@ -79,6 +88,19 @@ def _others(root: Path, folders: Mapping[str, Path]) -> list[Path]:
     known = {path.resolve() for path in folders.values()}
     others = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     return sorted(path for path in others if path.resolve() not in known)
+
+
+def _lists_of_splits(root: Path) -> list[str]:
+    """The files in `root`, or one folder down, whose names say that they list the files of a split."""
+    folders = [root, *(root / entry for entry in sorted(os.listdir(root)) if (root / entry).is_dir())]
+    found = [folder / name for folder in folders for name in sorted(os.listdir(folder)) if _names_a_list(name)]
+    return [path.relative_to(root).as_posix() for path in found if path.is_file()]
+
+
+def _names_a_list(name: str) -> bool:
+    """Whether a list has the name of a split, as in `trainlist01.txt`, `k710_val.csv` or `shapenet-test.json`."""
+    stem, suffix = os.path.splitext(name.lower())
+    return suffix in _LIST_SUFFIXES and any(_NAMES_A_SPLIT.fullmatch(word) for word in re.split(r"[-_. ]+", stem))
 
 
 def _names_a_split(parts: Sequence[str], at: int) -> bool:

@@ -28,8 +28,8 @@ class Dataset:
     """The sources of each split.
 
     `missing` holds, per split, a reject for each source that the lists name but whose file does not exist. `encoder`
-    encodes the sources and names their modality. `doubt` is what is doubtful about the splits, as a message, or "":
-    whoever uses them must know that they are meant.
+    encodes the sources and names their modality. `doubt` is what is doubtful about splits or labels, as a message, or
+    "": whoever uses them must know that they are meant.
     """
 
     name: str
@@ -78,8 +78,10 @@ def dataset_of(
     obtain: str,
     encoder: Encoder | None = None,
     doubt: str = "",
+    labelled: bool = True,
 ) -> Dataset:
-    """The dataset of the sources `listed`; `encoder` is by default that of videos.
+    """The dataset of the sources `listed`; `encoder` is by default that of videos. Labels that say nothing are a doubt,
+    unless the sources are not `labelled`.
 
     Raises DatasetError if no file of a split exists.
     """
@@ -94,9 +96,22 @@ def dataset_of(
                 f"{name}: the split {split!r} lists {len(sources)} {files_of(encoder.modality)}{example}, but none is "
                 f"below {root}. {obtain}"
             )
-    return Dataset(
-        name=name, label_names=tuple(label_names), splits=splits, missing=missing, encoder=encoder, doubt=doubt
-    )
+    names = tuple(label_names)
+    if labelled:
+        doubt = doubt or _label_doubt(splits, names, files_of(encoder.modality), obtain)
+    return Dataset(name=name, label_names=names, splits=splits, missing=missing, encoder=encoder, doubt=doubt)
+
+
+def _label_doubt(splits: dict[str, list[Source]], names: tuple[str, ...], files: str, obtain: str) -> str:
+    """What makes the labels doubtful: that no source has one, or all have the same."""
+    labels = {source.label for sources in splits.values() for source in sources}
+    count = sum(map(len, splits.values()))
+    if labels == {-1}:
+        return f"none of the {count} {files} would have a label. {obtain}"
+    if len(labels) == 1 and count > 1:
+        (label,) = labels
+        return f"all {count} {files} would have the same label, {names[label]!r}. {obtain}"
+    return ""
 
 
 def files_of(modality: str) -> str:

@@ -21,9 +21,15 @@ from .dataset import VIDEO_SUFFIXES, Dataset, dataset_of, files_of, require_fold
 
 
 def folder(
-    root: Path, *, name: str = "folder", encoder: Encoder | None = None, suffixes: Collection[str] = VIDEO_SUFFIXES
+    root: Path,
+    *,
+    name: str = "folder",
+    encoder: Encoder | None = None,
+    suffixes: Collection[str] = VIDEO_SUFFIXES,
+    labelled: bool = True,
 ) -> Dataset:
-    """The splits of a folder of files with one of `suffixes`; `name` is the dataset's name, such as audio-folder.
+    """The splits of a folder of files with one of `suffixes`; `name` is the dataset's name, such as audio-folder. Files
+    without labels are a doubt if they should be `labelled`, and no list leaves the labels out.
 
     Raises DatasetError if there is no such file or the list does not have the format above.
     """
@@ -43,7 +49,10 @@ def folder(
     )
     if not listed:
         raise DatasetError(f"{name}: {root}{f' lists no {modality}' if lists else f' holds no {modality}'}. {obtain}")
-    return dataset_of(name, label_names, listed, root=root, obtain=obtain, encoder=encoder, doubt=doubt)
+    labelled = labelled and (not lists or bool(label_names))
+    return dataset_of(
+        name, label_names, listed, root=root, obtain=obtain, encoder=encoder, doubt=doubt, labelled=labelled
+    )
 
 
 def _listed(path: Path, root: Path, dataset: str, obtain: str) -> tuple[tuple[str, ...], dict[str, list[Source]]]:

@@ -31,7 +31,7 @@ class Collected:
 
     table: labels that lie beside the tars, which come before those in them. samples: how many there are, `named` of
     them by the table. empty: the names of the tars without one. rejects: of all tars, and the samples with a key that
-    an earlier tar holds, whose hashes are `twice`.
+    an earlier tar holds, whose hashes are `twice`. unlabelled: whether no sample has a label.
     """
 
     tasks: Sequence[TarTask]
@@ -43,6 +43,7 @@ class Collected:
     empty: tuple[str, ...]
     rejects: list[Reject]
     twice: frozenset[int]
+    unlabelled: bool
 
     @classmethod
     def of(cls, tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTable | None = None) -> Self:
@@ -88,6 +89,7 @@ class Collected:
             empty=tuple(name for name, count in counts.items() if not count),
             rejects=rejects,
             twice=twice,
+            unlabelled=not labels - {None},
         )
 
     @property

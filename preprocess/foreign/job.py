@@ -53,6 +53,7 @@ def index_tars(
     modality: str | None = None,
     labels: str | Path | None = None,
     match: str | None = None,
+    as_is: bool = False,
     fast: bool = False,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -71,7 +72,8 @@ def index_tars(
 
     labels: a csv file beside the tars, such as Kinetics' train.csv, whose labels come before those in the tars. It has
     the column `label`, and `match` (by default key, id, video_id, youtube_id, path, file, filename or wav), which names
-    a sample by the last part of its key.
+    a sample by the last part of its key. Samples of which none has a label are an error, unless `as_is` says that this
+    is meant; the tars are not read again then.
 
     `limits` says what a sample may cost (pixels, frames, time, memory); one that costs more, or that crashes a worker
     process twice, becomes a row of rejects.parquet too. A tar that cannot be read is tried again after each of
@@ -79,8 +81,8 @@ def index_tars(
 
     Raises ValueError if tars are missing, are in several folders without `out`, share a name, or hold several
     modalities without `modality`, and if `out` holds shards of maskstream; DatasetError if no tar holds a usable
-    sample; OutageError if a tar cannot be read; ResumeError if a run with other settings was stopped in `out`;
-    BusyError if another run writes to it.
+    sample, or no sample has a label; OutageError if a tar cannot be read; ResumeError if a run with other settings
+    was stopped in `out`; BusyError if another run writes to it.
     """
     if match is not None and labels is None:
         raise ValueError("match names a column of labels; give both")
@@ -91,7 +93,7 @@ def index_tars(
     with output.sole_writer():
         _check_kind(output)
         work = _Work(indexer_of([TarFile(tar) for tar in found], modality), fast, limits or Limits(), tuple(pauses_s))
-        return _index(found, output, work, table, executor, progress or Progress())
+        return _index(found, output, work, table, executor, progress or Progress(), as_is=as_is)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ def _index(
     table: LabelTable | None,
     executor: Executor,
     progress: Progress,
+    *,
+    as_is: bool,
 ) -> IndexReport:
     names = sorted(_name(tar, output) for tar in tars)
     tasks = [work.task(output.location, name) for name in names]
@@ -141,8 +145,14 @@ def _index(
         run_tasks(executor, checked, tasks, records, progress, phase="index", unit="tars")
     finally:
         output.remove_leftovers()  # of processes that were killed in this run
+    collected = Collected.of(tasks, records, table)
+    if collected.samples and collected.unlabelled and not as_is:
+        raise DatasetError(
+            f"none of the {collected.samples} samples has a label, in `json` or `cls`; give the list that has them "
+            "with --labels train.csv (labels=). If this is meant, add --as-is (as_is=True)"
+        )
     try:
-        report = _finished(output, work, Collected.of(tasks, records, table))
+        report = _finished(output, work, collected)
     except DatasetError:
         if table is None:
             records.discard()  # another modality may be tried

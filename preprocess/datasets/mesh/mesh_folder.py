@@ -12,4 +12,4 @@ from ..folder import folder
 
 def mesh_folder(root: Path) -> Dataset:
     """The splits of a folder of mesh files. Raises DatasetError as `folder` does."""
-    return folder(root, name="mesh-folder", encoder=MeshEncoder(), suffixes=SURFACE_SUFFIXES)
+    return folder(root, name="mesh-folder", encoder=MeshEncoder(), suffixes=SURFACE_SUFFIXES, labelled=False)

@@ -24,7 +24,7 @@ MAX_POINTS = 131_072
 
 def las(root: Path) -> Dataset:
     """The splits of a folder of tiles. Raises DatasetError as `folder` does, and if laspy is not installed."""
-    found = folder(root, name="las", encoder=PointEncoder(), suffixes=LAS_SUFFIXES)
+    found = folder(root, name="las", encoder=PointEncoder(), suffixes=LAS_SUFFIXES, labelled=False)
     splits = {
         split: [block for source in sources for block in blocks(source, MAX_POINTS)]
         for split, sources in found.splits.items()

@@ -11,4 +11,4 @@ from ..folder import folder
 
 def txt(root: Path) -> Dataset:
     """The splits of a folder of .txt files in UTF-8; DatasetError where there is none, or the list does not fit."""
-    return folder(root, name="txt", encoder=TextEncoder(), suffixes={".txt"})
+    return folder(root, name="txt", encoder=TextEncoder(), suffixes={".txt"}, labelled=False)

@@ -51,7 +51,7 @@ def video_list(root: Path) -> Dataset:
         split: [Source(id=line.path, path=root / line.path, label=line.label) for line in rows]
         for split, rows in lines.items()
     }
-    return dataset_of(NAME, map(str, range(most + 1)), listed, root=root, obtain=OBTAIN)
+    return dataset_of(NAME, map(str, range(most + 1)), listed, root=root, obtain=OBTAIN, labelled=most >= 0)
 
 
 def _lines(path: Path) -> Iterator[_Line]:

@@ -36,6 +36,9 @@ def index(
             show_default=False,
         ),
     ] = None,
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Index the tars as they are, though no sample has a label")
+    ] = False,
     fast: Annotated[
         bool, typer.Option("--fast", help="Trust the keyframe flags in video containers instead of decoding.")
     ] = False,
@@ -63,6 +66,7 @@ def index(
             modality=modality,
             labels=labels,
             match=match,
+            as_is=as_is,
             fast=fast,
             workers=workers,
             executor=executor_named(executor, workers, address),

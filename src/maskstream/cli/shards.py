@@ -98,7 +98,7 @@ def shards(
     as_is: Annotated[
         bool,
         typer.Option(
-            "--as-is", help="Take the folders of ROOT as they are, though their names make the splits doubtful."
+            "--as-is", help="Take ROOT as it is, though its splits or labels are doubtful (the error says why)."
         ),
     ] = False,
     executor: Annotated[

@@ -77,3 +77,11 @@ def test_an_id_of_several_segments_names_none_of_them(tmp_path):
     assert [table.label(key, None) for key in ("p/x_000001_000011", "x_000020_000030", "x", "y", "z")] == [
         *("a", "b", None, "c", None)
     ]
+
+
+def test_tars_without_any_label_are_refused_unless_this_is_meant(part, tmp_path):
+    with pytest.raises(DatasetError, match=r"none of the 3 samples has a label.* --labels train\.csv .*add --as-is"):
+        index_tars([part], tmp_path / "out", workers=0)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    assert index_tars([part], tmp_path / "out", as_is=True, workers=0).samples == 3
+    assert labels_of(tmp_path / "out") == [-1, -1, -1]

@@ -1,0 +1,166 @@
+"""What is in an archive, remembered in the cache folder: a tar that is compressed is read whole only once.
+
+The folder `archives` of the cache folder has a file per tar with its members, and the index of its gzip. They are named
+by a checksum of the tar's path, sizes and ages. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import xxhash
+
+from ..shards.errors import OutageError, StoreError
+from ..shards.format.index_cache import CACHE, cache_folder
+from ..shards.stores.publish import publishing
+from .archive import Archive, Member, pieces
+
+log = logging.getLogger(__name__)
+
+_OPEN = 8
+"""How many archives stay open."""
+
+
+def members_of(path: Path) -> dict[str, Member]:
+    """The members of an archive by name (see `Archive.members`).
+
+    Raises DatasetError for an archive that is damaged, or refused; OutageError if it cannot be read, or the cache
+    folder cannot be written.
+    """
+    return _listed(path)[0]
+
+
+class OpenArchives:
+    """Archives that are read one member after the other; the last ones stay open. Threads take turns."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, tuple[str, Archive, dict[str, Member]]] = OrderedDict()
+        self._turn = Lock()
+
+    def copy(self, path: Path, name: str, to: Path | None) -> tuple[Member, str]:
+        """Copy a member to a file, or only read it; returns it and the xxh3_64 of its bytes in hex.
+
+        Raises OutageError if it cannot be read, OSError if it cannot be written.
+        """
+        with self._turn:
+            archive, members = self._at(path)
+            if name not in members:
+                raise OutageError(f"{path} has no {name!r} any more, though it was listed; run the same command again")
+            member = members[name]
+            if to is None:
+                return member, archive.copy(member, None)
+            with to.open("wb") as file:
+                return member, archive.copy(member, file)
+
+    def _at(self, path: Path) -> tuple[Archive, dict[str, Member]]:
+        with _reading(path):
+            key = _key(path)
+        known = self._open.pop(path, None)
+        if known is not None and known[0] != key:  # it was written again
+            known[1].close()
+            known = None
+        if known is None:
+            members, index = _listed(path)
+            with _reading(path):
+                known = (key, Archive(path, index), members)
+        self._open[path] = known
+        if len(self._open) > _OPEN:
+            self._open.popitem(last=False)[1][1].close()
+        return known[1], known[2]
+
+    def close(self) -> None:
+        """Close all."""
+        while self._open:
+            self._open.popitem()[1][1].close()
+
+
+def _listed(path: Path) -> tuple[dict[str, Member], Path | None]:
+    """The members of an archive, and the index of its gzip if it has one."""
+    if path.name.lower().endswith(".zip"):
+        with _reading(path), _opened(path) as archive:
+            return archive.members(), None
+    with _reading(path):
+        base = cache_folder() / "archives" / _key(path)
+    index, members = base.with_suffix(".gzindex"), base.with_suffix(".json")
+    if (known := _known(members, index)) is not None:
+        return known
+    with _kept_by(path), _alone(base):
+        if (known := _known(members, index)) is not None:  # another process listed it meanwhile
+            return known
+        log.info("%s is listed, which is done once", path)
+        with _reading(path), _opened(path) as archive:
+            found = archive.members()
+            if archive.is_gzip:
+                archive.write_index(index)
+        facts = {"gzip": archive.is_gzip, "members": [astuple(member) for member in found.values()]}
+        with publishing(members) as stream:
+            stream.write(json.dumps(facts).encode())
+    return found, index if archive.is_gzip else None
+
+
+def _known(members: Path, index: Path) -> tuple[dict[str, Member], Path | None] | None:
+    """What the cache folder has; None if that is not whole."""
+    try:
+        return _remembered(members, index)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _remembered(members: Path, index: Path) -> tuple[dict[str, Member], Path | None]:
+    facts = json.loads(members.read_bytes())
+    found = {name: Member(name, *rest) for name, *rest in facts["members"]}
+    if facts["gzip"]:
+        index.stat()
+    return found, index if facts["gzip"] else None
+
+
+def _key(path: Path) -> str:
+    facts = [(str(piece.resolve()), piece.stat().st_size, piece.stat().st_mtime_ns) for piece in pieces(path)]
+    return xxhash.xxh3_128_hexdigest(json.dumps(facts).encode())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Archive]:
+    archive = Archive(path)
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutageError(f"{path} cannot be read ({error.strerror or error}); run the same command again") from error
+
+
+@contextmanager
+def _kept_by(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, StoreError) as error:
+        raise OutageError(
+            f"{cache_folder()} cannot hold the list of {path} ({error}); give another folder with {CACHE}"
+        ) from error
+
+
+@contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """Waits until no other process lists the same archive. Where there are no locks, several may do the same."""
+    base.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(base.with_suffix(".lock"), "ab") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

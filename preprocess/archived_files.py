@@ -1,0 +1,74 @@
+"""Sources in archives: a member has the path ARCHIVE!/NAME, such as /raw/train/part_0.tar.gz!/abc_000001_000011.mp4.
+
+A task copies a member into a temporary folder while it encodes the one before it. So no archive is unpacked, and a run
+that was killed does only the shards again that it had not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .archive import is_archive
+from .archive_list import OpenArchives, members_of
+from .file_state import FileState, set_age
+from .raw_files import Hand, fetching, is_same_file
+
+MARK = "!"
+_ROOT = Path("/")
+
+
+def member_path(archive: Path, name: str) -> Path:
+    """The path of a member of an archive."""
+    return archive.with_name(archive.name + MARK) / name
+
+
+def archive_and_name(path: Path) -> tuple[Path, str] | None:
+    """The archive of a path, and the name in it; None if it is the path of a plain file."""
+    for folder in path.parents:
+        if folder.name.endswith(MARK) and is_archive(archive := folder.with_name(folder.name.removesuffix(MARK))):
+            return archive, path.relative_to(folder).as_posix()
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedFiles:
+    """Files of this machine, some of them in archives. All paths are absolute."""
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Hand]:
+        """A temporary folder, and a thread that copies the next member."""
+        with closing(OpenArchives()) as archives, fetching(_Members(archives)) as hand:
+            yield hand
+
+    def is_same(self, path: Path, state: FileState) -> bool:
+        """Whether the file has these bytes, by the size and age in the list of its archive, or else by its bytes."""
+        found = archive_and_name(path)
+        if found is None:
+            return state.is_of(path)
+        archive, name = found
+        if (member := members_of(archive).get(name)) is None:
+            return False
+        with closing(OpenArchives()) as archives:
+            return is_same_file(_Members(archives), path, (member.size_bytes, member.mtime_ns), state)
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """What a task reads members with."""
+
+    archives: OpenArchives
+    tree: Path = _ROOT
+
+    def is_away(self, path: Path) -> bool:
+        return archive_and_name(path) is not None
+
+    def fetch(self, path: Path, to: Path | None) -> FileState:
+        found = archive_and_name(path)
+        assert found is not None
+        member, digest = self.archives.copy(*found, to)
+        if to is not None:
+            set_age(to, member.mtime_ns)
+        return FileState(size_bytes=member.size_bytes, mtime_ns=member.mtime_ns, xxh3_64=digest)

@@ -1,0 +1,149 @@
+"""The tree of raw data of which some is in archives: an archive counts as unpacked in the folder where it lies.
+
+The tree is a temporary one. An empty file stands for each member, with its size and age; only lists (csv, json, text)
+are copied out. Links lead to the files beside the archives. So datasets list the same sources as from unpacked data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..shards.errors import DatasetError
+from .archive import Member, is_archive, pieces
+from .archive_list import OpenArchives, members_of
+from .archived_files import archive_and_name, member_path
+from .datasets import Dataset
+from .datasets.folders import media_paths
+from .file_state import set_age
+from .source import Source
+
+_MAX_LIST_BYTES = 1 << 30
+_SUFFIXES = frozenset({".gz", ".tar", ".tgz", ".zip"})
+_THREADS = 8
+
+
+def archives_below(root: Path) -> list[Path]:
+    """The archives below a folder, sorted. A folder that is not there has none."""
+    if not root.is_dir():
+        return []
+    found = [path for path in media_paths(root, _SUFFIXES) if is_archive(path)]
+    return sorted({*found, *(path for path in _cut(root) if is_archive(path))})
+
+
+def _cut(root: Path) -> list[Path]:
+    """The first parts of archives that are cut, which have no suffix: in the folder itself, or one folder down."""
+    folders = [root, *(path for path in root.iterdir() if path.is_dir())]
+    return [path for folder in folders for path in folder.glob("*-00*") if path.is_file()]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchivedTree:
+    """A temporary folder that looks like `root` with its archives unpacked. `addresses`: the path of each member."""
+
+    root: Path
+    folder: Path
+    addresses: Mapping[Path, Path]
+
+    @classmethod
+    def make(cls, root: Path, archives: Sequence[Path], folder: Path, lists: frozenset[str]) -> ArchivedTree:
+        """Make it in an empty folder; files with the suffixes `lists` are copied out of the archives.
+
+        A file that is unpacked too is taken as it is, and of several archives the first one counts. Raises DatasetError
+        if they do not agree in its size.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            members = list(pool.map(members_of, archives))
+        places = [archive.parent.relative_to(root) for archive in archives]
+        merged = {Path(), *places, *(parent for place in places for parent in place.parents)}
+        for place, held in zip(places, members, strict=True):
+            merged |= {parent for name in held for parent in _parents(place / name)}
+        _mirror(root, folder, merged, {piece for archive in archives for piece in pieces(archive)}, root)
+        addresses: dict[Path, Path] = {}
+        with closing(OpenArchives()) as opened:
+            for archive, place, held in zip(archives, places, members, strict=True):
+                for name, member in held.items():
+                    path = folder / place / name
+                    if _is_new(path, member, addresses, archive):
+                        addresses[path] = member_path(archive.absolute(), name)
+                        _stand_in(path, member, archive, opened if path.suffix.lower() in lists else None)
+        return cls(root=root, folder=folder, addresses=addresses)
+
+    def dataset(self, found: Dataset) -> Dataset:
+        """A dataset that was found in the tree, with the paths that its files really have."""
+        splits = {split: [self._source(source) for source in sources] for split, sources in found.splits.items()}
+        return replace(found, splits=splits, doubt=found.doubt or _unpacked_too(splits))
+
+    def _source(self, source: Source) -> Source:
+        return replace(source, path=self._real(source.path), parts=tuple(map(self._real, source.parts)))
+
+    def _real(self, path: Path) -> Path:
+        if path in self.addresses:
+            return self.addresses[path]
+        return self.root.absolute() / path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+
+
+def _unpacked_too(splits: Mapping[str, list[Source]]) -> str:
+    """What makes sources doubtful: that files of the same name and size are in archives and unpacked elsewhere."""
+    packed: dict[tuple[str, int], Path] = {}
+    plain: list[Path] = []
+    for path in (source.path for sources in splits.values() for source in sources):
+        if (found := archive_and_name(path)) is None:
+            plain.append(path)
+        else:
+            packed[path.name, members_of(found[0])[found[1]].size_bytes] = path
+    for path in plain if packed else ():
+        if path.is_file() and (other := packed.get((path.name, path.stat().st_size))) is not None:
+            return f"{path} is unpacked, and in {other} too; move the archives away, or what was unpacked"
+    return ""
+
+
+def _parents(path: Path) -> list[Path]:
+    return list(path.parents)[:-1]
+
+
+def _mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], root: Path) -> None:
+    """Make links in `mirror` to what is in the folder `real`; folders that members are in too are made anew."""
+    with os.scandir(real) as entries:
+        for entry in entries:
+            path = real / entry.name
+            if path in left_out:
+                continue
+            if path.relative_to(root) in merged and entry.is_dir():
+                (mirror / entry.name).mkdir()
+                _mirror(path, mirror / entry.name, merged, left_out, root)
+            else:
+                (mirror / entry.name).symlink_to(path.absolute())
+
+
+def _is_new(path: Path, member: Member, addresses: Mapping[Path, Path], archive: Path) -> bool:
+    """Whether nothing stands at the path of a member yet. Raises DatasetError if something else does."""
+    try:
+        size_bytes = path.stat().st_size
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        size_bytes = -1
+    if size_bytes != member.size_bytes or path.is_dir():
+        other = addresses.get(path, "a file that is unpacked")
+        raise DatasetError(
+            f"{member_path(archive, member.name)} and {other} have the same place and are not the same; remove one"
+        )
+    return False
+
+
+def _stand_in(path: Path, member: Member, archive: Path, opened: OpenArchives | None) -> None:
+    """Make the file that stands for a member, or copy the member if there is where to copy it from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if opened is None:
+        path.touch()
+        os.truncate(path, member.size_bytes)
+    elif member.size_bytes > _MAX_LIST_BYTES:
+        raise DatasetError(f"{member_path(archive, member.name)} has more than {_MAX_LIST_BYTES} bytes; is it a list?")
+    else:
+        opened.copy(archive, member.name, path)
+    set_age(path, member.mtime_ns)
