@@ -1,12 +1,14 @@
-"""MeshGraphNets' simulations (Pfaff et al., 2021), converted to HDF5.
+"""MeshGraphNets' simulations (Pfaff et al., 2021), as DeepMind publishes them or converted to HDF5.
 
+    ROOT/train.tfrecord, valid.tfrecord, test.tfrecord
     ROOT/train.h5, valid.h5, test.h5     (or .hdf5; names may be longer, such as train_cylinder.h5)
     ROOT/meta.json                       (or any other *meta*.json)
 
-A file has one group per trajectory (see encode/mesh/trajectories.py). The JSON is that of the TFRecords: `dt` in
-seconds, and `features`, of which those with `"type": "dynamic"` are the fields. The last number of `shape` is a field's
-channels. `field_names`, which is optional, gives their order. Moving meshes (with a dynamic `mesh_pos` or `world_pos`:
-cloth, plates) are not supported.
+What a trajectory has is in encode/mesh/trajectories.py. The JSON is that of the TFRecords: `dt` in seconds, and
+`features`, of which those with `"type": "dynamic"` are the fields. The last number of `shape` is a field's channels.
+`field_names`, which is optional, gives their order. Of bodies that move, such as flag_simple and deforming_plate,
+`world_pos` is a field. Meshes that are made anew at each step (flag_dynamic, sphere_dynamic and the sets with
+sizing) are not supported.
 """
 
 from __future__ import annotations
@@ -16,29 +18,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....shards.errors import DatasetError
+from ....shards.errors import DatasetError, OutageError
 from ...encode.mesh.encoder import MeshEncoder
+from ...encode.mesh.tfrecord import record_spans
 from ...encode.mesh.trajectories import h5py_module
+from ...encode.reject import RejectError
 from ...lists import read_json
 from ...source import Source
 from ..dataset import Dataset, first_existing, require_folder
 
 OBTAIN = (
-    "Lay the HDF5 conversion of one of MeshGraphNets' datasets, such as cylinder_flow, out as ROOT/train.h5, "
-    "ROOT/valid.h5, ROOT/test.h5 and ROOT/meta.json"
+    "Get a dataset, such as cylinder_flow, with download_dataset.sh of github.com/google-deepmind/deepmind-research/"
+    "tree/master/meshgraphnets, so that there are ROOT/meta.json, ROOT/train.tfrecord, valid.tfrecord and "
+    "test.tfrecord (or HDF5 conversions of them, ROOT/train.h5 ...)"
 )
 _SPLITS = {"train": "train", "val": "val", "test": "test"}
 """Splits, and how the names of their files begin; "val" matches valid.h5."""
-_MOVING = frozenset({"mesh_pos", "world_pos"})
+_MESH = ("cells", "mesh_pos", "node_type")
+"""The features that must stay as they are."""
+_RECORDS = "tfrecord"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Meta:
-    """The contents of the JSON: the time step in seconds, the fields, and the number of channels of each."""
+    """The contents of the JSON: the time step in seconds, the fields, the number of channels of each, and the number of
+    corners of a cell.
+    """
 
     dt_s: float
     fields: tuple[str, ...]
     widths: tuple[int, ...]
+    corners: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the sample of each trajectory says."""
+        return {"fields": list(self.fields), "widths": list(self.widths), "dt_s": self.dt_s}
 
 
 def meshgraphnets(root: Path) -> Dataset:
@@ -48,13 +63,15 @@ def meshgraphnets(root: Path) -> Dataset:
     if path is None:
         raise DatasetError(f"meshgraphnets: there is no meta.json in {root}. {OBTAIN}")
     meta = _read_meta(path)
+    converted = any(first_existing(root, f"train*.{ending}") for ending in ("h5", "hdf5"))
+    endings = ("h5", "hdf5") if converted else (_RECORDS,)
     splits = {}
     for split, name in _SPLITS.items():
-        file = first_existing(root, *(f"{name}*.{ending}" for ending in ("h5", "hdf5")))
+        file = first_existing(root, *(f"{name}*.{ending}" for ending in endings))
         if file is not None:
-            splits[split] = _trajectories(file, split, meta)
+            splits[split] = _trajectories(file, split, meta) if converted else _records(file, split, meta)
     if "train" not in splits:
-        raise DatasetError(f"meshgraphnets: there is no train.h5 in {root}. {OBTAIN}")
+        raise DatasetError(f"meshgraphnets: there is no train.tfrecord and no train.h5 in {root}. {OBTAIN}")
     return Dataset(name="meshgraphnets", label_names=(), splits=splits, encoder=MeshEncoder())
 
 
@@ -67,19 +84,21 @@ def _read_meta(path: Path) -> _Meta:
         fields = (*named, *(name for name in dynamic if name not in named))
         widths = tuple(int(features[name]["shape"][-1]) for name in fields)
         dt_s = float(data["dt"])
+        changing = [name for name in _MESH if features.get(name, {}).get("type", "static") != "static"]
+        corners = int(features["cells"]["shape"][-1]) if "cells" in features else 3
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise DatasetError(
             f"meshgraphnets: {path} is not as expected ({type(error).__name__}: {error}); it needs `dt`, and "
             f"`features` with a type and a shape each. {OBTAIN}"
         ) from error
-    if moving := sorted(_MOVING & set(fields)):
+    if changing:
         raise DatasetError(
-            f"meshgraphnets: {path} says that {' and '.join(moving)} changes over time; only static meshes are "
-            "supported, such as those of cylinder_flow and airfoil"
+            f"meshgraphnets: {path} says that {' and '.join(changing)} changes over time; only meshes that keep their "
+            "cells are supported, such as those of cylinder_flow, airfoil, deforming_plate, flag_simple, sphere_simple"
         )
     if not fields:
         raise DatasetError(f"meshgraphnets: no feature of {path} is dynamic, so there is no field. {OBTAIN}")
-    return _Meta(dt_s=dt_s, fields=fields, widths=widths)
+    return _Meta(dt_s=dt_s, fields=fields, widths=widths, corners=corners)
 
 
 def _trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
@@ -91,5 +110,21 @@ def _trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
         raise DatasetError(f"meshgraphnets: {path} cannot be read as HDF5 ({error}). {OBTAIN}") from error
     if not names:
         raise DatasetError(f"meshgraphnets: {path} has no groups, so no trajectories. {OBTAIN}")
-    shared = {"fields": list(meta.fields), "widths": list(meta.widths), "dt_s": meta.dt_s}
-    return [Source(id=f"{split}/{name}", path=path, meta={"trajectory": name, **shared}) for name in names]
+    return [Source(id=f"{split}/{name}", path=path, meta={"trajectory": name, **meta.facts}) for name in names]
+
+
+def _records(path: Path, split: str, meta: _Meta) -> list[Source]:
+    """A source for each record, named by its number."""
+    try:
+        spans = record_spans(path)
+    except RejectError as error:
+        raise DatasetError(f"meshgraphnets: {path} {error.reason}; get it again. {OBTAIN}") from error
+    except OSError as error:
+        raise OutageError(f"{path} cannot be read ({error.strerror}); run the same command again") from error
+    if not spans:
+        raise DatasetError(f"meshgraphnets: {path} has no records, so no trajectories. {OBTAIN}")
+    facts = {**meta.facts, "corners": meta.corners}
+    return [
+        Source(id=f"{split}/{number}", path=path, window=span, meta={"trajectory": str(number), **facts})
+        for number, span in enumerate(spans)
+    ]

@@ -1,4 +1,4 @@
-"""The encoder of meshes: surfaces from files, simulations from HDF5 or computed."""
+"""The encoder of meshes: surfaces from files, simulations from TFRecord, HDF5 or computed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ..reject import RejectError
 from .cylinder import CylinderFlow, compute
 from .simulation import NORMAL, OUTFLOW, Simulation
 from .surfaces import Surface, read_surface
-from .trajectories import read_trajectory
+from .trajectories import read_record, read_trajectory
 
 TRAJECTORY_SUFFIXES = frozenset({".h5", ".hdf5"})
+RECORD_SUFFIX = ".tfrecord"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class MeshEncoder(Config):
     """Encodes surfaces and simulations.
 
     A source with meta["flow"] (the arguments of `CylinderFlow`) is computed. For an HDF5 file, meta gives `trajectory`,
-    `fields`, `widths` and `dt_s`. Every other file is a surface. The `sums` serve to normalise: `edges` holds the count
+    `fields`, `widths` and `dt_s`; for a TFRecord file also `corners`, and `window` is in bytes. Every other file is a
+    surface. The `sums` serve to normalise: `edges` holds the count
     and the summed lengths; for simulations, `fields` (all nodes and steps) and `changes` (between steps, at normal and
     outflow nodes) each hold the count, the sums of the D channels and the sums of their squares.
     """
@@ -44,9 +46,13 @@ class MeshEncoder(Config):
         """Encode a surface or a simulation."""
         if "flow" in source.meta:
             return encoded_simulation(compute(CylinderFlow(**source.meta["flow"])))
-        if source.path.suffix.lower() in TRAJECTORY_SUFFIXES:
-            meta = source.meta
+        meta, suffix = source.meta, source.path.suffix.lower()
+        if suffix in TRAJECTORY_SUFFIXES | {RECORD_SUFFIX}:
             name, fields, widths, dt_s = (meta[key] for key in ("trajectory", "fields", "widths", "dt_s"))
+            if suffix == RECORD_SUFFIX and source.window is not None:
+                return encoded_simulation(
+                    read_record(source.path, source.window, meta["corners"], fields, widths, dt_s)
+                )
             return encoded_simulation(read_trajectory(source.path, name, fields, widths, dt_s))
         return encoded_surface(read_surface(source.path))
 

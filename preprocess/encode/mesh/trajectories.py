@@ -1,8 +1,10 @@
-"""Reads trajectories from HDF5, one group each, in the layout of the published MeshGraphNets conversions.
+"""Reads trajectories of MeshGraphNets, from TFRecord as published or from HDF5 conversions.
 
-A group holds `cells` int (C, 3 or 4), `mesh_pos` float (V, 2 or 3), `node_type` int (V, 1) and one dataset per field,
-float (T, V, d). Static data may have a leading axis of 1 or T steps, as in the published files; if its first and last
-step differ, the mesh moves, and the trajectory is rejected.
+A trajectory has `cells` int (C, 3 or 4), `mesh_pos` (in HDF5 also `pos`) float (V, 2 or 3), `node_type` int (V, 1) and
+each field, float (T, V, d); in HDF5 it is a group with a dataset for each, in TFRecord an Example with their bytes.
+Static data may have a leading axis of 1 or T steps, as in the published files; if its first and last step differ, the
+mesh changes, and the trajectory is rejected. Where a body moves, `mesh_pos` is its shape at rest and `world_pos` a
+field.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ....shards.errors import DatasetError
 from ..reject import RejectError
 from ..source_file import check_source_file
 from .simulation import Simulation
+from .tfrecord import read_example
 
 
 def h5py_module() -> Any:
@@ -39,12 +42,52 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
     try:
         with h5py.File(path, "r") as file:
             group = _own_group(file, name)
-            if missing := [key for key in ("cells", "mesh_pos", "node_type", *fields) if key not in group]:
+            places = "pos" if "pos" in group and "mesh_pos" not in group else "mesh_pos"
+            if missing := [key for key in ("cells", places, "node_type", *fields) if key not in group]:
                 raise RejectError("decode", f"the group {name!r} has no dataset {missing[0]!r}, only {sorted(group)}")
-            cells, positions, node_type = (_static(group, key) for key in ("cells", "mesh_pos", "node_type"))
+            cells, positions, node_type = (_static(group, key) for key in ("cells", places, "node_type"))
             values = [np.asarray(group[key][()]) for key in fields]
     except (OSError, KeyError) as error:
         raise RejectError("open", f"cannot be read ({error})") from error
+    return _simulation(cells, positions, node_type, values, fields, widths, dt_s)
+
+
+def read_record(
+    path: Path, span: tuple[int, int], corners: int, fields: Sequence[str], widths: Sequence[int], dt_s: float
+) -> Simulation:
+    """The trajectory in a span of a TFRecord file (see `tfrecord.py`), whose cells have so many corners.
+
+    Numbers are little-endian int32 (cells, node_type) and float32, as meta.json of all published sets says.
+
+    Raises RejectError if the record is damaged or is no simulation on a static mesh, OSError if it cannot be read.
+    """
+    found = read_example(path, span)
+    if missing := [key for key in ("cells", "mesh_pos", "node_type", *fields) if key not in found]:
+        raise RejectError("decode", f"the record has no feature {missing[0]!r}, only {sorted(found)}")
+    try:
+        node_type = np.frombuffer(found["node_type"], "<i4")
+        n_nodes = len(node_type)
+        cells = np.frombuffer(found["cells"], "<i4").reshape(-1, corners)
+        positions = np.frombuffer(found["mesh_pos"], "<f4").reshape(n_nodes, -1)
+        values = [
+            np.frombuffer(found[key], "<f4").reshape(-1, n_nodes, width)
+            for key, width in zip(fields, widths, strict=True)
+        ]
+    except (ValueError, ZeroDivisionError) as error:
+        raise RejectError("decode", f"the sizes of the record's features do not fit together ({error})") from error
+    return _simulation(cells, positions, node_type, values, fields, widths, dt_s)
+
+
+def _simulation(
+    cells: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
+    node_type: npt.NDArray[Any],
+    values: Sequence[npt.NDArray[Any]],
+    fields: Sequence[str],
+    widths: Sequence[int],
+    dt_s: float,
+) -> Simulation:
+    """The simulation of these arrays. Raises RejectError if they do not fit together."""
     steps = {value.shape[:-1] for value in values if value.ndim == 3}
     if len(steps) != 1 or [value.shape[-1] for value in values] != list(widths):
         shapes = ", ".join(f"{key} {value.shape}" for key, value in zip(fields, values, strict=True))

@@ -106,6 +106,15 @@ def test_trajectories_are_kept_number_by_number(raw, tmp_path):
     assert inspect(tmp_path / "out" / "train")["facts"]["mesh.npz.n_nodes"]["max"] == 4
 
 
+def test_positions_may_be_named_pos(raw):
+    arrays = trajectory(3)
+    arrays["pos"] = arrays.pop("mesh_pos")
+    write_hdf5(raw / "train.h5", {"3": arrays})
+    (source,) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    mesh = read_mesh(MeshEncoder().encode(source).members["mesh.npz"].data)
+    np.testing.assert_array_equal(mesh["positions"], arrays["pos"][0])
+
+
 def test_the_order_of_trajectories_is_that_of_their_numbers(raw):
     names = [source.meta["trajectory"] for source in job.DATASETS["meshgraphnets"](raw).splits["train"]]
     assert names == [str(i) for i in range(11)]
@@ -160,7 +169,10 @@ def test_trajectories_that_cannot_be_used_are_rejects(raw, tmp_path, what, reaso
     [
         ({"features": {}}, "no feature of"),
         ({"dt": "soon"}, "not as expected"),
-        ({"features": META["features"] | {"mesh_pos": {"type": "dynamic", "shape": [6, -1, 2]}}}, "only static meshes"),
+        (
+            {"features": META["features"] | {"mesh_pos": {"type": "dynamic", "shape": [6, -1, 2]}}},
+            "only meshes that keep",
+        ),
     ],
 )
 def test_raw_data_that_is_not_as_published(raw, change, reason):
