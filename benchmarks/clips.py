@@ -139,7 +139,7 @@ def _indexed(folder: Path, copy: Variant) -> Variant:
         with tarfile.open(folder / "found-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             for key, file in zip(copy.manifest.keys(range(len(copy.files))), copy.files, strict=True):
                 tar.add(file, arcname=f"{key}.mp4")
-        index_tars([folder / "found-000000.tar"])
+        index_tars([folder / "found-000000.tar"], as_is=True)
     manifest, same = Manifest.load(folder), range(len(copy.files))
     if len(manifest) != len(copy.files) or manifest.keys(same) != copy.manifest.keys(same):
         raise SystemExit(f"{folder} does not hold the videos of {copy.manifest.folder} in their order; delete it")

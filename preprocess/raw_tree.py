@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LISTS = frozenset({"", ".csv", ".json", ".jsonl", ".list", ".lst", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
 """The suffixes of files that datasets read to list their sources."""
-READ_WHOLE = ("las", "meshgraphnets", "jsonl", "parquet_text", "txt")
+READ_WHOLE = ("las", "lerobot", "meshgraphnets", "jsonl", "parquet_text", "txt")
 """The datasets that read their media to list them."""
 IN_ARCHIVES = (
     *("audio_folder", "audio_json", "audioset", "audiovisual_folder", "esc50", "folder", "hmdb51", "image_folder"),

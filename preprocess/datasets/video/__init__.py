@@ -9,6 +9,7 @@ from ..folder import folder
 from .fluent_emoji import fluent_emoji
 from .hmdb51 import hmdb51
 from .k400 import k400
+from .lerobot import lerobot
 from .metaworld import metaworld
 from .sample import sample
 from .ssv2 import ssv2
@@ -27,6 +28,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "hmdb51-2": partial(hmdb51, fold=2),
     "hmdb51-3": partial(hmdb51, fold=3),
     "fluent-emoji": fluent_emoji,
+    "lerobot": lerobot,
     "metaworld": metaworld,
     "wesnoth-units": wesnoth_units,
     "video-list": video_list,

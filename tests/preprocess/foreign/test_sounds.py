@@ -189,7 +189,7 @@ def test_a_long_sound_whose_decoder_never_forgets_is_read_in_parts(tmp_path):
     samples = wave(48000 * 62, 1, seed=5)
     data = write_sound(tmp_path / "a.opus", samples, 48000, "libopus", options={"b": "48000"})
     write_tar(tmp_path / "x.tar", [("a.opus", data)])
-    index_tars([tmp_path], workers=0)
+    index_tars([tmp_path], as_is=True, workers=0)
     manifest, truth = Manifest.load(tmp_path), plain(data)
     cells = read_table(sound_entry(manifest, 0)).cells
     assert not cells["runs_on"].any()
@@ -210,7 +210,7 @@ def test_what_no_table_can_say_is_decoded_as_a_whole(tmp_path):
     data = b"".join(parts)
     (tmp_path / "a.ogg").unlink()
     write_tar(tmp_path / "x.tar", [("a.ogg", data)])
-    index_tars([tmp_path], workers=0)
+    index_tars([tmp_path], as_is=True, workers=0)
     manifest, truth = Manifest.load(tmp_path), plain(data)
     assert read_table(sound_entry(manifest, 0)).kind == "whole"
     got, read = segment(manifest, 0, 50000, 60000)

@@ -325,7 +325,7 @@ def test_rejects_name_what_is_wrong(media, tmp_path):
     ]
     write_tar(tmp_path / "x.tar", members)
     write_tar(tmp_path / "y.tar", [("good.mp4", good), ("fine.mp4", good)])
-    report = index_tars([tmp_path], workers=0)
+    report = index_tars([tmp_path], as_is=True, workers=0)
     manifest = Manifest.load(tmp_path)
     assert manifest.keys(range(report.samples)) == ["good", "fine"]
     assert manifest.label.tolist() == [7, -1]
@@ -356,7 +356,7 @@ def test_rejects_name_what_is_wrong(media, tmp_path):
 def test_names_of_every_form_of_tar(media, tmp_path, form):
     name = "é" * 40 if form == tarfile.USTAR_FORMAT else "ünï/" * 60 + "clip"
     path = write_tar(tmp_path / "x.tar", [(f"{name}.mp4", media["faststart.mp4"])], form)
-    index_tars([path], workers=0, fast=True)
+    index_tars([path], as_is=True, workers=0, fast=True)
     assert Manifest.load(tmp_path).key(0) == name
     assert verify(tmp_path).ok
 
@@ -366,12 +366,12 @@ def test_damaged_tars_end_where_the_damage_is(media, tmp_path):
     path = write_tar(tmp_path / "x.tar", [("one.mp4", data), ("two.mp4", data), ("three.mp4", data)])
     whole = path.read_bytes()
     path.write_bytes(whole[: 2 * (512 + -(-len(data) // 512) * 512) + 700])
-    index_tars([path], workers=0, fast=True)
+    index_tars([path], as_is=True, workers=0, fast=True)
     assert Manifest.load(tmp_path).keys([0]) == ["one"]
     assert set(rejects(tmp_path)) == {"x.tar:two", "x.tar"}
     path.write_bytes(b"\x1f\x8b" + whole[2:])
     with pytest.raises(DatasetError, match=r"1 tars hold no usable video.*gunzip"):
-        index_tars([path], workers=0)
+        index_tars([path], as_is=True, workers=0)
 
 
 def test_headers_that_lie_are_bounded(media, tmp_path):
@@ -383,7 +383,7 @@ def test_headers_that_lie_are_bounded(media, tmp_path):
                 info.type, info.size = kind, len(data)
                 tar.addfile(info, io.BytesIO(data))
         with pytest.raises(DatasetError, match=r"x\.tar: the "):
-            index_tars([path], workers=0)
+            index_tars([path], as_is=True, workers=0)
 
 
 def test_wrong_settings(split, tmp_path):
@@ -408,6 +408,6 @@ def test_a_tar_that_others_changed_is_another_dataset(split, tmp_path):
     os.utime(tmp_path / "copy/a-000.tar")
     with (tmp_path / "copy/a-000.tar").open("ab") as file:
         file.write(bytes(512))
-    index_tars([tmp_path / "copy"], workers=0, fast=True)
+    index_tars([tmp_path / "copy"], as_is=True, workers=0, fast=True)
     with pytest.raises(ResumeError):
         video_loader(tmp_path / "copy", clip=clip, batch_size=2, device="cpu").load_state_dict(state)
