@@ -160,7 +160,7 @@ def resampling_ms(sounds: SoundReader, epoch: int) -> float:
 def measure(seconds: int, rate: int, channels: int, folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Medians of alternating rounds, and the stages of ours."""
     paths = write_sounds(folder / "raw/train/a", seconds, rate, channels)
-    make_shards("audio-folder", folder / "raw", folder / "shards", workers=0)
+    make_shards("audio-folder", folder / "raw", folder / "shards", as_is=True, workers=0)
     readers = readers_of(paths, folder / "shards/train", seconds)
     manifest = Manifest.load(folder / "shards/train")
     sounds = SoundReader(manifest=manifest, clip=AudioClip(seconds=SECONDS), seed=0)

@@ -120,7 +120,7 @@ def _encode(path: Path, pictures: Iterator[UInt8Array], form: Form) -> None:
 
 
 def _variant(profile: str, folder: Path, found: Path) -> Variant:
-    report = make_shards("folder", found, folder / profile, profile=PROFILES[profile], overwrite=True)
+    report = make_shards("folder", found, folder / profile, profile=PROFILES[profile], as_is=True, overwrite=True)
     manifest = Manifest.load(report.splits["train"].folder)
     originals = [found / Path(source).name for source in manifest.sources().to_pylist()]
     if profile == "copy":

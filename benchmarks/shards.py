@@ -130,7 +130,7 @@ def two_over_one(found: Path, folder: Path, rounds: int) -> list[float]:
         for workers in (1, 2) if n % 2 else (2, 1):
             out = folder / f"workers{workers}"
             walls[workers] = make_shards(
-                "folder", found, out, profile=TRAIN, workers=workers, samples_per_shard=5, overwrite=True
+                "folder", found, out, profile=TRAIN, workers=workers, samples_per_shard=5, as_is=True, overwrite=True
             ).wall_s
         ratios.append(round(walls[1] / walls[2], 3))
     return ratios

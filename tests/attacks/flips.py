@@ -87,7 +87,7 @@ def make_splits(folder: Path) -> None:
         out = folder / f"foreign-{name}" / "split"
         out.mkdir(parents=True)
         tars = [shutil.copy(tar, out) for tar in sorted((folder / name / "split").glob("*.tar"))]
-        index_tars([Path(tar) for tar in tars], out, modality=name, workers=0)
+        index_tars([Path(tar) for tar in tars], out, modality=name, as_is=True, workers=0)
     for split in _splits(folder):
         shutil.copytree(split, split.with_name("whole"))
 

@@ -32,7 +32,7 @@ def sound(rng: np.random.Generator) -> bytes:
 
 def index(tars: Path, out: Path) -> None:
     """The command's work, in this process."""
-    index_tars([tars], out, workers=0)
+    index_tars([tars], out, as_is=True, workers=0)
 
 
 def contents(out: Path) -> dict[str, str]:

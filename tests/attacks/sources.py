@@ -175,7 +175,7 @@ def convert(dataset: str, root: Path, out: Path, where: Where) -> None:
     executor = where.executor()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM_BYTES, used + ROOM_BYTES))
-    make_shards(dataset, root, out, workers=None if executor else 0, executor=executor, **SETTINGS)
+    make_shards(dataset, root, out, workers=None if executor else 0, executor=executor, as_is=True, **SETTINGS)
     (out / "problems.json").write_text(json.dumps(verify(out / "train", decode=True).problems))
 
 

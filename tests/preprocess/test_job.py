@@ -393,9 +393,9 @@ def test_foreign_tars_are_not_mixed_with_ours(raw, tmp_path):
 
 
 def test_nothing_usable(tmp_path):
-    (tmp_path / "raw/a").mkdir(parents=True)
-    for number in range(3):
-        (tmp_path / f"raw/a/{number}.mp4").touch()
+    for name in ("a/0", "a/1", "b/2"):
+        (tmp_path / f"raw/{name}.mp4").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"raw/{name}.mp4").touch()
     with pytest.raises(DatasetError, match=r"none of 3 sources can be used\. open: is an empty file \(0 bytes\) \(3\)"):
         run(tmp_path / "raw", tmp_path / "out")
 

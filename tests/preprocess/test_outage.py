@@ -174,7 +174,7 @@ def test_the_root_is_away_at_ten_moments(make_video, tmp_path):
 
 def test_the_root_is_away_while_processes_work(make_video, tmp_path):
     for number in range(24):
-        make_video(f"raw/train/a/{number}.mp4", 30, width=160, height=120)
+        make_video(f"raw/train/{'ab'[number % 2]}/{number}.mp4", 30, width=160, height=120)
     assert job(tmp_path / "raw", tmp_path / "whole") == "finished"
     aside, records = tmp_path / "aside", tmp_path / "out/train/.records"
 
@@ -188,7 +188,7 @@ def test_the_root_is_away_while_processes_work(make_video, tmp_path):
     ended = job(tmp_path / "raw", tmp_path / "out", workers=1)
     thread.join()
     aside.rename(tmp_path / "raw")
-    assert ended.startswith("OutageError: the source 'train/a/"), ended
+    assert ended.startswith("OutageError: the source 'train/"), ended
     assert job(tmp_path / "raw", tmp_path / "out") == "finished"
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -226,13 +226,13 @@ def test_a_limit_of_open_files_is_no_damage(make_video, tmp_path):
 def write_raw(kind, root, make_video):
     """Two sources of a kind below `root`."""
     rng = np.random.default_rng(0)
-    (root / "a").mkdir(parents=True)
-    for number in range(2):
-        stem = root / "a" / str(number)
+    for number, label in enumerate("ab"):
+        stem = root / label / str(number)
+        stem.parent.mkdir(parents=True)
         if kind == "audiovisual-folder":
             flash_and_beep.write(stem.with_suffix(".mp4"), (5,), frames=20)
         elif kind == "folder":
-            make_video(f"raw/a/{number}.mp4", 5)
+            make_video(f"raw/{label}/{number}.mp4", 5)
         elif kind == "audio-folder":
             sf.write(stem.with_suffix(".wav"), rng.uniform(-0.5, 0.5, 8000), 16000)
         elif kind == "image-folder":

@@ -29,7 +29,7 @@ def at_most_s():
 @pytest.fixture
 def raw(make_video, tmp_path):
     for number in range(15):
-        make_video(f"raw/train/a/{number:02d}.mp4", 60 + number, width=192, height=128)
+        make_video(f"raw/train/{'ab'[number % 2]}/{number:02d}.mp4", 60 + number, width=192, height=128)
     return tmp_path / "raw"
 
 

@@ -35,7 +35,7 @@ GUARD, NO_GUARD = 'if __name__ == "__main__":', "if True:"
 def made(make_video, tmp_path):
     """made(own, guard, stdin=False) runs the script over two videos; returns what it printed, its errors, its code."""
     for number in range(2):
-        make_video(f"raw/a/{number}.mp4", 5)
+        make_video(f"raw/{'ab'[number]}/{number}.mp4", 5)
 
     def run(own, guard, *, stdin=False):
         path = tmp_path / "script.py"

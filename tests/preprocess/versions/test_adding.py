@@ -39,7 +39,8 @@ def draw(raw: Path, *numbers: int, folder: str = "a") -> None:
 
 
 def add(raw: Path, out: Path | str, **options: Any) -> Any:
-    return add_sources("image-folder", raw, out, **({"workers": 0, "max_rejects": 1.0, "pauses_s": ()} | options))
+    given = {"workers": 0, "max_rejects": 1.0, "pauses_s": (), "as_is": True, **options}
+    return add_sources("image-folder", raw, out, **given)
 
 
 def sources(split: Path | str) -> list[str]:
@@ -51,7 +52,8 @@ def raw(tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
     draw(raw, *range(7))
     (raw / "a" / "broken.png").write_bytes(b"no image")
-    make_shards("image-folder", raw, tmp_path / "out", workers=0, samples_per_shard=3, max_rejects=1.0, pauses_s=())
+    given: dict[str, Any] = {"workers": 0, "max_rejects": 1.0, "pauses_s": (), "as_is": True}  # all have one label
+    make_shards("image-folder", raw, tmp_path / "out", samples_per_shard=3, **given)
     return raw
 
 
@@ -110,8 +112,8 @@ def test_what_cannot_be_added_to_is_refused_before_any_work(raw: Path, tmp_path:
         return replace(DATASETS["image-folder"](root), encoder=ImageEncoder(short_side=16))
 
     with pytest.raises(DatasetError, match=r"made with other settings \(encoder.short_side"):
-        add_sources(smaller, raw, tmp_path / "out", workers=0)
-    words = ["shards", "image-folder", "--root", str(raw), "--out", str(tmp_path / "out")]
+        add_sources(smaller, raw, tmp_path / "out", workers=0, as_is=True)
+    words = ["shards", "image-folder", "--root", str(raw), "--out", str(tmp_path / "out"), "--as-is"]
     assert CliRunner().invoke(app, [*words, "--append", "--overwrite"]).exit_code != 0
     assert contents(tmp_path / "out") == before
     done = CliRunner().invoke(app, [*words, "--append", "--workers", "1"])
