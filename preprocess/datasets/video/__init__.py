@@ -11,6 +11,7 @@ from .hmdb51 import hmdb51
 from .k400 import k400
 from .lerobot import lerobot
 from .metaworld import metaworld
+from .rawframes import rawframes
 from .sample import sample
 from .ssv2 import ssv2
 from .ucf101 import ucf101
@@ -20,6 +21,8 @@ from .wesnoth_units import wesnoth_units
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "sample": sample,
     "k400": k400,
+    "k600": partial(k400, name="k600"),
+    "k700": partial(k400, name="k700"),
     "ssv2": ssv2,
     "ucf101": ucf101,
     "ucf101-2": partial(ucf101, fold=2),
@@ -32,5 +35,6 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "metaworld": metaworld,
     "wesnoth-units": wesnoth_units,
     "video-list": video_list,
+    "rawframes": rawframes,
     "folder": folder,
 }

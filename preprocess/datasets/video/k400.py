@@ -1,11 +1,12 @@
-"""Kinetics-400 as the CVD Foundation publishes it, or in class folders.
+"""Kinetics-400, -600 and -700 as the CVD Foundation publishes them, or in class folders.
 
-Files below ROOT: the lists `train.csv`, `val.csv` (or `validate.csv`) and `test.csv`, in ROOT or in `annotations/`,
-with the columns label, youtube_id, time_start, time_end; and the videos in any folder, as
+Files below ROOT: the lists `train.csv`, `val.csv` (or `validate.csv`) and `test.csv`, or the same with .txt, in ROOT or
+in `annotations/`, with the columns label, youtube_id, time_start, time_end; and the videos in any folder, as
 `{id}_{start:06d}_{end:06d}.mp4`. Files in a folder `replacement*` (repaired copies) take precedence over others of the
 same name. Without lists, the folders `train` (or `videos_train`), `val`, `test` hold one folder per class.
 
-W. Kay et al., The Kinetics Human Action Video Dataset, arXiv 1705.06950.
+W. Kay et al., The Kinetics Human Action Video Dataset, arXiv 1705.06950; J. Carreira et al., arXiv 1808.01340 (600);
+L. Smaira et al., arXiv 2010.10864 (700-2020).
 """
 
 from __future__ import annotations
@@ -20,31 +21,32 @@ from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_f
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
-    "annotations/train.csv and val.csv, ROOT/train/*.mp4, ROOT/val/*.mp4, ROOT/replacement_for_corrupted_k400/*.mp4"
+    "annotations/train.csv and val.csv, ROOT/train/*.mp4, ROOT/val/*.mp4, ROOT/replacement_for_corrupted_k400/*.mp4; "
+    "or leave the parts packed, as ROOT/k400_targz/train/part_0.tar.gz"
 )
 _NEEDED = ("youtube_id", "time_start", "time_end")
 _LISTS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
 
-def k400(root: Path) -> Dataset:
+def k400(root: Path, name: str = "k400") -> Dataset:
     """The splits that have a list, but test only if its videos exist. Raises DatasetError for another layout."""
-    require_folder(root, name="k400", obtain=OBTAIN)
+    require_folder(root, name=name, obtain=OBTAIN)
     found = {split: _list_of(root, names) for split, names in _LISTS.items()}
     rows = {split: list(read_table(path, _NEEDED, obtain=OBTAIN)) for split, path in found.items() if path is not None}
     if rows:
-        return _listed(root, rows)
+        return _listed(root, rows, name)
     label_names, listed, doubt = class_folders(root)
     if not label_names:
         raise DatasetError(
-            f"k400: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) nor "
-            f"folders train and val with one folder per class. {OBTAIN}"
+            f"{name}: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) "
+            f"nor folders train and val with one folder per class. {OBTAIN}"
         )
-    return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN, doubt=doubt)
+    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, doubt=doubt)
 
 
-def _listed(root: Path, rows: dict[str, list[Row]]) -> Dataset:
+def _listed(root: Path, rows: dict[str, list[Row]], name: str) -> Dataset:
     label_names = sorted({label for split in rows.values() for row in split if (label := row.get("label"))})
-    numbers = {name: number for number, name in enumerate(label_names)}
+    numbers = {label: number for number, label in enumerate(label_names)}
     files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for split, entries in rows.items():
@@ -55,11 +57,15 @@ def _listed(root: Path, rows: dict[str, list[Row]]) -> Dataset:
             listed[split].append(Source(id=f"{split}/{stem}", path=path, label=numbers.get(row.get("label"), -1)))
     if not any(source.path.is_file() for source in listed.get("test", [])):
         listed.pop("test", None)
-    return dataset_of("k400", label_names, listed, root=root, obtain=OBTAIN)
+    return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN)
 
 
 def _list_of(root: Path, names: tuple[str, ...]) -> Path | None:
     patterns = [
-        f"{folder}{form}.csv" for name in names for folder in ("annotations/", "") for form in (name, f"*_{name}")
+        f"{folder}{form}.{ending}"
+        for ending in ("csv", "txt")
+        for name in names
+        for folder in ("annotations/", "")
+        for form in (name, f"*_{name}")
     ]
     return first_existing(root, *patterns)

@@ -1,11 +1,13 @@
-"""Reads files of points (NPY, PLY, LAS and LAZ) and of meshes to sample points on."""
+"""Reads files of points (NPY, PLY, LAS, LAZ and text) and of meshes to sample points on."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ....shards.errors import DatasetError
 from ....shards.media.npy import NpyError, read_npy
@@ -18,6 +20,8 @@ from .ldraw import read_ldraw
 
 POINT_SUFFIXES = frozenset({".npy", ".ply"}) | LAS_SUFFIXES | SURFACE_SUFFIXES
 LDRAW_SUFFIX = ".dat"
+TEXT_SUFFIX = ".txt"
+"""Of the sets that publish clouds so. It is no suffix of points elsewhere, for lists have it too."""
 _LEGAL = "points need an array (N, 3 or more) of real numbers"
 
 
@@ -32,6 +36,8 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
         raise RejectError("open", "is empty: it has 0 bytes")
     if suffix == ".npy":
         return _npy(path)
+    if suffix == TEXT_SUFFIX:
+        return _text(path)
     if suffix in LAS_SUFFIXES:
         return read_las(path, block)
     if suffix == LDRAW_SUFFIX:
@@ -44,6 +50,19 @@ def read_points(path: Path, block: Block | None = None) -> Cloud | Surface:
     raise RejectError("open", f"{path.name} holds no points; use one of {', '.join(sorted(POINT_SUFFIXES))}")
 
 
+def _text(path: Path) -> Cloud:
+    """Read lines of 3 or more numbers with commas or spaces between; columns after x, y, z as of an array."""
+    try:
+        with path.open(encoding="ascii") as file:
+            comma = "," if "," in file.readline() else None
+        array = np.loadtxt(path, np.float64, delimiter=comma, ndmin=2)
+    except ValueError as error:
+        raise RejectError("open", f"is no text of numbers ({error})") from error
+    except OSError as error:
+        raise RejectError("open", f"cannot be read: {error.strerror}") from error
+    return _cloud(array)
+
+
 def _npy(path: Path) -> Cloud:
     """Read an array (N, 3 or more) of numbers; columns after x, y, z are named feature 0, 1, ..."""
     try:
@@ -52,6 +71,10 @@ def _npy(path: Path) -> Cloud:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
     except NpyError as error:
         raise RejectError("open", f"is no NPY file of points ({error}); {_LEGAL}") from error
+    return _cloud(array)
+
+
+def _cloud(array: npt.NDArray[Any]) -> Cloud:
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
         raise RejectError("open", f"holds {array.dtype} {array.shape}; {_LEGAL}")
     names = tuple(f"feature {i}" for i in range(array.shape[1] - 3))

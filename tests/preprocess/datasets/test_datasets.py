@@ -122,6 +122,24 @@ def test_k400_flat_with_replacements_and_missing(tmp_path, lists):
     assert dataset.missing["val"] == []
 
 
+def test_k600_lists_in_txt_and_k700_in_class_folders(tmp_path):
+    """As the CVD Foundation publishes them: annotations/train.txt of 600, and a folder a class of 700-2020."""
+    k600, k700 = tmp_path / "k600", tmp_path / "k700-2020"
+    tree(k600, "train/-0BIyqJj9ZU_000030_000040.mp4", "val/zzzzzzzzzzz_000001_000011.mp4")
+    write(k600 / "annotations/train.txt", f"{HEAD}zumba,-0BIyqJj9ZU,30,40,train\n")
+    write(k600 / "annotations/val.txt", f"{HEAD}yoga,zzzzzzzzzzz,1,11,val\n")
+    dataset = DATASETS["k600"](k600)
+    assert dataset.name == "k600"
+    assert summary(dataset) == {
+        "train": [("train/-0BIyqJj9ZU_000030_000040", "zumba")],
+        "val": [("val/zzzzzzzzzzz_000001_000011", "yoga")],
+    }
+    tree(k700, "train/playing oboe/--gMaYVJsD0_000005_000015.mp4", "val/yoga/aaaaaaaaaaa_000000_000010.mp4")
+    write(k700 / "annotations/train.csv", f"{HEAD}playing oboe,--gMaYVJsD0,5,15,train\n")
+    write(k700 / "annotations/val.csv", f"{HEAD}yoga,aaaaaaaaaaa,0,10,val\n")
+    assert summary(DATASETS["k700"](k700))["train"] == [("train/--gMaYVJsD0_000005_000015", "playing oboe")]
+
+
 def test_k400_class_folders(tmp_path):
     tree(tmp_path, "videos_train/abseiling/a_000000_000010.mp4", "videos_val/zumba/b_000000_000010.mp4")
     dataset = DATASETS["k400"](tmp_path)

@@ -1,12 +1,13 @@
 """Raw datasets of points as their publishers lay them out."""
 
+import json
 import subprocess
 from importlib import import_module
 
 import numpy as np
 import pytest
 
-from maskstream.preprocess.datasets import debian
+from maskstream.preprocess.datasets import DATASETS, debian
 from maskstream.preprocess.datasets.points.las import blocks, las
 from maskstream.preprocess.datasets.points.modelnet40 import modelnet40
 from maskstream.preprocess.datasets.points.points_folder import points_folder
@@ -14,10 +15,12 @@ from maskstream.preprocess.datasets.points.shapenet import CATEGORIES, shapenet
 from maskstream.preprocess.encode.points import las_files
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.encode.points.las_files import decode
+from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.job import make_shards
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.media.npy import read_npy
 
 laspy = pytest.importorskip("laspy")
 pytest.importorskip("trimesh")
@@ -85,6 +88,83 @@ def test_the_models_of_shapenet_and_their_published_splits(tmp_path):
     put(tmp_path, "all.csv", "a,b\n1,2\n")
     with pytest.raises(DatasetError, match="columns"):
         shapenet(tmp_path)
+
+
+def rows(dataset):
+    return {
+        split: [(source.id, dataset.label_names[source.label]) for source in sources]
+        for split, sources in dataset.splits.items()
+    }
+
+
+def put_all(root, **texts):
+    for name, text in texts.items():
+        put(root, name, text)
+
+
+def test_modelnet40_of_pointnet2(tmp_path):
+    base = tmp_path / "modelnet40_normal_resampled"
+    names = ("airplane_0001", "airplane_0627", "night_stand_0001", "night_stand_0201")
+    clouds = {f"{name.rpartition('_')[0]}/{name}.txt": "0.1,0.2,0.3,0,0,1\n0.4,0.5,-0.6,0,1,0\n" for name in names}
+    lists = {"modelnet40_train.txt": f"{names[0]}\n{names[2]}\n", "modelnet40_test.txt": f"{names[1]}\n{names[3]}\n"}
+    put_all(base, **clouds, **lists, **{"modelnet40_shape_names.txt": "airplane\nnight_stand\n"})
+    dataset = modelnet40(tmp_path)
+    assert rows(dataset) == {
+        "train": [("airplane/airplane_0001.txt", "airplane"), ("night_stand/night_stand_0001.txt", "night_stand")],
+        "val": [("airplane/airplane_0627.txt", "airplane"), ("night_stand/night_stand_0201.txt", "night_stand")],
+    }
+    points = read_npy(PointEncoder().encode(dataset.splits["train"][0]).members["points.npy"].data)
+    np.testing.assert_allclose(np.sort(points[:, 2]), [-0.6, 0.3], rtol=1e-6)
+    assert points.shape == (2, 6)
+    (base / "airplane/airplane_0001.txt").write_text("0.1,0.2,hello\n")
+    with pytest.raises(RejectError, match="is no text of numbers"):
+        PointEncoder().encode(dataset.splits["train"][0])
+
+
+def test_modelnet40_of_15000_points(tmp_path):
+    for name in ("chair/train/chair_0001", "chair/test/chair_0900", "sofa/train/sofa_0001", "sofa/test/sofa_0700"):
+        path = tmp_path / "ModelNet40.PC15k" / f"{name}.npy"
+        path.parent.mkdir(parents=True)
+        np.save(path, np.zeros((5, 3), np.float32))
+    dataset = modelnet40(tmp_path)
+    assert rows(dataset)["val"] == [("chair/test/chair_0900.npy", "chair"), ("sofa/test/sofa_0700.npy", "sofa")]
+    assert dataset.splits["train"][0].meta == {"rows": "published"}
+
+
+@pytest.mark.parametrize(("name", "lists"), [("shapenet55", "ShapeNet-55"), ("shapenet34", "ShapeNet-34")])
+def test_shapenet55_as_point_mae_reads_it(tmp_path, name, lists):
+    base = tmp_path / "data" / "ShapeNet55-34"
+    train, test = "02691156-1a04e3eab45ca15dd86060f189eb133.npy", "03001627-1006be65e7bc937e9141f9b58470d646.npy"
+    put_all(base, **{f"{lists}/train.txt": f"{train}\n03001627-a.npy\n", f"{lists}/test.txt": f"{test}\n"})
+    put_all(base, **{f"shapenet_pc/{name}": "" for name in (train, test, "03001627-a.npy")})
+    assert rows(DATASETS[name](tmp_path)) == {
+        "train": [(train, "airplane"), ("03001627-a.npy", "chair")],
+        "val": [(test, "chair")],
+    }
+    (base / lists / "train.txt").unlink()
+    with pytest.raises(DatasetError, match=rf"{name}: there is no {lists}/train\.txt in .*\. Get ShapeNet55-34"):
+        DATASETS[name](tmp_path)
+
+
+def test_shapenetpart_as_published(tmp_path):
+    base = tmp_path / "shapenetcore_partanno_segmentation_benchmark_v0_normal"
+    put_all(base, **{"synsetoffset2category.txt": "Airplane\t02691156\nBag\t02773838\n"})
+    cloud = "0.1 0.2 0.3 0.0 0.0 1.0 0.000000\n0.4 0.5 0.9 0.0 1.0 0.0 2.000000\n"
+    for split, name in (("train", "02691156/1a04"), ("val", "02773838/a"), ("test", "02773838/b")):
+        put_all(base, **{f"{name}.txt": cloud})
+        entries = json.dumps([f"shape_data/{name}"])
+        put_all(base, **{f"train_test_split/shuffled_{split}_file_list.json": entries})
+    dataset = DATASETS["shapenetpart"](tmp_path)
+    assert rows(dataset) == {
+        "train": [("02691156/1a04", "Airplane")],
+        "val": [("02773838/a", "Bag")],
+        "test": [("02773838/b", "Bag")],
+    }
+    points = read_npy(PointEncoder().encode(dataset.splits["val"][0]).members["points.npy"].data)
+    assert points[:, 6].max() == 2  # the part
+    put_all(base, **{"train_test_split/shuffled_val_file_list.json": '["shape_data/0123/x"]'})
+    with pytest.raises(DatasetError, match="of no known synset"):
+        DATASETS["shapenetpart"](tmp_path)
 
 
 def test_shapenet_has_55_categories():
