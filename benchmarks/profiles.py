@@ -154,7 +154,7 @@ def clips(index: VideoIndex, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     for kind, align in (("any", 4), ("gop", "gop")):
         clip = VideoClip(align=align)  # type: ignore[arg-type]
         for _ in range(STARTS):
-            yield kind, clip.numbers(index.n_frames, rng, index.first_frame)
+            yield kind, clip.numbers(index.n_frames, rng, index.first_frame, fps=index.fps)
 
 
 def flow_difference(frames: Sequence[VideoFrame], one: Stored) -> tuple[float, float]:

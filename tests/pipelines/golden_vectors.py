@@ -143,7 +143,7 @@ def clips() -> Vectors:
     }
     found: Vectors = {}
     for name, (clip, frames) in videos.items():
-        found[name] = [clip.numbers(frames, rng_of("clip", epoch=e)).tolist() for e in range(4)]
+        found[name] = [clip.numbers(frames, rng_of("clip", epoch=e), fps=25).tolist() for e in range(4)]
     for name, (sound, samples, rate) in sounds.items():
         found[name] = [list(sound.segment(samples, rate, rng_of("clip", epoch=e))) for e in range(4)]
     return found

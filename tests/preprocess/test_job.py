@@ -190,17 +190,17 @@ def test_other_settings_are_refused_unless_overwrite(raw, tmp_path):
         run(raw, out, samples_per_shard=5)
     shutil.rmtree(raw / "train/b")
     with pytest.raises(ResumeError, match="sources: saved 12, here 6"):
-        run(raw, out)
-    report = run(raw, out, samples_per_shard=5, overwrite=True)
+        run(raw, out, as_is=True)  # one class is left
+    report = run(raw, out, samples_per_shard=5, overwrite=True, as_is=True)
     assert report.splits["train"].counts["shards"] == 1
     assert [path.name for path in sorted((out / "train").glob("*.tar"))] == ["folder-000000.tar"]
     assert (out / "train/notes.txt").read_text() == "mine"
     with pytest.raises(KeyboardInterrupt):
-        run(raw, tmp_path / "half", progress=Told(stop_after=4))
+        run(raw, tmp_path / "half", as_is=True, progress=Told(stop_after=4))
     with pytest.raises(ResumeError, match="samples_per_shard"):
-        run(raw, tmp_path / "half", samples_per_shard=2)
-    run(raw, tmp_path / "half", samples_per_shard=2, overwrite=True)
-    run(raw, tmp_path / "whole", samples_per_shard=2)
+        run(raw, tmp_path / "half", samples_per_shard=2, as_is=True)
+    run(raw, tmp_path / "half", samples_per_shard=2, overwrite=True, as_is=True)
+    run(raw, tmp_path / "whole", samples_per_shard=2, as_is=True)
     assert contents(tmp_path / "half") == contents(tmp_path / "whole")
 
 

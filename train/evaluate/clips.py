@@ -110,7 +110,7 @@ def pixel_losses(config: VideoData, model: MaskedAutoencoder[VideoBatch], data: 
 
 
 def _clip(config: VideoData) -> str:
-    return f"{config.clip.frames} frames, stride {config.clip.stride}, {config.clip.size} px"
+    return f"{config.clip.frames} frames, {config.clip.spacing}, {config.clip.size} px"
 
 
 def of_pixels(model: MaskedAutoencoder[VideoBatch]) -> bool:

@@ -34,7 +34,7 @@ def held_out(config: AudioVisualData, model: PairModel, data: str | Path) -> Pai
         if one is not None
     }
     facts = {
-        "clip": f"frames: {config.clip.frames}, stride {config.clip.stride}, {config.clip.size} px; sound: "
+        "clip": f"frames: {config.clip.frames}, {config.clip.spacing}, {config.clip.size} px; sound: "
         f"{config.seconds:g} s",
         f"error of video on {found.samples} of these clips": found.video.words(),
         "error of sound on them": found.audio.words(),

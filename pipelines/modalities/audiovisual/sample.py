@@ -47,7 +47,7 @@ class HeardVideoSampler(VideoSampler):
         with self.manifest.reading(index, self.sound):
             first, stop = self._heard(index, video)
         gops = video.first_frame[video.first_frame >= first] - first
-        return first + self.clip.numbers(stop - first, rng, gops)
+        return first + self.clip.numbers(stop - first, rng, gops, fps=video.fps)
 
     def _heard(self, index: int, video: VideoIndex) -> tuple[int, int]:
         facts, align = self.manifest.components[self.sound].facts, self.clip.align
@@ -62,8 +62,9 @@ class HeardVideoSampler(VideoSampler):
         stop = min(max(floor(stop_s * video.fps + 0.5), 1), video.n_frames)
         first = max(ceil(start_s * video.fps - 0.5), 0)
         legal = video.first_frame.tolist() if align == "gop" else range(0, video.n_frames, align or 1)
-        first = legal[max(min(bisect_left(legal, first), bisect_right(legal, stop - self.clip.span) - 1), 0)]
-        return first, min(max(stop, first + self.clip.span), video.n_frames)
+        span = self.clip.span(video.fps)
+        first = legal[max(min(bisect_left(legal, first), bisect_right(legal, stop - span) - 1), 0)]
+        return first, min(max(stop, first + span), video.n_frames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,10 +18,15 @@ from ....shards.config import Config
 class VideoClip(Config):
     """A clip of `frames` frames, `stride` frames apart, of `size` x `size` pixels.
 
+    fps, seconds: the distance in time instead of `stride`, which is then not used: `fps` frames a second, or the frames
+    evenly over `seconds`. Each is the frame of the video that is nearest in time, so frames repeat where the video has
+    fewer. With align=4 and frames that are 4 or more of the video's apart, all are multiples of 4, at most two frames
+    off.
+
     start: "random" draws the first frame uniformly, "center" centres the clip in the video. align: the number of the
     first frame is a multiple of it; with "gop" it is the first of a GOP, so that no frame before the clip is read and
     decoded, but a video has far fewer clips. None means 4 on shards of the profiles `train` and `fast` if the stride is
-    a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow), else 1.
+    a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow) or not used, else 1.
 
     If the video is too short for the clip, the clip repeats its last frame at the stride, as in VideoMAE.
     """
@@ -30,6 +36,8 @@ class VideoClip(Config):
     size: int = 224
     start: Literal["random", "center"] = "random"
     align: int | Literal["gop"] | None = None
+    fps: float | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("frames", "stride", "size"):
@@ -39,20 +47,56 @@ class VideoClip(Config):
             raise ValueError(f"VideoClip(align={self.align!r}): it must be at least 1, 'gop' or None")
         if self.start not in ("random", "center"):
             raise ValueError(f"VideoClip(start={self.start!r}): legal are 'random' and 'center'")
+        if self.fps is not None and self.seconds is not None:
+            raise ValueError(f"VideoClip(fps={self.fps}, seconds={self.seconds}): give one of them")
+        for name, value in (("fps", self.fps), ("seconds", self.seconds)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"VideoClip({name}={value}): it must be positive")
 
     @property
-    def span(self) -> int:
+    def is_timed(self) -> bool:
+        """Whether the distance of frames is given in time."""
+        return self.fps is not None or self.seconds is not None
+
+    @property
+    def spacing(self) -> str:
+        """The distance of frames in words: "stride 4", "8 frames a second" or "over 2 s"."""
+        if self.fps is not None:
+            return f"{self.fps:g} frames a second"
+        return f"stride {self.stride}" if self.seconds is None else f"over {self.seconds:g} s"
+
+    def step_s(self, fps: float) -> float:
+        """The seconds from one frame to the next, in a video of `fps` frames a second."""
+        if self.fps is not None:
+            return 1 / self.fps
+        return self.stride / fps if self.seconds is None else self.seconds / self.frames
+
+    def offsets(self, fps: float) -> npt.NDArray[np.int64]:
+        """The frame numbers of a clip from its first frame on, int64 (frames,), in a video of `fps` frames a second."""
+        steps: npt.NDArray[np.int64] = np.arange(self.frames, dtype=np.int64)
+        if not self.is_timed:
+            steps *= self.stride
+            return steps
+        step = self.step_s(fps) * fps
+        unit = self.align if isinstance(self.align, int) and step >= self.align else 1
+        steps[:] = np.floor(steps * (step / unit) + 0.5)
+        steps *= unit
+        return steps
+
+    def span(self, fps: float) -> int:
         """The number of video frames from the first to the last frame of the clip, both included."""
-        return (self.frames - 1) * self.stride + 1
+        return int(self.offsets(fps)[-1]) + 1
 
     def numbers(
-        self, n_frames: int, rng: np.random.Generator, gops: npt.NDArray[np.int64] | None = None
+        self, n_frames: int, rng: np.random.Generator, gops: npt.NDArray[np.int64] | None = None, *, fps: float
     ) -> npt.NDArray[np.int64]:
         """Draws the clip's frame numbers, int64 (frames,), non-decreasing, in a video of `n_frames` frames.
 
-        gops: int64 (GOPs,), the first frame of each GOP, ascending from 0; only align="gop" needs it.
+        gops: int64 (GOPs,), the first frame of each GOP, ascending from 0; only align="gop" needs it. fps: the video's
+        frames a second.
         """
-        latest = max(n_frames - self.span, 0)
+        offsets = self.offsets(fps)
+        latest = max(n_frames - 1 - int(offsets[-1]), 0)
         if self.align == "gop":
             if gops is None:
                 raise ValueError("VideoClip(align='gop') needs the first frames of the GOPs, got none; give gops=")
@@ -60,8 +104,8 @@ class VideoClip(Config):
         else:
             starts = range(0, latest + 1, self.align or 1)
         start = starts[int(rng.integers(len(starts))) if self.start == "random" else (len(starts) - 1) // 2]
-        reachable = start + (n_frames - 1 - start) // self.stride * self.stride
-        return np.minimum(start + np.arange(self.frames, dtype=np.int64) * self.stride, reachable)
+        reachable = int(offsets[offsets < n_frames - start][-1])
+        return np.minimum(offsets, reachable) + start
 
 
 def start_multiple(clip: VideoClip, profile: str) -> int:
@@ -75,5 +119,5 @@ def aligned(clip: VideoClip, profile: str) -> VideoClip:
     """The clip with `align=None` replaced by its value for shards of `profile`."""
     if clip.align is not None:
         return clip
-    anchored = profile in ANCHORED and clip.stride % ANCHOR_STRIDE == 0
+    anchored = profile in ANCHORED and (clip.is_timed or clip.stride % ANCHOR_STRIDE == 0)
     return replace(clip, align=ANCHOR_STRIDE if anchored else 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...flow.choice import AUTO, FLOWS, NONE, FlowChoice, resolved_flow
-from ...flow.source import FlowSource
+from ...flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow_named, resolved_flow
+from ...flow.source import Codec, FlowSource
 from ...masks import Mask
 from .clip import VideoClip, start_multiple
 
@@ -16,5 +16,7 @@ def flow_source(flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: s
         raise ValueError(
             f"{mask} needs flow, and flow='none' was given; use one of {words}, a SampleFlow or a BatchFlow"
         )
-    align = start_multiple(clip, profile)
-    return resolved_flow(flow, needed=needed, profile=profile, stride=clip.stride, align=align)
+    if clip.is_timed and isinstance(flow_named(flow), Codec):
+        raise ValueError(f"flow={flow!r} follows frames of one stride, but a clip has {clip.spacing}; use flow='dis'")
+    stride = 0 if clip.is_timed else clip.stride
+    return resolved_flow(flow, needed=needed, profile=profile, stride=stride, align=start_multiple(clip, profile))

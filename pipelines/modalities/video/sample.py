@@ -166,7 +166,7 @@ class VideoSampler:
 
     def numbers(self, index: int, video: VideoIndex, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Draws the frame numbers of a clip of sample `index`, int64 (T,)."""
-        return self.clip.numbers(video.n_frames, rng, video.first_frame)
+        return self.clip.numbers(video.n_frames, rng, video.first_frame, fps=video.fps)
 
     def announce(self, request: ClipRequest) -> Announcement:
         """Says that the ranges of a request will be read soon."""

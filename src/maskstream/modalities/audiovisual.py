@@ -28,7 +28,9 @@ def sound_seconds(manifest: Manifest, clip: VideoClip) -> float:
     """The seconds of sound that a page shows: the duration of a clip or, if shorter, of the split's median video."""
     video = component_of(manifest.components, ("video",))
     n_frames, fps = (video.facts[name][video.present] for name in ("n_frames", "fps"))
-    return audio.whole_tokens(float(np.median(np.minimum(clip.frames * clip.stride, n_frames) / fps)))
+    return audio.whole_tokens(
+        float(np.median([min(clip.frames * clip.step_s(f), n / f) for n, f in zip(n_frames, fps, strict=True)]))
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -56,7 +56,7 @@ def figures(data: DataConfig[Any], location: str | Path) -> VideoFigures:
     source = flow_source(data.flow, data.mask, aligned(clip, profile), profile)
     return VideoFigures(
         grid=data.grids["video"],
-        clip=f"{clip.frames} frames, stride {clip.stride}, {clip.size} px",
+        clip=f"{clip.frames} frames, {clip.spacing}, {clip.size} px",
         flow=flow_words(source, guides=data.mask is not None and "flow" in data.mask.needs),
         label_names=label_names(manifest.info),
     )

@@ -49,7 +49,7 @@ class AudioVisualFigures:
             "one above the other."
         )
         return lede, {
-            "clip": f"{self.clip.frames} frames, stride {self.clip.stride}, {self.clip.size} px",
+            "clip": f"{self.clip.frames} frames, {self.clip.spacing}, {self.clip.size} px",
             "sound": f"{batch.waveform.shape[2] / features.sample_rate:g} s at {features.sample_rate:,} Hz, mono",
             "tokens": f"of the frames {t} x {h} x {w}, of the sound {columns} x {rows}",
         }
@@ -65,7 +65,7 @@ class AudioVisualFigures:
         times, sound_s, key = batch.pts_s[i].tolist(), float(batch.audio_start_s[i]), batch.key[i]
         shown = [f for f, time in enumerate(times) if f == 0 or time > times[f - 1]]
         fps = component_of(self.manifest.components, ("video",)).facts["fps"]
-        step_s = self.clip.stride / float(fps[index_of(self.manifest, key)])
+        step_s = self.clip.step_s(float(fps[index_of(self.manifest, key)]))
         from_s = min(times[0], sound_s)
         seconds = max(times[shown[-1]] + step_s, sound_s + heard.seconds) - from_s
         uri, note = heard.played()
