@@ -414,8 +414,8 @@ def test_missing_files_are_rejects(make_video, tmp_path):
 
 
 def test_arguments(tmp_path):
-    with pytest.raises(ValueError, match=r"'k600' is no dataset.*k400"):
-        make_shards("k600", tmp_path, tmp_path)
+    with pytest.raises(ValueError, match=r"'k40' is no dataset.*k400"):
+        make_shards("k40", tmp_path, tmp_path)
     with pytest.raises(ValueError, match="at least"):
         make_shards("folder", tmp_path, tmp_path, workers=-1)
     with pytest.raises(ValueError, match="exclude each other"):
