@@ -19,6 +19,7 @@ from ..stream.samples import SplitSamples
 from ..stream.topology import default_threads, resolved_device, resolved_ranks
 from .earlier_version import version_of_state
 from .node_cache import CACHE_GB, block_cache, filled
+from .sample_weights import SampleWeights, sample_weights
 
 
 class SplitOptions(TypedDict, total=False):
@@ -32,6 +33,9 @@ class SplitOptions(TypedDict, total=False):
     """Groups of shards that are read side by side, by default 1; see `Order`."""
     block: int | None
     """Shards whose samples are mixed; None (the default) mixes all of a lane."""
+    weights: SampleWeights
+    """How often samples come: a number for each, a file of them, a field of `json`, or "balanced" for each label as
+    often (see `sample_weights.py`); None (the default): every sample once an epoch."""
 
 
 class VersionOptions(TypedDict, total=False):
@@ -78,6 +82,7 @@ class Split:
     shuffle: bool = True
     lanes: int = 1
     block: int | None = None
+    weights: SampleWeights = None
     device: torch.device
     workers: int = 0
     threads: int
@@ -124,6 +129,7 @@ class Split:
             lanes=self.lanes,
             block=self.block,
             shuffle=self.shuffle,
+            weights=sample_weights(self.manifest, self.weights),
         )
 
 

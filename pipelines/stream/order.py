@@ -1,9 +1,9 @@
 """The order of samples: a pure function of the dataset, the seed and the epoch, the same at every topology.
 
 Shards are assigned to lanes once (balanced by samples). In each epoch the shards of a lane are shuffled and grouped
-into blocks, and the samples of each block are shuffled. Global batch b takes the same number of samples from each lane,
-lane after lane: with one lane per node, each node reads only its own shards; with one lane and one block, the whole
-dataset is shuffled.
+into blocks, and the samples of each block are shuffled; with weights, some come several times and others not at all.
+Global batch b takes the same number of samples from each lane, lane after lane: with one lane per node, each node reads
+only its own shards; with one lane and one block, the whole dataset is shuffled.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .rng import sample_rng
+from .weights import Weights
 
 Int64Array = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -41,7 +42,8 @@ class Order:
 
     global_batch: samples of a batch over all ranks. lanes: a divisor of global_batch. block: the number of shards whose
     samples are shuffled together, None for all shards of a lane. shuffle=False is the order for validation: every
-    sample once, in the dataset's order; the last batch may be smaller.
+    sample once, in the dataset's order; the last batch may be smaller. weights: how often samples come in an epoch. A
+    sample that comes again in an epoch has another number of its epoch, so that other crops and masks are drawn for it.
     """
 
     shard_sizes: tuple[int, ...]
@@ -50,6 +52,7 @@ class Order:
     lanes: int = 1
     block: int | None = None
     shuffle: bool = True
+    weights: Weights | None = None
     _dealt: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
     _starts: Int64Array = field(init=False, repr=False, compare=False)
     _n_batches: int = field(init=False, repr=False, compare=False)
@@ -63,6 +66,12 @@ class Order:
             raise ValueError(f"{self.lanes} lanes for {len(self.shard_sizes)} shards; use at most one lane per shard")
         if self.block is not None and self.block < 1:
             raise ValueError(f"block of {self.block} shards; it must be at least 1, or None for all shards of a lane")
+        if self.weights is not None and (not self.shuffle or self.lanes > 1):
+            raise ValueError(f"weights need shuffle=True and lanes=1, got shuffle={self.shuffle}, lanes={self.lanes}")
+        if self.weights is not None and len(self.weights.values) != sum(self.shard_sizes):
+            raise ValueError(
+                f"{len(self.weights.values)} weights for {sum(self.shard_sizes)} samples; give one for each"
+            )
         object.__setattr__(self, "_dealt", dealt(self.shard_sizes, self.lanes))
         object.__setattr__(self, "_starts", np.concatenate([[0], np.cumsum(self.shard_sizes, dtype=np.int64)]))
         object.__setattr__(self, "_n_batches", self._count_batches())
@@ -87,14 +96,18 @@ class Order:
 
         A shuffled epoch drops the samples that do not fill a batch or that make lanes uneven; they differ per epoch.
         """
+        return self.epoch_batch(epoch).indexes
+
+    def epoch_batch(self, epoch: int) -> GlobalBatch:
+        """The samples of an epoch in order, as `epoch` has them, and the epochs that are drawn for them."""
         if not self.shuffle:
-            return np.arange(self.n_samples, dtype=np.int64)
+            return self._coded(np.arange(self.n_samples, dtype=np.int64), epoch)
         share = self.global_batch // self.lanes
         n = self.n_batches
         indexes = np.empty((n, self.lanes, share), dtype=np.int64)
         for lane in range(self.lanes):
             indexes[:, lane] = self._lane(epoch, lane).take(n * share).reshape(n, share)
-        return indexes.reshape(-1)
+        return self._coded(indexes.reshape(-1), epoch)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
@@ -104,10 +117,10 @@ class Order:
             lane.skip(first * share)
         for batch in range(first, self.n_batches):
             if self.shuffle:
-                indexes = np.concatenate([lane.take(share) for lane in lanes])
+                codes = np.concatenate([lane.take(share) for lane in lanes])
             else:
-                indexes = np.arange(batch * size, min((batch + 1) * size, self.n_samples), dtype=np.int64)
-            yield GlobalBatch(indexes=indexes, epochs=np.full_like(indexes, epoch))
+                codes = np.arange(batch * size, min((batch + 1) * size, self.n_samples), dtype=np.int64)
+            yield self._coded(codes, epoch)
 
     def reader(self) -> OrderReader:
         """A reader of the samples of all epochs, one epoch after the other."""
@@ -115,7 +128,7 @@ class Order:
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """A random sample of the dataset, to replace the unusable sample `index`."""
-        return int(rng.integers(self.n_samples))
+        return int(rng.integers(self.n_samples)) if self.weights is None else self.weights.drawn(rng)
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
         """The position before batch `batch`, without the identity; JSON-able."""
@@ -123,7 +136,9 @@ class Order:
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the order, on which a saved position depends; JSON-able."""
+        weighted = {} if self.weights is None else {"weights": self.weights.checksum}
         return {
+            **weighted,
             "version": ORDER_VERSION,
             "seed": self.seed,
             "global_batch": self.global_batch,
@@ -138,16 +153,25 @@ class Order:
         fewest = min(sum(self.shard_sizes[s] for s in lane) for lane in self._dealt)
         return fewest // (self.global_batch // self.lanes)
 
+    def _coded(self, codes: Int64Array, epoch: int) -> GlobalBatch:
+        """The samples of codes, which are indexes; with weights, index x repeats + the number of the repeat."""
+        if self.weights is None:
+            return GlobalBatch(indexes=codes, epochs=np.full_like(codes, epoch))
+        repeats = self.weights.repeats
+        return GlobalBatch(indexes=codes // repeats, epochs=epoch * repeats + codes % repeats)
+
     def _lane(self, epoch: int, lane: int) -> _Lane:
         return _Lane(self._blocks(epoch, lane))
 
     def _blocks(self, epoch: int, lane: int) -> Iterator[Ints]:
-        """The samples of a lane in an epoch, block by block, as the narrowest integers of 32 or 64 bits that fit.
+        """The samples of a lane in an epoch, block by block, as the narrowest integers of 32 or 64 bits that fit, or as
+        codes (see `_coded`).
 
         What is drawn depends neither on that nor on which blocks are kept.
         """
         dtype = np.int32 if self.n_samples <= np.iinfo(np.int32).max else np.int64
         rng = sample_rng(self.seed, epoch, f"lane {lane}", 0, "order")
+        counts = np.empty(0, np.int64) if self.weights is None else self.weights.counts(self.seed, epoch)
         shuffled = rng.permutation(np.asarray(self._dealt[lane], dtype=np.int64))
         step = self.block or len(shuffled)
         for at in range(0, len(shuffled), step):
@@ -159,8 +183,18 @@ class Order:
                 n = self.shard_sizes[shard]
                 samples[end : end + n] = np.arange(begin, begin + n)
                 end += n
+            if self.weights is not None:
+                samples = _repeated(samples, counts, self.weights.repeats)
             rng.shuffle(samples)
             yield samples
+
+
+def _repeated(samples: Ints, counts: Int64Array, repeats: int) -> Int64Array:
+    """The codes of samples as often as `counts` says of each sample of the dataset, int64."""
+    own = counts[samples]
+    numbers = np.arange(own.sum()) - np.repeat(np.cumsum(own) - own, own)
+    codes: Int64Array = np.repeat(samples.astype(np.int64) * repeats, own) + numbers
+    return codes
 
 
 class _Lane:
@@ -199,7 +233,7 @@ class OrderReader:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._epoch = -1
-        self._samples = np.empty(0, np.int64)
+        self._samples = GlobalBatch(indexes=np.empty(0, np.int64), epochs=np.empty(0, np.int64))
 
     def take(self, begin: int, end: int) -> GlobalBatch:
         """The samples [begin, end), counted through all epochs."""
@@ -208,9 +242,9 @@ class OrderReader:
         while begin < end:
             epoch, at = divmod(begin, per_epoch)
             if self._epoch != epoch:
-                self._epoch, self._samples = epoch, self._order.epoch(epoch)
-            indexes.append(self._samples[at : at + end - begin])
-            epochs.append(np.full(len(indexes[-1]), epoch, np.int64))
+                self._epoch, self._samples = epoch, self._order.epoch_batch(epoch)
+            indexes.append(self._samples.indexes[at : at + end - begin])
+            epochs.append(self._samples.epochs[at : at + end - begin])
             begin += len(indexes[-1])
         return GlobalBatch(indexes=np.concatenate(indexes), epochs=np.concatenate(epochs))
 

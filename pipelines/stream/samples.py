@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .order import GlobalBatch, Order
+from .weights import Weights
 
 
 class BatchOrder(Protocol):
@@ -85,6 +86,7 @@ class SplitSamples:
     lanes: int = 1
     block: int | None = None
     shuffle: bool = True
+    weights: Weights | None = None
 
     @property
     def n_samples(self) -> int:
@@ -100,6 +102,7 @@ class SplitSamples:
             lanes=self.lanes,
             block=self.block,
             shuffle=self.shuffle,
+            weights=self.weights,
         )
 
     def stream(self) -> Order:
