@@ -112,6 +112,8 @@ class TextData(DataConfig[TextBatch]):
 
     def source(self, split: Split) -> TextSource:
         """The source of a split, for a loader or a mixture."""
+        if self.packing == "pack" and split.weights is not None:
+            raise ValueError("a packed row has several samples, so it has no weight; use packing='row' or no weights")
         own, sampler = self.resolved(split), self.sampler(split)
         texts = Source(
             sampler=sampler,
