@@ -11,6 +11,7 @@ from ....shards.config import Config
 from ....shards.members.video import video_member
 from ...source import Source
 from ..encoder import Encoded
+from .damage import DAMAGES, Damage
 from .drawn_clip import write_clip
 from .metaworld import Episode, render
 from .profile import PROFILES, VideoProfile
@@ -19,12 +20,28 @@ from .video import EncodedVideo, encode_video
 
 @dataclass(frozen=True, slots=True)
 class VideoEncoder(Config):
-    """Encodes videos with a profile. A computed source is simulated: meta["episode"] has the arguments of `Episode`."""
+    """Encodes videos with a profile. A computed source is simulated: meta["episode"] has the arguments of `Episode`.
+
+    damage, least_whole: what is done with a video of which a part is damaged or cut off, and the share of its frames
+    that must be left (`encode_video`); with profile copy it is always a reject.
+    """
 
     version: ClassVar[int] = 4
     modality: ClassVar[str] = "video"
 
     video: VideoProfile = PROFILES["train"]
+    damage: Damage = "reject"
+    least_whole: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.damage not in DAMAGES:
+            raise ValueError(f"damage={self.damage!r} is not one of {', '.join(map(repr, DAMAGES))}")
+        if not 0 < self.least_whole <= 1:
+            raise ValueError(f"least_whole={self.least_whole} must be a share of frames, above 0 and up to 1")
+        if self.damage != "reject" and self.video.name == "copy":
+            raise ValueError(
+                f"damage={self.damage!r} encodes what is left, but profile 'copy' keeps packets; use train"
+            )
 
     def in_profile(self, profile: VideoProfile) -> VideoEncoder:
         """The same with videos in another profile."""
@@ -40,7 +57,9 @@ class VideoEncoder(Config):
         if source.computed:
             video = self._simulated(Episode(**source.meta["episode"]))
         else:
-            video = encode_video(source.path, self.video, source.window)
+            video = encode_video(
+                source.path, self.video, source.window, damage=self.damage, least_whole=self.least_whole
+            )
         return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta)
 
     def _simulated(self, episode: Episode) -> EncodedVideo:

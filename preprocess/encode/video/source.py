@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 
 from ....shards.media.local_media import MediaError, open_media
 from ...limits import check_frame_size, check_frames, in_force, lasts
-from ..reject import RejectError, reason_of
+from ..reject import DamageError, RejectError, reason_of
+from .damage import Damage
 from .timing import frame_rate
 
 _TIMED_FORMATS = ("matroska", "flv", "asf", "avi")
@@ -35,7 +36,8 @@ class SourceFacts:
 
     rate: the constant rate in frames per second; a `variable` source is resampled to it. n_frames: the number of
     decodable packets that are shown. last_interval: the duration of the last frame in seconds. pixel_aspect: a pixel's
-    width divided by its height; None if square or unknown.
+    width divided by its height; None if square or unknown. n_expected: how many frames the file says that it has, or
+    n_frames.
     """
 
     codec: str
@@ -45,6 +47,7 @@ class SourceFacts:
     n_frames: int
     last_interval: Fraction
     pixel_aspect: Fraction | None
+    n_expected: int = 0
 
 
 @contextmanager
@@ -94,13 +97,15 @@ def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet[S
         return
 
 
-def probe(path: Path) -> SourceFacts:
-    """The facts of a source from its packets. Raises RejectError if packets are missing or damaged."""
+def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
+    """The facts of a source from its packets. Raises RejectError if packets are missing or damaged; unless damage is
+    "reject", only if there is none.
+    """
     with open_video(path) as (container, stream):
         n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
         packets: list[tuple[int | None, bool]] = []
         hidden: set[int] = set()
-        n_packets, end_s = 0, 0.0
+        n_packets, end_s, broken = 0, 0.0, False
         try:
             for packet in packets_of(container, *container.streams):
                 time = packet.dts if packet.pts is None else packet.pts
@@ -108,20 +113,29 @@ def probe(path: Path) -> SourceFacts:
                     end_s = max(end_s, float((time + (packet.duration or 0)) * packet.time_base))
                 if packet.stream_index != stream.index or not (packet.size or time is not None):
                     continue
-                if packet.is_corrupt:
+                if packet.is_corrupt and damage == "reject":
                     raise RejectError("decode", _truncated(n_packets, n_expected, "a packet is incomplete"))
+                broken = broken or packet.is_corrupt
                 n_packets += 1
                 if packet.is_discard:
                     hidden.add(len(packets))
                 if packet.size:
                     packets.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError as error:
-            raise RejectError("decode", _truncated(n_packets, n_expected, reason_of(error))) from error
-        check_length(container, n_packets, n_expected, end_s)
+            if damage == "reject":
+                raise RejectError("decode", _truncated(n_packets, n_expected, reason_of(error))) from error
+            broken = True
+        if damage == "reject":
+            check_length(container, n_packets, n_expected, end_s)
         shown = [packets[n][0] for n in decodable(packets) if n not in hidden]
         if not shown:
             raise RejectError("decode", "has a video stream without frames")
-        return _facts(stream, shown)
+        facts = _facts(stream, shown)
+        length_s = 0.0 if container.duration is None else container.duration / av.time_base
+        if not (broken or n_packets < n_expected or end_s < 0.98 * length_s - 0.25):
+            return replace(facts, n_expected=len(shown))
+        timed = round(length_s * facts.average_rate) if set(_TIMED_FORMATS) & {*container.format.name.split(",")} else 0
+        return replace(facts, n_expected=max(len(shown), n_expected, timed, stream.frames))
 
 
 def check_length(container: InputContainer, n_packets: int, n_expected: int, end_s: float) -> None:
@@ -179,22 +193,36 @@ def _truncated(n_read: int, n_expected: int, why: str) -> str:
     return f"is truncated or damaged: {n_read}{of} frames can be read, then {why}"
 
 
-def decode(path: Path) -> Iterator[VideoFrame]:
-    """All frames in display order. Raises RejectError, with the count so far, if a frame is damaged."""
+def decode(path: Path, damage: Damage = "reject") -> Iterator[VideoFrame]:
+    """All frames in display order. Raises DamageError, with the count so far, if a frame is damaged; with "keep", such
+    frames are as the decoder makes them, or left out.
+    """
     n_decoded = 0
     with open_video(path) as (container, stream):
         try:
             for packet in packets_of(container, stream):
                 if _repeats(packet):
                     continue
-                for frame in stream.decode(packet):
-                    if frame.is_corrupt:
-                        raise RejectError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
+                for frame in _decoded(stream, packet, damage):
+                    if frame.is_corrupt and damage != "keep":
+                        raise DamageError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
                     n_decoded += 1
                     check_frames(n_decoded)
                     yield frame
         except (av.FFmpegError, ValueError) as error:
-            raise RejectError("decode", _truncated(n_decoded, 0, reason_of(error))) from error
+            if damage == "keep" and n_decoded:
+                return  # the rest of the file cannot be read
+            raise DamageError("decode", _truncated(n_decoded, 0, reason_of(error))) from error
+
+
+def _decoded(stream: VideoStream, packet: Packet[Stream], damage: Damage) -> Sequence[VideoFrame]:
+    """The frames that a packet gives; with "keep", none if it cannot be decoded."""
+    try:
+        return stream.decode(packet)
+    except av.FFmpegError:
+        if damage != "keep":
+            raise
+        return ()
 
 
 def _repeats(packet: Packet[Stream]) -> bool:

@@ -17,6 +17,7 @@ from ..reject import RejectError
 from .check import check_slices, exact_entries, full_decode, strict_decode
 from .clock import recorded_times, start_of
 from .convert import Converter, deinterlaced
+from .damage import Damage, Ending
 from .fragments import parsed_output, video_index
 from .notes import Notes
 from .profile import PROFILES, VideoProfile
@@ -44,13 +45,22 @@ class EncodedVideo:
     start_s: float | None = None
 
 
-def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | None = None) -> EncodedVideo:
+def encode_video(
+    path: Path,
+    profile: VideoProfile,
+    window: tuple[int, int] | None = None,
+    *,
+    damage: Damage = "reject",
+    least_whole: float = 0.5,
+) -> EncodedVideo:
     """Encode the video at `path`, or its frames [first, stop) of `window` in display order, with `profile`.
 
     The result is a fragmented MP4 with one fragment per GOP and no audio; with the profiles `train` and `fast` the flow
     into each GOP and its scene cuts stand in it (shards/media/gop_notes.py). It was decoded GOP by GOP, and every
     entry of the index gives exactly its frames. The same input gives the same bytes. Raises RejectError if the source
-    cannot be opened or decoded, is truncated, or does not suit the profile.
+    cannot be opened or decoded, is truncated, or does not suit the profile. damage: what is
+    done with a video of which a part is damaged or cut off (`damage.py`); it is a reject if less than the share
+    `least_whole` of its frames is left.
     """
     if window is not None and not 0 <= window[0] < window[1]:
         raise RejectError("open", f"the window {window} must be (first, stop) with 0 <= first < stop")
@@ -58,20 +68,21 @@ def encode_video(path: Path, profile: VideoProfile, window: tuple[int, int] | No
         if window is not None:
             raise RejectError("encode", f"profile copy stores whole files, not the frames {window}; use profile train")
         return _copied(path)
-    return _encoded(path, profile, window)
+    return _encoded(path, profile, window, Ending(damage, least_whole))
 
 
-def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) -> EncodedVideo:
-    facts = _probed(path, window)
+def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None, ending: Ending) -> EncodedVideo:
+    facts = _probed(path, window, ending.damage)
     convert = Converter(profile.short_side, facts.pixel_aspect)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
     times: list[float | None] = []
-    frames = deinterlaced(recorded_times(windowed(decode(path), window), times))
+    frames = deinterlaced(recorded_times(windowed(ending.of(decode(path, ending.damage)), window), times))
     if facts.variable or rate != facts.rate:  # else every frame is shown once
         frames = resample(timed(frames, facts), rate, facts.last_interval)
     data = encode_x264(_bounded(frames, 2 * facts.n_frames + 32), convert, rate, profile)
     if convert.first is None:
-        raise RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
+        raise ending.found or RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
+    damage = ending.facts(facts.n_expected if window is None else ending.n_frames)
     width, height = convert.size
     parsed = parsed_output(data)
     anchored = profile.name in ANCHORED
@@ -84,14 +95,14 @@ def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | None) 
     return EncodedVideo(
         data=parsed.data,
         index=index,
-        meta=_meta(index, profile, facts, convert.first, vfr=facts.variable),
+        meta=_meta(index, profile, facts, convert.first, vfr=facts.variable) | damage,
         start_s=start_of(times, None if facts.variable else facts.rate),
     )
 
 
-def _probed(path: Path, window: tuple[int, int] | None) -> SourceFacts:
+def _probed(path: Path, window: tuple[int, int] | None, damage: Damage = "reject") -> SourceFacts:
     """The facts of a source, which is not too long."""
-    facts = probe(path)
+    facts = probe(path, damage)
     check_frames(facts.n_frames if window is None else min(facts.n_frames, window[1]))
     lasts(float(facts.n_frames / facts.average_rate))
     return facts

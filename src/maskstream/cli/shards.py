@@ -101,6 +101,16 @@ def shards(
             "--as-is", help="Take ROOT as it is, though its splits or labels are doubtful (the error says why)."
         ),
     ] = False,
+    damage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            help="What to do with videos that are damaged or cut off: reject, trim (end before the first damaged "
+            "frame, if half is left) or keep (as the decoder conceals it); the same as --set damage=WORD "
+            "[default: reject]",
+            show_default=False,
+        ),
+    ] = None,
     executor: Annotated[
         str,
         typer.Option(
@@ -154,6 +164,7 @@ def shards(
     own = None if part is None else Part.parse(part)
     if profile not in PROFILES:
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
+    settings = [*(settings or ()), *([] if damage is None else [f"damage={damage}"])]
     limits = limits_of(max_pixels, time_limit, memory_limit)
     runs = executor_named(executor, workers, address, also=("slurm",))
     folder = dataset.rpartition(":")[2]
@@ -191,7 +202,7 @@ def shards(
                 root,
                 out,
                 profile=PROFILES[profile],
-                settings=settings or (),
+                settings=settings,
                 workers=workers,
                 executor=runs,
                 samples_per_shard=samples_per_shard,
@@ -207,7 +218,7 @@ def shards(
             root,
             out,
             profile=PROFILES[profile],
-            settings=settings or (),
+            settings=settings,
             workers=workers,
             executor=runs,
             samples_per_shard=samples_per_shard,
