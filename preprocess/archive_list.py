@@ -23,6 +23,7 @@ from ..shards.errors import OutageError, StoreError
 from ..shards.format.index_cache import CACHE, cache_folder
 from ..shards.stores.publish import publishing
 from .archive import Archive, Member, pieces
+from .parquet_rows import SUFFIX, ParquetRows
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class OpenArchives:
     """Archives that are read one member after the other; the last ones stay open. Threads take turns."""
 
     def __init__(self) -> None:
+        self._rows: ParquetRows | None = None
         self._open: OrderedDict[Path, tuple[str, Archive, dict[str, Member]]] = OrderedDict()
         self._turn = Lock()
 
@@ -51,6 +53,8 @@ class OpenArchives:
 
         Raises OutageError if it cannot be read, OSError if it cannot be written.
         """
+        if path.suffix == SUFFIX:
+            return self._copy_row(path, name, to)
         with self._turn:
             archive, members = self._at(path)
             if name not in members:
@@ -60,6 +64,19 @@ class OpenArchives:
                 return member, archive.copy(member, None)
             with to.open("wb") as file:
                 return member, archive.copy(member, file)
+
+    def _copy_row(self, path: Path, name: str, to: Path | None) -> tuple[Member, str]:
+        with self._turn:
+            if self._rows is None or self._rows.path != path:
+                if self._rows is not None:
+                    self._rows.close()
+                self._rows = ParquetRows(path)
+            with _reading(path):
+                mtime_ns = path.stat().st_mtime_ns
+            data = self._rows.data(name)
+        if to is not None:
+            to.write_bytes(data)
+        return Member(name, len(data), mtime_ns, 0), xxhash.xxh3_64_hexdigest(data)
 
     def _at(self, path: Path) -> tuple[Archive, dict[str, Member]]:
         with _reading(path):
@@ -79,6 +96,8 @@ class OpenArchives:
 
     def close(self) -> None:
         """Close all."""
+        if self._rows is not None:
+            self._rows.close()
         while self._open:
             self._open.popitem()[1][1].close()
 

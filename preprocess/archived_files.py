@@ -1,4 +1,5 @@
 """Sources in archives: a member has the path ARCHIVE!/NAME, such as /raw/train/part_0.tar.gz!/abc_000001_000011.mp4.
+Rows of Parquet files are members too (`parquet_rows.py`).
 
 A task copies a member into a temporary folder while it encodes the one before it. So no archive is unpacked, and a run
 that was killed does only the shards again that it had not written.
@@ -14,6 +15,7 @@ from pathlib import Path
 from .archive import is_archive
 from .archive_list import OpenArchives, members_of
 from .file_state import FileState, set_age
+from .parquet_rows import SUFFIX
 from .raw_files import Hand, fetching, is_same_file
 
 MARK = "!"
@@ -28,7 +30,10 @@ def member_path(archive: Path, name: str) -> Path:
 def archive_and_name(path: Path) -> tuple[Path, str] | None:
     """The archive of a path, and the name in it; None if it is the path of a plain file."""
     for folder in path.parents:
-        if folder.name.endswith(MARK) and is_archive(archive := folder.with_name(folder.name.removesuffix(MARK))):
+        if not folder.name.endswith(MARK):
+            continue
+        archive = folder.with_name(folder.name.removesuffix(MARK))
+        if is_archive(archive) or archive.suffix == SUFFIX:
             return archive, path.relative_to(folder).as_posix()
     return None
 
@@ -49,10 +54,20 @@ class ArchivedFiles:
         if found is None:
             return state.is_of(path)
         archive, name = found
+        if archive.suffix == SUFFIX:
+            return _is_same_row(path, archive.stat().st_mtime_ns, state)
         if (member := members_of(archive).get(name)) is None:
             return False
         with closing(OpenArchives()) as archives:
             return is_same_file(_Members(archives), path, (member.size_bytes, member.mtime_ns), state)
+
+
+def _is_same_row(path: Path, mtime_ns: int, state: FileState) -> bool:
+    """Whether a row has these bytes, which are read only if its file is not as old; it does not say how many it has."""
+    if mtime_ns == state.mtime_ns:
+        return True
+    with closing(OpenArchives()) as archives:
+        return _Members(archives).fetch(path, None).xxh3_64 == state.xxh3_64
 
 
 @dataclass(frozen=True, slots=True)

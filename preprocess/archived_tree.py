@@ -20,6 +20,7 @@ from .archived_files import archive_and_name, member_path
 from .datasets import Dataset
 from .datasets.folders import media_paths
 from .file_state import set_age
+from .parquet_rows import SUFFIX
 from .source import Source
 
 _MAX_LIST_BYTES = 1 << 30
@@ -27,12 +28,13 @@ _SUFFIXES = frozenset({".gz", ".tar", ".tgz", ".zip"})
 _THREADS = 8
 
 
-def archives_below(root: Path) -> list[Path]:
-    """The archives below a folder, sorted. A folder that is not there has none."""
+def archives_below(root: Path) -> tuple[tuple[Path, ...], bool]:
+    """The archives below a folder, sorted, and whether there are Parquet files. A folder that is not there has none."""
     if not root.is_dir():
-        return []
-    found = [path for path in media_paths(root, _SUFFIXES) if is_archive(path)]
-    return sorted({*found, *(path for path in _cut(root) if is_archive(path))})
+        return (), False
+    found = media_paths(root, _SUFFIXES | {SUFFIX})
+    archives = {path for path in (*found, *_cut(root)) if is_archive(path)}
+    return tuple(sorted(archives)), any(path.suffix == SUFFIX for path in found)
 
 
 def _cut(root: Path) -> list[Path]:

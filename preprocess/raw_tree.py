@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LISTS = frozenset({"", ".csv", ".json", ".jsonl", ".list", ".lst", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
 """The suffixes of files that datasets read to list their sources."""
-READ_WHOLE = ("las", "lerobot", "meshgraphnets", "jsonl", "parquet_text", "txt")
+READ_WHOLE = ("las", "lerobot", "meshgraphnets", "jsonl", "parquet_media", "parquet_text", "txt")
 """The datasets that read their media to list them."""
 IN_ARCHIVES = (
     *("audio_folder", "audio_json", "audioset", "audiovisual_folder", "esc50", "folder", "hmdb51", "image_folder"),
@@ -85,8 +85,8 @@ def raw_tree(root: str | Path) -> Iterator[RawTree]:
     Raises ValueError for a URL that is not legal, OutageError if it cannot be listed.
     """
     if not is_url(root):
-        archives = tuple(archives_below(Path(root)))
-        yield RawTree(str(root), Path(root), ArchivedFiles() if archives else LOCAL, archives)
+        archives, has_rows = archives_below(Path(root))
+        yield RawTree(str(root), Path(root), ArchivedFiles() if archives or has_rows else LOCAL, archives)
         return
     from .raw_store import THREADS, listed
 

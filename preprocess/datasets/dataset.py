@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,11 +98,11 @@ def dataset_of(
             )
     names = tuple(label_names)
     if labelled:
-        doubt = doubt or _label_doubt(splits, names, files_of(encoder.modality), obtain)
+        doubt = doubt or label_doubt(splits, names, files_of(encoder.modality), obtain)
     return Dataset(name=name, label_names=names, splits=splits, missing=missing, encoder=encoder, doubt=doubt)
 
 
-def _label_doubt(splits: dict[str, list[Source]], names: tuple[str, ...], files: str, obtain: str) -> str:
+def label_doubt(splits: Mapping[str, Sequence[Source]], names: tuple[str, ...], files: str, obtain: str) -> str:
     """What makes the labels doubtful: that no source has one, or all have the same."""
     labels = {source.label for sources in splits.values() for source in sources}
     count = sum(map(len, splits.values()))

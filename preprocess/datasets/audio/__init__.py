@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ..dataset import Dataset
+from ..parquet_media import parquet_audio
 from .audio_folder import audio_folder
 from .audio_json import audio_json
 from .audioset import audioset
@@ -26,6 +27,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "microphones": microphones,
     "sonic-pi": sonic_pi,
     "audio-folder": audio_folder,
+    "parquet-audio": parquet_audio,
     "audio-json": audio_json,
     "sample-audio": sample_audio,
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..dataset import Dataset
+from ..parquet_media import parquet_image
 from .emoji import emoji
 from .fashion_mnist import fashion_mnist
 from .image_folder import image_folder
@@ -15,6 +16,7 @@ from .wesnoth_terrain import wesnoth_terrain
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "imagefolder": imagefolder,
     "image-folder": image_folder,
+    "parquet-image": parquet_image,
     "emoji": emoji,
     "fashion-mnist": fashion_mnist,
     "openclipart": openclipart,

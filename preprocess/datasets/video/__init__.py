@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..dataset import Dataset
 from ..folder import folder
+from ..parquet_media import parquet_video
 from .fluent_emoji import fluent_emoji
 from .hmdb51 import hmdb51
 from .k400 import k400
@@ -37,4 +38,5 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "video-list": video_list,
     "rawframes": rawframes,
     "folder": folder,
+    "parquet-video": parquet_video,
 }

@@ -74,7 +74,7 @@ def _dataset(name: str, make: Callable[..., Any]) -> Entry:
     group = function.__module__.split(".datasets.")[-1].split(".")[0]
     return Entry(
         name=name,
-        group="video" if group == "folder" else group,
+        group={"folder": "video", "parquet_media": name.removeprefix("parquet-")}.get(group, group),
         about=about,
         whole=f"{described}\n\n{more}{f' Here {options}.' if options else ''}\n\n"
         f"maskstream shards {name} --root ROOT --out FOLDER",
