@@ -35,6 +35,7 @@ READ_WHOLE = ("las", "lerobot", "meshgraphnets", "jsonl", "parquet_media", "parq
 """The datasets that read their media to list them."""
 IN_ARCHIVES = (
     *("audio_folder", "audio_json", "audioset", "audiovisual_folder", "esc50", "folder", "hmdb51", "image_folder"),
+    "image_text_folder",
     *("imagefolder", "k400", "librispeech", "mesh_folder", "microphones", "modelnet40", "points_folder", "pose_folder"),
     *("shapenet", "shapenet55", "shapenetpart", "ssv2", "ucf101", "vggsound", "video_list"),
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..dataset import Dataset
 from .easy_vqa import easy_vqa, easy_vqa_captions
+from .image_text_folder import image_text_folder
 from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
 from .stamps_knowledge import stamps_knowledge
@@ -13,6 +14,7 @@ from .tuxpaint_stamps import tuxpaint_stamps
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "easy-vqa": easy_vqa,
     "easy-vqa-captions": easy_vqa_captions,
+    "image-text-folder": image_text_folder,
     "m3ae-style": m3ae_style,
     "pathvqa": pathvqa,
     "sample-image-text": tuxpaint_stamps,

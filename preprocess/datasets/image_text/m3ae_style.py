@@ -48,7 +48,7 @@ def m3ae_style(root: Path) -> Dataset:
             splits.setdefault(split, []).append(source)
     if not any(splits.values()):
         raise DatasetError(f"{NAME}: {root} holds neither ROCO's captions nor MedICaT's list. {OBTAIN}")
-    return dataset_of(NAME, (), splits, root=root, obtain=OBTAIN, encoder=ImageTextEncoder())
+    return dataset_of(NAME, (), splits, root=root, obtain=OBTAIN, encoder=ImageTextEncoder(), labelled=False)
 
 
 def _roco(captions: Path, split: str) -> Iterator[Source]:
