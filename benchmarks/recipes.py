@@ -54,8 +54,10 @@ WHY = {
 Row = dict[str, Any]
 
 
-SETS = {"maskvit-tiny": "metaworld", "vqframes-tiny": "metaworld"}
-"""The recipes that have another set than the sample set of their modality: futures need clips in which much moves."""
+SETS = {"maskvit-tiny": "metaworld", "vqframes-tiny": "metaworld", "vqa-tiny": "easy-vqa"}
+"""The recipes that have another set than the sample set of their modality: futures need clips in which much moves,
+answers need questions.
+"""
 
 
 def sample_set(recipe: Recipe[Any]) -> str:

@@ -380,7 +380,7 @@ def image_text_samples(raw: Path) -> list[Sample]:
         source = image_text_source(i, raw / f"{i}.jpg")
         made = image_text_encoder().encode(source)
         members = {**made.members, "json": json_member({**source.meta, **made.meta})}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
     return samples
 
 

@@ -24,6 +24,10 @@ GROUPS = ("select.points=100", "tokens.groups=8", "tokens.size=6", "batch_size=2
 GRAPH = tuple(f"model.{part}" for part in ("width=16", "hidden=16", "encoder_rounds=1", "decoder_rounds=1"))
 UNET = tuple(f"model.{part}" for part in ("n_samples=2048", "n_fft=128", "hop=64", "width=2", "growth=2", "layers=1"))
 TEXT = ("model.width=32", "model.depth=1", "model.heads=2", "data.length=32", "batch_size=2")
+PAIRS = (
+    *("data.size=32", "data.patch=8", "data.length=16", "batch_size=2", *SIZES),
+    *("model.text_depth=1", "model.fusion_depth=1"),
+)
 QUANTISER = (
     "quantiser.levels=[4,8]",
     "model.quantiser.stem=4",
@@ -50,6 +54,8 @@ CUTS = {
     "diffmavil": ("data.seconds=0.64", *CLIP, "batch_size=1", "token_budget=40", *SIZES, *DECODER),
     "fastdit3d": ("tokens.resolution=24", *VOXELS, *NARROW, "model.window=2"),
     "pointmae": (*GROUPS, "model.width=24", "model.depth=1", "model.heads=2", "model.decoder_depth=1"),
+    "m3ae": (*PAIRS, *DECODER, "model.image_layer=1"),
+    "vqa": PAIRS,
     "bert": TEXT,
     "mosaicbert": TEXT,
     "mrd": TEXT,

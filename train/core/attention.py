@@ -78,7 +78,8 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor, mask: Tensor | None = None) -> Tensor:
+        """mask: see `attended`."""
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.key_value(self.norm(seen)).unflatten(-1, (2, self.heads, -1)).movedim(2, 0).transpose(2, 3)
-        return cast(Tensor, self.out(attended(q, k, v).transpose(1, 2).flatten(2)))
+        return cast(Tensor, self.out(attended(q, k, v, mask).transpose(1, 2).flatten(2)))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..modality import Modality
+from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
 from ..pages.figures.image_text import ImageTextFigures
 from ..pages.figures.text import TextFigures
+from ..pages.report.works.image_text import show, show_answers
 from ..pipelines.masks.core.scheme import TEXT as TEXT_GRID
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import image_grid
@@ -21,6 +22,8 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.image import IMAGE
 from ..shards.members.texts import TEXTS
 from ..shards.stores.location import opened
+from ..train.models.image_text_autoencoder import ImageTextAutoencoderConfig
+from ..train.models.image_text_classifier import ImageTextClassifierConfig
 from ..trial import MaskArgument, Trial, given, option
 
 
@@ -78,7 +81,8 @@ IMAGE_TEXT = Modality(
     encoder=ImageTextEncoder,
     trial=ImageTextTrial,
     figures=figures,
-    works={},
+    works={ImageTextAutoencoderConfig: show, ImageTextClassifierConfig: show_answers},
+    demo=Demo(recipe="m3ae-tiny"),
     stages={
         "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),
         "convert": ("Cropping, resizing and rows", "a smaller output, shorter rows, or more cores would help"),
