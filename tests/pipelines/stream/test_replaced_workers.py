@@ -77,12 +77,12 @@ def test_killed_and_stopped_workers_are_replaced_and_change_nothing(numbered, ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_twenty_kills_change_nothing(numbered, caplog, workers):
+def test_eight_kills_change_nothing(numbered, caplog, workers):
     rng = np.random.default_rng(workers)
     kinds = [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP, signal.SIGABRT]
     apart = 3 * workers + 2  # a dead worker is noticed when the batches that it made are handed out
-    moments = [(apart * i + int(rng.integers(2)), int(rng.integers(workers)), kinds[i % 4]) for i in range(20)]
-    check(numbered, caplog, workers, moments, apart * 21)
+    moments = [(apart * i + int(rng.integers(2)), int(rng.integers(workers)), kinds[i % 4]) for i in range(8)]
+    check(numbered, caplog, workers, moments, apart * 9)
 
 
 def check(numbered, caplog, workers, moments, batches):
