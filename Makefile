@@ -114,7 +114,7 @@ test-all: test  ## the test suite, and then what takes long
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not services"
 
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
-	$(BIN)/python -m pytest -m services
+	$(BIN)/python -m pytest -n auto --dist loadfile -m services
 
 attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name STORE=s3 EXECUTOR=ray]: damage, kills and hostile data, and what came of them (docs/robustness.md)
 	$(BIN)/python -m tests.attacks -n $(N) --seed $(SEED) --store $(STORE) --executor $(EXECUTOR) $(ATTACK)
