@@ -21,6 +21,8 @@ KIND = "kind"
 """The field with the kind of a question; a split whose samples have none is one kind."""
 MEASURED = 2048
 """The largest number of questions that are measured."""
+KNOWN = 1 << 13
+"""The largest number of questions whose answers are counted for the priors."""
 _AT_ONCE = 64
 Shares = dict[str, float]
 
@@ -116,7 +118,8 @@ def measured_answers(
     known = replace(config, image_mask=None, text_mask=None, fields=())
     n = min(len(Manifest.load(data)), MEASURED)
     size, before = min(n, _AT_ONCE), train or trained_on(data)
-    priors = Priors.of(batches(known, before, size=_AT_ONCE, samples=len(Manifest.load(before)), shuffle=False))
+    counted = min(len(Manifest.load(before)), KNOWN)
+    priors = Priors.of(batches(known, before, size=min(counted, _AT_ONCE), samples=counted, shuffle=True))
     asked = replace(known, fields=(Field(name=KIND, default=""),))
     return answers(model, batches(asked, data, size=size, samples=n // size * size, shuffle=True), priors)
 

@@ -8,6 +8,7 @@ from .easy_vqa import easy_vqa, easy_vqa_captions
 from .image_text_folder import image_text_folder
 from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
+from .refcoco import refcoco
 from .stamps_knowledge import stamps_knowledge
 from .tuxpaint_stamps import tuxpaint_stamps
 
@@ -17,6 +18,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "image-text-folder": image_text_folder,
     "m3ae-style": m3ae_style,
     "pathvqa": pathvqa,
+    "refcoco": refcoco,
     "sample-image-text": tuxpaint_stamps,
     "slake": slake,
     "stamps-knowledge": stamps_knowledge,

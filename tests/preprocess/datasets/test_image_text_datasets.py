@@ -13,8 +13,10 @@ from maskstream.preprocess.datasets.image_text.answers import answer_labels
 from maskstream.preprocess.datasets.image_text.easy_vqa import Question
 from maskstream.preprocess.datasets.image_text.stamps_knowledge import noun_of
 from maskstream.preprocess.datasets.image_text.wordnet import WordNet
+from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.media.npy import read_npy
 
 
 def picture(path, tint=0):
@@ -177,6 +179,47 @@ def test_roco_and_medicat_as_m3ae_has_them(tmp_path):
         "see Fig. 3",
         "as Figure 3 shows, both lungs are clear",
     ]
+
+
+def ref(number, split, sentences, ann=7):
+    said = [{"tokens": one.split(), "raw": one, "sent_id": i, "sent": one} for i, one in enumerate(sentences)]
+    return {
+        "sent_ids": [*range(len(said))],
+        "file_name": "COCO_train2014_000000000009_7.jpg",
+        "ann_id": ann,
+        "ref_id": number,
+        "image_id": 9,
+        "split": split,
+        "sentences": said,
+        "category_id": 18,
+    }
+
+
+INSTANCES = {
+    "images": [{"id": 9, "file_name": "COCO_train2014_000000000009.jpg", "height": 8, "width": 8}],
+    "annotations": [{"id": 7, "image_id": 9, "category_id": 18, "bbox": [1.5, 2, 4, 3.5], "segmentation": [[0, 0]]}],
+    "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
+}
+
+
+def test_refcoco_of_json_and_its_pickle_refused_with_the_remedy(tmp_path):
+    write(tmp_path / "refs(unc).p", "no pickle is opened")
+    write(tmp_path / "instances.json", INSTANCES)
+    message = refused("refcoco", tmp_path)
+    assert "only refs(unc).p, a pickle" in message
+    assert "json.dump(pickle.load(" in message
+    write(tmp_path / "refs.json", [ref(1, "train", ["left dog", "dog"]), ref(2, "testA", ["the dog"])])
+    picture(tmp_path / "images/mscoco/images/train2014/COCO_train2014_000000000009.jpg")
+    dataset = DATASETS["refcoco"](tmp_path)
+    assert {split: len(of) for split, of in dataset.splits.items()} == {"train": 1, "testA": 1}
+    (first,) = dataset.splits["train"]
+    assert first.meta == {"phrase": ["left dog", "dog"], "box": [[1.5, 2, 4, 3.5]] * 2, "category": "dog"}
+    assert dataset.label_names[first.label] == "dog"
+    encoder = prepared(dataset.encoder, dataset.splits)
+    boxes = read_npy(encoder.encode(first).members["boxes.npy"].data)
+    assert boxes.tolist() == [[0.1875, 0.25, 0.6875, 0.6875]] * 2
+    write(tmp_path / "refs.json", [ref(1, "train", ["dog"], ann=8)])
+    assert "entry 0 is no ref" in refused("refcoco", tmp_path)
 
 
 @pytest.mark.parametrize(
