@@ -44,7 +44,7 @@ def motion(options: argparse.Namespace) -> Claim:
     if not isinstance(config, VideoData):
         raise TypeError("videomae-tiny trains on clips")
     tiny = replace(tiny, schedule=replace(tiny.schedule, steps=options.steps))
-    plain = replace(config, augment=CenterCrop(), colour=None, views=1, mask=None)
+    plain = replace(config, augment=CenterCrop(), colour=None, views=1, mask=MASKS["tube"])
     held_out = {
         name: list(
             batches(replace(plain, mask=mask, flow="codec"), data / "val", size=8, samples=1 << 14, rounds=ROUNDS)
