@@ -41,24 +41,24 @@ class SceneCuts:
     starts: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
     _since: list[Luma] = field(default_factory=list)
+    _last: Luma | None = None
 
     def add(self, number: int, luma: Luma) -> None:
         """The next frame's Y plane, uint8 (H, W)."""
         if min(luma.shape) < _LEAST_SIDE:
             return
-        self._since.append(shrunk(luma))
+        self._since.append(luma)
         if number % DISTANCE:
             return
         self.seen.add(number)
-        if has_cut(self._since):
+        picture = halved(shrunk(luma))
+        if self._last is not None and likeness(self._last, picture) < LIKE and has_cut(list(map(shrunk, self._since))):
             self.starts.add(number)
-        self._since = self._since[-1:]
+        self._since, self._last = self._since[-1:], picture
 
 
 def has_cut(pictures: list[Luma]) -> bool:
     """Whether a scene ends among pictures of consecutive frames, and the last shows nothing of the first."""
-    if len(pictures) < 2 or likeness(halved(pictures[0]), halved(pictures[-1])) >= LIKE:
-        return False
     ends = any(
         likeness(halved(before), halved(now)) < LEAST_UNMOVED and moved_likeness(before, now) < LEAST_MOVED
         for before, now in pairwise(pictures)
@@ -75,13 +75,20 @@ def moved_likeness(before: Luma, now: Luma) -> float:
     x, y = x + dense[..., 0], y + dense[..., 1]
     fetched = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = (x > -1) & (x < now.shape[1]) & (y > -1) & (y < now.shape[0])
-    return likeness(halved(fetched), halved(now), halved(inside.astype(np.float32)))
+    return seen_likeness(halved(fetched), halved(now), halved(inside.astype(np.float32)))
 
 
-def likeness(before: npt.NDArray[Any], now: npt.NDArray[Any], weight: npt.NDArray[Any] | None = None) -> float:
-    """The correlation of two pictures, -1 to 1, and 1 of two without contrast; less where little has weight."""
+def likeness(before: Luma, now: Luma) -> float:
+    """The correlation of two pictures, -1 to 1, and 1 of two without contrast."""
+    one, other = (picture.astype(np.float32).ravel() for picture in (before, now))
+    one, other = one - one.mean(), other - other.mean()
+    product, first, second = (float(a @ b) / one.size for a, b in ((one, other), (one, one), (other, other)))
+    return (product + 1) / float(np.sqrt((first + 1) * (second + 1)))
+
+
+def seen_likeness(before: Luma, now: Luma, weights: npt.NDArray[np.float32]) -> float:
+    """The same with a weight for each pixel; less where little has weight."""
     one, other = before.astype(np.float32), now.astype(np.float32)
-    weights = np.ones_like(one) if weight is None else weight
     total = max(float(weights.sum()), 1e-6)
     one, other = (plane - float((plane * weights).sum()) / total for plane in (one, other))
     product, first, second = (
