@@ -82,7 +82,7 @@ def likeness(before: Luma, now: Luma) -> float:
     """The correlation of two pictures, -1 to 1, and 1 of two without contrast."""
     one, other = (picture.astype(np.float32).ravel() for picture in (before, now))
     one, other = one - one.mean(), other - other.mean()
-    product, first, second = (float(a @ b) / one.size for a, b in ((one, other), (one, one), (other, other)))
+    product, first, second = (float(a @ b) / len(one) for a, b in ((one, other), (one, one), (other, other)))
     return (product + 1) / float(np.sqrt((first + 1) * (second + 1)))
 
 
