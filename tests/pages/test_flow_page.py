@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pages.flow import flow_page
 from maskstream.pipelines import VideoClip, VideoData
-from maskstream.pipelines.flow import Codec, Dis
+from maskstream.pipelines.flow import Codec, Dis, Raft
 from maskstream.pipelines.flow.confidence import confidence
 from maskstream.pipelines.masks import MotionGuided, Tube
 
@@ -32,6 +34,13 @@ def test_sources_that_are_named_and_what_is_refused(split, tmp_path):
     text = flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], samples=1).read_text()
     assert "flow-dis" in text
     assert "flow-codec" not in text
+    torchvision = pytest.importorskip("torchvision.models.optical_flow")
+    torch.manual_seed(0)
+    save_file(torchvision.raft_small(weights=None, progress=False).state_dict(), tmp_path / "raft.safetensors")
+    raft = Raft(weights=str(tmp_path / "raft.safetensors"), updates=1)
+    text = flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], more=[raft], samples=1).read_text()
+    assert "flow-raft" in text
+    assert "without raft" not in text
     other = VideoData(clip=VideoClip(frames=4, stride=3, size=48), mask=DATA.mask, patch=8)
     with pytest.raises(ValueError, match="motion vectors are flow only"):
         flow_page(split, other, out=tmp_path / "flow.html", sources=[Codec()])

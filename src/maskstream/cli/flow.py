@@ -20,6 +20,12 @@ def flow(
             show_default=False,
         ),
     ] = None,
+    raft: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="WEIGHTS", help="Show RAFT too, with this file of weights of raft_small.", show_default=False
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=16, help="Number of clips.")] = 4,
     size: Annotated[int, typer.Option(help="Side of the clips in pixels.")] = 224,
     stride: Annotated[int, typer.Option(min=1, help="Frames from one sampled frame to the next.")] = 4,
@@ -32,7 +38,7 @@ def flow(
     """
     from ..pages.flow import flow_page
     from ..pipelines import VideoClip, VideoData, masks
-    from ..pipelines.flow import FlowSource
+    from ..pipelines.flow import FlowSource, Raft
     from ..pipelines.flow.choice import flow_named
 
     chosen: list[FlowSource] | None = None
@@ -42,4 +48,5 @@ def flow(
             raise ValueError(f"{', '.join(nothing)} names no one source of flow; name codec, dis, lk or your own")
         chosen = [source for source in named.values() if source is not None]
     config = VideoData(clip=VideoClip(size=size, stride=stride), mask=masks.MotionGuided(ratio=0.9))
-    say(f"wrote {flow_page(data, config, out=out, sources=chosen, samples=samples, seed=seed)}")
+    more = [] if raft is None else [Raft(weights=str(raft))]
+    say(f"wrote {flow_page(data, config, out=out, sources=chosen, more=more, samples=samples, seed=seed)}")

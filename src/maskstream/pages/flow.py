@@ -46,23 +46,26 @@ def flow_page(
     *,
     out: str | Path,
     sources: Sequence[FlowSource] | None = None,
+    more: Sequence[FlowSource] = (),
     samples: int = 4,
     seed: int = 0,
 ) -> Path:
     """Writes a page of the first `samples` clips of a training epoch with the flow of every source to `out`.
 
-    data: a VideoData whose mask follows flow. sources: by default all of FLOWS that can serve these shards; a source
-    that is given and cannot raises ValueError. Clips, crops and masks are those that a loader with this `seed` gives to
-    training. Returns `out`.
+    data: a VideoData whose mask follows flow. sources: by default all of FLOWS that can serve these shards, and `more`;
+    a source that is given and cannot raises ValueError. Clips, crops and masks are those that a loader with this `seed`
+    gives to training. Returns `out`.
     """
     if not isinstance(data, VideoData) or data.mask is None or "flow" not in data.mask.needs:
         raise ValueError(f"the page of flow shows clips of video with a mask that follows flow, got {data}")
     if samples < 1:
         raise ValueError(f"samples={samples}: the page shows 1 or more")
     manifest = Manifest.load(location)
-    left_out = {} if sources else unfit_sources(data, str(manifest.info["profile"]))
-    sources = sources or [kind() for word, kind in FLOWS.items() if word not in left_out]
     words: dict[type, str] = {kind: word for word, kind in FLOWS.items()}
+    left_out = {} if sources else unfit_sources(data, str(manifest.info["profile"]))
+    sources = [*(sources or [kind() for word, kind in FLOWS.items() if word not in left_out]), *more]
+    for source in more:
+        left_out.pop(words.get(type(source), ""), None)
     shown = [
         Shown(
             word=words.get(type(source), type(source).__name__.lower()),
