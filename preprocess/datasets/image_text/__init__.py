@@ -9,6 +9,7 @@ from .image_text_folder import image_text_folder
 from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
 from .refcoco import refcoco
+from .scenes_referring import scenes_referring
 from .stamps_knowledge import stamps_knowledge
 from .tuxpaint_stamps import tuxpaint_stamps
 
@@ -20,6 +21,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "pathvqa": pathvqa,
     "refcoco": refcoco,
     "sample-image-text": tuxpaint_stamps,
+    "scenes-referring": scenes_referring,
     "slake": slake,
     "stamps-knowledge": stamps_knowledge,
     "tuxpaint-stamps": tuxpaint_stamps,

@@ -14,23 +14,30 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from ....shards.config import NOT_SAVED, Config
 from ....shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 from ....shards.members.array import array_member
+from ....shards.members.image import image_member
+from ....shards.members.member import Member
 from ....shards.members.texts import texts_member
 from ....shards.members.tokens import tokens_member
 from ...source import Source
 from ..encoder import Encoded
 from ..image.encoder import ImageEncoder
+from ..image.picture import encoded
 from ..reject import RejectError
 from ..text.tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
+from .scene import SCENE, drawn_scene
 from .texts import boxes_of, texts_of
 
+Drawn = tuple[dict[str, Member], npt.NDArray[np.float32] | None, dict[str, Any]]
+"""The members of pictures, the boxes of phrases, and what the sample's json says of the first picture."""
 TRAINED_ON_BYTES = 1 << 25
 """The most text, in bytes of UTF-8, that a tokenizer is trained on."""
 
@@ -111,11 +118,7 @@ class ImageTokenEncoder(Config):
 
         RejectError if a picture cannot be used, or no text has a token.
         """
-        first = self.image.encode(source)
-        members = dict(first.members)
-        for number, path in enumerate(source.parts, 1):
-            ((form, member),) = self.image.encode(Source(id=source.id, path=path)).members.items()
-            members[f"{number}.{form}"] = member
+        members, boxes, meta = self._scene(source) if SCENE in source.meta else self._pictures(source)
         tokenizer = packed_tokenizer(self.definition)
         texts = [(role, tokenizer.encode(text, add_special_tokens=False)) for role, text in texts_of(source.meta)]
         if empty := [role for role, encoding in texts if not encoding.ids]:
@@ -125,8 +128,23 @@ class ImageTokenEncoder(Config):
         ids = [(role, np.array(encoding.ids, np.int64)) for role, encoding in texts]
         members["texts.npy"] = texts_member(ids, below=self.tokenizer.vocabulary)
         members["words.npy"] = tokens_member(np.concatenate([word_numbers(encoding) for _, encoding in texts]))
-        whole = first if self.image.short_side is None else replace(self.image, short_side=None).encode(source)
-        boxes = boxes_of(source.meta, whole.meta["width"], whole.meta["height"])
         if boxes is not None:
             members["boxes.npy"] = array_member(boxes)
-        return Encoded(members=members, meta=first.meta)
+        return Encoded(members=members, meta=meta)
+
+    def _pictures(self, source: Source) -> Drawn:
+        """The pictures of a source as members, the boxes of its phrases, and what is said of the first picture."""
+        first = self.image.encode(source)
+        members = dict(first.members)
+        for number, path in enumerate(source.parts, 1):
+            ((form, member),) = self.image.encode(Source(id=source.id, path=path)).members.items()
+            members[f"{number}.{form}"] = member
+        whole = first if self.image.short_side is None else replace(self.image, short_side=None).encode(source)
+        return members, boxes_of(source.meta, whole.meta["width"], whole.meta["height"]), first.meta
+
+    def _scene(self, source: Source) -> Drawn:
+        """The same of a scene that is drawn of the source's pictures."""
+        pixels, boxes = drawn_scene(source)
+        height, width = pixels.shape[:2]
+        png = image_member(encoded(pixels, "png", self.image.quality), width, height)
+        return {"png": png}, boxes, {"width": width, "height": height}

@@ -45,7 +45,7 @@ SAMPLES = {
 }
 FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide", "linux-doc", "openclipart"}
 FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
-FETCHED |= {"easy-vqa", "easy-vqa-captions", "stamps-knowledge", "tuxpaint-stamps"}
+FETCHED |= {"scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge", "tuxpaint-stamps"}
 FETCHED |= {"0ad", "lugaru", "metaworld", "pybullet-motions"}
 COMPUTED = {"cylinder-flow"}
 

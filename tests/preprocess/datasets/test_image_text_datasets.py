@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,12 @@ import pytest
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.datasets.image_text.answers import answer_labels
 from maskstream.preprocess.datasets.image_text.easy_vqa import Question
+from maskstream.preprocess.datasets.image_text.scenes_referring import scene
 from maskstream.preprocess.datasets.image_text.stamps_knowledge import noun_of
 from maskstream.preprocess.datasets.image_text.wordnet import WordNet
 from maskstream.preprocess.encode.encoder import prepared
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.npy import read_npy
@@ -288,3 +292,53 @@ def test_the_noun_of_a_caption():
         "two cats",
         "moon",
     ]
+
+
+def test_a_scene_follows_from_its_number_and_says_which_of_two(tmp_path):
+    nouns = [f"noun{i}" for i in range(12)]
+    paths = {noun: tmp_path / f"{noun}.png" for noun in nouns}
+    scenes = [scene("train", i, nouns, paths) for i in range(200)]
+    assert scenes == [scene("train", i, nouns, paths) for i in range(200)]
+    assert scenes[0] != scene("val", 0, nouns, paths)
+    twice = 0
+    for one in scenes:
+        things, phrases = one.meta["scene"]["things"], one.meta["phrase"]
+        assert len(set(phrases)) == len(phrases) == len(things)
+        for said, (file, x, y, longer) in zip(phrases, things, strict=True):
+            noun = one.files[file].stem
+            others = [place for place in things if place[0] == file and place[1:] != [x, y, longer]]
+            assert min(x, y) >= 0 and max(x, y) + longer <= 128  # noqa: PT018
+            words = {"left": x, "right": -x, "upper": y, "lower": -y}
+            where = said.removeprefix("the ").removesuffix(noun).strip()
+            assert (where == "") == (not others)
+            if others:
+                ((_, ox, oy, _),) = others
+                assert words[where] < {"left": ox, "right": -ox, "upper": oy, "lower": -oy}[where]
+                twice += 1
+    assert 150 < twice < 250
+
+
+def test_the_boxes_of_a_scene_are_where_its_things_are(tmp_path):
+    for name, (blue, width) in {"a": (0, 20), "b": (120, 10)}.items():
+        pixels = np.full((40, 60, 3), 255, np.uint8)
+        pixels[5:25, 7 : 7 + width] = (blue, 50, 50)
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
+    meta = {
+        "scene": {"side": 100, "things": [[0, 10, 20, 30], [1, 60, 50, 40]]},
+        "phrase": ["the second", "the first", "this again"],
+        "of": [1, 0, 1],
+    }
+    source = Source(id="s", path=tmp_path / "a.png", parts=(tmp_path / "b.png",), meta=meta)
+    encoder = prepared(ImageTextEncoder(tokenizer="train:wordpiece:300"), {"train": [source]})
+    members = encoder.encode(source).members
+    assert [*members] == ["png", "texts.npy", "words.npy", "boxes.npy"]
+    shown = cv2.imdecode(np.frombuffer(members["png"].data, np.uint8), cv2.IMREAD_COLOR)
+    for box, blue in zip(read_npy(members["boxes.npy"].data), (120, 0, 120), strict=True):
+        ys, xs = np.nonzero(shown[..., 0] == blue)
+        assert (box * 100).round().tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    for change, why in (({"of": [2, 0, 0]}, "of the things"), ({"scene": {"side": 9}}, "is no scene")):
+        with pytest.raises(RejectError, match=why):
+            encoder.encode(replace(source, meta={**meta, **change}))
+    far = {"side": 100, "things": [[0, 90, 20, 30]]}
+    with pytest.raises(RejectError, match="is not in 100x100"):
+        encoder.encode(replace(source, meta={**meta, "scene": far, "of": [0, 0, 0]}))
