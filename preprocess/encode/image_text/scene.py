@@ -53,7 +53,8 @@ def drawn_scene(source: Source) -> tuple[UInt8s, npt.NDArray[np.float32]]:
         boxes.append([x, y, x + width, y + height])
     if not all(0 <= one < len(boxes) for one in of):
         raise RejectError("check", f"its phrases are of the things {of}; there are {len(boxes)}")
-    return pixels, np.array([boxes[one] for one in of], np.float32).reshape(-1, 4) / side
+    shares = np.array([boxes[one] for one in of], np.float64).reshape(-1, 4) / side
+    return pixels, shares.astype(np.float32)
 
 
 def _coloured(pixels: UInt8s) -> UInt8s:
