@@ -24,6 +24,20 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """K of the T tokens, the only ones whose attention is wanted.
+
+    index: int64 (K,), their places, ascending. lengths: how many there are in each document. turns, penalties: those of
+    `Documents` for them; a penalty is (H, their number, the document's length).
+    """
+
+    index: Tensor
+    lengths: list[int]
+    turns: tuple[Tensor, Tensor] | None
+    penalties: list[Tensor] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Documents:
     """The boundaries of S documents of T tokens, and what attention needs of their tokens' places.
 
@@ -56,20 +70,33 @@ class Documents:
             penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
         )
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, asked: Tensor | None = None) -> Tensor:
-        """What tokens see of their documents: k and v are (T, H, d), q and the result (T, H, d).
+    def asking(self, index: Tensor) -> Asking:
+        """The tokens at `index` int64 (K,), ascending, as the only ones that ask, on a CPU."""
+        edges, lengths = self.edges.long(), self._lengths()
+        document = torch.bucketize(index, edges[1:], right=True)
+        own = torch.bincount(document, minlength=len(lengths)).tolist()
+        places = (index - edges[document]).split_with_sizes(own)
+        penalties = None
+        if self.penalty is not None:
+            penalties = [self.penalty[:, place, :n] for place, n in zip(places, lengths, strict=True)]
+        turns = None if self.turns is None else (self.turns[0][index], self.turns[1][index])
+        return Asking(index=index, lengths=own, turns=turns, penalties=penalties)
 
-        asked: int64 (K,), ascending, on a CPU: only these tokens ask; q and the result are then (K, H, d).
-        """
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, asking: Asking | None = None) -> Tensor:
+        """What tokens see of their documents: k and v are (T, H, d), q and the result too, or (K, H, d) of `asking`."""
         if self.turns is not None:
-            cosine, sine = self.turns
-            k = rotated(k, cosine, sine)
-            q = rotated(q, cosine, sine) if asked is None else rotated(q, cosine[asked], sine[asked])
+            k = rotated(k, *self.turns)
+            q = rotated(q, *(self.turns if asking is None or asking.turns is None else asking.turns))
         if q.is_cuda and self.penalty is None and q.dtype in _HALF:
             return self._fused(q, k, v)
-        lengths = self.edges.diff().tolist() if self.lengths is None else self.lengths
-        asking, penalties = self._asking(lengths, asked, q.dtype)
-        queries = q.transpose(0, 1)[None].split_with_sizes(asking, 2)
+        lengths = self._lengths()
+        penalties: list[Tensor | None] = [None] * len(lengths)
+        if asking is not None and asking.penalties is not None:
+            penalties = [one.to(q.dtype)[None] for one in asking.penalties]
+        elif self.penalty is not None:
+            penalty = self.penalty.to(q.dtype)[None]
+            penalties = [penalty[:, :, :n, :n] for n in lengths]
+        queries = q.transpose(0, 1)[None].split_with_sizes(lengths if asking is None else asking.lengths, 2)
         keys, values = (x.transpose(0, 1)[None].split_with_sizes(lengths, 2) for x in (k, v))
         seen = [
             F.scaled_dot_product_attention(a, b, c, attn_mask=penalty)
@@ -78,19 +105,9 @@ class Documents:
         ]
         return torch.cat(seen, dim=2)[0].transpose(0, 1)
 
-    def _asking(
-        self, lengths: list[int], asked: Tensor | None, dtype: torch.dtype
-    ) -> tuple[list[int], list[Tensor | None]]:
-        """How many tokens of each document ask, and the penalties of their logits: (1, H, asking, length)."""
-        penalty = None if self.penalty is None else self.penalty.to(dtype)[None]
-        if asked is None:
-            return lengths, [None if penalty is None else penalty[:, :, :n, :n] for n in lengths]
-        document = torch.bucketize(asked, self.edges[1:].long(), right=True)
-        asking = torch.bincount(document, minlength=len(lengths)).tolist()
-        if penalty is None:
-            return asking, [None] * len(lengths)
-        places = (asked - self.edges.long()[document]).split_with_sizes(asking)
-        return asking, [penalty[:, :, place, :n] for place, n in zip(places, lengths, strict=True)]
+    def _lengths(self) -> list[int]:
+        lengths: list[int] = self.edges.diff().tolist() if self.lengths is None else self.lengths
+        return lengths
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same by the kernel of FlashAttention for documents of different lengths."""

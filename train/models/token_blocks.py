@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.documents import Documents
+from ..core.documents import Asking, Documents
 
 NormAt = Literal["pre", "post"]
 """Where the layer norm of a residual branch stands: before it, or after the sum, as in BERT."""
 
 
 class DocumentAttention(nn.Module):
-    """Self-attention of tokens (T, D) within their documents; see `Documents.attention` for `asked`."""
+    """Self-attention of tokens (T, D) within their documents; with `asking`, of these tokens alone."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -26,15 +26,15 @@ class DocumentAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, documents: Documents, asked: Tensor | None = None) -> Tensor:
-        if asked is None:
+    def forward(self, x: Tensor, documents: Documents, asking: Asking | None = None) -> Tensor:
+        if asking is None:
             q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         else:
             width = x.shape[-1]
             weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(x[asked], weight[:width], bias[:width]).view(len(asked), self.heads, -1)
+            q = F.linear(x[asking.index], weight[:width], bias[:width]).view(len(asking.index), self.heads, -1)
             k, v = F.linear(x, weight[width:], bias[width:]).view(len(x), 2, self.heads, -1).unbind(1)
-        return cast(Tensor, self.out(documents.attention(q, k, v, asked).flatten(1)))
+        return cast(Tensor, self.out(documents.attention(q, k, v, asking).flatten(1)))
 
 
 class FeedForward(nn.Module):
@@ -57,8 +57,8 @@ class FeedForward(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """A transformer block over documents (T, D). asked: int64 (K,), ascending: only these tokens are computed, from all
-    of their documents, and the result is (K, D).
+    """A transformer block over documents (T, D). asking: only these tokens are computed, from all of their
+    documents, and the result is (K, D).
     """
 
     def __init__(self, width: int, heads: int, hidden: int, *, norm: NormAt, gated: bool, eps: float) -> None:
@@ -69,12 +69,12 @@ class TokenBlock(nn.Module):
         self.mlp = FeedForward(width, hidden, gated=gated)
         self.norm2 = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, x: Tensor, documents: Documents, asked: Tensor | None = None) -> Tensor:
-        own = x if asked is None else x[asked]
+    def forward(self, x: Tensor, documents: Documents, asking: Asking | None = None) -> Tensor:
+        own = x if asking is None else x[asking.index]
         if self.post:
-            x = self.norm1(own + self.attention(x, documents, asked))
+            x = self.norm1(own + self.attention(x, documents, asking))
             return cast(Tensor, self.norm2(x + self.mlp(x)))
-        x = own + self.attention(self.norm1(x), documents, asked)
+        x = own + self.attention(self.norm1(x), documents, asking)
         return cast(Tensor, x + self.mlp(self.norm2(x)))
 
 

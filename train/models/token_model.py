@@ -190,7 +190,7 @@ class TokenModel(Model[TextBatch]):
             x = cast(Tensor, self.last(self.blocks[-1](x, documents)))
             return x if at is None else x[at]
         asked, order = torch.unique(at, return_inverse=True)
-        return cast(Tensor, self.last(self.blocks[-1](x, documents, asked)))[order]
+        return cast(Tensor, self.last(self.blocks[-1](x, documents, documents.asking(asked))))[order]
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of ids (..., vocabulary) of encoded tokens (..., D)."""
