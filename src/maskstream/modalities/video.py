@@ -65,7 +65,7 @@ def figures(data: DataConfig[Any], location: str | Path) -> VideoFigures:
 def flow_words(source: FlowSource | None, *, guides: bool) -> str:
     """The source of the flow on a page, and whether the mask uses it, in words."""
     name = "none" if source is None else source.title
-    more = " (`maskstream flow` compares all sources)"
+    more = "; maskstream flow shows all sources side by side"
     return f"{name}, guides the mask{more}" if guides else f"{name}, shown only; the mask does not use it"
 
 
