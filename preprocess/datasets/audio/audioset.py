@@ -1,9 +1,10 @@
 """AudioSet as Google publishes it: lists of segments, with the sound that you have downloaded for them.
 
 Files below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
-`eval_segments.csv` (val), `class_labels_indices.csv`; and in any folder the segments, cut to their 10 seconds, as sound
-or video files named YTID, YYTID, YTID_START or YTID_START_END with times in seconds or milliseconds. With `videos`,
-only video files with sound are used. A segment's label is its first class; `json` holds all classes as `labels`.
+`eval_segments.csv` (val) and `class_labels_indices.csv`, in ROOT or in `metadata/`; and in any folder the segments, cut
+to their 10 seconds, as sound or video files named YTID, YYTID, YTID_START or YTID_START_END with times in seconds or
+milliseconds. With `videos`, only video files with sound are used. A segment's label is its first class; `json` holds
+all classes as `labels`.
 
 J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 """
@@ -17,7 +18,7 @@ from ...encode.audio.encoder import AudioEncoder
 from ...encode.audiovisual.encoder import AudioVisualEncoder
 from ...lists import Row, read_table
 from ...source import Source
-from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, require_folder
+from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, first_existing, require_folder
 from ..folders import media_paths
 from .audio_folder import SOUND_SUFFIXES
 
@@ -46,9 +47,10 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
         files.setdefault(path.stem, path)
     listed: dict[str, list[Source]] = {}
     for split, lists in LISTS.items():
-        wanted = [root / file for file in lists[: 1 if balanced else None] if (root / file).is_file()]
+        found = (first_existing(root, file, f"metadata/{file}") for file in lists[: 1 if balanced else None])
+        wanted = [path for path in found if path is not None]
         if split == "train" and not wanted:
-            raise DatasetError(f"{name}: there is no {lists[0]} in {root}. {OBTAIN}")
+            raise DatasetError(f"{name}: there is no {lists[0]} in {root} or in metadata/. {OBTAIN}")
         for path in wanted:
             rows = read_table(path, SEGMENTS, names=SEGMENTS, comment="#", obtain=OBTAIN)
             listed.setdefault(split, []).extend(_source(row, files, numbers, root) for row in rows)
@@ -58,9 +60,9 @@ def audioset(root: Path, *, balanced: bool = False, videos: bool = False) -> Dat
 
 def classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int], list[str]]:
     """The number of each class by its id, and the class names in the order of the numbers."""
-    path = root / CLASSES
-    if not path.is_file():
-        raise DatasetError(f"{name}: there is no {CLASSES} in {root}. {obtain}")
+    path = first_existing(root, CLASSES, f"metadata/{CLASSES}")
+    if path is None:
+        raise DatasetError(f"{name}: there is no {CLASSES} in {root} or in metadata/. {obtain}")
     rows = sorted(
         read_table(path, ("index", "mid", "display_name"), obtain=obtain), key=lambda row: row.number("index")
     )

@@ -102,3 +102,21 @@ def test_wrong_audio_lists_are_said(tmp_path, data, says):
     with pytest.raises(DatasetError) as caught:
         DATASETS["audio-json"](tmp_path)
     assert says in str(caught.value)
+
+
+def test_audioset_with_its_lists_in_metadata(tmp_path):
+    with_files(tmp_path, "train/-0RWZT-miFs.wav", "eval/YsmjuInkvt_0.wav")
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata/class_labels_indices.csv").write_text(CLASSES)
+    head = "# Segments csv created Sun Mar  5 10:54:31 2017\n# YTID, start_seconds, end_seconds, positive_labels\n"
+    lists = {
+        "balanced_train": '-0RWZT-miFs, 420.000, 430.000, "/m/0bt9lr,/m/09x0r"',
+        "eval": 'smjuInkvt_0, 0, 10, "/m/04rlf"',
+    }
+    for name, line in lists.items():
+        (tmp_path / f"metadata/{name}_segments.csv").write_text(f"{head}{line}\n")
+    found = DATASETS["audioset"](tmp_path)
+    assert rows(found) == {"train": [("-0RWZT-miFs_420_430", 2)], "val": [("smjuInkvt_0_0_10", 1)]}
+    (tmp_path / "metadata/class_labels_indices.csv").unlink()
+    with pytest.raises(DatasetError, match=r"no class_labels_indices\.csv in .* or in metadata/"):
+        DATASETS["audioset"](tmp_path)
