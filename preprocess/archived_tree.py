@@ -12,35 +12,59 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
-from ..shards.errors import DatasetError
-from .archive import Member, is_archive, pieces
+from ..shards.errors import DatasetError, OutageError
+from .archive import ENDINGS, Member, is_archive, pieces
 from .archive_list import OpenArchives, members_of
 from .archived_files import archive_and_name, member_path
 from .datasets import Dataset
-from .datasets.folders import media_paths
 from .file_state import set_age
 from .parquet_rows import SUFFIX
 from .source import Source
 
 _MAX_LIST_BYTES = 1 << 30
-_SUFFIXES = frozenset({".gz", ".tar", ".tgz", ".zip"})
 _THREADS = 8
 
 
 def archives_below(root: Path) -> tuple[tuple[Path, ...], bool]:
-    """The archives below a folder, sorted, and whether there are Parquet files. A folder that is not there has none."""
-    if not root.is_dir():
-        return (), False
-    found = media_paths(root, _SUFFIXES | {SUFFIX})
-    archives = {path for path in (*found, *_cut(root)) if is_archive(path)}
-    return tuple(sorted(archives)), any(path.suffix == SUFFIX for path in found)
+    """The archives below a folder, sorted, and whether there are Parquet files. A folder that is not there has none.
+
+    As in `media_paths`, links are followed, each real folder is visited once, and hidden ones are left out. But of
+    other files only the names are looked at, for there may be millions.
+    """
+    found: set[Path] = set()
+    has_rows = False
+    visited: set[tuple[int, int]] = set()
+    todo = [str(root)] if root.is_dir() else []
+    while todo:
+        links: list[str] = []
+        for folder, folders, names in (one for start in todo for one in os.walk(start, onerror=_unlisted)):
+            if (identity := _identity(folder)) in visited:
+                folders.clear()
+                continue
+            visited.add(identity)
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links += [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
+            has_rows = has_rows or any(name.endswith(SUFFIX) for name in names)
+            alike = (name for name in names if name[-1] == "0" or name.lower().endswith(ENDINGS))
+            found |= {Path(folder, name) for name in alike if is_archive(Path(name)) and not name.startswith(".")}
+        todo = sorted(links)
+    return tuple(sorted(found)), has_rows
 
 
-def _cut(root: Path) -> list[Path]:
-    """The first parts of archives that are cut, which have no suffix: in the folder itself, or one folder down."""
-    folders = [root, *(path for path in root.iterdir() if path.is_dir())]
-    return [path for folder in folders for path in folder.glob("*-00*") if path.is_file()]
+def _identity(folder: str) -> tuple[int, int]:
+    try:
+        facts = os.stat(folder)
+    except OSError as error:
+        _unlisted(error)
+    return facts.st_dev, facts.st_ino
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    raise OutageError(
+        f"{error.filename} cannot be listed ({error.strerror}); make it readable and run the same command again"
+    ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.archive import MAX_MEMBER_BYTES, Archive, Member
 from maskstream.preprocess.archive_list import OpenArchives, members_of
 from maskstream.preprocess.archived_files import ArchivedFiles, archive_and_name
+from maskstream.preprocess.archived_tree import archives_below
 from maskstream.preprocess.raw_tree import raw_tree
 from maskstream.shards.errors import DatasetError, OutageError
 
@@ -258,3 +259,21 @@ def test_data_that_are_unpacked_elsewhere_are_doubtful(tmp_path):
     pack(tmp_path / "all.tar.gz", {"all/a/a.wav": b"a", "all/b/b.wav": b"b"})
     with pytest.raises(DatasetError, match=r"a/a\.wav is unpacked, and in .*all\.tar\.gz!/all/a/a\.wav too"):
         make_shards("audio-folder", tmp_path, tmp_path / "out", workers=0)
+
+
+def test_archives_are_found_behind_links_and_once(tmp_path):
+    pack(tmp_path / "far/part_0.tar", {"a.wav": b"1"}, "w")
+    pack(tmp_path / "raw/train/x/part_1.tgz", {"b.wav": b"1"})
+    pack(tmp_path / "raw/.hidden/part_2.tar", {"c.wav": b"1"}, "w")
+    (tmp_path / "raw/train/deep").mkdir()
+    for name in ("set-00", "set-01", "notes-10", "readme.gz"):
+        (tmp_path / "raw/train/deep" / name).touch()
+    (tmp_path / "raw/linked").symlink_to(tmp_path / "far")
+    (tmp_path / "raw/again").symlink_to(tmp_path / "far")
+    (tmp_path / "raw/train/round").symlink_to(tmp_path / "raw")
+    found, has_rows = archives_below(tmp_path / "raw")
+    names = ["again/part_0.tar", "train/deep/set-00", "train/x/part_1.tgz"]
+    assert ([path.relative_to(tmp_path / "raw").as_posix() for path in found], has_rows) == (names, False)
+    (tmp_path / "raw/train/x/t.parquet").touch()
+    assert archives_below(tmp_path / "raw") == (found, True)
+    assert archives_below(tmp_path / "none") == ((), False)
