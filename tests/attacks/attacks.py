@@ -70,6 +70,7 @@ ATTACKS = {
         ends=("exact", "outage"),
         cost=10,
         timed=True,
+        slow=True,
         stores=("local", "s3", "az"),
         executors=("local", "ray"),
     ),
@@ -78,7 +79,7 @@ ATTACKS = {
         module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=("local", "ray")
     ),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray")),
-    "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES),
+    "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES, slow=True),
     "version-kills": Attack(
         module="version_kills", few=8, ends=("exact",), cost=10, slow=True, stores=("local", "s3", "az")
     ),

@@ -85,6 +85,7 @@ def make_shards(own: Path) -> subprocess.CompletedProcess[str]:
     return maskstream(own, "shards", "ownparts.data:mine", "--root", "raw", "--out", "shards", "--workers", 1)
 
 
+@pytest.mark.slow
 def test_the_commands_take_ones_own_parts(own: Path) -> None:
     made = make_shards(own)
     assert made.returncode == 0, made.stderr

@@ -32,6 +32,6 @@ def poisoned(fault):
 
     def dataset(root):
         raw = DATASETS["folder"](root)
-        return replace(raw, encoder=Poisoned(raw.encoder.video, fault))
+        return replace(raw, encoder=Poisoned(raw.encoder.video, fault=fault))
 
     return dataset

@@ -39,6 +39,7 @@ def made(dataset, raw, out, workers):
         samples_per_shard=12,
         limits=Limits(time_s=2, time_per_s=1),
         max_rejects=0.1,
+        as_is=True,
     )
     return report.splits["train"].folder
 

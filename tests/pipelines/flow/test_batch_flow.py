@@ -189,7 +189,7 @@ def mixture(split, *flows, **settings):
     return Loader(mix([(part, 2 - i) for i, part in enumerate(parts)]), threads=1, device="cpu", **settings)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_mixture_draws_with_the_seed_of_each_part(split, of_batch, workers):
     wanted = [contents(batch) for batch in mixture(split, "dis", "dis", batch_size=4)]
     run = mixture(split, of_batch, of_batch, batch_size=4, workers=workers)

@@ -64,7 +64,7 @@ def killed_at(moments, pool, made):
     ("workers", "kills"),
     [
         (1, [signal.SIGKILL]),
-        (2, [signal.SIGSEGV, signal.SIGSTOP]),
+        pytest.param(2, [signal.SIGSEGV, signal.SIGSTOP], marks=pytest.mark.slow),
         pytest.param(4, [signal.SIGKILL, signal.SIGKILL], marks=pytest.mark.slow),
     ],
 )
@@ -118,6 +118,7 @@ def test_a_worker_that_dies_or_hangs_in_the_middle_of_a_batch_makes_it_again(num
     assert said == ["did nothing for 2 s and was killed", "was killed by signal 11 (SIGSEGV)"]
 
 
+@pytest.mark.slow
 def test_a_sample_that_kills_every_process_is_named(numbered, caplog):
     maker = numbered.maker(poison={57: "SIGSEGV"})
     pool = pool_of(maker, 2)

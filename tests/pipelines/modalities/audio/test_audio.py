@@ -96,6 +96,7 @@ def test_the_filterbank_of_audiomae_has_its_shape():
         Fbank(low_hz=9000)
 
 
+@pytest.mark.slow  # librosa compiles for half a minute
 @pytest.mark.parametrize("settings", [{}, {"n_bins": 64, "n_fft": 512, "hop": 128, "top_db": None, "low_hz": 50.0}])
 def test_log_mel_is_librosas(settings):
     x = np.random.default_rng(1).standard_normal(30000).astype(np.float32) * 0.1
