@@ -15,12 +15,14 @@ import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maskstream.pipelines import mesh_loader
+from maskstream.pipelines import image_text_loader, mesh_loader
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
@@ -32,7 +34,7 @@ from maskstream.shards.media.mesh_members import mesh_bytes
 from maskstream.shards.members.text import json_member
 from maskstream.shards.sealed import sealed
 
-from ..pipelines.every_modality import MODALITIES, Modality, described
+from ..pipelines.every_modality import IMAGE_TEXT, MODALITIES, Modality, described
 
 SIZES = (2, 2)
 """The samples of each shard; the first sample of the first shard is never changed."""
@@ -53,11 +55,19 @@ def _surfaces(raw: Path) -> list[Sample]:
     return samples
 
 
+_ALONE = {**IMAGE_TEXT, "pairs": False}
 FORGED: dict[str, Modality] = {
     **MODALITIES,
+    "image-text": replace(
+        MODALITIES["image-text"],
+        loader=partial(image_text_loader, **_ALONE),
+        source=ImageTextData(**_ALONE).source,
+    ),
     "surface": Modality(samples=_surfaces, loader=mesh_loader, component="mesh.npz", source=MeshData().source),
 }
-"""The splits that are forged, by name; `mesh` has simulations."""
+"""The splits that are forged, by name; `mesh` has simulations. A sample is compared by itself, so none has the texts of
+others.
+"""
 
 
 def modality_of(name: str) -> str:
