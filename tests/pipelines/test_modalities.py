@@ -62,7 +62,7 @@ def test_samples_differ_within_a_batch_and_from_epoch_to_epoch(uninterrupted):
     assert all(len(row) > 2 for row in rows)
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (3, 0), (1, 2)])
+@pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (3, 0), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_the_same_global_batches_at_every_topology(kind, uninterrupted, ranks, workers):
     loaders = [opened(kind, ranks, rank, workers=workers) for rank in range(ranks)]
     got = together(kind, [islice(each.repeat(), EPOCHS * len(each)) for each in loaders])

@@ -134,6 +134,7 @@ def test_a_sample_has_the_same_mask_in_a_batch_of_any_size(split, of_batch):
     assert all(each[key] == by_key[-1][key] for each in by_key for key in each)
 
 
+@pytest.mark.slow
 def test_each_view_has_its_own_mask_and_a_masks_view_number_counts(split, of_batch):
     mask = masks.ByView(masks=(masks.MotionGuided(ratio=0.75), masks.Tube(ratio=0.75)))
     for settings in ({"views": 2}, {"views": 2, "mask": mask}):

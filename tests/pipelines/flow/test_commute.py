@@ -21,6 +21,7 @@ from maskstream.shards.media.gop_notes import gop_notes
 WIDTH, HEIGHT, FRAMES, SIZE, CELL = 208, 176, 44, 160, 8
 VIEW = Crop(x=24, y=8, width=SIZE, height=SIZE)
 LIMIT_PX = 0.25
+pytestmark = pytest.mark.slow
 SOURCES: dict[str, FlowSource] = {"codec": Codec(), "dis": Dis(), "lk": Lk()}
 
 

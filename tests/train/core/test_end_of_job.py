@@ -63,7 +63,9 @@ def saved_step(out):
 
 
 @pytest.mark.parametrize(
-    "steps", [0, pytest.param(3, marks=pytest.mark.slow)], ids=["while workers start", "while they work"]
+    "steps",
+    [pytest.param(steps, marks=pytest.mark.slow) for steps in (0, 3)],
+    ids=["while workers start", "while they work"],
 )
 def test_sigterm_to_the_whole_group_ends_with_a_checkpoint(eleven, tmp_path, steps):
     with job(SCRIPT, eleven, tmp_path, 2) as process:

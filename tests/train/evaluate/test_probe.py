@@ -48,6 +48,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_the_command_compares_with_untrained_encoders_and_inputs(
     runs: list[Path], splits: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ def test_matching_is_bidirectional_cross_entropy_in_units_of_guessing():
     assert float(matching(same, same, 0.05).mean()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_ranks_match_their_pairs_among_those_of_all(tmp_path):
     status, output = torchrun(2, Path(matching_ranks.__file__), tmp_path / "sum.pt")
     assert status == 0, output

@@ -85,6 +85,7 @@ def test_the_seed_alone_decides_the_weights_and_the_global_generator_is_left_alo
     assert not torch.equal(model.encoder.embed[0].weight, other.encoder.embed[0].weight)
 
 
+@pytest.mark.slow
 def test_it_compiles_to_one_graph(model, batch):
     expected = loss_of(model, batch)
     expected.backward()

@@ -169,6 +169,7 @@ def test_a_rollout_of_one_of_several_meshes(tmp_path):
         assert torch.equal(trajectories.start.positions, torch.from_numpy(each.positions))
 
 
+@pytest.mark.slow
 def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monkeypatch, capsys):
     masked, then = recipe(120), next_step(recipe(120))
     train(masked, data / "train", tmp_path / "masked", threads=1, device="cpu", progress=False)
