@@ -59,7 +59,7 @@ class Attack:
 
 ATTACKS = {
     "cache": Attack(module="cache", few=8000, ends=("cached", "fetched"), slow=True),
-    "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5),
+    "checkpoints": Attack(module="checkpoints", few=40, ends=("exact", "refused"), cost=5, slow=True),
     "forged": Attack(module="forged", few=70, ends=("right", "replaced", "refused"), slow=True, stores=STORES),
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10, slow=True),
@@ -78,7 +78,7 @@ ATTACKS = {
     "shard-kills": Attack(
         module="shard_kills", few=8, ends=("exact",), cost=10, stores=("local", "s3", "az"), executors=("local", "ray")
     ),
-    "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray")),
+    "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray"), slow=True),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES, slow=True),
     "version-kills": Attack(
         module="version_kills", few=8, ends=("exact",), cost=10, slow=True, stores=("local", "s3", "az")
