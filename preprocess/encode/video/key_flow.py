@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.media.key_flow import CELL, DISTANCE, LIMIT, QUARTERS, KeyFlow, grid_of
+from .scene_cuts import halved
 
 Plane = npt.NDArray[Any]
 _LEAST_SIDE = 12
@@ -36,9 +37,9 @@ class KeyFlows:
         if min(luma.shape) < 2 * _LEAST_SIDE:
             return
         if number in self.first and (earlier := self._earlier.pop(number - DISTANCE, None)) is not None:
-            self.found[number] = key_flow(number, _halved(luma), earlier)
+            self.found[number] = key_flow(number, halved(luma), earlier)
         if number + DISTANCE in self.first:
-            self._earlier[number] = _halved(luma)
+            self._earlier[number] = halved(luma)
 
 
 def key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
@@ -63,20 +64,14 @@ def _search(later: Plane, earlier: Plane) -> Plane:
     """The flow float32 (H, W, 2) of a plane uint8 (H, W), by OpenCV's DIS.
 
     The settings are those of its preset `medium` with a patch on every 5th pixel, 6 steps a patch and 2 rounds of
-    refinement: as exact on the scenes of benchmarks/flow_scenes.py (0.28 px), at two fifths of the cost. It takes one
-    thread, since OpenCV's others spin while they wait.
+    refinement: as exact on the scenes of benchmarks/flow_scenes.py (0.28 px), at two fifths of the cost.
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
     search.setPatchStride(5)
     search.setGradientDescentIterations(6)
     search.setVariationalRefinementIterations(2)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        return np.asarray(search.calc(later, earlier, None))  # type: ignore[call-overload]
-    finally:
-        cv2.setNumThreads(threads)
+    return np.asarray(search.calc(later, earlier, None))  # type: ignore[call-overload]
 
 
 def _on_cells(plane: Plane) -> Plane:
@@ -86,8 +81,3 @@ def _on_cells(plane: Plane) -> Plane:
     down, across = rows * CELL // 2 - height, columns * CELL // 2 - width
     whole = cv2.copyMakeBorder(plane, 0, down, 0, across, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
-
-
-def _halved(luma: Plane) -> Plane:
-    """The plane at half its size."""
-    return np.asarray(cv2.resize(luma, (luma.shape[1] // 2, luma.shape[0] // 2), interpolation=cv2.INTER_AREA))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
@@ -29,8 +32,9 @@ class Notes:
     def add(self, number: int, frame: VideoFrame) -> None:
         """The next frame."""
         luma = luma_of(frame)
-        self.cuts.add(number, luma)
-        self.flows.add(number, luma)
+        with one_thread():
+            self.cuts.add(number, luma)
+            self.flows.add(number, luma)
 
     def written(self, parsed: Fragments) -> Fragments:
         """The video with the notes of each GOP."""
@@ -45,6 +49,17 @@ class Notes:
                 notes += note_box(starts_payload(anchors[0], [number in self.cuts.starts for number in anchors]))
             parts.append(with_box(data, notes) if notes else data)
         return parse_fragments(b"".join(parts))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenCV without its threads, which would spin beside the encoder while they wait."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def luma_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
