@@ -12,13 +12,12 @@ A sample has
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from ....shards.config import NOT_SAVED, Config
 from ....shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
@@ -33,13 +32,12 @@ from ..image.encoder import ImageEncoder
 from ..image.picture import encoded
 from ..reject import RejectError
 from ..text.tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
+from ..text.training_texts import training_texts
 from .scene import SCENE, drawn_scene
 from .texts import boxes_of, texts_of
 
 Drawn = tuple[dict[str, Member], npt.NDArray[np.float32] | None, dict[str, Any]]
 """The members of pictures, the boxes of phrases, and what the sample's json says of the first picture."""
-TRAINED_ON_BYTES = 1 << 25
-"""The most text, in bytes of UTF-8, that a tokenizer is trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,27 +65,13 @@ class ImageTextEncoder(Config):
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> ImageTokenEncoder:
         """The encoder with its tokenizer; `sources` are those of each split. ValueError for an unusable tokenizer."""
         split = "train" if "train" in sources else next(iter(sources), "")
-        definition = definition_of(self.tokenizer, _training_texts(sources.get(split, ())))
+        texts = training_texts(sources.get(split, ()), lambda source: [text for _, text in texts_of(source.meta)])
+        definition = definition_of(self.tokenizer, texts)
         return ImageTokenEncoder(tokenizer=facts_of(definition), image=self.image, definition=zlib.compress(definition))
 
     def encode(self, source: Source) -> Encoded:
         """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
         raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
-
-
-def _training_texts(sources: Sequence[Source]) -> Iterator[str]:
-    """The texts that a tokenizer is trained on, in the order of a hash: all, or the first `TRAINED_ON_BYTES`."""
-    left = TRAINED_ON_BYTES
-    for source in sorted(sources, key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode()), one.id)):
-        try:
-            texts = texts_of(source.meta)
-        except RejectError:
-            continue
-        for _, text in texts:
-            yield text
-            left -= len(text.encode())
-        if left <= 0:
-            return
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

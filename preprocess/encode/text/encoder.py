@@ -6,7 +6,7 @@ Token ids are those of the text alone. A loader adds the special tokens at the e
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -24,12 +24,10 @@ from ..reject import RejectError
 from .parts_of_speech import Lexicon, lexicon_of
 from .read import Document, read_document
 from .tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
+from .training_texts import training_texts
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
-
-TRAINED_ON_BYTES = 1 << 25
-"""The most text, in bytes of UTF-8, that a tokenizer is trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +63,8 @@ class TextEncoder(Config):
         Raises ValueError for a tokenizer or a lexicon that cannot be used.
         """
         split = "train" if "train" in sources else next(iter(sources), "")
-        definition = definition_of(self.tokenizer, _training_texts(sources.get(split, ())))
+        texts = training_texts(sources.get(split, ()), lambda source: [read_document(source).text])
+        definition = definition_of(self.tokenizer, texts)
         lexicon = None if self.classes is None else Lexicon.read(Path(self.classes))
         packed = b"" if lexicon is None else lexicon.packed()
         return TokenEncoder(
@@ -79,20 +78,6 @@ class TextEncoder(Config):
     def encode(self, source: Source) -> Encoded:
         """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
         raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
-
-
-def _training_texts(sources: Sequence[Source]) -> Iterator[str]:
-    """The texts that a tokenizer is trained on, in the order of a hash: all, or the first `TRAINED_ON_BYTES`."""
-    left = TRAINED_ON_BYTES
-    for source in sorted(sources, key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode()), one.id)):
-        try:
-            text = read_document(source).text
-        except RejectError:
-            continue
-        yield text
-        left -= len(text.encode())
-        if left <= 0:
-            return
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
