@@ -18,6 +18,19 @@ TEXT_MASK = Padded(mask=Replace(mask=WholeWords(ratio=0.15)))
 """15 % of a text in whole words: 80 % become [MASK], 10 % a random token, 10 % stay."""
 
 
+def _pairs(size: int, patch: int, length: int) -> ImageTextData:
+    """M3AE's data: images and captions, both masked, of which half do not belong together."""
+    return ImageTextData(
+        size=size,
+        patch=patch,
+        text=("caption",),
+        length=length,
+        image_mask=Random(ratio=0.75),
+        text_mask=TEXT_MASK,
+        pairs=True,
+    )
+
+
 def m3ae_base() -> Recipe[ImageTextBatch]:
     """M3AE (Chen et al., 2022): ViT-B/16 at 288 pixels, a text encoder of 12 layers, 6 layers of fusion, 768 wide.
 
@@ -33,15 +46,7 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
     return Recipe(
         name="m3ae-base",
         batch_size=32,
-        data=ImageTextData(
-            size=288,
-            patch=16,
-            text=("caption",),
-            length=64,
-            image_mask=Random(ratio=0.75),
-            text_mask=TEXT_MASK,
-            pairs=True,
-        ),
+        data=_pairs(size=288, patch=16, length=64),
         model=ImageTextAutoencoderConfig(depth=11, eps=1e-5),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01),
         schedule=ScheduleConfig(base_lr=5e-5, warmup=0.1, steps=100_000),
@@ -57,15 +62,7 @@ def m3ae_tiny() -> Recipe[ImageTextBatch]:
         m3ae_base(),
         name="m3ae-tiny",
         batch_size=16,
-        data=ImageTextData(
-            size=64,
-            patch=8,
-            text=("caption",),
-            length=24,
-            image_mask=Random(ratio=0.75),
-            text_mask=TEXT_MASK,
-            pairs=True,
-        ),
+        data=_pairs(size=64, patch=8, length=24),
         model=ImageTextAutoencoderConfig(
             vocabulary=2048,
             width=96,
