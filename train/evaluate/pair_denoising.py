@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ...pipelines.modalities.audiovisual.data import AudioVisualData
 from ..models.audiovisual_diffusion import NOISE, AudioVisualDiffusion
+from .held_out import Score
 from .pair_errors import beside, pairs_of
 
 
-def denoising_facts(config: AudioVisualData, model: AudioVisualDiffusion, data: str | Path) -> dict[str, str]:
-    """The mean squared errors of the denoised patches of up to 256 samples, at times drawn as in training, in words.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Denoised:
+    """Mean squared errors of video and of sound: the model's, and that of the scaled noised patch."""
 
-    They are compared with those of the noised patch times sqrt(a), where a is its share of signal: the best linear
-    estimate for patches of mean 0 and variance 1.
+    video: tuple[float, float]
+    audio: tuple[float, float]
+
+    def facts(self) -> dict[str, str]:
+        """The errors in words."""
+        return {
+            f"error of denoised {name}": beside(error, {"the scaled noised patch": baseline})
+            for name, (error, baseline) in (("video", self.video), ("sound", self.audio))
+        }
+
+    def score(self, guesses: Mapping[str, float]) -> Score:
+        """The error of video, beside the scaled noised patch and guesses that see no noised patch."""
+        error, scaled = self.video
+        return Score(
+            name="squared error of denoised video patches",
+            value=error,
+            baselines={"the scaled noised patch": scaled, **guesses},
+        )
+
+
+@torch.inference_mode()
+def denoised(config: AudioVisualData, model: AudioVisualDiffusion, data: str | Path) -> Denoised:
+    """The errors of the denoised patches of up to 256 samples, at times drawn as in training.
+
+    The noised patch is scaled by sqrt(a), where a is its share of signal: the best linear estimate for patches of mean
+    0 and variance 1.
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
-    with torch.inference_mode():
-        for batch in pairs_of(config, data, 16, noise=NOISE):
-            for part, (made, clean, noisy) in enumerate(model.denoise(batch)):
-                mask, time = (batch.audio_mask, batch.audio_time) if part else (batch.video_mask, batch.video_time)
-                if mask is None or time is None:
-                    raise ValueError("the batch has no masks or no noise; give the loader both masks and noise=")
-                scaled = NOISE.kept()[time].sqrt().float()[:, None, None] * noisy
-                errors = [((one - clean).square().mean(dim=2) * mask.weight).sum() for one in (made, scaled)]
-                sums[part] += torch.stack([*errors, mask.weight.sum()]).double()
-    video, audio = (sums[:, :2] / sums[:, 2:]).tolist()
-    return {
-        f"error of denoised {name}": beside(error, {"the scaled noised patch": baseline})
-        for name, (error, baseline) in (("video", video), ("sound", audio))
-    }
+    for batch in pairs_of(config, data, 16, noise=NOISE):
+        for part, (made, clean, noisy) in enumerate(model.denoise(batch)):
+            mask, time = (batch.audio_mask, batch.audio_time) if part else (batch.video_mask, batch.video_time)
+            if mask is None or time is None:
+                raise ValueError("the batch has no masks or no noise; give the loader both masks and noise=")
+            scaled = NOISE.kept()[time].sqrt().float()[:, None, None] * noisy
+            errors = [((one - clean).square().mean(dim=2) * mask.weight).sum() for one in (made, scaled)]
+            sums[part] += torch.stack([*errors, mask.weight.sum()]).double()
+    (video, scaled_video), (audio, scaled_audio) = (sums[:, :2] / sums[:, 2:]).tolist()
+    return Denoised(video=(video, scaled_video), audio=(audio, scaled_audio))

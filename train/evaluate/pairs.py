@@ -11,7 +11,7 @@ from ...shards.stores.location import beside
 from ..models.audiovisual_diffusion import AudioVisualDiffusion
 from ..models.pair_model import PairModel
 from .held_out import HeldOut, Score
-from .pair_denoising import denoising_facts
+from .pair_denoising import denoised
 from .pair_errors import errors, pairs_of
 from .pair_match import MOST, Retrieval, retrieval
 
@@ -41,17 +41,19 @@ def held_out(config: AudioVisualData, model: PairModel, data: str | Path) -> Pai
         **{f"matching, {name}": one.words() for name, one in matched.items()},
         "masks": f"{config.video_mask!r}; {config.audio_mask!r}",
     }
-    if isinstance(model, AudioVisualDiffusion):
-        facts |= denoising_facts(config, model, data)
     guesses = {"each patch's mean": found.video.mean}
     if found.video.average is not None:
         guesses["the average patch of its position"] = found.video.average
+    score = Score(name="squared error of normalised video patches", value=found.video.model, baselines=guesses)
+    if isinstance(model, AudioVisualDiffusion):
+        noised = denoised(config, model, data)
+        facts, score = facts | noised.facts(), noised.score(guesses)
     told = HeldOut(
         facts=facts,
         loss="The mean squared error of the normalised target tokens of video and sound, plus the cross entropy of "
         "matching divided by that of chance, in the recipe's shares",
         baseline="predicting every patch's mean and matching by chance",
-        score=Score(name="squared error of normalised video patches", value=found.video.model, baselines=guesses),
+        score=score,
     )
     return PairsHeldOut(found=told, matched=matched)
 

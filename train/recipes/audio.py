@@ -64,7 +64,7 @@ def audiomae_tiny() -> Recipe[AudioBatch]:
             decoder_window=(4, 4),
         ),
         optimiser=OptimiserConfig(max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=500),
     )
 
 

@@ -54,7 +54,7 @@ def mage_tiny() -> Recipe[ImageBatch]:
         batch_size=32,
         data=ImageData(size=64, patch=8, mask=DropAndMask(), augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)),
         model=GenerativeEncoderConfig(width=128, depth=4, heads=4, decoder_depth=2, decoder_heads=4, positions="grid"),
-        schedule=ScheduleConfig(base_lr=1.2e-2, min_lr=1.2e-4, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=1.2e-2, min_lr=1.2e-4, warmup=0.1, steps=400),
     )
 
 

@@ -54,7 +54,7 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
 
 
 def m3ae_tiny() -> Recipe[ImageTextBatch]:
-    """The same method for two CPU cores: 64 patches of 8 pixels, 24 tokens, layers 96 wide, 600 steps of 16 pairs.
+    """The same method for two CPU cores: 64 patches of 8 pixels, 24 tokens, layers 96 wide, 400 steps of 16 pairs.
 
     Differs from the authors' code as `m3ae_base` does.
     """
@@ -76,12 +76,12 @@ def m3ae_tiny() -> Recipe[ImageTextBatch]:
             decoder_heads=3,
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=16e-3, min_lr=16e-5, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=16e-3, min_lr=16e-5, warmup=0.1, steps=400),
     )
 
 
 def vqa_tiny() -> Recipe[ImageTextBatch]:
-    """Answers to the questions of `easy-vqa`, one of 13 classes, by the encoder of `m3ae_tiny`: 600 steps of 32.
+    """Answers to the questions of `easy-vqa`, one of 13 classes, by the encoder of `m3ae_tiny`: 400 steps of 32.
 
     `--initial RUN/model.safetensors` begins with the encoder that a run of M3AE trained on a split with the same
     tokenizer. Source: M3AE's fine-tuning (Chen et al., 2022, 3.3), without its separate rates.
@@ -94,7 +94,7 @@ def vqa_tiny() -> Recipe[ImageTextBatch]:
             vocabulary=2048, width=96, depth=2, text_depth=2, fusion_depth=2, heads=3, answers=13
         ),
         optimiser=OptimiserConfig(betas=(0.9, 0.98), weight_decay=0.01, max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=400),
     )
 
 

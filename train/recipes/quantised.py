@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...pipelines import VideoClip
-from ...pipelines.augment import RandomResizedCrop
+from ...pipelines.augment import CenterCrop, RandomResizedCrop
 from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.image.data import ImageData
 from ...pipelines.modalities.video.batch import VideoBatch
@@ -70,11 +70,11 @@ def vqframes_tiny() -> Recipe[VideoBatch]:
             clip=VideoClip(frames=4, stride=12, size=64),
             tubelet=1,
             patch=8,
-            augment=RandomResizedCrop(scale=(0.15, 1.0), flip=0.5),
+            augment=CenterCrop(),
         ),
         model=VideoVQConfig(),
         optimiser=vq_tiny().optimiser,
-        schedule=ScheduleConfig(base_lr=1.28e-1, min_lr=1.28e-3, warmup=0.05, steps=500),
+        schedule=ScheduleConfig(base_lr=1.28e-1, min_lr=1.28e-3, warmup=0.05, steps=700),
     )
 
 
