@@ -54,9 +54,15 @@ WHY = {
 Row = dict[str, Any]
 
 
-SETS = {"maskvit-tiny": "metaworld", "vqframes-tiny": "metaworld", "vqa-tiny": "easy-vqa"}
+SETS = {
+    "maskvit-tiny": "metaworld",
+    "vqframes-tiny": "metaworld",
+    "vqa-tiny": "easy-vqa",
+    "roar-lstm-tiny": "vader",
+    "roar-roberta-tiny": "vader",
+}
 """The recipes that have another set than the sample set of their modality: futures need clips in which much moves,
-answers need questions.
+answers need questions, classifiers need labels.
 """
 
 

@@ -54,6 +54,7 @@ from .modalities.split import Split
 from .modalities.text.batch import TextBatch
 from .modalities.text.data import TextData
 from .modalities.text.loader import text_loader
+from .modalities.text.token_scores import TokenScores
 from .modalities.video.batch import VideoBatch
 from .modalities.video.clip import VideoClip
 from .modalities.video.data import VideoData
@@ -103,6 +104,7 @@ __all__ = [
     "TextBatch",
     "TextData",
     "TokenGrid",
+    "TokenScores",
     "VideoBatch",
     "VideoClip",
     "VideoData",

@@ -324,7 +324,7 @@ def text_samples(raw: Path) -> list[Sample]:
         (raw / f"{i}.txt").write_text(text_of(i))
         made = text_encoder().encode(Raw(id=f"{i}", path=raw / f"{i}.txt"))
         members = {**made.members, "json": json_member(made.meta)}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
     return samples
 
 

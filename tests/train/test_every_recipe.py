@@ -62,6 +62,7 @@ CUTS = {
     "ptw": TEXT,
     "pmlm": TEXT,
     "retromae": TEXT,
+    "roar": ("data.length=32", "batch_size=2", "model.width=24"),
     "lmd": (*("data.size=32", "data.patch=16", "batch_size=2", "model.vq=null", *SIZES, *DECODER, *QUANTISER),),
     "mage": (
         *("data.size=32", "data.patch=8", "batch_size=2", "model.vq=null", "model.decoder_depth=1", *SIZES),

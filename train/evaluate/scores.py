@@ -1,4 +1,4 @@
-"""How good the predicted classes of labelled samples are: accuracy for one label each, mAP for several."""
+"""How good the predicted classes of labelled samples are: accuracy and F1 for one label each, mAP for several."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from torch import Tensor
 def accuracy(scores: Tensor, label: Tensor) -> float:
     """The share of samples whose highest score (n, C) is that of their label int64 (n,); of equal ones the first."""
     return float((scores.argmax(dim=1) == label).double().mean())
+
+
+def macro_f1(predicted: Tensor, label: Tensor) -> float:
+    """The mean of the F1 scores of the classes that occur in either, both int64 (n,)."""
+    scores = []
+    for c in torch.cat((predicted, label)).unique():
+        own, true = predicted == c, label == c
+        scores.append(2 * float((own & true).sum()) / float(own.sum() + true.sum()))
+    return sum(scores) / len(scores)
 
 
 def mean_average_precision(scores: Tensor, has: Tensor) -> float:

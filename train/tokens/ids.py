@@ -38,7 +38,10 @@ class TokenIds(nn.Module):
                 f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to that "
                 "of the split's tokenizer or more"
             )
-        x = self.ids(ids.long())
+        return self.placed(self.ids(ids.long()), places)
+
+    def placed(self, x: Tensor, places: Tensor) -> Tensor:
+        """Rows of the table (..., D), with what their places add, after the layer norm."""
         return cast(Tensor, self.norm(x if self.places is None else x + self.places(places.long())))
 
 

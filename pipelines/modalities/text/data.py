@@ -25,11 +25,12 @@ from ..split import Options, Split, split_of
 from .batch import TextBatch
 from .packing import Packing, one_a_row, packed
 from .sample import CLASSES, TOKENS, WORDS, TextDraft, TextRequest, TextSampler
+from .token_scores import TokenScores
 
 TextSource = Source[FieldsRequest[TextRequest], FieldsDraft[TextDraft], TextBatch, TextBatch]
 Layout = Literal["pack", "row"]
 CUES = frozenset({"words", "classes", "tokens"})
-"""The cues that texts have for masks."""
+"""The cues that texts have for masks; with `scores`, they have those too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,16 +39,20 @@ class TextData(DataConfig[TextBatch]):
 
     length: the tokens of a row, special ones and padding included. packing: "pack" puts documents one behind the other
     until a row is full, as packing.py says; "row" shows one document in each row, of a longer one a random window when
-    shuffled, else its beginning. mask: a mask of texts of `maskstream.pipelines.masks`, or None. The ids of a
-    `masks.Replace` may be left out: they are then the tokenizer's. views: the number of views per sample, which differ
-    in their mask. fields: other values of a sample for `batch.fields` (see fields.py); only with packing="row".
+    shuffled, else its beginning; windows=False always shows its beginning. mask: a mask of texts of
+    `maskstream.pipelines.masks`, or None. The ids of a `masks.Replace` may be left out: they are then the tokenizer's.
+    scores: of the tokens of samples, for a mask that follows them, such as `masks.TopScores`; only of beginnings.
+    views: the number of views per sample, which differ in their mask. fields: other values of a sample for
+    `batch.fields` (see fields.py); only with packing="row".
     """
 
     modality: ClassVar[str] = "text"
 
     length: int = 128
     packing: Layout = "pack"
+    windows: bool = True
     mask: Mask | None = None
+    scores: TokenScores | None = None
     views: int = 1
     fields: Fields = ()
 
@@ -59,9 +64,12 @@ class TextData(DataConfig[TextBatch]):
             raise ValueError(f"length={self.length}: a row has 4 tokens or more, two of which are special")
         if self.fields and self.packing == "pack":
             raise ValueError("a packed row has several samples, so there are no fields; use packing='row' or no fields")
-        if self.mask is not None and (other := self.mask.needs - CUES):
-            raise ValueError(f"{self.mask} needs {', '.join(sorted(other))}; texts have {', '.join(sorted(CUES))}")
-        if self.mask is not None and "words" not in self.mask.needs:
+        if self.scores is not None and (self.packing == "pack" or self.windows):
+            raise ValueError("scores are of the beginnings of samples; use packing='row' and windows=False with them")
+        cues = CUES if self.scores is None else CUES | {"scores"}
+        if self.mask is not None and (other := self.mask.needs - cues):
+            raise ValueError(f"{self.mask} needs {', '.join(sorted(other))}; texts have {', '.join(sorted(cues))}")
+        if self.mask is not None and not self.mask.needs & {"words", "scores"}:
             raise ValueError(f"{self.mask} does not read words, so it would hide padding; use Tokens or WholeWords")
 
     @property
@@ -95,9 +103,10 @@ class TextData(DataConfig[TextBatch]):
             components=tuple(name for name in (TOKENS, WORDS, CLASSES) if name in manifest.components),
             grid=own.grids["text"],
             pattern=own.mask,
+            scores=own.scores,
             seed=split.seed,
             views=own.views,
-            windows=split.shuffle,
+            windows=split.shuffle and own.windows,
             shares=own.packing == "pack",
         )
 

@@ -22,6 +22,7 @@ from ...stream.stats import Stats
 from ..token_ranges import token_dtype, token_range
 from .batch import N_CLASSES, NO_CLASS, TextBatch, text_batch
 from .packing import Packing
+from .token_scores import TokenScores
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
 
@@ -73,7 +74,8 @@ class TextSampler:
 
     tokenizer: the ids of special tokens. packing: the rows. components: the members that are read, of `tokens.npy`,
     `words.npy` and `classes.npy`. windows: whether a document that is too long shows a random window instead of its
-    beginning. shares: whether rows hold several documents.
+    beginning. shares: whether rows hold several documents. scores: of tokens, for the mask; only with one document a
+    row and without windows.
     """
 
     manifest: Manifest
@@ -86,6 +88,7 @@ class TextSampler:
     views: int = 1
     windows: bool = False
     shares: bool = False
+    scores: TokenScores | None = None
 
     @property
     def length(self) -> int:
@@ -230,7 +233,10 @@ class TextSampler:
         if CLASSES in self.components:
             classes = draft.classes[at].astype(np.int64)
             classes[classes == NO_CLASS] = -1
-        cues = Cues(words=words, classes=classes, tokens=draft.tokens[at].astype(np.int64))
+        scores = None
+        if self.scores is not None:
+            scores = self.scores.in_row(request.key, len(self.ends[0]), request.pieces[0].count, self.length)
+        cues = Cues(words=words, classes=classes, scores=scores, tokens=draft.tokens[at].astype(np.int64))
         draw = Draw.of(self.seed, request.epoch, request.row, view, request.place, cues)
         return TextMaps.of(mask.maps(self.grid, draw))
 

@@ -38,6 +38,7 @@ from .preview import preview
 from .probe import probe
 from .remove import remove
 from .report import report
+from .roar import roar
 from .rollout import rollout
 from .shards import shards
 from .terminal import INTERRUPTED, TERMINATED, console, errors
@@ -53,7 +54,7 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 _WRITING = (shards, index, append, merge, remove, erase)
-_MODELS = (train, finetune, report, probe, rollout, generate)
+_MODELS = (train, finetune, report, probe, roar, rollout, generate)
 _READING = (preview, flow, gallery, doctor, bench, verify, inspect, fetch, demo)
 _NAMES = (datasets, recipes, masks)
 for _command in (*_WRITING, *_MODELS, *_READING, *_NAMES):

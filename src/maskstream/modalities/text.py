@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 from ..modality import Demo, Modality
 from ..pages.figures.card import label_names
 from ..pages.figures.text import TextFigures
-from ..pages.report.works.text import show
+from ..pages.report.works.text import show, show_classes
 from ..pipelines.masks.core.scheme import TEXT as GRID
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.text.data import CUES, Layout, TextData
@@ -19,6 +19,7 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.text import TEXT as KIND
 from ..shards.members.tokens import TOKENS
 from ..shards.stores.location import opened
+from ..train.models.text_classifier import TextClassifierConfig
 from ..train.models.token_model import TokenModelConfig
 from ..trial import MaskArgument, Trial, given, option
 
@@ -62,7 +63,7 @@ TEXT = Modality(
     encoder=TextEncoder,
     trial=TextTrial,
     figures=figures,
-    works={TokenModelConfig: show},
+    works={TokenModelConfig: show, TextClassifierConfig: show_classes},
     demo=Demo(recipe="bert-tiny"),
     stages={
         "read": ("Reading", "longer rows, larger shards on a local disk, or more threads would help"),

@@ -103,8 +103,8 @@ def _page(
         "rollout.html.j2",
         title="Rollouts",
         facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(len(rows[0].error))},
-        table=table,
-        columns=list(next(iter(table.values()))),
+        table={name: [f"{value:.3f}" for value in row.values()] for name, row in table.items()},
+        columns=[column.replace("_", " ") for column in next(iter(table.values()))],
         lines=_lines(rows),
         section=rollout_section(cards),
     )

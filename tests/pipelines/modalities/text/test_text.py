@@ -11,6 +11,7 @@ import pytest
 from maskstream.pipelines import Loader, Split, masks, mix, text_loader
 from maskstream.pipelines.modalities.text.batch import NO_CLASS
 from maskstream.pipelines.modalities.text.data import TextData, with_ids
+from maskstream.pipelines.modalities.text.token_scores import TokenScores
 from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
@@ -209,6 +210,55 @@ def test_the_ids_of_a_mask_are_those_of_the_tokenizer():
         with_ids(MASK, replace(facts, mask=None))
     plain = masks.Padded(mask=masks.Tokens())
     assert with_ids(plain, facts) == plain
+
+
+def test_a_mask_follows_the_scores_of_a_file_by_key(split, tmp_path):
+    keys = [key for batch in opened(split, packing="row", shuffle=False) for key in batch.key]
+    rng = np.random.default_rng(0)
+    given = {key: rng.permutation(14).astype(np.float32) for key in keys}
+    given[keys[0]][3] = np.inf
+    scores = TokenScores.written(given, tmp_path / "scores.safetensors")
+    mask = masks.Padded(mask=masks.Replace(mask=masks.TopScores(count=3), keep=0.0, random=0.0))
+    options = {"packing": "row", "windows": False, "length": 16, "mask": mask}
+    for batch in opened(split, scores=scores, **options):
+        for i, key in enumerate(batch.key):
+            best = np.sort(np.argsort(-given[key], kind="stable")[:3]) + 1
+            assert batch.mask.masked[i].nonzero()[:, 0].tolist() == best.tolist()
+            assert (batch.inputs[i][best] == 4).all()
+    longer = next(
+        iter(
+            opened(
+                split,
+                scores=scores,
+                **{**options, "length": 24, "mask": replace(mask, mask=masks.Replace(mask=masks.TopScores(ratio=1.0)))},
+            )
+        )
+    )
+    assert longer.mask.masked[0].nonzero()[:, 0].tolist() == list(range(1, 15))
+
+
+def test_scores_are_known_by_their_contents(split, tmp_path):
+    scores = TokenScores.written({"s0": np.zeros(2, np.float32)}, tmp_path / "a.safetensors")
+    same = TokenScores.written({"s0": np.zeros(2, np.float32)}, tmp_path / "b.safetensors")
+    assert scores.to_dict(identity=True) == same.to_dict(identity=True)
+    mask = masks.Padded(mask=masks.Replace(mask=masks.TopScores()))
+    chosen = {"packing": "row", "windows": False, "mask": mask}
+    with pytest.raises(ValueError, match="no scores of sample"):
+        list(opened(split, scores=scores, **chosen))
+    with pytest.raises(ValueError, match="beginnings of samples"):
+        TextData(packing="row", mask=mask, scores=scores)
+    with pytest.raises(ValueError, match="needs scores"):
+        TextData(**chosen)
+    with pytest.raises(ValueError, match="give one number for each token"):
+        TokenScores.written({"s0": np.full(2, np.nan, np.float32)}, tmp_path / "c.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"none")
+    with pytest.raises(ValueError, match="have the checksum"):
+        replace(same)
+    with pytest.raises(ValueError, match="holds no scores"):
+        TokenScores(file=str(tmp_path / "b.safetensors")).of("s0")
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(ValueError, match="cannot be read"):
+        TokenScores(file=str(tmp_path / "b.safetensors"))
 
 
 def test_classes_that_a_split_lacks_are_asked_for(split, tmp_path):

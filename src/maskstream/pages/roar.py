@@ -1,0 +1,57 @@
+"""The page of a comparison by Recursive ROAR: the curve of each measure, its RACU, and the values in a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..train.evaluate.importance import RANDOM
+from ..train.evaluate.roar import RoarResult
+from .figures.chart import line_chart
+from .page import environment, render, write_page
+
+
+def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
+    """Writes the page of a result to `out`. data: the split that was trained on, which the page names."""
+    levels = np.array(result.levels, np.float64)
+    curves = {name: np.array([curve.values for curve in result.of(name)]) for name in result.measures}
+    extent = (0.0, max(float(values.max()) for values in curves.values()))
+    lines = [
+        {
+            "name": name,
+            "mean": line_chart(levels, values.mean(axis=0), include=extent),
+            "seeds": [line_chart(levels, one, include=extent).line for one in values],
+        }
+        for name, values in curves.items()
+    ]
+    rows = {name: [_area(result, name), *(_spread(column) for column in curves[name].T)] for name in curves}
+    form = "Recursive ROAR" if result.recursive else "ROAR"
+    html = render(
+        environment(),
+        "roar.html.j2",
+        title=f"{form} of {result.recipe}",
+        facts={
+            "data": str(data),
+            "texts tested": f"{result.test:,}",
+            "trainings a level": str(len(result.of(RANDOM))),
+            "majority": f"macro F1 {result.majority:.3f}",
+        },
+        recursive=result.recursive,
+        columns=["RACU", *(f"{level} %" for level in result.levels)],
+        table=rows,
+        lines=lines,
+        reference=lines[0]["mean"].y_at(result.majority),
+    )
+    return write_page(html, out)
+
+
+def _area(result: RoarResult, name: str) -> str:
+    if name == RANDOM:
+        return "0 by definition"
+    values = result.racu(name)
+    return f"{sum(values) / len(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
+
+
+def _spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
+    return f"{values.mean():.3f}"
