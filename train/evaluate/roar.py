@@ -298,10 +298,12 @@ class _Compared:
 
     def _shown(self, level: int | None, scores: Mapping[str, TokenScores] | None) -> dict[str, TextData]:
         """The data configs of both splits at a level; without scores nothing is hidden."""
+        data = self.recipe.data
+        assert isinstance(data, TextData)
         if level is None or scores is None:
-            return {"train": self.recipe.data, "test": self.recipe.data}
+            return {"train": data, "test": data}
         mask = Padded(mask=Replace(mask=TopScores(ratio=level / 100), keep=0.0, random=0.0))
-        return {split: replace(self.recipe.data, mask=mask, scores=own) for split, own in scores.items()}
+        return {split: replace(data, mask=mask, scores=own) for split, own in scores.items()}
 
     def _scored(
         self, measure: str, seed: int, level: int, model: TextClassifier, data: Mapping[str, TextData]

@@ -19,7 +19,8 @@ from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.text import TEXT as KIND
 from ..shards.members.tokens import TOKENS
 from ..shards.stores.location import opened
-from ..train.models.text_classifier import TextClassifierConfig
+from ..train.models.lstm_classifier import LSTMClassifierConfig
+from ..train.models.roberta_classifier import RobertaClassifierConfig
 from ..train.models.token_model import TokenModelConfig
 from ..trial import MaskArgument, Trial, given, option
 
@@ -63,7 +64,7 @@ TEXT = Modality(
     encoder=TextEncoder,
     trial=TextTrial,
     figures=figures,
-    works={TokenModelConfig: show, TextClassifierConfig: show_classes},
+    works={TokenModelConfig: show, LSTMClassifierConfig: show_classes, RobertaClassifierConfig: show_classes},
     demo=Demo(recipe="bert-tiny"),
     stages={
         "read": ("Reading", "longer rows, larger shards on a local disk, or more threads would help"),

@@ -17,14 +17,8 @@ def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
     levels = np.array(result.levels, np.float64)
     curves = {name: np.array([curve.values for curve in result.of(name)]) for name in result.measures}
     extent = (0.0, max(float(values.max()) for values in curves.values()))
-    lines = [
-        {
-            "name": name,
-            "mean": line_chart(levels, values.mean(axis=0), include=extent),
-            "seeds": [line_chart(levels, one, include=extent).line for one in values],
-        }
-        for name, values in curves.items()
-    ]
+    means = [line_chart(levels, values.mean(axis=0), include=extent) for values in curves.values()]
+    seeds = [[line_chart(levels, one, include=extent).line for one in values] for values in curves.values()]
     rows = {name: [_area(result, name), *(_spread(column) for column in curves[name].T)] for name in curves}
     form = "Recursive ROAR" if result.recursive else "ROAR"
     html = render(
@@ -40,8 +34,9 @@ def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
         recursive=result.recursive,
         columns=["RACU", *(f"{level} %" for level in result.levels)],
         table=rows,
-        lines=lines,
-        reference=lines[0]["mean"].y_at(result.majority),
+        means=means,
+        seeds=seeds,
+        reference=means[0].y_at(result.majority),
     )
     return write_page(html, out)
 
