@@ -1,10 +1,11 @@
-"""CPU and wall time of shards from parts of a dataset in archives, beside unpacking them first.
+"""CPU and wall time of parts of a dataset in archives: shards of them as they are and unpacked first, and an index.
 
     python benchmarks/archives.py [--media data/raw/sample] [--clips 200] [--parts 4] [--out archives.json]
 
 The parts are laid out as the CVD Foundation publishes Kinetics-400: `k400_targz/train/part_N.tar.gz`, with train.csv
 and val.csv. The clips are made from the sample videos (`clips.py`). Each way starts with an empty cache folder and
-ends with verified shards of a profile; the shards are compared byte for byte.
+ends with verified shards of a profile; the shards are compared byte for byte. An index is of plain tars, which gunzip
+makes of the parts, and needs no shards.
 """
 
 from __future__ import annotations
@@ -93,6 +94,21 @@ def compared(folder: Path, root: Path, profile: str, workers: int) -> dict[str, 
     }
 
 
+def indexed(folder: Path, root: Path, workers: int) -> dict[str, object]:
+    """Plain tars of the parts, and an index of each split."""
+    commands, words = [], [sys.executable, "-m", "maskstream", "index", "--workers", str(workers)]
+    for split in ("train", "val"):
+        tars = folder / "plain" / split
+        tars.mkdir(parents=True)
+        for path in sorted((root / "k400_targz" / split).glob("*.tar.gz")):
+            commands.append(["sh", "-c", f"gunzip -c '{path}' > '{tars / path.stem}'"])
+        commands.append([*words, "--labels", str(root / "annotations" / f"{split}.csv"), str(tars)])
+    used = timed(commands, folder / "cache_c")
+    plain = sum(path.stat().st_size for path in (folder / "plain").rglob("*.tar"))
+    shutil.rmtree(folder / "plain")
+    return {"gunzip and index": used, "plain_tars_bytes": plain}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, default=Path("data/raw/sample"), help="the sample dataset")
@@ -111,6 +127,7 @@ def main() -> None:
             **machine.facts(("av", "indexed-gzip")),
             "clips": given.clips,
             "archives_bytes": size,
+            "index": indexed(folder, folder / "raw", given.workers),
             **{name: compared(folder, folder / "raw", name, given.workers) for name in given.profiles},
         }
     print(json.dumps(found, indent=2))

@@ -21,6 +21,7 @@ from .masks.core.batch import MaskBatch
 from .modalities.audio.batch import AudioBatch, NoisyBatch
 from .modalities.audio.clip import AudioClip
 from .modalities.audio.data import AudioData, NoisyData
+from .modalities.audio.librosa_feature import Librosa
 from .modalities.audio.loader import audio_loader, noisy_loader
 from .modalities.audio.log_mel import LogMel
 from .modalities.audio.microphones import MicrophoneLine
@@ -78,6 +79,7 @@ __all__ = [
     "ImageData",
     "ImageTextBatch",
     "ImageTextData",
+    "Librosa",
     "LinearNoise",
     "Loader",
     "LogMel",

@@ -31,6 +31,8 @@ from .label_table import LabelTable
 from .tar_file import TarFile
 from .task import IndexedTar, TarTask, index_tar, sidecars
 
+_PACKED = (".gz", ".tgz", ".zst", ".bz2", ".xz")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
@@ -79,10 +81,10 @@ def index_tars(
     process twice, becomes a row of rejects.parquet too. A tar that cannot be read is tried again after each of
     `pauses_s` (seconds); then OutageError ends the run, which continues when it is started again.
 
-    Raises ValueError if tars are missing, are in several folders without `out`, share a name, or hold several
-    modalities without `modality`, and if `out` holds shards of maskstream; DatasetError if no tar holds a usable
-    sample, or no sample has a label; OutageError if a tar cannot be read; ResumeError if a run with other settings
-    was stopped in `out`; BusyError if another run writes to it.
+    Raises ValueError if tars are missing or compressed, are in several folders without `out`, share a name, or hold
+    several modalities without `modality`, and if `out` holds shards of maskstream; DatasetError if no tar holds a
+    usable sample, or no sample has a label; OutageError if a tar cannot be read; ResumeError if a run with other
+    settings was stopped in `out`; BusyError if another run writes to it.
     """
     if match is not None and labels is None:
         raise ValueError("match names a column of labels; give both")
@@ -198,6 +200,12 @@ def _found(tars: Sequence[Location]) -> list[Location]:
         raise ValueError(
             f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
         )
+    if packed := [one for one in (*paths, *far, *_packed_in(own if not paths else [])) if _is_packed(str(one))]:
+        raise ValueError(
+            f"{packed[0]} is compressed as one, but loaders read a part of a tar at its place. `gunzip` makes a plain "
+            ".tar of it, which is hardly larger, for videos and sounds are compressed already; or use `maskstream "
+            "shards`, which reads it as it is"
+        )
     if not paths and not far:
         raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; give tars, or their folder")
     near = sorted({path.parent.resolve() / path.name for path in paths})
@@ -206,13 +214,22 @@ def _found(tars: Sequence[Location]) -> list[Location]:
         if count > 1:
             raise ValueError(f"{count} tars are named {stem!r}; index them into different folders, or rename them")
     if odd := [tar for tar in found if not str(tar).endswith(".tar")]:
-        raise ValueError(f"{odd[0]} does not end in .tar; decompress it if it is compressed, else rename it")
+        raise ValueError(f"{odd[0]} does not end in .tar; rename it if it is one")
     return found
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(_PACKED)
+
+
+def _packed_in(places: Sequence[Path]) -> list[Path]:
+    """The compressed tars in folders."""
+    return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if _is_packed(path.name)]
 
 
 def _at_url(url: str) -> list[str]:
     """A tar, or the tars in a folder. Raises ValueError if there are none, or the server lists no files."""
-    if url.endswith((".tar", ".gz", ".tgz", ".zst", ".bz2", ".xz")):
+    if url.endswith(".tar") or _is_packed(url):
         return [url]
     try:
         names = opened(url).names()

@@ -11,7 +11,7 @@ from maskstream.modalities.audio import whole_tokens
 from maskstream.pipelines import AudioClip, VideoClip, masks
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.shards.errors import ShardError
-from maskstream.trial import NO_MASK, options_of
+from maskstream.trial import NO_MASK, options_of, trial_of
 
 from ..pipelines.every_modality import write_split
 
@@ -95,10 +95,19 @@ def test_options_become_the_settings_of_the_loader():
     assert (points.select.points, points.tokens) == (100, VoxelTokens(resolution=64))
 
 
+def test_named_features_have_tokens_that_fit():
+    trial = MODALITIES["audio"].trial
+    shapes = {"fbank": (64, 8), "log-mel": (64, 8), "chroma": (64, 6), "cqt": (64, 7), "mfcc": (64, 5)}
+    for name, shape in shapes.items():
+        assert trial_of(trial, "audio", {"features": name}).data("audio").grids["audio"].shape == shape
+    with pytest.raises(ValueError, match=r"--features 'mel' is not known; legal are fbank, log-mel, chroma, cqt, mfcc"):
+        trial_of(trial, "audio", {"features": "mel"}).data("audio")
+
+
 @pytest.mark.parametrize(
     ("name", "option", "takes"),
     [
-        ("audio", {"frames": 4}, "--mask, --ratio, --views, --sound-seconds"),
+        ("audio", {"frames": 4}, "--mask, --ratio, --views, --sound-seconds, --features"),
         ("mesh", {"points": 4}, "--mask, --ratio, --views"),
         ("video", {"audio_mask": "mae"}, "--mask, --ratio, --views, --frames, --stride, --size"),
     ],

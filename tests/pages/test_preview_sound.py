@@ -10,10 +10,11 @@ import pytest
 
 from maskstream.modalities.audio import usual_seconds
 from maskstream.modalities.audiovisual import sound_seconds
+from maskstream.pages.figures.bands import bands_ticks
 from maskstream.pages.figures.sound import HEARD_SAMPLES, flac_uri, heard_samples, waveform_path
-from maskstream.pages.figures.spectrogram import frequency_ticks, loudness_colours, spectrogram_view
+from maskstream.pages.figures.spectrogram import loudness_colours, spectrogram_view
 from maskstream.pages.figures.tokens import MaskRow
-from maskstream.pipelines import Fbank, LogMel, audiovisual_loader, masks
+from maskstream.pipelines import Fbank, Librosa, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
@@ -95,7 +96,7 @@ def test_labels_of_frequencies_stand_at_their_bands(features):
         return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
     mel = htk if isinstance(features, Fbank) else slaney
-    ticks = frequency_ticks(features)
+    ticks = bands_ticks(features)
     low, high = mel(features.low_hz), mel(features.sample_rate / 2)
     assert len(ticks) >= 4
     for tick in ticks:
@@ -104,6 +105,17 @@ def test_labels_of_frequencies_stand_at_their_bands(features):
         band = (mel(hertz) - low) / (high - low) * (features.n_bins + 1) - 1
         assert 1 - tick.at == pytest.approx((band + 0.5) / features.n_bins, abs=2.5 / features.n_bins)
     assert min(np.diff([tick.at for tick in ticks])) >= 0.11
+
+
+def test_labels_of_librosas_bands():
+    """The octaves of a constant-Q transform are 12 bands apart, and a lag of half a second is 120 beats a minute."""
+    ticks = bands_ticks(Librosa(feature="cqt"))
+    assert [tick.label for tick in ticks] == ["4 kHz", "2 kHz", "1 kHz", "500 Hz", "250 Hz", "125 Hz"]
+    assert np.diff([tick.at for tick in ticks]) == pytest.approx([12 / 84] * 5)
+    assert [tick.label for tick in bands_ticks(Librosa(feature="chroma"))] == ["A#", "G#", "F#", "E", "D", "C"]
+    (at,) = (tick.at for tick in bands_ticks(Librosa(feature="tempogram")) if tick.label == "120 BPM")
+    assert at == pytest.approx(1 - 50.5 / 384)
+    assert len(bands_ticks(Librosa(feature="mfcc"))) == 7
 
 
 def test_low_frequencies_are_below_and_time_runs_to_the_right():

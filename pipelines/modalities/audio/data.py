@@ -30,7 +30,7 @@ from .microphones import MicrophoneLine
 from .noisy import NoisyDraft, NoisyRequest, NoisySampler
 from .reader import SoundReader, sound_of
 from .sample import AudioSampler, SoundDraft, SoundRequest
-from .spectrogram import Features, Spectrogram, spectrogram_grid
+from .spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 
 AudioSource = Source[FieldsRequest[SoundRequest], FieldsDraft[SoundDraft], AudioBatch, AudioBatch]
 NoisySource = Source[FieldsRequest[NoisyRequest], FieldsDraft[NoisyDraft], NoisyBatch, NoisyBatch]
@@ -41,10 +41,10 @@ class AudioData(DataConfig[AudioBatch]):
     """The data config of masked sounds.
 
     clip: by default 10.24 s of mono at 16 kHz, which gives 1,024 frames. mask: a mask of `maskstream.pipelines.masks`,
-    or None. features: Kaldi's filterbank of 128 bins (`Fbank`), or `LogMel`. statistics: mean and standard deviation of
-    the features; by default dataset.json's for the default filterbank, and required for other features. patch: frames
-    and bins per token, on the grid (time, freq). on_device: whether spectrograms are made of whole batches on the
-    device, not of samples in the loader's threads; "auto" does so on CUDA.
+    or None. features: Kaldi's filterbank of 128 bins (`Fbank`), `LogMel` or `Librosa`. statistics: mean and standard
+    deviation of the features; by default dataset.json's for the default filterbank, and required for other features.
+    patch: frames and bins per token, on the grid (time, freq). on_device: whether spectrograms are made of whole
+    batches on the device, not of samples in the loader's threads; "auto" does so on CUDA, but not for `Librosa`.
 
     backend: what makes the spectrograms of whole batches; "auto" is DALI for `LogMel` on a CUDA device where `make gpu`
     has passed and found DALI to be the fastest, else torch ("cpu"). roll_gain, spec_augment, mixup: augmentations
@@ -76,6 +76,7 @@ class AudioData(DataConfig[AudioBatch]):
                 f"clip has sample_rate={self.clip.sample_rate} and features have sample_rate="
                 f"{self.features.sample_rate}; give both the same rate"
             )
+        check_on_device(self.features, self.on_device)
         _ = self.grids
 
     @property
@@ -95,7 +96,7 @@ class AudioData(DataConfig[AudioBatch]):
             clip=_in_order(self.clip, split),
             statistics=self.statistics or statistics_of(split, self.features),
             component=sound_of(split.manifest, self.component),
-            on_device=split.device.type == "cuda" if self.on_device == "auto" else self.on_device,
+            on_device=is_on_device(self.features, self.on_device, split.device),
         )
 
     def sampler(self, split: Split) -> AudioSampler:
@@ -160,7 +161,7 @@ def _unsuited(sampler: AudioSampler) -> str:
     if not sampler.on_device:
         return "threads make the spectrograms (on_device=False)"
     features = sampler.spectrogram.features
-    return "" if isinstance(features, LogMel) else f"torch makes the spectrograms of features={features}"
+    return "" if isinstance(features, LogMel) else f"the spectrograms of features={features} are not made by DALI"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

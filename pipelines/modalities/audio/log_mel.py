@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,26 +70,9 @@ def hann_window(mel: LogMel) -> Tensor:
 @lru_cache(maxsize=16)
 def _constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]:
     """The window, float32 (n_fft,), and the mel filters over the n_fft // 2 + 1 FFT bins, float32 (bins, n_bins)."""
-    hertz = torch.arange(mel.n_fft // 2 + 1, dtype=torch.float64)[:, None] * mel.sample_rate / mel.n_fft
-    low, high = _mel(torch.tensor([mel.low_hz, mel.sample_rate / 2], dtype=torch.float64)).tolist()
-    edges = _hertz(torch.linspace(low, high, mel.n_bins + 2, dtype=torch.float64))
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    triangles = torch.minimum((hertz - left) / (centre - left), (right - hertz) / (right - centre)).clamp_(min=0)
-    triangles *= 2 / (right - left)
-    return hann_window(mel).float().to(device), triangles.float().to(device)
+    import librosa
 
-
-_LINEAR_HZ, _BREAK_HZ = 200 / 3, 1000.0
-_LOG_STEP = torch.log(torch.tensor(6.4, dtype=torch.float64)) / 27
-
-
-def _mel(hertz: Tensor) -> Tensor:
-    """Slaney's mel scale: linear up to 1 kHz, then logarithmic."""
-    log = _BREAK_HZ / _LINEAR_HZ + torch.log(hertz.clamp(min=1e-9) / _BREAK_HZ) / _LOG_STEP
-    return torch.where(hertz >= _BREAK_HZ, log, hertz / _LINEAR_HZ)
-
-
-def _hertz(mel: Tensor) -> Tensor:
-    linear = mel * _LINEAR_HZ
-    log = _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_HZ / _LINEAR_HZ))
-    return torch.where(mel >= _BREAK_HZ / _LINEAR_HZ, log, linear)
+    banks = librosa.filters.mel(
+        sr=mel.sample_rate, n_fft=mel.n_fft, n_mels=mel.n_bins, fmin=mel.low_hz, dtype=np.float64
+    )
+    return hann_window(mel).float().to(device), torch.from_numpy(banks.T.copy()).float().to(device)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ....shards.media.fbank import Fbank
 from ...masks import TokenGrid
+from .librosa_feature import Librosa, check_librosa
 from .log_mel import LogMel
 
-Features = Fbank | LogMel
+Features = Fbank | LogMel | Librosa
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,8 +21,8 @@ class Spectrogram:
     """`frames` frames of (features - mean) / (scale * deviation).
 
     mean, deviation: mean and standard deviation of the features over the dataset. Frames behind the end of a sound are
-    filled before normalisation: with 0 for `Fbank`, as in Audio-MAE; with `mean` for `LogMel`, whose 0 dB is loud. The
-    scale of 2 is Audio-MAE's.
+    filled before normalisation: with 0 for `Fbank`, as in Audio-MAE; with `mean` for others, such as `LogMel`, whose 0
+    dB is loud. The scale of 2 is Audio-MAE's. Raises ValueError where the features need librosa and it is not there.
     """
 
     features: Features
@@ -28,6 +30,10 @@ class Spectrogram:
     mean: float
     deviation: float
     scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.features, Fbank):
+            check_librosa(type(self.features).__name__)
 
     def __call__(
         self, waveform: Tensor, length: Tensor, strips: Tensor | None = None, *, out: Tensor | None = None
@@ -73,6 +79,19 @@ class Spectrogram:
         else:
             frames = 1 + length // self.features.shift
         return frames.clamp(max=self.frames)
+
+
+def check_on_device(features: Features, on_device: bool | Literal["auto"]) -> None:
+    """Raises ValueError if `features` are to be made on a device and cannot be."""
+    if isinstance(features, Librosa) and on_device is True:
+        raise ValueError(
+            f"librosa computes {features.feature!r} in the loader's threads, got on_device=True; use on_device='auto'"
+        )
+
+
+def is_on_device(features: Features, on_device: bool | Literal["auto"], device: torch.device) -> bool:
+    """Whether spectrograms are made of whole batches on the device; "auto" does so on CUDA, but not with librosa."""
+    return device.type == "cuda" and not isinstance(features, Librosa) if on_device == "auto" else on_device
 
 
 def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:

@@ -24,7 +24,7 @@ from ..audio.clip import AudioClip
 from ..audio.data import statistics_of
 from ..audio.reader import sound_of
 from ..audio.sample import AudioSampler
-from ..audio.spectrogram import Features, Spectrogram, spectrogram_grid
+from ..audio.spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
 from ..data import DataConfig, check_views
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
@@ -92,6 +92,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
                 "spectrogram_noise is added in the loader's threads, got on_device=True; use on_device='auto', "
                 "or leave out the noise"
             )
+        check_on_device(self.features, self.on_device)
         _ = self.grids
 
     @property
@@ -110,10 +111,9 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
-        profile, on_device = split.manifest.info["profile"], self.on_device
+        profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
-        if on_device == "auto":
-            on_device = split.device.type == "cuda" and self.spectrogram_noise is None
+        on_device = is_on_device(self.features, self.on_device, split.device) and self.spectrogram_noise is None
         return replace(
             self,
             clip=clip,

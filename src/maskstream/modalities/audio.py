@@ -15,17 +15,31 @@ from ..pages.figures.card import label_names
 from ..pages.report.works.audio import show_enhanced, show_spectrograms
 from ..pipelines.modalities.audio.clip import AudioClip
 from ..pipelines.modalities.audio.data import AudioData, NoisyData
-from ..pipelines.modalities.audio.spectrogram import Spectrogram, spectrogram_grid
+from ..pipelines.modalities.audio.librosa_feature import Librosa
+from ..pipelines.modalities.audio.log_mel import LogMel
+from ..pipelines.modalities.audio.spectrogram import Features, Spectrogram, spectrogram_grid
 from ..pipelines.modalities.data import DataConfig
 from ..preprocess.encode.audio.encoder import AudioEncoder
 from ..shards.format.component import component_of
 from ..shards.format.manifest import Manifest
+from ..shards.media.fbank import Fbank
 from ..train.models import DenseUNetConfig, SpectrogramAutoencoderConfig
 from ..trial import MaskArgument, Trial, option
 
 TOKEN_S = 0.16
 """The duration of an audio token in seconds: 16 frames of 10 ms."""
 GRID = spectrogram_grid(1024, 128, (16, 16))
+AS_THEY_ARE = (0.0, 0.5)
+"""Mean and deviation that leave features as they are, for a page."""
+FEATURES: dict[str, tuple[Features, int]] = {
+    "fbank": (Fbank(), 16),
+    "log-mel": (LogMel(), 16),
+    "chroma": (Librosa(feature="chroma"), 2),
+    "cqt": (Librosa(feature="cqt"), 12),
+    "mfcc": (Librosa(feature="mfcc"), 4),
+    "tempogram": (Librosa(feature="tempogram"), 48),
+}
+"""The features that a trial names, and the bands of their tokens."""
 
 
 def sound_option() -> Any:
@@ -71,10 +85,17 @@ class AudioTrial(Trial):
     masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="audio-mae", grid=GRID),)
 
     sound_seconds: float | None = sound_option()
+    features: str | None = option(f"What is made of sounds: {', '.join(FEATURES)}", default="fbank", panel="Audio")
 
     def chosen(self) -> AudioData:
         """The data config of the chosen clip."""
-        return AudioData(clip=AudioClip(**heard(self.sound_seconds)))
+        clip, name = AudioClip(**heard(self.sound_seconds)), self.features or "fbank"
+        if name not in FEATURES:
+            raise ValueError(f"--features {name!r} is not known; legal are {', '.join(FEATURES)}")
+        if name == "fbank":
+            return AudioData(clip=clip)
+        features, bins = FEATURES[name]
+        return AudioData(clip=clip, features=features, patch=(16, bins), statistics=AS_THEY_ARE)
 
     def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
         """`data` with the usual duration of the split's sounds, if none was chosen."""

@@ -1,5 +1,8 @@
 """Labels beside tars, as Kinetics' lists and others have them, name samples by the ends of their keys."""
 
+import gzip
+import subprocess
+
 import pytest
 from typer.testing import CliRunner
 
@@ -37,6 +40,16 @@ def test_kinetics_list_labels_a_part_of_kinetics(part, tmp_path):
     report = index_tars([part], tmp_path / "out", labels=tmp_path / "train.csv", workers=0)
     assert (report.samples, report.without_label) == (3, 1)
     assert labels_of(tmp_path / "out") == ["yoga", "zumba", -1]
+
+
+def test_a_compressed_part_is_refused_and_gunzip_makes_one_that_is_indexed(part, tmp_path):
+    """As the CVD Foundation publishes Kinetics: part_0.tar.gz."""
+    (tmp_path / "part_0.tar.gz").write_bytes(gzip.compress((part / "part_0.tar").read_bytes(), 1))
+    for given in (tmp_path, tmp_path / "part_0.tar.gz"):
+        with pytest.raises(ValueError, match=r"part_0\.tar\.gz is compressed .* `gunzip` .* `maskstream shards`"):
+            index_tars([given], workers=0)
+    subprocess.run(["gunzip", str(tmp_path / "part_0.tar.gz")], check=True)
+    assert index_tars([tmp_path], as_is=True, workers=0).samples == 3
 
 
 def test_the_command_takes_a_column_and_says_how_many_have_no_label(part, tmp_path):

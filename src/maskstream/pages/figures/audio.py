@@ -12,18 +12,19 @@ import torch
 from ...pipelines.masks.core.batch import MaskBatch
 from ...pipelines.modalities.audio.batch import AudioBatch, NoisyBatch
 from ...pipelines.modalities.audio.clip import AudioClip
-from ...pipelines.modalities.audio.log_mel import LogMel
 from ...pipelines.modalities.audio.spectrogram import Spectrogram
 from ...pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ...shards.format.component import component_of
 from ...shards.format.manifest import Manifest
+from ...shards.media.fbank import Fbank
 from ...train.models.dense_unet import si_sdr
+from .bands import bands_ticks, bands_words, features_name
 from .card import Card, Facts, Lane, Picture, Pictures, Score, label_words
 from .chart import inner_ticks
 from .figures import mask_facts
 from .pictures import Grid, darken, data_uri
 from .sound import UNITS, flac_uri, heard_samples, waveform_path
-from .spectrogram import SpectrogramView, enlarged, frequency_ticks, loudness_colours, spectrogram_view
+from .spectrogram import SpectrogramView, enlarged, loudness_colours, spectrogram_view
 from .tokens import MaskRow
 from .video import NAMES, token_keys
 from .words import plural
@@ -118,7 +119,7 @@ class AudioFigures:
         return lede, {
             "clip": f"{clip.seconds:g} s at {clip.sample_rate:,} Hz, {channels_words(clip.n_channels)}",
             "spectrogram": f"{columns * frames:,} frames of {shift_ms:g} ms, {rows * bins} bands, "
-            f"{type(features).__name__}",
+            f"{features_name(features)}",
             "tokens": f"{columns} x {rows} of {frames} frames x {bins} bands",
         }
 
@@ -159,7 +160,7 @@ class AudioFigures:
         )
 
     def _lanes(self, heard: Heard, start_s: float, key: str) -> tuple[Lane, ...]:
-        view, tones = heard.view(), frequency_ticks(self.spectrogram.features)
+        view, tones = heard.view(), bands_ticks(self.spectrogram.features)
         wave = "The loudest sample has the full height."
         behind = ""
         if heard.filled:
@@ -168,7 +169,7 @@ class AudioFigures:
                 "wholly in the padding have no weight in the loss."
             )
             behind = " In the padding all values are equal, and brighter than silence."
-        words = f"Frequency rises upwards on the mel scale; bright is loud.{behind}"
+        words = f"{bands_words(self.spectrogram.features)}{behind}"
         lanes = [heard.lane(view, key, seen=False, heading="Spectrogram.", words=words)]
         if heard.mask is not None:
             counts = heard.mask.counts
@@ -230,10 +231,10 @@ class NoisyFigures:
 
     def compared(self, batch: NoisyBatch, made: NoisyBatch, i: int) -> Card:
         """The sound with noise, without what the model took away, and the clean one."""
-        mel = LogMel(sample_rate=self.clip.sample_rate, n_fft=512, hop=64)
+        bank = Fbank(sample_rate=self.clip.sample_rate, window_ms=32.0, shift_ms=4.0)
         sounds = {"With noise": batch.mixture, "Enhanced": made.clean, "Clean": batch.clean}
         with torch.inference_mode():
-            values = {name: mel(sound[i : i + 1, 0])[0].numpy() for name, sound in sounds.items()}
+            values = {name: bank(sound[i : i + 1, 0])[0].numpy() for name, sound in sounds.items()}
         before, after = (float(si_sdr(sounds[name][i, 0], batch.clean[i, 0])) for name in ("With noise", "Enhanced"))
         low, high = float(values["With noise"].min()), float(values["With noise"].max())
         key = batch.key[i]

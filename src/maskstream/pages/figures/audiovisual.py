@@ -12,11 +12,11 @@ from ...pipelines.modalities.video.clip import VideoClip
 from ...shards.format.component import component_of
 from ...shards.format.manifest import Manifest
 from .audio import Heard, compared_spectrograms, index_of, spectrograms_of
+from .bands import bands_ticks, bands_words
 from .card import Card, Facts, Lane, Score, Track, label_words
 from .chart import inner_ticks
 from .figures import mask_facts
 from .pictures import Grid, cell_size, check_grid, resize
-from .spectrogram import frequency_ticks
 from .tokens import ClipTokens, MaskRow
 from .video import compared_frames, frame_rows, patch_words, picture_side, picture_track, seen_track
 from .words import plural, span
@@ -134,8 +134,8 @@ class AudioVisualFigures:
 
     def _sounds(self, heard: Heard, key: str) -> list[Lane]:
         """The spectrogram, what the encoder sees of it, and the waveform."""
-        view, tones = heard.view(), frequency_ticks(self.spectrogram.features)
-        words = "Frequency rises upwards on the mel scale; bright is loud."
+        view, tones = heard.view(), bands_ticks(self.spectrogram.features)
+        words = bands_words(self.spectrogram.features)
         lanes = [heard.lane(view, key, seen=False, heading="Spectrogram.", words=words)]
         if heard.mask is not None:
             counts = heard.mask.counts

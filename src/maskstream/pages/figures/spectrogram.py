@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from itertools import takewhile
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ...pipelines.modalities.audio.spectrogram import Features
-from .chart import Tick
 from .pictures import Grid, UInt8, darken, data_uri
 from .tokens import MaskRow, outline_path, runs_path
 
@@ -21,8 +16,6 @@ Floats = npt.NDArray[np.float32]
 WIDTH_PX, HEIGHT_PX = 1024, 128
 """What a picture is enlarged to where it is smaller, in whole steps."""
 _LOUDEST, _FAINTEST = 99.8, 1.0
-_LEAST_GAP = 0.11  # of the height, between the labels of two tones
-_TONES_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,21 +68,6 @@ def loudness_colours(values: Floats, low: float, high: float) -> UInt8:
     level = np.clip((values.T[::-1] - low) / max(high - low, 1e-6), 0, 1)
     coloured = cv2.applyColorMap(np.ascontiguousarray(level * 255).astype(np.uint8), cv2.COLORMAP_MAGMA)
     return np.ascontiguousarray(coloured[..., ::-1]).astype(np.uint8)
-
-
-def frequency_ticks(features: Features) -> tuple[Tick, ...]:
-    """Octaves from 125 Hz on, each in the middle of the band that hears a tone of it most; 0 is the top.
-
-    The bands are asked, so this holds for any scale. Tones that would stand too near to a higher one are left out.
-    """
-    time = torch.arange(features.sample_rate // 4, dtype=torch.float64) / features.sample_rate
-    ticks: list[Tick] = []
-    for hertz in reversed(list(takewhile(lambda tone: tone < features.sample_rate / 2, _TONES_HZ))):
-        band = int(features(torch.sin(2 * math.pi * hertz * time).float()).mean(dim=0).argmax())
-        at = 1 - (band + 0.5) / features.n_bins
-        if not ticks or at - ticks[-1].at >= _LEAST_GAP:
-            ticks.append(Tick(at=at, label=f"{hertz} Hz" if hertz < 1000 else f"{hertz // 1000} kHz"))
-    return tuple(ticks)
 
 
 def enlarged(image: UInt8) -> UInt8:

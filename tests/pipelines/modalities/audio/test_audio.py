@@ -1,6 +1,7 @@
 """The audio loader: features equal the reference libraries', segments are exact, and only their bytes are read."""
 
 import io
+import sys
 from dataclasses import replace
 
 import kaldi_native_fbank as knf
@@ -11,7 +12,7 @@ import soundfile as sf
 import soxr
 import torch
 
-from maskstream.pipelines import AudioClip, audio_loader, masks
+from maskstream.pipelines import AudioClip, Librosa, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.decode.sound import SoundError, decode_segment, read_segment
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
@@ -109,6 +110,54 @@ def test_log_mel_is_librosas(settings):
     got = mel(torch.from_numpy(x)).numpy()
     assert got.shape == wanted.shape == (mel.n_frames(30000), mel.n_bins)
     assert np.abs(got - wanted).max() < 1e-2
+
+
+def of_librosa(feature, x):
+    """What librosa returns of a waveform (n,), as (frames, bins)."""
+    if feature == "cqt":
+        found = librosa.amplitude_to_db(np.abs(librosa.cqt(x, sr=16000, hop_length=160)))
+    elif feature == "chroma":
+        found = librosa.feature.chroma_stft(y=x, sr=16000, hop_length=160, tuning=0.0)
+    else:
+        found = getattr(librosa.feature, feature)(y=x, sr=16000, hop_length=160)
+    return found.T
+
+
+@pytest.mark.slow  # librosa compiles for half a minute
+@pytest.mark.parametrize(
+    ("feature", "bins", "patch"), [("chroma", 12, 2), ("cqt", 84, 12), ("mfcc", 20, 4), ("tempogram", 384, 48)]
+)
+def test_features_of_librosa_are_its_own(split, feature, bins, patch):
+    features = Librosa(feature=feature)
+    settings = {"features": features, "patch": (16, patch), "statistics": (0.0, 0.5), "shuffle": False}
+    (batch,) = loader(split, mask=masks.Random(ratio=0.75), **settings)
+    assert batch.spectrogram.shape == (6, 128, bins)
+    assert batch.mask.masked.shape == (6, 8 * bins // patch)
+    for row, sound, n in zip(batch.spectrogram, batch.waveform[:, 0], batch.length.tolist(), strict=True):
+        centred = sound.clone()
+        centred[:n] -= sound[:n].mean()
+        heard = min(1 + n // 160, 128)
+        wanted = of_librosa(feature, centred.numpy())
+        assert wanted.shape == (features.n_frames(20480), bins)
+        np.testing.assert_allclose(row[:heard].numpy(), wanted[:heard], atol=1e-4, rtol=1e-4)
+        assert (row[heard:] == 0).all()
+
+
+def test_features_of_librosa_refuse_what_it_cannot_do(split, monkeypatch):
+    for wrong, says in [
+        ({"feature": "mel"}, "legal are chroma, cqt, mfcc, tempogram"),
+        ({"feature": "cqt", "sample_rate": 8000}, "go beyond half of sample_rate=8000"),
+        ({"feature": "chroma", "low_hz": 50.0}, "leave it out for 'chroma'"),
+        ({"feature": "mfcc", "bins": 0}, "at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            Librosa(**wrong)
+    settings = {"features": Librosa(feature="mfcc"), "patch": (16, 4), "statistics": (0.0, 1.0)}
+    with pytest.raises(ValueError, match="in the loader's threads"):
+        loader(split, on_device=True, **settings)
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    with pytest.raises(ValueError, match=r"pip install 'maskstream\[audio\]'"):
+        loader(split, **settings)
 
 
 def test_a_batch_equals_single_sounds_and_padding_is_0_before_normalisation():
