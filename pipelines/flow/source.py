@@ -114,7 +114,7 @@ class Codec(SampleFlow):
         grid_shape(self.cell, self.cell, self.cell)
 
     def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """All that lead from the last frame to the first."""
+        """The numbers int64 (n,) of all that lead from the last of the frames (T,) to the first."""
         steps = steps_between(frames)
         return np.arange(frames[0] + ANCHOR_STRIDE, frames[-1] + 1, ANCHOR_STRIDE) if steps else frames[:0]
 
@@ -133,7 +133,9 @@ class Codec(SampleFlow):
         )
 
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
-        """What is stored; else only pairs in which hardly any cell has a vector are looked at, along DIS flow."""
+        """What is stored, bool (T-1,); else only pairs in which hardly any cell has a vector are looked at, along DIS
+        flow.
+        """
         if (stored := stored_cuts(clip.frames, clip.starts)) is not None:
             return stored
         found = np.zeros(len(flow.vectors), dtype=np.bool_)

@@ -182,7 +182,7 @@ class Manifest:
         return self._keys[int(i)]
 
     def keys(self, indexes: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
-        """The keys of many samples."""
+        """The keys of many samples, whose numbers are (n,)."""
         return [self._keys[int(i)] for i in indexes]
 
     def sources(self) -> pa.LargeStringArray:

@@ -13,7 +13,7 @@ from .member import Kind, Member
 
 
 def array_member(array: npt.NDArray[Any]) -> Member:
-    """An array as a member, with the shape, dtype and data offset that reading a part of it needs."""
+    """An array of any shape (n, ...) as a member, with the shape, dtype and data offset that reading a part needs."""
     data = npy_bytes(array)
     return Member(
         kind=ARRAY.name,

@@ -35,7 +35,7 @@ def save_model(
 ) -> None:
     """Writes a model's weights, config and grids to `path`. `about` is further metadata, such as recipe and step.
 
-    weights: these instead of the model's own, by name, such as their moving average.
+    weights: these instead of the model's own, by name and of the same shapes (...,), such as their moving average.
     """
     publish(local_path(path, "the weights"), model_bytes(model, about, weights))
 

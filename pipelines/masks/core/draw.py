@@ -47,7 +47,7 @@ class Cues:
     tokens: npt.NDArray[np.int64] | None = None
 
     def need(self, name: str, by: str) -> npt.NDArray[Any]:
-        """The cue `name` for the pattern `by`; ValueError where there is none."""
+        """The cue `name` for the pattern `by`, such as flow (T-1, h, w, 2); ValueError where there is none."""
         value: npt.NDArray[Any] | None = getattr(self, name)
         if value is None:
             raise ValueError(f"{by} needs the cue {name}, got none; give Draw(cues=Cues({name}=...))")

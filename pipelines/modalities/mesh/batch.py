@@ -47,7 +47,7 @@ class MeshBatch(Batch):
     step: Tensor
 
     def weighted(self, weight: Tensor) -> MeshBatch:
-        """As `Batch.weighted`; it also weights the `counts` of each mesh's nodes."""
+        """With the weights float32 (samples,) of its samples and of their views; `counts` are weighted too."""
         weight = weight.repeat_interleave(len(self) // len(weight))
         of_node = weight.repeat_interleave(self.node_offset.diff())
         mask = self.mask and replace(self.mask, weight=self.mask.weight * of_node[self.mask.target])

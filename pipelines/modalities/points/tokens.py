@@ -62,7 +62,7 @@ class GroupTokens(Config):
         return TokenGrid(axes=("group",), shape=(self.groups,), patch=(self.size,))
 
     def cues(self, clean: torch.Tensor, noised: torch.Tensor) -> Cues:
-        """No cues: the groups are unknown until the model makes them."""
+        """No cues of points float32 (N, 3 or more): the groups are unknown until the model makes them."""
         return Cues()
 
 
