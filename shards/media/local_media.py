@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -39,6 +41,10 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _HEAD_BYTES = 4096
+_opened: Callable[..., InputContainer] = (
+    partial(av.open, metadata_errors="ignore") if int(av.__version__.partition(".")[0]) < 19 else av.open
+)
+"""Metadata that are no UTF-8 are no error; PyAV 19 has no argument for it."""
 _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
 
@@ -61,7 +67,7 @@ def open_media(source: Path | bytes, container: str | None = None, **options: st
     }
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source.absolute()}"
     try:
-        return av.open(file, "r", format=container, metadata_errors="ignore", options={**options, **limits})
+        return _opened(file, "r", format=container, options={**options, **limits})
     except (av.FFmpegError, ValueError) as error:
         if _is_text(_head(source)):
             raise MediaError("is a text file or a playlist, not media that FFmpeg can open") from error
