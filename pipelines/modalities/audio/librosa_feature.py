@@ -96,7 +96,8 @@ def _cqt(own: Librosa, sound: Floats) -> Floats:
     import librosa
 
     found = librosa.cqt(sound, sr=own.sample_rate, hop_length=own.hop, fmin=own.low_hz, n_bins=own.n_bins)
-    return librosa.amplitude_to_db(np.abs(found))
+    decibels: Floats = librosa.amplitude_to_db(np.abs(found))
+    return decibels
 
 
 def _chroma(own: Librosa, sound: Floats) -> Floats:
@@ -110,9 +111,10 @@ def _chroma(own: Librosa, sound: Floats) -> Floats:
 def _mfcc(own: Librosa, sound: Floats) -> Floats:
     import librosa
 
-    return librosa.feature.mfcc(
+    found: Floats = librosa.feature.mfcc(
         y=sound, sr=own.sample_rate, n_mfcc=own.n_bins, n_fft=own.n_fft, hop_length=own.hop, fmin=own.low_hz or 0.0
     )
+    return found
 
 
 def _tempogram(own: Librosa, sound: Floats) -> Floats:
