@@ -45,7 +45,7 @@ ONE_SCENE = {
     "small": 0,
 }
 """Videos of the sample dataset, and a frame from which on they show one scene for 60 frames."""
-WIDTH, HEIGHT, FRAMES = 340, 256, 64
+WIDTH, HEIGHT, FRAMES = 336, 256, 64
 NOISE = 2.0
 """The standard deviation of the sensor's noise, in levels."""
 

@@ -76,11 +76,14 @@ def ffmpeg_command(path: Path, profile: str, folder: Path, form: clips.Form) -> 
     flags = ["-movflags", "frag_keyframe+empty_moov+default_base_moof", str(folder / "ffmpeg.mp4")]
     if profile == "copy":
         return [*command, "-c:v", "copy", *flags]
-    filters = []
+    fit = convert.fitted(form.width, form.height, TRAIN.short_side)
+    steps = [f"{name}={arguments}" for name, arguments in fit.crop]
     if form is LARGE:
-        width, height = convert.fitted_size(form.width, form.height, TRAIN.short_side)
+        width, height = fit.scaled
         same = f"in_color_matrix=bt709:out_color_matrix=bt709:{convert._SCALER}"
-        filters = ["-vf", f"scale={width}:{height}:{same},format=yuv420p,colorspace={convert._matrix_only('bt709')}"]
+        scaled = [f"scale={width}:{height}:{same}", "format=yuv420p", f"colorspace={convert._matrix_only('bt709')}"]
+        steps = [*scaled, *steps]
+    filters = ["-vf", ",".join(steps)] if steps else []
     options = [word for name, value in _x264_options(TRAIN).items() for word in (f"-{name}", value)]
     return [*command, *filters, "-c:v", "libx264", "-threads", "1", *options, *flags]
 

@@ -5,6 +5,7 @@
     Dis      dis.py      a clip   about 0.5                 the clip's pixels
     Lk       lk.py       a batch  about 5, or a device      the batch's pixels
     Raft     raft.py     a batch  a device                  the batch's pixels, weights, torchvision
+    Ofa      ofa.py      a batch  a card's own engine       the batch's pixels on CUDA, DALI; no card has run it yet
 
 All make backward flow in pixels of the output clip, on a grid of cells: a `ClipFlow` of one clip, a `Flow` of a batch.
 A loader's `flow=` takes them by word or as configs, and a `SampleFlow` or `BatchFlow` of one's own (source.py,
@@ -19,6 +20,7 @@ from .codec import ask_for_vectors, codec_flow, motion_vectors, steps_between
 from .dis import dis_flow
 from .files import read_flo, read_kitti, write_flo, write_kitti
 from .lk import Lk
+from .ofa import Ofa
 from .picture import flow_to_image
 from .raft import Raft
 from .source import BatchFlow, Codec, DecodedClip, Dis, FlowSource, SampleFlow
@@ -33,6 +35,7 @@ __all__ = [
     "FlowChoice",
     "FlowSource",
     "Lk",
+    "Ofa",
     "Raft",
     "SampleFlow",
     "ask_for_vectors",

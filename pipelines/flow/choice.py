@@ -14,10 +14,13 @@ from types import MappingProxyType
 
 from ...shards.named import imported, nearest
 from .lk import Lk
+from .ofa import Ofa
 from .raft import Raft
 from .source import Codec, Dis, FlowSource
 
-FLOWS: Mapping[str, type[FlowSource]] = MappingProxyType({"codec": Codec, "dis": Dis, "lk": Lk, "raft": Raft})
+FLOWS: Mapping[str, type[FlowSource]] = MappingProxyType(
+    {"codec": Codec, "dis": Dis, "lk": Lk, "ofa": Ofa, "raft": Raft}
+)
 """The sources by their words."""
 AUTOMATIC: tuple[FlowSource, ...] = (Codec(), Dis())
 """What "auto" tries in turn; the last can always serve."""

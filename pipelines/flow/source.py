@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from ...shards.anchors import ANCHOR_STRIDE, ANCHORED
@@ -53,6 +54,10 @@ class FlowSource(Config, ABC):
 
     def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
         """Why it cannot serve clips of this stride and align from shards of this profile; None if it can."""
+        return None
+
+    def missing(self, device: torch.device) -> str | None:
+        """What it lacks to compute flow of clips on a device; None if nothing."""
         return None
 
 

@@ -138,6 +138,8 @@ class VideoData(DataConfig[VideoBatch]):
         finish: Finish[VideoBatch, VideoBatch] = Unchanged()
         flow: object = "no" if own.flow == NONE else "yes"
         if isinstance(own.flow, BatchFlow):
+            if reason := own.flow.missing(split.device):
+                raise ValueError(f"flow={own.flow}: {reason}; use flow='lk'")
             finish, flow = FlowFinish(flow=own.flow, pattern=own.mask, grid=own.grids["video"]), own.flow
         if self.output == "yuv":
             if isinstance(own.flow, SampleFlow):

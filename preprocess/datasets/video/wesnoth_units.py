@@ -60,7 +60,7 @@ def wesnoth_units(root: Path) -> Dataset:
     val = held_out_groups((0, animation.unit) for animation in found)
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for animation in found:
-        path = root / "clips" / f"{animation.name.replace('/', '_')}.mkv"
+        path = root / "drawn" / f"{animation.name.replace('/', '_')}.mkv"
         if not path.is_file():
             write_clip([_rgba(frame) for frame in animation.frames], path, fps=FPS)
         source = Source(id=animation.name, path=path, label=animation.label, meta={"unit": animation.unit})

@@ -1,10 +1,15 @@
-"""Converts decoded frames for the encoder: progressive, upright, square pixels, 4:2:0, limited range, BT.601."""
+"""Converts decoded frames for the encoder: progressive, upright, square pixels, 4:2:0, limited range, BT.601.
+
+Their sides become multiples of BLOCK by scaling the short side to one and cutting off what is too much at both ends of
+the long side, so nothing is squeezed.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 from av.filter import Graph
@@ -13,7 +18,7 @@ from av.video.reformatter import ColorRange
 
 from ...limits import check_frame_size
 from ..reject import RejectError
-from .profile import MIN_SIDE
+from .profile import BLOCK
 from .source import display_size, orientation_of
 
 BT601 = 6
@@ -27,20 +32,36 @@ _YUV = ("yuv", "nv", "p0")
 _SCALER = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
 
 
-def fitted_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """The even size with a short side of at most `short_side` and the input's aspect ratio, never larger than the
-    input.
+class Fit(NamedTuple):
+    """The size to which a video is scaled, and the size of the middle of it that is stored, (width, height) each."""
 
-    Raises RejectError if a side would be shorter than MIN_SIDE.
+    scaled: tuple[int, int]
+    stored: tuple[int, int]
+
+    @property
+    def crop(self) -> list[tuple[str, str]]:
+        """The filter that cuts the middle out; none if all is stored."""
+        if self.scaled == self.stored:
+            return []
+        x, y = ((all_ - kept) // 4 * 2 for all_, kept in zip(self.scaled, self.stored, strict=True))
+        return [("crop", f"{self.stored[0]}:{self.stored[1]}:{x}:{y}")]
+
+
+def fitted(width: int, height: int, short_side: int) -> Fit:
+    """The fit of a video: its short side becomes the largest multiple of BLOCK that is at most `short_side` and the
+    short side itself, the other keeps the aspect ratio, to two pixels, and is stored up to a multiple of BLOCK.
+
+    Decoders work in blocks of 16 x 16 pixels: at other sizes DALI's cache never finds its open decoders.
+
+    Raises RejectError if a side is shorter than a block.
     """
     short = min(width, height)
-    scale = min(Fraction(1), Fraction(short_side, short))
-    fitted = tuple(min(round(side * scale / 2) * 2, side // 2 * 2) for side in (width, height))
-    if min(fitted) < MIN_SIDE:
-        raise RejectError(
-            "decode", f"has {width}x{height} pixels; each side needs at least {MIN_SIDE} pixels after scaling"
-        )
-    return fitted[0], fitted[1]
+    scaled_short = min(short_side, short) // BLOCK * BLOCK
+    scale = Fraction(scaled_short, short)
+    w, h = (min(round(side * scale / 2) * 2, side // 2 * 2) for side in (width, height))
+    if min(w, h) < BLOCK:
+        raise RejectError("decode", f"has {width}x{height} pixels; each side needs at least {BLOCK} pixels")
+    return Fit((w, h), (w // BLOCK * BLOCK, h // BLOCK * BLOCK))
 
 
 class Converter:
@@ -52,8 +73,13 @@ class Converter:
         self._graphs: dict[tuple[object, ...], Graph | None] = {}
         self.first: VideoFrame | None = None
         """The first input frame; it sets the output size, to which all later frames are scaled."""
-        self.size = (0, 0)
+        self.fit = Fit((0, 0), (0, 0))
+        """How the first frame is fitted; zeros before it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
         """Width and height of the output; (0, 0) before the first frame."""
+        return self.fit.stored
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
         """Convert one frame; one that is so already is returned as it is."""
@@ -61,10 +87,11 @@ class Converter:
             self.first = frame
             shown = display_size(frame, self._pixel_aspect)
             check_frame_size(*shown)  # pixels that are very wide or tall enlarge it
-            self.size = fitted_size(*shown, self._short_side)
+            self.fit = fitted(*shown, self._short_side)
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation_of(frame))
         if key not in self._graphs:
-            self._graphs[key] = None if is_converted(frame, self.size) else _chain(frame, conversion(frame, self.size))
+            steps = conversion(frame, self.fit)
+            self._graphs[key] = _chain(frame, steps) if steps else None
         graph = self._graphs[key]
         if graph is None:
             return frame
@@ -73,7 +100,7 @@ class Converter:
 
 
 def is_converted(frame: VideoFrame, size: tuple[int, int]) -> bool:
-    """Whether frames like this one have the size and format already, so that the filters would only copy them."""
+    """Whether frames like this one have the size and format already, so that only cropping is left."""
     is_same = frame.format.name == "yuv420p" and (frame.width, frame.height) == size
     return is_same and _matrix(frame) == "bt601" and not _is_full(frame) and not any(orientation_of(frame))
 
@@ -86,11 +113,13 @@ def _is_full(frame: VideoFrame) -> bool:
     return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
-def conversion(frame: VideoFrame, size: tuple[int, int]) -> list[tuple[str, str]]:
-    """The filters, as (name, arguments), that convert frames like this one to `size`."""
+def conversion(frame: VideoFrame, fit: Fit) -> list[tuple[str, str]]:
+    """The filters, as (name, arguments), that convert frames like this one; none if they would only copy."""
+    if is_converted(frame, fit.scaled):
+        return fit.crop
     transpose, flip_x, flip_y = orientation_of(frame)
     full, matrix = _is_full(frame), _matrix(frame)
-    width, height = size[::-1] if transpose else size
+    width, height = fit.scaled[::-1] if transpose else fit.scaled
     # `scale` that also converts the matrix takes three times as long as `colorspace` after it, on the small frame.
     # Given both matrices, it leaves the numbers as they are; given none, it converts from BT.601.
     apart = matrix in _COLORSPACES and frame.format.name.startswith(_YUV)
@@ -100,7 +129,7 @@ def conversion(frame: VideoFrame, size: tuple[int, int]) -> list[tuple[str, str]
         steps += [("format", "yuv420p"), ("colorspace", _matrix_only(_COLORSPACES[matrix]))]
     steps += [("setsar", "1"), ("format", "yuv420p")]
     steps += [("transpose", "dir=cclock_flip")] * transpose + [("hflip", "")] * flip_x + [("vflip", "")] * flip_y
-    return steps
+    return steps + fit.crop
 
 
 def _matrix_only(matrix: str) -> str:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
+from .profile import BLOCK
+
 UInt8s = npt.NDArray[np.uint8]
 
 BACKGROUND = 128
@@ -20,15 +22,15 @@ BACKGROUND = 128
 
 
 def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
-    """Writes frames uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes, centred on one canvas, as FFV1 in Matroska;
-    returns `path`.
+    """Writes frames uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes, centred on one canvas whose sides are
+    multiples of BLOCK, as FFV1 in Matroska; returns `path`.
 
     The file appears only when it is complete. An existing file is kept.
     """
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    height, width = (-(-max(frame.shape[axis] for frame in frames) // 2) * 2 for axis in (0, 1))
+    height, width = (-(-max(frame.shape[axis] for frame in frames) // BLOCK) * BLOCK for axis in (0, 1))
     partial = path.with_name(f".{path.stem}.{os.getpid()}.mkv")
     try:
         with av.open(str(partial), "w", format="matroska", options={"fflags": "+bitexact"}) as out:

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, get_args
 from ....shards.anchors import ANCHOR_STRIDE
 from ....shards.config import Config
 
-MIN_SIDE = 16
-"""The smallest legal side of a stored video, in pixels."""
+BLOCK = 16
+"""The sides of stored videos are multiples of this, in pixels: the side of a macroblock of H.264."""
 
 _X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _SQUARED_ERROR = "psy=0:trellis=0"
@@ -31,11 +31,11 @@ class VideoProfile(Config):
     that decoding and encoding cost less. `fps`: closed GOPs at a low rate, without the hierarchy. `copy`: the
     source's packets, unchanged; the other fields are not used.
 
-    short_side: pixels; videos are never upscaled. crf, preset: those of x264. keyint: frames. fps: frames per second;
-    None keeps the source's rate.
+    short_side: pixels; videos are never upscaled, and both sides are multiples of BLOCK (convert.py). crf, preset:
+    those of x264. keyint: frames. fps: frames per second; None keeps the source's rate.
     """
 
-    version: ClassVar[int] = 5  # 5: the flow into each GOP; 3: x264 minimises the squared error in `train`
+    version: ClassVar[int] = 6  # 6: sides are multiples of 16; 5: the flow into each GOP; 3: the least squared error
 
     name: ProfileName = "train"
     short_side: int = 256
@@ -47,8 +47,8 @@ class VideoProfile(Config):
     def __post_init__(self) -> None:
         if self.name not in get_args(ProfileName):
             raise ValueError(f"profile {self.name!r} is not one of {', '.join(map(repr, get_args(ProfileName)))}")
-        if self.short_side < MIN_SIDE or self.short_side % 2:
-            raise ValueError(f"short_side={self.short_side} must be even and at least {MIN_SIDE} pixels")
+        if self.short_side < BLOCK or self.short_side % BLOCK:
+            raise ValueError(f"short_side={self.short_side} must be a multiple of {BLOCK} pixels, such as 256")
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf={self.crf} is not in 0 (lossless) to 51 (worst)")
         if self.preset not in _X264_PRESETS:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..pipelines.flow import FLOWS, FlowSource
 from ..pipelines.flow.confidence import confidence
@@ -135,7 +136,10 @@ def unfit_sources(data: VideoData, profile: str) -> dict[str, str]:
     """By word, why sources of FLOWS cannot serve shards of this profile."""
     clip = aligned(data.clip, profile)
     align = start_multiple(clip, profile)
-    reasons = {word: kind().unfit(profile, stride=clip.stride, align=align) for word, kind in FLOWS.items()}
+    reasons = {
+        word: kind().unfit(profile, stride=clip.stride, align=align) or kind().missing(torch.device("cpu"))
+        for word, kind in FLOWS.items()
+    }
     return {word: reason for word, reason in reasons.items() if reason}
 
 

@@ -10,7 +10,7 @@ import torch
 
 from maskstream.pipelines import AudioVisualData, VideoClip, VideoData
 from maskstream.pipelines.augment import CenterCrop, Crop
-from maskstream.pipelines.flow import FLOWS, Codec, DecodedClip, Dis, Lk, Raft, SampleFlow, dis_flow
+from maskstream.pipelines.flow import FLOWS, Codec, DecodedClip, Dis, Lk, Ofa, Raft, SampleFlow, dis_flow
 from maskstream.pipelines.flow.choice import AUTO, NONE, flow_named, resolved_flow
 from maskstream.pipelines.masks import MotionGuided
 from maskstream.shards.config import with_set
@@ -57,7 +57,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_words_and_their_sources() -> None:
-    assert [flow_named(word) for word in (*FLOWS, AUTO, NONE)] == [Codec(), Dis(), Lk(), Raft(), None, None]
+    assert [flow_named(word) for word in (*FLOWS, AUTO, NONE)] == [Codec(), Dis(), Lk(), Ofa(), Raft(), None, None]
     assert flow_named(Dis(preset="medium")) == Dis(preset="medium")
 
 

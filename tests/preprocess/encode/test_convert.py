@@ -5,9 +5,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maskstream.preprocess.encode.video import convert
-from maskstream.preprocess.encode.video.convert import Converter, conversion
+from maskstream.preprocess.encode.video.convert import Converter, Fit, conversion, fitted
 
 WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 """Red's and blue's share of Y, by the number of the matrix in ISO 23091-2."""
@@ -43,7 +45,7 @@ def test_the_matrix_is_converted_on_the_small_frame(matrix, name, full):
     for _ in range(20):
         colour = draw.integers(60, 190, 3)
         frame = flat(colour.tolist(), name, matrix, full=full)
-        filters = [filter for filter, _ in conversion(frame, (96, 64))]
+        filters = [filter for filter, _ in conversion(frame, Fit((96, 64), (96, 64)))]
         assert filters[0] == "scale"
         assert ("colorspace" in filters) == (matrix != 6)
         made = converter(frame)
@@ -62,6 +64,30 @@ def picture(matrix, *, full):
         plane.update(draw.integers(16, 235, plane.buffer_size, np.uint8).tobytes())
     frame.colorspace, frame.color_range = matrix, 2 if full else 1
     return frame
+
+
+@settings(max_examples=300)
+@given(st.integers(16, 2000), st.integers(16, 2000), st.sampled_from([16, 64, 256]))
+def test_sides_are_blocks_and_little_is_cut_off(width, height, short_side):
+    fit = fitted(width, height, short_side)
+    assert all(side % 16 == 0 and 0 < side <= whole for side, whole in zip(fit.stored, (width, height), strict=True))
+    assert min(fit.stored) == min(short_side, width // 16 * 16, height // 16 * 16)
+    assert all(0 <= whole - side < 16 for side, whole in zip(fit.stored, fit.scaled, strict=True))
+    scale = min(fit.scaled) / min(width, height)
+    assert all(abs(side * scale - whole) <= 2 for side, whole in zip((width, height), fit.scaled, strict=True))
+
+
+def test_the_middle_is_stored_and_not_squeezed():
+    ramp = np.arange(80)
+    frame = av.VideoFrame.from_ndarray(
+        np.broadcast_to(16 + ramp[:74, None], (74, 48))[..., None].repeat(3, 2).astype(np.uint8)
+    )
+    frame = frame.reformat(format="yuv420p")
+    stored = pixels(Converter(48, Fraction(1))(frame))
+    assert stored == [
+        np.array(plane)[cut : cut + rows].tolist()
+        for plane, cut, rows in zip(pixels(frame), (4, 2, 2), (64, 32, 32), strict=True)
+    ]
 
 
 def pixels(frame):

@@ -1,0 +1,110 @@
+"""Flow of whole batches by the optical-flow engine of NVIDIA's cards, through DALI's `fn.optical_flow`.
+
+The engine is part of Turing, Ampere, Ada and Hopper cards, and its library of the driver. DALI gives it the later frame
+of a pair as input and the earlier one as reference, so its vectors are backward flow. **No card has run this**: without
+one the graph can be made and serialised (`flow_graph`), and is refused when it is to be built.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .base import grid_shape
+from .source import BatchFlow
+
+LIBRARY = "libnvidia-opticalflow.so.1"
+"""The driver's library of the engine; containers have it only with the capability "video"."""
+Preset = Literal["slow", "medium", "fast"]
+_PRESETS: dict[Preset, float] = {"slow": 0.0, "medium": 0.5, "fast": 1.0}
+Grid = Literal[1, 2, 4]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ofa(BatchFlow):
+    """The engine's flow, averaged over cells of about `cell` x `cell` pixels; on CUDA only, and never chosen by "auto".
+
+    preset: the engine's, "slow" is the most exact. grid: the pixels on a side of what gets a vector; 1 and 2 need an
+    Ampere card or a later one. Raises ValueError where a loader's device has no engine that can be used.
+    """
+
+    cell: int = 8
+    preset: Preset = "slow"
+    grid: Grid = 4
+
+    def __post_init__(self) -> None:
+        grid_shape(self.cell, self.cell, self.cell)
+        if self.preset not in _PRESETS:
+            raise ValueError(f"preset is one of {', '.join(_PRESETS)}, got {self.preset!r}")
+        if self.grid not in get_args(Grid):
+            raise ValueError(f"grid is one of {', '.join(map(str, get_args(Grid)))} pixels, got {self.grid}")
+
+    @property
+    def title(self) -> str:
+        """Its name on pages."""
+        return "the card's optical-flow engine"
+
+    def missing(self, device: torch.device) -> str | None:
+        """It needs a CUDA device, DALI and the driver's library."""
+        if device.type != "cuda":
+            return f"the optical-flow engine is part of a card, and the device is {device.type!r}"
+        if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
+            return "it needs DALI: pip install 'maskstream[gpu]' (CUDA 13) or 'maskstream[gpu-cu12]'"
+        try:
+            ctypes.CDLL(LIBRARY)
+        except OSError:
+            return f"{LIBRARY} cannot be loaded (containers have it with the driver capability 'video')"
+        return None
+
+    def of_clips(self, clips: Tensor) -> Tensor:
+        """The backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`."""
+        if reason := self.missing(clips.device):
+            raise ValueError(f"flow={self}: {reason}; use flow='lk'")
+        pipeline = flow_pipeline(len(clips), self.preset, self.grid, clips.device.index or 0)
+        (output,) = pipeline.run(clips=list(clips.contiguous()))
+        dense = _to_torch(output.as_tensor(), clips.device).flatten(0, 1).movedim(3, 1)
+        cells = interpolate(dense, grid_shape(*clips.shape[2:4], self.cell), mode="area")
+        return torch.unflatten(cells, 0, (len(clips), clips.shape[1] - 1))
+
+
+def flow_graph(batch_size: int, preset: Preset, grid: Grid, device_id: int | None) -> Any:
+    """The DALI pipeline from clips on the card, uint8 (T, H, W, 3), to their flow (T-1, ceil(H / grid), ceil(W / grid),
+    2) in pixels, float32. It is not built yet; without a `device_id` it can be serialised, and not built.
+    """
+    import nvidia.dali
+    import nvidia.dali.fn
+
+    dali: Any = nvidia.dali  # typed as Any, because DALI is only partly annotated
+    pipeline = dali.Pipeline(batch_size=batch_size, num_threads=1, device_id=device_id, prefetch_queue_depth=1)
+    with pipeline:
+        clips = dali.fn.external_source(name="clips", device="gpu", dtype=dali.types.UINT8, ndim=4, layout="FHWC")
+        flow = dali.fn.optical_flow(clips, device="gpu", preset=_PRESETS[preset], output_grid=grid)
+        pipeline.set_outputs(flow)
+    return pipeline
+
+
+@lru_cache(maxsize=4)
+def flow_pipeline(batch_size: int, preset: Preset, grid: Grid, device_id: int) -> Any:
+    """The graph of `flow_graph` on a card, built and kept."""
+    pipeline = flow_graph(batch_size, preset, grid, device_id)
+    pipeline.build()
+    return pipeline
+
+
+def _to_torch(source: Any, device: torch.device) -> Tensor:
+    """A copy of DALI's floats on the device, after which DALI may use its memory again."""
+    import nvidia.dali.plugin.pytorch
+
+    plugin: Any = nvidia.dali.plugin.pytorch
+    made = torch.empty(tuple(source.shape()), dtype=torch.float32, device=device)
+    stream = torch.cuda.current_stream(device)
+    plugin.feed_ndarray(source, made, cuda_stream=stream)
+    stream.synchronize()
+    return made
