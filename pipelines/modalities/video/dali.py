@@ -201,10 +201,12 @@ def on_dali(
     sampler: VideoSampler,
     device: torch.device,
     threads: int,
+    formats: frozenset[str] | None = None,
 ) -> Source[ClipRequest, PackedDraft, PackedBatch, VideoBatch]:
     """The source of `sampler`, decoded by DALI on `device`. A BatchFlow computes flow of DALI's pixels.
 
-    The backend is part of the identity, since pixels differ from the CPU's.
+    formats: those that DALI decodes, by default all that it can; threads decode the others. Both are part of the
+    identity, since pixels differ from the CPU's.
 
     Errors: ValueError for what `unsuited` names.
     """
@@ -212,10 +214,14 @@ def on_dali(
         raise ValueError(f"backend='dali': {reason}; use backend='cpu'")
     decoding = DaliFinish(sampler, threads)
     return Source(
-        sampler=PackingSampler(inner=sampler, device=device.type),
+        sampler=PackingSampler(inner=sampler, device=device.type, formats=formats),
         finish=decoding if sampler.flow is None else Composed(decoding, cpu.finish),
         samples=cpu.samples,
-        identity={**cpu.identity, "backend": "dali"},
+        identity={
+            **cpu.identity,
+            "backend": "dali",
+            **({} if formats is None else {"decoded_by_dali": sorted(formats)}),
+        },
         visible=cpu.visible,
         form={**cpu.form, "backend": "dali"},
     )

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, Unpack, get_args
 
+import torch
+
 from ....shards.config import NOT_IDENTITY
 from ....shards.format.component import component_of
 from ...augment import Augmentation, CenterCrop, MultiScaleCrop
@@ -25,6 +27,7 @@ from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import VideoBatch
 from .clip import VideoClip, aligned
+from .decoders import faster_with_dali
 from .flow import flow_source
 from .flow_finish import FlowFinish
 from .packing import unsuited
@@ -48,9 +51,11 @@ class VideoData(DataConfig[VideoBatch]):
     one. fields: other values of a sample for `batch.fields` (see fields.py). backend: the decoder; "auto" is DALI on a
     CUDA device if `make gpu` has passed on this card and found DALI to be the fastest, DALI decodes the shards' codecs,
     and neither a SampleFlow nor colour jitter is used; else the CPU. The log says which and why. DALI's pixels differ
-    from the CPU's by a level or two, so it is part of the identity. output: "yuv" hands cropped YUV planes to the
-    device, which resizes and converts them (yuv.py): less work for CPUs, less to copy; pixels differ from those of
-    "rgb" by at most 2 levels, so it is part of the identity.
+    from the CPU's by a level or two, so it is part of the identity. decoders: a file of `maskstream bench --decode`
+    (decoders.py), by default this user's; if it has speeds of this machine, "auto" gives DALI the formats that it
+    decodes faster, and these are part of the identity. output: "yuv" hands cropped YUV planes to the device, which
+    resizes and converts them (yuv.py): less work for CPUs, less to copy; pixels differ from those of "rgb" by at most 2
+    levels, so it is part of the identity.
     """
 
     modality: ClassVar[str] = "video"
@@ -67,6 +72,7 @@ class VideoData(DataConfig[VideoBatch]):
     fields: Fields = ()
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
     output: Output = field(default="rgb", metadata=NOT_IDENTITY)
+    decoders: str | None = field(default=None, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         check_views(self.views)
@@ -79,6 +85,11 @@ class VideoData(DataConfig[VideoBatch]):
             raise ValueError(
                 "output='yuv' leaves the conversion to RGB to the device, where neither colour jitter nor DALI is; use "
                 "output='rgb'"
+            )
+        if self.decoders is not None and (self.backend != "auto" or self.output != "rgb"):
+            raise ValueError(
+                f"decoders={self.decoders!r} says what backend='auto' decodes with DALI to RGB; leave it out with "
+                f"backend={self.backend!r}, output={self.output!r}"
             )
         _ = self.grids
 
@@ -125,12 +136,21 @@ class VideoData(DataConfig[VideoBatch]):
         """The loader of a split."""
         split, loading = split_of(location, self.modality, options, self.loader)
         sampler = self.sampler(split)
-        if self.output == "rgb" and dali_serves(self.backend, split.device, partial(unsuited, sampler, split.device)):
+        formats = self._measured(sampler, split.device)
+        suited = partial(unsuited, sampler, split.device)
+        if self.output == "rgb" and dali_serves(self.backend, split.device, suited, formats):
             from .dali import on_dali
 
-            clips = on_dali(self._clips(split, sampler), sampler, split.device, split.threads)
+            clips = on_dali(self._clips(split, sampler), sampler, split.device, split.threads, formats)
             return Loader(with_fields(clips, split.manifest, self.fields), **loading)
         return Loader(self.source(split), **loading)
+
+    def _measured(self, sampler: VideoSampler, device: torch.device) -> frozenset[str] | None:
+        """The formats of the shards that "auto" gives to DALI; None for another backend, or if nothing was measured."""
+        if self.backend != "auto" or self.output != "rgb":
+            return None
+        codecs = sampler.manifest.components[sampler.component].words["codec"].names
+        return faster_with_dali(self.decoders, device, codecs)
 
     def _clips(self, split: Split, sampler: VideoSampler) -> Source[ClipRequest, VideoDraft, VideoBatch, VideoBatch]:
         """The source of clips without fields."""

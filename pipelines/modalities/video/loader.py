@@ -34,6 +34,7 @@ class VideoSettings(Options, total=False):
     fields: Fields
     backend: Backend
     output: Output
+    decoders: str | None
 
 
 def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:

@@ -18,7 +18,7 @@ from ....shards.media.mp4 import Int64Array, Packets, Track, read_header
 from ....shards.media.uncropped import sps_of, uncropped_header
 from ...augment.crop import Crop
 from ...decode.cpu import decode_frames, to_rgb
-from ...decode.nvdec import picture_format, refused, unusual
+from ...decode.nvdec import PictureFormat, picture_format, refused, unusual
 from ...decode.packets import wanted_packets, wanted_pts
 from .sample import ClipBytes
 
@@ -52,11 +52,17 @@ class Refusal:
     reason: str
 
 
-def encoded_clip(data: ClipBytes, numbers: Int64Array, size: tuple[int, int], device: str) -> EncodedClip | Refusal:
-    """Packs the packets needed for the frames `numbers`, or says why the decoder on `device` cannot decode them.
+def encoded_clip(
+    data: ClipBytes,
+    numbers: Int64Array,
+    size: tuple[int, int],
+    device: str,
+    formats: frozenset[str] | None = None,
+) -> EncodedClip | Refusal:
+    """Packs the packets needed for the frames `numbers`, or says why the decoder on `device` does not decode them.
 
-    size: the width and height of the video in pixels. device: "cuda" or "cpu". Raises Mp4Error if the bytes contradict
-    the index.
+    size: the width and height of the video in pixels. device: "cuda" or "cpu". formats: the formats that are decoded
+    there, as `format_name` names them; by default all that can be. Raises Mp4Error if the bytes contradict the index.
     """
     track, fragments = read_header(data.header), memoryview(data.fragments)
     packets = data.packets
@@ -72,6 +78,8 @@ def encoded_clip(data: ClipBytes, numbers: Int64Array, size: tuple[int, int], de
         return Refusal(f"a first frame that cannot be decoded ({error})")
     if reason := unusual(form):
         return Refusal(reason)
+    if formats is not None and (name := format_name(track, form)) not in formats:
+        return Refusal(f"{name}, which was not measured to be decoded faster by DALI here")
     different, order = np.unique(pts, return_inverse=True)
     return EncodedClip(
         mp4=np.frombuffer(packed(header, data.fragments, track, packets, kept), dtype=np.uint8),
@@ -83,6 +91,19 @@ def encoded_clip(data: ClipBytes, numbers: Int64Array, size: tuple[int, int], de
         standard=form.standard,
         full_range=form.full_range,
     )
+
+
+def format_name(track: Track, form: PictureFormat) -> str:
+    """The name of a format: codec and pixel format, such as "h264 yuv420p"."""
+    return f"{track.codec} {form.pixels}"
+
+
+def format_of(data: ClipBytes, numbers: Int64Array, size: tuple[int, int]) -> str:
+    """The name of a clip's format; raises DataError if its first keyframe cannot be decoded."""
+    track, fragments, packets = read_header(data.header), memoryview(data.fragments), data.packets
+    kept = wanted_packets(fragments, track, packets, wanted_pts(packets, data.first_frame, numbers))
+    kept = kept[packets.pts[kept] >= packets.pts[0]]
+    return format_name(track, picture_format(data.header, track, fragments, packets, kept, size))
 
 
 def _uncropped(header: bytes, track: Track, size: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:

@@ -58,12 +58,13 @@ class PackedDraft:
 class PackingSampler:
     """Makes the draws of the video sampler `inner`, then reads and packs clips instead of decoding them.
 
-    A clip whose format the decoder on the type of device `device` does not take is decoded here, so which of the two
-    decodes it depends on its bytes alone.
+    A clip whose format the decoder on the type of device `device` does not take, or that is not one of `formats`, is
+    decoded here, so which of the two decodes it depends on its bytes alone.
     """
 
     inner: VideoSampler
     device: str
+    formats: frozenset[str] | None = None
 
     @property
     def seed(self) -> int:
@@ -96,7 +97,7 @@ class PackingSampler:
         size = (request.video.width, request.video.height)
         with self.inner.manifest.reading(request.index, self.inner.component), stats.stage("read"):
             data = self.inner.read(request)
-            clip = encoded_clip(data, request.numbers, size, self.device)
+            clip = encoded_clip(data, request.numbers, size, self.device, self.formats)
         if isinstance(clip, Refusal):
             own = self.inner.allocate(1)
             self.inner.fill(request, own, 0, stats)

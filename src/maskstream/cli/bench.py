@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,14 @@ def bench(
         bool,
         typer.Option("--sweep", help="Try several numbers of workers and threads, SECONDS each."),
     ] = False,
+    decode: Annotated[
+        bool,
+        typer.Option("--decode", help="Video: measure which decoder is faster for each format, for backend='auto'."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --decode, the file to write [default: this user's decoders.json]", show_default=False),
+    ] = None,
     cache: Cache = None,
     cache_gb: CacheGB = 100.0,
     as_json: Json = False,
@@ -36,7 +45,8 @@ def bench(
     """Measure the loader on this machine: samples per second, bytes read, time per stage, and the bottleneck.
 
     The modality is that of the shards, and the masks are those of `preview`. Files that were read before come from the
-    page cache: to measure a disk, use data larger than memory, or drop the cache first.
+    page cache: to measure a disk, use data larger than memory, or drop the cache first. With --decode it measures
+    decoders instead and writes down which is faster, for `video_loader(backend="auto")` on this machine.
     """
     from .. import bench as loader_bench
     from ..modalities import modality_of
@@ -44,6 +54,17 @@ def bench(
 
     modality = modality_of(data)
     config = modality.data(**ctx.obj)
+    if decode:
+        from ..bench_decode import measure_decoders, show_decoders
+        from ..pipelines.modalities.video.decoders import decoders_path
+
+        to = out or decoders_path()
+        found = measure_decoders(data, config, out=to, device=device, threads=threads, for_s=seconds)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            show_decoders(found, to, console)
+        return
     storing: StoreOptions = {"cache": cache, "cache_gb": cache_gb}
     if sweep:
         result = loader_bench.sweep(

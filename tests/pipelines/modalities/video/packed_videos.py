@@ -103,8 +103,9 @@ def sampler_of(folder, **changes):
 class Fast:
     """Packs clips as the loader's threads do, and decodes on the CPU as its finish does."""
 
-    def __init__(self, sampler, threads=1, device=CPU):
-        self.packing, self.finish = PackingSampler(inner=sampler, device=device.type), DaliFinish(sampler, threads)
+    def __init__(self, sampler, threads=1, device=CPU, formats=None):
+        self.packing = PackingSampler(inner=sampler, device=device.type, formats=formats)
+        self.finish = DaliFinish(sampler, threads)
         self.device = device
 
     def packed(self, indexes, epoch=0):
