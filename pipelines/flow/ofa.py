@@ -67,10 +67,11 @@ class Ofa(BatchFlow):
         """The backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`."""
         if reason := self.missing(clips.device):
             raise ValueError(f"flow={self}: {reason}; use flow='lk'")
+        height, width = clips.shape[2:4]
         pipeline = flow_pipeline(len(clips), self.preset, self.grid, clips.device.index or 0)
         (output,) = pipeline.run(clips=list(clips.contiguous()))
         dense = _to_torch(output.as_tensor(), clips.device).flatten(0, 1).movedim(3, 1)
-        cells = interpolate(dense, grid_shape(*clips.shape[2:4], self.cell), mode="area")
+        cells = interpolate(dense, grid_shape(height, width, self.cell), mode="area")
         return torch.unflatten(cells, 0, (len(clips), clips.shape[1] - 1))
 
 
