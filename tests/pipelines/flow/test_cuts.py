@@ -11,7 +11,7 @@ import torch
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.flow import dis_flow
-from maskstream.pipelines.flow.cuts import histogram_distance, likeness, scene_cuts, stored_cuts
+from maskstream.pipelines.flow.cuts import histogram_distance, likeness, pictures, scene_cuts, shared, stored_cuts
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.preprocess.encode.video.scene_cuts import SceneCuts
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
@@ -145,6 +145,20 @@ def test_likeness_is_the_correlation_along_the_flow() -> None:
     inverse = torch.stack([clip[0, 0], 255 - clip[0, 0]])[None]
     assert likeness(inverse, true[:, :1])[0, 0] < -0.5
     assert scene_cuts(inverse, true[:, :1]).all()
+
+
+@pytest.mark.parametrize("side", [96, 224])
+def test_what_moves_too_fast_for_the_flow_is_no_cut(side: int) -> None:
+    """Frames that share a half of their places, and frames of other scenes, without any flow."""
+    shown = [cv2.resize(scene(seed, 110), (4 * side, 2 * side), interpolation=cv2.INTER_CUBIC) for seed in range(4)]
+    panned = np.stack([shown[0][9 : 9 + side, n * side // 2 : n * side // 2 + side] for n in range(5)])
+    others = np.stack([one[9 : 9 + side, :side] for one in shown])
+    still = torch.zeros(1, 4, 8, 8, 2)
+    assert likeness(torch.from_numpy(panned)[None], still).max() < 0.4
+    small = pictures(torch.from_numpy(panned)[None])[0]
+    assert shared(small[:-1], small[1:]).min() > 0.3
+    assert not scene_cuts(torch.from_numpy(panned)[None], still).any()
+    assert scene_cuts(torch.from_numpy(others)[None], still[:, :3]).all()
 
 
 def test_histograms_are_those_of_numpy() -> None:
