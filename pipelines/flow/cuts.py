@@ -119,7 +119,7 @@ def _patches(pictures: Tensor, side: int, step: int) -> tuple[Tensor, Tensor]:
     """The blocks of pictures (N, 3, h, w), each colour without its mean and all divided by the norm: (N, 3 side side,
     L); and their deviations in levels, (N, L).
     """
-    all_ = unfold(pictures, side, stride=step).unflatten(1, (3, side * side))
+    all_ = torch.unflatten(unfold(pictures, side, stride=step), 1, (3, side * side))
     centred = (all_ - all_.mean(2, keepdim=True)).flatten(1, 2)
     norm = centred.norm(dim=1, keepdim=True)
     return centred / norm.clamp(min=1e-6), norm[:, 0] / centred.shape[1] ** 0.5
