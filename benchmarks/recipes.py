@@ -42,7 +42,7 @@ EDGES = "harmonic interpolation continues the pixels at the edges of hidden toke
 WHY = {
     "dmae-tiny": f"{EDGES}, which 600 steps do not teach a student 96 wide; it is 30% better than the mean of the "
     "visible pixels",
-    "mgmae-tiny": f"{EDGES}; it is 17% better than interpolation of the tokens' colours",
+    "mgmae-tiny": f"{EDGES}; it is 15% better than interpolation of the tokens' colours",
     "mpm-tiny": "its steps are few (it had 142 mm after 500), and it learns two other tasks with them",
     "siammae-tiny": "half a second after the first frame much is still where it was; on the clips of `train`, where a "
     "copy has 0.63, the loss still fell fast (0.75 at step 200, 0.59 at the end)",
