@@ -20,6 +20,7 @@ MODALITY ?= video
 # What a demo needs beyond the package itself: extras of pyproject.toml.
 DEMO_EXTRAS_mesh  := meshes
 DEMO_EXTRAS_points := points
+DEMO_EXTRAS_trajectory := walks
 # DALI for CUDA 13 needs driver 580 or newer; without a driver none is installed.
 EXTRA   ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
              | awk -F. 'NR==1 {print ($$1 >= 580) ? "gpu" : "gpu-cu12"}')
@@ -49,7 +50,7 @@ $(VENV)/.done: pyproject.toml $(VENV)/.pip
 
 $(VENV)/.dev: $(VENV)/.done
 	@echo "installing what the tests and checks need"
-	@$(PIP) install -q --group dev -e '.[archives,audio,meshes,metaworld,points]' && touch $@
+	@$(PIP) install -q --group dev -e '.[archives,audio,meshes,metaworld,points,walks]' && touch $@
 
 $(VENV)/.services: $(VENV)/.dev tests/services/install.sh
 	@echo "installing the servers of the tests"
@@ -70,7 +71,7 @@ $(VENV)/.extra-%: $(VENV)/.done
 setup: $(VENV)/.done  ## a virtual environment with maskstream in it
 setup-dev: $(VENV)/.dev
 
-demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video, audio, audiovisual, image, image-text, text, points, mesh, pose]: sample data to a model that learns, and its report
+demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video, audio, audiovisual, image, image-text, text, points, mesh, pose, trajectory]: sample data to a model that learns, and its report
 	$(RUN) demo $(MODALITY)
 
 shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS= AS_IS=1]: raw data to verified shards

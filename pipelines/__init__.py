@@ -56,6 +56,9 @@ from .modalities.text.batch import TextBatch
 from .modalities.text.data import TextData
 from .modalities.text.loader import text_loader
 from .modalities.text.token_scores import TokenScores
+from .modalities.trajectory.batch import TrajectoryBatch
+from .modalities.trajectory.data import TrajectoryData
+from .modalities.trajectory.loader import trajectory_loader
 from .modalities.video.batch import VideoBatch
 from .modalities.video.clip import VideoClip
 from .modalities.video.data import VideoData
@@ -107,6 +110,8 @@ __all__ = [
     "TextData",
     "TokenGrid",
     "TokenScores",
+    "TrajectoryBatch",
+    "TrajectoryData",
     "VideoBatch",
     "VideoClip",
     "VideoData",
@@ -124,5 +129,6 @@ __all__ = [
     "points_loader",
     "pose_loader",
     "text_loader",
+    "trajectory_loader",
     "video_loader",
 ]

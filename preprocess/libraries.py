@@ -29,6 +29,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "mesh": ("h5py", "numpy", "scikit-fem", "scipy", "trimesh"),
     "pose": ("numpy",),
     "text": ("numpy", "pyarrow", "tokenizers"),
+    "trajectory": ("miniworld", "numpy", "opencv-python-headless", "vizdoom"),
 }
 """The packages, besides PyAV, that decide the bytes of a modality."""
 _ALL = tuple(sorted({name for names in _PACKAGES.values() for name in names}))

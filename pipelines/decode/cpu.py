@@ -62,17 +62,19 @@ class _Decoders(threading.local):
     """The open decoders of one thread, least recently used first."""
 
     def __init__(self) -> None:
-        self.open: OrderedDict[tuple[str, bytes, bool, int], VideoCodecContext] = OrderedDict()
+        self.open: OrderedDict[tuple[str, bytes, tuple[int, int], bool, int], VideoCodecContext] = OrderedDict()
 
     def take(self, track: Track, motion_vectors: bool, most: int) -> VideoCodecContext:
         """A decoder in its initial state, removed from the pool until `give_back`; most: the most pixels of a frame."""
-        found = self.open.pop((track.codec, track.extradata, motion_vectors, most), None)
+        found = self.open.pop((track.codec, track.extradata, track.size, motion_vectors, most), None)
         if found is not None:
             return found
         context = av.CodecContext.create(DECODERS[track.codec], "r")
         if not isinstance(context, VideoCodecContext):
             raise DecodeError(f"{track.codec} is not a video codec")
         context.extradata = track.extradata or None
+        if track.size != (0, 0):
+            context.width, context.height = track.size
         context.thread_count = 1
         context.thread_type = "NONE"
         context.options = {"max_pixels": str(most)}
@@ -82,7 +84,7 @@ class _Decoders(threading.local):
 
     def give_back(self, track: Track, motion_vectors: bool, most: int, context: VideoCodecContext) -> None:
         context.flush_buffers()
-        self.open[track.codec, track.extradata, motion_vectors, most] = context
+        self.open[track.codec, track.extradata, track.size, motion_vectors, most] = context
         while len(self.open) > _DECODERS_PER_THREAD:
             self.open.popitem(last=False)
 

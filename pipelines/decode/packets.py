@@ -32,7 +32,8 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
     """The indexes (decoding order) of the packets that must be decoded for the frames shown at `pts`.
 
     In H.264, unwanted frames without references to them (nal_ref_idc 0) are left out, and so are the packets between
-    the last wanted frame and the next IDR frame. In other codecs, all packets up to the last wanted one are needed.
+    the last wanted frame and the next IDR frame. In FFV1 whose packets are all keyframes, as depth is stored, none but
+    the wanted ones are needed; in other codecs, all packets up to the last wanted one.
     Raises Mp4Error if `data` ends before the last one.
     """
     wanted = set(pts.tolist())
@@ -41,6 +42,8 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
     starts, sizes = packets.start[:last].tolist(), packets.size[:last].tolist()
     if (end := max(map(add, starts, sizes))) > len(data):
         raise Mp4Error(f"the packets needed end at byte {end}, but only {len(data)} bytes were read")
+    if track.codec == "ffv1" and bool(packets.keyframe[:last].all()):
+        return np.flatnonzero(is_wanted)
     if track.codec != "h264":
         return np.arange(last)
     length_size = (track.extradata[4] & 3) + 1

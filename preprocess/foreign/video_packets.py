@@ -19,6 +19,7 @@ from ..encode.reject import RejectError, reason_of
 from ..encode.video.fragments import mp4_writer
 from ..encode.video.source import check_length, first_video, packets_of
 
+_INDEXED = tuple(codec for codec in DECODERS if codec != "ffv1")
 _REMEDY = "make shards of it with `maskstream shards folder`"
 _EBML = b"\x1a\x45\xdf\xa3"
 _MAX_BLOCK_HEADER = 16
@@ -62,8 +63,8 @@ def demuxed_video(data: bytes) -> DemuxedVideo:
     """Demux a video. Raises RejectError if packets are missing, damaged, or stored in a form that no decoder takes."""
     with opened(data) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
-        if codec not in DECODERS:
-            raise RejectError("open", f"is {codec}; an index supports {', '.join(DECODERS)}; {_REMEDY}")
+        if codec not in _INDEXED:
+            raise RejectError("open", f"is {codec}; an index supports {', '.join(_INDEXED)}; {_REMEDY}")
         if codec in ("h264", "hevc") and (stream.codec_context.extradata or b"\0")[0] != 1:
             raise RejectError("open", f"has {codec} without a configuration record; {_REMEDY}")
         header = _header(stream)

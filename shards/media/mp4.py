@@ -20,12 +20,14 @@ from ..errors import DataError
 
 Int64Array = npt.NDArray[np.int64]
 
-_CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1"}
-_EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C"}
+_CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1", b"FFV1": "ffv1"}
+_EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C", "ffv1": b"glbl"}
 VISUAL_ENTRY_SIZE = 78
 """The bytes of a visual sample entry before its boxes (ISO 14496-12, 12.1.3)."""
+_SIZE_IN_ENTRY = 24
+"""Where width and height stand in it."""
 
-DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d"}
+DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d", "ffv1": "ffv1"}
 """FFmpeg's decoder of each codec on CPUs (FFmpeg's own AV1 decoder needs a GPU)."""
 
 
@@ -41,7 +43,10 @@ class Mp4Error(DataError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Track:
-    """The video track of a fragmented MP4: the decoder's parameters and the defaults of fragments."""
+    """The video track of a fragmented MP4: the decoder's parameters and the defaults of fragments.
+
+    size: width and height in pixels, where the decoder must know them before it opens (FFV1), else zeros.
+    """
 
     track_id: int
     codec: str
@@ -50,6 +55,7 @@ class Track:
     default_duration: int
     default_size: int
     default_flags: int
+    size: tuple[int, int] = (0, 0)
 
 
 Span = tuple[int, int]
@@ -109,7 +115,8 @@ def sample_entry(data: memoryview, stsd: Span) -> tuple[bytes, int, int]:
 
 
 def read_header(header: bytes) -> Track:
-    """The video track of `ftyp moov`. Raises Mp4Error for a codec other than H.264, HEVC, VP9 or AV1."""
+    """The video track of `ftyp moov`. Raises Mp4Error for a codec other than H.264, HEVC, VP9, AV1
+    or FFV1."""
     return _cached_header(header) if len(header) <= _CACHED_BYTES else _read_header(header)
 
 
@@ -138,6 +145,7 @@ def _read_moov(data: memoryview) -> Track:
     if codec in _EXTRADATA:
         a, b = child(data, (start + VISUAL_ENTRY_SIZE, end), _EXTRADATA[codec])
         extradata = bytes(data[a:b])
+    width, height = struct.unpack_from(">HH", data, start + _SIZE_IN_ENTRY) if codec == "ffv1" else (0, 0)
     trex, _ = child(data, moov, b"mvex", b"trex")
     track_id, _, duration, size, flags = struct.unpack_from(">IIIII", data, trex + 4)
     return Track(
@@ -148,6 +156,7 @@ def _read_moov(data: memoryview) -> Track:
         default_duration=duration,
         default_size=size,
         default_flags=flags,
+        size=(width, height),
     )
 
 

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from .array import ARRAY
+from .camera_path import CAMERA_PATH
 from .image import IMAGE
 from .member import Kind, Member
 from .mesh import MESH
@@ -19,7 +20,8 @@ from .tokens import TOKENS
 from .video import VIDEO
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (ARRAY, BYTES, IMAGE, JSON, MESH, POINTS, POSES, SOUND, TEXT, TEXTS, TOKENS, VIDEO)
+    kind.name: kind
+    for kind in (ARRAY, BYTES, CAMERA_PATH, IMAGE, JSON, MESH, POINTS, POSES, SOUND, TEXT, TEXTS, TOKENS, VIDEO)
 }
 """Kinds by name. Members of other kinds are stored too; only their checksum is verified."""
 

@@ -95,6 +95,14 @@ NUMBERS: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
         "points.npy": {"n_points": (0, -1, HUGE), "n_columns": (0, -4, HUGE), "data_offset": (-128, 0, HUGE)},
     },
     "pose": {"poses.npy": {"n_frames": (0, -1, 21, HUGE), "data_offset": (-128, 0, HUGE)}},
+    "trajectory": {
+        "camera.npy": {
+            "n_frames": (0, -1, 41, HUGE),
+            "data_offset": (-128, 0, HUGE),
+            "focal_x": (0.0, -1.0, float("nan"), float("inf")),
+        },
+        "depth.mp4": {"n_frames": (0, 41, HUGE), "width": (0, 66, 1 << 15), "gop_offset": ([], [-1], [HUGE])},
+    },
     "text": {
         "tokens.npy": {"n_tokens": (0, -1, 19, HUGE), "data_offset": (-128, 0, HUGE)},
         "words.npy": {"n_tokens": (0, 19, HUGE), "data_offset": (-128, 126, HUGE)},

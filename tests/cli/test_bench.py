@@ -21,6 +21,7 @@ SMALL = {
     "points": {"points": 64, "resolution": 16},
     "pose": {"poses": 12},
     "text": {"length": 32},
+    "trajectory": {"frames": 4, "size": 32},
     "video": {"frames": 4, "size": 32, "mask": "random"},
 }
 FEW = {"batch_size": 2, "device": "cpu"}
@@ -33,6 +34,7 @@ STAGES = {
     "points": {"read", "convert", "mask", "collate", "finish"},
     "pose": {"read", "convert", "mask", "collate", "finish"},
     "text": {"read", "convert", "mask", "collate", "finish"},
+    "trajectory": {"read", "decode", "convert", "flow", "mask", "collate", "finish"},
     "video": {"read", "decode", "convert", "flow", "mask", "collate", "finish"},
 }
 UNITS = {
@@ -44,6 +46,7 @@ UNITS = {
     "points": "clouds",
     "pose": "clips",
     "text": "texts",
+    "trajectory": "walks",
     "video": "clips",
 }
 

@@ -27,6 +27,7 @@ DEFAULTS = {
     "points": {"mask": masks.Padded(mask=masks.VoxelAware(foreground=0.95, background=0.99))},
     "pose": {"mask": masks.Joints()},
     "text": {"mask": masks.Padded(mask=masks.WholeWords(ratio=0.15))},
+    "trajectory": {"mask": masks.Tube(ratio=0.9)},
     "video": {"mask": masks.MotionGuided(ratio=0.9)},
 }
 

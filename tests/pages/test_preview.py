@@ -25,6 +25,7 @@ SMALL = {
     "points": {"points": 64, "resolution": 16},
     "pose": {"poses": 12},
     "text": {"length": 32, "packing": "row"},
+    "trajectory": {"frames": 4, "size": 32},
     "video": {"frames": 4, "size": 32, "mask": "random"},
 }
 SHOWN = 3
@@ -37,6 +38,7 @@ PICTURES = {
     "points": {f"{what} of {{}}, angle {i}": 1 for what in ("The cloud", "What the encoder sees") for i in (1, 2)},
     "pose": {},
     "text": {},
+    "trajectory": {"picture 4": 1, "seen 4": 1, "depth 4 of {}": 1},
     "video": {"picture 4": 1, "seen 4": 1, "flow 4": 1},
 }
 

@@ -27,6 +27,7 @@ from maskstream.pipelines import (
     points_loader,
     pose_loader,
     text_loader,
+    trajectory_loader,
     video_loader,
 )
 from maskstream.pipelines.augment.colour import ColourJitter
@@ -46,6 +47,7 @@ from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.source import Source
@@ -69,6 +71,7 @@ from .. import flash_and_beep
 from ..conftest import write_moving_texture
 from .modalities.mesh.small_simulations import mesh_rows, simulation
 from .modalities.mesh.small_simulations import sample as mesh_sample
+from .small_walks import trajectory_samples
 
 SHARD_SIZES = (5, 3, 7)
 SAMPLES = sum(SHARD_SIZES)
@@ -412,6 +415,19 @@ def image_text_rows(batch: Any) -> list[list[Any]]:
     return found
 
 
+TRAJECTORY: dict[str, Any] = {
+    "clip": VideoClip(frames=2, stride=4, size=32),
+    "ahead_s": 0.5,
+    "mask": masks.Tube(ratio=0.75),
+    "augment": augment.RandomResizedCrop(flip=0.5),
+    "patch": 8,
+}
+
+
+def open_trajectory(split: Path, **options: Any) -> Loader[Any]:
+    return trajectory_loader(split, **TRAJECTORY, **options)
+
+
 MODALITIES: dict[str, Modality] = {
     "audio": Modality(
         samples=audio_samples,
@@ -465,6 +481,12 @@ MODALITIES: dict[str, Modality] = {
         component="tokens.npy",
         rows=text_rows,
         encoder=text_encoder,
+    ),
+    "trajectory": Modality(
+        samples=lambda raw: trajectory_samples(raw, SAMPLES),
+        loader=open_trajectory,
+        source=TrajectoryData(**TRAJECTORY).source,
+        component="depth.mp4",
     ),
     "video": Modality(
         samples=video_samples,

@@ -70,6 +70,7 @@ CUTS = {
     ),
     "vq": ("data.size=16", "data.patch=8", "batch_size=2", *QUANTISER),
     "vqframes": ("clip.frames=2", "clip.stride=4", "clip.size=16", "batch_size=2", *QUANTISER),
+    "where2imagine": ("clip.frames=2", "clip.size=32", "data.patch=8", "batch_size=2", *SIZES),
     "mpm": ("clip.frames=12", "batch_size=2", *SIZES[1:], "model.width=16", "model.hidden=16"),
     "meshmask": (*GRAPH, "model.channels=2", "batch_size=2"),
 }

@@ -57,6 +57,8 @@ def _decoder(track: Track, most: int) -> VideoCodecContext:
     if not isinstance(context, VideoCodecContext):
         raise RejectError("check", f"{track.codec} is no video codec")
     context.extradata = track.extradata or None
+    if track.size != (0, 0):
+        context.width, context.height = track.size
     context.thread_count, context.thread_type = 1, "NONE"
     context.options = {"max_pixels": str(most)}
     return context

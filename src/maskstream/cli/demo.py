@@ -14,7 +14,8 @@ from .terminal import say
 
 def demo(
     modality: Annotated[
-        str, typer.Argument(help="video, audio, audiovisual, image, image-text, text, points, mesh or pose.")
+        str,
+        typer.Argument(help="video, audio, audiovisual, image, image-text, text, points, mesh, pose or trajectory."),
     ] = "video",
 ) -> None:
     """Make sample shards of a modality, train on them for a few minutes, and write pages about data and model.

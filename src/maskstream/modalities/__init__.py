@@ -15,10 +15,11 @@ from .mesh import MESH
 from .points import POINTS
 from .pose import POSE
 from .text import TEXT
+from .trajectory import TRAJECTORY
 from .video import VIDEO
 
 MODALITIES: dict[str, Modality] = {
-    one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT, POSE, IMAGE_TEXT)
+    one.name: one for one in (VIDEO, AUDIO, AUDIOVISUAL, POINTS, MESH, IMAGE, TEXT, POSE, IMAGE_TEXT, TRAJECTORY)
 }
 
 

@@ -41,12 +41,13 @@ def refused(name, root):
 
 
 SAMPLES = {
-    f"sample-{name}" for name in ("audio", "audiovisual", "image", "image-text", "mesh", "points", "pose", "text")
+    f"sample-{name}"
+    for name in ("audio", "audiovisual", "image", "image-text", "mesh", "points", "pose", "text", "trajectory")
 }
 FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide", "linux-doc", "openclipart"}
 FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
 FETCHED |= {"scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge", "tuxpaint-stamps"}
-FETCHED |= {"0ad", "lugaru", "metaworld", "pybullet-motions"}
+FETCHED |= {"0ad", "lugaru", "metaworld", "miniworld-walks", "pybullet-motions", "vizdoom-walks"}
 COMPUTED = {"cylinder-flow"}
 
 

@@ -1,0 +1,15 @@
+"""Datasets of walks with depth and poses."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..dataset import Dataset
+from .miniworld_walks import miniworld_walks
+from .sample_trajectory import sample_trajectory
+from .vizdoom_walks import vizdoom_walks
+
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "miniworld-walks": miniworld_walks,
+    "sample-trajectory": sample_trajectory,
+    "vizdoom-walks": vizdoom_walks,
+}

@@ -1,0 +1,15 @@
+"""A small sample set of walks: of `vizdoom-walks` one through each map of train, and two through each of val."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..dataset import Dataset
+from .vizdoom_walks import walks_through
+
+WALKS = {"train": 1, "val": 2}
+
+
+def sample_trajectory(root: Path) -> Dataset:
+    """The sample set. `root` is not used. DatasetError if vizdoom is not installed."""
+    return walks_through("sample-trajectory", root, WALKS)

@@ -1,0 +1,81 @@
+"""Poses of a camera: where it is and how it is turned, and the same seen from another pose or in a mirror.
+
+A pose is seven numbers: x, y, z in metres, then the unit quaternion w, x, y, z that turns directions of the camera into
+directions of the world. The world is right-handed with z upwards. The camera looks along its z axis; its x axis is to
+the right and its y axis downwards, as in OpenCV. A waypoint is three numbers: metres to the right, metres forward, and
+the turn to the right in radians in (-pi, pi], all along the ground as a person with the camera would say them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+POSE, WAYPOINT = 7, 3
+"""The numbers of a pose and of a waypoint."""
+_AHEAD = np.array([0.5, -0.5, 0.5, -0.5])
+"""The rotation of a level camera that looks along the x axis of the world."""
+
+
+def level_pose(place: Floats, heading: float) -> Floats:
+    """The pose of a level camera at `place` (3,); heading: radians from the world's x axis towards its y axis."""
+    turned = np.array([np.cos(heading / 2), 0.0, 0.0, np.sin(heading / 2)])
+    return np.concatenate([place, product(turned, _AHEAD)])
+
+
+def product(a: Floats, b: Floats) -> Floats:
+    """The quaternion of the rotation b and then a; both (..., 4)."""
+    aw, ax, ay, az = np.moveaxis(a, -1, 0)
+    bw, bx, by, bz = np.moveaxis(b, -1, 0)
+    return np.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        axis=-1,
+    )
+
+
+def turned(rotation: Floats, directions: Floats) -> Floats:
+    """Directions (..., 3) turned by unit quaternions (..., 4)."""
+    axis = np.cross(rotation[..., 1:], directions)
+    return directions + 2 * (rotation[..., :1] * axis + np.cross(rotation[..., 1:], axis))
+
+
+def inverse(rotation: Floats) -> Floats:
+    """The unit quaternions (..., 4) of the opposite rotations."""
+    return rotation * [1, -1, -1, -1]
+
+
+def seen_from(poses: Floats, camera: Floats) -> Floats:
+    """Poses (n, 7) on the axes of the camera at the pose `camera` (7,)."""
+    back = np.broadcast_to(inverse(camera[3:]), (len(poses), 4))
+    return np.concatenate([turned(back, poses[:, :3] - camera[:3]), product(back, poses[:, 3:])], axis=1)
+
+
+def mirrored(poses: Floats) -> Floats:
+    """Poses (n, 7) on the axes of a camera, as they are if its picture is mirrored left to right."""
+    return poses * [-1, 1, 1, 1, 1, -1, -1]
+
+
+def heading(pose: Floats) -> float:
+    """Where a camera looks along the ground: radians from the world's x axis towards its y axis."""
+    x, y, _ = turned(pose[3:], np.array([0.0, 0.0, 1.0])).tolist()
+    return float(np.arctan2(y, x))
+
+
+def waypoint(pose: Floats, camera: Floats) -> Floats:
+    """The pose (7,) as a waypoint (3,) of the camera at the pose `camera` (7,)."""
+    way, at = pose[:2] - camera[:2], heading(camera)
+    cos, sin = np.cos(at), np.sin(at)
+    right, forward = way[0] * sin - way[1] * cos, way[0] * cos + way[1] * sin
+    return np.array([right, forward, wrapped(at - heading(pose))])
+
+
+def wrapped(angle: float) -> float:
+    """An angle in radians in (-pi, pi]."""
+    return float(-((-angle + np.pi) % (2 * np.pi) - np.pi))

@@ -1,0 +1,24 @@
+"""Decoded frames of depth as numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+
+from ..errors import DataError
+
+DEPTH_FORMAT = "gray16le"
+"""FFmpeg's name of 16 bits of grey, of which each is a whole number of millimetres."""
+
+
+def depth_of(frame: VideoFrame) -> npt.NDArray[np.uint16]:
+    """Depth in millimetres along the camera's axis, 0 where it is unknown: uint16 (H, W). It shares the frame's memory.
+
+    Raises DataError for a frame of another format.
+    """
+    if frame.format.name != DEPTH_FORMAT:
+        raise DataError(f"has frames of {frame.format.name}; depth is {DEPTH_FORMAT}")
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), "<u2").reshape(-1, plane.line_size // 2)
+    return rows[: frame.height, : frame.width]

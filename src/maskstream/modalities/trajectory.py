@@ -1,0 +1,62 @@
+"""Clips of walks: colours and depth, the camera's poses, and the next waypoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..modality import Demo, Modality
+from ..pages.figures.trajectory import TrajectoryFigures
+from ..pages.report.works.trajectory import show
+from ..pipelines.modalities.data import DataConfig
+from ..pipelines.modalities.trajectory.data import TrajectoryData
+from ..preprocess.encode.trajectory.encoder import TrajectoryEncoder
+from ..shards.format.manifest import Manifest
+from ..shards.members.camera_path import CAMERA_PATH
+from ..shards.members.video import VIDEO
+from ..train.models.waypoint_model import WaypointConfig
+from ..trial import MaskArgument
+from .frames import GRID, FramesTrial
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrajectoryTrial(FramesTrial):
+    """The options for clips of walks."""
+
+    masks: ClassVar[tuple[MaskArgument, ...]] = (MaskArgument(default="tube", grid=GRID),)
+
+    def chosen(self) -> TrajectoryData:
+        """The data config of the chosen clip; a token is two frames deep, as in `frames.GRID`."""
+        return TrajectoryData(clip=self.clip(), tubelet=2)
+
+
+def figures(data: DataConfig[Any], location: str | Path) -> TrajectoryFigures:
+    """The figures of clips of walks."""
+    if not isinstance(data, TrajectoryData):
+        raise TypeError(f"figures of walks need a TrajectoryData, got {type(data).__name__}")
+    clip = data.clip
+    return TrajectoryFigures(
+        grid=data.grids["video"],
+        clip=f"{clip.frames} frames, {clip.spacing}, {clip.size} px",
+        ahead_s=data.ahead_s,
+        manifest=Manifest.load(location),
+    )
+
+
+TRAJECTORY = Modality(
+    name="trajectory",
+    unit="walk",
+    units="walks",
+    kinds=(VIDEO.name, CAMERA_PATH.name),
+    encoder=TrajectoryEncoder,
+    trial=TrajectoryTrial,
+    figures=figures,
+    works={WaypointConfig: show},
+    demo=Demo(recipe="where2imagine-tiny"),
+    stages={
+        "decode": ("Decoding", "depth=False, a larger stride, or more cores would help"),
+        "convert": ("Conversion to RGB and to metres", "a smaller output, or more cores would help"),
+        "mask": ("Drawing masks", "a simpler mask, or more worker processes would help"),
+    },
+)

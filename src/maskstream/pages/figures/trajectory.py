@@ -1,0 +1,151 @@
+"""Figures of walks: the frames with their depth, what the encoder sees, and the walk from above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from ...pipelines.modalities.trajectory.batch import TrajectoryBatch
+from ...pipelines.modalities.trajectory.sample import CAMERA
+from ...pipelines.modalities.video.batch import VideoBatch
+from ...shards.format.manifest import Manifest
+from ...shards.media.camera_pose import mirrored, seen_from
+from ...shards.media.npy import read_npy
+from .card import Card, Picture, Pictures
+from .from_above import from_above
+from .pictures import Grid, UInt8, data_uri
+from .strokes import Floats
+from .video import VideoFigures
+
+FARTHEST_M = 10.0
+"""Where the colours of depth end."""
+SHOWN_FRAMES = 4
+"""As many frames of a clip at most stand beside its walk."""
+_HIGH_M, _LOW_M = 0.6, 0.7
+"""How far above and below the camera what stands around is."""
+_POINTS = 1500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrajectoryFigures:
+    """Of clips of walks whose tokens are those of `grid`. manifest: where whole walks are read from, for pages."""
+
+    grid: Grid
+    manifest: Manifest
+    clip: str = ""
+    ahead_s: float = 2.0
+
+    def about(self, batch: TrajectoryBatch) -> tuple[str, dict[str, str]]:
+        """How clips are made, and into which tokens they are cut."""
+        lede, facts = self._video.about(_video(batch))
+        more = (
+            " Depth has the same frames, crops and masks. A walk is seen from above, with the camera of the clip's "
+            "last frame at the cross, looking upwards."
+        )
+        return lede + more, {"clip": facts["clip"], "waypoint": f"{self.ahead_s:g} s after the last frame"}
+
+    def sample(self, batch: TrajectoryBatch, i: int) -> Card:
+        """Frames, what the encoder sees of them, depth, and the whole walk from above."""
+        card = self._video.sample(_video(batch), i)
+        depth = () if batch.depth is None else (_depths(batch, i),)
+        above = from_above(
+            clip=_places(batch, i),
+            waypoint=batch.waypoint[i].tolist(),
+            walk=self._walk(batch, i),
+            around=_around(batch, i),
+            alt=f"walk of {batch.key[i]} from above",
+        )
+        missing = tuple(one for one in card.missing if "flow" not in one)
+        return replace(card, figures=(*card.figures, *depth, above), missing=missing, label=None)
+
+    def compared(self, batch: TrajectoryBatch, made: TrajectoryBatch, i: int) -> Card:
+        """The clip from above with the true waypoint and the model's, beside its frames."""
+        true, own = batch.waypoint[i], made.waypoint[i]
+        off_m = float((own[:2] - true[:2]).norm())
+        above = from_above(
+            clip=_places(batch, i),
+            waypoint=true.tolist(),
+            made=own.tolist(),
+            around=_around(batch, i),
+            alt=f"waypoints of {batch.key[i]} from above",
+        )
+        figures = (_frames(batch, i), *(() if batch.depth is None else (_depths(batch, i),)), above)
+        return Card(key=batch.key[i], words=f"{off_m:.2f} m off, {self.ahead_s:g} s ahead", figures=figures)
+
+    @property
+    def _video(self) -> VideoFigures:
+        return VideoFigures(grid=self.grid, clip=self.clip)
+
+    def _walk(self, batch: TrajectoryBatch, i: int) -> Floats | None:
+        """The places (n, 2) of the whole walk; None if the split does not have it."""
+        index = next((n for n in range(len(self.manifest)) if self.manifest.key(n) == batch.key[i]), None)
+        if index is None:
+            return None
+        (data,) = self.manifest.store.read_many((self.manifest.member(index, CAMERA),))
+        path, times = read_npy(data), batch.pts_s[i].numpy()
+        now = round(float(times[-1]) * self.manifest.video(index, "mp4").fps)
+        seen = seen_from(path, path[now])
+        ways = [seen, mirrored(seen)]
+        first = round(float(times[0]) * self.manifest.video(index, "mp4").fps)
+        wanted = batch.pose[i, 0, :3].double().numpy()
+        return _flat(min(ways, key=lambda way: float(np.linalg.norm(way[first, :3] - wanted))))
+
+
+def _video(batch: TrajectoryBatch) -> VideoBatch:
+    """The colours of a batch."""
+    return VideoBatch(
+        video=batch.video, mask=batch.mask, flow=None, pts_s=batch.pts_s, label=batch.label, key=batch.key
+    )
+
+
+def _flat(poses: Floats) -> Floats:
+    """The places of poses (n, 7) on a level camera's axes: right and forward."""
+    return poses[:, [0, 2]]
+
+
+def _places(batch: TrajectoryBatch, i: int) -> Floats:
+    return _flat(batch.pose[i].double().numpy())
+
+
+def _around(batch: TrajectoryBatch, i: int) -> Floats | None:
+    """The places (n, 2) of what the depth of the last frame shows between knees and head."""
+    if batch.depth is None:
+        return None
+    depth, (fx, fy, cx, cy) = batch.depth[i, -1].double().numpy(), batch.lens[i].tolist()
+    rows, columns = np.indices(depth.shape) + 0.5
+    right, down = (columns - cx) / fx * depth, (rows - cy) / fy * depth
+    kept = (depth > 0) & (down > -_HIGH_M) & (down < _LOW_M)
+    found = np.stack([right[kept], depth[kept]], axis=1)
+    return found[:: max(len(found) // _POINTS, 1)]
+
+
+def _spread(batch: TrajectoryBatch) -> list[int]:
+    """The frames of a clip that are drawn."""
+    spread = np.linspace(0, batch.video.shape[1] - 1, SHOWN_FRAMES).round().tolist()
+    return sorted({int(frame) for frame in spread})
+
+
+def _frames(batch: TrajectoryBatch, i: int) -> Pictures:
+    pictures = [_picture(batch.video[i, t].numpy(), batch, i, t, "frame") for t in _spread(batch)]
+    return Pictures(items=tuple(pictures), across=len(pictures), title="Frames", words="The last one is now.")
+
+
+def _depths(batch: TrajectoryBatch, i: int) -> Pictures:
+    assert batch.depth is not None
+    pictures = [_picture(_coloured(batch.depth[i, t].numpy()), batch, i, t, "depth") for t in _spread(batch)]
+    words = "Metres along the camera's axis; black where it is unknown."
+    return Pictures(items=tuple(pictures), across=len(pictures), title="Depth", words=words, scale=(0.0, FARTHEST_M))
+
+
+def _picture(pixels: UInt8, batch: TrajectoryBatch, i: int, t: int, word: str) -> Picture:
+    caption = f"{float(batch.pts_s[i, t]):.2f} s"
+    return Picture(uri=data_uri(pixels), alt=f"{word} {t + 1} of {batch.key[i]}", caption=caption)
+
+
+def _coloured(depth: Floats) -> UInt8:
+    """Depth (H, W) in metres in viridis, RGB."""
+    level = np.clip(255 * depth / FARTHEST_M, 0, 255).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    return np.where(depth[..., None] > 0, colours, 0).astype(np.uint8)

@@ -1,0 +1,140 @@
+"""The model of where a walk goes next: from clips of colours and depth to the waypoint, as ImagineNav's Where2Imagine.
+
+ImagineNav (Zhao et al., ICLR 2025) lets a vision-language model choose among imagined views; Where2Imagine learns, from
+how people walk, at which relative waypoint the next view is to be imagined. No code or sizes of it were found, so this
+is its task with a network of our own: a vision transformer whose tokens are cubes of colours and depth together, and a
+linear head on a class token that gives metres to the right, metres forward, and sine and cosine of the turn.
+
+Shapes: B clips, N tokens, V of them visible, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ...pipelines.modalities.data import DataConfig
+from ...pipelines.modalities.trajectory.batch import TrajectoryBatch
+from ...pipelines.modalities.trajectory.data import TrajectoryData
+from ...shards.media.camera_pose import POSE
+from ..core.init import init_linear
+from ..core.losses import Losses, weighted, widened
+from ..core.model import Grids, Model, ModelConfig
+from ..core.positions import Positions, grid_positions
+from ..core.select import gather_tokens
+from ..core.stacks import Stack
+from ..tokens.video import VideoTokens
+
+PACE_M_S = 1.2
+"""The pace in metres a second by which places are scaled, so that the head's outputs are near 1."""
+_FAR_M = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaypointConfig(ModelConfig[TrajectoryBatch]):
+    """The sizes; the defaults are those of ViT-S.
+
+    depths: whether depth is read beside colours. motion: whether the poses of the clip's frames are read too, as an
+    odometer gives them. ahead_s: how far ahead the waypoint is, as in the data. turn_share: the share of the turn's
+    error, in radians, beside that of the place, in metres.
+    """
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: int = 4
+    depths: bool = True
+    motion: bool = False
+    ahead_s: float = 2.0
+    turn_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.mlp_ratio) < 1 or self.width % self.heads or self.width % 4:
+            raise ValueError(f"all sizes must be at least 1 and width a multiple of heads and of 4, got {self}")
+        if self.turn_share < 0:
+            raise ValueError(f"turn_share must be at least 0, got {self.turn_share}")
+
+    def check(self, data: DataConfig[TrajectoryBatch]) -> None:
+        """ValueError unless the data have the depth and the waypoints that the model is for."""
+        if not isinstance(data, TrajectoryData):
+            return
+        if self.depths and not data.depth:
+            raise ValueError("the model reads depth, and the data have depth=False; set model.depths=False")
+        if self.ahead_s != data.ahead_s:
+            raise ValueError(f"model.ahead_s={self.ahead_s} is not data.ahead_s={data.ahead_s}; set both")
+
+    def make(self, grids: Grids) -> WaypointModel:
+        """See ModelConfig."""
+        return WaypointModel(self, grids)
+
+
+class WaypointModel(Model[TrajectoryBatch]):
+    """The model, on the grid "video" (t, h, w). Where a batch has a mask, it sees the visible tokens alone."""
+
+    def __init__(self, config: WaypointConfig, grids: Grids) -> None:
+        super().__init__(config, grids)
+        self.config = config
+        grid = grids["video"]
+        self.tokens = VideoTokens(grid, places="grid")
+        self.colour = nn.Linear(self.tokens.n_inputs, config.width)
+        self.deep = nn.Linear(2 * self.tokens.n_pixels, config.width) if config.depths else None
+        self.motion = nn.Linear(POSE * self.tokens.extent[0], config.width) if config.motion else None
+        self.positions = Positions([grid_positions(grid.shape, config.width)])
+        self.class_token = nn.Parameter(torch.empty(config.width).normal_(std=0.02))
+        self.stack = Stack(config.depth, config.width, config.heads, config.mlp_ratio)
+        self.head = nn.Linear(config.width, 4)
+        init_linear(self)
+        nn.init.normal_(self.head.weight, std=0.01)
+        with torch.no_grad():  # first predictions are near a walk straight on
+            self.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 1.0]))
+
+    def loss(self, batch: TrajectoryBatch) -> Losses:
+        """The mean distance of predicted and true places in metres, and the mean angle between the turns in radians."""
+        made, true = self._outputs(batch), widened(batch.waypoint)
+        weight = torch.ones_like(true[:, 0]) if batch.weight is None else batch.weight
+        place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
+        turned = torch.stack([true[:, 2].sin(), true[:, 2].cos()], dim=1)
+        unit = nn.functional.normalize(made[:, 2:], dim=1)
+        cross = unit[:, 0] * turned[:, 1] - unit[:, 1] * turned[:, 0]
+        angle = torch.atan2(cross, (unit * turned).sum(dim=1)).abs()
+        return Losses(parts={"place": weighted(place, weight), "turn": weighted(angle, weight, self.config.turn_share)})
+
+    def reconstructed(self, batch: TrajectoryBatch) -> TrajectoryBatch:
+        """The batch with the predicted waypoints."""
+        return replace(batch, waypoint=self.waypoints(batch))
+
+    def waypoints(self, batch: TrajectoryBatch) -> Tensor:
+        """Predicted waypoints, float32 (B, 3), as in `TrajectoryBatch`."""
+        made = self._outputs(batch)
+        return torch.cat([made[:, :2], torch.atan2(made[:, 2], made[:, 3])[:, None]], dim=1)
+
+    def _outputs(self, batch: TrajectoryBatch) -> Tensor:
+        """Places in metres, and sines and cosines of the turns, not normalised: float32 (B, 4)."""
+        index = None if batch.mask is None else batch.mask.visible
+        cubes = self.tokens.split(batch.video)
+        x = self.colour(self.tokens.inputs(cubes if index is None else gather_tokens(cubes, index)))
+        if self.deep is not None:
+            if batch.depth is None:
+                raise ValueError("the batch has no depth, and this model reads it; give the loader depth=True")
+            depths = self._depths(batch.depth)
+            x = x + self.deep(depths if index is None else gather_tokens(depths, index))
+        positions = self.positions()
+        x = x + (positions if index is None else positions[index])
+        first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
+        if self.motion is not None:
+            first = first + self.motion(batch.pose.flatten(1))[:, None]
+        out = widened(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
+        reach = PACE_M_S * self.config.ahead_s
+        return out * out.new_tensor([reach, reach, 1.0, 1.0])
+
+    def _depths(self, depth: Tensor) -> Tensor:
+        """Cubes of depth (B, N, 2 pixels): how near it is, from 0 at 10 m and more to 1, and whether it is known."""
+        (t, h, w), (pt, ph, pw) = self.tokens.grid, self.tokens.patch
+        near = 1 - torch.log1p(depth.clamp(max=_FAR_M)) / torch.log1p(depth.new_tensor(_FAR_M))
+        known = (depth > 0).to(depth.dtype)
+        both = torch.stack([near * known, known], dim=1)
+        cubes = both.reshape(-1, 2, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        return cubes.reshape(-1, t * h * w, 2 * pt * ph * pw)
