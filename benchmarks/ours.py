@@ -57,6 +57,7 @@ def readers_of(manifest: Manifest) -> list[Reader]:
         readers += [
             _maskstream("maskstream+tube", sampler_of(manifest, Tube()), "uint8"),
             _maskstream("maskstream+motion-guided", sampler_of(manifest, MotionGuided()), "uint8"),
+            _planes(replace(sampler_of(manifest), output="yuv")),
             _loader(manifest),
         ]
     return readers
@@ -100,6 +101,17 @@ def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
         return pixels
 
     return Reader(name=name, output=output, run=run)
+
+
+def _planes(sampler: VideoSampler) -> Reader:
+    """maskstream with output="yuv": cropped planes, joined in a batch of one clip each, as a device gets them."""
+
+    def read(clip: Clip) -> None:
+        request, draft = sampler.request(Wanted(index=clip.index, epoch=clip.epoch)), sampler.allocate(1)
+        sampler.fill(request, draft, 0, Stats())
+        sampler.join(draft)
+
+    return Reader(name="maskstream", output="yuv", run=each(read), comparable=False)
 
 
 def _loader(manifest: Manifest) -> Reader:

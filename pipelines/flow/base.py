@@ -24,12 +24,15 @@ class Flow(Movable):
     vectors: float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
     p + vectors[:, t] of frame t. (h, w) is the flow's own grid; cell (i, j) covers a 1/h x 1/w part of the frame.
     valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled in from elsewhere, and
-    everywhere at a cut. cuts: bool (B, T-1), whether a scene ends between the frames of a pair (cuts.py).
+    everywhere at a cut. cuts: bool (B, T-1), whether a scene ends between the frames of a pair (cuts.py). confidence:
+    float32 (B, T-1, h, w) in [0, 1], how well the flow explains each cell, 0 where none is valid (confidence.py); None
+    unless the source was asked for it.
     """
 
     vectors: Tensor
     valid: Tensor
     cuts: Tensor
+    confidence: Tensor | None = None
 
 
 class ClipFlow(NamedTuple):
@@ -37,17 +40,23 @@ class ClipFlow(NamedTuple):
 
     vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
     p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` was filled in. cuts: bool (T-1,), whether
-    a scene ends between the frames of a pair; `of_clip` of a source leaves it out, and the loader adds it.
+    a scene ends between the frames of a pair; `of_clip` of a source leaves it out, and the loader adds it. confidence:
+    float32 (T-1, h, w) or None.
     """
 
     vectors: npt.NDArray[np.float32]
     valid: npt.NDArray[np.bool_]
     cuts: npt.NDArray[np.bool_] | None = None
+    confidence: npt.NDArray[np.float32] | None = None
 
 
 def with_cuts(flow: ClipFlow, cuts: npt.NDArray[np.bool_]) -> ClipFlow:
     """The flow with its cuts, at which no vector is valid."""
-    return ClipFlow(flow.vectors, flow.valid & ~cuts[:, None, None] if cuts.any() else flow.valid, cuts)
+    if not cuts.any():
+        return flow._replace(cuts=cuts)
+    uncut = ~cuts[:, None, None]
+    confidence = None if flow.confidence is None else flow.confidence * uncut
+    return ClipFlow(flow.vectors, flow.valid & uncut, cuts, confidence)
 
 
 def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
@@ -57,10 +66,12 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
             f"the clips of a batch have flow of the shapes {', '.join(map(str, sorted(shapes)))}; give all of them, "
             "and all parts of a mixture, a source with the same grid"
         )
+    known = [clip.confidence for clip in clips if clip.confidence is not None]
     return Flow(
         vectors=torch.from_numpy(np.stack([clip.vectors for clip in clips])),
         valid=torch.from_numpy(np.stack([clip.valid for clip in clips])),
         cuts=torch.from_numpy(np.stack([_cuts_of(clip) for clip in clips])),
+        confidence=torch.from_numpy(np.stack(known)) if len(known) == len(clips) else None,
     )
 
 

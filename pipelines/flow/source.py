@@ -21,6 +21,7 @@ from ...shards.config import Config
 from ..augment.crop import Crop
 from .base import ClipFlow, grid_shape
 from .codec import STRIDES, VANISHED, Motion, codec_flow, steps_between, trail
+from .confidence import confidence
 from .cuts import clip_cuts, stored_cuts
 from .dis import Preset, check_search, dis_flow
 
@@ -108,12 +109,14 @@ class Codec(SampleFlow):
     """The motion vectors of the stream (see codec.py), in cells of about `cell` x `cell` pixels.
 
     At strides of 8 and 12 the vectors of two and three frames are joined. A clip whose frames were not predicted from
-    each other gets DIS flow, and so does a pair that has neither vectors nor stored flow.
+    each other gets DIS flow, and so does a pair that has neither vectors nor stored flow. confidence: whether to say of
+    each cell how well its flow explains it (`Flow.confidence`), for which all pixels are fetched along the flow.
     """
 
     version: ClassVar[int] = 2  # 2: GOPs have flow into them, strides of 8 and 12
 
     cell: int = 8
+    confidence: bool = False
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
@@ -154,8 +157,13 @@ class Codec(SampleFlow):
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
         """The flow of one view."""
         steps = steps_between(clip.frames)
-        if not steps:
-            return dis_flow(clip.pixels, cell=self.cell)
+        found = self._joined(clip, steps) if steps else dis_flow(clip.pixels, cell=self.cell)
+        if not self.confidence:
+            return found
+        return found._replace(confidence=confidence(clip.pixels, found.vectors, found.valid))
+
+    def _joined(self, clip: DecodedClip, steps: int) -> ClipFlow:
+        """The flow of one view whose frames `steps` vectors lead from one to the one before."""
         return codec_flow(
             trail(clip.frames, clip.vectors, steps),
             clip.crop,

@@ -9,6 +9,8 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
+from .stats import Stats
+
 
 class Movable:
     """A dataclass of tensors, nested dataclasses and dicts; each method maps all tensors and keeps other values."""
@@ -88,9 +90,8 @@ class Batch(Movable):
     def __len__(self) -> int:
         return len(self.key)
 
-    def scene_cuts(self) -> int:
-        """The number of scene cuts in its clips, as far as its loader looks for them."""
-        return 0
+    def count_in(self, stats: Stats) -> None:
+        """Adds what its loader found in it to the stats; by default nothing."""
 
     def weighted(self, weight: Tensor) -> Self:
         """The batch with the targets of each sample's masks weighted by `weight`, float32 (B / views,)."""

@@ -57,7 +57,7 @@ class Delivery(Generic[RequestT, DraftT, HostT, BatchT]):
             try:
                 with made.stats.stage("finish"):
                     batch = self.finish(moved, self.device)
-                made.stats.cuts += batch.scene_cuts()
+                batch.count_in(made.stats)
                 return batch, made.stats
             except BadRowsError as error:
                 made = self.maker.remade(plan, made, error.rows)

@@ -12,6 +12,7 @@ from ...flow.base import Flow
 from ...masks.core.batch import MaskBatch
 from ...masks.core.draw import Draw
 from ...stream.batch import Batch
+from ...stream.stats import Stats
 from .plane_batch import PlaneBatch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,6 +40,17 @@ class VideoBatch(Batch):
     def scene_cuts(self) -> int:
         """The number of scene cuts in its clips; 0 without flow."""
         return 0 if self.flow is None else int(self.flow.cuts.sum())
+
+    def count_in(self, stats: Stats) -> None:
+        """Adds its cuts, the cells of its flow, those with a vector, and their confidence."""
+        if self.flow is None:
+            return
+        stats.cuts += self.scene_cuts()
+        stats.flow_cells += self.flow.valid.numel()
+        stats.valid_cells += int(self.flow.valid.sum())
+        if self.flow.confidence is not None:
+            stats.judged_cells += self.flow.confidence.numel()
+            stats.confidence += float(self.flow.confidence.sum())
 
     def pixel_values(
         self,

@@ -10,7 +10,8 @@ import torch
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import CenterCrop
-from maskstream.pipelines.flow import dis_flow
+from maskstream.pipelines.flow import Codec, dis_flow
+from maskstream.pipelines.flow.confidence import confidence
 from maskstream.pipelines.flow.cuts import histogram_distance, likeness, pictures, scene_cuts, shared, stored_cuts
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.preprocess.encode.video.scene_cuts import SceneCuts
@@ -126,6 +127,23 @@ def test_tokens_do_not_repeat_across_a_cut(joined: Path, source: str) -> None:
         shares[restart] = np.mean(repeated)
     assert shares[True] < 0.4
     assert shares[True] < shares[False] - 0.05
+
+
+def test_confidence_of_each_cell_stands_in_batch_and_stats(joined: Path) -> None:
+    batch, stats = batch_of(joined, flow=Codec(confidence=True))
+    flow = batch.flow
+    assert flow.confidence.shape == flow.valid.shape
+    assert not flow.confidence[~flow.valid].any()
+    for clip, own in enumerate(flow.confidence.numpy()):
+        expected = confidence(batch.video[clip].numpy(), flow.vectors[clip].numpy(), flow.valid[clip].numpy())
+        np.testing.assert_allclose(own, expected, atol=1e-6)
+    assert flow.confidence[flow.valid].mean() > 0.7
+    assert stats["flow_coverage"] == pytest.approx(float(flow.valid.float().mean()), abs=1e-5)
+    assert stats["flow_confidence"] == pytest.approx(float(flow.confidence.mean()), abs=1e-5)
+    plain, stats = batch_of(joined, flow="codec")
+    assert plain.flow.confidence is None
+    assert (stats["flow_confidence"], stats["flow_coverage"]) == (None, pytest.approx(0.9, abs=0.1))
+    assert torch.equal(plain.flow.vectors, flow.vectors)
 
 
 def test_flow_without_a_mask_has_cuts_too(joined: Path) -> None:
