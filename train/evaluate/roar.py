@@ -30,6 +30,7 @@ from ...pipelines.modalities.text.data import TextData
 from ...pipelines.modalities.text.token_scores import TokenScores
 from ...shards.config import Json
 from ...shards.format.dataset import read_dataset_json
+from ...shards.format.manifest import Manifest
 from ...shards.stores.publish import publish
 from ..core.export import load_model
 from ..core.recipe import Recipe
@@ -263,7 +264,9 @@ class _Compared:
 
     def tests(self, data: Any) -> Iterator[TextBatch]:
         """The test texts that are measured, with a label each."""
-        for batch in batches(data, self.test, size=_AT_ONCE, samples=self.samples, shuffle=True):
+        n = min(len(Manifest.load(self.test)), self.samples)
+        size = min(n, _AT_ONCE)
+        for batch in batches(data, self.test, size=size, samples=n // size * size, shuffle=True):
             if (batch.label < 0).any():
                 raise ValueError(f"{self.test} has texts without a label; ROAR needs one for each")
             yield batch

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from ...pipelines.modalities.text.batch import TextBatch
 from ...pipelines.modalities.text.data import TextData
+from ...shards.format.manifest import Manifest
 from ..models.text_classifier import TextClassifier
 from .held_out import HeldOut, Score, batches, trained_on
 
@@ -55,14 +56,13 @@ def held_out(config: TextData, model: TextClassifier, data: str | Path) -> HeldO
     """
     plain = replace(config, mask=None, scores=None, fields=())
     classes = model.settings.most_labels or 0
-    known = batches(plain, trained_on(data), size=_AT_ONCE, samples=COUNTED, shuffle=True)
-    counts = IdsByClass.of(known, classes, model.vocabulary)
+    counts = IdsByClass.of(_shuffled(plain, trained_on(data), COUNTED), classes, model.vocabulary)
     labels: list[int] = []
     found: list[int] = []
     counted: list[int] = []
     loss = 0.0
     with torch.inference_mode():
-        for batch in batches(plain, data, size=_AT_ONCE, samples=MEASURED, shuffle=True):
+        for batch in _shuffled(plain, data, MEASURED):
             real = batch.label >= 0
             scores = model.scores(batch)[real]
             loss += float(F.cross_entropy(scores, batch.label[real], reduction="sum"))
@@ -90,6 +90,13 @@ def held_out(config: TextData, model: TextClassifier, data: str | Path) -> HeldO
         baseline_loss=float(-np.log(frequency)[labels].mean()),
         score=Score(name="right classes, per cent", value=own, baselines=guesses, lower_is_better=False),
     )
+
+
+def _shuffled(config: TextData, data: str | Path, most: int) -> Iterable[TextBatch]:
+    """Up to `most` shuffled texts of a split in whole batches, the same each time."""
+    n = min(len(Manifest.load(data)), most)
+    size = min(n, _AT_ONCE)
+    return batches(config, data, size=size, samples=n // size * size, shuffle=True)
 
 
 def _right(guesses: list[int], labels: list[int]) -> float:
