@@ -60,6 +60,7 @@ SETS = {
     "vqa-tiny": "easy-vqa",
     "roar-lstm-tiny": "vader",
     "roar-roberta-tiny": "vader",
+    "spiking-mst-tiny": "fashion-mnist",
 }
 """The recipes that have another set than the sample set of their modality: futures need clips in which much moves,
 answers need questions, classifiers need labels.

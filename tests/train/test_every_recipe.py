@@ -56,6 +56,10 @@ CUTS = {
     "pointmae": (*GROUPS, "model.width=24", "model.depth=1", "model.heads=2", "model.decoder_depth=1"),
     "m3ae": (*PAIRS, *DECODER, "model.image_layer=1"),
     "vqa": PAIRS,
+    "spiking": (
+        *("data.size=32", "data.patch=8", "batch_size=2", "model.width=32", "model.depths=[1,1]", "model.heads=[2,2]"),
+        "model.labels=10",
+    ),
     "bert": TEXT,
     "mosaicbert": TEXT,
     "mrd": TEXT,

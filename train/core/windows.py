@@ -7,7 +7,7 @@ al., 2021), and a mask keeps the two ends of the grid from attending to each oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
 import torch
@@ -41,14 +41,14 @@ class Windows(nn.Module):
     def __init__(self, grid: tuple[int, ...], window: tuple[int, int]) -> None:
         super().__init__()
         if len(grid) != 2:
-            raise ValueError(f"decoder_window={window} needs tokens on a grid of time and frequency; leave it out")
+            raise ValueError(f"a window of {window} tokens needs a grid of two axes, got {grid}; leave it out")
         if grid[0] % window[0] or grid[1] % window[1]:
-            raise ValueError(f"decoder_window={window} does not divide a grid of {grid} tokens; choose one that does")
+            raise ValueError(f"a window of {window} does not divide a grid of {grid} tokens; choose one that does")
         self.grid, self.window = grid, window
         self.shift = window[0] // 2 if grid[0] > window[0] else 0
         self.register_buffer("outside", self._allowed(), persistent=False)
 
-    def forward(self, x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
+    def forward(self, x: Tensor, blocks: Iterable[Callable[[Tensor, Tensor | None], Tensor]]) -> Tensor:
         """Runs the blocks on all tokens of the grid (B, N, E). A block takes (B, windows, w * v, E) and a mask."""
         columns = self.grid[1]
         for i, block in enumerate(blocks):

@@ -13,6 +13,7 @@ from ..pages.report.works.image import show, show_latents
 from ..pages.report.works.masked_ids import generated
 from ..pages.report.works.masked_ids import show as show_masked_ids
 from ..pages.report.works.quantised import show as show_quantised
+from ..pages.report.works.spiking import show as show_spikes
 from ..pages.report.works.view_pairs import show as show_pairs
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import ImageData, image_grid
@@ -23,6 +24,7 @@ from ..train.models.cross_autoencoder import CropPairConfig
 from ..train.models.generative_encoder import GenerativeEncoderConfig
 from ..train.models.image_autoencoder import ImageAutoencoderConfig
 from ..train.models.latent_autoencoder import LatentAutoencoderConfig
+from ..train.models.spiking_transformer import SpikingTransformerConfig
 from ..train.models.vq_autoencoder import ImageVQConfig
 from ..trial import MaskArgument, Trial, given, option
 
@@ -65,6 +67,7 @@ IMAGE = Modality(
         GenerativeEncoderConfig: show_masked_ids,
         LatentAutoencoderConfig: show_latents,
         CropPairConfig: show_pairs,
+        SpikingTransformerConfig: show_spikes,
     },
     generates={GenerativeEncoderConfig: generated},
     demo=Demo(recipe="mae-tiny"),
