@@ -29,7 +29,7 @@ class Qcfs(nn.Module):
         """h(x). The gradient of floor is taken as 1."""
         level = x / self.threshold * self.levels + 0.5
         whole = level + (level.floor() - level).detach()
-        return cast(Tensor, (whole / self.levels).clamp(0, 1) * self.threshold)
+        return (whole / self.levels).clamp(0, 1) * self.threshold
 
 
 class Simulation:

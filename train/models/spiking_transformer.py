@@ -96,7 +96,8 @@ class SpikingBlock(nn.Module):
         def fire(name: str, value: Tensor) -> Tensor:
             return fired(self.units[name], value, name, run)
 
-        q, k, v = through(self.qkv, fire("in", self.norm1(x)), run).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        every = through(self.qkv, fire("in", self.norm1(x)), run)
+        q, k, v = every.view(*every.shape[:-1], 3, self.heads, -1).unbind(-3)
         q, k, v = (fire(name, one.transpose(-2, -3)) for name, one in (("q", q), ("k", k), ("v", v)))
         q, k = self._kept(q, seeds, 0, run), self._kept(k, seeds, 1, run)
         if run is not None:  # a spike of a query meets the spikes of its channel in all keys of the window
@@ -109,7 +110,7 @@ class SpikingBlock(nn.Module):
         seen = fire("seen", (weights @ v).transpose(-2, -3).flatten(-2))
         x = x + fire("out", through(self.out, seen, run))
         hidden = fire("hidden", through(self.up, fire("between", self.norm2(x)), run))
-        return cast(Tensor, x + fire("down", through(self.down, hidden, run)))
+        return x + fire("down", through(self.down, hidden, run))
 
     def _kept(self, x: Tensor, seeds: Tensor, site: int, run: Simulation | None) -> Tensor:
         """The elements that random spike masking keeps, others in each step of a simulation."""

@@ -88,4 +88,4 @@ def _with_rasters(card: Card, rasters: dict[str, np.ndarray[tuple[int, ...], np.
 def _raster(marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Spikes (neurons, steps) as pixels, dark on light."""
     large = np.kron(marks, np.ones((NEURON_PX, STEP_PX), np.bool_)).astype(np.bool_)
-    return np.where(large[..., None], np.uint8([29, 78, 216]), np.uint8([238, 240, 245])).astype(np.uint8)
+    return np.where(large[..., None], np.array([29, 78, 216]), np.array([238, 240, 245])).astype(np.uint8)
