@@ -20,7 +20,8 @@ from ...encode.video.picture_frames import FramesEncoder
 from ...lists import MAX_LABEL, read_lines
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, dataset_of, require_folder
+from ..label_map import label_map
 from ..split_lists import split_lists
 
 NAME = "rawframes"
@@ -38,7 +39,9 @@ def rawframes(root: Path) -> Dataset:
     lists = split_lists(NAME, (root, root / "annotations"), SPLIT_FOLDERS, (".txt", ".csv"), OBTAIN)
     listed = {split: list(_sources(root, split, path)) for split, path in lists.items()}
     most = max((source.label for sources in listed.values() for source in sources), default=-1)
-    return dataset_of(NAME, _names(root, most + 1), listed, root=root, obtain=OBTAIN, encoder=FramesEncoder())
+    return dataset_of(
+        NAME, label_map(NAME, root, most + 1, OBTAIN), listed, root=root, obtain=OBTAIN, encoder=FramesEncoder()
+    )
 
 
 def _sources(root: Path, split: str, path: Path) -> Iterator[Source]:
@@ -66,14 +69,3 @@ def _frames(folder: Path, wanted: int) -> tuple[Path, ...]:
     if len(found) < wanted:
         raise DatasetError(f"{NAME}: {folder} holds {len(found)} of the {wanted} frames that its list says. {OBTAIN}")
     return tuple(path for _, path in sorted(found)[:wanted])
-
-
-def _names(root: Path, count: int) -> list[str]:
-    """The names of the labels; their numbers, where there is no list of as many names."""
-    path = first_existing(root, "label_map*.txt", "*/label_map*.txt", "classInd.txt", "*/classInd.txt")
-    if path is None:
-        return list(map(str, range(count)))
-    names = [re.sub(r"^[0-9]+ ", "", line) if path.name == "classInd.txt" else line for _, line in read_lines(path)]
-    if len(names) < count:
-        raise DatasetError(f"{NAME}: {path} has {len(names)} names, but a list has the label {count - 1}. {OBTAIN}")
-    return names

@@ -3,7 +3,8 @@
 Files in ROOT or in `annotations/`: `train.csv` or `train.txt`, and `val` and `test` in the same way, alone or as a part
 of the name (`k710_train.csv`, `train_list.txt`). A line is `PATH LABEL`, or `PATH 0 -1` for a whole video without a
 label, with spaces, tabs or commas between. PATH is absolute, or relative to ROOT, and may have spaces. LABEL is a
-number.
+number; `label_map*.txt` beside the lists may name them, a line each, such as `label_map_k710.txt` of VideoMAE V2, whose
+lists merge Kinetics-400, 600 and 700 in 710 labels.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ...lists import MAX_LABEL, read_lines
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, dataset_of, require_folder
+from ..label_map import label_map
 from ..split_lists import split_lists
 
 NAME = "video-list"
@@ -51,7 +53,8 @@ def video_list(root: Path) -> Dataset:
         split: [Source(id=line.path, path=root / line.path, label=line.label) for line in rows]
         for split, rows in lines.items()
     }
-    return dataset_of(NAME, map(str, range(most + 1)), listed, root=root, obtain=OBTAIN, labelled=most >= 0)
+    names = label_map(NAME, root, most + 1, OBTAIN) if most >= 0 else []
+    return dataset_of(NAME, names, listed, root=root, obtain=OBTAIN, labelled=most >= 0)
 
 
 def _lines(path: Path) -> Iterator[_Line]:

@@ -30,6 +30,21 @@ def test_a_list_of_paths_and_labels(tmp_path, between):
     assert [source.path for source in found.splits["train"]] == [tmp_path / "a b/one 3.mp4", tmp_path / "two.mp4"]
 
 
+def test_kinetics_710_has_one_list_over_three_sets_and_a_map_of_labels(tmp_path):
+    """As VideoMAE V2 keeps it: the line of a name is its label, which videos of all three sets share."""
+    videos = ("k400/train/a_000001_000011.mp4", "k600/train/b_000002_000012.mp4", "k700/val/c_000003_000013.mp4")
+    with_files(tmp_path, *videos)
+    (tmp_path / "k710_train.csv").write_text(f"{videos[0]} 0\n{videos[1]} 2\n")
+    (tmp_path / "k710_val.csv").write_text(f"{videos[2]} 0\n")
+    (tmp_path / "label_map_k710.txt").write_text("riding a bike\nmarching\ndodgeball\n")
+    found = DATASETS["video-list"](tmp_path)
+    assert found.label_names == ("riding a bike", "marching", "dodgeball")
+    assert rows(found) == {"train": [(videos[0], 0), (videos[1], 2)], "val": [(videos[2], 0)]}
+    (tmp_path / "label_map_k710.txt").write_text("riding a bike\n")
+    with pytest.raises(DatasetError, match=r"label_map_k710\.txt has 1 names, but a list has the label 2"):
+        DATASETS["video-list"](tmp_path)
+
+
 def test_whole_videos_without_labels(tmp_path):
     with_files(tmp_path, "one.mp4", "two.mp4")
     (tmp_path / "train.csv").write_text("one.mp4 0 -1\ntwo.mp4 0 -1\n")
