@@ -83,8 +83,8 @@ train: $(VENV)/.done  ## RECIPE=videomae-small DATA=data/shards/k400/train [STEP
 preview: $(VENV)/.done  ## DATA=... [MASK=]: a page with samples of any modality and their masks
 	$(RUN) preview $(DATA)$(if $(MASK), --mask $(MASK)) --out preview.html
 
-gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real data
-	$(RUN) gallery --out runs/gallery.html
+gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real data, which `make docs` then has too
+	$(RUN) gallery --out runs/gallery.html --pictures runs/pictures
 
 verify: $(VENV)/.done  ## DATA=...: check every byte of a set of shards
 	$(RUN) verify $(DATA)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 OF_ROOT = {
@@ -24,6 +26,8 @@ PACKAGES = {
     "preprocess": "maskstream.preprocess",
     "train": "maskstream.train",
 }
+PICTURES = ROOT / "runs/pictures"
+"""Where `make gallery` puts a small picture of each scheme. Without it the site has none, and needs no network."""
 _LINK = re.compile(r"\[([^]]*)\]\(((?:\.\./)?(?:docs/)?([A-Za-z/_-]+\.md))(#[^)]*)?\)")
 
 
@@ -34,12 +38,40 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, package in PACKAGES.items():
         text = f"# {package}\n\n::: {package}\n"
         files.append(File.generated(config, f"reference/{page}.md", content=text))
+    for path in _pictures().values():
+        files.append(File(f"{PICTURES.name}/{path.name}", str(PICTURES.parent), config.site_dir, False))
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """The text of a page with its links to pages as they lie in the site; a link that shows a path shows its title."""
-    return _LINK.sub(_in_site, markdown)
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """The text of a page with its links to pages as they lie in the site; a link that shows a path shows its title.
+
+    The table of schemes has their pictures.
+    """
+    markdown = _LINK.sub(_in_site, markdown)
+    return "\n".join(map(_with_picture, markdown.split("\n"))) if page.file.src_uri == "masks.md" else markdown
+
+
+def _with_picture(line: str) -> str:
+    """A row of the table of schemes with the scheme's picture under its paper."""
+    found = next((path for call, path in _pictures().items() if f"| `{call}` |" in line), None)
+    if found is None:
+        return line
+    _, paper, rest = line.split("|", 2)
+    return f"|{paper}<br>![]({PICTURES.name}/{found.name}) |{rest}"
+
+
+@cache
+def _pictures() -> dict[str, Path]:
+    """The picture of each scheme by its call."""
+    if not PICTURES.is_dir():
+        return {}
+    from maskstream.pages.gallery.small import file_name
+    from maskstream.pipelines.masks import SCHEMES
+
+    there = {path.stem: path for path in sorted(PICTURES.iterdir())}
+    names = {scheme.call: file_name(scheme.name or scheme.title) for scheme in SCHEMES}
+    return {call: there[name] for call, name in names.items() if name in there}
 
 
 def _in_site(link: re.Match[str]) -> str:

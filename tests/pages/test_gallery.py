@@ -3,10 +3,13 @@
 import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from maskstream.cli import main
+from maskstream.pages.figures.card import Card, Drawing, Picture, Pictures, Section, Words
+from maskstream.pages.figures.pictures import data_uri
 from maskstream.pages.figures.strokes import dots, lines
 from maskstream.pages.gallery import Media, gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
@@ -15,6 +18,7 @@ from maskstream.pages.gallery.pairs import ENTRY as PAIR
 from maskstream.pages.gallery.panels import sheet, token_maps
 from maskstream.pages.gallery.project import box_edges, fitted, seen_from
 from maskstream.pages.gallery.scheme import Entry, facts_of
+from maskstream.pages.gallery.small import write_small
 from maskstream.pages.gallery.solids import edges_of, surface_points
 from maskstream.pages.gallery.words import cut, pieces_of
 from maskstream.pipelines import masks
@@ -97,6 +101,20 @@ def test_the_page_is_written(media, tmp_path):
     out = gallery(replace(media, video=None, speech=None, plane=None, walk=None), tmp_path / "new" / "page.html")
     assert out.read_text().startswith("<!doctype html>")
     assert [p.name for p in out.parent.iterdir()] == ["page.html"]
+
+
+def test_small_pictures_are_the_last_of_a_card_and_narrow(tmp_path):
+    wide, red = (np.full((40, 400, 3), colour, np.uint8) for colour in ((0, 0, 0), (255, 0, 0)))
+    pictures = Pictures(items=tuple(Picture(uri=data_uri(one), alt="") for one in (wide, red)), across=2)
+    drawing = Drawing(paths=(("visible", "M0 0h1v1h-1z"),), width=2, height=1, alt="")
+    figures = {"V-JEPA, twice": pictures, "mesh": drawing, "bert": Words(pieces=())}
+    section = Section(cards=tuple(Card(key=key, words="", figures=(one,)) for key, one in figures.items()))
+    write_small([section], tmp_path / "small")
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["mesh.svg", "v-jepa-twice.webp"]
+    image = cv2.imread(str(tmp_path / "small/v-jepa-twice.webp"))
+    assert image.shape == (13, 128, 3)
+    assert image[..., 2].min() > 200 > 60 > image[..., :2].max()
+    assert 'd="M0 0h1v1h-1z"' in (tmp_path / "small/mesh.svg").read_text()
 
 
 def shown(*masks_of_a_card):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ..figures.card import Section
 from ..page import page, write_page
 from . import audio, image, laws, pairs, pose, solids, text, video
 from .media import Media
+from .small import write_small
 
 KINDS = (video, image, audio, solids, pose, text, pairs, laws)
 MISSING = "These media could not be downloaded. Run the command again with a network connection."
@@ -20,7 +21,16 @@ def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed
 
     missing: for each name of Media without data, why there is none.
     """
-    sections = [replace(kind.section(media, seed), layout="columns") for kind in KINDS]
+    return _page(gallery_sections(media, seed), missing)
+
+
+def gallery_sections(media: Media, seed: int = 0) -> list[Section]:
+    """The sections with their cards."""
+    return [replace(kind.section(media, seed), layout="columns") for kind in KINDS]
+
+
+def _page(sections: Sequence[Section], missing: Mapping[str, str] | None) -> str:
+    sections = list(sections)
     n = sum(len(section.cards) for section in sections)
     if missing:
         sections.append(Section(title="Missing media", words=MISSING, numbers=tuple(missing.items())))
@@ -37,6 +47,16 @@ def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed
     )
 
 
-def gallery(media: Media, out: str | Path, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Path:
-    """Writes `gallery_page` to `out`; returns `out`."""
-    return write_page(gallery_page(media, missing=missing, seed=seed), Path(out))
+def gallery(
+    media: Media,
+    out: str | Path,
+    *,
+    missing: Mapping[str, str] | None = None,
+    seed: int = 0,
+    pictures: Path | None = None,
+) -> Path:
+    """Writes `gallery_page` to `out`, and into the folder `pictures` a small picture of each scheme; returns `out`."""
+    sections = gallery_sections(media, seed)
+    if pictures is not None:
+        write_small(sections, pictures)
+    return write_page(_page(sections, missing), Path(out))
