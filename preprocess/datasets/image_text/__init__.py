@@ -6,6 +6,7 @@ from pathlib import Path
 from ..dataset import Dataset
 from .easy_vqa import easy_vqa, easy_vqa_captions
 from .image_text_folder import image_text_folder
+from .knowledge_vqa import a_okvqa, infoseek, ok_vqa
 from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
 from .refcoco import refcoco
@@ -14,10 +15,13 @@ from .stamps_knowledge import stamps_knowledge
 from .tuxpaint_stamps import tuxpaint_stamps
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "a-okvqa": a_okvqa,
     "easy-vqa": easy_vqa,
     "easy-vqa-captions": easy_vqa_captions,
     "image-text-folder": image_text_folder,
+    "infoseek": infoseek,
     "m3ae-style": m3ae_style,
+    "ok-vqa": ok_vqa,
     "pathvqa": pathvqa,
     "refcoco": refcoco,
     "sample-image-text": tuxpaint_stamps,

@@ -32,6 +32,7 @@ from .gallery import gallery
 from .generate import generate
 from .index import index
 from .inspect import inspect
+from .kbvqa import kbvqa
 from .local_paths import with_local_paths
 from .merge import merge
 from .preview import preview
@@ -54,7 +55,7 @@ app = typer.Typer(
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 _WRITING = (shards, index, append, merge, remove, erase)
-_MODELS = (train, finetune, report, probe, roar, rollout, generate)
+_MODELS = (train, finetune, report, probe, roar, kbvqa, rollout, generate)
 _READING = (preview, flow, gallery, doctor, bench, verify, inspect, fetch, demo)
 _NAMES = (datasets, recipes, masks)
 for _command in (*_WRITING, *_MODELS, *_READING, *_NAMES):
