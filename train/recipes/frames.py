@@ -120,7 +120,7 @@ def siammae_tiny() -> Recipe[VideoBatch]:
         name="siammae-tiny",
         batch_size=8,
         data=VideoData(
-            clip=VideoClip(frames=2, stride=24, size=64),
+            clip=VideoClip(frames=2, stride=12, size=64),
             tubelet=1,
             patch=8,
             mask=Tube(ratio=0.95),
