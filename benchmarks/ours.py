@@ -108,6 +108,7 @@ def _planes(sampler: VideoSampler) -> Reader:
 
     def read(clip: Clip) -> None:
         request, draft = sampler.request(Wanted(index=clip.index, epoch=clip.epoch)), sampler.allocate(1)
+        sampler.mask(request, draft, 0)
         sampler.fill(request, draft, 0, Stats())
         sampler.join(draft)
 

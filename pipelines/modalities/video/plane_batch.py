@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...decode.cpu import yuv_to_rgb
-from ...decode.planes import CropPlanes
+from ...decode.cpu import UInt8Array, yuv_to_rgb
+from ...decode.planes import CropPlanes, PlaneMemory
 from ...stream.batch import Movable
 
 
@@ -47,15 +47,9 @@ class PlaneBatch(Movable):
     colours: Tensor
 
     @classmethod
-    def of(cls, clips: Sequence[CropPlanes]) -> PlaneBatch:
-        """The batch of some clips of equal length."""
-        frames = len(clips[0].luma)
-        height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
-        luma = np.empty((len(clips), frames, height, width), dtype=np.uint8)
-        chroma = np.empty((len(clips), frames, 2, -(-height // 2), -(-width // 2)), dtype=np.uint8)
-        for clip, y, uv in zip(clips, luma, chroma, strict=True):
-            y[:, : clip.luma.shape[1], : clip.luma.shape[2]] = clip.luma
-            uv[..., : clip.chroma.shape[2], : clip.chroma.shape[3]] = clip.chroma
+    def of(cls, clips: Sequence[CropPlanes], memory: PlaneMemory | None = None) -> PlaneBatch:
+        """The batch of some clips of equal length; memory: that in which they are, if they are in one."""
+        luma, chroma = (memory.whole(clips) if memory else None) or _joined(clips)
         colours = np.stack([yuv_to_rgb(c.standard, c.full_range) for c in clips])
         return cls(
             luma=torch.from_numpy(luma),
@@ -63,3 +57,15 @@ class PlaneBatch(Movable):
             clips=tuple(map(PlaneClip.of, clips)),
             colours=torch.from_numpy(colours.astype(np.float32)),
         )
+
+
+def _joined(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
+    """Luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2)) of clips, copied."""
+    frames = len(clips[0].luma)
+    height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
+    luma = np.empty((len(clips), frames, height, width), dtype=np.uint8)
+    chroma = np.empty((len(clips), frames, 2, -(-height // 2), -(-width // 2)), dtype=np.uint8)
+    for clip, y, uv in zip(clips, luma, chroma, strict=True):
+        y[:, : clip.luma.shape[1], : clip.luma.shape[2]] = clip.luma
+        uv[..., : clip.chroma.shape[2], : clip.chroma.shape[3]] = clip.chroma
+    return luma, chroma

@@ -22,7 +22,7 @@ from ...augment.colour import ColourJitter
 from ...augment.crop import Crop
 from ...decode.cpu import decode_frames, to_rgb
 from ...decode.packets import wanted_pts
-from ...decode.planes import CropPlanes, crop_planes
+from ...decode.planes import CropPlanes, PlaneMemory, crop_planes
 from ...flow import BatchFlow, ClipFlow, DecodedClip, FlowSource, SampleFlow, stack_flow
 from ...flow.base import with_cuts
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
@@ -103,7 +103,8 @@ class VideoDraft:
     """The memory of a batch of B views. With k views per sample, row r is the views [r k, (r + 1) k).
 
     video: uint8 (B, T, H, W, 3). pts_s: float64 (B, T), seconds. label: int64 (B,). key, maps (masks), flows, draws (of
-    masks that a finish makes), planes (instead of video): one per view, None until they are made.
+    masks that a finish makes), planes (instead of video): one per view, None until they are made. memory: where planes
+    are written.
     """
 
     video: npt.NDArray[np.uint8]
@@ -114,6 +115,7 @@ class VideoDraft:
     flows: list[ClipFlow | None]
     planes: list[CropPlanes | None]
     draws: list[Draw | None]
+    memory: PlaneMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,7 @@ class VideoSampler:
             flows=[None] * n,
             planes=[None] * n,
             draws=[None] * n,
+            memory=PlaneMemory(n, self.clip.frames),
         )
 
     @property
@@ -194,6 +197,8 @@ class VideoSampler:
 
     def mask(self, request: ClipRequest, draft: VideoDraft, row: int) -> None:
         """Draws the masks of a sample's views if they need no content; keeps the draws of those that a finish makes."""
+        if self.output == "yuv":
+            draft.memory.announce(request.crops)
         if self.pattern is not None and not self.pattern.needs:
             self._draw_maps(self.pattern, request, draft, row)
         elif self.finish_masks:
@@ -257,7 +262,10 @@ class VideoSampler:
         own = self.views_of(row)
         with stats.stage("convert"):
             if self.output == "yuv":
-                draft.planes[own] = [crop_planes(decoded.frames, crop) for crop in request.crops]
+                draft.planes[own] = [
+                    crop_planes(decoded.frames, crop, draft.memory.of(view, crop))
+                    for view, crop in enumerate(request.crops, start=own.start)
+                ]
             else:
                 self._to_rgb(request, decoded.frames, draft.video[own])
         self.describe(request, decoded.pts_s, draft, row)
@@ -320,7 +328,7 @@ class VideoSampler:
             key=draft.key,
             pts_s=torch.from_numpy(draft.pts_s),
             draws=self.draws(draft),
-            planes=PlaneBatch.of(planes) if planes else None,
+            planes=PlaneBatch.of(planes, draft.memory) if planes else None,
         )
 
     def draws(self, draft: VideoDraft) -> tuple[Draw, ...]:

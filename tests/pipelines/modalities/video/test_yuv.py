@@ -12,7 +12,7 @@ from maskstream.pipelines import VideoClip, masks, mix
 from maskstream.pipelines.augment import MultiScaleCrop, RandomResizedCrop
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import to_rgb
-from maskstream.pipelines.decode.planes import crop_planes
+from maskstream.pipelines.decode.planes import PlaneMemory, crop_planes
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.plane_batch import PlaneBatch
@@ -104,6 +104,22 @@ def test_strong_shrinking_averages_areas(size):
     ]
     found, expected = both(frames_of(176, 144), crops, size)
     assert np.abs(found - expected).max() <= LEVELS
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_clips_are_written_where_they_are_joined(late):
+    """A crop that was not announced and is too large has memory of its own; the batch is the same."""
+    frames, crops = frames_of(176, 144), CROPS[1:3]
+    memory = PlaneMemory(2, len(frames))
+    memory.announce(crops[1:] if late else crops)
+    clips = [crop_planes(frames, crop, memory.of(n, crop)) for n, crop in enumerate(crops)]
+    batch, copied = PlaneBatch.of(clips, memory), PlaneBatch.of([crop_planes(frames, crop) for crop in crops])
+    assert (memory.whole(clips) is None) == late
+    assert np.shares_memory(batch.luma.numpy(), clips[1].luma) != late
+    assert batch.clips == copied.clips
+    for one, other, clip in zip(batch.luma, copied.luma, batch.clips, strict=True):
+        assert torch.equal(one[:, : clip.luma[0], : clip.luma[1]], other[:, : clip.luma[0], : clip.luma[1]])
+    assert torch.equal(rgb_of(batch, 64), rgb_of(copied, 64))
 
 
 def assert_same_clips(batch, expected):
