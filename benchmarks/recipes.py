@@ -57,14 +57,17 @@ Row = dict[str, Any]
 
 SETS = {
     "maskvit-tiny": "metaworld",
-    "vqframes-tiny": "metaworld",
-    "vqa-tiny": "easy-vqa",
+    "medthink-tiny": "scenes-counting",
+    "oneref-refer-tiny": "scenes-referring",
+    "oneref-tiny": "scenes-referring",
     "roar-lstm-tiny": "vader",
     "roar-roberta-tiny": "vader",
     "spiking-mst-tiny": "fashion-mnist",
+    "vqa-tiny": "easy-vqa",
+    "vqframes-tiny": "metaworld",
 }
 """The recipes that have another set than the sample set of their modality: futures need clips in which much moves,
-answers need questions, classifiers need labels.
+answers need questions, rationales need reasons, what is referred to needs phrases, classifiers need labels.
 """
 
 

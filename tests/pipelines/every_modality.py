@@ -64,6 +64,8 @@ from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.members.array import array_member
+from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
@@ -363,6 +365,7 @@ def image_text_source(i: int, path: Path) -> Raw:
         "caption": text_of(i),
         "question": questions,
         "answer": [f"{word} {n}" for n, word in enumerate(words[: 1 + i % 3])],
+        "rationale": f"it says {words[0]}",
         "phrase": f"the {words[0]}",
         "box": [[10, 5 + i, 20, 30]],
     }
@@ -383,8 +386,16 @@ def image_text_samples(raw: Path) -> list[Sample]:
         source = image_text_source(i, raw / f"{i}.jpg")
         made = image_text_encoder().encode(source)
         members = {**made.members, "json": json_member({**source.meta, **made.meta})}
+        members["segments.npy"] = segment_member(made.meta["width"], made.meta["height"], *source.meta["box"][0])
         samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
     return samples
+
+
+def segment_member(width: int, height: int, x: int, y: int, w: int, h: int) -> Member:
+    """The segment of a phrase: its whole box."""
+    shown = np.zeros((1, height, width), np.bool_)
+    shown[:, y : y + h, x : x + w] = True
+    return array_member(np.packbits(shown, axis=-1))
 
 
 IMAGE_TEXT: dict[str, Any] = {
@@ -397,6 +408,7 @@ IMAGE_TEXT: dict[str, Any] = {
     "image_mask": masks.Padded(mask=masks.Box(margin=0)),
     "text_mask": masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3))),
     "pairs": True,
+    "segments": True,
     "augment": augment.RandomResizedCrop(flip=0.5),
 }
 

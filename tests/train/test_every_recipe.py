@@ -60,6 +60,8 @@ CUTS = {
         *("data.size=32", "data.patch=8", "batch_size=2", "model.width=32", "model.depths=[1,1]", "model.heads=[2,2]"),
         "model.labels=10",
     ),
+    "oneref": PAIRS[:-2],
+    "medthink": (*PAIRS[:-2], "model.decoder_depth=1", "model.longest=16", "data.target_length=16"),
     "bert": TEXT,
     "mosaicbert": TEXT,
     "mrd": TEXT,

@@ -44,7 +44,8 @@ class ImageTextBatch(Batch):
 
     image: uint8 (B, H, W, 3), RGB. image_mask: MaskBatch over the (h, w) token grid, or None. text: the texts that the
     loader's `text` names. text_mask: over the token grid (token,) of L, or None. box: float32 (B, 4), what the phrase
-    in a row refers to, x0, y0, x1, y1 as shares of the image; NaN without one.
+    in a row refers to, x0, y0, x1, y1 as shares of the image; NaN without one. segment: bool (B, H, W), the pixels that
+    it refers to, none where they are not known; None unless the loader has segments.
 
     target: the texts that the loader's `target` names, which a model is to write; None if it names none. pair: a text
     that a model is to judge, and match: bool (B,), whether it is the image's own; both None unless the loader has
@@ -56,6 +57,7 @@ class ImageTextBatch(Batch):
     text: TextRows
     text_mask: TextMaskBatch | None
     box: Tensor
+    segment: Tensor | None = None
     target: TextRows | None = None
     pair: TextRows | None = None
     match: Tensor | None = None

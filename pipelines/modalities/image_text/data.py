@@ -27,8 +27,9 @@ from ..image.sample import ImageSampler
 from ..split import Options, Split, split_of
 from ..text.data import with_ids
 from .batch import ImageTextBatch
+from .places import BOXES, SEGMENTS, PlaceReader
 from .rows import TEXTS, RowMaker
-from .sample import BOXES, ImageTextDraft, ImageTextRequest, ImageTextSampler
+from .sample import ImageTextDraft, ImageTextRequest, ImageTextSampler
 
 ImageTextSource = Source[FieldsRequest[ImageTextRequest], FieldsDraft[ImageTextDraft], ImageTextBatch, ImageTextBatch]
 SHOWN = ("caption", "phrase", "question")
@@ -49,13 +50,14 @@ class ImageTextData(DataConfig[ImageTextBatch]):
     (maskstream.shards.members.texts); by default those of caption, phrase and question that the split has. A sample
     without one of them leaves it out. Of several texts of a role one is drawn when shuffled, else the first is taken.
     length: the tokens of a row, special ones and padding included. target, target_length: the same for the texts that a
-    model is to write: ("answer",), ("rationale", "answer") for reasoning first, ("answer", "rationale") for an
-    explanation (MedThink's strategies).
+    model is to write (see strategies.py). then: the texts of a second stage: half of the views read those of `text` and
+    `target` and are to write these, the others read `text` and are to write `target`.
 
     image_mask (axes h, w; the cue `box` is that of the row's phrase) and text_mask (axis token; cues `words`,
     `tokens`, and `classes`, the tokens' roles) are drawn with the key of the sample, each by generators of its own. The
     ids of a `masks.Replace` may be left out. pairs: each row also has a text to judge, the image's own or, with
-    probability 1/2, that of a random other sample of the split (image-text matching).
+    probability 1/2, that of a random other sample of the split (image-text matching). segments: whether batches have
+    the pixels that phrases refer to.
     """
 
     modality: ClassVar[str] = "image-text"
@@ -66,9 +68,11 @@ class ImageTextData(DataConfig[ImageTextBatch]):
     length: int = 64
     target: tuple[str, ...] = ()
     target_length: int = 64
+    then: tuple[str, ...] = ()
     image_mask: Mask | None = None
     text_mask: Mask | None = None
     pairs: bool = False
+    segments: bool = False
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
     views: int = 1
@@ -78,12 +82,16 @@ class ImageTextData(DataConfig[ImageTextBatch]):
     def __post_init__(self) -> None:
         check_views(self.views)
         _ = self.grids
-        if unknown := [role for role in (*self.text, *self.target) if role not in ROLES]:
-            raise ValueError(f"text and target name roles of texts, got {unknown[0]!r}; legal are {', '.join(ROLES)}")
+        if unknown := [role for role in (*self.text, *self.target, *self.then) if role not in ROLES]:
+            raise ValueError(
+                f"text, target and then name roles of texts, got {unknown[0]!r}; legal are {', '.join(ROLES)}"
+            )
         if min(self.length, self.target_length) < 4:
             raise ValueError(
                 f"a row has 4 tokens or more, got length={self.length}, target_length={self.target_length}"
             )
+        if self.then and not (self.text and self.target):
+            raise ValueError(f"then={self.then} is a second stage, which reads text and target; give both")
         if self.picture < 0:
             raise ValueError(f"picture={self.picture}: the first is 0")
         for mask, cues in ((self.image_mask, IMAGE_CUES), (self.text_mask, TEXT_CUES)):
@@ -105,14 +113,16 @@ class ImageTextData(DataConfig[ImageTextBatch]):
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in: the roles, and the ids of `masks.Replace`.
 
-        ValueError if the image mask needs boxes and the split has none, or no sample has a text of the roles.
+        ValueError if boxes or segments are needed and the split has none, or no sample has a text of the roles.
         """
         manifest = split.manifest
         if self.image_mask is not None and self.image_mask.needs and BOXES not in manifest.components:
             raise ValueError(f"{self.image_mask} needs boxes of phrases, and {manifest.location} has no {BOXES}")
+        if self.segments and SEGMENTS not in manifest.components:
+            raise ValueError(f"segments=True needs segments of phrases, and {manifest.location} has no {SEGMENTS}")
         held = roles_of(manifest)
         text = self.text or tuple(role for role in SHOWN if role in held) or tuple(sorted(held))
-        for name, roles in (("text", text), ("target", self.target)):
+        for name, roles in (("text", text), ("target", self.target), ("then", self.then)):
             if roles and not held & {*roles}:
                 there = ", ".join(role for role in ROLES if role in held) or "none"
                 raise ValueError(f"{name}={roles}: no sample of {manifest.location} has such a text; it has {there}")
@@ -127,6 +137,8 @@ class ImageTextData(DataConfig[ImageTextBatch]):
         facts = tokenizer_facts(manifest.location, manifest.info)
         read_tokenizer(manifest.store, facts)
         rows = RowMaker(manifest=manifest, tokenizer=facts, roles=own.text, length=own.length, draws=split.shuffle)
+        target = replace(rows, roles=own.target, length=own.target_length)
+        second = (replace(rows, roles=(*own.text, *own.target)), replace(target, roles=own.then))
         return ImageTextSampler(
             pictures=ImageSampler(
                 manifest=manifest,
@@ -140,10 +152,12 @@ class ImageTextData(DataConfig[ImageTextBatch]):
                 views=own.views,
             ),
             rows=rows,
-            target=replace(rows, roles=own.target, length=own.target_length) if own.target else None,
+            target=target if own.target else None,
+            second=second if own.then else None,
             grid=own.grids["text"],
             image_mask=own.image_mask,
             text_mask=own.text_mask,
+            places=PlaceReader(manifest=manifest, segments=own.segments),
             pairs=own.pairs,
         )
 
@@ -164,6 +178,7 @@ class ImageTextData(DataConfig[ImageTextBatch]):
                 "image mask": own.image_mask,
                 "text mask": own.text_mask,
                 "pairs": own.pairs,
+                "segments": own.segments,
                 "tokenizer": sampler.rows.tokenizer.sha256,
             },
         )

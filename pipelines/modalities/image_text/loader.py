@@ -24,9 +24,11 @@ class ImageTextSettings(Options, total=False):
     length: int
     target: tuple[str, ...]
     target_length: int
+    then: tuple[str, ...]
     image_mask: Mask | None
     text_mask: Mask | None
     pairs: bool
+    segments: bool
     augment: Augmentation | None
     colour: ColourJitter | None
     views: int

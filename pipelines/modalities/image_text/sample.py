@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....shards.errors import DataError, SampleError
+from ....shards.errors import SampleError
 from ....shards.format.manifest import Manifest
-from ....shards.media.npy import read_npy
 from ....shards.stores.base import Announcement, Range
-from ...augment.crop import Crop
 from ...masks import Cues, Draw, Maps, Mask, TokenGrid
 from ...masks.text.batch import TextMaps, TextMaskBatch
 from ...masks.text.words import PADDING as PADDED_WORD
@@ -23,9 +21,9 @@ from ...stream.sampler import Wanted
 from ...stream.stats import Stats
 from ..image.sample import ImageDraft, ImageRequest, ImageSampler
 from .batch import PADDING, ImageTextBatch, TextRows
+from .places import BOXES, PlaceReader, Places, PlacesRequest
 from .rows import RowMaker, RowRequest, RowsDraft
 
-BOXES = "boxes.npy"
 PHRASE = "phrase"
 _TRIES = 8
 
@@ -47,12 +45,12 @@ class TextView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextRequest:
-    """The draws of a sample: the crops of its image, and the texts of each view. boxes: where its boxes lie."""
+    """The draws of a sample: the crops of its image, and the texts of each view. places: those of its phrases."""
 
     wanted: Wanted
     image: ImageRequest
     views: tuple[TextView, ...]
-    boxes: Range | None
+    places: PlacesRequest
 
     @property
     def key(self) -> str:
@@ -62,13 +60,14 @@ class ImageTextRequest:
     @property
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
-        boxes = () if self.boxes is None else (self.boxes,)
-        return (*self.image.ranges, *boxes, *(one for view in self.views for one in view.ranges()))
+        return (*self.image.ranges, *self.places.ranges, *(one for view in self.views for one in view.ranges()))
 
 
 @dataclass(kw_only=True, slots=True)
 class ImageTextDraft:
-    """The memory of a batch of B views: images, rows, boxes float32 (B, 4), and the maps of both masks."""
+    """The memory of a batch of B views: images, rows, boxes float32 (B, 4), segments bool (B, size, size), or (B, 0, 0)
+    where none are asked for, and the maps of both masks.
+    """
 
     image: ImageDraft
     text: RowsDraft
@@ -76,6 +75,7 @@ class ImageTextDraft:
     pair: RowsDraft
     match: npt.NDArray[np.bool_]
     box: npt.NDArray[np.float32]
+    segment: npt.NDArray[np.bool_]
     text_maps: list[TextMaps | None]
 
 
@@ -95,6 +95,8 @@ class ImageTextSampler:
     grid: TokenGrid
     image_mask: Mask | None
     text_mask: Mask | None
+    places: PlaceReader
+    second: tuple[RowMaker, RowMaker] | None = None
     pairs: bool = False
 
     @property
@@ -115,13 +117,11 @@ class ImageTextSampler:
     def request(self, wanted: Wanted) -> ImageTextRequest:
         """Draws crops and texts, and finds their byte ranges; raises SampleError if the sample lacks either."""
         image = self.pictures.request(wanted)
-        component = self.manifest.components.get(BOXES)
-        boxed = component is not None and bool(component.offset[wanted.index])
         return ImageTextRequest(
             wanted=wanted,
             image=image,
             views=tuple(self._texts(wanted, image.key, view) for view in range(self.pictures.views)),
-            boxes=self.manifest.member(wanted.index, BOXES) if boxed else None,
+            places=self.places.request(wanted.index),
         )
 
     def announce(self, request: ImageTextRequest) -> Announcement:
@@ -131,6 +131,7 @@ class ImageTextSampler:
     def allocate(self, rows: int) -> ImageTextDraft:
         """The memory of a batch of `rows` samples."""
         n = rows * self.pictures.views
+        side = self.pictures.size if self.places.segments else 0
         return ImageTextDraft(
             image=self.pictures.allocate(rows),
             text=RowsDraft.of(n, self.rows.length),
@@ -138,6 +139,7 @@ class ImageTextSampler:
             pair=RowsDraft.of(n, self.rows.length if self.pairs else 0),
             match=np.zeros(n, np.bool_),
             box=np.empty((n, 4), np.float32),
+            segment=np.empty((n, side, side), np.bool_),
             text_maps=[None] * n,
         )
 
@@ -147,7 +149,8 @@ class ImageTextSampler:
     def fill(self, request: ImageTextRequest, draft: ImageTextDraft, row: int, stats: Stats) -> None:
         """Reads and decodes a row, and draws its masks; raises SampleError if the image or a text is unusable."""
         self.pictures.fill(request.image, draft.image, row, stats)
-        boxes = self._boxes(request, stats)
+        image = request.image
+        places = self.places.read(request.places, image.width, image.height, stats)
         for view, texts in enumerate(request.views):
             at = row * self.pictures.views + view
             self.rows.fill(texts.row, draft.text, at, stats)
@@ -156,7 +159,7 @@ class ImageTextSampler:
             if texts.pair is not None:
                 self.rows.fill(texts.pair, draft.pair, at, stats)
                 draft.match[at] = texts.match or np.array_equal(draft.pair.tokens[at], draft.text.tokens[at])
-            draft.box[at] = self._box(request, texts, boxes, view)
+            self._place(request, texts, places, view, draft, at)
             with stats.stage("mask"):
                 self._draw(request, draft, at, view)
 
@@ -170,6 +173,7 @@ class ImageTextSampler:
             text=_rows(draft.text),
             text_mask=self._text_masks(draft),
             box=torch.from_numpy(draft.box),
+            segment=torch.from_numpy(draft.segment) if self.places.segments else None,
             target=None if self.target is None else _rows(draft.target),
             pair=_rows(draft.pair) if self.pairs else None,
             match=torch.from_numpy(draft.match) if self.pairs else None,
@@ -179,9 +183,12 @@ class ImageTextSampler:
 
     def _texts(self, wanted: Wanted, key: str, view: int) -> TextView:
         """Draws the texts of a view; a target has the same place among its role's texts as the row."""
+        rows, goal = self.rows, self.target
+        if self.second is not None and self._rng(wanted, key, view, "stage").random() < 0.5:
+            rows, goal = self.second
         row, target = (
             None if maker is None else maker.request(wanted.index, self._rng(wanted, key, view, "text"))
-            for maker in (self.rows, self.target)
+            for maker in (rows, goal)
         )
         assert row is not None
         pair, match = self._pair(wanted, key, view, row) if self.pairs else (None, False)
@@ -202,33 +209,21 @@ class ImageTextSampler:
     def _rng(self, wanted: Wanted, key: str, view: int, purpose: str) -> np.random.Generator:
         return sample_rng(self.seed, wanted.epoch, key, view, purpose)
 
-    def _boxes(self, request: ImageTextRequest, stats: Stats) -> npt.NDArray[np.float32] | None:
-        """The boxes of a sample's phrases, float32 (n, 4); None without boxes."""
-        if request.boxes is None:
-            return None
+    def _place(
+        self, request: ImageTextRequest, texts: TextView, places: Places, view: int, draft: ImageTextDraft, at: int
+    ) -> None:
+        """Writes the box and the segment of the phrase of a view: NaN and no pixel without one."""
+        draft.box[at], draft.segment[at] = np.nan, False
+        number, image = texts.row.number_of(PHRASE), request.image
+        if number is None:
+            return
         with self.manifest.reading(request.wanted.index, BOXES):
-            with stats.stage("read"):
-                (data,) = self.manifest.store.read_many((request.boxes,))
-            boxes = read_npy(data)
-            if boxes.dtype != np.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
-                raise DataError(f"holds {boxes.dtype} {boxes.shape}, not float32 (n, 4)")
-            if not ((boxes[:, :2] < boxes[:, 2:]).all() and (boxes >= 0).all() and (boxes <= 1).all()):
-                raise DataError("has a box that is none: x0 < x1 and y0 < y1, as shares of the image")
-        stats.read_bytes += len(data)
-        return boxes
-
-    def _box(
-        self, request: ImageTextRequest, texts: TextView, boxes: npt.NDArray[np.float32] | None, view: int
-    ) -> npt.NDArray[np.float32]:
-        """The box of the phrase of a view, as shares of its crop; NaN without one."""
-        number = texts.row.number_of(PHRASE)
-        if number is None or boxes is None:
-            return np.full(4, np.nan, np.float32)
-        with self.manifest.reading(request.wanted.index, BOXES):
-            if number >= len(boxes):
-                raise DataError(f"has {len(boxes)} boxes and no box of phrase {number}")
-        image = request.image
-        return cropped_box(boxes[number], image.crops[view], image.width, image.height)
+            box = places.box(number, image.crops[view], image.width, image.height)
+            if box is not None:
+                draft.box[at] = box
+            segment = places.segment(number, image.crops[view], self.pictures.size)
+            if segment is not None:
+                draft.segment[at] = segment
 
     def _draw(self, request: ImageTextRequest, draft: ImageTextDraft, at: int, view: int) -> None:
         """Draws the masks of a view."""
@@ -260,15 +255,6 @@ class ImageTextSampler:
         batch = self.text_mask.batched(self.grid, [one for one in draft.text_maps if one is not None])
         assert isinstance(batch, TextMaskBatch)
         return batch
-
-
-def cropped_box(box: npt.NDArray[np.float32], crop: Crop, width: int, height: int) -> npt.NDArray[np.float32]:
-    """A box x0, y0, x1, y1, as shares of an image of width x height pixels, as shares of a crop, clipped to it."""
-    x = (box[[0, 2]] * width - crop.x) / crop.width
-    y = (box[[1, 3]] * height - crop.y) / crop.height
-    if crop.flip:
-        x = 1 - x[::-1]
-    return np.array([x[0], y[0], x[1], y[1]], np.float32).clip(0, 1)
 
 
 def _rows(draft: RowsDraft) -> TextRows:

@@ -9,7 +9,9 @@ from .image_text_folder import image_text_folder
 from .knowledge_vqa import a_okvqa, infoseek, ok_vqa
 from .m3ae_style import m3ae_style
 from .medical_vqa import pathvqa, slake, vqa_rad
+from .medthink import r_path, r_rad, r_slake
 from .refcoco import refcoco
+from .scenes_counting import scenes_counting
 from .scenes_referring import scenes_referring
 from .stamps_knowledge import stamps_knowledge
 from .tuxpaint_stamps import tuxpaint_stamps
@@ -23,8 +25,12 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "m3ae-style": m3ae_style,
     "ok-vqa": ok_vqa,
     "pathvqa": pathvqa,
+    "r-path": r_path,
+    "r-rad": r_rad,
+    "r-slake": r_slake,
     "refcoco": refcoco,
     "sample-image-text": tuxpaint_stamps,
+    "scenes-counting": scenes_counting,
     "scenes-referring": scenes_referring,
     "slake": slake,
     "stamps-knowledge": stamps_knowledge,

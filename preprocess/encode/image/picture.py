@@ -68,6 +68,18 @@ def read_picture(path: Path) -> Picture:
     return Picture(pixels=upright, form=header.form if kept else None, lossy=header.lossy, data=data)
 
 
+def read_alpha(path: Path) -> UInt8s | None:
+    """The alpha channel of a picture that `read_picture` has read, uint8 (H, W), 255 where it covers; None without one.
+
+    Only files that are not turned by Exif have it here; of others it is None.
+    """
+    data = path.read_bytes()
+    header = read_header(data)
+    stored = _eight_bits(_decoded(data))
+    upright = header is None or header.orientation == 1
+    return np.ascontiguousarray(stored[:, :, 3]) if stored.ndim == 3 and stored.shape[2] == 4 and upright else None
+
+
 def turned(pixels: UInt8s, orientation: int) -> UInt8s:
     """Stored pixels as Exif's orientation 1 to 8 says that they are to be seen."""
     if orientation in (5, 6, 7, 8):

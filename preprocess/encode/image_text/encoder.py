@@ -6,6 +6,8 @@ A sample has
 - `texts.npy`, the tokens of all texts, whose roles and lengths are in the manifest (shards/members/texts.py);
 - `words.npy`, the number of each token's word within its text;
 - `boxes.npy`, float32 (n, 4), the box of each phrase, where the source has boxes (texts.py);
+- `segments.npy`, uint8 (n, H, ceil(W / 8)), of each phrase a bit a pixel, the first in the highest bit, where it is
+  known which pixels it refers to;
 - `json`, which has the texts as they were.
 """
 
@@ -36,8 +38,15 @@ from ..text.training_texts import training_texts
 from .scene import SCENE, drawn_scene
 from .texts import boxes_of, texts_of
 
-Drawn = tuple[dict[str, Member], npt.NDArray[np.float32] | None, dict[str, Any]]
-"""The members of pictures, the boxes of phrases, and what the sample's json says of the first picture."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """The pictures of a sample as members, what its json says of the first, and the boxes and segments of phrases."""
+
+    members: dict[str, Member]
+    about: dict[str, Any]
+    boxes: npt.NDArray[np.float32] | None = None
+    segments: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +111,8 @@ class ImageTokenEncoder(Config):
 
         RejectError if a picture cannot be used, or no text has a token.
         """
-        members, boxes, meta = self._scene(source) if SCENE in source.meta else self._pictures(source)
+        drawn = self._scene(source) if SCENE in source.meta else self._pictures(source)
+        members = drawn.members
         tokenizer = packed_tokenizer(self.definition)
         texts = [(role, tokenizer.encode(text, add_special_tokens=False)) for role, text in texts_of(source.meta)]
         if empty := [role for role, encoding in texts if not encoding.ids]:
@@ -112,23 +122,29 @@ class ImageTokenEncoder(Config):
         ids = [(role, np.array(encoding.ids, np.int64)) for role, encoding in texts]
         members["texts.npy"] = texts_member(ids, below=self.tokenizer.vocabulary)
         members["words.npy"] = tokens_member(np.concatenate([word_numbers(encoding) for _, encoding in texts]))
-        if boxes is not None:
-            members["boxes.npy"] = array_member(boxes)
-        return Encoded(members=members, meta=meta)
+        if drawn.boxes is not None:
+            members["boxes.npy"] = array_member(drawn.boxes)
+        if drawn.segments is not None:
+            members["segments.npy"] = array_member(np.packbits(drawn.segments, axis=-1))
+        return Encoded(members=members, meta=drawn.about)
 
     def _pictures(self, source: Source) -> Drawn:
-        """The pictures of a source as members, the boxes of its phrases, and what is said of the first picture."""
+        """The pictures of a source, and the boxes of its phrases."""
         first = self.image.encode(source)
         members = dict(first.members)
         for number, path in enumerate(source.parts, 1):
             ((form, member),) = self.image.encode(Source(id=source.id, path=path)).members.items()
             members[f"{number}.{form}"] = member
         whole = first if self.image.short_side is None else replace(self.image, short_side=None).encode(source)
-        return members, boxes_of(source.meta, whole.meta["width"], whole.meta["height"]), first.meta
+        boxes = boxes_of(source.meta, whole.meta["width"], whole.meta["height"])
+        return Drawn(members=members, about=first.meta, boxes=boxes)
 
     def _scene(self, source: Source) -> Drawn:
         """The same of a scene that is drawn of the source's pictures."""
-        pixels, boxes = drawn_scene(source)
-        height, width = pixels.shape[:2]
-        png = image_member(encoded(pixels, "png", self.image.quality), width, height)
-        return {"png": png}, boxes, {"width": width, "height": height}
+        scene = drawn_scene(source)
+        height, width = scene.pixels.shape[:2]
+        png = image_member(encoded(scene.pixels, "png", self.image.quality), width, height)
+        about = {"width": width, "height": height}
+        if not len(scene.boxes):
+            return Drawn(members={"png": png}, about=about)
+        return Drawn(members={"png": png}, about=about, boxes=scene.boxes, segments=scene.segments)

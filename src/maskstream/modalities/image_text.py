@@ -12,6 +12,8 @@ from ..pages.figures.image import ImageFigures
 from ..pages.figures.image_text import ImageTextFigures
 from ..pages.figures.text import TextFigures
 from ..pages.report.works.image_text import show, show_answers
+from ..pages.report.works.rationales import show_written
+from ..pages.report.works.referring import show_boxes
 from ..pipelines.masks.core.scheme import TEXT as TEXT_GRID
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import image_grid
@@ -24,6 +26,8 @@ from ..shards.members.texts import TEXTS
 from ..shards.stores.location import opened
 from ..train.models.image_text_autoencoder import ImageTextAutoencoderConfig
 from ..train.models.image_text_classifier import ImageTextClassifierConfig
+from ..train.models.oneref import OneRefConfig
+from ..train.models.rationale_writer import RationaleWriterConfig
 from ..trial import MaskArgument, Trial, given, option
 
 
@@ -81,7 +85,12 @@ IMAGE_TEXT = Modality(
     encoder=ImageTextEncoder,
     trial=ImageTextTrial,
     figures=figures,
-    works={ImageTextAutoencoderConfig: show, ImageTextClassifierConfig: show_answers},
+    works={
+        ImageTextAutoencoderConfig: show,
+        ImageTextClassifierConfig: show_answers,
+        OneRefConfig: show_boxes,
+        RationaleWriterConfig: show_written,
+    },
     demo=Demo(recipe="m3ae-tiny"),
     stages={
         "decode": ("Decoding", "shards with a short side (ImageEncoder), JPEG members, or more cores would help"),

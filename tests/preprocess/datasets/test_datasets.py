@@ -46,8 +46,9 @@ SAMPLES = {
 }
 FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide", "linux-doc", "openclipart"}
 FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
-FETCHED |= {"scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge", "tuxpaint-stamps"}
-FETCHED |= {"0ad", "lugaru", "metaworld", "miniworld-walks", "pybullet-motions", "vizdoom-walks"}
+FETCHED |= {"scenes-counting", "scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge"}
+FETCHED |= {"0ad", "lugaru", "metaworld", "miniworld-walks", "pybullet-motions", "tuxpaint-stamps"}
+FETCHED |= {"vizdoom-walks"}
 COMPUTED = {"cylinder-flow"}
 
 

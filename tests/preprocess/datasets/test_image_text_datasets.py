@@ -12,7 +12,9 @@ import pytest
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.datasets.image_text.answers import answer_labels
 from maskstream.preprocess.datasets.image_text.easy_vqa import Question
-from maskstream.preprocess.datasets.image_text.scenes_referring import scene
+from maskstream.preprocess.datasets.image_text.scenes import STAMPS
+from maskstream.preprocess.datasets.image_text.scenes_counting import asked
+from maskstream.preprocess.datasets.image_text.scenes_referring import SEEN, scene
 from maskstream.preprocess.datasets.image_text.stamps_knowledge import noun_of
 from maskstream.preprocess.datasets.image_text.wordnet import WordNet
 from maskstream.preprocess.encode.encoder import prepared
@@ -144,6 +146,60 @@ def test_another_layout_is_refused_by_name(tmp_path, name, files, why):
     assert why in message
     assert str(tmp_path) in message
     assert "ROOT/" in message
+
+
+def reasoned(answer=1, **changes):
+    said = {"choices": ["no", "yes"], "solution": "The lung is dark.\n So it is air.", "image": "synpic1.jpg"}
+    return {"question": "Is it air?", "answer": answer, "question_type": "PRES", **said, **changes}
+
+
+def test_rationales_as_medthink_has_them(tmp_path):
+    open_row = reasoned(0, choices=["left lung"], image=None, img_id=7)
+    for split in ("train", "test"):
+        write(tmp_path / f"rad/closed-end/{split}set.json", {"0": reasoned(), "4": reasoned(0)})
+        write(tmp_path / f"slake/closed_end/{split}.json", [reasoned(img_name="xmlab7/source.jpg", image=None)])
+        write(tmp_path / f"slake/open_end/{split}.json", {"2": open_row})
+    picture(tmp_path / "rad/images/synpic1.jpg")
+    picture(tmp_path / "slake/imgs/xmlab7/source.jpg")
+    rad, slake = DATASETS["r-rad"](tmp_path / "rad"), DATASETS["r-slake"](tmp_path / "slake")
+    assert rad.label_names == ("no", "yes")
+    assert [(one.id, one.label) for one in rad.splits["test"]] == [("closed/testset/0", 1), ("closed/testset/4", 0)]
+    assert rad.splits["train"][0].meta == {
+        "question": "Is it air?",
+        "answer": "yes",
+        "choice": ["no", "yes"],
+        "rationale": "The lung is dark. So it is air.",
+        "kind": "closed",
+        "image": "synpic1.jpg",
+        "question_type": "PRES",
+    }
+    assert [(one.meta["kind"], one.meta["answer"]) for one in slake.splits["train"]] == [
+        ("closed", "yes"),
+        ("open", "left lung"),
+    ]
+    assert {one.path for one in slake.splits["test"]} == {tmp_path / "slake/imgs/xmlab7/source.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ({"0": reasoned(2)}, "the answer 2 of 2 choices"),
+        ({"0": reasoned(True)}, "the answer True of 2 choices"),
+        ({"9": reasoned(choices="no")}, "entry 9 is no closed question"),
+        ([reasoned(solution=" ")], "solution ' '"),
+        ([{"question": "x"}], "KeyError"),
+        ([reasoned(image=None)], "img_id"),
+        ("{", "is no JSON"),
+        ({}, "holds no questions"),
+    ],
+)
+def test_other_rationales_are_refused_by_name(tmp_path, rows, why):
+    for split in ("train", "test"):
+        write(tmp_path / f"closed-end/{split}set.json", rows)
+    message = refused("r-path", tmp_path)
+    assert why in message
+    assert str(tmp_path / "closed-end/trainset.json") in message
+    assert "ROOT/closed-end/trainset.json" in message
 
 
 MEDICAT = "medicat/release/s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"
@@ -294,28 +350,67 @@ def test_the_noun_of_a_caption():
     ]
 
 
-def test_a_scene_follows_from_its_number_and_says_which_of_two(tmp_path):
-    nouns = [f"noun{i}" for i in range(12)]
-    paths = {noun: tmp_path / f"{noun}.png" for noun in nouns}
-    scenes = [scene("train", i, nouns, paths) for i in range(200)]
-    assert scenes == [scene("train", i, nouns, paths) for i in range(200)]
-    assert scenes[0] != scene("val", 0, nouns, paths)
-    twice = 0
+NOUNS_OF_STAMPS = [f"noun{i}" for i in range(STAMPS)]
+STAMP_PATHS = {noun: Path(f"{noun}.png") for noun in NOUNS_OF_STAMPS}
+
+
+def things_of(source):
+    """Noun, x, y and longer side of each thing of a scene."""
+    return [(source.files[file].stem, *place) for file, *place in source.meta["scene"]["things"]]
+
+
+def test_a_scene_follows_from_its_number_and_says_which_of_two():
+    scenes = [scene("train", i, STAMP_PATHS) for i in range(200)]
+    assert scenes == [scene("train", i, STAMP_PATHS) for i in range(200)]
+    assert scenes[0] != scene("val", 0, STAMP_PATHS)
+    said = Counter()
     for one in scenes:
-        things, phrases = one.meta["scene"]["things"], one.meta["phrase"]
+        things, phrases = things_of(one), one.meta["phrase"]
         assert len(set(phrases)) == len(phrases) == len(things)
-        for said, (file, x, y, longer) in zip(phrases, things, strict=True):
-            noun = one.files[file].stem
-            others = [place for place in things if place[0] == file and place[1:] != [x, y, longer]]
+        assert {noun for noun, *_ in things} <= {*NOUNS_OF_STAMPS[:SEEN]}
+        for words, (noun, x, y, longer) in zip(phrases, things, strict=True):
+            others = [place for place in things if place[0] == noun and place[1:] != (x, y, longer)]
             assert min(x, y) >= 0 and max(x, y) + longer <= 128  # noqa: PT018
-            words = {"left": x, "right": -x, "upper": y, "lower": -y}
-            where = said.removeprefix("the ").removesuffix(noun).strip()
+            where = words.removeprefix("the ").removesuffix(noun).strip()
             assert (where == "") == (not others)
-            if others:
-                ((_, ox, oy, _),) = others
-                assert words[where] < {"left": ox, "right": -ox, "upper": oy, "lower": -oy}[where]
-                twice += 1
-    assert 150 < twice < 250
+            for _, ox, oy, olonger in others:
+                less = {"left": (x, ox), "right": (ox, x), "upper": (y, oy), "lower": (oy, y)}
+                less |= {"small": (1.3 * longer, olonger + 0.1), "large": (1.3 * olonger, longer + 0.1)}
+                assert less[where][0] < less[where][1]
+            said[where] += 1
+    assert set(said) == {"", "left", "right", "upper", "lower", "small", "large"}
+    assert min(said.values()) > 10
+
+
+def test_phrases_of_unseen_scenes_are_of_other_stamps_alone():
+    for one in (scene("unseen", i, STAMP_PATHS) for i in range(50)):
+        things = things_of(one)
+        assert {things[i][0] for i in one.meta["of"]} == {noun for noun, *_ in things} & {*NOUNS_OF_STAMPS[SEEN:]}
+        assert len(one.meta["of"]) == len(one.meta["phrase"]) in (1, 2)
+
+
+def test_a_question_about_a_scene_has_the_answer_that_its_rationale_gives():
+    paths = dict(list(STAMP_PATHS.items())[:16])
+    kinds = Counter()
+    for i in range(300):
+        one = asked("train", i, paths)
+        shown = ["nothing"] * 4
+        for noun, x, y, _ in things_of(one):
+            shown[y // 64 * 2 + x // 64] = noun
+        meta = one.meta
+        listed, _, _ = meta["rationale"].partition(": ")
+        assert listed == ", ".join(shown)
+        named = [word.strip("?") for word in meta["question"].split() if word.startswith("noun")]
+        counts = [shown.count(noun) for noun in named]
+        right = {
+            "count": lambda counts=counts: ["none", "once", "twice", "three", "four"][counts[0]],
+            "more": lambda counts=counts: "yes" if counts[0] > counts[1] else "no",
+            "beside": lambda shown=shown, named=named: shown[{0: 1, 1: 0, 2: 3, 3: 2}[shown.index(named[0])]],
+        }
+        assert meta["answer"] == right[meta["kind"]]()
+        kinds[meta["kind"], meta["answer"] in ("yes", "once", "nothing")] += 1
+    assert len(kinds) == 6
+    assert min(kinds.values()) > 10
 
 
 def test_the_boxes_of_a_scene_are_where_its_things_are(tmp_path):
@@ -331,11 +426,14 @@ def test_the_boxes_of_a_scene_are_where_its_things_are(tmp_path):
     source = Source(id="s", path=tmp_path / "a.png", parts=(tmp_path / "b.png",), meta=meta)
     encoder = prepared(ImageTextEncoder(tokenizer="train:wordpiece:300"), {"train": [source]})
     members = encoder.encode(source).members
-    assert [*members] == ["png", "texts.npy", "words.npy", "boxes.npy"]
+    assert [*members] == ["png", "texts.npy", "words.npy", "boxes.npy", "segments.npy"]
     shown = cv2.imdecode(np.frombuffer(members["png"].data, np.uint8), cv2.IMREAD_COLOR)
     for box, blue in zip(read_npy(members["boxes.npy"].data), (120, 0, 120), strict=True):
         ys, xs = np.nonzero(shown[..., 0] == blue)
         assert (box * 100).round().tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    segments = np.unpackbits(read_npy(members["segments.npy"].data), axis=-1, count=100)
+    for segment, blue in zip(segments, (120, 0, 120), strict=True):
+        assert segment.tolist() == (shown[..., 0] == blue).tolist()
     for change, why in (({"of": [2, 0, 0]}, "of the things"), ({"scene": {"side": 9}}, "is no scene")):
         with pytest.raises(RejectError, match=why):
             encoder.encode(replace(source, meta={**meta, **change}))

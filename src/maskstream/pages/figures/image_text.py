@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
+import torch
 
 from ...pipelines.modalities.image_text.batch import ImageTextBatch
 from .card import Card, Facts, Figure, Picture, Pictures
 from .image import ImageFigures
-from .pictures import data_uri
+from .pictures import darken, data_uri
 from .text import TextFigures
 from .words import plural
 
@@ -60,18 +60,50 @@ class ImageTextFigures:
         text = self.text.compared(batch.texts, made.texts, i)
         return replace(image, figures=(*image.figures, *text.figures))
 
+    def referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int, title: str) -> Card:
+        """What a phrase refers to and what a model found: boxes, and segments where there are some."""
+        items = [self._box(batch, i, "the phrase's box")] if not batch.box[i].isnan().any() else []
+        items.append(self._box(made, i, "the box that is found", image=batch))
+        if batch.segment is not None and batch.segment[i].any():
+            items.append(self._segment(batch, i, "its segment"))
+        if made.segment is not None:
+            items.append(self._segment(made, i, "the segment that is found", image=batch))
+        phrase = self.text.sample(replace(batch, text_mask=None).texts, i).figures
+        pictures = Pictures(items=tuple(items), across=2 if len(items) > 3 else len(items))
+        return Card(key=batch.key[i], words="", title=title, figures=(*phrase, pictures))
+
     def _boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
         """The figures, with one of what the phrase refers to if it has a box."""
-        box = batch.box[i].cpu().numpy()
-        if np.isnan(box).any():
+        if batch.box[i].isnan().any():
             return figures
+        items, words = [self._box(batch, i)], "The box it refers to."
+        if batch.segment is not None and batch.segment[i].any():
+            items, words = [*items, self._segment(batch, i)], "The box and the pixels it refers to."
+        return (*figures, Pictures(items=tuple(items), across=len(items), title="The phrase", words=words))
+
+    def _box(self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None) -> Picture:
+        """The box of a row over its image, or over that of `image`."""
         height, width = batch.image.shape[1:3]
-        x0, y0, x1, y1 = (box * [width, height, width, height]).round(1).tolist()
-        picture = Picture(
-            uri=data_uri(batch.image[i].cpu().numpy()),
-            alt=f"box in {batch.key[i]}",
-            outline=f"M{x0} {y0}H{x1}V{y1}H{x0}z",
+        size = torch.tensor((width, height, width, height))
+        x0, y0, x1, y1 = (batch.box[i].cpu() * size).round(decimals=1).tolist()
+        return Picture(
+            uri=data_uri((image or batch).image[i].cpu().numpy()),
+            alt=f"{caption or 'box'} in {batch.key[i]}",
+            outline=f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}z",
             columns=width,
             rows=height,
+            caption=caption,
         )
-        return (*figures, Pictures(items=(picture,), across=1, title="The phrase", words="The box it refers to."))
+
+    def _segment(
+        self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None
+    ) -> Picture:
+        """The image of a row, or that of `image`, dark but for the segment."""
+        if batch.segment is None:
+            raise ValueError("a batch without segments has none to show; give the loader segments=True")
+        pixels, shown = (image or batch).image[i].cpu().numpy(), batch.segment[i].cpu().numpy()
+        return Picture(
+            uri=data_uri(darken(pixels[None], ~shown[None])[0]),
+            alt=f"{caption or 'segment'} in {batch.key[i]}",
+            caption=caption,
+        )

@@ -12,18 +12,20 @@ from tokenizers import Tokenizer
 from maskstream.pipelines import image_text_loader, masks
 from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.source import Source
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.npy import read_npy
+from maskstream.shards.members.array import array_member
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.texts import ROLES
 
-from ...every_modality import SAMPLES, image_text_encoder, image_text_source, write_split
+from ...every_modality import SAMPLES, image_text_encoder, image_text_source, segment_member, write_split
 
-PHRASE, QUESTION, ANSWER = map(ROLES.index, ("phrase", "question", "answer"))
+PHRASE, QUESTION, ANSWER, RATIONALE = map(ROLES.index, ("phrase", "question", "answer", "rationale"))
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +126,18 @@ def marked(raw):
         source = replace(source, meta={**source.meta, "box": [[x, y, w, h]]})
         made = image_text_encoder().encode(source)
         members = {**made.members, "json": json_member({**source.meta, **made.meta})}
+        members["segments.npy"] = segment_member(100, 80, x, y, w, h)
         samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
     return samples
 
 
 @pytest.mark.parametrize("crop", [CenterCrop(flip=1.0), RandomResizedCrop(scale=(0.4, 1.0), flip=0.5)])
-def test_a_box_is_where_its_phrase_is_after_crops_and_flips(tmp_path, crop):
+def test_box_and_segment_are_where_their_phrase_is_after_crops_and_flips(tmp_path, crop):
     split = write_split("image-text", tmp_path, marked)
     size, seen = 64, 0
-    for batch in opened(split, text=("phrase",), size=size, augment=crop):
-        for image, box in zip(batch.image.numpy(), batch.box.numpy(), strict=True):
+    for batch in opened(split, text=("phrase",), size=size, augment=crop, segments=True):
+        for image, box, segment in zip(batch.image.numpy(), batch.box.numpy(), batch.segment.numpy(), strict=True):
+            assert (segment == (image[..., 0] > 127)).mean() > 0.97
             ys, xs = np.nonzero(image[..., 0] > 127)
             if len(xs) < 30:
                 continue
@@ -211,6 +215,50 @@ def test_a_split_shows_its_roles_by_default(split, tokenizer):
     }
 
 
+def test_two_stages_write_a_rationale_and_read_it(split, said, tokenizer):
+    stages = {"text": ("question",), "target_length": 24, "length": 40, **STRATEGIES["two-stage"]}
+    loader = opened(split, **stages)
+    shown = []
+    for _ in range(6):
+        for batch in loader:
+            for i, key in enumerate(batch.key):
+                row, target = texts(batch.text, i, tokenizer), texts(batch.target, i, tokenizer)
+                questions = [plain(one, tokenizer) for one in said[key]["question"]]
+                answers = [plain(one, tokenizer) for one in said[key]["answer"]]
+                reason = (RATIONALE, plain(said[key]["rationale"], tokenizer))
+                if len(row) == 1:
+                    assert target == [reason]
+                else:
+                    assert row[1] == reason
+                    assert target[0][1] == answers[questions.index(row[0][1])]
+                shown.append(len(row))
+    assert 0.3 < np.mean(np.array(shown) == 2) < 0.7
+    first = texts(next(iter(opened(split, **stages))).text, 0, tokenizer)
+    assert texts(next(iter(opened(split, **stages))).text, 0, tokenizer) == first
+
+
+def test_strategies_say_what_is_written_and_in_which_order(split, said, tokenizer):
+    for name, roles in {
+        "answer": [ANSWER],
+        "explanation": [ANSWER, RATIONALE],
+        "reasoning": [RATIONALE, ANSWER],
+    }.items():
+        batch = next(iter(opened(split, text=("question",), target_length=24, **STRATEGIES[name])))
+        assert [role for role, _ in texts(batch.target, 0, tokenizer)] == roles
+
+
+def test_segments_that_contradict_the_image_make_a_bad_sample(tmp_path):
+    def damaged(raw):
+        samples = marked(raw)
+        wrong = array_member(np.zeros((1, 80, 12), np.uint8))
+        return [replace(one, members={**one.members, "segments.npy": wrong}) for one in samples]
+
+    split = write_split("image-text", tmp_path, damaged)
+    with pytest.raises(Exception, match=r"holds uint8 \(1, 80, 12\), not a bit a pixel of 100x80"):
+        next(iter(opened(split, text=("phrase",), segments=True)))
+    assert next(iter(opened(split, text=("phrase",)))).segment is None
+
+
 def test_impossible_settings_are_refused(split):
     with pytest.raises(ValueError, match="got 'title'; legal are caption, question"):
         ImageTextData(text=("title",))
@@ -220,8 +268,12 @@ def test_impossible_settings_are_refused(split):
         ImageTextData(image_mask=masks.WholeWords())
     with pytest.raises(ValueError, match="would hide padding"):
         ImageTextData(text_mask=masks.Random(ratio=0.5))
-    with pytest.raises(ValueError, match=r"no sample of .* has such a text; it has caption, question, answer, phrase"):
+    with pytest.raises(
+        ValueError, match=r"no sample .* such a text; it has caption, question, answer, rationale, phrase"
+    ):
         opened(split, text=("passage",))
+    with pytest.raises(ValueError, match=r"then=\('answer',\) is a second stage, which reads text and target"):
+        ImageTextData(target=("rationale",), then=("answer",))
     with pytest.raises(ValueError, match="picture=1: no sample has it; the highest number is 0"):
         opened(split, picture=1)
     mask = masks.Padded(mask=masks.Box())

@@ -1,0 +1,135 @@
+"""Where in its image a phrase's object lies: its box and its segment, also after a crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import DataError
+from ....shards.format.manifest import Manifest
+from ....shards.media.npy import read_npy
+from ....shards.stores.base import Range
+from ...augment.crop import Crop
+from ...stream.stats import Stats
+
+BOXES, SEGMENTS = "boxes.npy", "segments.npy"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacesRequest:
+    """Where the boxes and segments of a sample's phrases lie; None where it has none, or none are asked for."""
+
+    sample: int
+    boxes: Range | None
+    segments: Range | None
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """All that is read."""
+        return tuple(one for one in (self.boxes, self.segments) if one is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """The places of a sample's n phrases in an image of width x height pixels.
+
+    boxes: float32 (n, 4), x0, y0, x1, y1 as shares of the image. segments: bool (n, height, width).
+    """
+
+    boxes: npt.NDArray[np.float32] | None
+    segments: npt.NDArray[np.bool_] | None
+
+    def box(self, number: int, crop: Crop, width: int, height: int) -> npt.NDArray[np.float32] | None:
+        """The box of a phrase as shares of a crop, clipped to it; None without one. DataError if it is not there."""
+        if self.boxes is None:
+            return None
+        _check(number, len(self.boxes), "boxes")
+        return cropped_box(self.boxes[number], crop, width, height)
+
+    def segment(self, number: int, crop: Crop, size: int) -> npt.NDArray[np.bool_] | None:
+        """The pixels of a phrase's object in a crop that is resized to size x size, bool; None without them."""
+        if self.segments is None:
+            return None
+        _check(number, len(self.segments), "segments")
+        part = self.segments[number, crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+        way = cv2.INTER_AREA if min(part.shape) >= size else cv2.INTER_LINEAR
+        shown: npt.NDArray[np.bool_] = np.asarray(
+            cv2.resize(part.astype(np.uint8) * 255, (size, size), interpolation=way) >= 128
+        )
+        return shown[:, ::-1] if crop.flip else shown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaceReader:
+    """Reads the places of phrases of a split. segments: whether their segments are asked for."""
+
+    manifest: Manifest
+    segments: bool
+
+    def request(self, sample: int) -> PlacesRequest:
+        """Where the places of a sample lie."""
+        return PlacesRequest(
+            sample=sample,
+            boxes=self._range(sample, BOXES),
+            segments=self._range(sample, SEGMENTS) if self.segments else None,
+        )
+
+    def read(self, request: PlacesRequest, width: int, height: int, stats: Stats) -> Places:
+        """The places in an image of width x height pixels; SampleError if they are unusable."""
+        boxes = self._array(request.sample, BOXES, request.boxes, stats)
+        segments = self._array(request.sample, SEGMENTS, request.segments, stats)
+        if boxes is not None:
+            with self.manifest.reading(request.sample, BOXES):
+                _check_boxes(boxes)
+        if segments is not None:
+            with self.manifest.reading(request.sample, SEGMENTS):
+                segments = _unpacked(segments, width, height)
+        return Places(boxes=boxes, segments=segments)
+
+    def _range(self, sample: int, name: str) -> Range | None:
+        component = self.manifest.components.get(name)
+        held = component is not None and bool(component.offset[sample])
+        return self.manifest.member(sample, name) if held else None
+
+    def _array(self, sample: int, name: str, where: Range | None, stats: Stats) -> npt.NDArray[Any] | None:
+        if where is None:
+            return None
+        with self.manifest.reading(sample, name):
+            with stats.stage("read"):
+                (data,) = self.manifest.store.read_many((where,))
+            stats.read_bytes += len(data)
+            return read_npy(data)
+
+
+def cropped_box(box: npt.NDArray[np.float32], crop: Crop, width: int, height: int) -> npt.NDArray[np.float32]:
+    """A box x0, y0, x1, y1, as shares of an image of width x height pixels, as shares of a crop, clipped to it."""
+    x = (box[[0, 2]] * width - crop.x) / crop.width
+    y = (box[[1, 3]] * height - crop.y) / crop.height
+    if crop.flip:
+        x = 1 - x[::-1]
+    return np.array([x[0], y[0], x[1], y[1]], np.float32).clip(0, 1)
+
+
+def _check(number: int, n: int, what: str) -> None:
+    if number >= n:
+        raise DataError(f"has {n} {what} and none of phrase {number}")
+
+
+def _check_boxes(boxes: npt.NDArray[Any]) -> None:
+    if boxes.dtype != np.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DataError(f"holds {boxes.dtype} {boxes.shape}, not float32 (n, 4)")
+    if not ((boxes[:, :2] < boxes[:, 2:]).all() and (boxes >= 0).all() and (boxes <= 1).all()):
+        raise DataError("has a box that is none: x0 < x1 and y0 < y1, as shares of the image")
+
+
+def _unpacked(segments: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.bool_]:
+    if segments.dtype != np.uint8 or segments.ndim != 3 or segments.shape[1:] != (height, -(-width // 8)):
+        raise DataError(
+            f"holds {segments.dtype} {segments.shape}, not a bit a pixel of {width}x{height}, uint8 (n, {height}, "
+            f"{-(-width // 8)})"
+        )
+    return np.unpackbits(segments, axis=-1, count=width).astype(np.bool_)

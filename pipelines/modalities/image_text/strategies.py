@@ -1,0 +1,30 @@
+"""Target strategies: what a language model is to write of the answer to a question and of the reasons for it.
+
+Source: MedThink (Gai et al., 2024, section 4), whose code calls them without_R, Explanation, Reasoning, and
+First-Stage_Reasoning with Second-Stage_Reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypedDict
+
+Strategy = Literal["answer", "explanation", "reasoning", "two-stage"]
+
+
+class Targets(TypedDict):
+    """The fields of `ImageTextData` that a strategy decides."""
+
+    target: tuple[str, ...]
+    then: tuple[str, ...]
+
+
+STRATEGIES: Mapping[Strategy, Targets] = {
+    "answer": Targets(target=("answer",), then=()),
+    "explanation": Targets(target=("answer", "rationale"), then=()),
+    "reasoning": Targets(target=("rationale", "answer"), then=()),
+    "two-stage": Targets(target=("rationale",), then=("answer",)),
+}
+"""By name: the answer alone; the answer, then the rationale; the rationale, then the answer; first the rationale, then
+the answer of the question with the rationale. `image_text_loader(..., text=("question",), **STRATEGIES["reasoning"])`.
+"""
