@@ -16,7 +16,7 @@ from torch import Tensor
 from ...pipelines.modalities.trajectory.batch import TrajectoryBatch
 from ...pipelines.modalities.trajectory.data import TrajectoryData
 from ...shards.format.manifest import Manifest
-from ..models.waypoint_model import WaypointModel
+from ..models.waypoint_model import WaypointModel, speed, step_s
 from .held_out import HeldOut, Score, batches, margin, trained_on
 
 STRAIGHT, KEPT_UP, MEAN = "straight on", "the last motion kept up", "the mean waypoint"
@@ -24,7 +24,6 @@ MEASURED = 1024
 """About how many clips are measured; a split is gone through several times, with other clips."""
 KNOWN = 1024
 ROUNDS = 8
-_STILL = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,13 +110,8 @@ def kept_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
 
     ValueError for clips of one frame, which have no step.
     """
-    if batch.pose.shape[1] < 2:
-        raise ValueError("the last motion needs clips of two frames or more, got one; set data.clip.frames=2")
-    before = batch.pose[:, -2]
-    step_s = (batch.pts_s[:, -1] - batch.pts_s[:, -2]).clamp_min(_STILL).float()
-    moved = step_s > _STILL
-    way = torch.linalg.vector_norm(before[:, [0, 2]], dim=1) / step_s * ahead_s * moved
-    turn = -heading_before(before) / step_s * ahead_s * moved if turning else torch.zeros_like(way)
+    way = speed(batch) * ahead_s
+    turn = -heading_before(batch.pose[:, -2]) / step_s(batch) * ahead_s if turning else torch.zeros_like(way)
     # On an arc of length `way` that turns by `turn`: sin(x) / x, which is 1 for no turn.
     half = turn / 2
     chord = way * torch.sinc(half / torch.pi)

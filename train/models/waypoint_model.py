@@ -3,7 +3,8 @@
 ImagineNav (Zhao et al., ICLR 2025) lets a vision-language model choose among imagined views; Where2Imagine learns, from
 how people walk, at which relative waypoint the next view is to be imagined. No code or sizes of it were found, so this
 is its task with a network of our own: a vision transformer whose tokens are cubes of colours and depth together, and a
-linear head on a class token that gives metres to the right, metres forward, and sine and cosine of the turn.
+linear head on a class token that says how the waypoint departs from that of a walk straight on: metres to the right,
+metres forward, and sine and cosine of the turn. With an odometer, straight on is at the speed of the clip's last step.
 
 Shapes: B clips, N tokens, V of them visible, D channels.
 """
@@ -29,7 +30,7 @@ from ..core.stacks import Stack
 from ..tokens.video import VideoTokens
 
 PACE_M_S = 1.2
-"""The pace in metres a second by which places are scaled, so that the head's outputs are near 1."""
+"""The pace in metres a second of a walk straight on where the speed is not known, and of the head's outputs."""
 _FAR_M = 10.0
 
 
@@ -38,8 +39,8 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
     """The sizes; the defaults are those of ViT-S.
 
     depths: whether depth is read beside colours. motion: whether the poses of the clip's frames are read too, as an
-    odometer gives them. ahead_s: how far ahead the waypoint is, as in the data. turn_share: the share of the turn's
-    error, in radians, beside that of the place, in metres.
+    odometer gives them; the clip then has two frames or more. ahead_s: how far ahead the waypoint is, as in the data.
+    turn_share: the share of the turn's error, in radians, beside that of the place, in metres.
     """
 
     width: int = 384
@@ -63,6 +64,8 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
             return
         if self.depths and not data.depth:
             raise ValueError("the model reads depth, and the data have depth=False; set model.depths=False")
+        if self.motion and data.clip.frames < 2:
+            raise ValueError("model.motion needs clips of two frames or more, got one; set data.clip.frames=2")
         if self.ahead_s != data.ahead_s:
             raise ValueError(f"model.ahead_s={self.ahead_s} is not data.ahead_s={data.ahead_s}; set both")
 
@@ -87,9 +90,7 @@ class WaypointModel(Model[TrajectoryBatch]):
         self.stack = Stack(config.depth, config.width, config.heads, config.mlp_ratio)
         self.head = nn.Linear(config.width, 4)
         init_linear(self)
-        nn.init.normal_(self.head.weight, std=0.01)
-        with torch.no_grad():  # first predictions are near a walk straight on
-            self.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 1.0]))
+        nn.init.normal_(self.head.weight, std=0.01)  # so that first predictions are near a walk straight on
 
     def loss(self, batch: TrajectoryBatch) -> Losses:
         """The mean distance of predicted and true places in metres, and the mean angle between the turns in radians."""
@@ -128,7 +129,14 @@ class WaypointModel(Model[TrajectoryBatch]):
             first = first + self.motion(batch.pose.flatten(1))[:, None]
         out = widened(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
         reach = PACE_M_S * self.config.ahead_s
-        return out * out.new_tensor([reach, reach, 1.0, 1.0])
+        straight = self._straight(batch)
+        return straight + out * out.new_tensor([reach, reach, 1.0, 1.0])
+
+    def _straight(self, batch: TrajectoryBatch) -> Tensor:
+        """The outputs for walks straight on, float32 (B, 4)."""
+        pace = speed(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
+        none = torch.zeros_like(pace)
+        return torch.stack([none, pace * self.config.ahead_s, none, torch.ones_like(pace)], dim=1)
 
     def _depths(self, depth: Tensor) -> Tensor:
         """Cubes of depth (B, N, 2 pixels): how near it is, from 0 at 10 m and more to 1, and whether it is known."""
@@ -138,3 +146,24 @@ class WaypointModel(Model[TrajectoryBatch]):
         both = torch.stack([near * known, known], dim=1)
         cubes = both.reshape(-1, 2, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
         return cubes.reshape(-1, t * h * w, 2 * pt * ph * pw)
+
+
+def speed(batch: TrajectoryBatch) -> Tensor:
+    """The speed in the last step of each clip, along the ground of the camera now: metres a second, float32 (B,).
+
+    It is 0 for a clip that repeats its last frame. ValueError for clips of one frame, which have no step.
+    """
+    took = step_s(batch)
+    way: Tensor = torch.linalg.vector_norm(batch.pose[:, -2][:, [0, 2]], dim=1)
+    return way / took
+
+
+def step_s(batch: TrajectoryBatch) -> Tensor:
+    """The time of the last step of each clip in seconds, float32 (B,); infinite if the clip repeats its last frame.
+
+    ValueError for clips of one frame, which have no step.
+    """
+    if batch.pose.shape[1] < 2:
+        raise ValueError("the last motion needs clips of two frames or more, got one; set data.clip.frames=2")
+    found = (batch.pts_s[:, -1] - batch.pts_s[:, -2]).float()
+    return torch.where(found > 0, found, torch.inf)

@@ -17,6 +17,8 @@ SIDE = 320.0
 """The width and height of the drawing in its own units."""
 _MARGIN, _LEAST_M = 14.0, 3.0
 _ARROW_M = 0.5
+_SEEN_M = ((-3.5, 0.0), (3.5, 0.0), (0.0, 7.0))
+"""Places that are in the drawing where it shows what is around."""
 
 
 def from_above(
@@ -36,6 +38,7 @@ def from_above(
     ends = [clip, np.array([waypoint[:2]]), np.zeros((1, 2))]
     ends += [np.array([made[:2]])] if made is not None else []
     ends += [walk] if walk is not None else []
+    ends += [np.array(_SEEN_M)] if around is not None else []
     every = np.concatenate(ends)
     low, high = every.min(axis=0), every.max(axis=0)
     reach = max(float((high - low).max()), _LEAST_M) + 2 * _ARROW_M
@@ -64,15 +67,14 @@ def from_above(
             paths.append((line, _line(on_page(np.stack([np.array(place[:2]), tip])))))
             paths.append((dot, dots(on_page(np.array([place[:2]])))))
             keys.append((dot, word))
-    metre = f"M{_MARGIN:g} {SIDE - 4:g}h{scale:.1f}"
-    paths.append(("line-hidden", metre))
+    paths.append(("line-frame", f"M{_MARGIN:g} {SIDE - 4:g}h{scale:.1f}"))
+    keys.append(("line-frame", "a metre, on the lower left"))
     return Drawing(
         paths=tuple(paths),
         width=SIDE,
         height=SIDE,
         alt=alt,
         title=title,
-        words="The line below on the left is a metre.",
         keys=tuple(keys),
     )
 
