@@ -25,22 +25,27 @@ from maskstream.train.models.spiking_transformer import SpikingTransformer
 RATIOS, STEPS = (0.0, 0.25, 0.5, 0.75), (4, 8, 16)
 
 
-def measured(ratio: float, seed: int, data: Path, out: Path, samples: int) -> dict[str, float]:
-    """The figures of a run, which is trained unless it is there."""
+def measured(ratio: float, seed: int, data: Path, out: Path, samples: int, steps: int) -> dict[str, float]:
+    """The figures of a run, which is trained and measured unless it is there."""
     run = out / f"{ratio}-{seed}"
+    done: dict[str, float]
+    if (run / "row.json").exists():
+        done = json.loads((run / "row.json").read_text())
+        return done
     if not (run / "model.safetensors").exists():
-        words = ["--data", str(data / "train"), "--out", str(run), "--seed", str(seed)]
+        words = ["--data", str(data / "train"), "--out", str(run), "--seed", str(seed), "--steps", str(steps)]
         command = [sys.executable, "-m", "maskstream", "train", "spiking-mst-tiny", *words]
         subprocess.run([*command, "--set", f"model.spikes.ratio={ratio}"], check=True)
     model = load_model(run_weights(run))
     assert isinstance(model, SpikingTransformer)
     found = spiking(model, held_out_images(run_recipe(run).data, data / "val", samples), max(STEPS))
-    row = {"ratio": ratio, "seed": seed, "images": found.images, "ann": found.ann, "ann_nj": found.ann_nj}
-    row |= {"multiplied": found.multiplied}
-    for steps in STEPS:
-        row |= {f"snn_{steps}": found.snn[steps - 1], f"nj_{steps}": found.snn_nj(steps)}
-        row |= {f"added_{steps}": found.added[steps - 1]}
-    return row
+    done = {"ratio": ratio, "seed": seed, "images": found.images, "ann": found.ann, "ann_nj": found.ann_nj}
+    done |= {"multiplied": found.multiplied}
+    for time in STEPS:
+        done |= {f"snn_{time}": found.snn[time - 1], f"nj_{time}": found.snn_nj(time)}
+        done |= {f"added_{time}": found.added[time - 1]}
+    (run / "row.json").write_text(json.dumps(done))
+    return done
 
 
 def main() -> None:

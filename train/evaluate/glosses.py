@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
+
+import numpy as np
+import numpy.typing as npt
 
 K1, B = 1.2, 0.75
 """The usual parameters of BM25 (Robertson and Zaragoza, 2009)."""
@@ -15,11 +17,13 @@ K1, B = 1.2, 0.75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Glosses:
-    """Entries `word: gloss`, and by word how often it stands in each entry that has it."""
+    """N entries `word: gloss`. lengths: their words, float64 (N,). postings: of each word, the entries that have it and
+    how often, int64 (2, n).
+    """
 
     entries: Sequence[str]
-    lengths: Sequence[int]
-    postings: Mapping[str, Sequence[tuple[int, int]]]
+    lengths: npt.NDArray[np.float64]
+    postings: Mapping[str, npt.NDArray[np.int64]]
 
     @classmethod
     def of(cls, entries: Sequence[str]) -> Self:
@@ -33,20 +37,19 @@ class Glosses:
             lengths.append(len(words))
             for word, count in Counter(words).items():
                 postings[word].append((number, count))
-        return cls(entries=entries, lengths=lengths, postings=postings)
+        arrays = {word: np.array(own, np.int64).T for word, own in postings.items()}
+        return cls(entries=entries, lengths=np.array(lengths, np.float64), postings=arrays)
 
     def found(self, query: str, count: int) -> list[str]:
         """Up to `count` entries that share words with the query, the best first; of equal ones the first."""
-        scores: dict[int, float] = defaultdict(float)
-        mean, n = sum(self.lengths) / len(self.lengths), len(self.entries)
-        for word in {*words_of(query)}:
-            own = self.postings.get(word, ())
-            rarity = math.log(1 + (n - len(own) + 0.5) / (len(own) + 0.5))
-            for number, times in own:
-                length = 1 - B + B * self.lengths[number] / mean
-                scores[number] += rarity * times * (K1 + 1) / (times + K1 * length)
-        best = sorted(scores, key=lambda number: (-scores[number], number))[:count]
-        return [self.entries[number] for number in best]
+        scores, n = np.zeros(len(self.entries)), len(self.entries)
+        length = 1 - B + B * self.lengths / self.lengths.mean()
+        for word in sorted({*words_of(query)} & self.postings.keys()):
+            numbers, times = self.postings[word]
+            rarity = np.log(1 + (n - len(numbers) + 0.5) / (len(numbers) + 0.5))
+            scores[numbers] += rarity * times * (K1 + 1) / (times + K1 * length[numbers])
+        best = np.argsort(-scores, kind="stable")[:count]
+        return [self.entries[number] for number in best.tolist() if scores[number] > 0]
 
 
 def words_of(text: str) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..train.evaluate.kbvqa import KbvqaResult, Replied, UInt8s
 from .figures.card import Card, Picture, Pictures, Section
 from .figures.pictures import data_uri
+from .figures.words import plural
 from .page import page, write_page
 
 SHOWN, SIDE_PX = 6, 320
@@ -76,7 +77,10 @@ def _card(replied: Replied) -> Card:
         note += f" Because: {replied.rationale}"
     picture = Picture(uri=data_uri(_small(replied.prompt.image)), alt=f"picture of {asked.key}", caption=asked.kind)
     return Card(
-        key=asked.key, words=f"{len(asked.answers)} answers", note=note, figures=(Pictures(items=(picture,), across=1),)
+        key=asked.key,
+        words=plural(len(asked.answers), "answer"),
+        note=note,
+        figures=(Pictures(items=(picture,), across=1),),
     )
 
 
