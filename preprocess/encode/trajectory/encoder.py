@@ -14,13 +14,14 @@ from ....shards.members.video import video_member
 from ...source import Source
 from ..encoder import Encoded
 from ..reject import RejectError
+from ..video.convert import fitted
 from ..video.drawn_clip import write_clip
-from ..video.profile import PROFILES, VideoProfile
+from ..video.profile import BLOCK, PROFILES, VideoProfile
 from ..video.video import encode_video
 from .depth import depth_member
 from .miniworld import MiniworldWalk
 from .vizdoom import VizdoomWalk
-from .walk import Walk
+from .walk import Walk, in_blocks
 
 RECORDED = "recorded"
 """The entry of a source's meta that names what records it; the entry "walk" has the arguments."""
@@ -41,9 +42,10 @@ class TrajectoryEncoder(Config):
     meta["walk"] has the arguments.
 
     Colours are stored in a profile of videos, depth without loss, and one pose for each frame, so a profile that
-    changes which frames there are is refused.
+    changes which frames there are is refused. Sides are cut to multiples of BLOCK, of frames and of depth alike.
     """
 
+    version: ClassVar[int] = 2
     modality: ClassVar[str] = "trajectory"
 
     video: VideoProfile = PROFILES["train"]
@@ -75,7 +77,11 @@ class TrajectoryEncoder(Config):
             raise RejectError("check", f"has {counts}; there is one of each for every moment")
         if problem := problem_of_path(walk.path):
             raise RejectError("check", problem)
+        walk = in_blocks(walk, BLOCK)
         height, width = walk.frames[0].shape[:2]
+        fit = fitted(width, height, self.video.short_side)
+        if fit.scaled != fit.stored:
+            raise RejectError("check", f"of {width}x{height} pixels would be cut, and its depth and lens would not")
         with TemporaryDirectory() as folder:
             video = encode_video(write_clip(walk.frames, Path(folder) / "walk.mkv", fps=walk.fps), self.video)
         index = video.index

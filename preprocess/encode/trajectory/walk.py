@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,31 @@ class Walk:
     path: Floats
     lens: tuple[float, float, float, float]
     fps: int
+
+
+def in_blocks(walk: Walk, block: int) -> Walk:
+    """The middle of a walk's pictures, with sides that are multiples of `block` in pixels of the frames, so that
+    encoding cuts nothing off that depth and lens would not know of.
+    """
+    whole = np.array(walk.frames[0].shape[:2])
+    kept = whole // block * block
+    if (kept == whole).all() or not kept.all():
+        return walk
+    first = (whole - kept) // 2
+    fx, fy, cx, cy = walk.lens
+
+    def middle(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        scale = np.array(picture.shape[:2]) / whole
+        (top, left), (bottom, right) = (np.rint(at * scale).astype(int) for at in (first, first + kept))
+        return np.ascontiguousarray(picture[top:bottom, left:right])
+
+    return Walk(
+        frames=[middle(one) for one in walk.frames],
+        depth=[middle(one) for one in walk.depth],
+        path=walk.path,
+        lens=(fx, fy, cx - float(first[1]), cy - float(first[0])),
+        fps=walk.fps,
+    )
 
 
 def millimetres(depth_m: npt.NDArray[np.floating]) -> UInt16s:

@@ -21,12 +21,13 @@ from maskstream.preprocess.encode.trajectory.explorer import Explorer, StuckErro
 from maskstream.preprocess.encode.trajectory.floor_plan import FloorPlan
 from maskstream.preprocess.encode.trajectory.miniworld import MiniworldWalk
 from maskstream.preprocess.encode.trajectory.vizdoom import VizdoomWalk
-from maskstream.preprocess.encode.trajectory.walk import Walk, millimetres
+from maskstream.preprocess.encode.trajectory.walk import Walk, in_blocks, millimetres
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import heading
 from maskstream.shards.media.depth import depth_of
 from maskstream.shards.media.video_index import VideoIndex
+from maskstream.shards.members.camera_path import LENS
 from maskstream.shards.members.kinds import KINDS
 
 from ...pipelines.small_walks import small_walk
@@ -72,6 +73,23 @@ def test_parts_that_do_not_fit_are_rejected() -> None:
         TrajectoryEncoder().encoded(changed(depth=[*whole.depth[:7], whole.depth[7][:20]]))
     with pytest.raises(ValueError, match="profile 'fps' leaves frames out"):
         TrajectoryEncoder().in_profile(PROFILES["fps"])
+
+
+def test_the_middle_of_frames_is_stored_with_its_depth_and_lens() -> None:
+    whole = small_walk(8)
+    low = changed(frames=[one[:40] for one in whole.frames], depth=[one[:40:2, ::2] for one in whole.depth])
+    kept = in_blocks(low, 16)
+    assert kept.frames[3].tolist() == whole.frames[3][4:36].tolist()
+    assert kept.depth[3].tolist() == low.depth[3][2:18].tolist()
+    fx, fy, cx, cy = whole.lens
+    assert kept.lens == (fx, fy, cx, cy - 4)
+    members = TrajectoryEncoder().encoded(low).members
+    assert [(members[name].facts["width"], members[name].facts["height"]) for name in ("mp4", "depth.mp4")] == [
+        (64, 32),
+        (32, 16),
+    ]
+    assert [members["camera.npy"].facts[name] for name in LENS] == list(kept.lens)
+    assert in_blocks(whole, 16) is whole
 
 
 def rooms() -> FloorPlan:
