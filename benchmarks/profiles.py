@@ -58,7 +58,7 @@ WINDOW, STEP, STARTS = 96, 24, 3
 class Before(VideoProfile):
     """The profile `train` of VideoProfile's version 2."""
 
-    crf: int = 21
+    crf: float = 21
 
     @property
     def x264_params(self) -> str:
@@ -177,7 +177,8 @@ def measured(media: Path, rounds: int, most: int | None) -> tuple[dict[str, dict
     """Every figure of the real clips by profile, and the number of windows."""
     rows: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in CANDIDATES}
     count = 0
-    for count, (_, frames, rate) in enumerate(list(windows(media))[:most], start=1):
+    every = list(windows(media))
+    for count, (_, frames, rate) in enumerate(every[:: -(-len(every) // (most or len(every)))], start=1):
         turn = [*CANDIDATES][:: 1 if count % 2 else -1]
         made: dict[str, Stored] = {}
         for name in turn:
@@ -224,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, default=Path("data/raw/sample"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--windows", type=int, help="at most so many [default: all]")
+    parser.add_argument("--windows", type=int, help="at most so many, spread over all [default: all]")
     parser.add_argument("--scenes", type=int, default=len(TEXTURES), help="as many textures are moved; 0 for none")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -39,7 +39,7 @@ class AudioVisualEncoder(Config):
     profile `copy` is refused because it keeps no clock.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     modality: ClassVar[str] = "audiovisual"
 
     video: VideoProfile = PROFILES["train"]

@@ -45,7 +45,7 @@ class TrajectoryEncoder(Config):
     changes which frames there are is refused. Sides are cut to multiples of BLOCK, of frames and of depth alike.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     modality: ClassVar[str] = "trajectory"
 
     video: VideoProfile = PROFILES["train"]

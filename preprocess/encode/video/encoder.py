@@ -26,7 +26,7 @@ class VideoEncoder(Config):
     that must be left (`encode_video`); with profile copy it is always a reject.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     modality: ClassVar[str] = "video"
 
     video: VideoProfile = PROFILES["train"]

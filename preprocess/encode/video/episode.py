@@ -32,7 +32,7 @@ class EpisodeEncoder(Config):
     meta["span_s"] where the episode is in the video, None for all of it. The arrays are the members NAME.npy.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     modality: ClassVar[str] = "video"
 
     video: VideoProfile = PROFILES["train"]

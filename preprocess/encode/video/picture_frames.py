@@ -30,7 +30,7 @@ class FramesEncoder(Config):
     fps: how many frames were extracted in a second, which the pictures do not say.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     modality: ClassVar[str] = "video"
 
     video: VideoProfile = PROFILES["train"]
