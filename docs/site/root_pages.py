@@ -28,6 +28,8 @@ PACKAGES = {
 }
 PICTURES = ROOT / "runs/pictures"
 """Where `make gallery` puts a small picture of each scheme. Without it the site has none, and needs no network."""
+_EXAMPLE = re.compile(r"\[([^]]*)\]\((?:\.\./)?examples(?:/[^)]*)?\)")
+"""A link to a file or folder of examples/, which is no page: its text stays."""
 _LINK = re.compile(r"\[([^]]*)\]\(((?:\.\./)?(?:docs/)?([A-Za-z/_-]+\.md))(#[^)]*)?\)")
 
 
@@ -48,7 +50,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
     The table of schemes has their pictures.
     """
-    markdown = _LINK.sub(_in_site, markdown)
+    markdown = _LINK.sub(_in_site, _EXAMPLE.sub(r"\1", markdown))
     return "\n".join(map(_with_picture, markdown.split("\n"))) if page.file.src_uri == "masks.md" else markdown
 
 

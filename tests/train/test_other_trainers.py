@@ -1,4 +1,4 @@
-"""The loader in trainers that others wrote, unchanged, on two ranks: each rank trains on its share, in order."""
+"""The loader in trainers that others wrote, as examples/ has them, on two ranks: each trains on its share, in order."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import pytest
 from maskstream.pipelines import VideoClip, masks, video_loader
 
 SCRIPT = Path(__file__).with_name("other_trainers.py")
+EXAMPLES = Path(__file__).parents[2] / "examples" / "trainers"
 TRAINERS = ("fsdp2", "huggingface", "lightning")
 STEPS, BATCH, SEED, RANKS = 5, 2, 3, 2
 LIMIT_S = 180
@@ -20,9 +21,11 @@ LIMIT_S = 180
 def output(eleven, tmp_path_factory):
     """The folder that the trainers wrote into, all in one run of torchrun, and what they printed."""
     out = tmp_path_factory.mktemp("trainers")
+    for trainer in TRAINERS:
+        (out / trainer).mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", SCRIPT]
     done = subprocess.run(
-        [*command, eleven, out, *TRAINERS],
+        [*command, EXAMPLES, eleven, out, *TRAINERS],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

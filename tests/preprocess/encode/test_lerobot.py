@@ -2,13 +2,12 @@
 
 import io
 import json
-from fractions import Fraction
+import shutil
 
 import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from lerobot_layout import Episode, Videos, write_lerobot
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.preprocess import DATASETS, PROFILES, make_shards
@@ -18,14 +17,7 @@ from maskstream.shards.errors import DatasetError
 
 FPS, LENGTHS, CAMERAS = 30, (18, 25, 21), ("observation.images.top", "observation.images.wrist")
 TASKS = ("pick up the cube", "open the drawer", "pick up the cube")
-FEATURES = {
-    "action": {"dtype": "float32", "shape": [2], "names": ["x", "y"]},
-    "observation.state": {"dtype": "float32", "shape": [3], "names": None},
-    "next.done": {"dtype": "bool", "shape": [1], "names": None},
-    **{name: {"dtype": "int64", "shape": [1]} for name in ("frame_index", "episode_index", "index", "task_index")},
-    "timestamp": {"dtype": "float32", "shape": [1]},
-    **{name: {"dtype": "video", "shape": [48, 64, 3], "info": {"video.fps": FPS}} for name in CAMERAS},
-}
+SPLITS = {"train": "0:2", "val": "2:3"}
 
 
 def grey(number, camera):
@@ -33,106 +25,39 @@ def grey(number, camera):
     return 40 + 3 * (number % 60) + 5 * camera
 
 
-def encode(path, numbers, camera, codec, gop):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options={"crf": "20"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.gop_size, stream.codec_context.thread_count = gop, 1
-        for n, number in enumerate(numbers):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey(number, camera), np.uint8), format="rgb24")
-            frame.pts, frame.time_base = n, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def write_video(path, parts, camera, codec, gop):
-    """The frames of each part are encoded alone, and the packets joined, as LeRobot does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as joined:
-        stream, first = None, 0
-        for part in parts:
-            encode(path.with_name("part.mp4"), part, camera, codec, gop)
-            with av.open(str(path.with_name("part.mp4"))) as container:
-                stream = stream or joined.add_stream_from_template(container.streams.video[0], opaque=True)
-                begin = round(first / FPS / container.streams.video[0].time_base)
-                for packet in container.demux(video=0):
-                    if packet.size:
-                        packet.pts, packet.dts, packet.stream = packet.pts + begin, packet.dts + begin, stream
-                        joined.mux(packet)
-            first += len(part)
-    path.with_name("part.mp4").unlink()
-
-
 def first_of(episode):
     return sum(LENGTHS[:episode])
 
 
-def rows(episode):
+def arrays(episode):
     length, first = LENGTHS[episode], first_of(episode)
     steps = np.arange(length)
     return {
-        "action": (steps[:, None] + 100 * episode + np.array([0, 0.5])).astype(np.float32).tolist(),
-        "observation.state": (first + steps[:, None] + np.array([0, 0.25, 0.5])).astype(np.float32).tolist(),
-        "next.done": (steps == length - 1).tolist(),
-        "timestamp": (steps / FPS).astype(np.float32).tolist(),
-        "frame_index": steps.tolist(),
-        "episode_index": [episode] * length,
-        "index": (first + steps).tolist(),
-        "task_index": [TASKS.index(TASKS[episode])] * length,
+        "action": (steps[:, None] + 100 * episode + np.array([0, 0.5])).astype(np.float32),
+        "observation.state": (first + steps[:, None] + np.array([0, 0.25, 0.5])).astype(np.float32),
+        "next.done": steps == length - 1,
     }
 
 
-def write_rows(path, episodes):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.concat_tables([pa.table(rows(episode)) for episode in episodes]), path)
+def frames(episode, camera):
+    levels = [grey(first_of(episode) + step, camera) for step in range(LENGTHS[episode])]
+    return np.broadcast_to(np.uint8(levels)[:, None, None, None], (LENGTHS[episode], 48, 64, 3)).copy()
 
 
-def write_info(root, version, **more):
-    facts = {"codebase_version": version, "fps": FPS, "total_episodes": 3, "chunks_size": 1000, "features": FEATURES}
-    facts |= {"splits": {"train": "0:2", "val": "2:3"}, **more}
-    (root / "meta").mkdir(parents=True)
-    (root / "meta/info.json").write_text(json.dumps(facts))
+def episodes():
+    return [
+        Episode(task=task, arrays=arrays(n), cameras={name: frames(n, c) for c, name in enumerate(CAMERAS)})
+        for n, task in enumerate(TASKS)
+    ]
 
 
 def second(root, codec="libx264", gop=16):
-    write_info(
-        root,
-        "v2.1",
-        data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        video_path="videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-    )
-    lines = [json.dumps({"episode_index": n, "tasks": [TASKS[n]], "length": LENGTHS[n]}) for n in range(3)]
-    (root / "meta/episodes.jsonl").write_text("\n".join(lines))
-    for episode in range(3):
-        write_rows(root / f"data/chunk-000/episode_{episode:06d}.parquet", [episode])
-        numbers = range(first_of(episode), first_of(episode) + LENGTHS[episode])
-        for camera, name in enumerate(CAMERAS):
-            write_video(root / f"videos/chunk-000/{name}/episode_{episode:06d}.mp4", [numbers], camera, codec, gop)
+    write_lerobot(root, episodes(), SPLITS, "v2.1", Videos(fps=FPS, codec=codec, gop=gop))
     return root
 
 
 def third(root, codec="libx264", gop=16, *, joined=True):
-    write_info(
-        root,
-        "v3.0",
-        data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        video_path="videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-    )
-    write_rows(root / "data/chunk-000/file-000.parquet", range(3))
-    for camera, name in enumerate(CAMERAS):
-        parts = [range(first_of(n), first_of(n) + LENGTHS[n]) for n in range(3)] if joined else [range(sum(LENGTHS))]
-        write_video(root / f"videos/{name}/chunk-000/file-000.mp4", parts, camera, codec, gop)
-    entries = []
-    for n in range(3):
-        entry = {"episode_index": n, "tasks": [TASKS[n]], "length": LENGTHS[n], "stats/action/min": [0.0]}
-        entry |= {"data/chunk_index": 0, "data/file_index": 0}
-        for name in CAMERAS:
-            entry |= {f"videos/{name}/chunk_index": 0, f"videos/{name}/file_index": 0}
-            entry[f"videos/{name}/from_timestamp"] = first_of(n) / FPS
-            entry[f"videos/{name}/to_timestamp"] = (first_of(n) + LENGTHS[n]) / FPS
-        entries.append(entry)
-    (root / "meta/episodes/chunk-000").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(entries), root / "meta/episodes/chunk-000/file-000.parquet")
+    write_lerobot(root, episodes(), SPLITS, "v3.0", Videos(fps=FPS, codec=codec, gop=gop, joined=joined))
     return root
 
 
@@ -161,7 +86,9 @@ def test_every_frame_has_its_rows(tmp_path, write, profile, codec, gop):
         assert np.abs(np.array(levels(found.members["mp4"].data, tmp_path)) - wanted).max() < 1.5
         assert sorted(found.members) == ["action.npy", "mp4", "next.done.npy", "state.npy"]
         for name, column in {"action": "action", "state": "observation.state"}.items():
-            np.testing.assert_array_equal(np.load(io.BytesIO(found.members[f"{name}.npy"].data)), rows(episode)[column])
+            np.testing.assert_array_equal(
+                np.load(io.BytesIO(found.members[f"{name}.npy"].data)), arrays(episode)[column]
+            )
 
 
 def test_a_loader_gives_the_actions_of_a_clips_frames(tmp_path):
@@ -194,7 +121,7 @@ def test_what_does_not_fit_is_said(tmp_path):
     root = second(tmp_path / "raw")
     with pytest.raises(ValueError, match="leaves frames out, but actions have a row for each"):
         make_shards("lerobot", root, tmp_path / "out", profile=PROFILES["fps"])
-    write_rows(root / "data/chunk-000/episode_000000.parquet", [1])
+    shutil.copy(root / "data/chunk-000/episode_000001.parquet", root / "data/chunk-000/episode_000000.parquet")
     source = DATASETS["lerobot"](root).splits["train"][0]
     with pytest.raises(RejectError, match="has no rows of episode 0"):
         EpisodeEncoder().encode(source)
@@ -206,7 +133,7 @@ def test_what_does_not_fit_is_said(tmp_path):
     (root / "meta/info.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match="which leaves ROOT"):
         DATASETS["lerobot"](root)
-    info["features"] = {name: one for name, one in FEATURES.items() if one["dtype"] != "video"}
+    info["features"] = {name: one for name, one in info["features"].items() if one["dtype"] != "video"}
     (root / "meta/info.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match="has the dtype video; pictures in Parquet files are not read"):
         DATASETS["lerobot"](root)

@@ -5,8 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from tensorboard.summary.writer.record_writer import RecordWriter
+from meshgraphnets_layout import STATIC, message_of, write_records, write_set
 
 from maskstream.preprocess import job
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
@@ -25,38 +24,6 @@ FORMS = {
     "deforming_plate": ("cells:4", "mesh_pos:3", "node_type:1", "world_pos:3", "stress:1"),
     "flag_simple": ("cells:3", "mesh_pos:2", "node_type:1", "world_pos:3"),
 }
-STATIC = ("cells", "mesh_pos", "node_type")
-
-
-def example_class():
-    """tf.train.Example, from its definition in example.proto and feature.proto."""
-    proto = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t", syntax="proto3")
-    kinds = {"BytesList": "TYPE_BYTES", "FloatList": "TYPE_FLOAT", "Int64List": "TYPE_INT64"}
-    repeated, field = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED, descriptor_pb2.FieldDescriptorProto
-    for name, kind in kinds.items():
-        proto.message_type.add(name=name).field.add(name="value", number=1, label=repeated, type=getattr(field, kind))
-    feature = proto.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, (name, kind) in enumerate({"bytes": "BytesList", "float": "FloatList", "int64": "Int64List"}.items()):
-        feature.field.add(
-            name=f"{name}_list", number=number + 1, type=field.TYPE_MESSAGE, type_name=f".t.{kind}", oneof_index=0
-        )
-    features = proto.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=field.TYPE_STRING)
-    entry.field.add(name="value", number=2, type=field.TYPE_MESSAGE, type_name=".t.Feature")
-    features.field.add(
-        name="feature", number=1, label=repeated, type=field.TYPE_MESSAGE, type_name=".t.Features.FeatureEntry"
-    )
-    whole = proto.message_type.add(name="Example")
-    whole.field.add(name="features", number=1, type=field.TYPE_MESSAGE, type_name=".t.Features")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(proto)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Example"))
-
-
-Example = example_class()
 
 
 def arrays_of(form, seed):
@@ -71,45 +38,18 @@ def arrays_of(form, seed):
     return found
 
 
-def message_of(arrays):
-    example = Example()
-    example.features.feature["note"].float_list.value.extend([1.0, 2.0])
-    example.features.feature["frames"].int64_list.value.extend([3, -1])
-    for name, array in arrays.items():
-        example.features.feature[name].bytes_list.value.append(array.tobytes())
-    return example.SerializeToString()
-
-
-def write_records(path, messages):
-    with path.open("wb") as file:
-        writer = RecordWriter(file)
-        for message in messages:
-            writer.write(message)
-        writer.flush()
-
-
-def write_set(root, form, **counts):
-    root.mkdir()
-    features = {
-        name: {
-            "type": "static" if name in STATIC else "dynamic",
-            "shape": [1 if name in STATIC else T, -1, int(width)],
-            "dtype": "int32" if name in ("cells", "node_type") else "float32",
-        }
-        for name, width in (one.split(":") for one in FORMS[form])
+def written(root, form, **counts):
+    splits = {
+        split: [arrays_of(form, 100 * seed + n) for n in range(count)]
+        for seed, (split, count) in enumerate(counts.items())
     }
-    meta = {"simulator": "comsol", "dt": 0.01, "collision_radius": None, "features": features}
-    meta |= {"field_names": list(features), "trajectory_length": T}
-    (root / "meta.json").write_text(json.dumps(meta))
-    for seed, (split, count) in enumerate(counts.items()):
-        messages = [message_of(arrays_of(form, 100 * seed + n)) for n in range(count)]
-        write_records(root / f"{split}.tfrecord", messages)
+    write_set(root, splits)
     return root
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_published_set_is_kept_number_by_number(tmp_path, form):
-    root = write_set(tmp_path / form, form, train=11, valid=2, test=1)
+    root = written(tmp_path / form, form, train=11, valid=2, test=1)
     dataset = job.DATASETS["meshgraphnets"](root)
     assert {split: len(sources) for split, sources in dataset.splits.items()} == {"train": 11, "val": 2, "test": 1}
     source, wanted = dataset.splits["train"][7], arrays_of(form, 7)
@@ -128,7 +68,7 @@ def test_a_published_set_is_kept_number_by_number(tmp_path, form):
 
 
 def test_shards_of_a_moving_set(tmp_path):
-    root = write_set(tmp_path / "raw", "deforming_plate", train=3, valid=1)
+    root = written(tmp_path / "raw", "deforming_plate", train=3, valid=1)
     report = make_shards("meshgraphnets", root, tmp_path / "out", workers=0)
     assert {name: split.counts["samples"] for name, split in report.splits.items()} == {"train": 3, "val": 1}
     assert verify(tmp_path / "out" / "train", decode=True).problems == []
@@ -137,7 +77,7 @@ def test_shards_of_a_moving_set(tmp_path):
 
 
 def test_sets_whose_meshes_are_made_anew_are_refused(tmp_path):
-    root = write_set(tmp_path / "flag_dynamic", "flag_simple", train=1)
+    root = written(tmp_path / "flag_dynamic", "flag_simple", train=1)
     meta = json.loads((root / "meta.json").read_text())
     meta["features"]["cells"]["type"] = meta["features"]["mesh_pos"]["type"] = "dynamic_varlen"
     (root / "meta.json").write_text(json.dumps(meta))
@@ -161,7 +101,7 @@ def test_records_and_their_checksums(tmp_path):
     [(3, "is no TFRecord file, or damaged: at byte 0"), (400, "the record at byte 12 has another checksum")],
 )
 def test_a_flipped_bit_is_found(tmp_path, at, says):
-    root = write_set(tmp_path / "raw", "airfoil", train=2)
+    root = written(tmp_path / "raw", "airfoil", train=2)
     path = root / "train.tfrecord"
     data = bytearray(path.read_bytes())
     data[at] ^= 4

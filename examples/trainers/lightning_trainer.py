@@ -1,0 +1,55 @@
+"""Lightning takes the loader itself, and its checkpoints hold the loader's position: they resume within an epoch.
+
+torchrun --nproc-per-node 2 lightning_trainer.py DATA OUT     # or python, for one process
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from video_mae import loader_of, loss_of, video_mae
+
+from maskstream.pipelines import VideoBatch
+
+
+class Module(LightningModule):
+    """A batch of the loader comes as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = video_mae()
+
+    def training_step(self, batch: VideoBatch, index: int) -> torch.Tensor:
+        return loss_of(self.model, batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), 1e-4)
+
+
+def fit(module: Module, data: str, out: Path, *, steps: int, resume: bool = False) -> None:
+    """Train until `steps` and write OUT/last.ckpt. Each rank's loader gives its own samples, so Lightning adds none."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    trainer = Trainer(
+        default_root_dir=out,
+        max_steps=steps,
+        accelerator="auto",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    saved = out / "last.ckpt"
+    trainer.fit(module, train_dataloaders=loader_of(data), ckpt_path=saved if resume else None)
+    trainer.save_checkpoint(saved)
+
+
+if __name__ == "__main__":
+    data, out = sys.argv[1:]
+    fit(Module(), data, Path(out), steps=3)
+    fit(Module(), data, Path(out), steps=5, resume=True)
