@@ -52,7 +52,7 @@ grid = masks.TokenGrid.video(FRAMES, SIDE, SIDE)
 motion = masks.Cues(flow=dis_flow(frames).vectors)
 
 # %% [markdown]
-# `show` draws a mask as a loader with this seed would, and lays the hidden tokens over the first frame of each time step.
+# `show` draws a mask, and lays the hidden tokens over the first frame of each time step.
 
 
 # %%
@@ -131,5 +131,5 @@ class Curtain(masks.Mask):
 show(Curtain())
 
 # %% [markdown]
-# Train with it: `video_loader(data, mask=Curtain())`, or `maskstream preview DATA --mask package.module:Curtain` once the
-# class stands in a module.
+# Train with it: `video_loader(data, mask=Curtain())`, or `maskstream preview DATA --mask package.module:Curtain` once
+# the class stands in a module.
