@@ -102,7 +102,8 @@ class ArchivedTree:
     def dataset(self, found: Dataset) -> Dataset:
         """A dataset that was found in the tree, with the paths that its files really have."""
         splits = {split: [self._source(source) for source in sources] for split, sources in found.splits.items()}
-        return replace(found, splits=splits, doubt=found.doubt or _unpacked_too(splits))
+        doubt = found.doubt.replace(str(self.folder), str(self.root))
+        return replace(found, splits=splits, doubt=doubt or _unpacked_too(splits))
 
     def _source(self, source: Source) -> Source:
         return replace(source, path=self._real(source.path), parts=tuple(map(self._real, source.parts)))

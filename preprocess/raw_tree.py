@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import unwrap
 from pathlib import Path
@@ -59,7 +59,8 @@ class RawTree:
         if (name := _name(sources_of)) in READ_WHOLE:
             raise DatasetError(f"{name} reads its files to list its sources; copy {self.root} to a local disk first")
         try:
-            return sources_of(self.folder)
+            found = sources_of(self.folder)
+            return replace(found, doubt=found.doubt.replace(str(self.folder), self.root))
         except (DatasetError, OutageError) as error:
             raise type(error)(str(error).replace(str(self.folder), self.root)) from error
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
 
 PartT = TypeVar("PartT")
+_SHOWN = 4
 
 
 def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
@@ -20,8 +24,9 @@ def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
     if ":" in name:
         part: PartT = imported(name, what)
         return part
+    hint = nearest(name, list(table)) or _mentioning(name, table)
     raise ValueError(
-        f"{name!r} is no {what}{nearest(name, list(table))}; legal are {', '.join(sorted(table))}, and "
+        f"{name!r} is no {what}{hint}; legal are {', '.join(sorted(table))}, and "
         f"package.module:name for a {what} of your own"
     )
 
@@ -46,3 +51,16 @@ def nearest(name: str, legal: list[str]) -> str:
     """`, did you mean 'x'?` with the most similar legal name; "" if none is similar."""
     close = get_close_matches(name, legal, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _mentioning(name: str, table: Mapping[str, Any]) -> str:
+    """`, did you mean 'x' or 'y'?` with the entries whose module speaks of the name (kinetics); "" if none does."""
+    word = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
+    modules = {key: sys.modules.get(getattr(_unwrapped(part), "__module__", "")) for key, part in table.items()}
+    found = [repr(key) for key, module in modules.items() if word.search(getattr(module, "__doc__", None) or "")]
+    return f", did you mean {' or '.join(found[:_SHOWN])}?" if found else ""
+
+
+def _unwrapped(part: Any) -> Any:
+    """The function of a partial one, and other things as they are."""
+    return part.func if isinstance(part, partial) else part

@@ -142,6 +142,15 @@ def first_existing(root: Path, *patterns: str) -> Path | None:
     return next((path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()), None)
 
 
+def one_down(root: Path, *patterns: str) -> str:
+    """A sentence that names the folder in `root` that has what `root` lacks, with a space before it; "" if none has."""
+    found = first_existing(root, *(f"*/{pattern}" for pattern in patterns))
+    if found is None:
+        return ""
+    folder = found.relative_to(root).parts[0]
+    return f" {root / folder} has {found.relative_to(root / folder)}: give that folder as ROOT (--root)."
+
+
 def require_folder(root: Path, *, name: str, obtain: str) -> None:
     """Raise DatasetError if the folder of a dataset does not exist."""
     if not root.is_dir():

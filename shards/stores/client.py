@@ -51,6 +51,12 @@ _CREDENTIALS = "~/.aws/credentials"
 _MACHINE = "169.254."
 """The beginning of the addresses where a machine asks for its own credentials."""
 _MOST_WORDS = 300
+_KEYS = {
+    "s3": "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a server of your own)",
+    "gs": "export GOOGLE_APPLICATION_CREDENTIALS, the path of a key file",
+    "az": "export AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+"""Where each store's keys are taken from; more ways are in docs/stores.md."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 """What stores say where there is no bucket; a server may have a file that is missing too, which is another thing."""
 
@@ -128,9 +134,10 @@ def errors_of(where: str) -> Iterator[None]:
             ) from error
         if isinstance(error, FileNotFoundError):
             raise MissingFileError(f"there is no file {where}") from error
-        if _MACHINE in str(error):
+        if _MACHINE in str(error) and place_of(where).scheme in _KEYS:
             raise OutageError(
-                f"there are no credentials for {where} ({reason_of(error)}); see docs/stores.md"
+                f"there are no credentials for {where} ({reason_of(error)}); {_KEYS[place_of(where).scheme]}, or run "
+                "where the machine has an account for it; see docs/stores.md"
             ) from error
         raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from error
     except (UnauthenticatedError, PermissionDeniedError) as error:

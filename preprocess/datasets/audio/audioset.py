@@ -18,7 +18,7 @@ from ...encode.audio.encoder import AudioEncoder
 from ...encode.audiovisual.encoder import AudioVisualEncoder
 from ...lists import Row, read_table
 from ...source import Source
-from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, first_existing, require_folder
+from ..dataset import VIDEO_SUFFIXES, Dataset, dataset_of, first_existing, one_down, require_folder
 from ..folders import media_paths
 from .audio_folder import SOUND_SUFFIXES
 
@@ -62,7 +62,8 @@ def classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int], list[st
     """The number of each class by its id, and the class names in the order of the numbers."""
     path = first_existing(root, CLASSES, f"metadata/{CLASSES}")
     if path is None:
-        raise DatasetError(f"{name}: there is no {CLASSES} in {root} or in metadata/. {obtain}")
+        near = one_down(root, CLASSES, f"metadata/{CLASSES}")
+        raise DatasetError(f"{name}: there is no {CLASSES} in {root} or in metadata/.{near} {obtain}")
     rows = sorted(
         read_table(path, ("index", "mid", "display_name"), obtain=obtain), key=lambda row: row.number("index")
     )

@@ -25,7 +25,7 @@ from ...encode.mesh.trajectories import h5py_module
 from ...encode.reject import RejectError
 from ...lists import read_json
 from ...source import Source
-from ..dataset import Dataset, first_existing, require_folder
+from ..dataset import Dataset, first_existing, one_down, require_folder
 
 OBTAIN = (
     "Get a dataset, such as cylinder_flow, with download_dataset.sh of github.com/google-deepmind/deepmind-research/"
@@ -61,7 +61,7 @@ def meshgraphnets(root: Path) -> Dataset:
     require_folder(root, name="meshgraphnets", obtain=OBTAIN)
     path = first_existing(root, "meta.json", "*meta*.json")
     if path is None:
-        raise DatasetError(f"meshgraphnets: there is no meta.json in {root}. {OBTAIN}")
+        raise DatasetError(f"meshgraphnets: there is no meta.json in {root}.{one_down(root, 'meta.json')} {OBTAIN}")
     meta = _read_meta(path)
     converted = any(first_existing(root, f"train*.{ending}") for ending in ("h5", "hdf5"))
     endings = ("h5", "hdf5") if converted else (_RECORDS,)

@@ -17,7 +17,7 @@ from ....shards.errors import DatasetError
 from ...lists import Row, read_table
 from ...source import Source
 from ..class_folders import class_folders
-from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, require_folder
+from ..dataset import Dataset, MediaFiles, dataset_of, first_existing, one_down, require_folder
 
 OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
@@ -35,6 +35,8 @@ def k400(root: Path, name: str = "k400") -> Dataset:
     rows = {split: list(read_table(path, _NEEDED, obtain=OBTAIN)) for split, path in found.items() if path is not None}
     if rows:
         return _listed(root, rows, name)
+    if near := one_down(root, "annotations/train.csv", "annotations/train.txt"):
+        raise DatasetError(f"{name}: there is no annotations/train.csv in {root}.{near} {OBTAIN}")
     label_names, listed, doubt = class_folders(root)
     if not label_names:
         raise DatasetError(

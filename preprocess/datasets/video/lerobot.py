@@ -26,7 +26,7 @@ from ...encode.video.episode import EpisodeEncoder
 from ...lists import read_json, read_lines
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
-from ..dataset import Dataset, dataset_of, require_folder
+from ..dataset import Dataset, dataset_of, one_down, require_folder
 
 NAME = "lerobot"
 OBTAIN = (
@@ -80,7 +80,7 @@ def lerobot(root: Path) -> Dataset:
     require_folder(root, name=NAME, obtain=OBTAIN)
     path = root / "meta" / "info.json"
     if not path.is_file():
-        raise DatasetError(f"{NAME}: there is no {path}. {OBTAIN}")
+        raise DatasetError(f"{NAME}: there is no {path}.{one_down(root, 'meta/info.json')} {OBTAIN}")
     info = _Info(root=root, facts=read_json(path, OBTAIN))
     try:
         return _dataset(info)
