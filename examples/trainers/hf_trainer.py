@@ -58,6 +58,7 @@ def fit(data: str, out: Path, *, steps: int, save_steps: int, resume: str | None
         ignore_data_skip=True,
         report_to=[],
         disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
     )
     trainer = VideoTrainer(loader, model=video_mae(), args=arguments, callbacks=[SavePosition(loader)])
     trainer.train(resume_from_checkpoint=None if resume is None else str(out / resume))

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("other_trainers.py")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "trainers"
 TRAINERS = ("fsdp2", "huggingface", "lightning")
 STEPS, BATCH, SEED, RANKS = 5, 2, 3, 2
-LIMIT_S = 180
+LIMIT_S = 400
 
 
 @pytest.fixture(scope="module")
