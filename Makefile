@@ -29,7 +29,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-services attack docs lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-services attack docs lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,16 @@ test: $(VENV)/.dev  ## the test suite, without what takes long
 
 test-all: test  ## the test suite, and then what takes long
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not services"
+
+# PYTHON=3.13: a version. The wheel alone, in a new environment, with what the chosen tests import.
+OTHER := runs/python-$(PYTHON)
+QUICK := test_readme.py shards/media pipelines/modalities/test_fields.py pipelines/modalities/video/test_clip.py preprocess/encode/test_local_media.py
+test-python:  ## PYTHON=3.13: the wheel in an empty environment of another Python, the README's loader and a quick part of the tests
+	rm -rf $(OTHER) && python$(PYTHON) -m venv $(OTHER)/venv
+	$(OTHER)/venv/bin/python -m pip wheel -q --no-deps -w $(OTHER)/dist .
+	$(OTHER)/venv/bin/python -m pip install -q $(OTHER)/dist/*.whl hypothesis pytest pillow soundfile
+	cp -r tests pyproject.toml README.md $(OTHER)/
+	cd $(OTHER) && venv/bin/maskstream --version && venv/bin/python -m pytest -m "not slow and not services" $(QUICK:%=tests/%)
 
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
 	$(BIN)/python -m pytest -n auto --dist loadfile -m services

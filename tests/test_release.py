@@ -1,6 +1,5 @@
 """What is released: wheel and sdist hold the package and nothing else, and the wheel works where it is alone."""
 
-import re
 import subprocess
 import sys
 import sysconfig
@@ -12,8 +11,9 @@ import pytest
 
 from maskstream import __version__
 
+from .test_readme import loader_code
+
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 MOST_BYTES = 2_000_000
 FOLDERS = {"pipelines", "preprocess", "shards", "train", "cli", "modalities", "pages"}
 
@@ -83,11 +83,7 @@ def test_the_command_works_without_the_tree(alone, tmp_path):
 
 
 def test_the_loader_of_the_readme_reads_a_split(alone, split, tmp_path):
-    found = re.search(r"## The loader in your project.*?```python\n(.*?)```", README, re.DOTALL)
-    assert found
-    code = found[1].replace("data/shards/k400/train", str(split)).replace("batch_size=32", "batch_size=2")
-    code = code.replace("for batch in loader:", "for batch in loader:\n    print(tuple(batch.video.shape))")
-    said = run(sys.executable, "-c", code, env=alone, cwd=tmp_path)
+    said = run(sys.executable, "-c", loader_code(split), env=alone, cwd=tmp_path)
     assert said.splitlines()[0] == "(2, 16, 224, 224, 3)"
 
 

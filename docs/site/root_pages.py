@@ -56,24 +56,24 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 def _with_picture(line: str) -> str:
     """A row of the table of schemes with the scheme's picture under its paper."""
-    found = next((path for call, path in _pictures().items() if f"| `{call}` |" in line), None)
+    found = next((path for row, path in _pictures().items() if line.startswith(row)), None)
     if found is None:
         return line
     _, paper, rest = line.split("|", 2)
-    return f"|{paper}<br>![]({PICTURES.name}/{found.name}) |{rest}"
+    return f"|{paper}<br>![mask]({PICTURES.name}/{found.name}) |{rest}"
 
 
 @cache
 def _pictures() -> dict[str, Path]:
-    """The picture of each scheme by its call."""
+    """The picture of each scheme by the beginning of its row."""
     if not PICTURES.is_dir():
         return {}
     from maskstream.pages.gallery.small import file_name
     from maskstream.pipelines.masks import SCHEMES
 
     there = {path.stem: path for path in sorted(PICTURES.iterdir())}
-    names = {scheme.call: file_name(scheme.name or scheme.title) for scheme in SCHEMES}
-    return {call: there[name] for call, name in names.items() if name in there}
+    names = {f"| {scheme.source} | `{scheme.call}` |": file_name(scheme.name or scheme.title) for scheme in SCHEMES}
+    return {row: there[name] for row, name in names.items() if name in there}
 
 
 def _in_site(link: re.Match[str]) -> str:

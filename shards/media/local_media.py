@@ -41,9 +41,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _HEAD_BYTES = 4096
-_opened: Callable[..., InputContainer] = (
-    partial(av.open, metadata_errors="ignore") if int(av.__version__.partition(".")[0]) < 19 else av.open
-)
+_PYAV = int(av.__version__.partition(".")[0])
+_opened: Callable[..., InputContainer] = partial(av.open, metadata_errors="ignore") if _PYAV < 19 else av.open
 """Metadata that are no UTF-8 are no error; PyAV 19 has no argument for it."""
 _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
