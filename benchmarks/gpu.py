@@ -33,8 +33,10 @@ PACKAGES = (
 PROOFS = (
     "tests/shards/media/test_uncropped.py",
     "tests/pipelines/modalities/video/test_decoder_choice.py",
+    "tests/pipelines/modalities/video/test_decoders.py",
     "tests/pipelines/modalities/video/test_dali.py",
     "tests/pipelines/modalities/video/test_yuv.py",
+    "tests/pipelines/flow/test_ofa.py",
     "tests/train/test_meta_step.py",
 )
 """The tests that prove of the GPU path what can be proven without a card."""
@@ -51,7 +53,7 @@ class Step:
 
 
 STEPS = (
-    Step("probe", 15, 60, "driver, libraries, both graphs"),
+    Step("probe", 15, 60, "driver, libraries, all graphs"),
     Step("proofs", 60, 900, "the tests that need no card"),
     Step("tests", 50, 0, "the tests that need a card"),
     Step("pixels", 70, 240, "every format against the CPU, and who decoded it"),

@@ -27,6 +27,7 @@ from machine import ROOT
 from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.decode.nvdec import missing_libraries
+from maskstream.pipelines.flow.ofa import flow_graph
 from maskstream.pipelines.modalities.audio.dali import mel_graph
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.video import packed_clip
@@ -43,7 +44,7 @@ def probe(device: torch.device) -> tuple[Figures, list[str]]:
     driver = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     missing = [*missing_libraries(), *_unloadable("libnvidia-opticalflow.so.1")]
     mel = mel_graph(LogMel(), 8, 20480, 4, "gpu", device.index)
-    graphs = (clip_graph(8, 2, 224, 4, "gpu", device.index), mel)
+    graphs = (clip_graph(8, 2, 224, 4, "gpu", device.index), mel, flow_graph(8, "slow", 4, device.index))
     sizes = [len(graph.serialize()) for graph in graphs]
     wrong = [f"no video capability: {', '.join(missing)} cannot be loaded"] if on_card and missing else []
     if on_card:
