@@ -22,7 +22,7 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES, Strategy
 from maskstream.train import Recipe
-from maskstream.train.evaluate.referred import UNSEEN, measured_boxes
+from maskstream.train.evaluate.referred import UNSEEN, measured_boxes, without_objects
 from maskstream.train.evaluate.written import measured_writing
 from maskstream.train.models.oneref import OneRef
 from maskstream.train.models.rationale_writer import RationaleWriter
@@ -89,7 +89,8 @@ def guessed(config: ImageTextData, data: Path) -> dict[str, Figures]:
     assert isinstance(model, OneRef)
     found: dict[str, Figures] = {}
     for split, of in (("val", "these objects"), (UNSEEN, "objects never shown")):
-        for name, share in measured_boxes(config, model, data / split).guesses.items():
+        guesses = measured_boxes(config, model, data / split).guesses
+        for name, share in (guesses if split == "val" else without_objects(guesses)).items():
             found.setdefault(name, {})[f"{of}: boxes"] = share
     return found
 

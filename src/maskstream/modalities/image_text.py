@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +18,10 @@ from ..pipelines.masks.core.scheme import TEXT as TEXT_GRID
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import image_grid
 from ..pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData
+from ..pipelines.modalities.image_text.places import SEGMENTS
 from ..preprocess.encode.image_text.encoder import ImageTextEncoder
 from ..shards.format.dataset import read_dataset_json
+from ..shards.format.manifest import Manifest
 from ..shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from ..shards.members.image import IMAGE
 from ..shards.members.texts import TEXTS
@@ -64,6 +66,12 @@ class ImageTextTrial(Trial):
         """The images' size, and the texts and their length."""
         texts = None if self.texts is None else tuple(self.texts.split(","))
         return ImageTextData(**given(size=self.size, length=self.length, text=texts))
+
+    def suited(self, manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
+        """`data` with the segments of phrases, if the split has them."""
+        if isinstance(data, ImageTextData) and SEGMENTS in manifest.components:
+            return replace(data, segments=True)
+        return data
 
 
 def figures(data: DataConfig[Any], location: str | Path) -> ImageTextFigures:

@@ -32,7 +32,10 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """An image as a `data:` address, a path over it in units of a grid of `columns` x `rows`, and words under it."""
+    """An image as a `data:` address, a path over it in units of a grid of `columns` x `rows`, and words under it.
+
+    marked: the path has a colour that shows on any image; otherwise it is white, as between dark and bright patches.
+    """
 
     uri: str
     alt: str
@@ -40,6 +43,7 @@ class Picture:
     columns: int = 1
     rows: int = 1
     caption: str = ""
+    marked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

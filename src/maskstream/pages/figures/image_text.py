@@ -93,6 +93,7 @@ class ImageTextFigures:
             columns=width,
             rows=height,
             caption=caption,
+            marked=True,
         )
 
     def _segment(
