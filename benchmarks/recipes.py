@@ -48,8 +48,6 @@ WHY = {
     "copy has 0.63, the loss still fell fast (0.75 at step 200, 0.59 at the end)",
     "videomae-tiny": f"{EDGES}; after 800 steps it is 5% better than interpolation of the tokens' colours",
     "videomae2-tiny": f"{EDGES}; after 800 steps it is 6% better than interpolation of the tokens' colours",
-    "vqframes-tiny": "all clips show one table from one camera, so 512 cells of the training split are nearly all that "
-    "there is; it is 49% better than pictures shrunk to a pixel a cell",
 }
 """Why a recipe does not beat its best baseline, by its name; the table says it."""
 
