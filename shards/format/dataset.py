@@ -277,8 +277,8 @@ def _not_a_split(store: Store) -> str:
     if splits := _splits_in(store):
         return f"{where} holds the splits {', '.join(splits)}; give one of them, such as {where}/{splits[0]}"
     return (
-        f"there is no {DATASET_JSON} in {where}, so it is no finished split; finish it with `maskstream shards`, "
-        "which continues a stopped run"
+        f"there is no {DATASET_JSON} in {where}, so it is no finished split; make one of raw data with "
+        "`maskstream shards DATASET --root RAW --out OUT`, or run that again where it was stopped"
     )
 
 

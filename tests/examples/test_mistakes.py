@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def test_a_folder_too_high_up_names_the_right_one(
     with pytest.raises(DatasetError) as caught:
         make_shards(dataset, tmp_path, tmp_path / "out", workers=0)
     assert f"{tmp_path / 'mine'} has {has}: give that folder as ROOT (--root). Get " in str(caught.value)
+
+
+def test_parts_of_kinetics_without_lists_are_not_taken_for_classes(tmp_path: Path) -> None:
+    kinetics(tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine/annotations")
+    with pytest.raises(DatasetError, match=r"k400: there are no lists \(annotations/train\.csv, .*, and k400_targz/"):
+        make_shards("k400", tmp_path / "mine", tmp_path / "out", workers=0)
 
 
 def test_a_doubt_about_data_in_archives_names_the_folder_that_was_given(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def k400(root: Path, name: str = "k400") -> Dataset:
             f"{name}: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) "
             f"nor folders train and val with one folder per class. {OBTAIN}"
         )
+    if doubt:
+        doubt = f"{doubt}; or put the lists of the splits, which lack, into ROOT/annotations/ (train.csv, val.csv)"
     return dataset_of(name, label_names, listed, root=root, obtain=OBTAIN, doubt=doubt)
 
 
