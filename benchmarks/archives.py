@@ -1,6 +1,6 @@
 """CPU and wall time of parts of a dataset in archives: shards of them as they are and unpacked first, and an index.
 
-    python benchmarks/archives.py [--media data/raw/sample] [--clips 200] [--parts 4] [--out archives.json]
+    python benchmarks/archives.py [--media data/raw/sample] [--files 20] [--clips 200] [--parts 4] [--out archives.json]
 
 The parts are laid out as the CVD Foundation publishes Kinetics-400: `k400_targz/train/part_N.tar.gz`, with train.csv
 and val.csv. The clips are made from the sample videos (`clips.py`). Each way starts with an empty cache folder and
@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, default=Path("data/raw/sample"), help="the sample dataset")
     parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--files", type=int, default=20, help="different files that the clips repeat")
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--profiles", nargs="+", default=["copy", "train"])
@@ -120,7 +121,7 @@ def main() -> None:
     given = parser.parse_args()
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        files = found_files(folder / "clips", given.media, Form(files=20))
+        files = found_files(folder / "clips", given.media, Form(files=given.files))
         (folder / "raw").mkdir()
         size = packed(folder / "raw", files, given.parts, given.clips)
         found = {
