@@ -139,7 +139,7 @@ def oneref_base() -> Recipe[ImageTextBatch]:
 
 
 def oneref_tiny() -> Recipe[ImageTextBatch]:
-    """The same method for two CPU cores: 36 patches of 16 pixels, 12 tokens, layers 64 wide, 1,200 steps of 16 phrases.
+    """The same method for two CPU cores: 36 patches of 16 pixels, 12 tokens, layers 64 wide, 2,400 steps of 16 phrases.
 
     Differs from the authors' code as `oneref_base` does.
     """
@@ -149,7 +149,7 @@ def oneref_tiny() -> Recipe[ImageTextBatch]:
         batch_size=16,
         data=_phrases(size=96, patch=16, length=12),
         model=OneRefConfig(vocabulary=512, width=64, depth=4, heads=2),
-        schedule=ScheduleConfig(base_lr=48e-3, min_lr=48e-5, warmup=0.05, steps=1200),
+        schedule=ScheduleConfig(base_lr=48e-3, min_lr=48e-5, warmup=0.05, steps=2400),
     )
 
 
