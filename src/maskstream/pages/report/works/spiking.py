@@ -22,7 +22,7 @@ from ...figures.work import Work
 
 SHOWN_KINDS = ("embedded", "q", "k", "scores", "hidden")
 """The kinds of neurons whose spikes are drawn."""
-NEURONS, STEP_PX, NEURON_PX = 48, 10, 2
+NEURONS, STEP_PX, NEURON_PX = 48, 10, 3
 READING = (
     "A held-out picture, and spikes of the simulation: a row is a neuron, a column a time step, a mark a spike. There "
     "are {neurons} neurons of each kind, spread evenly over the first block and the picture. Energy is that of the "
@@ -82,7 +82,7 @@ def _with_rasters(card: Card, rasters: dict[str, np.ndarray[tuple[int, ...], np.
         for kind, marks in rasters.items()
     )
     words = "Time runs to the right; under each, the share of steps with a spike."
-    return replace(card, figures=(*card.figures, Pictures(items=items, across=len(items), title="Spikes", words=words)))
+    return replace(card, figures=(*card.figures, Pictures(items=items, across=3, title="Spikes", words=words)))
 
 
 def _raster(marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
