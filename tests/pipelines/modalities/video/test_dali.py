@@ -138,9 +138,9 @@ def test_dali_decodes_what_was_read_at_a_url(vp9):
     ids=["train", "open", "hevc", "vp9"],
 )
 def test_a_packed_clip_decodes_to_the_same_frames(tmp_path, codec, options, profile):
-    size = (158, 150)
-    video = encode_video(write_video(tmp_path / "v.mkv", codec, 48, options, *size), PROFILES[profile])
+    video = encode_video(write_video(tmp_path / "v.mkv", codec, 48, options, 158, 150), PROFILES[profile])
     index, dropped, led, refused = video.index, 0, 0, 0
+    size = (index.width, index.height)
     for stride in (1, 3, 4):
         for start in range(0, 44, 4):
             numbers = np.minimum(start + stride * np.arange(6), start + (47 - start) // stride * stride)
