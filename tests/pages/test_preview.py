@@ -50,13 +50,14 @@ def kind(request, tmp_path_factory):
     return request.param, folder, MODALITIES[request.param].shown(folder, **SMALL[request.param])
 
 
-@pytest.fixture
-def page(kind, tmp_path):
+@pytest.fixture(scope="module")
+def page(kind, tmp_path_factory):
     _, folder, settings = kind
-    return preview(folder, out=tmp_path / "page.html", samples=SHOWN, data=settings, seed=4).read_text(encoding="utf-8")
+    out = tmp_path_factory.mktemp("page") / "page.html"
+    return preview(folder, out=out, samples=SHOWN, data=settings, seed=4).read_text(encoding="utf-8")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batch(kind):
     """What a loader with the page's settings gives first."""
     _, folder, settings = kind

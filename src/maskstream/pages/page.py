@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from .figures.pictures import data_uri
 from .figures.words import count, percent, plural, span, times
 
 
+@cache
 def environment() -> Environment:
-    """The templates of this package; every value that they print is escaped."""
+    """The templates of this package, each compiled once; every value that they print is escaped."""
     env = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,

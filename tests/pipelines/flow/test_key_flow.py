@@ -19,7 +19,7 @@ from maskstream.shards.media.key_flow import KeyFlow, flow_payload
 from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_decode_problems, video_member, video_problems
 
-WIDTH, HEIGHT, FRAMES = 184, 136, 72
+WIDTH, HEIGHT, FRAMES = 192, 144, 72
 SPEED = np.array([-1.25, 0.75])
 GROWTH = 1.004
 MOTIONS = ("pan", "zoom")
