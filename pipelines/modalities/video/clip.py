@@ -28,7 +28,8 @@ class VideoClip(Config):
     decoded, but a video has far fewer clips. None means 4 on shards of the profiles `train` and `fast` if the stride is
     a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow) or not used, else 1.
 
-    If the video is too short for the clip, the clip repeats its last frame at the stride, as in VideoMAE.
+    If the video is too short for the clip, the clip repeats its last frame at the stride, as in VideoMAE, and one by time
+    the last frame of the video.
     """
 
     frames: int = 16
@@ -77,11 +78,14 @@ class VideoClip(Config):
         if not self.is_timed:
             steps *= self.stride
             return steps
-        step = self.step_s(fps) * fps
-        unit = self.align if isinstance(self.align, int) and step >= self.align else 1
-        steps[:] = np.floor(steps * (step / unit) + 0.5)
+        unit = self._unit(fps)
+        steps[:] = np.floor(steps * (self.step_s(fps) * fps / unit) + 0.5)
         steps *= unit
         return steps
+
+    def _unit(self, fps: float) -> int:
+        """What the offsets of a clip by time are multiples of."""
+        return self.align if isinstance(self.align, int) and self.step_s(fps) * fps >= self.align else 1
 
     def span(self, fps: float) -> int:
         """The number of video frames from the first to the last frame of the clip, both included."""
@@ -104,7 +108,10 @@ class VideoClip(Config):
         else:
             starts = range(0, latest + 1, self.align or 1)
         start = starts[int(rng.integers(len(starts))) if self.start == "random" else (len(starts) - 1) // 2]
-        reachable = int(offsets[offsets < n_frames - start][-1])
+        if self.is_timed:
+            reachable = (n_frames - 1 - start) // self._unit(fps) * self._unit(fps)
+        else:
+            reachable = int(offsets[offsets < n_frames - start][-1])
         return np.minimum(offsets, reachable) + start
 
 

@@ -238,7 +238,7 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
     description.write_bytes(b"")
     refused(split, "dataset.json is damaged: it is empty")
     description.unlink()
-    refused(split, r"it is no finished split; finish it with `maskstream shards`")
+    refused(split, r"it is no finished split; make one of raw data with `maskstream shards DATASET")
     refused(split / "nowhere", "no folder")
 
 
