@@ -28,8 +28,8 @@ class VideoClip(Config):
     decoded, but a video has far fewer clips. None means 4 on shards of the profiles `train` and `fast` if the stride is
     a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow) or not used, else 1.
 
-    If the video is too short for the clip, the clip repeats its last frame at the stride, as in VideoMAE, and one by time
-    the last frame of the video.
+    If the video is too short for the clip, the clip repeats its last frame at the stride, as in VideoMAE; one by time
+    repeats the last frame of the video.
     """
 
     frames: int = 16
