@@ -74,8 +74,8 @@ setup-dev: $(VENV)/.dev
 demo: $(VENV)/.done $(DEMO_EXTRAS_$(MODALITY):%=$(VENV)/.extra-%)  ## [MODALITY=video, audio, audiovisual, image, image-text, text, points, mesh, pose, trajectory]: sample data to a model that learns, and its report
 	$(RUN) demo $(MODALITY)
 
-shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= WORKERS= AS_IS=1]: raw data to verified shards
-	$(RUN) shards $(DATASET) --root $(ROOT) --out $(OUT) --profile $(PROFILE)$(if $(WORKERS), --workers $(WORKERS))$(if $(AS_IS), --as-is)
+shards: $(VENV)/.done  ## DATASET=k400 [ROOT= OUT= PROFILE= SPLIT=val WORKERS= AS_IS=1]: raw data to verified shards
+	$(RUN) shards $(DATASET) --root $(ROOT) --out $(OUT) --profile $(PROFILE)$(if $(WORKERS), --workers $(WORKERS))$(if $(SPLIT), --split $(SPLIT))$(if $(AS_IS), --as-is)
 
 train: $(VENV)/.done  ## RECIPE=videomae-small DATA=data/shards/k400/train [STEPS= RUN_DIR=]: train on shards
 	$(RUN) train $(RECIPE) --data $(DATA) --out $(or $(RUN_DIR),runs/$(RECIPE))$(if $(STEPS), --steps $(STEPS))

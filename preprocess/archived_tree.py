@@ -102,8 +102,8 @@ class ArchivedTree:
     def dataset(self, found: Dataset) -> Dataset:
         """A dataset that was found in the tree, with the paths that its files really have."""
         splits = {split: [self._source(source) for source in sources] for split, sources in found.splits.items()}
-        doubt = found.doubt.replace(str(self.folder), str(self.root))
-        return replace(found, splits=splits, doubt=doubt or _unpacked_too(splits))
+        told = found.at(str(self.root), instead_of=self.folder)
+        return replace(told, splits=splits, doubt=told.doubt or _unpacked_too(splits))
 
     def _source(self, source: Source) -> Source:
         return replace(source, path=self._real(source.path), parts=tuple(map(self._real, source.parts)))

@@ -83,6 +83,7 @@ def make_shards(
     pauses_s: Sequence[float] = PAUSES_S,
     part: tuple[int, int] | None = None,
     finish: bool = False,
+    splits: Sequence[str] = (),
     as_is: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
@@ -116,6 +117,9 @@ def make_shards(
     `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and raises UnfinishedError
     if shards are missing. A run of neither kind does what is left of the job by itself.
 
+    `splits` names the splits to make, by default all. One that is listed, but of which no file is below `root`, is an
+    error, unless others are named.
+
     What makes splits or labels doubtful is an error, unless `as_is` says that it is meant: folders named like splits,
     such as `train_256`, lists of splits that are not read, no label at all, or one for everything.
 
@@ -144,10 +148,10 @@ def make_shards(
     progress = progress or Progress()
     with ExitStack() as stack, _memory_is_no_bug():
         tree = stack.enter_context(raw_tree(root))
-        raw = listed(sources_of, tree, as_is=as_is)
+        raw = listed(sources_of, tree, splits=splits, as_is=as_is)
         encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
         limits = limits or Limits()
-        splits = {
+        jobs = {
             name: SplitJob(
                 within(out, name),
                 *_planned(raw, name, within(out, name), encoder, samples_per_shard, limits, pauses_s, tree.files),
@@ -160,7 +164,7 @@ def make_shards(
             )
             for name in raw.splits
         }
-        todo = _todo(splits, stack, overwrite=overwrite, jointly=own is not None)
+        todo = _todo(jobs, stack, overwrite=overwrite, jointly=own is not None)
         for split in todo.values() if finish else ():
             split.check_written()
         for split in todo.values():
@@ -174,33 +178,43 @@ def make_shards(
         dataset=raw.name,
         profile=encoder.profile,
         splits={
-            name: _report(split, own if name in todo else None, written=name in todo) for name, split in splits.items()
+            name: _report(split, own if name in todo else None, written=name in todo) for name, split in jobs.items()
         },
-        n_sources=sum(split.n_sources for split in splits.values()),
+        n_sources=sum(split.n_sources for split in jobs.values()),
         wall_s=time.monotonic() - start_s,
     )
 
 
-def largest_split(dataset: str, root: str | Path, samples_per_shard: int | None = None, *, as_is: bool = False) -> int:
-    """How many shards the largest split of a dataset has; more parts than that have nothing to do. Raises as
+def largest_split(
+    dataset: str,
+    root: str | Path,
+    samples_per_shard: int | None = None,
+    *,
+    splits: Sequence[str] = (),
+    as_is: bool = False,
+) -> int:
+    """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Raises as
     `make_shards`.
     """
     with raw_tree(root) as tree:
-        splits = listed(named(dataset, DATASETS, "dataset"), tree, as_is=as_is).splits.values()
+        raw = listed(named(dataset, DATASETS, "dataset"), tree, splits=splits, as_is=as_is)
     return max(
-        (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in splits), default=0
+        (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in raw.splits.values()),
+        default=0,
     )
 
 
-def listed(sources_of: Callable[[Path], Dataset], tree: RawTree, *, as_is: bool) -> Dataset:
-    """The dataset. Where files are missing it is listed twice, for a folder may have been away for a moment.
+def listed(sources_of: Callable[[Path], Dataset], tree: RawTree, *, splits: Sequence[str] = (), as_is: bool) -> Dataset:
+    """The chosen splits of the dataset. Where files are missing it is listed twice, for a folder may have been away for
+    a moment.
 
-    Raises DatasetError if its splits or labels are doubtful, unless `as_is`.
+    Raises DatasetError if its splits or labels are doubtful, unless `as_is`, and for splits without any file.
     """
-    raw = tree.dataset(sources_of)
+    whole = tree.dataset(sources_of)
+    raw = whole.only(splits)
     if raw.doubt and not as_is:
         raise DatasetError(f"{raw.name}: {raw.doubt}. If this is meant, add --as-is (as_is=True)")
-    if any(raw.missing.values()) and tree.dataset(sources_of) != raw:
+    if any(raw.missing.values()) and tree.dataset(sources_of) != whole:
         raise OutageError(
             f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "
             "there and run the same command again"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from inspect import unwrap
 from pathlib import Path
@@ -60,7 +60,7 @@ class RawTree:
             raise DatasetError(f"{name} reads its files to list its sources; copy {self.root} to a local disk first")
         try:
             found = sources_of(self.folder)
-            return replace(found, doubt=found.doubt.replace(str(self.folder), self.root))
+            return found.at(self.root, instead_of=self.folder)
         except (DatasetError, OutageError) as error:
             raise type(error)(str(error).replace(str(self.folder), self.root)) from error
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from ...shards.errors import DatasetError
 from ...shards.format.sample import Reject
@@ -29,7 +30,8 @@ class Dataset:
 
     `missing` holds, per split, a reject for each source that the lists name but whose file does not exist. `encoder`
     encodes the sources and names their modality. `doubt` is what is doubtful about splits or labels, as a message, or
-    "": whoever uses them must know that they are meant.
+    "": whoever uses them must know that they are meant. `absent` has a message for each further split that is listed,
+    but has no file: whoever uses the others must know it.
     """
 
     name: str
@@ -38,6 +40,32 @@ class Dataset:
     missing: dict[str, list[Reject]] = field(default_factory=dict)
     encoder: Encoder = field(default_factory=VideoEncoder)
     doubt: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, root: str, *, instead_of: Path) -> Self:
+        """The dataset with messages that name `root` instead of another folder."""
+        absent = {split: message.replace(str(instead_of), root) for split, message in self.absent.items()}
+        return replace(self, doubt=self.doubt.replace(str(instead_of), root), absent=absent)
+
+    def only(self, chosen: Sequence[str]) -> Self:
+        """The splits that are chosen by name; all if none is. DatasetError for one that is not there."""
+        if not chosen:
+            for message in self.absent.values():
+                there = " ".join(f"--split {split}" for split in self.splits)
+                names = ", ".join(map(repr, self.splits))
+                raise DatasetError(f"{message}. To take only what is there, add {there} (splits=[{names}])")
+            return self
+        for split in chosen:
+            if split in self.absent:
+                raise DatasetError(self.absent[split])
+            if split not in self.splits:
+                there = ", ".join((*self.splits, *self.absent))
+                raise DatasetError(f"{self.name}: there is no split {split!r}; it has {there}")
+        return replace(
+            self,
+            splits={split: sources for split, sources in self.splits.items() if split in chosen},
+            missing={split: rejects for split, rejects in self.missing.items() if split in chosen},
+        )
 
     @property
     def modality(self) -> str:
@@ -81,25 +109,32 @@ def dataset_of(
     labelled: bool = True,
 ) -> Dataset:
     """The dataset of the sources `listed`; `encoder` is by default that of videos. Labels that say nothing are a doubt,
-    unless the sources are not `labelled`.
+    unless the sources are not `labelled`. A split of which no file exists is absent.
 
-    Raises DatasetError if no file of a split exists.
+    Raises DatasetError if no file of any split exists.
     """
     encoder = encoder or VideoEncoder()
     splits: dict[str, list[Source]] = {}
     missing: dict[str, list[Reject]] = {}
+    absent: dict[str, str] = {}
     for split, sources in listed.items():
-        splits[split], missing[split] = split_present(sources, root)
-        if not splits[split]:
+        present, lacking = split_present(sources, root)
+        if present:
+            splits[split], missing[split] = present, lacking
+        else:
             example = f", such as {sources[0].id}" if sources else ""
-            raise DatasetError(
+            absent[split] = (
                 f"{name}: the split {split!r} lists {len(sources)} {files_of(encoder.modality)}{example}, but none is "
                 f"below {root}. {obtain}"
             )
+    if absent and not splits:
+        raise DatasetError(next(iter(absent.values())))
     names = tuple(label_names)
     if labelled:
         doubt = doubt or label_doubt(splits, names, files_of(encoder.modality), obtain)
-    return Dataset(name=name, label_names=names, splits=splits, missing=missing, encoder=encoder, doubt=doubt)
+    return Dataset(
+        name=name, label_names=names, splits=splits, missing=missing, encoder=encoder, doubt=doubt, absent=absent
+    )
 
 
 def label_doubt(splits: Mapping[str, Sequence[Source]], names: tuple[str, ...], files: str, obtain: str) -> str:

@@ -69,6 +69,7 @@ def add_sources(
     limits: Limits | None = None,
     max_rejects: float = MAX_REJECTS,
     pauses_s: Sequence[float] = PAUSES_S,
+    splits: Sequence[str] = (),
     as_is: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
@@ -84,7 +85,7 @@ def add_sources(
     """
     listing = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
     with raw_tree(root) as tree:
-        raw = listed(listing, tree, as_is=as_is)
+        raw = listed(listing, tree, splits=splits, as_is=as_is)
         encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
         found = {name: _new(raw, name, within(out, name), encoder, tree.files) for name in raw.splits}
     todo = {name: new for name, new in found.items() if new.sources}
@@ -184,7 +185,7 @@ def _only(listing: Callable[[Path], Dataset], name: str, new: _New) -> Callable[
     def listed(root: Path) -> Dataset:
         whole = listing(root)
         own = [source for source in whole.splits[name] if source.id in ids]
-        return replace(whole, splits={name: own}, missing={name: missing})
+        return replace(whole, splits={name: own}, missing={name: missing}, absent={})
 
     return listed
 

@@ -95,6 +95,14 @@ def shards(
             help="Encode only the sources that finished splits lack, and append them as new versions.",
         ),
     ] = False,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A split to make, such as val; repeatable [default: all].",
+            show_default=False,
+        ),
+    ] = None,
     as_is: Annotated[
         bool,
         typer.Option(
@@ -175,7 +183,9 @@ def shards(
                 "--executor slurm starts parts and a finish itself; leave out --part, --finish, --repair and "
                 "--append, and delete the output folder instead of --overwrite"
             )
-        number = parts or min(_DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard, as_is=as_is))
+        number = parts or min(
+            _DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard, splits=split or (), as_is=as_is)
+        )
         job = SlurmJob(
             name=f"maskstream-{folder}",
             folder=Path(f"slurm-{folder}"),
@@ -208,6 +218,7 @@ def shards(
                 samples_per_shard=samples_per_shard,
                 limits=limits,
                 max_rejects=max_rejects,
+                splits=split or (),
                 as_is=as_is,
                 progress=shown,
             )
@@ -229,6 +240,7 @@ def shards(
             repair=repair,
             part=None if own is None else (own.number, own.count),
             finish=finish,
+            splits=split or (),
             as_is=as_is,
             progress=shown,
         )

@@ -4,14 +4,17 @@ import json
 import threading
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS, Source
 from maskstream.preprocess.datasets.dataset import split_present
 from maskstream.preprocess.datasets.video.sample import CLIPS, windows
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.format.manifest import Manifest
 
 
 def tree(root, *names, **texts):
@@ -158,6 +161,32 @@ def test_k400_all_missing_or_another_list(tmp_path):
     assert "cvdfoundation" in message
     write(tmp_path / "train.csv", "path,label\na,b\n")
     assert "has the columns path, label" in refused("k400", tmp_path)
+
+
+def test_k400_of_which_only_val_was_downloaded(tmp_path, make_video):
+    raw, video = tmp_path / "raw", make_video("a.mp4", 12).read_bytes()
+    write(raw / "annotations/train.csv", f"{HEAD}abseiling,aaaaaaaaaaa,1,11,train\nyoga,bbbbbbbbbbb,1,11,train\n")
+    write(raw / "annotations/val.csv", f"{HEAD}yoga,ccccccccccc,1,11,val\nzumba,ddddddddddd,1,11,val\n")
+    for name in ("ccccccccccc", "ddddddddddd"):
+        (raw / "val").mkdir(exist_ok=True)
+        (raw / f"val/{name}_000001_000011.mp4").write_bytes(video)
+    whole = partial(make_shards, "k400", raw, tmp_path / "out", workers=0)
+    with pytest.raises(DatasetError, match=r"'train' lists 2 videos.* add --split val \(splits=\['val'\]\)$"):
+        whole()
+    with pytest.raises(DatasetError, match="'train' lists 2 videos, such as"):
+        whole(splits=["train"])
+    with pytest.raises(DatasetError, match="k400: there is no split 'test'; it has val, train"):
+        whole(splits=["test"])
+    assert list(whole(splits=["val"]).splits) == ["val"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["val"]
+    assert sorted(Manifest.load(tmp_path / "out/val").label) == [1, 2]
+    (raw / "train").mkdir()
+    (raw / "train/aaaaaaaaaaa_000001_000011.mp4").write_bytes(video)
+    report = whole(max_rejects=0.5)
+    assert {name: split.state for name, split in report.splits.items()} == {
+        "val": "already finished",
+        "train": "written",
+    }
 
 
 @pytest.mark.parametrize("prefix", ["", "labels/something-something-v2-"])
