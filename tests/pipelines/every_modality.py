@@ -194,7 +194,7 @@ def image_samples(raw: Path) -> list[Sample]:
         cv2.imwrite(str(raw / f"{i}.jpg"), cv2.resize(smooth, (90 + i, 70), interpolation=cv2.INTER_CUBIC))
         made = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.jpg"))
         members = {**made.members, "json": json_member(made.meta)}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
+        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
     return samples
 
 

@@ -63,6 +63,11 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
         """The number of different labels that the model can take; None if it uses no labels."""
         return None
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether labels are all that the model learns."""
+        return False
+
     def check(self, data: DataConfig[BatchT]) -> None:
         """Raises ValueError if the model cannot train on data of this config."""
 

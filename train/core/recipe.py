@@ -53,13 +53,18 @@ class Recipe(Config, Generic[BatchT]):
         """The loader of the recipe's batches on the split in the folder `location`.
 
         A token budget, or a mask that changes over the run, needs `steps` (see `run_length`). ValueError if the split
-        has more labels than the model.
+        has more labels than the model, or none where they are all that the model learns.
         """
         most = self.model.most_labels
         labels = Manifest.load(location, version=options.get("version")).label if most is not None else ()
         if most is not None and (found := int(np.max(labels, initial=-1)) + 1) > most:
             raise ValueError(
                 f"{location} has labels of {found} categories, but the model has {most}; set model.categories={found}"
+            )
+        if self.model.needs_labels and np.max(labels, initial=-1) < 0:
+            raise ValueError(
+                f"no sample of {location} has a label, which is what {self.name} learns; make shards of a dataset with "
+                "labels, or give them to `maskstream index` with --labels"
             )
         options.setdefault("batch_size", self.batch_size)
         options.setdefault("token_budget", self.token_budget)

@@ -33,6 +33,10 @@ class ImageTextClassifierConfig(ImageTextSizes):
             raise ValueError(f"a classifier needs two answers or more, got answers={self.answers}")
 
     @property
+    def needs_labels(self) -> bool:
+        return True
+
+    @property
     def most_labels(self) -> int | None:
         """The number of classes."""
         return self.answers

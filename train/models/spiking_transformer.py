@@ -54,6 +54,10 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
             raise ValueError(f"heads divide the channels of their stage, got width={self.width}, heads={self.heads}")
 
     @property
+    def needs_labels(self) -> bool:
+        return True
+
+    @property
     def most_labels(self) -> int | None:
         """The number of classes."""
         return self.labels

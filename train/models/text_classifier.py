@@ -35,6 +35,10 @@ class TextClassifierConfig(ModelConfig[TextBatch]):
             )
 
     @property
+    def needs_labels(self) -> bool:
+        return True
+
+    @property
     def most_labels(self) -> int | None:
         """The number of classes."""
         return self.labels

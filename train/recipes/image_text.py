@@ -200,7 +200,7 @@ def medthink_base() -> Recipe[ImageTextBatch]:
 
 
 def medthink_tiny() -> Recipe[ImageTextBatch]:
-    """The same method for two CPU cores, on `scenes-counting`: 36 patches of 16 pixels, layers 64 wide, 600 steps of
+    """The same method for two CPU cores, on `scenes-counting`: 36 patches of 16 pixels, layers 64 wide, 2,000 steps of
     32 questions.
 
     Differs from the authors' code as `medthink_base` does.
@@ -213,7 +213,7 @@ def medthink_tiny() -> Recipe[ImageTextBatch]:
             size=96, patch=16, text=("question",), length=40, target_length=32, **STRATEGIES["reasoning"]
         ),
         model=RationaleWriterConfig(vocabulary=512, width=64, depth=3, decoder_depth=2, heads=2, longest=32),
-        schedule=ScheduleConfig(base_lr=24e-3, min_lr=24e-5, warmup=0.1, steps=600),
+        schedule=ScheduleConfig(base_lr=24e-3, min_lr=24e-5, warmup=0.1, steps=2000),
     )
 
 

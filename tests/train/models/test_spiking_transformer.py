@@ -1,7 +1,9 @@
 """Activations that become neurons, and the transformer that is made of them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,6 +12,7 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.report import work_of
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.seeding import seeded
 from maskstream.train.evaluate.spiking import ADDITION_PJ, MULTIPLICATION_PJ, spiking
 from maskstream.train.models.neurons import THRESHOLD, Qcfs, Simulation
@@ -122,3 +125,9 @@ def test_a_report_shows_the_spikes(tmp_path):
     (section,) = work.sections
     assert [len(card.figures[-1].items) for card in section.cards] == [5, 5]
     assert "nJ" in section.cards[0].facts[0].items[0].value
+
+
+def test_a_split_without_labels_is_refused(monkeypatch):
+    monkeypatch.setattr(Manifest, "load", lambda *_, **__: SimpleNamespace(label=np.full(3, -1)))
+    with pytest.raises(ValueError, match="no sample of here has a label, which is what spiking-mst-tiny learns; make"):
+        spiking_mst_tiny().loader("here")
