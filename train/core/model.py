@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -41,6 +41,13 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         ValueError for weights of others that would not mean the same here.
         """
         return weights
+
+    def unused(self, data: DataConfig[BatchT]) -> Iterable[nn.Parameter]:
+        """The parameters that no batch of these data gives a gradient, such as the heads of masks that they lack.
+
+        They are not trained: DistributedDataParallel waits for the gradients of all others.
+        """
+        return ()
 
     def forward(self, batch: BatchT) -> Losses:
         """The same as `loss`. A training step calls the module, so that DistributedDataParallel synchronises."""

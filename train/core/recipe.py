@@ -47,7 +47,10 @@ class Recipe(Config, Generic[BatchT]):
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:
         """The model on the CPU; `seed` alone decides its initial weights."""
-        return self.model.build(self.data.grids, seed=seed)
+        model = self.model.build(self.data.grids, seed=seed)
+        for parameter in model.unused(self.data):
+            parameter.requires_grad_(False)
+        return model
 
     def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
         """The loader of the recipe's batches on the split in the folder `location`.

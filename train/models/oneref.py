@@ -16,6 +16,7 @@ Shapes: B samples, N patches, L tokens of a text, D channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -125,6 +126,14 @@ class OneRef(Model[ImageTextBatch]):
         self.register_buffer("corner", torch.stack((xs, ys), dim=-1).reshape(-1, 2).float(), persistent=False)
         init_linear(self)
         self.tower.init_tables()
+
+    def unused(self, data: DataConfig[ImageTextBatch]) -> Iterable[nn.Parameter]:
+        """See Model."""
+        if not isinstance(data, ImageTextData):
+            return ()
+        of_image = (self.tower.mask_token, *self.patch.parameters(), *self.relation.parameters())
+        of_text = tuple(self.word.parameters())
+        return (*(of_image if data.image_mask is None else ()), *(of_text if data.text_mask is None else ()))
 
     def found(self, batch: ImageTextBatch) -> Found:
         """What the tower finds of a batch, of which masks hide their parts."""

@@ -9,6 +9,7 @@ Shapes: B samples, S tokens of image and question, L tokens of what is written, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -96,6 +97,10 @@ class RationaleWriter(Model[ImageTextBatch]):
         for table in (self.ids.ids, self.ids.places):
             if table is not None:
                 nn.init.normal_(table.weight, std=INIT_STD)
+
+    def unused(self, data: DataConfig[ImageTextBatch]) -> Iterable[nn.Parameter]:
+        """See Model."""
+        return (self.tower.mask_token,)
 
     def read(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
         """What the tower makes of image and text, (B, S, D), and which of it is no padding, bool (B, S)."""
