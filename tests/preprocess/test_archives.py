@@ -189,7 +189,7 @@ def tar_with(path, **facts):
         info = tarfile.TarInfo(facts.pop("name", "a.mp4"))
         for key, value in facts.items():
             setattr(info, key, value)
-        tar.addfile(info)
+        tar.fileobj.write(info.tobuf())  # addfile wants the bytes, from Python 3.13 on
     return path
 
 

@@ -15,9 +15,14 @@ Part = TypeVar("Part")
 
 @runtime_checkable
 class ScoresClasses(Protocol):
-    """A model that averages the losses of classes of tokens over the run. Its scores are saved with its weights."""
+    """A model that averages the losses of classes of tokens over the run. Its scores are saved with its weights.
 
-    class_scores: Tensor
+    It has methods alone: from Python 3.12 on, `isinstance` does not find the buffers of a module.
+    """
+
+    def last_scores(self) -> Tensor:
+        """The scores float64 (classes,) after the step before."""
+        ...
 
     def next_scores(self) -> Tensor:
         """The scores float64 (classes,) after the last step, over all ranks; each rank calls it once a step."""
@@ -50,7 +55,7 @@ def publish_scores(channels: list[Feedback], model: object, *, trained: bool = T
             f"masks.ByClass follows the losses of classes, and a {type(model).__name__} has none; use a text model "
             "with model.classes, or a mask without feedback"
         )
-    scores = model.next_scores() if trained else model.class_scores
+    scores = model.next_scores() if trained else model.last_scores()
     for channel in channels:
         channel.publish(scores)
 

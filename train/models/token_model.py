@@ -145,6 +145,10 @@ class TokenModel(Model[TextBatch]):
         weight = hidden.weight.double()
         self.class_sums.index_add_(1, classes, torch.stack((errors.double() * weight, weight)))
 
+    def last_scores(self) -> Tensor:
+        """The scores of the classes after the last step, float64 (classes,)."""
+        return self.class_scores
+
     def next_scores(self) -> Tensor:
         """Moves `class_scores` by the losses of the classes since the last call, over all ranks, and returns them.
 
