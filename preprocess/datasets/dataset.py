@@ -49,11 +49,12 @@ class Dataset:
 
     def only(self, chosen: Sequence[str]) -> Self:
         """The splits that are chosen by name; all if none is. DatasetError for one that is not there."""
+        if not chosen and self.absent:
+            there, names = " ".join(f"--split {split}" for split in self.splits), ", ".join(map(repr, self.splits))
+            raise DatasetError(
+                f"{next(iter(self.absent.values()))}. To take only what is there, add {there} (splits=[{names}])"
+            )
         if not chosen:
-            for message in self.absent.values():
-                there = " ".join(f"--split {split}" for split in self.splits)
-                names = ", ".join(map(repr, self.splits))
-                raise DatasetError(f"{message}. To take only what is there, add {there} (splits=[{names}])")
             return self
         for split in chosen:
             if split in self.absent:

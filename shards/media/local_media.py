@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import av
@@ -41,9 +39,6 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _HEAD_BYTES = 4096
-_PYAV = int(av.__version__.partition(".")[0])
-_opened: Callable[..., InputContainer] = partial(av.open, metadata_errors="ignore") if _PYAV < 19 else av.open
-"""Metadata that are no UTF-8 are no error; PyAV 19 has no argument for it."""
 _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
 
@@ -66,7 +61,7 @@ def open_media(source: Path | bytes, container: str | None = None, **options: st
     }
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source.absolute()}"
     try:
-        return _opened(file, "r", format=container, options={**options, **limits})
+        return av.open(file, "r", format=container, metadata_errors="ignore", options={**options, **limits})
     except (av.FFmpegError, ValueError) as error:
         if _is_text(_head(source)):
             raise MediaError("is a text file or a playlist, not media that FFmpeg can open") from error

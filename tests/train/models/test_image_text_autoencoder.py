@@ -15,6 +15,7 @@ from maskstream.train.models.image_text_autoencoder import ImageTextAutoencoderC
 from maskstream.train.run import chosen_recipe
 
 from ...pipelines.every_modality import write_split
+from ..first_batch import first_batch
 from ..test_every_recipe import CUTS
 
 
@@ -35,12 +36,7 @@ def small(name, *more) -> Recipe:
 
 @pytest.fixture(scope="module")
 def batch(split):
-    loader = small("m3ae-tiny", 'data.text=["caption"]', "data.length=40").loader(
-        split, steps=10, device="cpu", threads=1
-    )
-    found = next(iter(loader))
-    loader.close()
-    return found
+    return first_batch(split, small("m3ae-tiny", 'data.text=["caption"]', "data.length=40"))
 
 
 @pytest.fixture

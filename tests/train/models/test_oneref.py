@@ -14,6 +14,7 @@ from maskstream.train.models.oneref import OneRefConfig
 from maskstream.train.run import chosen_recipe
 
 from ...pipelines.every_modality import write_split
+from ..first_batch import first_batch, shaken
 from ..test_every_recipe import CUTS
 
 
@@ -26,25 +27,14 @@ def small(name="oneref-tiny", *more):
     return chosen_recipe(name, (*CUTS["oneref"], "batch_size=5", *more))
 
 
-def first(split, recipe):
-    loader = recipe.loader(split, steps=10, device="cpu", threads=1)
-    found = next(iter(loader))
-    loader.close()
-    return found
-
-
 @pytest.fixture(scope="module")
 def batch(split):
-    return first(split, small())
+    return first_batch(split, small())
 
 
 @pytest.fixture(scope="module")
 def model():
-    made = small().build().eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    return made
+    return shaken(small(), 0.05)
 
 
 def drawn(box, n=200):
@@ -107,9 +97,9 @@ def test_the_parts_of_the_loss_are_those_of_the_data(split, batch, model):
     masked = {"hidden patches", "relations", "hidden words"}
     parts = model.loss(batch).parts
     assert {*parts} == {"box", "overlap", *areas} | masked
-    plain = first(split, small("oneref-refer-tiny"))
+    plain = first_batch(split, small("oneref-refer-tiny"))
     assert {*model.loss(plain).parts} == {"box", "overlap", *areas}
-    bare = first(split, small("oneref-refer-tiny", "data.segments=false"))
+    bare = first_batch(split, small("oneref-refer-tiny", "data.segments=false"))
     assert {*model.loss(bare).parts} == {"box", "overlap", *areas[:2]}
     found = model.found(batch)
     true = centred(batch.box)

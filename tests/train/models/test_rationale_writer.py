@@ -13,6 +13,7 @@ from maskstream.train.models.rationale_writer import RationaleWriterConfig
 from maskstream.train.run import chosen_recipe
 
 from ...pipelines.every_modality import write_split
+from ..first_batch import first_batch, shaken
 from ..test_every_recipe import CUTS
 
 BEGIN, END = 2, 3
@@ -27,25 +28,14 @@ def small(*more):
     return chosen_recipe("medthink-tiny", (*CUTS["medthink"], "batch_size=5", "data.length=24", *more))
 
 
-def first(split, recipe):
-    loader = recipe.loader(split, steps=10, device="cpu", threads=1)
-    found = next(iter(loader))
-    loader.close()
-    return found
-
-
 @pytest.fixture(scope="module")
 def batch(split):
-    return first(split, small())
+    return first_batch(split, small())
 
 
 @pytest.fixture(scope="module")
 def model():
-    made = small().build().eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    return made
+    return shaken(small(), 0.1)
 
 
 @torch.no_grad()
