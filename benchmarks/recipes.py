@@ -39,14 +39,11 @@ from maskstream.train.recipes import RECIPES, named_recipe
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
 HEAD = "| recipe | data | steps | CPU seconds | held-out figure | median (best, spread) | best baseline | verdict |"
 EDGES = "harmonic interpolation continues the pixels at the edges of hidden tokens"
-ONCE = "its steps show half of the texts once, and naive Bayes counts all of them"
 WHY = {
     "dmae-tiny": f"{EDGES}, which 600 steps do not teach a student 96 wide; it is 30% better than the mean of the "
     "visible pixels",
     "mgmae-tiny": f"{EDGES}; it is 15% better than interpolation of the tokens' colours",
     "mpm-tiny": "its steps are few (it had 142 mm after 500), and it learns two other tasks with them",
-    "roar-lstm-tiny": ONCE,
-    "roar-roberta-tiny": ONCE,
     "siammae-tiny": "half a second after the first frame much is still where it was; on the clips of `train`, where a "
     "copy has 0.63, the loss still fell fast (0.75 at step 200, 0.59 at the end)",
     "videomae-tiny": f"{EDGES}; after 800 steps it is 5% better than interpolation of the tokens' colours",
