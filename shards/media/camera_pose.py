@@ -52,9 +52,14 @@ def inverse(rotation: Floats) -> Floats:
 
 
 def seen_from(poses: Floats, camera: Floats) -> Floats:
-    """Poses (n, 7) on the axes of the camera at the pose `camera` (7,)."""
+    """Poses (n, 7) on the axes of the camera at the pose `camera` (7,).
+
+    Of the two quaternions of a rotation it is that with w of at least 0, so poses that are alike have like numbers.
+    """
     back = np.broadcast_to(inverse(camera[3:]), (len(poses), 4))
-    return np.concatenate([turned(back, poses[:, :3] - camera[:3]), product(back, poses[:, 3:])], axis=1)
+    rotation = product(back, poses[:, 3:])
+    rotation = np.where(rotation[:, :1] < 0, -rotation, rotation)
+    return np.concatenate([turned(back, poses[:, :3] - camera[:3]), rotation], axis=1)
 
 
 def mirrored(poses: Floats) -> Floats:

@@ -18,10 +18,10 @@ class TrajectoryBatch(Batch):
     the same frames and crops; None if the loader reads none. mask: over the (t, h, w) token grid, of colours and depth
     alike; None where the loader was built without one. pts_s: float64 (B, T), each frame's time in seconds from the
     start of its walk. pose: float32 (B, T, 7), the camera in each frame on the axes of the camera now: place in metres
-    (x to the right, y downwards, z forward), then the unit quaternion w, x, y, z. waypoint: float32 (B, 3), where the
-    walk is `ahead_s` later: metres to the right, metres forward, the turn to the right in radians, along the ground.
-    lens: float32 (B, 4), focal lengths and centre (fx, fy, cx, cy) in pixels of `video`. A mirrored clip has mirrored
-    poses and waypoints. The rest is as in `Batch`.
+    (x to the right, y downwards, z forward), then the unit quaternion w, x, y, z with w >= 0. waypoint: float32
+    (B, 3), where the walk is `ahead_s` later: metres to the right, metres forward, the turn to the right in radians,
+    along the ground. lens: float32 (B, 4), focal lengths and centre (fx, fy, cx, cy) in pixels of `video`. A mirrored
+    clip has mirrored poses and waypoints. The rest is as in `Batch`.
     """
 
     video: Tensor

@@ -54,6 +54,7 @@ def test_poses_seen_from_a_camera_are_those_of_matrices(poses: np.ndarray) -> No
     for found, pose in zip(seen_from(poses, poses[2]), poses, strict=True):
         wanted = np.linalg.inv(four_by_four(poses[2])) @ four_by_four(pose)
         np.testing.assert_allclose(four_by_four(found), wanted, atol=1e-12)
+        assert found[3] >= 0
     np.testing.assert_allclose(seen_from(poses, poses[2])[2], [0, 0, 0, 1, 0, 0, 0], atol=1e-12)
 
 
