@@ -20,11 +20,13 @@ from ..shards.config import differences
 from ..shards.errors import ResumeError
 from .executors.base import RecordT, Report, TaskT, Work
 
+_DICOM = ("pillow", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
 _PACKAGES: dict[str, tuple[str, ...]] = {
     "video": ("numpy", "opencv-python-headless"),
     "audio": ("numpy", "soxr", "torch"),
     "audiovisual": ("numpy", "opencv-python-headless", "soxr", "torch"),
-    "image": ("numpy", "opencv-python-headless"),
+    "image": ("numpy", "opencv-python-headless", *_DICOM),
+    "image-text": ("numpy", "opencv-python-headless", "pycocotools", "tokenizers", *_DICOM),
     "points": ("laspy", "numpy", "trimesh"),
     "mesh": ("h5py", "numpy", "scikit-fem", "scipy", "trimesh"),
     "pose": ("numpy",),

@@ -1,4 +1,4 @@
-"""Any folder of pictures: one folder per class, or a list, as `folder` has it for videos."""
+"""Any folder of pictures, also DICOM (.dcm): one folder per class, or a list, as `folder` has it for videos."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """ROCO and MedICaT: captioned medical images, laid out as M3AE's authors have them (Chen et al., 2022).
 
-    ROOT/roco/{train,val,test}/radiology/captions.txt   NAME, a tab and the caption, of images/NAME.jpg beside it
+    ROOT/roco/{train,val,test}/radiology/captions.txt   NAME, a tab and the caption, of images/NAME.jpg beside it,
+                                                   or of NAME.dcm
     ROOT/medicat/release/s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl, release/figures/HASH_URI
 
 One of the two suffices. As there, captions of fewer than three words are left out, only MedICaT's radiological figures
@@ -52,16 +53,16 @@ def m3ae_style(root: Path) -> Dataset:
 
 
 def _roco(captions: Path, split: str) -> Iterator[Source]:
+    folder = captions.parent / "images"
+    dicom = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".dcm"} if folder.is_dir() else {}
     for number, line in read_lines(captions):
         name, tab, caption = line.partition("\t")
         if not tab:
             raise DatasetError(f"{captions}: line {number} has no tab between name and caption. {OBTAIN}")
         if kept := _kept([caption]):
-            yield Source(
-                id=f"roco/{split}/{name.strip()}",
-                path=captions.parent / "images" / f"{name.strip()}.jpg",
-                meta={"caption": kept},
-            )
+            name = name.strip()
+            path = dicom.get(name, folder / f"{name}.jpg")
+            yield Source(id=f"roco/{split}/{name}", path=path, meta={"caption": kept})
 
 
 def _medicat(root: Path) -> Iterator[tuple[str, Source]]:

@@ -6,7 +6,7 @@ PNG where it was not. That is so where
 
 - Exif says that it is to be turned: it is, for a loader draws crops from the size alone;
 - it has an alpha channel: what is transparent becomes white;
-- it has 16 bits or inks (CMYK), or is of another form (BMP, TIFF, PNM);
+- it has 16 bits or inks (CMYK), or is of another form (BMP, TIFF, PNM, DICOM);
 - a part of it is asked for, or a short side that it exceeds.
 
 Metadata (Exif, profiles) stays in bytes that are kept and is lost where they are not; colours are taken as they are.
@@ -15,6 +15,7 @@ Metadata (Exif, profiles) stays in bytes that are kept and is lost where they ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import ClassVar
 
 import cv2
@@ -31,19 +32,23 @@ from .picture import UInt8s, encoded, read_picture
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageEncoder(Config):
     """short_side: a picture whose shorter side is longer than so many pixels is shrunk to it, averaged over area; None
-    keeps all sizes. quality: of JPEGs that are encoded anew, 1 to 100.
+    keeps all sizes. quality: of JPEGs that are encoded anew, 1 to 100. window: centre and width of the grey values of
+    DICOM files that are shown, such as (40, 400) Hounsfield units; None takes the window of each file.
     """
 
     modality: ClassVar[str] = "image"
 
     short_side: int | None = None
     quality: int = 95
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"short_side is a number of pixels, 1 or more, or None, got {self.short_side}")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality is JPEG's, 1 to 100, got {self.quality}")
+        if self.window is not None and not (all(map(isfinite, self.window)) and self.window[1] >= 1):
+            raise ValueError(f"window is centre and width, 1 or more, of grey values, or None, got {self.window}")
 
     @property
     def profile(self) -> str:
@@ -55,7 +60,10 @@ class ImageEncoder(Config):
 
         A source with a window (n, n + 1) is image n of an IDX file.
         """
-        picture = read_picture(source.path) if source.window is None else read_idx_image(source.path, source.window[0])
+        if source.window is None:
+            picture = read_picture(source.path, self.window)
+        else:
+            picture = read_idx_image(source.path, source.window[0])
         crop = source.meta.get("crop")
         pixels = picture.pixels if crop is None else part(picture.pixels, *crop)
         pixels = self._shrunk(pixels)

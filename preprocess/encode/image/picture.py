@@ -16,12 +16,15 @@ import numpy.typing as npt
 from ...limits import check_image_size
 from ..reject import RejectError
 from ..source_file import check_source_file
+from .dicom import DICOM_SUFFIXES, Window, dicom_pixels, is_dicom
 from .header import read_header
 from .size import declared_size
 
 UInt8s = npt.NDArray[np.uint8]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
+    {".bmp", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 """The endings of files that are looked for; what a file holds is decided by its first bytes."""
 
 
@@ -38,8 +41,8 @@ class Picture:
     data: bytes
 
 
-def read_picture(path: Path) -> Picture:
-    """The picture in a file; RejectError where it cannot be used, saying why.
+def read_picture(path: Path, window: Window | None = None) -> Picture:
+    """The picture in a file; RejectError where it cannot be used, saying why. window: of grey DICOM files (dicom.py).
 
     Alpha is laid over white, 16 bits become 8, inks (CMYK) become RGB as libjpeg-turbo converts them. Animations, files
     without their end and too many pixels (`Limits`) are rejected.
@@ -51,6 +54,9 @@ def read_picture(path: Path) -> Picture:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
     if not data:
         raise RejectError("open", "is empty: it has 0 bytes")
+    if is_dicom(data):
+        pixels, lossy = dicom_pixels(data, window)
+        return Picture(pixels=pixels, form=None, lossy=lossy, data=data)
     header = read_header(data)
     if header is not None and header.animated:
         raise RejectError("check", f"is an animation ({header.form}); a picture is one frame")
@@ -74,6 +80,8 @@ def read_alpha(path: Path) -> UInt8s | None:
     Only files that are not turned by Exif have it here; of others it is None.
     """
     data = path.read_bytes()
+    if is_dicom(data):
+        return None
     header = read_header(data)
     stored = _eight_bits(_decoded(data))
     upright = header is None or header.orientation == 1

@@ -25,7 +25,7 @@ def declared_size(data: bytes) -> tuple[int, int]:
         raise RejectError("open", "is truncated: its header ends early") from error
     found = _PNM.match(data)
     if found is None:
-        raise RejectError("open", "is no JPEG, PNG, WebP, BMP, TIFF or PNM file")
+        raise RejectError("open", "is no JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file")
     return int(found[1]), int(found[2])
 
 

@@ -174,7 +174,7 @@ REJECTED = {
     "a WebP cut in the middle": (lambda: cut("WEBP", 100), "decode: is truncated: the WebP data has 100 of"),
     "an animated WebP": (lambda: animation("WEBP"), r"check: is an animation \(webp\)"),
     "an animated PNG": (lambda: animation("PNG"), r"check: is an animation \(png\)"),
-    "text": (lambda: b"no picture at all", "open: is no JPEG, PNG, WebP, BMP, TIFF or PNM file"),
+    "text": (lambda: b"no picture at all", "open: is no JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file"),
     "a BMP without its pixels": (lambda: cut("BMP", 60), "decode: cannot be decoded"),
 }
 

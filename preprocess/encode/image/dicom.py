@@ -1,0 +1,188 @@
+"""Pictures in DICOM files, as a viewer shows them: 8-bit grey or RGB. Needs pydicom, the extra `medical`.
+
+Grey values become those of the modality (rescale slope and intercept, or its table), then levels: by the window that is
+asked for, else by the file's first VOI table or window, else in full: of up to 8 bits all that they can hold, of more
+from the picture's least value to its greatest, without padding. MONOCHROME1 is inverted; palettes and YBR become RGB.
+Of the header nothing else is used, and nothing is kept.
+
+Source: DICOM PS3.3, C.7.6.3.1 (pixels), C.11.1 (modality), C.11.2 (VOI and its three functions).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import DatasetError
+from ...limits import check_image_size, in_force
+from ..reject import RejectError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+UInt8s = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Window = tuple[float, float]
+"""Centre and width of the grey values that are shown, after rescaling, such as Hounsfield units."""
+
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+_META_AT = 132
+_GROUP_LENGTH = b"\2\0\0\0UL\4\0"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_BYTES_PER_PIXEL = 8
+"""As many at most in a deflated file: three colours of 16 bits, and what else there is."""
+_REMEDY = (
+    "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg` reads more, or write the file uncompressed, such as "
+    "by `gdcmconv --raw`"
+)
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file begins as PS3.10 says: 128 bytes of anything, then DICM."""
+    return data[_META_AT - 4 : _META_AT] == b"DICM"
+
+
+def dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]:
+    """The picture in a DICOM file, uint8 (H, W) grey or (H, W, 3) with blue first, and whether it was compressed with
+    loss. Without a `window` the file's is taken.
+
+    RejectError for several frames, no picture, a compression that cannot be decoded, and damage. DatasetError if
+    pydicom is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise DatasetError("DICOM files are read with pydicom: pip install 'maskstream[medical]'") from error
+    _check_inflated(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's remarks on headers
+            file = pydicom.dcmread(io.BytesIO(data))
+            _check_header(file)
+            return _shown(_stored(file), file, window), str(file.get("LossyImageCompression", "")) == "01"
+    except (RejectError, MemoryError):
+        raise
+    except Exception as error:  # of a damaged file nearly everything; the words may quote a patient's header
+        raise RejectError("decode", f"is a damaged DICOM file: {type(error).__name__} while it was read") from None
+
+
+def _check_inflated(data: bytes) -> None:
+    """Raise RejectError for a deflated file that would take too much memory (PS3.5, A.5)."""
+    if _DEFLATED not in data[:4096]:
+        return
+    if data[_META_AT : _META_AT + 8] != _GROUP_LENGTH:
+        raise RejectError("open", "is a deflated DICOM file that does not say where its data set begins")
+    begin = _META_AT + 12 + int.from_bytes(data[_META_AT + 8 : _META_AT + 12], "little")
+    inflating, most = zlib.decompressobj(-zlib.MAX_WBITS), _BYTES_PER_PIXEL * in_force().image_pixels
+    try:
+        inflating.decompress(data[begin:], most)
+    except zlib.error as error:
+        raise RejectError("open", f"is a damaged DICOM file: its data set does not inflate ({error})") from error
+    if inflating.unconsumed_tail:
+        raise RejectError("check", f"is a DICOM file that inflates to more than {most} bytes")
+
+
+def _check_header(file: Dataset) -> None:
+    """Raise RejectError for what is no single picture, or one that cannot be decoded here."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    if not any(name in file for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        kind = UID(str(file.get("SOPClassUID", ""))).name or "no kind"
+        raise RejectError("check", f"is a DICOM file without a picture ({kind})")
+    frames = int(file.get("NumberOfFrames", 1) or 1)
+    if frames != 1:
+        raise RejectError(
+            "check", f"has {frames} frames; a picture is one. Write each as a file of its own, such as by `dcm2img`"
+        )
+    check_image_size(int(file.Columns), int(file.Rows))
+    syntax = file.file_meta.TransferSyntaxUID
+    try:
+        is_readable = get_decoder(syntax).is_available
+    except NotImplementedError:
+        is_readable = False
+    if not is_readable:
+        raise RejectError("decode", f"is compressed as {syntax.name} ({syntax}), which pillow cannot read. {_REMEDY}")
+
+
+def _stored(file: Dataset) -> npt.NDArray[Any]:
+    """The values as stored: (H, W), or (H, W, 3) as RGB."""
+    from pydicom.pixels.utils import pixel_array
+
+    try:
+        return pixel_array(file)
+    except RuntimeError as error:  # of all decoders that there are
+        syntax = file.file_meta.TransferSyntaxUID
+        raise RejectError(
+            "decode",
+            f"cannot be decoded: its {syntax.name} is damaged or none that pillow reads. {_REMEDY}",
+        ) from error
+
+
+def _shown(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> UInt8s:
+    """The picture as a viewer shows it; colours with blue first."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    if stored.ndim == 3:
+        most = 2 ** int(file.BitsStored) - 1
+        return np.asarray(np.rint(stored[..., ::-1] * (255 / most)), np.uint8)
+    if file.PhotometricInterpretation == "PALETTE COLOR":
+        colours = apply_color_lut(stored, file)
+        colours = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
+        return np.ascontiguousarray(colours[..., 2::-1])
+    levels = _levels(stored, file, window)
+    return np.rint(255 * (1 - levels if file.PhotometricInterpretation == "MONOCHROME1" else levels)).astype(np.uint8)
+
+
+def _levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Floats:
+    """Grey values (H, W) as levels from 0 to 1."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
+
+    values = apply_modality_lut(stored, file)
+    if not np.isfinite(values).all():
+        raise RejectError("check", "holds values that are not finite")
+    if window is None and file.get("VOILUTSequence"):
+        most = 2 ** int(file.VOILUTSequence[0].LUTDescriptor[2]) - 1
+        return np.asarray(apply_voi(values.astype(np.int64), file) / most)
+    if window is None and (centre := _first(file, "WindowCenter")) is not None:
+        window = centre, float(_first(file, "WindowWidth") or 0)
+    if window is not None:
+        return windowed(values.astype(np.float64), *window, str(file.get("VOILUTFunction") or "LINEAR"))
+    bits = int(file.get("BitsStored", 64))
+    if bits <= 8 and not file.PixelRepresentation:
+        return np.asarray(stored / (2**bits - 1))
+    shown = values[stored != file.PixelPaddingValue] if "PixelPaddingValue" in file else values
+    low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
+    return np.clip((values.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
+
+
+def _first(file: Dataset, name: str) -> float | None:
+    """The first value of a field of one or several numbers."""
+    found = file.get(name)
+    if found is None or found == "":
+        return None
+    return float(np.atleast_1d(np.asarray(found, np.float64))[0])
+
+
+def windowed(values: Floats, centre: float, width: float, function: str) -> Floats:
+    """Values of any shape (...,) as levels from 0 to 1, by the functions of C.11.2.1.2 and C.11.2.1.3.
+
+    RejectError for another function, or a width that it does not have.
+    """
+    least = {"LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}.get(function)
+    if least is None:
+        raise RejectError("check", f"has the VOI function {function!r}; there are LINEAR, LINEAR_EXACT and SIGMOID")
+    if not np.isfinite([centre, width]).all() or width < least or width == 0:
+        raise RejectError("check", f"has a window of the width {width:g} around {centre:g}, which {function} has not")
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -500, 500))))
+    if function == "LINEAR":
+        centre, width = centre - 0.5, width - 1
+    if width == 0:
+        return (values > centre).astype(np.float64)
+    return np.clip((values - centre) / width + 0.5, 0, 1)
