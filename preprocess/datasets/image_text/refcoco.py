@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: phrases that refer to an object in a photograph, with its box.
+"""RefCOCO, RefCOCO+ and RefCOCOg: phrases that refer to an object in a photograph, with its box and its segment.
 
 Sources: Kazemzadeh et al. (2014), Yu et al. (2016), Mao et al. (2016).
 
@@ -7,18 +7,21 @@ Sources: Kazemzadeh et al. (2014), Yu et al. (2016), Mao et al. (2016).
     ROOT/train2014/        COCO's images, or ROOT/images/mscoco/images/train2014/
 
 The publishers' list of refs is a pickle, which could run code and is not read; the message says how to write it as JSON
-where it is trusted. A sample is a ref: its photograph, all of its phrases, any of which a loader may draw, and the box
-of its object. The label is the object's category. Splits are those of the list: train, val, test, testA, testB.
+where it is trusted. A sample is a ref: its photograph, all of its phrases, any of which a loader may draw, and box and
+segment (polygons or runs) of its object, which pycocotools draws: `pip install 'maskstream[coco]'`. The label is the
+object's category. Splits are those of the list: train, val, test, testA, testB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ....shards.errors import DatasetError
 from ...encode.image_text.encoder import ImageTextEncoder
+from ...encode.image_text.segments import SEGMENT, mask_module
 from ...lists import read_json
 from ...source import Source
 from ..dataset import Dataset, dataset_of, require_folder
@@ -32,8 +35,17 @@ OBTAIN = (
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where an object is. box: x, y, width, height in pixels. segment: as COCO writes it."""
+
+    box: list[float]
+    segment: Any
+
+
 def refcoco(root: Path) -> Dataset:
-    """The splits below `root`. DatasetError for another layout."""
+    """The splits below `root`. DatasetError for another layout, or if pycocotools is not installed."""
+    mask_module()
     require_folder(root, name=NAME, obtain=OBTAIN)
     path, instances = root / "refs.json", root / "instances.json"
     if not path.is_file():
@@ -46,7 +58,10 @@ def refcoco(root: Path) -> Dataset:
     listed, refs = read_json(instances, OBTAIN), read_json(path, OBTAIN)
     try:
         images = {int(one["id"]): str(one["file_name"]) for one in listed["images"]}
-        boxes = {int(one["id"]): [float(v) for v in one["bbox"]] for one in listed["annotations"]}
+        places = {
+            int(one["id"]): Place(box=[float(v) for v in one["bbox"]], segment=one["segmentation"])
+            for one in listed["annotations"]
+        }
         names = {int(one["id"]): str(one["name"]) for one in listed["categories"]}
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
@@ -56,7 +71,7 @@ def refcoco(root: Path) -> Dataset:
     splits: dict[str, list[Source]] = {}
     for number, ref in enumerate(refs if isinstance(refs, list) else [None]):
         try:
-            split, source = _source(ref, images, boxes, folder)
+            split, source = _source(ref, images, places, folder)
             label = label_names.index(names[int(ref["category_id"])])
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
@@ -70,15 +85,15 @@ def refcoco(root: Path) -> Dataset:
 
 
 def _source(
-    ref: Mapping[str, Any], images: Mapping[int, str], boxes: Mapping[int, list[float]], folder: Path
+    ref: Mapping[str, Any], images: Mapping[int, str], places: Mapping[int, Place], folder: Path
 ) -> tuple[str, Source]:
     """Split and source of a ref."""
     phrases = [str(one["sent"]) for one in ref["sentences"]]
-    box = boxes[int(ref["ann_id"])]
-    if not phrases or len(box) != 4:
-        raise ValueError(f"{len(phrases)} sentences and a box of {len(box)} numbers")
+    place = places[int(ref["ann_id"])]
+    if not phrases or len(place.box) != 4:
+        raise ValueError(f"{len(phrases)} sentences and a box of {len(place.box)} numbers")
     return str(ref["split"]), Source(
         id=f"ref-{int(ref['ref_id'])}",
         path=folder / images[int(ref["image_id"])],
-        meta={"phrase": phrases, "box": [box] * len(phrases)},
+        meta={"phrase": phrases, "box": [place.box] * len(phrases), SEGMENT: [place.segment] * len(phrases)},
     )

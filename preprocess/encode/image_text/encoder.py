@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -36,6 +37,7 @@ from ..reject import RejectError
 from ..text.tokenizer import TRAIN, Training, definition_of, facts_of, packed_tokenizer, word_numbers
 from ..text.training_texts import training_texts
 from .scene import SCENE, drawn_scene
+from .segments import segments_of
 from .texts import boxes_of, texts_of
 
 
@@ -136,8 +138,12 @@ class ImageTokenEncoder(Config):
             ((form, member),) = self.image.encode(Source(id=source.id, path=path)).members.items()
             members[f"{number}.{form}"] = member
         whole = first if self.image.short_side is None else replace(self.image, short_side=None).encode(source)
-        boxes = boxes_of(source.meta, whole.meta["width"], whole.meta["height"])
-        return Drawn(members=members, about=first.meta, boxes=boxes)
+        size = whole.meta["width"], whole.meta["height"]
+        phrases = sum(role == "phrase" for role, _ in texts_of(source.meta))
+        segments = segments_of(source.meta, phrases, *size)
+        if segments is not None and size != (stored := (first.meta["width"], first.meta["height"])):
+            segments = np.stack([_resized(one, stored) for one in segments])
+        return Drawn(members=members, about=first.meta, boxes=boxes_of(source.meta, *size), segments=segments)
 
     def _scene(self, source: Source) -> Drawn:
         """The same of a scene that is drawn of the source's pictures."""
@@ -148,3 +154,8 @@ class ImageTokenEncoder(Config):
         if not len(scene.boxes):
             return Drawn(members={"png": png}, about=about)
         return Drawn(members={"png": png}, about=about, boxes=scene.boxes, segments=scene.segments)
+
+
+def _resized(segment: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """A segment in a picture of another size, width and height: pixels of which it covers half."""
+    return np.asarray(cv2.resize(segment.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5)

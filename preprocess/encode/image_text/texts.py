@@ -4,7 +4,7 @@
      "phrase": ["the left lion"], "box": [[12, 40, 80, 60]]}
 
 Texts of several roles belong together by their number: question 1 and answer 1. A box is x, y, width and height of what
-a phrase refers to, in pixels of the first picture.
+a phrase refers to, in pixels of the first picture; `segments.py` says how its pixels are given.
 """
 
 from __future__ import annotations

@@ -255,9 +255,10 @@ def ref(number, split, sentences, ann=7):
     }
 
 
+SHAPE = [[1.5, 2, 5.5, 2, 5.5, 5.5, 1.5, 5.5]]
 INSTANCES = {
     "images": [{"id": 9, "file_name": "COCO_train2014_000000000009.jpg", "height": 8, "width": 8}],
-    "annotations": [{"id": 7, "image_id": 9, "category_id": 18, "bbox": [1.5, 2, 4, 3.5], "segmentation": [[0, 0]]}],
+    "annotations": [{"id": 7, "image_id": 9, "category_id": 18, "bbox": [1.5, 2, 4, 3.5], "segmentation": SHAPE}],
     "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
 }
 
@@ -273,10 +274,14 @@ def test_refcoco_of_json_and_its_pickle_refused_with_the_remedy(tmp_path):
     dataset = DATASETS["refcoco"](tmp_path)
     assert {split: len(of) for split, of in dataset.splits.items()} == {"train": 1, "testA": 1}
     (first,) = dataset.splits["train"]
-    assert first.meta == {"phrase": ["left dog", "dog"], "box": [[1.5, 2, 4, 3.5]] * 2, "category": "dog"}
+    assert first.meta["phrase"] == ["left dog", "dog"]
+    assert (first.meta["box"], first.meta["segment"]) == ([[1.5, 2, 4, 3.5]] * 2, [SHAPE] * 2)
     assert dataset.label_names[first.label] == "dog"
     encoder = prepared(dataset.encoder, dataset.splits)
-    boxes = read_npy(encoder.encode(first).members["boxes.npy"].data)
+    members = encoder.encode(first).members
+    segments = np.unpackbits(read_npy(members["segments.npy"].data), axis=-1).astype(bool)
+    assert [np.argwhere(one).tolist() for one in segments] == [[[y, x] for y in range(2, 6) for x in range(2, 6)]] * 2
+    boxes = read_npy(members["boxes.npy"].data)
     assert boxes.tolist() == [[0.1875, 0.25, 0.6875, 0.6875]] * 2
     write(tmp_path / "refs.json", [ref(1, "train", ["dog"], ann=8)])
     assert "entry 0 is no ref" in refused("refcoco", tmp_path)
