@@ -60,6 +60,10 @@ $(VENV)/.docs: $(VENV)/.done
 	@echo "installing what makes the documentation"
 	@$(PIP) install -q --group docs && touch $@
 
+$(VENV)/.challenger: $(VENV)/.dev
+	@echo "installing the decoder to compare with"
+	@$(PIP) install -q --group challenger && touch $@
+
 $(VENV)/.bench: $(VENV)/.done
 	@echo "installing the readers to compare with"
 	@$(PIP) install -q -e '.[bench]' && touch $@
@@ -101,12 +105,13 @@ recipes: $(VENV)/.done $(VENV)/.extra-meshes $(VENV)/.extra-points  ## [RECIPES=
 bench-data: $(VENV)/.done  ## DATA=... [MASK=]: the loader on your shards, and what limits it
 	$(RUN) bench $(DATA)$(if $(MASK), --mask $(MASK))
 
-gpu: $(if $(WHEELS),gpu-wheels,$(VENV)/.dev)  ## [WHEELS=folder]: acceptance of decoding on a GPU, runs/gpu.json; without a card what needs none. WHEELS: no network
+gpu: $(if $(WHEELS),gpu-wheels,$(VENV)/.dev $(if $(EXTRA),$(VENV)/.challenger))  ## [WHEELS=folder]: acceptance of decoding on a GPU, runs/gpu.json; without a card what needs none. WHEELS: no network
 	$(BIN)/python benchmarks/gpu.py
 
 gpu-wheels: $(BIN)/python
 	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation hatchling editables
-	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation -e '.[$(or $(EXTRA),gpu)]' pytest
+	$(BIN)/python -m pip install -q --no-index --find-links $(WHEELS) --no-build-isolation -e '.[$(or $(EXTRA),gpu)]' pytest \
+	  $(if $(wildcard $(WHEELS)/pynvvideocodec-*),PyNvVideoCodec)
 
 test: $(VENV)/.dev  ## the test suite, without what takes long
 	$(BIN)/python -m pytest -n auto --dist worksteal

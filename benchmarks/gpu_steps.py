@@ -12,30 +12,22 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gpu_videos import KINDS, ON_A_CPU, Kind, write_kind
+from gpu_loaders import Figures, loader_of, own_frame_nearest, rate_of, split_of
+from gpu_videos import KINDS, ON_A_CPU, Kind
 from machine import ROOT
 
-from maskstream.pipelines import VideoClip, masks
-from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.decode.nvdec import missing_libraries
 from maskstream.pipelines.flow.ofa import flow_graph
 from maskstream.pipelines.modalities.audio.dali import mel_graph
 from maskstream.pipelines.modalities.audio.log_mel import LogMel
 from maskstream.pipelines.modalities.video import packed_clip
 from maskstream.pipelines.modalities.video.dali_graph import clip_graph
-from maskstream.pipelines.modalities.video.data import VideoData
-
-Figures = dict[str, Any]
-DATA = VideoData(clip=VideoClip(frames=16, stride=2, size=224), mask=masks.Tube(), augment=RandomResizedCrop(flip=0.5))
 
 
 def probe(device: torch.device) -> tuple[Figures, list[str]]:
@@ -59,11 +51,11 @@ def pixels(device: torch.device) -> tuple[Figures, list[str]]:
     """Every format by DALI against the CPU, after a bright batch whose memory would show; who decoded what."""
     rows, wrong, mean_601 = {}, [], 0.0
     for name, kind in (KINDS if device.type == "cuda" else ON_A_CPU).items():
-        with _split(kind, videos=8) as folder:
-            bright = _loader(folder, device, "dali", seed=99)
+        with split_of(kind, videos=8) as folder:
+            bright = loader_of(folder, device, "dali", seed=99)
             for batch in bright:
                 batch.video.fill_(255)
-            fast, slow = (_loader(folder, where, backend) for where, backend in ((device, "dali"), ("cpu", "cpu")))
+            fast, slow = (loader_of(folder, where, backend) for where, backend in ((device, "dali"), ("cpu", "cpu")))
             means, most, nearest = [], 0.0, True
             for _ in range(4):
                 for batch, expected in zip(fast, slow, strict=True):
@@ -71,7 +63,7 @@ def pixels(device: torch.device) -> tuple[Figures, list[str]]:
                     difference = (found - right).abs()
                     means.append(difference.mean().item())
                     most = max(most, difference.max().item())
-                    nearest &= _nearest(found, right)
+                    nearest &= own_frame_nearest(found, right)
             on_cpu: Counter[str] = fast._production._delivery.finish.on_cpu  # type: ignore[attr-defined]
         mean, share = float(np.mean(means)), sum(on_cpu.values()) / (4 * 8)
         rows[name] = {"mean": round(mean, 3), "most": most, "on_cpu": dict(on_cpu)}
@@ -95,8 +87,8 @@ def cache(device: torch.device) -> tuple[Figures, list[str]]:
     for name, size, kept in (("448", (448, 256), False), ("456", (456, 256), False), ("456 cropped", (456, 256), True)):
         packed_clip.uncropped_header = (lambda header: header) if kept else plain  # type: ignore[attr-defined]
         try:
-            with _split(Kind(size=size), videos=16) as folder:
-                figures[name] = round(_rate(_loader(folder, device, "dali"), 300), 1)
+            with split_of(Kind(size=size), videos=16) as folder:
+                figures[name] = round(rate_of(loader_of(folder, device, "dali"), 300), 1)
         finally:
             packed_clip.uncropped_header = plain  # type: ignore[attr-defined]
     figures["bug confirmed"] = figures["456 cropped"] * 5 <= figures["448"]
@@ -108,14 +100,14 @@ def decoding(device: torch.device) -> tuple[Figures, list[str]]:
     """Clips a second of the whole loader, by backend, threads and output, batches of 32."""
     on_card = device.type == "cuda"
     figures: Figures = {}
-    with _split(Kind() if on_card else ON_A_CPU["vp9"], videos=32) as folder:
+    with split_of(Kind() if on_card else ON_A_CPU["vp9"], videos=32) as folder:
         cores = len(os.sched_getaffinity(0))
         for threads in (4, 8, 16) if on_card else (min(cores, 2),):
             for backend, output in (("dali", "rgb"), ("cpu", "rgb"), ("cpu", "yuv")):
                 batch_size = 32 if on_card else 4
-                loader = _loader(folder, device, backend, output=output, batch_size=batch_size, threads=threads)
+                loader = loader_of(folder, device, backend, output=output, batch_size=batch_size, threads=threads)
                 name = f"{backend}, {output}, {threads} threads"
-                figures[name] = round(_rate(loader, 3000 if on_card else 16), 1)
+                figures[name] = round(rate_of(loader, 3000 if on_card else 16), 1)
                 figures[f"{name}: stages"] = loader.stats()["seconds"]
     rates = {name: rate for name, rate in figures.items() if isinstance(rate, float)}
     best = max(rates, key=lambda name: rates[name])
@@ -128,9 +120,9 @@ def endurance(device: torch.device) -> tuple[Figures, list[str]]:
     """Many batches with damaged clips among them: memory stays, bad ones are counted, a resume is exact."""
     on_card = device.type == "cuda"
     batches = 1000 if on_card else 12
-    with _split(Kind() if on_card else ON_A_CPU["vp9"], videos=64) as folder:
+    with split_of(Kind() if on_card else ON_A_CPU["vp9"], videos=64) as folder:
         _damage(folder, every=32 if on_card else 8)
-        run = _loader(folder, device, "dali", batch_size=8 if on_card else 2, max_bad_fraction=0.3)
+        run = loader_of(folder, device, "dali", batch_size=8 if on_card else 2, max_bad_fraction=0.3)
         at, keys, states = [], [], {}
         for n, batch in enumerate(run.repeat(), start=1):
             keys.append((batch.key, batch.mask.masked.cpu()))
@@ -141,7 +133,7 @@ def endurance(device: torch.device) -> tuple[Figures, list[str]]:
                 at.append((torch.cuda.memory_allocated(device) if on_card else 0, _rss_mib()))
             if n == batches:
                 break
-        again = _loader(folder, device, "dali", batch_size=8 if on_card else 2, max_bad_fraction=0.3)
+        again = loader_of(folder, device, "dali", batch_size=8 if on_card else 2, max_bad_fraction=0.3)
         again.load_state_dict(states)
         ahead = [(batch.key, batch.mask.masked.cpu()) for batch, _ in zip(again.repeat(), range(4), strict=False)]
     same = all(k == e[0] and torch.equal(m, e[1]) for (k, m), e in zip(ahead, keys[batches // 2 :], strict=False))
@@ -159,7 +151,7 @@ def training(device: torch.device) -> tuple[Figures, list[str]]:
     bars = {"videomae-small": 4361, "videomae-base": 1381} if on_card else {"videomae-tiny": 0}
     figures: Figures = {}
     wrong = []
-    with _split(Kind() if on_card else ON_A_CPU["vp9"], videos=64) as folder, tempfile.TemporaryDirectory() as runs:
+    with split_of(Kind() if on_card else ON_A_CPU["vp9"], videos=64) as folder, tempfile.TemporaryDirectory() as runs:
         for recipe, bar in bars.items():
             if recipe not in _recipes():
                 wrong.append(f"there is no recipe {recipe}")
@@ -185,7 +177,7 @@ def torchrun(device: torch.device) -> tuple[Figures, list[str]]:
         "maskstream",
     ]
     losses = []
-    with _split(Kind() if device.type == "cuda" else ON_A_CPU["vp9"], videos=16) as folder:
+    with split_of(Kind() if device.type == "cuda" else ON_A_CPU["vp9"], videos=16) as folder:
         for words in ([], launcher):
             with tempfile.TemporaryDirectory() as run:
                 _train(
@@ -194,48 +186,6 @@ def torchrun(device: torch.device) -> tuple[Figures, list[str]]:
                 losses.append([row["loss"] for row in _metrics(Path(run) / "run")])
     apart = max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
     return {"largest_relative_difference": apart}, [f"losses differ by {apart:.1e}"] if apart > 1e-3 else []
-
-
-class _Split(tempfile.TemporaryDirectory[str]):
-    """A folder with a split, removed at the end."""
-
-    def __init__(self, kind: Kind, videos: int) -> None:
-        super().__init__()
-        self._kind, self._videos = kind, videos
-
-    def __enter__(self) -> Path:  # type: ignore[override]
-        rehearsal = self._kind.codec == "libvpx-vp9"
-        videos, frames = (min(self._videos, 8), 36) if rehearsal else (self._videos, 64)
-        return write_kind(Path(super().__enter__()) / "split", self._kind, videos=videos, frames=frames)
-
-
-def _split(kind: Kind, *, videos: int) -> _Split:
-    return _Split(kind, videos)
-
-
-def _loader(folder: Path, device: torch.device | str, backend: str, *, output: str = "rgb", **options: Any) -> Any:
-    data = replace(DATA, backend=backend, output=output)  # type: ignore[arg-type]
-    return data.loader(folder, device=device, **{"batch_size": 8, "seed": 1, **options})
-
-
-def _rate(loader: Any, clips: int) -> float:
-    """Clips a second behind the first four batches."""
-    batches: Iterator[Any] = loader.repeat()
-    for _ in range(4):
-        next(batches)
-    start, seen = time.perf_counter(), 0
-    while seen < clips:
-        seen += len(next(batches))
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return seen / (time.perf_counter() - start)
-
-
-def _nearest(found: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether each frame is nearest to its own."""
-    small = [video[..., ::8, ::8, :].flatten(2) for video in (found, right)]
-    distance = torch.cdist(*small, p=1)
-    return bool((distance.diagonal(dim1=1, dim2=2) <= distance.amin(2) + 1e-3).all())
 
 
 def _damage(folder: Path, every: int) -> None:

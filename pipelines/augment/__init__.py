@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .crop import Augmentation, CenterCrop, Crop, MultiScaleCrop, NestedCrop, RandomResizedCrop
+from .crop import Augmentation, CenterCrop, Crop, MultiScaleCrop, NestedCrop, RandomResizedCrop, SharedCrop
 
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "center": CenterCrop,
@@ -17,4 +17,13 @@ AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
 }
 """Augmentations by name: for evaluation, of VideoMAE, and of MAE-ST (without its flip)."""
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "CenterCrop", "Crop", "MultiScaleCrop", "NestedCrop", "RandomResizedCrop"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "CenterCrop",
+    "Crop",
+    "MultiScaleCrop",
+    "NestedCrop",
+    "RandomResizedCrop",
+    "SharedCrop",
+]

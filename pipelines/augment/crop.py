@@ -164,6 +164,25 @@ class NestedCrop(Augmentation):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SharedCrop(Augmentation):
+    """One crop for all views of a sample, that which `crop` draws for the first; the views differ in their masks alone.
+
+    V-JEPA (Bardes et al. 2024) masks one crop of a clip twice: views=2 with its two masks (see `ByView`).
+    """
+
+    crop: Augmentation = field(default_factory=MultiScaleCrop)
+
+    def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        return self.crop.rectangle(width, height, size, rng)
+
+    def draw(self, width: int, height: int, size: int, rng: np.random.Generator) -> Crop:
+        return self.crop.draw(width, height, size, rng)
+
+    def views(self, width: int, height: int, size: int, rngs: Sequence[np.random.Generator]) -> list[Crop]:
+        return [self.draw(width, height, size, rngs[0])] * len(rngs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CenterCrop(Augmentation):
     """The largest centred square; only the flip is random, with probability `flip`."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
+from operator import add, gt, lt
 
 import numpy as np
 
@@ -66,33 +68,33 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     if index.header is not None and (index.foreign or len(index.header) != index.header_size):
         yield f"the manifest has a header of {len(index.header)} bytes, but the member's has {index.header_size}"
         return
-    if any(each.min() < 0 or each.max() > size_bytes for each in (index.offset, index.size)):
+    # Lists, since a clip's request checks its video, and most have a few GOPs: numpy's calls would cost five times as much.
+    first, offset, size, lead = (each.tolist() for each in (index.first_frame, index.offset, index.size, index.lead))
+    if min(*offset, *size) < 0 or max(*offset, *size) > size_bytes:
         yield f"the GOPs {_short(index.offset)} of {_short(index.size)} bytes do not lie within {size_bytes} bytes"
         return
     if index.packets is not None and not 0 < index.packets.min() <= index.packets.max() <= size_bytes:
         yield f"the GOPs have {_short(index.packets)} packets, in {size_bytes} bytes"
         return
-    lengths = np.diff(index.first_frame, append=index.n_frames)
-    if index.first_frame[0] != 0 or (lengths <= 0).any():
+    lengths = [after - before for before, after in pairwise([*first, index.n_frames])]
+    if first[0] != 0 or min(lengths) <= 0:
         yield f"the GOPs' first frames {_short(index.first_frame)} do not ascend from 0 to below {index.n_frames}"
-    if (index.lead < 0).any() or (index.lead[1:] > lengths[:-1]).any():
+    if min(lead) < 0 or any(map(gt, lead[1:], lengths)):
         yield f"the GOPs have more leading frames {_short(index.lead)} than the GOPs before them have frames"
     if index.anchor_reach is not None:
         yield from _reach_problems(index, index.anchor_reach)
-    ends = index.offset + index.size
+    ends = list(map(add, offset, size))
     if index.foreign:
-        if (
-            index.offset[0] < 0
-            or ends[-1] > size_bytes
-            or (index.offset[1:] < ends[:-1]).any()
-            or index.size.min() <= 0
-        ):
-            yield f"the GOPs {_short(index.offset)} to {_short(ends)} are not consecutive within {size_bytes} bytes"
+        if ends[-1] > size_bytes or any(map(lt, offset[1:], ends)) or min(size) <= 0:
+            yield (
+                f"the GOPs {_short(index.offset)} to {_short(np.array(ends))} are not consecutive within {size_bytes} "
+                "bytes"
+            )
         return
-    starts = np.concatenate([[index.header_size], ends[:-1]])
-    if wrong := np.flatnonzero((index.offset != starts) | (index.size <= 0)).tolist():
-        gop = wrong[0]
-        yield f"GOP {gop} is at bytes {index.offset[gop]} to {ends[gop]}, but should start at {starts[gop]}"
+    starts = [index.header_size, *ends[:-1]]
+    if offset != starts or min(size) <= 0:
+        gop = next(n for n, own in enumerate(offset) if own != starts[n] or size[n] <= 0)
+        yield f"GOP {gop} is at bytes {offset[gop]} to {ends[gop]}, but should start at {starts[gop]}"
     if ends[-1] != size_bytes:
         yield f"the GOPs end at byte {ends[-1]}, but the member has {size_bytes} bytes"
 

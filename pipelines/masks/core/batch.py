@@ -62,6 +62,29 @@ class MaskBatch(Movable):
         """The masks of the chosen samples."""
         return self._map(lambda tensor: tensor[chosen])
 
+    def cut(self) -> Self:
+        """The masks with as many visible tokens and targets in each row as the row with the fewest has.
+
+        The others lose their last ones: such tokens are hidden, and nothing reconstructs them. V-JEPA's collator does
+        so with a batch, with each of its two masks apart: mask.rows(slice(0, None, 2)).cut() of `Padded` masks. The
+        result depends on which samples are together, so it is no mask of a loader, whose batches do not.
+        """
+        if self.n_visible is None or self.n_target is None:
+            return self
+        shown, wanted = int(self.n_visible.min()), int(self.n_target.min())
+        visible = self.visible[:, :shown]
+        masked = torch.ones_like(self.masked).scatter_(1, visible, False)
+        return replace(
+            self,
+            masked=masked,
+            visible=visible,
+            target=self.target[:, :wanted],
+            weight=self.weight[:, :wanted],
+            n_visible=None,
+            n_target=None,
+            mask_token=None if self.mask_token is None else self.mask_token & ~masked,
+        )
+
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
         """One MaskBatch of all parts, padded to the widest; ValueError where counts differ without `Padded`."""

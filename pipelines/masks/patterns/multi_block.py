@@ -30,9 +30,12 @@ class MultiBlock(Mask):
     A block covers a share `scale` of the plane h x w, with an aspect h / w from `aspect`, and a share `duration` of
     time, each uniform in its interval; the size is one for all blocks, and by default for all samples of a batch
     (`scope`). The defaults are V-JEPA's short-range mask; MultiBlock(blocks=2, scale=(0.7, 0.7)) is its long-range one.
-    Both are used on one clip (`ByView`), and hide 63 and 81 % of 8 x 14 x 14 tokens on average. The published collator
-    then hides more, so that all clips of a batch show as few tokens as the one that shows the fewest: 76 and 93 % in
-    batches of 24. Here `Padded` keeps what each clip shows.
+    Both are used on one clip (`ByView`, `augment.SharedCrop`), and hide 63 and 81 % of 8 x 14 x 14 tokens on average.
+    The published collator then hides more, so that all clips of a batch show as few tokens as the one that shows the
+    fewest: 76 and 93 % in batches of 24. Here `Padded` keeps what each clip shows, and `MaskBatch.cut` does the same.
+
+    coupled: whether the sizes of all multi-block masks of a `scope` come from the same random numbers, as the published
+    two masks share a seed; by default masks with another number of blocks have numbers of their own.
 
     ratio None, as published: counts differ from sample to sample (see `Padded`). A draw that hides everything is
     rejected, and after 10 rejections one random place of the plane stays visible. With a ratio the counts are exact:
@@ -47,6 +50,7 @@ class MultiBlock(Mask):
     aspect: Interval = (0.75, 1.5)
     duration: Interval = (1.0, 1.0)
     scope: Scope = "batch"
+    coupled: bool = False
 
     def __post_init__(self) -> None:
         if self.ratio is not None:
@@ -64,7 +68,8 @@ class MultiBlock(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, h, w = grid.need("t", "h", "w", by="MultiBlock")
-        size = self._size((t, h, w), draw.generator(self.scope, f"block size {self.blocks}"))
+        purpose = "block size" if self.coupled else f"block size {self.blocks}"
+        size = self._size((t, h, w), draw.generator(self.scope, purpose))
         if size[0] == t:  # every slice is the same, so one is drawn
             return np.tile(self._union((1, h, w), (1, *size[1:]), draw), t)
         return self._union((t, h, w), size, draw)

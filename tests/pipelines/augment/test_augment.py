@@ -16,6 +16,7 @@ from maskstream.pipelines.augment import (
     MultiScaleCrop,
     NestedCrop,
     RandomResizedCrop,
+    SharedCrop,
 )
 
 ALL = [CenterCrop(), MultiScaleCrop(), RandomResizedCrop(), MultiScaleCrop(flip=0.5), RandomResizedCrop(flip=1.0)]
@@ -168,3 +169,14 @@ def test_parts_lie_in_the_whole_and_depend_on_nothing_but_their_generator():
             assert whole.y <= part.y <= whole.y + whole.height - part.height
             assert 0.25 < part.width * part.height / (whole.width * whole.height) < 0.65
         assert parts[0] != parts[1]
+
+
+def test_all_views_share_the_crop_of_the_first():
+    rule, inner = SharedCrop(crop=RandomResizedCrop(flip=0.5)), RandomResizedCrop(flip=0.5)
+    seen = set()
+    for seed in range(20):
+        rngs = [np.random.default_rng((seed, view)) for view in range(3)]
+        crops = rule.views(300, 200, 64, rngs)
+        assert crops == [inner.draw(300, 200, 64, np.random.default_rng((seed, 0)))] * 3
+        seen.add(crops[0])
+    assert {crop.flip for crop in seen} == {False, True}

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import (
     MASKS,
+    ByView,
     Cues,
     Draw,
     Dual,
     Fixed,
     Mask,
     MotionGuided,
+    MultiBlock,
     Padded,
     Random,
     RatioLaw,
@@ -333,6 +335,58 @@ def test_padded_masks_say_what_is_real() -> None:
     plain = [Random(ratio=r).draw(VIDEO, draws(1)) for r in (0.5, 0.9)]
     with pytest.raises(ValueError, match=r"got from 156 to 784; .*masks.Padded"):
         MaskBatch.concatenated(plain)
+
+
+def test_a_batch_is_cut_to_its_shortest_row() -> None:
+    whole = Padded(mask=Random(ratio=Changing())).draw(VIDEO, draws(16, progress=1.0))
+    batch = whole.cut()
+    assert (batch.visible.shape, batch.target.shape, batch.weight.shape) == ((16, 392), (16, 392), (16, 392))
+    assert torch.equal(batch.visible, whole.visible[:, :392])
+    assert torch.equal(batch.target, whole.target[:, :392])
+    assert torch.equal(batch.weight, whole.weight[:, :392])
+    assert (batch.n_visible, batch.n_target) == (None, None)
+    for i in range(16):
+        assert (~batch.masked[i]).nonzero()[:, 0].tolist() == batch.visible[i].tolist()
+    plain = Random(ratio=0.5).draw(VIDEO, draws(2))
+    assert plain.cut() is plain
+
+
+def at_step(step: int, key: str, view: int = 0) -> Draw:
+    return Draw.of(0, 0, key, view, Place(step=step), Cues())
+
+
+def test_cutting_makes_v_jepas_batches() -> None:
+    mask = Padded(mask=ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7)))))
+    plane = TokenGrid(axes=("t", "h", "w"), shape=(1, 14, 14), patch=(1, 1, 1))
+    hidden = np.empty((2, 12))
+    for step in range(12):
+        batch = mask.draw(plane, [at_step(step, f"{step} {row}", view) for row in range(24) for view in range(2)])
+        for view in range(2):
+            hidden[view, step] = batch.rows(slice(view, None, 2)).cut().masked.float().mean()
+    np.testing.assert_allclose(hidden.mean(1), [0.76, 0.93], atol=0.03)  # of the published collator, batches of 24
+
+
+def block_size(hidden: np.ndarray, blocks: int) -> tuple[int, int] | None:
+    """The size of the blocks of a plane, if no two of them have a row or a column in common."""
+    rows, columns = (int(hidden.any(axis).sum()) for axis in (1, 0))
+    apart = blocks * int(hidden.sum()) == rows * columns
+    return (rows // blocks, columns // blocks) if apart else None
+
+
+def test_sizes_of_blocks_are_coupled_on_request() -> None:
+    plane, equal = TokenGrid(axes=("t", "h", "w"), shape=(1, 60, 60), patch=(1, 1, 1)), {}
+    for coupled in (False, True):
+        sizes = []
+        for step in range(60):
+            masks = [MultiBlock(blocks=n, scale=(0.02, 0.02), aspect=(0.25, 4.0), coupled=coupled) for n in (1, 2)]
+            maps = [mask.hide(plane, at_step(step, str(step))).reshape(60, 60) for mask in masks]
+            sizes.append([block_size(own, mask.blocks) for own, mask in zip(maps, masks, strict=True)])
+        known = [pair for pair in sizes if None not in pair]
+        assert len(known) > 10
+        assert len({pair[0] for pair in known}) > 3
+        equal[coupled] = sum(one == other for one, other in known) / len(known)
+    assert equal[True] == 1
+    assert equal[False] < 0.5
 
 
 def test_restore_undoes_visible_then_hidden() -> None:
