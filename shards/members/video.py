@@ -68,7 +68,7 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     if index.header is not None and (index.foreign or len(index.header) != index.header_size):
         yield f"the manifest has a header of {len(index.header)} bytes, but the member's has {index.header_size}"
         return
-    # Lists, since a clip's request checks its video, and most have a few GOPs: numpy's calls would cost five times as much.
+    # Lists: each request of a clip checks its table, and for a few GOPs numpy costs five times as much.
     first, offset, size, lead = (each.tolist() for each in (index.first_frame, index.offset, index.size, index.lead))
     if min(*offset, *size) < 0 or max(*offset, *size) > size_bytes:
         yield f"the GOPs {_short(index.offset)} of {_short(index.size)} bytes do not lie within {size_bytes} bytes"
