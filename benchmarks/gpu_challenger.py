@@ -75,11 +75,11 @@ def challenger(device: torch.device) -> tuple[Figures, list[str]]:
     return figures, wrong
 
 
-def packed_clips(folder: Path) -> tuple[PackedBatch, Tensor, PackingSampler]:
-    """The clips of a split, packed for NVDEC, and uint8 (B, T, H, W, 3), as the CPU decodes them."""
+def packed_clips(folder: Path, most: int = CLIPS) -> tuple[PackedBatch, Tensor, PackingSampler]:
+    """The first clips of a split, packed for NVDEC, and uint8 (B, T, H, W, 3), as the CPU decodes them."""
     split = Split.open(folder, "video", device="cpu", threads=1)
     sampler = PackingSampler(inner=replace(DATA, mask=None, flow="none").sampler(split), device="cuda")
-    count = len(sampler.inner.manifest)
+    count = min(most, len(sampler.inner.manifest))
     draft, decoded = sampler.allocate(count), sampler.inner.allocate(count)
     for row in range(count):
         request = sampler.request(Wanted(index=row, epoch=0))

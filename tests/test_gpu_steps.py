@@ -1,6 +1,7 @@
 """The steps of `make gpu` whose results a CPU can judge: textures that move, masks in torch, the challenger's files."""
 
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +64,7 @@ def test_lucas_kanade_passes_and_what_is_missing_or_fails_is_said(step, monkeypa
 
 def test_masks_of_every_setting_are_compared_and_their_cost_is_a_share(step, monkeypatch) -> None:
     motion = step("gpu_motion")
+    monkeypatch.setattr(motion, "split_of", lambda kind, videos: nullcontext())
     monkeypatch.setattr(motion, "loader_of", lambda *about, **options: None)
     monkeypatch.setattr(motion, "rate_of", lambda loader, clips: 100.0)
     figures, wrong = motion.masks(CPU)
@@ -99,7 +101,7 @@ class Decoder:
 
 def test_the_challengers_clips_are_those_of_the_loader(step, split, tmp_path) -> None:
     challenger = step("gpu_challenger")
-    packed, right, _ = challenger.packed_clips(split)
+    packed, right, _ = challenger.packed_clips(split, 3)
     files = [challenger.Clip.written(tmp_path / f"{n}.mp4", *e) for n, e in enumerate(challenger.clips_of(packed))]
     codec = SimpleNamespace(SimpleDecoder=Decoder, OutputColorType=SimpleNamespace(RGB="rgb"))
     decoders = challenger.Decoders(codec, CPU, 224)

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
 import av
@@ -233,8 +234,9 @@ def _resize(source: UInt8Array, out: UInt8Array) -> None:
     cv2.resize(source, (width, height), dst=out, interpolation=cv2.INTER_AREA if small else cv2.INTER_LINEAR)
 
 
+@cache
 def yuv_to_rgb(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
-    """The 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients."""
+    """The 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients; read-only."""
     kr, kb = _KR_KB[standard]
     kg = 1 - kr - kb
     y_gain, c_gain, black = (1.0, 1.0, 0.0) if full_range else (255 / 219, 255 / 224, 16.0)
@@ -246,4 +248,6 @@ def yuv_to_rgb(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
         ]
     )
     shift = columns @ np.array([black, 128.0, 128.0])
-    return np.concatenate([columns, -shift[:, None]], axis=1)
+    matrix = np.concatenate([columns, -shift[:, None]], axis=1)
+    matrix.setflags(write=False)
+    return matrix

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -85,7 +86,7 @@ class VideoIndex:
             lead=lists["gop_lead"],
             table_offset=int(facts["table_offset"]) if foreign else None,
             packets=lists["gop_packets"] if foreign else None,
-            header=None if header is None else b64decode(header, validate=True),
+            header=None if header is None else _decoded(header),
             anchor_reach=reach if reach is not None and len(reach) else None,
         )
 
@@ -134,6 +135,12 @@ class VideoIndex:
         if self.anchor_reach is None or (frames % ANCHOR_STRIDE).any():
             return begin + size
         return begin - int(self.anchor_reach[int(frames.max()) // ANCHOR_STRIDE]) * size // -100
+
+
+@lru_cache(maxsize=1024)
+def _decoded(header: str) -> bytes:
+    """A header of the manifest, of which a split has few. Raises binascii.Error for one that is no base64."""
+    return b64decode(header, validate=True)
 
 
 def anchor_reach_of(gops: Iterable[Packets], sizes: Int64s) -> Int64s:

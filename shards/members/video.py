@@ -101,10 +101,10 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
 
 def _reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
     """Check the ends of anchors as far as that is possible without the member."""
-    if index.foreign or index.lead.any() or (index.first_frame % ANCHOR_STRIDE).any():
+    if index.foreign or any(index.lead.tolist()) or any(first % ANCHOR_STRIDE for first in index.first_frame.tolist()):
         yield f"the manifest has {ANCHOR_REACH} of GOPs that are open or begin at no multiple of {ANCHOR_STRIDE}"
-    anchors = -(-index.n_frames // ANCHOR_STRIDE)
-    if len(reach) != anchors or reach.min() < 1 or reach.max() > 100:
+    anchors, shares = -(-index.n_frames // ANCHOR_STRIDE), reach.tolist()
+    if len(shares) != anchors or min(shares) < 1 or max(shares) > 100:
         yield (
             f"{ANCHOR_REACH} has the {len(reach)} values {_short(reach)}; legal are {anchors} in 1 to 100, one for "
             f"every {ANCHOR_STRIDE}th of {index.n_frames} frames"
