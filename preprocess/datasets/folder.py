@@ -43,7 +43,10 @@ def folder(
     require_folder(root, name=name, obtain=obtain)
     lists = sorted(path for path in root.glob("*.csv") if path.is_file())
     if len(lists) > 1:
-        raise DatasetError(f"{name}: {root} holds several csv files ({', '.join(p.name for p in lists)}); keep one")
+        raise DatasetError(
+            f"{name}: {root} holds several csv files ({', '.join(p.name for p in lists)}), and one is read; "
+            "put their rows into one file with the columns path, label and split"
+        )
     label_names, listed, doubt = (
         (*_listed(lists[0], root, name, obtain), "") if lists else class_folders(root, suffixes)
     )

@@ -313,7 +313,7 @@ def test_folder_list(tmp_path):
     write(tmp_path / "videos.csv", "file\nx.mp4\n")
     assert "no 'path'" in refused("folder", tmp_path)
     write(tmp_path / "more.csv", "path\nx.mp4\n")
-    assert "keep one" in refused("folder", tmp_path)
+    assert "put their rows into one file with the columns path, label and split" in refused("folder", tmp_path)
 
 
 def test_file_names_that_are_no_utf8(tmp_path):
