@@ -4,10 +4,16 @@ from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
+import cv2
 import numpy as np
 import pytest
 
+from maskstream.cli import main
 from maskstream.pages.kbvqa import kbvqa_page
+from maskstream.preprocess import make_shards
+from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
+from maskstream.preprocess.source import Source
 from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.members.text import json_member
 from maskstream.train.evaluate.answer_scores import exact_match, normalised, rouge_l, vqa_accuracy
@@ -168,3 +174,46 @@ def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
         questions_of(write_split("image-text", tmp_path / "other"), 15)
     with pytest.raises(ShardError, match="questions are about images with texts"):
         questions_of(write_split("text", tmp_path / "text"), 5)
+
+
+COLOURS = {"red": (40, 40, 220), "blue": (220, 90, 30)}
+
+
+def coloured(folder, count):
+    """Pictures of a red or a blue square somewhere on grey, and a question that only the picture answers."""
+    folder.mkdir(parents=True)
+    rng, sources = np.random.default_rng(count), []
+    for n in range(count):
+        label, (x, y) = n % 2, rng.integers(2, 16, 2)
+        picture = rng.integers(90, 160, (32, 32, 3), dtype=np.uint8)
+        picture[y : y + 14, x : x + 14] = COLOURS[("red", "blue")[label]]
+        cv2.imwrite(str(path := folder / f"{n}.png"), picture)
+        told = {"question": "which colour is the square?", "answer": ("red", "blue")[label], "kind": "colour"}
+        sources.append(Source(id=f"{folder.name}/{n}", path=path, label=label, meta=told))
+    return sources
+
+
+@pytest.mark.slow
+def test_a_trained_run_answers_by_the_picture_and_not_where_it_is_hidden(tmp_path, monkeypatch, capsys):
+    """The command, of a run of vqa-tiny: right where the trivial predictor guesses, and a guess without a picture."""
+    splits = {"train": coloured(tmp_path / "raw/train", 128), "val": coloured(tmp_path / "raw/val", 60)}
+    encoder = ImageTextEncoder(tokenizer="train:wordpiece:300")
+    dataset = Dataset(name="squares", label_names=("red", "blue"), splits=splits, encoder=encoder)
+    make_shards(lambda _: dataset, tmp_path / "raw", tmp_path / "data", workers=0)
+    sizes = ("data.size=32", "data.patch=8", "batch_size=16", "model.width=32", "model.depth=1", "model.heads=2")
+    cuts = (*sizes, "model.text_depth=1", "model.fusion_depth=1", "model.answers=2", "model.vocabulary=300")
+    train("vqa-tiny", tmp_path / "data/train", tmp_path / "run", set=cuts, steps=120, device="cpu", progress=False)
+    asked = ["kbvqa", tmp_path / "data/val", "--known", tmp_path / "data/train", "--predictor", tmp_path / "run"]
+    monkeypatch.setattr(
+        "sys.argv", ["maskstream", *map(str, asked), "--hidden", "0.99", "--out", str(tmp_path / "out")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    result = json.loads((tmp_path / "out/kbvqa.json").read_text())
+    for perspective in ("commonsense", "knowledge", "rationale"):
+        assert result["scores"][perspective]["all"]["exact"] > 0.9
+    assert result["frequent"]["all"] == 0.5
+    (hidden,) = result["occluded"]
+    assert 0.3 < hidden["exact"] < 0.7
+    assert "most frequent answer 0.500" in capsys.readouterr().out

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ...pipelines.modalities.trajectory.batch import TrajectoryBatch
 from ...pipelines.modalities.trajectory.sample import CAMERA
 from ...pipelines.modalities.video.batch import VideoBatch
 from ...shards.format.manifest import Manifest
-from ...shards.media.camera_pose import mirrored, seen_from
+from ...shards.media.camera_pose import mirrored, seen_from, turned
 from ...shards.media.npy import read_npy
 from .card import Card, Picture, Pictures
-from .from_above import from_above
+from .from_above import Around, Way, from_above
 from .pictures import Grid, UInt8, data_uri
 from .strokes import Floats
 from .video import VideoFigures
@@ -26,6 +28,8 @@ SHOWN_FRAMES = 4
 _HIGH_M, _LOW_M = 0.6, 0.7
 """How far above and below the camera what stands around is."""
 _POINTS = 1500
+_WEDGE_S = 1.0
+"""A pose of a whole walk is drawn for each so many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +46,7 @@ class TrajectoryFigures:
         lede, facts = self._video.about(_video(batch))
         more = (
             " Depth has the same frames, crops and masks. A walk is seen from above, with the camera of the clip's "
-            "last frame at the cross, looking upwards."
+            "last frame at the large wedge, looking upwards; wedges point to where the camera looks."
         )
         return lede + more, {"clip": facts["clip"], "waypoint": f"{self.ahead_s:g} s after the last frame"}
 
@@ -51,7 +55,7 @@ class TrajectoryFigures:
         card = self._video.sample(_video(batch), i)
         depth = () if batch.depth is None else (_depths(batch, i),)
         above = from_above(
-            clip=_places(batch, i),
+            clip=_clip(batch, i),
             waypoint=batch.waypoint[i].tolist(),
             walk=self._walk(batch, i),
             around=_around(batch, i),
@@ -65,9 +69,10 @@ class TrajectoryFigures:
         true, own = batch.waypoint[i], made.waypoint[i]
         off_m = float((own[:2] - true[:2]).norm())
         above = from_above(
-            clip=_places(batch, i),
+            clip=_clip(batch, i),
             waypoint=true.tolist(),
             made=own.tolist(),
+            walk=self._walk(batch, i),
             around=_around(batch, i),
             alt=f"waypoints of {batch.key[i]} from above",
         )
@@ -78,19 +83,24 @@ class TrajectoryFigures:
     def _video(self) -> VideoFigures:
         return VideoFigures(grid=self.grid, clip=self.clip)
 
-    def _walk(self, batch: TrajectoryBatch, i: int) -> Floats | None:
-        """The places (n, 2) of the whole walk; None if the split does not have it."""
+    def _walk(self, batch: TrajectoryBatch, i: int) -> Way | None:
+        """The whole walk, with a wedge for each second; None if the split does not have it."""
         index = next((n for n in range(len(self.manifest)) if self.manifest.key(n) == batch.key[i]), None)
         if index is None:
             return None
         (data,) = self.manifest.store.read_many((self.manifest.member(index, CAMERA),))
         path, times = read_npy(data), batch.pts_s[i].numpy()
-        now = round(float(times[-1]) * self.manifest.video(index, "mp4").fps)
+        fps = self.manifest.video(index, "mp4").fps
+        now = round(float(times[-1]) * fps)
         seen = seen_from(path, path[now])
         ways = [seen, mirrored(seen)]
-        first = round(float(times[0]) * self.manifest.video(index, "mp4").fps)
+        first = round(float(times[0]) * fps)
         wanted = batch.pose[i, 0, :3].double().numpy()
-        return _flat(min(ways, key=lambda way: float(np.linalg.norm(way[first, :3] - wanted))))
+        nearest = min(ways, key=lambda way: float(np.linalg.norm(way[first, :3] - wanted)))
+        every = max(round(_WEDGE_S * fps), 1)
+        return _way(
+            nearest, now=now, wedges=[*range(first - every, -1, -every), *range(now + every, len(nearest), every)]
+        )
 
 
 def _video(batch: TrajectoryBatch) -> VideoBatch:
@@ -100,25 +110,34 @@ def _video(batch: TrajectoryBatch) -> VideoBatch:
     )
 
 
-def _flat(poses: Floats) -> Floats:
-    """The places of poses (n, 7) on a level camera's axes: right and forward."""
-    return poses[:, [0, 2]]
+def _way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> Way:
+    """Poses (n, 7) on a level camera's axes as a way."""
+    ahead = turned(poses[:, 3:], np.broadcast_to([0.0, 0.0, 1.0], (len(poses), 3)))
+    return Way(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)
 
 
-def _places(batch: TrajectoryBatch, i: int) -> Floats:
-    return _flat(batch.pose[i].double().numpy())
+def _clip(batch: TrajectoryBatch, i: int) -> Way:
+    poses = batch.pose[i].double().numpy()
+    return _way(poses, now=len(poses) - 1)
 
 
-def _around(batch: TrajectoryBatch, i: int) -> Floats | None:
-    """The places (n, 2) of what the depth of the last frame shows between knees and head."""
+def _around(batch: TrajectoryBatch, i: int) -> Around | None:
+    """What the depth of the last frame shows between knees and head, and how far the floor is free in each direction:
+    up to the first thing, or as far as the picture shows anything.
+    """
     if batch.depth is None:
         return None
     depth, (fx, fy, cx, cy) = batch.depth[i, -1].double().numpy(), batch.lens[i].tolist()
     rows, columns = np.indices(depth.shape) + 0.5
     right, down = (columns - cx) / fx * depth, (rows - cy) / fy * depth
-    kept = (depth > 0) & (down > -_HIGH_M) & (down < _LOW_M)
-    found = np.stack([right[kept], depth[kept]], axis=1)
-    return found[:: max(len(found) // _POINTS, 1)]
+    stands = (depth > 0) & (down > -_HIGH_M) & (down < _LOW_M)
+    first, last = np.where(stands, depth, np.inf).min(axis=0), depth.max(axis=0)
+    reach = np.where(np.isfinite(first), first, last)
+    things = np.stack([right[stands], depth[stands]], axis=1)
+    return Around(
+        things=things[:: max(len(things) // _POINTS, 1)],
+        free=np.stack([(columns[0] - cx) / fx * reach, reach], axis=1),
+    )
 
 
 def _spread(batch: TrajectoryBatch) -> list[int]:

@@ -15,9 +15,10 @@ from ...figures.figures import Figures
 from ...figures.work import Work
 
 WAYPOINTS = (
-    "Held-out walks, seen from above with the camera now at the cross, looking upwards. The model saw the frames, and "
-    "predicted where the walk is a little later and where it then looks. Grey points are what the depth of the last "
-    "frame shows between knees and head."
+    "Held-out walks, seen from above with the camera now at the large wedge, looking upwards. The model saw the "
+    "frames, and predicted where the walk is a little later and where it then looks. Wedges point to where the camera "
+    "looks. Grey points are what the depth of the last frame shows between knees and head; up to them the floor is "
+    "free."
 )
 
 
