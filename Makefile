@@ -119,11 +119,11 @@ test: $(VENV)/.dev  ## the test suite, without what takes long
 test-all: test  ## the test suite, and then what takes long
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not services"
 
-# PYTHON=3.13, or python3.13 as everywhere else. The wheel alone, in a new environment, with what the chosen tests import.
+# PYTHON=python3.13, or 3.13. The wheel alone, in a new environment, with what the chosen tests import.
 VERSION := $(PYTHON:python%=%)
 OTHER := runs/python-$(VERSION)
 QUICK := test_readme.py shards/media pipelines/modalities/test_fields.py pipelines/modalities/video/test_clip.py preprocess/encode/test_local_media.py
-test-python:  ## PYTHON=3.13: the wheel in an empty environment of another Python, the README's loader and a quick part of the tests
+test-python:  ## PYTHON=python3.13: the wheel in an empty environment of another Python, the README's loader and a quick part of the tests
 	rm -rf $(OTHER) && python$(VERSION) -m venv $(OTHER)/venv
 	$(OTHER)/venv/bin/python -m pip wheel -q --no-deps -w $(OTHER)/dist .
 	$(OTHER)/venv/bin/python -m pip install -q $(OTHER)/dist/*.whl hypothesis pytest pillow soundfile

@@ -17,7 +17,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,28 +27,22 @@ from clips import Form
 from shards import found_files
 
 LABELS = ("abseiling", "zumba")
-HEAD = "label,youtube_id,time_start,time_end,split\n"
+LAYOUTS = Path(__file__).parents[1] / "examples/first_hour"
 
 
 def packed(root: Path, files: list[Path], parts: int, count: int) -> int:
-    """Write the parts and the lists of `count` clips; returns the bytes of the parts."""
-    lists = {"train": HEAD, "val": HEAD}
-    tars = {}
-    for split in lists:
-        (root / "k400_targz" / split).mkdir(parents=True)
-        for part in range(parts if split == "train" else 1):
-            path = root / "k400_targz" / split / f"part_{part}.tar.gz"
-            tars[split, part] = tarfile.open(path, "w:gz", compresslevel=6)  # noqa: SIM115
+    """Write the parts and lists of `count` clips, of which every tenth is of val; returns the bytes of the parts."""
+    sys.path.insert(0, str(LAYOUTS))  # the layout of the publisher is that of the first hour
+    from k400_parts import write_k400
+
+    clips = []
     for n in range(count):
-        split = "val" if n % 10 == 0 else "train"
-        name = f"clip{n:07d}_000000_000010"
-        lists[split] += f"{LABELS[n % 2]},clip{n:07d},0,10,{split}\n"
-        tars[split, n % parts if split == "train" else 0].add(files[n % len(files)], f"./{name}.mp4")
-    for tar in tars.values():
-        tar.close()
-    (root / "annotations").mkdir()
-    for split, text in lists.items():
-        (root / "annotations" / f"{split}.csv").write_text(text)
+        clip = root.parent / "named" / f"clip{n:07d}.mp4"
+        clip.parent.mkdir(exist_ok=True)
+        shutil.copyfile(files[n % len(files)], clip)
+        clips.append((LABELS[n % 2], clip))
+    write_k400(root, {"train": [clip for n, clip in enumerate(clips) if n % 10], "val": clips[::10]}, parts)
+    shutil.rmtree(root.parent / "named")
     return sum(path.stat().st_size for path in root.rglob("*.tar.gz"))
 
 
@@ -122,7 +115,6 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = found_files(folder / "clips", given.media, Form(files=given.files))
-        (folder / "raw").mkdir()
         size = packed(folder / "raw", files, given.parts, given.clips)
         found = {
             **machine.facts(("av", "indexed-gzip")),

@@ -18,6 +18,7 @@ from statistics import median
 import torch
 from machine import facts
 from trainer import SIZES, TYPES, Step, batch_of, step_of
+from turns import in_turns
 
 from maskstream.pipelines import TokenGrid
 from maskstream.pipelines.masks import Dual, Mask, Tube
@@ -48,18 +49,11 @@ def compared(size: str, dtype: str, rounds: int, seeds: int) -> dict[str, object
     shares: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for seed in range(seeds):
-        steps = steps_of(size, TYPES[dtype], seed)
-        names = list(steps)
-        taken: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(-1, rounds):
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                spent = steps[name]()
-                if number >= 0:
-                    taken[name].append(spent)
-        for name in names:
-            share = median(a / b for a, b in zip(taken[name], taken["0"], strict=True))
+        taken = in_turns(steps_of(size, TYPES[dtype], seed), rounds)
+        for name, spent in taken.items():
+            share = median(a / b for a, b in zip(spent, taken["0"], strict=True))
             shares.setdefault(name, []).append(round(share, 3))
-            seconds.setdefault(name, []).extend(taken[name])
+            seconds.setdefault(name, []).extend(spent)
     return {
         "variant": f"{size} {dtype}",
         "ms a clip": {name: round(1e3 * median(found) / n, 1) for name, found in seconds.items()},

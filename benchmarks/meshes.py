@@ -12,7 +12,6 @@ share of multiply-adds that hiding them saves, counted by PyTorch.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,6 +24,7 @@ from machine import facts
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
+from turns import least_ms
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import TokenGrid
@@ -77,17 +77,6 @@ def sphere(subdivisions: int) -> tuple[Places, Cells]:
     places = np.empty((len(number), 3), dtype=np.float32)
     places[number] = mesh.vertices
     return places, number[mesh.faces][rng.permutation(len(mesh.faces))].astype(np.int32)
-
-
-def least_ms(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The minimum CPU time of each function in milliseconds; the functions take turns."""
-    found = dict.fromkeys(works, float("inf"))
-    for _ in range(rounds):
-        for name, work in works.items():
-            start = time.process_time()
-            work()
-            found[name] = min(found[name], 1e3 * (time.process_time() - start))
-    return found
 
 
 def graphs(rounds: int) -> Table:

@@ -24,6 +24,7 @@ import torch
 from machine import facts
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
+from turns import in_turns
 
 from maskstream.pipelines import TokenGrid, VideoBatch
 from maskstream.pipelines.masks import Dual, Mask, Tube
@@ -99,15 +100,9 @@ def steps_of(size: str, dtype: torch.dtype) -> tuple[dict[str, Step], int]:
 def compared(size: str, dtype: str, rounds: int) -> dict[str, float | str]:
     """One row: milliseconds a clip, and ratios within a round, all medians."""
     steps, n = steps_of(size, TYPES[dtype])
-    names = list(steps)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-1, rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            taken = steps[name]()
-            if number >= 0:
-                seconds[name].append(taken)
+    seconds = in_turns(steps, rounds)
     row: dict[str, float | str] = {"variant": f"{size} {dtype}"}
-    row |= {f"{name} ms/clip": round(1e3 * median(seconds[name]) / n, 1) for name in names}
+    row |= {f"{name} ms/clip": round(1e3 * median(seconds[name]) / n, 1) for name in seconds}
     ratio = [a / b for a, b in zip(seconds["maskstream"], seconds["transformers"], strict=True)]
     gain = [a / b for a, b in zip(seconds["maskstream"], seconds["dual"], strict=True)]
     return {**row, "maskstream / transformers": round(median(ratio), 3), "gain of dual": round(median(gain), 3)}

@@ -12,7 +12,6 @@ none, and the floating point operations of both, counted by PyTorch.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ import trimesh
 from machine import facts
 from rich.console import Console
 from rich.table import Table
+from turns import least_ms
 
 from maskstream.pipelines.masks import Cues, Draw
 from maskstream.pipelines.modalities.points.batch import PointsBatch
@@ -80,17 +80,6 @@ def with_trimesh(cloud: Floats, resolution: int) -> tuple[Means, npt.NDArray[np.
     np.add.at(counts, tuple(cells.T), 1)
     np.add.at(sums, tuple(cells.T), cloud)
     return sums / np.maximum(counts, 1)[..., None], counts
-
-
-def least_ms(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The minimum CPU time of each function in milliseconds; the functions take turns."""
-    found = dict.fromkeys(works, float("inf"))
-    for _ in range(rounds):
-        for name, work in works.items():
-            start = time.process_time()
-            work()
-            found[name] = min(found[name], 1e3 * (time.process_time() - start))
-    return found
 
 
 def voxelisation(rounds: int) -> Table:

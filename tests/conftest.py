@@ -13,6 +13,9 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
+from maskstream.shards.stores import client, remote_output
+
+from .s3_double import s3_double
 
 SHARD_SIZES = (5, 2, 4)
 
@@ -40,6 +43,17 @@ def ordinary_priority():
     yield
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """A server of S3 in this process, to which `s3://bucket` leads, and which is asked twice at most."""
+    monkeypatch.setattr(remote_output, "_conditional", {})
+    monkeypatch.setattr(client, "MAX_RETRIES", 1)
+    with s3_double() as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ def write_k400(root: Path, splits: Mapping[str, Sequence[tuple[str, Path]]], par
         folder = root / "k400_targz" / split
         folder.mkdir(parents=True)
         for part in range(min(parts, len(videos))):
-            with tarfile.open(folder / f"part_{part}.tar.gz", "w:gz", compresslevel=1) as tar:
+            with tarfile.open(folder / f"part_{part}.tar.gz", "w:gz", compresslevel=6) as tar:
                 for label, video in videos[part::parts]:
                     name = f"{video.stem:_<11.11}"
                     tar.add(video, f"./{name}_000000_000010.mp4")

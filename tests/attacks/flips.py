@@ -33,7 +33,8 @@ from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
-from ..pipelines.every_modality import AUDIO, MODALITIES, SAMPLES, write_split
+from ..pipelines.every_modality import AUDIO, MODALITIES, write_split
+from ..pipelines.small_media import SAMPLES
 from .where import HERE, Where
 
 SOURCES = {name: modality.source for name, modality in MODALITIES.items()} | {

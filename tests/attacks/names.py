@@ -27,7 +27,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
 
-from ..pipelines.every_modality import image_samples
+from ..pipelines.small_media import image_samples
 from ..preprocess.foreign.foreign_tars import write_tar
 from .index_kills import sound
 

@@ -14,7 +14,8 @@ from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.media.h36m import bones
 from maskstream.train.models.pose_model import PoseModelConfig
 
-from ..pipelines.every_modality import random_motion, write_split
+from ..pipelines.every_modality import write_split
+from ..pipelines.small_media import random_motion
 
 DATA = PoseData(clip=PoseClip(frames=9, stride=1), mask=masks.Joints(frames=0.5, joints=5))
 SMALL = PoseModelConfig(width=16, hidden=24, depth=1, heads=2)

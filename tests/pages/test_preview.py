@@ -13,7 +13,8 @@ from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.errors import ShardError
 
-from ..pipelines.every_modality import SAMPLES, write_split
+from ..pipelines.every_modality import write_split
+from ..pipelines.small_media import SAMPLES
 from .pages import Page, complete_in_itself, fill, preview
 
 SMALL = {

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
-import torch
 
 from maskstream.pipelines import (
     AudioClip,
@@ -51,60 +45,27 @@ from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.source import Source
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
-from maskstream.preprocess.encode.audio.sound import Sound
-from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
-from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder, ImageTokenEncoder
-from maskstream.preprocess.encode.points.encoder import PointEncoder
-from maskstream.preprocess.encode.pose.encoder import PoseEncoder
-from maskstream.preprocess.encode.text.encoder import TextEncoder, TokenEncoder
-from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.preprocess.source import Source as Raw
+from maskstream.preprocess.encode.image_text.encoder import ImageTokenEncoder
+from maskstream.preprocess.encode.text.encoder import TokenEncoder
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.members.array import array_member
-from maskstream.shards.members.member import Member
-from maskstream.shards.members.text import json_member
-from maskstream.shards.members.video import video_member
 
-from .. import flash_and_beep
-from ..conftest import write_moving_texture
-from .modalities.mesh.small_simulations import mesh_rows, simulation
-from .modalities.mesh.small_simulations import sample as mesh_sample
+from .modalities.mesh.small_simulations import mesh_rows
+from .small_media import (
+    SAMPLES,
+    SHARD_SIZES,
+    audio_samples,
+    audiovisual_samples,
+    image_samples,
+    mesh_samples,
+    points_samples,
+    pose_samples,
+    sample_rows,
+    video_samples,
+)
+from .small_texts import image_text_encoder, image_text_rows, image_text_samples, text_encoder, text_rows, text_samples
 from .small_walks import trajectory_samples
-
-SHARD_SIZES = (5, 3, 7)
-SAMPLES = sum(SHARD_SIZES)
-
-
-def sample_rows(batch: Any) -> list[list[Any]]:
-    """What a batch holds of each sample, as comparable values: every field, nested ones too."""
-    rows: list[list[Any]] = [[] for _ in range(len(batch))]
-    for f in fields(batch):
-        value = getattr(batch, f.name)
-        for i, row in enumerate(rows):
-            if isinstance(value, torch.Tensor):
-                row.append((f.name, tuple(value[i].shape), value[i].numpy().tobytes()))
-            elif isinstance(value, list):
-                row.append((f.name, value[i]))
-        if hasattr(value, "__dataclass_fields__"):
-            for row, inner in zip(rows, sample_rows(Sized(value, len(batch))), strict=True):
-                row += inner
-    return rows
-
-
-class Sized:
-    """A nested part of a batch with the batch's length."""
-
-    def __init__(self, part: Any, length: int) -> None:
-        self.__dataclass_fields__ = part.__dataclass_fields__
-        self.__dict__.update({f.name: getattr(part, f.name) for f in fields(part)})
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +106,6 @@ def described(modality: str, folder: Path) -> DatasetInfo:
     return replace(info, settings={"encoder": make().to_dict(defaults=True)})
 
 
-def video_samples(raw: Path) -> list[Sample]:
-    path = write_moving_texture(raw / "v.mp4", seed=3, frames=40)
-    video = encode_video(path, PROFILES["train"])
-    members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
-    return [Sample(key=f"s{i}", members=members, source=f"{i}") for i in range(SAMPLES)]
-
-
 VIDEO: dict[str, Any] = {
     "clip": VideoClip(frames=2, stride=4, size=32),
     "mask": masks.MotionGuided(ratio=0.75),
@@ -162,16 +116,6 @@ VIDEO: dict[str, Any] = {
 
 def open_video(split: Path, **options: Any) -> Loader[Any]:
     return video_loader(split, **VIDEO, **options)
-
-
-def points_samples(raw: Path) -> list[Sample]:
-    samples = []
-    for i in range(SAMPLES):
-        np.save(raw / f"{i}.npy", np.random.default_rng(i).normal(size=(80 + 5 * i, 4)))
-        made = PointEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.npy"))
-        members = {**made.members, "json": json_member(made.meta)}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
-    return samples
 
 
 POINTS: dict[str, Any] = {
@@ -187,36 +131,11 @@ def open_points(split: Path, **options: Any) -> Loader[Any]:
     return points_loader(split, **POINTS, **options)
 
 
-def image_samples(raw: Path) -> list[Sample]:
-    samples = []
-    for i in range(SAMPLES):
-        smooth = np.random.default_rng(i).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        cv2.imwrite(str(raw / f"{i}.jpg"), cv2.resize(smooth, (90 + i, 70), interpolation=cv2.INTER_CUBIC))
-        made = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.jpg"))
-        members = {**made.members, "json": json_member(made.meta)}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
-    return samples
-
-
 IMAGE: dict[str, Any] = {"size": 32, "patch": 8, "mask": masks.Random(ratio=0.75), "colour": ColourJitter()}
 
 
 def open_image(split: Path, **options: Any) -> Loader[Any]:
     return image_loader(split, **IMAGE, **options)
-
-
-def audio_samples(raw: Path) -> list[Sample]:
-    samples = []
-    for i in range(SAMPLES):
-        rng = np.random.default_rng(i)
-        n, channels = 9000 + 700 * i, 1 + i % 2
-        time = np.arange(n)[:, None] / 22050
-        wave = np.sin(2 * np.pi * rng.uniform(200, 3000, channels) * time) * 9000 + rng.normal(0, 900, (n, channels))
-        sound = Sound(samples=wave.astype(np.int32), bits=16, sample_rate=22050, codec="pcm_s16le", container="wav")
-        made = encoded_sound(sound)
-        members = {**made.members, "json": json_member(made.meta)}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums))
-    return samples
 
 
 AUDIO: dict[str, Any] = {
@@ -230,18 +149,6 @@ AUDIO: dict[str, Any] = {
 
 def open_audio(split: Path, **options: Any) -> Loader[Any]:
     return audio_loader(split, **AUDIO, **options)
-
-
-def audiovisual_samples(raw: Path) -> list[Sample]:
-    samples = []
-    for number in range(3):
-        path = flash_and_beep.write(raw / f"{number}.mp4", (9 + 5 * number,), frames=40, late=3 * number)
-        made = AudioVisualEncoder().encode(Raw(id=f"{number}", path=path))
-        members = {**made.members, "json": json_member(made.meta)}
-        samples += [
-            Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums) for i in range(number, SAMPLES, 3)
-        ]
-    return samples
 
 
 AUDIOVISUAL: dict[str, Any] = {
@@ -261,10 +168,6 @@ def open_audiovisual(split: Path, **options: Any) -> Loader[Any]:
     return audiovisual_loader(split, **AUDIOVISUAL, **options)
 
 
-def mesh_samples(raw: Path) -> list[Sample]:
-    return [mesh_sample(f"s{i}", simulation(i, columns=5 + i % 3)) for i in range(SAMPLES)]
-
-
 MESH: dict[str, Any] = {"mask": masks.MeshNodes(ratio=0.4, protect=(4,)), "noise": MeshNoise()}
 
 
@@ -272,65 +175,11 @@ def open_mesh(split: Path, **options: Any) -> Loader[Any]:
     return mesh_loader(split, **MESH, **options)
 
 
-def random_motion(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """A motion (frames, 17, 3) in metres, z upwards: a standing person whose joints sway and who drifts."""
-    standing = np.array(
-        [
-            *([0, 0, 0.9], [0.13, 0, 0.9], [0.13, 0, 0.45], [0.13, 0, 0], [-0.13, 0, 0.9], [-0.13, 0, 0.45]),
-            *([-0.13, 0, 0], [0, 0, 1.15], [0, 0, 1.4], [0, 0.05, 1.5], [0, 0, 1.65], [-0.2, 0, 1.4]),
-            *([-0.2, 0, 1.1], [-0.2, 0.1, 0.9], [0.2, 0, 1.4], [0.2, 0, 1.1], [0.2, 0.1, 0.9]),
-        ]
-    )
-    time = np.arange(frames)[:, None, None] / 50
-    sway = 0.1 * np.sin(2 * np.pi * (time * rng.uniform(0.5, 2, (1, 17, 1)) + rng.uniform(size=(1, 17, 3))))
-    return standing + sway + time * rng.normal(0, 0.3, (1, 1, 3)) * (1, 1, 0)
-
-
-def pose_samples(raw: Path) -> list[Sample]:
-    samples = []
-    for i in range(SAMPLES):
-        poses = random_motion(np.random.default_rng(i), 20 + 3 * i)
-        np.savez(raw / f"{i}.npz", positions=poses, rate_hz=50)
-        made = PoseEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.npz"))
-        members = {**made.members, "json": json_member(made.meta)}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}"))
-    return samples
-
-
 POSE: dict[str, Any] = {"clip": PoseClip(frames=12), "mask": masks.Joints(frames=0.5, joints=5), "flip": 0.5}
 
 
 def open_pose(split: Path, **options: Any) -> Loader[Any]:
     return pose_loader(split, **POSE, **options)
-
-
-STORY = "the quick brown fox jumped over the lazy dog and ran home while unbelievably many old birds sang"
-
-
-def text_of(i: int) -> str:
-    """Text `i`, of 20 words and more."""
-    words = np.random.default_rng(i).choice(STORY.split(), 20 + i)
-    return f"{' '.join(words)}."
-
-
-@cache
-def text_encoder() -> TokenEncoder:
-    """An encoder whose tokenizer is trained on all texts, with a lexicon of four words."""
-    sources = [Raw(id=f"{i}", path=Path(), computed=True, meta={"text": text_of(i)}) for i in range(SAMPLES)]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, line in {"noun": "fox n", "verb": "run v", "adj": "lazy a", "adv": "home r"}.items():
-            (Path(folder) / f"index.{name}").write_text(f"{line} 1 0 1 1 01\n")
-        return TextEncoder(tokenizer="train:bpe:300", classes=folder).prepared({"train": sources})
-
-
-def text_samples(raw: Path) -> list[Sample]:
-    samples = []
-    for i in range(SAMPLES):
-        (raw / f"{i}.txt").write_text(text_of(i))
-        made = text_encoder().encode(Raw(id=f"{i}", path=raw / f"{i}.txt"))
-        members = {**made.members, "json": json_member(made.meta)}
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
-    return samples
 
 
 TEXT: dict[str, Any] = {
@@ -342,60 +191,6 @@ TEXT: dict[str, Any] = {
 
 def open_text(split: Path, **options: Any) -> Loader[Any]:
     return text_loader(split, **TEXT, **options)
-
-
-def text_rows(batch: Any) -> list[list[Any]]:
-    """Those of the rows, and the tokens of the form without padding, which has no rows."""
-    mask = batch.mask
-    real = [mask.target[i, : mask.n_target[i]].tolist() for i in range(len(batch))]
-    arrays = (batch.tokens, batch.documents, batch.words, batch.classes, batch.lengths, mask.masked, mask.tokens)
-    places = batch.unpadded.index // batch.tokens.shape[1]
-    unpadded = [batch.unpadded.tokens[places == i].tolist() for i in range(len(batch))]
-    return [
-        [batch.key[i], int(batch.label[i]), real[i], unpadded[i], *(one[i].tolist() for one in arrays)]
-        for i in range(len(batch))
-    ]
-
-
-def image_text_source(i: int, path: Path) -> Raw:
-    """A picture with a caption, one to three questions with their answers, and a phrase with its box."""
-    words = text_of(i).split()
-    questions = [f"is it {word}?" for word in words[: 1 + i % 3]]
-    meta = {
-        "caption": text_of(i),
-        "question": questions,
-        "answer": [f"{word} {n}" for n, word in enumerate(words[: 1 + i % 3])],
-        "rationale": f"it says {words[0]}",
-        "phrase": f"the {words[0]}",
-        "box": [[10, 5 + i, 20, 30]],
-    }
-    return Raw(id=f"{i}", path=path, meta=meta)
-
-
-@cache
-def image_text_encoder() -> ImageTokenEncoder:
-    """An encoder whose tokenizer is trained on all texts."""
-    sources = [image_text_source(i, Path()) for i in range(SAMPLES)]
-    return ImageTextEncoder(tokenizer="train:wordpiece:300").prepared({"train": sources})
-
-
-def image_text_samples(raw: Path) -> list[Sample]:
-    image_samples(raw)
-    samples = []
-    for i in range(SAMPLES):
-        source = image_text_source(i, raw / f"{i}.jpg")
-        made = image_text_encoder().encode(source)
-        members = {**made.members, "json": json_member({**source.meta, **made.meta})}
-        members["segments.npy"] = segment_member(made.meta["width"], made.meta["height"], *source.meta["box"][0])
-        samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", label=i % 2))
-    return samples
-
-
-def segment_member(width: int, height: int, x: int, y: int, w: int, h: int) -> Member:
-    """The segment of a phrase: its whole box."""
-    shown = np.zeros((1, height, width), np.bool_)
-    shown[:, y : y + h, x : x + w] = True
-    return array_member(np.packbits(shown, axis=-1))
 
 
 IMAGE_TEXT: dict[str, Any] = {
@@ -415,16 +210,6 @@ IMAGE_TEXT: dict[str, Any] = {
 
 def open_image_text(split: Path, **options: Any) -> Loader[Any]:
     return image_text_loader(split, **IMAGE_TEXT, **options)
-
-
-def image_text_rows(batch: Any) -> list[list[Any]]:
-    """Those of the rows; targets of masks without the padding, which depends on the rest of the batch."""
-    found = sample_rows(replace(batch, image_mask=None, text_mask=None))
-    for i, row in enumerate(found):
-        for mask in (batch.image_mask, batch.text_mask):
-            row += [mask.masked[i].tolist(), mask.target[i, : mask.n_target[i]].tolist()]
-        row.append(batch.text_mask.tokens[i].tolist())
-    return found
 
 
 TRAJECTORY: dict[str, Any] = {

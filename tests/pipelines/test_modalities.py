@@ -20,7 +20,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
 from ..resealed import reseal
-from .every_modality import MODALITIES, SAMPLES, write_split
+from .every_modality import MODALITIES, write_split
+from .small_media import SAMPLES
 
 GLOBAL_BATCH = 6
 PER_EPOCH = SAMPLES // GLOBAL_BATCH

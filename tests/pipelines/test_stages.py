@@ -15,8 +15,9 @@ from maskstream.pipelines.stream.sampler import BadRowsError, Composed, Unchange
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range
 
-from .every_modality import MODALITIES, SAMPLES, write_split
+from .every_modality import MODALITIES, write_split
 from .recording import check_what_is_read, lies_within, recorded
+from .small_media import SAMPLES
 from .sources import source_of
 
 

@@ -78,6 +78,18 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def raw(make_video: Callable[..., Path], tmp_path: Path) -> Path:
+    """Ten videos in two classes for training, two for validation, and two that are none."""
+    for number in range(10):
+        make_video(f"raw/train/{'ab'[number % 2]}/clip {number}.mp4", 4 + number)
+    for number in range(2):
+        make_video(f"raw/val/a/clip {number}.mkv", 5)
+    (tmp_path / "raw/train/a/text.mp4").write_text("not a video")
+    (tmp_path / "raw/train/b/empty.mp4").touch()
+    return tmp_path / "raw"
+
+
+@pytest.fixture
 def recut(tmp_path: Path) -> Callable[..., Path]:
     """recut(path, name, skip=0, shift=0) copies packets to tmp_path/name without the first `skip`, times moved."""
 

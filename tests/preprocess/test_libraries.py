@@ -7,22 +7,18 @@ import tarfile
 import av
 import pytest
 
-from maskstream.preprocess import index_tars, libraries, make_shards
+from maskstream.preprocess import index_tars, libraries
 from maskstream.preprocess.executors.base import Finished
 from maskstream.shards.errors import ResumeError
 
 from ..attacks.shard_kills import contents, pictures
+from .picture_job import run
 
 
 @pytest.fixture
 def raw(tmp_path):
     pictures(tmp_path / "raw", 0)
     return tmp_path / "raw"
-
-
-def run(raw, out, **settings):
-    given = {"workers": 0, "max_rejects": 0.2, "samples_per_shard": 3, "pauses_s": (0.01,), **settings}
-    return make_shards("image-folder", raw, out, **given)
 
 
 @pytest.fixture

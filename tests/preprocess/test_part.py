@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from maskstream.preprocess import make_shards
 from maskstream.preprocess.part import Part
 from maskstream.preprocess.progress import Progress
 from maskstream.shards.errors import BusyError, ResumeError, UnfinishedError
@@ -14,6 +13,7 @@ from maskstream.shards.format.records import RECORDS
 from maskstream.shards.stores.sole_writer import LOCK, joint_writer
 
 from ..attacks.shard_kills import contents, pictures
+from .picture_job import run
 
 N_SHARDS = 6
 
@@ -28,11 +28,6 @@ def raw(tmp_path):
 def whole(raw, tmp_path):
     run(raw, tmp_path / "whole")
     return contents(tmp_path / "whole")
-
-
-def run(raw, out, **settings):
-    given = {"workers": 0, "max_rejects": 0.2, "samples_per_shard": 3, "pauses_s": (0.01,), **settings}
-    return make_shards("image-folder", raw, out, **given)
 
 
 class Stopped(Progress):

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from maskstream.shards.stores import client, remote_output
 from tests.preprocess.remote_jobs import RemoteJobs, pictures, run
-from tests.s3_double import BUCKET, S3Double, s3_double
-
-
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Double]:
-    monkeypatch.setattr(remote_output, "_conditional", {})
-    monkeypatch.setattr(client, "MAX_RETRIES", 1)
-    with s3_double() as server:
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        yield server
+from tests.s3_double import BUCKET, S3Double
 
 
 class TestOnADouble(RemoteJobs):

@@ -16,6 +16,7 @@ from maskstream.shards.stores.local import LocalStore
 
 from ..attacks.shard_kills import N_IMAGES, contents, pictures
 from ..cli.test_cli import run as cli
+from .picture_job import run
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +36,6 @@ def raw(made):
 def out(made, tmp_path):
     shutil.copytree(made / "out", tmp_path / "out")
     return tmp_path / "out"
-
-
-def run(raw, out, **settings):
-    given = {"workers": 0, "max_rejects": 0.2, "samples_per_shard": 3, "pauses_s": (0.01,), **settings}
-    return make_shards("image-folder", raw, out, **given)
 
 
 def flip(path):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from maskstream.preprocess import libraries, make_shards, raw_files
+from maskstream.preprocess import libraries, raw_files
 from maskstream.preprocess.effort import Effort
 from maskstream.preprocess.executors.local import LocalExecutor
 from maskstream.preprocess.progress import Progress
@@ -16,17 +16,13 @@ from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.sample import DatasetInfo, Reject
 
 from ..attacks.shard_kills import N_IMAGES, pictures
+from .picture_job import run
 
 
 @pytest.fixture
 def raw(tmp_path):
     pictures(tmp_path / "raw", 0)
     return tmp_path / "raw"
-
-
-def run(raw, out, **settings):
-    given = {"workers": 0, "max_rejects": 0.2, "samples_per_shard": 3, "pauses_s": (0.01,), **settings}
-    return make_shards("image-folder", raw, out, **given)
 
 
 def report(out):

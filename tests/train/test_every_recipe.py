@@ -12,7 +12,8 @@ from maskstream.train import RECIPES, Trainer, named_recipe, read_metrics, train
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.run import chosen_recipe
 
-from ..pipelines.every_modality import SAMPLES, write_split
+from ..pipelines.every_modality import write_split
+from ..pipelines.small_media import SAMPLES
 
 CLIP = ("clip.frames=4", "clip.size=32", "data.patch=8", "batch_size=2")
 SIZES = tuple(f"model.{part}" for part in ("width=32", "depth=1", "heads=2"))

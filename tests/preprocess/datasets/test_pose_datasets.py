@@ -13,7 +13,7 @@ from maskstream.preprocess.encode.pose.psa import BIPED
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.h36m import MIRRORED
 
-from ...pipelines.every_modality import random_motion
+from ...pipelines.small_media import random_motion
 from ..encode.motion_files import lugaru_bytes, psa_bytes
 
 zero_ad = import_module("maskstream.preprocess.datasets.pose.zero_ad")

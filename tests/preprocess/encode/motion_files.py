@@ -11,7 +11,7 @@ from maskstream.preprocess.encode.pose.psa import BIPED
 from maskstream.preprocess.encode.pose.rigs import RIGS
 from maskstream.shards.media.h36m import PARENTS
 
-from ...pipelines.every_modality import random_motion
+from ...pipelines.small_media import random_motion
 
 
 def lugaru_bytes(keys: np.ndarray, speed: list[float]) -> bytes:

@@ -20,7 +20,7 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
 from maskstream.shards.media.npy import read_npy
 
-from ...pipelines.every_modality import random_motion
+from ...pipelines.small_media import random_motion
 from .motion_files import bvh_bytes, lugaru_bytes, psa_bytes
 
 ARM = """HIERARCHY

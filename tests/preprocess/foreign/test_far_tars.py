@@ -19,9 +19,9 @@ from maskstream.preprocess import index_tars
 from maskstream.shards.errors import OutageError, ShardError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores import client, remote_output
+from maskstream.shards.stores import client
 from maskstream.shards.stores.base import Range
-from tests.s3_double import BUCKET, S3Double, s3_double
+from tests.s3_double import BUCKET, S3Double
 
 from ...web_server import WebServer, serving
 from .foreign_tars import rejects, write_tar
@@ -66,15 +66,10 @@ def server(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def double(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Double]:
-    monkeypatch.setattr(remote_output, "_conditional", {})
-    monkeypatch.setattr(client, "MAX_RETRIES", 1)
-    with s3_double() as server:
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        for path in raw.glob("*.tar"):
-            server.objects[f"raw/{path.name}"] = path.read_bytes()
-        yield server
+def double(raw: Path, double: S3Double) -> S3Double:
+    for path in raw.glob("*.tar"):
+        double.objects[f"raw/{path.name}"] = path.read_bytes()
+    return double
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,7 @@ from maskstream.shards.stores import client, complete, remote_output
 from maskstream.shards.stores.local_output import LocalOutput
 from maskstream.shards.stores.output import Location, Output, folder_and_name, last_parts, output_at, within
 from maskstream.shards.stores.remote_output import RemoteOutput
-from tests.s3_double import BUCKET, S3Double, s3_double
-
-
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Double]:
-    monkeypatch.setattr(remote_output, "_conditional", {})
-    monkeypatch.setattr(client, "MAX_RETRIES", 1)
-    with s3_double() as server:
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        yield server
+from tests.s3_double import BUCKET, S3Double
 
 
 @pytest.fixture(params=["local", "remote", "top of a bucket"])

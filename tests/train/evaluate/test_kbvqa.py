@@ -22,7 +22,8 @@ from maskstream.train.evaluate.kbvqa import GREY, SIDE, Question, composite, kbv
 from maskstream.train.evaluate.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
 from maskstream.train.run import train
 
-from ...pipelines.every_modality import image_text_samples, write_split
+from ...pipelines.every_modality import write_split
+from ...pipelines.small_texts import image_text_samples
 
 
 def question(n, kind="colour", **more):

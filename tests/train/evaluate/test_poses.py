@@ -11,7 +11,8 @@ from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.train.evaluate.poses import held_out, held_out_clips, hidden_errors, interpolated, lifted_errors
 from maskstream.train.models.pose_model import PoseModelConfig
 
-from ...pipelines.every_modality import SAMPLES, write_split
+from ...pipelines.every_modality import write_split
+from ...pipelines.small_media import SAMPLES
 
 DATA = PoseData(clip=PoseClip(frames=9, stride=1), mask=masks.Joints(frames=0.5, joints=5))
 SMALL = PoseModelConfig(width=16, hidden=24, depth=1, heads=2)

@@ -25,7 +25,8 @@ from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
 
-from ...every_modality import sample_rows, write_split
+from ...every_modality import write_split
+from ...small_media import sample_rows
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="DALI's GPU operators need a CUDA device")

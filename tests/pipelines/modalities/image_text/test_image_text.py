@@ -23,7 +23,9 @@ from maskstream.shards.members.array import array_member
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.texts import ROLES
 
-from ...every_modality import SAMPLES, image_text_encoder, image_text_source, segment_member, write_split
+from ...every_modality import write_split
+from ...small_media import SAMPLES
+from ...small_texts import image_text_encoder, image_text_source, segment_member
 
 PHRASE, QUESTION, ANSWER, RATIONALE = map(ROLES.index, ("phrase", "question", "answer", "rationale"))
 

@@ -11,7 +11,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.h36m import MIRRORED
 from maskstream.shards.media.npy import read_npy
 
-from ...every_modality import random_motion, write_split
+from ...every_modality import write_split
+from ...small_media import random_motion
 
 OPTIONS = {"batch_size": 15, "device": "cpu", "threads": 1, "seed": 3}
 WHOLE = PoseClip(frames=9, stride=1, middle="center")

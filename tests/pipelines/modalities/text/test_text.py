@@ -20,7 +20,9 @@ from maskstream.shards.media.npy import read_npy
 from maskstream.shards.members.tokens import tokens_member
 
 from ....resealed import reseal
-from ...every_modality import MODALITIES, SAMPLES, text_rows, write_split
+from ...every_modality import MODALITIES, write_split
+from ...small_media import SAMPLES
+from ...small_texts import text_rows
 
 LENGTH = 48
 MASK = masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3)))

@@ -18,8 +18,9 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.verify import verify
 
-from ...every_modality import SAMPLES, write_split
+from ...every_modality import write_split
 from ...recording import recorded
+from ...small_media import SAMPLES
 from ...small_walks import FPS, HEIGHT, SPEED, TURN, WIDTH, depth_at, small_walk, trajectory_samples
 
 CLIP = VideoClip(frames=3, stride=4, size=32)
