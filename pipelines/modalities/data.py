@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Unpack
+from typing import Any, ClassVar, Generic, Unpack, get_type_hints
 
-from ...shards.config import Config
+from ...shards.config import Config, check_type, check_types
+from ...shards.named import nearest
 from ..masks import TokenGrid
 from ..stream.loader import Loader
 from ..stream.run_length import Counted
@@ -46,15 +48,43 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         chosen = {name: value for name, value in settings.items() if name in own}
         options = {name: value for name, value in settings.items() if name not in own}
         if unknown := sorted(set(options) - set(Options.__annotations__)):
-            legal = ", ".join([*sorted(own), *Options.__annotations__])
-            raise TypeError(f"{unknown[0]!r} is no setting of a loader of {cls.modality}; legal are {legal}")
+            legal = [*sorted(own), *Options.__annotations__]
+            raise TypeError(
+                f"{unknown[0]!r} is no setting of a loader of {cls.modality}"
+                f"{_of_pytorch(unknown[0]) or nearest(unknown[0], legal)}; legal are {', '.join(legal)}"
+            )
+        for name, value in options.items():
+            check_type(f"{name}=", value, _option_hints()[name])
         if nothing := [name for name, value in chosen.items() if value is None and own[name].default is not None]:
             raise ValueError(f"{nothing[0]}=None: a loader of {cls.modality} needs it; leave it out for its default")
         data = cls(**chosen)
         return data.loader(location, **options)
 
 
-def check_views(views: int) -> None:
-    """ValueError unless a sample gives a view or more."""
+def check_settings(config: DataConfig[Any], views: int) -> None:
+    """ValueError unless the settings have the types of their fields, and a sample gives a view or more."""
+    check_types(config)
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
+
+
+@cache
+def _option_hints() -> dict[str, Any]:
+    return get_type_hints(Options)
+
+
+def _of_pytorch(name: str) -> str:
+    """What an argument of PyTorch's DataLoader is here; "" for another name."""
+    return _OF_PYTORCH.get(name, "")
+
+
+_OF_PYTORCH = {
+    "num_workers": ": it is workers= here",
+    "prefetch_factor": ": it is prefetch= here",
+    "timeout": ": it is worker_timeout= here",
+    "persistent_workers": ": workers are kept between epochs",
+    "pin_memory": ": batches are made on device=",
+    "drop_last": ": shuffled epochs have full batches alone, and shuffle=False shows every sample",
+    "sampler": ": weights= says how often samples come",
+    "collate_fn": ": as_dataset(convert) changes batches",
+}

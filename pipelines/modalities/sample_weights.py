@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ...shards.errors import ShardError
 from ...shards.format.manifest import Manifest
 from ...shards.media.npy import NpyError, read_npy
+from ...shards.named import nearest
 from ..stream.weights import Weights
 
 SampleWeights = str | Path | Sequence[float] | npt.NDArray[np.floating] | None
@@ -89,7 +90,8 @@ def _of_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
                 values[index] = float(json.loads(data)[name])
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise ShardError(
-                    f"weights={name!r}: the json of sample {manifest.key(index)!r} has no such number "
-                    f"({type(error).__name__}: {error})"
+                    f"weights={name!r}{nearest(name, [BALANCED])}: the json of sample {manifest.key(index)!r} has no "
+                    f"such number ({type(error).__name__}: {error}); give {BALANCED!r}, a field that all samples have, "
+                    "a .csv or .npy file, or an array"
                 ) from error
     return values

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, Self, TypedDict, Unpack
 
 import torch
 
+from ...shards.config import check_type
 from ...shards.errors import ShardError
 from ...shards.format.manifest import Manifest
 from ...shards.stores.block_cache import BlockCache
@@ -101,6 +102,8 @@ class Split:
         **options: Unpack[SplitOptions],
     ) -> Self:
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality."""
+        seed = options.get("seed", 0)
+        check_type("seed=", seed, int)
         manifest = Manifest.load(location, version=version, cache=cache)
         if (found := manifest.info["modality"]) != modality:
             raise ShardError(
@@ -112,7 +115,7 @@ class Split:
             device=resolved_device(device),
             workers=workers,
             threads=threads or default_threads(workers),
-            **options,
+            **(options | {"seed": int(seed)}),
         )
 
     @property

@@ -7,11 +7,14 @@ workers and shutdown. produce.py decides what a batch holds, workers.py runs the
 from __future__ import annotations
 
 import atexit
+import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
+from copy import deepcopy
+from operator import index
 from typing import Any, Generic, Protocol, TypedDict, final
 
 import torch
@@ -24,10 +27,10 @@ from .produce import BatchMaker, BatchPlan, Made, batches_from_threads, plans
 from .run_length import budgeted
 from .sampler import BatchT, BatchT_co, DraftT, Finish, HostT, RequestT
 from .samples import BatchOrder
-from .source import Source
+from .source import Source, check_source
 from .stats import Stats
 from .token_budget import BudgetOrder
-from .topology import default_threads, resolved_device, resolved_ranks
+from .topology import check_device, default_threads, resolved_device, resolved_ranks
 from .torch_dataset import BatchDataset
 from .transfer import Delivery
 from .workers import TIMEOUT_S, WorkerPool
@@ -175,14 +178,25 @@ class Loader(Generic[BatchT]):
         max_bad_fraction: float = 0.01,
         at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None] | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: it must be at least 1")
+        check_source(source, "Loader takes")
+        for name, count, least in (
+            ("batch_size", batch_size, 1),
+            ("steps", steps, 1),
+            ("token_budget", token_budget, 1),
+            ("workers", workers, 0),
+            ("threads", threads, 1),
+            ("prefetch", prefetch, 1),
+        ):
+            if count is not None and count < least:
+                raise ValueError(f"{name}={count}: it must be at least {least}")
+        if not 0 <= max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction={max_bad_fraction}: it is a share of the samples, from 0 to 1")
         if not worker_timeout > 0:
             raise ValueError(f"worker_timeout={worker_timeout}: it is in seconds and must be above 0, such as 60")
         self._rank, self.world_size = resolved_ranks(rank, world_size, mesh)
         self.device = resolved_device(device)
         self.steps = steps
-        self.order = _order(source, batch_size * self.world_size, steps, token_budget)
+        self.order = _order(source, int(batch_size) * self.world_size, steps, token_budget)
         self._identity = {
             **self.order.identity(),
             **({"steps": steps} if source.sampler.needs_progress else {}),
@@ -202,7 +216,7 @@ class Loader(Generic[BatchT]):
         )
         self._at_version = at_version
         self._epoch, self._batch = 0, 0
-        self._iteration = 0
+        self._iteration, self._process = 0, os.getpid()
         self._stats = Stats()
 
     def __len__(self) -> int:
@@ -216,6 +230,7 @@ class Loader(Generic[BatchT]):
 
     def seek(self, epoch: int, batch: int = 0) -> None:
         """Sets the position: the next batch is number `batch` of epoch `epoch`, both from 0."""
+        epoch, batch = index(epoch), index(batch)
         if epoch < 0 or not 0 <= batch < max(len(self), 1):
             raise ValueError(f"epoch {epoch}, batch {batch}: epochs count from 0, batches from 0 to {len(self) - 1}")
         self._epoch, self._batch = epoch, batch
@@ -223,7 +238,7 @@ class Loader(Generic[BatchT]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position as JSON-able values, the same on every rank; any world size and worker count can load it."""
-        return {**self._identity, **self.order.position(self._epoch, self._batch)}
+        return {**deepcopy(self._identity), **self.order.position(self._epoch, self._batch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved position; raises ResumeError if this loader would not make the same batches.
@@ -231,6 +246,8 @@ class Loader(Generic[BatchT]):
         A position of an earlier version of the split, to which samples were added since, opens that version, if no
         version was asked for; the log says so.
         """
+        if not isinstance(state, Mapping) or not {"epoch", "batch"} <= state.keys():
+            raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; give that")
         differs = state.get("dataset") != self._identity.get("dataset")
         if differs and self._at_version is not None and (other := self._at_version(state)) is not None:
             self._become(other)
@@ -280,7 +297,7 @@ class Loader(Generic[BatchT]):
 
     def _iterate(self, *, endless: bool) -> Generator[BatchT]:
         self._iteration += 1
-        mine = self._iteration
+        mine, self._process = self._iteration, os.getpid()
         with closing(self._production.batches(self._plans(endless))) as batches:
             while (item := self._next(batches)) is not None:
                 batch, stats = item
@@ -300,6 +317,7 @@ class Loader(Generic[BatchT]):
 
     def _plans(self, endless: bool) -> Iterator[BatchPlan]:
         """The plans of the batches from the current position on."""
+        check_device(self.device)
         if self._needs_steps:
             raise ValueError(
                 "the mask's ratio changes over the run, so the loader must know the length of the run: pass steps=, "
@@ -311,6 +329,11 @@ class Loader(Generic[BatchT]):
 
     def _next(self, source: Iterator[tuple[BatchT, Stats]]) -> tuple[BatchT, Stats] | None:
         """The next batch, or None at the end. An error or Ctrl-C ends the worker processes."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this iteration began in another process, whose threads a fork does not copy; make the loader in the "
+                "process that iterates over it, or give it workers="
+            )
         try:
             with self._stats.stage("wait"):
                 return next(source, None)
@@ -337,7 +360,7 @@ class Loader(Generic[BatchT]):
                 shard="this dataset",
                 key="*",
                 component="*",
-                reason=f"{bad} of {seen} samples could not be read or decoded, more than "
+                reason=f"{bad} of {max(bad, seen)} samples could not be read or decoded, more than "
                 f"max_bad_fraction={self._max_bad_fraction} allows; the log names each, and `maskstream verify` says "
                 "what is wrong with the shards",
             )

@@ -22,7 +22,7 @@ from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .sampler import BatchT, DraftT, HostT, HostT_co, RequestT, Sampler, Wanted
 from .samples import Samples, Stream
-from .source import Source
+from .source import Source, check_source
 from .stats import Stats
 
 
@@ -41,7 +41,13 @@ def mix(
     """
     if not parts:
         raise ValueError("mix() of nothing: pass at least one (source, weight) pair")
+    if wrong := [part for part in parts if not isinstance(part, Sequence) or len(part) != 2]:
+        raise ValueError(
+            f"mix() takes (source, weight) pairs, such as [(kinetics, 3), (ssv2, 1)], got {repr(wrong[0])[:80]}"
+        )
     sources = [source for source, _ in parts]
+    for source in sources:
+        check_source(source, "mix() takes")
     first = sources[0]
     _check_alike(sources)
     samples = MixSamples(

@@ -79,7 +79,7 @@ class Order:
             raise ValueError(
                 f"{self.n_samples} samples do not fill one global batch of {self.global_batch}"
                 + (f" from {self.lanes} lanes" if self.lanes > 1 else "")
-                + "; lower batch_size (--batch-size), or pass shuffle=False to see every sample once"
+                + "; lower batch_size (--batch-size), use fewer ranks, or pass shuffle=False to see every sample once"
             )
 
     @property

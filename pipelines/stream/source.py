@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol
 
+from ...shards.config import check_type
 from .order import Int64Array
 from .sampler import BatchT, DraftT, Finish, HostT, RequestT, Sampler
 from .samples import Samples
@@ -35,3 +36,9 @@ class Source(Generic[RequestT, DraftT, HostT, BatchT]):
     identity: dict[str, Any]
     visible: Visible | None = None
     form: Mapping[str, object] = field(default_factory=dict)
+
+
+def check_source(source: object, taker: str) -> None:
+    """ValueError unless something is a source; taker: who takes it, such as "Loader takes"."""
+    remedy = '; make one with VideoData(...).source(Split.open(FOLDER, "video")), or open FOLDER with video_loader'
+    check_type(f"{taker} sources: ", source, Source, remedy=remedy)

@@ -44,10 +44,24 @@ def resolved_device(device: str | torch.device) -> torch.device:
 
     The index is that of the calling thread: threads that finish batches have a current device of their own.
     """
-    found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    found = device_named(device)
     if found == torch.device("cuda") and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return found
+
+
+def device_named(device: str | torch.device) -> torch.device:
+    """The device of a word; "auto" is "cuda", or "cpu" where torch finds no CUDA. ValueError for another word."""
+    try:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is no device; legal are 'auto', 'cpu', 'cuda', 'cuda:1', ...") from error
+
+
+def check_device(device: torch.device) -> None:
+    """ValueError for a CUDA device where torch finds none."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r}: torch finds no CUDA device on this machine; use 'auto' or 'cpu'")
 
 
 def default_threads(workers: int) -> int:

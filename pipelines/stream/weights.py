@@ -26,7 +26,7 @@ class Weights:
     _sums: npt.NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        values = np.ascontiguousarray(self.values, np.float64)
+        values = np.array(self.values, np.float64)  # a copy: the caller's array may change
         if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
             raise ValueError(
                 f"weights {values.shape} must be finite numbers from 0 on, one a sample, and not all 0; they are from "

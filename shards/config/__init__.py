@@ -9,6 +9,7 @@ differences(saved, here)                                    ["data.mask.ratio: s
 from .assignments import with_set
 from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, known_configs
 from .differences import differences
+from .fit import check_type, check_types
 
 __all__ = [
     "NOT_IDENTITY",
@@ -16,6 +17,8 @@ __all__ = [
     "Config",
     "ConfigT",
     "Json",
+    "check_type",
+    "check_types",
     "differences",
     "known_configs",
     "with_set",

@@ -7,6 +7,7 @@ video decoder often decodes without an error.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,9 @@ import xxhash
 
 from ..errors import StoreError
 from .publish import publish
+
+_log = logging.getLogger(__name__)
+_SAID: set[str] = set()
 
 SUMS = ".sums"
 SUMS_OF = {".tar": SUMS, ".packets": f".packets{SUMS}"}
@@ -77,6 +81,20 @@ def sums_name(name: str) -> str | None:
 def sums_range(begin: int, size: int) -> tuple[int, int]:
     """Offset and size, in the sums file, of the sums of the blocks in `size` bytes from byte `begin` on."""
     return begin // BLOCK_BYTES * SUM_BYTES, sums_bytes(size)
+
+
+def say_unchecked(location: str, sums: str) -> None:
+    """Warns, once a process and location, that a sums file is not there."""
+    if location not in _SAID:
+        _SAID.add(location)
+        _log.warning(
+            "%s has no %s, so damage of what is read is not noticed; copy the %s files too, or write them again with "
+            "`maskstream verify %s --repair`",
+            location,
+            sums,
+            SUMS,
+            location,
+        )
 
 
 def check_blocks(path: str | Path, begin: int, data: bytes, wanted: bytes) -> None:

@@ -6,12 +6,11 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import MissingFileError, StoreError
 from .base import UNHEEDED, Range, ShardFile, Store, Together
-from .block_sums import SUMS, blocks_around, check_blocks, sums_name, sums_range
+from .block_sums import SUMS, blocks_around, check_blocks, say_unchecked, sums_name, sums_range
 from .regular import open_regular, read_regular
 
 _OPEN_FILES = 64
@@ -169,8 +168,10 @@ class _File:
         self.size_bytes = os.fstat(self.descriptor).st_size
         self.sums: int | None = None
         if (sums := sums_name(path.name)) is not None:
-            with suppress(FileNotFoundError):
+            try:
                 self.sums = self._open(folder / sums)
+            except FileNotFoundError:
+                say_unchecked(str(folder), sums)
 
     def _open(self, path: Path, within: Path | None = None) -> int:
         descriptor = open_regular(path, within)

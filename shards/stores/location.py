@@ -49,6 +49,8 @@ def opened(location: str | Path | Store, cache: BlockCache | None = None) -> Sto
     cache: keeps what is read of a URL. Raises ValueError for a URL that is not legal, and names the legal ones.
     """
     if not isinstance(location, str | Path):
+        if not hasattr(location, "location"):
+            raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")
         return location
     if str(location).startswith("pipe:"):
         raise ValueError(f"{str(location)!r}: folders and URLs of folders are read, and no output of commands")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..errors import StoreError
 from .base import UNHEEDED, Announcement, Range, ShardFile, Store
 from .block_cache import BlockCache
-from .block_sums import BLOCK_BYTES, blocks_around, check_blocks, sums_bytes, sums_name
+from .block_sums import BLOCK_BYTES, SUMS, blocks_around, check_blocks, say_unchecked, sums_bytes, sums_name
 from .far_files import FarFiles, threads
 from .remote_sums import PAGE_BYTES, RemoteSums, Sums
 
@@ -125,6 +125,7 @@ class RemoteStore:
         """The blocks, compared with their sums; both are fetched again if they differ."""
         where, wanted = self._files.where(blocks.name), self._sums.read(sums)
         if wanted is None:
+            say_unchecked(self.location, sums_name(blocks.name) or SUMS)
             return data
         try:
             check_blocks(where, blocks.offset, data, wanted)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from ...pipelines.stream.topology import check_device, device_named
 from ...shards.errors import MaskstreamError
 
 _GROUPS = count()
@@ -55,11 +56,8 @@ def _meeting_place() -> tuple[Store, int, int]:
 
 def pick_device(device: str | torch.device) -> torch.device:
     """The device that a setting means: "auto" is the GPU of LOCAL_RANK if there is one, else the CPU."""
-    if str(device) == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={str(device)!r}: torch finds no CUDA device on this machine; use 'auto' or 'cpu'")
+    chosen = device_named(device)
+    check_device(chosen)
     if str(chosen) == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return chosen

@@ -23,7 +23,7 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Literal, get_args
 
-from ....shards.config import Config
+from ....shards.config import Config, check_type
 from .draw import Draw
 
 Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_masked", "half_up_masked"]
@@ -99,8 +99,12 @@ RatioAlone = float | RatioLaw
 
 
 def as_law(ratio: Ratio) -> Law:
-    """The law that `ratio` means; ValueError where a number is outside [0, 1]."""
-    return ratio if isinstance(ratio, Law) else _fixed(ratio)
+    """The law that `ratio` means; ValueError where it is neither a law nor a number in [0, 1]."""
+    if isinstance(ratio, Law):
+        return ratio
+    if type(ratio) is not float:  # which is drawn with most often
+        check_type("ratio=", ratio, Ratio, remedy="; such as 0.9 or Uniform(low=0.5, high=1.0)")
+    return _fixed(ratio)
 
 
 def as_ratio_law(ratio: Ratio, by: str) -> RatioLaw:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ....shards.config import Config
+from ....shards.config import Config, check_types
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +27,7 @@ class AudioClip(Config):
     short: Literal["zeros", "repeat"] = "zeros"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.seconds <= 0 or self.sample_rate < 1:
             raise ValueError(f"seconds and sample_rate must be above 0, got {self.seconds} and {self.sample_rate}")
         if self.start not in ("random", "center", "begin"):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
-from ....shards.config import NOT_IDENTITY
+from ....shards.config import NOT_IDENTITY, check_types
 from ....shards.format.damage import parsing
 from ....shards.format.dataset import DATASET_JSON
 from ....shards.media.fbank import STATISTICS, Fbank, fbank_statistics
@@ -19,7 +19,7 @@ from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
 from ..backend import Backend, dali_serves
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import AudioBatch, NoisyBatch
@@ -70,7 +70,7 @@ class AudioData(DataConfig[AudioBatch]):
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         if self.features.sample_rate != self.clip.sample_rate:
             raise ValueError(
                 f"clip has sample_rate={self.clip.sample_rate} and features have sample_rate="
@@ -190,6 +190,7 @@ class NoisyData(DataConfig[NoisyBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.line is not None and self.clip.channels != "mono":
             raise ValueError(
                 f"line={self.line} needs a mono clip, got channels={self.clip.channels}; leave out line, or use "

@@ -25,7 +25,7 @@ from ..audio.data import statistics_of
 from ..audio.reader import sound_of
 from ..audio.sample import AudioSampler
 from ..audio.spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from ..video.clip import VideoClip, aligned
@@ -81,7 +81,7 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         if isinstance(flow_named(self.flow), BatchFlow):
             raise ValueError(
                 f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; give 'codec', 'dis' or a "

@@ -19,7 +19,7 @@ from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import ImageBatch
@@ -52,7 +52,7 @@ class ImageData(DataConfig[ImageBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         _ = self.grids
         if self.mask is not None and self.mask.needs:
             needs = ", ".join(sorted(self.mask.needs))

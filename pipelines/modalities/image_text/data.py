@@ -20,7 +20,7 @@ from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..image.data import image_grid
 from ..image.sample import ImageSampler
@@ -80,7 +80,7 @@ class ImageTextData(DataConfig[ImageTextBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         _ = self.grids
         if unknown := [role for role in (*self.text, *self.target, *self.then) if role not in ROLES]:
             raise ValueError(

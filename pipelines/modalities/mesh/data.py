@@ -13,7 +13,7 @@ from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import MeshBatch
@@ -47,7 +47,7 @@ class MeshData(DataConfig[MeshBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

@@ -14,7 +14,7 @@ from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .augment import PointAugment
@@ -50,7 +50,7 @@ class PointsData(DataConfig[PointsBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.config import Config
+from ....shards.config import Config, check_types
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +24,7 @@ class PoseClip(Config):
     middle: Literal["random", "center"] = "random"
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("frames", "stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"PoseClip({name}={getattr(self, name)}): it must be at least 1")

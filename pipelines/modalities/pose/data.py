@@ -14,7 +14,7 @@ from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import PoseBatch
@@ -49,7 +49,7 @@ class PoseData(DataConfig[PoseBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         if self.joints not in KEPT:
             raise ValueError(f"joints={self.joints}: a skeleton has {' or '.join(map(str, KEPT))} joints")
         if self.flip is not None and not 0 <= self.flip <= 1:

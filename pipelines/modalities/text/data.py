@@ -19,7 +19,7 @@ from ...masks.text.replace import OF_THE_SPLIT
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import TextBatch
@@ -57,7 +57,7 @@ class TextData(DataConfig[TextBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         if self.packing not in get_args(Layout):
             raise ValueError(f"packing is one of {', '.join(get_args(Layout))}, got {self.packing!r}")
         if self.length < 4:

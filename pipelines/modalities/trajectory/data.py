@@ -15,7 +15,7 @@ from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
 from ...stream.sampler import Unchanged
 from ...stream.source import Source
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from ..video.clip import VideoClip, aligned
@@ -59,7 +59,7 @@ class TrajectoryData(DataConfig[TrajectoryBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         if not 0 < self.ahead_s < 1e6:
             raise ValueError(f"ahead_s={self.ahead_s} must be above 0 seconds")
         if self.mask is not None and self.mask.needs:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.anchors import ANCHOR_STRIDE, ANCHORED
-from ....shards.config import Config
+from ....shards.config import Config, check_types
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +41,7 @@ class VideoClip(Config):
     seconds: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("frames", "stride", "size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"VideoClip({name}={getattr(self, name)}): it must be at least 1")

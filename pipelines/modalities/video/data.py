@@ -22,7 +22,7 @@ from ...stream.loader import Loader
 from ...stream.sampler import Composed, Finish, Unchanged
 from ...stream.source import Source
 from ..backend import Backend, dali_serves
-from ..data import DataConfig, check_views
+from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
 from ..split import Options, Split, split_of
 from .batch import VideoBatch
@@ -75,7 +75,7 @@ class VideoData(DataConfig[VideoBatch]):
     decoders: str | None = field(default=None, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        check_views(self.views)
+        check_settings(self, self.views)
         flow_named(self.flow)
         if self.backend == "dali" and self.colour is not None:
             raise ValueError("colour jitter is made on the CPU, and backend='dali' is not; leave colour or backend out")

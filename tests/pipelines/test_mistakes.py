@@ -1,0 +1,152 @@
+"""What users get wrong first in the arguments of loaders: each message says what was got and what is wanted."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.pipelines import AudioClip, Loader, VideoClip, VideoData, audio_loader, image_loader, masks, mix
+from maskstream.pipelines import video_loader as open_loader
+from maskstream.pipelines.modalities.split import Split
+from maskstream.shards.errors import ResumeError, ShardError
+
+CLIP = VideoClip(frames=4, stride=4, size=32)
+
+
+def video_loader(split, **changes):
+    return open_loader(split, **{"clip": CLIP, "patch": 8, "batch_size": 4, "device": "cpu"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"mask": masks.Tube},
+            r"a Mask or None is wanted, got the class Tube; give one of it, Tube\(\.\.\.\)",
+        ),
+        ({"mask": "tub"}, r"mask='tub'\): a Mask or None is wanted, got a str, did you mean Tube\(\.\.\.\)\?"),
+        ({"mask": 0.9}, r"mask=0.9\): a Mask or None is wanted, got a float"),
+        ({"clip": {"frames": 16}}, "a VideoClip is wanted, got a dict"),
+        ({"fields": "caption"}, r"a sequence of a str or a Field is wanted, got a str; write \('caption',\)"),
+        ({"views": "2"}, r"views='2'\): an int is wanted, got a str"),
+        ({"batch_size": "8"}, "batch_size='8': an int is wanted, got a str"),
+        ({"batch_size": 8.0}, "batch_size=8.0: an int is wanted, got a float"),
+        ({"batch_size": True}, "batch_size=True: an int is wanted, got a bool"),
+        ({"seed": None}, "seed=None: an int is wanted, got None"),
+        ({"seed": "a"}, "seed='a': an int is wanted, got a str"),
+        ({"workers": -1}, "workers=-1: it must be at least 0"),
+        ({"prefetch": 0}, "prefetch=0: it must be at least 1"),
+        ({"threads": 0}, "threads=0: it must be at least 1"),
+        ({"steps": 0}, "steps=0: it must be at least 1"),
+        ({"max_bad_fraction": 5}, "it is a share of the samples, from 0 to 1"),
+        ({"device": "tpu"}, "device='tpu' is no device; legal are 'auto', 'cpu'"),
+        ({"rank": 0, "world_size": 64}, "do not fill one global batch of 256; .*use fewer ranks"),
+    ],
+)
+def test_wrong_values(split, given, said):
+    with pytest.raises(ValueError, match=said):
+        video_loader(split, **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("num_workers", "it is workers= here"), ("drop_last", "full batches alone"), ("steeps", "did you mean 'steps'")],
+)
+def test_names_of_other_loaders(split, name, said):
+    with pytest.raises(TypeError, match=f"{name!r} is no setting of a loader of video.*{said}"):
+        video_loader(split, **{name: 4})
+
+
+@pytest.mark.parametrize("location", [None, 3, ["a", "b"]])
+def test_a_split_is_a_path_or_a_url(location):
+    with pytest.raises(ValueError, match=r"a split is the path of a folder or a URL, got .*`mix` takes several"):
+        video_loader(location)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: VideoClip(size=(64, 64)), r"VideoClip\(size=\(64, 64\)\): an int is wanted, got a tuple"),
+        (lambda: VideoClip(stride=2.5), "an int is wanted, got a float"),
+        (lambda: AudioClip(seconds="1"), "a float is wanted, got a str"),
+        (
+            lambda: masks.Tube(ratio="0.9"),
+            r"ratio='0.9': a float or a Law is wanted, got a str; such as 0.9",
+        ),
+        (lambda: masks.Random(ratio=[0.5, 0.9]), "a float or a Law is wanted, got a list"),
+        (lambda: image_loader("x", size=(32, 32)), "an int is wanted, got a tuple"),
+        (lambda: audio_loader("x", features="cqt"), "a Fbank or a LogMel or a Librosa is wanted"),
+        (lambda: mix(["a", "b"]), "pairs, such as"),
+        (
+            lambda: mix([("a", 1)]),
+            r"mix\(\) takes sources: 'a': a Source is wanted, got a str; make one with",
+        ),
+        (lambda: Loader("a"), "Loader takes sources: 'a': a Source is wanted"),
+    ],
+)
+def test_wrong_types_where_they_are_made(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_numbers_of_numpy_are_numbers_and_positions_stay_json(split):
+    loader = video_loader(split, batch_size=np.int64(2), seed=np.int64(3), mask=masks.Tube(ratio=np.float64(0.75)))
+    assert (
+        json.loads(json.dumps(loader.state_dict()))
+        == video_loader(split, batch_size=2, seed=3, mask=masks.Tube(ratio=0.75)).state_dict()
+    )
+
+
+def test_what_is_changed_outside_changes_no_loader(split):
+    weights = np.arange(11.0)
+    loader = video_loader(split, weights=weights)
+    saved = loader.state_dict()
+    weights[:] = 1
+    loader.state_dict()["data"]["clip"]["size"] = 1
+    loader.state_dict()["data"].clear()
+    assert loader.state_dict() == saved == video_loader(split, weights=np.arange(11.0)).state_dict()
+
+
+@pytest.mark.parametrize("state", [None, "state.json", {}, {"epoch": 0}])
+def test_what_is_no_position(split, state):
+    with pytest.raises(ResumeError, match=r"a position is the dict that state_dict\(\) returned, got"):
+        video_loader(split).load_state_dict(state)
+
+
+def test_positions_are_whole_numbers(split):
+    for wrong in (1.5, "1"):
+        with pytest.raises(TypeError, match="integer"):
+            video_loader(split).seek(wrong)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 says that threads are not copied
+def test_an_iteration_does_not_go_on_in_a_fork(split):
+    """Its threads are in the parent alone, so the child would wait forever."""
+    batches = iter(video_loader(split))
+    next(batches)
+    if (child := os.fork()) == 0:
+        try:
+            next(batches)
+        except RuntimeError as error:
+            os._exit("began in another process" in str(error))
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert next(batches).key
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a CUDA device")
+def test_a_device_that_is_not_there_is_named_before_a_batch_is_made(split):
+    with pytest.raises(ValueError, match="device='cuda': torch finds no CUDA device on this machine; use 'auto' or"):
+        next(iter(video_loader(split, device="cuda")))
+
+
+def test_an_unknown_field_of_weights_says_what_is_legal(split):
+    with pytest.raises(ShardError, match=r"weights='balance', did you mean 'balanced'\?.*a \.csv or \.npy file"):
+        video_loader(split, weights="balance")
+
+
+def test_a_seed_is_a_number_wherever_a_split_is_opened(split):
+    with pytest.raises(ValueError, match="seed='x': an int is wanted"):
+        VideoData(clip=CLIP).source(Split.open(split, "video", seed="x"))
