@@ -56,7 +56,10 @@ def test_the_settings_of_a_loader_are_its_fields(data: type[DataConfig[Any]], se
 
 
 def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
-    with pytest.raises(TypeError, match=r"'masks' is no setting of a loader of video; legal are .*mask,.*batch_size"):
+    with pytest.raises(
+        TypeError,
+        match=r"'masks' is no setting of a loader of video, did you mean 'mask'\?; legal are .*mask,.*batch_size",
+    ):
         video_loader(split, masks=None)  # type: ignore[call-arg]
 
 
