@@ -21,6 +21,7 @@ from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
 from maskstream.train.evaluate.spiking import held_out_images, spiking
 from maskstream.train.models.spiking_transformer import SpikingTransformer
+from maskstream.train.recipes.spiking import spiking_mst_tiny
 
 RATIOS, STEPS = (0.0, 0.25, 0.5, 0.75), (4, 8, 16)
 
@@ -54,8 +55,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/spiking"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--steps", type=int, help="training steps, instead of the recipe's")
     args = parser.parse_args()
-    rows = [measured(ratio, seed, args.data, args.out, args.samples) for seed in range(args.seeds) for ratio in RATIOS]
+    steps = args.steps or spiking_mst_tiny().schedule.steps
+    rows = [
+        measured(ratio, seed, args.data, args.out, args.samples, steps)
+        for seed in range(args.seeds)
+        for ratio in RATIOS
+    ]
     (args.out / "spiking.json").write_text(json.dumps(rows, indent=1) + "\n")
     print("| spikes dropped | activations |" + "".join(f" {steps} steps |" for steps in STEPS))
     print("| --- | ---: |" + " ---: |" * len(STEPS))

@@ -1,7 +1,7 @@
 """Errors of predicted waypoints on held-out walks, in metres and degrees, and those of guesses that know how one walks.
 
-Three guesses: a walk straight on at the speed of the clip's last step; the same with its turn kept up, on an arc; and
-the mean waypoint of the training split.
+Four guesses: a walk straight on at the speed of the clip's last step; the same with its turn kept up, on an arc; the
+mean waypoint of the training split; and the linear map of that speed and turn which is least off on the training split.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from ..models.waypoint_model import WaypointModel, speed, step_s
 from .held_out import HeldOut, Score, batches, margin, trained_on
 
 STRAIGHT, KEPT_UP, MEAN = "straight on", "the last motion kept up", "the mean waypoint"
+LINEAR = "a linear map of speed and turn"
 MEASURED = 1024
 """About how many clips are measured; a split is gone through several times, with other clips."""
 KNOWN = 1024
 ROUNDS = 8
+_TIMES, _NEAR_M = 30, 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +42,7 @@ class WaypointErrors:
 def held_out(config: TrajectoryData, model: WaypointModel, data: str | Path) -> HeldOut:
     """The errors on a held-out split, compared with the guesses."""
     clips = held_out_clips(config, data)
-    found = waypoint_errors(model, clips, mean_waypoint(config, data))
+    found = waypoint_errors(model, clips, *known_guesses(config, data))
     own = found["model"]
     guesses = {name: one.metres for name, one in found.items() if name != "model"}
     best = min(guesses, key=lambda name: guesses[name])
@@ -66,22 +68,52 @@ def held_out_clips(config: TrajectoryData, data: str | Path) -> list[TrajectoryB
     return list(batches(whole, data, size=min(n, 64), samples=n, rounds=rounds))
 
 
-def mean_waypoint(config: TrajectoryData, data: str | Path) -> Tensor:
-    """The mean waypoint of the split that was trained on, float32 (3,)."""
+def known_guesses(config: TrajectoryData, data: str | Path) -> tuple[Tensor, Tensor]:
+    """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of `motion` to
+    waypoints, float32 (3, 3), that is least off.
+    """
     train = trained_on(data)
     n = len(Manifest.load(train))
-    known = replace(config, mask=None, views=1, depth=False, clip=replace(config.clip, frames=1, size=config.patch))
     rounds = max(min(ROUNDS, KNOWN // n), 1)
-    found = torch.cat([clip.waypoint for clip in batches(known, train, size=min(n, 64), samples=n, rounds=rounds)])
-    turn = torch.atan2(found[:, 2].sin().mean(), found[:, 2].cos().mean())
-    return torch.cat([found[:, :2].mean(dim=0), turn[None]])
+    small = replace(config, mask=None, views=1, depth=False, clip=replace(config.clip, size=config.patch))
+    clips = list(batches(small, train, size=min(n, 64), samples=n, rounds=rounds))
+    true = torch.cat([clip.waypoint for clip in clips])
+    turn = torch.atan2(true[:, 2].sin().mean(), true[:, 2].cos().mean())
+    moved = torch.cat([motion(clip, config.ahead_s) for clip in clips])
+    return torch.cat([true[:, :2].mean(dim=0), turn[None]]), least_off(moved, true)
+
+
+def motion(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
+    """What the clips' last step says, float32 (B, 3): 1, and metres and turn ahead if speed and turn are kept up.
+
+    ValueError for clips of one frame, which have no step.
+    """
+    pace, turn = speed(batch), -heading_before(batch.pose[:, -2]) / step_s(batch)
+    return torch.stack([torch.ones_like(pace), pace * ahead_s, turn * ahead_s], dim=1)
+
+
+def least_off(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """The matrix (n, 3) by which `inputs` (B, n) are least off from waypoints `outputs` (B, 3).
+
+    The sum of distances is least by least squares that are weighted anew (Weiszfeld, 1937), with a floor of 5 cm.
+    """
+    weight = torch.ones_like(outputs[:, :1])
+    for _ in range(_TIMES):
+        root = weight.sqrt()
+        found: Tensor = torch.linalg.lstsq(inputs * root, outputs * root, driver="gelsd").solution
+        off = torch.linalg.vector_norm((inputs @ found - outputs)[:, :2], dim=1, keepdim=True)
+        weight = 1 / off.clamp_min(_NEAR_M)
+    return found
 
 
 @torch.inference_mode()
 def waypoint_errors(
-    model: WaypointModel, clips: Sequence[TrajectoryBatch], mean: Tensor
+    model: WaypointModel, clips: Sequence[TrajectoryBatch], mean: Tensor, linear: Tensor
 ) -> Mapping[str, WaypointErrors]:
-    """The errors of the model, as "model", and of the guesses by name; rows that only pad a batch do not count."""
+    """The errors of the model, as "model", and of the guesses by name; rows that only pad a batch do not count.
+
+    mean, linear: see `known_guesses`.
+    """
     ahead_s = model.config.ahead_s
     made: dict[str, list[Tensor]] = {}
     for batch in clips:
@@ -91,6 +123,7 @@ def waypoint_errors(
             STRAIGHT: kept_up(batch, ahead_s, turning=False),
             KEPT_UP: kept_up(batch, ahead_s, turning=True),
             MEAN: mean.expand(len(batch), -1),
+            LINEAR: motion(batch, ahead_s) @ linear,
         }
         for name, guess in guesses.items():
             made.setdefault(name, []).append(errors(guess, batch.waypoint)[real])
@@ -110,8 +143,8 @@ def kept_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
 
     ValueError for clips of one frame, which have no step.
     """
-    way = speed(batch) * ahead_s
-    turn = -heading_before(batch.pose[:, -2]) / step_s(batch) * ahead_s if turning else torch.zeros_like(way)
+    _, way, turn = motion(batch, ahead_s).unbind(dim=1)
+    turn = turn if turning else torch.zeros_like(turn)
     # On an arc of length `way` that turns by `turn`: sin(x) / x, which is 1 for no turn.
     half = turn / 2
     chord = way * torch.sinc(half / torch.pi)

@@ -31,7 +31,8 @@ from .spikes import Spikes
 class SpikingTransformerConfig(ModelConfig[ImageBatch]):
     """width: the channels of the first stage; each further one has twice as many and a quarter of the tokens. depths,
     heads: of each stage. window: the side of a window in tokens, or the whole grid where that is smaller. levels: of
-    the activations. labels: the number of classes. spikes: the spikes that are dropped.
+    the activations. labels: the number of classes. places: whether each token gets a learned vector of its place, which
+    a network with one window needs to tell a sleeve from a sole. spikes: the spikes that are dropped.
     """
 
     width: int = 96
@@ -41,6 +42,7 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
     mlp_ratio: int = 4
     levels: int = 16
     labels: int = 1000
+    places: bool = False
     spikes: Spikes = field(default_factory=Spikes)
 
     def __post_init__(self) -> None:
@@ -135,11 +137,14 @@ class SpikingTransformer(Model[ImageBatch]):
     last stage's tokens through a linear layer.
     """
 
+    TABLES = ("places",)
+
     def __init__(self, config: SpikingTransformerConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = c = config
         self.tokens = ImageTokens(grids["image"])
         self.embed = nn.Linear(self.tokens.n_inputs, c.width)
+        self.places = nn.Parameter(torch.empty(self.tokens.n_tokens, c.width).normal_()) if c.places else None
         self.unit = Qcfs(c.levels)
         self.stages, self.windows = nn.ModuleList(), nn.ModuleList()
         self.merges, self.units = nn.ModuleList(), nn.ModuleList()
@@ -159,13 +164,17 @@ class SpikingTransformer(Model[ImageBatch]):
                 nn.ModuleList(SpikingBlock(c, width, heads, window, first + SITES * n) for n in range(depth))
             )
         self.norm = Affine(width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # no norm scales what enters, so the weights must keep its variance
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="linear")
         self.head = nn.Linear(width, c.labels)
 
     def scores(self, batch: ImageBatch, run: Simulation | None = None) -> Tensor:
         """The logits of the classes, float32 (B, labels); in a simulation those of this step, whose mean counts."""
         x = self.tokens.inputs(self.tokens.split(batch.image))
         seeds = torch.tensor([key_seed(key) for key in batch.key], device=x.device)
-        x = fired(self.unit, self.embed(x), "embedded", run)
+        x = self.embed(x)
+        x = fired(self.unit, x if self.places is None else x + self.places, "embedded", run)
         for stage, (blocks, windows) in enumerate(zip(self.stages, self.windows, strict=True)):
             assert isinstance(windows, Windows)
             assert isinstance(blocks, nn.ModuleList)

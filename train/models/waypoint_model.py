@@ -34,6 +34,10 @@ PACE_M_S = 1.2
 _FAR_M = 10.0
 _MOTION = (10.0, 10.0, 10.0, 16.0, 16.0, 16.0)
 """What places in metres and the vectors of quaternions are multiplied by, so that those of small steps are near 1."""
+_AT_ONCE = 10.0
+"""What the linear map of the motion is multiplied by. It so learns ten times faster than the rest, and the tokens learn
+what it leaves.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +139,7 @@ class WaypointModel(Model[TrajectoryBatch]):
             first = first + self.motion(moved(batch))[:, None]
         out = widened(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
         if self.kept_up is not None:
-            out = out + widened(self.kept_up(moved(batch)))
+            out = out + _AT_ONCE * widened(self.kept_up(moved(batch)))
         reach = PACE_M_S * self.config.ahead_s
         return self._straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
 

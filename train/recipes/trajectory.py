@@ -16,7 +16,7 @@ from ..core.recipe import Recipe
 from ..core.schedule import ScheduleConfig
 from ..models.waypoint_model import WaypointConfig
 
-TINY_STEPS = 120
+TINY_STEPS = 240
 
 
 def where2imagine_base() -> Recipe[TrajectoryBatch]:
@@ -52,7 +52,7 @@ def where2imagine_tiny() -> Recipe[TrajectoryBatch]:
         batch_size=32,
         data=TrajectoryData(clip=VideoClip(frames=2, stride=4, size=64)),
         model=WaypointConfig(width=96, depth=3, heads=3, motion=True),
-        schedule=ScheduleConfig(base_lr=1.2e-2, min_lr=1.2e-4, warmup=0.05, steps=TINY_STEPS),
+        schedule=ScheduleConfig(base_lr=4e-3, min_lr=4e-5, warmup=0.05, steps=TINY_STEPS),
         optimiser=OptimiserConfig(weight_decay=0.05, max_grad_norm=1.0),
     )
 

@@ -14,13 +14,16 @@ from maskstream.pages.report.works.trajectory import show
 from maskstream.pipelines import TrajectoryData, VideoClip, masks
 from maskstream.train.evaluate.waypoints import (
     KEPT_UP,
+    LINEAR,
     MEAN,
     STRAIGHT,
     errors,
     held_out,
     held_out_clips,
     kept_up,
-    mean_waypoint,
+    known_guesses,
+    least_off,
+    motion,
 )
 from maskstream.train.models.waypoint_model import WaypointConfig
 
@@ -58,10 +61,18 @@ def test_angles_of_errors_go_the_short_way_round() -> None:
     assert degrees == pytest.approx(np.rad2deg(2 * np.pi - 6), abs=1e-4)
 
 
-def test_the_mean_waypoint_is_that_of_the_split(split: Path) -> None:
-    torch.testing.assert_close(
-        mean_waypoint(DATA, split), held_out_clips(DATA, split)[0].waypoint[0], atol=1e-5, rtol=0
-    )
+def test_guesses_know_the_split(split: Path) -> None:
+    clips = held_out_clips(DATA, split)
+    mean, linear = known_guesses(DATA, split)
+    torch.testing.assert_close(mean, clips[0].waypoint[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(motion(clips[0], AHEAD_S) @ linear, clips[0].waypoint, atol=1e-4, rtol=0)
+
+
+def test_a_linear_map_is_least_off_in_distance_and_not_in_squares() -> None:
+    inputs = torch.tensor([[1.0]] * 5)
+    outputs = torch.tensor([[0.0, 0.0, 0.0]] * 3 + [[8.0, 6.0, 0.0]] * 2)
+    found = least_off(inputs, outputs)
+    np.testing.assert_allclose(found[0, :2], 0, atol=0.06)  # the median of the places; their mean is (3.2, 2.4)
 
 
 def test_a_model_learns_the_arc_and_its_report_says_so(split: Path) -> None:
@@ -79,7 +90,7 @@ def test_a_model_learns_the_arc_and_its_report_says_so(split: Path) -> None:
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
     found = held_out(DATA, model.eval(), split)
     assert found.score is not None
-    assert set(found.score.baselines) == {STRAIGHT, KEPT_UP, MEAN}
+    assert set(found.score.baselines) == {STRAIGHT, KEPT_UP, MEAN, LINEAR}
     assert found.score.value < found.score.baselines[STRAIGHT]
     work = show(DATA, model, split, 2, figures(DATA, split))
     (section,) = work.sections

@@ -62,6 +62,28 @@ def test_the_gradient_passes_between_zero_and_the_threshold():
     assert x.grad.tolist() == [0, 1, 1, 0]
 
 
+def test_gradients_are_those_of_a_floor_that_lets_them_through():
+    unit, x = Qcfs(5), (torch.linspace(-1, 3, 81) + 1e-3).requires_grad_()
+    weight = torch.linspace(1, 2, 81)
+    (unit(x) * weight).sum().backward()
+    own, threshold = x.detach().clone().requires_grad_(), torch.tensor(THRESHOLD, requires_grad=True)
+    level = own / threshold * 5 + 0.5
+    clipped = ((level + (level.floor() - level).detach()) / 5).clamp(0, 1) * threshold
+    (clipped * weight).sum().backward()
+    torch.testing.assert_close(unit(x), clipped)
+    torch.testing.assert_close(x.grad, own.grad)
+    torch.testing.assert_close(unit.threshold.grad[0], threshold.grad)
+
+
+def test_places_tell_patches_apart():
+    batch = pictures()
+    left = replace(batch, image=torch.cat([batch.image[:, :, 8:], batch.image[:, :, :8]], dim=2))
+    plain, placed = (built(depths=(1,), heads=(2,), window=4, places=places) for places in (False, True))
+    with torch.no_grad():
+        torch.testing.assert_close(plain.scores(left), plain.scores(batch))
+        assert (placed.scores(left) - placed.scores(batch)).abs().max() > 1e-3
+
+
 def test_the_work_without_spikes_is_that_of_the_flop_counter():
     model, batch = built(), pictures()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
