@@ -13,7 +13,7 @@ Shapes: B clips, N tokens, V of them visible, D channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ PACE_M_S = 1.2
 _FAR_M = 10.0
 _MOTION = (10.0, 10.0, 10.0, 16.0, 16.0, 16.0)
 """What places in metres and the vectors of quaternions are multiplied by, so that those of small steps are near 1."""
-_AT_ONCE = 10.0
+_MOTION_GAIN = 10.0
 """What the linear map of the motion is multiplied by. It so learns ten times faster than the rest, and the tokens learn
 what it leaves.
 """
@@ -48,6 +48,8 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
     odometer gives them; the clip then has two frames or more. ahead_s: how far ahead the waypoint is, as in the data.
     turn_share: the share of the turn's error, in radians, beside that of the place, in metres.
     """
+
+    version: ClassVar[int] = 2  # 2: the linear map of the motion is multiplied
 
     width: int = 384
     depth: int = 12
@@ -139,7 +141,7 @@ class WaypointModel(Model[TrajectoryBatch]):
             first = first + self.motion(moved(batch))[:, None]
         out = widened(cast(Tensor, self.head(self.stack(torch.cat([first, x], dim=1))[:, 0])))
         if self.kept_up is not None:
-            out = out + _AT_ONCE * widened(self.kept_up(moved(batch)))
+            out = out + _MOTION_GAIN * widened(self.kept_up(moved(batch)))
         reach = PACE_M_S * self.config.ahead_s
         return self._straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
 

@@ -46,6 +46,7 @@ class TrajectoryData(DataConfig[TrajectoryBatch]):
     """
 
     modality: ClassVar[str] = "trajectory"
+    version: ClassVar[int] = 2  # 2: poses have the quaternion with w >= 0
 
     clip: VideoClip = field(default_factory=lambda: VideoClip(frames=4, stride=4))
     ahead_s: float = 2.0
