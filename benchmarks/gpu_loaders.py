@@ -62,3 +62,8 @@ def own_frame_nearest(found: torch.Tensor, right: torch.Tensor) -> bool:
     small = [video[..., ::8, ::8, :].flatten(2) for video in (found, right)]
     distance = torch.cdist(*small, p=1)
     return bool((distance.diagonal(dim1=1, dim2=2) <= distance.amin(2) + 1e-3).all())
+
+
+def said(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -15,7 +15,7 @@ from typing import get_args
 import cv2
 import numpy as np
 import torch
-from gpu_loaders import Figures, loader_of, rate_of, split_of
+from gpu_loaders import Figures, loader_of, rate_of, said, split_of
 from gpu_videos import ON_A_CPU, Kind
 from torch import Tensor
 
@@ -42,19 +42,20 @@ def flow(device: torch.device) -> tuple[Figures, list[str]]:
     on_card = device.type == "cuda"
     clips, frames = (32, 16) if on_card else (2, 3)
     figures: Figures = {}
-    wrong = []
-    for name, source in sources(on_card).items():
-        if reason := source.missing(device):
-            wrong.append(f"{name}: {reason}")
-            continue
-        for size in SIZES:
-            moved = [moving(step, clips=clips, frames=frames, size=size).to(device) for step in STEPS]
+    given = sources(on_card)
+    missing = {name: reason for name, source in given.items() if (reason := source.missing(device))}
+    wrong = [f"{name}: {reason}" for name, reason in missing.items()]
+    for size in SIZES:
+        moved = [moving(step, clips=clips, frames=frames, size=size).to(device) for step in STEPS]
+        for name, source in given.items():
+            if name in missing:
+                continue
             try:
                 found = [source.of_clips(each) for each in moved]
                 for_s = 0.3 if on_card else 0.0
                 rate = pairs_per_s(partial(source.of_clips, moved[0]), clips * (frames - 1), for_s)
             except RuntimeError as error:
-                wrong.append(f"{name} at {size} px: {str(error).splitlines()[0]}")
+                wrong.append(f"{name} at {size} px: {said(error)}")
                 continue
             errors = [judged(each, step) for each, step in zip(found, STEPS, strict=True)]
             figures[f"{name}, {size} px"] = {
@@ -167,7 +168,7 @@ def waiting(grid: TokenGrid, field: Tensor) -> str:
     try:
         on_device(MotionGuided(), grid, field)
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        return said(error)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return ""

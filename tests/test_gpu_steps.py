@@ -57,8 +57,8 @@ def test_lucas_kanade_passes_and_what_is_missing_or_fails_is_said(step, monkeypa
     assert all(row["pairs_per_s"] > 0 for row in figures.values())
     assert wrong == [
         "ofa: the optical-flow engine is part of a card, and the device is 'cpu'",
-        "other at 112 px: no such grid on this card",
-        "other at 224 px: no such grid on this card",
+        "other at 112 px: RuntimeError: no such grid on this card",
+        "other at 224 px: RuntimeError: no such grid on this card",
     ]
 
 
