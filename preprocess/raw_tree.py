@@ -37,7 +37,7 @@ IN_ARCHIVES = (
     *("audio_folder", "audio_json", "audioset", "audiovisual_folder", "esc50", "folder", "hmdb51", "image_folder"),
     "image_text_folder",
     *("imagefolder", "k400", "librispeech", "mesh_folder", "microphones", "modelnet40", "points_folder", "pose_folder"),
-    *("shapenet", "shapenet55", "shapenetpart", "ssv2", "ucf101", "vggsound", "video_list"),
+    *("shapenet", "shapenet55", "shapenetpart", "ssv2", "tum_rgbd", "ucf101", "vggsound", "video_list"),
 )
 """The datasets that are also read from archives, which count as unpacked where they lie."""
 

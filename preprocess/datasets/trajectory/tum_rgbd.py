@@ -75,14 +75,17 @@ def _samples(name: str, folder: Path) -> Iterator[Source | Reject]:
     if lacking := [one for one in (DEPTH, POSES) if not (folder / one).is_file()]:
         yield Reject(source=name, stage="missing", reason=f"has no {lacking[0]}")
         return
-    ticks = tum_ticks(folder)
+    ticks = tum_ticks(folder / COLOURS, folder / DEPTH, folder / POSES)
     windows = list(_windows(ticks))
     if not windows:
         reason = f"has no {LEAST_S} s with colours, depth and poses at most {APART_S} s apart"
         yield Reject(source=name, stage="missing", reason=reason)
-    there = {file for one in {path.parent for path in (*ticks.colours, *ticks.depth)} for file in one.glob("*")}
+    there = {
+        file for one in {(folder / name).parent for name in (*ticks.colours, *ticks.depth)} for file in one.glob("*")
+    }
     for number, (first, stop) in enumerate(windows):
-        own, files = f"{name}/{number:03d}", dict.fromkeys((*ticks.colours[first:stop], *ticks.depth[first:stop]))
+        own = f"{name}/{number:03d}"
+        files = [folder / one for one in dict.fromkeys((*ticks.colours[first:stop], *ticks.depth[first:stop]))]
         if absent := [file for file in files if file not in there]:
             reason = f"there is no file {absent[0]}"
             yield Reject(source=own, stage="missing", reason=reason)

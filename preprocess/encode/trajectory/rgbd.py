@@ -46,7 +46,9 @@ _UPRIGHT: Mapping[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RgbdEncoder(Config):
-    """Encodes windows of sequences; a source's `window` counts ticks of its lists (`tum_lists.py`).
+    """Encodes windows of sequences. A source's `path` is the list of poses; its `parts` are the lists of colours and of
+    depth, then the pictures of the window, each once; its `window` counts ticks of the lists (`tum_lists.py`), and its
+    meta["map"] names the sequence.
 
     video: the profile of the colours. lens: fx, fy, cx, cy in pixels, the middle of the first pixel is 0, 0; None: by
     the sequence's name (`LENSES`). depth_per_m: what a depth of one metre is in the pictures. up: the axis of the
@@ -80,7 +82,7 @@ class RgbdEncoder(Config):
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> RgbdEncoder:
         """The same encoder. Raises ValueError if the lens of a sequence is not known."""
-        for sequence in {source.path.parent.name for of in sources.values() for source in of}:
+        for sequence in {source.meta["map"] for of in sources.values() for source in of}:
             self.lens_of(sequence)
         return self
 
@@ -96,21 +98,22 @@ class RgbdEncoder(Config):
 
     def encode(self, source: Source) -> Encoded:
         """Encode a window of a sequence. Raises RejectError for pictures that cannot be used."""
-        folder, (first, stop) = source.path.parent, source.window or (0, 0)
-        ticks = tum_ticks(folder)
+        ticks = tum_ticks(source.parts[0], source.parts[1], source.path)
+        first, stop = source.window or (0, 0)
         colours, depth, path = ticks.colours[first:stop], ticks.depth[first:stop], ticks.path[first:stop]
         if not colours:
             raise RejectError("check", f"has {len(ticks.colours)} moments and none from {first} to {stop}")
+        files = dict(zip(dict.fromkeys((*colours, *depth)), source.parts[2:], strict=True))
         check_frames(len(colours))
         lasts(len(colours) / ticks.fps)
-        fx, fy, cx, cy = self.lens_of(folder.name)
-        frames = [_colours(file) for file in colours]
-        metres = [_depth(file, frame.shape[:2]) / self.depth_per_m for file, frame in zip(depth, frames, strict=True)]
+        fx, fy, cx, cy = self.lens_of(source.meta["map"])
+        frames = [_colours(files[name]) for name in colours]
+        stored = [_depth(files[name], frame.shape[:2]) for name, frame in zip(depth, frames, strict=True)]
         if len(sizes := {frame.shape for frame in frames}) != 1:
             raise RejectError("check", f"has frames of the sizes {sorted(sizes)}, not of one")
         walk = Walk(
             frames=frames,
-            depth=[millimetres(one) for one in metres],
+            depth=[millimetres(one / self.depth_per_m) for one in stored],
             path=upright(path, self.up),
             lens=(fx, fy, cx + 0.5, cy + 0.5),
             fps=ticks.fps,

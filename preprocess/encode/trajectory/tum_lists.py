@@ -35,22 +35,23 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """A sequence on its clock, `fps` ticks a second. colours, depth: a file for each of n ticks. path: float64 (n, 7),
-    poses as in `shards/media/camera_pose.py`, but in the lists' world. stretches: the first tick of each, and n.
+    """A sequence on its clock, `fps` ticks a second. colours, depth: a file for each of n ticks, as the lists name it.
+    path: float64 (n, 7), poses as in `shards/media/camera_pose.py`, but in the lists' world. stretches: the first tick
+    of each, and n.
     """
 
-    colours: list[Path]
-    depth: list[Path]
+    colours: list[str]
+    depth: list[str]
     path: Floats
     stretches: list[int]
     fps: int
 
 
-def tum_ticks(folder: Path) -> Ticks:
+def tum_ticks(colours_list: Path, depth_list: Path, poses_list: Path) -> Ticks:
     """The ticks of a sequence, which may be none. DatasetError for a line of another format."""
-    times, colours = _files(folder, COLOURS)
-    depth_times, depth = _files(folder, DEPTH)
-    pose_times, poses = _poses(folder / POSES)
+    times, colours = _files(colours_list)
+    depth_times, depth = _files(depth_list)
+    pose_times, poses = _poses(poses_list)
     of_depth, of_pose = nearest(times, depth_times), nearest(times, pose_times)
     if not len(times) or not len(depth) or not len(poses):
         return Ticks([], [], np.empty((0, POSE)), [0], FPS)
@@ -89,16 +90,16 @@ def nearest(wanted: Floats, times: Floats) -> Ints:
     return np.where(wanted - times[before] <= times[after] - wanted, before, after).astype(np.int64)
 
 
-def _files(folder: Path, name: str) -> tuple[Floats, list[Path]]:
+def _files(path: Path) -> tuple[Floats, list[str]]:
     """Times and files of a list of pictures, sorted by time."""
     times, files = [], []
-    for number, text in read_lines(folder / name):
+    for number, text in read_lines(path):
         if not text.startswith("#"):
             time, _, file = text.partition(" ")
             if not file.strip():
-                raise DatasetError(f"{folder / name}: line {number} is {text[:80]!r}, not `TIME FILE`")
-            times.append(_numbers([time], folder / name, number, text)[0])
-            files.append(folder / file.strip())
+                raise DatasetError(f"{path}: line {number} is {text[:80]!r}, not `TIME FILE`")
+            times.append(_numbers([time], path, number, text)[0])
+            files.append(file.strip())
     order = np.argsort(times, kind="stable")
     return np.array(times, np.float64)[order], [files[n] for n in order]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from maskstream.pipelines import VideoClip, trajectory_loader
 from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.trajectory.rgbd import LENSES, RgbdEncoder, upright
-from maskstream.preprocess.encode.trajectory.tum_lists import nearest, on_clock, tum_ticks
+from maskstream.preprocess.encode.trajectory.tum_lists import Ticks, nearest, on_clock, tum_ticks
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
@@ -63,6 +64,10 @@ def depth_picture(n: int) -> np.ndarray:
     return depth.astype(np.uint16)
 
 
+def ticks_of(folder: Path) -> Ticks:
+    return tum_ticks(*(folder / name for name in ("rgb.txt", "depth.txt", "groundtruth.txt")))
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tum")
@@ -72,11 +77,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ticks_have_the_nearest_depth_and_pose(root: Path) -> None:
-    ticks = tum_ticks(root / "rgbd_dataset_freiburg1_desk")
+    ticks = ticks_of(root / "rgbd_dataset_freiburg1_desk")
     assert (ticks.fps, ticks.stretches) == (10, [0, 40])
-    times = np.array([float(file.stem) for file in ticks.colours])
+    times = np.array([float(Path(file).stem) for file in ticks.colours])
     assert np.abs(np.diff(times) - 0.1).max() < 0.04
-    offsets = np.array([float(file.stem) for file in ticks.depth]) - times
+    offsets = np.array([float(Path(file).stem) for file in ticks.depth]) - times
     assert (np.abs(offsets) <= 0.02).all()
     assert np.isclose(offsets, 0.007, atol=1e-5).all()
     np.testing.assert_allclose(ticks.path, [pose_at(t) for t in times - START], atol=0.01)
@@ -102,8 +107,8 @@ def test_a_gap_ends_a_sample_and_slower_cameras_keep_their_rate(tmp_path: Path) 
     assert set(sources) == {"freiburg2_a/000", "freiburg2_a/001", "freiburg2_b/000"}
     assert sources["freiburg2_a/001"].window is not None
     first = sources["freiburg2_a/001"].window[0]
-    assert float(tum_ticks(root / "freiburg2_a").colours[first].stem) - START > 5.1
-    assert tum_ticks(root / "freiburg2_b").fps == 5
+    assert float(Path(ticks_of(root / "freiburg2_a").colours[first]).stem) - START > 5.1
+    assert ticks_of(root / "freiburg2_b").fps == 5
 
 
 def test_walks_become_shards_split_by_sequence(root: Path, tmp_path: Path) -> None:
@@ -128,6 +133,17 @@ def test_walks_become_shards_split_by_sequence(root: Path, tmp_path: Path) -> No
     assert 0 <= pixels.min() < pixels.max() < 2 * WIDTH * HEIGHT
 
 
+def test_sequences_in_archives_count_as_unpacked(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for folder in root.iterdir():
+        with tarfile.open(tmp_path / f"raw/{folder.name}.tar", "w") as tar:
+            tar.add(folder, folder.name)
+    make_shards("tum-rgbd", tmp_path / "raw", tmp_path / "packed", workers=0, splits=["val"])
+    make_shards("tum-rgbd", root, tmp_path / "open", workers=0, splits=["val"])
+    packed, whole = (next((tmp_path / name / "val").glob("*.tar")).read_bytes() for name in ("packed", "open"))
+    assert packed == whole
+
+
 def test_lens_depth_and_world_are_those_of_the_lists(root: Path) -> None:
     dataset = DATASETS["tum-rgbd"](root)
     (source,) = next(of for of in dataset.splits.values() if "freiburg3" in of[0].id)
@@ -140,7 +156,7 @@ def test_lens_depth_and_world_are_those_of_the_lists(root: Path) -> None:
         cx + 0.5,
         cy + 0.5,
     ]
-    np.testing.assert_allclose(read_npy(camera.data), tum_ticks(source.path.parent).path)
+    np.testing.assert_allclose(read_npy(camera.data), ticks_of(source.path.parent).path)
     assert made.meta["depth_unknown"] == pytest.approx(4 / (WIDTH * HEIGHT), abs=1e-6)
     other = RgbdEncoder(lens=(50.0, 51.0, 31.5, 23.5), up="-y").encode(source)
     assert other.members["camera.npy"].facts["centre_x"] == 32
@@ -167,7 +183,8 @@ def test_pictures_that_do_not_fit_are_rejected(root: Path, tmp_path: Path, name:
     raw = tmp_path / "raw"
     shutil.copytree(root / "rgbd_dataset_freiburg1_desk", raw / "freiburg1_a")
     ((source,),) = DATASETS["tum-rgbd"](raw).splits.values()
-    cv2.imwrite(str(tum_ticks(source.path.parent).depth[7] if folder == "depth" else source.parts[9]), pixels)
+    depth = source.path.parent / ticks_of(source.path.parent).depth[7]
+    cv2.imwrite(str(depth if folder == "depth" else source.parts[9]), pixels)
     with pytest.raises(RejectError, match=why):
         RgbdEncoder().encode(source)
 
