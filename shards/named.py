@@ -48,8 +48,8 @@ def imported(name: str, what: str) -> Any:
 
 
 def nearest(name: str, legal: list[str]) -> str:
-    """`, did you mean 'x'?` with the most similar legal name; "" if none is similar."""
-    close = get_close_matches(name, legal, n=1)
+    """`, did you mean 'x'?` with the most similar legal name, or one that begins so; "" if there is none."""
+    close = get_close_matches(name, legal, n=1) or [one for one in legal if name and one.startswith(name)]
     return f", did you mean {close[0]!r}?" if close else ""
 
 

@@ -38,3 +38,21 @@ def test_versions_are_made_by_commands(
     assert run(monkeypatch, "merge", out, one, third, "--json") == 0
     assert json.loads(capsys.readouterr().out)["version"] == 2
     assert Manifest.load(out).removed.tolist() == [1, 2, 3, 6]
+
+
+def test_a_file_of_keys_that_cannot_be_read_and_a_split_that_is_given_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = written(tmp_path / "a", 0)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    for command, option, name, why in (
+        ("remove", "--keys", "none", "No such file or directory"),
+        ("erase", "--from", "bytes", "it is no UTF-8 text"),
+    ):
+        assert run(monkeypatch, command, split, option, tmp_path / name) == 2
+        said = capsys.readouterr().err
+        assert f"{option} {tmp_path / name} cannot be read ({why}); give a text file with the key of a sample" in said
+    for command in (("append", split, split), ("merge", tmp_path / "all", split, split)):
+        assert run(monkeypatch, *command) == 1
+        assert f"{split} is given twice; give each split once" in capsys.readouterr().err
+    assert Manifest.load(split).version == 1

@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from .key_file import keys_in
 from .terminal import Data, Json, console, errors
 
 
 def erase(
     data: Data,
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEYS...", help="The keys of samples.")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of samples.")] = None,
     from_: Annotated[
         Path | None,
         typer.Option("--from", help="A text file with the key of a sample in each line.", show_default=False),
@@ -29,8 +30,7 @@ def erase(
     from ..pages.figures.words import plural
     from ..preprocess.versions import erase as erased_from
 
-    lines = from_.read_text(encoding="utf-8").splitlines() if from_ else []
-    wanted = [*(keys or []), *(line.strip() for line in lines if line.strip())]
+    wanted = [*(keys or []), *(keys_in(from_, "--from") if from_ else [])]
     if not wanted:
         raise typer.BadParameter("give at least one key", param_hint="KEYS... or --from")
     result = erased_from(data, wanted)

@@ -14,7 +14,7 @@ from .terminal import Json, console
 
 def merge(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The folder of the merged split, or a URL.")],
-    splits: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="Two or more finished splits.")],
+    splits: Annotated[list[str], typer.Argument(metavar="SPLIT", help="Two or more finished splits.")],
     as_json: Json = False,
 ) -> None:
     """Merge splits into one that refers to their shards where they are; no tar is copied."""

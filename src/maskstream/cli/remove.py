@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from .key_file import keys_in
 from .terminal import Data, Json, console
 
 
@@ -22,8 +23,7 @@ def remove(
     from ..pages.figures.words import plural
     from ..preprocess.versions import remove as removed_from
 
-    lines = keys.read_text(encoding="utf-8").splitlines()
-    result = removed_from(data, [line.strip() for line in lines if line.strip()])
+    result = removed_from(data, keys_in(keys, "--keys"))
     if as_json:
         print(json.dumps(asdict(result)))
         return
