@@ -62,7 +62,7 @@ class Step:
 
 STEPS = (
     Step("probe", 15, 60, "driver, libraries, all graphs"),
-    Step("proofs", 60, 900, "the tests that need no card"),
+    Step("proofs", 90, 900, "the tests that need no card"),
     Step("tests", 50, 0, "the tests that need a card"),
     Step("pixels", 70, 240, "every format against the CPU, and who decoded it"),
     Step("cache", 40, 0, "decoders are found again for any size"),
