@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,15 +64,16 @@ def _of_array(path: Path) -> npt.NDArray[np.float64]:
 
 
 def _of_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
-    found: dict[str, float] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                found[row["key"]] = float(row["weight"])
+            rows = [(row["key"], float(row["weight"])) for row in csv.DictReader(file)]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(
             f"weights={str(path)!r} is no csv file with the columns key and weight ({type(error).__name__}: {error})"
         ) from error
+    found = dict(rows)
+    if twice := [key for key, lines in Counter(key for key, _ in rows).items() if lines > 1][:1]:
+        raise ValueError(f"weights={str(path)!r} has the key {twice[0]!r} in several lines; leave one of them")
     keys = manifest.keys(range(len(manifest)))
     if unknown := sorted(found.keys() - {*keys})[:1]:
         raise ValueError(f"weights={str(path)!r} has the key {unknown[0]!r}, which the split does not; take it out")

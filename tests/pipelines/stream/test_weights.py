@@ -141,3 +141,6 @@ def test_weights_that_do_not_fit(split, tmp_path):
     (tmp_path / "w.csv").write_text("key,weight\nnone,1\n")
     with pytest.raises(ValueError, match="has the key 'none', which the split does not"):
         loader_of(split, weights=tmp_path / "w.csv")
+    (tmp_path / "w.csv").write_text("key,weight\nclip1,1\nclip2,1\nclip1,3\n")
+    with pytest.raises(ValueError, match="has the key 'clip1' in several lines; leave one of them"):
+        loader_of(split, weights=tmp_path / "w.csv")
