@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pages.flow import flow_page
+from maskstream.pages.preview import flow_link
 from maskstream.pipelines import VideoClip, VideoData
 from maskstream.pipelines.flow import Codec, Dis, Raft
 from maskstream.pipelines.flow.confidence import confidence
@@ -34,6 +35,8 @@ def test_sources_that_are_named_and_what_is_refused(split, tmp_path):
     text = flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], samples=1).read_text()
     assert "flow-dis" in text
     assert "flow-codec" not in text
+    assert '<a href="flow.html">flow.html</a>' in str(flow_link(tmp_path / "flow.html", split))
+    assert flow_link(tmp_path / "flow.html", tmp_path) == flow_link(tmp_path / "none.html", split) == {}
     torchvision = pytest.importorskip("torchvision.models.optical_flow")
     torch.manual_seed(0)
     save_file(torchvision.raft_small(weights=None, progress=False).state_dict(), tmp_path / "raft.safetensors")

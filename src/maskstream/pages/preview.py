@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from ..modality import Modality
 from ..pipelines.masks import Mask, Padded
 from ..pipelines.modalities.data import DataConfig
@@ -58,6 +60,7 @@ def preview(
         **({"views of a sample": str(views)} if views > 1 else {}),
         "seed": str(seed),
         **{_NAMES.get(name, name): repr(mask) if mask else "none" for name, mask in masks.items()},
+        **flow_link(Path(out).with_name("flow.html"), location),
     }
     text = preview_page(
         modality.figures(data, location),
@@ -72,6 +75,13 @@ def preview(
         views=views,
     )
     return write_page(text, out)
+
+
+def flow_link(page: Path, location: str | Path) -> dict[str, str]:
+    """A link to the page of flow of the same split (`maskstream flow`), if it lies beside the preview."""
+    if not page.is_file() or str(escape(location)) not in page.read_text(encoding="utf-8", errors="replace"):
+        return {}
+    return {"sources of flow": Markup('<a href="{}">{}</a>').format(page.name, page.name)}
 
 
 def preview_page(
