@@ -42,10 +42,10 @@ EDGES = "harmonic interpolation continues the pixels at the edges of hidden toke
 WHY = {
     "dmae-tiny": f"{EDGES}, which 600 steps do not teach a student 96 wide; it is 30% better than the mean of the "
     "visible pixels",
-    "mgmae-tiny": f"{EDGES}; it is 15% better than interpolation of the tokens' colours",
+    "mgmae-tiny": f"{EDGES}; it is 20% better than interpolation of the tokens' colours",
     "mpm-tiny": "its steps are few (it had 142 mm after 500), and it learns two other tasks with them",
-    "siammae-tiny": "half a second after the first frame much is still where it was; on the clips of `train`, where a "
-    "copy has 0.63, the loss still fell fast (0.75 at step 200, 0.59 at the end)",
+    "siammae-tiny": "0.8 s after the first frame much is still where it was, and 600 steps do not teach the decoder to "
+    "copy it; with frames 0.4 s apart it was worse by 23%",
     "videomae-tiny": f"{EDGES}; after 800 steps it is 5% better than interpolation of the tokens' colours",
     "videomae2-tiny": f"{EDGES}; after 800 steps it is 6% better than interpolation of the tokens' colours",
 }
