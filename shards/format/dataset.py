@@ -73,6 +73,7 @@ def finish_split(
     rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
     if output.is_locked:
         output.remove([DATASET_JSON])
+        output.remove_leftovers(VERSIONS)
     standing = _standing(output)
 
     def publish(name: str, data: bytes) -> None:

@@ -91,6 +91,8 @@ def test_killed_anywhere(raw, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     (tmp_path / "out/train/.folder-000003.tar.00000000.tmp").write_bytes(b"half a shard")
+    (tmp_path / "out/train/versions").mkdir(exist_ok=True)
+    (tmp_path / "out/train/versions/.1.json.00000000.tmp").write_bytes(b"half a description")
     report = run(raw, tmp_path / "out", profile=PROFILES["train"])
     assert {split.state for split in report.splits.values()} <= {"continued", "written", "already finished"}
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

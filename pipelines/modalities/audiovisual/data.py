@@ -81,8 +81,9 @@ class AudioVisualData(DataConfig[AudioVisualBatch]):
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
+        flow = flow_named(self.flow)
         check_settings(self, self.views)
-        if isinstance(flow_named(self.flow), BatchFlow):
+        if isinstance(flow, BatchFlow):
             raise ValueError(
                 f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; give 'codec', 'dis' or a "
                 "SampleFlow"

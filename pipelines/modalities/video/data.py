@@ -75,8 +75,8 @@ class VideoData(DataConfig[VideoBatch]):
     decoders: str | None = field(default=None, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        check_settings(self, self.views)
         flow_named(self.flow)
+        check_settings(self, self.views)
         if self.backend == "dali" and self.colour is not None:
             raise ValueError("colour jitter is made on the CPU, and backend='dali' is not; leave colour or backend out")
         if self.output not in get_args(Output):
