@@ -44,7 +44,7 @@ def check(url: str, folder: Path) -> None:
     kind = MODALITIES["video"]
     batches = []
     for location in (url, folder):
-        with closing(kind.loader(location, seed=5, batch_size=5, device="cpu", workers=location is url)) as loader:
+        with closing(kind.loader(location, seed=5, batch_size=5, device="cpu", workers=int(location is url))) as loader:
             batches.append([kind.rows(batch) for batch in loader])
     assert batches[0] == batches[1]
     assert verify(url) == verify(folder)
