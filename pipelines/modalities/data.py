@@ -51,7 +51,7 @@ class DataConfig(Config, ABC, Generic[BatchT]):
             legal = [*sorted(own), *Options.__annotations__]
             raise TypeError(
                 f"{unknown[0]!r} is no setting of a loader of {cls.modality}"
-                f"{_of_pytorch(unknown[0]) or nearest(unknown[0], legal)}; legal are {', '.join(legal)}"
+                f"{_OF_PYTORCH.get(unknown[0]) or nearest(unknown[0], legal)}; legal are {', '.join(legal)}"
             )
         for name, value in options.items():
             check_type(f"{name}=", value, _option_hints()[name])
@@ -73,11 +73,6 @@ def _option_hints() -> dict[str, Any]:
     return get_type_hints(Options)
 
 
-def _of_pytorch(name: str) -> str:
-    """What an argument of PyTorch's DataLoader is here; "" for another name."""
-    return _OF_PYTORCH.get(name, "")
-
-
 _OF_PYTORCH = {
     "num_workers": ": it is workers= here",
     "prefetch_factor": ": it is prefetch= here",
@@ -88,3 +83,4 @@ _OF_PYTORCH = {
     "sampler": ": weights= says how often samples come",
     "collate_fn": ": as_dataset(convert) changes batches",
 }
+"""What arguments of PyTorch's DataLoader are here."""
