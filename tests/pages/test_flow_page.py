@@ -7,8 +7,9 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from maskstream.cli import app
+from maskstream.modalities import MODALITIES
 from maskstream.pages.flow import flow_page
-from maskstream.pages.preview import flow_link
+from maskstream.pages.preview import flow_link, preview
 from maskstream.pipelines import VideoClip, VideoData
 from maskstream.pipelines.flow import Codec, Dis, Raft
 from maskstream.pipelines.flow.confidence import confidence
@@ -29,14 +30,15 @@ def test_the_page_has_every_source_that_can_serve(split, tmp_path):
     assert "RAFT has no weights" in page.text
     assert page.text.count("Cells with a vector") == 6
     assert page.text.count("Scene cuts") == 6
+    shown = preview(MODALITIES["video"], split, DATA, out=tmp_path / "preview.html", samples=1)
+    assert '<a href="flow.html">flow.html</a>' in shown.read_text()
+    assert flow_link(tmp_path / "flow.html", tmp_path / "other") == flow_link(tmp_path / "none.html", split) == {}
 
 
 def test_sources_that_are_named_and_what_is_refused(split, tmp_path):
     text = flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], samples=1).read_text()
     assert "flow-dis" in text
     assert "flow-codec" not in text
-    assert '<a href="flow.html">flow.html</a>' in str(flow_link(tmp_path / "flow.html", split))
-    assert flow_link(tmp_path / "flow.html", tmp_path) == flow_link(tmp_path / "none.html", split) == {}
     torchvision = pytest.importorskip("torchvision.models.optical_flow")
     torch.manual_seed(0)
     save_file(torchvision.raft_small(weights=None, progress=False).state_dict(), tmp_path / "raft.safetensors")

@@ -44,6 +44,7 @@ def page(
     lede: str,
     facts: Mapping[str, str],
     sections: Sequence[Section],
+    links: Mapping[str, str] | None = None,
     by_section: bool = False,
     curves: Any = None,
     loss: str = "",
@@ -51,6 +52,7 @@ def page(
 ) -> str:
     """One self-contained HTML file of sections of cards.
 
+    links: files beside the page, by what they show; they stand behind the facts.
     by_section: the links under the title lead to the sections; otherwise they lead to the cards of the first section
     that is shown whole. curves: the charts of a run. loss: the definition of its loss. baseline: the trivial predictor.
     """
@@ -62,6 +64,7 @@ def page(
         title=title,
         lede=lede,
         facts=facts,
+        links=links or {},
         sections=sections,
         by_section=by_section,
         contents=whole[0].cards if whole and curves is None else (),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup, escape
 
 from ..modality import Modality
 from ..pipelines.masks import Mask, Padded
@@ -60,7 +59,6 @@ def preview(
         **({"views of a sample": str(views)} if views > 1 else {}),
         "seed": str(seed),
         **{_NAMES.get(name, name): repr(mask) if mask else "none" for name, mask in masks.items()},
-        **flow_link(Path(out).with_name("flow.html"), location),
     }
     text = preview_page(
         modality.figures(data, location),
@@ -72,16 +70,17 @@ def preview(
             "profile": str(manifest.info["profile"]),
         },
         facts=facts,
+        links=flow_link(Path(out).with_name("flow.html"), location),
         views=views,
     )
     return write_page(text, out)
 
 
 def flow_link(page: Path, location: str | Path) -> dict[str, str]:
-    """A link to the page of flow of the same split (`maskstream flow`), if it lies beside the preview."""
-    if not page.is_file() or str(escape(location)) not in page.read_text(encoding="utf-8", errors="replace"):
+    """The page of flow of the same split (`maskstream flow`) by what it shows, if it lies beside the preview."""
+    if not page.is_file() or str(location) not in unescape(page.read_text(encoding="utf-8", errors="replace")):
         return {}
-    return {"sources of flow": Markup('<a href="{}">{}</a>').format(page.name, page.name)}
+    return {"every source of flow": page.name}
 
 
 def preview_page(
@@ -91,12 +90,13 @@ def preview_page(
     title: str,
     facts: Mapping[str, str],
     before: Mapping[str, str] | None = None,
+    links: Mapping[str, str] | None = None,
     views: int = 1,
 ) -> str:
     """One HTML file, complete in itself, with a card of every row of `batch`; views of a sample follow each other.
 
-    Under the title stand the facts `before`, those of the figures, and `facts`. The file refers to nothing outside
-    itself: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
+    Under the title stand the facts `before`, those of the figures, `facts`, and `links` to files beside it. It loads
+    nothing from outside: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
     """
     cards = [figures.sample(batch, row) for row in range(len(batch))]
     if views > 1:
@@ -108,6 +108,7 @@ def preview_page(
         title=title,
         lede=lede,
         facts={**(before or {}), **shown, **facts},
+        links=links or {},
         sections=(Section(cards=tuple(cards)),),
     )
 
