@@ -12,6 +12,7 @@ from .hmdb51 import hmdb51
 from .k400 import k400
 from .lerobot import lerobot
 from .metaworld import metaworld
+from .moving_fashion_mnist import moving_fashion_mnist
 from .rawframes import rawframes
 from .sample import sample
 from .ssv2 import ssv2
@@ -34,6 +35,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "fluent-emoji": fluent_emoji,
     "lerobot": lerobot,
     "metaworld": metaworld,
+    "moving-fashion-mnist": moving_fashion_mnist,
     "wesnoth-units": wesnoth_units,
     "video-list": video_list,
     "rawframes": rawframes,

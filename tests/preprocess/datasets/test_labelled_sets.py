@@ -10,6 +10,7 @@ import struct
 import tarfile
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import av
@@ -106,6 +107,20 @@ def test_a_damaged_file_of_fashion_mnist_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte\.gz cannot be unpacked"):
         fashion_mnist(tmp_path)
     assert not list((tmp_path / "unpacked").iterdir())
+
+
+def test_clips_of_moving_fashion_mnist_have_the_images_of_their_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("maskstream.preprocess.datasets.video.moving_fashion_mnist")
+    monkeypatch.setattr(module, "CLIPS", {"train": 11, "val": 2})
+    write_mnist(tmp_path / "dataset-fashion-mnist", {"train": 12, "t10k": 3})
+    dataset = DATASETS["moving-fashion-mnist"](tmp_path)
+    assert counts(dataset) == {"train": 11, "val": 2}
+    assert [source.label for source in dataset.splits["train"]] == [*range(10), 0]
+    assert {source.path.name for source in dataset.splits["val"]} == {"t10k-images-idx3-ubyte"}
+    assert dataset.modality == "video"
+    assert set(dataset.encoder.encode(dataset.splits["val"][1]).members) == {"mp4"}
 
 
 # --- wesnoth
@@ -321,6 +336,7 @@ def test_sounds_are_labelled_by_prefix_and_numbered_ones_are_in_one_split(tmp_pa
 
 REAL = {
     "fashion-mnist": (70_000, 10),
+    "moving-fashion-mnist": (3_000, 10),
     "wesnoth-terrain": (1_800, 13),
     "wesnoth-units": (400, 5),
     "openclipart": (2_000, 16),

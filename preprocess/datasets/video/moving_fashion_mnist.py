@@ -1,0 +1,26 @@
+"""Moving Fashion-MNIST: clips of a garment that moves and bounces, drawn while the shards are written.
+
+They are made as Moving MNIST is, of the images that the dataset `fashion-mnist` downloads (31 MB, MIT): 20 frames of
+64 x 64 pixels, ten a second, with one garment of 28 x 28 on a ground of smooth colours (`MovingPictureEncoder`). The
+label is the garment. `train` has images of the publisher's training set only, `val` of the test set only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ...encode.video.moving_picture import MovingPictureEncoder
+from ..dataset import Dataset
+from ..image.fashion_mnist import fashion_mnist
+
+NAME = "moving-fashion-mnist"
+CLIPS = {"train": 2000, "val": 1000}
+"""The number of clips of each split, one of each of the first images."""
+
+
+def moving_fashion_mnist(root: Path) -> Dataset:
+    """The splits, of images downloaded into `root`. Raises DatasetError if the download fails."""
+    still = fashion_mnist(root)
+    splits = {split: sources[: CLIPS[split]] for split, sources in still.splits.items()}
+    return replace(still, name=NAME, splits=splits, encoder=MovingPictureEncoder())
