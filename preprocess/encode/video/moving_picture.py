@@ -1,9 +1,9 @@
 """The encoder of clips of a picture that moves, drawn from pictures in IDX files, in the manner of Moving MNIST.
 
-A picture keeps its velocity and bounces at the edges. Start, direction and speed are drawn uniformly, as in N.
-Srivastava et al., Unsupervised Learning of Video Representations using LSTMs, ICML 2015, section 4 and appendix. Unlike
-there, a clip has one picture, and a ground whose colours differ from corner to corner, so that the mean colour of a
-clip says little of its picture.
+A picture keeps its velocity and bounces at the edges. Start, direction and speed are drawn uniformly, as for the digits
+of N. Srivastava et al., Unsupervised Learning of Video Representations using LSTMs, ICML 2015. Unlike there, a clip has
+one picture, and a ground whose colours differ from corner to corner, so that the mean colour of a clip says little of
+its picture.
 """
 
 from __future__ import annotations
