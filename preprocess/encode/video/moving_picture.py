@@ -101,11 +101,12 @@ class MovingPictureEncoder(Config):
 
 def bounced(free: npt.NDArray[np.float64], room: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Places (..., 2) of a motion without edges, as mirrored at the edges of 0 to `room` (2,)."""
-    return room - np.abs(room - free % (2 * room))
+    far = room.astype(np.float64)
+    return far - np.abs(far - free % (2 * far))
 
 
 def smooth_ground(corners: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
     """Colours (side, side, 3) between those of the corners (2, 2, 3), by linear interpolation."""
     far = np.linspace(0, 1, side)
     share = np.stack((1 - far, far), axis=1)
-    return np.einsum("yi,xj,ijc->yxc", share, share, corners)
+    return np.asarray(np.einsum("yi,xj,ijc->yxc", share, share, corners))
