@@ -50,7 +50,7 @@ $(VENV)/.done: pyproject.toml $(VENV)/.pip
 
 $(VENV)/.dev: $(VENV)/.done
 	@echo "installing what the tests and checks need"
-	@$(PIP) install -q --group dev -e '.[archives,audio,meshes,metaworld,points,walks]' && touch $@
+	@$(PIP) install -q --group dev -e '.[archives,audio,meshes,metaworld,notes,points,walks]' && touch $@
 
 $(VENV)/.services: $(VENV)/.dev tests/services/install.sh
 	@echo "installing the servers of the tests"

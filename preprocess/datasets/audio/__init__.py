@@ -10,6 +10,7 @@ from .audio_folder import audio_folder
 from .audio_json import audio_json
 from .audioset import audioset
 from .esc50 import esc50
+from .gm_notes import gm_notes
 from .librispeech import librispeech
 from .microphones import microphones
 from .sample_audio import sample_audio
@@ -23,6 +24,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "esc50-3": partial(esc50, fold=3),
     "esc50-4": partial(esc50, fold=4),
     "esc50-5": partial(esc50, fold=5),
+    "gm-notes": gm_notes,
     "librispeech": librispeech,
     "microphones": microphones,
     "sonic-pi": sonic_pi,

@@ -50,7 +50,7 @@ SAMPLES = {
 FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide", "linux-doc", "openclipart"}
 FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
 FETCHED |= {"scenes-counting", "scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge"}
-FETCHED |= {"0ad", "lugaru", "metaworld", "miniworld-walks", "moving-fashion-mnist", "pybullet-motions"}
+FETCHED |= {"0ad", "gm-notes", "lugaru", "metaworld", "miniworld-walks", "moving-fashion-mnist", "pybullet-motions"}
 FETCHED |= {"tuxpaint-stamps", "vizdoom-walks"}
 COMPUTED = {"cylinder-flow"}
 

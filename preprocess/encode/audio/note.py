@@ -1,0 +1,109 @@
+"""Renders single notes of the programs of General MIDI from a SoundFont, with the package midirenderer (MIT).
+
+Source: MIDI Manufacturers Association, General MIDI System Level 1, 1991: the programs; Standard MIDI Files 1.0, 1996:
+the file. The synthesiser is RustySynth: it plays the recordings of a SoundFont 2 file, and nothing in it is random.
+"""
+
+from __future__ import annotations
+
+import io
+import wave
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from ....shards.errors import DatasetError
+from ..reject import RejectError
+from .sound import Sound
+
+VERSION = "0.1.3"
+"""The version of the package, which decides what is rendered."""
+INSTALL = "notes are rendered with the package midirenderer {}, {} is installed: pip install 'maskstream[notes]'"
+RATE = 48_000
+"""The rate of the synthesiser in Hz."""
+_TICKS_PER_QUARTER, _QUARTER_US = 500, 500_000
+"""So that a tick is a millisecond."""
+_VOLUME, _REVERB, _CHORUS = 7, 91, 93
+"""The numbers of controllers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """A note of a program (0 to 127, where 0 is a piano), at a pitch (0 to 127; 60 is the middle C) and a velocity (1 to
+    127). It is held for `held_ms`, and sounds on for `release_ms`. Raises ValueError for other numbers.
+    """
+
+    program: int
+    pitch: int
+    velocity: int
+    held_ms: int = 1000
+    release_ms: int = 500
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.program <= 127 and 0 <= self.pitch <= 127 and 1 <= self.velocity <= 127):
+            raise ValueError(
+                "program and pitch must be 0 to 127 and velocity 1 to 127, got "
+                f"{self.program}, {self.pitch}, {self.velocity}"
+            )
+        if self.held_ms < 1 or self.release_ms < 0:
+            raise ValueError(
+                f"held_ms must be at least 1 and release_ms at least 0, got {self.held_ms}, {self.release_ms}"
+            )
+
+
+def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
+    """The note without reverberation and chorus: float32 (n, 1), the mean of both channels.
+
+    Raises DatasetError if midirenderer is not installed in its `VERSION`, RejectError for a file that is no SoundFont 2.
+    """
+    require_renderer()
+    import midirenderer
+
+    try:
+        data = midirenderer.render_wave_from(soundfont.read_bytes(), midi_file(note))
+    except RuntimeError as error:
+        raise RejectError("decode", f"{soundfont.name} cannot be played ({error})") from error
+    with wave.open(io.BytesIO(data)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels())
+        rate = file.getframerate()
+    mono: npt.NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32) / 32768
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate)
+    return Sound(samples=mono[:, None], bits=0, sample_rate=sample_rate, codec="midi", container="sf2")
+
+
+def require_renderer() -> None:
+    """Raise DatasetError if midirenderer is not installed in its `VERSION`."""
+    try:
+        found = version("midirenderer")
+    except PackageNotFoundError:
+        found = "none"
+    if found != VERSION:
+        raise DatasetError(INSTALL.format(VERSION, found))
+
+
+def midi_file(note: Note) -> bytes:
+    """A Standard MIDI File of format 0 that plays the note, at full volume, and ends after its release."""
+    events = [
+        (0, b"\xff\x51\x03" + _QUARTER_US.to_bytes(3, "big")),
+        *((0, bytes((0xB0, controller, value))) for controller, value in ((_VOLUME, 127), (_REVERB, 0), (_CHORUS, 0))),
+        (0, bytes((0xC0, note.program))),
+        (0, bytes((0x90, note.pitch, note.velocity))),
+        (note.held_ms, bytes((0x80, note.pitch, 0))),
+        (note.release_ms, b"\xff\x2f\x00"),
+    ]
+    track = b"".join(_delay(ticks) + event for ticks, event in events)
+    header = b"".join(number.to_bytes(2, "big") for number in (0, 1, _TICKS_PER_QUARTER))
+    return b"".join(kind + len(data).to_bytes(4, "big") + data for kind, data in ((b"MThd", header), (b"MTrk", track)))
+
+
+def _delay(ticks: int) -> bytes:
+    """The ticks before an event: seven bits a byte, of which all but the last have the highest bit."""
+    found = [ticks & 0x7F]
+    while ticks := ticks >> 7:
+        found.append(ticks & 0x7F | 0x80)
+    return bytes(reversed(found))
