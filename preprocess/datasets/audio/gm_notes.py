@@ -60,7 +60,7 @@ HELD_OUT = 0.25
 
 
 def gm_notes(root: Path) -> Dataset:
-    """2,900 notes of 58 programs for train and 1,100 of 22 for val. The SoundFont is downloaded into `root`.
+    """3,000 notes of 60 programs for train and 1,000 of 20 for val. The SoundFont is downloaded into `root`.
 
     Raises DatasetError if the download fails or midirenderer is not installed.
     """

@@ -341,6 +341,7 @@ REAL = {
     "wesnoth-units": (400, 5),
     "openclipart": (2_000, 16),
     "sonic-pi": (150, 14),
+    "gm-notes": (4_000, 10),
     "emoji": (7_500, 9),
     "fluent-emoji": (400, 7),
 }
