@@ -33,8 +33,9 @@ _VOLUME, _REVERB, _CHORUS = 7, 91, 93
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """A note of a program (0 to 127, where 0 is a piano), at a pitch (0 to 127; 60 is the middle C) and a velocity (1 to
-    127). It is held for `held_ms`, and sounds on for `release_ms`. Raises ValueError for other numbers.
+    """A note of a program (0 to 127; 0 is a piano), at a pitch (0 to 127; 60 is the middle C) and a velocity (1 to 127).
+
+    It is held for `held_ms`, and sounds on for `release_ms`. Raises ValueError for other numbers.
     """
 
     program: int
@@ -58,7 +59,8 @@ class Note:
 def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
     """The note without reverberation and chorus: float32 (n, 1), the mean of both channels.
 
-    Raises DatasetError if midirenderer is not installed in its `VERSION`, RejectError for a file that is no SoundFont 2.
+    Raises DatasetError if midirenderer is not installed in its `VERSION`, RejectError for a file that
+    is no SoundFont 2.
     """
     require_renderer()
     import midirenderer

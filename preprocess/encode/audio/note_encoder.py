@@ -33,7 +33,7 @@ class NoteEncoder(Config):
         return "flac"
 
     def encode(self, source: Source) -> Encoded:
-        """Render and encode the note. Raises RejectError for one that is silent, and for a file that is no SoundFont."""
+        """Render and encode the note. Raises RejectError if it is silent, or the file is no SoundFont."""
         sound = rendered(Note(**source.meta["note"]), source.path, self.sample_rate)
         check_sound(sound)
         return encoded_sound(sound, self.level)
