@@ -33,7 +33,7 @@ _VOLUME, _REVERB, _CHORUS = 7, 91, 93
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """A note of a program (0 to 127; 0 is a piano), at a pitch (0 to 127; 60 is the middle C) and a velocity (1 to 127).
+    """A note of a program (0 to 127), at a pitch (0 to 127; 60 is the middle C) and a velocity (1 to 127).
 
     It is held for `held_ms`, and sounds on for `release_ms`. Raises ValueError for other numbers.
     """
