@@ -25,6 +25,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "esc50-4": partial(esc50, fold=4),
     "esc50-5": partial(esc50, fold=5),
     "gm-notes": gm_notes,
+    "gm-notes-pitch": partial(gm_notes, pitch=True),
     "librispeech": librispeech,
     "microphones": microphones,
     "sonic-pi": sonic_pi,

@@ -1,18 +1,20 @@
 """Notes of 80 instruments, rendered while the shards are written: the programs 0 to 79 of General MIDI.
 
-The label is the family: ten, of eight programs each. No instrument is in both splits, nor any recording that two
-instruments share, so a model meets the validation instruments for the first time, as in NSynth (Engel et al., Neural
-Audio Synthesis of Musical Notes with WaveNet Autoencoders, ICML 2017, section 3.2). A note is held for 1 s of 1.5 s, at
-16 kHz, at one of NSynth's five velocities.
+The label is the family, ten of eight programs each, or the pitch. No instrument is in both splits, nor any recording
+that two instruments share, so a model meets the validation instruments for the first time. A note is held for 1 s of
+1.5 s, at 16 kHz, at one of NSynth's five velocities.
 
 The SoundFont is downloaded as Debian's timgm6mb-soundfont (5.4 MB, GPL-2). A copy of the file may be put at
 ROOT/timgm6mb-soundfont/TimGM6mb.sf2. Rendering needs `pip install 'maskstream[notes]'`.
+
+The manner is that of NSynth (Engel et al., Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders, ICML
+2017, section 3), whose pitches HEAR asks for (Turian et al., HEAR: Holistic Evaluation of Audio Representations, 2022).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import xxhash
@@ -59,8 +61,9 @@ NOTES = 50
 HELD_OUT = 0.25
 
 
-def gm_notes(root: Path) -> Dataset:
-    """3,000 notes of 60 programs for train and 1,000 of 20 for val. The SoundFont is downloaded into `root`.
+def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
+    """3,000 notes of 60 programs for train and 1,000 of 20 for val. The SoundFont is downloaded into `root`. With
+    `pitch`, the labels are the 69 pitches instead of the families.
 
     Raises DatasetError if the download fails or midirenderer is not installed.
     """
@@ -73,7 +76,14 @@ def gm_notes(root: Path) -> Dataset:
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for label, program in programs:
         splits["val" if group_of(program) in val else "train"] += _sources(label, program, path)
-    return Dataset(name=NAME, label_names=tuple(FAMILIES), splits=splits, encoder=NoteEncoder())
+    if not pitch:
+        return Dataset(name=NAME, label_names=tuple(FAMILIES), splits=splits, encoder=NoteEncoder())
+    pitches = range(min(low for low, _ in FAMILIES.values()), max(high for _, high in FAMILIES.values()) + 1)
+    splits = {
+        split: [replace(source, label=pitches.index(source.meta["note"]["pitch"])) for source in sources]
+        for split, sources in splits.items()
+    }
+    return Dataset(name=f"{NAME}-pitch", label_names=tuple(map(str, pitches)), splits=splits, encoder=NoteEncoder())
 
 
 def programs_of(label: int) -> range:

@@ -51,7 +51,7 @@ FETCHED = {"sample", "emoji", "fashion-mnist", "fluent-emoji", "foldoc", "gcide"
 FETCHED |= {"shakespeare", "sonic-pi", "spam-assassin", "vader", "wesnoth-terrain", "wesnoth-units"} | SAMPLES
 FETCHED |= {"scenes-counting", "scenes-referring", "easy-vqa", "easy-vqa-captions", "stamps-knowledge"}
 FETCHED |= {"0ad", "gm-notes", "lugaru", "metaworld", "miniworld-walks", "moving-fashion-mnist", "pybullet-motions"}
-FETCHED |= {"tuxpaint-stamps", "vizdoom-walks"}
+FETCHED |= {"gm-notes-pitch", "tuxpaint-stamps", "vizdoom-walks"}
 COMPUTED = {"cylinder-flow"}
 
 

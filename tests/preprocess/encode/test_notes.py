@@ -133,9 +133,14 @@ def test_a_silent_note_and_a_file_that_is_no_soundfont_are_rejects(sine: Path, t
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    root = tmp_path_factory.mktemp("gm-notes")
-    soundfont(root / PACKAGE / FILE)
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("gm-notes")
+    soundfont(found / PACKAGE / FILE)
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> Dataset:
     return DATASETS["gm-notes"](root)
 
 
@@ -171,6 +176,15 @@ def test_no_two_notes_are_the_same(dataset: Dataset) -> None:
         lowest, highest = FAMILIES[dataset.label_names[source.label]]
         assert lowest <= source.meta["note"]["pitch"] <= highest
         assert source.meta["note"]["program"] // 8 == source.label
+
+
+def test_the_same_notes_can_be_labelled_by_pitch(dataset: Dataset, root: Path) -> None:
+    by_pitch = DATASETS["gm-notes-pitch"](root)
+    for split, sources in dataset.splits.items():
+        own = by_pitch.splits[split]
+        assert [replace(source, label=0) for source in own] == [replace(source, label=0) for source in sources]
+        assert all(by_pitch.label_names[source.label] == str(source.meta["note"]["pitch"]) for source in own)
+    assert {source.label for source in by_pitch.splits["train"]} == set(range(69))
 
 
 def recordings(data: bytes) -> list[set[str]]:
