@@ -1,12 +1,15 @@
-"""Processor time of a training step of VideoMAE: this package's model, transformers' and dual masks, in turns.
+"""Processor time of a training step of VideoMAE: this package's model, transformers', dual masks, in turns.
 
     python benchmarks/trainer.py --sizes small tiny --rounds 5 --out trainer.json
+    python benchmarks/trainer.py --authors PATH      # also the authors' model, of a checkout of MCG-NJU/VideoMAE
 
 A step is a forward pass, a backward pass and fused AdamW, in one thread, on random clips with tube masks at 0.9. Every
 round runs each model once, in another order, and a figure is the median of the ratio within a round, so a machine that
-slows down slows all. This package's model gets uint8 clips and normalises what it needs; transformers' gets clips that
-are normalised already, which is not charged to it. Both have the same weights and give the same loss. "dual" is this
-package's model with VideoMAE V2's masks, which decode half of the tokens.
+slows down slows all. Each model has a process of its own, so that none finds memory that another one has left. This
+package's model trains as in its loop, which keeps freed memory (train/core/kept_memory.py); the others' do as they
+come, and "kept" is the same with memory kept. This package's model gets uint8 clips and normalises what it needs; the
+others' get clips that are normalised already, which is not charged to them. All have the same weights and give the same
+loss. "dual" is this package's model with VideoMAE V2's masks, which decode half of the tokens.
 """
 
 from __future__ import annotations
@@ -14,20 +17,23 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from authors import authors_loss
 from machine import facts
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
-from turns import in_turns
+from turns import Apart, in_turns
 
 from maskstream.pipelines import TokenGrid, VideoBatch
 from maskstream.pipelines.masks import Dual, Mask, Tube
+from maskstream.train.core.kept_memory import kept_memory
 from maskstream.train.models import VideoAutoencoderConfig, to_hf, to_hf_config
 
 SIZES = {
@@ -39,6 +45,7 @@ SIZES = {
     ),
 }
 """The model, the token grid and the clips of a step. An even grid, which running cells need."""
+OURS = ("maskstream", "dual")
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Step = Callable[[], float]
@@ -75,37 +82,65 @@ def step_of(model: nn.Module, loss: Callable[[], Tensor], dtype: torch.dtype) ->
     return step
 
 
-def steps_of(size: str, dtype: torch.dtype) -> tuple[dict[str, Step], int]:
-    """The steps that are compared, by name, and the clips of a step."""
+def same(ours: Tensor, theirs: Tensor) -> None:
+    """ValueError if two losses are not the same, up to rounding."""
+    if abs(ours.item() - theirs.item()) > 1e-3:
+        raise ValueError(f"the models' losses are {ours.item():g} and {theirs.item():g}; they should be the same")
+
+
+def model_and_loss(owner: str, size: str, authors: Path | None) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A model and its loss on its clips. owner: "maskstream", "dual", "transformers" or "authors"."""
     config, grid, n = SIZES[size]
-    ours, dual = config.build({"video": grid}), config.build({"video": grid})
-    theirs = VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(ours)))
-    theirs.load_state_dict(to_hf(ours))
-    plain, halved = batch_of(grid, Tube(ratio=0.9), n), batch_of(grid, Dual(encoder=Tube(ratio=0.9)), n)
-    if plain.mask is None:
+    ours = config.build({"video": grid})
+    batch = batch_of(grid, Dual(encoder=Tube(ratio=0.9)) if owner == "dual" else Tube(ratio=0.9), n)
+    if batch.mask is None:
         raise ValueError("the clips have no masks")
-    pixels, masked = plain.pixel_values(), plain.mask.masked
-    epsilons = replace(config, eps=1e-12, decoder_eps=1e-5).build({"video": grid})
-    epsilons.load_state_dict(ours.state_dict())
-    apart = abs(epsilons(plain).loss().item() - theirs(pixels, bool_masked_pos=masked).loss.item())
-    if apart > 1e-3:
-        raise ValueError(f"the losses of both models are {apart:g} apart; they should be the same")
-    return {
-        "maskstream": step_of(ours, lambda: ours(plain).loss(), dtype),
-        "transformers": step_of(theirs, lambda: theirs(pixels, bool_masked_pos=masked).loss, dtype),
-        "dual": step_of(dual, lambda: dual(halved).loss(), dtype),
-    }, n
+    pixels, masked = batch.pixel_values(), batch.mask.masked
+    if owner == "authors":
+        if authors is None:
+            raise ValueError("the authors' model needs their code; give --authors PATH")
+        found = authors_loss(authors, ours, pixels, masked)
+        same(ours(batch).loss(), found[1]())
+        return found
+    if owner == "transformers":
+        theirs = VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(ours)))
+        theirs.load_state_dict(to_hf(ours))
+        epsilons = replace(config, eps=1e-12, decoder_eps=1e-5).build({"video": grid})
+        epsilons.load_state_dict(ours.state_dict())
+        same(epsilons(batch).loss(), theirs(pixels, bool_masked_pos=masked).loss)
+        return theirs, lambda: theirs(pixels, bool_masked_pos=masked).loss
+    return ours, lambda: ours(batch).loss()
 
 
-def compared(size: str, dtype: str, rounds: int) -> dict[str, float | str]:
+@contextmanager
+def made(name: str, size: str, kind: str, authors: Path | None) -> Iterator[Step]:
+    """A training step in the process that does it. name: that of a model, and " kept" after another's."""
+    torch.set_num_threads(1)
+    owner, _, kept = name.partition(" ")
+    with kept_memory(torch.device("cpu" if kept or owner in OURS else "meta")):
+        yield step_of(*model_and_loss(owner, size, authors), TYPES[kind])
+
+
+def compared(size: str, kind: str, rounds: int, authors: Path | None) -> dict[str, float | str]:
     """One row: milliseconds a clip, and ratios within a round, all medians."""
-    steps, n = steps_of(size, TYPES[dtype])
-    seconds = in_turns(steps, rounds)
-    row: dict[str, float | str] = {"variant": f"{size} {dtype}"}
-    row |= {f"{name} ms/clip": round(1e3 * median(seconds[name]) / n, 1) for name in seconds}
-    ratio = [a / b for a, b in zip(seconds["maskstream"], seconds["transformers"], strict=True)]
-    gain = [a / b for a, b in zip(seconds["maskstream"], seconds["dual"], strict=True)]
-    return {**row, "maskstream / transformers": round(median(ratio), 3), "gain of dual": round(median(gain), 3)}
+    others = ["transformers", "transformers kept"]
+    if authors is not None and size == "small":
+        others += ["authors", "authors kept"]
+    with ExitStack() as stack:
+        steps = {
+            name: stack.enter_context(Apart(made, name, size, kind, authors))
+            for name in ("maskstream", *others, "dual")
+        }
+        seconds = in_turns(steps, rounds)
+    row: dict[str, float | str] = {"variant": f"{size} {kind}"}
+    row |= {f"{name} ms/clip": round(1e3 * median(seconds[name]) / SIZES[size][2], 1) for name in seconds}
+    row |= {f"maskstream / {name}": round(ratio(seconds["maskstream"], seconds[name]), 3) for name in others}
+    return {**row, "gain of dual": round(ratio(seconds["maskstream"], seconds["dual"]), 3)}
+
+
+def ratio(one: list[float], other: list[float]) -> float:
+    """The median over rounds of one's time to the other's."""
+    return median(a / b for a, b in zip(one, other, strict=True))
 
 
 def main() -> None:
@@ -113,13 +148,14 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--authors", type=Path, help="a checkout of MCG-NJU/VideoMAE, for a row of the small model")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    torch.set_num_threads(1)
     rows = []
     for size in chosen.sizes:
         for dtype in chosen.types:
-            rows.append(compared(size, dtype, chosen.rounds if size == "small" else 4 * chosen.rounds))
+            rounds = chosen.rounds if size == "small" else 4 * chosen.rounds
+            rows.append(compared(size, dtype, rounds, chosen.authors))
             print(json.dumps(rows[-1]), flush=True)
     if chosen.out:
         whole = {"machine": facts(("torch", "transformers")), "rows": rows}

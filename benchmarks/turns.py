@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Self
+
+Maker = Callable[..., AbstractContextManager[Callable[[], float]]]
 
 
 def in_turns(steps: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -30,3 +36,33 @@ def least_ms(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
             work()
             found[name] = min(found[name], 1e3 * (time.process_time() - start))
     return found
+
+
+class Apart:
+    """A work in a process of its own, where `make` of the arguments is a context that gives it. A call does it once."""
+
+    def __init__(self, make: Maker, *about: object) -> None:
+        spawn = get_context("spawn")
+        self.pipe, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=_serve, args=(theirs, make, about), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def __call__(self) -> float:
+        self.pipe.send(True)
+        seconds: float = self.pipe.recv()
+        return seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.pipe.close()
+        self.process.join()
+
+
+def _serve(pipe: Connection, make: Maker, about: tuple[object, ...]) -> None:
+    """Does the work whenever it is asked to, until the other end is closed."""
+    with make(*about) as work, suppress(EOFError):
+        while pipe.recv():
+            pipe.send(work())

@@ -29,6 +29,7 @@ from .compile import compile_parts
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
 from .interrupt import StopRequest
+from .kept_memory import kept_memory
 from .optimiser import build_optimiser
 from .parallel import divide, over_ranks
 from .precision import chosen_precision
@@ -128,7 +129,7 @@ class Trainer:
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
         goal = self.steps if until is None else min(until, self.steps)
-        with ExitStack() as stack:
+        with kept_memory(self.device), ExitStack() as stack:
             stack.callback(self._folder.let_go)
             self._folder.hold()
             stack.callback(self._writer.close)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 LEAST = 1e-12
@@ -69,8 +69,22 @@ def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> Part:
 
 def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> Part:
     """The mean squared error over the last axis of made and wanted (..., values), weighted by `weight` (...)."""
-    error = F.mse_loss(widened(made), widened(wanted), reduction="none").mean(dim=-1)
+    error = cast(Tensor, _MeanSquare.apply(widened(made) - widened(wanted)))  # type: ignore[no-untyped-call]
     return weighted(error, weight, share)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """The mean square over the last axis, which makes no tensor of squares: half the time of mse_loss and a mean."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return cast(Tensor, torch.linalg.vector_norm(x, dim=-1).square() / x.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return cast(Tensor, x * (gradients[0] * (2 / x.shape[-1])).unsqueeze(-1))
 
 
 def widened(x: Tensor) -> Tensor:

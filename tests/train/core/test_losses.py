@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from maskstream.train.core.losses import Losses, Part, squared, weighted
 
@@ -24,6 +25,21 @@ def test_a_part_is_a_weighted_mean_and_the_loss_their_sum_in_shares():
     two = (x[:, 0].abs() * weight).sum() / weight.sum()
     torch.testing.assert_close(got.means(), {"one": one, "two": two})
     torch.testing.assert_close(got.loss(), 0.25 * one + two)
+
+
+def test_a_squared_error_and_its_gradients_are_those_of_mse_loss_also_where_nothing_differs():
+    made, weight = (x.double() for x in data())
+    wanted = made.flip(0)
+    wanted[0] = made[0]
+    gradients = []
+    for error in (
+        lambda a, b: squared(a, b, weight).mean(),
+        lambda a, b: (F.mse_loss(a, b, reduction="none").mean(dim=1) * weight).sum() / weight.sum(),
+    ):
+        pair = made.clone().requires_grad_(), wanted.clone().requires_grad_()
+        loss = error(*pair)
+        gradients.append((loss, *torch.autograd.grad(loss, pair)))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
 
 
 def test_micro_batches_of_unequal_weight_give_the_whole_batch_s_loss_and_gradient():
