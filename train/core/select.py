@@ -1,7 +1,7 @@
 """Selects tokens of each row by index, and puts them back.
 
-Indexing by (row, index) copies whole rows. Gathering with an expanded index reads one index per value, which is 4 times
-slower on a CPU.
+Selecting from all rows as one copies whole tokens. Indexing by (row, index) is 7 to 18 times slower on a CPU, but its
+gradient is the same in each run on a CUDA device too. Gathering with an expanded index reads one index per value.
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ from torch import Tensor
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Selects the tokens at `index` int64 (B, K) from each row of tokens (B, N, ...): (B, K, ...)."""
-    return tokens[rows(index), index]
+    """Selects the tokens at `index` int64 (B, K) from each row of tokens (B, N, ...): (B, K, ...).
+
+    An index of N or more takes a token of another row, if tokens need no gradient.
+    """
+    if tokens.requires_grad:
+        return tokens[rows(index), index]
+    among_all = index + rows(index) * tokens.shape[1]
+    return tokens.flatten(0, 1).index_select(0, among_all.flatten()).view(*index.shape, *tokens.shape[2:])
 
 
 def put_tokens(tokens: Tensor, index: Tensor, values: Tensor) -> Tensor:
