@@ -114,11 +114,16 @@ class FrameIdsModel(Model[VideoBatch]):
         """The logits (B, M, K) of the cells `target` int64 (B, M); the cells `hidden` bool (B, N) of the ids int64 (B,
         N) are not seen.
         """
-        x = self.embed(ids.masked_fill(hidden, self.blank)) + self.places()
+        x = gather_tokens(self.encode(ids.masked_fill(hidden, self.blank)), target)
+        return cast(Tensor, self.head(self.norm(x), self.embed.weight[: self.blank]))
+
+    def encode(self, ids: Tensor) -> Tensor:
+        """The output of the blocks (B, N, D) for ids int64 (B, N), of which those that are `blank` are not known."""
+        x = self.embed(ids) + self.places()
         for i, block in enumerate(self.blocks):
             window = self.windows[i % 2]
             x = from_windows(block(to_windows(x, self.grid, window)), self.grid, window)
-        return cast(Tensor, self.head(self.norm(gather_tokens(x, target)), self.embed.weight[: self.blank]))
+        return cast(Tensor, x)
 
     def predict(self, ids: Tensor, hidden: Tensor, m: int) -> Tensor:
         """The logits (B, m, K) of the cells `hidden` bool (B, N), m in each row, in their order."""
@@ -140,6 +145,19 @@ class FrameIdsModel(Model[VideoBatch]):
         everywhere = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         likely = self.predicted(ids, mask.masked, everywhere).argmax(dim=2)
         return replace(batch, video=self.drawn(torch.where(mask.masked, likely, ids)))
+
+    def token_inputs(self, batch: VideoBatch) -> Tensor:
+        """What the model reads of each cell: its rounded latent, float32 (B, N, channels)."""
+        latents = self.vq.rounded(batch.video).unflatten(0, batch.video.shape[:2])
+        return latents.flatten(3).transpose(2, 3).flatten(1, 2)
+
+    def token_features(self, batch: VideoBatch) -> Tensor:
+        """The output of the blocks for all cells, none of them hidden: (B, N, D)."""
+        return cast(Tensor, self.norm(self.encode(self.ids(batch))))
+
+    def features(self, batch: VideoBatch) -> Tensor:
+        """The mean of the output of the blocks over all cells, float32 (B, D)."""
+        return self.token_features(batch).float().mean(dim=1)
 
 
 def mask_of(batch: VideoBatch) -> MaskBatch:

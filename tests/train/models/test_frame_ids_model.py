@@ -132,3 +132,15 @@ def test_what_does_not_fit_is_refused():
     recipe = named_recipe("maskvit-tiny")
     with pytest.raises(ValueError, match=r"set data\.patch=8"):
         recipe.model.build(replace(recipe.data, patch=16).grids)
+
+
+def test_features_are_those_of_all_cells_without_a_mask():
+    model, batch = CONFIG.build(DATA.grids, seed=1).eval(), clips(mask=None)
+    ids, tokens = model.ids(batch), model.token_features(batch)
+    assert tokens.shape == (4, 48, 32)
+    assert torch.allclose(model.features(batch), tokens.mean(dim=1))
+    unseen = model.norm(model.encode(torch.full_like(ids, model.blank)))
+    assert not torch.allclose(tokens, unseen, atol=1e-2)
+    read = model.token_inputs(batch)  # a latent per id
+    assert read.shape == (4, 48, 2)
+    assert len(torch.unique(torch.cat((read, ids[:, :, None]), dim=2).flatten(0, 1), dim=0)) == len(torch.unique(ids))
