@@ -22,7 +22,7 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     """A context in which glibc keeps freed memory, if torch computes on the CPU; at its end it returns it.
 
     By default the activations of a step are returned to the system when its backward pass has freed them, and every
-    page of them is a page fault in the next step: a sixth of the step of `videomae-tiny`'s model. Blocks above 2 GiB
+    page of them is a page fault in the next step: 15 to 20 % of a tiny step (docs/benchmarks.md). Blocks above 2 GiB
     are still returned. Other allocators, such as jemalloc, keep memory by themselves, and are left alone.
     """
     libc = ctypes.CDLL(None) if device.type == "cpu" and sys.platform == "linux" else None
