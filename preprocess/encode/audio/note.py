@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from ....shards.errors import DatasetError
 from ..reject import RejectError
@@ -74,6 +73,8 @@ def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
         rate = file.getframerate()
     mono: npt.NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32) / 32768
     if rate != sample_rate:
+        import soxr
+
         mono = soxr.resample(mono, rate, sample_rate)
     return Sound(samples=mono[:, None], bits=0, sample_rate=sample_rate, codec="midi", container="sf2")
 
