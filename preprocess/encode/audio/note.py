@@ -9,19 +9,17 @@ from __future__ import annotations
 import io
 import wave
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
+from ..package_version import require_version
 from ..reject import RejectError
 from .sound import Sound
 
 VERSION = "0.1.3"
 """The version of the package, which decides what is rendered."""
-INSTALL = "notes are rendered with the package midirenderer {}, {} is installed: pip install 'maskstream[notes]'"
 RATE = 48_000
 """The rate of the synthesiser in Hz."""
 _TICKS_PER_QUARTER, _QUARTER_US = 500, 500_000
@@ -81,12 +79,7 @@ def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
 
 def require_renderer() -> None:
     """Raise DatasetError if midirenderer is not installed in its `VERSION`."""
-    try:
-        found = version("midirenderer")
-    except PackageNotFoundError:
-        found = "none"
-    if found != VERSION:
-        raise DatasetError(INSTALL.format(VERSION, found))
+    require_version("midirenderer", VERSION, work="notes are rendered", extra="notes")
 
 
 def midi_file(note: Note) -> bytes:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cv2
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from ....shards.errors import DatasetError
 from ....shards.media.camera_pose import Floats, level_pose
+from ..package_version import require_version
 from ..reject import RejectError
 from .explorer import Explorer, StuckError
 from .floor_plan import FloorPlan
@@ -27,10 +27,6 @@ from .walk import Walk, millimetres
 
 VERSION = "2.1.0"
 """The version of the package, which decides what is drawn."""
-INSTALL = (
-    "walks through mazes of MiniWorld are recorded with the package miniworld {}, {} is installed: pip install "
-    "'maskstream[walks]'"
-)
 NO_GL = (
     "MiniWorld cannot draw here ({}); on Debian `apt-get install libegl1 libgl1 libglu1-mesa libgl1-mesa-dri` lets it "
     "draw without a screen or GPU"
@@ -71,12 +67,7 @@ class MiniworldWalk:
 
 def check_miniworld() -> None:
     """Raises DatasetError unless miniworld is installed in its `VERSION`."""
-    try:
-        found = version("miniworld")
-    except PackageNotFoundError:
-        found = "none"
-    if found != VERSION:
-        raise DatasetError(INSTALL.format(VERSION, found))
+    require_version("miniworld", VERSION, work="walks through mazes of MiniWorld are recorded", extra="walks")
 
 
 @contextmanager

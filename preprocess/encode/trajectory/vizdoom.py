@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -19,8 +18,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DatasetError
 from ....shards.media.camera_pose import Floats, level_pose
+from ..package_version import require_version
 from ..reject import RejectError
 from .explorer import AREA_M2, Explorer, StuckError
 from .floor_plan import FloorPlan
@@ -28,10 +27,6 @@ from .walk import UInt16s, Walk, millimetres
 
 VERSION = "1.3.2"
 """The version of the package, which decides what is drawn."""
-INSTALL = (
-    "walks through maps of Freedoom are recorded with the package vizdoom {}, {} is installed: pip install "
-    "'maskstream[walks]'"
-)
 Wad = Literal["freedoom1", "freedoom2"]
 UNITS = 32.0
 """Units of a map in a metre."""
@@ -80,12 +75,7 @@ class VizdoomWalk:
 
 def check_vizdoom() -> None:
     """Raises DatasetError unless vizdoom is installed in its `VERSION`."""
-    try:
-        found = version("vizdoom")
-    except PackageNotFoundError:
-        found = "none"
-    if found != VERSION:
-        raise DatasetError(INSTALL.format(VERSION, found))
+    require_version("vizdoom", VERSION, work="walks through maps of Freedoom are recorded", extra="walks")
 
 
 @contextmanager

@@ -12,21 +12,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from ....shards.errors import DatasetError
+from ..package_version import require_version
 from ..reject import RejectError
 from .drawn_clip import UInt8s
 
 VERSION = "3.1.1"
 """The version of the package, which decides what is drawn."""
-INSTALL = (
-    "episodes of Meta-World are simulated with the package metaworld {}, {} is installed: pip install "
-    "'maskstream[metaworld]'"
-)
 NO_GL = (
     "MuJoCo cannot draw here ({}); on Debian `apt-get install libegl1 libgl1-mesa-dri` lets it draw without a screen "
     "or GPU, or with libosmesa6 installed set MUJOCO_GL=osmesa"
@@ -131,12 +127,7 @@ def _drawing(scene: Any, episode: Episode) -> Iterator[Any]:
 
 def _policies() -> dict[str, Any]:
     """The policy of each task. DatasetError if metaworld is not installed."""
-    try:
-        found = version("metaworld")
-    except PackageNotFoundError:
-        found = "none"
-    if found != VERSION:
-        raise DatasetError(INSTALL.format(VERSION, found))
+    require_version("metaworld", VERSION, work="episodes of Meta-World are simulated", extra="metaworld")
     os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported; its default needs a screen
     from metaworld.policies import ENV_POLICY_MAP
 
