@@ -1,4 +1,4 @@
-"""Renders single notes of the programs of General MIDI from a SoundFont, with the package midirenderer (MIT).
+"""Renders single notes of the programs of General MIDI from a SoundFont, with the packages midirenderer and mido (MIT).
 
 Source: MIDI Manufacturers Association, General MIDI System Level 1, 1991: the programs; Standard MIDI Files 1.0, 1996:
 the file. The synthesiser is RustySynth: it plays the recordings of a SoundFont 2 file, and nothing in it is random.
@@ -84,22 +84,21 @@ def require_renderer() -> None:
 
 def midi_file(note: Note) -> bytes:
     """A Standard MIDI File of format 0 that plays the note, at full volume, and ends after its release."""
-    events = [
-        (0, b"\xff\x51\x03" + _QUARTER_US.to_bytes(3, "big")),
-        *((0, bytes((0xB0, controller, value))) for controller, value in ((_VOLUME, 127), (_REVERB, 0), (_CHORUS, 0))),
-        (0, bytes((0xC0, note.program))),
-        (0, bytes((0x90, note.pitch, note.velocity))),
-        (note.held_ms, bytes((0x80, note.pitch, 0))),
-        (note.release_ms, b"\xff\x2f\x00"),
-    ]
-    track = b"".join(_delay(ticks) + event for ticks, event in events)
-    header = b"".join(number.to_bytes(2, "big") for number in (0, 1, _TICKS_PER_QUARTER))
-    return b"".join(kind + len(data).to_bytes(4, "big") + data for kind, data in ((b"MThd", header), (b"MTrk", track)))
+    from mido import Message, MetaMessage, MidiFile, MidiTrack
 
-
-def _delay(ticks: int) -> bytes:
-    """The ticks before an event: seven bits a byte, of which all but the last have the highest bit."""
-    found = [ticks & 0x7F]
-    while ticks := ticks >> 7:
-        found.append(ticks & 0x7F | 0x80)
-    return bytes(reversed(found))
+    track = MidiTrack(
+        (
+            MetaMessage("set_tempo", tempo=_QUARTER_US),
+            *(
+                Message("control_change", control=controller, value=value)
+                for controller, value in ((_VOLUME, 127), (_REVERB, 0), (_CHORUS, 0))
+            ),
+            Message("program_change", program=note.program),
+            Message("note_on", note=note.pitch, velocity=note.velocity),
+            Message("note_off", note=note.pitch, velocity=0, time=note.held_ms),
+            MetaMessage("end_of_track", time=note.release_ms),
+        )
+    )
+    found = io.BytesIO()
+    MidiFile(type=0, ticks_per_beat=_TICKS_PER_QUARTER, tracks=[track]).save(file=found)
+    return found.getvalue()
