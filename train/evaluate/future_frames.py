@@ -19,10 +19,10 @@ from ...pipelines.modalities.video.data import VideoData
 from ...shards.format.manifest import Manifest
 from ..models.frame_ids_model import FrameIdsModel, mask_of
 from .held_out import HeldOut, Score, batches, margin
+from .id_counts import IdCounts
 from .iterative import filled
-from .masked_ids import IdCounts
 from .ngrams import STRENGTHS
-from .quantised import UNIT, error
+from .pixels import UNIT, error
 
 MEASURED, COUNTED = 128, 512
 """The largest numbers of clips that are measured, and whose ids are counted."""

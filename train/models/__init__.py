@@ -1,7 +1,6 @@
 """Models, one file each. A config builds its model on the token grids of its data."""
 
 from .audiovisual_diffusion import AudioVisualDiffusionConfig
-from .cross_autoencoder import CropPairConfig, FramePairConfig
 from .dense_unet import DenseUNetConfig
 from .distilled_autoencoder import DistilledAutoencoderConfig
 from .hf import export_hf, from_hf, to_hf, to_hf_config
@@ -17,10 +16,8 @@ from .weights_in import load_hf, load_pth
 __all__ = [
     "AudioVisualDiffusionConfig",
     "AutoencoderConfig",
-    "CropPairConfig",
     "DenseUNetConfig",
     "DistilledAutoencoderConfig",
-    "FramePairConfig",
     "MaskedAutoencoder",
     "MeshNetworkConfig",
     "PointAutoencoderConfig",

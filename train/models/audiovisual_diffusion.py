@@ -28,7 +28,7 @@ from ..core.model import Grids
 from ..core.positions import interleaved_sinusoid
 from ..core.select import gather_tokens
 from ..core.stacks import Stack
-from .audiovisual_match import matching, mean_token
+from ..nn.matching import matching, mean_token
 from .encoder_decoder import TokenEncoder
 from .pair_model import PairConfig, PairModel, every_token, masked
 

@@ -28,11 +28,10 @@ from ..core.model import Grids, Model, ModelConfig
 from ..core.positions import LearntPositions
 from ..core.select import gather_tokens
 from ..core.windows import from_windows, to_windows
-from .frozen_quantiser import FrozenQuantiser
-from .quantiser import QuantiserConfig
-from .token_blocks import TokenHead
-from .token_model import init_normal
-from .vq_autoencoder import check_cells
+from ..nn.frozen_quantiser import FrozenQuantiser
+from ..nn.init import init_normal
+from ..nn.quantiser import QuantiserConfig, check_cells
+from ..nn.token_head import TokenHead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,11 +28,11 @@ from ..core.init import init_linear
 from ..core.losses import Losses, squared, weighted
 from ..core.model import Grids, Model, ModelConfig
 from ..core.select import gather_tokens, put_tokens
+from ..nn.token_head import TokenHead
 from ..tokens.ids import NO_IDS
 from ..tokens.image import ImageTokens
 from .encoder_decoder import TokenDecoder
 from .image_text_encoder import ImageTextEncoder, Pooler
-from .token_blocks import TokenHead
 
 NEEDS = (
     "M3AE trains on masked images, masked texts and pairs; give the data an image_mask, a text_mask with masks.Replace "

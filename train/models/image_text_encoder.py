@@ -14,11 +14,11 @@ from ...pipelines.masks import TokenGrid
 from ...pipelines.modalities.image_text.batch import ImageTextBatch
 from ..core.select import gather_tokens
 from ..core.stacks import Stack
+from ..nn.init import INIT_STD
 from ..tokens.ids import TokenIds
 from ..tokens.image import ImageTokens
 from .encoder_decoder import TokenEncoder
 from .fusion import FusionBlock
-from .token_model import INIT_STD
 
 
 class ImageTextEncoder(nn.Module):

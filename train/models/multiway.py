@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ...pipelines.masks import TokenGrid
 from ..core.attention import Attention
 from ..core.block import MLP, Norms
+from ..nn.init import INIT_STD
 from ..tokens.ids import TokenIds
 from ..tokens.image import ImageTokens
-from .token_model import INIT_STD
 
 IMAGE, TEXT = 0, 1
 """The kinds of tokens."""

@@ -32,10 +32,10 @@ from ..core.init import init_linear
 from ..core.losses import Losses, Part, squared, weighted
 from ..core.model import Grids, Model, ModelConfig
 from ..core.select import gather_tokens, put_tokens
+from ..nn.token_head import TokenHead
 from ..tokens.ids import NO_IDS
 from ..tokens.image import ImageTokens
 from .multiway import Multiway
-from .token_blocks import TokenHead
 
 FOCAL, DICE = 20.0, 2.0
 """The shares of both parts of the loss of an area."""

@@ -23,12 +23,12 @@ from ...pipelines.modalities.image_text.data import ImageTextData
 from ..core.init import init_linear
 from ..core.losses import Losses, weighted
 from ..core.model import Grids, Model, ModelConfig
+from ..nn.init import INIT_STD
+from ..nn.token_head import TokenHead
 from ..tokens.ids import TokenIds
 from ..tokens.image import ImageTokens
 from .fusion import CoAttention
 from .multiway import Multiway
-from .token_blocks import TokenHead
-from .token_model import INIT_STD
 
 NO_TARGET = 'the model learns to write texts; give the data a target, such as target=("rationale", "answer")'
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from ...pipelines.modalities.text.batch import TextBatch
 from ..core.losses import Losses, Part, weighted
 from ..core.model import Grids
+from ..nn.init import init_normal
 from ..tokens.ids import hidden_tokens, mask_of
 from .token_blocks import FeedForward
-from .token_model import TokenModel, TokenModelConfig, init_normal
+from .token_model import TokenModel, TokenModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ...pipelines.modalities.text.batch import TextBatch
 from ..core.model import Grids
 from ..core.stacks import Stack
+from ..nn.init import init_normal
 from ..tokens.ids import TokenIds
 from .text_classifier import TextClassifier, TextClassifierConfig, TextReading
-from .token_model import init_normal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,9 +29,9 @@ from ..core.losses import Losses, squared
 from ..core.model import Grids
 from ..core.positions import grid_positions
 from ..core.select import gather_tokens
+from ..nn.matching import matching, mean_token
 from ..tokens.spectrogram import SpectrogramTokens
 from ..tokens.video import VideoTokens
-from .audiovisual_match import matching, mean_token
 from .encoder_decoder import TokenDecoder, TokenEncoder
 from .pair_model import PairConfig, PairModel, every_token, masked, rows_of
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,18 +75,3 @@ class TokenBlock(nn.Module):
             return cast(Tensor, self.norm2(x + self.mlp(x)))
         x = own + self.attention(self.norm1(x), documents, asking)
         return cast(Tensor, x + self.mlp(self.norm2(x)))
-
-
-class TokenHead(nn.Module):
-    """Logits of token ids (..., vocabulary) of tokens (..., D): a linear layer, a GELU, a layer norm, and the table of
-    the ids' embeddings (vocabulary, D), which is given, with a bias of its own (Devlin et al., 2019, and their code).
-    """
-
-    def __init__(self, width: int, vocabulary: int, eps: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=eps)
-        self.bias = nn.Parameter(torch.zeros(vocabulary))
-
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        return F.linear(self.norm(F.gelu(self.dense(x))), table, self.bias)

@@ -23,12 +23,11 @@ from ..core.distributed import sum_over_ranks
 from ..core.documents import Documents, Positions
 from ..core.losses import Losses, Part, weighted
 from ..core.model import Grids, Model, ModelConfig
+from ..nn.init import init_normal
+from ..nn.token_head import TokenHead
 from ..tokens.ids import HiddenTokens, TokenIds, hidden_tokens, mask_of
 from .bert_names import is_bert, own_bert
-from .token_blocks import NormAt, TokenBlock, TokenHead
-
-INIT_STD, INIT_WIDTH = 0.02, 768
-"""The standard deviation of the initial weights of linear layers and tables of a model of this width, as in BERT."""
+from .token_blocks import NormAt, TokenBlock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,17 +208,3 @@ class TokenModel(Model[TextBatch]):
         tokens[hidden.index[counts]] = ids[counts]
         rows = tokens.view_as(batch.tokens)
         return replace(batch, tokens=rows, unpadded=replace(batch.unpadded, tokens=batch.unpadded.gathered(rows)))
-
-
-def init_normal(model: nn.Module, width: int = INIT_WIDTH) -> None:
-    """Gives linear layers and tables of embeddings normal weights and zero biases: at width 768 those of BERT.
-
-    The deviation is in proportion to 1 / sqrt(width), so that sums over channels begin alike at any width. With BERT's
-    own 0.02, attention of narrow models begins almost even over all tokens, and takes long to find neighbours.
-    """
-    std = INIT_STD * (INIT_WIDTH / width) ** 0.5
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=std)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)

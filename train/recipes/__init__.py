@@ -15,11 +15,11 @@ from typing import Any
 from ...shards.format.dataset import read_dataset_json
 from ...shards.named import named
 from ..core.recipe import Recipe
+from ..papers import tables
 
+_FILES = (import_module(f".{file.name}", __name__).RECIPES for file in iter_modules(__path__))
 RECIPES: dict[str, Callable[[], Recipe[Any]]] = {
-    name: make
-    for file in iter_modules(__path__)
-    for name, make in import_module(f".{file.name}", __name__).RECIPES.items()
+    name: make for table in (*_FILES, *tables("recipe", "RECIPES")) for name, make in table.items()
 }
 """The recipes of all files by name."""
 

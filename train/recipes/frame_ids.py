@@ -14,7 +14,7 @@ from ..core.optimiser import OptimiserConfig
 from ..core.recipe import Recipe
 from ..core.schedule import ScheduleConfig
 from ..models.frame_ids_model import FrameIdsConfig
-from .quantised import BASE
+from ..nn.quantiser import BASE
 
 MASK = Padded(mask=Context(mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))))
 """One frame of context; of each later one the same share is hidden, drawn from [0.5, 1) for each clip."""

@@ -1,4 +1,4 @@
-"""Recipes of video by frames: MAE-ST, whose targets are frames, and SiamMAE on pairs of frames."""
+"""Recipes of frames of clips: MAE-ST."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from ...pipelines import VideoClip
 from ...pipelines.augment import RandomResizedCrop
-from ...pipelines.masks import Random, Tube
+from ...pipelines.masks import Random
 from ...pipelines.modalities.video.batch import VideoBatch
 from ...pipelines.modalities.video.data import VideoData
 from ..core.optimiser import OptimiserConfig
 from ..core.recipe import Recipe
 from ..core.schedule import ScheduleConfig
-from ..models.cross_autoencoder import FramePairConfig
 from ..models.video_autoencoder import VideoAutoencoderConfig
 
 
@@ -83,61 +82,7 @@ def maest_tiny() -> Recipe[VideoBatch]:
     )
 
 
-def siammae_small() -> Recipe[VideoBatch]:
-    """SiamMAE (Gupta et al., 2023) of ViT-S/16, the baseline of CropMAE (Eymael et al., 2024): two frames of a video in
-    the same crop, of the second 0.95 of the patches hidden; 400 epochs with 5 % of warm-up, 16 ranks make a batch of
-    2048.
-
-    Differs from CropMAE's code of it in: the second frame is 24 after the first, theirs 4 to 47, drawn anew; blocks of
-    the decoder are pre-norm without dropout, theirs post-norm with 0.1; no bias for key, which changes no softmax; the
-    tables of positions have rows first, theirs columns; class and mask tokens do not decay, theirs do. SiamMAE's
-    authors published no code.
-    """
-    return Recipe(
-        name="siammae-small",
-        batch_size=128,
-        data=VideoData(
-            clip=VideoClip(frames=2, stride=24, size=224),
-            tubelet=1,
-            mask=Tube(ratio=0.95),
-            augment=RandomResizedCrop(scale=(0.5, 1.0), flip=0.5),
-        ),
-        model=FramePairConfig(),
-        optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05),
-        schedule=ScheduleConfig(base_lr=1e-4, min_lr=0.0, warmup=0.05, epochs=400),
-    )
-
-
-def siammae_tiny() -> Recipe[VideoBatch]:
-    """The same method for two CPU cores: frames of 64 patches of 8 pixels, a 1.4 M parameter model, four views.
-
-    On the held-out clips of `sample` (25 moments of 5 clips) the loss is 0.69 (seed 0). That is 31 % below the mean of
-    every patch (0.995), but above that of a copy of the same place in the first frame (0.63): 0.8 s apart, much of
-    these clips is still where it was.
-    """
-    return replace(
-        siammae_small(),
-        name="siammae-tiny",
-        batch_size=8,
-        data=VideoData(
-            clip=VideoClip(frames=2, stride=24, size=64),
-            tubelet=1,
-            patch=8,
-            mask=Tube(ratio=0.95),
-            augment=RandomResizedCrop(scale=(0.15, 1.0), flip=0.5),
-            views=4,
-        ),
-        model=FramePairConfig(
-            width=128, depth=4, heads=4, decoder_width=96, decoder_depth=2, decoder_heads=3, decoder_mlp_ratio=4
-        ),
-        optimiser=OptimiserConfig(max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=3.2e-2, min_lr=3.2e-4, warmup=0.1, steps=600),
-    )
-
-
 RECIPES: dict[str, Callable[[], Recipe[VideoBatch]]] = {
     "maest-large": maest_large,
     "maest-tiny": maest_tiny,
-    "siammae-small": siammae_small,
-    "siammae-tiny": siammae_tiny,
 }

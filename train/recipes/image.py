@@ -1,18 +1,17 @@
-"""Recipes of pictures: MAE, CropMAE, DMAE."""
+"""Recipes of pictures: MAE, DMAE."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from ...pipelines.augment import NestedCrop, RandomResizedCrop
+from ...pipelines.augment import RandomResizedCrop
 from ...pipelines.masks import Random
 from ...pipelines.modalities.image.batch import ImageBatch
 from ...pipelines.modalities.image.data import ImageData
 from ..core.optimiser import OptimiserConfig
 from ..core.recipe import Recipe
 from ..core.schedule import ScheduleConfig
-from ..models.cross_autoencoder import CropPairConfig
 from ..models.distilled_autoencoder import DistilledAutoencoderConfig
 from ..models.image_autoencoder import ImageAutoencoderConfig
 
@@ -64,46 +63,6 @@ def mae_tiny() -> Recipe[ImageBatch]:
             size=64, patch=8, mask=Random(ratio=0.75), augment=RandomResizedCrop(scale=(0.2, 1.0), flip=0.5)
         ),
         model=ImageAutoencoderConfig(width=192, depth=4, heads=3, decoder_width=96, decoder_depth=2, decoder_heads=3),
-        optimiser=OptimiserConfig(max_grad_norm=1.0),
-        schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=600),
-    )
-
-
-def cropmae_small() -> Recipe[ImageBatch]:
-    """CropMAE (Eymael et al., 2024) of ViT-S/16 on images: a crop and a crop of that crop, of which 2 of 196 patches
-    are visible; a decoder of 4 blocks 256 wide; 400 epochs with 5 % of warm-up, 16 ranks make a batch of 2048.
-
-    Differs from the authors' code in: crops are drawn again up to 10 times until they fit, theirs once, with sides cut
-    to the image; the part is cut out of the source, theirs out of the crop of 224 pixels; blocks of the decoder are
-    pre-norm without dropout, theirs post-norm with 0.1; no bias for key, which changes no softmax; the tables of
-    positions have rows first, theirs columns; the class and mask tokens do not decay, theirs do; the initial weights of
-    the decoder are Xavier-uniform in all linear layers.
-    """
-    return Recipe(
-        name="cropmae-small",
-        batch_size=128,
-        data=ImageData(size=224, patch=16, mask=Random(ratio=0.985), augment=NestedCrop(), views=2),
-        model=CropPairConfig(),
-        optimiser=OptimiserConfig(betas=(0.9, 0.95), weight_decay=0.05),
-        schedule=ScheduleConfig(base_lr=1e-4, min_lr=0.0, warmup=0.05, epochs=400),
-    )
-
-
-def cropmae_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 64 patches of 8 pixels, 2 of them visible, a 1.4 M parameter model.
-
-    On the 517 held-out tiles of `wesnoth-terrain` (256 of them measured) the loss is 0.27 after 300 steps (67 s of
-    processor time, one seed), 50 % below a copy of the same place in the first view (0.55); the mean of every patch has
-    0.995.
-    """
-    return replace(
-        cropmae_small(),
-        name="cropmae-tiny",
-        batch_size=32,
-        data=ImageData(size=64, patch=8, mask=Random(ratio=0.96), augment=NestedCrop(), views=2),
-        model=CropPairConfig(
-            width=128, depth=4, heads=4, decoder_width=96, decoder_depth=2, decoder_heads=3, decoder_mlp_ratio=4
-        ),
         optimiser=OptimiserConfig(max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=8e-3, min_lr=8e-5, warmup=0.1, steps=600),
     )
@@ -167,8 +126,6 @@ def dmae_tiny() -> Recipe[ImageBatch]:
 RECIPES: dict[str, Callable[[], Recipe[ImageBatch]]] = {
     "mae-base": mae_base,
     "mae-tiny": mae_tiny,
-    "cropmae-small": cropmae_small,
-    "cropmae-tiny": cropmae_tiny,
     "dmae-base": dmae_base,
     "dmae-tiny": dmae_tiny,
 }

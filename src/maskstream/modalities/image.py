@@ -11,21 +11,16 @@ from ..pages.figures.card import label_names
 from ..pages.figures.image import ImageFigures
 from ..pages.report.works.image import show, show_latents
 from ..pages.report.works.masked_ids import generated
-from ..pages.report.works.masked_ids import show as show_masked_ids
-from ..pages.report.works.quantised import show as show_quantised
 from ..pages.report.works.spiking import show as show_spikes
-from ..pages.report.works.view_pairs import show as show_pairs
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.image.data import ImageData, image_grid
 from ..preprocess.encode.image.encoder import ImageEncoder
 from ..shards.format.dataset import read_dataset_json
 from ..shards.members.image import IMAGE as KIND
-from ..train.models.cross_autoencoder import CropPairConfig
-from ..train.models.generative_encoder import GenerativeEncoderConfig
 from ..train.models.image_autoencoder import ImageAutoencoderConfig
-from ..train.models.latent_autoencoder import LatentAutoencoderConfig
 from ..train.models.spiking_transformer import SpikingTransformerConfig
-from ..train.models.vq_autoencoder import ImageVQConfig
+from ..train.papers.lmd.model import LatentAutoencoderConfig
+from ..train.papers.mage.model import GenerativeEncoderConfig
 from ..trial import MaskArgument, Trial, given, option
 
 
@@ -63,10 +58,7 @@ IMAGE = Modality(
     figures=figures,
     works={
         ImageAutoencoderConfig: show,
-        ImageVQConfig: show_quantised,
-        GenerativeEncoderConfig: show_masked_ids,
         LatentAutoencoderConfig: show_latents,
-        CropPairConfig: show_pairs,
         SpikingTransformerConfig: show_spikes,
     },
     generates={GenerativeEncoderConfig: generated},

@@ -11,9 +11,7 @@ from ..pages.figures.card import label_names
 from ..pages.figures.video import VideoFigures
 from ..pages.report.works.future_frames import generated
 from ..pages.report.works.future_frames import show as show_futures
-from ..pages.report.works.quantised import show as show_quantised
 from ..pages.report.works.video import show
-from ..pages.report.works.view_pairs import show as show_pairs
 from ..pipelines.flow import FlowSource
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.video.clip import aligned
@@ -21,9 +19,8 @@ from ..pipelines.modalities.video.data import VideoData
 from ..pipelines.modalities.video.flow import flow_source
 from ..preprocess.encode.video.encoder import VideoEncoder
 from ..shards.format.manifest import Manifest
-from ..train.models import FramePairConfig, VideoAutoencoderConfig
+from ..train.models import VideoAutoencoderConfig
 from ..train.models.frame_ids_model import FrameIdsConfig
-from ..train.models.vq_autoencoder import VideoVQConfig
 from ..trial import MaskArgument
 from .frames import GRID, FramesTrial
 
@@ -79,9 +76,7 @@ VIDEO = Modality(
     figures=figures,
     works={
         VideoAutoencoderConfig: show,
-        VideoVQConfig: show_quantised,
         FrameIdsConfig: show_futures,
-        FramePairConfig: show_pairs,
     },
     generates={FrameIdsConfig: generated},
     demo=Demo(recipe="mgmae-tiny", unseen=True),

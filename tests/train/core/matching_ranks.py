@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from maskstream.train.models.audiovisual_match import matching
+from maskstream.train.nn.matching import matching
 
 
 def pairs():

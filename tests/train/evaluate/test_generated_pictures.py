@@ -5,15 +5,10 @@ import pytest
 import torch
 
 from maskstream.pipelines.modalities.image.data import image_grid
-from maskstream.train.evaluate.generated_pictures import (
-    cell_colours,
-    frechet_distance,
-    generated_ids,
-    set_distances,
-)
-from maskstream.train.evaluate.masked_ids import IdCounts
-from maskstream.train.models.generative_encoder import GenerativeEncoderConfig
-from maskstream.train.models.quantiser import QuantiserConfig
+from maskstream.train.evaluate.id_counts import IdCounts
+from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.papers.mage.generate import cell_colours, frechet_distance, generated_ids, set_distances
+from maskstream.train.papers.mage.model import GenerativeEncoderConfig
 
 
 def normal(n, scale, shift, seed=0):

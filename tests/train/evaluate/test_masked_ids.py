@@ -9,9 +9,10 @@ import torch
 from maskstream.pipelines.masks import DropAndMask
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.train.evaluate.masked_ids import IdCounts, hidden_id_losses
-from maskstream.train.models.generative_encoder import GenerativeEncoderConfig
-from maskstream.train.models.quantiser import QuantiserConfig
+from maskstream.train.evaluate.id_counts import IdCounts
+from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.papers.mage.evaluate import hidden_id_losses
+from maskstream.train.papers.mage.model import GenerativeEncoderConfig
 
 
 def test_counts_are_those_of_ids_and_of_both_ways_to_a_neighbour():
@@ -50,7 +51,7 @@ def test_an_untrained_model_is_no_better_than_counts():
     assert abs(found.model - math.log(32)) < 0.3
     assert found.alone < found.model
     assert found.right < 0.5
-    score = found.held_out(data).score
+    score = found.loss_score
     assert score.baselines["counts of ids"] == found.alone
     assert score.value == found.model
     with pytest.raises(ValueError, match="got none"):

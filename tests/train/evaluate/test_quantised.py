@@ -6,9 +6,9 @@ import torch
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
-from maskstream.train.evaluate.quantised import cells_of, drawing_errors, means, nearest, shrunk
-from maskstream.train.models.quantiser import QuantiserConfig
-from maskstream.train.models.vq_autoencoder import ImageVQConfig
+from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.papers.vq.evaluate import cells_of, drawing_errors, means, nearest, shrunk
+from maskstream.train.papers.vq.model import ImageVQConfig
 
 
 def test_as_many_means_as_points_leave_no_error_and_fewer_leave_the_least():
@@ -42,6 +42,6 @@ def test_errors_are_those_of_what_is_drawn():
     assert found.used == len(model.quantiser.ids(image).unique()) <= 32
     assert 1 <= found.perplexity <= found.used
     assert found.cells < found.colours
-    assert found.held_out().score.best == "k-means of whole cells"
+    assert found.score.best == "k-means of whole cells"
     with pytest.raises(ValueError, match="got none"):
         drawing_errors(model, [], [batch])

@@ -26,8 +26,8 @@ from maskstream.train.core.schedule import ScheduleConfig
 from maskstream.train.evaluate.pair_errors import errors
 from maskstream.train.evaluate.pair_match import Retrieval
 from maskstream.train.models.audiovisual_diffusion import NOISE, AudioVisualDiffusionConfig
-from maskstream.train.models.audiovisual_match import matching, mean_token
 from maskstream.train.models.siamese import AUDIO, VIDEO, SiameseConfig, ratio_parts
+from maskstream.train.nn.matching import matching, mean_token
 
 from ...flash_and_beep import write
 from ...pages.pages import write_report

@@ -10,7 +10,7 @@ from maskstream.pipelines.masks import Random, TokenGrid, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
-from maskstream.train.models import CropPairConfig, FramePairConfig
+from maskstream.train.papers.cropmae.model import CropPairConfig, FramePairConfig
 
 SIZES = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2}
 GRID = TokenGrid(axes=("t", "h", "w"), shape=(2, 4, 4), patch=(1, 8, 8))

@@ -16,7 +16,7 @@ from maskstream.train import named_recipe
 from maskstream.train.core.block import Block
 from maskstream.train.core.windows import from_windows, to_windows
 from maskstream.train.models.frame_ids_model import FrameIdsConfig
-from maskstream.train.models.quantiser import QuantiserConfig
+from maskstream.train.nn.quantiser import QuantiserConfig
 
 MASK = Padded(mask=Context(mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))))
 DATA = VideoData(clip=VideoClip(frames=3, stride=1, size=16), tubelet=1, patch=4, mask=MASK)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from maskstream.pipelines.masks import DropAndMask, Padded, Random, Uniform
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
-from maskstream.train.models.generative_encoder import GenerativeEncoderConfig
-from maskstream.train.models.quantiser import QuantiserConfig
+from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.papers.mage.model import GenerativeEncoderConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))
 GRIDS = {"image": image_grid(16, 4)}

@@ -8,8 +8,8 @@ from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.train.core.select import gather_tokens
-from maskstream.train.models.latent_autoencoder import LatentAutoencoderConfig
-from maskstream.train.models.quantiser import QuantiserConfig
+from maskstream.train.nn.quantiser import QuantiserConfig
+from maskstream.train.papers.lmd.model import LatentAutoencoderConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))
 GRIDS = {"image": image_grid(32, 8)}

@@ -49,13 +49,6 @@ class ShowGenerated(Protocol):
     def __call__(self, config: Any, model: Any, data: str | Path, drawn: Drawn) -> Section: ...
 
 
-NORMALISED = (
-    "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
-    "and the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws "
-    "flat squares."
-)
-
-
 def compared(figures: Figures[Any], batch: Any, model: Model[Any], *, title: str, words: str, rows: int) -> Section:
     """Cards that compare the first rows of a batch with the predictions of the model."""
     with torch.inference_mode():

@@ -15,17 +15,25 @@ from ...shards.format.manifest import Manifest
 from ...shards.stores.location import local_path
 from ...train.core.export import load_model
 from ...train.core.metrics import StepMetrics, read_metrics
-from ...train.core.model import Model
+from ...train.core.model import Model, ModelConfig
 from ...train.core.recipe import Recipe
 from ...train.core.run_folder import run_recipe, run_settings, run_weights
 from ...train.core.tensor_files import files_of
 from ...train.core.threads import CPU, compute_threads
+from ...train.evaluate.evaluation import Evaluate
 from ...train.evaluate.probe import PROBE, ProbeResult
+from ...train.papers import tables
 from ...train.recipes import check_modality
 from ..figures.words import plural
 from ..figures.work import Work
 from ..page import page, write_page
 from .curves import run_curves
+from .evaluated import work_of_evaluation
+
+EVALUATIONS: dict[type[ModelConfig[Any]], Evaluate] = {
+    kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()
+}
+"""The evaluations of all papers, by their models' configs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +70,9 @@ def work_of(modality: Modality, recipe: Recipe[Any], model: Model[Any], data: st
     ValueError for a recipe whose kind of model the modality shows no work of.
     """
     for kind in type(recipe.model).__mro__:
+        if kind in EVALUATIONS:
+            found = EVALUATIONS[kind](model, recipe.data, data, shown)
+            return work_of_evaluation(found, modality.figures(recipe.data, data))
         if kind in modality.works:
             return modality.works[kind](recipe.data, model, data, shown, modality.figures(recipe.data, data))
     raise ValueError(

@@ -8,11 +8,12 @@ from pathlib import Path
 from ....pipelines.modalities.audio.batch import AudioBatch, NoisyBatch
 from ....pipelines.modalities.audio.data import AudioData, NoisyData
 from ....train.evaluate import enhancement, spectrograms
+from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.held_out import batches
 from ....train.models.dense_unet import DenseUNet
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ...figures.figures import Figures
-from ...figures.work import NORMALISED, Work, compared
+from ...figures.work import Work, compared
 
 READING = (
     "Time runs to the right, frequency rises upwards, bright is loud. The encoder saw only the coloured tokens of the "

@@ -10,6 +10,7 @@ import torch
 
 from ....pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from ....pipelines.modalities.audiovisual.data import AudioVisualData
+from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.pair_errors import pairs_of
 from ....train.evaluate.pair_match import Retrieval
 from ....train.evaluate.pairs import held_out
@@ -17,7 +18,7 @@ from ....train.models.pair_model import PairModel
 from ...figures.card import Card, Picture, Pictures, Section
 from ...figures.figures import Figures
 from ...figures.pictures import data_uri
-from ...figures.work import NORMALISED, Work
+from ...figures.work import Work
 
 SIDE_PX = 480
 MATCHING = (

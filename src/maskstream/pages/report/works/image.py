@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ....pipelines.modalities.image.batch import ImageBatch
 from ....pipelines.modalities.image.data import ImageData
+from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.pictures import held_out, held_out_pictures
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ...figures.figures import Figures
-from ...figures.work import NORMALISED, Work, compared
+from ...figures.work import Work, compared
 
 READING = (
     "The centre crop of a held-out image, the patches that the encoder saw, and these patches with the model's "

@@ -12,13 +12,14 @@ from ....pipelines.modalities.image_text.data import ImageTextData
 from ....shards.format.dataset import read_dataset_json
 from ....shards.format.manifest import Manifest
 from ....train.evaluate.answers import held_out as held_out_answers
+from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.held_out import batches
 from ....train.evaluate.image_text import held_out, held_out_samples
 from ....train.models.image_text_autoencoder import ImageTextAutoencoder
 from ....train.models.image_text_classifier import ImageTextClassifier
 from ...figures.card import Card, Section, label_names, label_words
 from ...figures.figures import Figures
-from ...figures.work import NORMALISED, Work, compared
+from ...figures.work import Work, compared
 
 READING = (
     "A held-out image and its text, what the encoder saw of the image, and both with the model's predictions in the "

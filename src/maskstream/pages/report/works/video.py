@@ -11,13 +11,14 @@ from ....pipelines.augment import CenterCrop
 from ....pipelines.modalities.video.batch import VideoBatch
 from ....pipelines.modalities.video.data import VideoData
 from ....train.evaluate.clips import UNIT, beside_guess, held_out, of_pixels, pixel_losses, wholly_decoded
+from ....train.evaluate.evaluation import NORMALISED
 from ....train.evaluate.guesses import harmonic
 from ....train.evaluate.held_out import batches
 from ....train.models.masked_autoencoder import MaskedAutoencoder
 from ...figures.card import Section
 from ...figures.figures import Figures
 from ...figures.video import VideoFigures
-from ...figures.work import NORMALISED, Work, compared
+from ...figures.work import Work, compared
 
 READING = (
     "The encoder saw only the bright tokens of the second row. In the rows below they are pasted from the original, "

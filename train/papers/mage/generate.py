@@ -5,17 +5,22 @@ A distance of learnt features (FID) needs weights of others; colours of cells ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.generative_encoder import GenerativeEncoder
-from .iterative import filled
-from .masked_ids import IdCounts
+from ...evaluate.evaluation import Pictures, Score
+from ...evaluate.id_counts import IdCounts
+from ...evaluate.iterative import filled
+from .model import GenerativeEncoder
 
+READING = (
+    "Pictures from nothing: all ids are hidden, and filled in over {rounds} rounds, the most certain first. Beside "
+    "them stand real held-out pictures, and what the quantiser makes of their true ids, which is the best that the "
+    "model could draw."
+)
 TEMPERATURE, ROUNDS = 4.5, 12
 """MAGE's own, of iterative decoding."""
 _AT_ONCE = 32
@@ -32,13 +37,17 @@ class SetDistances:
     trained: float
     n: int
 
-    def facts(self) -> Mapping[str, str]:
-        """The distances by name."""
-        return {
-            f"distance of {self.n} generated pictures from held-out ones": f"{self.model:.0f}",
-            "distance of pictures of ids drawn by frequency": f"{self.alone:.0f}",
-            "distance of real training pictures": f"{self.trained:.0f}",
-        }
+    @property
+    def score(self) -> Score:
+        """The distances."""
+        baselines = {"pictures of ids drawn by frequency": self.alone, "real training pictures": self.trained}
+        return Score(
+            name="distance from held-out ones",
+            value=self.model,
+            of="generated pictures",
+            count=self.n,
+            baselines=baselines,
+        )
 
 
 def generated_ids(
@@ -57,6 +66,26 @@ def generated_ids(
         own = seed * 1_000_003 + start
         parts.append(filled(model.predict, blank, hidden, rounds=rounds, temperature=temperature, seed=own))
     return torch.cat(parts)
+
+
+@torch.inference_mode()
+def generated_examples(
+    model: GenerativeEncoder,
+    real: Tensor,
+    *,
+    count: int,
+    rounds: int = ROUNDS,
+    temperature: float = TEMPERATURE,
+    seed: int = 0,
+) -> Pictures:
+    """Generated pictures beside the real ones uint8 (n, H, W, 3)."""
+    ids = generated_ids(model, count, rounds=rounds, temperature=temperature, seed=seed)
+    sets = {
+        "Generated": model.drawn(ids),
+        "Real": real,
+        "Real, drawn from their ids": model.vq.decode(model.vq.ids(real)),
+    }
+    return Pictures(title="Generated pictures", reading=READING.format(rounds=rounds), sets=sets)
 
 
 @torch.inference_mode()

@@ -12,19 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...pipelines.augment import CenterCrop
-from ...pipelines.modalities.image.data import ImageData
-from ...pipelines.modalities.video.data import VideoData
-from ...pipelines.stream.sampler import BatchT
-from ...shards.format.manifest import Manifest
-from ..models.vq_autoencoder import VQAutoencoder
-from .held_out import HeldOut, Score, batches, margin
+from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.image.data import ImageData
+from ....pipelines.modalities.video.data import VideoData
+from ....pipelines.stream.sampler import BatchT
+from ....shards.format.manifest import Manifest
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches, trained_on
+from ...evaluate.pixels import UNIT, error
+from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 
 MEASURED = 256
 """The largest number of samples that are measured."""
 _AT_ONCE, _ROUNDS = 32, 20
-UNIT = "levels of 255"
-FIGURE = f"root mean squared error of a pixel, in {UNIT}"
+READING = (
+    "Held-out pictures, and what the decoder draws of the ids of their cells alone: one of {codes} for {cell} x "
+    "{cell} pixels."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,26 +48,46 @@ class DrawingErrors:
     perplexity: float
     pictures: int
 
-    def held_out(self) -> HeldOut:
-        """The errors as results."""
-        guesses = {
+    @property
+    def score(self) -> Score:
+        """The errors."""
+        baselines = {
             "k-means of the cells' mean colours": self.colours,
             "k-means of whole cells": self.cells,
             "pictures shrunk to a pixel a cell": self.shrunk,
         }
-        return HeldOut(
-            facts={
-                f"error on {self.pictures} pictures": f"{self.model:.1f} {UNIT}, "
-                + margin(self.model, min(guesses.values()), "the best of the next three"),
-                **{f"error of {name}": f"{value:.1f} {UNIT}" for name, value in guesses.items()},
-                "ids in use": f"{self.used} of {self.codes}, perplexity {self.perplexity:.0f}",
-            },
-            learns="A quantiser learns by drawing pictures from a few ids.",
-            loss="The mean squared error of pixels in [-1, 1]",
-            baseline="pictures shrunk to a pixel a cell",
-            baseline_loss=(self.shrunk / 127.5) ** 2,
-            score=Score(name=FIGURE, value=self.model, baselines=guesses),
+        return Score(
+            name="root mean squared error of a pixel",
+            value=self.model,
+            unit=UNIT,
+            of="pictures",
+            count=self.pictures,
+            baselines=baselines,
         )
+
+
+def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: str | Path, shown: int) -> Evaluation:
+    """The errors of shuffled samples, and reconstructions of some."""
+    measured, known = (held_out_batches(config, split) for split in (data, trained_on(data)))
+    found, first, sizes = drawing_errors(model, measured, known), measured[0], model.config.quantiser
+    reading = READING.format(codes=sizes.codes, cell=sizes.cell)
+    with torch.inference_mode():
+        made = model.reconstructed(first)
+    return Evaluation(
+        scores=(found.score,),
+        notes={"ids in use": found.used, "ids": found.codes, "perplexity": found.perplexity},
+        examples=(
+            Compared(
+                title="Reconstructions", reading=reading, batch=first, made=made, rows=range(min(shown, len(first)))
+            ),
+        ),
+        loss=TrainingLoss(
+            name="The mean squared error of pixels in [-1, 1]",
+            baseline="pictures shrunk to a pixel a cell",
+            value=(found.shrunk / 127.5) ** 2,
+        ),
+        learns="A quantiser learns by drawing pictures from a few ids.",
+    )
 
 
 def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT], trained: list[BatchT]) -> DrawingErrors:
@@ -93,11 +117,6 @@ def drawing_errors(model: VQAutoencoder[BatchT], measured: list[BatchT], trained
         perplexity=float((-(share * share.log()).sum()).exp()),
         pictures=len(pixels),
     )
-
-
-def error(made: Tensor, true: Tensor) -> float:
-    """The root mean squared difference."""
-    return float((made.float() - true.float()).square().mean().sqrt())
 
 
 def shrunk(pixels: Tensor, cell: int) -> Tensor:
@@ -138,3 +157,6 @@ def held_out_batches(config: ImageData | VideoData, data: str | Path) -> list[An
     size = min(n, _AT_ONCE)
     plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
     return list(batches(plain, data, size=size, samples=n // size * size, shuffle=True))
+
+
+EVALUATIONS = {ImageVQConfig: evaluate, VideoVQConfig: evaluate}

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ...pipelines import VideoClip
-from ...pipelines.augment import CenterCrop, RandomResizedCrop
-from ...pipelines.modalities.image.batch import ImageBatch
-from ...pipelines.modalities.image.data import ImageData
-from ...pipelines.modalities.video.batch import VideoBatch
-from ...pipelines.modalities.video.data import VideoData
-from ..core.optimiser import OptimiserConfig
-from ..core.recipe import Recipe
-from ..core.schedule import ScheduleConfig
-from ..models.quantiser import QuantiserConfig
-from ..models.vq_autoencoder import ImageVQConfig, VideoVQConfig
-
-BASE = QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 512), rounds=2)
-"""The size of MAGE's VQGAN."""
+from ....pipelines import VideoClip
+from ....pipelines.augment import CenterCrop, RandomResizedCrop
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.modalities.video.data import VideoData
+from ...core.optimiser import OptimiserConfig
+from ...core.recipe import Recipe
+from ...core.schedule import ScheduleConfig
+from ...nn.quantiser import BASE
+from .model import ImageVQConfig, VideoVQConfig
 
 
 def vq_base() -> Recipe[ImageBatch]:

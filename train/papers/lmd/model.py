@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.image.batch import ImageBatch
-from ..core.model import Grids
-from ..core.positions import axis_sinusoids
-from ..core.select import gather_tokens, put_tokens
-from ..tokens.moments import joint_moments
-from ..tokens.video import NO_MASK
-from .frozen_quantiser import FrozenQuantiser
-from .masked_autoencoder import AutoencoderConfig, Tokens
-from .quantiser import QuantiserConfig
+from ....pipelines.masks import TokenGrid
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.image.batch import ImageBatch
+from ...core.model import Grids
+from ...core.positions import axis_sinusoids
+from ...core.select import gather_tokens, put_tokens
+from ...models.masked_autoencoder import AutoencoderConfig, Tokens
+from ...nn.frozen_quantiser import FrozenQuantiser
+from ...nn.quantiser import QuantiserConfig
+from ...tokens.moments import joint_moments
+from ...tokens.video import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,22 +17,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ...pipelines.masks import TokenGrid
-from ...pipelines.modalities.data import DataConfig
-from ...pipelines.modalities.image.batch import ImageBatch
-from ...pipelines.modalities.image.data import ImageData
-from ...pipelines.modalities.video.batch import VideoBatch
-from ...pipelines.modalities.video.data import VideoData
-from ...pipelines.stream.sampler import BatchT
-from ..core.attention import Attention, CrossAttention
-from ..core.block import MLP
-from ..core.init import init_linear
-from ..core.losses import Losses, squared
-from ..core.model import Grids, Model, ModelConfig
-from ..core.select import gather_tokens
-from ..tokens.image import ImageTokens
-from ..tokens.video import NO_MASK
-from .encoder_decoder import TokenEncoder
+from ....pipelines.masks import TokenGrid
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.modalities.video.data import VideoData
+from ....pipelines.stream.sampler import BatchT
+from ...core.attention import Attention, CrossAttention
+from ...core.block import MLP
+from ...core.init import init_linear
+from ...core.losses import Losses, squared
+from ...core.model import Grids, Model, ModelConfig
+from ...core.select import gather_tokens
+from ...models.encoder_decoder import TokenEncoder
+from ...tokens.image import ImageTokens
+from ...tokens.video import NO_MASK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ..core.export import load_model
 from .quantiser import Quantiser, QuantiserConfig
-from .vq_autoencoder import VQAutoencoder
 
 
 class FrozenQuantiser(nn.Module):
@@ -82,9 +81,10 @@ class FrozenQuantiser(nn.Module):
         if self.loaded.is_meta:
             return ""
         model = load_model(path)
-        if not isinstance(model, VQAutoencoder) or model.config.quantiser != self.config:
-            found = model.config.quantiser if isinstance(model, VQAutoencoder) else type(model).__name__
+        trained = getattr(model, "quantiser", None)
+        if not isinstance(trained, Quantiser) or trained.config != self.config:
+            found = trained.config if isinstance(trained, Quantiser) else type(model).__name__
             return f"the quantiser {path} is {found}, the model wants {self.config}; set model.quantiser to its sizes"
-        self.quantiser.load_state_dict(model.quantiser.state_dict())
+        self.quantiser.load_state_dict(trained.state_dict())
         self.loaded.fill_(True)
         return ""

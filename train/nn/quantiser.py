@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...shards.config import Config
+from ..core.model import Grids
 
 GROUPS = 8
 """The groups of channels of a norm."""
@@ -174,3 +175,17 @@ def _decoder(c: QuantiserConfig) -> Iterator[nn.Module]:
         if i:
             yield from (nn.Upsample(scale_factor=2.0), nn.Conv2d(width, c.widths[i - 1], 3, padding=1))
     yield from (nn.Conv2d(c.widths[0], 3 * c.stem**2, 3, padding=1), nn.PixelShuffle(c.stem))
+
+
+def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
+    """ValueError unless the tokens of the grid `name` are the cells of a quantiser, of one frame."""
+    patch = grids[name].patch
+    if patch != (*[1] * (len(patch) - 2), config.cell, config.cell):
+        raise ValueError(
+            f"the quantiser has cells of {config.cell} x {config.cell} pixels of one frame, and the data has tokens of "
+            f"{' x '.join(map(str, patch))}; set data.patch={config.cell} (and data.tubelet=1), or other widths"
+        )
+
+
+BASE = QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 512), rounds=2)
+"""The size of MAGE's VQGAN."""

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...pipelines.modalities.image.batch import ImageBatch
-from ...pipelines.modalities.video.batch import VideoBatch
-from ...pipelines.stream.sampler import BatchT
-from ..core.losses import Losses, squared
-from ..core.model import Grids, Model, ModelConfig
-from .quantiser import Quantiser, QuantiserConfig, inputs
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.video.batch import VideoBatch
+from ....pipelines.stream.sampler import BatchT
+from ...core.losses import Losses, squared
+from ...core.model import Grids, Model, ModelConfig
+from ...nn.quantiser import Quantiser, QuantiserConfig, check_cells, inputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,13 +94,3 @@ class VQAutoencoder(Model[BatchT]):
         with torch.no_grad():
             ids = self.quantiser.ids(self.config.pixels(batch))
             return self.config.redrawn(batch, self.quantiser.decode(ids))
-
-
-def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
-    """ValueError unless the tokens of the grid `name` are the cells of a quantiser, of one frame."""
-    patch = grids[name].patch
-    if patch != (*[1] * (len(patch) - 2), config.cell, config.cell):
-        raise ValueError(
-            f"the quantiser has cells of {config.cell} x {config.cell} pixels of one frame, and the data has tokens of "
-            f"{' x '.join(map(str, patch))}; set data.patch={config.cell} (and data.tubelet=1), or other widths"
-        )

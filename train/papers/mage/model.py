@@ -17,23 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipelines.masks.core.batch import MaskBatch
-from ...pipelines.modalities.data import DataConfig
-from ...pipelines.modalities.image.batch import ImageBatch
-from ...pipelines.modalities.image.data import ImageData
-from ..core.init import init_linear
-from ..core.losses import Losses, weighted, widened
-from ..core.model import Grids, Model, ModelConfig
-from ..core.positions import grid_positions
-from ..core.select import gather_tokens, put_tokens
-from ..core.stacks import Stack
-from ..tokens.ids import TokenIds
-from .audiovisual_match import matching
-from .frozen_quantiser import FrozenQuantiser
-from .quantiser import QuantiserConfig
-from .token_blocks import TokenHead
-from .token_model import init_normal
-from .vq_autoencoder import check_cells
+from ....pipelines.masks.core.batch import MaskBatch
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ...core.init import init_linear
+from ...core.losses import Losses, weighted, widened
+from ...core.model import Grids, Model, ModelConfig
+from ...core.positions import grid_positions
+from ...core.select import gather_tokens, put_tokens
+from ...core.stacks import Stack
+from ...nn.frozen_quantiser import FrozenQuantiser
+from ...nn.init import init_normal
+from ...nn.matching import matching
+from ...nn.quantiser import QuantiserConfig, check_cells
+from ...nn.token_head import TokenHead
+from ...tokens.ids import TokenIds
 
 Positions = Literal["learned", "grid"]
 """Where a cell stands: a table, or sines and cosines on its axes."""

@@ -1,0 +1,95 @@
+"""What an evaluation of a model gives: numbers, and examples of which pages make pictures. No sentence is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ...shards.config.base import Json
+
+NORMALISED = (
+    "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
+    "and the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws "
+    "flat squares."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """One figure of a model on held-out samples.
+
+    name: what it is. unit: such as "nats"; "%" for a share of 1, "" for none. of, count: what was measured, and how
+    many of them. baselines: the same figure of predictors that did not train, by name.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    of: str = "samples"
+    count: int = 0
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    lower_is_better: bool = True
+
+    @property
+    def best(self) -> str:
+        """The name of the best baseline."""
+        return (min if self.lower_is_better else max)(self.baselines, key=lambda name: self.baselines[name])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """Rows of a batch, and the same as the model completes it. reading: how to read their pictures."""
+
+    title: str
+    reading: str
+    batch: Any
+    made: Any
+    rows: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """Sets of pictures by name, uint8 (n, H, W, 3). reading: how to read them."""
+
+    title: str
+    reading: str
+    sets: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingLoss:
+    """What a training loss is, and that of a trivial predictor: the line beside its curve."""
+
+    name: str = "The mean squared error over the target tokens' normalised pixels"
+    baseline: str = "predicting every patch's mean"
+    value: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """The results of one model on held-out samples. scores: by the first of them models are compared. notes: what else
+    is known, such as the mask. learns: one or more sentences on the method.
+    """
+
+    scores: tuple[Score, ...]
+    notes: Mapping[str, int | float | str] = field(default_factory=dict)
+    examples: tuple[Compared | Pictures, ...] = ()
+    loss: TrainingLoss = field(default_factory=TrainingLoss)
+    learns: str = "A masked autoencoder learns by reconstructing the parts of a sample that it was not shown."
+
+    def to_dict(self) -> Json:
+        """The numbers as JSON."""
+        return {"scores": [asdict(score) for score in self.scores], "notes": dict(self.notes)}
+
+
+class Evaluate(Protocol):
+    """Evaluates a trained model, on the CPU in eval mode, with `shown` examples of the split at `data`.
+
+    The samples are the same at each call. config: the recipe's data config.
+    """
+
+    def __call__(self, model: Any, config: Any, data: str | Path, shown: int) -> Evaluation: ...

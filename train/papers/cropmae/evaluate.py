@@ -1,0 +1,68 @@
+"""Evaluates models of two views: the loss on the hidden patches of the second, compared with two baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ....pipelines.modalities.data import DataConfig
+from ....pipelines.stream.sampler import BatchT
+from ....shards.format.manifest import Manifest
+from ...core.losses import squared
+from ...core.select import gather_tokens
+from ...evaluate.evaluation import NORMALISED, Compared, Evaluation, Score
+from ...evaluate.held_out import batches
+from .model import CropPairConfig, CropPairModel, CrossAutoencoder, FramePairConfig
+
+READING = (
+    "A second view of a held-out sample, the patches of it that the encoder saw, and these with the model's "
+    "predictions of the others, made with the help of the whole first view. " + NORMALISED
+)
+MEASURED = 256
+"""The largest number of samples that are measured."""
+LEAST = 24
+"""As many samples are measured at least: of a small split, other views of its samples."""
+_AT_ONCE = 16
+
+
+@torch.inference_mode()
+def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: str | Path, shown: int) -> Evaluation:
+    """The loss on shuffled samples with the recipe's own random views, the same at each call."""
+    n = min(len(Manifest.load(data)), MEASURED)
+    size = min(n, _AT_ONCE)
+    samples, rounds = n // size * size, -(-LEAST // n)
+    sums = torch.zeros(3)
+    count = 0.0
+    for batch in batches(config, data, size=size, samples=samples, shuffle=True, rounds=rounds):
+        pair = model.pair(batch)
+        true = model.tokens.targets(gather_tokens(model.tokens.split(pair.second), pair.target))
+        copied = model.tokens.targets(gather_tokens(model.tokens.split(pair.first), pair.target))
+        for i, made in enumerate((model.predict(pair), torch.zeros_like(true), copied)):
+            sums[i] += squared(made, true, pair.weight).total
+        count += float(pair.weight.sum())
+    own, mean, first = (sums / count).tolist()
+    some = next(iter(batches(config, data, size=shown, samples=shown, shuffle=True)))
+    step = 2 if isinstance(model, CropPairModel) else 1
+    return Evaluation(
+        scores=(
+            Score(
+                name="squared error of a normalised patch",
+                value=own,
+                count=samples * rounds,
+                baselines={"every patch's mean": mean, "a copy of the same place in the first view": first},
+            ),
+        ),
+        examples=(
+            Compared(
+                title="Reconstructions",
+                reading=READING,
+                batch=some,
+                made=model.reconstructed(some),
+                rows=range(step - 1, step * shown, step),
+            ),
+        ),
+    )
+
+
+EVALUATIONS = {CropPairConfig: evaluate, FramePairConfig: evaluate}

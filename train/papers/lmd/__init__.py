@@ -1,0 +1,1 @@
+"""LMD (Ma et al., 2023): a masked autoencoder of latents."""

@@ -1,0 +1,133 @@
+"""Evaluates how well a model predicts hidden ids of pictures, compared with counts of ids and of neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....pipelines.augment import CenterCrop
+from ....pipelines.modalities.image.batch import ImageBatch
+from ....pipelines.modalities.image.data import ImageData
+from ....shards.format.manifest import Manifest
+from ...evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss
+from ...evaluate.held_out import batches, trained_on
+from ...evaluate.id_counts import IdCounts
+from ...evaluate.ngrams import STRENGTHS
+from ...evaluate.patches import nearest_visible
+from ...evaluate.pictures import held_out_pictures
+from .generate import generated_examples, set_distances
+from .model import GenerativeEncoder, GenerativeEncoderConfig, mask_of
+
+READING = (
+    "The centre crop of a held-out picture, the cells whose ids the encoder saw, and these cells with what the "
+    "quantiser draws of the most probable ids of the others. "
+)
+COUNTED = 2048
+"""The largest number of pictures whose ids are counted."""
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HiddenIdLosses:
+    """The mean losses of `ids` hidden ids in nats, and shares that are predicted right. model, right: the model's.
+    alone, common: of the frequencies of ids, and of the most frequent one. beside, copied: of the frequencies beside
+    the nearest visible id, at the best of `STRENGTHS`, and of a copy of that id.
+    """
+
+    model: float
+    right: float
+    alone: float
+    common: float
+    beside: float
+    copied: float
+    ids: int
+
+    @property
+    def loss_score(self) -> Score:
+        """The losses."""
+        baselines = {"counts beside the nearest visible id": self.beside, "counts of ids": self.alone}
+        return Score(
+            name="cross-entropy", value=self.model, unit="nats", of="hidden ids", count=self.ids, baselines=baselines
+        )
+
+    @property
+    def right_score(self) -> Score:
+        """The shares that are right."""
+        baselines = {"a copy of the nearest visible id": self.copied, "the most frequent id": self.common}
+        return Score(
+            name="predicted right",
+            value=self.right,
+            unit="%",
+            of="hidden ids",
+            count=self.ids,
+            baselines=baselines,
+            lower_is_better=False,
+        )
+
+
+@torch.inference_mode()
+def hidden_id_losses(model: GenerativeEncoder, measured: Iterable[ImageBatch], counts: IdCounts) -> HiddenIdLosses:
+    """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
+    columns: list[tuple[Tensor, ...]] = []
+    for batch in measured:
+        ids, mask = model.ids(batch), mask_of(batch)
+        encoded = model.encode(ids, mask.visible, mask.mask_token)
+        logits = model.predicted(encoded, mask)
+        true = ids.gather(1, mask.target)
+        near = ids.gather(1, nearest_visible(mask))
+        losses = F.cross_entropy(logits.float().transpose(1, 2), true, reduction="none")
+        columns.append(tuple(one.flatten() for one in (losses, logits.argmax(dim=2) == true, true, near)))
+    if not columns:
+        raise ValueError("losses need at least one batch, got none; take a split with a picture in it")
+    losses, hit, true, near = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    return HiddenIdLosses(
+        model=float(losses.mean()),
+        right=float(hit.double().mean()),
+        alone=float(counts.alone(true).mean()),
+        common=float((true == counts.single.argmax()).double().mean()),
+        beside=min(float(counts.beside(true, near, strength).mean()) for strength in STRENGTHS),
+        copied=float((true == near).double().mean()),
+        ids=len(true),
+    )
+
+
+def training_pictures(config: ImageData, data: str | Path) -> list[ImageBatch]:
+    """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
+    trained = trained_on(data)
+    n = min(len(Manifest.load(trained)), COUNTED)
+    size = min(n, _AT_ONCE)
+    plain = replace(config, views=1, augment=CenterCrop(), colour=None, mask=None)
+    return list(batches(plain, trained, size=size, samples=n // size * size, shuffle=True))
+
+
+def evaluate(model: GenerativeEncoder, config: ImageData, data: str | Path, shown: int) -> Evaluation:
+    """The losses on shuffled samples with the recipe's masks, and how far generated pictures are from real ones."""
+    measured, known = held_out_pictures(config, data), training_pictures(config, data)
+    counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
+    found = hidden_id_losses(model, measured, counts)
+    real, trained = (torch.cat([batch.image for batch in part]) for part in (measured, known))
+    apart, first = set_distances(model, real, trained, counts), measured[0]
+    with torch.inference_mode():
+        made = model.reconstructed(first)
+    return Evaluation(
+        scores=(found.loss_score, found.right_score, apart.score),
+        notes={"mask": repr(config.mask)},
+        examples=(
+            Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),
+            generated_examples(model, first.image[:16], count=16),
+        ),
+        loss=TrainingLoss(
+            name="The mean cross-entropy of the hidden ids in nats, with smoothed labels",
+            baseline="counts of ids",
+            value=found.alone,
+        ),
+        learns="The encoder learns by predicting the ids of cells that it was not shown.",
+    )
+
+
+EVALUATIONS = {GenerativeEncoderConfig: evaluate}

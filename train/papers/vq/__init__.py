@@ -1,0 +1,1 @@
+"""Quantisers of pictures and frames, which other papers need trained."""
