@@ -190,6 +190,43 @@ def test_no_pickle_and_no_global_random_state():
                 assert not loads_pickles, f"{path}:{node.lineno} allows pickles"
 
 
+PACKAGE, USER, RUN, DATA = "this package", "the command line or the caller", "a run's folder", "data"
+NAMES_CODE = {
+    "preprocess/datasets/__init__.py": {"import_module": PACKAGE},
+    "preprocess/job.py": {"named": USER},
+    "preprocess/versions/adding.py": {"named": USER},
+    "shards/config/assignments.py": {"class_of": USER, "type(config).from_dict": USER},
+    "shards/config/base.py": {"class_of": USER, "cls.from_dict": USER, "imported": USER},
+    "shards/format/tokenizer.py": {"TokenizerFacts.from_data": DATA},
+    "shards/named.py": {"import_module": USER, "imported": USER},
+    "pipelines/flow/choice.py": {"imported": USER},
+    "train/core/checkpoint.py": {"FileSum.from_dict": RUN},
+    "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
+    "train/core/loop.py": {"Tally.from_dict": RUN},
+    "train/core/run_folder.py": {"Recipe.from_dict": RUN},
+    "train/recipes/__init__.py": {"import_module": PACKAGE, "named": USER},
+    "src/maskstream/cli/kbvqa.py": {"imported": USER},
+    "src/maskstream/pages/report/report.py": {"ProbeResult.from_dict": RUN},
+    "src/maskstream/trial.py": {"named": USER},
+}
+"""All calls that turn names into code or dicts into configs, and where what they are given comes from (SECURITY.md)."""
+
+
+def test_what_is_read_from_data_names_no_code():
+    """A new call joins the list above; one that is given data is `from_data`, which imports nothing."""
+    doors = {"from_dict", "from_data", "imported", "named", "import_module", "class_of", "__import__", "run_path"}
+    source = ROOT / "src" / "maskstream"
+    own = [path for path in sorted(source.rglob("*.py")) if path.relative_to(source).parts[0] not in FOLDERS]
+    found: dict[str, set[str]] = {}
+    for path in (*FILES, *own):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and (called := ast.unparse(node.func)).rpartition(".")[2] in doors:
+                found.setdefault(path.relative_to(ROOT).as_posix(), set()).add(called)
+    assert found == {path: {*calls} for path, calls in NAMES_CODE.items()}
+    for calls in NAMES_CODE.values():
+        assert all(called.endswith(".from_data") == (origin == DATA) for called, origin in calls.items())
+
+
 def test_ffmpeg_opens_media_at_one_place_only():
     """`av.open` elsewhere writes: a name or bytes that it reads could make FFmpeg read other files and URLs."""
     for path in FILES:

@@ -73,6 +73,14 @@ class Config:
         """
         return cast(Self, _built(cls, data, ""))
 
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The same for a dict out of data, such as a split's dataset.json: no kind in it may name code, so nothing is
+        imported.
+        """
+        _refuse_code(data)
+        return cls.from_dict(data)
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -157,6 +165,19 @@ def class_of(kind: str, base: type[Config], path: str) -> type[Config]:
             "package.module:Name for one of your own"
         )
     return cls
+
+
+def _refuse_code(data: Any) -> None:
+    """Raise ValueError for a kind, at any depth, that names a module."""
+    left = [data]
+    while left:
+        one = left.pop()
+        if isinstance(one, Mapping):
+            if isinstance(kind := one.get(KIND), str) and ":" in kind:
+                raise ValueError(f"data name the kind {kind!r}; only your own commands and configs may name code")
+            left += one.values()
+        elif is_list(one):
+            left += one
 
 
 def _built(base: type[Config], data: Any, path: str) -> Config:

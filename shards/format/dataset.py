@@ -235,7 +235,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
         "counts": _has_shape(info["counts"], _COUNTS),
         "parts": len({*named}.intersection(files)) == len(parts),
         "files": used <= {*files} and all(_has_shape(facts, _FILE) for facts in files.values()),
-        "settings": isinstance(info["settings"], dict),
+        "settings": isinstance(info["settings"], dict) and isinstance(info["settings"].get("encoder", {}), dict),
         "label_names": all(isinstance(name, str) for name in names),
         "sums": isinstance(sums, dict) and all(_are_finite(values) for values in sums.values()),
         **{name: isinstance(info[name], str) for name in _TEXTS},

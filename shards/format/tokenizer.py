@@ -47,10 +47,10 @@ def tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
     """The facts in the dataset.json `info` of the split at `location`. ShardError if it has none."""
     described = info["settings"].get("encoder", {})
     try:
-        return TokenizerFacts.from_dict(described["tokenizer"])
+        return TokenizerFacts.from_data(described["tokenizer"])
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(
-            f"the dataset.json of {location} describes no tokenizer, so its texts cannot be read; {REMEDY}"
+            f"the dataset.json of {location} describes no tokenizer, so its texts cannot be read ({error}); {REMEDY}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..errors import MaskstreamError, OutageError, StoreError, UnlistedError
 from ..members.video import VIDEO
 from ..sealed import sealed
 from ..stores.base import Store
+from ..stores.elsewhere import is_elsewhere
 from .checked_file import read_checked
 from .damage import described
 from .dataset import (
@@ -208,14 +210,16 @@ def _keys(manifest: Manifest) -> Iterator[list[str]]:
 
 
 def _version_problems(manifest: Manifest) -> Iterator[str]:
-    """Find versions that cannot be opened, and a description of the current one that differs from dataset.json."""
+    """Find versions that are missing or cannot be opened, and a description of the current one that differs from
+    dataset.json. Only a merged split loses versions, when the splits that it names change.
+    """
     store, current = manifest.store, manifest.version
     if fingerprint_of(manifest.shards(), foreign=manifest.info["profile"] == FOREIGN) != manifest.fingerprint:
         yield f"{DATASET_JSON}: its fingerprint is not that of its shards"
-    try:
-        versions = {*versions_of(store), current}
-    except UnlistedError:
-        versions = {*range(1, current + 1)}
+    versions = {*range(1, current + 1)}
+    with suppress(UnlistedError):
+        listed = {*versions_of(store), current}
+        versions = listed if any(is_elsewhere(part["name"]) for part in manifest.info["parts"]) else versions | listed
     checked = dict(manifest.info["files"])
     for version in sorted(versions):
         try:

@@ -64,6 +64,7 @@ ATTACKS = {
     "flips": Attack(module="flips", few=150, ends=("refused", "right"), stores=STORES, slow=True),
     "index-kills": Attack(module="index_kills", few=8, ends=("exact",), cost=10, slow=True),
     "names": Attack(module="names", few=40, ends=("exact", "refused"), slow=True),
+    "names-code": Attack(module="names_code", few=40, ends=("refused", "right"), slow=True),
     "outages": Attack(
         module="outages",
         few=8,

@@ -276,3 +276,15 @@ def test_a_name_is_of_the_table_or_imported() -> None:
         named("curv", table, "shape")
     with pytest.raises(ValueError, match=r"the shape 'no\.such:thing' cannot be imported"):
         named("no.such:thing", table, "shape")
+
+
+def test_data_name_no_code_at_any_depth(monkeypatch):
+    monkeypatch.setitem(sys.modules, "far", None)  # an import of it fails
+    deep = {"kind": Pattern.kind(), "parts": [{"kind": f"{HERE}:Flat"}, {"kind": "far:Away"}]}
+    with pytest.raises(ValueError, match="data name the kind 'far:Away'; only your own commands and configs may"):
+        Pattern.from_data({"parts": deep["parts"][1:]})
+    with pytest.raises(ValueError, match="data name the kind"):
+        Pattern.from_data(deep)
+    with pytest.raises(ValueError, match="cannot be imported"):
+        Pattern.from_dict(deep)
+    assert Pattern.from_data({"blocks": [1, 2]}) == Pattern(blocks=(1, 2))

@@ -115,12 +115,13 @@ def image_grid(size: int, patch: int) -> TokenGrid:
 
 
 def image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:
-    """The components that hold the images: `wanted`, or by default all image components if no sample has two of them.
+    """The components that hold the images: `wanted`, or by default all image components if most samples have one.
 
-    For example, some samples have a jpg and the others a png. Raises ValueError if there is no such component, or if a
-    sample has several and `wanted` is None.
+    For example, some samples have a jpg and the others a png; a sample that has both is a bad one. Raises ValueError if
+    there is no such component, or if most samples have several and `wanted` is None.
     """
     fitting = [one for one in manifest.components.values() if one.kind == IMAGE.name]
-    if wanted is not None or not fitting or np.sum([one.present for one in fitting], axis=0).max(initial=0) > 1:
+    held = np.sum([one.present for one in fitting], axis=0) if len(fitting) > 1 else np.ones(1)
+    if wanted is not None or not fitting or 2 * np.count_nonzero(held > 1) > np.count_nonzero(held):
         fitting = [component_of(manifest.components, (IMAGE.name,), wanted)]
     return tuple(one.name for one in fitting)

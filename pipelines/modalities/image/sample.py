@@ -81,12 +81,14 @@ class ImageSampler:
         return self.pattern is not None and self.pattern.needs_progress
 
     def request(self, wanted: Wanted) -> ImageRequest:
-        """Draws the crops of a sample, and finds its byte range; raises SampleError if it has no image."""
+        """Draws the crops of a sample, and finds its byte range; raises SampleError if it has none or several."""
         index, epoch = wanted.index, wanted.epoch
         key = self.manifest.key(index)
-        component = next((one for one in map(self.manifest.component, self.components) if one.offset[index]), None)
-        if component is None:
-            raise self.manifest.sample_error(index, " or ".join(self.components), "the sample has no such component")
+        held = [one for one in map(self.manifest.component, self.components) if one.offset[index]]
+        if len(held) != 1:
+            said = "has several of them; name one with component=" if held else "has no such component"
+            raise self.manifest.sample_error(index, " or ".join(self.components), f"the sample {said}")
+        (component,) = held
         with self.manifest.reading(index, component.name):
             width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
             if min(width, height) < 1 or width * height > MAX_PIXELS:

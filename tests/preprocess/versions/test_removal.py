@@ -51,6 +51,13 @@ def test_removed_samples_are_refused_and_all_else_stays(split: Path) -> None:
         Manifest.load(split, version=3)
 
 
+@pytest.mark.parametrize("gone", ["versions/1.json", "versions"])
+def test_verify_misses_an_earlier_version(split: Path, gone: str) -> None:
+    remove(split, [Manifest.load(split).key(0)])
+    (split / gone).rename(split.parent / "gone")
+    assert any("there is no versions/1.json" in problem for problem in verify(split).problems)
+
+
 def test_removals_add_up_and_repeat_nothing(split: Path) -> None:
     keys = Manifest.load(split).keys(range(3))
     remove(split, keys[:1])

@@ -42,6 +42,20 @@ def problems(folder: Path, *, decode: bool = False) -> str:
     return "\n".join(report.problems)
 
 
+def test_a_split_names_no_code(split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reseal(split, settings={"encoder": {"tokenizer": {"kind": "planted:X", "sha256": "", "vocabulary": 3}}})
+    assert "only your own commands and configs may name code" in problems(split)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("encoder", [None, True, 7, []])
+def test_settings_of_an_encoder_that_are_none_are_a_problem(split: Path, encoder: object) -> None:
+    reseal(split, settings={"encoder": encoder})
+    assert "settings do not have the form" in problems(split)
+
+
 def test_a_sound_split_is_ok(split: Path) -> None:
     seen: list[tuple[int, int]] = []
     report = verify(split, decode=True, progress=lambda done, total: seen.append((done, total)))

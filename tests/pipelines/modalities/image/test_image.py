@@ -117,6 +117,13 @@ def test_one_of_several_images_must_be_named(tmp_path):
         batch_of(split, component="depth.png")
 
 
+def test_a_sample_with_two_images_is_a_bad_one_where_the_others_have_one(tmp_path, caplog):
+    one = {"png": member(photo(64, 64, 0), "png")}
+    split = write(tmp_path / "split", [one, one, {**one, "webp": member(photo(64, 64, 1), "webp")}])
+    assert set(batch_of(split, max_bad_fraction=1.0).key) == {"s0", "s1"}
+    assert "the sample has several of them; name one with component=" in caplog.text
+
+
 def test_a_sample_without_the_component_is_replaced(split, caplog):
     assert set(batch_of(split, component="jpg", max_bad_fraction=1.0).key) == {"s0"}
     assert "component 'jpg': the sample has no such component" in caplog.text
