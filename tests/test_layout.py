@@ -204,6 +204,7 @@ NAMES_CODE = {
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
     "train/core/loop.py": {"Tally.from_dict": RUN},
     "train/core/run_folder.py": {"Recipe.from_dict": RUN},
+    "train/papers/__init__.py": {"import_module": PACKAGE},
     "train/recipes/__init__.py": {"import_module": PACKAGE, "named": USER},
     "src/maskstream/cli/kbvqa.py": {"imported": USER},
     "src/maskstream/pages/report/report.py": {"ProbeResult.from_dict": RUN},
