@@ -3,17 +3,21 @@
 An encoder cannot tell them apart: FFmpeg says "Input/output error" for damaged bytes too, and reads a file that is cut
 off by a failing disk as a short one. So the source is judged, not the error. Its files are read whole before they are
 encoded; they must be the same after; and a reject is pronounced only if a second attempt says the same.
+
+One file ends no job. So whatever else an encoder or a library raises, a panic of Rust code too, is a reject that names
+the error and its place. Many of them pass the limit of rejects, as where the encoder itself is wrong.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..shards.errors import OutageError
+from ..shards.errors import DataError, MaskstreamError, OutageError
 from ..shards.format.sample import Reject, Sample
 from .encode.reject import RejectError
 from .file_state import FileState, read_state
@@ -25,6 +29,8 @@ _ATTEMPTS = 3
 """After so many rejects the last one counts, even if each has another reason."""
 _FRESH_NS = 2 * 10**9
 """A file younger than this may change again without another modification time, whose clock is coarse."""
+_NOT_OF_BYTES = (MaskstreamError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What never speaks of a source's bytes: it ends the task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,10 +118,24 @@ def _attempt(source: Source, encode: Callable[[Source], Sample]) -> Sample | Rej
     except MemoryError as error:
         check_machine(error)
         return RejectError("decode", f"needs more memory than a process can have ({error or 'out of memory'})")
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OutageError(f"{error.filename or source.path} cannot be read or written ({error.strerror})") from error
+    except _NOT_OF_BYTES:
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OutageError(
+                f"{error.filename or source.path} cannot be read or written ({error.strerror})"
+            ) from error
+        check_machine(error)
+        return RejectError("decode", _told(error))
+
+
+def _told(error: BaseException) -> str:
+    """The words for an error that no encoder expects."""
+    what = " ".join(str(error).split())[:300]
+    if isinstance(error, DataError):
+        return what
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"its encoder ended with {type(error).__name__}: {what} ({Path(place.filename).name}:{place.lineno})"
 
 
 def _is_settled(path: Path, known: FileState) -> bool:

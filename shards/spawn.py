@@ -133,13 +133,13 @@ def signal_name(number: int) -> str:
     return f"signal {number}"
 
 
-def picklable(error: Exception) -> Exception:
-    """The error, or a RuntimeError with its text if the error cannot be sent to another process."""
+def picklable(error: BaseException) -> Exception:
+    """The error, or a RuntimeError with its text if the error cannot be sent to another process, or is no Exception."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class _LateMain:

@@ -140,7 +140,9 @@ def _serve(work: Work[TaskT, RecordT], pipe: Connection) -> None:
         message: tuple[str, object]
         try:
             message = ("done", work(task, report))
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a panic of Rust code is no Exception
             message = ("failed", (picklable(error), traceback.format_exc()))
         send(message)
 

@@ -11,7 +11,7 @@ from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.file_state import read_state
 from maskstream.preprocess.judge import Judge
 from maskstream.preprocess.source import Source
-from maskstream.shards.errors import OutageError
+from maskstream.shards.errors import DataError, DatasetError, OutageError
 from maskstream.shards.format.sample import Reject, Sample
 from maskstream.shards.members.text import json_member
 
@@ -162,10 +162,25 @@ def test_a_change_within_the_tick_of_a_clock_shows(source):
     assert encode.calls == 2
 
 
-def test_other_errors_pass(source):
-    for error in (KeyError("a bug"), OSError("an error of Pillow, without a number")):
-        with pytest.raises(type(error)):
-            judged(source, Encode(error))
+class PanicException(BaseException):
+    """As that of Rust libraries, which is no Exception."""
+
+
+def test_one_file_ends_no_job(source, monkeypatch):
+    monkeypatch.setattr(judge_module, "check_machine", lambda error: None)
+    for error in (KeyError("a bug"), OSError("an error of Pillow, without a number"), PanicException("retry-limit")):
+        found = judged(source, Encode(error)).outcome
+        assert (found.source, found.stage) == ("a", "decode")
+        assert found.reason.startswith(f"its encoder ended with {type(error).__name__}: {error} (test_judge.py:")
+    assert judged(source, Encode(DataError("has no\nheader"))).outcome.reason == "has no header"
+
+
+@pytest.mark.parametrize(
+    "error", [DatasetError("no pydicom"), ImportError("no av"), KeyboardInterrupt(), SystemExit(1)]
+)
+def test_what_never_speaks_of_bytes_passes(source, error):
+    with pytest.raises(type(error)):
+        judged(source, Encode(error))
 
 
 def test_sources_without_files_and_with_several(source, tmp_path):

@@ -106,7 +106,9 @@ def _trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
     try:
         with h5py_module().File(path, "r") as file:
             names = sorted(file, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
-    except OSError as error:
+    except (DatasetError, MemoryError):
+        raise
+    except Exception as error:  # HDF5 raises nearly everything where a file is damaged
         raise DatasetError(f"meshgraphnets: {path} cannot be read as HDF5 ({error}). {OBTAIN}") from error
     if not names:
         raise DatasetError(f"meshgraphnets: {path} has no groups, so no trajectories. {OBTAIN}")

@@ -61,6 +61,8 @@ def checked_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surf
     """The surface of vertices (V, 3) and faces (F, 3), cleaned as above. Raises RejectError if it cannot be used."""
     if not len(faces):
         raise RejectError("decode", "has no faces: it is a point cloud or a truncated file")
+    if vertices.ndim != 2 or vertices.shape[1] != 3:
+        raise RejectError("decode", f"has vertices of the shape {vertices.shape}; expected x, y and z of each")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise RejectError(
             "decode",

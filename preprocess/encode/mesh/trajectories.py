@@ -22,6 +22,10 @@ from ..source_file import check_source_file
 from .simulation import Simulation
 from .tfrecord import read_example
 
+_MAX_COMPRESSION = 1100
+"""What deflate reaches. More is what a file declares and does not hold: HDF5 makes it up from a fill value."""
+_FEW_BYTES = 1 << 26
+
 
 def h5py_module() -> Any:
     """The module h5py. Raises DatasetError if it is not installed."""
@@ -45,10 +49,12 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
             places = "pos" if "pos" in group and "mesh_pos" not in group else "mesh_pos"
             if missing := [key for key in ("cells", places, "node_type", *fields) if key not in group]:
                 raise RejectError("decode", f"the group {name!r} has no dataset {missing[0]!r}, only {sorted(group)}")
-            cells, positions, node_type = (_static(group, key) for key in ("cells", places, "node_type"))
-            values = [np.asarray(group[key][()]) for key in fields]
-    except (OSError, KeyError) as error:
-        raise RejectError("open", f"cannot be read ({error})") from error
+            cells, positions, node_type = (_static(_held(group, key)) for key in ("cells", places, "node_type"))
+            values = [np.asarray(_held(group, key)[()]) for key in fields]
+    except (RejectError, MemoryError):
+        raise
+    except Exception as error:  # HDF5 raises nearly everything where a file is damaged
+        raise RejectError("open", f"cannot be read as HDF5 ({type(error).__name__}: {error})") from error
     return _simulation(cells, positions, node_type, values, fields, widths, dt_s)
 
 
@@ -133,12 +139,26 @@ def channel_names(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ..
     return tuple(names)
 
 
-def _static(group: Any, key: str) -> npt.NDArray[Any]:
-    """A static dataset without its axis of steps. Raises RejectError if it changes over time."""
+def _held(group: Any, key: str) -> Any:
+    """A dataset of numbers of which the file holds all. Raises RejectError for anything else."""
     dataset = group[key]
+    if not isinstance(dataset, h5py_module().Dataset):
+        raise RejectError("decode", f"{key} is no dataset but a {type(dataset).__name__}")
+    if dataset.dtype.kind not in "biuf" or not dataset.size:
+        raise RejectError("decode", f"{key} holds {dataset.dtype} {dataset.shape}; expected numbers, at least one")
+    declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if declared > max(_FEW_BYTES, _MAX_COMPRESSION * stored):
+        raise RejectError("check", f"{key} declares {declared} bytes, of which the file holds {stored}")
+    return dataset
+
+
+def _static(dataset: Any) -> npt.NDArray[Any]:
+    """A static dataset without its axis of steps. Raises RejectError if it changes over time."""
     if dataset.ndim != 3:
         return np.asarray(dataset[()])
     first = np.asarray(dataset[0])
     if not np.array_equal(first, np.asarray(dataset[-1])):
-        raise RejectError("decode", f"{key} changes over time; only static meshes are supported")
+        raise RejectError(
+            "decode", f"{dataset.name.rsplit('/', 1)[-1]} changes over time; only static meshes are supported"
+        )
     return first

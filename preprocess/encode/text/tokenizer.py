@@ -123,7 +123,9 @@ def tokenizer_of(definition: bytes) -> Tokenizer:
     """The tokenizer of a tokenizer.json. Special tokens in a text are text. ValueError if it is none."""
     try:
         tokenizer = Tokenizer.from_str(definition.decode())
-    except Exception as error:  # the package raises no narrower type
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the package raises no narrower type, and its panics are no Exception
         raise ValueError(f"is no tokenizer.json ({error}); the tokenizers package writes one by save()") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()

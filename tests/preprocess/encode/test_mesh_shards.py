@@ -164,6 +164,55 @@ def test_trajectories_that_cannot_be_used_are_rejects(raw, tmp_path, what, reaso
         MeshEncoder().encode(source)
 
 
+def odd(kind):
+    """What HDF5 can hold in place of the cells of a trajectory."""
+    return {
+        "group": lambda group: group.create_group("cells"),
+        "type": lambda group: group.__setitem__("cells", np.dtype("i4")),
+        "text": lambda group: group.__setitem__("cells", np.array([b"a", b"b"])),
+        "complex": lambda group: group.__setitem__("cells", np.ones((2, 3), complex)),
+        "compound": lambda group: group.__setitem__("cells", np.zeros((2, 3), [("a", "i4")])),
+        "lists": lambda group: group.create_dataset("cells", (2,), dtype=h5py.vlen_dtype(np.int32)),
+        "empty": lambda group: group.__setitem__("cells", h5py.Empty("i4")),
+        "none": lambda group: group.__setitem__("cells", np.zeros((0, 4, 3), np.int32)),
+        "number": lambda group: group.__setitem__("cells", 3),
+        "fill": lambda group: group.create_dataset("cells", (10**9, 1, 3), np.int32, chunks=(10**5, 1, 3)),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("group", "cells is no dataset but a Group"),
+        ("type", "cells is no dataset but a Datatype"),
+        *((kind, "cells holds") for kind in ("text", "complex", "compound", "lists", "empty", "none")),
+        ("number", "cells have the shape"),
+        ("fill", "cells declares 12000000000 bytes, of which the file holds 0"),
+    ],
+)
+def test_odd_contents_of_hdf5_are_rejects(raw, kind, reason):
+    arrays = trajectory(1)
+    write_hdf5(raw / "train.h5", {"1": {key: value for key, value in arrays.items() if key != "cells"}})
+    with h5py.File(raw / "train.h5", "a") as file:
+        odd(kind)(file["1"])
+    (source,) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    with pytest.raises(RejectError, match=reason):
+        MeshEncoder().encode(source)
+
+
+def test_hdf5_of_which_a_byte_is_another_is_a_sample_or_a_reject(raw):
+    (source, *_) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    data, seen = source.path.read_bytes(), set()
+    for at in np.random.default_rng(0).integers(len(data) // 8, size=150).tolist():
+        source.path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+        try:
+            MeshEncoder().encode(source)
+            seen.add("sample")
+        except RejectError:
+            seen.add("reject")
+    assert seen == {"sample", "reject"}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

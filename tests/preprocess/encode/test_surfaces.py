@@ -92,6 +92,7 @@ def test_cut_text_of_ply_is_rejected(tmp_path, keep):
         ("v 0 0 0\nv 1 0 0\nv 0 1 0\n", "no faces"),
         ("v 0 0 0\nv 0 0 0\nv 0 1 0\nf 1 2 3\n", "two equal corners"),
         ("nothing of this kind\n", "no faces"),
+        ("v 0 0\nv 1 0\nv 0 1\nf 1 2 3\n", r"vertices of the shape \(3, 2\)"),
     ],
 )
 def test_what_cannot_be_a_mesh_says_why(tmp_path, content, reason):

@@ -167,6 +167,24 @@ def test_a_tokenizer_that_is_given_by_path(tmp_path):
         TextEncoder(tokenizer=str(tmp_path / "none.json")).prepared({})
 
 
+def test_a_text_at_which_the_tokenizer_panics_is_a_reject(tmp_path):
+    """Its pattern tries too often, and a panic of Rust code is no Exception."""
+    definition = json.loads(Training.parse("train:wordpiece:300").trained(TEXTS))
+    pattern = {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": False}
+    (tmp_path / "t.json").write_text(json.dumps({**definition, "pre_tokenizer": pattern}))
+    for name, text in (("bad", "x" * 60), ("good", TEXTS[0]), ("fine", TEXTS[1])):
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        (tmp_path / f"raw/{name}.txt").write_text(text)
+    encoder = [f"tokenizer={tmp_path / 't.json'}"]
+    report = make_shards(
+        "txt", tmp_path / "raw", tmp_path / "out", workers=0, max_rejects=1, settings=encoder, as_is=True
+    )
+    (reject,) = pq.read_table(tmp_path / "out/train/rejects.parquet").to_pylist()
+    assert reject["source"] == "bad.txt"
+    assert "PanicException" in reject["reason"]
+    assert report.splits["train"].counts["samples"] == 2
+
+
 def test_settings_change_fields_of_an_encoder():
     assert with_settings(TextEncoder(), ["tokenizer=train:bpe:400", "words=false"]) == TextEncoder(
         tokenizer="train:bpe:400", words=False

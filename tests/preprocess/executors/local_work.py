@@ -48,6 +48,8 @@ def work(task, report):
         raise OSError(28, "No space left on device")
     if kind == "odd":
         raise OddError(1, 2)
+    if kind == "panic":
+        raise Panic("of Rust")
     if kind == "hold long":
         hold()
     if kind == "sleep":
@@ -83,6 +85,10 @@ FAULTS = {
     "grow": grow,
     "slow": lambda: time.sleep(0.3),
 }
+
+
+class Panic(BaseException):
+    """As of a Rust library."""
 
 
 class OddError(Exception):

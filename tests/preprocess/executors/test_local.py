@@ -46,6 +46,8 @@ def test_errors_arrive_as_they_are(squares):
     assert "local_work.py" in caught.value.__notes__[0]
     with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
         list(run(squares, [("odd", 1)], 1))
+    with pytest.raises(RuntimeError, match="Panic: of Rust"):
+        list(run(squares, [("panic", 1)], 1))
 
 
 def test_leaving_early_ends_the_processes(squares):
