@@ -7,8 +7,10 @@ Something-Something V2. In a tar that is compressed with gzip, indexed_gzip find
 from __future__ import annotations
 
 import calendar
+import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,16 +23,23 @@ from typing import IO, Any, BinaryIO, cast
 import xxhash
 
 from ..shards.errors import DatasetError, OutageError
+from .encode.reject import DamagedFileError
+from .file_state import FileState
 from .joined_file import JoinedFile
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_MEMBER_BYTES = 1 << 37
 """A larger member is refused: a task copies members into a temporary folder, one by one."""
+MAX_PACKING = 200
+"""A member of more than 1 GiB that is packed more tightly is not unpacked. Deflate reaches 1,032 with zeros alone."""
+_FEW_BYTES = 1 << 30
 _PART = re.compile(r"(.+-)(\d{2,3})")
 _GZIP = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
 _SPACING_BYTES = 8 << 20
 """How far the places are apart from which gzip can be read on. Each takes 32 kB in the index."""
+_NAME_BYTES = 255
+"""The longest name that file systems take."""
 _NS = 10**9
 _LATEST_S = 1 << 33
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -39,7 +48,11 @@ _DAMAGE: tuple[type[Exception], ...] = (
     zlib.error,
     EOFError,
     ValueError,
+    ArithmeticError,
+    LookupError,
     NotImplementedError,
+    lzma.LZMAError,
+    struct.error,
 )
 
 
@@ -94,6 +107,7 @@ class Archive:
         self._gzip: Any = None
         with damage(path):
             files = pieces(path)
+            self._packed_bytes = sum(file.stat().st_size for file in files)
             raw = cast(BinaryIO, JoinedFile(files)) if len(files) > 1 else files[0].open("rb")
             self._closing.callback(raw.close)
             try:
@@ -105,7 +119,7 @@ class Archive:
     def _open(self, raw: BinaryIO, index: Path | None) -> None:
         if self.path.name.lower().endswith(".zip"):
             self._zip = zipfile.ZipFile(raw)
-            self._headers = {info.header_offset: info for info in self._zip.infolist()}
+            self._headers = {(info.header_offset, _path_of(info.filename)): info for info in self._zip.infolist()}
             return
         begin = raw.read(len(_GZIP))
         raw.seek(0)
@@ -158,21 +172,25 @@ class Archive:
                 continue
             if stat.S_ISLNK(info.external_attr >> 16) or info.flag_bits & 1:
                 raise DatasetError(f"{self.path} holds {name!r}, which is a link or encrypted; unpack it")
-            modified_s = calendar.timegm((*info.date_time, 0, 0, 0))
-            yield Member(name, info.file_size, _age_ns(modified_s), info.header_offset)
+            yield Member(name, info.file_size, _age_ns(_zip_age_s(info)), info.header_offset)
 
     def _checked(self, name: str, size_bytes: int) -> str | None:
         """The path of a member; None if it, or a folder above it, is hidden."""
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
             raise DatasetError(f"{self.path} holds {name!r}, which may lie outside of its folder; unpack it with care")
+        if long := [part for part in parts if len(part.encode("utf-8", "surrogateescape")) > _NAME_BYTES]:
+            raise DatasetError(
+                f"{self.path} holds a file whose name {long[0][:40]!r}... has more than {_NAME_BYTES} bytes, so it "
+                "can be unpacked nowhere; give it a shorter one"
+            )
         if size_bytes > MAX_MEMBER_BYTES:
             raise DatasetError(
                 f"{self.path} holds {name!r} of {size_bytes} bytes; more than {MAX_MEMBER_BYTES} are refused; unpack it"
             )
         if any(part.startswith((".", "__MACOSX")) for part in parts):
             return None
-        return "/".join(parts)
+        return _path_of(name)
 
     def write_index(self, path: Path) -> None:
         """Write the index of its gzip, after `members`. No other process may do the same at that time."""
@@ -183,9 +201,11 @@ class Archive:
     def copy(self, member: Member, to: BinaryIO | None) -> str:
         """Copy a member's bytes, or only read them. Returns their xxh3_64 in hex.
 
-        Raises OutageError if they cannot be read, OSError if they cannot be written.
+        Raises DamagedFileError if a zip does not hold them whole, or an archive packs them so tightly that they are
+        meant to fill the disk; OutageError if they cannot be read, OSError if they cannot be written.
         """
         digest, left = xxhash.xxh3_64(), member.size_bytes
+        self._check_packing(member)
         try:
             with damage(self.path), self._at(member) as stream:
                 while data := stream.read(min(_CHUNK_BYTES, left + 1) if self._zip else min(_CHUNK_BYTES, left)):
@@ -194,21 +214,51 @@ class Archive:
                     if to is not None:
                         to.write(data)
         except DatasetError as error:
+            if self.is_zip:
+                raise _damaged(member, "open", f"is damaged in {self.path.name} ({error.__cause__})") from error
             raise OutageError(f"{member.name!r}: {error}") from error
+        if left and self.is_zip:
+            raise _damaged(member, "open", f"has another size in {self.path.name} than its list says")
         if left:
             raise OutageError(f"{self.path} does not hold {member.name!r} as it was listed; is it being written?")
         return digest.hexdigest()
+
+    def _check_packing(self, member: Member) -> None:
+        """Raise DamagedFileError for a member that takes far less room in the archive than it has bytes."""
+        packed = self._packed_bytes
+        if self._zip is not None and (info := self._headers.get((member.offset, member.name))) is not None:
+            packed = min(packed, info.compress_size)
+        if member.size_bytes > max(_FEW_BYTES, MAX_PACKING * packed):
+            raise _damaged(member, "check", f"would be {member.size_bytes} bytes, of {packed} in {self.path.name}")
 
     @contextmanager
     def _at(self, member: Member) -> Iterator[IO[bytes]]:
         if self._zip is None:
             self._stream.seek(member.offset)
             yield self._stream
-        elif (info := self._headers.get(member.offset)) is None:
+        elif (info := self._headers.get((member.offset, member.name))) is None:
             raise ValueError(f"there is no member at {member.offset}")
         else:
             with self._zip.open(info) as stream:
                 yield stream
+
+
+def _path_of(name: str) -> str:
+    """The path of a member, without dots and slashes that say nothing."""
+    return "/".join(PurePosixPath(name).parts)
+
+
+def _damaged(member: Member, stage: str, reason: str) -> DamagedFileError:
+    state = FileState(size_bytes=member.size_bytes, mtime_ns=member.mtime_ns, xxh3_64="")
+    return DamagedFileError(stage, reason, state)
+
+
+def _zip_age_s(info: zipfile.ZipInfo) -> int:
+    """The modification time of a member; that of the first day if it is none, as Go and others write it."""
+    try:
+        return calendar.timegm((*info.date_time, 0, 0, 0))
+    except ValueError:
+        return calendar.timegm((1980, 1, 1, 0, 0, 0))
 
 
 def _age_ns(modified_s: float) -> int:
@@ -225,6 +275,10 @@ def damage(path: Path) -> Iterator[None]:
         raise DatasetError(
             f"{path} is damaged, or no archive ({error or type(error).__name__}); get it again"
         ) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DatasetError(f"{path} is damaged ({error}); get it again") from error  # bz2 says so
 
 
 def _gzip_errors() -> tuple[type[Exception], ...]:

@@ -24,6 +24,7 @@ from ..shards.format.index_cache import CACHE, cache_folder
 from ..shards.stores.publish import publishing
 from .archive import Archive, Member, pieces
 from .parquet_rows import SUFFIX, ParquetRows
+from .scratch import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,13 @@ def members_of(path: Path) -> dict[str, Member]:
 
 
 class OpenArchives:
-    """Archives that are read one member after the other; the last ones stay open. Threads take turns."""
+    """Archives that are read one member after the other; the last ones stay open. Threads take turns. Groups of rows
+    are unpacked into the folder `unpacked`, or into a temporary one.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, unpacked: Path | None = None) -> None:
+        self._unpacked = unpacked
+        self._scratch: Scratch | None = None
         self._rows: ParquetRows | None = None
         self._open: OrderedDict[Path, tuple[str, Archive, dict[str, Member]]] = OrderedDict()
         self._turn = Lock()
@@ -67,16 +72,24 @@ class OpenArchives:
 
     def _copy_row(self, path: Path, name: str, to: Path | None) -> tuple[Member, str]:
         with self._turn:
-            if self._rows is None or self._rows.path != path:
-                if self._rows is not None:
-                    self._rows.close()
-                self._rows = ParquetRows(path)
             with _reading(path):
                 mtime_ns = path.stat().st_mtime_ns
+            if self._rows is None or (self._rows.path, self._rows.mtime_ns) != (path, mtime_ns):
+                if self._rows is not None:
+                    self._rows.close()
+                self._rows = ParquetRows(path, self._folder())
             data = self._rows.data(name)
         if to is not None:
             to.write_bytes(data)
         return Member(name, len(data), mtime_ns, 0), xxhash.xxh3_64_hexdigest(data)
+
+    def _folder(self) -> Path:
+        """Where groups of rows are unpacked. The folder of a job is only on the machine where it began."""
+        if self._unpacked is not None and self._unpacked.is_dir():
+            return self._unpacked
+        if self._scratch is None:
+            self._scratch = Scratch()
+        return self._scratch.folder
 
     def _at(self, path: Path) -> tuple[Archive, dict[str, Member]]:
         with _reading(path):
@@ -98,6 +111,8 @@ class OpenArchives:
         """Close all."""
         if self._rows is not None:
             self._rows.close()
+        if self._scratch is not None:
+            self._scratch.close()
         while self._open:
             self._open.popitem()[1][1].close()
 

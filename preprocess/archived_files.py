@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .archive import is_archive
 from .archive_list import OpenArchives, members_of
+from .encode.reject import DamagedFileError
 from .file_state import FileState, set_age
 from .parquet_rows import SUFFIX
 from .raw_files import Hand, fetching, is_same_file
@@ -40,12 +41,16 @@ def archive_and_name(path: Path) -> tuple[Path, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedFiles:
-    """Files of this machine, some of them in archives. All paths are absolute."""
+    """Files of this machine, some of them in archives. All paths are absolute. `unpacked`: the folder for groups of
+    rows of Parquet files, which lives as long as the job.
+    """
+
+    unpacked: Path | None = None
 
     @contextmanager
     def at_hand(self) -> Iterator[Hand]:
         """A temporary folder, and a thread that copies the next member."""
-        with closing(OpenArchives()) as archives, fetching(_Members(archives)) as hand:
+        with closing(OpenArchives(self.unpacked)) as archives, fetching(_Members(archives)) as hand:
             yield hand
 
     def is_same(self, path: Path, state: FileState) -> bool:
@@ -55,19 +60,24 @@ class ArchivedFiles:
             return state.is_of(path)
         archive, name = found
         if archive.suffix == SUFFIX:
-            return _is_same_row(path, archive.stat().st_mtime_ns, state)
+            return self._is_same_row(path, archive.stat().st_mtime_ns, state)
         if (member := members_of(archive).get(name)) is None:
             return False
         with closing(OpenArchives()) as archives:
-            return is_same_file(_Members(archives), path, (member.size_bytes, member.mtime_ns), state)
+            try:
+                return is_same_file(_Members(archives), path, (member.size_bytes, member.mtime_ns), state)
+            except DamagedFileError as error:
+                return error.state.xxh3_64 == state.xxh3_64
 
-
-def _is_same_row(path: Path, mtime_ns: int, state: FileState) -> bool:
-    """Whether a row has these bytes, which are read only if its file is not as old; it does not say how many it has."""
-    if mtime_ns == state.mtime_ns:
-        return True
-    with closing(OpenArchives()) as archives:
-        return _Members(archives).fetch(path, None).xxh3_64 == state.xxh3_64
+    def _is_same_row(self, path: Path, mtime_ns: int, state: FileState) -> bool:
+        """Whether a row has these bytes, which are read only if its file is not as old; it does not say how many."""
+        if mtime_ns == state.mtime_ns:
+            return True
+        with closing(OpenArchives(self.unpacked)) as archives:
+            try:
+                return _Members(archives).fetch(path, None).xxh3_64 == state.xxh3_64
+            except DamagedFileError as error:
+                return error.state.xxh3_64 == state.xxh3_64
 
 
 @dataclass(frozen=True, slots=True)

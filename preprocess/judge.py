@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..shards.errors import DataError, MaskstreamError, OutageError
 from ..shards.format.sample import Reject, Sample
-from .encode.reject import RejectError
+from .encode.reject import DamagedFileError, RejectError
 from .file_state import FileState, read_state
 from .machine import check_machine
 from .retry import PAUSES_S, retried
@@ -54,6 +54,7 @@ class Judge:
     ) -> None:
         self._pauses_s = tuple(pauses_s)
         self._states: OrderedDict[Path, FileState] = OrderedDict()
+        self._damage: dict[Path, DamagedFileError] = {}
         self._remembered = remembered
         self._read_state = read or read_state
 
@@ -68,7 +69,8 @@ class Judge:
         rejects: list[RejectError] = []
         files = self._read(source)
         while True:
-            outcome = _attempt(source, encode)
+            damage = next((self._damage[path] for path in source.files if path in self._damage), None)
+            outcome = damage or _attempt(source, encode)
             self._check_unchanged(source, files)
             if isinstance(outcome, Sample):
                 return Judged(outcome=outcome, files=files)
@@ -83,7 +85,7 @@ class Judge:
         """The states of the source's files; those that it read before are not read again if they are as old."""
         for path in source.files:
             known = self._states.get(path)
-            if known is None or not _is_settled(path, known):
+            if known is None or path in self._damage or not _is_settled(path, known):
                 self._states[path] = self._state(path)
             self._states.move_to_end(path)
         files = tuple(self._states[path] for path in source.files)
@@ -95,17 +97,22 @@ class Judge:
         """These files are not there any more; they are read again if a source needs them."""
         for path in paths:
             self._states.pop(path, None)
+            self._damage.pop(path, None)
 
     def _state(self, path: Path) -> FileState:
+        self._damage.pop(path, None)
         try:
             return self._read_state(path)
+        except DamagedFileError as error:
+            self._damage[path] = error
+            return error.state
         except OSError as error:
             raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
 
     def _check_unchanged(self, source: Source, files: Sequence[FileState]) -> None:
         """Raise OutageError if a file is not as it was when it was read, before it was encoded."""
         for path, before in zip(source.files, files, strict=True):
-            if not _is_settled(path, before) and self._state(path) != before:
+            if path not in self._damage and not _is_settled(path, before) and self._state(path) != before:
                 raise OutageError(f"{path} changes while it is read")
 
 

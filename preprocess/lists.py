@@ -118,6 +118,15 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8. JSON can name half of a character ("\\ud800"), which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Lines:
     """The lines of a file in UTF-8; `number` counts those read so far."""
 

@@ -16,6 +16,7 @@ from ..shards.stores.output import Location, last_parts, within
 from .blames import NO_BLAMES, Blames
 from .encode.encoder import Encoder
 from .limits import DEFAULT, Limits
+from .lists import is_unicode
 from .raw_files import LOCAL, RawFiles
 from .retry import PAUSES_S
 from .source import Source
@@ -105,8 +106,11 @@ def sample_key(source_id: str) -> str:
 
 def settings_of(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
     """All that decides the bytes of a split: the encoder's settings, the shard size, what a source may cost, and a hash
-    of the sources.
+    of the sources. Raises DatasetError for an id that is no Unicode.
     """
+    for source in sources:
+        if not source.id.isascii() and not is_unicode(source.id):
+            raise DatasetError(f"{source.path}: the id {source.id!a} has half of a character; write it as UTF-8")
     digest = xxhash.xxh3_128()
     for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_meta(source)}\n" for source in sources):
         digest.update(line.encode())

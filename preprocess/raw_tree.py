@@ -88,7 +88,11 @@ def raw_tree(root: str | Path) -> Iterator[RawTree]:
     """
     if not is_url(root):
         archives, has_rows = archives_below(Path(root))
-        yield RawTree(str(root), Path(root), ArchivedFiles() if archives or has_rows else LOCAL, archives)
+        if not archives and not has_rows:
+            yield RawTree(str(root), Path(root), LOCAL)
+            return
+        with closing(Scratch()) as scratch:
+            yield RawTree(str(root), Path(root), ArchivedFiles(scratch.folder), archives)
         return
     from .raw_store import THREADS, listed
 

@@ -4,7 +4,7 @@ Files anywhere below ROOT, named after their splits: `data/train-00000-of-00005.
 none is, all are train. The column is the one that the file's metadata say is an Image, Audio or Video, else the one
 that is named so; it holds the bytes of a file in each row. The label is the column `label`, else the one that the
 metadata say is a ClassLabel, of names or numbers. Other columns of text, numbers and truth values go into the sample's
-`json`, for `fields=`.
+`json`, for `fields=`; one whose name means something else there, such as `source` or `crop`, is called `column_crop`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..encode.audio.encoder import AudioEncoder
 from ..encode.encoder import Encoder
 from ..encode.image.encoder import ImageEncoder
 from ..encode.video.encoder import VideoEncoder
+from ..lists import MAX_LABEL
 from ..source import Source
 from .class_folders import SPLIT_FOLDERS
 from .dataset import Dataset, label_doubt, require_folder
@@ -40,6 +41,12 @@ _KINDS = {
     "video": ("Video", (".mp4", "video", "mp4"), VideoEncoder),
 }
 """Per kind the type in the metadata, the ending of a row's name, and the names of its column."""
+_TAKEN = frozenset({"crop", "episode", "key", "label", "source"})
+"""What a source's meta says to an encoder, and a sample's json of itself; columns may not steer or hide it."""
+_ROWS = 256
+"""So many rows are read at a time."""
+MAX_LISTED_BYTES = 1 << 30
+"""The most that columns for `json` may hold in all, for every source carries its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +69,9 @@ def parquet_media(root: Path, kind: str) -> Dataset:
         raise DatasetError(f"{name}: {root} holds no Parquet files. {OBTAIN}")
     splits = _splits(root, paths, name)
     tables = [_table(path, kind, name) for path in paths]
-    rows = [(table, row) for table in tables for row in _rows(table)]
-    names = max((table.names for table in tables), key=len) or _names(row.get("label") for _, row in rows)
+    room = _Room(name)
+    rows = [(table, row) for table in tables for row in _rows(table, room)]
+    names = max((table.names for table in tables), key=len) or _names([(table, row["label"]) for table, row in rows])
     numbers = {label: number for number, label in enumerate(names)}
     listed: dict[str, list[Source]] = {}
     for table, row in rows:
@@ -72,7 +80,7 @@ def parquet_media(root: Path, kind: str) -> Dataset:
         source = Source(
             id=f"{where}:{row['row']}",
             path=table.path.absolute().with_name(f"{table.path.name}!") / table.media / f"{row['row']}{ending}",
-            label=_number(row.get("label"), numbers, table.path),
+            label=_number(row["label"], numbers, f"{table.path}: row {row['row']}"),
             meta=row["json"],
         )
         listed.setdefault(splits[table.path], []).append(source)
@@ -118,9 +126,23 @@ def _table(path: Path, kind: str, name: str) -> _Table:
             f"{name}: {path} has {len(media) or 'no'} columns of the kind {kind} ({', '.join(media) or 'none'}), of "
             f"the columns {', '.join(schema.names)[:200]}; one is needed, called {kind}"
         )
+    if not _is_media(schema.field(media[0]).type):
+        raise DatasetError(
+            f"{name}: the column {media[0]!r} of {path} is {str(schema.field(media[0]).type)[:80]}; it must hold the "
+            "bytes of a file in each row, as such or as `bytes` of a struct"
+        )
     classes = [column for column in schema.names if features.get(column, {}).get("_type") == "ClassLabel"]
     label = "label" if "label" in schema.names else (classes[0] if classes else "")
+    if label and not _is_label(schema.field(label).type):
+        raise DatasetError(
+            f"{name}: the column {label!r} of {path} is {str(schema.field(label).type)[:80]}; legal are names and "
+            "numbers"
+        )
     found = features.get(label, {}).get("names") or ()
+    if not isinstance(found, list | tuple) or len(found) > MAX_LABEL:
+        raise DatasetError(
+            f"{name}: the metadata of {path} name the labels {str(found)[:80]!r}; a list of names is legal"
+        )
     others = [
         field.name
         for field in schema
@@ -137,36 +159,94 @@ def _features(schema: Any) -> dict[str, Any]:
     """The features that `datasets` wrote into the metadata; {} if it did not write the file."""
     try:
         found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {column: one for column, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}
 
 
-def _rows(table: _Table) -> Iterator[dict[str, Any]]:
+def _is_media(kind: Any) -> bool:
+    """Whether a column of this type can hold bytes; one of nulls gives rejects."""
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _is_media(kind.field(place).type)
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(is_binary or pa.types.is_null(kind))
+
+
+def _is_label(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_label(kind.value_type)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(
+        is_text
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_null(kind)
+    )
+
+
+class _Room:
+    """How much the columns for `json` may still hold."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._left = MAX_LISTED_BYTES
+
+    def take(self, path: Path, batch: pa.RecordBatch) -> None:
+        """Raise DatasetError if the columns of a batch of rows are more than is left."""
+        self._left -= batch.nbytes
+        if self._left < 0:
+            raise DatasetError(
+                f"{self._name}: up to {path}, the columns beside the media hold more than {MAX_LISTED_BYTES} bytes "
+                f"({', '.join(batch.schema.names)[:200]}); leave out the large ones"
+            )
+
+
+def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
     """The rows of a file: their number, label and contents for `json`."""
-    with pq.ParquetFile(table.path) as file:
-        columns = [*([table.label] if table.label else []), *table.others]
-        found = file.read(columns=columns).to_pylist() if columns else [{}] * file.metadata.num_rows
-    for number, row in enumerate(found):
-        about = {name: row[name] for name in table.others if row[name] is not None}
-        yield {"row": number, "label": row.get(table.label), "json": about}
+    columns = [*([table.label] if table.label else []), *table.others]
+    number = 0
+    try:
+        with pq.ParquetFile(table.path) as file:
+            if not columns:
+                yield from ({"row": row, "label": None, "json": {}} for row in range(file.metadata.num_rows))
+                return
+            for batch in file.iter_batches(_ROWS, columns=columns):
+                room.take(table.path, batch)
+                for row in batch.to_pylist():
+                    about = {_field(name): row[name] for name in table.others if row[name] is not None}
+                    yield {"row": number, "label": row.get(table.label), "json": about}
+                    number += 1
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OutageError(f"{table.path} cannot be read ({error.strerror}); run the same command again") from error
+        raise DatasetError(f"{table.path} is damaged after row {number} ({error}). {OBTAIN}") from error
 
 
-def _names(labels: Iterator[Any]) -> tuple[str, ...]:
+def _field(column: str) -> str:
+    """The name that a column has in a sample's json."""
+    return f"column_{column}" if column in _TAKEN else column
+
+
+def _names(labels: list[tuple[_Table, Any]]) -> tuple[str, ...]:
     """The sorted names among labels; of numbers, all up to the largest."""
-    given = {label for label in labels if label is not None}
-    if given and all(isinstance(label, int) for label in given):
-        return tuple(map(str, range(max(given) + 1)))
-    return tuple(sorted(map(str, given)))
+    given = {label for _, label in labels if label is not None}
+    if not given or not all(isinstance(label, int) for label in given):
+        return tuple(sorted(map(str, given)))
+    if (largest := max(given)) > MAX_LABEL:
+        path = next(table.path for table, label in labels if label == largest)
+        raise DatasetError(f"{path}: the label {largest} is larger than {MAX_LABEL}; number classes from 0 on")
+    return tuple(map(str, range(largest + 1)))
 
 
-def _number(label: Any, numbers: dict[str, int], path: Path) -> int:
+def _number(label: Any, numbers: dict[str, int], where: str) -> int:
     if label is None:
         return -1
     if isinstance(label, int) and -1 <= label < len(numbers):
         return label
     if str(label) not in numbers:
         raise DatasetError(
-            f"{path}: the label {str(label)[:80]!r} is none of {len(numbers)}; legal are names or numbers"
+            f"{where}: the label {str(label)[:80]!r} is none of {len(numbers)}; legal are names or numbers"
         )
     return numbers[str(label)]

@@ -1,6 +1,7 @@
 """The error of a source that cannot become a sample."""
 
 from ...shards.errors import MaskstreamError
+from ..file_state import FileState
 
 
 class RejectError(MaskstreamError):
@@ -20,6 +21,16 @@ class RejectError(MaskstreamError):
 
 class DamageError(RejectError):
     """The bytes of a source are damaged or cut off from some frame on; those before it are whole."""
+
+
+class DamagedFileError(RejectError):
+    """A file of a source cannot be had whole, whoever reads it: a damaged member of an archive, a row without bytes.
+    `state` is what is known of the file.
+    """
+
+    def __init__(self, stage: str, reason: str, state: FileState) -> None:
+        super().__init__(stage, reason)
+        self.state = state
 
 
 def reason_of(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from ...encode.mesh.encoder import MeshEncoder
 from ...encode.mesh.tfrecord import record_spans
 from ...encode.mesh.trajectories import h5py_module
 from ...encode.reject import RejectError
-from ...lists import read_json
+from ...lists import is_unicode, read_json
 from ...source import Source
 from ..dataset import Dataset, first_existing, one_down, require_folder
 
@@ -96,6 +96,8 @@ def _read_meta(path: Path) -> _Meta:
             f"meshgraphnets: {path} says that {' and '.join(changing)} changes over time; only meshes that keep their "
             "cells are supported, such as those of cylinder_flow, airfoil, deforming_plate, flag_simple, sphere_simple"
         )
+    if bad := [name for name in fields if not is_unicode(name)]:
+        raise DatasetError(f"meshgraphnets: {path} names the field {bad[0]!a}, which is half of a character")
     if not fields:
         raise DatasetError(f"meshgraphnets: no feature of {path} is dynamic, so there is no field. {OBTAIN}")
     return _Meta(dt_s=dt_s, fields=fields, widths=widths, corners=corners)

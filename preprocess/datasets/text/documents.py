@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from pyarrow.lib import ArrowException
 
 from ....shards.errors import DatasetError
 from ...encode.encoder import Encoder
 from ...encode.text.encoder import TextEncoder
 from ...encode.text.read import LINES, MAX_BYTES, ROWS, TEXT
+from ...lists import MAX_LABEL
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, require_folder
 from ..folders import media_paths, readable
+
+_ROWS = 1024
+"""So many rows of a Parquet file are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,20 +95,30 @@ def _rows(path: Path) -> Iterator[Listed]:
             if TEXT not in names:
                 raise DatasetError(f"{path} has no column {TEXT!r} but {', '.join(names)}; rename that of the texts")
             columns = [name for name in ("label", "split", "id") if name in names]
-            rows = file.read(columns).to_pylist() if columns else [{}] * file.metadata.num_rows
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is no Parquet file ({error})") from error
-    for number, fields in enumerate(rows):
-        yield _listed(path, number, (number, number + 1), fields)
+            found = file.iter_batches(_ROWS, columns=columns) if columns else ()
+            rows = (fields for batch in found for fields in batch.to_pylist())
+            for number in range(file.metadata.num_rows):
+                yield _listed(path, number, (number, number + 1), next(rows) if columns else {})
+    except (OSError, ValueError, StopIteration, ArrowException) as error:
+        raise DatasetError(f"{path} is no Parquet file, or damaged ({error})") from error
 
 
 def _listed(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> Listed:
     label, split, key = fields.get("label"), fields.get("split"), fields.get("id")
-    if isinstance(label, bool) or not isinstance(label, int | str | None) or (isinstance(label, int) and label < -1):
-        raise DatasetError(f"{path}, line or row {number}: the label is {label!r}; legal are names and numbers from 0")
+    where = f"{path}, line or row {number}"
+    is_number = isinstance(label, int) and not isinstance(label, bool)
+    if not (label is None or isinstance(label, str) or (is_number and -1 <= label <= MAX_LABEL)):
+        raise DatasetError(f"{where}: the label is {_short(label)}; legal are names and numbers from 0 to {MAX_LABEL}")
     if not isinstance(split, str | None) or not isinstance(key, str | int | None):
-        raise DatasetError(f"{path}, line or row {number}: split {split!r} and id {key!r} are to be text")
+        raise DatasetError(f"{where}: split {_short(split)} and id {_short(key)} are to be text")
     return Listed(number=number, window=window, label=label, split=split, id=None if key is None else str(key))
+
+
+def _short(value: object) -> str:
+    """A value as messages quote it."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to write those of many digits
+    return ascii(value)[:80]
 
 
 def _labels(found: list[tuple[Path, Listed]]) -> tuple[tuple[str, ...], dict[str | None, int]]:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ....shards.errors import DatasetError, OutageError
 from ...encode.video.episode import EpisodeEncoder
-from ...lists import read_json, read_lines
+from ...lists import is_unicode, read_json, read_lines
 from ...source import Source
 from ..class_folders import SPLIT_FOLDERS
 from ..dataset import Dataset, dataset_of, one_down, require_folder
@@ -37,6 +37,8 @@ _COUNTS = frozenset({"timestamp", "frame_index", "episode_index", "index", "task
 """The features that only number the rows."""
 _NUMBERS = ("float", "int", "uint", "bool")
 _LONGEST = 15
+_ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What the contents of info.json and of rows raise that are not as they should be."""
 _PLACE = re.compile(r"\{(\w+)(?::0?(\d+)d)?\}")
 
 
@@ -84,7 +86,7 @@ def lerobot(root: Path) -> Dataset:
     info = _Info(root=root, facts=read_json(path, OBTAIN))
     try:
         return _dataset(info)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _ODD as error:
         raise DatasetError(
             f"{NAME}: {root / 'meta'} is not as expected of v2.0, v2.1 and v3.0 ({type(error).__name__}: {error}). "
             f"{OBTAIN}"
@@ -142,9 +144,25 @@ def _splits(info: _Info) -> dict[str, range]:
 
 
 def _second(info: _Info) -> Iterator[_Episode]:
-    for _, line in read_lines(info.root / "meta" / "episodes.jsonl"):
-        row = json.loads(line)
-        yield _Episode(number=int(row["episode_index"]), tasks=tuple(row.get("tasks") or ()), row=row)
+    path = info.root / "meta" / "episodes.jsonl"
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise DatasetError(f"{NAME}: {path}: line {number} is no JSON ({why}). {OBTAIN}") from error
+        yield _episode(row, f"{path}: line {number}")
+
+
+def _episode(row: Any, where: str) -> _Episode:
+    """The episode of a row. Raises DatasetError, which says `where`, if it is none."""
+    try:
+        number, tasks = int(row["episode_index"]), tuple(row.get("tasks") or ())
+    except _ODD as error:
+        raise DatasetError(f"{NAME}: {where} is no episode ({type(error).__name__}: {error}). {OBTAIN}") from error
+    if not all(isinstance(task, str) and is_unicode(task) for task in tasks):
+        raise DatasetError(f"{NAME}: {where} has tasks that are no texts: {ascii(tasks)[:80]}")
+    return _Episode(number=number, tasks=tasks, row=row)
 
 
 def _third(info: _Info) -> Iterator[_Episode]:
@@ -162,8 +180,8 @@ def _third(info: _Info) -> Iterator[_Episode]:
             raise OutageError(
                 f"{path} cannot be read ({error.strerror or error}); run the same command again"
             ) from error
-        for row in rows:
-            yield _Episode(number=int(row["episode_index"]), tasks=tuple(row.get("tasks") or ()), row=row)
+        for number, row in enumerate(rows):
+            yield _episode(row, f"{path}: row {number}")
 
 
 def _source(

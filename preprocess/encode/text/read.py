@@ -12,10 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-from pyarrow.lib import ArrowException
-
+from ...parquet_rows import ParquetRows
+from ...scratch import Scratch
 from ...source import Source
 from ..reject import RejectError
 from ..source_file import check_source_file
@@ -75,29 +73,20 @@ def _line(source: Source) -> Mapping[str, Any]:
 
 def _row(source: Source) -> Mapping[str, Any]:
     row = 0 if source.window is None else source.window[0]
-    try:
-        starts = _group_starts(source.path, source.path.stat().st_mtime_ns)
-        group = int(np.searchsorted(starts, row, side="right")) - 1
-        rows = _group(source.path, source.path.stat().st_mtime_ns, group)
-        return dict(rows[row - int(starts[group])])
-    except (ArrowException, IndexError) as error:
-        raise RejectError("decode", f"row {row} cannot be read ({error})") from error
+    fields: Mapping[str, Any] = _rows(source.path, source.path.stat().st_mtime_ns).row(row)
+    return fields
 
 
-@lru_cache(maxsize=16)
-def _group_starts(path: Path, mtime_ns: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The first row of each row group of a file that was changed at `mtime_ns`, int64 (groups,)."""
-    with pq.ParquetFile(path) as file:
-        rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    return np.cumsum([0, *rows[:-1]], dtype=np.int64)
+@lru_cache(maxsize=8)
+def _rows(path: Path, mtime_ns: int) -> ParquetRows:
+    """The rows of a file that was changed at `mtime_ns`."""
+    return ParquetRows(path, _scratch().folder)
 
 
-@lru_cache(maxsize=4)
-def _group(path: Path, mtime_ns: int, group: int) -> list[dict[str, Any]]:
-    """The rows of a row group; a task's sources come in a random order, so the last groups are kept."""
-    with pq.ParquetFile(path) as file:
-        rows: list[dict[str, Any]] = file.read_row_group(group, use_threads=False).to_pylist()
-    return rows
+@lru_cache(maxsize=1)
+def _scratch() -> Scratch:
+    """The folder where this process unpacks groups of rows; a task's sources come in a random order."""
+    return Scratch()
 
 
 def _checked(fields: Mapping[str, Any]) -> Document:

@@ -10,7 +10,9 @@ import pytest
 
 from maskstream.pipelines import image_loader
 from maskstream.preprocess import DATASETS, make_shards
-from maskstream.shards.errors import DatasetError, OutageError
+from maskstream.preprocess.encode.reject import DamagedFileError
+from maskstream.preprocess.parquet_rows import ParquetRows
+from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 
 from ..encode.sounds import wave, write_sound
@@ -97,5 +99,120 @@ def test_what_is_no_such_file_is_said(tmp_path):
     with pytest.raises(DatasetError, match="is no Parquet file, or damaged"):
         DATASETS["parquet-image"](root)
     write(root / "other.parquet", [{"image": {"bytes": None, "path": "far.png"}, "label": 2}])
-    with pytest.raises(OutageError, match=r"row 0 of .* holds no bytes in 'image', but .*far\.png"):
+    with pytest.raises(DatasetError, match=r"none of 1 sources .* holds no bytes in 'image', but .*far\.png"):
         make_shards("parquet-image", root, tmp_path / "out", workers=0, pauses_s=())
+
+
+def listed(root, **columns):
+    root.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), root / "train.parquet")
+    return DATASETS["parquet-image"](root)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": [1, 3_000_000_000]}, r"train\.parquet: the label 3000000000 is larger than 1048575"),
+        ({"label": [[1], [2]]}, r"the column 'label' of .*train\.parquet is list<.*; legal are names and numbers"),
+        ({"label": [{"a": 1}, {"a": 2}]}, r"the column 'label' of .* is struct<"),
+        ({"image": ["http://x/1.png", "b"]}, r"the column 'image' of .* is string; it must hold the bytes of a file"),
+        ({"label": [-5, 3]}, r"train\.parquet: row 0: the label '-5' is none of 4"),
+    ],
+)
+def test_columns_that_are_odd_are_refused_by_name(tmp_path, columns, message):
+    with pytest.raises(DatasetError, match=message):
+        listed(tmp_path / "raw", **{"image": [b"x", b"y"], **columns})
+
+
+@pytest.mark.parametrize("features", [{"image": 5, "label": 7}, {"label": {"_type": "ClassLabel", "names": 5}}, "deep"])
+def test_metadata_that_are_odd_are_left_out_or_refused(tmp_path, features):
+    text = "[" * 100_000 if features == "deep" else json.dumps({"info": {"features": features}})
+    table = pa.table({"image": [b"x"], "label": [0]}).replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, tmp_path / "train.parquet")
+    if isinstance(features, dict) and isinstance(features["label"], dict):
+        with pytest.raises(DatasetError, match=r"train\.parquet name the labels '5'; a list of names is legal"):
+            DATASETS["parquet-image"](tmp_path)
+    else:
+        assert len(DATASETS["parquet-image"](tmp_path).splits["train"]) == 1
+
+
+def test_columns_may_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("maskstream.preprocess.datasets.parquet_media.MAX_LISTED_BYTES", 10_000)
+    assert listed(tmp_path / "raw", image=[b"x"] * 20, text=["z" * 400] * 20).splits
+    with pytest.raises(DatasetError, match=r"beside the media hold more than 10000 bytes \(text\)"):
+        listed(tmp_path / "raw", image=[b"x"] * 30, text=["z" * 400] * 30)
+
+
+def test_a_column_neither_steers_the_encoder_nor_hides_the_source(tmp_path):
+    columns = {"image": [picture(n) for n in range(3)], "label": [0, 1, 0]}
+    listed(tmp_path / "raw", **columns, source=["wiki", "wiki", "web"], crop=["x", "y", "z"], key=["a", "b", "c"])
+    make_shards("parquet-image", tmp_path / "raw", tmp_path / "out", workers=0)
+    loader = image_loader(
+        tmp_path / "out/train", batch_size=3, fields=("column_source", "column_crop", "source"), shuffle=False
+    )
+    (batch,) = loader
+    assert sorted(batch.fields["column_source"]) == ["web", "wiki", "wiki"]
+    assert sorted(batch.fields["source"]) == [f"train.parquet:{row}" for row in range(3)]
+
+
+def rejects_of(split):
+    return {row["source"]: row["reason"] for row in pq.read_table(split / "rejects.parquet").to_pylist()}
+
+
+def test_a_row_without_bytes_is_one_reject(tmp_path):
+    listed(tmp_path / "raw", image=[picture(0), None, picture(2)], label=[0, 1, 0])
+    for _ in range(2):  # the second time, the row is still as it was
+        report = make_shards("parquet-image", tmp_path / "raw", tmp_path / "out", workers=0, max_rejects=1)
+        assert report.splits["train"].counts["samples"] == 2
+    assert rejects_of(tmp_path / "out/train") == {
+        "train.parquet:1": "holds no bytes in 'image', but 'None' (train.parquet)"
+    }
+
+
+def test_a_damaged_group_costs_its_rows(tmp_path):
+    listed(tmp_path / "raw", image=[picture(n % 30) for n in range(4)], label=[0, 1, 0, 1])
+    path = tmp_path / "raw/train.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table, path, row_group_size=2, use_dictionary=False)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    at = column.data_page_offset
+    data[at : at + 60] = bytes(60)
+    path.write_bytes(bytes(data))
+    report = make_shards("parquet-image", path.parent, tmp_path / "out", workers=0, max_rejects=1, pauses_s=())
+    assert report.splits["train"].counts["samples"] == 2
+    assert {
+        source: "damaged group of rows" in reason for source, reason in rejects_of(tmp_path / "out/train").items()
+    } == {
+        "train.parquet:2": True,
+        "train.parquet:3": True,
+    }
+
+
+def test_each_group_is_read_once_by_all_tasks(tmp_path, monkeypatch):
+    write(tmp_path / "raw/train.parquet", [{"image": picture(n % 30), "label": n % 2} for n in range(60)], group=6)
+    read = []
+    batches = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda self, *args, **options: read.append(options.get("row_groups")) or batches(self, *args, **options),
+    )
+    report = make_shards("parquet-image", tmp_path / "raw", tmp_path / "out", workers=0, samples_per_shard=8)
+    assert report.splits["train"].counts["samples"] == 60
+    assert sorted(groups for groups in read if groups) == [[group] for group in range(10)]
+    full = type("Disk", (), {"free": 0})
+    monkeypatch.setattr("maskstream.preprocess.parquet_rows.shutil.disk_usage", lambda folder: full)
+    make_shards("parquet-image", tmp_path / "raw", tmp_path / "full", workers=0, samples_per_shard=8)
+    for name in sorted(path.name for path in (tmp_path / "out/train").glob("*.tar")):
+        assert (tmp_path / "out/train" / name).read_bytes() == (tmp_path / "full/train" / name).read_bytes()
+
+
+def test_a_group_that_unpacks_to_much_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("maskstream.preprocess.parquet_rows._FEW_BYTES", 1 << 20)
+    big = bytes(1 << 18)
+    listed(tmp_path / "raw", image=[picture(0), *[big] * 40], label=[0] * 41)
+    rows = ParquetRows(tmp_path / "raw/train.parquet", tmp_path)
+    with pytest.raises(DamagedFileError, match=r"is in a group of rows of \d+ bytes or more, packed as"):
+        rows.data("image/40.jpg")
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.arrow")) == 0

@@ -63,6 +63,11 @@ def test_a_folder_of_files(tmp_path):
         ({"text": "a", "label": -3}, "legal are names and numbers"),
         ({"text": "a", "split": "dev"}, "the split is 'dev'; legal are train, val, test"),
         ({"text": "a", "id": 1.5}, "are to be text"),
+        (
+            {"text": "a", "label": 3_000_000_000},
+            r"a\.jsonl, line or row 1: the label is 3000000000; legal .* to 1048575",
+        ),
+        ({"text": "a", "label": 1 << 5000}, "the label is a number of 5001 bits"),
     ],
 )
 def test_lines_that_cannot_be_listed(tmp_path, line, message):

@@ -137,3 +137,29 @@ def test_what_does_not_fit_is_said(tmp_path):
     (root / "meta/info.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match="has the dtype video; pictures in Parquet files are not read"):
         DATASETS["lerobot"](root)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[" * 100_000, r"episodes\.jsonl: line 2 is no JSON \(nested too deeply\)"),
+        ("{", r"episodes\.jsonl: line 2 is no JSON"),
+        ('{"episode_index": [1]}', r"episodes\.jsonl: line 2 is no episode \(TypeError"),
+        ('{"episode_index": 1, "tasks": [{"a": 1}]}', r"line 2 has tasks that are no texts"),
+        ('{"episode_index": 1, "tasks": ["\\ud800"]}', r"line 2 has tasks that are no texts"),
+    ],
+)
+def test_a_line_that_is_no_episode_is_named(tmp_path, line, message):
+    root = second(tmp_path / "raw")
+    path = root / "meta/episodes.jsonl"
+    path.write_text(f"{path.read_text().splitlines()[0]}\n{line}\n")
+    with pytest.raises(DatasetError, match=message):
+        DATASETS["lerobot"](root)
+
+
+def test_no_number_of_info_json_ends_the_listing_with_a_traceback(tmp_path):
+    root = second(tmp_path / "raw")
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps({**info, "chunks_size": 0}))
+    with pytest.raises(DatasetError, match="ZeroDivisionError"):
+        DATASETS["lerobot"](root)

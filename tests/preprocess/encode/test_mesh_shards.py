@@ -219,6 +219,10 @@ def test_hdf5_of_which_a_byte_is_another_is_a_sample_or_a_reject(raw):
         ({"features": {}}, "no feature of"),
         ({"dt": "soon"}, "not as expected"),
         (
+            {"features": {"\ud800": {"type": "dynamic", "shape": [6, -1, 2]}}},
+            r"names the field '\\ud800', which is half of a character",
+        ),
+        (
             {"features": META["features"] | {"mesh_pos": {"type": "dynamic", "shape": [6, -1, 2]}}},
             "only meshes that keep",
         ),
