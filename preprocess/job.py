@@ -85,6 +85,7 @@ def make_shards(
     finish: bool = False,
     splits: Sequence[str] = (),
     as_is: bool = False,
+    outside_root: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`. Both are paths, or the
@@ -123,6 +124,9 @@ def make_shards(
     What makes splits or labels doubtful is an error, unless `as_is` says that it is meant: folders named like splits,
     such as `train_256`, lists of splits that are not read, no label at all, or one for everything.
 
+    A list or a link that leads to files outside of `root` is an error, unless `outside_root` says that it may. An
+    absolute path below `root` is none.
+
     Every process must have the job's libraries (`libraries.py`); one with others raises ResumeError and writes nothing.
 
     Raises ValueError for wrong arguments, DatasetError also if the raw data do not have the published layout, BusyError
@@ -147,7 +151,7 @@ def make_shards(
     start_s = time.monotonic()
     progress = progress or Progress()
     with ExitStack() as stack, _memory_is_no_bug():
-        tree = stack.enter_context(raw_tree(root))
+        tree = stack.enter_context(raw_tree(root, outside_root=outside_root))
         raw = listed(sources_of, tree, splits=splits, as_is=as_is)
         encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
         limits = limits or Limits()
@@ -192,11 +196,12 @@ def largest_split(
     *,
     splits: Sequence[str] = (),
     as_is: bool = False,
+    outside_root: bool = False,
 ) -> int:
     """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Raises as
     `make_shards`.
     """
-    with raw_tree(root) as tree:
+    with raw_tree(root, outside_root=outside_root) as tree:
         raw = listed(named(dataset, DATASETS, "dataset"), tree, splits=splits, as_is=as_is)
     return max(
         (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in raw.splits.values()),

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from ..shards.errors import DatasetError
+from ..shards.reach import stays_inside
 from .file_state import FileState, read_state
 from .scratch import Scratch
 from .source import Source
@@ -155,13 +157,16 @@ class RemoteFiles:
 
 
 class _Fetched:
-    """The hand of a task: a folder that has the files of the current source, and soon those of the next one."""
+    """The hand of a task: a folder that has the files of the current source, and soon those of the next one. It deletes
+    only what it made itself.
+    """
 
     def __init__(self, files: FetchedFiles, folder: Path, pool: ThreadPoolExecutor) -> None:
         self._files = files
         self._folder = folder
         self._pool = pool
         self._coming: dict[Path, Future[FileState]] = {}
+        self._made: set[Path] = set()
 
     def located(self, source: Source) -> Source:
         if source.computed:
@@ -170,7 +175,12 @@ class _Fetched:
         return replace(source, path=path, parts=tuple(parts))
 
     def _here(self, path: Path) -> Path:
-        return self._folder / path.relative_to(self._files.tree) if self._files.is_away(path) else path
+        if not self._files.is_away(path):
+            return path
+        name = path.relative_to(self._files.tree).as_posix()
+        if not stays_inside(name):
+            raise DatasetError(f"{path} leads out of the raw data; take it out of the list that names it")
+        return self._folder / name
 
     def _is_own(self, path: Path) -> bool:
         return path.is_relative_to(self._folder)
@@ -183,6 +193,7 @@ class _Fetched:
 
     def _fetch(self, path: Path) -> FileState:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._made.add(path)
         return self._files.fetch(self._files.tree / path.relative_to(self._folder), path)
 
     def expect(self, source: Source) -> None:
@@ -192,7 +203,8 @@ class _Fetched:
 
     def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
         wanted = () if following is None else self.located(following).files
-        gone = tuple(path for path in self.located(source).files if self._is_own(path) and path not in wanted)
+        gone = tuple(path for path in self.located(source).files if path in self._made and path not in wanted)
         for path in gone:
             path.unlink(missing_ok=True)
+            self._made.discard(path)
         return gone

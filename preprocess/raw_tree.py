@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..shards.errors import DatasetError, OutageError
+from ..shards.reach import Reach, stays_inside
 from ..shards.stores.location import is_url
-from .archived_files import ArchivedFiles
+from .archived_files import MARK, ArchivedFiles, archive_and_name
 from .archived_tree import ArchivedTree, archives_below
 from .datasets import Dataset
 from .file_state import set_age
@@ -50,9 +51,42 @@ class RawTree:
     folder: Path
     files: RawFiles
     archives: tuple[Path, ...] = ()
+    outside_root: bool = False
 
     def dataset(self, sources_of: Callable[[Path], Dataset]) -> Dataset:
-        """The dataset that a function finds in the tree. Its messages name the root."""
+        """The dataset that a function finds in the tree. Its messages name the root.
+
+        Raises DatasetError for sources that are not below it, as lists and links may name them.
+        """
+        found = self._found(sources_of)
+        self._check_reach(found)
+        return found
+
+    def _check_reach(self, found: Dataset) -> None:
+        """Raise DatasetError for sources whose files lie outside of the root, links and `..` resolved."""
+        reach = Reach(self.folder)
+        sources = [source for split in found.splits.values() for source in split if not source.computed]
+        strange = [(source, path) for source in sources for path in source.files if not self._may_reach(reach, path)]
+        if not strange:
+            return
+        source, path = strange[0]
+        raise DatasetError(
+            f"{found.name}: {len(strange)} files of its sources are not below {self.root}, such as {path} of "
+            f"{source.id!r}: a list or a link leads out. {self._remedy()}"
+        )
+
+    def _may_reach(self, reach: Reach, path: Path) -> bool:
+        if f"{MARK}/" not in os.fspath(path) or (packed := archive_and_name(path)) is None:
+            return self.outside_root or reach.has(path)
+        archive, name = packed
+        return stays_inside(name) and (self.outside_root or reach.has(archive))
+
+    def _remedy(self) -> str:
+        if is_url(self.root):
+            return "Take them out of the list"
+        return "Move them there; or, if you trust who made the list, add --outside-root (outside_root=True)"
+
+    def _found(self, sources_of: Callable[[Path], Dataset]) -> Dataset:
         if not isinstance(self.files, RemoteFiles):
             packed = self.archives and _name(sources_of) in IN_ARCHIVES
             return self._from_archives(sources_of) if packed else sources_of(self.folder)
@@ -81,18 +115,21 @@ def _name(sources_of: Callable[[Path], Dataset]) -> str:
 
 
 @contextmanager
-def raw_tree(root: str | Path) -> Iterator[RawTree]:
+def raw_tree(root: str | Path, *, outside_root: bool = False) -> Iterator[RawTree]:
     """The tree of the raw data at a local path or a URL, from which a temporary one is made for the block.
 
-    Raises ValueError for a URL that is not legal, OutageError if it cannot be listed.
+    outside_root: lists and links may name files that are not below a local root. Raises ValueError for a URL that is
+    not legal, OutageError if it cannot be listed.
     """
+    if outside_root and is_url(root):
+        raise ValueError(f"a list at {root} names files there, and no others; leave --outside-root out")
     if not is_url(root):
         archives, has_rows = archives_below(Path(root))
         if not archives and not has_rows:
-            yield RawTree(str(root), Path(root), LOCAL)
+            yield RawTree(str(root), Path(root), LOCAL, outside_root=outside_root)
             return
         with closing(Scratch()) as scratch:
-            yield RawTree(str(root), Path(root), ArchivedFiles(scratch.folder), archives)
+            yield RawTree(str(root), Path(root), ArchivedFiles(scratch.folder), archives, outside_root)
         return
     from .raw_store import THREADS, listed
 

@@ -10,6 +10,7 @@ from typing import Self
 
 from ...shards.errors import DatasetError
 from ...shards.format.sample import Reject
+from ...shards.reach import is_split_name
 from ..encode.encoder import Encoder
 from ..encode.video.encoder import VideoEncoder
 from ..source import Source
@@ -41,6 +42,14 @@ class Dataset:
     encoder: Encoder = field(default_factory=VideoEncoder)
     doubt: str = ""
     absent: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, name in (("dataset", self.name), *(("split", split) for split in self.splits)):
+            if not is_split_name(name):
+                raise DatasetError(
+                    f"{self.name[:80]!r} has a {what} that is called {name[:80]!r}; legal are printable names of at "
+                    "most 200 bytes without /, which do not begin with a dot, because folders and tars are called so"
+                )
 
     def at(self, root: str, *, instead_of: Path) -> Self:
         """The dataset with messages that name `root` instead of another folder."""

@@ -1,8 +1,9 @@
 """Any folder of files of one modality (default: videos), with one folder per class or with a list.
 
 Without a list, the layout is ROOT/train/CLASS/... and ROOT/val/CLASS/... (and test), or ROOT/CLASS/..., which is all
-train. A list is one csv file in ROOT with the columns `path` (relative to ROOT, or absolute), `label` (a name or a
-number; none if it is empty or the column is missing) and `split` (train if it is empty or the column is missing).
+train. A list is one csv file in ROOT with the columns `path` (relative to ROOT, or absolute and below it), `label` (a
+name or a number; none if it is empty or the column is missing) and `split` (train if it is empty or the column is
+missing).
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def add_sources(
     pauses_s: Sequence[float] = PAUSES_S,
     splits: Sequence[str] = (),
     as_is: bool = False,
+    outside_root: bool = False,
     progress: Progress | None = None,
 ) -> JobReport:
     """Encode the sources of `dataset` below `root` that the splits below `out` do not have, and append them.
@@ -84,7 +85,7 @@ def add_sources(
     encoder; ResumeError if a source that it has changed; the errors of `make_shards` and `append`.
     """
     listing = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
-    with raw_tree(root) as tree:
+    with raw_tree(root, outside_root=outside_root) as tree:
         raw = listed(listing, tree, splits=splits, as_is=as_is)
         encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
         found = {name: _new(raw, name, within(out, name), encoder, tree.files) for name in raw.splits}
@@ -105,6 +106,7 @@ def add_sources(
             max_rejects=max_rejects,
             pauses_s=pauses_s,
             as_is=as_is,
+            outside_root=outside_root,
             progress=progress,
         )
         n_sources, wall_s = n_sources + made.n_sources, wall_s + made.wall_s

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import MissingFileError, ShardError, StoreError, UnlistedError
+from ..reach import is_file_name
 from ..sealed import SEAL, sealed, unsealed
 from ..stores.base import Store
 from ..stores.elsewhere import file_of, is_elsewhere
@@ -245,7 +246,12 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
 
 
 def _check_names(path: str, info: dict[str, Any]) -> None:
-    """Raise ShardError for the name of a part that is none."""
+    """Raise ShardError for the name of a part that is none, and for names that cannot be those of files."""
+    for what in ("dataset", "split", "rejects"):
+        if not is_file_name(info[what]):
+            raise ShardError(
+                f"{path}: {what} is {info[what]!r}, but files are called so, so it is a name without /; {REMEDY}"
+            )
     for part in info["parts"]:
         name = part["name"]
         if not PART.fullmatch(file_of(name)) or (name != file_of(name) and not is_elsewhere(name)):

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..errors import StoreError
+from ..reach import stays_inside
 from .local import LocalStore
 from .publish import create, publishing, remove_leftovers, sync_folder
 from .regular import read_regular, stream_regular
@@ -37,7 +38,7 @@ class LocalOutput:
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """A stream that writes the file, which appears when the block ends."""
         self._make_parent(name)
-        with publishing(self.folder / name) as stream:
+        with publishing(self._at(name)) as stream:
             yield stream
 
     def publish(self, name: str, data: bytes) -> None:
@@ -48,13 +49,13 @@ class LocalOutput:
     def create(self, name: str, data: bytes) -> bool:
         """Write a file if there is none of this name; returns whether it was written."""
         self._make_parent(name)
-        return create(self.folder / name, data)
+        return create(self._at(name), data)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files, and the folders within this one that are empty then."""
         parents = set[PurePosixPath]()
         for name in names:
-            (self.folder / name).unlink(missing_ok=True)
+            self._at(name).unlink(missing_ok=True)
             parents.update(PurePosixPath(name).parents[:-1])
         for parent in sorted(parents, key=lambda path: len(path.parts), reverse=True):
             with suppress(OSError):  # it holds other files, or is gone
@@ -123,11 +124,17 @@ class LocalOutput:
         """Delete the temporary files of killed writers in `folder`."""
         remove_leftovers(self.folder / folder)
 
+    def _at(self, name: str) -> Path:
+        """The path of a file to be written or deleted. Raises StoreError for a name that leads out of the folder."""
+        if not stays_inside(name):
+            raise StoreError(f"{name!r} leads out of {self.folder}, and nothing is written or deleted there")
+        return self.folder / name
+
     def _make_parent(self, name: str) -> None:
         """Create the folder of a file within this one, which must exist: one that is away is not made anew."""
-        parent = PurePosixPath(name).parent
-        if parent.parts and not (self.folder / parent).is_dir():
-            (self.folder / parent).mkdir(exist_ok=True)
+        parent = self._at(name).parent
+        if parent != self.folder and not parent.is_dir():
+            parent.mkdir(exist_ok=True)
             sync_folder(self.folder)
 
     def _unreadable(self, name: str, error: OSError) -> StoreError:

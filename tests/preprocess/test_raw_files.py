@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,10 +238,11 @@ def test_a_killed_run_leaves_no_file(raw, server, whole, tmp_path, patience):
 def test_a_folder_in_use_stays_and_one_that_is_left_does_not(patience):
     mine = Scratch()
     (mine.folder / "file").write_text("kept")
-    left = patience / "maskstream-raw-left"
-    (left / "below").mkdir(parents=True)
+    killed = "import os, maskstream.preprocess.scratch as s; x = s.Scratch(); (x.folder / 'x').mkdir(); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == 9
+    assert len(list(patience.glob("maskstream-raw-*"))) == 2
     others = Scratch()
-    assert not left.exists()
+    assert {folder / "files" for folder in patience.glob("maskstream-raw-*")} == {mine.folder, others.folder}
     assert (mine.folder / "file").read_text() == "kept"
     mine.close()
     mine.close()
@@ -248,6 +250,39 @@ def test_a_folder_in_use_stays_and_one_that_is_left_does_not(patience):
     folder = others.folder
     del others
     assert not folder.exists()
+
+
+def test_a_folder_that_was_not_made_here_stays_whatever_it_is_called(patience, tmp_path):
+    own, copied, link = (patience / f"maskstream-raw-{name}" for name in ("k400", "copied", "link"))
+    (own / "files").mkdir(parents=True)
+    (own / "files" / "thesis.txt").write_text("precious")
+    left = subprocess.run(
+        [sys.executable, "-c", "import maskstream.preprocess.scratch as s, os; x = s.Scratch(); os._exit(9)"],
+        check=False,
+    )
+    assert left.returncode == 9
+    (made,) = set(patience.glob("maskstream-raw-*")) - {own}
+    shutil.copytree(made, copied)  # with a mark that is another folder's
+    link.symlink_to(own)
+    Scratch().close()
+    assert not made.exists()
+    assert (own / "files" / "thesis.txt").read_text() == "precious"
+    assert copied.exists()
+    link.unlink()
+    for folder in (own, copied):
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("row", ["../victim.png", "train/../../victim.png", "{victim}"])
+def test_a_list_at_a_url_deletes_and_reads_no_file_here(raw, server, tmp_path, row):
+    victim = tmp_path / "victim.png"
+    victim.write_text("precious")
+    named = row.format(victim=victim)
+    (raw / "list.csv").write_text(f"path,label\ntrain/a/one.mp4,x\n{named},y\n")
+    list_files(raw)
+    with pytest.raises(DatasetError, match=r"1 files of its sources are not below .*Take them out of the list|missing"):
+        run(server.url, tmp_path / "out", max_rejects=0)
+    assert victim.read_text() == "precious"
 
 
 def test_files_are_listed_with_their_sizes_and_ages(raw, server):

@@ -2,7 +2,8 @@
 
 Files in ROOT: `class_labels_indices.csv` (index, mid, display_name), and JSON files whose names have the word `train`,
 and `eval`, `val` or `test`, as `audioset_train.json`: {"data": [{"wav": PATH, "labels": "/m/04rlf,/m/02mscn"}, ...]}.
-PATH is absolute, or relative to ROOT. A sound's label is its first class; `json` holds all classes as `labels`.
+PATH is relative to ROOT, or absolute and below it. A sound's label is its first class; `json` holds all classes as
+`labels`.
 
 Y. Gong, Y.-A. Chung, J. Glass, AST, Interspeech 2021.
 """

@@ -2,9 +2,9 @@
 
 Files in ROOT or in `annotations/`: `train.csv` or `train.txt`, and `val` and `test` in the same way, alone or as a part
 of the name (`k710_train.csv`, `train_list.txt`). A line is `PATH LABEL`, or `PATH 0 -1` for a whole video without a
-label, with spaces, tabs or commas between. PATH is absolute, or relative to ROOT, and may have spaces. LABEL is a
-number; `label_map*.txt` beside the lists may name them, a line each, such as `label_map_k710.txt` of VideoMAE V2, whose
-lists merge Kinetics-400, 600 and 700 in 710 labels.
+label, with spaces, tabs or commas between. PATH is relative to ROOT, or absolute and below it, and may have spaces.
+LABEL is a number; `label_map*.txt` beside the lists may name them, a line each, such as `label_map_k710.txt` of
+VideoMAE V2, whose lists merge Kinetics-400, 600 and 700 in 710 labels.
 """
 
 from __future__ import annotations

@@ -109,6 +109,14 @@ def shards(
             "--as-is", help="Take ROOT as it is, though its splits or labels are doubtful (the error says why)."
         ),
     ] = False,
+    outside_root: Annotated[
+        bool,
+        typer.Option(
+            "--outside-root",
+            help="Lists and links may lead to files that are not below ROOT. Only for lists that you trust: they may "
+            "name any file that you can read.",
+        ),
+    ] = False,
     damage: Annotated[
         str | None,
         typer.Option(
@@ -184,7 +192,8 @@ def shards(
                 "--append, and delete the output folder instead of --overwrite"
             )
         number = parts or min(
-            _DEFAULT_PARTS, largest_split(dataset, root, samples_per_shard, splits=split or (), as_is=as_is)
+            _DEFAULT_PARTS,
+            largest_split(dataset, root, samples_per_shard, splits=split or (), as_is=as_is, outside_root=outside_root),
         )
         job = SlurmJob(
             name=f"maskstream-{folder}",
@@ -220,6 +229,7 @@ def shards(
                 max_rejects=max_rejects,
                 splits=split or (),
                 as_is=as_is,
+                outside_root=outside_root,
                 progress=shown,
             )
             show(_facts(added), as_json)
@@ -242,6 +252,7 @@ def shards(
             finish=finish,
             splits=split or (),
             as_is=as_is,
+            outside_root=outside_root,
             progress=shown,
         )
     show(_facts(report), as_json)

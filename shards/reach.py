@@ -1,0 +1,58 @@
+"""What a name inside data may reach. Lists, archives, tables and descriptions of splits name files and folders; what
+they say is data, and a hostile author's word. This is the one place that decides where such a name may lead:
+
+- a source lies below the root of the raw data, links and `..` resolved (`Reach`)
+- the name of a dataset or split is one part of a path (`is_file_name`), because tars and folders are called so
+- a file that is written or deleted lies in the folder of its output (`stays_inside`)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_MOST_BYTES = 200
+"""The longest name of a dataset or split: with what is added to it, it is still the name of a file."""
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name is one part of a path, and neither "." nor ".."."""
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a name may be that of a new dataset or split: the name of a file that is printable, not hidden, and has
+    at most 200 bytes.
+    """
+    if not is_file_name(name) or not name.isprintable() or name.startswith("."):
+        return False
+    return len(name.encode()) <= _MOST_BYTES
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a relative path stays in its folder by its words: no part of it is "..", and it is not absolute."""
+    return bool(name) and not name.startswith("/") and "\0" not in name and ".." not in name.split("/")
+
+
+class Reach:
+    """Tells which paths lead to files below a folder when links and `..` are resolved. It remembers folders."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.join(os.path.realpath(root), "")
+        self._folders: dict[str, bool] = {}
+
+    def has(self, path: Path) -> bool:
+        """Whether the file at a path lies below the folder. A path that no file can have does not."""
+        try:
+            folder, name = os.path.split(path)
+            if not is_file_name(name) or os.path.islink(path):
+                return self._holds(path)
+            inside = self._folders.get(folder)
+            if inside is None:
+                inside = self._folders[folder] = self._holds(folder)
+        except ValueError:  # a NUL
+            return False
+        return inside
+
+    def _holds(self, path: str | Path) -> bool:
+        return os.path.join(os.path.realpath(path), "").startswith(self._root)
