@@ -29,7 +29,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-services attack docs lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-fresh test-services attack docs lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -129,6 +129,10 @@ test-python:  ## PYTHON=python3.13: the wheel in an empty environment of another
 	$(OTHER)/venv/bin/python -m pip install -q $(OTHER)/dist/*.whl hypothesis pytest pillow soundfile
 	cp -r tests pyproject.toml README.md $(OTHER)/
 	cd $(OTHER) && venv/bin/maskstream --version && venv/bin/python -m pytest -m "not slow and not services" $(QUICK:%=tests/%)
+
+SUITE ?= trixie
+test-fresh:  ## [SUITE=bookworm]: `make demo` and `make test` in a Debian that has python3, pip, make and git alone; needs root and debootstrap
+	tests/fresh/run.sh --suite $(SUITE) sh -c 'make demo && make test'
 
 test-services: $(VENV)/.services  ## the tests against real servers, which it installs (as root also with apt) and starts
 	$(BIN)/python -m pytest -n auto --dist loadfile -m services

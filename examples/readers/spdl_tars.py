@@ -1,6 +1,8 @@
 """SPDL decodes the members of the tars in threads: the manifest says where they lie, so nothing is listed or unpacked.
 
 python spdl_tars.py data/shards/k400/train     # pip install spdl spdl-io pyarrow
+
+SPDL also needs FFmpeg's shared libraries, on Debian 13: apt-get install libavcodec61 libavdevice61 libavfilter10.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from typing import Any
 
 
 class StopRequest:
-    """A context manager: SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts as usual.
+    """A context manager: SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts as usual, also where
+    SIGINT is ignored, as in a job that a script started in the background.
 
     SIGTERM may arrive more than once for one stop, from a scheduler to all processes and from torchrun to its ranks.
     Within `saving` one Ctrl-C never interrupts, even if it is the second one, so that an impatient user does not lose
@@ -51,4 +52,5 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+            before = self._previous[signal.SIGINT]
+            signal.signal(signal.SIGINT, signal.default_int_handler if before == signal.SIG_IGN else before)

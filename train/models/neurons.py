@@ -34,7 +34,9 @@ class _Clip(torch.autograd.Function):
     """h(x) in few passes over x, which took most of the time of a training step.
 
     With the gradient of floor taken as 1, dh/dx is 1 where the clip lets x through, else 0, and dh/da is
-    (h(x) - x dh/dx) / a.
+    (h(x) - x dh/dx) / a. What is floored to the lowest or the highest level lies on a bound of the clip and passes, as
+    in the authors' training: torch's clamp passed its bounds until 2.13, and no longer does. So dh/dx is 1 for
+    -a / 2L <= x < a + a / 2L; the paper's formula ends at a - a / 2L, where the highest level begins.
     """
 
     @staticmethod

@@ -62,7 +62,7 @@ class Episode:
 
 
 def task_names() -> tuple[str, ...]:
-    """The names of the tasks, sorted. DatasetError if metaworld is not installed in its `VERSION`."""
+    """The names of the tasks, sorted. DatasetError if metaworld is not installed in its `VERSION`, or cannot draw."""
     return tuple(sorted(_policies()))
 
 
@@ -126,9 +126,12 @@ def _drawing(scene: Any, episode: Episode) -> Iterator[Any]:
 
 
 def _policies() -> dict[str, Any]:
-    """The policy of each task. DatasetError if metaworld is not installed."""
+    """The policy of each task. DatasetError if metaworld is not installed, or lacks what it draws with."""
     require_version("metaworld", VERSION, work="episodes of Meta-World are simulated", extra="metaworld")
     os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported; its default needs a screen
-    from metaworld.policies import ENV_POLICY_MAP
+    try:
+        from metaworld.policies import ENV_POLICY_MAP
+    except Exception as error:  # mujoco looks for the library of graphics when it is imported
+        raise DatasetError(NO_GL.format(error)) from error
 
     return dict(ENV_POLICY_MAP)

@@ -82,9 +82,11 @@ def root(
 
 def main() -> None:
     """Runs the command. Errors about data and settings give one line and an exit code instead of a traceback, and
-    SIGTERM ends it like Ctrl-C.
+    SIGTERM ends it like Ctrl-C. So does SIGINT where it is ignored, as in a job that a script starts in the background.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app()
     except MaskstreamError as error:

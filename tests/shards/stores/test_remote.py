@@ -219,12 +219,15 @@ def test_a_server_that_falls_silent_is_asked_again(store: RemoteStore, server: W
     assert not silent
 
 
-def test_ctrl_c_ends_the_wait_for_a_silent_server() -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_ends_the_wait_for_a_silent_server(ignored: bool) -> None:
+    """Also where SIGINT is ignored, as in a job that a script starts in the background."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         words = [sys.executable, "-m", "maskstream", "inspect", f"http://127.0.0.1:{silent.getsockname()[1]}/x"]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        background = ["env", f"--{'ignore' if ignored else 'default'}-signal=INT"]
+        with subprocess.Popen([*background, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             connection, _ = silent.accept()
             with connection:
                 process.send_signal(signal.SIGINT)

@@ -19,6 +19,14 @@ def send(*numbers):
         os.kill(os.getpid(), number)
 
 
+@pytest.fixture(autouse=True, params=[signal.default_int_handler, signal.SIG_IGN], ids=["", "background"])
+def handler(request):
+    """What SIGINT does outside of a run: a job that a script starts in the background ignores it."""
+    before = signal.signal(INT, request.param)
+    yield
+    signal.signal(INT, before)
+
+
 @pytest.fixture
 def run(recipe, synthetic_loader, tmp_path):
     """Trains with signals in the making of the third batch, and with others in the middle of a save."""
