@@ -82,9 +82,9 @@ def packed_clips(folder: Path, most: int = CLIPS) -> tuple[PackedBatch, Tensor, 
     split = Split.open(folder, "video", device="cpu", threads=1)
     sampler = PackingSampler(inner=replace(DATA, mask=None, flow="none").sampler(split), device="cuda")
     count = min(most, len(sampler.inner.manifest))
-    draft, decoded = sampler.allocate(count), sampler.inner.allocate(count)
-    for row in range(count):
-        request = sampler.request(Wanted(index=row, epoch=0))
+    requests = [sampler.request(Wanted(index=row, epoch=0)) for row in range(count)]
+    draft, decoded = sampler.allocate(requests), sampler.inner.allocate(requests)
+    for row, request in enumerate(requests):
         sampler.fill(request, draft, row, Stats())
         sampler.inner.fill(request, decoded, row, Stats())
     return sampler.join(draft), torch.from_numpy(decoded.video), sampler

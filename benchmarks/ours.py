@@ -91,7 +91,8 @@ def _maskstream(name: str, sampler: VideoSampler, output: str) -> Reader:
     def run(clips: Sequence[Clip]) -> Any:
         pixels, maps = None, []
         for clip in clips:
-            request, draft = sampler.request(Wanted(index=clip.index, epoch=clip.epoch)), sampler.allocate(1)
+            request = sampler.request(Wanted(index=clip.index, epoch=clip.epoch))
+            draft = sampler.allocate([request])
             sampler.mask(request, draft, 0)
             sampler.fill(request, draft, 0, Stats())
             maps += [own for own in draft.maps if own is not None]
@@ -107,8 +108,8 @@ def _planes(sampler: VideoSampler) -> Reader:
     """maskstream with output="yuv": cropped planes in one batch of the clips of a turn, as a device gets them."""
 
     def run(clips: Sequence[Clip]) -> None:
-        draft = sampler.allocate(len(clips))
         requests = [sampler.request(Wanted(index=clip.index, epoch=clip.epoch)) for clip in clips]
+        draft = sampler.allocate(requests)
         for row, request in enumerate(requests):
             sampler.mask(request, draft, row)
         for row, request in enumerate(requests):

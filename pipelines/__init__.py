@@ -31,8 +31,7 @@ from .modalities.audiovisual.loader import audiovisual_loader
 from .modalities.audiovisual.spectrogram_noise import SpectrogramNoise
 from .modalities.fields import Field
 from .modalities.image.batch import ImageBatch
-from .modalities.image.data import ImageData
-from .modalities.image.loader import image_loader
+from .modalities.image.data import ImageData, image_loader
 from .modalities.image_text.batch import ImageTextBatch
 from .modalities.image_text.data import ImageTextData
 from .modalities.image_text.loader import image_text_loader
@@ -42,15 +41,13 @@ from .modalities.mesh.loader import mesh_loader
 from .modalities.mesh.noise import MeshNoise
 from .modalities.points.augment import PointAugment, PointStats
 from .modalities.points.batch import PointsBatch
-from .modalities.points.data import PointsData
-from .modalities.points.loader import points_loader
+from .modalities.points.data import PointsData, points_loader
 from .modalities.points.read import PointSelection
 from .modalities.points.tokens import GroupTokens, VoxelTokens
 from .modalities.pose.batch import PoseBatch
 from .modalities.pose.camera import Cameras
 from .modalities.pose.clip import PoseClip
-from .modalities.pose.data import PoseData
-from .modalities.pose.loader import pose_loader
+from .modalities.pose.data import PoseData, pose_loader
 from .modalities.split import Split
 from .modalities.text.batch import TextBatch
 from .modalities.text.data import TextData

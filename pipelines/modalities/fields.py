@@ -103,17 +103,167 @@ class FieldsDraft(Generic[DraftT]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FieldReader:
+    """Reads the fields of samples, and joins those of a batch."""
+
+    manifest: Manifest
+    fields: tuple[Field, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest, fields: Fields) -> FieldReader:
+        """The reader of some fields; ValueError for one that is named twice, or that no sample can have."""
+        wanted = tuple(Field(name=f) if isinstance(f, str) else f for f in fields)
+        names = [f.name for f in wanted]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"fields={names}: {', '.join(twice)} stands there more than once")
+        if nowhere := [f.name for f in wanted if _member(manifest, f.name) not in manifest.components]:
+            raise ValueError(
+                f"fields={names}: no sample has {', '.join(nowhere)}, for there is neither a member json nor "
+                f"{nowhere[0]}.npy; there is {', '.join(manifest.components)}"
+            )
+        return cls(manifest=manifest, fields=wanted)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the fields."""
+        return tuple(f.name for f in self.fields)
+
+    def members(self, index: int) -> dict[str, Range]:
+        """The members of a sample that hold the fields."""
+        components = self.manifest.components
+        names = {_member(self.manifest, f.name) for f in self.fields}
+        there = [name for name in sorted(names) if name in components and components[name].offset[index]]
+        return {name: self.manifest.member(index, name) for name in there}
+
+    def collated(self, rows: Sequence[Mapping[str, Value]], views: int) -> dict[str, Tensor | list[str]]:
+        """The values of a batch by field, those of a sample in each of its rows."""
+        classes = len(self.manifest.info["label_names"])
+        collated: dict[str, Tensor | list[str]] = {}
+        for name in self.names:
+            collated |= _collated(name, [values[name] for values in rows for _ in range(views)], classes)
+        return collated
+
+    def read(self, index: int, plan: object, members: Mapping[str, Range], stats: Stats) -> dict[str, Value]:
+        """The values of a sample; SampleError where they cannot be read, ShardError where one is missing."""
+        if not self.fields:
+            return {}
+        names, wanted = list(members), list(members.values())
+        with stats.stage("read"):
+            try:
+                found = dict(zip(names, self.manifest.store.read_many(wanted), strict=True))
+            except StoreError as error:
+                raise self._bad(index, ", ".join(names), str(error)) from error
+            described = self._described(index, found.get(JSON))
+            values = {f.name: self._value(f, index, plan, described, found) for f in self.fields}
+        stats.read_bytes += sum(one.size for one in wanted)
+        return values
+
+    def _described(self, index: int, data: bytes | None) -> Mapping[str, Any]:
+        """What the sample's json says."""
+        if data is None:
+            return {}
+        try:
+            described = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self._bad(index, JSON, f"is no JSON ({error})") from error
+        if not isinstance(described, dict):
+            raise self._bad(index, JSON, "is no JSON object, so it has no fields")
+        return described
+
+    def _value(
+        self, f: Field, index: int, plan: object, described: Mapping[str, Any], found: Mapping[str, bytes]
+    ) -> Value:
+        member = _member(self.manifest, f.name)
+        raw: Any = None
+        if member != JSON and member in found:
+            raw = self._array(index, member, found[member])
+        elif member == JSON:
+            raw = described.get(f.name)
+        if raw is None:
+            raw = f.default
+        if raw is None:
+            where = f"{self.manifest.shard_name(index)}, sample {self.manifest.key(index)!r}"
+            legal = ", ".join(described) if member == JSON else f"{member} in other samples"
+            raise ShardError(
+                f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "
+                "default=...) for samples without it, or leave the field out"
+            )
+        value = self._of(f.name, raw, index)
+        return self._of_clip(f, value, index, plan, member) if isinstance(value, np.ndarray) else value
+
+    def _of_clip(self, f: Field, value: Array, index: int, clip: object, member: str) -> Array:
+        """The rows of the clip's frames, of an array that has one for each frame."""
+        if not isinstance(clip, OverTime):
+            if f.per_frame:
+                raise ValueError(f"field {f.name!r} is per_frame, and these samples have no frames; leave that out")
+            return value
+        has_rows = value.ndim > 0 and len(value) == clip.n_frames
+        if f.per_frame and not has_rows:
+            raise self._bad(
+                index, member, f"{f.name} has the shape {value.shape}, but the video has {clip.n_frames} frames"
+            )
+        wanted = value.ndim > 1 if f.per_frame is None else f.per_frame
+        return value[clip.numbers] if wanted and has_rows else value
+
+    def _array(self, index: int, member: str, data: bytes) -> Array:
+        """The array of a member; pickles are refused."""
+        with self.manifest.reading(index, member):
+            array = read_npy(data)
+        if array.dtype.kind not in "biuf":
+            raise self._bad(index, member, "holds no numbers; write an array of numbers with numpy.save")
+        return array
+
+    def _of(self, name: str, raw: Any, index: int) -> Value:
+        """What a raw value means; SampleError for one that no rule is for."""
+        if isinstance(raw, bool):
+            return int(raw)
+        if isinstance(raw, int) and not -(1 << 63) <= raw < 1 << 63:
+            raise self._bad(index, JSON, f"{name} is a number that does not fit into int64")
+        if isinstance(raw, int | float | str | np.ndarray):
+            return raw
+        names: Sequence[str] = self.manifest.info["label_names"]
+        if isinstance(raw, list | tuple):
+            if (raw and all(isinstance(one, str) for one in raw)) or (name == LABELS and names):
+                return self._classes(name, raw, names, index)
+            try:
+                array = np.array(raw)
+            except (ValueError, OverflowError, RecursionError) as error:
+                raise self._bad(index, JSON, f"{name}: {error}") from error
+            if array.dtype.kind in "biuf":
+                return array.astype(np.float64 if array.dtype.kind == "f" and array.size else np.int64)
+        raise self._bad(index, JSON, f"{name} is {type(raw).__name__}; numbers, text and lists of them can be used")
+
+    def _classes(self, name: str, raw: Sequence[Any], names: Sequence[str], index: int) -> frozenset[int]:
+        """The numbers of the classes that a list names."""
+        known = {one: number for number, one in enumerate(names)}
+        found = [known.get(one, -1) if isinstance(one, str) else one for one in raw]
+        if wrong := [one for one, n in zip(raw, found, strict=True) if not _is_class(n, len(names))]:
+            raise self._bad(
+                index, JSON, f"{name} has {wrong[0]!r}, which is none of the {len(names)} classes in dataset.json"
+            )
+        return frozenset(found)
+
+    def _bad(self, index: int, component: str, reason: str) -> SampleError:
+        shard, key = self.manifest.shard_name(index), self.manifest.key(index)
+        return SampleError(shard=shard, key=key, component=component, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WithFields(Generic[RequestT, DraftT, HostT]):
     """A sampler that reads fields too, for any other sampler."""
 
     media: Sampler[RequestT, DraftT, HostT]
-    manifest: Manifest
-    fields: tuple[Field, ...]
+    reader: FieldReader
 
     @property
     def seed(self) -> int:
         """The other's."""
         return self.media.seed
+
+    @property
+    def manifest(self) -> Manifest:
+        """That of the split."""
+        return self.reader.manifest
 
     @property
     def needs_progress(self) -> bool:
@@ -122,20 +272,17 @@ class WithFields(Generic[RequestT, DraftT, HostT]):
 
     def request(self, wanted: Wanted) -> FieldsRequest[RequestT]:
         """The other's, and the members that hold the fields."""
-        components = self.manifest.components
-        names = {_member(self.manifest, f.name) for f in self.fields}
-        there = [name for name in sorted(names) if name in components and components[name].offset[wanted.index]]
-        members = {name: self.manifest.member(wanted.index, name) for name in there}
-        return FieldsRequest(index=wanted.index, media=self.media.request(wanted), members=members)
+        media = self.media.request(wanted)
+        return FieldsRequest(index=wanted.index, media=media, members=self.reader.members(wanted.index))
 
     def announce(self, request: FieldsRequest[RequestT]) -> Announcement:
         """The other's, and that of the members that hold the fields."""
-        fields = self.manifest.store.announce(tuple(request.members.values()))
+        fields = self.reader.manifest.store.announce(tuple(request.members.values()))
         return Together((self.media.announce(request.media), fields))
 
-    def allocate(self, rows: int) -> FieldsDraft[DraftT]:
+    def allocate(self, requests: Sequence[FieldsRequest[RequestT]]) -> FieldsDraft[DraftT]:
         """The other's memory, and a place for each row's values."""
-        return FieldsDraft(media=self.media.allocate(rows), values=[{} for _ in range(rows)])
+        return FieldsDraft(media=self.media.allocate([one.media for one in requests]), values=[{} for _ in requests])
 
     def mask(self, request: FieldsRequest[RequestT], draft: FieldsDraft[DraftT], row: int) -> None:
         """The other's."""
@@ -144,151 +291,29 @@ class WithFields(Generic[RequestT, DraftT, HostT]):
     def fill(self, request: FieldsRequest[RequestT], draft: FieldsDraft[DraftT], row: int, stats: Stats) -> None:
         """Fills a row and reads its fields; SampleError where they cannot be read, ShardError where one is missing."""
         self.media.fill(request.media, draft.media, row, stats)
-        if not self.fields:
-            return
-        with stats.stage("read"):
-            draft.values[row] = self._values(request)
-        stats.read_bytes += sum(one.size for one in request.members.values())
+        draft.values[row] = self.reader.read(request.index, request.media, request.members, stats)
 
     def join(self, draft: FieldsDraft[DraftT]) -> HostT:
         """The other's batch with its fields."""
         batch = self.media.join(draft.media)
-        if not self.fields:
+        if not self.reader.fields:
             return batch
         views = len(batch) // max(len(draft.values), 1)
-        classes = len(self.manifest.info["label_names"])
-        collated: dict[str, Tensor | list[str]] = {}
-        for f in self.fields:
-            values = [values[f.name] for values in draft.values for _ in range(views)]
-            collated |= _collated(f.name, values, classes)
-        return replace(batch, fields={**batch.fields, **collated})
-
-    def _values(self, request: FieldsRequest[RequestT]) -> dict[str, Value]:
-        store = self.manifest.store
-        names, wanted = list(request.members), list(request.members.values())
-        try:
-            found = dict(zip(names, store.read_many(wanted), strict=True))
-        except StoreError as error:
-            raise self._bad(request, ", ".join(names), str(error)) from error
-        described = self._described(request, found.get(JSON))
-        return {f.name: self._value(f, request, described, found) for f in self.fields}
-
-    def _described(self, request: FieldsRequest[RequestT], data: bytes | None) -> Mapping[str, Any]:
-        """What the sample's json says."""
-        if data is None:
-            return {}
-        try:
-            described = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise self._bad(request, JSON, f"is no JSON ({error})") from error
-        if not isinstance(described, dict):
-            raise self._bad(request, JSON, "is no JSON object, so it has no fields")
-        return described
-
-    def _value(
-        self, f: Field, request: FieldsRequest[RequestT], described: Mapping[str, Any], found: Mapping[str, bytes]
-    ) -> Value:
-        member = _member(self.manifest, f.name)
-        raw: Any = None
-        if member != JSON and member in found:
-            raw = self._array(request, member, found[member])
-        elif member == JSON:
-            raw = described.get(f.name)
-        if raw is None:
-            raw = f.default
-        if raw is None:
-            where = f"{self.manifest.shard_name(request.index)}, sample {self.manifest.key(request.index)!r}"
-            legal = ", ".join(described) if member == JSON else f"{member} in other samples"
-            raise ShardError(
-                f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "
-                "default=...) for samples without it, or leave the field out"
-            )
-        value = self._of(f.name, raw, request)
-        return self._of_clip(f, value, request, member) if isinstance(value, np.ndarray) else value
-
-    def _of_clip(self, f: Field, value: Array, request: FieldsRequest[RequestT], member: str) -> Array:
-        """The rows of the clip's frames, of an array that has one for each frame."""
-        clip: object = request.media
-        if not isinstance(clip, OverTime):
-            if f.per_frame:
-                raise ValueError(f"field {f.name!r} is per_frame, and these samples have no frames; leave that out")
-            return value
-        has_rows = value.ndim > 0 and len(value) == clip.n_frames
-        if f.per_frame and not has_rows:
-            raise self._bad(
-                request, member, f"{f.name} has the shape {value.shape}, but the video has {clip.n_frames} frames"
-            )
-        wanted = value.ndim > 1 if f.per_frame is None else f.per_frame
-        return value[clip.numbers] if wanted and has_rows else value
-
-    def _array(self, request: FieldsRequest[RequestT], member: str, data: bytes) -> Array:
-        """The array of a member; pickles are refused."""
-        with self.manifest.reading(request.index, member):
-            array = read_npy(data)
-        if array.dtype.kind not in "biuf":
-            raise self._bad(request, member, "holds no numbers; write an array of numbers with numpy.save")
-        return array
-
-    def _of(self, name: str, raw: Any, request: FieldsRequest[RequestT]) -> Value:
-        """What a raw value means; SampleError for one that no rule is for."""
-        if isinstance(raw, bool):
-            return int(raw)
-        if isinstance(raw, int) and not -(1 << 63) <= raw < 1 << 63:
-            raise self._bad(request, JSON, f"{name} is a number that does not fit into int64")
-        if isinstance(raw, int | float | str | np.ndarray):
-            return raw
-        names: Sequence[str] = self.manifest.info["label_names"]
-        if isinstance(raw, list | tuple):
-            if (raw and all(isinstance(one, str) for one in raw)) or (name == LABELS and names):
-                return self._classes(name, raw, names, request)
-            try:
-                array = np.array(raw)
-            except (ValueError, OverflowError, RecursionError) as error:
-                raise self._bad(request, JSON, f"{name}: {error}") from error
-            if array.dtype.kind in "biuf":
-                return array.astype(np.float64 if array.dtype.kind == "f" and array.size else np.int64)
-        raise self._bad(request, JSON, f"{name} is {type(raw).__name__}; numbers, text and lists of them can be used")
-
-    def _classes(
-        self, name: str, raw: Sequence[Any], names: Sequence[str], request: FieldsRequest[RequestT]
-    ) -> frozenset[int]:
-        """The numbers of the classes that a list names."""
-        known = {one: number for number, one in enumerate(names)}
-        found = [known.get(one, -1) if isinstance(one, str) else one for one in raw]
-        if wrong := [one for one, n in zip(raw, found, strict=True) if not _is_class(n, len(names))]:
-            raise self._bad(
-                request, JSON, f"{name} has {wrong[0]!r}, which is none of the {len(names)} classes in dataset.json"
-            )
-        return frozenset(found)
-
-    def _bad(self, request: FieldsRequest[RequestT], component: str, reason: str) -> SampleError:
-        shard, key = self.manifest.shard_name(request.index), self.manifest.key(request.index)
-        return SampleError(shard=shard, key=key, component=component, reason=reason)
+        return replace(batch, fields={**batch.fields, **self.reader.collated(draft.values, views)})
 
 
 def with_fields(
     source: Source[RequestT, DraftT, HostT, BatchT], manifest: Manifest, fields: Fields
 ) -> Source[FieldsRequest[RequestT], FieldsDraft[DraftT], HostT, BatchT]:
-    """The source with fields in its batches.
-
-    ValueError for a field that is named twice, or that no sample can have.
-    """
-    wanted = tuple(Field(name=f) if isinstance(f, str) else f for f in fields)
-    names = [f.name for f in wanted]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"fields={names}: {', '.join(twice)} stands there more than once")
-    if nowhere := [f.name for f in wanted if _member(manifest, f.name) not in manifest.components]:
-        raise ValueError(
-            f"fields={names}: no sample has {', '.join(nowhere)}, for there is neither a member json nor "
-            f"{nowhere[0]}.npy; there is {', '.join(manifest.components)}"
-        )
+    """The source with fields in its batches; ValueError as for `FieldReader.of`."""
+    reader = FieldReader.of(manifest, fields)
     return Source(
-        sampler=WithFields(media=source.sampler, manifest=manifest, fields=wanted),
+        sampler=WithFields(media=source.sampler, reader=reader),
         finish=source.finish,
         samples=source.samples,
         identity=source.identity,
         visible=source.visible,
-        form={**source.form, "fields": tuple(names)},
+        form={**source.form, "fields": reader.names},
     )
 
 

@@ -262,6 +262,13 @@ class MixRequest(Generic[RequestT]):
         return self.of_part.ranges
 
 
+def _innermost(request: Any) -> Any:
+    """The request of the part that makes its row; of a mixture of mixtures each part is at its own depth."""
+    while isinstance(request, MixRequest):
+        request = request.of_part
+    return request
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixSampler(Generic[RequestT, DraftT, HostT_co]):
     """Makes each row with the sampler of its part; labels are not remapped. starts: as in `MixOrder`."""
@@ -284,9 +291,9 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         """Says that the ranges of a request will be read soon, to the store of its part."""
         return self.samplers[request.part].announce(request.of_part)
 
-    def allocate(self, rows: int) -> DraftT:
-        """The draft of the first part, which all parts share."""
-        return self.samplers[0].allocate(rows)
+    def allocate(self, requests: Sequence[MixRequest[RequestT]]) -> DraftT:
+        """The draft of the first part, which all parts share; of a mixture of mixtures the innermost's."""
+        return self.samplers[0].allocate([_innermost(request) for request in requests])
 
     def mask(self, request: MixRequest[RequestT], draft: DraftT, row: int) -> None:
         """Draws the row's masks with the sampler of its part."""

@@ -182,7 +182,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         sampler, stats = self.sampler, Stats()
         # The caller may be in inference mode, while the threads that fill these tensors are not.
         with torch.inference_mode(False):
-            draft = sampler.allocate(len(drawn.requests))
+            draft = sampler.allocate([request for request, _ in drawn.requests])
             with stats.stage("mask"):
                 for row, (request, _) in enumerate(drawn.requests):
                     sampler.mask(request, draft, row)
@@ -266,9 +266,9 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted], stats: Stats | None = None) -> HostT:
     """The host batch of the `wanted` samples, made in this thread; raises SampleError if one is unusable."""
     stats = Stats() if stats is None else stats
-    draft = sampler.allocate(len(wanted))
-    for row, one in enumerate(wanted):
-        request = sampler.request(one)
+    requests = [sampler.request(one) for one in wanted]
+    draft = sampler.allocate(requests)
+    for row, request in enumerate(requests):
         with stats.stage("mask"):
             sampler.mask(request, draft, row)
         stats.samples += 1

@@ -60,11 +60,12 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
     request: makes every draw that needs no bytes; raises SampleError if the sample lacks the component that is read.
     announce: tells the stores of the request's ranges that these will be read soon.
-    allocate: the draft of a batch of `rows` rows (the views of a sample are one row here). mask: draws a row's masks if
-    they need no content. These four are cheap and run in one thread.
+    allocate: the draft of a batch with a row for each request (the views of a sample are one row here). mask: draws a
+    row's masks if they need no content. These four are cheap and run in one thread.
     fill: reads and decodes a sample, writes its whole row of every array of the draft (over the remains of an unusable
     sample), and draws the masks that need content. Many threads fill rows of one draft. It raises SampleError if the
-    sample is unusable; the row is then requested, masked and filled with another sample.
+    sample is unusable; the row is then requested, masked and filled with another sample, whose request `allocate` did
+    not see.
     join: the host batch of a draft whose rows are filled.
 
     seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run.
@@ -80,7 +81,7 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
     def announce(self, request: RequestT) -> Announcement: ...
 
-    def allocate(self, rows: int) -> DraftT: ...
+    def allocate(self, requests: Sequence[RequestT]) -> DraftT: ...
 
     def mask(self, request: RequestT, draft: DraftT, row: int) -> None: ...
 

@@ -103,7 +103,7 @@ def by_threads(sampler: VideoSampler, pool: ThreadPoolExecutor, device: torch.de
     """PyAV in the threads of a pool; the pixels go to the device."""
 
     def decode(requests: list[ClipRequest]) -> None:
-        draft = sampler.allocate(len(requests))
+        draft = sampler.allocate(requests)
         list(pool.map(lambda row: sampler.fill(requests[row], draft, row, Stats()), range(len(requests))))
         torch.from_numpy(draft.video).to(device)
         _wait(device)
@@ -118,7 +118,7 @@ def by_dali(sampler: VideoSampler, pool: ThreadPoolExecutor, device: torch.devic
     packing, finish = PackingSampler(inner=sampler, device=device.type), DaliFinish(sampler, threads)
 
     def decode(requests: list[ClipRequest]) -> None:
-        draft = packing.allocate(len(requests))
+        draft = packing.allocate(requests)
         list(pool.map(lambda row: packing.fill(requests[row], draft, row, Stats()), range(len(requests))))
         finish(packing.join(draft), device)
         _wait(device)

@@ -59,7 +59,8 @@ def check_what_is_read(sampler: Any, store: RecordingStore, n: int, **others: Re
         for epoch in range(2):
             for each in stores.values():
                 each.read_ranges.clear()
-            request, draft = sampler.request(Wanted(index=index, epoch=epoch)), sampler.allocate(1)
+            request = sampler.request(Wanted(index=index, epoch=epoch))
+            draft = sampler.allocate([request])
             sampler.mask(request, draft, 0)
             assert not any(each.read_ranges for each in stores.values()), "nothing is read before a row is filled"
             sampler.fill(request, draft, 0, Stats())

@@ -65,8 +65,8 @@ class Picky:
 
     def fill(self, request, draft, row, stats):
         self.of.fill(request, draft, row, stats)
-        if request.media.key in BAD:
-            raise bad(request.media.key)
+        if request.key in BAD:
+            raise bad(request.key)
 
 
 @dataclass(frozen=True)

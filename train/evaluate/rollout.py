@@ -55,9 +55,10 @@ class Trajectories:
             raise ValueError(
                 f"steps={steps}: the trajectories of {data} have {longest} steps; a rollout can have 1 to {longest - 1}"
             )
-        draft = sampler.allocate(len(indexes))
-        for row, index in enumerate(indexes):
-            sampler.fill(sampler.request(Wanted(index=index, epoch=0)), draft, row, Stats())
+        requests = [sampler.request(Wanted(index=index, epoch=0)) for index in indexes]
+        draft = sampler.allocate(requests)
+        for row, request in enumerate(requests):
+            sampler.fill(request, draft, row, Stats())
         fields = [sampler.statistics.normalised(sampler.fields(index, 0, length)) for index in indexes]
         views = [_at_start(view, values[0]) for view, values in zip(draft.views, fields, strict=True) if view]
         start = mesh_batch(views, label=draft.label, key=draft.key, change=sampler.statistics.relative_change)

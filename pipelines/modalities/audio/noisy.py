@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,15 +103,15 @@ class NoisySampler:
             return clean
         return Together((clean, self.noise.manifest.store.announce(request.noise_ranges)))
 
-    def allocate(self, rows: int) -> NoisyDraft:
-        """The memory of a batch of `rows` sounds."""
-        shape = (rows, self.microphones, self.clean.clip.n_samples)
+    def allocate(self, requests: Sequence[object]) -> NoisyDraft:
+        """The memory of a batch of some requests."""
+        shape = (len(requests), self.microphones, self.clean.clip.n_samples)
         return NoisyDraft(
             mixture=np.empty(shape, dtype=np.float32),
             clean=np.empty(shape, dtype=np.float32),
-            snr_db=np.empty(rows, dtype=np.float32),
-            label=np.empty(rows, dtype=np.int64),
-            key=[""] * rows,
+            snr_db=np.empty(len(requests), dtype=np.float32),
+            label=np.empty(len(requests), dtype=np.int64),
+            key=[""] * len(requests),
         )
 
     def mask(self, request: NoisyRequest, draft: NoisyDraft, row: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -122,9 +123,9 @@ class AudioSampler:
         """Says that the ranges of a request will be read soon."""
         return self.manifest.store.announce(request.ranges)
 
-    def allocate(self, rows: int) -> SoundDraft:
-        """The memory of a batch of `rows` sounds."""
-        n, spectrogram = rows * self.views, self.spectrogram
+    def allocate(self, requests: Sequence[object]) -> SoundDraft:
+        """The memory of a batch of some requests."""
+        n, spectrogram = len(requests) * self.views, self.spectrogram
         return SoundDraft(
             waveform=torch.empty((n, self.clip.n_channels, self.clip.n_samples)),
             spectrogram=None if self.on_device else torch.empty((n, spectrogram.frames, spectrogram.features.n_bins)),

@@ -138,10 +138,10 @@ class AudioVisualSampler:
         """Says that the ranges of a request will be read soon."""
         return self.video.manifest.store.announce(request.ranges)
 
-    def allocate(self, rows: int) -> AudioVisualDraft:
-        """The memory of a batch of `rows` clips."""
-        noise: list[tuple[Noise, Noise] | None] = [None] * (rows * self.video.views)
-        return AudioVisualDraft(video=self.video.allocate(rows), audio=self.audio.allocate(rows), noise=noise)
+    def allocate(self, requests: Sequence[object]) -> AudioVisualDraft:
+        """The memory of a batch of some requests."""
+        noise: list[tuple[Noise, Noise] | None] = [None] * (len(requests) * self.video.views)
+        return AudioVisualDraft(video=self.video.allocate(requests), audio=self.audio.allocate(requests), noise=noise)
 
     def mask(self, request: AudioVisualRequest, draft: AudioVisualDraft, row: int) -> None:
         """Draws the masks of a row that need no content."""

@@ -1,4 +1,4 @@
-"""The data config of images, and the source that it makes of a split."""
+"""Images: their data config, which makes the rows of batches, and their loader."""
 
 from __future__ import annotations
 
@@ -9,27 +9,65 @@ from typing import ClassVar, Self, Unpack
 
 import numpy as np
 
+from ....shards.errors import DataError
 from ....shards.format.component import component_of
 from ....shards.format.manifest import Manifest
+from ....shards.media.limits import MAX_PIXELS
 from ....shards.members.image import IMAGE
+from ....shards.stores.base import Range
 from ...augment import Augmentation, CenterCrop, RandomResizedCrop
 from ...augment.colour import ColourJitter
+from ...augment.crop import Crop
 from ...masks import Mask, TokenGrid
-from ...masks.core.visible import visible_tokens
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..split import Options, Split, split_of
+from ...stream.stats import Stats
+from ..data import check_settings
+from ..fields import Fields
+from ..rows import Item, Masked, Memory, RowConfig, check_no_cues
+from ..split import Options, Split
 from .batch import ImageBatch
-from .sample import ImageDraft, ImageRequest, ImageSampler
+from .decode import REDUCIBLE, decode_image, on_grid, reduction, show
 
-ImageSource = Source[FieldsRequest[ImageRequest], FieldsDraft[ImageDraft], ImageBatch, ImageBatch]
+
+class ImageSettings(Options, total=False):
+    """The fields of `ImageData`, with its defaults, and the options of all loaders."""
+
+    size: int
+    patch: int
+    mask: Mask | None
+    augment: Augmentation | None
+    colour: ColourJitter | None
+    views: int
+    component: str | None
+    fields: Fields
+
+
+def image_loader(location: str | Path, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
+    """The loader of masked images of the split in the folder `location`, such as `data/shards/imagefolder/train`.
+
+    settings: the fields of `ImageData` (size, patch, mask, augment, colour, views, ...) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of images.
+    """
+    return ImageData.opened(location, settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageData(DataConfig[ImageBatch]):
+class ImagePlan:
+    """The image to read, of width x height pixels, which is decoded at 1/n of its size; one crop per view."""
+
+    component: str
+    width: int
+    height: int
+    n: int
+    crops: list[Crop]
+    ranges: tuple[Range]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageData(RowConfig[ImagePlan, ImageBatch]):
     """The data config of masked images.
 
     size: the side of the output, in pixels. patch: the side of a token, in pixels. mask: a mask of
@@ -41,6 +79,7 @@ class ImageData(DataConfig[ImageBatch]):
     """
 
     modality: ClassVar[str] = "image"
+    alike: ClassVar[tuple[str, ...]] = ("size", "patch")
 
     size: int = 224
     patch: int = 16
@@ -53,53 +92,68 @@ class ImageData(DataConfig[ImageBatch]):
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
-        _ = self.grids
-        if self.mask is not None and self.mask.needs:
-            needs = ", ".join(sorted(self.mask.needs))
-            raise ValueError(f"{self.mask} needs {needs}, and images have no cues; use a mask without cues")
+        check_no_cues(self, "images")
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grid of "image", with the axes (h, w)."""
         return {"image": image_grid(self.size, self.patch)}
 
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the image."""
+        return (Masked("mask", self.mask, self.grids["image"]),)
+
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in."""
+        """The config with all defaults that depend on the split filled in; ValueError without the component."""
+        image_components(split.manifest, self.component)
         augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5) if split.shuffle else CenterCrop()
         return replace(self, augment=self.augment or augment)
 
-    def sampler(self, split: Split) -> ImageSampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        return ImageSampler(
-            manifest=split.manifest,
-            components=image_components(split.manifest, own.component),
-            size=own.size,
-            grid=own.grids["image"],
-            augment=own.augment or CenterCrop(),
-            colour=own.colour,
-            pattern=own.mask,
-            seed=split.seed,
-            views=own.views,
+    def plan(self, item: Item) -> ImagePlan:
+        """The plan of the sample's image; raises SampleError if it has none or several."""
+        images = (one.name for one in item.manifest.components.values() if one.kind == IMAGE.name)
+        return self.plan_of(item, tuple(images) if self.component is None else (self.component,))
+
+    def plan_of(self, item: Item, components: tuple[str, ...]) -> ImagePlan:
+        """Draws the crops of the one of these components that the sample has, and finds its byte range."""
+        manifest, index = item.manifest, item.index
+        held = [one for one in map(manifest.component, components) if one.offset[index]]
+        if len(held) != 1:
+            said = "has several of them; name one with component=" if held else "has no such component"
+            raise manifest.sample_error(index, " or ".join(components), f"the sample {said}")
+        (component,) = held
+        with manifest.reading(index, component.name):
+            width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
+            if min(width, height) < 1 or width * height > MAX_PIXELS:
+                raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
+        crops = (self.augment or CenterCrop()).views(width, height, self.size, item.rngs("crop"))
+        n = reduction(crops, self.size) if component.name.endswith(REDUCIBLE) else 1
+        return ImagePlan(
+            component=component.name,
+            width=width,
+            height=height,
+            n=n,
+            crops=[on_grid(crop, n, width, height) for crop in crops],
+            ranges=(manifest.member(index, component.name),),
         )
 
-    def source(self, split: Split) -> ImageSource:
-        """The source of a split, for a loader or a mixture."""
-        own = self.resolved(split)
-        images = Source(
-            sampler=self.sampler(split),
-            finish=Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            visible=visible_tokens((own.mask, own.grids["image"])),
-            form={"size": own.size, "token grid": own.grids["image"], "views": own.views, "mask": own.mask},
-        )
-        return with_fields(images, split.manifest, self.fields)
+    def layout(self, memory: Memory[ImagePlan]) -> ImageBatch:
+        """The empty batch."""
+        image = memory(np.uint8, self.size, self.size, 3)
+        return ImageBatch(image=image, mask=None, key=memory.key, label=memory.label)
 
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[ImageBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+    def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: slice, stats: Stats) -> None:
+        """Decodes the image once, and writes its views; raises SampleError if it is unusable."""
+        with item.manifest.reading(item.index, plan.component):
+            (data,) = item.read(plan.ranges, stats)
+            with stats.stage("decode"):
+                pixels = decode_image(data, plan.width, plan.height, plan.n)
+        with stats.stage("convert"):
+            for view, (crop, out) in enumerate(zip(plan.crops, batch.image.numpy()[own], strict=True)):
+                show(pixels, crop, plan.n, out)
+                if self.colour is not None:
+                    self.colour(out, item.rng("colour", view))
 
 
 def image_grid(size: int, patch: int) -> TokenGrid:

@@ -22,8 +22,7 @@ from ...stream.sampler import Unchanged
 from ...stream.source import Source
 from ..data import DataConfig, check_settings
 from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..image.data import image_grid
-from ..image.sample import ImageSampler
+from ..image.data import ImageData, image_grid
 from ..split import Options, Split, split_of
 from ..text.data import with_ids
 from .batch import ImageTextBatch
@@ -140,17 +139,10 @@ class ImageTextData(DataConfig[ImageTextBatch]):
         target = replace(rows, roles=own.target, length=own.target_length)
         second = (replace(rows, roles=(*own.text, *own.target)), replace(target, roles=own.then))
         return ImageTextSampler(
-            pictures=ImageSampler(
-                manifest=manifest,
-                components=pictures_of(manifest, own.picture),
-                size=own.size,
-                grid=own.grids["image"],
-                augment=own.augment or CenterCrop(),
-                colour=own.colour,
-                pattern=None,
-                seed=split.seed,
-                views=own.views,
-            ),
+            pictures=ImageData(size=own.size, patch=own.patch, augment=own.augment, colour=own.colour, views=own.views),
+            components=pictures_of(manifest, own.picture),
+            manifest=manifest,
+            seed=split.seed,
             rows=rows,
             target=target if own.target else None,
             second=second if own.then else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,9 @@ from ...masks.text.words import SPECIAL as SPECIAL_WORD
 from ...stream.rng import sample_rng
 from ...stream.sampler import Wanted
 from ...stream.stats import Stats
-from ..image.sample import ImageDraft, ImageRequest, ImageSampler
+from ..image.batch import ImageBatch
+from ..image.data import ImageData, ImagePlan
+from ..rows import Item, Memory
 from .batch import PADDING, ImageTextBatch, TextRows
 from .places import BOXES, PlaceReader, Places, PlacesRequest
 from .rows import RowMaker, RowRequest, RowsDraft
@@ -47,15 +49,15 @@ class TextView:
 class ImageTextRequest:
     """The draws of a sample: the crops of its image, and the texts of each view. places: those of its phrases."""
 
-    wanted: Wanted
-    image: ImageRequest
+    item: Item
+    image: ImagePlan
     views: tuple[TextView, ...]
     places: PlacesRequest
 
     @property
     def key(self) -> str:
         """The key of the sample."""
-        return self.image.key
+        return self.item.shown.key
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -69,7 +71,8 @@ class ImageTextDraft:
     where none are asked for, and the maps of both masks.
     """
 
-    image: ImageDraft
+    image: ImageBatch
+    image_maps: list[Maps | None]
     text: RowsDraft
     target: RowsDraft
     pair: RowsDraft
@@ -89,7 +92,10 @@ class ImageTextSampler:
     each with generators of its part (masks.Joint).
     """
 
-    pictures: ImageSampler
+    pictures: ImageData
+    components: tuple[str, ...]
+    manifest: Manifest
+    seed: int
     rows: RowMaker
     target: RowMaker | None
     grid: TokenGrid
@@ -100,27 +106,25 @@ class ImageTextSampler:
     pairs: bool = False
 
     @property
-    def manifest(self) -> Manifest:
-        """That of the split."""
-        return self.pictures.manifest
-
-    @property
-    def seed(self) -> int:
-        """The seed of all draws."""
-        return self.pictures.seed
-
-    @property
     def needs_progress(self) -> bool:
         """Whether a mask depends on the progress of the run."""
         return any(mask is not None and mask.needs_progress for mask in (self.image_mask, self.text_mask))
 
     def request(self, wanted: Wanted) -> ImageTextRequest:
         """Draws crops and texts, and finds their byte ranges; raises SampleError if the sample lacks either."""
-        image = self.pictures.request(wanted)
+        item = Item(
+            manifest=self.manifest,
+            seed=self.seed,
+            views=self.pictures.views,
+            index=wanted.index,
+            epoch=wanted.epoch,
+            place=wanted.place,
+            shown=self.pictures.shown(self.manifest, wanted.index),
+        )
         return ImageTextRequest(
-            wanted=wanted,
-            image=image,
-            views=tuple(self._texts(wanted, image.key, view) for view in range(self.pictures.views)),
+            item=item,
+            image=self.pictures.plan_of(item, self.components),
+            views=tuple(self._texts(wanted, item.shown.key, view) for view in range(self.pictures.views)),
             places=self.places.request(wanted.index),
         )
 
@@ -128,12 +132,13 @@ class ImageTextSampler:
         """Says that the ranges of a request will be read soon."""
         return self.manifest.store.announce(request.ranges)
 
-    def allocate(self, rows: int) -> ImageTextDraft:
-        """The memory of a batch of `rows` samples."""
-        n = rows * self.pictures.views
+    def allocate(self, requests: Sequence[object]) -> ImageTextDraft:
+        """The memory of a batch of some requests."""
+        n = len(requests) * self.pictures.views
         side = self.pictures.size if self.places.segments else 0
         return ImageTextDraft(
-            image=self.pictures.allocate(rows),
+            image=self.pictures.layout(Memory([], n)),
+            image_maps=[None] * n,
             text=RowsDraft.of(n, self.rows.length),
             target=RowsDraft.of(n, 0 if self.target is None else self.target.length),
             pair=RowsDraft.of(n, self.rows.length if self.pairs else 0),
@@ -148,8 +153,11 @@ class ImageTextSampler:
 
     def fill(self, request: ImageTextRequest, draft: ImageTextDraft, row: int, stats: Stats) -> None:
         """Reads and decodes a row, and draws its masks; raises SampleError if the image or a text is unusable."""
-        self.pictures.fill(request.image, draft.image, row, stats)
-        image = request.image
+        item, image = request.item, request.image
+        own = slice(row * self.pictures.views, (row + 1) * self.pictures.views)
+        self.pictures.fill(item, image, draft.image, own, stats)
+        draft.image.label.numpy()[own] = self.manifest.label[item.index]
+        draft.image.key[own] = [item.shown.key] * self.pictures.views
         places = self.places.read(request.places, image.width, image.height, stats)
         for view, texts in enumerate(request.views):
             at = row * self.pictures.views + view
@@ -165,11 +173,11 @@ class ImageTextSampler:
 
     def join(self, draft: ImageTextDraft) -> ImageTextBatch:
         """The host batch; the views of a sample are consecutive rows."""
-        image = self.pictures.join(draft.image)
-        maps = [one for one in draft.image.maps if one is not None]
+        image = draft.image
+        maps = [one for one in draft.image_maps if one is not None]
         return ImageTextBatch(
             image=image.image,
-            image_mask=None if self.image_mask is None else self.image_mask.batched(self.pictures.grid, maps),
+            image_mask=None if self.image_mask is None else self.image_mask.batched(self.pictures.grids["image"], maps),
             text=_rows(draft.text),
             text_mask=self._text_masks(draft),
             box=torch.from_numpy(draft.box),
@@ -217,7 +225,7 @@ class ImageTextSampler:
         number, image = texts.row.number_of(PHRASE), request.image
         if number is None:
             return
-        with self.manifest.reading(request.wanted.index, BOXES):
+        with self.manifest.reading(request.item.index, BOXES):
             box = places.box(number, image.crops[view], image.width, image.height)
             if box is not None:
                 draft.box[at] = box
@@ -227,19 +235,19 @@ class ImageTextSampler:
 
     def _draw(self, request: ImageTextRequest, draft: ImageTextDraft, at: int, view: int) -> None:
         """Draws the masks of a view."""
-        wanted = request.wanted
+        item = request.item
 
         def draw(part: str, cues: Cues) -> Draw:
-            return Draw.of(self.seed, wanted.epoch, request.key, view, wanted.place, cues, part=part)
+            return item.draw(view, cues, part)
 
         if self.image_mask is not None:
             box = None if np.isnan(draft.box[at]).any() else draft.box[at]
             if "box" in self.image_mask.needs and box is None:
                 raise self.manifest.sample_error(
-                    wanted.index, BOXES, f"{self.image_mask} needs a box, and the row has no phrase with one"
+                    item.index, BOXES, f"{self.image_mask} needs a box, and the row has no phrase with one"
                 )
-            maps: Maps = self.image_mask.maps(self.pictures.grid, draw("image", Cues(box=box)))
-            draft.image.maps[at] = maps
+            maps: Maps = self.image_mask.maps(self.pictures.grids["image"], draw("image", Cues(box=box)))
+            draft.image_maps[at] = maps
         if self.text_mask is not None:
             roles = draft.text.roles[at]
             words = draft.text.words[at].astype(np.int64)

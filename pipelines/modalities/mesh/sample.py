@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,9 +125,9 @@ class MeshSampler:
         """Says that the ranges of a request will be read soon."""
         return self.manifest.store.announce(request.ranges)
 
-    def allocate(self, rows: int) -> MeshDraft:
-        """The draft of a batch of `rows` samples."""
-        n = rows * self.views
+    def allocate(self, requests: Sequence[object]) -> MeshDraft:
+        """The draft of a batch of some requests."""
+        n = len(requests) * self.views
         return MeshDraft(maps=[None] * n, views=[None] * n, label=[-1] * n, key=[""] * n)
 
     def mask(self, request: MeshRequest, draft: MeshDraft, row: int) -> None:

@@ -1,4 +1,4 @@
-"""The data config of point clouds, and the source that it makes of a split."""
+"""Point clouds: their data config, which makes the rows of batches, and their loader."""
 
 from __future__ import annotations
 
@@ -7,27 +7,50 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
+import numpy as np
+
 from ....shards.format.component import component_of
 from ...augment.diffusion import Noise
-from ...masks import Mask, TokenGrid
-from ...masks.core.visible import visible_tokens
+from ...masks import Cues, Mask, TokenGrid
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..split import Options, Split, split_of
+from ...stream.stats import Stats
+from ..data import check_settings
+from ..fields import Fields
+from ..rows import Item, Masked, Memory, RowConfig
+from ..split import Options, Split
 from .augment import PointAugment
 from .batch import PointsBatch
-from .read import PointSelection
-from .sample import PointDraft, PointRequest, PointSampler
+from .read import PointPlan, PointSelection
 from .tokens import PointTokens, VoxelTokens
 
-PointsSource = Source[FieldsRequest[PointRequest], FieldsDraft[PointDraft], PointsBatch, PointsBatch]
+
+class PointsSettings(Options, total=False):
+    """The fields of `PointsData`, with its defaults, and the options of all loaders."""
+
+    select: PointSelection
+    augment: PointAugment
+    tokens: PointTokens
+    mask: Mask | None
+    noise: Noise | None
+    views: int
+    component: str | None
+    fields: Fields
+
+
+def points_loader(location: str | Path, **settings: Unpack[PointsSettings]) -> Loader[PointsBatch]:
+    """The loader of masked point clouds of the split in the folder `location`, such as `data/shards/modelnet40/train`.
+
+    settings: the fields of `PointsData` (select, augment, tokens, mask, noise, ...) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of point clouds.
+    """
+    return PointsData.opened(location, settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointsData(DataConfig[PointsBatch]):
+class PointsData(RowConfig[PointPlan, PointsBatch]):
     """The data config of masked point clouds.
 
     select: the points to read, by default 2,048 per cloud. augment: by default only scaling to the unit ball. tokens:
@@ -39,6 +62,7 @@ class PointsData(DataConfig[PointsBatch]):
     """
 
     modality: ClassVar[str] = "points"
+    alike: ClassVar[tuple[str, ...]] = ("select.points", "select.features", "tokens", "noise")
 
     select: PointSelection = field(default_factory=PointSelection)
     augment: PointAugment = field(default_factory=PointAugment)
@@ -57,46 +81,49 @@ class PointsData(DataConfig[PointsBatch]):
         """The token grid of "points", which `tokens` defines."""
         return {"points": self.tokens.grid}
 
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the tokens."""
+        return (Masked("mask", self.mask, self.tokens.grid),)
+
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         return replace(self, component=component_of(split.manifest.components, ("points",), self.component).name)
 
-    def sampler(self, split: Split) -> PointSampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        return PointSampler(
-            manifest=split.manifest,
-            select=own.select,
-            augment=own.augment,
-            tokens=own.tokens,
-            pattern=own.mask,
-            noise=own.noise,
-            seed=split.seed,
-            views=own.views,
-            component=own.component or "",
+    def plan(self, item: Item) -> PointPlan:
+        """Draws the rows of a cloud; raises SampleError if it lacks the requested rows or columns."""
+        component = item.manifest.component(self.component or "")
+        member = item.manifest.member(item.index, component.name)
+        with item.manifest.reading(item.index, component.name):
+            return self.select.rows_of(member, component.facts_of(item.index), item.rng("points"))
+
+    def layout(self, memory: Memory[PointPlan]) -> PointsBatch:
+        """The empty batch."""
+        points = self.select.points
+        return PointsBatch(
+            points=memory(np.float32, points, 3 + self.select.features),
+            noise=None if self.noise is None else memory(np.float32, points, 3),
+            time=None if self.noise is None else memory(np.int64),
+            mask=None,
+            key=memory.key,
+            label=memory.label,
         )
 
-    def source(self, split: Split) -> PointsSource:
-        """The source of a split, for a loader or a mixture."""
-        own = self.resolved(split)
-        clouds = Source(
-            sampler=self.sampler(split),
-            finish=Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            visible=visible_tokens((own.mask, own.tokens.grid)),
-            form={
-                "points": own.select.points,
-                "features": own.select.features,
-                "tokens": own.tokens,
-                "views": own.views,
-                "mask": own.mask,
-                "noise": own.noise,
-            },
-        )
-        return with_fields(clouds, split.manifest, own.fields)
+    def fill(self, item: Item, plan: PointPlan, batch: PointsBatch, own: slice, stats: Stats) -> None:
+        """Reads the rows, and makes the views; raises SampleError if they are unusable."""
+        with item.manifest.reading(item.index, self.component or ""):
+            rows = self.select.taken(item.read(plan.ranges, stats), plan)
+        points = batch.points.numpy()
+        with stats.stage("convert"):
+            for view, at in enumerate(range(own.start, own.stop)):
+                points[at] = self.augment(rows, item.rng("augment", view))
+                if self.noise is not None and batch.noise is not None and batch.time is not None:
+                    drawn = self.noise.draw((self.select.points, 3), item.rng("noise", view))
+                    batch.time.numpy()[at], batch.noise.numpy()[at] = drawn
 
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PointsBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+    def cues(self, item: Item, plan: PointPlan, batch: PointsBatch, row: int, part: str) -> Cues:
+        """The cues of a view for its mask, from the clean and the noised points."""
+        clean = seen = batch.points[row]
+        if self.noise is not None and batch.noise is not None and batch.time is not None:
+            seen = self.noise.noised(clean[None, :, :3], batch.noise[row][None], batch.time[row][None])[0]
+        return self.tokens.cues(clean, seen)

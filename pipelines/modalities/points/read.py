@@ -8,7 +8,7 @@ likely.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +59,9 @@ class PointSelection(Config):
         holds a number that is not finite.
         """
         rows = self.rows_of(place, facts, rng)
-        return self.taken(store, rows), rows.size_bytes
+        return self.taken(store.read_many(rows.ranges), rows), rows.size_bytes
 
-    def rows_of(self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator) -> Rows:
+    def rows_of(self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator) -> PointPlan:
         """Draws the rows of the member at `place`, without reading; raises PointsError if it lacks rows or columns."""
         n_rows, columns, begin = (int(facts[name]) for name in ("n_points", "n_columns", "data_offset"))
         if min(n_rows, columns, begin) < 0 or begin + 4 * n_rows * columns != place.size:
@@ -81,20 +81,19 @@ class PointSelection(Config):
 
         n = stop - first
         if self.replace:
-            return Rows(ranges=(run(first, n),), columns=columns, order=rng.integers(n, size=self.points))
+            return PointPlan(ranges=(run(first, n),), columns=columns, order=rng.integers(n, size=self.points))
         if n <= self.points:
             extra = rng.integers(n, size=self.points - n)
             order = np.concatenate([rng.permutation(n), extra])
-            return Rows(ranges=(run(first, n),), columns=columns, order=order)
+            return PointPlan(ranges=(run(first, n),), columns=columns, order=order)
         start = int(rng.integers(n))
         ahead = min(n - start, self.points)
         runs = [run(first + start, ahead), run(first, self.points - ahead)]
-        return Rows(ranges=tuple(one for one in runs if one.size), columns=columns, order=None)
+        return PointPlan(ranges=tuple(one for one in runs if one.size), columns=columns, order=None)
 
-    def taken(self, store: Store, rows: Rows) -> Float32s:
-        """Reads drawn rows: float32 (points, 3 + features); raises PointsError if a number is not finite."""
-        data = b"".join(store.read_many(rows.ranges))
-        read = np.frombuffer(data, dtype="<f4").reshape(-1, rows.columns)
+    def taken(self, data: Sequence[bytes], rows: PointPlan) -> Float32s:
+        """The drawn rows of what was read: float32 (points, 3 + features); PointsError if a number is not finite."""
+        read = np.frombuffer(b"".join(data), dtype="<f4").reshape(-1, rows.columns)
         got = (read if rows.order is None else read[rows.order])[:, : 3 + self.features]
         if not np.isfinite(got).all():
             raise PointsError("holds a number that is not finite")
@@ -104,7 +103,7 @@ class PointSelection(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rows:
+class PointPlan:
     """The drawn rows of a cloud.
 
     ranges: the byte ranges to read. columns: the columns of a stored row. order: int64 (points,), the points as indexes

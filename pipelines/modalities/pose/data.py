@@ -1,4 +1,4 @@
-"""The data config of poses, and the source that it makes of a split."""
+"""Poses: their data config, which makes the rows of batches, and their loader."""
 
 from __future__ import annotations
 
@@ -7,26 +7,71 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
-from ....shards.format.component import component_of
-from ....shards.members.poses import POSES
-from ...masks import Mask, TokenGrid
-from ...masks.core.visible import visible_tokens
-from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..split import Options, Split, split_of
-from .batch import PoseBatch
-from .camera import Cameras
-from .clip import PoseClip
-from .sample import KEPT, PoseDraft, PoseRequest, PoseSampler
+import numpy as np
+import numpy.typing as npt
 
-PoseSource = Source[FieldsRequest[PoseRequest], FieldsDraft[PoseDraft], PoseBatch, PoseBatch]
+from ....shards.errors import DataError
+from ....shards.format.component import component_of
+from ....shards.media.h36m import JOINTS, MIRRORED, NECK
+from ....shards.members.poses import POSES
+from ....shards.stores.base import Range
+from ...masks import Mask, TokenGrid
+from ...stream.loader import Loader
+from ...stream.stats import Stats
+from ..data import check_settings
+from ..fields import Fields
+from ..rows import Item, Masked, Memory, RowConfig, check_no_cues
+from ..split import Options, Split
+from .batch import PoseBatch
+from .camera import Cameras, mirrored
+from .clip import PoseClip
+
+_POSE_BYTES = 4 * 3 * len(JOINTS)
+_FARTHEST_M = 1e6
+KEPT = {17: np.arange(17), 16: np.delete(np.arange(17), NECK)}
+"""The joints of Human3.6M in skeletons of 17 and of 16 joints."""
+
+
+class PoseError(DataError):
+    """A member does not hold the poses that the manifest says."""
+
+
+class PoseSettings(Options, total=False):
+    """The fields of `PoseData`, with its defaults, and the options of all loaders."""
+
+    clip: PoseClip
+    joints: int
+    cameras: Cameras
+    flip: float | None
+    mask: Mask | None
+    views: int
+    component: str | None
+    fields: Fields
+
+
+def pose_loader(location: str | Path, **settings: Unpack[PoseSettings]) -> Loader[PoseBatch]:
+    """The loader of masked poses of the split in the folder `location`, such as `data/shards/sample-pose/train`.
+
+    settings: the fields of `PoseData` (clip, cameras, mask, ...) and the options of all loaders (`Options`: batch_size,
+    seed, shuffle, workers, ...). A batch has batch_size * views rows.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of poses.
+    """
+    return PoseData.opened(location, settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PoseData(DataConfig[PoseBatch]):
+class PosePlan:
+    """The numbers of a clip's frames, int64 (T,), of `n_frames`."""
+
+    numbers: npt.NDArray[np.int64]
+    n_frames: int
+    ranges: tuple[Range]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseData(RowConfig[PosePlan, PoseBatch]):
     """The data config of masked poses.
 
     clip: the frames of a clip. joints: 17, or 16 without the neck, as in part of the literature. cameras: the cameras
@@ -38,6 +83,7 @@ class PoseData(DataConfig[PoseBatch]):
     """
 
     modality: ClassVar[str] = "pose"
+    alike: ClassVar[tuple[str, ...]] = ("clip.frames", "joints")
 
     clip: PoseClip = field(default_factory=PoseClip)
     joints: int = 17
@@ -54,14 +100,17 @@ class PoseData(DataConfig[PoseBatch]):
             raise ValueError(f"joints={self.joints}: a skeleton has {' or '.join(map(str, KEPT))} joints")
         if self.flip is not None and not 0 <= self.flip <= 1:
             raise ValueError(f"flip={self.flip}: it is a probability, 0 to 1, or None")
-        if self.mask is not None and self.mask.needs:
-            needs = ", ".join(sorted(self.mask.needs))
-            raise ValueError(f"{self.mask} needs {needs}, and poses have no cues; use a mask without cues")
+        check_no_cues(self, "poses")
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grid of "pose", with the axes (frame, joint)."""
         return {"pose": pose_grid(self.clip.frames, self.joints)}
+
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """Those of 2-D and of 3-D poses, which are parts of their own (see `masks.Joint`)."""
+        return tuple(Masked(f"mask_{part}", self.mask, self.grids["pose"], part) for part in ("2d", "3d"))
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
@@ -69,40 +118,55 @@ class PoseData(DataConfig[PoseBatch]):
         component = component_of(split.manifest.components, (POSES.name,), self.component).name
         return replace(self, flip=flip, component=component)
 
-    def sampler(self, split: Split) -> PoseSampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        return PoseSampler(
-            manifest=split.manifest,
-            clip=own.clip,
-            joints=own.joints,
-            cameras=own.cameras,
-            flip=own.flip or 0.0,
-            grid=own.grids["pose"],
-            pattern=own.mask,
-            seed=split.seed,
-            views=own.views,
-            component=own.component or "",
+    def plan(self, item: Item) -> PosePlan:
+        """Draws the frames of a clip; raises SampleError if the manifest's numbers contradict each other."""
+        component = item.manifest.component(self.component or "")
+        member = item.manifest.member(item.index, component.name)
+        with item.manifest.reading(item.index, component.name):
+            facts = component.facts_of(item.index)
+            n_frames, begin = int(facts["n_frames"]), int(facts["data_offset"])
+            if n_frames < 1 or begin < 0 or begin + n_frames * _POSE_BYTES != member.size:
+                raise PoseError(
+                    f"has {member.size} bytes, not {begin} bytes of header and {n_frames} poses of {len(JOINTS)} "
+                    "joints as the manifest says"
+                )
+            numbers = self.clip.numbers(n_frames, item.rng("clip"))
+        first, stop = int(numbers[0]), int(numbers[-1]) + 1
+        place = Range(member.name, member.offset + begin + first * _POSE_BYTES, (stop - first) * _POSE_BYTES)
+        return PosePlan(numbers=numbers, n_frames=n_frames, ranges=(place,))
+
+    def layout(self, memory: Memory[PosePlan]) -> PoseBatch:
+        """The empty batch."""
+        frames, joints = self.clip.frames, self.joints
+        return PoseBatch(
+            pose_3d=memory(np.float32, frames, joints, 3),
+            pose_2d=memory(np.float32, frames, joints, 2),
+            root=memory(np.float32, frames, 3),
+            focal=memory(np.float32),
+            mask_2d=None,
+            mask_3d=None,
+            key=memory.key,
+            label=memory.label,
         )
 
-    def source(self, split: Split) -> PoseSource:
-        """The source of a split, for a loader or a mixture."""
-        own = self.resolved(split)
-        grid = own.grids["pose"]
-        clips = Source(
-            sampler=self.sampler(split),
-            finish=Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            visible=visible_tokens((own.mask, grid), (own.mask, grid)),
-            form={"clip.frames": own.clip.frames, "joints": own.joints, "views": own.views, "mask": own.mask},
-        )
-        return with_fields(clips, split.manifest, own.fields)
-
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[PoseBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+    def fill(self, item: Item, plan: PosePlan, batch: PoseBatch, own: slice, stats: Stats) -> None:
+        """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
+        with item.manifest.reading(item.index, self.component or ""):
+            (data,) = item.read(plan.ranges, stats)
+            poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
+            if not (np.abs(poses) < _FARTHEST_M).all():
+                raise PoseError(f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away")
+        kept = KEPT[self.joints]
+        pose_3d, pose_2d, root = (one.numpy() for one in (batch.pose_3d, batch.pose_2d, batch.root))
+        focal = batch.focal.numpy()
+        with stats.stage("convert"):
+            clip = poses[plan.numbers - plan.numbers[0]]
+            for view, rng in enumerate(item.rngs("camera"), start=own.start):
+                seen = self.cameras(clip, rng)
+                if rng.random() < (self.flip or 0.0):
+                    seen = mirrored(seen, np.array(MIRRORED))
+                pose_3d[view], pose_2d[view] = seen.pose_3d[:, kept], seen.pose_2d[:, kept]
+                root[view], focal[view] = seen.root, seen.focal
 
 
 def pose_grid(frames: int, joints: int) -> TokenGrid:

@@ -131,9 +131,9 @@ class TextSampler:
         """Says that the ranges of a request will be read soon."""
         return self.manifest.store.announce(request.ranges)
 
-    def allocate(self, rows: int) -> TextDraft:
-        """The memory of a batch of `rows` samples."""
-        n, length = rows * self.views, self.length
+    def allocate(self, requests: Sequence[object]) -> TextDraft:
+        """The memory of a batch of some requests."""
+        n, length = len(requests) * self.views, self.length
         return TextDraft(
             tokens=np.empty((n, length), np.int32),
             documents=np.empty((n, length), np.int32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,11 +149,11 @@ class TrajectorySampler:
         """Says that the ranges of a request will be read soon."""
         return self.manifest.store.announce(request.ranges)
 
-    def allocate(self, rows: int) -> TrajectoryDraft:
-        """The memory of a batch of `rows` clips."""
-        n, frames, size = rows * self.video.views, self.video.clip.frames, self.video.clip.size
+    def allocate(self, requests: Sequence[object]) -> TrajectoryDraft:
+        """The memory of a batch of some requests."""
+        n, frames, size = len(requests) * self.video.views, self.video.clip.frames, self.video.clip.size
         return TrajectoryDraft(
-            video=self.video.allocate(rows),
+            video=self.video.allocate(requests),
             depth=np.empty((n, frames, size, size), np.float32) if self.depth else None,
             pose=np.empty((n, frames, POSE), np.float32),
             waypoint=np.empty((n, WAYPOINT), np.float32),

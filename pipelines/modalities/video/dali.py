@@ -146,7 +146,7 @@ class DaliFinish:
 
     def _on_cpu(self, requests: dict[int, ClipRequest]) -> Tensor:
         """The pixels of samples by row, decoded on the CPU; raises BadRowsError for those that cannot be."""
-        draft = self._sampler.allocate(len(requests))
+        draft = self._sampler.allocate(list(requests.values()))
         with ThreadPoolExecutor(self._threads, initializer=compute_alone) as pool:
             filled = [
                 pool.submit(self._sampler.fill, request, draft, n, Stats())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,9 +85,11 @@ class PackingSampler:
         """Says that the ranges of a request will be read soon."""
         return self.inner.announce(request)
 
-    def allocate(self, rows: int) -> PackedDraft:
-        """The draft of `rows` samples, without pixels."""
-        return PackedDraft(rest=self.inner.allocate(rows, size=0), clips=[None] * rows, requests=[None] * rows)
+    def allocate(self, requests: Sequence[object]) -> PackedDraft:
+        """The draft of some requests, without pixels."""
+        return PackedDraft(
+            rest=self.inner.allocate(requests, size=0), clips=[None] * len(requests), requests=[None] * len(requests)
+        )
 
     def mask(self, request: ClipRequest, draft: PackedDraft, row: int) -> None:
         """Draws the masks of a sample's views if they need no content."""
@@ -99,7 +102,7 @@ class PackingSampler:
             data = self.inner.read(request)
             clip = encoded_clip(data, request.numbers, size, self.device, self.formats)
         if isinstance(clip, Refusal):
-            own = self.inner.allocate(1)
+            own = self.inner.allocate([request])
             self.inner.fill(request, own, 0, stats)
             draft.clips[row], pts_s = CpuClip(pixels=own.video, reason=clip.reason), own.pts_s[0]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,17 @@ class ClipBytes:
     whole: int
     table: Packets | None = None
     header_known: bool = False
+
+    @classmethod
+    def of(cls, video: VideoIndex, numbers: npt.NDArray[np.int64], found: Sequence[bytes]) -> ClipBytes:
+        """What was read of the ranges of `clip_ranges`, of a video that is not foreign."""
+        first, stop = video.gops_of(numbers)
+        first_frame, whole = int(video.first_frame[first]), int(video.size[first:stop].sum())
+        head, *rest = found
+        if video.header is not None:
+            return cls(header=video.header, fragments=head, first_frame=first_frame, whole=whole, header_known=True)
+        size = video.header_size
+        return cls(header=head[:size], fragments=rest[0] if rest else head[size:], first_frame=first_frame, whole=whole)
 
     @property
     def packets(self) -> Packets:
@@ -174,10 +186,10 @@ class VideoSampler:
         """Says that the ranges of a request will be read soon."""
         return self.manifest.store.announce(request.ranges)
 
-    def allocate(self, rows: int, *, size: int | None = None) -> VideoDraft:
-        """The draft of `rows` samples; size: the height and width in pixels, by default the clip's."""
+    def allocate(self, requests: Sequence[object], *, size: int | None = None) -> VideoDraft:
+        """The draft of some requests; size: the height and width in pixels, by default the clip's."""
         size = (self.clip.size if self.output == "rgb" else 0) if size is None else size
-        n = rows * self.views
+        n = len(requests) * self.views
         return VideoDraft(
             video=np.empty((n, self.clip.frames, size, size, 3), dtype=np.uint8),
             pts_s=np.empty((n, self.clip.frames), dtype=np.float64),

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ class Texts:
     def announce(self, request: TextRequest) -> Announcement:
         return UNHEEDED
 
-    def allocate(self, rows: int) -> list[Maps | None]:
-        return [None] * rows
+    def allocate(self, requests: Sequence[TextRequest]) -> list[Maps | None]:
+        return [None] * len(requests)
 
     def mask(self, request: TextRequest, draft: list[Maps | None], row: int) -> None:
         pass

@@ -23,13 +23,11 @@ from maskstream.pipelines.modalities.audio.microphones import MicrophoneLine
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.audiovisual.loader import AudioVisualSettings
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.pipelines.modalities.image.loader import ImageSettings
+from maskstream.pipelines.modalities.image.data import ImageData, ImageSettings
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.loader import MeshSettings
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
-from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.pipelines.modalities.points.loader import PointsSettings
+from maskstream.pipelines.modalities.points.data import PointsData, PointsSettings
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.modalities.video.data import VideoData

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,8 +54,8 @@ class Numbers:
     def announce(self, request: NumberRequest) -> Announcement:
         return UNHEEDED
 
-    def allocate(self, rows: int) -> torch.Tensor:
-        return torch.zeros(rows, ROW, dtype=torch.int64)
+    def allocate(self, requests: Sequence[NumberRequest]) -> torch.Tensor:
+        return torch.zeros(len(requests), ROW, dtype=torch.int64)
 
     def mask(self, request: NumberRequest, draft: torch.Tensor, row: int) -> None:
         pass

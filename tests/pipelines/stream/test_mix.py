@@ -140,6 +140,8 @@ def test_a_mixture_of_mixtures_shows_what_its_parts_show(uneven, split):
     assert [len(part) for part in (state["sources"], state["sources"][0]["sources"])] == [2, 2]
     keys = [key for batch in nested for key in batch.key]
     assert Counter(key[0] for key in keys)["u"] == len(keys) // 4
+    behind = loader(mix([(source(split, seed=3), 1), (inner, 1)], seed=5))
+    assert Counter(key[0] for batch in behind for key in batch.key)["u"] == len(keys) // 4
     run = loader(source(uneven, seed=1), batch_size=1)
     alone = {batch.key[0]: batch.video[0].numpy().tobytes() for batch in run}
     batches = list(islice(loader(mix([(inner, 1)])), 3))

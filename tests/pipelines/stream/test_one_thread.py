@@ -49,8 +49,8 @@ class Threads:
     def announce(self, request):
         return UNHEEDED
 
-    def allocate(self, rows):
-        return torch.zeros(rows, dtype=torch.int64)
+    def allocate(self, requests):
+        return torch.zeros(len(requests), dtype=torch.int64)
 
     def mask(self, request, draft, row):
         pass

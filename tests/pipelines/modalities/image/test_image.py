@@ -1,7 +1,5 @@
 """The image loader: crops, views, members of several formats, bad samples and illegal settings."""
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from maskstream.pipelines.augment import CenterCrop, RandomResizedCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import MotionGuided, Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.pipelines.modalities.image.loader import image_loader
+from maskstream.pipelines.modalities.image.data import ImageData, image_loader
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.stream.sampler import Wanted
@@ -93,9 +90,9 @@ def test_colour_jitter_changes_only_the_pixels(split):
 
 def test_a_large_jpeg_is_decoded_at_reduced_resolution(split):
     sampler = ImageData(size=32, patch=8).sampler(Split.open(split, "image", device="cpu", shuffle=False))
-    assert [sampler.request(Wanted(index=i, epoch=0)).n for i in range(3)] == [4, 1, 1]
-    large = replace(sampler, size=100)
-    assert large.request(Wanted(index=0, epoch=0)).n == 1
+    assert [sampler.request(Wanted(index=i, epoch=0)).plan.n for i in range(3)] == [4, 1, 1]
+    large = ImageData(size=104, patch=8).sampler(Split.open(split, "image", device="cpu", shuffle=False))
+    assert large.request(Wanted(index=0, epoch=0)).plan.n == 1
 
 
 def test_pixel_values_are_normalised_as_imagenet_is(split):

@@ -170,7 +170,7 @@ def test_mixtures_share_the_output(split):
 def test_fewer_bytes_go_to_the_device_with_videomaes_crops(split):
     data = replace(YUV, augment=MultiScaleCrop(), clip=replace(YUV.clip, size=112))
     own = data.sampler(Split.open(split, "video", device="cpu", threads=1))
-    assert own.allocate(2).video.nbytes == 0
+    assert own.allocate([None] * 2).video.nbytes == 0
     crop = Crop(x=0, y=0, width=210, height=210)
     planes = crop_planes(frames_of(340, 256), crop)
     assert (planes.luma.nbytes + planes.chroma.nbytes) / 3 < 0.5 * 224 * 224 * 3

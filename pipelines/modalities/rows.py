@@ -1,0 +1,411 @@
+"""One sampler for every modality: a modality is a data config with three functions.
+
+    plan(item)             the draws of a sample that need no bytes, and the byte ranges to read
+    layout(memory)         the batch of n rows, whose tensors are still empty
+    fill(item, plan, ...)  reads, decodes and writes the rows of one sample
+
+The sampler does the rest alike for all: keys, labels, views, masks, fields, announcing, joining. A sample's rows are
+written into the memory of the batch, so joining copies nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...shards.format.manifest import Manifest
+from ...shards.stores.base import Announcement, Range, Store, Together
+from ..masks import Cues, Draw, Maps, Mask, TokenGrid
+from ..masks.core.visible import visible_tokens
+from ..stream.loader import Loader
+from ..stream.place import Place
+from ..stream.rng import sample_rng
+from ..stream.sampler import BatchT, Finish, HostT, Unchanged, Wanted
+from ..stream.samples import Samples
+from ..stream.source import Source, Visible
+from ..stream.stats import Stats
+from .data import DataConfig
+from .fields import FieldReader, Fields, Value
+from .split import Options, Split, split_of
+
+NO_CUES = Cues()
+
+
+class Plan(Protocol):
+    """What is drawn of a sample before it is read: `ranges` cover all bytes that its `fill` may read of the split."""
+
+    @property
+    def ranges(self) -> tuple[Range, ...]: ...
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+PartT = TypeVar("PartT", bound=Plan)
+
+
+class Shown(NamedTuple):
+    """The key and the label of a row in its batch, and the key of its draws: the same, but in a row of many samples."""
+
+    key: str
+    label: int
+    drawn: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """Sample `index` of a split, as it is shown in `epoch` at its place in the run; it makes all draws by name."""
+
+    manifest: Manifest
+    seed: int
+    views: int
+    index: int
+    epoch: int
+    place: Place
+    shown: Shown
+
+    def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
+        """The generator of one decision for one view."""
+        return sample_rng(self.seed, self.epoch, self.shown.drawn, view, purpose)
+
+    def rngs(self, purpose: str) -> list[np.random.Generator]:
+        """The generators of one decision for all views."""
+        return [self.rng(purpose, view) for view in range(self.views)]
+
+    def draw(self, view: int, cues: Cues = NO_CUES, part: str = "") -> Draw:
+        """The draw of the mask of a view, or of one of its parts."""
+        return Draw.of(self.seed, self.epoch, self.shown.drawn, view, self.place, cues, part)
+
+    def read(self, ranges: Sequence[Range], stats: Stats) -> list[bytes]:
+        """The bytes of some ranges, counted."""
+        with stats.stage("read"):
+            found = self.manifest.store.read_many(ranges)
+        stats.read_bytes += sum(map(len, found))
+        return found
+
+
+class Memory(Generic[PlanT]):
+    """The memory of a batch of `rows` rows, a row for each view of the samples of `plans`.
+
+    key: the keys of the rows. label: their labels, int64 (rows,). The sampler writes both.
+    """
+
+    def __init__(self, plans: Sequence[PlanT], rows: int) -> None:
+        self.plans, self.rows = plans, rows
+        self.key, self.label = [""] * rows, torch.from_numpy(np.empty(rows, dtype=np.int64))
+
+    def __call__(self, dtype: npt.DTypeLike, *shape: int) -> Tensor:
+        """A new tensor (rows, *shape) of any content. numpy allocates huge pages, torch does not."""
+        return torch.from_numpy(np.empty((self.rows, *shape), dtype=dtype))
+
+    def of(self, plans: Sequence[PartT]) -> Memory[PartT]:
+        """Memory for as many rows of a part of the samples, whose plans these are."""
+        return Memory(plans, self.rows)
+
+
+class Masked(NamedTuple):
+    """A mask of a batch.
+
+    field: the field of the batch that it becomes. grid: the tokens that it is drawn on. part: the part of the sample
+    (see `Draw`). of: changes the maps of each view, such as `TextMaps.of`. by_sampler: False where the rows or a finish
+    draw it.
+    """
+
+    field: str
+    mask: Mask | None
+    grid: TokenGrid
+    part: str = ""
+    of: Callable[[Maps], Maps] | None = None
+    by_sampler: bool = True
+
+    def maps(self, item: Item, view: int, cues: Cues = NO_CUES) -> Maps | None:
+        """Those of a view of a sample; None without a mask."""
+        if self.mask is None:
+            return None
+        maps = self.mask.maps(self.grid, item.draw(view, cues, self.part))
+        return maps if self.of is None else self.of(maps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned(Generic[PlanT]):
+    """An item, its plan, and where its fields lie."""
+
+    item: Item
+    plan: PlanT
+    members: dict[str, Range]
+
+    @property
+    def key(self) -> str:
+        """The key of the sample."""
+        return self.item.shown.key
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """All that is read of the split."""
+        return (*self.plan.ranges, *self.members.values())
+
+
+class RowMaker(ABC, Generic[PlanT, HostT]):
+    """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def masks(self) -> tuple[Masked, ...]:
+        """The masks of a batch."""
+
+    @abstractmethod
+    def plan(self, item: Item) -> PlanT:
+        """Draws all that needs no bytes, and finds the byte ranges; SampleError if the sample lacks what is read."""
+
+    @abstractmethod
+    def layout(self, memory: Memory[PlanT]) -> HostT:
+        """The empty batch."""
+
+    @abstractmethod
+    def fill(self, item: Item, plan: PlanT, batch: HostT, own: slice, stats: Stats) -> None:
+        """Writes the rows `own` of one sample, over the remains of an unusable one; SampleError if it is unusable.
+
+        Many threads fill rows of one batch. What is no row of a tensor is assigned to the plan, for `cues` and `join`.
+        Take `.numpy()[own]` of a tensor: a slice of torch costs more than twice as much.
+        """
+
+    def shown(self, manifest: Manifest, index: int) -> Shown:
+        """What a batch says of sample `index`."""
+        key = manifest.key(index)
+        return Shown(key, int(manifest.label[index]), key)
+
+    def elsewhere(self, plan: PlanT) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
+        """The byte ranges that `fill` may read of other datasets, each with its store; by default none."""
+        return ()
+
+    def cues(self, item: Item, plan: PlanT, batch: HostT, row: int, part: str) -> Cues:
+        """The cues of a filled row for the mask of a part of the sample; by default none."""
+        return NO_CUES
+
+    def join(self, batch: HostT, planned: Sequence[Planned[PlanT]]) -> HostT:
+        """The host batch of filled rows and their masks; by default `batch` is all of it."""
+        return batch
+
+    def samples(self, split: Split) -> Samples:
+        """The samples of a source of these rows, and their order; by default those of the split."""
+        return split.samples
+
+    def identity(self, split: Split) -> dict[str, Any]:
+        """What a resume compares besides the data config; by default the split."""
+        return split.identity
+
+    @property
+    def form(self) -> Mapping[str, object]:
+        """What the parts of a mixture must share besides masks and the settings that the config names; by default
+        nothing.
+        """
+        return {}
+
+    @property
+    def visible(self) -> Visible | None:
+        """The visible tokens of a sample, for a token budget; by default those of all masks together."""
+        return visible_tokens(*((one.mask, one.grid) for one in self.masks))
+
+
+@dataclass(kw_only=True, slots=True)
+class Draft(Generic[PlanT, HostT]):
+    """A batch that is being filled: per sample its plan and its fields, per mask and row its maps."""
+
+    batch: HostT
+    labels: npt.NDArray[np.int64]
+    planned: list[Planned[PlanT] | None]
+    fields: list[dict[str, Value]]
+    maps: dict[str, list[Maps | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSampler(Generic[PlanT, HostT]):
+    """Makes host batches of any modality. Every draw is a function of (seed, epoch, key, view, purpose).
+
+    early: the masks that are drawn before reading. late: those that need the content of a sample.
+    """
+
+    rows: RowMaker[PlanT, HostT]
+    manifest: Manifest
+    fields: FieldReader
+    seed: int
+    views: int = 1
+    early: tuple[Masked, ...] = field(init=False)
+    late: tuple[Masked, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once, because Mask.needs and grids walk and make objects at each call.
+        own = [one for one in self.rows.masks if one.mask is not None and one.by_sampler]
+        late = [one for one in own if one.mask is not None and one.mask.needs]
+        object.__setattr__(self, "early", tuple(one for one in own if one not in late))
+        object.__setattr__(self, "late", tuple(late))
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether a mask depends on the progress of the run."""
+        return any(one.mask is not None and one.mask.needs_progress for one in self.rows.masks)
+
+    def request(self, wanted: Wanted) -> Planned[PlanT]:
+        """Makes the plan of a sample; raises SampleError if it lacks what is read."""
+        item = Item(
+            manifest=self.manifest,
+            seed=self.seed,
+            views=self.views,
+            index=wanted.index,
+            epoch=wanted.epoch,
+            place=wanted.place,
+            shown=self.rows.shown(self.manifest, wanted.index),
+        )
+        return Planned(item=item, plan=self.rows.plan(item), members=self.fields.members(wanted.index))
+
+    def announce(self, request: Planned[PlanT]) -> Announcement:
+        """Says that the ranges of a request will be read soon, each to the store that has them."""
+        own = self.manifest.store.announce(request.ranges)
+        others = [store.announce(ranges) for store, ranges in self.rows.elsewhere(request.plan)]
+        return Together((own, *others)) if others else own
+
+    def allocate(self, requests: Sequence[Planned[PlanT]]) -> Draft[PlanT, HostT]:
+        """The memory of the batch of some requests."""
+        views = len(requests) * self.views
+        memory = Memory([request.plan for request in requests], views)
+        return Draft(
+            batch=self.rows.layout(memory),
+            labels=memory.label.numpy(),
+            planned=[None] * len(requests),
+            fields=[{} for _ in requests],
+            maps={one.field: [None] * views for one in (*self.early, *self.late)},
+        )
+
+    def mask(self, request: Planned[PlanT], draft: Draft[PlanT, HostT], row: int) -> None:
+        """Draws the masks of a sample's rows that need no content."""
+        for one in self.early:
+            for view in range(self.views):
+                draft.maps[one.field][row * self.views + view] = one.maps(request.item, view)
+
+    def fill(self, request: Planned[PlanT], draft: Draft[PlanT, HostT], row: int, stats: Stats) -> None:
+        """Fills the rows of a sample, and draws the masks that need content; SampleError if it is unusable.
+
+        Fields are read last, so that of a sample with several faults the one of its media is told.
+        """
+        item, plan = request.item, request.plan
+        own = slice(row * self.views, (row + 1) * self.views)
+        self.rows.fill(item, plan, draft.batch, own, stats)
+        draft.labels[own] = item.shown.label
+        draft.batch.key[own] = [item.shown.key] * self.views
+        draft.planned[row] = request
+        if self.late:
+            with stats.stage("mask"):
+                for view, place in enumerate(range(own.start, own.stop)):
+                    for one in self.late:
+                        cues = self.rows.cues(item, plan, draft.batch, place, one.part)
+                        draft.maps[one.field][place] = one.maps(item, view, cues)
+        if self.fields.fields:
+            draft.fields[row] = self.fields.read(item.index, plan, request.members, stats)
+
+    def join(self, draft: Draft[PlanT, HostT]) -> HostT:
+        """The host batch; the views of a sample are consecutive rows."""
+        made: dict[str, Any] = {
+            one.field: one.mask.batched(one.grid, [own for own in draft.maps[one.field] if own is not None])
+            for one in (*self.early, *self.late)
+            if one.mask is not None
+        }
+        if self.fields.fields:
+            made["fields"] = self.fields.collated(draft.fields, self.views)
+        batch = replace(draft.batch, **made) if made else draft.batch
+        return self.rows.join(batch, [one for one in draft.planned if one is not None])
+
+
+RowSource = Source[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]
+
+
+class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
+    """A data config whose rows are made by `rows`. alike: the settings that the parts of a mixture must share."""
+
+    __slots__ = ()
+    alike: ClassVar[tuple[str, ...]]
+
+    @property
+    def views(self) -> int:
+        """The number of views per sample."""
+        return 1
+
+    @property
+    def fields(self) -> Fields:
+        """The values of a sample for `batch.fields`."""
+        return ()
+
+    @abstractmethod
+    def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
+        """What makes the rows of a split; called on a resolved config."""
+
+    def resolved(self, split: Split) -> Self:
+        """The config with all defaults that depend on the split filled in; ValueError if that is impossible."""
+        return self
+
+    def finish(self, split: Split) -> Finish[BatchT, BatchT]:
+        """What is left to do on the device; called on a resolved config; by default nothing."""
+        return Unchanged()
+
+    def sampler(self, split: Split) -> RowSampler[PlanT, BatchT]:
+        """The sampler of a split."""
+        return self._sampler(self.resolved(split).rows(split), split)
+
+    def source(self, split: Split) -> RowSource[PlanT, BatchT, BatchT]:
+        """The source of a split, for a loader or a mixture."""
+        own = self.resolved(split)
+        return own._source(own.rows(split), own.finish(split), split)
+
+    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[BatchT]:
+        """The loader of a split."""
+        split, loading = split_of(location, self.modality, options, self.loader)
+        return Loader(self.source(split), **loading)
+
+    def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
+        fields = FieldReader.of(split.manifest, self.fields)
+        return RowSampler(rows=rows, manifest=split.manifest, fields=fields, seed=split.seed, views=self.views)
+
+    def _source(
+        self, rows: RowMaker[PartT, HostT], finish: Finish[HostT, BatchT], split: Split
+    ) -> RowSource[PartT, HostT, BatchT]:
+        """The source of some rows and their finish; called on a resolved config."""
+        sampler = self._sampler(rows, split)
+        return Source(
+            sampler=sampler,
+            finish=finish,
+            samples=rows.samples(split),
+            identity={"data": self.to_dict(identity=True), **rows.identity(split)},
+            visible=rows.visible,
+            form={
+                **{name: attrgetter(name)(self) for name in ("views", *self.alike)},
+                **{one.field: one.mask for one in rows.masks},
+                **rows.form,
+                "fields": sampler.fields.names,
+            },
+        )
+
+
+class RowConfig(SplitConfig[PlanT, BatchT], RowMaker[PlanT, BatchT]):
+    """A data config that makes the rows itself, because nothing has to be prepared of a split."""
+
+    __slots__ = ()
+
+    def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
+        """The config itself."""
+        return self
+
+
+def check_no_cues(config: RowConfig[Any, Any], whose: str) -> None:
+    """ValueError for a mask that needs cues. whose: who has none, in words."""
+    for one in config.masks:
+        if one.mask is not None and one.mask.needs:
+            needs = ", ".join(sorted(one.mask.needs))
+            raise ValueError(f"{one.mask} needs {needs}, and {whose} have no cues; use a mask without cues")

@@ -1,0 +1,188 @@
+"""The sampler of all modalities, by one that is made up: the size of a member of a sample, in each of its views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from maskstream.pipelines.masks import Cues, Draw, Mask, TokenGrid
+from maskstream.pipelines.masks.core.batch import MaskBatch
+from maskstream.pipelines.modalities.fields import Fields
+from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowConfig
+from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.produce import batch_of
+from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.errors import DataError
+from maskstream.shards.stores.base import Range
+
+from ..every_modality import write_split
+
+GRID = TokenGrid(axes=("token",), shape=(8,), patch=(1,))
+BAD = ("s2", "s7")
+CALLS: list[str] = []
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lot(Mask):
+    """Hides four tokens at random."""
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        CALLS.append(f"mask {draw.key} {draw.view} {draw.part}")
+        return draw.rng.permutation(grid.size) < 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marked(Mask):
+    """Hides the four tokens that its cue marks."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"occupied"})
+
+    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+        CALLS.append(f"mask {draw.key} {draw.view} {draw.part}")
+        return np.array(draw.cues.need("occupied", "Marked"), dtype=np.bool_)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizePlan:
+    ranges: tuple[Range]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeBatch(Batch):
+    """size: int64 (B, 2), the bytes of the member and a number that the view draws."""
+
+    size: Tensor
+    early: MaskBatch | None
+    late: MaskBatch | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeData(RowConfig[SizePlan, SizeBatch]):
+    modality: ClassVar[str] = "image"
+    alike: ClassVar[tuple[str, ...]] = ()
+
+    views: int = 2
+    bad: tuple[str, ...] = ()
+    fields: Fields = ("width",)
+
+    @property
+    def grids(self) -> Mapping[str, TokenGrid]:
+        return {"tokens": GRID}
+
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        return Masked("early", Lot(), GRID, "a"), Masked("late", Marked(), GRID, "b")
+
+    def plan(self, item: Item) -> SizePlan:
+        CALLS.append(f"plan {item.shown.key}")
+        return SizePlan(ranges=(item.manifest.member(item.index, "jpg"),))
+
+    def layout(self, memory: Memory[SizePlan]) -> SizeBatch:
+        CALLS.append(f"layout {len(memory.plans)} {memory.rows}")
+        return SizeBatch(size=memory(np.int64, 2), early=None, late=None, key=memory.key, label=memory.label)
+
+    def fill(self, item: Item, plan: SizePlan, batch: SizeBatch, own: slice, stats: Stats) -> None:
+        CALLS.append(f"fill {item.shown.key}")
+        (data,) = item.read(plan.ranges, stats)
+        batch.size.numpy()[own] = -1
+        with item.manifest.reading(item.index, "jpg"):
+            if item.shown.key in self.bad:
+                raise DataError("is not wanted here")
+        batch.size.numpy()[own, 0] = len(data)
+        batch.size.numpy()[own, 1] = [int(rng.integers(1000)) for rng in item.rngs("number")]
+
+    def cues(self, item: Item, plan: SizePlan, batch: SizeBatch, row: int, part: str) -> Cues:
+        CALLS.append(f"cues {item.shown.key} {part}")
+        drawn = int(batch.size[row, 1])
+        return Cues(occupied=np.roll(np.arange(8) < 4, drawn))
+
+    def join(self, batch: SizeBatch, planned: Sequence[Planned[SizePlan]]) -> SizeBatch:
+        CALLS.append(f"join {[one.key for one in planned]} {batch.early is not None}")
+        return batch
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_split("image", tmp_path_factory.mktemp("rows"))
+
+
+def split_of(folder: Path) -> Split:
+    return Split.open(folder, "image", device="cpu", seed=3, shuffle=False)
+
+
+def test_the_calls_of_a_batch_and_their_order(images: Path) -> None:
+    sampler = SizeData().sampler(split_of(images))
+    CALLS.clear()
+    stats = Stats()
+    batch = batch_of(sampler, [Wanted(index=index, epoch=0) for index in (0, 4)], stats)
+
+    def of(key: str) -> list[str]:
+        early = [f"mask {key} {view} a" for view in range(2)]
+        return [*early, f"fill {key}", *(one for view in range(2) for one in (f"cues {key} b", f"mask {key} {view} b"))]
+
+    assert ["plan s0", "plan s4", "layout 2 4", *of("s0"), *of("s4"), "join ['s0', 's4'] True"] == CALLS
+    assert batch.key == ["s0", "s0", "s4", "s4"]
+    manifest = sampler.manifest
+    assert batch.label.tolist() == np.repeat(manifest.label[[0, 4]], 2).tolist()
+    sizes = [manifest.member(index, "jpg").size for index in (0, 4)]
+    assert batch.size[:, 0].tolist() == np.repeat(sizes, 2).tolist()
+    fields = [manifest.member(index, "json").size for index in (0, 4)]
+    assert stats.read_bytes == sum(sizes) + sum(fields)
+    assert len(batch.fields["width"]) == 4
+
+
+def test_masks_that_need_content_follow_the_row_that_was_filled(images: Path) -> None:
+    batch = batch_of(SizeData().sampler(split_of(images)), [Wanted(index=1, epoch=5)])
+    assert batch.early is not None
+    assert batch.late is not None
+    for row, drawn in enumerate(batch.size[:, 1].tolist()):
+        assert batch.late.masked[row].tolist() == np.roll(np.arange(8) < 4, drawn).tolist()
+    assert batch.size[0, 1] != batch.size[1, 1]
+    assert not torch.equal(batch.early.masked[0], batch.early.masked[1])
+
+
+def test_nothing_is_left_of_a_bad_sample(images: Path) -> None:
+    options = {"batch_size": 5, "threads": 1, "device": "cpu", "shuffle": False, "max_bad_fraction": 1.0}
+    shown = [own for batch in SizeData(bad=BAD).loader(images, **options) for own in rows_of(batch)]
+    assert len(shown) == 30
+    assert not {key for key, _ in shown} & set(BAD)
+    sampler = SizeData().sampler(Split.open(images, "image", device="cpu"))
+    for at in range(0, len(shown), 2):
+        alone = batch_of(sampler, [Wanted(index=int(shown[at][0][1:]), epoch=0)])
+        assert shown[at : at + 2] == rows_of(alone)
+
+
+def rows_of(batch: SizeBatch) -> list[tuple[str, list[object]]]:
+    assert batch.early is not None
+    assert batch.late is not None
+    columns = (batch.label, batch.size, batch.early.masked, batch.late.masked, batch.fields["width"])
+    return [(key, [list(map(str, column))[n] for column in columns]) for n, key in enumerate(batch.key)]
+
+
+def test_a_worker_makes_the_same_batches(images: Path) -> None:
+    options = {"batch_size": 4, "device": "cpu", "seed": 6}
+    here = SizeData().loader(images, threads=1, **options)
+    there = SizeData().loader(images, workers=1, **options)
+    try:
+        pairs = list(islice(zip(here, there, strict=True), 2))
+        assert [rows_of(one) for one, _ in pairs] == [rows_of(other) for _, other in pairs]
+    finally:
+        there.close()
+
+
+def test_masks_of_a_budget_are_those_of_all_parts(images: Path) -> None:
+    with pytest.raises(ValueError, match=r"a token budget is for masks without cues, and Marked\(\) needs occupied"):
+        SizeData().loader(images, batch_size=1, device="cpu", token_budget=100, steps=5)
