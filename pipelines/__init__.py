@@ -33,11 +33,9 @@ from .modalities.fields import Field
 from .modalities.image.batch import ImageBatch
 from .modalities.image.data import ImageData, image_loader
 from .modalities.image_text.batch import ImageTextBatch
-from .modalities.image_text.data import ImageTextData
-from .modalities.image_text.loader import image_text_loader
+from .modalities.image_text.data import ImageTextData, image_text_loader
 from .modalities.mesh.batch import MeshBatch
-from .modalities.mesh.data import MeshData
-from .modalities.mesh.loader import mesh_loader
+from .modalities.mesh.data import MeshData, mesh_loader
 from .modalities.mesh.noise import MeshNoise
 from .modalities.points.augment import PointAugment, PointStats
 from .modalities.points.batch import PointsBatch
@@ -50,8 +48,7 @@ from .modalities.pose.clip import PoseClip
 from .modalities.pose.data import PoseData, pose_loader
 from .modalities.split import Split
 from .modalities.text.batch import TextBatch
-from .modalities.text.data import TextData
-from .modalities.text.loader import text_loader
+from .modalities.text.data import TextData, text_loader
 from .modalities.text.token_scores import TokenScores
 from .modalities.trajectory.batch import TrajectoryBatch
 from .modalities.trajectory.data import TrajectoryData

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...pipelines.modalities.mesh.batch import MeshBatch
 from ...pipelines.modalities.mesh.collate import MeshView, mesh_batch
 from ...pipelines.modalities.mesh.data import MeshData
-from ...pipelines.modalities.mesh.sample import MeshSampler
+from ...pipelines.modalities.mesh.read import MeshReader
 from ...pipelines.modalities.split import Split
 from ...pipelines.stream.sampler import Wanted
 from ...pipelines.stream.stats import Stats
@@ -41,11 +41,12 @@ class Trajectories:
         cls, data: str | Path, count: int | None = None, steps: int | None = None, component: str | None = None
     ) -> Trajectories:
         """Reads the first `count` simulations (default: all) of the split in the folder `data`, each with the first
-        step and `steps` more; component: as in `sampler_of`. ValueError if the split has no simulation of that length.
+        step and `steps` more; component: as in `reader_of`. ValueError if the split has no simulation of that length.
         """
-        sampler = sampler_of(data, component)
-        indexes = range(len(sampler.manifest))[:count]
-        longest = min((sampler.n_steps(index) for index in indexes), default=0)
+        split, config = Split.open(data, "mesh", shuffle=False, device="cpu"), MeshData(component=component)
+        reader, sampler = config.reader(split), config.sampler(split)
+        indexes = range(len(split.manifest))[:count]
+        longest = min((reader.n_steps(index) for index in indexes), default=0)
         if longest < 2:
             raise ValueError(
                 f"{data} has no trajectory of two steps or more; a rollout needs simulations, not surfaces"
@@ -59,9 +60,10 @@ class Trajectories:
         draft = sampler.allocate(requests)
         for row, request in enumerate(requests):
             sampler.fill(request, draft, row, Stats())
-        fields = [sampler.statistics.normalised(sampler.fields(index, 0, length)) for index in indexes]
-        views = [_at_start(view, values[0]) for view, values in zip(draft.views, fields, strict=True) if view]
-        start = mesh_batch(views, label=draft.label, key=draft.key, change=sampler.statistics.relative_change)
+        fields = [reader.statistics.normalised(reader.fields(index, 0, length)) for index in indexes]
+        views = [_at_start(one.plan.made[0], values[0]) for one, values in zip(requests, fields, strict=True)]
+        keys, change = [one.key for one in requests], reader.statistics.relative_change
+        start = mesh_batch(views, label=draft.labels.tolist(), key=keys, change=change)
         return cls(start=start, fields=torch.from_numpy(np.concatenate(fields, axis=1)))
 
 
@@ -79,12 +81,12 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
     )
 
 
-def sampler_of(data: str | Path, component: str | None = None) -> MeshSampler:
-    """A sampler of the meshes of the split in the folder `data`, without masks or noise.
+def reader_of(data: str | Path, component: str | None = None) -> MeshReader:
+    """A reader of the meshes of the split in the folder `data`.
 
     component: the mesh that is read if a sample has several; by default the only one.
     """
-    return MeshData(component=component).sampler(Split.open(data, "mesh", shuffle=False, device="cpu"))
+    return MeshData(component=component).reader(Split.open(data, "mesh", shuffle=False, device="cpu"))
 
 
 def next_model(model: nn.Module) -> MeshNetwork:

@@ -1,4 +1,4 @@
-"""The data config of images with texts, and the source that it makes of a split."""
+"""Images with texts: their data config and their loader."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ from ...augment import Augmentation, CenterCrop
 from ...augment.colour import ColourJitter
 from ...masks import Mask, TokenGrid
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
+from ..data import check_settings
+from ..fields import Fields
 from ..image.data import ImageData, image_grid
-from ..split import Options, Split, split_of
+from ..rows import SplitConfig
+from ..split import Options, Split
 from ..text.data import with_ids
 from .batch import ImageTextBatch
 from .places import BOXES, SEGMENTS, PlaceReader
-from .rows import TEXTS, RowMaker
-from .sample import ImageTextDraft, ImageTextRequest, ImageTextSampler
+from .rows import ImageTextPlan, ImageTextRowMaker
+from .texts import TEXTS, RowReader
 
-ImageTextSource = Source[FieldsRequest[ImageTextRequest], FieldsDraft[ImageTextDraft], ImageTextBatch, ImageTextBatch]
 SHOWN = ("caption", "phrase", "question")
 """The roles of a row by default."""
 IMAGE_CUES = frozenset({"box"})
@@ -38,8 +36,41 @@ TEXT_CUES = frozenset({"words", "classes", "tokens"})
 """The cues for masks: `classes` are the numbers of the tokens' roles."""
 
 
+class ImageTextSettings(Options, total=False):
+    """The fields of `ImageTextData`, with its defaults, and the options of all loaders."""
+
+    size: int
+    patch: int
+    text: tuple[str, ...]
+    length: int
+    target: tuple[str, ...]
+    target_length: int
+    then: tuple[str, ...]
+    image_mask: Mask | None
+    text_mask: Mask | None
+    pairs: bool
+    segments: bool
+    augment: Augmentation | None
+    colour: ColourJitter | None
+    views: int
+    picture: int
+    fields: Fields
+
+
+def image_text_loader(location: str | Path, **settings: Unpack[ImageTextSettings]) -> Loader[ImageTextBatch]:
+    """The loader of masked images with masked texts of a split, such as `data/shards/tuxpaint-stamps/train`.
+
+    settings: the fields of `ImageTextData` (size, text, length, image_mask, text_mask, ...) and the options of all
+    loaders (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of images with texts.
+    """
+    return ImageTextData.opened(location, settings)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTextData(DataConfig[ImageTextBatch]):
+class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
     """The data config of masked images with masked texts.
 
     size, patch, augment, colour, views, fields: as in `ImageData`; the crop is by default the centre, because a text
@@ -60,6 +91,7 @@ class ImageTextData(DataConfig[ImageTextBatch]):
     """
 
     modality: ClassVar[str] = "image-text"
+    alike: ClassVar[tuple[str, ...]] = ("size", "patch", "length", "pairs", "segments")
 
     size: int = 224
     patch: int = 16
@@ -130,56 +162,26 @@ class ImageTextData(DataConfig[ImageTextBatch]):
             mask = with_ids(mask, tokenizer_facts(manifest.location, manifest.info))
         return replace(self, text=text, augment=self.augment or CenterCrop(), text_mask=mask)
 
-    def sampler(self, split: Split) -> ImageTextSampler:
-        """The sampler of a split. ShardError if its tokenizer is missing or another one."""
-        own, manifest = self.resolved(split), split.manifest
+    def rows(self, split: Split) -> ImageTextRowMaker:
+        """What makes the rows of a split. ShardError if its tokenizer is missing or another one."""
+        manifest = split.manifest
         facts = tokenizer_facts(manifest.location, manifest.info)
         read_tokenizer(manifest.store, facts)
-        rows = RowMaker(manifest=manifest, tokenizer=facts, roles=own.text, length=own.length, draws=split.shuffle)
-        target = replace(rows, roles=own.target, length=own.target_length)
-        second = (replace(rows, roles=(*own.text, *own.target)), replace(target, roles=own.then))
-        return ImageTextSampler(
-            pictures=ImageData(size=own.size, patch=own.patch, augment=own.augment, colour=own.colour, views=own.views),
-            components=pictures_of(manifest, own.picture),
-            manifest=manifest,
-            seed=split.seed,
-            rows=rows,
-            target=target if own.target else None,
-            second=second if own.then else None,
-            grid=own.grids["text"],
-            image_mask=own.image_mask,
-            text_mask=own.text_mask,
-            places=PlaceReader(manifest=manifest, segments=own.segments),
-            pairs=own.pairs,
+        texts = RowReader(manifest=manifest, tokenizer=facts, roles=self.text, length=self.length, draws=split.shuffle)
+        target = replace(texts, roles=self.target, length=self.target_length)
+        second = (replace(texts, roles=(*self.text, *self.target)), replace(target, roles=self.then))
+        return ImageTextRowMaker(
+            pictures=ImageData(size=self.size, patch=self.patch, augment=self.augment, colour=self.colour),
+            components=pictures_of(manifest, self.picture),
+            texts=texts,
+            target=target if self.target else None,
+            second=second if self.then else None,
+            places=PlaceReader(manifest=manifest, segments=self.segments),
+            grids=self.grids,
+            image_mask=self.image_mask,
+            text_mask=self.text_mask,
+            pairs=self.pairs,
         )
-
-    def source(self, split: Split) -> ImageTextSource:
-        """The source of a split, for a loader or a mixture."""
-        own, sampler = self.resolved(split), self.sampler(split)
-        both = Source(
-            sampler=sampler,
-            finish=Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            form={
-                "size": own.size,
-                "token grid": own.grids["image"],
-                "length": own.length,
-                "target_length": own.target_length if own.target else 0,
-                "views": own.views,
-                "image mask": own.image_mask,
-                "text mask": own.text_mask,
-                "pairs": own.pairs,
-                "segments": own.segments,
-                "tokenizer": sampler.rows.tokenizer.sha256,
-            },
-        )
-        return with_fields(both, split.manifest, self.fields)
-
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[ImageTextBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
 
 
 def roles_of(manifest: Manifest) -> set[str]:

@@ -20,7 +20,7 @@ BOXES, SEGMENTS = "boxes.npy", "segments.npy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlacesRequest:
+class PlacesPlan:
     """Where the boxes and segments of a sample's phrases lie; None where it has none, or none are asked for."""
 
     sample: int
@@ -70,23 +70,23 @@ class PlaceReader:
     manifest: Manifest
     segments: bool
 
-    def request(self, sample: int) -> PlacesRequest:
+    def plan(self, sample: int) -> PlacesPlan:
         """Where the places of a sample lie."""
-        return PlacesRequest(
+        return PlacesPlan(
             sample=sample,
             boxes=self._range(sample, BOXES),
             segments=self._range(sample, SEGMENTS) if self.segments else None,
         )
 
-    def read(self, request: PlacesRequest, width: int, height: int, stats: Stats) -> Places:
+    def read(self, plan: PlacesPlan, width: int, height: int, stats: Stats) -> Places:
         """The places in an image of width x height pixels; SampleError if they are unusable."""
-        boxes = self._array(request.sample, BOXES, request.boxes, stats)
-        segments = self._array(request.sample, SEGMENTS, request.segments, stats)
+        boxes = self._array(plan.sample, BOXES, plan.boxes, stats)
+        segments = self._array(plan.sample, SEGMENTS, plan.segments, stats)
         if boxes is not None:
-            with self.manifest.reading(request.sample, BOXES):
+            with self.manifest.reading(plan.sample, BOXES):
                 _check_boxes(boxes)
         if segments is not None:
-            with self.manifest.reading(request.sample, SEGMENTS):
+            with self.manifest.reading(plan.sample, SEGMENTS):
                 segments = _unpacked(segments, width, height)
         return Places(boxes=boxes, segments=segments)
 

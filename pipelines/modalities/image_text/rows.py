@@ -1,158 +1,197 @@
-"""Rows of texts: which texts of a sample stand in a row, and their tokens.
-
-A row takes one text of each of its roles, in their order; a role that a sample does not have is left out. Where a
-sample has several texts of a role, one is drawn. All roles of a row take the same place among theirs, so that an answer
-is that of its question. A row that is too long is cut at its end.
-"""
+"""Rows of images with texts: an image as image batches have it, rows of texts, and the places of phrases."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ....shards.errors import DataError
-from ....shards.format.manifest import Manifest
-from ....shards.format.tokenizer import TokenizerFacts
-from ....shards.members.texts import ROLES
+from ....shards.errors import SampleError
 from ....shards.stores.base import Range
+from ...masks import Cues, Mask, TokenGrid
+from ...masks.text.batch import TextMaps
+from ...masks.text.words import PADDING as PADDED_WORD
+from ...masks.text.words import SPECIAL as SPECIAL_WORD
+from ...stream.source import Visible
 from ...stream.stats import Stats
-from ..token_ranges import token_dtype, token_range
-from .batch import PADDING, SPECIAL
+from ..image.data import ImageData, ImagePlan
+from ..rows import Item, Masked, Memory, RowMaker
+from .batch import PADDING, ImageTextBatch, TextRows
+from .places import BOXES, PlaceReader, Places, PlacesPlan
+from .texts import RowPlan, RowReader
 
-TEXTS, WORDS = "texts.npy", "words.npy"
-Int32s = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """One text of a row: its role, its number among those of the role, and where its tokens and words lie."""
-
-    role: int
-    number: int
-    ranges: tuple[Range, Range]
+PHRASE = "phrase"
+_TRIES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowRequest:
-    """A row: the sample whose texts it has, and its texts in order."""
+class TextView:
+    """The texts of one view: its row, that of the target, and the text that is judged, with whether it is the own."""
 
-    sample: int
-    pieces: tuple[Piece, ...]
+    row: RowPlan
+    target: RowPlan | None
+    pair: RowPlan | None
+    match: bool
+
+    def ranges(self) -> Iterator[Range]:
+        """All that is read."""
+        for one in (self.row, self.target, self.pair):
+            yield from () if one is None else one.ranges
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextPlan:
+    """The crops of a sample's image, and the texts of each view. places: those of its phrases."""
+
+    image: ImagePlan
+    views: tuple[TextView, ...]
+    places: PlacesPlan
 
     @property
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
-        return tuple(one for piece in self.pieces for one in piece.ranges)
-
-    def number_of(self, role: str) -> int | None:
-        """Which text of `role` the row has, counted from 0; None without one."""
-        return next((piece.number for piece in self.pieces if piece.role == ROLES.index(role)), None)
+        return (*self.image.ranges, *self.places.ranges, *(one for view in self.views for one in view.ranges()))
 
 
-@dataclass(kw_only=True, slots=True)
-class RowsDraft:
-    """The memory of the rows of a batch; the arrays are those of `TextRows`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
+    """Makes rows of images with texts.
 
-    tokens: Int32s
-    words: Int32s
-    roles: npt.NDArray[np.int8]
-
-    @classmethod
-    def of(cls, rows: int, length: int) -> RowsDraft:
-        """Memory for rows of `length` tokens."""
-        shape = (rows, length)
-        return cls(tokens=np.empty(shape, np.int32), words=np.empty(shape, np.int32), roles=np.empty(shape, np.int8))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowMaker:
-    """Makes rows of the texts of samples. It holds only settings.
-
-    tokenizer: the ids of special tokens. roles: those that a row takes, in order. length: the tokens of a row. draws:
-    whether one of several texts of a role is drawn, instead of the first.
+    pictures, components: the images and where they lie. texts: the texts that are shown. target: those that are to be
+    written, or None. second: both in a second stage, or None. pairs: whether each view also has a text to judge, its
+    own or, as often, that of a random other sample. image_mask, text_mask: both are drawn of one key, each with
+    generators of its part (masks.Joint).
     """
 
-    manifest: Manifest
-    tokenizer: TokenizerFacts
-    roles: tuple[str, ...]
-    length: int
-    draws: bool
+    pictures: ImageData
+    components: tuple[str, ...]
+    texts: RowReader
+    target: RowReader | None
+    second: tuple[RowReader, RowReader] | None
+    places: PlaceReader
+    grids: Mapping[str, TokenGrid]
+    image_mask: Mask | None
+    text_mask: Mask | None
+    pairs: bool
 
-    def request(self, sample: int, rng: np.random.Generator) -> RowRequest:
-        """Draws the texts of a row; raises SampleError if the sample has none of its roles."""
-        roles, lengths = self._columns(sample)
-        drawn = float(rng.random()) if self.draws else 0.0
-        firsts = np.cumsum(lengths) - lengths
-        room = self.length - (self.tokenizer.begin is not None)
-        pieces = []
-        for role in map(ROLES.index, self.roles):
-            places = np.flatnonzero(roles == role)
-            if not len(places):
-                continue
-            number = int(drawn * len(places))
-            place = places[number]
-            count = min(int(lengths[place]), room - (self.tokenizer.end is not None))
-            if count < 1:
-                break
-            ranges = (
-                token_range(self.manifest, sample, TEXTS, int(firsts[place]), count),
-                token_range(self.manifest, sample, WORDS, int(firsts[place]), count),
-            )
-            pieces.append(Piece(role=role, number=number, ranges=ranges))
-            room -= count + (self.tokenizer.end is not None)
-        if not pieces:
-            raise self.manifest.sample_error(sample, TEXTS, f"the sample has no {' or '.join(self.roles)}")
-        return RowRequest(sample=sample, pieces=tuple(pieces))
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the image, and that of the texts."""
+        return (
+            Masked("image_mask", self.image_mask, self.grids["image"], "image"),
+            Masked("text_mask", self.text_mask, self.grids["text"], "text", of=TextMaps.of),
+        )
 
-    def fill(self, request: RowRequest, draft: RowsDraft, row: int, stats: Stats) -> None:
-        """Reads the texts of a row; raises SampleError if one is unusable."""
-        draft.tokens[row], draft.words[row], draft.roles[row] = self.tokenizer.pad or 0, -1, PADDING
-        place, words = 0, 0
-        if self.tokenizer.begin is not None:
-            draft.tokens[row, 0], draft.roles[row, 0], place = self.tokenizer.begin, SPECIAL, 1
-        with stats.stage("read"), self.manifest.reading(request.sample, TEXTS):
-            read = self.manifest.store.read_many(request.ranges)
-        stats.read_bytes += sum(map(len, read))
-        with stats.stage("convert"):
-            for piece, ids, numbers in zip(request.pieces, read[::2], read[1::2], strict=True):
-                tokens = self._tokens(request.sample, ids)
-                own = self._words(request.sample, numbers)
-                inside = slice(place, place + len(tokens))
-                draft.tokens[row, inside], draft.roles[row, inside] = tokens, piece.role
-                draft.words[row, inside] = own - own[0] + words
-                words += int(own[-1] - own[0]) + 1
-                place = inside.stop
-                if self.tokenizer.end is not None:
-                    draft.tokens[row, place], draft.roles[row, place] = self.tokenizer.end, SPECIAL
-                    place += 1
+    @property
+    def form(self) -> Mapping[str, object]:
+        """The tokenizer, and the length of a target."""
+        length = 0 if self.target is None else self.target.length
+        return {"tokenizer": self.texts.tokenizer.sha256, "target_length": length}
 
-    def _columns(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The role and the number of tokens of each text of a sample."""
-        self.manifest.member(sample, TEXTS)
-        lists = self.manifest.components[TEXTS].lists
-        roles, lengths = lists["roles"][sample], lists["lengths"][sample]
-        with self.manifest.reading(sample, TEXTS):
-            n = int(self.manifest.components[TEXTS].facts["n_tokens"][sample])
-            fits = len(roles) == len(lengths) > 0 and lengths.min() >= 1 and lengths.max() <= n == lengths.sum()
-            if not fits:
-                raise DataError(
-                    f"has {len(roles)} roles in the manifest, {len(lengths)} texts of at least one token each, and "
-                    f"{n} tokens, which contradict each other"
-                )
-        return roles, lengths
+    @property
+    def visible(self) -> Visible | None:
+        """None: the number of visible tokens follows the texts."""
+        return None
 
-    def _tokens(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
-        with self.manifest.reading(sample, TEXTS):
-            ids = np.frombuffer(data, token_dtype(self.manifest, sample, TEXTS)).astype(np.int64)
-            if ids.max() >= self.tokenizer.vocabulary:
-                raise DataError(f"has the id {ids.max()}; its tokenizer has {self.tokenizer.vocabulary}")
-        return ids
+    def plan(self, item: Item) -> ImageTextPlan:
+        """Draws crops and texts, and finds their byte ranges; raises SampleError if the sample lacks either."""
+        return ImageTextPlan(
+            image=self.pictures.plan_of(item, self.components),
+            views=tuple(self._texts(item, view) for view in range(item.views)),
+            places=self.places.plan(item.index),
+        )
 
-    def _words(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
-        with self.manifest.reading(sample, WORDS):
-            words = np.frombuffer(data, token_dtype(self.manifest, sample, WORDS)).astype(np.int64)
-            if (np.diff(words) & ~1).any():  # steps of neither 0 nor 1
-                raise DataError("has words whose numbers do not ascend by one")
-        return words
+    def layout(self, memory: Memory[ImageTextPlan]) -> ImageTextBatch:
+        """The empty batch."""
+        size = self.pictures.size
+        return ImageTextBatch(
+            image=self.pictures.layout(memory.of([plan.image for plan in memory.plans])).image,
+            image_mask=None,
+            text=_text_rows(memory, self.texts),
+            text_mask=None,
+            box=memory(np.float32, 4),
+            segment=memory(np.bool_, size, size) if self.places.segments else None,
+            target=None if self.target is None else _text_rows(memory, self.target),
+            pair=_text_rows(memory, self.texts) if self.pairs else None,
+            match=memory(np.bool_) if self.pairs else None,
+            key=memory.key,
+            label=memory.label,
+        )
+
+    def fill(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, own: slice, stats: Stats) -> None:
+        """Reads the image and the texts of all views; raises SampleError if one is unusable."""
+        self.pictures.fill(item, plan.image, batch.pictures, own, stats)
+        places = self.places.read(plan.places, plan.image.width, plan.image.height, stats)
+        for view, at in enumerate(range(own.start, own.stop)):
+            texts = plan.views[view]
+            self.texts.fill(texts.row, batch.text, at, stats)
+            if self.target is not None and batch.target is not None and texts.target is not None:
+                self.target.fill(texts.target, batch.target, at, stats)
+            if batch.pair is not None and batch.match is not None and texts.pair is not None:
+                self.texts.fill(texts.pair, batch.pair, at, stats)
+                same = np.array_equal(batch.pair.tokens.numpy()[at], batch.text.tokens.numpy()[at])
+                batch.match.numpy()[at] = texts.match or same
+            self._place(item, plan, places, view, batch, at)
+
+    def cues(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, row: int, part: str) -> Cues:
+        """The box of a row's phrase, or the words, roles and tokens of its texts; SampleError without a box."""
+        if part == "image":
+            box: npt.NDArray[np.float32] = batch.box.numpy()[row]
+            if np.isnan(box).any():
+                reason = f"{self.image_mask} needs a box, and the row has no phrase with one"
+                raise item.manifest.sample_error(item.index, BOXES, reason)
+            return Cues(box=box)
+        roles = batch.text.roles.numpy()[row]
+        words = batch.text.words.numpy()[row].astype(np.int64)
+        words[words < 0] = SPECIAL_WORD
+        words[roles == PADDING] = PADDED_WORD
+        tokens = batch.text.tokens.numpy()[row].astype(np.int64)
+        return Cues(words=words, classes=np.maximum(roles, -1).astype(np.int64), tokens=tokens)
+
+    def _texts(self, item: Item, view: int) -> TextView:
+        """Draws the texts of a view; a target has the same place among its role's texts as the row."""
+        texts, target = self.texts, self.target
+        if self.second is not None and item.rng("stage", view).random() < 0.5:
+            texts, target = self.second
+        row = texts.plan(item.index, item.rng("text", view))
+        goal = None if target is None else target.plan(item.index, item.rng("text", view))
+        pair, match = self._pair(item, view, row) if self.pairs else (None, False)
+        return TextView(row=row, target=goal, pair=pair, match=match)
+
+    def _pair(self, item: Item, view: int, own: RowPlan) -> tuple[RowPlan, bool]:
+        """The text to judge, and whether it is the own; another sample that cannot be used is drawn again."""
+        rng, n = item.rng("pair", view), len(item.manifest)
+        if n > 1 and rng.random() >= 0.5:
+            for _ in range(_TRIES):
+                other = int(rng.integers(n - 1))
+                try:
+                    return self.texts.plan(other + (other >= item.index), rng), False
+                except SampleError:
+                    continue
+        return own, True
+
+    def _place(
+        self, item: Item, plan: ImageTextPlan, places: Places, view: int, batch: ImageTextBatch, at: int
+    ) -> None:
+        """Writes the box and the segment of the phrase of a view: NaN and no pixel without one."""
+        batch.box.numpy()[at] = np.nan
+        if batch.segment is not None:
+            batch.segment.numpy()[at] = False
+        number, image = plan.views[view].row.number_of(PHRASE), plan.image
+        if number is None:
+            return
+        with item.manifest.reading(item.index, BOXES):
+            box = places.box(number, image.crops[view], image.width, image.height)
+            if box is not None:
+                batch.box.numpy()[at] = box
+            segment = places.segment(number, image.crops[view], self.pictures.size)
+            if segment is not None and batch.segment is not None:
+                batch.segment.numpy()[at] = segment
+
+
+def _text_rows(memory: Memory[ImageTextPlan], reader: RowReader) -> TextRows:
+    """Memory for the rows of a reader."""
+    length = reader.length
+    return TextRows(tokens=memory(np.int32, length), words=memory(np.int32, length), roles=memory(np.int8, length))

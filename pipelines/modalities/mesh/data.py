@@ -1,31 +1,85 @@
-"""The data config of meshes, and the source that it makes of a split."""
+"""Meshes: their data config, the rows of batches, and their loader."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import DataError
 from ....shards.format.component import component_of
 from ....shards.media.mesh_members import fields_of
-from ...masks import Mask, TokenGrid
+from ....shards.stores.base import Range
+from ...masks import Cues, Mask, TokenGrid
+from ...masks.core.batch import MaskBatch
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..split import Options, Split, split_of
+from ...stream.source import Visible
+from ...stream.stats import Stats
+from ..data import check_settings
+from ..fields import Fields
+from ..rows import Item, Masked, Memory, Planned, RowMaker, SplitConfig
+from ..split import Options, Split
 from .batch import MeshBatch
+from .collate import MeshView, mesh_batch
+from .graph import build_graph, surface_normals
 from .noise import MeshNoise
-from .sample import MeshDraft, MeshRequest, MeshSampler
+from .read import MeshReader
 from .statistics import MeshStatistics, statistics_of
 
-MeshSource = Source[FieldsRequest[MeshRequest], FieldsDraft[MeshDraft], MeshBatch, MeshBatch]
+Float32s = npt.NDArray[np.float32]
+FREE = (0, 5)
+"""The node types whose fields are not prescribed: normal and outflow."""
+
+
+class MeshSettings(Options, total=False):
+    """The fields of `MeshData`, with its defaults, and the options of all loaders."""
+
+    mask: Mask | None
+    noise: MeshNoise | None
+    statistics: MeshStatistics | None
+    views: int
+    component: str | None
+    fields: Fields
+
+
+def mesh_loader(location: str | Path, **settings: Unpack[MeshSettings]) -> Loader[MeshBatch]:
+    """The loader of masked meshes of the split in the folder `location`, such as `data/shards/cylinder-flow/train`.
+
+    settings: the fields of `MeshData` (mask, noise, statistics, views, component, ...) and the options of all loaders
+    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views meshes.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of meshes.
+    """
+    return MeshData.opened(location, settings)
+
+
+@dataclass(kw_only=True, slots=True)
+class MeshPlan:
+    """The step of each view.
+
+    n_nodes: the number of nodes in the manifest. mesh: the byte range of the mesh. pairs: per view, the byte range of
+    its step and the next one; empty for surfaces. made: the views, once they are.
+    """
+
+    n_nodes: int
+    steps: tuple[int, ...]
+    mesh: Range
+    pairs: tuple[Range, ...]
+    made: tuple[MeshView, ...] = ()
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The byte ranges of the mesh and of the steps."""
+        return (self.mesh, *self.pairs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshData(DataConfig[MeshBatch]):
+class MeshData(SplitConfig[MeshPlan, MeshBatch]):
     """The data config of masked meshes.
 
     A view of a simulation is a step and the next one; a view of a surface is its vertices with their normals. mask: a
@@ -38,6 +92,7 @@ class MeshData(DataConfig[MeshBatch]):
     """
 
     modality: ClassVar[str] = "mesh"
+    alike: ClassVar[tuple[str, ...]] = ()
 
     mask: Mask | None = None
     noise: MeshNoise | None = None
@@ -60,38 +115,137 @@ class MeshData(DataConfig[MeshBatch]):
         component = component_of(manifest.components, ("mesh",), self.component).name
         if self.noise is not None and fields_of(component) not in manifest.components:
             raise ValueError(f"noise={self.noise} needs simulations, {manifest.location} holds surfaces; leave it out")
-        return replace(self, statistics=self._statistics(split), component=component)
-
-    def sampler(self, split: Split) -> MeshSampler:
-        """The sampler of a split."""
-        own = self.resolved(split)
-        return MeshSampler(
-            manifest=split.manifest,
-            statistics=own._statistics(split),
-            pattern=own.mask,
-            noise=own.noise,
-            seed=split.seed,
-            views=own.views,
-            drawn_steps=split.shuffle,
-            component=own.component or "",
+        return replace(
+            self, statistics=self.statistics or statistics_of(manifest.location, manifest.info), component=component
         )
 
-    def source(self, split: Split) -> MeshSource:
-        """The source of a split, for a loader or a mixture."""
+    def reader(self, split: Split) -> MeshReader:
+        """The reader of a split's meshes."""
         own = self.resolved(split)
-        graphs = Source(
-            sampler=own.sampler(split),
-            finish=Unchanged(),
-            samples=split.samples,
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            form={"views": own.views, "mask": own.mask},
+        statistics = own.statistics or statistics_of(split.manifest.location, split.manifest.info)
+        return MeshReader(manifest=split.manifest, component=own.component or "", statistics=statistics)
+
+    def rows(self, split: Split) -> MeshRowMaker:
+        """What makes the rows of a split."""
+        return MeshRowMaker(mask=self.mask, noise=self.noise, reader=self.reader(split), drawn_steps=split.shuffle)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
+    """Makes rows of meshes, as `MeshData` says. Each view of a simulation has its own step.
+
+    drawn_steps: True draws it uniformly; False takes evenly spaced steps.
+    """
+
+    mask: Mask | None
+    noise: MeshNoise | None
+    reader: MeshReader
+    drawn_steps: bool
+
+    @property
+    def masks(self) -> tuple[Masked, ...]:
+        """The mask of the nodes. The grid of each mesh is its nodes, so `fill` draws it."""
+        return (Masked("mask", self.mask, _nodes(1), by_sampler=False),)
+
+    @property
+    def visible(self) -> Visible | None:
+        """None, because meshes have no equal number of tokens."""
+        return None
+
+    def plan(self, item: Item) -> MeshPlan:
+        """Draws the step of each view, and finds the byte ranges; raises SampleError if the sample has no mesh."""
+        reader, index = self.reader, item.index
+        mesh = item.manifest.member(index, reader.component)
+        with item.manifest.reading(index, reader.trajectory):
+            n_steps = reader.n_steps(index)
+            steps = self._steps(item, n_steps)
+            pairs = tuple(reader.step_range(index, step, 2) for step in steps) if n_steps else ()
+        return MeshPlan(n_nodes=reader.n_nodes(index, mesh), steps=steps, mesh=mesh, pairs=pairs)
+
+    def layout(self, memory: Memory[MeshPlan]) -> MeshBatch:
+        """A batch of keys and labels alone: each mesh has its own number of nodes, so `join` makes the rest."""
+        none = memory(np.float32, 0)
+        return MeshBatch(
+            positions=none,
+            kinds=none,
+            node_offset=none,
+            edges=none,
+            edge_features=none,
+            edge_offset=none,
+            state=none,
+            next_state=None,
+            change=none,
+            counts=none,
+            mask=None,
+            visible_edges=None,
+            kept_edges=None,
+            step=none,
+            key=memory.key,
+            label=memory.label,
         )
-        return with_fields(graphs, split.manifest, own.fields)
 
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[MeshBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+    def fill(self, item: Item, plan: MeshPlan, batch: MeshBatch, own: slice, stats: Stats) -> None:
+        """Reads a mesh, and makes its views and their masks; raises SampleError if it is unusable."""
+        reader, index = self.reader, item.index
+        with stats.stage("read"):
+            mesh = reader.mesh(index, plan.mesh)
+            pairs = reader.pairs(index, plan.steps, plan.pairs)
+        stats.read_bytes += sum(each.size for each in plan.ranges)
+        with stats.stage("convert"), item.manifest.reading(index, reader.component):
+            if len(mesh.positions) != plan.n_nodes:
+                raise DataError(f"has {len(mesh.positions)} nodes, not {plan.n_nodes} as the manifest says")
+            graph = build_graph(mesh.positions, mesh.cells, reader.statistics.edge_length)
+            if pairs:
+                with np.errstate(over="ignore"):
+                    states = [reader.statistics.normalised(pair) for pair in pairs]
+            else:
+                states = [surface_normals(mesh.positions, mesh.cells)[None]] * item.views
+            if not all(np.isfinite(each).all() for each in (graph.features, *states)):
+                raise DataError("has numbers that are too large for float32 when they are normalised")
+        with stats.stage("mask"):
+            cues = Cues(edges=graph.sides, kinds=mesh.kinds)
+            masks = [self._mask(item, view, plan.n_nodes, cues) for view in range(item.views)]
+        counts = np.isin(mesh.kinds, FREE).astype(np.float32)
+        plan.made = tuple(
+            MeshView(
+                positions=mesh.positions,
+                kinds=mesh.kinds,
+                graph=graph,
+                state=state[0]
+                if self.noise is None
+                else self.noise.added(state[0], mesh.kinds, item.rng("noise", view)),
+                next_state=state[1] if len(state) > 1 else None,
+                counts=counts,
+                mask=masks[view],
+                step=plan.steps[view],
+            )
+            for view, state in enumerate(states)
+        )
 
-    def _statistics(self, split: Split) -> MeshStatistics:
-        return self.statistics or statistics_of(split.manifest.location, split.manifest.info)
+    def join(self, batch: MeshBatch, planned: Sequence[Planned[MeshPlan]]) -> MeshBatch:
+        """The graph of all views."""
+        views = [view for one in planned for view in one.plan.made]
+        change = self.reader.statistics.relative_change
+        made = mesh_batch(views, label=batch.label.tolist(), key=batch.key, change=change)
+        return replace(made, fields=batch.fields)
+
+    def _steps(self, item: Item, n_steps: int) -> tuple[int, ...]:
+        """The step of each view; never the last step, which has no next one."""
+        pairs = max(n_steps - 1, 1)
+        if not self.drawn_steps:
+            return tuple((2 * view + 1) * pairs // (2 * item.views) for view in range(item.views))
+        return tuple(int(rng.integers(pairs)) for rng in item.rngs("step"))
+
+    def _noised(self, item: Item, view: int, state: Float32s, kinds: npt.NDArray[np.int64]) -> Float32s:
+        """The fields of a view with its noise, float32 (V, D)."""
+        return state if self.noise is None else self.noise.added(state, kinds, item.rng("noise", view))
+
+    def _mask(self, item: Item, view: int, n_nodes: int, cues: Cues) -> MaskBatch | None:
+        """The mask of one view, whose nodes are numbered from 0."""
+        grid = _nodes(n_nodes)
+        return None if self.mask is None else self.mask.batched(grid, [self.mask.maps(grid, item.draw(view, cues))])
+
+
+def _nodes(n: int) -> TokenGrid:
+    """The token grid of n nodes."""
+    return TokenGrid(axes=("node",), shape=(n,), patch=(1,))

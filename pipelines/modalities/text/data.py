@@ -1,4 +1,4 @@
-"""The data config of texts, and the source that it makes of a split."""
+"""Texts: their data config and their loader."""
 
 from __future__ import annotations
 
@@ -17,24 +17,46 @@ from ....shards.members.tokens import TOKEN_TYPES
 from ...masks import Mask, Replace, TokenGrid
 from ...masks.text.replace import OF_THE_SPLIT
 from ...stream.loader import Loader
-from ...stream.sampler import Unchanged
-from ...stream.source import Source
-from ..data import DataConfig, check_settings
-from ..fields import Fields, FieldsDraft, FieldsRequest, with_fields
-from ..split import Options, Split, split_of
+from ..data import check_settings
+from ..fields import Fields
+from ..rows import SplitConfig
+from ..split import Options, Split
 from .batch import TextBatch
 from .packing import Packing, one_a_row, packed
-from .sample import CLASSES, TOKENS, WORDS, TextDraft, TextRequest, TextSampler
+from .rows import CLASSES, TOKENS, WORDS, TextPlan, TextRowMaker
 from .token_scores import TokenScores
 
-TextSource = Source[FieldsRequest[TextRequest], FieldsDraft[TextDraft], TextBatch, TextBatch]
 Layout = Literal["pack", "row"]
 CUES = frozenset({"words", "classes", "tokens"})
 """The cues that texts have for masks; with `scores`, they have those too."""
 
 
+class TextSettings(Options, total=False):
+    """The fields of `TextData`, with its defaults, and the options of all loaders."""
+
+    length: int
+    packing: Layout
+    windows: bool
+    mask: Mask | None
+    scores: TokenScores | None
+    views: int
+    fields: Fields
+
+
+def text_loader(location: str | Path, **settings: Unpack[TextSettings]) -> Loader[TextBatch]:
+    """The loader of masked texts of the split in the folder `location`, such as `data/shards/gcide/train`.
+
+    settings: the fields of `TextData` (length, packing, mask, views, ...) and the options of all loaders (`Options`:
+    batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
+
+    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
+    finished split of texts.
+    """
+    return TextData.opened(location, settings)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextData(DataConfig[TextBatch]):
+class TextData(SplitConfig[TextPlan, TextBatch]):
     """The data config of masked texts.
 
     length: the tokens of a row, special ones and padding included. packing: "pack" puts documents one behind the other
@@ -47,6 +69,7 @@ class TextData(DataConfig[TextBatch]):
     """
 
     modality: ClassVar[str] = "text"
+    alike: ClassVar[tuple[str, ...]] = ("length",)
 
     length: int = 128
     packing: Layout = "pack"
@@ -91,58 +114,31 @@ class TextData(DataConfig[TextBatch]):
             )
         return replace(self, mask=with_ids(self.mask, tokenizer_facts(manifest.location, manifest.info)))
 
-    def sampler(self, split: Split) -> TextSampler:
-        """The sampler of a split. ShardError if its tokenizer is missing or another one."""
-        own, manifest = self.resolved(split), split.manifest
+    def rows(self, split: Split) -> TextRowMaker:
+        """What makes the rows of a split. ShardError if its tokenizer is missing or another one."""
+        if self.packing == "pack" and split.weights is not None:
+            raise ValueError("a packed row has several samples, so it has no weight; use packing='row' or no weights")
+        manifest = split.manifest
         facts = tokenizer_facts(manifest.location, manifest.info)
         read_tokenizer(manifest.store, facts)
-        return TextSampler(
-            manifest=manifest,
+        return TextRowMaker(
             tokenizer=facts,
-            packing=own.rows(manifest, facts),
+            packing=self._packing(manifest, facts),
             components=tuple(name for name in (TOKENS, WORDS, CLASSES) if name in manifest.components),
-            grid=own.grids["text"],
-            pattern=own.mask,
-            scores=own.scores,
-            seed=split.seed,
-            views=own.views,
-            windows=split.shuffle and own.windows,
-            shares=own.packing == "pack",
+            grid=self.grids["text"],
+            mask=self.mask,
+            windows=split.shuffle and self.windows,
+            shares=self.packing == "pack",
+            scores=self.scores,
         )
 
-    def rows(self, manifest: Manifest, facts: TokenizerFacts) -> Packing:
-        """The rows of a split."""
+    def _packing(self, manifest: Manifest, facts: TokenizerFacts) -> Packing:
+        """Which documents stand in which row."""
         tokens = manifest.component(TOKENS)
         if self.packing == "row":
             return one_a_row(tokens.facts["n_tokens"].astype("int64"), manifest.shard_samples)
-        lengths = stored_lengths(tokens)
         extra = (facts.begin is not None) + (facts.end is not None)
-        return packed(lengths, manifest.shard_samples, self.length, extra)
-
-    def source(self, split: Split) -> TextSource:
-        """The source of a split, for a loader or a mixture."""
-        if self.packing == "pack" and split.weights is not None:
-            raise ValueError("a packed row has several samples, so it has no weight; use packing='row' or no weights")
-        own, sampler = self.resolved(split), self.sampler(split)
-        texts = Source(
-            sampler=sampler,
-            finish=Unchanged(),
-            samples=replace(split.samples, shard_sizes=tuple(sampler.packing.shard_rows.tolist())),
-            identity={"data": own.to_dict(identity=True), **split.identity},
-            form={
-                "length": own.length,
-                "views": own.views,
-                "mask": own.mask,
-                "tokenizer": sampler.tokenizer.sha256,
-                "classes": CLASSES in sampler.components,
-            },
-        )
-        return with_fields(texts, split.manifest, own.fields)
-
-    def loader(self, location: str | Path, **options: Unpack[Options]) -> Loader[TextBatch]:
-        """The loader of a split."""
-        split, loading = split_of(location, self.modality, options, self.loader)
-        return Loader(self.source(split), **loading)
+        return packed(stored_lengths(tokens), manifest.shard_samples, self.length, extra)
 
 
 def stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:

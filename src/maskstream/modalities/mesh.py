@@ -14,7 +14,7 @@ from ..pipelines.masks import TokenGrid
 from ..pipelines.modalities.data import DataConfig
 from ..pipelines.modalities.mesh.data import MeshData
 from ..preprocess.encode.mesh.encoder import MeshEncoder
-from ..train.evaluate.rollout import sampler_of
+from ..train.evaluate.rollout import reader_of
 from ..train.models import MeshNetworkConfig
 from ..trial import MaskArgument, Trial
 
@@ -38,8 +38,8 @@ class MeshTrial(Trial):
 
 def figures(data: DataConfig[Any], location: str | Path) -> MeshFigures:
     """The figures of meshes."""
-    sampler = sampler_of(location, data.component if isinstance(data, MeshData) else None)
-    return MeshFigures(sampler=sampler, label_names=label_names(sampler.manifest.info))
+    reader = reader_of(location, data.component if isinstance(data, MeshData) else None)
+    return MeshFigures(reader=reader, label_names=label_names(reader.manifest.info))
 
 
 MESH = Modality(

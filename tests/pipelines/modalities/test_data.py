@@ -24,8 +24,7 @@ from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.audiovisual.loader import AudioVisualSettings
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import ImageData, ImageSettings
-from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.pipelines.modalities.mesh.loader import MeshSettings
+from maskstream.pipelines.modalities.mesh.data import MeshData, MeshSettings
 from maskstream.pipelines.modalities.mesh.statistics import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData, PointsSettings
 from maskstream.pipelines.modalities.points.tokens import GroupTokens

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipelines.modalities.mesh.batch import MeshBatch
-from ...pipelines.modalities.mesh.sample import MeshSampler, StoredMesh
+from ...pipelines.modalities.mesh.read import MeshReader, StoredMesh
 from .audio import index_of
 from .card import Card, Fact, Facts, Picture, Pictures, label_words
 from .figures import mask_facts
@@ -30,15 +30,15 @@ Scale = tuple[float, float] | None
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshFigures:
-    """Of meshes that `sampler` reads: a batch holds graphs, and no cells."""
+    """Of meshes that `reader` reads: a batch holds graphs, and no cells."""
 
-    sampler: MeshSampler
+    reader: MeshReader
     label_names: Sequence[str] = ()
 
     @property
     def simulated(self) -> bool:
         """Whether they are simulations, and no surfaces."""
-        return self.sampler.trajectory in self.sampler.manifest.components
+        return self.reader.trajectory in self.reader.manifest.components
 
     def about(self, batch: MeshBatch) -> tuple[str, dict[str, str]]:
         """What meshes show of themselves."""
@@ -50,13 +50,13 @@ class MeshFigures:
             "say what their fields were."
         )
         kind = "simulations: a step of each" if self.simulated else "surfaces: normals are their fields"
-        return lede, {"kind": kind, "mean edge": f"{self.sampler.statistics.edge_length:.4g}"}
+        return lede, {"kind": kind, "mean edge": f"{self.reader.statistics.edge_length:.4g}"}
 
     def sample(self, batch: MeshBatch, i: int) -> Card:
         """The field, what the encoder sees of it, and the graph that is left."""
-        key, index = batch.key[i], index_of(self.sampler.manifest, batch.key[i])
+        key, index = batch.key[i], index_of(self.reader.manifest, batch.key[i])
         nodes, edges = nodes_of(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
-        mesh, shown, steps = self.sampler.mesh(index), ShownField.of(self.sampler, index), self.sampler.n_steps(index)
+        mesh, shown, steps = self.reader.mesh(index), ShownField.of(self.reader, index), self.reader.n_steps(index)
         mask = MaskRow.of(batch.mask, 0, nodes) if batch.mask else None
         fields = batch.state[nodes].numpy()
         scale = shown.scale(fields)
@@ -94,8 +94,8 @@ class MeshFigures:
         """The field, what the encoder saw of it, and the field with the model's values at hidden nodes."""
         if batch.mask is None:
             raise ValueError("a reconstruction is of masked meshes, but the batch has no mask; give the loader mask=")
-        index, nodes = index_of(self.sampler.manifest, batch.key[i]), nodes_of(batch, i)
-        mesh, shown = self.sampler.mesh(index), ShownField.of(self.sampler, index)
+        index, nodes = index_of(self.reader.manifest, batch.key[i]), nodes_of(batch, i)
+        mesh, shown = self.reader.mesh(index), ShownField.of(self.reader, index)
         truth, completed = batch.state[nodes], made.state[nodes]
         hidden, scale = batch.mask.masked[0, nodes], shown.scale(truth.numpy())
         free = (batch.counts[nodes] > 0) & hidden

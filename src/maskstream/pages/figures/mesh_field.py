@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ...pipelines.modalities.mesh.sample import MeshSampler
+from ...pipelines.modalities.mesh.read import MeshReader
 from ...pipelines.modalities.mesh.statistics import MeshStatistics
 from ...shards.errors import DataError
 from .mesh_picture import field_colours
@@ -31,21 +31,21 @@ class ShownField:
     channels: tuple[int, ...]
 
     @classmethod
-    def of(cls, sampler: MeshSampler, index: int) -> Self:
+    def of(cls, reader: MeshReader, index: int) -> Self:
         """Of sample `index`: the first field of its json's `field_names`. Raises SampleError if they are no names."""
-        member = sampler.manifest.member(index, "json")
-        with sampler.manifest.reading(index, "json"):
-            described = json.loads(sampler.manifest.store.read(*member))
+        member = reader.manifest.member(index, "json")
+        with reader.manifest.reading(index, "json"):
+            described = json.loads(reader.manifest.store.read(*member))
             names = described.get("field_names", []) if isinstance(described, dict) else None
-            if not isinstance(names, list) or (names and len(names) != len(sampler.statistics.mean)):
-                raise DataError(f"field_names are {names!r}, not the names of {len(sampler.statistics.mean)} channels")
+            if not isinstance(names, list) or (names and len(names) != len(reader.statistics.mean)):
+                raise DataError(f"field_names are {names!r}, not the names of {len(reader.statistics.mean)} channels")
         names = [str(name) for name in names]
         if not names:
-            return cls(statistics=sampler.statistics, name="normals", channels=())
+            return cls(statistics=reader.statistics, name="normals", channels=())
         stem = names[0].removesuffix(_TAILS[0])
         channels = tuple(i for i, name in enumerate(names) if name in (stem, *(stem + tail for tail in _TAILS)))
         said = f"length of {stem}" if len(channels) > 1 else stem
-        return cls(statistics=sampler.statistics, name=said, channels=channels)
+        return cls(statistics=reader.statistics, name=said, channels=channels)
 
     def values(self, fields: Float32s) -> Float32s:
         """Normalised fields (..., D) as the numbers that are drawn, (...), in the data's units."""

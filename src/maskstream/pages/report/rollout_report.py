@@ -20,9 +20,9 @@ from ...train.evaluate.rollout import (
     next_model,
     next_step_errors,
     persistence,
+    reader_of,
     rollout,
     rollout_error,
-    sampler_of,
 )
 from ..figures.chart import Chart, line_chart
 from ..figures.mesh import MeshFigures
@@ -82,7 +82,7 @@ def compare_rollouts(
     marks = [mark for mark in (*_MARKS, len(rows[0].error)) if mark <= len(rows[0].error)]
     table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
     if out is not None:
-        figures = MeshFigures(sampler=sampler_of(data, component))
+        figures = MeshFigures(reader=reader_of(data, component))
         write_page(_page(rows, table, trajectories, made, data, shown, figures), out)
     return {"trajectories": len(trajectories.start), "errors": table}
 

@@ -40,7 +40,7 @@ def opened(split, **options):
 
 
 def statistics_of(folder, **settings):
-    return MeshData(**settings).sampler(Split.open(folder, "mesh")).statistics
+    return MeshData(**settings).reader(Split.open(folder, "mesh")).statistics
 
 
 def first(split, **options):

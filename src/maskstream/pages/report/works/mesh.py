@@ -58,7 +58,7 @@ def show(config: MeshData, model: MeshNetwork, data: str | Path, shown: int, fig
 
 def rollouts(model: MeshNetwork, data: str | Path, shown: int, figures: MeshFigures) -> Work:
     """Errors on all trajectories of the split, and rollouts of the first `shown` beside the truth."""
-    trajectories = Trajectories.open(data, component=figures.sampler.component)
+    trajectories = Trajectories.open(data, component=figures.reader.component)
     made = rollout(model, trajectories)
     error = rollout_error(made, trajectories)
     own, guessed = next_step_errors(model, trajectories)
@@ -85,11 +85,11 @@ def rollout_section(cards: tuple[Card, ...]) -> Section:
 
 def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: dict[str, Tensor]) -> Iterator[Card]:
     """The truth and the rollouts float32 (T, N, D) of each trajectory at a few steps, drawn on one scale."""
-    sampler, last = figures.sampler, len(trajectories.fields) - 1
+    reader, last = figures.reader, len(trajectories.fields) - 1
     steps = sorted({max(round(part * last), 1) for part in SHOWN_STEPS})
     for i, key in enumerate(trajectories.start.key):
         nodes = nodes_of(trajectories.start, i)
-        mesh, shown = sampler.mesh(i), ShownField.of(sampler, i)
+        mesh, shown = reader.mesh(i), ShownField.of(reader, i)
         drawn = {name: values[:, nodes].numpy() for name, values in {"Truth": trajectories.fields, **made}.items()}
         scale = shown.scale(drawn["Truth"])
         rows = []

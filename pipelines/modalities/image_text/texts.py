@@ -1,0 +1,143 @@
+"""Rows of texts: which texts of a sample stand in a row, and their tokens.
+
+A row takes one text of each of its roles, in their order; a role that a sample does not have is left out. Where a
+sample has several texts of a role, one is drawn. All roles of a row take the same place among theirs, so that an answer
+is that of its question. A row that is too long is cut at its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import DataError
+from ....shards.format.manifest import Manifest
+from ....shards.format.tokenizer import TokenizerFacts
+from ....shards.members.texts import ROLES
+from ....shards.stores.base import Range
+from ...stream.stats import Stats
+from ..token_ranges import token_dtype, token_range
+from .batch import PADDING, SPECIAL, TextRows
+
+TEXTS, WORDS = "texts.npy", "words.npy"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextPiece:
+    """One text of a row: its role, its number among those of the role, and where its tokens and words lie."""
+
+    role: int
+    number: int
+    ranges: tuple[Range, Range]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowPlan:
+    """A row: the sample whose texts it has, and its texts in order."""
+
+    sample: int
+    pieces: tuple[TextPiece, ...]
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """All that is read."""
+        return tuple(one for piece in self.pieces for one in piece.ranges)
+
+    def number_of(self, role: str) -> int | None:
+        """Which text of `role` the row has, counted from 0; None without one."""
+        return next((piece.number for piece in self.pieces if piece.role == ROLES.index(role)), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowReader:
+    """Draws and reads rows of the texts of samples. It holds only settings.
+
+    tokenizer: the ids of special tokens. roles: those that a row takes, in order. length: the tokens of a row. draws:
+    whether one of several texts of a role is drawn, instead of the first.
+    """
+
+    manifest: Manifest
+    tokenizer: TokenizerFacts
+    roles: tuple[str, ...]
+    length: int
+    draws: bool
+
+    def plan(self, sample: int, rng: np.random.Generator) -> RowPlan:
+        """Draws the texts of a row; raises SampleError if the sample has none of its roles."""
+        roles, lengths = self._columns(sample)
+        drawn = float(rng.random()) if self.draws else 0.0
+        firsts = np.cumsum(lengths) - lengths
+        room = self.length - (self.tokenizer.begin is not None)
+        pieces = []
+        for role in map(ROLES.index, self.roles):
+            places = np.flatnonzero(roles == role)
+            if not len(places):
+                continue
+            number = int(drawn * len(places))
+            place = places[number]
+            count = min(int(lengths[place]), room - (self.tokenizer.end is not None))
+            if count < 1:
+                break
+            ranges = (
+                token_range(self.manifest, sample, TEXTS, int(firsts[place]), count),
+                token_range(self.manifest, sample, WORDS, int(firsts[place]), count),
+            )
+            pieces.append(TextPiece(role=role, number=number, ranges=ranges))
+            room -= count + (self.tokenizer.end is not None)
+        if not pieces:
+            raise self.manifest.sample_error(sample, TEXTS, f"the sample has no {' or '.join(self.roles)}")
+        return RowPlan(sample=sample, pieces=tuple(pieces))
+
+    def fill(self, plan: RowPlan, rows: TextRows, row: int, stats: Stats) -> None:
+        """Reads the texts of a row; raises SampleError if one is unusable."""
+        ids, words, roles = (one.numpy()[row] for one in (rows.tokens, rows.words, rows.roles))
+        ids[:], words[:], roles[:] = self.tokenizer.pad or 0, -1, PADDING
+        place, last = 0, 0
+        if self.tokenizer.begin is not None:
+            ids[0], roles[0], place = self.tokenizer.begin, SPECIAL, 1
+        with stats.stage("read"), self.manifest.reading(plan.sample, TEXTS):
+            read = self.manifest.store.read_many(plan.ranges)
+        stats.read_bytes += sum(map(len, read))
+        with stats.stage("convert"):
+            for piece, stored, numbers in zip(plan.pieces, read[::2], read[1::2], strict=True):
+                tokens = self._tokens(plan.sample, stored)
+                own = self._words(plan.sample, numbers)
+                inside = slice(place, place + len(tokens))
+                ids[inside], roles[inside] = tokens, piece.role
+                words[inside] = own - own[0] + last
+                last += int(own[-1] - own[0]) + 1
+                place = inside.stop
+                if self.tokenizer.end is not None:
+                    ids[place], roles[place] = self.tokenizer.end, SPECIAL
+                    place += 1
+
+    def _columns(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The role and the number of tokens of each text of a sample."""
+        self.manifest.member(sample, TEXTS)
+        lists = self.manifest.components[TEXTS].lists
+        roles, lengths = lists["roles"][sample], lists["lengths"][sample]
+        with self.manifest.reading(sample, TEXTS):
+            n = int(self.manifest.components[TEXTS].facts["n_tokens"][sample])
+            fits = len(roles) == len(lengths) > 0 and lengths.min() >= 1 and lengths.max() <= n == lengths.sum()
+            if not fits:
+                raise DataError(
+                    f"has {len(roles)} roles in the manifest, {len(lengths)} texts of at least one token each, and "
+                    f"{n} tokens, which contradict each other"
+                )
+        return roles, lengths
+
+    def _tokens(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
+        with self.manifest.reading(sample, TEXTS):
+            ids = np.frombuffer(data, token_dtype(self.manifest, sample, TEXTS)).astype(np.int64)
+            if ids.max() >= self.tokenizer.vocabulary:
+                raise DataError(f"has the id {ids.max()}; its tokenizer has {self.tokenizer.vocabulary}")
+        return ids
+
+    def _words(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
+        with self.manifest.reading(sample, WORDS):
+            words = np.frombuffer(data, token_dtype(self.manifest, sample, WORDS)).astype(np.int64)
+            if (np.diff(words) & ~1).any():  # steps of neither 0 nor 1
+                raise DataError("has words whose numbers do not ascend by one")
+        return words

@@ -1,0 +1,125 @@
+"""Reads the meshes of a split and their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ....shards.errors import DataError
+from ....shards.format.component import Numbers
+from ....shards.format.manifest import Manifest
+from ....shards.media.mesh_members import fields_of, read_mesh, step_span, steps_of
+from ....shards.stores.base import Range
+from .statistics import MeshStatistics
+
+_NODE_BYTES = 8
+"""The bytes of a node in two dimensions, the fewest that a mesh has per node."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredMesh:
+    """A mesh as stored: positions float32 (V, d), cells int32 (C, k), kinds (node types) int64 (V,)."""
+
+    positions: npt.NDArray[np.float32]
+    cells: npt.NDArray[np.int32]
+    kinds: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshReader:
+    """Reads the meshes of the component `component` of a split, and the steps of their fields.
+
+    statistics: those of the dataset, which has one for each channel of the fields.
+    """
+
+    manifest: Manifest
+    component: str
+    statistics: MeshStatistics
+
+    @property
+    def trajectory(self) -> str:
+        """The component that holds the fields of the mesh; a surface has none."""
+        return fields_of(self.component)
+
+    def n_nodes(self, index: int, mesh: Range) -> int:
+        """The number of nodes in the manifest; raises SampleError if the mesh has too few bytes for them."""
+        with self.manifest.reading(index, self.component):
+            n_nodes = int(self._facts["n_nodes"][index])
+            if not 0 < _NODE_BYTES * n_nodes <= mesh.size:
+                raise DataError(f"has {mesh.size} bytes, too few for the {n_nodes} nodes in the manifest")
+        return n_nodes
+
+    def n_steps(self, index: int) -> int:
+        """The number of steps of sample `index`; 0 for a surface. Raises SampleError if a simulation has too few."""
+        stored = self.manifest.components.get(self.trajectory)
+        if stored is None or not stored.offset[index]:
+            return 0
+        with self.manifest.reading(index, self.trajectory):
+            steps = int(stored.lists["shape"][index][0])
+            if steps < 2:
+                raise DataError(f"has {steps} steps in the manifest; a step and the next one are read")
+        return steps
+
+    def mesh(self, index: int, place: Range | None = None) -> StoredMesh:
+        """Reads the mesh of sample `index`, which lies at `place`; raises SampleError if it cannot be read."""
+        place = place or self.manifest.member(index, self.component)
+        with self.manifest.reading(index, self.component):
+            positions, cells, *kinds = read_mesh(self.manifest.store.read(*place)).values()
+            if not np.isfinite(positions).all():
+                raise DataError("a coordinate is not finite")
+            of_nodes = kinds[0].astype(np.int64) if kinds else np.zeros(len(positions), dtype=np.int64)
+            return StoredMesh(positions=positions, cells=cells, kinds=of_nodes)
+
+    def fields(self, index: int, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Reads the steps [first, first + count) of sample `index`: float32 (count, V, D), not normalised.
+
+        Raises SampleError if they cannot be read, or are not finite.
+        """
+        with self.manifest.reading(index, self.trajectory):
+            data = self.manifest.store.read(*self.step_range(index, first, count))
+            return self._finite(index, first, data)
+
+    def pairs(self, index: int, steps: Sequence[int], places: Sequence[Range]) -> list[npt.NDArray[np.float32]]:
+        """Reads some steps and the next one of each, float32 (2, V, D), from `places`; empty for a surface.
+
+        Raises SampleError if they cannot be read, or are not finite.
+        """
+        with self.manifest.reading(index, self.trajectory):
+            found = self.manifest.store.read_many(places)
+            pairs = zip(steps, found, strict=False)  # `found` is empty for a surface
+            return [self._finite(index, step, data) for step, data in pairs]
+
+    def step_range(self, index: int, first: int, count: int) -> Range:
+        """The byte range of the steps [first, first + count) of sample `index`; raises DataError if they are none."""
+        name, offset, whole = self.manifest.member(index, self.trajectory)
+        begin, size = step_span(first, count, *self._shape(index))
+        data_offset = int(self.manifest.components[self.trajectory].facts["data_offset"][index])
+        steps = self.n_steps(index)
+        if first < 0 or first + count > steps:
+            raise DataError(f"has {steps} steps, so there are no steps {first} to {first + count - 1}")
+        if data_offset < 0 or data_offset + begin + size > whole:
+            raise DataError(f"has {whole} bytes, too few for the steps {first} to {first + count - 1} in the manifest")
+        return Range(name, offset + data_offset + begin, size)
+
+    @property
+    def _facts(self) -> dict[str, Numbers]:
+        """The facts of the meshes in the manifest, by name."""
+        return self.manifest.components[self.component].facts
+
+    def _shape(self, index: int) -> tuple[int, int]:
+        """The numbers of nodes and channels of the fields of sample `index`."""
+        shape = self.manifest.components[self.trajectory].lists["shape"][index].tolist()
+        channels, n_nodes = len(self.statistics.mean), int(self._facts["n_nodes"][index])
+        if shape[1:] != [n_nodes, channels]:
+            raise DataError(f"has the shape {shape} in the manifest, not (steps, {n_nodes}, {channels})")
+        return n_nodes, channels
+
+    def _finite(self, index: int, first: int, data: bytes) -> npt.NDArray[np.float32]:
+        """The steps from `first` on in `data`, float32 (count, V, D); raises DataError if they are not finite."""
+        steps = steps_of(data, *self._shape(index))
+        if not np.isfinite(steps).all():
+            raise DataError(f"steps {first} to {first + len(steps) - 1} are not finite")
+        return steps
