@@ -13,8 +13,8 @@ import xxhash
 from obstore.exceptions import GenericError, NotSupportedError
 
 from ..shards.errors import DatasetError, MissingFileError, OutageError
-from ..shards.stores.client import BUCKETS, bucket_client, errors_of
-from ..shards.stores.complete import IncompleteError, asked, contents, has_given_up
+from ..shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, errors_of
+from ..shards.stores.complete import IncompleteError, asked, chunks, contents, has_given_up
 from ..shards.stores.location import Place, place_of
 from .file_state import FileState, set_age
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 FILE_LIST = "files.txt"
 """The list of the files on a web server, which lists none itself: a line with a relative path for each."""
 THREADS = 32
-_CHUNK_BYTES = 1 << 20
 _NS = 10**9
 _MOST_LISTED_BYTES = 1 << 30
 
@@ -58,7 +57,7 @@ def fetched(url: str, name: str, to: Path | None) -> FileState:
     Raises OutageError if it cannot be read, OSError if it cannot be written.
     """
     place = place_of(url)
-    client, where = bucket_client(place), f"{url.rstrip('/')}/{name}"
+    client, where = bucket_client(place, FILE_S), f"{url.rstrip('/')}/{name}"
     with _reading(where):
         state = asked(lambda: _streamed(client, _key(place, name), to))
     if to is not None:
@@ -81,8 +80,7 @@ def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
         return FileState(size_bytes=0, mtime_ns=_age(meta), xxh3_64=xxhash.xxh3_64_hexdigest(b""))
     digest, size = xxhash.xxh3_64(), 0
     with nullcontext() if to is None else to.open("wb") as file:
-        for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
-            data = memoryview(chunk)
+        for data in chunks(found, key):
             digest.update(data)
             size += len(data)
             if file is not None:
@@ -94,7 +92,7 @@ def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
 
 def _of_bucket(url: str, place: Place) -> Iterator[RawFile]:
     folder = f"{place.folder}/" if place.folder else ""
-    client = bucket_client(place)
+    client = bucket_client(place, ASK_S)
     with _reading(url):
         for page in obstore.list(client, prefix=place.folder or None, chunk_size=1000):
             yield from (
@@ -105,15 +103,15 @@ def _of_bucket(url: str, place: Place) -> Iterator[RawFile]:
 
 
 def _of_server(url: str, place: Place) -> Iterator[RawFile]:
-    client = bucket_client(place)
+    asking = bucket_client(place, ASK_S)
 
     def looked_up(name: str) -> RawFile:
         with _reading(f"{url}/{name}"):
-            return _file(name, obstore.head(client, _key(place, name)))
+            return _file(name, obstore.head(asking, _key(place, name)))
 
     try:
         with errors_of(f"{url}/{FILE_LIST}"):
-            data = contents(client, _key(place, FILE_LIST), _MOST_LISTED_BYTES)
+            data = contents(bucket_client(place, FILE_S), _key(place, FILE_LIST), _MOST_LISTED_BYTES)
     except MissingFileError as error:
         raise DatasetError(
             f"{url} is on a web server, which lists no files; put a list there: find . -type f | sed 's|^./||' > "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,8 @@ Answer = Callable[[Request, bytes], bytes | int]
 class WebServer:
     """Serves the files below `folder` at `url`.
 
-    answer: what is sent, given the request and the right body. headers: those that a client sent last.
+    answer: what is sent, given the request and the right body. headers: those that a client sent last. rate: how many
+    bytes of a body are sent a second, one by one; 0 for all at once.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class WebServer:
     requests: list[Request] = field(default_factory=list)
     answer: Answer = lambda request, body: body
     headers: dict[str, str] = field(default_factory=dict)
+    rate: float = 0
     redirects: dict[str, str] = field(default_factory=dict)
     """The beginnings of paths, and what they lead to instead."""
 
@@ -112,8 +115,16 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command == "GET":
+            if self.command == "GET" and not server.rate:
                 self.wfile.write(body)
+            elif self.command == "GET":
+                self._trickle(body)
+
+        def _trickle(self, body: bytes) -> None:
+            for at in range(len(body)):
+                self.wfile.write(body[at : at + 1])
+                self.wfile.flush()
+                time.sleep(1 / server.rate)
 
         def log_message(self, *words: object) -> None:
             pass

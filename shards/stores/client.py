@@ -29,8 +29,12 @@ T = TypeVar("T")
 BUCKETS = ("s3", "gs", "az")
 """The schemes of object stores, which can be written to. In `az://`, a bucket is a container."""
 CONNECT_S, READ_S = 10.0, 30.0
-"""How long a connection may take, and how long a server may send nothing. A whole request has no such limit, because a
-large file takes its time."""
+"""How long a connection may take, and how long a server may send nothing."""
+LEAST_BYTES_S = 1024
+"""How many bytes a second a server must send of a file, on average over READ_S seconds (complete.py)."""
+ASK_S, RANGE_S, FILE_S = 300.0, 3600.0, 86400.0
+"""How long a request may take in all: one for facts, lists or several ranges; one for a range; one for a file, or that
+writes. The first bound what no answer's rate does: headers that come byte by byte."""
 MAX_RETRIES, RETRY_S = 10, 120.0
 """How often a request is tried again, and within which time from its first try."""
 TOLD_S = 15.0
@@ -64,12 +68,13 @@ _started_in: int | None = None
 """The process in which this package first used a client. Its threads do not survive a fork."""
 
 
-def bucket_client(place: Place) -> ObjectStore:
-    """The client of the whole bucket or server of a place, for reading; the stores of a process share one.
+def bucket_client(place: Place, total_s: float = RANGE_S) -> ObjectStore:
+    """The client of the whole bucket or server of a place, for reading, whose requests take at most `total_s` seconds;
+    the stores of a process share one.
 
     Raises OutageError in a process that was forked after a client was used: there a request would never end.
     """
-    return _client(place.scheme, place.bucket, "", READ_S)
+    return _client(place.scheme, place.bucket, "", READ_S, total_s)
 
 
 def client_of(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore:
@@ -81,10 +86,10 @@ def client_of(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore:
     if place.scheme not in BUCKETS:
         legal = ", ".join(f"{scheme}://BUCKET/FOLDER" for scheme in BUCKETS)
         raise ValueError(f"{location!r} is no place in an object store; legal are {legal}")
-    return _client(place.scheme, place.bucket, place.folder, read_timeout_s)
+    return _client(place.scheme, place.bucket, place.folder, read_timeout_s, FILE_S)
 
 
-def _client(scheme: str, bucket: str, folder: str, read_s: float) -> ObjectStore:
+def _client(scheme: str, bucket: str, folder: str, read_s: float, total_s: float) -> ObjectStore:
     global _started_in
     if _started_in not in (None, os.getpid()):
         raise OutageError(
@@ -93,7 +98,7 @@ def _client(scheme: str, bucket: str, folder: str, read_s: float) -> ObjectStore
         )
     _started_in = os.getpid()
     try:
-        return _made(scheme, bucket, folder, read_s, _environment())
+        return _made(scheme, bucket, folder, read_s, total_s, _environment())
     except BaseError as error:
         raise ValueError(f"{scheme}://{bucket} cannot be opened ({reason_of(error)}); see docs/stores.md") from error
 
@@ -109,13 +114,13 @@ def retrying() -> RetryConfig:
     }
 
 
-def waiting(read_s: float, *, allow_http: bool, headers: dict[str, str] | None = None) -> ClientConfig:
+def waiting(read_s: float, total_s: float, *, allow_http: bool, headers: dict[str, str] | None = None) -> ClientConfig:
     """How long requests wait, and whether they may be unencrypted."""
     options: ClientConfig = {
         "allow_http": allow_http,
         "connect_timeout": timedelta(seconds=CONNECT_S),
         "read_timeout": timedelta(seconds=read_s),
-        "timeout": timedelta(days=1),
+        "timeout": timedelta(seconds=total_s),
     }
     if headers:
         options["default_headers"] = headers
@@ -189,17 +194,19 @@ def _environment() -> tuple[str, ...]:
     return tuple(sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(ours)))
 
 
-@lru_cache(maxsize=32)
-def _made(scheme: str, bucket: str, folder: str, read_s: float, environment: tuple[str, ...]) -> ObjectStore:
+@lru_cache(maxsize=64)
+def _made(
+    scheme: str, bucket: str, folder: str, read_s: float, total_s: float, environment: tuple[str, ...]
+) -> ObjectStore:
     retry_config, prefix = retrying(), folder or None
     if scheme == "http":
-        return HTTPStore(bucket, client_options=waiting(read_s, allow_http=True), retry_config=retry_config)
+        return HTTPStore(bucket, client_options=waiting(read_s, total_s, allow_http=True), retry_config=retry_config)
     if scheme == "hf":
         token = os.environ.get("HF_TOKEN")
         headers = {"authorization": f"Bearer {token}"} if token else None
-        options = waiting(read_s, allow_http=bucket.startswith("http://"), headers=headers)
+        options = waiting(read_s, total_s, allow_http=bucket.startswith("http://"), headers=headers)
         return HTTPStore(bucket, client_options=options, retry_config=retry_config)
-    options = waiting(read_s, allow_http=_may_be_http())
+    options = waiting(read_s, total_s, allow_http=_may_be_http())
     if scheme == "gs":
         return GCSStore(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
     if scheme == "az":

@@ -3,14 +3,15 @@
 A client repeats most of what fails, but not a request that may have changed something and whose answer was cut. It
 takes an answer for complete when its Content-Length is too small, and when that is too large it asks for bytes that the
 file does not have. Here the bytes of an answer are counted, and a request whose answer makes no sense is made again. A
-network is never the reason that a file seems to be shorter than it is.
+network is never the reason that a file seems to be shorter than it is. A server that sends next to nothing a second is
+left, as one that sends nothing is.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
@@ -19,6 +20,7 @@ from obstore.exceptions import GenericError
 from . import client as clients
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ObjectStore
 
 REPEATS = 6
@@ -34,6 +36,10 @@ class IncompleteError(GenericError):
     """The answer has fewer bytes than it says."""
 
 
+class SlowError(GenericError):
+    """The server sends fewer bytes a second than a server must."""
+
+
 class BeyondTheEndError(GenericError):
     """The file ends before the range."""
 
@@ -43,10 +49,14 @@ def part(client: ObjectStore, key: str, start: int, length: int) -> bytes:
     return asked(lambda: _range(client, key, start, start + length))
 
 
-def parts(client: ObjectStore, key: str, starts: Sequence[int], lengths: Sequence[int], coalesce: int) -> list[bytes]:
-    """Ranges of a file, fetched at the same time; fewer bytes only if the file ends before."""
+def parts(
+    client: ObjectStore, asking: ObjectStore, key: str, starts: Sequence[int], lengths: Sequence[int], coalesce: int
+) -> list[bytes]:
+    """Ranges of a file, fetched at the same time by the client `asking`, and one by one by `client` where that fails;
+    fewer bytes only if the file ends before.
+    """
     try:
-        found = obstore.get_ranges(client, key, starts=starts, lengths=lengths, coalesce=coalesce)
+        found = obstore.get_ranges(asking, key, starts=starts, lengths=lengths, coalesce=coalesce)
         data = [bytes(one) for one in found]
     except GenericError as error:
         if has_given_up(error):
@@ -63,6 +73,23 @@ def contents(client: ObjectStore, key: str, most: int) -> bytes:
         return part(client, key, 0, most + 1)
     except BeyondTheEndError:
         return b""
+
+
+def chunks(found: GetResult, key: str) -> Iterator[memoryview]:
+    """The bytes of an answer as they come. Raises SlowError if over READ_S seconds of waiting they come too slowly."""
+    came, waited_s, begun = 0, 0.0, time.monotonic()
+    for chunk in found.stream(min_chunk_size=1):
+        data = memoryview(chunk)
+        came, waited_s = came + len(data), waited_s + time.monotonic() - begun
+        if waited_s >= clients.READ_S:
+            if came < clients.LEAST_BYTES_S * waited_s:
+                raise SlowError(
+                    f"{came} bytes of {key} came in {waited_s:.0f} s; a server must send {clients.LEAST_BYTES_S} a "
+                    "second"
+                )
+            came, waited_s = 0, 0.0
+        yield data
+        begun = time.monotonic()
 
 
 def asked(request: Callable[[], T]) -> T:
@@ -96,7 +123,7 @@ def _range(client: ObjectStore, key: str, start: int, end: int) -> bytes:
             raise BeyondTheEndError(str(error)) from error
         raise
     first, last = found.range
-    data = bytes(found.bytes())
+    data = b"".join(chunks(found, key))
     if first != start or len(data) != last - first or last < min(end, found.meta["size"]):
         raise IncompleteError(f"bytes {start} to {end} of {key} were requested, and {len(data)} bytes came")
     return data

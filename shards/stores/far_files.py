@@ -15,7 +15,7 @@ from obstore.exceptions import GenericError
 
 from ..errors import StoreError, UnlistedError
 from .base import Range
-from .client import bucket_client, errors_of, is_beyond_the_end, waited_for
+from .client import ASK_S, bucket_client, errors_of, is_beyond_the_end, waited_for
 from .complete import asked, contents, part, parts
 from .location import place_of
 
@@ -39,7 +39,7 @@ class FarFiles:
         self._place = place_of(location)
         self.location = location.rstrip("/")
         self.outside = outside
-        self._opened: tuple[int, ObjectStore] | None = None
+        self._opened: tuple[int, ObjectStore, ObjectStore] | None = None
 
     def whole(self, name: str, most: int) -> bytes:
         """The contents of a file of at most `most` bytes."""
@@ -86,9 +86,9 @@ class FarFiles:
             return {one: self.part(one) for one in spans}
         name, end = spans[0].name, max(one.offset + one.size for one in spans)
         starts, lengths = [one.offset for one in spans], [one.size for one in spans]
-        client, key = self._client(), self._key(name)
+        client, asking, key = self._client(), self._asking_client(), self._key(name)
         with self._within_file(name, end):
-            found = waited_for(self.where(name), lambda: parts(client, key, starts, lengths, COALESCE_BYTES))
+            found = waited_for(self.where(name), lambda: parts(client, asking, key, starts, lengths, COALESCE_BYTES))
         return {one: self._of_length(one, data) for one, data in zip(spans, found, strict=True)}
 
     def part(self, one: Range) -> bytes:
@@ -139,20 +139,28 @@ class FarFiles:
         return meta["size"], int(meta["last_modified"].timestamp()) * 10**9
 
     def _meta(self, name: str) -> ObjectMeta:
-        client, key = self._client(), self._key(name)
+        client, key = self._asking_client(), self._key(name)
         with errors_of(self.where(name)):
             return waited_for(self.where(name), lambda: asked(lambda: obstore.head(client, key)))
 
     def _client(self) -> ObjectStore:
+        """The client for ranges."""
+        return self._clients()[1]
+
+    def _asking_client(self) -> ObjectStore:
+        """The client for what a server answers at once."""
+        return self._clients()[2]
+
+    def _clients(self) -> tuple[int, ObjectStore, ObjectStore]:
         process = os.getpid()
         if self._opened is None or self._opened[0] != process:
-            self._opened = process, bucket_client(self._place)
-        return self._opened[1]
+            self._opened = process, bucket_client(self._place), bucket_client(self._place, ASK_S)
+        return self._opened
 
     def _listing_client(self) -> ObjectStore:
         if self._place.scheme in ("http", "hf"):
             raise UnlistedError(f"{self.location}: a web server does not list files; dataset.json names a split's")
-        return self._client()
+        return self._asking_client()
 
     def where(self, name: str) -> str:
         """The URL of a file, for messages."""

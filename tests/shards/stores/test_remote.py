@@ -11,17 +11,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from maskstream.preprocess.raw_store import fetched
 from maskstream.shards.errors import MissingFileError, OutageError, ShardError, StoreError, UnlistedError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores import client, remote_sums
+from maskstream.shards.stores import client, far_files, remote_sums
 from maskstream.shards.stores.base import Range, ShardFile
 from maskstream.shards.stores.block_sums import BlockSums
 from maskstream.shards.stores.local import LocalStore
@@ -316,3 +319,46 @@ def test_verify_finds_the_same_at_a_url(split: Path, tmp_path_factory: pytest.Te
 def test_a_url_without_a_split_says_so(server: WebServer) -> None:
     with pytest.raises(ShardError, match=r"there is no dataset.json in http://.*/split, so it is no finished split"):
         Manifest.load(opened(f"{server.url}/split/"))
+
+
+def test_a_server_that_sends_next_to_nothing_is_left(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "READ_S", 0.31)  # no other test has the client of this server with this number
+    monkeypatch.setattr(client, "RETRY_S", 0.5)
+    monkeypatch.setattr(far_files, "ASK_S", 0.5)
+    store = RemoteStore(f"{server.url}/split", shards={TAR: ShardFile(SIZE, "")})
+    server.rate = 40
+    reads: list[Callable[[], object]] = [
+        lambda: store.read(TAR, 0, 100),
+        lambda: store.read_many([Range(TAR, 0, 100), Range(TAR, 30_000, 100)]),
+        lambda: store.whole(TAR, 1 << 20),
+        lambda: fetched(server.url, f"split/{TAR}", None),
+    ]
+    for read in reads:
+        with pytest.raises(OutageError, match=r"bytes of split/\S+ came in 0 s; a server must send 1024 a second"):
+            read()
+    monkeypatch.setattr(client, "LEAST_BYTES_S", 5)
+    assert store.whole("plain", 1 << 20) == b"no sums"
+
+
+def test_headers_that_never_end_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(far_files, "ASK_S", 0.5)
+    monkeypatch.setattr(client, "RETRY_S", 0.4)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    threading.Thread(target=trickle, args=(connection,), daemon=True).start()
+
+        def trickle(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        threading.Thread(target=answer, daemon=True).start()
+        store = RemoteStore(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(OutageError, match="cannot be reached"):
+            store.size("x")
