@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain
+from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..shards.stores.block_sums import SUMS
 from ..shards.stores.output import Sizes
 from .effort import Effort, EffortClock
 from .encode.encoder import Encoder
+from .encode.reject import RejectError
 from .executors.base import Again, Attempt, Report
 from .file_state import FileState
 from .judge import Judge, Judged
@@ -151,6 +153,9 @@ def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
 def encoded_sample(source: Source, encoder: Encoder) -> Sample:
     """Encode a source into a sample: the encoder's members and `json`. Raises RejectError if that is impossible."""
     encoded = encoder.encode(source)
+    for name, values in encoded.sums.items():
+        if not all(map(isfinite, values)):
+            raise RejectError("check", f"its numbers are too large: the sums {name!r} over them are {values}")
     meta = {"label": source.label, "source": source.id, **source.meta, **encoded.meta}
     return Sample(
         key=sample_key(source.id),

@@ -13,6 +13,7 @@ sizing) are not supported.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,8 @@ def _read_meta(path: Path) -> _Meta:
             f"meshgraphnets: {path} is not as expected ({type(error).__name__}: {error}); it needs `dt`, and "
             f"`features` with a type and a shape each. {OBTAIN}"
         ) from error
+    if not 0 < dt_s < math.inf:
+        raise DatasetError(f"meshgraphnets: {path} has the `dt` {dt_s}; it is in seconds, above 0. {OBTAIN}")
     if changing:
         raise DatasetError(
             f"meshgraphnets: {path} says that {' and '.join(changing)} changes over time; only meshes that keep their "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import soxr
 import torch
 
 from ....shards.media.fbank import STATISTICS, SUMS
+from ..reject import RejectError
 
 _MINUTE = 6000
 """How many windows are processed at a time."""
@@ -21,7 +23,8 @@ def fbank_sums(
     """The sums `SUMS` of a sound: count, sum and sum of squares of its filterbank values, of the mean of the channels
     at 16 kHz, without offset.
 
-    samples: (n, channels); `scale` converts them to full scale 1.
+    samples: (n, channels); `scale` converts them to full scale 1. Raises RejectError for a sound that is so loud that
+    its filterbank is not finite.
     """
     mono = samples.mean(axis=1, dtype=np.float32) * scale
     if rate != STATISTICS.sample_rate:
@@ -36,6 +39,9 @@ def fbank_sums(
             values += bank.numel()
             total += float(bank.sum())
             squares += float(bank.square().sum())
+        if not isfinite(squares):
+            peak = float(np.abs(mono).max())
+            raise RejectError("check", f"has samples up to {peak:.3g} of full scale; its filterbank is not finite")
         return {SUMS: [values, round(total, 3), round(squares, 3)]}
     finally:
         torch.set_num_threads(threads)

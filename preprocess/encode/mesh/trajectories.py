@@ -101,12 +101,21 @@ def _simulation(
     with np.errstate(over="ignore"):
         return Simulation(
             positions=positions.astype(np.float32),
-            cells=cells.astype(np.int32),
-            node_type=node_type.reshape(-1).astype(np.int32),
+            cells=_whole("cells", cells),
+            node_type=_whole("node types", node_type).reshape(-1),
             fields=np.concatenate(values, axis=2).astype(np.float32),
             field_names=channel_names(fields, widths),
             dt_s=dt_s,
         )
+
+
+def _whole(what: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """The values as int32. Raises RejectError if that changes one."""
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int32)
+    if (changed := whole != values).any():
+        raise RejectError("decode", f"{what} have the value {values[changed][0]}, which is no int32")
+    return whole
 
 
 def _own_group(file: Any, name: str) -> Any:

@@ -94,6 +94,7 @@ def bad(tmp_path):
     nan = good.copy()
     nan[17] = np.nan
     yield "nan.wav", lambda p: sf.write(p, nan, 16000, subtype="FLOAT"), "check: 1 of its samples are not finite"
+    yield "loud.wav", lambda p: sf.write(p, good * 1e30, 16000, subtype="FLOAT"), "its filterbank is not finite"
     yield "infinite.wav", lambda p: sf.write(p, good / 0.0, 16000, subtype="DOUBLE"), "not finite"
     yield "empty.wav", lambda p: sf.write(p, good[:0], 16000), "empty"
     yield "one.wav", lambda p: sf.write(p, good[:1], 16000), "check: has 1 samples"
@@ -121,7 +122,7 @@ def test_each_bad_sound_is_a_reject_with_its_reason(tmp_path):
                 encoded(tmp_path / name)
             assert says in str(caught.value), name
             seen += 1
-    assert seen == 12
+    assert seen == 13
 
 
 def test_a_video_without_sound_is_a_reject(make_video):

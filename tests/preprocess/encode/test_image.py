@@ -5,7 +5,7 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image.picture import read_picture
@@ -157,6 +157,16 @@ def animation(form):
     return data.getvalue()
 
 
+def tiff(mode="RGB", kinds=(0,)):
+    """A TIFF with a page of each of these kinds: 1 is a smaller one of the page before, 4 its mask."""
+    data = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(data) as pages:
+        for kind in kinds:
+            RGB.convert(mode).save(pages, "TIFF", tiffinfo={254: kind})
+            pages.newFrame()
+    return data.getvalue()
+
+
 def damaged():
     data = bytearray(cut("PNG", None))
     data[len(data) // 2] ^= 1
@@ -174,6 +184,10 @@ REJECTED = {
     "a WebP cut in the middle": (lambda: cut("WEBP", 100), "decode: is truncated: the WebP data has 100 of"),
     "an animated WebP": (lambda: animation("WEBP"), r"check: is an animation \(webp\)"),
     "an animated PNG": (lambda: animation("PNG"), r"check: is an animation \(png\)"),
+    "a TIFF of two pages": (lambda: tiff(kinds=(0, 0)), "check: has several pages; a picture is one"),
+    "a TIFF of a page, its overview and a page": (lambda: tiff(kinds=(0, 1, 0)), "check: has several pages"),
+    "a TIFF of LAB colours": (lambda: tiff("LAB"), r"check: has CIE L\*a\*b\* colours"),
+    "a TIFF whose next page is beyond its end": (lambda: tiff(kinds=(0, 0))[: len(tiff())], "open: is truncated"),
     "text": (lambda: b"no picture at all", "open: is no JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file"),
     "a BMP without its pixels": (lambda: cut("BMP", 60), "decode: cannot be decoded"),
 }
@@ -185,6 +199,12 @@ def test_what_cannot_be_used_is_rejected_with_its_reason(tmp_path, name):
     (tmp_path / "a.jpg").write_bytes(make())
     with pytest.raises(RejectError, match=reason):
         encode(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kinds", [(0,), (0, 1), (0, 4, 1, 5)])
+def test_a_tiff_with_overviews_of_its_page_is_that_page(tmp_path, kinds):
+    (tmp_path / "a.tif").write_bytes(tiff(kinds=kinds))
+    np.testing.assert_array_equal(decoded(only(encode(tmp_path / "a.tif"))[1].data), picture())
 
 
 def test_numbers_with_fractions_are_rejected(tmp_path):

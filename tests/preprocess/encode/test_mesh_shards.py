@@ -200,6 +200,39 @@ def test_odd_contents_of_hdf5_are_rejects(raw, kind, reason):
         MeshEncoder().encode(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("cells", [[2**33, 1, 2], [1, 3, 2]], "cells have the value 8589934592, which is no int32"),
+        ("cells", [[2**32 + 1, 0, 2], [1, 3, 2]], "cells have the value 4294967297"),
+        ("cells", [[0.7, 1.5, 2], [1, 3, 2]], "cells have the value 0.7"),
+        ("cells", [[np.nan, 1, 2], [1, 3, 2]], "cells have the value nan"),
+        ("node_type", [2**32] * 4, "node types have the value 4294967296"),
+        ("velocity", np.full((6, 4, 2), 1e300), "not finite from step 0"),
+    ],
+)
+def test_numbers_that_a_cast_would_change_are_rejects(raw, name, values, reason):
+    write_hdf5(raw / "train.h5", {"1": trajectory(1) | {name: np.array(values)}})
+    (source,) = job.DATASETS["meshgraphnets"](raw).splits["train"]
+    with pytest.raises(RejectError, match=reason):
+        MeshEncoder().encode(source)
+
+
+def test_whole_numbers_in_wider_types_are_as_they_are(raw):
+    arrays = trajectory(1)
+    wide = {"cells": arrays["cells"].astype("f8"), "node_type": arrays["node_type"].astype("u8")}
+    write_hdf5(raw / "train.h5", {"1": arrays | wide, "2": arrays})
+    wider, plain = (MeshEncoder().encode(one) for one in job.DATASETS["meshgraphnets"](raw).splits["train"])
+    assert {name: one.data for name, one in wider.members.items()} == {n: o.data for n, o in plain.members.items()}
+
+
+@pytest.mark.parametrize("dt", [float("nan"), float("inf"), -1, 0])
+def test_a_time_between_steps_that_is_none_is_refused(raw, dt):
+    (raw / "meta.json").write_text(json.dumps(META | {"dt": dt}))
+    with pytest.raises(DatasetError, match="it is in seconds, above 0"):
+        job.DATASETS["meshgraphnets"](raw)
+
+
 def test_hdf5_of_which_a_byte_is_another_is_a_sample_or_a_reject(raw):
     (source, *_) = job.DATASETS["meshgraphnets"](raw).splits["train"]
     data, seen = source.path.read_bytes(), set()
