@@ -6,13 +6,13 @@ failure is judged only where the machine has enough.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import sys
 import threading
 
 from ..shards.errors import OutageError
+from ..shards.stores.regular import NEVER_OF_BYTES
 
 ROOM_BYTES = 4 << 30
 """The address space that must be left when a source is rejected. FFmpeg never asks for more than 2 GiB at once."""
@@ -20,7 +20,6 @@ ROOM_DESCRIPTORS = 16
 
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 """MAP_NORESERVE, which Python 3.11 does not name: only limits refuse the mapping, not the size of the memory."""
-_NEVER_OF_BYTES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
 
 
 def check_machine(error: BaseException) -> None:
@@ -30,7 +29,7 @@ def check_machine(error: BaseException) -> None:
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _NEVER_OF_BYTES:
+        if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:
             raise OutageError(f"this machine cannot go on ({cause.strerror})") from error
         cause = cause.__cause__
     if lacking := _lacking():

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import MaskstreamError, ShardError
+from ..errors import MaskstreamError, OutageError, ShardError
+from ..stores.regular import NEVER_OF_BYTES
 
 REMEDY = (
     "run the same `maskstream shards` again, which keeps whole shards and writes their index anew, or "
@@ -16,7 +17,8 @@ REMEDY = (
 
 @contextmanager
 def parsing(path: str | Path) -> Iterator[None]:
-    """Raises ShardError, which names `path`, for every exception of the block but MaskstreamError.
+    """Raises ShardError, which names `path`, for every exception of the block but MaskstreamError; OutageError for what
+    no bytes can cause, such as too many open files.
 
     Parsers raise exceptions of many kinds about hostile data (ArrowException, KeyError, OverflowError, MemoryError,
     RecursionError, ...), and libraries add new ones, so no list of them would be whole.
@@ -26,6 +28,8 @@ def parsing(path: str | Path) -> Iterator[None]:
     except MaskstreamError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NEVER_OF_BYTES:
+            raise OutageError(f"{path} cannot be read now ({described(error)})") from error
         raise ShardError(f"{path} cannot be read ({described(error)}); {REMEDY}") from error
 
 

@@ -16,6 +16,7 @@ import zlib
 import cv2
 
 from ..errors import DataError, ShardError, StoreError
+from ..stores.regular import NEVER_OF_BYTES
 
 _OWN = (DataError, ShardError, StoreError)
 _FOREIGN = (
@@ -32,6 +33,16 @@ _FOREIGN = (
     zipfile.BadZipFile,
     cv2.error,
 )
+
+
+def outage_of(error: BaseException) -> OSError | None:
+    """The error of the machine (no descriptors left, a disk that is gone) that an error is or comes from, if any."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 def data_reason(error: Exception) -> str | None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ..errors import RemovedError, SampleError, ShardError
+from ..errors import MaskstreamError, OutageError, RemovedError, SampleError, ShardError
 from ..media.packet_table import packets_name
 from ..media.video_index import VideoIndex
 from ..members.video import VIDEO
@@ -33,7 +33,7 @@ from .column_reader import ColumnReader
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
 from .damage import REMEDY, parsing
-from .data_errors import data_reason
+from .data_errors import data_reason, outage_of
 from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
 from .index_cache import NewFile, forget, in_memory, index_of
 from .index_file import IndexFile, received, starts_a_process
@@ -254,7 +254,8 @@ class Manifest:
 
     @contextmanager
     def reading(self, i: int, name: str) -> Iterator[None]:
-        """Raises SampleError where the data of component `name` of sample i make the block fail.
+        """Raises SampleError where the data of component `name` of sample i make the block fail, OutageError where the
+        machine does.
 
         All that parses or decodes a member, or computes with its numbers in the manifest, runs in such a block, and
         nothing else does: data_errors.py has the errors that are the data's.
@@ -262,6 +263,8 @@ class Manifest:
         try:
             yield
         except Exception as error:
+            if (outage := outage_of(error)) is not None and not isinstance(error, MaskstreamError):
+                raise OutageError(f"{self.shard_name(i)} cannot be read now ({outage.strerror})") from error
             if (reason := data_reason(error)) is None:
                 raise
             raise self.sample_error(i, name, reason) from error

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 from ..errors import MissingFileError, StoreError
 from .base import UNHEEDED, Range, ShardFile, Store, Together
 from .block_sums import SUMS, blocks_around, check_blocks, say_unchecked, sums_name, sums_range
-from .regular import open_regular, read_regular
+from .regular import error_of, open_regular, read_regular
 
-_OPEN_FILES = 64
+_OPEN_FILES, _FEWEST = 64, 8
+"""How many files a store keeps open at most, and how many all stores of a process may keep whatever its limit is."""
+_SHARE = 4
+"""All stores of a process keep at most 1 of so many of the files that it may open; each takes two descriptors."""
 
 
 class LocalStore:
-    """The `Store` of a folder. It keeps up to 64 files open, and opens only regular files.
+    """The `Store` of a folder. It keeps up to 64 files open, fewer where the process may open few (`ulimit -n`), and
+    opens only regular files.
 
     outside: whether files may be outside of the folder, as foreign tars; by default names that lead out of it are
     refused. The sums files are in the folder, even if the tars are not. A copy in another process opens its own
@@ -27,8 +34,9 @@ class LocalStore:
     def __init__(self, folder: str | Path, *, outside: bool = False) -> None:
         self.folder = Path(folder)
         self.outside = outside
-        self._lock = threading.Lock()
         self._files: OrderedDict[str, _File] = OrderedDict()
+        with _KEPT.lock:
+            _KEPT.stores.add(self)
 
     def __reduce__(self) -> tuple[Callable[..., LocalStore], tuple[Path, bool]]:
         return _store_of, (self.folder, self.outside)
@@ -71,8 +79,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingFileError(f"there is no file {path}") from error
         except (OSError, MemoryError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise StoreError(f"{path} cannot be read ({reason})") from error
+            raise error_of(path, error) from error
 
     def size(self, name: str) -> int:
         """The size of the file in bytes."""
@@ -101,21 +108,57 @@ class LocalStore:
         return UNHEEDED
 
     def _open(self, name: str) -> _File:
-        with self._lock:
-            file = self._files.pop(name, None)
-            if file is None:
-                path = self.folder / name
-                try:
-                    file = _File(path, self.folder, outside=self.outside)
-                except OSError as error:
-                    which = path if error.filename is None else error.filename
-                    absent = isinstance(error, FileNotFoundError | NotADirectoryError)
-                    kind = MissingFileError if absent else StoreError
-                    raise kind(f"{which} cannot be opened: {error.strerror}") from error
+        with _KEPT.lock:
+            if (file := self._files.get(name)) is not None:
+                self._files.move_to_end(name)
+                return file
+        file = self._opened(name)
+        with _KEPT.lock:
             self._files[name] = file
             while len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)
-            return file
+            if (limit := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) != resource.RLIM_INFINITY:
+                _KEPT.shrink(max(limit // _SHARE, _FEWEST))
+        return file
+
+    def _opened(self, name: str) -> _File:
+        """The file, opened anew; where the process may open no more, the others that are kept are closed first."""
+        path = self.folder / name
+        try:
+            try:
+                return _File(path, self.folder, outside=self.outside)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+            with _KEPT.lock:
+                _KEPT.shrink(0)
+            return _File(path, self.folder, outside=self.outside)
+        except OSError as error:
+            which = path if error.filename is None else error.filename
+            raise error_of(which, error, "cannot be opened") from error
+
+
+class _Kept:
+    """The stores of this process, whose files count together. `lock` guards them and the files of each."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.stores: WeakSet[LocalStore] = WeakSet()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.lock = threading.Lock()  # a thread of the parent may hold the other one
+
+    def shrink(self, most: int) -> None:
+        """Close the oldest files of those stores that have most, until all together have at most so many."""
+        stores = list(self.stores)
+        left = sum(len(store._files) for store in stores) - most
+        while left > 0:
+            max(stores, key=lambda store: len(store._files))._files.popitem(last=False)
+            left -= 1
+
+
+_KEPT = _Kept()
 
 
 def _store_of(folder: Path, outside: bool) -> LocalStore:
@@ -138,8 +181,8 @@ def _range(file: _File, offset: int, size: int) -> bytes:
         data = os.pread(file.descriptor, size, offset)
         while len(data) < size and (more := os.pread(file.descriptor, size - len(data), offset + len(data))):
             data += more
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror} at byte {offset}") from error
+    except (OSError, MemoryError) as error:
+        raise error_of(path, error, f"cannot be read at byte {offset}") from error
     if len(data) != size:
         raise StoreError(
             f"{path} ends at byte {offset + len(data)}, but bytes {offset} to {offset + size} were requested"
@@ -152,7 +195,7 @@ def _sums(file: _File, descriptor: int, begin: int, size: int) -> bytes:
     try:
         return os.pread(descriptor, size_bytes, at)
     except OSError as error:
-        raise StoreError(f"the {SUMS} file of {file.path} cannot be read ({error.strerror})") from error
+        raise error_of(f"the {SUMS} file of {file.path}", error) from error
 
 
 class _File:

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ..errors import StoreError
+from ..errors import MaskstreamError, StoreError
 from ..reach import stays_inside
 from .local import LocalStore
 from .publish import create, publishing, remove_leftovers, sync_folder
-from .regular import read_regular, stream_regular
+from .regular import error_of, read_regular, stream_regular
 from .sole_writer import joint_writer, sole_writer
 
 
@@ -137,5 +137,5 @@ class LocalOutput:
             parent.mkdir(exist_ok=True)
             sync_folder(self.folder)
 
-    def _unreadable(self, name: str, error: OSError) -> StoreError:
-        return StoreError(f"{self.folder / name} cannot be read ({error.strerror})")
+    def _unreadable(self, name: str, error: OSError) -> MaskstreamError:
+        return error_of(self.folder / name, error)

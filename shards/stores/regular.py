@@ -10,6 +10,8 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+from ..errors import MissingFileError, OutageError, StoreError
+
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -17,6 +19,26 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR)
+_OF_THE_NAME = (errno.EINVAL, errno.EXDEV, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)
+NEVER_OF_BYTES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors that no bytes can cause, whatever reads them."""
+_MORE_FILES = "; raise `ulimit -n`"
+
+
+def error_of(path: object, error: OSError | MemoryError, what: str = "cannot be read") -> StoreError | OutageError:
+    """The error that says why a file cannot be opened or read: MissingFileError if there is none, StoreError if its
+    name, kind or size forbids it. All else (no memory or descriptors left, a disk or network that fails) is an
+    OutageError, for nothing is known to be wrong with the bytes.
+    """
+    if isinstance(error, MemoryError):
+        return OutageError(f"{path} {what} now (out of memory)")
+    if error.errno in _NO_FILE:
+        return MissingFileError(f"{path} {what} ({error.strerror})")
+    if error.errno in _OF_THE_NAME:
+        return StoreError(f"{path} {what} ({error.strerror})")
+    more = _MORE_FILES if error.errno == errno.EMFILE else ""
+    return OutageError(f"{path} {what} now ({error.strerror or error}){more}")
 
 
 def open_regular(path: Path, within: Path | None = None) -> int:

@@ -280,7 +280,7 @@ def test_a_loader_that_reads_meanwhile_gets_no_wrong_bytes(tmp_path: Path) -> No
     whole = {i: before.store.read(*ranges[i]) for i in (0, 1, 2)}
     erase(split, ["key/person-0001", "key/person-0007"])
     assert before.store.read(*ranges[1]) == whole[1]
-    with pytest.raises(MissingFileError, match=r"toy-000002.tar cannot be opened: No such file"):
+    with pytest.raises(MissingFileError, match=r"toy-000002.tar cannot be opened .No such file"):
         before.store.read(*ranges[7])
     assert Manifest.load(split).store.read(*ranges[0]._replace(name="toy-000000.e2.tar")) == whole[0]
 

@@ -303,7 +303,7 @@ def test_only_regular_files_are_opened(name: str, kind: str, split: Path) -> Non
         with pytest.raises(ShardError, match=reason):
             inspect(split)
     if name in (SHARD, "toy-000001.sums"):
-        with pytest.raises(StoreError, match=f"{name} cannot be opened: {reason}"):
+        with pytest.raises(StoreError, match=f"{name} cannot be opened .{reason}"):
             Manifest.load(split).store.read(*member)
 
 

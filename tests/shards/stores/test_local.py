@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from maskstream.shards.errors import StoreError
+from maskstream.shards.errors import MissingFileError, OutageError, StoreError
 from maskstream.shards.stores.base import Range, Store
+from maskstream.shards.stores.block_sums import sums_of
 from maskstream.shards.stores.local import LocalStore
 
 OUTLIVES_ITS_MODULES = """
@@ -47,7 +50,7 @@ def test_names_are_paths_from_the_folder(tmp_path: Path) -> None:
     for other in (inside, pickle.loads(pickle.dumps(inside))):
         assert other.size("deep/a.tar") == len("split/deep/a.tar")
         for name in ("../outside.tar", str(tmp_path / "outside.tar"), "deep/../../outside.tar"):
-            with pytest.raises(StoreError, match=r"cannot be opened: leads out of .*split to .*/outside\.tar"):
+            with pytest.raises(StoreError, match=r"cannot be opened .leads out of .*split to .*/outside\.tar"):
                 other.size(name)
     assert store.read_many([Range("../outside.tar", 3, 4), Range("b.tar", 0, 5)]) == [b"side", b"split"]
     with pytest.raises(StoreError, match=r"c\.tar cannot be opened"):
@@ -65,3 +68,60 @@ def test_names_that_no_file_can_have_are_refused(tmp_path: Path) -> None:
     for name in ("a\0.tar", "\ud800.tar"):
         with pytest.raises(StoreError, match="no file can have this name"):
             LocalStore(tmp_path).size(name)
+
+
+FEW_FILES = """
+import os, resource, sys
+from maskstream.shards.errors import OutageError
+from maskstream.shards.stores.local import LocalStore
+
+def opened():
+    return len(os.listdir("/proc/self/fd")) - 1
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+before, stores = opened(), [LocalStore(sys.argv[1]) for _ in range(9)]
+for n in range(72):
+    for store in stores:
+        assert store.read(f"{n}.tar", 0, 9) == b"%09d" % n
+kept = opened() - before
+taken = [os.dup(0) for _ in range(256 - opened())]
+assert stores[0].read("0.tar", 0, 9) == b"000000000"  # the files that are kept are closed for it
+stores.clear()
+taken += [os.dup(0) for _ in range(256 - opened())]
+try:
+    LocalStore(sys.argv[1]).read("1.tar", 0, 9)
+except OutageError as error:
+    print(kept, error)
+"""
+
+
+def test_all_stores_of_a_process_keep_few_files_open(tmp_path: Path) -> None:
+    for n in range(72):
+        (tmp_path / f"{n}.tar").write_bytes(b"%09d" % n)
+        (tmp_path / f"{n}.sums").write_bytes(sums_of(memoryview(b"%09d" % n)))
+    words = [sys.executable, "-c", FEW_FILES, tmp_path]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.stderr == ""
+    assert ended.stdout == f"128 {tmp_path}/1.tar cannot be opened now (Too many open files); raise `ulimit -n`\n"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ETIMEDOUT, errno.EACCES])
+def test_what_no_bytes_can_cause_is_an_outage(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.bin").write_bytes(b"whole")
+    store = LocalStore(tmp_path)
+    assert store.read("a.bin", 0, 2) == b"wh"
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", fail)
+        with pytest.raises(OutageError, match=f"a.bin cannot be read at byte 1 now .{os.strerror(code)}"):
+            store.read("a.bin", 1, 2)
+        patched.setattr(os, "open", fail)
+        for read in (lambda: LocalStore(tmp_path).size("a.bin"), lambda: store.whole("a.bin", 9)):
+            with pytest.raises(OutageError, match=os.strerror(code)):
+                read()
+    assert store.read("a.bin", 1, 2) == b"ho"
+    with pytest.raises(MissingFileError):
+        store.size("b.bin")

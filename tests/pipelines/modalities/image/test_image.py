@@ -1,5 +1,9 @@
 """The image loader: crops, views, members of several formats, bad samples and illegal settings."""
 
+import errno
+import itertools
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from maskstream.pipelines.modalities.image.data import ImageData, image_loader
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.stream.sampler import Wanted
+from maskstream.shards.errors import OutageError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
@@ -119,6 +124,22 @@ def test_a_sample_with_two_images_is_a_bad_one_where_the_others_have_one(tmp_pat
     split = write(tmp_path / "split", [one, one, {**one, "webp": member(photo(64, 64, 1), "webp")}])
     assert set(batch_of(split, max_bad_fraction=1.0).key) == {"s0", "s1"}
     assert "the sample has several of them; name one with component=" in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.ENOMEM])
+def test_a_disk_that_fails_replaces_no_sample(split, code, monkeypatch, caplog):
+    loader = image_loader(split, batch_size=1, size=64, patch=8, shuffle=False, max_bad_fraction=1.0, device="cpu")
+    pread, reads = os.pread, itertools.count()
+
+    def failing(*where):
+        if next(reads) > 1:
+            raise OSError(code, os.strerror(code))
+        return pread(*where)
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(OutageError, match=os.strerror(code)):
+        list(loader)
+    assert "replaced" not in caplog.text
 
 
 def test_a_sample_without_the_component_is_replaced(split, caplog):
