@@ -29,7 +29,7 @@ RUN     := $(BIN)/maskstream
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo shards train preview gallery verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-fresh test-services attack docs lint typecheck format clean
+.PHONY: help setup setup-dev demo shards train preview gallery pictures verify inspect bench recipes bench-data gpu gpu-wheels test test-all test-python test-fresh test-services attack docs lint typecheck format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,8 +87,11 @@ train: $(VENV)/.done  ## RECIPE=videomae-small DATA=data/shards/k400/train [STEP
 preview: $(VENV)/.done  ## DATA=... [MASK=]: a page with samples of any modality and their masks
 	$(RUN) preview $(DATA)$(if $(MASK), --mask $(MASK)) --out preview.html
 
-gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real data, which `make docs` then has too
-	$(RUN) gallery --out runs/gallery.html --pictures runs/pictures
+gallery: $(VENV)/.done  ## runs/gallery.html: a picture of every mask on real data
+	$(RUN) gallery --out runs/gallery.html
+
+pictures: $(VENV)/.done $(VENV)/.extra-walks  ## docs/pictures/: all that README.md and docs/ show, the same bytes on any machine
+	$(RUN) gallery --out runs/gallery.html --pictures docs/pictures
 
 verify: $(VENV)/.done  ## DATA=...: check every byte of a set of shards
 	$(RUN) verify $(DATA)
@@ -127,7 +130,7 @@ test-python:  ## PYTHON=python3.13: the wheel in an empty environment of another
 	rm -rf $(OTHER) && python$(VERSION) -m venv $(OTHER)/venv
 	$(OTHER)/venv/bin/python -m pip wheel -q --no-deps -w $(OTHER)/dist .
 	$(OTHER)/venv/bin/python -m pip install -q $(OTHER)/dist/*.whl hypothesis pytest pillow soundfile
-	cp -r tests pyproject.toml README.md $(OTHER)/
+	cp -r tests pyproject.toml README.md docs $(OTHER)/
 	cd $(OTHER) && venv/bin/maskstream --version && venv/bin/python -m pytest -m "not slow and not services" $(QUICK:%=tests/%)
 
 SUITE ?= trixie

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -10,10 +11,18 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 
 import pytest
+import typer.main
 from torch import Tensor
+
+from maskstream.cli import app
+from maskstream.pages.gallery.doc_pictures import doc_pictures, shows
+from maskstream.pages.gallery.media import Media
+from maskstream.pages.gallery.page import gallery_sections
+from maskstream.preprocess.gallery.media import gallery_media
+from maskstream.train.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "pipelines.masks", "pipelines.flow", "pipelines.augment", "shards", "preprocess", "train")
@@ -63,6 +72,117 @@ def test_the_shapes_are_looked_for() -> None:
         """Takes frames (all of them)."""
 
     assert [SHAPE.search(doc) is None for f in (good, bad) for _, doc, _ in described(f, "f")] == [False, True]
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {path: path.read_text() for path in PAGES}
+PICTURES = ROOT / "docs/pictures"
+named_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def tool(name: str) -> ModuleType:
+    """A script of docs/site/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/site/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def without_code(text: str) -> str:
+    """A page without its blocks of code and code in lines."""
+    return re.sub(r"`[^`\n]+`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as code hosts and the site make them."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", head) for head in heads]
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in plain}
+
+
+@named_pages
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(TEXTS[page])):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        to = (page.parent / path).resolve() if path else page
+        assert to.exists(), f"{target} is not there"
+        if anchor:
+            assert anchor in anchors(TEXTS[to]), f"{target}: {to.name} has no such heading"
+
+
+@named_pages
+def test_pictures_of_pages_are_there_and_have_words(page: Path) -> None:
+    for tag in re.findall(r"<img [^>]*>", TEXTS[page]):
+        assert ' alt="' in tag, tag
+    for target in re.findall(r'(?:src|srcset)="([^"]+)"', TEXTS[page]):
+        assert (page.parent / target).exists(), f"{target} is not there; run `make pictures`"
+
+
+@named_pages
+def test_no_page_includes_what_a_code_host_does_not_expand(page: Path) -> None:
+    assert "--8<--" not in TEXTS[page]
+    assert "{%" not in without_code(TEXTS[page])
+
+
+def test_scripts_in_pages_are_the_files_that_they_name() -> None:
+    with_scripts = tool("snippets").with_scripts
+    for page, text in TEXTS.items():
+        assert with_scripts(text) == text, f"{page.name}: run `python docs/site/snippets.py`"
+    shown = {name for text in TEXTS.values() for name in re.findall(r"^<!-- (examples/\S+) -->$", text, re.MULTILINE)}
+    assert len(shown) > 15
+
+
+def test_pictures_are_small_and_each_is_shown() -> None:
+    files = sorted(PICTURES.iterdir())
+    assert max(path.stat().st_size for path in files) < 200_000
+    assert sum(path.stat().st_size for path in files) < 2_000_000
+    shown = {name for text in TEXTS.values() for name in re.findall(r"pictures/([\w.-]+)", text)}
+    assert {path.name for path in files} == shown
+
+
+def test_every_paper_has_a_page_that_is_made_of_what_the_code_says() -> None:
+    papers = tool("paper_pages")
+    folder = ROOT / "docs/papers"
+    assert {path.name for path in folder.iterdir()} == {paper.page for paper in papers.PAPERS} | {"README.md"}
+    for paper in papers.PAPERS:
+        text = (folder / paper.page).read_text()
+        assert papers.with_parts(text, paper) == text, f"{paper.page}: run `python docs/site/paper_pages.py`"
+    assert papers.index() in (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match="has not both marks"):
+        papers.with_parts("# A page\n", papers.PAPERS[0])
+    shown = {recipe for paper in papers.PAPERS for recipe in paper.recipes}
+    assert shown == set(RECIPES)
+
+
+def test_every_command_is_in_a_page() -> None:
+    text = "\n".join(TEXTS.values())
+    lacking = [
+        name for name in typer.main.get_group(app).commands if not re.search(rf"maskstream (?:\S+, )*{name}\b", text)
+    ]
+    assert not lacking, f"no page shows maskstream {', '.join(lacking)}"
+
+
+def test_every_page_is_in_the_list_of_pages() -> None:
+    listed = set(re.findall(r"\]\(([^)#]+)", TEXTS[ROOT / "docs/contents.md"]))
+    own = {str(path.relative_to(ROOT / "docs")) for path in PAGES if path.is_relative_to(ROOT / "docs")}
+    assert {name for name in own if not name.startswith("papers/")} - {"contents.md"} <= listed
+
+
+@pytest.mark.slow
+def test_the_pictures_are_what_the_command_makes(tmp_path: Path) -> None:
+    """The sample media come from the package index. Whatever the encoder writes, the files would stay as they are."""
+    found = gallery_media(tmp_path)
+    assert not found.missing
+    media = Media(**found.media)
+    made = doc_pictures(media, gallery_sections(media))
+    assert set(made) == {path.name for path in PICTURES.iterdir()}
+    differ = [name for name, picture in made.items() if not shows(PICTURES / name, picture)]
+    assert not differ, "run `make pictures`"
 
 
 @pytest.mark.slow

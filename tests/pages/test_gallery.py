@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from maskstream.cli import main
-from maskstream.pages.figures.card import Card, Drawing, Picture, Pictures, Section, Words
-from maskstream.pages.figures.pictures import data_uri
+from maskstream.pages.figures.card import Words
 from maskstream.pages.figures.strokes import dots, lines
 from maskstream.pages.gallery import Media, gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
+from maskstream.pages.gallery.doc_pictures import doc_pictures, masked, write_pictures
+from maskstream.pages.gallery.drawings import words_svg
 from maskstream.pages.gallery.image import SPIKES
+from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
 from maskstream.pages.gallery.panels import sheet, token_maps
 from maskstream.pages.gallery.project import box_edges, fitted, seen_from
 from maskstream.pages.gallery.scheme import Entry, facts_of
-from maskstream.pages.gallery.small import write_small
 from maskstream.pages.gallery.solids import edges_of, surface_points
 from maskstream.pages.gallery.words import cut, pieces_of
 from maskstream.pipelines import masks
@@ -107,18 +108,51 @@ def test_the_page_is_written(media, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["page.html"]
 
 
-def test_small_pictures_are_the_last_of_a_card_and_narrow(tmp_path):
-    wide, red = (np.full((40, 400, 3), colour, np.uint8) for colour in ((0, 0, 0), (255, 0, 0)))
-    pictures = Pictures(items=tuple(Picture(uri=data_uri(one), alt="") for one in (wide, red)), across=2)
-    drawing = Drawing(paths=(("visible", "M0 0h1v1h-1z"),), width=2, height=1, alt="")
-    figures = {"V-JEPA, twice": pictures, "mesh": drawing, "bert": Words(pieces=())}
-    section = Section(cards=tuple(Card(key=key, words="", figures=(one,)) for key, one in figures.items()))
-    write_small([section], tmp_path / "small")
-    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["mesh.svg", "v-jepa-twice.webp"]
-    image = cv2.imread(str(tmp_path / "small/v-jepa-twice.webp"))
-    assert image.shape == (13, 128, 3)
-    assert image[..., 2].min() > 200 > 60 > image[..., :2].max()
-    assert 'd="M0 0h1v1h-1z"' in (tmp_path / "small/mesh.svg").read_text()
+def test_the_docs_have_a_picture_of_every_scheme_and_modality(media, tmp_path):
+    walk = np.zeros((4, 12, 16, 3), np.uint8), np.full((4, 12, 16), 4000, np.uint16)
+    media = replace(media, corridor=walk)
+    made = doc_pictures(media, gallery_sections(media))
+    modalities = {"video", "audio", "audiovisual", "image", "image-text", "trajectory"}
+    assert set(made) == {
+        *(scheme.picture for scheme in masks.SCHEMES),
+        *(f"{name}.webp" for name in (*modalities, "motion-light", "motion-dark")),
+        "order.svg",
+        "life-of-a-clip.svg",
+        "target-spikes.webp",
+        "target-complex-ratio.webp",
+    }
+    assert write_pictures(made, tmp_path) == sorted(made)
+    assert write_pictures(made, tmp_path) == []
+    for path in tmp_path.iterdir():
+        head = path.read_bytes()[:12]
+        assert head[:4] == (b"<svg" if path.suffix == ".svg" else b"RIFF")
+        assert path.suffix == ".svg" or cv2.imread(str(path)) is not None
+
+
+def test_a_file_that_shows_the_same_stays_and_another_is_written(tmp_path):
+    made = np.random.default_rng(0).integers(0, 240, (20, 30, 3), dtype=np.uint8)
+    write_pictures({"a.webp": made, "a.svg": "<svg/>"}, tmp_path)
+    rounded, other = made + np.uint8(3), made.copy()
+    other[:2, :5] += 15
+    assert write_pictures({"a.webp": rounded, "a.svg": "<svg/>"}, tmp_path) == []
+    assert write_pictures({"a.webp": other, "a.svg": "<svg></svg>"}, tmp_path) == ["a.svg", "a.webp"]
+    assert (cv2.imread(str(tmp_path / "a.webp"))[..., ::-1] == other).all()
+
+
+def test_hidden_tokens_nearly_have_the_colour_of_the_page():
+    picture, hidden = np.full((8, 8, 3), 128, np.uint8), np.eye(2, dtype=bool)
+    light, dark = (masked(picture, hidden, 4, theme=theme) for theme in ("light", "dark"))
+    assert (light[:4, :4] > 220).all()
+    assert (dark[:4, :4] < 60).all()
+    assert (light[:4, 4:] == 128).all()
+
+
+def test_hidden_words_are_boxes_and_no_letters():
+    drawn = words_svg(Words(pieces=(("she", "", False), ("<b>", "gone", True), ("is", "random", True))))
+    assert ">she</text>" in drawn
+    assert "b&gt;" not in drawn
+    assert drawn.count("<rect") == 2
+    assert 'textLength="15.6"' in drawn
 
 
 def shown(*masks_of_a_card):

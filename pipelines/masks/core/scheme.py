@@ -22,6 +22,7 @@ which the gallery's curves and the table of laws are made.
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass, field, fields
 
 import numpy as np
@@ -91,6 +92,12 @@ class Scheme:
     def call(self) -> str:
         """How a user builds the mask, after `from maskstream.pipelines import masks`."""
         return call_of(self.mask)
+
+    @property
+    def picture(self) -> str:
+        """The file of its picture in docs/pictures/: an array of pixels, or a drawing of solids, bones or words."""
+        key = re.sub(r"[^a-z0-9]+", "-", (self.name or self.title).lower()).strip("-")
+        return f"mask-{key}.{'svg' if self.grid.axes[0] in ('x', 'node', 'frame', 'token') else 'webp'}"
 
     def make(self) -> Mask:
         """The mask. It is frozen, so one object serves all callers."""

@@ -23,7 +23,7 @@ def gallery(
     ),
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Also write a small picture of each scheme into this folder.", show_default=False),
+        typer.Option(help="Also write the pictures of the docs into this folder.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
 ) -> None:

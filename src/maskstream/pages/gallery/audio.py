@@ -14,7 +14,7 @@ from ...pipelines.modalities.audio.spectrogram import spectrogram_grid
 from ...shards.media.fbank import Fbank
 from ...train.models.complex_ratio import ComplexRatio
 from ..figures.card import Figure, Picture, Pictures, Section
-from ..figures.pictures import UInt8, data_uri, resize
+from ..figures.pictures import Bool, UInt8, data_uri, resize
 from .media import Media
 from .panels import masked_picture
 from .scheme import Drawn, Entry, Paint, Scene, scheme_card, schemes_on
@@ -49,14 +49,24 @@ def section(media: Media, seed: int) -> Section:
 
 def scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], Scene]:
     """The speech in the two orders of its tokens."""
+    grid = spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
+    turned = replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1])
+    paint = painter(bands_picture(speech))
+    return {one.axes: Scene(grid=one, paint=paint) for one in (grid, turned)}
+
+
+def bands_picture(speech: npt.NDArray[np.float32]) -> UInt8:
+    """The mel bands of the speech, padded: uint8 (128, 1024, 3), low frequencies below."""
     bands = Fbank()(torch.from_numpy(speech - speech.mean())).numpy()[:FRAMES]
     low, high = np.percentile(bands, (5, 99.5))
     padded = np.full((FRAMES, BINS), low)
     padded[: len(bands)] = bands
-    image = picture(padded.T, float(low), float(high))
-    grid = spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
-    upright = replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1])
-    return {one.axes: Scene(grid=one, paint=painter(image)) for one in (grid, upright)}
+    return picture(padded.T, float(low), float(high))
+
+
+def upright(hidden: Bool, grid: TokenGrid) -> Bool:
+    """Tokens in the order of `grid` as they lie on the picture: (freq, time), low frequencies below."""
+    return hidden[::-1] if grid.axes[0] == "freq" else hidden.T[::-1]
 
 
 def painter(image: UInt8) -> Paint:
@@ -67,7 +77,7 @@ def painter(image: UInt8) -> Paint:
         items = [] if len(drawn) > 1 else [Picture(uri=data_uri(tall), alt="the spectrogram")]
         for shot, mask in drawn:
             tokens = mask.masked[0].numpy().reshape(grid.shape)
-            plane = tokens[::-1] if grid.axes[0] == "freq" else tokens.T[::-1]
+            plane = upright(tokens, grid)
             caption = shot.caption and f"{shot.caption}: {int((~tokens).sum())} visible"
             items.append(
                 masked_picture(tall if len(drawn) == 1 else low, plane, alt="masked spectrogram", caption=caption)
@@ -79,6 +89,14 @@ def painter(image: UInt8) -> Paint:
 
 def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> tuple[Figure, ...]:
     """The mixture of both, the mask and what it gives, up to 4 kHz."""
+    items = tuple(
+        Picture(uri=data_uri(one), alt=name, caption=name) for name, one in mixed_pictures(speech, crowd).items()
+    )
+    return (Pictures(items=items, across=2),)
+
+
+def mixed_pictures(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, UInt8]:
+    """The pictures of `mixed` by what they show, uint8 (150, 300, 3) each."""
     n = 3 * RATE_HZ
     clean, noise = speech[:n], crowd[:n]
     noise = noise * np.sqrt(clean.var() / noise.var())
@@ -93,8 +111,4 @@ def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> tu
         ("mask times mixture", picture(enhanced, -50, 35)),
         ("the speech alone", picture(s_db, -50, 35)),
     )
-    items = tuple(
-        Picture(uri=data_uri(resize(p[len(p) // 2 :][None], 150, 300)[0]), alt=name, caption=name)
-        for name, p in pictures
-    )
-    return (Pictures(items=items, across=2),)
+    return {name: resize(p[len(p) // 2 :][None], 150, 300)[0] for name, p in pictures}

@@ -25,8 +25,6 @@ LEDE = (
     "The last frame of the clip, in the patches of each paper. Patches that enter as the mask token are hatched. "
     "The clip has no depth: the second picture of a stack is the optical flow."
 )
-PX = 16
-
 AXES = (("h", "w"), ("modality", "h", "w"))
 
 SPIKES = Entry(
@@ -44,31 +42,39 @@ def section(media: Media, seed: int) -> Section:
     """The section with its cards, or with the data that is missing."""
     if media.video is None:
         return Section(title=TITLE, words=LEDE, missing="picture")
-    frame = resize(media.video[-1:], 384, 384)[0]
-    scenes = Scenes(frame=frame, box=media.box, stack=stack(resize(media.video, 224, 224)))
+    scenes = Scenes.of_clip(media.video, media.box)
     cards = [scheme_card(s, scenes.of(s), seed) for s in schemes_on(*AXES)]
-    return Section(title=TITLE, words=LEDE, cards=(*cards, SPIKES.card(spiked(frame, seed))))
+    return Section(title=TITLE, words=LEDE, cards=(*cards, SPIKES.card(spiked(scenes.frame, seed))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scenes:
-    """The last frame uint8 (384, 384, 3), a box in it, and the frame as a stack with its flow."""
+    """The last frame uint8 (384, 384, 3), a box in it, and an earlier frame with the flow to it, uint8 (2, S, S, 3)."""
 
     frame: UInt8
     box: tuple[float, float, float, float]
-    stack: Scene
+    stack: UInt8
+
+    @classmethod
+    def of_clip(cls, clip: UInt8, box: tuple[float, float, float, float]) -> Scenes:
+        """Those of a clip (T, S, S, 3)."""
+        return cls(frame=resize(clip[-1:], 384, 384)[0], box=box, stack=stack(resize(clip, 224, 224)))
+
+    def views(self, scheme: Scheme) -> tuple[UInt8, ...]:
+        """The pictures that a scheme masks: of its views, or of its stack."""
+        if "modality" in scheme.grid.axes:
+            return tuple(self.stack)
+        if "box" in scheme.mask.needs:
+            x0, y0, x1, y1 = (round(384 * share) for share in self.box)
+            return (np.asarray(cv2.rectangle(self.frame.copy(), (x0, y0), (x1, y1), (255, 160, 60), 2), np.uint8),)
+        return (self.frame, self.frame[20:210, 180:370]) if scheme.scene == "crops" else (self.frame,)
 
     def of(self, scheme: Scheme) -> Scene:
         """The scene of a scheme, on its own grid."""
-        if "modality" in scheme.grid.axes:
-            return self.stack
-        if "box" in scheme.mask.needs:
-            x0, y0, x1, y1 = (round(384 * share) for share in self.box)
-            boxed = cv2.rectangle(self.frame.copy(), (x0, y0), (x1, y1), (255, 160, 60), 2)
-            paint = painter(np.asarray(boxed, dtype=np.uint8))
-            return Scene(grid=scheme.grid, paint=paint, cues=(Cues(box=np.array(self.box)),))
-        views = (self.frame, self.frame[20:210, 180:370]) if scheme.scene == "crops" else (self.frame,)
-        return Scene(grid=scheme.grid, paint=painter(*views))
+        views = self.views(scheme)
+        paint = stack_painter(views) if "modality" in scheme.grid.axes else painter(*views)
+        cues = (Cues(box=np.array(self.box)),) if "box" in scheme.mask.needs else (Cues(),)
+        return Scene(grid=scheme.grid, paint=paint, cues=cues)
 
 
 def painter(*views: UInt8) -> Paint:
@@ -88,11 +94,15 @@ def painter(*views: UInt8) -> Paint:
     return paint
 
 
-def stack(clip: UInt8) -> Scene:
-    """The last frame and the flow that led to it, as a stack of two modalities."""
+def stack(clip: UInt8) -> UInt8:
+    """A frame and the flow that led to it, uint8 (2, 224, 224, 3), as a stack of two modalities."""
     flow = dis_flow(clip[-5:-3])
     scale = flow_scale(flow.vectors, flow.valid)
-    pictures = (clip[-4], flow_picture(flow.vectors[0], flow.valid[0], scale, (224, 224)))
+    return np.stack([clip[-4], flow_picture(flow.vectors[0], flow.valid[0], scale, (224, 224))])
+
+
+def stack_painter(pictures: Sequence[UInt8]) -> Paint:
+    """Paints the mask of each picture of a stack on it."""
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         planes = drawn[0][1].masked[0].numpy().reshape(grid.shape)
@@ -100,16 +110,20 @@ def stack(clip: UInt8) -> Scene:
         items = tuple(masked_picture(p, h, alt=n, caption=n) for p, h, n in zip(pictures, planes, names, strict=True))
         return (Pictures(items=items, across=2),)
 
-    return Scene(grid=TokenGrid(axes=("modality", "h", "w"), shape=(2, 14, 14), patch=(1, PX, PX)), paint=paint)
+    return paint
+
+
+def dropped(frame: UInt8, seed: int) -> tuple[UInt8, UInt8]:
+    """A picture of 56 x 56 pixels, and what `Spikes` leaves of it."""
+    spikes = Spikes(ratio=0.75)
+    seeds = spikes.seeds([Draw(rng=np.random.default_rng(seed))])
+    small = torch.from_numpy(resize(frame[None], 56, 56)[0])
+    return small.numpy(), (small * spikes.keep(seeds, (56, 56))[0][:, :, None]).numpy()
 
 
 def spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
     """A small picture before and after `Spikes` drops elements."""
-    spikes = Spikes(ratio=0.75)
-    seeds = spikes.seeds([Draw(rng=np.random.default_rng(seed))])
-    small = torch.from_numpy(resize(frame[None], 56, 56)[0])
-    kept = (small * spikes.keep(seeds, (56, 56))[0][:, :, None]).numpy()
-    shown, whole = (picture.repeat(4, axis=0).repeat(4, axis=1) for picture in (kept, small.numpy()))
+    whole, shown = (picture.repeat(4, axis=0).repeat(4, axis=1) for picture in dropped(frame, seed))
     items = (
         Picture(uri=data_uri(whole, lossless=True), alt="all elements", caption="all elements"),
         Picture(uri=data_uri(shown, lossless=True), alt="after dropping", caption="three quarters dropped"),

@@ -12,6 +12,7 @@ from ...pipelines.modalities.video.clip import VideoClip
 from ...pipelines.modalities.video.loader import video_loader
 
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+Corridor = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]
 
 BOX = (0.2, 0.04, 0.87, 0.9)
 """Where the animal is in the last frame of the default clip: x0, y0, x1, y1 as shares of the picture."""
@@ -23,7 +24,7 @@ class Media:
 
     video: uint8 (T, S, S, 3), T even. box: where an object lies in its last frame. speech, crowd: mono float32 (n,) at
     16 kHz. animal, plane: vertices float32 (V, 3) and faces int32 (F, 3). walk: float32 (T, 17, 3), z upwards. text: a
-    page of English.
+    page of English. corridor: frames of a walk, colours uint8 (T, H, W, 3) and depth uint16 (T, H, W) in millimetres.
     """
 
     video: npt.NDArray[np.uint8] | None = None
@@ -34,6 +35,7 @@ class Media:
     plane: Mesh | None = None
     walk: npt.NDArray[np.float32] | None = None
     text: str | None = None
+    corridor: Corridor | None = None
 
 
 def first_clip(location: str | Path, seed: int = 0) -> npt.NDArray[np.uint8]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..figures.card import Section
 from ..page import page, write_page
 from . import audio, image, laws, pairs, pose, solids, text, video
+from .doc_pictures import doc_pictures, write_pictures
 from .media import Media
-from .small import write_small
 
 KINDS = (video, image, audio, solids, pose, text, pairs, laws)
 MISSING = "These media could not be downloaded. Run the command again with a network connection."
@@ -55,8 +55,8 @@ def gallery(
     seed: int = 0,
     pictures: Path | None = None,
 ) -> Path:
-    """Writes `gallery_page` to `out`, and into the folder `pictures` a small picture of each scheme; returns `out`."""
+    """Writes `gallery_page` to `out`, and into the folder `pictures` the pictures of the docs; returns `out`."""
     sections = gallery_sections(media, seed)
     if pictures is not None:
-        write_small(sections, pictures)
+        write_pictures(doc_pictures(media, sections, seed), pictures)
     return write_page(_page(sections, missing), Path(out))

@@ -6,7 +6,7 @@ from ...pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
 from ...pipelines.masks.core.scheme import call_of, square
 from ...pipelines.stream.place import Place
 from ..figures.card import Figure, Pictures, Section
-from ..figures.pictures import UInt8, resize
+from ..figures.pictures import Bool, UInt8, resize
 from .media import Media
 from .panels import masked_picture
 from .scheme import Entry
@@ -35,10 +35,16 @@ def section(media: Media, seed: int) -> Section:
 
 def pair(frame: UInt8, pieces: Pieces, seed: int) -> tuple[Figure, ...]:
     """Both parts of one sample, masked."""
+    image, text = masks_of(pieces, seed)
+    title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
+    picture = masked_picture(frame, image, alt="picture")
+    return Pictures(items=(picture,), across=2, title=title), words(pieces, text)
+
+
+def masks_of(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
+    """What is hidden of the picture (18, 18) and of the text (N,)."""
     grid, cues = square(18), {"image": Cues(), "text": pieces.cues}
     draws = {part: [Draw.of(seed, 0, "gallery", 0, Place(), cues[part], part=part)] for part in PAIR.parts}
     masks = PAIR.draw({"image": grid, "text": pieces.grid}, draws)
     image, text = (masks[part].masked[0].numpy() for part in ("image", "text"))
-    title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
-    picture = masked_picture(frame, image.reshape(grid.shape), alt="picture")
-    return Pictures(items=(picture,), across=2, title=title), words(pieces, text)
+    return image.reshape(grid.shape), text

@@ -74,8 +74,13 @@ def schemes_on(*axes: tuple[str, ...]) -> list[Scheme]:
 
 def scheme_card(scheme: Scheme, scene: Scene, seed: int) -> Card:
     """The card of a scheme, with the masks that a loader with this seed draws."""
-    drawn = [(shot, shoot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
+    drawn = drawn_shots(scheme, scene, seed)
     return Entry.of(scheme).card(scene.paint(drawn, scene.grid), facts_of([mask for _, mask in drawn]))
+
+
+def drawn_shots(scheme: Scheme, scene: Scene, seed: int) -> list[Drawn]:
+    """Each shot of a scheme with its mask."""
+    return [(shot, shoot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
 
 
 def shoot(mask: Mask, shot: Shot, scene: Scene, seed: int) -> MaskBatch:

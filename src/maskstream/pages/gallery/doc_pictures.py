@@ -1,0 +1,232 @@
+"""The pictures of README.md and docs/: a clip with its flow and its mask, one of each scheme, one of each modality.
+
+Rasters are lossless WebP, drawings SVG. `write_pictures` leaves a file as it is if it shows the same, so the bytes stay
+the same on a machine whose WebP encoder, or whose last bits of a float, are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ...pipelines.flow import dis_flow
+from ...pipelines.flow.picture import flow_scale, flow_to_image
+from ...pipelines.masks import SCHEMES, Tube
+from ...pipelines.masks.core.scheme import Shot
+from ..figures.card import Section
+from ..figures.flow_colours import hatch
+from ..figures.pictures import LUMA, Bool, UInt8, resize
+from . import audio, image, pairs, video
+from .drawings import life_svg, of_card, order_svg
+from .media import Corridor, Media
+from .panels import pixels
+from .scheme import Drawn, Scene, drawn_shots, schemes_on, shoot
+from .text import LENGTH
+from .words import pieces_of
+
+Found = dict[str, UInt8 | str]
+"""Pictures by file name."""
+GAP_PX = 4
+MOVING_SEED = 283
+"""Draws a motion-guided mask of which much lies on what moves in the sample clip."""
+THEMES = ("light", "dark")
+_MOST_SHOTS = 3
+_STEP = 4
+"""Colours are multiples of so many levels."""
+_LEVELS, _SHARE = 4, 0.002
+"""Two rasters show the same if no larger share of their pixels differs by more levels."""
+_FAR_MM = 8000
+_NAMED = {scheme.name: scheme for scheme in SCHEMES}
+
+
+def doc_pictures(media: Media, sections: Iterable[Section], seed: int = 0) -> Found:
+    """All pictures by file name: uint8 (H, W, 3), (H, W, 4) where gaps are transparent, or SVG.
+
+    sections: those of the gallery, whose drawings and texts are shown. What needs media that are missing is left out.
+    """
+    cards = {card.key: card for section in sections for card in section.cards}
+    drawn = {one.picture: of_card(cards[one.name or one.title]) for one in SCHEMES if (one.name or one.title) in cards}
+    found = Found({name: made for name, made in drawn.items() if made is not None})
+    found |= {"order.svg": order_svg(seed), "life-of-a-clip.svg": life_svg()}
+    if media.video is not None:
+        found |= _of_clip(media.video, seed) | _of_pictures(media, seed)
+    if media.speech is not None:
+        found |= _of_sound(media.speech, media.video, seed)
+    if media.corridor is not None:
+        found["trajectory.webp"] = _of_walk(media.corridor, seed)
+    if media.speech is not None and media.crowd is not None:
+        one, ratio, product, clean = audio.mixed_pictures(media.speech, media.crowd).values()
+        found["target-complex-ratio.webp"] = below([beside([one, ratio]), beside([product, clean])])
+    return Found({name: made if isinstance(made, str) else in_steps(made) for name, made in found.items()})
+
+
+def in_steps(picture: UInt8) -> UInt8:
+    """The picture with fewer levels of each colour, which costs two thirds of the bytes and is hardly seen."""
+    levels = np.rint(picture.astype(np.float32) / _STEP) * _STEP
+    return levels.clip(0, 255).astype(np.uint8)
+
+
+def write_pictures(pictures: Mapping[str, UInt8 | str], folder: Path) -> list[str]:
+    """Writes the pictures that `folder` does not show already; returns the names of the files written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = [name for name, made in sorted(pictures.items()) if not shows(folder / name, made)]
+    for name in fresh:
+        made = pictures[name]
+        (folder / name).write_bytes(made.encode() if isinstance(made, str) else _webp(made))
+    return fresh
+
+
+def shows(path: Path, made: UInt8 | str) -> bool:
+    """Whether the file is there and shows the picture: the same SVG, or the same pixels but for rounding."""
+    if not path.exists():
+        return False
+    if isinstance(made, str):
+        return path.read_text(encoding="utf-8") == made
+    there = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if there is None or there.shape != made.shape:
+        return False
+    return bool(
+        (np.abs(_seen(np.asarray(there, np.uint8)) - _seen(_turned(made))).max(axis=2) > _LEVELS).mean() <= _SHARE
+    )
+
+
+def _seen(picture: UInt8) -> npt.NDArray[np.int16]:
+    """The picture without colours where it is transparent, which files do not keep."""
+    return np.where((picture[..., 3:] == 0).any(axis=2, keepdims=True), 0, picture).astype(np.int16)
+
+
+def masked(picture: UInt8, hidden: Bool, cell: int, *, theme: str = "dark", token: Bool | None = None) -> UInt8:
+    """`picture` with `cell` pixels a token; `hidden` tokens (rows, columns) nearly have the colour of the page.
+
+    Those of `token` enter as the mask token and are hatched.
+    """
+    rows, columns = hidden.shape
+    shown = resize(picture[None], rows * cell, columns * cell)[0]
+    grey = (shown @ LUMA)[..., None]
+    gone = 20 + 0.2 * grey if theme == "dark" else 255 - 0.15 * (255 - grey)
+    out = np.where(pixels(hidden, (cell, cell))[..., None], gone, shown)
+    if token is not None:
+        out = np.where(pixels(token, (cell, cell))[..., None], hatch(out.shape[:2])[..., None], out)
+    return np.asarray(out.clip(0, 255), dtype=np.uint8)
+
+
+def beside(pictures: Sequence[UInt8]) -> UInt8:
+    """The pictures side by side on one middle line, with transparent gaps."""
+    return _joined([one.swapaxes(0, 1) for one in pictures]).swapaxes(0, 1)
+
+
+def below(pictures: Sequence[UInt8]) -> UInt8:
+    """The pictures one below the other, with transparent gaps."""
+    return _joined(pictures)
+
+
+def _joined(pictures: Sequence[UInt8]) -> UInt8:
+    if len(pictures) == 1:
+        return pictures[0]
+    width = max(one.shape[1] for one in pictures)
+    parts: list[UInt8] = []
+    for one in pictures:
+        solid = one if one.shape[2] == 4 else np.dstack([one, np.full(one.shape[:2], 255, np.uint8)])
+        left = (width - one.shape[1]) // 2
+        parts += [np.zeros((GAP_PX, width, 4), np.uint8)] if parts else []
+        parts.append(np.pad(solid, ((0, 0), (left, width - one.shape[1] - left), (0, 0))))
+    return np.concatenate(parts)
+
+
+def _turned(picture: UInt8) -> UInt8:
+    """Blue before red, as OpenCV has them."""
+    way = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), way), dtype=np.uint8)
+
+
+def _webp(picture: UInt8) -> bytes:
+    _, data = cv2.imencode(".webp", _turned(picture), [cv2.IMWRITE_WEBP_QUALITY, 101])
+    return bytes(data.tobytes())
+
+
+def _strip(frames: UInt8, hidden: Bool, cell: int, theme: str = "dark") -> UInt8:
+    return beside([masked(frame, plane, cell, theme=theme) for frame, plane in zip(frames, hidden, strict=True)])
+
+
+def _planes(drawn: Drawn, scene: Scene) -> Bool:
+    return np.asarray(drawn[1].masked[0].numpy().reshape(scene.grid.shape))
+
+
+def _of_clip(clip: UInt8, seed: int) -> Found:
+    """The clip, its flow and its motion-guided mask over time for both themes; and its schemes."""
+    scene, frames = video.scene_of(clip), resize(clip, video.SIDE_PX, video.SIDE_PX)
+    shown, found = frames[::2], Found()
+    for scheme in schemes_on(*video.AXES):
+        strips = [_strip(shown, _planes(one, scene), 4) for one in drawn_shots(scheme, scene, seed)]
+        found[scheme.picture] = below(strips)
+    guided = shoot(_NAMED["motion-guided"].mask, Shot(), scene, MOVING_SEED).masked[0].numpy().reshape(scene.grid.shape)
+    flow = dis_flow(frames)
+    steps = flow.vectors[np.maximum(2 * np.arange(len(shown)) - 1, 0)]
+    coloured = flow_to_image(steps, scale_px=flow_scale(flow.vectors, flow.valid))
+    for theme in THEMES:
+        colours = coloured if theme == "light" else coloured - coloured.min(axis=3, keepdims=True)
+        rows = (resize(shown, 112, 112), resize(colours, 112, 112))
+        found[f"motion-{theme}.webp"] = below([*(beside(list(row)) for row in rows), _strip(shown, guided, 8, theme)])
+    found["video.webp"] = _strip(shown[::2], guided[::2], 5)
+    return found
+
+
+def _of_pictures(media: Media, seed: int) -> Found:
+    """The schemes of images, an image, and an image beside a text."""
+    assert media.video is not None
+    scenes, found = image.Scenes.of_clip(media.video, media.box), Found()
+    for scheme in schemes_on(*image.AXES):
+        scene, views, shots = scenes.of(scheme), scenes.views(scheme), []
+        for shot, mask in drawn_shots(scheme, scene, seed)[:_MOST_SHOTS]:
+            planes = mask.masked[0].numpy().reshape(-1, *scene.grid.shape[-2:])
+            token = None if mask.mask_token is None else mask.mask_token[0].numpy().reshape(planes.shape)[0]
+            shots += [
+                masked(views[(shot.view + i) % len(views)], plane, 112 // len(plane), token=token)
+                for i, plane in enumerate(planes)
+            ]
+        found[scheme.picture] = beside(shots)
+    spikes = [one.repeat(3, axis=0).repeat(3, axis=1) for one in image.dropped(scenes.frame, seed)]
+    found["target-spikes.webp"] = beside(spikes)
+    whole, grid = media.video[-1:], _NAMED["mae"].grid
+    hidden = shoot(_NAMED["mae"].mask, Shot(), scenes.of(_NAMED["mae"]), seed).masked[0].numpy().reshape(grid.shape)
+    found["image.webp"] = beside([resize(whole, 70, 70)[0], masked(whole[0], hidden, 5)])
+    if media.text is not None:
+        hidden, _ = pairs.masks_of(pieces_of(media.text, LENGTH), seed)
+        found["image-text.webp"] = masked(whole[0], hidden, 4)
+    return found
+
+
+def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8 | None, seed: int) -> Found:
+    """The schemes of sounds, a sound, and a clip with its sound."""
+    scenes, shown = audio.scenes_by_axes(speech), audio.bands_picture(speech)
+    found = Found()
+    for scheme in schemes_on(*audio.AXES):
+        scene = scenes[scheme.grid.axes]
+        shots = [
+            masked(shown, audio.upright(_planes(one, scene), scene.grid), 8)
+            for one in drawn_shots(scheme, scene, seed)[:_MOST_SHOTS]
+        ]
+        found[scheme.picture] = below(shots)
+    sound = _NAMED["audio-mae"]
+    scene = scenes[sound.grid.axes]
+    hidden = audio.upright(_planes((Shot(), shoot(sound.mask, Shot(), scene, seed)), scene), scene.grid)
+    found["audio.webp"] = masked(shown, hidden, 4)
+    if clip is not None:
+        frames = video.scene_of(clip)
+        tube = shoot(Tube(ratio=0.9), Shot(), frames, seed).masked[0].numpy().reshape(frames.grid.shape)
+        found["audiovisual.webp"] = below([_strip(clip[::4], tube[::2], 4), masked(shown, hidden, 4)])
+    return found
+
+
+def _of_walk(walk: Corridor, seed: int) -> UInt8:
+    """Colours and depth of a walk, the same places hidden in both."""
+    colours, depth = walk
+    near = np.rint(255 * (1 - np.minimum(depth, _FAR_MM) / _FAR_MM)).astype(np.uint8)
+    scene = Scene(grid=_NAMED["rgb-depth"].grid, paint=lambda drawn, grid: ())
+    hidden = shoot(_NAMED["rgb-depth"].mask, Shot(), scene, seed).masked[0].numpy().reshape(scene.grid.shape)
+    rows = (colours, near[..., None].repeat(3, axis=3))
+    return below([beside([masked(one, plane, 4) for one in row]) for row, plane in zip(rows, hidden, strict=True)])
