@@ -12,17 +12,18 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
 import xxhash
 
-from ..shards.errors import OutageError, StoreError
+from ..shards.errors import DatasetError, OutageError, StoreError
 from ..shards.format.index_cache import CACHE, cache_folder
 from ..shards.stores.publish import publishing
 from .archive import Archive, Member, pieces
+from .file_state import read_state
 from .parquet_rows import SUFFIX, ParquetRows
 from .scratch import Scratch
 
@@ -32,13 +33,28 @@ _OPEN = 8
 """How many archives stay open."""
 
 
-def members_of(path: Path) -> dict[str, Member]:
-    """The members of an archive by name (see `Archive.members`).
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The members of an archive by name, the index of its gzip if it has one, and its damage; "" if it is whole."""
 
-    Raises DatasetError for an archive that is damaged, or refused; OutageError if it cannot be read, or the cache
-    folder cannot be written.
+    members: dict[str, Member]
+    index: Path | None
+    damage: str
+
+
+def members_of(path: Path, *, damaged: bool = False) -> dict[str, Member]:
+    """The members of an archive by name (see `Archive.contents`).
+
+    damaged: whether it may be damaged; then what can be read of it is there. Raises DatasetError for an archive that is
+    damaged, or refused; OutageError if it cannot be read, or the cache folder cannot be written.
     """
-    return _listed(path)[0]
+    found = listed_archive(path)
+    if found.damage and not damaged:
+        raise DatasetError(
+            f"{path} is damaged, or no archive ({found.damage}); get it again, or take what can be read with "
+            '--damage keep (damage="keep")'
+        )
+    return found.members
 
 
 class OpenArchives:
@@ -99,9 +115,9 @@ class OpenArchives:
             known[1].close()
             known = None
         if known is None:
-            members, index = _listed(path)
+            found = listed_archive(path)
             with _reading(path):
-                known = (key, Archive(path, index), members)
+                known = (key, Archive(path, found.index), found.members)
         self._open[path] = known
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)[1][1].close()
@@ -117,11 +133,11 @@ class OpenArchives:
             self._open.popitem()[1][1].close()
 
 
-def _listed(path: Path) -> tuple[dict[str, Member], Path | None]:
-    """The members of an archive, and the index of its gzip if it has one."""
+def listed_archive(path: Path) -> Listed:
+    """What is in an archive, also in a damaged one. Raises the errors of `members_of` but for damage."""
     if path.name.lower().endswith(".zip"):
         with _reading(path), _opened(path) as archive:
-            return archive.members(), None
+            return Listed(archive.contents().members, None, "")
     with _reading(path):
         base = cache_folder() / "archives" / _key(path)
     index, members = base.with_suffix(".gzindex"), base.with_suffix(".json")
@@ -132,16 +148,21 @@ def _listed(path: Path) -> tuple[dict[str, Member], Path | None]:
             return known
         log.info("%s is listed, which is done once", path)
         with _reading(path), _opened(path) as archive:
-            found = archive.members()
+            found = archive.contents()
             if archive.is_gzip:
                 archive.write_index(index)
-        facts = {"gzip": archive.is_gzip, "members": [astuple(member) for member in found.values()]}
+        digest = read_state(index).xxh3_64 if archive.is_gzip else ""
+        facts = {
+            "gzip": digest,
+            "damage": found.damage,
+            "members": [astuple(member) for member in found.members.values()],
+        }
         with publishing(members) as stream:
             stream.write(json.dumps(facts).encode())
-    return found, index if archive.is_gzip else None
+    return Listed(found.members, index if archive.is_gzip else None, found.damage)
 
 
-def _known(members: Path, index: Path) -> tuple[dict[str, Member], Path | None] | None:
+def _known(members: Path, index: Path) -> Listed | None:
     """What the cache folder has; None if that is not whole."""
     try:
         return _remembered(members, index)
@@ -150,12 +171,13 @@ def _known(members: Path, index: Path) -> tuple[dict[str, Member], Path | None] 
 
 
 @lru_cache(maxsize=1024)
-def _remembered(members: Path, index: Path) -> tuple[dict[str, Member], Path | None]:
+def _remembered(members: Path, index: Path) -> Listed:
     facts = json.loads(members.read_bytes())
     found = {name: Member(name, *rest) for name, *rest in facts["members"]}
-    if facts["gzip"]:
-        index.stat()
-    return found, index if facts["gzip"] else None
+    damage, digest = facts["damage"], facts["gzip"]
+    if digest and read_state(index).xxh3_64 != digest:
+        raise ValueError(f"{index} is damaged")
+    return Listed(found, index if digest else None, damage)
 
 
 def _key(path: Path) -> str:

@@ -61,7 +61,7 @@ class ArchivedFiles:
         archive, name = found
         if archive.suffix == SUFFIX:
             return self._is_same_row(path, archive.stat().st_mtime_ns, state)
-        if (member := members_of(archive).get(name)) is None:
+        if (member := members_of(archive, damaged=True).get(name)) is None:
             return False
         with closing(OpenArchives()) as archives:
             try:

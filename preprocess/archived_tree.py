@@ -6,22 +6,28 @@ are copied out. Links lead to the files beside the archives. So datasets list th
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from ..shards.errors import DatasetError, OutageError
+from ..shards.format.sample import Reject
 from .archive import ENDINGS, Member, is_archive, pieces
-from .archive_list import OpenArchives, members_of
+from .archive_list import OpenArchives, listed_archive, members_of
 from .archived_files import archive_and_name, member_path
 from .datasets import Dataset
 from .file_state import set_age
 from .parquet_rows import SUFFIX
+from .reject_limit import ARCHIVE
 from .source import Source
+
+log = logging.getLogger(__name__)
 
 _MAX_LIST_BYTES = 1 << 30
 _THREADS = 8
@@ -69,21 +75,27 @@ def _unlisted(error: OSError) -> NoReturn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivedTree:
-    """A temporary folder that looks like `root` with its archives unpacked. `addresses`: the path of each member."""
+    """A temporary folder that looks like `root` with its archives unpacked. `addresses`: the path of each member.
+    `damage`: what is damaged, by the archive's path from the root.
+    """
 
     root: Path
     folder: Path
     addresses: Mapping[Path, Path]
+    damage: Mapping[str, str]
 
     @classmethod
-    def make(cls, root: Path, archives: Sequence[Path], folder: Path, lists: frozenset[str]) -> ArchivedTree:
+    def make(
+        cls, root: Path, archives: Sequence[Path], folder: Path, lists: frozenset[str], *, damaged: bool = False
+    ) -> ArchivedTree:
         """Make it in an empty folder; files with the suffixes `lists` are copied out of the archives.
 
         A file that is unpacked too is taken as it is, and of several archives the first one counts. Raises DatasetError
-        if they do not agree in its size.
+        if they do not agree in its size, and for archives that are damaged, unless they may be `damaged`.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
-            members = list(pool.map(members_of, archives))
+            members = list(pool.map(partial(members_of, damaged=damaged), archives))
+        damage = {archive.relative_to(root).as_posix(): listed_archive(archive).damage for archive in archives}
         places = [archive.parent.relative_to(root) for archive in archives]
         merged = {Path(), *places, *(parent for place in places for parent in place.parents)}
         for place, held in zip(places, members, strict=True):
@@ -97,13 +109,20 @@ class ArchivedTree:
                     if _is_new(path, member, addresses, archive):
                         addresses[path] = member_path(archive.absolute(), name)
                         _stand_in(path, member, archive, opened if path.suffix.lower() in lists else None)
-        return cls(root=root, folder=folder, addresses=addresses)
+        found = {name: what for name, what in damage.items() if what}
+        for name, what in found.items():
+            log.warning("%s is damaged (%s); it is read as far as it can be", root / name, what)
+        return cls(root=root, folder=folder, addresses=addresses, damage=found)
 
     def dataset(self, found: Dataset) -> Dataset:
-        """A dataset that was found in the tree, with the paths that its files really have."""
+        """A dataset that was found in the tree, with the paths that its files really have. Each of its splits has a
+        reject for each archive that is damaged, for any could have had what is lost.
+        """
         splits = {split: [self._source(source) for source in sources] for split, sources in found.splits.items()}
         told = found.at(str(self.root), instead_of=self.folder)
-        return replace(told, splits=splits, doubt=told.doubt or _unpacked_too(splits))
+        lost = [Reject(source=name, stage=ARCHIVE, reason=f"is damaged ({what})") for name, what in self.damage.items()]
+        missing = {split: [*found.missing.get(split, []), *lost] for split in splits} if lost else found.missing
+        return replace(told, splits=splits, missing=missing, doubt=told.doubt or _unpacked_too(splits))
 
     def _source(self, source: Source) -> Source:
         return replace(source, path=self._real(source.path), parts=tuple(map(self._real, source.parts)))
@@ -122,7 +141,7 @@ def _unpacked_too(splits: Mapping[str, list[Source]]) -> str:
         if (found := archive_and_name(path)) is None:
             plain.append(path)
         else:
-            packed[path.name, members_of(found[0])[found[1]].size_bytes] = path
+            packed[path.name, members_of(found[0], damaged=True)[found[1]].size_bytes] = path
     for path in plain if packed else ():
         if path.is_file() and (other := packed.get((path.name, path.stat().st_size))) is not None:
             return f"{path} is unpacked, and in {other} too; move the archives away, or what was unpacked"

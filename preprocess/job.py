@@ -25,7 +25,7 @@ from ..shards.format.sample import DatasetInfo
 from ..shards.named import named
 from ..shards.stores.output import Location, output_at, within
 from .datasets import DATASETS, Dataset
-from .encode.encoder import Encoder, attached_to, in_profile, prepared, with_settings
+from .encode.encoder import KEEP, Encoder, attached_to, damage_settings, in_profile, prepared, with_settings
 from .encode.video.profile import VideoProfile
 from .executors.base import Executor
 from .executors.local import executor_of
@@ -86,6 +86,7 @@ def make_shards(
     splits: Sequence[str] = (),
     as_is: bool = False,
     outside_root: bool = False,
+    damage: str | None = None,
     progress: Progress | None = None,
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`. Both are paths, or the
@@ -127,6 +128,10 @@ def make_shards(
     A list or a link that leads to files outside of `root` is an error, unless `outside_root` says that it may. An
     absolute path below `root` is none.
 
+    `damage` says what to do with what is damaged or cut off: "reject", "trim" or "keep" a video, as the field `damage`
+    of its encoder says; with "keep", archives too are read as far as they can be, with a reject that names each.
+    Without it, one that is damaged is an error.
+
     Every process must have the job's libraries (`libraries.py`); one with others raises ResumeError and writes nothing.
 
     Raises ValueError for wrong arguments, DatasetError also if the raw data do not have the published layout, BusyError
@@ -151,9 +156,13 @@ def make_shards(
     start_s = time.monotonic()
     progress = progress or Progress()
     with ExitStack() as stack, _memory_is_no_bug():
-        tree = stack.enter_context(raw_tree(root, outside_root=outside_root))
+        tree = stack.enter_context(raw_tree(root, outside_root=outside_root, damaged=damage == KEEP))
         raw = listed(sources_of, tree, splits=splits, as_is=as_is)
-        encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
+        words = [*settings, *damage_settings(raw.encoder, damage)]
+        encoder = prepared(
+            with_settings(in_profile(raw.encoder, profile), words),
+            raw.splits,
+        )
         limits = limits or Limits()
         jobs = {
             name: SplitJob(
@@ -197,11 +206,12 @@ def largest_split(
     splits: Sequence[str] = (),
     as_is: bool = False,
     outside_root: bool = False,
+    damage: str | None = None,
 ) -> int:
     """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Raises as
     `make_shards`.
     """
-    with raw_tree(root, outside_root=outside_root) as tree:
+    with raw_tree(root, outside_root=outside_root, damaged=damage == KEEP) as tree:
         raw = listed(named(dataset, DATASETS, "dataset"), tree, splits=splits, as_is=as_is)
     return max(
         (-(-len(one) // (samples_per_shard or default_samples_per_shard(len(one)))) for one in raw.splits.values()),

@@ -8,7 +8,7 @@ same names, sizes and ages without contents; only lists (csv, json, text) are fe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -34,13 +34,18 @@ LISTS = frozenset({"", ".csv", ".json", ".jsonl", ".list", ".lst", ".tsv", ".txt
 """The suffixes of files that datasets read to list their sources."""
 READ_WHOLE = ("las", "lerobot", "meshgraphnets", "jsonl", "parquet_media", "parquet_text", "txt")
 """The datasets that read their media to list them."""
-IN_ARCHIVES = (
-    *("audio_folder", "audio_json", "audioset", "audiovisual_folder", "esc50", "folder", "hmdb51", "image_folder"),
-    "image_text_folder",
-    *("imagefolder", "k400", "librispeech", "mesh_folder", "microphones", "modelnet40", "points_folder", "pose_folder"),
-    *("shapenet", "shapenet55", "shapenetpart", "ssv2", "tum_rgbd", "ucf101", "vggsound", "video_list"),
-)
-"""The datasets that are also read from archives, which count as unpacked where they lie."""
+_CSV, _JSON, _TXT = frozenset({".csv"}), frozenset({".json"}), frozenset({".txt"})
+IN_ARCHIVES: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("audio_folder", "audiovisual_folder", "folder", "image_folder", "mesh_folder"), _CSV),
+    **dict.fromkeys(("points_folder", "audioset", "esc50", "k400", "shapenet", "vggsound"), _CSV),
+    **dict.fromkeys(("hmdb51", "librispeech", "modelnet40", "shapenet55", "tum_rgbd", "ucf101"), _TXT),
+    **dict.fromkeys(("imagefolder", "microphones", "pose_folder"), frozenset()),
+    **{"audio_json": _CSV | _JSON, "image_text_folder": _JSON | _TXT, "shapenetpart": _JSON | _TXT, "ssv2": _JSON},
+    "video_list": _CSV | _TXT,
+}
+"""The datasets that are also read from archives, which count as unpacked where they lie, and the suffixes of the lists
+that each reads there.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class RawTree:
     files: RawFiles
     archives: tuple[Path, ...] = ()
     outside_root: bool = False
+    damaged: bool = False
 
     def dataset(self, sources_of: Callable[[Path], Dataset]) -> Dataset:
         """The dataset that a function finds in the tree. Its messages name the root.
@@ -88,8 +94,8 @@ class RawTree:
 
     def _found(self, sources_of: Callable[[Path], Dataset]) -> Dataset:
         if not isinstance(self.files, RemoteFiles):
-            packed = self.archives and _name(sources_of) in IN_ARCHIVES
-            return self._from_archives(sources_of) if packed else sources_of(self.folder)
+            lists = IN_ARCHIVES.get(_name(sources_of)) if self.archives else None
+            return sources_of(self.folder) if lists is None else self._from_archives(sources_of, lists)
         if (name := _name(sources_of)) in READ_WHOLE:
             raise DatasetError(f"{name} reads its files to list its sources; copy {self.root} to a local disk first")
         try:
@@ -98,10 +104,10 @@ class RawTree:
         except (DatasetError, OutageError) as error:
             raise type(error)(str(error).replace(str(self.folder), self.root)) from error
 
-    def _from_archives(self, sources_of: Callable[[Path], Dataset]) -> Dataset:
-        """The dataset as if the archives were unpacked."""
+    def _from_archives(self, sources_of: Callable[[Path], Dataset], lists: frozenset[str]) -> Dataset:
+        """The dataset as if the archives were unpacked; files with the suffixes `lists` are."""
         with closing(Scratch()) as scratch:
-            tree = ArchivedTree.make(self.folder, self.archives, scratch.folder, LISTS)
+            tree = ArchivedTree.make(self.folder, self.archives, scratch.folder, lists, damaged=self.damaged)
             try:
                 return tree.dataset(sources_of(tree.folder))
             except (DatasetError, OutageError) as error:
@@ -115,11 +121,11 @@ def _name(sources_of: Callable[[Path], Dataset]) -> str:
 
 
 @contextmanager
-def raw_tree(root: str | Path, *, outside_root: bool = False) -> Iterator[RawTree]:
+def raw_tree(root: str | Path, *, outside_root: bool = False, damaged: bool = False) -> Iterator[RawTree]:
     """The tree of the raw data at a local path or a URL, from which a temporary one is made for the block.
 
-    outside_root: lists and links may name files that are not below a local root. Raises ValueError for a URL that is
-    not legal, OutageError if it cannot be listed.
+    outside_root: lists and links may name files that are not below a local root. damaged: archives may be damaged, and
+    are read as far as they can be. Raises ValueError for a URL that is not legal, OutageError if it cannot be listed.
     """
     if outside_root and is_url(root):
         raise ValueError(f"a list at {root} names files there, and no others; leave --outside-root out")
@@ -129,7 +135,7 @@ def raw_tree(root: str | Path, *, outside_root: bool = False) -> Iterator[RawTre
             yield RawTree(str(root), Path(root), LOCAL, outside_root=outside_root)
             return
         with closing(Scratch()) as scratch:
-            yield RawTree(str(root), Path(root), ArchivedFiles(scratch.folder), archives, outside_root)
+            yield RawTree(str(root), Path(root), ArchivedFiles(scratch.folder), archives, outside_root, damaged)
         return
     from .raw_store import THREADS, listed
 

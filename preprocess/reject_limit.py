@@ -12,13 +12,16 @@ from ..shards.stores.output import Location
 MAX_REJECTS = 0.05
 MISSING = "missing"
 """The stage of a source that the dataset's lists name and that has no file."""
+ARCHIVE = "archive"
+"""The stage of an archive that is damaged, and was read as far as it could be because this was wanted."""
 
 
 def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, max_rejects: float) -> None:
     """Raise DatasetError if the rejects are more than the share `max_rejects` of the `n_listed` sources.
 
-    Missing files count too: a folder that is not mounted looks the same.
+    Missing files count too: a folder that is not mounted looks the same. Archives do not: nobody knows what they held.
     """
+    rejects = [reject for reject in rejects if reject.stage != ARCHIVE]
     if len(rejects) <= max_rejects * n_listed:
         return
     n_missing = sum(reject.stage == MISSING for reject in rejects)

@@ -21,6 +21,10 @@ class Encoded:
     sums: dict[str, list[float]] = field(default_factory=dict)
 
 
+KEEP = "keep"
+"""What to do with what is damaged: use what there is of it."""
+
+
 class Encoder(Protocol):
     """Encodes sources of one modality. It is frozen and small, because every task carries one to its process."""
 
@@ -91,6 +95,15 @@ def with_settings(encoder: Encoder, assignments: Sequence[str]) -> Encoder:
     changed = with_set(encoder, assignments)
     assert isinstance(changed, type(encoder))
     return changed
+
+
+def damage_settings(encoder: Encoder, damage: str | None) -> list[str]:
+    """The assignments by which an encoder does with damaged sources as `damage` says; none if nothing is said, or
+    "keep" to an encoder that has no choice.
+    """
+    if damage is None or (damage == KEEP and "damage" not in encoder.to_dict(defaults=True)):
+        return []
+    return [f"damage={damage}"]
 
 
 def prepared(encoder: Encoder, sources: Mapping[str, Sequence[Source]]) -> Encoder:

@@ -24,7 +24,7 @@ from ...shards.format.sample import Reject
 from ...shards.named import named
 from ...shards.stores.output import Location, Output, output_at, within
 from ..datasets import DATASETS, Dataset
-from ..encode.encoder import Encoder, in_profile, prepared, with_settings
+from ..encode.encoder import KEEP, Encoder, damage_settings, in_profile, prepared, with_settings
 from ..encode.video.profile import VideoProfile
 from ..executors.base import Executor
 from ..file_state import FileState
@@ -72,6 +72,7 @@ def add_sources(
     splits: Sequence[str] = (),
     as_is: bool = False,
     outside_root: bool = False,
+    damage: str | None = None,
     progress: Progress | None = None,
 ) -> JobReport:
     """Encode the sources of `dataset` below `root` that the splits below `out` do not have, and append them.
@@ -85,9 +86,13 @@ def add_sources(
     encoder; ResumeError if a source that it has changed; the errors of `make_shards` and `append`.
     """
     listing = named(dataset, DATASETS, "dataset") if isinstance(dataset, str) else dataset
-    with raw_tree(root, outside_root=outside_root) as tree:
+    with raw_tree(root, outside_root=outside_root, damaged=damage == KEEP) as tree:
         raw = listed(listing, tree, splits=splits, as_is=as_is)
-        encoder = prepared(with_settings(in_profile(raw.encoder, profile), settings), raw.splits)
+        words = [*settings, *damage_settings(raw.encoder, damage)]
+        encoder = prepared(
+            with_settings(in_profile(raw.encoder, profile), words),
+            raw.splits,
+        )
         found = {name: _new(raw, name, within(out, name), encoder, tree.files) for name in raw.splits}
     todo = {name: new for name, new in found.items() if new.sources}
     reports, n_sources, wall_s = {}, 0, 0.0
@@ -107,6 +112,7 @@ def add_sources(
             pauses_s=pauses_s,
             as_is=as_is,
             outside_root=outside_root,
+            damage=damage,
             progress=progress,
         )
         n_sources, wall_s = n_sources + made.n_sources, wall_s + made.wall_s

@@ -10,7 +10,8 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from contextlib import suppress
+from typing import BinaryIO, Protocol
 
 from ..errors import ShardError
 from ..stores.block_sums import BlockSums
@@ -24,6 +25,21 @@ _EXTENSIONS = (_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS)
 _GZIP = b"\x1f\x8b"
 MAX_EXTENSION_BYTES = 1 << 20
 """The largest extension header, which only adds to the next header."""
+
+
+class TarReader(Protocol):
+    """Reads a tar from start to end. `position`: where it is, of `size_bytes`."""
+
+    size_bytes: int
+    position: int
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end of the file."""
+        ...
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes; a reader may pass over them and give none."""
+        ...
 
 
 class HashedReader:
@@ -60,10 +76,11 @@ class HashedReader:
             yield data
 
 
-def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.TarInfo]:
+def walk(reader: TarReader, *, foreign: bool = False) -> Iterator[tarfile.TarInfo]:
     """Yield each member with `offset_data`. The reader is then at its data, and the caller may read any part of them.
 
-    The walk ends at the end-of-archive block. Raises ShardError if the file ends before it or a header is not USTAR.
+    The walk ends at the end of the archive: two blocks of zeros, and nothing but zeros after them. Raises ShardError if
+    the file ends before, or goes on behind, as one of which a header was zeroed; and if a header is not USTAR.
     With `foreign`, GNU and PAX tars are read too, with the long names and sizes of their extension headers.
     """
     extended: dict[str, str] = {}
@@ -71,6 +88,7 @@ def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.Tar
         start = reader.position
         header = reader.read(BLOCK_BYTES)
         if header == bytes(BLOCK_BYTES):
+            _check_end(reader, start)
             return
         if len(header) < BLOCK_BYTES:
             raise ShardError(f"the tar ends at byte {reader.position} without an end-of-archive block")
@@ -101,7 +119,18 @@ def walk(reader: HashedReader, *, foreign: bool = False) -> Iterator[tarfile.Tar
             pass
 
 
-def _extension(member: tarfile.TarInfo, reader: HashedReader) -> dict[str, str]:
+def _check_end(reader: TarReader, start: int) -> None:
+    """Raise ShardError unless a second block of zeros follows that at `start`, and nothing but zeros."""
+    if reader.read(BLOCK_BYTES) != bytes(BLOCK_BYTES):
+        raise ShardError(f"the tar has one block of zeros at byte {start}, and two end an archive")
+    while data := reader.read(CHUNK_BYTES):
+        if data.count(0) != len(data):
+            raise ShardError(
+                f"the tar goes on behind its end at byte {start}; a header was zeroed, or tars were joined with cat"
+            )
+
+
+def _extension(member: tarfile.TarInfo, reader: TarReader) -> dict[str, str]:
     """The fields of a GNU or PAX extension header for the next member, such as `path` and `size`."""
     if member.size > MAX_EXTENSION_BYTES:
         raise ShardError(
@@ -130,6 +159,9 @@ def _extend(member: tarfile.TarInfo, extended: dict[str, str]) -> None:
             f"the member {member.name!r} at byte {member.offset} is sparse; pack it again without --sparse"
         )
     member.name = extended.get("path", member.name)
+    if "mtime" in extended:
+        with suppress(ValueError):
+            member.mtime = float(extended["mtime"])
     size = extended.get("size", str(member.size))
     if not size.lstrip("-").isdigit():
         raise ShardError(f"the PAX header before byte {member.offset} declares the size {size!r}")

@@ -96,7 +96,7 @@ def test_a_member_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch
             info.size = size
             tar.addfile(info, io.BytesIO(bytes(size)))
     archive = Archive(path)
-    (member,) = archive.members().values()
+    (member,) = archive.contents().members.values()
     out = io.BytesIO()
     with pytest.raises(DamagedFileError, match=rf"would be {size} bytes, of \d+ in {name}"):
         archive.copy(member, out)

@@ -122,8 +122,8 @@ def shards(
         typer.Option(
             metavar="WORD",
             help="What to do with videos that are damaged or cut off: reject, trim (end before the first damaged "
-            "frame, if half is left) or keep (as the decoder conceals it); the same as --set damage=WORD "
-            "[default: reject]",
+            "frame, if half is left) or keep (as the decoder conceals it). keep also takes what can be read of damaged "
+            "archives, which else are an error [default: reject]",
             show_default=False,
         ),
     ] = None,
@@ -180,7 +180,7 @@ def shards(
     own = None if part is None else Part.parse(part)
     if profile not in PROFILES:
         raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {profile!r}")
-    settings = [*(settings or ()), *([] if damage is None else [f"damage={damage}"])]
+    settings = settings or []
     limits = limits_of(max_pixels, time_limit, memory_limit)
     runs = executor_named(executor, workers, address, also=("slurm",))
     folder = dataset.rpartition(":")[2]
@@ -230,6 +230,7 @@ def shards(
                 splits=split or (),
                 as_is=as_is,
                 outside_root=outside_root,
+                damage=damage,
                 progress=shown,
             )
             show(_facts(added), as_json)
@@ -253,6 +254,7 @@ def shards(
             splits=split or (),
             as_is=as_is,
             outside_root=outside_root,
+            damage=damage,
             progress=shown,
         )
     show(_facts(report), as_json)

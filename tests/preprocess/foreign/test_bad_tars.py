@@ -109,3 +109,19 @@ def test_headers_that_lie_are_bounded(media, tmp_path):
                 tar.addfile(info, io.BytesIO(data))
         with pytest.raises(DatasetError, match=r"x\.tar: the "):
             index_tars([path], as_is=True, workers=0)
+
+
+def test_a_tar_that_goes_on_behind_its_end_is_named(media, tmp_path):
+    """A zeroed header, and tars that were joined: the samples behind it are not lost without a word."""
+    good = media["faststart.mp4"]
+    for name in ("joined.tar", "zeroed.tar"):
+        write_tar(tmp_path / name, [(f"{name[0]}{n}.mp4", good) for n in range(3)])
+    joined, zeroed = ((tmp_path / name).read_bytes() for name in ("joined.tar", "zeroed.tar"))
+    (tmp_path / "joined.tar").write_bytes(joined + joined)
+    with tarfile.open(tmp_path / "zeroed.tar") as tar:
+        at = tar.getmembers()[1].offset
+    (tmp_path / "zeroed.tar").write_bytes(zeroed[:at] + bytes(1024) + zeroed[at + 1024 :])
+    report = index_tars([tmp_path], as_is=True, workers=0)
+    assert report.samples == 2  # the last one before the place is a reject too, for it may have lost members
+    behind = {source for source, reason in rejects(tmp_path).items() if "goes on behind its end" in reason}
+    assert behind == {"joined.tar", "zeroed.tar"}
