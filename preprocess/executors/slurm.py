@@ -39,6 +39,9 @@ class SlurmJob:
     def __post_init__(self) -> None:
         if not 1 <= self.parts <= MAX_PARTS:
             raise ValueError(f"{self.parts} parts are not 1 to {MAX_PARTS}, the largest array that Slurm takes")
+        for word in (self.name, str(self.folder.absolute()), *self.options):
+            if {"\n", "\r", "\0"} & {*word}:  # a comment of options ends at a newline, whatever the quotes
+                raise ValueError(f"{word!r} has a newline or null; the options of a Slurm script are one line each")
 
     def scripts(self) -> dict[str, str]:
         """The two scripts by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -12,12 +13,13 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from ..errors import MissingFileError, OutageError
-from .location import Place, place_of
+from .location import Place, place_of, without_password
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -55,6 +57,15 @@ _CREDENTIALS = "~/.aws/credentials"
 _MACHINE = "169.254."
 """The beginning of the addresses where a machine asks for its own credentials."""
 _MOST_WORDS = 300
+_SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|SAS|SIGNATURE", re.IGNORECASE)
+_HEADER = re.compile(
+    r"""((?:authorization|cookie|[\w-]*token|[\w-]*signature|sig|[\w-]*credential)["']?\s*[:=]\s*)"""
+    r"""(?:"[^"]*"?|'[^']*'?|(?:(?:bearer|basic|sharedkey|aws4-hmac-sha256)\s+)?[^\s,;&<>"'})]+)""",
+    re.IGNORECASE,
+)
+"""A header or parameter whose value is secret, as a server may send it back."""
+_ELEMENT = re.compile(r"(<[\w-]*(?:token|signature|credential)[\w-]*>)[^<]+", re.IGNORECASE)
+_HIDDEN, _SHORT = "(hidden)", 5
 _KEYS = {
     "s3": "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a server of your own)",
     "gs": "export GOOGLE_APPLICATION_CREDENTIALS, the path of a key file",
@@ -100,7 +111,7 @@ def _client(scheme: str, bucket: str, folder: str, read_s: float, total_s: float
     try:
         return _made(scheme, bucket, folder, read_s, total_s, _environment())
     except BaseError as error:
-        raise ValueError(f"{scheme}://{bucket} cannot be opened ({reason_of(error)}); see docs/stores.md") from error
+        raise ValueError(f"{scheme}://{bucket} cannot be opened ({reason_of(error)}); see docs/stores.md") from None
 
 
 def retrying() -> RetryConfig:
@@ -129,28 +140,30 @@ def waiting(read_s: float, total_s: float, *, allow_http: bool, headers: dict[st
 
 @contextmanager
 def errors_of(where: str) -> Iterator[None]:
-    """Raises MissingFileError and OutageError for what a client raises about `where`."""
+    """Raises MissingFileError and OutageError for what a client raises about `where`, without that error as their
+    cause: its text may have secrets.
+    """
     try:
         yield
     except (FileNotFoundError, GenericError) as error:
         if any(code in str(error) for code in _NO_BUCKET):
             raise OutageError(
                 f"there is no bucket {place_of(where).bucket!r} for {where}; create it, or give another"
-            ) from error
+            ) from None
         if isinstance(error, FileNotFoundError):
-            raise MissingFileError(f"there is no file {where}") from error
+            raise MissingFileError(f"there is no file {where}") from None
         if _MACHINE in str(error) and place_of(where).scheme in _KEYS:
             raise OutageError(
                 f"there are no credentials for {where} ({reason_of(error)}); {_KEYS[place_of(where).scheme]}, or run "
                 "where the machine has an account for it; see docs/stores.md"
-            ) from error
-        raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from error
+            ) from None
+        raise OutageError(f"{where} cannot be reached ({reason_of(error)})") from None
     except (UnauthenticatedError, PermissionDeniedError) as error:
         raise OutageError(
             f"{where} may not be accessed with these credentials ({reason_of(error)}); see docs/stores.md"
-        ) from error
+        ) from None
     except BaseError as error:
-        raise OutageError(f"{where}: {reason_of(error)}") from error
+        raise OutageError(f"{where}: {reason_of(error)}") from None
 
 
 def waited_for(where: str, request: Callable[[], T]) -> T:
@@ -183,9 +196,21 @@ def is_beyond_the_end(error: GenericError) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """What a client's error says, on one line, without its debug output and the page of a server."""
+    """What a client's error says, on one line, without its debug output, the page of a server, and secrets."""
     text = " ".join(str(error).partition("Debug source")[0].partition("<!DOCTYPE")[0].split())
-    return text[:_MOST_WORDS].rstrip(" :")
+    return without_secrets(text)[:_MOST_WORDS].rstrip(" :")
+
+
+def without_secrets(text: str) -> str:
+    """A text without passwords in URLs, the secrets of this process's environment, and signatures, tokens and cookies,
+    which a server may send back.
+    """
+    named = [value.partition("=") for value in _environment()]
+    for secret in sorted((value for name, _, value in named if _SECRET.search(name) and len(value) > 3), key=len)[::-1]:
+        for form in {secret, quote(secret, safe=""), quote(secret), *filter(None, secret.split("="))}:
+            if len(form) > _SHORT:
+                text = text.replace(form, _HIDDEN)
+    return _ELEMENT.sub(rf"\1{_HIDDEN}", _HEADER.sub(rf"\1{_HIDDEN}", without_password(text)))
 
 
 def _environment() -> tuple[str, ...]:

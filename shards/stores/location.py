@@ -14,6 +14,7 @@ from .local import LocalStore
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _SPOILT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(.*)", re.DOTALL)
 _HUB = "https://huggingface.co"
 _REPOSITORY = re.compile(r"datasets/([^/@]+)/([^/@]+)(?:@([^/]+))?(?:/(.*))?")
@@ -79,13 +80,17 @@ def beside(location: str, name: str) -> str:
     return str(Path(location).resolve().parent / name)
 
 
+def without_password(text: str) -> str:
+    """A text whose URLs name no users and passwords."""
+    return _USER.sub("", text)
+
+
 def place_of(url: str) -> Place:
     """The parts of a URL. Raises ValueError if it is not legal."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
-        raise ValueError(
-            f"{url}: legal are local paths and URLs that begin with {', '.join(f'{s}://' for s in SCHEMES)}"
-        )
+        legal = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ValueError(f"{without_password(url)}: legal are local paths and URLs that begin with {legal}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
             f"{parts.scheme}://{parts.hostname}{parts.path}: user names, passwords, queries and fragments are not "

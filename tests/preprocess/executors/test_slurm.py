@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,22 @@ def test_the_scripts_run_every_part_and_then_the_finish(job, tmp_path):
     assert job.by_hand() == (
         "sbatch --dependency=afterok:$(sbatch --parsable 'slurm k400/parts.sh') 'slurm k400/finish.sh'"
     )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"name": "x\ntouch ran"}, {"folder": Path("a\ntouch ran")}, {"options": ("--comment=a\r\nb",)}, {"name": "a\0"}],
+)
+def test_no_option_holds_another_line(job, changed):
+    with pytest.raises(ValueError, match="has a newline or null"):
+        replace(job, **changed)
+
+
+def test_no_folder_holds_another_line(job, tmp_path, monkeypatch):
+    (tmp_path / "here\ntouch ran").mkdir()
+    monkeypatch.chdir(tmp_path / "here\ntouch ran")
+    with pytest.raises(ValueError, match="has a newline or null"):
+        replace(job, folder=Path("slurm"))
 
 
 def test_a_shell_runs_a_script_where_it_was_written(job, tmp_path):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
+from maskstream.shards.errors import OutageError
 from maskstream.shards.stores import client
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.location import Place, beside, is_url, local_path, opened, place_of
@@ -103,6 +106,47 @@ def test_a_profile_needs_boto3(how: str, tmp_path: Path, monkeypatch: pytest.Mon
         opened("s3://bucket/x").size("a")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a key comes before a profile")
     assert not client._has_profile()
+
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "s3cret/key+AB==",
+    "AWS_SESSION_TOKEN": "FwoGsession",
+    "AZURE_STORAGE_SAS_KEY": "sv=2022&sig=pEr%2Fmit99",
+    "HF_TOKEN": "hf_t0ken",
+}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "url (http://me:pa55word@host:9/bucket?x=1): refused",
+        "you sent {'Authorization': 'Bearer hf_t0ken', 'x-amz-security-token': 'of-a-profile1'}",
+        '{"authorization": "AWS4-HMAC-SHA256 Credential=AK/of-a-profile1", "cookie": "of-a-profile1; b"}',
+        "Authorization: Bearer of-a-profile1, GET /x?sv=2022&sig=pEr%2Fmit99&X-Amz-Signature=of-a-profile1",
+        "GET /?sig=pEr%2Fmit99 pEr%2Fmit99 s3cret%2Fkey%2BAB%3D%3D s3cret/key+AB FwoGsession",
+        "<Error><Code>ExpiredToken</Code><Token-0>of-a-profile1</Token-0></Error>",
+    ],
+)
+def test_what_a_client_says_has_no_secrets(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    shown = client.reason_of(GenericError(said))
+    assert not any(one in shown for one in ("pa55", "s3cret", "FwoG", "pEr", "mit99", "t0ken", "of-a-profile1")), shown
+    assert shown != said
+    plain = "403 Forbidden: AccessDenied to x.tar"
+    assert client.reason_of(GenericError(plain)) == plain
+
+
+def test_the_password_of_an_endpoint_is_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_RETRIES", 0)
+    monkeypatch.setattr(client, "RETRY_S", 0.1)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:pa55word@127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "A")
+    with pytest.raises(OutageError, match="cannot be reached") as raised:
+        opened("s3://bucket/x").size("a")
+    assert "pa55" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
