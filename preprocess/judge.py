@@ -119,21 +119,25 @@ class Judge:
 def _attempt(source: Source, encode: Callable[[Source], Sample]) -> Sample | RejectError:
     try:
         return encode(source)
-    except RejectError as error:
-        check_machine(error)
-        return error
-    except MemoryError as error:
-        check_machine(error)
-        return RejectError("decode", f"needs more memory than a process can have ({error or 'out of memory'})")
-    except _NOT_OF_BYTES:
-        raise
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OutageError(
-                f"{error.filename or source.path} cannot be read or written ({error.strerror})"
-            ) from error
-        check_machine(error)
-        return RejectError("decode", _told(error))
+        return verdict_on(error, source.path)
+
+
+def verdict_on(error: BaseException, path: object) -> RejectError:
+    """The reject of a source in the file `path` whose encoder ended with this error.
+
+    Raises the error again if it does not speak of bytes, OutageError if the machine may be to blame.
+    """
+    if isinstance(error, _NOT_OF_BYTES) and not isinstance(error, RejectError):
+        raise error
+    if isinstance(error, OSError) and error.errno is not None:
+        raise OutageError(f"{error.filename or path} cannot be read or written ({error.strerror})") from error
+    check_machine(error)
+    if isinstance(error, RejectError):
+        return error
+    if isinstance(error, MemoryError):
+        return RejectError("decode", f"needs more memory than a process can have ({error or 'out of memory'})")
+    return RejectError("decode", _told(error))
 
 
 def _told(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
@@ -144,10 +144,19 @@ def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
     """Encode a source within the task's limits. Only this is an attempt: that a disk reads slowly is no fault of it."""
     task.blames.check(source.id)
     try:
-        with limited(source.id, task.limits, report):
+        with limited(source.id, task.limits, report, size_bytes=_size(source)):
             return encoded_sample(source, task.encoder)
     finally:
         report(source.id)
+
+
+def _size(source: Source) -> int:
+    """How many bytes the files of a source have; the judge says why one cannot be looked at."""
+    total = 0
+    for path in source.files:
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def encoded_sample(source: Source, encoder: Encoder) -> Sample:

@@ -16,8 +16,8 @@ from ...shards.stores.output import Location, Sizes, Stream, output_at
 from ..blames import NO_BLAMES, Blames
 from ..encode.reject import RejectError
 from ..executors.base import Again, Report
+from ..judge import verdict_on
 from ..limits import DEFAULT, Limits, limited
-from ..machine import check_machine
 from ..retry import PAUSES_S, retried
 from .groups import Group, groups
 from .indexer import INDEXERS
@@ -162,13 +162,13 @@ def _take(task: TarTask, group: Group, found: _Found, packets: _Packets, report:
         label = label_of(group.data)
         task.blames.check(source)
         try:
-            with limited(source, task.limits, report):
+            with limited(source, task.limits, report, size_bytes=len(group.data[component])):
                 indexed = indexer.index(group.data[component], component, task.check)
         finally:
             report(source)
-    except RejectError as error:
-        check_machine(error)
-        found.rejects.append(Reject(source=source, stage=error.stage, reason=error.reason))
+    except BaseException as error:
+        reject = verdict_on(error, task.name)
+        found.rejects.append(Reject(source=source, stage=reject.stage, reason=reject.reason))
         return
     found.rows[group.key] = indexed.row(group.key, source, group.components, component, packets.size_bytes)
     packets.write(indexed.member.table)

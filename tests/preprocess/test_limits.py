@@ -16,7 +16,7 @@ from maskstream.preprocess.encode.image.size import declared_size
 from maskstream.preprocess.encode.reject import RejectError
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES
-from maskstream.preprocess.limits import Limits, in_force, limited
+from maskstream.preprocess.limits import Limits, check_image_size, check_sound_values, in_force, lasts, limited
 from maskstream.preprocess.source import Source
 
 FAST = VideoEncoder(replace(PROFILES["train"], preset="ultrafast"))
@@ -129,3 +129,39 @@ def test_limits_are_checked_and_end_with_their_block():
     with limited("a", Limits(frames=3)):
         assert in_force().frames == 3
     assert in_force() == Limits()
+
+
+def test_the_memory_that_a_source_may_take(tmp_path):
+    """By default 2 GiB, more for large files, pictures and sounds; what is set holds for all."""
+    seen = []
+
+    def attempts(limits, size_bytes=0, pixels=0, values=()):
+        seen.clear()
+        with limited("it", limits, lambda attempt: seen.append(attempt.memory_bytes), size_bytes=size_bytes):
+            if pixels:
+                check_image_size(pixels, 1)
+            for count in values:
+                check_sound_values(count)
+        return seen
+
+    assert attempts(Limits()) == [2 << 30]
+    assert attempts(Limits(), size_bytes=1 << 26) == [1 << 32]
+    assert attempts(Limits(), pixels=1 << 20) == [2 << 30]
+    assert attempts(Limits(), pixels=1 << 28) == [2 << 30, 1 << 33]
+    assert attempts(Limits(), values=range(0, 1 << 30, 1 << 20)) == [2 << 30, 1 << 32, 1 << 33, 1 << 34, 1 << 35]
+    assert attempts(Limits(memory_gb=0), size_bytes=1 << 40, pixels=1 << 28) == [None]
+    assert attempts(Limits(memory_gb=1.5), size_bytes=1 << 40, pixels=1 << 28) == [1_500_000_000]
+    with pytest.raises(ValueError, match="memory_gb=-1 must be positive"):
+        Limits(memory_gb=-1)
+
+
+def test_time_and_memory_are_told_together():
+    seen = []
+    with limited("it", Limits(), seen.append):
+        lasts(10)
+        check_image_size(1 << 28, 1)
+    assert [(attempt.time_s, attempt.memory_bytes) for attempt in seen] == [
+        (60, 2 << 30),
+        (200, 2 << 30),
+        (200, 1 << 33),
+    ]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....shards.errors import DatasetError
-from ...limits import check_image_size, in_force
+from ...limits import MEMORY_PER_BYTE, check_image_size, in_force
 from ..reject import RejectError
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ Window = tuple[float, float]
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _META_AT = 132
-_GROUP_LENGTH = b"\2\0\0\0UL\4\0"
+_META_GROUP, _SYNTAX = b"\2\0", b"\x10\0"
+_LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+"""The types of values whose sizes have four bytes, after two that say nothing."""
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _BYTES_PER_PIXEL = 8
 """As many at most in a deflated file: three colours of 16 bits, and what else there is."""
+_FEW_BYTES = 1 << 28
 _REMEDY = (
     "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg` reads more, or write the file uncompressed, such as "
     "by `gdcmconv --raw`"
@@ -73,18 +76,31 @@ def dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]:
 
 def _check_inflated(data: bytes) -> None:
     """Raise RejectError for a deflated file that would take too much memory (PS3.5, A.5)."""
-    if _DEFLATED not in data[:4096]:
+    syntax, begin = _syntax(data)
+    if syntax != _DEFLATED:
         return
-    if data[_META_AT : _META_AT + 8] != _GROUP_LENGTH:
-        raise RejectError("open", "is a deflated DICOM file that does not say where its data set begins")
-    begin = _META_AT + 12 + int.from_bytes(data[_META_AT + 8 : _META_AT + 12], "little")
-    inflating, most = zlib.decompressobj(-zlib.MAX_WBITS), _BYTES_PER_PIXEL * in_force().image_pixels
+    most = min(_BYTES_PER_PIXEL * in_force().image_pixels, max(_FEW_BYTES, MEMORY_PER_BYTE * len(data)))
+    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         inflating.decompress(data[begin:], most)
     except zlib.error as error:
         raise RejectError("open", f"is a damaged DICOM file: its data set does not inflate ({error})") from error
     if inflating.unconsumed_tail:
         raise RejectError("check", f"is a DICOM file that inflates to more than {most} bytes")
+
+
+def _syntax(data: bytes) -> tuple[bytes, int]:
+    """The transfer syntax in the header of a file, and where its data set begins (PS3.10, 7.1; PS3.5, 7.1.2)."""
+    at, syntax = _META_AT, b""
+    while data[at : at + 2] == _META_GROUP:
+        is_long = data[at + 4 : at + 6] in _LONG
+        size_at, size_bytes = (at + 8, 4) if is_long else (at + 6, 2)
+        value_at = size_at + size_bytes
+        end = value_at + int.from_bytes(data[size_at:value_at], "little")
+        if data[at + 2 : at + 4] == _SYNTAX:
+            syntax = data[value_at:end].rstrip(b"\0 ")
+        at = end
+    return syntax, at
 
 
 def _check_header(file: Dataset) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ....shards.errors import DatasetError
 from ..reject import RejectError
 from ..source_file import check_source_file
+from .glb import check_glb
 
 SURFACE_SUFFIXES = frozenset({".obj", ".ply", ".stl", ".off", ".glb"})
 
@@ -52,6 +53,8 @@ def read_surface(path: Path) -> Surface:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
     if not data:
         raise RejectError("open", "the file is empty")
+    if kind == ".glb":
+        check_glb(data)
     vertices, faces = _parsed(data, kind[1:])
     _check_length(data, kind, len(faces))
     return checked_surface(vertices, faces)

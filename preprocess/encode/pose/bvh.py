@@ -58,6 +58,8 @@ def read_bvh(path: Path) -> Capture:
     except (ValueError, IndexError) as error:
         raise RejectError("decode", f"is no BVH file that can be read ({type(error).__name__}: {error})") from error
     n_channels = sum(len(joint.channels) for joint in joints)
+    if joints and not n_channels:
+        raise RejectError("decode", f"has no channels in its {len(joints)} joints, so nothing moves")
     if not joints or frames < 1 or values.size != frames * n_channels:
         raise RejectError(
             "decode",

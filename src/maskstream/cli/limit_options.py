@@ -28,8 +28,9 @@ TimeLimit = Annotated[
 MemoryLimit = Annotated[
     float | None,
     typer.Option(
-        min=0.1,
-        help="GB that a process may take; a source that needs more is rejected [default: no limit]",
+        min=0,
+        help="GB that a process may take; a source that needs more is rejected; 0: no limit [default: 2, or what the "
+        "size, pixels and sound of the source allow]",
         show_default=False,
     ),
 ]

@@ -181,6 +181,17 @@ def test_pictures_and_deflated_data_that_are_too_large_are_not_decoded(tmp_path)
             encoded(name)
 
 
+def test_deflated_data_are_found_wherever_the_header_says_so(tmp_path):
+    """A long private value before it hid the transfer syntax from a search of the first bytes."""
+    data = (FILES / "image_dfl.dcm").read_bytes()
+    version = data.index(b"\2\0\1\0OB")
+    hidden = data[:version] + b"\2\0\1\0OB\0\0" + (6000).to_bytes(4, "little") + bytes(6000) + data[version + 14 :]
+    (tmp_path / "a.dcm").write_bytes(hidden)
+    with limited("a", Limits(image_pixels=4000)), pytest.raises(RejectError, match="inflates to more than 32000 bytes"):
+        encoded(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(encoded(tmp_path / "a.dcm"), encoded("image_dfl.dcm"))
+
+
 def test_windows_that_are_none_are_refused(tmp_path):
     for fields in ({"WindowWidth": 0}, {"WindowWidth": -3}, {"VOILUTFunction": "CUBIC"}):
         with pytest.raises(RejectError, match=r"window|VOI function"):

@@ -1,5 +1,8 @@
 """Mesh files of five formats, whole and broken."""
 
+import json
+import struct
+
 import numpy as np
 import pytest
 
@@ -123,3 +126,36 @@ def test_merging_agrees_with_a_dictionary():
     assert corners(surface.vertices, surface.faces) == corners(vertices, kept)
     assert len({tuple(v) for v in surface.vertices.tolist()}) == len(surface.vertices)
     assert surface.n_merged == 400 - len({tuple(v) for v in vertices.tolist()})
+
+
+def glb(path, **changes):
+    """A GLB file of one triangle, with changes of its JSON."""
+    data = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]).export(file_type="glb")
+    size = int.from_bytes(data[12:16], "little")
+    about = json.loads(data[20 : 20 + size])
+    about.update({key: change(about) for key, change in changes.items()})
+    text = json.dumps(about).encode()
+    text += b" " * (-len(text) % 4)
+    rest = data[20 + size :]
+    header = b"glTF" + struct.pack("<IIII", 2, 20 + len(text) + len(rest), len(text), 0x4E4F534A)
+    path.write_bytes(header + text + rest)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"accessors": lambda f: [{"componentType": 5126, "count": 10**8, "type": "VEC3"}, *f["accessors"][1:]]},
+            "declares meshes of",
+        ),
+        ({"nodes": lambda f: [*({"children": [n + 1] * 2} for n in range(40)), {"mesh": 0}]}, "declares meshes of"),
+        ({"nodes": lambda f: [{"children": [1]}, {"children": [0]}]}, "the node 0 is below itself"),
+        ({"accessors": lambda f: 5}, "is no GLB file, or damaged"),
+        ({"nodes": lambda f: [{"children": [n + 1]} for n in range(5000)]}, "is no GLB file, or damaged"),
+    ],
+)
+def test_a_glb_that_declares_more_than_it_holds_is_not_read(tmp_path, changes, reason):
+    assert len(read_surface(glb(tmp_path / "good.glb")).faces) == 1
+    with pytest.raises(RejectError, match=reason):
+        read_surface(glb(tmp_path / "a.glb", **changes))
