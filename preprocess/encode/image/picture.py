@@ -6,8 +6,10 @@ OpenCV decodes and encodes, for its wheels bring libjpeg-turbo, libpng and libwe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +28,8 @@ IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
     {".bmp", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """The endings of files that are looked for; what a file holds is decided by its first bytes."""
+
+_STRIP = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +134,7 @@ def _eight_bits(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> UInt8
     """16 bits to 8, rounded, so that the greatest value stays the greatest."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return _in_strips(lambda rows: ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8), pixels)
 
 
 def _over_white(pixels: UInt8s) -> UInt8s:
@@ -139,9 +143,19 @@ def _over_white(pixels: UInt8s) -> UInt8s:
         return pixels
     if pixels.shape[2] == 1:
         return pixels[:, :, 0]
-    alpha = pixels[:, :, 3:].astype(np.uint32)
-    colours = pixels[:, :, :3].astype(np.uint32) * alpha + 255 * (255 - alpha)
+    return _in_strips(_rows_over_white, pixels)
+
+
+def _rows_over_white(pixels: UInt8s) -> UInt8s:
+    alpha = pixels[:, :, 3:].astype(np.uint16)  # which holds 255 * 255 + 127
+    colours = pixels[:, :, :3].astype(np.uint16) * alpha + 255 * (255 - alpha)
     return ((colours + 127) // 255).astype(np.uint8)
+
+
+def _in_strips(convert: Callable[[npt.NDArray[Any]], UInt8s], pixels: npt.NDArray[Any]) -> UInt8s:
+    """What `convert` makes of some rows after the other, for its numbers in between are wider than the pixels."""
+    strips = [convert(pixels[row : row + _STRIP]) for row in range(0, len(pixels), _STRIP)]
+    return strips[0] if len(strips) == 1 else np.concatenate(strips)
 
 
 def _reason(error: cv2.error) -> str:
