@@ -9,6 +9,7 @@ import numpy as np
 
 from maskstream.modalities import modality_of
 from maskstream.pages.figures.video import VideoFigures
+from maskstream.pages.gallery import Media
 from maskstream.pages.preview import preview as preview_of
 from maskstream.pages.preview import preview_page
 from maskstream.pages.report.report import write_report as report_of
@@ -29,6 +30,27 @@ def write_report(run, data, out=None, **settings):
 def video_page(batch, grid, *, title, facts, label_names=()):
     """The preview of a batch of clips."""
     return preview_page(VideoFigures(grid=grid, label_names=label_names), batch, title=title, facts=facts)
+
+
+def tetrahedron():
+    """Its vertices and its faces."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
+    return vertices, np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]], dtype=np.int32)
+
+
+def made_up_media():
+    """Media for the gallery, of every kind."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (16, 9, 9, 3), dtype=np.uint8)
+    return Media(
+        video=coarse.repeat(40, axis=1).repeat(40, axis=2),
+        speech=rng.normal(size=130_000).astype(np.float32),
+        crowd=rng.normal(size=130_000).astype(np.float32),
+        animal=tetrahedron(),
+        plane=tetrahedron(),
+        walk=rng.normal(size=(300, 17, 3)).astype(np.float32),
+        text="To Sherlock Holmes she is always the woman. I have seldom heard him mention her. " * 3,
+    )
 
 
 class Page(HTMLParser):

@@ -10,7 +10,7 @@ import pytest
 from maskstream.cli import main
 from maskstream.pages.figures.card import Words
 from maskstream.pages.figures.strokes import dots, lines
-from maskstream.pages.gallery import Media, gallery, gallery_page
+from maskstream.pages.gallery import gallery, gallery_page
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
 from maskstream.pages.gallery.doc_pictures import doc_pictures, masked, write_pictures
 from maskstream.pages.gallery.drawings import words_svg
@@ -24,28 +24,14 @@ from maskstream.pages.gallery.solids import edges_of, surface_points
 from maskstream.pages.gallery.words import cut, pieces_of
 from maskstream.pipelines import masks
 
+from .pages import made_up_media, tetrahedron
+
 ENTRIES = [Entry.of(declared) for declared in (*masks.SCHEMES, *masks.LAWS)] + [COMPLEX_RATIO, SPIKES, PAIR]
-
-
-def tetrahedron():
-    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
-    return vertices, np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]], dtype=np.int32)
 
 
 @pytest.fixture(scope="module")
 def media():
-    """Made-up data of every kind."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (16, 9, 9, 3), dtype=np.uint8)
-    return Media(
-        video=coarse.repeat(40, axis=1).repeat(40, axis=2),
-        speech=rng.normal(size=130_000).astype(np.float32),
-        crowd=rng.normal(size=130_000).astype(np.float32),
-        animal=tetrahedron(),
-        plane=tetrahedron(),
-        walk=rng.normal(size=(300, 17, 3)).astype(np.float32),
-        text="To Sherlock Holmes she is always the woman. I have seldom heard him mention her. " * 3,
-    )
+    return made_up_media()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that are not on PyPI: azurite with npm into VENV/services, and as root nginx and Slurm with apt.
+# Installs the servers that are not on PyPI: azurite with npm into VENV/services, and as root nginx, Slurm and a browser
+# with apt.
 # What cannot be installed is named; its tests are then skipped.
 set -euo pipefail
 venv=${1:?the virtual environment}
@@ -13,6 +14,7 @@ command -v slurmd >/dev/null || need+=(slurmd)
 command -v sbatch >/dev/null || need+=(slurm-client)
 command -v munged >/dev/null || need+=(munge)
 command -v ip >/dev/null || need+=(iproute2)
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || need+=(chromium)
 if [ ${#need[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     # Only the programs: the system's own services are left off.

@@ -1,0 +1,169 @@
+"""Every kind of page in a browser: as complete, legible and safe as it says, with a mouse, a keyboard and a phone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maskstream.modalities import MODALITIES, modality_of
+from maskstream.pages.figures.work import Drawn
+from maskstream.pages.flow import flow_page
+from maskstream.pages.gallery import gallery_page
+from maskstream.pages.generated_page import write_generated
+from maskstream.pages.kbvqa import kbvqa_page
+from maskstream.pages.page import write_page
+from maskstream.pages.preview import preview_page
+from maskstream.pages.report.report import write_report
+from maskstream.pages.report.rollout_report import compare_rollouts
+from maskstream.pages.roar import roar_page
+from maskstream.shards.format import sample
+from maskstream.shards.format.sample import Sample
+from maskstream.train import train
+from maskstream.train.evaluate.kbvqa import KbvqaResult, Prompt, Question, Replied
+from maskstream.train.evaluate.roar import RoarCurve, RoarResult
+
+from ..pages.pages import made_up_media
+from ..pipelines.every_modality import MODALITIES as EVERY
+from ..pipelines.every_modality import write_split
+from ..resealed import reseal
+from ..train.test_every_recipe import CUTS
+from .look import PLANT, Browser, plays, url_of
+
+pytestmark = [pytest.mark.services, pytest.mark.filterwarnings("ignore::UserWarning")]
+
+RECIPES = {
+    "audio": "audiomae-tiny",
+    "audiovisual": "avsiam-tiny",
+    "image": "mae-tiny",
+    "image-text": "m3ae-tiny",
+    "mesh": "meshmask-tiny",
+    "points": "pointmae-tiny",
+    "pose": "mpm-tiny",
+    "text": "bert-tiny",
+    "trajectory": "where2imagine-tiny",
+    "video": "mgmae-tiny",
+}
+PLAYED = {"audio", "audiovisual", "video", "trajectory"}
+"""Modalities whose samples move or sound."""
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A forged split of each modality: keys and labels begin with `PLANT`."""
+
+    def forged(name: str, raw: Path) -> list[Sample]:
+        return [replace(one, key=f"{PLANT} {one.key}") for one in EVERY[name].samples(raw)]
+
+    found = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sample, "KEY_PATTERN", re.compile(".*"))
+        for name in RECIPES:
+            found[name] = write_split(name, tmp_path_factory.mktemp(name), partial(forged, name))
+            reseal(found[name], label_names=[f"{PLANT} {i}" for i in range(2)])
+    return found
+
+
+def run_of(name: str, split: Path, folder: Path, **options: Any) -> Path:
+    """The folder of a short run, which is named `PLANT`."""
+    out = folder / PLANT
+    cuts = [*CUTS[name.partition("-")[0]], *options.pop("set", ())]
+    train(name, split, out, set=cuts, steps=2, device="cpu", threads=1, progress=False, **options)
+    return out
+
+
+def test_every_modality_is_looked_at() -> None:
+    assert RECIPES.keys() == MODALITIES.keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_preview(browser: Browser, splits: dict[str, Path], tmp_path: Path, name: str) -> None:
+    modality, split = modality_of(splits[name]), splits[name]
+    data = modality.shown(split)
+    loader = data.loader(split, batch_size=2, seed=0, device="cpu", rank=0, world_size=1, steps=1)
+    batch = next(iter(loader))
+    loader.close()
+    batch = replace(batch, label=torch.zeros_like(batch.label))
+    text = preview_page(modality.figures(data, split), batch, title=PLANT, facts={PLANT: PLANT})
+    url = url_of(write_page(text, tmp_path / "preview.html"))
+    labels = [] if name == "trajectory" else [f"label {PLANT} 0"]
+    assert browser.faults(url, [*batch.key, *labels]) == []
+    if name in PLAYED:
+        with browser.opened(url) as page:
+            plays(page)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_report(browser: Browser, splits: dict[str, Path], tmp_path: Path, name: str) -> None:
+    run = run_of(RECIPES[name], splits[name], tmp_path)
+    page = write_report(modality_of(splits[name]), run, str(splits[name]), clips=2).page
+    assert browser.faults(url_of(page), [f"{PLANT}: {RECIPES[name]}", f"{PLANT} s"]) == []
+
+
+def test_the_flow_of_a_split(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
+    data = MODALITIES["video"].shown(splits["video"])
+    page = flow_page(str(splits["video"]), data, out=tmp_path / "flow.html", samples=1)
+    assert browser.faults(url_of(page)) == []
+    with browser.opened(url_of(page)) as opened:
+        plays(opened)
+
+
+def test_the_gallery(browser: Browser, tmp_path: Path) -> None:
+    text = gallery_page(replace(made_up_media(), crowd=None), missing={"crowd": PLANT})
+    page = write_page(text, tmp_path / "gallery.html")
+    assert browser.faults(url_of(page), [PLANT]) == []
+    with browser.opened(url_of(page)) as opened:
+        link = opened.locator(".contents a").last
+        link.focus()
+        opened.keyboard.press("Enter")
+        assert opened.evaluate("() => document.querySelector(location.hash).getBoundingClientRect().top") < 900
+
+
+def test_rollouts(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
+    run = run_of("meshmask-tiny-next", splits["mesh"], tmp_path)
+    page = tmp_path / "rollout.html"
+    compare_rollouts([run], splits["mesh"], page)
+    assert browser.faults(url_of(page), [PLANT]) == []
+
+
+def test_generated_pictures(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
+    run = run_of("mage-tiny", splits["image"], tmp_path)
+    drawn = Drawn(count=4, rounds=2, temperature=None, seed=0)
+    page = write_generated(MODALITIES["image"], run, str(splits["image"]), None, drawn)
+    assert browser.faults(url_of(page), [PLANT]) == []
+
+
+def test_measures_of_importance(browser: Browser, tmp_path: Path) -> None:
+    curves = [
+        RoarCurve(measure=name, seed=seed, values=(0.9, 0.5 + seed / 9, 0.3))
+        for name in ("random", PLANT)
+        for seed in range(2)
+    ]
+    result = RoarResult(recipe=PLANT, recursive=True, levels=(0, 50, 100), test=9, majority=0.3, curves=curves)
+    assert browser.faults(url_of(roar_page(result, "texts", tmp_path / "roar.html")), [PLANT]) == []
+
+
+def test_questions_that_need_knowledge(browser: Browser, tmp_path: Path) -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    question = Question(key="q", image=image, text=PLANT, answers=(PLANT,), kind="kind")
+    prompt = Prompt(id="q commonsense 0", image=image, text=PLANT, question=PLANT, choices=())
+    result = KbvqaResult(
+        predictor=PLANT,
+        data="questions",
+        shots=0,
+        glosses=0,
+        questions={"all": 1},
+        scores={"commonsense": {"all": {"exact": 0.5}}},
+        frequent={"all": 0.1},
+        occluded={0.5: 0.2},
+    )
+    page = kbvqa_page(
+        result, [Replied(question=question, prompt=prompt, answer=PLANT, rationale=PLANT)], tmp_path / "kbvqa.html"
+    )
+    assert browser.faults(url_of(page), [f"{PLANT} Right: {PLANT}. Replied: {PLANT}."]) == []
