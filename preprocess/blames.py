@@ -1,4 +1,9 @@
-"""Which units of a task ended a process, and what follows from it."""
+"""Which units of a task ended a process, and what follows from it.
+
+A worker reports which source it attempts, so a fault or a passed limit is blamed on that source and not on its task.
+The next process tries the suspect first, alone; blamed twice, it is a reject. SIGKILL comes from outside and is no
+verdict.
+"""
 
 from __future__ import annotations
 

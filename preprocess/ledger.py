@@ -1,4 +1,8 @@
-"""The ledger, which remembers finished tasks, and the driver of all jobs, which runs the others."""
+"""The ledger, which remembers finished tasks, and the driver of all jobs, which runs the others.
+
+A record checks itself whether it still holds: a shard by its files, an indexed tar also by its size and time. An
+executor's events are a generator; closing it ends the processes.
+"""
 
 from __future__ import annotations
 

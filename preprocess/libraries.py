@@ -1,4 +1,8 @@
-"""What decides the bytes that a job writes, besides its settings: the libraries and the processor of a process."""
+"""What decides the bytes that a job writes, besides its settings: the libraries and the processor of a process.
+
+`job.json` has it, and every task compares its own process: a node with other wheels would write other bytes and say
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 """A part of a job: every n-th task of each split. The parts of a job run at the same time, on any machines, and need no
 driver: `make_shards(..., part=(i, n))` writes shards and their records, and a last run with `finish` the rest.
+
+Each shard is published by a rename, and is the same bytes from whoever writes it. Parts hold a shared lock, a whole run
+and `finish` a sole one; where a file system has no locks, nothing but wasted work comes of it. A part deletes no
+temporary files, for they may be another's; `finish` does.
 """
 
 from __future__ import annotations

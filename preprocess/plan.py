@@ -1,4 +1,8 @@
-"""The plan: which shard holds which source. It is a pure function of the sources and the settings."""
+"""The plan: which shard holds which source. It is a pure function of the sources and the settings.
+
+Sources come in the order of the xxh3_64 of their ids, so a dataset that is sorted by class does not give shards of one
+class.
+"""
 
 from __future__ import annotations
 

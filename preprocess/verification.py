@@ -1,4 +1,7 @@
-"""Verifies a split in tasks, one per shard, in an executor. The report is the same wherever they run."""
+"""Verifies a split in tasks, one per shard, in an executor. The report is the same wherever they run.
+
+A split below 64 MB is read in the process that asks.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 A `SampleFlow` computes the flow of one clip while its sample is made, on the CPU. A `BatchFlow` computes that of a
 whole batch on the batch's device; masks that follow flow are then drawn after it.
+
+A source is a config, as a mask is, so your own is set, saved and compared like the package's. It says itself why it
+cannot serve a profile, stride and align.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The place of a sample in the run: its batch, its row and the progress of the run."""
+"""The place of a sample in the run: its batch, its row and the progress of the run.
+
+What a batch shares is drawn by generators of the global batch's number. A sample knows its row, so ranks and workers
+agree without communication.
+"""
 
 from __future__ import annotations
 

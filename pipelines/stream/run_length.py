@@ -1,4 +1,8 @@
-"""The length of a run in steps, computed from the source and the batch size before the loader is made."""
+"""The length of a run in steps, computed from the source and the batch size before the loader is made.
+
+With a token budget, batch sizes depend on step / steps, so the smallest number of steps that shows every sample is
+searched for.
+"""
 
 from __future__ import annotations
 

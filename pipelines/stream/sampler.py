@@ -5,6 +5,9 @@
 The stages left of the bars belong to a `Sampler` and run in threads of this process or of workers; those right of them
 run in the caller's process, the last in a `Finish`. A request is drawn before any byte is read and names the byte
 ranges. The draft is the memory of the whole batch, so joining copies nothing.
+
+A request's ranges belong to the sampler's own dataset: the shards of two datasets may have the same names. A sampler
+that reads a second one keeps its ranges apart.
 """
 
 from __future__ import annotations

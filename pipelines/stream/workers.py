@@ -6,6 +6,9 @@ and so do the calls for their answers.
 
 Each worker has a socket of its own (letters.py) and shares no lock with anybody. So a worker that is killed at any
 moment takes nothing with it but its unfinished batches.
+
+A batch at which a process died is made alone, and the third time row by row. So the error names the sample that the
+third process was making.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The encoder protocol: each modality has an encoder that turns one source into the members of a sample."""
+"""The encoder protocol: each modality has an encoder that turns one source into the members of a sample.
+
+An encoder may make something of all sources first, such as a tokenizer (`prepared`), and its settings say what, by a
+checksum. So parts on several machines make the same, each by itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The job that indexes tars of other programs, without changing them, into a split that maskstream reads."""
+"""The job that indexes tars of other programs, without changing them, into a split that maskstream reads.
+
+The indexed component is `video` or `sound`, and the word `ending` is the member's ending, so a loader never chooses
+among containers per sample.
+"""
 
 from __future__ import annotations
 

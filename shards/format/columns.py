@@ -6,6 +6,10 @@ in the tar, in bytes), `NAME.xxh3_128` (16 bytes), and one column for each fact 
 (dictionary-encoded) and list (of int64). Samples without the component have null, and so have those whose long word few
 others of the part share. The file's metadata gives the kind of
 each component and the part's shards; the Arrow type tells facts, words and lists apart.
+
+A word is a dictionary column, since an enumeration of codecs would need a new version of its kind for each codec. All
+processes hold the words, so one of more than 64 characters, such as a video's header, is kept only where samples share
+it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@ NPY.
 
 Each text has a role. `lengths` and `roles` are columns, so a loader reads only the texts that it shows. `words.npy`, of
 the kind `tokens`, holds the number of each token's word, from 0 in each text.
+
+One member has all texts, so any number of them costs one tar header, and the manifest alone says which bytes a row
+needs.
 """
 
 from __future__ import annotations

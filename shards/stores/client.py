@@ -1,4 +1,8 @@
-"""The clients of object stores and web servers: how they retry, how long they wait, and where credentials come from."""
+"""The clients of object stores and web servers: how they retry, how long they wait, and where credentials come from.
+
+The main thread waits, and another makes the request (`waited_for`): a client in Rust takes no notice of Ctrl-C for as
+long as it retries.
+"""
 
 from __future__ import annotations
 

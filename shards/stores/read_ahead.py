@@ -1,4 +1,9 @@
-"""Reads ahead: threads fetch the ranges that are announced, so that readers find them instead of waiting."""
+"""Reads ahead: threads fetch the ranges that are announced, so that readers find them instead of waiting.
+
+An announcement is a hint with an end. What is read, and the errors of it, are the same without it; what was fetched is
+kept until the batch is made, cancelled or failed. So a sampler may announce more than it reads, and a reader waits for
+no fetch that has not begun.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The store of a folder in an object store or on a web server. What is read is checked as in a local folder."""
+"""The store of a folder in an object store or on a web server. What is read is checked as in a local folder.
+
+It asks for nothing that it can know: sizes come from dataset.json, sums are fetched in pages beside the data and kept.
+`verify` alone asks for the sizes, because it looks for files that changed.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Trials: the options of `preview` and `bench`, as the fields of one frozen dataclass per modality.
 
 Each field is declared once: the commands generate their options from its metadata, and `trial_of` checks it.
+
+A trial is neither saved nor compared; it returns the data config that is. Options are made when a command asks for
+them, so the others start without torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """The transformer block that all models use.
 
 Shapes: L query tokens and S key tokens of D channels.
+
+It has norms per kind of token (AVSiam) and cross-attention (DiffMAViL). The voxel diffusion's block, with conditioned
+norms and windows, has its own forward over the same `Attention` and `MLP`. Weights for a seed follow the order in which
+layers are made.
 """
 
 from __future__ import annotations

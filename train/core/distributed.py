@@ -1,4 +1,9 @@
-"""The process group that torchrun's environment describes, this process's rank and its device."""
+"""The process group that torchrun's environment describes, this process's rank and its device.
+
+A failure on one rank ends all (`in_step`): ranks compare how it went where one of them locks, saves or loads, so none
+waits for a rank that is gone. Before a step an `Agreement` compares on CPUs whether all have a batch, also where
+gradients go over NCCL.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""One optimiser step: the gradients of one or more micro-batches, which are those of all of them as one batch."""
+"""One optimiser step: the gradients of one or more micro-batches, which are those of all of them as one batch.
+
+The weight of all micro-batches is needed before gradients. A loss of one part is divided by a first guess, and
+gradients are corrected at the end; with several parts one factor would not do, so the weights come from a forward pass
+before.
+"""
 
 from __future__ import annotations
 

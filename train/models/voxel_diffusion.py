@@ -16,6 +16,9 @@ for masks, the windowed decoder and experts by category (its code is not publish
 Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known (see `baseline_loss`).
 
 Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
+
+The model makes the voxels: points are voxelised after noise has moved them, and in generation at every step. The loader
+voxelises only to find the occupied tokens, for masks with that cue.
 """
 
 from __future__ import annotations

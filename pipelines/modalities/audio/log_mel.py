@@ -1,4 +1,8 @@
-"""librosa's log-mel spectrogram, vectorised over any number of waveforms."""
+"""librosa's log-mel spectrogram, vectorised over any number of waveforms.
+
+Its mel filters are librosa's (the extra `audio`), bit for bit, instead of a copy that would be a second truth. librosa
+is no base dependency because it brings scikit-learn and scipy; `Fbank` serves all else.
+"""
 
 from __future__ import annotations
 

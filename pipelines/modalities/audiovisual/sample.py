@@ -1,4 +1,8 @@
-"""The audiovisual sampler: a video sampler and an audio sampler on one clock."""
+"""The audiovisual sampler: a video sampler and an audio sampler on one clock.
+
+The segment of sound is chosen after the clip is decoded: it depends on the times of the frames, of which the manifest
+has only the mean rate. So a request names the whole sound, and `fill` reads less.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ The draws of clips, crops and masks are those of the CPU path (sample.py), and s
 `PackingSampler` packs for DALI (packing.py). Clips of other formats are decoded on the CPU and put into the batch.
 
 Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 levels on average).
+
+The data config wraps the source with DALI; the source knows nothing of it. Mixtures decode with PyAV.
 """
 
 from __future__ import annotations

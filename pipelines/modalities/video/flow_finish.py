@@ -1,4 +1,9 @@
-"""The finish that computes the flow of a batch on its device, and draws the masks that follow it."""
+"""The finish that computes the flow of a batch on its device, and draws the masks that follow it.
+
+The sampler keeps what decides each mask that follows flow (seed, epoch, key, view, place) as draws of the batch. On
+CUDA a `DeviceMask` computes the same bits in torch, where the flow is; for other masks the flow goes to the CPU. A
+mixture has one finish, so its parts need the same `BatchFlow`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 Their sides become multiples of BLOCK by scaling the short side to one and cutting off what is too much at both ends of
 the long side, so nothing is squeezed.
+
+The matrix is converted after scaling: FFmpeg's `scale` takes three times as long if it must also convert BT.709, so
+`colorspace` does that, on the small frame.
 """
 
 from __future__ import annotations

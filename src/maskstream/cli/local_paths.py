@@ -1,4 +1,7 @@
-"""Paths of commands are local: a URL is refused before any work. What may be a URL is a str."""
+"""Paths of commands are local: a URL is refused before any work. What may be a URL is a str.
+
+pathlib would turn a URL into a local folder named `s3:`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The interface of a modality's figures: cards of samples and of a model's predictions."""
+"""The interface of a modality's figures: cards of samples and of a model's predictions.
+
+Figures are made of a data config and a split, for what a card says of a sample (how many points are stored) is not in a
+batch; a template knows only cards.
+"""
 
 from __future__ import annotations
 
